@@ -1,0 +1,1 @@
+"""Use cases, and the driver that performs the effects of the cores."""

@@ -1,0 +1,1 @@
+"""Pure protocol cores: no I/O, no clock, no chance, no protobuf."""

@@ -1,0 +1,95 @@
+"""Every failure that a user may meet, by whose fault it is and what to do next.
+
+Invariant: an error that crosses a process carries `code`, `message` and `hint`, and nothing else: no
+traceback, no secret. The exit code belongs to the class, so the CLI and the tests agree by name.
+"""
+
+
+class MeshError(Exception):
+    """Something failed; `message` says what, `hint` says what to do."""
+
+    code = "failed"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MeshError):
+    """The caller's words are off: a flag, a config key, a malformed id. Nothing changed."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class NotFoundError(MeshError):
+    """No such session, agent, node or file. Nothing changed."""
+
+    code = "not_found"
+    exit_code = 3
+
+
+class NotAuthenticatedError(MeshError):
+    """No key, or a key that proves nothing here. Nothing changed."""
+
+    code = "not_authenticated"
+    exit_code = 4
+
+
+class NotPermittedError(MeshError):
+    """The key is genuine and does not allow this. Nothing changed."""
+
+    code = "not_permitted"
+    exit_code = 5
+
+
+class UnreachableError(MeshError):
+    """Nobody answered in time. Whether anything changed is not known."""
+
+    code = "unreachable"
+    exit_code = 6
+
+
+class ConflictError(MeshError):
+    """It exists already, is in use, or its session has ended. Nothing changed."""
+
+    code = "conflict"
+    exit_code = 7
+
+
+class RefusedError(MeshError):
+    """The target understood and said no. Nothing changed."""
+
+    code = "refused"
+    exit_code = 8
+
+
+class DamagedError(MeshError):
+    """Our own disk holds something that we did not write like that. Nothing was overwritten."""
+
+    code = "damaged"
+
+
+class PeerError(MeshError):
+    """The peer broke the protocol. Our state is unchanged."""
+
+    code = "peer"
+
+
+BY_CODE: dict[str, type[MeshError]] = {
+    kind.code: kind
+    for kind in (
+        MeshError,
+        UsageError,
+        NotFoundError,
+        NotAuthenticatedError,
+        NotPermittedError,
+        UnreachableError,
+        ConflictError,
+        RefusedError,
+        DamagedError,
+        PeerError,
+    )
+}

@@ -1,0 +1,69 @@
+"""Identifiers: strings that people copy, and bytes that protocols carry.
+
+Invariant: a node id is its public key, so an id proves itself; nothing here reads chance by itself.
+"""
+
+from __future__ import annotations
+
+from base64 import b32decode, b32encode
+from hashlib import sha256
+from typing import TYPE_CHECKING, NewType
+
+from meshnode.core.errors import PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NodeId = NewType("NodeId", str)  # 52 characters of lower-case base32: an Ed25519 public key
+MeshId = NewType("MeshId", str)  # 52 characters of lower-case base32: SHA-256 of the genesis
+SessionId = NewType("SessionId", str)  # 26 characters of lower-case base32: 16 random bytes
+SHORT_ID_BYTES = 8  # how `links` rows name peers
+PREFIX_CHARS_MIN = 8  # shorter prefixes of an id are not accepted from users
+
+if TYPE_CHECKING:
+    Chance = Callable[[int], bytes]
+    """Yields that many random bytes: `os.urandom` in a node, `Random(seed).randbytes` in a test."""
+
+
+def b32(raw: bytes) -> str:
+    """Encode bytes as lower-case base32 without padding (RFC 4648)."""
+    return b32encode(raw).decode().rstrip("=").lower()
+
+
+def unb32(text: str) -> bytes:
+    """Decode lower-case base32 without padding; raises PeerError on anything else."""
+    try:
+        raw = b32decode(text.upper() + "=" * (-len(text) % 8))
+    except ValueError as error:
+        raise PeerError(f"not base32: {text[:60]!r}") from error
+    if b32(raw) != text:
+        raise PeerError(f"not canonical base32: {text[:60]!r}")
+    return raw
+
+
+def node_id_of(public_key: bytes) -> NodeId:
+    """Name the node that holds this Ed25519 key."""
+    return NodeId(b32(public_key))
+
+
+def node_key_of(node_id: str) -> bytes:
+    """Return the 32-byte public key that a node id is; raises PeerError if it is no node id."""
+    raw = unb32(node_id)
+    if len(raw) != 32:  # noqa: PLR2004 - the size of an Ed25519 public key (RFC 8032)
+        raise PeerError(f"not a node id: {node_id[:60]!r}")
+    return raw
+
+
+def short_id_of(node_id: str) -> bytes:
+    """Return the 8 bytes by which rows name a node."""
+    return sha256(node_id.encode()).digest()[:SHORT_ID_BYTES]
+
+
+def new_session_id(chance: Chance) -> SessionId:
+    """Make a session id of 128 random bits."""
+    return SessionId(b32(chance(16)))
+
+
+def new_u64(chance: Chance) -> int:
+    """Make a random number that is never zero: boots, session epochs, journal generations."""
+    return int.from_bytes(chance(8), "big") or 1

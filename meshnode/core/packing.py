@@ -1,0 +1,54 @@
+"""One way to turn values into bytes: canonical MessagePack.
+
+Invariant: `pack` gives the same bytes for equal values (keys sorted, shortest forms), and `unpack`
+is total: any bytes give a value or a PeerError, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from meshnode.core.errors import PeerError
+
+PACKED_BYTES_MAX = 1 << 20  # larger: PeerError; nothing in the mesh is written larger than this
+
+
+def pack(value: Any) -> bytes:  # noqa: ANN401 - MessagePack carries what JSON does, and bytes
+    """Encode a value of None, bool, int, float, str, bytes, list and dict."""
+    packed: bytes = msgpack.packb(_sorted(value), use_bin_type=True)
+    return packed
+
+
+def unpack(packed: bytes) -> Any:  # noqa: ANN401
+    """Decode bytes; raises PeerError if they are no MessagePack, too large or nested too deep."""
+    if len(packed) > PACKED_BYTES_MAX:
+        raise PeerError(f"{len(packed)} bytes is more than {PACKED_BYTES_MAX}")
+    try:
+        return msgpack.unpackb(packed, raw=False, strict_map_key=False, object_pairs_hook=_unique)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise PeerError("not MessagePack") from error
+
+
+def unpack_map(packed: bytes) -> dict[str, Any]:
+    """Decode bytes that must be a map with text keys."""
+    value = unpack(packed)
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise PeerError("not a map with text keys")
+    return value
+
+
+def _sorted(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a key stands twice")
+    return unique

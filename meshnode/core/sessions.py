@@ -1,0 +1,143 @@
+"""A session: one agent at work, as its owner node records it.
+
+Invariant: a session in a terminal state never changes state again, and only its owner writes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import ConflictError, PeerError
+from meshnode.core.packing import pack, unpack_map
+
+if TYPE_CHECKING:
+    from meshnode.core.ids import SessionId
+
+
+class State(StrEnum):
+    """Where a session stands; `unreachable` is derived by readers and never stored."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    IDLE = "idle"
+    WAITING_PERMISSION = "waiting_permission"
+    SUSPENDED = "suspended"
+    UNREACHABLE = "unreachable"
+    CLOSED = "closed"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    KILLED = "killed"
+
+
+TERMINAL = frozenset({State.CLOSED, State.EXPIRED, State.FAILED, State.KILLED})
+WORKING = frozenset({State.RUNNING, State.IDLE, State.WAITING_PERMISSION})
+NEXT: dict[State, frozenset[State]] = {
+    State.PENDING: WORKING | TERMINAL,
+    State.RUNNING: WORKING | {State.SUSPENDED} | TERMINAL,
+    State.IDLE: WORKING | {State.SUSPENDED} | TERMINAL,
+    State.WAITING_PERMISSION: WORKING | {State.SUSPENDED} | TERMINAL,
+    State.SUSPENDED: WORKING | TERMINAL,
+}
+PHASE = {
+    State.PENDING: "INIT",
+    State.RUNNING: "ACTIVE",
+    State.IDLE: "ACTIVE",
+    State.WAITING_PERMISSION: "ACTIVE",
+    State.SUSPENDED: "SUSPENDED",
+    State.UNREACHABLE: "RECONNECT",
+    State.CLOSED: "CLOSED",
+    State.EXPIRED: "CLOSED",
+    State.FAILED: "CLOSED",
+    State.KILLED: "CLOSED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What the owner publishes about a session. Times are seconds since 1970, UTC."""
+
+    session_id: SessionId
+    session_epoch: int  # random per start: commands name it, so none outlives its session
+    agent_id: str
+    state: State
+    created_at_s: float
+    last_activity_s: float
+    adapter: str = "process"
+    title: str | None = None
+    waiting_for: str | None = None
+    specializations: tuple[str, ...] = ()
+    owner: str | None = None
+    project: str | None = None
+    cwd: str | None = None
+    command: tuple[str, ...] = ()
+    pid: int | None = None
+    ended_at_s: float | None = None
+    end_reason: str | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    ended_by: str | None = None
+    message_count: int = 0
+    tool_calls: int = 0
+    model: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    can_steer: str = "queue"
+    can_kill: str = "tree"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over for good."""
+        return self.state in TERMINAL
+
+
+def moved(record: SessionRecord, state: State, now_s: float, **changes: Any) -> SessionRecord:  # noqa: ANN401
+    """Return the record in another state; raises ConflictError if there is no such way."""
+    if state not in NEXT.get(record.state, frozenset()):
+        raise ConflictError(f"session {record.session_id} is {record.state}: it cannot be {state}")
+    ended_at_s = now_s if state in TERMINAL else None
+    changes = {"last_activity_s": now_s, "ended_at_s": ended_at_s, **changes}
+    return replace(record, state=state, **changes)
+
+
+def session_to_row(record: SessionRecord) -> bytes:
+    """Encode for the `sessions` table; absent fields are left out."""
+    return pack({key: value for key, value in asdict(record).items() if value not in (None, ())})
+
+
+def session_from_row(row: bytes) -> SessionRecord:
+    """Decode a row of the `sessions` table; raises PeerError. Unknown fields are passed over."""
+    values = unpack_map(row)
+    known = {name: values[name] for name in _TYPES if name in values}
+    for name, value in known.items():
+        if not isinstance(value, _TYPES[name]):
+            raise PeerError(f"session field {name} is a {type(value).__name__}")
+    try:
+        known["state"] = State(known["state"])
+        known["specializations"] = _texts(known.get("specializations", ()))
+        known["command"] = _texts(known.get("command", ()))
+        known["labels"] = {str(key): str(value) for key, value in known.get("labels", {}).items()}
+        return SessionRecord(**known)
+    except (KeyError, ValueError, TypeError) as error:
+        raise PeerError(f"not a session row: {error}") from error
+
+
+def _texts(values: list[Any] | tuple[Any, ...]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise PeerError("a list of texts holds something else")
+    return tuple(values)
+
+
+_BY_ANNOTATION: dict[str, tuple[type, ...]] = {
+    "SessionId": (str,),
+    "State": (str,),
+    "str": (str,),
+    "str | None": (str,),
+    "int": (int,),
+    "int | None": (int,),
+    "float": (int, float),
+    "float | None": (int, float),
+    "tuple[str, ...]": (list, tuple),
+    "dict[str, str]": (dict,),
+}
+_TYPES = {spec.name: _BY_ANNOTATION[str(spec.type)] for spec in fields(SessionRecord)}

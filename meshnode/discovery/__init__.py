@@ -1,0 +1,1 @@
+"""Where other nodes may be found: hints only, TLS decides who is who."""

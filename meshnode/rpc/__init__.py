@@ -1,0 +1,1 @@
+"""gRPC: what a node serves, and how it calls others."""

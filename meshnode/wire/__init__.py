@@ -1,0 +1,1 @@
+"""Core values to protobuf and back, one file a noun."""
