@@ -1,7 +1,7 @@
 """Every failure that a user may meet, by whose fault it is and what to do next.
 
-Invariant: an error that crosses a process carries `code`, `message` and `hint`, and nothing else: no
-traceback, no secret. The exit code belongs to the class, so the CLI and the tests agree by name.
+Invariant: an error that crosses a process carries `code`, `message` and `hint`, and nothing else:
+no traceback, no secret. The exit code belongs to the class, so the CLI and the tests agree by name.
 """
 
 
@@ -72,6 +72,13 @@ class DamagedError(MeshError):
     code = "damaged"
 
 
+class StaleError(MeshError):
+    """The command names a session start or a journal that is no more. Nothing changed."""
+
+    code = "stale"
+    exit_code = 7
+
+
 class PeerError(MeshError):
     """The peer broke the protocol. Our state is unchanged."""
 
@@ -90,6 +97,7 @@ BY_CODE: dict[str, type[MeshError]] = {
         ConflictError,
         RefusedError,
         DamagedError,
+        StaleError,
         PeerError,
     )
 }

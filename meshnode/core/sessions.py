@@ -31,6 +31,7 @@ class State(StrEnum):
     KILLED = "killed"
 
 
+SESSIONS = "sessions"  # the table
 TERMINAL = frozenset({State.CLOSED, State.EXPIRED, State.FAILED, State.KILLED})
 WORKING = frozenset({State.RUNNING, State.IDLE, State.WAITING_PERMISSION})
 NEXT: dict[State, frozenset[State]] = {

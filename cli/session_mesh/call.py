@@ -1,0 +1,109 @@
+"""One call of the command line: its home, its wishes, its streams, and the way to a node.
+
+Invariant: a verb is handed a Call and returns a View; it neither prints nor ends the process.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshnode.client.clock import wall_s
+from meshnode.client.errors import NoNodeError
+from meshnode.client.home import Home, home_at
+from session_mesh.render import Format, Streams, Style
+
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+    from meshnode.client.targets import Selection
+
+
+class Reader(Protocol):
+    """What a running node and the disk of a stopped one can both answer."""
+
+    def list_sessions(
+        self, selection: "Selection | None" = None, limit: int | None = None
+    ) -> dict[str, Any]:
+        """List sessions: `sessions` and `coverage`."""
+
+    def nodes(self, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """List members: `nodes` and `coverage`."""
+
+    def find(self, specialization: str) -> dict[str, Any]:
+        """List specialists: `agents` and `coverage`."""
+
+    def cost(
+        self,
+        by: Sequence[str] = (),
+        since: str | None = None,
+        until: str | None = None,
+        tz: str = "",
+    ) -> dict[str, Any]:
+        """Sum what the mesh has spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a verb is handed."""
+
+    streams: Streams
+    home_path: str | None = None
+    output: Format | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def overridden(self, given: Mapping[str, Any]) -> "Call":
+        """Return the call with what was said after the verb."""
+        return replace(
+            self,
+            home_path=given["home"] or self.home_path,
+            output=given["output"] or self.output,
+            quiet=bool(given["quiet"] or self.quiet),
+            verbose=bool(given["verbose"] or self.verbose),
+        )
+
+    @property
+    def home(self) -> Home:
+        """The home that the user means."""
+        return home_at(self.home_path)
+
+    @property
+    def style(self) -> Style:
+        """How output shall look."""
+        return Style(self.output or "table", self.quiet)
+
+    def now_s(self) -> float:
+        """Seconds since 1970."""
+        return wall_s()
+
+    def mesh(self) -> "MeshClient":
+        """A client of the node on this home; enter it."""
+        from meshnode.client.mesh import MeshClient  # noqa: PLC0415 - --help needs no gRPC
+
+        return MeshClient(self.home)
+
+    def read(self, ask: "Callable[[Reader], dict[str, Any]]") -> dict[str, Any]:
+        """Ask the running node, or the disk of one that does not run, saying so."""
+        home = self.home
+        try:
+            with self.mesh() as mesh:
+                return ask(mesh)
+        except NoNodeError:
+            if not home.initialised:
+                raise
+        from meshnode.node.offline import OfflineMesh  # noqa: PLC0415 - large, rarely needed
+
+        self.streams.tell("warning: no node is running: this is what its disk remembers")
+        with OfflineMesh(home) as mesh:
+            return {**ask(mesh), "source": "disk"}
+
+    def confirm(self, question: str) -> bool:
+        """Ask on the terminal; True for yes."""
+        self.streams.err.write(f"{question} [y/N] ")
+        self.streams.err.flush()
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody sits at a terminal."""
+        return sys.stdin.isatty() and self.streams.err_is_terminal

@@ -1,0 +1,174 @@
+"""Parse arguments, run one verb, turn its outcome into an exit code.
+
+Invariant: a user never meets a traceback unasked, and stdout carries nothing but the answer.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from meshnode.client.errors import MeshError
+from session_mesh.call import Call
+from session_mesh.render import Failure, Streams, Style, render_failure
+from session_mesh.verbs import (
+    SETTINGS,
+    HomeOption,
+    OutputOption,
+    QuietOption,
+    VerboseOption,
+)
+
+if TYPE_CHECKING:
+    from typer.core import TyperCommand
+
+PROGRAM = "session-mesh"
+VERBS = (
+    "init",
+    "id",
+    "up",
+    "down",
+    "leave",
+    "invite",
+    "join",
+    "nodes",
+    "status",
+    "run",
+    "list",
+    "show",
+    "logs",
+    "steer",
+    "kill",
+    "register",
+    "find",
+    "cost",
+    "keys",
+)
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell would report it
+
+
+class Verbs(TyperGroup):
+    """Finds verbs by name, one module each, and imports only the one that is needed."""
+
+    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - typer's signature
+        """Name the verbs in the order of a first day."""
+        return list(VERBS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> "TyperCommand | None":  # noqa: ARG002
+        """Import a verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"session_mesh.commands.{cmd_name}")
+        command = cast("TyperCommand", typer.main.get_command(module.app))
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=Verbs, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=SETTINGS
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    home: HomeOption = None,
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """See, steer, stop and cost every agent session in a fleet, from any node, with no server.
+
+    Start with: session-mesh up --detach, then session-mesh run -- CMD and session-mesh list.
+    """
+    given: Call = context.obj
+    context.obj = given.overridden(
+        {"home": home, "output": output, "quiet": quiet, "verbose": verbose}
+    )
+    if version:
+        given.streams.out.write(f"{PROGRAM} {_version()}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        given.streams.err.write(context.get_help() + "\n")
+        raise typer.Exit(USAGE)
+
+
+def main(arguments: Sequence[str] | None = None, streams: Streams | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    streams = streams or Streams.of_process()
+    try:
+        return _run(words, streams)
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last stop: a sentence instead of a traceback
+        return render_failure(_failure_of(error, words), streams, _style_of(words))
+
+
+def _run(words: Sequence[str], streams: Streams) -> int:
+    command = typer.main.get_command(app)
+    code = command.main(
+        args=list(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)
+    )
+    return code if isinstance(code, int) else 0
+
+
+def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
+    details = traceback.format_exc() if "--verbose" in _before_command(words) else ""
+    if isinstance(error, MeshError):
+        return Failure(error.code, error.message, error.hint, error.exit_code, details)
+    if isinstance(error, TyperException):
+        hint = f"{_path_of(error)} --help shows the options"
+        return Failure("usage", error.format_message(), hint, USAGE)
+    return Failure(
+        "internal",
+        f"internal error: {type(error).__name__}: {error}",
+        "please report it with what --verbose shows",
+        details=details,
+    )
+
+
+def _path_of(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return str(getattr(context, "command_path", PROGRAM))
+
+
+def _style_of(words: Sequence[str]) -> Style:
+    """Whether JSON was asked for, found in the words themselves: they may be what is wrong."""
+    asked = _before_command(words)
+    following = zip(asked, [*asked[1:], ""], strict=True)
+    for word, after in following:
+        if f"{word} {after}" in {"-o json", "--output json"} or word in {"-ojson", "--output=json"}:
+            return Style("json")
+    return Style()
+
+
+def _before_command(words: Sequence[str]) -> Sequence[str]:
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _silence_stdout() -> None:
+    # Nobody reads any more: what Python would still flush at its end must not complain.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - for its descriptor
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and rare
+
+    try:
+        return version(PROGRAM)
+    except PackageNotFoundError:
+        return "0+unknown"

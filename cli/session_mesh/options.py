@@ -1,0 +1,53 @@
+"""Options that several verbs share, and what their words mean."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from meshnode.client.errors import UsageError
+from meshnode.client.targets import Selection, Target
+
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeat for more.")
+]
+Specializations = Annotated[
+    list[str] | None, typer.Option("--spec", metavar="S", help="A specialization.")
+]
+Node = Annotated[str, typer.Option("--node", metavar="N", help="Name or id of a node.")]
+SessionId = Annotated[str, typer.Option("--session", metavar="ID", help="A session id.")]
+AgentId = Annotated[str, typer.Option("--agent-id", metavar="A", help="An agent id, exactly.")]
+Timeout = Annotated[
+    str, typer.Option("--timeout", metavar="D", help="How long to try to reach the owner node.")
+]
+CommandId = Annotated[
+    str, typer.Option("--command-id", metavar="ID", help="Repeat a command; it acts once only.")
+]
+
+
+def pairs(words: Sequence[str] | None, flag: str = "--label") -> dict[str, str]:
+    """Read K=V words; raises UsageError."""
+    found: dict[str, str] = {}
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{flag} {word[:60]!r} is not K=V")
+        if found.setdefault(key, value) != value:
+            raise UsageError(f"{flag} gives {key[:60]!r} twice")
+    return found
+
+
+def target_of(name: str, session: str, agent_id: str, node: str) -> Target:
+    """Take the one way in which the session was named; raises UsageError for none or several."""
+    given = [word for word in (name, session, agent_id) if word]
+    if len(given) != 1:
+        raise UsageError(
+            "which session?" if not given else "the session is named twice",
+            "give one of: ID, --session ID, --agent-id A",
+        )
+    return Target(name=name, session_id=session, agent_id=agent_id, node=node)
+
+
+def alive(spec: str, node: str, labels: Sequence[str] | None) -> Selection:
+    """Select what is alive, for orders to many."""
+    return Selection(filter="alive", specialization=spec, node=node, labels=pairs(labels))

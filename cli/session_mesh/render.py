@@ -1,0 +1,278 @@
+"""Rendering, which comes last: a command returns a View, and this turns it into bytes.
+
+Invariant: what was asked for goes to stdout and nothing else does; every word that came from the
+mesh is escaped before a terminal sees it; JSON is JSON whatever the words are.
+"""
+
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO, cast
+
+from session_mesh.escaping import cut, escape, width_of
+
+Format = Literal["table", "json", "yaml", "csv"]
+ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
+INTERNAL_FIELDS = frozenset({"session_epoch", "journal_generation"})
+COLOURS = {
+    "alive": "green",
+    "running": "green",
+    "idle": "cyan",
+    "waiting_permission": "yellow",
+    "stalled": "yellow",
+    "suspended": "yellow",
+    "pending": "yellow",
+    "unreachable": "red",
+    "dead": "red",
+    "failed": "red",
+    "killed": "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows of words, for people."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    empty: str = "nothing to show"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a command has to say: the value, and the same for people, for scripts and for tables."""
+
+    value: dict[str, Any]
+    human: Table | str
+    records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
+    ids: Sequence[str] = ()
+    notes: Sequence[str] = ()  # for stderr, unless the output is JSON
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where output goes, and what may be done there."""
+
+    out: TextIO
+    err: TextIO
+    out_is_terminal: bool = False
+    err_is_terminal: bool = False
+    colour: bool = False
+    width: int = 80
+
+    @classmethod
+    def of_process(cls) -> "Streams":
+        """The streams that this process was started with."""
+        out_is_terminal = sys.stdout.isatty()
+        return cls(
+            out=sys.stdout,
+            err=sys.stderr,
+            out_is_terminal=out_is_terminal,
+            err_is_terminal=sys.stderr.isatty(),
+            colour=out_is_terminal and not os.environ.get("NO_COLOR"),
+            width=shutil.get_terminal_size().columns,
+        )
+
+    def tell(self, words: str) -> None:
+        """Write a line to stderr."""
+        self.err.write(escape(words) + "\n")
+        self.err.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What the user asked output to be."""
+
+    format: Format = "table"
+    quiet: bool = False
+
+
+def render(view: View, streams: Streams, style: Style | None = None) -> int:
+    """Write a view to the streams and return its exit code."""
+    style = style or Style()
+    if style.format == "table":
+        for note in view.notes:
+            streams.tell(note)
+    if style.quiet:
+        _write(streams, "".join(f"{escape(one)}\n" for one in view.ids))
+    elif style.format == "json":
+        _write(streams, _json(view.value, streams))
+    elif style.format == "yaml":
+        _write(streams, _yaml(view.value))
+    elif style.format == "csv":
+        _write_csv(view, streams)
+    else:
+        _write_human(view.human, streams)
+    return view.exit_code
+
+
+def public(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Leave out the fields that are no part of the contract's JSON."""
+    if isinstance(value, dict):
+        return {key: public(item) for key, item in value.items() if key not in INTERNAL_FIELDS}
+    if isinstance(value, list):
+        return [public(item) for item in value] if value and _nested(value[0]) else value
+    return value
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _json(value: dict[str, Any], streams: Streams) -> str:
+    if streams.out_is_terminal:
+        return json.dumps(public(value), indent=2, ensure_ascii=True) + "\n"
+    return json.dumps(public(value), ensure_ascii=not _is_utf8(streams.out)) + "\n"
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    import yaml  # noqa: PLC0415 - only who asks for YAML pays for its import
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    dumped = yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
+    return cast("str", dumped)
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+
+
+def _write(streams: Streams, text: str) -> None:
+    streams.out.write(escape(text, keep="\n") if streams.out_is_terminal else text)
+    streams.out.flush()
+
+
+def _write_csv(view: View, streams: Streams) -> None:
+    value = public(view.value)
+    records = value[view.records] if view.records else [value]
+    flat = [_flat(record) for record in records]
+    names = list(dict.fromkeys(name for record in flat for name in record))
+    rows = [[record.get(name, "") for name in names] for record in flat]
+    if streams.out_is_terminal:
+        rows = [[escape(cell) for cell in row] for row in rows]
+    writer = csv.writer(streams.out, lineterminator="\n")
+    if names:
+        writer.writerows([names, *rows])
+    streams.out.flush()
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, item in record.items():
+        if isinstance(item, dict) and key != "labels" and key != "attributes":
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = _cell(item)
+    return flat
+
+
+def _cell(item: object) -> str:
+    match item:
+        case None:
+            return ""
+        case str():
+            return item
+        case bool():
+            return "true" if item else "false"
+        case list() if all(isinstance(one, str) for one in item):
+            return ";".join(item)
+        case _:
+            return json.dumps(item, ensure_ascii=False)
+
+
+def _write_human(human: Table | str, streams: Streams) -> None:
+    if isinstance(human, str):
+        _write(streams, escape(human, keep="\n") + "\n" if human else "")
+    elif not human.rows:
+        streams.tell(human.empty)
+    elif streams.out_is_terminal and len(human.rows) <= ROWS_DRAWN_MAX:
+        _draw(human, streams)
+    else:
+        streams.out.writelines(_padded(human, streams.width if streams.out_is_terminal else None))
+        streams.out.flush()
+
+
+def _draw(table: Table, streams: Streams) -> None:
+    from rich.console import Console  # noqa: PLC0415 - a list that is piped needs no rich
+    from rich.table import Table as Drawn  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(
+        file=streams.out,
+        width=streams.width,
+        no_color=not streams.colour,
+        force_terminal=streams.colour,
+        highlight=False,
+    )
+    drawn = Drawn(box=None, padding=(0, 2, 0, 0), header_style="bold" if streams.colour else "")
+    for column in table.columns:
+        drawn.add_column(column, no_wrap=True, overflow="ellipsis")
+    for row in table.rows:
+        drawn.add_row(*(Text(escape(cell), style=COLOURS.get(cell, "")) for cell in row))
+    console.print(drawn)
+
+
+def _padded(table: Table, width: int | None) -> Iterable[str]:
+    rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    if width is not None:
+        widths = _fitted(widths, width)
+    for row in rows:
+        cells = (_fill(cell, at) for cell, at in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip() + "\n"
+
+
+def _fitted(widths: Sequence[int], width: int) -> list[int]:
+    """Take columns away from the widest until all fit."""
+    fitted = list(widths)
+    excess = sum(fitted) + 2 * (len(fitted) - 1) - width
+    while excess > 0 and max(fitted) > 1:
+        widest = fitted.index(max(fitted))
+        second = max((one for at, one in enumerate(fitted) if at != widest), default=1)
+        taken = min(excess, max(fitted[widest] - second, 1))
+        fitted[widest] -= taken
+        excess -= taken
+    return fitted
+
+
+def _fill(cell: str, width: int) -> str:
+    shown = cut(cell, width)
+    return shown + " " * (width - width_of(shown))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the user shall see it."""
+
+    code: str
+    message: str
+    hint: str = ""
+    exit_code: int = 1
+    details: str = field(default="", repr=False)  # a traceback, with --verbose only
+
+
+def render_failure(failure: Failure, streams: Streams, style: Style) -> int:
+    """Write an error to stderr, as words or as JSON, and return its exit code."""
+    if style.format == "json":
+        value = {"code": failure.code, "message": failure.message, "hint": failure.hint}
+        streams.tell(json.dumps({"error": value}, ensure_ascii=True))
+    else:
+        red, plain = _marks(streams)
+        streams.err.write(f"{red}error:{plain} {escape(failure.message)}\n")
+        if failure.hint:
+            streams.err.write(f"hint: {escape(failure.hint)}\n")
+    if failure.details:
+        streams.err.write(escape(failure.details, keep="\n"))
+    streams.err.flush()
+    return failure.exit_code
+
+
+def _marks(streams: Streams) -> tuple[str, str]:
+    if streams.err_is_terminal and not os.environ.get("NO_COLOR"):
+        return "\x1b[31m", "\x1b[0m"
+    return "", ""

@@ -1,0 +1,88 @@
+"""How a function becomes a verb: global options after it too, examples in its help, its View shown.
+
+Invariant: a verb's module is imported only when that verb runs, completes or explains itself.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from session_mesh.call import Call
+from session_mesh.render import Format, View, render
+
+HomeOption = Annotated[
+    str | None,
+    typer.Option("--home", metavar="DIR", help="Home of the node, else SESSION_MESH_HOME."),
+]
+OutputOption = Annotated[
+    Format | None, typer.Option("-o", "--output", help="How to print; table unless told.")
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print ids only.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Show the traceback of an internal error.")
+]
+GLOBALS: dict[str, tuple[Any, Any]] = {
+    "home": (HomeOption, None),
+    "output": (OutputOption, None),
+    "quiet": (QuietOption, False),
+    "verbose": (VerboseOption, False),
+}
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - typer's own settings
+    """Make a typer app in the house style."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=SETTINGS,
+        **settings,
+    )
+
+
+def verb(
+    *examples: str, app: typer.Typer | None = None, **context_settings: Any  # noqa: ANN401
+) -> Callable[[Callable[..., View | int]], typer.Typer]:
+    """Make a function that takes a Call and options, and returns a View or a code, a verb."""
+    into = app or new_app()
+
+    def decorate(command: Callable[..., View | int]) -> typer.Typer:
+        into.command(
+            name=command.__name__.removesuffix("_").removeprefix("verb_"),
+            help=_help(command, examples),
+            context_settings=SETTINGS | context_settings,
+        )(_typed(command))
+        return into
+
+    return decorate
+
+
+def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
+    def run(context: typer.Context, **options: Any) -> int:  # noqa: ANN401
+        said = {name: options.pop(name) for name in GLOBALS}
+        given: Call = context.obj
+        call = given.overridden(said)
+        answer = command(call, **options)
+        return answer if isinstance(answer, int) else render(answer, call.streams, call.style)
+
+    parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    extra = [
+        inspect.Parameter(name, keyword, default=default, annotation=annotation)
+        for name, (annotation, default) in GLOBALS.items()
+    ]
+    first = inspect.Parameter("context", keyword, annotation=typer.Context)
+    own = [parameter.replace(kind=keyword) for parameter in parameters]
+    signature = inspect.Signature([first, *own, *extra])
+    run.__signature__ = signature  # type: ignore[attr-defined] # what typer reads
+    run.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+    run.__name__ = command.__name__
+    return run
+
+
+def _help(command: Callable[..., View | int], examples: tuple[str, ...]) -> str:
+    lines = "\n".join(f"  {example}" for example in examples)
+    return f"{inspect.getdoc(command)}\n\n\b\nExamples:\n{lines}"

@@ -1,0 +1,76 @@
+"""How values read in tables: ages, sizes of tokens, money, coverage."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meshnode.client.durations import seconds_of
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+SHORT_ID_CHARS = 10
+THOUSAND = 1000
+
+
+def age(moment: str | None, now_s: float) -> str:
+    """Say how long ago a moment was, in its largest unit."""
+    if not moment:
+        return "-"
+    seconds = max(0, int(now_s - seconds_of(moment)))
+    for unit_s, unit in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "m")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s}{unit}"
+    return f"{seconds}s"
+
+
+def tokens(count: int) -> str:
+    """Shorten a count: 950, 12.3k, 4.5M."""
+    if count < THOUSAND:
+        return str(count)
+    scaled = float(count)
+    for unit in ("k", "M", "G"):
+        scaled /= THOUSAND
+        if scaled < THOUSAND - 0.05:
+            return f"{scaled:.1f}{unit}"
+    return f"{scaled / THOUSAND:.1f}T"
+
+
+def usd(amount: str | None) -> str:
+    """Show money as it came, or that there is no price."""
+    return "-" if amount is None else f"${amount}"
+
+
+def short(identifier: str) -> str:
+    """Shorten an id to a prefix that still finds it."""
+    return identifier[:SHORT_ID_CHARS]
+
+
+def labelled(labels: Mapping[str, str]) -> str:
+    """Show labels as they are given."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def coverage_notes(coverage: Mapping[str, Any]) -> list[str]:
+    """Say who is missing from an answer: nothing when everybody was heard."""
+    if is_full(coverage):
+        return []
+    missing = [_missing(one) for one in coverage["missing"]]
+    if coverage["missing_more"]:
+        missing.append(f"and {coverage['missing_more']} more")
+    heard = f"{coverage['nodes_heard']} of {coverage['nodes_known']} nodes heard"
+    return [f"{heard}; missing: {', '.join(missing)}" if missing else heard]
+
+
+def is_full(coverage: Mapping[str, Any]) -> bool:
+    """Whether an answer speaks for every known node."""
+    return bool(coverage["nodes_heard"] >= coverage["nodes_known"])
+
+
+def _missing(node: Mapping[str, Any]) -> str:
+    since = f" since {node['observed_at']}" if node["observed_at"] else ""
+    return f"{node['node_name']} ({node['state']}{since})"
+
+
+def described(fields: Sequence[tuple[str, object]]) -> str:
+    """Lay out names and values in two columns; absent values are left out."""
+    shown = [(name, str(value)) for name, value in fields if value not in (None, "", [], {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)

@@ -1,0 +1,137 @@
+"""The agent's process: starting it, its streams, collecting it when it has ended.
+
+Invariant: its pid is signalled only before it is waited for, so never somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from typing import TYPE_CHECKING
+
+from meshnode.agents import tree
+from meshnode.agents.streams import CHUNK_BYTES, Inlet, Outlet, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from meshnode.agents.clients import Watch
+    from meshnode.agents.streams import Log
+
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as docker answers
+
+
+def start(command: Sequence[str], session_id: str, *, detached: bool) -> subprocess.Popen[bytes]:
+    """Start the command with the session's mark; raises OSError, and then nothing runs."""
+    return subprocess.Popen(  # noqa: S603  # starting the user's command is the purpose
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=detached,
+        env={**os.environ, tree.MARK: session_id},
+    )
+
+
+def why_not_started(error: OSError) -> tuple[int, str]:
+    """Return our exit code, and what to tell the caller."""
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return NOT_FOUND, "command not found"
+        case BlockingIOError():  # no process or memory left: not the command's fault
+            return FAILED, str(error.strerror)
+        case _:
+            return NOT_EXECUTABLE, str(error.strerror)
+
+
+def reap() -> Iterator[tuple[int, int]]:
+    """Collect every ended child and adopted orphan; yields its pid and its return code."""
+    while True:
+        try:
+            pid, ending = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, os.waitstatus_to_exitcode(ending)
+
+
+class Agent:
+    """A started agent. In front of a caller, its streams are copied from and to 0, 1 and 2."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Log, *, detached: bool) -> None:
+        if not (process.stdin and process.stdout and process.stderr):
+            raise OSError("the agent has no pipes")
+        self._process = process
+        self._detached = detached
+        # Each pipe has one owner here, which closes it: Popen's own file objects let go of them.
+        self.inlet = Inlet(os.dup(process.stdin.fileno()))
+        self._sources = [
+            Source(os.dup(pipe.fileno()), log, None if detached else Outlet(fd))
+            for pipe, fd in ((process.stdout, 1), (process.stderr, 2))
+        ]
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Return its exit code, or minus the signal's number; None while it is not waited for."""
+        return self._process.returncode
+
+    @property
+    def unread(self) -> bool:
+        """Whether the caller has yet to read some of its output."""
+        return any(source.outlet and source.outlet.pending for source in self._sources)
+
+    def watches(self) -> Iterator[Watch]:
+        """Yield what to poll for."""
+        if self.inlet.fd is not None and self.inlet.waiting:
+            yield self.inlet.fd, select.POLLOUT, self.inlet.flush
+        if not self._detached and self.inlet.has_room and self.returncode is None:
+            yield 0, select.POLLIN, self._on_stdin
+        for source in self._sources:
+            if source.fd is not None and source.wanted:
+                yield source.fd, select.POLLIN, source.read
+            if source.outlet and source.outlet.pending:
+                yield source.outlet.fd, select.POLLOUT, source.outlet.flush
+
+    def reap(self) -> None:
+        """Collect it, and every orphan that we adopted."""
+        for pid, returncode in reap():
+            if pid == self.pid and self.returncode is None:
+                self._process.returncode = returncode
+
+    def signal(self, number: int) -> None:
+        """Pass on a signal; once it has ended: let go of what the caller has not read."""
+        if self.returncode is None:
+            os.kill(self.pid, number)  # not waited for yet, so the pid is still its
+            return
+        # The agent is gone and we are asked to be: the log holds what the caller did not read.
+        for source in self._sources:
+            if source.outlet:
+                source.outlet.pending.clear()
+
+    def finish(self) -> None:
+        """Copy what it left in its pipes, and close its stdin."""
+        for source in self._sources:
+            source.drain()
+        self.inlet.shut("the agent has ended")
+
+    def _on_stdin(self) -> None:
+        try:
+            chunk = os.read(0, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if chunk:
+            self.inlet.pump(chunk)
+        else:
+            self.inlet.end("the caller's stdin has ended")

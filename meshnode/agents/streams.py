@@ -1,0 +1,236 @@
+"""The agent's three streams and its log, as the supervisor holds them.
+
+Invariants: nothing here blocks, every buffer has a limit, and the agent never notices a caller who
+has gone. A steer goes between two lines of the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meshnode.agents.steering import Steer
+
+LOG_BYTES_MAX = 16 << 20  # then the log is renamed to output.log.1, replacing the one before
+INPUT_BYTES_MAX = 64 << 10  # waiting for the agent to read its stdin; beyond, a steer is refused
+OUTPUT_BYTES_MAX = 64 << 10  # waiting for the caller to read; beyond, the agent's pipe is left full
+CHUNK_BYTES = 64 << 10
+STDOUT_WRITE_BYTES = select.PIPE_BUF  # a poll that says writable promises no more than this
+DRAIN_BYTES_MAX = 4 << 20  # what is read from an ended agent's pipes if somebody still fills them
+
+
+class Log:
+    """The agent's output as raw bytes, bounded. A full disk loses log, never the agent."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "output.log"
+        self._open()
+
+    def write(self, chunk: bytes) -> None:
+        """Append; rotates first if the file would grow beyond its limit."""
+        try:
+            if self._size and self._size + len(chunk) > LOG_BYTES_MAX:
+                self._path.replace(self._path.with_name("output.log.1"))
+                os.close(self._fd)
+                self._open()
+            self._size += os.write(self._fd, chunk)
+        except OSError:
+            return
+
+    def _open(self) -> None:
+        self._fd = os.open(
+            self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode=0o600
+        )
+        self._size = os.fstat(self._fd).st_size
+
+
+class Piece:
+    """Bytes for the agent's stdin: the caller's, or a steer's."""
+
+    def __init__(self, rest: bytes, steer: Steer | None = None) -> None:
+        self.rest = rest
+        self.steer = steer
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of the steer is in the pipe already."""
+        return self.steer is not None and len(self.rest) < len(self.steer.line)
+
+
+class Inlet:
+    """The agent's stdin. A steer goes between two lines of the caller's, never into one."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd: int | None = fd
+        self._closed_because = ""  # set as soon as nothing more is taken
+        self._queue: deque[Piece] = deque()
+        self._held: list[Steer] = []  # until the caller's line is complete
+        self._mid_line = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether bytes wait for room in the pipe."""
+        return bool(self._queue)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read from the caller."""
+        return not self._closed_because and self._bytes() < INPUT_BYTES_MAX
+
+    def steer(self, steer: Steer) -> None:
+        """Queue one line, or refuse it at once."""
+        if self._closed_because:
+            steer.refused(f"the agent's stdin is closed: {self._closed_because}")
+        elif self._bytes() + len(steer.line) > INPUT_BYTES_MAX:
+            steer.refused("the agent does not read its stdin: the pipe and the buffer are full")
+        elif self._mid_line:
+            self._held.append(steer)
+        else:
+            self._queue.append(Piece(steer.line, steer))
+            self.flush()
+
+    def pump(self, chunk: bytes) -> None:
+        """Pass on what the caller typed."""
+        self._mid_line = not chunk.endswith(b"\n")
+        head, newline, tail = chunk.partition(b"\n")
+        if self._held and newline:
+            self._queue.append(Piece(head + newline))
+            self._queue.extend(Piece(steer.line, steer) for steer in self._held)
+            self._held.clear()
+            chunk = tail
+        if chunk:
+            self._queue.append(Piece(chunk))
+        self.flush()
+
+    def end(self, why: str) -> None:
+        """Close the pipe as soon as what is queued is in it."""
+        self._closed_because = why
+        for steer in self._held:
+            steer.refused(f"the agent's stdin is closed: {why}")
+        self._held.clear()
+        self.flush()
+
+    def shut(self, why: str) -> None:
+        """Close the pipe now and tell those who wait."""
+        if self.fd is not None:
+            os.close(self.fd)
+        self.fd = None
+        for piece in self._queue:
+            if piece.steer:
+                piece.steer.refused(f"the agent's stdin is closed: {why}")
+        self._queue.clear()
+        self.end(why)
+
+    def flush(self) -> None:
+        """Write what the pipe takes."""
+        while self.fd is not None and self._queue:
+            piece = self._queue[0]
+            try:
+                written = os.write(self.fd, piece.rest)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.shut("the agent closed it")
+                return
+            piece.rest = piece.rest[written:]
+            if not piece.rest:
+                self._queue.popleft()
+                if piece.steer:
+                    piece.steer.delivered()
+        if self._closed_because and self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def expire(self, now_s: float) -> None:
+        """Withdraw steers that waited too long; one that has begun cannot be withdrawn."""
+        late = [piece for piece in self._queue if piece.steer and piece.steer.give_up_at_s <= now_s]
+        for piece in late:
+            if piece.steer and piece.begun:
+                piece.steer.unsure("the agent stopped reading its stdin in the middle of the line")
+            elif piece.steer:
+                self._queue.remove(piece)
+                piece.steer.refused("the agent does not read its stdin: the pipe is full")
+        for steer in [one for one in self._held if one.give_up_at_s <= now_s]:
+            self._held.remove(steer)
+            steer.refused("the caller has left the agent's stdin in the middle of a line")
+
+    def next_deadline_s(self) -> float | None:
+        """When `expire` has something to do."""
+        steers = [piece.steer for piece in self._queue if piece.steer] + self._held
+        return min((one.give_up_at_s for one in steers if not one.answered), default=None)
+
+    def _bytes(self) -> int:
+        held = sum(len(steer.line) for steer in self._held)
+        return held + sum(len(piece.rest) for piece in self._queue)
+
+
+class Outlet:
+    """The caller's stdout or stderr. If it is closed, the agent never notices."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.open = True
+        self.pending = bytearray()
+
+    def write(self, chunk: bytes) -> None:
+        """Queue for the caller."""
+        if self.open:
+            self.pending += chunk
+
+    def flush(self) -> None:
+        """Write one piece; call it only when poll says that it will not block."""
+        try:
+            written = os.write(self.fd, self.pending[:STDOUT_WRITE_BYTES])
+            del self.pending[:written]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.open = False
+            self.pending.clear()
+
+
+class Source:
+    """One of the agent's output pipes, copied to the log and, in the foreground, to the caller."""
+
+    def __init__(self, fd: int, log: Log, outlet: Outlet | None) -> None:
+        os.set_blocking(fd, False)
+        self.fd: int | None = fd
+        self._log = log
+        self.outlet = outlet
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is room for more of it."""
+        full = self.outlet is not None and len(self.outlet.pending) >= OUTPUT_BYTES_MAX
+        return self.fd is not None and not full
+
+    def read(self) -> int:
+        """Copy one chunk; returns its length, 0 if there is none now."""
+        if self.fd is None:
+            return 0
+        try:
+            chunk = os.read(self.fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            chunk = b""
+        if not chunk:
+            os.close(self.fd)
+            self.fd = None
+            return 0
+        self._log.write(chunk)
+        if self.outlet:
+            self.outlet.write(chunk)
+        return len(chunk)
+
+    def drain(self) -> None:
+        """Copy what an ended agent left in the pipe."""
+        left = DRAIN_BYTES_MAX
+        while left > 0 and (size := self.read()):
+            left -= size

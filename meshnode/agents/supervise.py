@@ -1,0 +1,138 @@
+"""One session's supervisor: a small process that starts the agent and outlives the node.
+
+    python -I -m meshnode.agents.supervise --directory DIR --socket SOCK --session-id ID -- CMD...
+
+It keeps the agent's log and `state.json` in DIR, answers newline-delimited JSON on SOCK
+(`info`, `steer`, `kill`, `subscribe`) and stops the whole process tree when told to.
+This is its front: the command line, the order of starting, and what happens if we fail ourselves.
+
+Invariant: once the agent is started, it never runs on without a supervisor: if we fail, it is
+stopped. Standard library only: start-up must stay light.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meshnode.agents import tree
+from meshnode.agents.agent import FAILED, Agent, reap, start, why_not_started
+from meshnode.agents.clients import Door
+from meshnode.agents.signals import signals_as_bytes
+from meshnode.agents.state_file import StateFile
+from meshnode.agents.streams import Log
+from meshnode.agents.supervisor import Options, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(argv: list[str]) -> int:
+    """Run one supervisor; returns the agent's exit code, or 125 to 127 as docker does."""
+    _open_missing_streams()
+    try:
+        return _supervise(
+            _options(argv),
+            clock=time.monotonic,  # noqa: TID251  # the composition root of this program
+            wall_clock=time.time,  # noqa: TID251
+        )
+    except SystemExit:  # argparse has said what is wrong
+        return FAILED
+    except Exception as error:  # noqa: BLE001  # 125 is the answer to whatever failed here
+        sys.stderr.write(f"session-mesh: the supervisor failed: {error}\n")
+        return FAILED
+
+
+def _options(argv: list[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="session-mesh-supervise", allow_abbrev=False)
+    parser.add_argument("--directory", type=_path, required=True)
+    parser.add_argument("--socket", type=_path, required=True)
+    parser.add_argument("--session-id", required=True)
+    parser.add_argument("--steer-format", choices=("text", "json"), default="text")
+    parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
+    parser.add_argument("--detached", action="store_true")
+    at = argv.index("--") if "--" in argv else len(argv)
+    own, command = argv[:at], argv[at + 1 :]
+    options = vars(parser.parse_args(own))
+    if not command:
+        parser.error("a command is missing after --")
+    return Options(**options, command=tuple(command))
+
+
+def _path(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _supervise(
+    options: Options, *, clock: Callable[[], float], wall_clock: Callable[[], float]
+) -> int:
+    state = StateFile(options.directory, options.session_id, clock=wall_clock)
+    log = Log(options.directory)
+    door = Door(options.socket)
+    signals = signals_as_bytes()
+    if options.detached:
+        _leave_the_terminal()
+    try:
+        _adopt_orphans()
+        try:
+            process = start(options.command, options.session_id, detached=options.detached)
+        except OSError as error:
+            return _not_started(options, state, log, error)
+        agent = Agent(process, log, detached=options.detached)
+        return Supervisor(options, agent, state, door, signals, clock=clock).run()
+    except Exception as error:
+        # Whatever went wrong here, an agent without a supervisor must not stay behind.
+        roots = [state.supervisor]
+        tree.stop_tree(options.session_id, roots, grace_s=0.0, force=True, clock=clock)
+        for _ in reap():
+            pass
+        state.ended(FAILED, None, f"its supervisor failed: {type(error).__name__}: {error}")
+        door.announce({"event": "ended", **state.fields})
+        raise
+    finally:
+        options.socket.unlink(missing_ok=True)
+
+
+def _not_started(options: Options, state: StateFile, log: Log, error: OSError) -> int:
+    code, why = why_not_started(error)
+    reason = f"{options.command[0]}: {why}"
+    message = f"session-mesh: {reason}\n".encode(errors="replace")
+    log.write(message)
+    if not options.detached:
+        sys.stderr.write(message.decode())
+    state.ended(code, None, reason)
+    return code
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies: a double fork stays ours."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot become the subreaper")
+
+
+def _open_missing_streams() -> None:
+    """Give 0, 1 and 2 something harmless if the caller closed them, before a socket takes them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  # stdin, stdout, stderr
+        os.set_inheritable(fd, True)  # noqa: FBT003
+    os.close(fd)
+
+
+def _leave_the_terminal() -> None:
+    with suppress(PermissionError):  # the caller has made us a session's leader already
+        os.setsid()
+    fd = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(fd, stream)
+    os.close(fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

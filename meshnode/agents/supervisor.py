@@ -1,0 +1,232 @@
+"""One agent under supervision: the loop that copies its streams, answers clients, and ends it whole.
+
+Invariants: nothing that a client or the agent does blocks the loop; once the state says "ended",
+every process of the tree is gone or named in its `survivors`.
+One thread and `poll`, no asyncio: a fleet's gateway holds one such process per session (asyncio
+alone would add 8 MiB to each), and `poll` takes terminals and plain files, which epoll does not.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.agents import tree
+from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
+from meshnode.agents.signals import signal_name
+from meshnode.agents.steering import Steer, steer_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from socket import socket
+
+    from meshnode.agents.agent import Agent
+    from meshnode.agents.clients import Client, Door, Reply, Watch
+    from meshnode.agents.state_file import StateFile
+
+STEER_WAIT_S = 2.0  # for room in the agent's stdin; then the steer is withdrawn and refused
+READERS_WAIT_S = 2.0  # after the end, for clients that still read
+FLUSH_WAIT_S = 600.0  # after the end, for a caller who reads our stdout slowly; the log has it all
+IDLE_WAIT_S = 60.0
+GRACE_S_MAX = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the supervisor is told on its command line; the paths are absolute."""
+
+    directory: Path
+    socket: Path
+    session_id: str
+    steer_format: str
+    grace_s: float
+    detached: bool
+    command: tuple[str, ...]
+
+
+class Supervisor:
+    """Supervises an agent that was just started."""
+
+    def __init__(
+        self,
+        options: Options,
+        agent: Agent,
+        state: StateFile,
+        door: Door,
+        signals: socket,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._agent = agent
+        self._state = state
+        self._door = door
+        self._signals = signals
+        self._clock = clock
+        self._ladder: tree.Ladder | None = None
+        self._kill_waiters: list[Callable[[Reply], None]] = []
+        self._swept = False
+        self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
+            "info": self._on_info,
+            "steer": self._on_steer,
+            "kill": self._on_kill,
+            "subscribe": self._on_subscribe,
+        }
+
+    def run(self) -> int:
+        """Supervise until the agent has ended; returns the exit code for the caller."""
+        self._state.running(self._agent.pid)
+        while not self._state.has_ended:
+            self._turn()
+        self._linger()
+        returncode = self._agent.returncode or 0
+        return returncode if returncode >= 0 else 128 - returncode
+
+    # --- the agent's life
+
+    def _turn(self) -> None:
+        """Wait for one round of events and handle it."""
+        self._watch_once(self._timeout_s())
+        now_s = self._clock()
+        self._agent.inlet.expire(now_s)
+        self._agent.reap()
+        if self._ladder and (killing := self._ladder.step(now_s)):
+            self._killed(killing)
+        if self._agent.returncode is not None and self._ladder is None:
+            self._conclude(self._agent.returncode, now_s)
+
+    def _conclude(self, returncode: int, now_s: float) -> None:
+        if not self._swept:
+            # It ended by itself: what it left running must neither stay nor go unseen.
+            self._swept = True
+            self._ladder = self._new_ladder(now_s, self._options.grace_s, force=False)
+            if (killing := self._ladder.step(now_s)) is None:
+                return
+            self._killed(killing)
+        self._agent.finish()
+        name = signal_name(-returncode) if returncode < 0 else None
+        exit_code = returncode if returncode >= 0 else None
+        self._state.ended(exit_code, name, self._reason(returncode, name))
+        self._door.announce({"event": "ended", **self._state.fields})
+
+    def _reason(self, returncode: int, name: str | None) -> str | None:
+        if self._state.fields["killed_by_command"] is not None:
+            return "killed by command"
+        if name:
+            return f"ended by {name}"
+        return f"exit code {returncode}" if returncode else None
+
+    def _linger(self) -> None:
+        """Serve those who still read; bounded."""
+        ended_at_s = self._clock()
+        while True:
+            left_s = max(
+                ended_at_s + READERS_WAIT_S - self._clock() if self._door.has_clients() else 0.0,
+                ended_at_s + FLUSH_WAIT_S - self._clock() if self._agent.unread else 0.0,
+            )
+            if left_s <= 0.0:
+                return
+            self._watch_once(left_s)
+
+    def _new_ladder(self, now_s: float, grace_s: float, *, force: bool) -> tree.Ladder:
+        roots = [self._state.supervisor]
+        return tree.Ladder(
+            self._options.session_id, roots, now_s=now_s, grace_s=grace_s, force=force
+        )
+
+    def _killed(self, killing: tree.Killing) -> None:
+        self._ladder = None
+        self._agent.reap()
+        if self._swept:
+            self._state.fields["leftovers"] = killing.found
+        self._swept = self._agent.returncode is not None
+        self._state.fields["survivors"] = list(killing.survivors)
+        reply: Reply = {
+            "ok": True,
+            "found": killing.found,
+            "gone": killing.gone,
+            "survivors": list(killing.survivors),
+        }
+        for answer in self._kill_waiters:
+            answer(reply)
+        self._kill_waiters.clear()
+
+    # --- events
+
+    def _watch_once(self, timeout_s: float) -> None:
+        poll = select.poll()
+        watches = {fd: (mask, act) for fd, mask, act in self._watches()}
+        for fd, (mask, _) in watches.items():
+            poll.register(fd, mask)
+        for fd, _ in poll.poll(max(timeout_s, 0.0) * 1000):
+            watches[fd][1]()
+
+    def _watches(self) -> Iterator[Watch]:
+        yield self._signals.fileno(), select.POLLIN, self._on_signals
+        yield from self._door.watches(self._handle)
+        yield from self._agent.watches()
+
+    def _timeout_s(self) -> float:
+        if self._ladder or self._agent.returncode is not None:
+            return tree.STEP_S
+        deadline_s = self._agent.inlet.next_deadline_s()
+        return IDLE_WAIT_S if deadline_s is None else min(deadline_s - self._clock(), IDLE_WAIT_S)
+
+    def _on_signals(self) -> None:
+        forwarded = {signal.SIGTERM, signal.SIGHUP}
+        for number in forwarded.intersection(self._signals.recv(CHUNK_BYTES)):
+            self._agent.signal(number)
+
+    # --- operations
+
+    def _handle(self, client: Client, line: bytes) -> None:
+        head: Reply = {"id": None}
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise RequestError("a request is a JSON object")
+            head = {"id": request.get("id")}
+            operation = self._operations.get(str(request.get("op")))
+            if operation is None:
+                raise RequestError(f"there is no operation {request.get('op')!r}")
+            operation(client, head, request)
+        except (RequestError, ValueError, RecursionError) as error:
+            client.send({**head, "ok": False, "error": str(error)})
+
+    def _on_info(self, client: Client, head: Reply, _request: Reply) -> None:
+        client.send({**head, "ok": True, **self._state.fields})
+
+    def _on_subscribe(self, client: Client, head: Reply, request: Reply) -> None:
+        client.subscribed = True
+        self._on_info(client, head, request)
+
+    def _on_steer(self, client: Client, head: Reply, request: Reply) -> None:
+        if self._agent.returncode is not None:
+            raise RequestError("the agent has ended")
+        line = steer_line(request, self._options.steer_format)
+        give_up_at_s = self._clock() + STEER_WAIT_S
+        steer = Steer(line, lambda reply: client.send({**head, **reply}), give_up_at_s)
+        self._agent.inlet.steer(steer)
+
+    def _on_kill(self, client: Client, head: Reply, request: Reply) -> None:
+        grace_s = request.get("grace_s", self._options.grace_s)
+        force, command_id = request.get("force", False), text_of(request, "command_id")
+        if not isinstance(grace_s, int | float) or not 0 <= grace_s <= GRACE_S_MAX:
+            raise RequestError(f"grace_s is between 0 and {GRACE_S_MAX:.0f}")
+        if not isinstance(force, bool):
+            raise RequestError("force is true or false")
+        if self._state.has_ended:
+            client.send({**head, "ok": True, "found": 0, "gone": 0, "survivors": []})
+            return
+        if self._agent.returncode is None and command_id is not None:
+            self._state.fields["killed_by_command"] = command_id
+            self._state.save()
+        self._kill_waiters.append(lambda reply: client.send({**head, **reply}))
+        if self._ladder is None:
+            self._ladder = self._new_ladder(self._clock(), grace_s, force=force)
+        elif force:
+            self._ladder.hurry(self._clock())

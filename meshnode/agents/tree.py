@@ -1,0 +1,258 @@
+"""Find and stop one session's process tree (Linux 5.3 or later: /proc and pidfds).
+
+Invariant: a signal only reaches a process that descends from one of the tree's roots or carries
+the session's mark in its environment, that is still the very process which was found (pid *and*
+start time), and that is neither the caller nor one of its ancestors.
+
+A detached supervisor of *another* session, started from inside this one, is not part of the tree:
+its session is listed, steered and killed by its own id.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+MARK = "SESSION_MESH_SESSION_ID"
+SUPERVISOR_MODULE = "meshnode.agents.supervise"
+VERIFY_S = 5.0  # after the first KILL; what still lives then is reported as a survivor
+STEP_S = 0.02  # between two looks at the tree while it is being stopped
+PROC_BYTES_MAX = 4 << 20  # of one file under /proc; the rest is not read
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process for good: a pid comes back, a pid with its start time (clock ticks) does not."""
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killing:
+    """What a kill did: processes found, those verified gone, the pids that outlived it."""
+
+    found: int
+    gone: int
+    survivors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    parent: int
+    start_ticks: int
+
+
+def identity_of(pid: int) -> Identity | None:
+    """Return who has this pid now; None if nobody, or only a zombie."""
+    row = _row(pid)
+    return None if row is None else Identity(pid, row.start_ticks)
+
+
+def is_alive(one: Identity) -> bool:
+    """Whether that very process still runs."""
+    return identity_of(one.pid) == one
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot: start ticks of another boot mean nothing."""
+    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def started_at_s(one: Identity) -> float:
+    """Return when a process started, in seconds since 1970 (psutil's `create_time`)."""
+    lines = _read("/proc/stat").splitlines()
+    boot_s = next(float(line.split()[1]) for line in lines if line.startswith(b"btime "))
+    return boot_s + one.start_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def members(session_id: str, roots: Iterable[Identity] = ()) -> frozenset[Identity]:
+    """Return the living processes of the tree, roots included, without caller and ancestors."""
+    table = dict(_table())
+    children: dict[int, list[int]] = {}
+    for pid, row in table.items():
+        children.setdefault(row.parent, []).append(pid)
+    spared = _caller_and_ancestors(table)
+    wanted = {one.pid for one in roots if _is_in(table, one)}
+    marked = {pid for pid in table.keys() - spared if _is_marked(pid, session_id)}
+    seen, queue = set[int](), list(wanted | marked)
+    while queue:
+        pid = queue.pop()
+        if pid in seen or (pid in spared and pid not in wanted) or _is_apart(pid, session_id):
+            continue
+        seen.add(pid)
+        queue.extend(children.get(pid, ()))
+    return frozenset(Identity(pid, table[pid].start_ticks) for pid in seen - spared)
+
+
+def send(one: Identity, number: signal.Signals) -> bool:
+    """Signal that very process; False if it is gone or not ours to signal."""
+    try:
+        pidfd = os.pidfd_open(one.pid)
+    except OSError:
+        return False
+    try:
+        if not is_alive(one):  # checked after the open: from here the pidfd cannot change hands
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    else:
+        return True
+    finally:
+        os.close(pidfd)
+
+
+class Ladder:
+    """TERM, grace, then KILL until nothing is left: one look per `step`, never blocking.
+
+    Descendants are recorded before the first signal, and looked for again before the end.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        roots: Iterable[Identity],
+        *,
+        now_s: float,
+        grace_s: float,
+        force: bool,
+    ) -> None:
+        self._session_id = session_id
+        self._roots = frozenset(roots)
+        self._kill_at_s = now_s if force else now_s + max(grace_s, 0.0)
+        self._found: set[Identity] = set()
+        fresh = self._look()
+        if not force:
+            _ask_to_end(fresh)
+
+    def hurry(self, now_s: float) -> None:
+        """Skip what is left of the grace."""
+        self._kill_at_s = min(self._kill_at_s, now_s)
+
+    def step(self, now_s: float) -> Killing | None:
+        """Look once and signal if it is time; returns the result when it is over."""
+        alive = {one for one in self._found if is_alive(one)}
+        if alive and now_s < self._kill_at_s:
+            return None
+        fresh = self._look()
+        alive |= fresh
+        if not alive or now_s >= self._kill_at_s + VERIFY_S:
+            survivors = tuple(sorted(one.pid for one in alive if is_alive(one)))
+            return Killing(len(self._found), len(self._found) - len(survivors), survivors)
+        if now_s < self._kill_at_s:
+            _ask_to_end(fresh)
+        else:
+            for one in alive:
+                send(one, signal.SIGKILL)
+        return None
+
+    def _look(self) -> frozenset[Identity]:
+        # What was found stays a root: a parent's death must not hide the children it leaves.
+        fresh = members(self._session_id, self._roots | self._found) - self._found
+        self._found |= fresh
+        return fresh
+
+
+def stop_tree(
+    session_id: str,
+    roots: Iterable[Identity] = (),
+    *,
+    grace_s: float,
+    force: bool,
+    clock: Callable[[], float],
+) -> Killing:
+    """Climb the whole ladder; blocks for at most `grace_s` + VERIFY_S. `clock` is monotonic."""
+    ladder = Ladder(session_id, roots, now_s=clock(), grace_s=grace_s, force=force)
+    while (killing := ladder.step(clock())) is None:
+        time.sleep(STEP_S)
+    return killing
+
+
+def _ask_to_end(them: Iterable[Identity]) -> None:
+    for one in them:
+        if send(one, signal.SIGTERM):
+            send(one, signal.SIGCONT)  # a stopped process would see the TERM only after the grace
+
+
+def _table() -> Iterator[tuple[int, _Row]]:
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit() and (row := _row(int(entry.name))) is not None:
+                yield int(entry.name), row
+
+
+def _row(pid: int) -> _Row | None:
+    # The name before the last bracket may hold anything, brackets and spaces included.
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    if not fields or fields[0] == b"X" or (fields[0] == b"Z" and not _has_threads(pid)):
+        return None
+    return _Row(parent=int(fields[1]), start_ticks=int(fields[19]))
+
+
+def _has_threads(pid: int) -> bool:
+    # A process whose first thread has ended reads as a zombie while its other threads run on.
+    try:
+        with os.scandir(f"/proc/{pid}/task") as threads:
+            return sum(1 for _ in threads) > 1
+    except OSError:
+        return False
+
+
+def _is_in(table: dict[int, _Row], one: Identity) -> bool:
+    row = table.get(one.pid)
+    return row is not None and row.start_ticks == one.start_ticks
+
+
+def _caller_and_ancestors(table: dict[int, _Row]) -> set[int]:
+    spared, pid = {1}, os.getpid()
+    while pid in table and pid not in spared:
+        spared.add(pid)
+        pid = table[pid].parent
+    return spared
+
+
+def _is_marked(pid: int, session_id: str) -> bool:
+    mark = f"{MARK}={session_id}".encode()
+    environment = _read(f"/proc/{pid}/environ")  # empty for a process of another user
+    # The search first: splitting the environment of every process of a user is what would cost.
+    return mark in environment and mark in environment.split(b"\0") and _is_ours(pid)
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == os.getuid()  # noqa: PTH116  # pathlib costs 1 MiB
+    except OSError:
+        return False
+
+
+def _is_apart(pid: int, session_id: str) -> bool:
+    words = _read(f"/proc/{pid}/cmdline").split(b"\0")
+    if SUPERVISOR_MODULE.encode() not in words:
+        return False
+    options = words[: words.index(b"--")] if b"--" in words else words
+    return b"--detached" in options and session_id.encode() not in options
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        parts, left = [], PROC_BYTES_MAX
+        while left > 0 and (part := os.read(fd, min(left, 1 << 16))):
+            parts.append(part)
+            left -= len(part)
+    except OSError:
+        return b""
+    else:
+        return b"".join(parts)
+    finally:
+        os.close(fd)

@@ -1,0 +1,149 @@
+"""Admitting devices: an invite is made by an admin's word, and spent by whoever proves its secret.
+
+Invariant: nothing is signed for a device before its application is verified, the proof compared and
+a use of the invite taken, in that order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.app.ports import OutstandingInvite
+from meshnode.core.certificates import issue_node_ca
+from meshnode.core.control import ACTIONS_OF_ROLE, Role, authorization_from_signed, role_entry
+from meshnode.core.enrolment import (
+    INVITE_ID_BYTES,
+    SECRET_BYTES,
+    admit_proof,
+    application_from_signed,
+    join_proof,
+    same,
+)
+from meshnode.core.errors import (
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
+    UsageError,
+)
+from meshnode.core.ids import node_id_of
+from meshnode.core.packing import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshnode.app.ports import Clock, InviteBook
+    from meshnode.core.control import ControlSet
+    from meshnode.core.genesis import Genesis
+    from meshnode.core.ids import Chance
+    from meshnode.core.keys import Key, Signed
+
+INVITE_LIFE_S_MAX = 30 * 86400
+USES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What a new member receives, proof included. `control` holds packed signed entries."""
+
+    genesis: bytes
+    certificates: tuple[bytes, ...]
+    control: tuple[bytes, ...]
+    addresses: tuple[str, ...]
+    at_s: float
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Admitter:
+    """The identity that admits; `certificate` is None on nodes that may not."""
+
+    key: Key
+    genesis: Genesis
+    control: ControlSet
+    certificate: bytes | None
+
+
+class AdmissionDesk:
+    """Makes invites and answers applications."""
+
+    def __init__(self, admitter: Admitter, book: InviteBook, clock: Clock, chance: Chance) -> None:
+        self._admitter = admitter
+        self._book = book
+        self._clock = clock
+        self._chance = chance
+        self.addresses: Callable[[], tuple[str, ...]] = tuple
+        self.add_control: Callable[[Signed], object] = admitter.control.add
+
+    async def invite(self, authorization: Signed, secret: bytes) -> None:
+        """Keep an invite that an admin has signed; raises a MeshError if it is not in order."""
+        me = self._admitter
+        if me.certificate is None:
+            raise NotPermittedError(
+                "this node may not admit others", "run invite on the machine that ran init"
+            )
+        try:
+            word = authorization_from_signed(authorization)
+        except PeerError as error:
+            raise NotAuthenticatedError(error.message) from error
+        if me.control.role_of(word.signer) != "admin":
+            raise NotPermittedError("only an admin may invite", "run it where the mesh was made")
+        if word.mesh != me.genesis.mesh_id or word.admitter != node_id_of(me.key.public):
+            raise UsageError("the invite names another mesh or another node")
+        life_s = word.expires_s - self._clock.wall_s()
+        if not 0 < life_s <= INVITE_LIFE_S_MAX or not 0 < word.uses <= USES_MAX:
+            raise UsageError(f"an invite lives at most 30 days and has 1 to {USES_MAX} uses")
+        if word.role not in {"", *ACTIONS_OF_ROLE} or word.role == "admin":
+            raise UsageError(f"an invite gives the role operator or observer, not {word.role!r}")
+        if len(secret) != SECRET_BYTES or len(word.invite_id) != INVITE_ID_BYTES:
+            raise UsageError("the secret or the id of the invite has the wrong length")
+        kept = OutstandingInvite(
+            word.invite_id, secret, authorization, word.role, word.uses, word.expires_s
+        )
+        await self._book.add(kept, self._clock.wall_s())
+
+    async def join(self, signed: Signed, invite_id: bytes, proof: bytes) -> Admitted:
+        """Admit a device; raises a MeshError, having signed and spent nothing."""
+        application = application_from_signed(signed)
+        me = self._admitter
+        if me.certificate is None or application.mesh_id != me.genesis.mesh_id:
+            raise NotFoundError("this node does not admit into that mesh", "ask for a new invite")
+        invite = await self._book.get(invite_id)
+        self_id = node_id_of(me.key.public)
+        if not same(proof, join_proof(invite.secret, self_id, signed.payload)):
+            raise NotAuthenticatedError("the invite's secret is wrong", "ask for a new invite")
+        now_s = float(int(self._clock.wall_s()))  # whole seconds survive every encoding
+        if now_s > invite.expires_s:
+            raise NotPermittedError("this invite has expired", "ask for a new one")
+        await self._book.take_use(invite_id, application.node_key, now_s)
+        entries = [packed_signed(entry) for entry in me.control.entries()]
+        if invite.role and application.operator_key is not None:
+            entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))
+        certificates = (
+            issue_node_ca(me.key, node_id_of(application.node_key), now_s, self._chance),
+            me.certificate,
+        )
+        genesis, addresses = me.genesis.to_bytes(), self.addresses()
+        response = [genesis, list(certificates), entries, list(addresses), now_s]
+        mark = admit_proof(invite.secret, signed.payload, response)
+        return Admitted(genesis, certificates, tuple(entries), addresses, now_s, mark)
+
+    def _give_role(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Signed:
+        me = self._admitter
+        role = Role(
+            subject=operator_key,
+            role=invite.role,
+            name="",
+            issuer=me.key.public,
+            issued_s=int(now_s),
+            via=invite.authorization,
+        )
+        entry = role_entry(me.key, me.genesis.mesh_id, role, self._chance)
+        self.add_control(entry)
+        return entry
+
+
+def packed_signed(signed: Signed) -> bytes:
+    """Encode a signed value with its type."""
+    return pack([signed.type, signed.payload, signed.signature])

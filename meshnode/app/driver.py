@@ -1,0 +1,77 @@
+"""Carry out what the cores ask for: the only place where effects become actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from meshnode.core.effects import (
+    Announce,
+    Dial,
+    Effect,
+    HangUp,
+    Persist,
+    PersistControl,
+    Report,
+    Send,
+    Wake,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshnode.core.feed import Change
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.core.messages import Message
+
+
+class World(Protocol):
+    """Everything a node may do to its surroundings. No method waits."""
+
+    def send(self, peer: NodeId, message: Message) -> None:
+        """Hand a message to a link; without a link nothing happens."""
+
+    def dial(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        """Try to open a link."""
+
+    def hang_up(self, peer: NodeId, reason: str) -> None:
+        """End a link."""
+
+    def wake(self, at_s: float, name: str) -> None:
+        """Arrange a callback."""
+
+    def persist(self, change: Change, *, ours: bool) -> None:
+        """Write a change of a feed to disk."""
+
+    def persist_control(self, entry: Signed) -> None:
+        """Write an entry of the control set to disk."""
+
+    def announce(self, tables: frozenset[str]) -> None:
+        """Wake whoever waits for these tables."""
+
+    def report(self, event: str, peer: NodeId | None, detail: str) -> None:
+        """Log."""
+
+
+def perform(effects: Iterable[Effect], world: World) -> None:  # noqa: C901 - one case an effect
+    """Perform every effect, in order."""
+    for effect in effects:
+        match effect:
+            case Send(peer, message):
+                world.send(peer, message)
+            case Dial(peer, addresses):
+                world.dial(peer, addresses)
+            case HangUp(peer, reason):
+                world.hang_up(peer, reason)
+            case Wake(at_s, name):
+                world.wake(at_s, name)
+            case Persist(change, ours):
+                world.persist(change, ours=ours)
+            case PersistControl(entry):
+                world.persist_control(entry)
+            case Announce(tables):
+                world.announce(tables)
+            case Report(event, peer, detail):
+                world.report(event, peer, detail)
+            case _:
+                assert_never(effect)

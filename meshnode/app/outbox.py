@@ -1,0 +1,79 @@
+"""What waits to be written to one link: bounded, urgent things first, nothing dropped in silence.
+
+Invariant: at most OUTBOX_BYTES_MAX wait. At the bound, news and repair are dropped and `overflowed`
+is set; once the box is empty again its owner starts a reconciliation, which repairs the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from meshnode.core.feed import Flush
+from meshnode.core.keys import Signed
+from meshnode.core.messages import Farewell, Message, Pulse, SnapshotChunk
+
+OUTBOX_BYTES_MAX = 8 << 20
+MESSAGE_BYTES = 200  # what a message costs beside its payload
+
+
+class Outbox:
+    """A queue of messages with two priorities."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[Message] = deque()
+        self._rest: deque[Message] = deque()
+        self._bytes = 0
+        self._filled = asyncio.Event()
+        self._closed = False
+        self.overflowed = False
+
+    def put(self, message: Message) -> None:
+        """Add a message; never waits."""
+        if isinstance(message, Pulse) and any(isinstance(m, Pulse) for m in self._urgent):
+            return  # one pulse says it all
+        size = _size_of(message)
+        if self._bytes + size > OUTBOX_BYTES_MAX and not isinstance(message, Farewell):
+            self.overflowed = True
+            return
+        urgent = isinstance(message, Pulse | Signed | Farewell)
+        (self._urgent if urgent else self._rest).append(message)
+        self._bytes += size
+        self._filled.set()
+
+    def close(self) -> None:
+        """Let `get` return a waiting farewell, then None, whatever else waits."""
+        self._closed = True
+        self._rest.clear()
+        self._urgent = deque(m for m in self._urgent if isinstance(m, Farewell))
+        self._filled.set()
+
+    async def get(self) -> Message | None:
+        """Take the next message, waiting for one; None once closed."""
+        while not self._urgent and not self._rest and not self._closed:
+            self._filled.clear()
+            await self._filled.wait()
+        if not self._urgent and not self._rest:
+            return None
+        message = (self._urgent or self._rest).popleft()
+        self._bytes -= _size_of(message)
+        return message
+
+    def emptied_after_overflow(self) -> bool:
+        """Whether messages were dropped and the box is empty again; asked once an overflow."""
+        if not self.overflowed or self._urgent or self._rest:
+            return False
+        self.overflowed = False
+        return True
+
+
+def _size_of(message: Message) -> int:
+    match message:
+        case Flush():
+            return MESSAGE_BYTES + len(message.delta)
+        case SnapshotChunk():
+            return MESSAGE_BYTES + len(message.rows)
+        case Signed():
+            return MESSAGE_BYTES + len(message.payload)
+        case _:
+            return MESSAGE_BYTES

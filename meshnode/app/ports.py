@@ -1,0 +1,108 @@
+"""What the use cases need of the world outside, as small protocols and the values they exchange.
+
+Invariant: use cases know these only; the composition root decides what stands behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meshnode.core.keys import Signed
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A command as the replay journal knows it."""
+
+    command_id: bytes
+    content_hash: bytes
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutstandingInvite:
+    """An invite as its admitter keeps it."""
+
+    invite_id: bytes
+    secret: bytes
+    authorization: Signed
+    role: str
+    uses_left: int
+    expires_s: int
+
+
+class Clock(Protocol):
+    """Time, twice: steady for timers, wall for people and signatures. Both in seconds."""
+
+    def steady_s(self) -> float:
+        """Return a time that never jumps."""
+
+    def wall_s(self) -> float:
+        """Return the time since 1970, UTC."""
+
+
+class Journal(Protocol):
+    """The replay journal."""
+
+    async def begin(self, entry: JournalEntry, now_s: float) -> Signed | None:
+        """Insert a command, synced; None if new, else its receipt; raises ConflictError."""
+
+    async def finish(self, command_id: bytes, receipt: Signed) -> None:
+        """Keep what became of a command."""
+
+
+class InviteBook(Protocol):
+    """The invites of an admitter."""
+
+    async def add(self, invite: OutstandingInvite, now_s: float) -> None:
+        """Keep an invite."""
+
+    async def get(self, invite_id: bytes) -> OutstandingInvite:
+        """Return an invite; raises NotFoundError."""
+
+    async def take_use(self, invite_id: bytes, node_key: bytes, now_s: float) -> None:
+        """Take one use for a device; raises NotPermittedError."""
+
+
+class Killing(Protocol):
+    """What became of a process tree."""
+
+    @property
+    def found(self) -> int:
+        """How many processes there were."""
+
+    @property
+    def gone(self) -> int:
+        """How many are verified gone."""
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        """Process ids that are still there."""
+
+
+class Agents(Protocol):
+    """Processes under supervision."""
+
+    async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
+        """Follow a session's supervisor until the session ends."""
+
+    async def steer(
+        self, session_id: str, command_id: str, direction: str | None, message: str | None
+    ) -> None:
+        """Write one line to an agent; raises RefusedError or UnreachableError."""
+
+    async def kill(
+        self, session_id: str, command_id: str, grace_s: float, *, force: bool
+    ) -> Killing:
+        """Stop a whole process tree and verify that it is gone."""
+
+
+class Publish(Protocol):
+    """Writes a row into this node's feed; returns once it is on disk and on its way."""
+
+    async def __call__(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Write, or delete where value is None."""

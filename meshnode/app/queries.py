@@ -1,0 +1,306 @@
+"""What the mesh looks like from this node: sessions, members, agents, cost, each with coverage.
+
+Invariant: an answer is computed from what this node holds and never waits for another; what it
+could not hear is named in its coverage, and rows of members that cannot be heard stay, marked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from meshnode.app.cost import CostAnswer, CostQuery, OwnedSlot, Prices, cost
+from meshnode.app.views import (
+    AgentView,
+    Coverage,
+    Missing,
+    NodeView,
+    Selection,
+    SessionView,
+)
+from meshnode.core.errors import ConflictError, NotFoundError, UsageError
+from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId, short_id_of
+from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
+from meshnode.core.liveness import MemberState
+from meshnode.core.prices import cost_nusd
+from meshnode.core.sessions import SessionRecord, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from meshnode.app.mesh import Mesh
+    from meshnode.app.ports import Clock
+
+PAGE = 200
+PAGE_MAX = 1000
+MISSING_MAX = 20
+ENDED_LATELY_S = 600.0
+HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT})
+
+
+FILTERS: dict[str, Callable[[SessionView], bool]] = {
+    "alive": lambda view: view.alive,
+    "active": lambda view: view.active,
+    "idle": lambda view: view.state is State.IDLE,
+    "waiting": lambda view: view.state is State.WAITING_PERMISSION,
+    "suspended": lambda view: view.state is State.SUSPENDED,
+    "unreachable": lambda view: view.state is State.UNREACHABLE,
+    "failed": lambda view: view.state in {State.FAILED, State.KILLED, State.EXPIRED},
+    "closed": lambda view: view.state is State.CLOSED,
+    "all": lambda _view: True,
+}
+SORTS: dict[str, Callable[[SessionView], float]] = {
+    "updated": lambda view: -view.record.last_activity_s,
+    "created": lambda view: -view.record.created_at_s,
+    "cost": lambda view: -(view.cost_nusd or 0),
+    "tokens": lambda view: -view.usage.total,
+}
+
+
+@dataclass(slots=True)
+class _Spent:
+    usage: Buckets = field(default_factory=Buckets)
+    nusd: int | None = None
+    model: str | None = None
+    latest_slot: int = -1
+
+
+class Queries:
+    """Answers from one node's replicas."""
+
+    def __init__(self, mesh: Mesh, prices: Prices, clock: Clock) -> None:
+        self._mesh = mesh
+        self._prices = prices
+        self._clock = clock
+
+    def coverage(self) -> Coverage:
+        """Say how much of the mesh can be heard now."""
+        missing = []
+        members = self._members()
+        for peer in members:
+            state = self._mesh.liveness.state(peer)
+            if state not in HEARD:
+                missing.append(Missing(self._name(peer), state, self._observed_at_s(peer)))
+        now_s = self._clock.wall_s()
+        ages = [now_s - m.observed_at_s for m in missing if m.observed_at_s is not None]
+        return Coverage(
+            nodes_known=len(members),
+            nodes_heard=len(members) - len(missing),
+            oldest_s=max(0.0, *ages) if ages else None,
+            missing=tuple(missing[:MISSING_MAX]),
+            missing_more=max(0, len(missing) - MISSING_MAX),
+        )
+
+    def sessions(self, selection: Selection) -> tuple[list[SessionView], str]:
+        """Return a page of sessions and where the next one begins; raises UsageError."""
+        if selection.filter and selection.filter not in FILTERS:
+            raise UsageError(f"no such filter: {selection.filter[:40]}", _one_of(FILTERS))
+        if selection.sort and selection.sort not in SORTS:
+            raise UsageError(f"cannot sort by {selection.sort[:40]}", _one_of(SORTS))
+        limit = selection.limit or PAGE
+        if limit > PAGE_MAX:
+            raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
+        start = _place(selection.next)
+        wanted = self._wanted(selection)
+        views = [view for view in self._views() if wanted(view)]
+        spent = self._spent({view.record.session_id for view in views})
+        views = [_with_spent(view, spent.get(view.record.session_id)) for view in views]
+        order = SORTS[selection.sort or "updated"]
+        views.sort(key=lambda view: (order(view), view.record.session_id))
+        page = views[start : start + limit]
+        return page, str(start + limit) if start + limit < len(views) else ""
+
+    def nodes(self, labels: dict[str, str]) -> list[NodeView]:
+        """Return all members, this node first."""
+        live: dict[NodeId, int] = {}
+        for owner, record in self._mesh.tables.sessions():
+            if not record.ended:
+                live[owner] = live.get(owner, 0) + 1
+        by_short = {short_id_of(peer): peer for peer in self._members()}
+        views = []
+        for peer in self._members():
+            view = self._node(peer, live.get(peer, 0), by_short)
+            if labels.items() <= view.labels.items():
+                views.append(view)
+        return sorted(views, key=lambda view: (not view.is_self, view.name, view.node_id))
+
+    def find(self, specialization: str) -> list[AgentView]:
+        """Return live agents with a specialization, the least loaded first, then our own."""
+        if not specialization:
+            raise UsageError("name a specialization")
+        sessions: dict[str, list[SessionView]] = {}
+        for view in self._views():
+            sessions.setdefault(view.record.agent_id, []).append(view)
+        found = []
+        for agent_id, (origin, attributes) in self._claims(specialization, sessions).items():
+            agent = self._agent(origin, agent_id, sessions.get(agent_id))
+            if agent is not None:
+                found.append(replace(agent, specialization=specialization, attributes=attributes))
+        home = self._mesh.self_id
+        return sorted(
+            found,
+            key=lambda a: (a.load if a.load is not None else 0.5, a.node_id != home, a.agent_id),
+        )
+
+    def cost(self, query: CostQuery) -> CostAnswer:
+        """Sum the ledgers of all owners, those that cannot be heard included."""
+        slots: list[OwnedSlot] = []
+        diagnostics: list[Diagnostics] = []
+        for origin, (key, value) in self._mesh.tables.ledger():
+            if isinstance(key, SlotKey) and isinstance(value, Slot):
+                slots.append(OwnedSlot(origin, self._name(origin), key, value))
+            elif isinstance(value, Diagnostics):
+                diagnostics.append(value)
+        return cost(slots, diagnostics, query, self._prices)
+
+    def node_named(self, name: str) -> NodeId:
+        """Find a member by name, id or prefix of an id; raises NotFoundError or ConflictError."""
+        members = self._members()
+        found = [p for p in members if name in {p, self._name(p)}]
+        if not found and len(name) >= PREFIX_CHARS_MIN:
+            found = [p for p in members if p.startswith(name)]
+        if not found:
+            raise NotFoundError(f"no node is called {name[:60]}", "session-mesh nodes lists them")
+        if len(found) > 1:
+            ids = ", ".join(peer[:12] for peer in found)
+            raise ConflictError(f"{len(found)} nodes are called {name[:60]}", f"one of {ids}")
+        return found[0]
+
+    def _members(self) -> list[NodeId]:
+        return [peer for peer in self._mesh.liveness.members() if self._mesh.tables.node(peer)]
+
+    def _name(self, peer: NodeId) -> str:
+        record = self._mesh.tables.node(peer)
+        return record.name if record else peer[:12]
+
+    def _observed_at_s(self, peer: NodeId) -> float | None:
+        heard_s = self._mesh.liveness.heard_at_s(peer)
+        if heard_s is not None:
+            return self._clock.wall_s() - (self._clock.steady_s() - heard_s)
+        header = self._mesh.replication.replicas[peer].header
+        return None if header is None else header.at_s  # from before our own start
+
+    def _views(self) -> Iterable[SessionView]:
+        states = {peer: self._mesh.liveness.state(peer) for peer in self._members()}
+        now_s = self._clock.wall_s()
+        for owner, record in self._mesh.tables.sessions():
+            heard = states.get(owner) is MemberState.ALIVE
+            state = record.state if heard or record.ended else State.UNREACHABLE
+            observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
+            yield SessionView(record, owner, self._name(owner), state, observed_s)
+
+    def _wanted(self, selection: Selection) -> Callable[[SessionView], bool]:
+        node = self.node_named(selection.node) if selection.node else None
+        lately_s = self._clock.wall_s() - ENDED_LATELY_S
+        chosen = FILTERS.get(selection.filter)
+
+        def is_wanted(view: SessionView) -> bool:
+            record = view.record
+            listed = chosen(view) if chosen else _not_ended_before(record, lately_s)
+            return (
+                listed
+                and node in {None, view.node_id}
+                and selection.owner in {"", record.owner}
+                and selection.agent_id in {"", record.agent_id}
+                and _named(record, selection.session_id)
+                and (
+                    not selection.specialization
+                    or selection.specialization in record.specializations
+                )
+                and selection.labels.items() <= record.labels.items()
+            )
+
+        return is_wanted
+
+    def _spent(self, sessions: set[str]) -> dict[str, _Spent]:
+        spent: dict[str, _Spent] = {}
+        for _, (key, slot) in self._mesh.tables.ledger():
+            if isinstance(key, SlotKey) and isinstance(slot, Slot) and key.session in sessions:
+                so_far = spent.setdefault(key.session, _Spent())
+                so_far.usage += slot.usage
+                priced = self._prices.rates(key.model, slot.provider, key.tier, key.start_s)
+                if priced is not None:
+                    nusd = cost_nusd(slot.usage, priced.rates, slot.records)
+                    so_far.nusd = (so_far.nusd or 0) + nusd
+                if key.slot > so_far.latest_slot:
+                    so_far.latest_slot, so_far.model = key.slot, key.model
+        return spent
+
+    def _node(self, peer: NodeId, sessions: int, by_short: dict[bytes, NodeId]) -> NodeView:
+        mesh = self._mesh
+        record, links = mesh.tables.node(peer), mesh.tables.links(peer)
+        if record is None:
+            raise NotFoundError(f"{peer} has written no member record")
+        replica = mesh.replication.replicas[peer]
+        linked = [by_short[mark] for mark in (links.peers if links else ()) if mark in by_short]
+        is_self = peer == mesh.self_id
+        return NodeView(
+            node_id=peer,
+            name=record.name,
+            state=mesh.liveness.state(peer),
+            addresses=record.addresses,
+            epoch=replica.head.epoch,
+            version=record.version,
+            labels=record.labels,
+            sessions=sessions,
+            since_s=record.started_at_s,
+            last_heard_s=self._clock.wall_s() if is_self else self._observed_at_s(peer),
+            links=tuple(sorted(linked)),
+            is_self=is_self,
+            journal_generation=record.journal_generation,
+        )
+
+    def _claims(
+        self, specialization: str, sessions: dict[str, list[SessionView]]
+    ) -> dict[str, tuple[NodeId, dict[str, str]]]:
+        """Return who says to have a specialization: started with it, or registered for it."""
+        claims: dict[str, tuple[NodeId, dict[str, str]]] = {}
+        for agent_id, views in sessions.items():
+            for view in views:
+                if view.alive and specialization in view.record.specializations:
+                    claims[agent_id] = (view.node_id, {})
+        for origin, entry in self._mesh.tables.registry():
+            if entry.specialization == specialization:
+                claims[entry.agent_id] = (origin, entry.attributes)
+        return claims
+
+    def _agent(
+        self, origin: NodeId, agent_id: str, known: list[SessionView] | None
+    ) -> AgentView | None:
+        """Return where an agent lives; None if it has gone."""
+        if known is None:  # registered without a session: as alive as the node that says so
+            alive = self._mesh.liveness.state(origin) is MemberState.ALIVE
+            return AgentView(agent_id, None, origin, self._name(origin)) if alive else None
+        live = [view for view in known if view.alive]
+        if not live:
+            return None
+        view = max(live, key=lambda view: view.record.created_at_s)
+        return AgentView(agent_id, view.record.session_id, view.node_id, view.node_name)
+
+
+def _not_ended_before(record: SessionRecord, limit_s: float) -> bool:
+    return not record.ended or (record.ended_at_s or 0.0) >= limit_s
+
+
+def _named(record: SessionRecord, name: str) -> bool:
+    if not name or name == record.session_id:
+        return True
+    return len(name) >= PREFIX_CHARS_MIN and record.session_id.startswith(name)
+
+
+def _with_spent(view: SessionView, spent: _Spent | None) -> SessionView:
+    if spent is None:
+        return view
+    return replace(view, usage=spent.usage, cost_nusd=spent.nusd, model=spent.model)
+
+
+def _place(token: str) -> int:
+    if not token:
+        return 0
+    if not token.isdecimal() or len(token) > 9:  # noqa: PLR2004 - more sessions than any mesh has
+        raise UsageError("`next` is not from an earlier answer")
+    return int(token)
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return f"one of {', '.join(words)}"

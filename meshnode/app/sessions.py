@@ -1,0 +1,281 @@
+"""The sessions that this node owns: opened, followed, steered, ended.
+
+Invariant: a session's row is written by this node only, in the order in which things happened to
+it, and a session that ended stays as it ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import (
+    ConflictError,
+    MeshError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from meshnode.core.ids import new_session_id, new_u64
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from meshnode.app.ports import Agents, Clock, Publish
+    from meshnode.core.ids import Chance
+
+SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
+ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S
+ENDED_KEPT_S = 7 * 86400
+TEXT_CHARS_MAX = 256
+COMMAND_CHARS_MAX = 2048
+LIST_MAX = 32
+GRACE_S_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a user says about a session that is about to start."""
+
+    agent_id: str = ""
+    title: str = ""
+    specializations: tuple[str, ...] = ()
+    labels: dict[str, str] | None = None
+    owner: str = ""
+    cwd: str = ""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an agent ended, as its supervisor saw it."""
+
+    exit_code: int | None
+    signal: str | None
+    reason: str | None
+    killed: bool
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of an order to a session."""
+
+    outcome: str
+    detail: str = ""
+    processes: dict[str, Any] | None = None
+
+
+class OwnSessions:
+    """All sessions of this node, ended ones that are still listed included."""
+
+    def __init__(
+        self,
+        publish: Publish,
+        agents: Agents,
+        clock: Clock,
+        chance: Chance,
+        place_of: Callable[[str], tuple[Path, Path]],
+    ) -> None:
+        self.publish = publish
+        self._agents = agents
+        self._clock = clock
+        self._chance = chance
+        self.place_of = place_of
+        self._records: dict[str, SessionRecord] = {}
+        self._ended_by: dict[str, str] = {}
+
+    def restore(self, records: Iterator[SessionRecord]) -> None:
+        """Take over what our feed says, at the start."""
+        self._records = {record.session_id: record for record in records}
+
+    async def reattach(self) -> None:
+        """Find the agents again that lived on while this node was away."""
+        for record in [record for record in self._records.values() if not record.ended]:
+            await self._agents.attach(record.session_id, *self.place_of(record.session_id))
+
+    def get(self, session_id: str) -> SessionRecord | None:
+        """Return a session of this node."""
+        return self._records.get(session_id)
+
+    def live(self) -> list[SessionRecord]:
+        """Return the sessions that have not ended."""
+        return [record for record in self._records.values() if not record.ended]
+
+    async def open(self, opening: Opening) -> SessionRecord:
+        """Record a session whose process the caller starts next."""
+        _check(opening)
+        if len(self.live()) >= SESSIONS_MAX:
+            raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
+        now_s = self._clock.wall_s()
+        session_id = new_session_id(self._chance)
+        record = SessionRecord(
+            session_id=session_id,
+            session_epoch=new_u64(self._chance),
+            agent_id=opening.agent_id or session_id,
+            state=State.PENDING,
+            created_at_s=now_s,
+            last_activity_s=now_s,
+            title=opening.title or None,
+            specializations=opening.specializations,
+            labels=opening.labels or {},
+            owner=opening.owner or None,
+            project=opening.cwd.rstrip("/").rpartition("/")[2] or None,
+            cwd=opening.cwd or None,
+            command=_shown(opening.command),
+        )
+        await self._keep(record)
+        await self._sweep(now_s)
+        return record
+
+    async def attach(self, session_id: str) -> SessionRecord:
+        """Follow a session whose supervisor was just started."""
+        record = self._records.get(session_id)
+        if record is None:
+            raise NotFoundError(f"no session {session_id[:60]} on this node")
+        if record.ended:
+            return record
+        await self._agents.attach(session_id, *self.place_of(session_id))
+        return self._records[session_id]
+
+    async def started(self, session_id: str, pid: int) -> None:
+        """Note that an agent runs."""
+        record = self._records.get(session_id)
+        if record is None or record.ended:
+            return
+        if record.state is State.PENDING:
+            record = moved(record, State.RUNNING, self._clock.wall_s())
+        await self._keep(replace(record, pid=pid))
+
+    async def ended(self, session_id: str, ending: Ended) -> None:
+        """Note that an agent has ended, and how."""
+        record = self._records.get(session_id)
+        if record is None or record.ended:
+            return
+        state = State.FAILED
+        if ending.killed:
+            state = State.KILLED
+        elif ending.exit_code == 0:
+            state = State.CLOSED
+        reason = ending.reason or _reason(ending)
+        await self._keep(
+            moved(
+                record,
+                state,
+                max(ending.at_s, record.created_at_s),
+                exit_code=ending.exit_code,
+                signal=ending.signal,
+                end_reason=reason,
+                ended_by=self._ended_by.pop(session_id, None),
+            )
+        )
+
+    async def steer(self, record: SessionRecord, command_id: str, args: dict[str, Any]) -> Done:
+        """Hand one line to the agent."""
+        direction, message = _text(args, "direction"), _text(args, "message")
+        if direction is None and message is None:
+            raise UsageError("a steer needs a direction or a message")
+        if record.ended:
+            raise ConflictError(f"session {record.session_id} has ended ({record.state})")
+        try:
+            await self._agents.steer(record.session_id, command_id, direction, message)
+        except RefusedError as error:
+            return Done("refused", error.message)
+        except UnreachableError as error:
+            return Done("indeterminate", error.message)
+        present = self._records[record.session_id]
+        if not present.ended:
+            now_s = self._clock.wall_s()
+            count = present.message_count + 1
+            await self._keep(replace(present, message_count=count, last_activity_s=now_s))
+        return Done("delivered", "one line written to the agent's stdin")
+
+    async def kill(
+        self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
+    ) -> Done:
+        """Stop the agent's whole process tree and verify that it is gone."""
+        if record.ended:
+            return Done("applied", "already ended", {"found": 0, "gone": 0, "survivors": []})
+        grace_s = args.get("grace_s", 5.0)
+        if not isinstance(grace_s, int | float) or not 0 <= grace_s <= GRACE_S_MAX:
+            raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX:g} s")
+        self._ended_by[record.session_id] = by
+        force = args.get("force") is True
+        killing = await self._agents.kill(record.session_id, command_id, grace_s, force=force)
+        processes = {
+            "found": killing.found,
+            "gone": killing.gone,
+            "survivors": list(killing.survivors),
+        }
+        if killing.survivors:
+            return Done("failed", f"{len(killing.survivors)} processes are still there", processes)
+        await self.ended(
+            record.session_id, Ended(None, None, "killed", killed=True, at_s=self._clock.wall_s())
+        )
+        return Done("applied", f"{killing.gone} processes are gone", processes)
+
+    async def close_all(self, by: str) -> int:
+        """End every session of this node; returns how many were ended."""
+        live = self.live()
+        for record in live:
+            try:
+                await self.kill(record, "", {}, by)
+            except MeshError:
+                continue  # what cannot be ended stays listed as it is
+        return len(live) - len(self.live())
+
+    async def _keep(self, record: SessionRecord) -> None:
+        self._records[record.session_id] = record
+        await self.publish(SESSIONS, record.session_id.encode(), session_to_row(record))
+
+    async def _sweep(self, now_s: float) -> None:
+        ended = [record for record in self._records.values() if record.ended]
+        ended.sort(key=lambda record: record.ended_at_s or 0.0, reverse=True)
+        for place, record in enumerate(ended):
+            if place >= ENDED_KEPT or now_s - (record.ended_at_s or 0.0) > ENDED_KEPT_S:
+                del self._records[record.session_id]
+                await self.publish(SESSIONS, record.session_id.encode(), None)
+
+
+def _check(opening: Opening) -> None:
+    texts = {
+        "agent id": opening.agent_id,
+        "title": opening.title,
+        "owner": opening.owner,
+        **{f"specialization {spec[:20]!r}": spec for spec in opening.specializations},
+        **{f"label {key[:20]!r}": text for key, text in (opening.labels or {}).items()},
+    }
+    for name, text in texts.items():
+        if len(text) > TEXT_CHARS_MAX:
+            raise UsageError(f"the {name} is longer than {TEXT_CHARS_MAX} characters")
+    if not all(opening.specializations) or "/" in opening.agent_id:
+        raise UsageError("a specialization is never empty, and an agent id has no slash")
+    if max(len(opening.specializations), len(opening.labels or {})) > LIST_MAX:
+        raise UsageError(f"at most {LIST_MAX} specializations and {LIST_MAX} labels")
+
+
+def _shown(command: tuple[str, ...]) -> tuple[str, ...]:
+    shown: list[str] = []
+    room = COMMAND_CHARS_MAX
+    for word in command:
+        room -= len(word)
+        if room < 0:
+            return (*shown, "…")
+        shown.append(word)
+    return tuple(shown)
+
+
+def _reason(ending: Ended) -> str:
+    if ending.signal:
+        return f"ended by {ending.signal}"
+    return "finished" if ending.exit_code == 0 else f"exited with {ending.exit_code}"
+
+
+def _text(args: dict[str, Any], name: str) -> str | None:
+    value = args.get(name)
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{name} must be a text")
+    return value or None

@@ -1,0 +1,115 @@
+"""What queries answer with: sessions, members and agents as seen from one node.
+
+Invariant: a view is a value; it never changes after it was given out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshnode.core.ledger import Buckets
+from meshnode.core.sessions import SessionRecord, State
+
+if TYPE_CHECKING:
+    from meshnode.core.ids import NodeId
+    from meshnode.core.liveness import MemberState
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A member that could not be heard."""
+
+    node_name: str
+    state: MemberState
+    observed_at_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the mesh an answer speaks for."""
+
+    nodes_known: int
+    nodes_heard: int
+    oldest_s: float | None
+    missing: tuple[Missing, ...]
+    missing_more: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as seen from here."""
+
+    record: SessionRecord
+    node_id: NodeId
+    node_name: str
+    state: State
+    observed_at_s: float
+    usage: Buckets = field(default_factory=Buckets)
+    cost_nusd: int | None = None
+    model: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Reachable and not ended."""
+        return self.state is not State.UNREACHABLE and not self.record.ended
+
+    @property
+    def active(self) -> bool:
+        """At work, and reachable."""
+        return self.state in {State.RUNNING, State.WAITING_PERMISSION}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A member as seen from here."""
+
+    node_id: NodeId
+    name: str
+    state: MemberState
+    addresses: tuple[str, ...]
+    epoch: int
+    version: str
+    labels: dict[str, str]
+    sessions: int
+    since_s: float
+    last_heard_s: float | None
+    links: tuple[NodeId, ...]
+    is_self: bool
+    journal_generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """An entry of the registry whose agent is alive."""
+
+    agent_id: str
+    session_id: str | None
+    node_id: NodeId
+    node_name: str
+    specialization: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def load(self) -> float | None:
+        """The attribute of that name, if it is a number."""
+        try:
+            return float(self.attributes["load"])
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which sessions, in which order, and which page of them."""
+
+    filter: str = ""
+    node: str = ""
+    specialization: str = ""
+    owner: str = ""
+    agent_id: str = ""
+    session_id: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    sort: str = ""
+    limit: int = 0
+    next: str = ""

@@ -1,0 +1,188 @@
+"""What this user may command with: a session key from outside, or one from the home's identity.
+
+Invariant: a key lives no longer than it must, and its text is shown only by `new_key`. Deriving a
+key authorises nothing; the grant that the operator signs does, and only if its role is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from meshnode.client.durations import rfc3339
+from meshnode.client.keyfiles import read_secret
+from meshnode.core.control import ACTIONS_OF_ROLE, Authorization, authorize
+from meshnode.core.errors import (
+    DamagedError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PeerError,
+    UsageError,
+)
+from meshnode.core.genesis import genesis_from_bytes
+from meshnode.core.grants import (
+    ACTIONS,
+    ACTIONS_OF_NEW_KEY,
+    GRANT_TTL_S_MAX,
+    Grant,
+    SessionKey,
+    grant,
+    session_key_from_text,
+)
+from meshnode.core.keys import Key, derive_session_key, key_id_of
+from meshnode.core.packing import PACKED_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from meshnode.client.home import Home
+    from meshnode.core.ids import Chance
+    from meshnode.core.keys import Signed
+
+KEY_VARIABLE = "SESSION_API_KEY"
+OWN_KEY_TTL_S = 300
+BACKDATE_S = 120  # clocks of owners may be that much behind ours
+ID_BYTES = 16
+GENERATION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a new key is limited to; `None` means anywhere."""
+
+    actions: tuple[str, ...] = ACTIONS_OF_NEW_KEY
+    nodes: tuple[str, ...] | None = None
+    agents: tuple[str, ...] | None = None
+    specializations: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InviteTerms:
+    """What an invite will say: the node that admits, the role it gives, how often, how long."""
+
+    invite_id: bytes
+    admitter: str
+    role: str  # empty: node only
+    uses: int
+    ttl_s: int
+
+
+def mesh_id_of(home: Home) -> str:
+    """Read which mesh a home belongs to; raises NotFoundError or DamagedError."""
+    try:
+        with home.genesis.open("rb") as file:
+            return genesis_from_bytes(file.read(PACKED_BYTES_MAX + 1)).mesh_id
+    except FileNotFoundError:
+        raise NotFoundError(
+            "this home belongs to no mesh",
+            "session-mesh init makes one, session-mesh join enters one",
+        ) from None
+    except (PeerError, OSError) as error:
+        raise DamagedError(f"cannot read {home.genesis}: {error}") from error
+
+
+def session_key(
+    home: Home, environment: Mapping[str, str], now_s: float, chance: Chance
+) -> SessionKey:
+    """Take the session key of the environment, or make one for five minutes.
+
+    Raises NotAuthenticatedError when there is neither a key nor an operator identity.
+    """
+    text = environment.get(KEY_VARIABLE, "").strip()
+    if text:
+        return session_key_from_text(text)
+    scope = Scope(tuple(sorted(ACTIONS_OF_ROLE["operator"])))
+    return _granted(home, scope, _Life(int(now_s), OWN_KEY_TTL_S), chance)
+
+
+def new_key(home: Home, scope: Scope, ttl_s: int, now_s: float, chance: Chance) -> dict[str, Any]:
+    """Make a session key to hand on: `key, key_id, label, ttl, expires_at, actions`.
+
+    Raises UsageError when the lifetime or an action is off, NotAuthenticatedError without identity.
+    """
+    if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
+        raise UsageError(f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {ttl_s} s")
+    for action in scope.actions:
+        _check_action(action)
+    life = _Life(int(now_s), ttl_s)
+    made = _granted(home, scope, life, chance)
+    return {
+        "key": made.to_text(),
+        "key_id": key_id_of(made.key.public),
+        "label": None,
+        "ttl": ttl_s,
+        "expires_at": rfc3339(life.expires_s),
+        "actions": sorted(scope.actions),
+    }
+
+
+def authorize_invite(home: Home, terms: InviteTerms, now_s: float) -> Signed:
+    """Sign the operator's word that a node may admit devices; the mesh decides if it counts."""
+    issued_s = int(now_s)
+    return authorize(
+        _operator(home),
+        Authorization(
+            mesh=mesh_id_of(home),
+            invite_id=terms.invite_id,
+            admitter=terms.admitter,
+            role=terms.role,
+            uses=terms.uses,
+            issued_s=issued_s,
+            expires_s=issued_s + terms.ttl_s,
+            signer=b"",  # authorize() puts the key's own
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    now_s: int
+    ttl_s: int
+
+    @property
+    def expires_s(self) -> int:
+        return self.now_s + self.ttl_s
+
+
+def _granted(home: Home, scope: Scope, life: _Life, chance: Chance) -> SessionKey:
+    operator = _operator(home)
+    mesh_id = mesh_id_of(home)
+    root = read_secret(home.session_root)
+    key = derive_session_key(root, mesh_id, chance(ID_BYTES), GENERATION)
+    link = grant(
+        operator,
+        Grant(
+            mesh=mesh_id,
+            issuer=operator.public,
+            subject=key.public,
+            actions=scope.actions,
+            not_before_s=life.now_s - BACKDATE_S,
+            expires_s=life.expires_s,
+            grant_id=chance(ID_BYTES),
+            nodes=scope.nodes,
+            agents=scope.agents,
+            specializations=scope.specializations,
+        ),
+    )
+    return SessionKey(key, (link,))
+
+
+def _operator(home: Home) -> Key:
+    try:
+        return Key(read_secret(home.operator_key))
+    except NotFoundError:
+        raise NotAuthenticatedError(
+            "this home has no role in the mesh: it can look but not command",
+            "set SESSION_API_KEY, or join with an invite of session-mesh invite --role operator",
+        ) from None
+
+
+def _check_action(action: str) -> None:
+    if action not in ACTIONS:
+        near = get_close_matches(action, ACTIONS, 1)
+        raise UsageError(
+            f"no such action: {action[:40]!r}",
+            f'did you mean "{near[0]}"?' if near else f"one of: {', '.join(sorted(ACTIONS))}",
+        )

@@ -1,0 +1,9 @@
+"""Where a front end takes time and chance from; everything else is given them as arguments."""
+
+from __future__ import annotations
+
+import os
+import time
+
+wall_s = time.time  # noqa: TID251 - the composition of the client: here, and nowhere else in it
+chance = os.urandom

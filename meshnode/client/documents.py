@@ -1,0 +1,169 @@
+"""YAML whose scalars stay as they are written: `0123` is no 83, and `no` is no false.
+
+Invariant: a document is bounded, has no aliases and no key twice, and every value knows its line,
+so that whoever reads it can say where it is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NoReturn
+
+import yaml
+
+from meshnode.core.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+DOCUMENT_BYTES_MAX = 1 << 20  # larger: UsageError
+DEPTH_MAX = 32  # deeper: UsageError
+FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value of a document: a text, a list, a map, or None when nothing is written."""
+
+    value: str | list[Entry] | dict[str, Entry] | None
+    line: int
+    document: str
+
+    def fail(self, message: str, hint: str = "") -> NoReturn:
+        """Raise a UsageError that names the document and the line."""
+        raise UsageError(f"{self.document}:{self.line}: {message}", hint)
+
+    def text(self, name: str) -> str:
+        """Return the text; raises UsageError if it is something else, or nothing."""
+        if not isinstance(self.value, str) or not self.value:
+            self.fail(f'"{name}" should be a text')
+        return self.value
+
+    def items(self, name: str) -> list[Entry]:
+        """Return the entries of a list; nothing is an empty one."""
+        if self.value is None:
+            return []
+        if not isinstance(self.value, list):
+            self.fail(f'"{name}" should be a list')
+        return self.value
+
+    def map(self, name: str) -> dict[str, Entry]:
+        """Return the entries of a map; nothing is an empty one."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, dict):
+            self.fail(f'"{name}" should be a map of keys and values')
+        return self.value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return the texts of a list."""
+        return tuple(item.text(name) for item in self.items(name))
+
+    def labels(self, name: str) -> dict[str, str]:
+        """Return a map of texts."""
+        return {key: item.text(f"{name}.{key}") for key, item in self.map(name).items()}
+
+    def flag(self, name: str) -> bool:
+        """Return true or false, however YAML lets one write them."""
+        if not isinstance(self.value, str) or self.value not in FLAGS:
+            self.fail(f'"{name}" should be true or false')
+        return FLAGS[self.value]
+
+    def choice(self, name: str, choices: Iterable[str]) -> str:
+        """Return one of a few words."""
+        known = tuple(choices)
+        text = self.text(name)
+        if text not in known:
+            self.fail(f'"{name}" cannot be "{text[:40]}"{nearest(text, known)}', _listed(known))
+        return text
+
+    def check_keys(self, known: Iterable[str]) -> None:
+        """Raise a UsageError naming the nearest valid key for the first unknown one."""
+        names = tuple(known)
+        for key, item in self.map("the document").items():
+            if key not in names:
+                item.fail(f'unknown key "{key[:40]}"{nearest(key, names)}', _listed(names))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean "…"?)`, or nothing when no known word is near."""
+    near = get_close_matches(word, tuple(known), 1)
+    return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def read_document(path: Path) -> Entry:
+    """Read a YAML file; raises NotFoundError or UsageError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(DOCUMENT_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} is missing") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    return parse_document(raw, path.name)
+
+
+def parse_document(raw: bytes, name: str) -> Entry:
+    """Parse YAML, keeping scalars as written; raises UsageError naming file and line."""
+    if len(raw) > DOCUMENT_BYTES_MAX:
+        raise UsageError(f"{name} is larger than {DOCUMENT_BYTES_MAX} bytes")
+    try:
+        text = raw.decode("utf-8-sig")
+        _refuse_depth_and_aliases(text, name)
+        root = yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = name if mark is None else f"{name}:{mark.line + 1}"
+        raise UsageError(f"{place}: {error.problem or 'not YAML'}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name}: {str(error).splitlines()[0][:200]}") from None
+    return Entry(None, 1, name) if root is None else _entry(root, name)
+
+
+def _refuse_depth_and_aliases(text: str, name: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError(f"{name}:{line}: aliases are not allowed here", "write it out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH_MAX:
+            raise UsageError(f"{name}:{line}: nested deeper than {DEPTH_MAX}")
+
+
+def _entry(node: yaml.Node, name: str) -> Entry:
+    line = node.start_mark.line + 1
+    match node:
+        case yaml.MappingNode():
+            return Entry(_pairs(node, name), line, name)
+        case yaml.SequenceNode():
+            return Entry([_entry(item, name) for item in node.value], line, name)
+        case yaml.ScalarNode():
+            absent = node.style is None and node.value in {"", "~", "null"}
+            return Entry(None if absent else str(node.value), line, name)
+        case _:
+            raise UsageError(f"{name}:{line}: neither a text, a list nor a map")
+
+
+def _pairs(node: yaml.MappingNode, name: str) -> dict[str, Entry]:
+    pairs: dict[str, Entry] = {}
+    for key, item in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError(f"{name}:{line}: a key should be a text")
+        if key.value in pairs:
+            raise UsageError(f'{name}:{line}: key "{key.value[:40]}" stands twice')
+        entry = _entry(item, name)
+        pairs[key.value] = Entry(entry.value, line, name)
+    return pairs
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f"one of: {', '.join(names)}"

@@ -1,0 +1,90 @@
+"""The errors of the mesh, for front ends, and how a failed call becomes one of them.
+
+Invariant: a caller of the client sees a MeshError or nothing; never an exception of gRPC.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import (
+    BY_CODE,
+    ConflictError,
+    DamagedError,
+    MeshError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
+    RefusedError,
+    StaleError,
+    UnreachableError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = [
+    "ConflictError",
+    "DamagedError",
+    "MeshError",
+    "NoNodeError",
+    "NotAuthenticatedError",
+    "NotFoundError",
+    "NotPermittedError",
+    "PeerError",
+    "RefusedError",
+    "StaleError",
+    "UnreachableError",
+    "UsageError",
+    "error_from",
+]
+
+ERROR_KEY = "session-mesh-error-bin"
+TEXT_CHARS_MAX = 2000  # longer words of a node are cut
+
+
+class NoNodeError(UnreachableError):
+    """Nobody listens on the socket of this home. Nothing changed."""
+
+    def __init__(self) -> None:
+        super().__init__("no node is running on this home", "start one: session-mesh up --detach")
+
+
+def error_from(failure: grpc.RpcError) -> MeshError:
+    """Rebuild what the node raised, or say in our words why the call failed."""
+    for key, value in _pairs(failure.trailing_metadata()):
+        if key == ERROR_KEY:
+            return _rebuilt(value)
+    code = failure.code().name
+    match code:
+        case "UNAVAILABLE":
+            return NoNodeError()
+        case "DEADLINE_EXCEEDED":
+            return UnreachableError(
+                "the node did not answer in time", "try again with a longer --timeout"
+            )
+        case "UNIMPLEMENTED":
+            return MeshError(
+                "the running node is of another version and does not know this",
+                "restart it: session-mesh down --keep-sessions, then session-mesh up --detach",
+            )
+        case _:
+            details = str(failure.details() or code)[:TEXT_CHARS_MAX]
+            return MeshError(f"the call to the node failed: {details}")
+
+
+def _pairs(metadata: Any) -> tuple[tuple[str, Any], ...]:  # noqa: ANN401 - its stubs are off
+    return tuple(metadata or ())
+
+
+def _rebuilt(value: Any) -> MeshError:  # noqa: ANN401 - whatever gRPC found in the metadata
+    try:
+        fields = json.loads(value)
+        code, message, hint = (str(fields[name]) for name in ("code", "message", "hint"))
+    except (ValueError, TypeError, KeyError):
+        return MeshError("the node failed, and its reason is unreadable")
+    kind = BY_CODE.get(code, MeshError)
+    return kind(message[:TEXT_CHARS_MAX], hint[:TEXT_CHARS_MAX])

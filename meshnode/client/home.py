@@ -1,0 +1,143 @@
+"""Where one node keeps everything: the layout of a home, and the checks before it is used.
+
+Invariant: a home and its socket directory belong to the user alone (0700), or nothing is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import platformdirs
+
+from meshnode.core.errors import NotPermittedError, UsageError
+
+SOCKET_PATH_BYTES_MAX = 90  # sun_path has 108; session sockets are a little longer than the node's
+OWNER_ONLY = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths below one directory. Several homes make several nodes on one machine."""
+
+    path: Path
+
+    @property
+    def genesis(self) -> Path:
+        """The mesh this home belongs to."""
+        return self.path / "genesis.bin"
+
+    @property
+    def certificates(self) -> Path:
+        """DER certificates, in PEM: this node's CA, then its admitter's."""
+        return self.path / "node.crt"
+
+    @property
+    def admitter_certificate(self) -> Path:
+        """The root's word that this node may admit others; absent in most homes."""
+        return self.path / "admitter.crt"
+
+    @property
+    def node_key(self) -> Path:
+        """The node's identity."""
+        return self.path / "node.key"
+
+    @property
+    def operator_key(self) -> Path:
+        """The identity that commands; absent in a home that only obeys."""
+        return self.path / "operator.key"
+
+    @property
+    def operator_public(self) -> Path:
+        """The public half, for the node: it never reads the private one."""
+        return self.path / "operator.pub"
+
+    @property
+    def session_root(self) -> Path:
+        """The secret that session keys derive from."""
+        return self.path / "session-root.key"
+
+    @property
+    def root_key(self) -> Path:
+        """The mesh's root, unless `init --root-out` put it elsewhere."""
+        return self.path / "root.key"
+
+    @property
+    def config(self) -> Path:
+        """What `up` reads unless told otherwise."""
+        return self.path / "config.yaml"
+
+    @property
+    def database(self) -> Path:
+        """SQLite."""
+        return self.path / "state.db"
+
+    @property
+    def log(self) -> Path:
+        """What a detached node writes."""
+        return self.path / "node.log"
+
+    @property
+    def sessions(self) -> Path:
+        """One directory a session."""
+        return self.path / "sessions"
+
+    @property
+    def run(self) -> Path:
+        """The 0700 directory of sockets and lock; outside the home if its path is too long."""
+        inside = self.path / "run"
+        if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX - len("/node.sock"):
+            return inside
+        name = sha256(os.fsencode(self.path)).hexdigest()[:12]
+        base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/session-mesh-{os.getuid()}"  # noqa: S108 - checked to be ours alone before use
+        return Path(base) / f"session-mesh-{name}"
+
+    @property
+    def socket(self) -> Path:
+        """Where the node answers its user."""
+        return self.run / "node.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the node that runs on this home."""
+        return self.run / "node.lock"
+
+    @property
+    def initialised(self) -> bool:
+        """Whether this home belongs to a mesh."""
+        return self.genesis.exists()
+
+
+def home_at(path: str | None) -> Home:
+    """Find the home: the argument, else SESSION_MESH_HOME, else the user's data directory."""
+    chosen = path or os.environ.get("SESSION_MESH_HOME")
+    found = Path(chosen) if chosen else platformdirs.user_data_path("session-mesh")
+    found = found.expanduser().absolute()
+    if found.exists() and not found.is_dir():
+        raise UsageError(f"the home {found} is a file", "name a directory with --home")
+    return Home(found)
+
+
+def make_private(directory: Path) -> None:
+    """Create a directory for the user alone, or check that it is one."""
+    missing = [part for part in (directory, *directory.parents) if not part.exists()]
+    for part in reversed(missing):
+        part.mkdir(mode=OWNER_ONLY, exist_ok=True)
+    check_private(directory)
+
+
+def check_private(directory: Path) -> None:
+    """Raise NotPermittedError unless the directory is the user's alone."""
+    info = directory.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise UsageError(f"{directory} is not a directory", "move it away, or name another --home")
+    if info.st_uid != os.getuid():
+        raise NotPermittedError(f"{directory} belongs to another user", "name a --home of your own")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise NotPermittedError(
+            f"{directory} is open to other users (mode {stat.S_IMODE(info.st_mode):o})",
+            f"run: chmod 700 {directory}",
+        )

@@ -1,0 +1,323 @@
+"""The client of a running node: what a front end can ask, and what it can order.
+
+Invariant: everything that comes back is plain values spelled as the contract's JSON; everything
+that goes wrong is a MeshError. Nothing here decides who may do what: owners of sessions do.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+import grpc
+
+from meshnode.client import clock
+from meshnode.client.errors import NoNodeError, error_from
+from meshnode.client.home import check_private
+from meshnode.client.messages import to_plain, to_wire
+from meshnode.client.targets import (
+    Delivery,
+    NewSession,
+    Order,
+    Selection,
+    Target,
+    has_ended,
+    resolve,
+)
+from meshnode.core.errors import ConflictError, NotFoundError, PeerError, StaleError
+from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.v1 import local_service_pb2 as pb
+from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from meshnode.client.home import Home
+    from meshnode.client.orders import Commander
+    from meshnode.core.ids import Chance
+    from meshnode.core.keys import Signed
+    from meshnode.v1.signed_pb2 import Signed as SignedMessage
+
+    Plain = dict[str, Any]
+
+CALL_TIMEOUT_S = 30.0
+LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
+SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
+PAGE_SESSIONS_MAX = 1000
+ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
+
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class MeshClient:
+    """A connection to the node of one home. Use it in a `with`; NoNodeError when none is running.
+
+    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        now: Callable[[], float] = clock.wall_s,
+        chance: Chance = clock.chance,
+    ) -> None:
+        self.home = home
+        self._environment = environment
+        self._now = now
+        self._chance = chance
+        self._channel: grpc.Channel | None = None
+
+    def __enter__(self) -> Self:
+        """Connect; raises NoNodeError when there is no socket to connect to."""
+        if not self.home.socket.exists():
+            raise NoNodeError
+        check_private(self.home.run)
+        options = (
+            ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+        )
+        address = "unix:" + quote(str(self.home.socket))
+        self._channel = grpc.insecure_channel(address, options)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Disconnect."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    # what can be asked
+
+    def status(self) -> Plain:
+        """Describe the node itself."""
+        return to_plain(self._call(self._node.GetStatus, pb.GetStatusRequest()))
+
+    def list_sessions(self, selection: Selection | None = None, limit: int | None = None) -> Plain:
+        """List up to `limit` sessions of the mesh, all when None: `sessions` and `coverage`."""
+        fields = asdict(selection or Selection())
+        sessions: list[Plain] = []
+        following = ""
+        while True:
+            left = PAGE_SESSIONS_MAX if limit is None else limit - len(sessions)
+            page_max = min(max(left, 1), PAGE_SESSIONS_MAX)
+            request = pb.ListSessionsRequest(**fields, limit=page_max, next=following)
+            page = self._call(self._node.ListSessions, request)
+            sessions += map(to_plain, page.sessions)
+            enough = limit is not None and len(sessions) >= limit
+            if enough or page.next in {"", following}:
+                return {"sessions": sessions[:limit], "coverage": to_plain(page.coverage)}
+            following = page.next
+
+    def nodes(self, labels: Mapping[str, str] | None = None) -> Plain:
+        """List the members of the mesh, this node first: `nodes` and `coverage`."""
+        request = pb.ListNodesRequest(labels=labels or {})
+        return to_plain(self._call(self._node.ListNodes, request))
+
+    def find(self, specialization: str) -> Plain:
+        """List who is alive with a specialization, the least loaded first: `agents`, `coverage`."""
+        request = pb.FindAgentsRequest(specialization=specialization)
+        return to_plain(self._call(self._node.FindAgents, request))
+
+    def cost(
+        self,
+        by: Sequence[str] = (),
+        since: str | None = None,
+        until: str | None = None,
+        tz: str = "",
+    ) -> Plain:
+        """Sum what the mesh has spent; `since` and `until` are RFC 3339, `tz` an IANA zone."""
+        request = pb.GetCostRequest(by=by, since=since, until=until, tz=tz)
+        return to_plain(self._call(self._node.GetCost, request))
+
+    def resolve(self, target: Target) -> Plain:
+        """Return the one session meant; raises NotFoundError or ConflictError."""
+        return resolve(target, lambda wanted: self.list_sessions(wanted)["sessions"])
+
+    def node_id_of(self, name: str) -> str:
+        """Return the id of the node of this name, id, or prefix of an id of 8 characters."""
+        nodes = self.nodes()["nodes"]
+        ids = [str(node["node_id"]) for node in nodes]
+        if name in ids:
+            return name
+        named = [str(node["node_id"]) for node in nodes if node["name"] == name]
+        if not named and len(name) >= PREFIX_CHARS_MIN:
+            named = [node_id for node_id in ids if node_id.startswith(name)]
+        if not named:
+            raise NotFoundError(f"no node {name!r}", "session-mesh nodes lists them")
+        if len(named) > 1:
+            raise ConflictError(f"{name!r} fits {len(named)} nodes", f"ids: {', '.join(named)}")
+        return named[0]
+
+    # what can be changed
+
+    def open_session(self, session: NewSession) -> Plain:
+        """Record a session to be started: `session_id, agent_id, node_id, directory, socket`."""
+        request = pb.OpenSessionRequest(**asdict(session))
+        return to_plain(self._call(self._node.OpenSession, request))
+
+    def attach_session(self, session_id: str) -> Plain:
+        """Tell the node that the session's supervisor is up; returns the session."""
+        request = pb.AttachSessionRequest(session_id=session_id)
+        return to_plain(self._call(self._node.AttachSession, request).session)
+
+    def invite(self, authorization: Signed, secret: bytes) -> list[str]:
+        """Let the node admit whoever proves the secret; returns where joiners may come."""
+        request = pb.CreateInviteRequest(authorization=to_wire(authorization), secret=secret)
+        return list(self._call(self._node.CreateInvite, request).addresses)
+
+    def stop(self, *, leave: bool = False, sessions: str = "") -> Plain:
+        """End the node; `sessions` is keep, close or empty for its default: `kept`, `closed`."""
+        request = pb.StopRequest(leave=leave, sessions=sessions)
+        return to_plain(self._call(self._node.Stop, request))
+
+    def steer(
+        self,
+        target: Target,
+        *,
+        message: str = "",
+        direction: str = "",
+        mode: str = "soft",
+        delivery: Delivery | None = None,
+    ) -> Plain:
+        """Send a session a message or a direction; returns the outcome that its owner signed."""
+        args = {"direction": direction, "message": message, "mode": mode}
+
+        def steer_once(session: Plain) -> Plain:
+            if has_ended(session):
+                raise ConflictError(
+                    f"session {session['session_id']} of {session['agent_id']} has ended"
+                    f" ({session['state']})",
+                    "session-mesh list shows which are alive",
+                )
+            return self._commander.submit(_order(session, "steer", args), delivery or Delivery())
+
+        return self._fresh(target, steer_once)
+
+    def kill(
+        self,
+        target: Target,
+        *,
+        force: bool = False,
+        grace_s: int = 5,
+        delivery: Delivery | None = None,
+    ) -> Plain:
+        """End a session with its whole process tree; one that has ended already is left alone."""
+        args = {"force": force, "grace_s": 0 if force else grace_s}
+
+        def kill_once(session: Plain) -> Plain:
+            if has_ended(session):
+                return _already_ended(session)
+            return self._commander.submit(_order(session, "kill", args), delivery or Delivery())
+
+        return self._fresh(target, kill_once)
+
+    def register(
+        self,
+        agent_id: str,
+        specialization: str,
+        attributes: Mapping[str, str] | None = None,
+        delivery: Delivery | None = None,
+    ) -> Plain:
+        """Enter an agent into the specialization registry, through the feed of this node."""
+        args = {
+            "agent_id": agent_id,
+            "specialization": specialization,
+            "attributes": dict(attributes or {}),
+        }
+
+        def register_once() -> Plain:
+            return self._commander.submit(
+                self._local_order("register", args), delivery or Delivery()
+            )
+
+        try:
+            outcome = register_once()
+        except StaleError:
+            outcome = register_once()
+        return {"agent_id": agent_id, "specialization": specialization, **outcome}
+
+    def logs(self, target: Target, tail: int | None = None) -> Iterator[bytes]:
+        """Stream a session's output, its last `tail` lines or all, as the process wrote it."""
+        order = _order(self.resolve(target), "read_messages", {"tail": tail})
+        request = pb.ReadSessionLogRequest(
+            node_id=order.node_id, command=self._commander.sign(order)
+        )
+        try:
+            for piece in self._node.ReadSessionLog(request, timeout=LOG_TIMEOUT_S):
+                yield piece.output
+        except grpc.RpcError as failure:
+            raise error_from(failure) from failure
+
+    # how
+
+    @property
+    def _node(self) -> LocalServiceStub:
+        if self._channel is None:
+            raise NoNodeError
+        return LocalServiceStub(self._channel)
+
+    def _call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> Answer:
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_from(failure) from failure
+
+    def _fresh(self, target: Target, act: Callable[[Plain], Plain]) -> Plain:
+        """Act on a session; once more on what it is by then, if it has started anew meanwhile."""
+        try:
+            return act(self.resolve(target))
+        except StaleError:
+            return act(self.resolve(target))
+
+    def _local_order(self, action: str, args: Plain) -> Order:
+        here = next((node for node in self.nodes()["nodes"] if node["self"]), None)
+        if here is None:
+            raise PeerError("the node does not list itself")
+        return Order(here["node_id"], here["journal_generation"], action, args=args)
+
+    @cached_property
+    def _commander(self) -> Commander:
+        from meshnode.client.orders import Commander  # noqa: PLC0415 - a list needs no cryptography
+
+        return Commander(self.home, self._environment, self._now, self._chance, self._send)
+
+    def _send(self, node_id: str, command: SignedMessage, timeout_s: float) -> SignedMessage:
+        request = pb.SubmitCommandRequest(node_id=node_id, command=command, timeout_s=timeout_s)
+        return self._call(self._node.SubmitCommand, request, timeout_s + SLACK_S).receipt
+
+
+def _order(session: Plain, action: str, args: Plain) -> Order:
+    return Order(session["node_id"], session["session_epoch"], action, session["session_id"], args)
+
+
+def _already_ended(session: Plain) -> Plain:
+    return {
+        "command_id": None,
+        "session_id": session["session_id"],
+        "node_id": session["node_id"],
+        "outcome": "applied",
+        "at": session["ended_at"],
+        "detail": "already ended",
+        "receipt": None,
+        "receipt_verified": False,
+        "processes": {"found": 0, "gone": 0, "survivors": []},
+    }

@@ -1,0 +1,149 @@
+"""Signed commands from this user's side: how one is made, and how its receipt is believed.
+
+Invariant: an outcome is shown only if the owner node signed it for exactly this command.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client import outbox
+from meshnode.client.authority import mesh_id_of, session_key
+from meshnode.client.durations import rfc3339
+from meshnode.client.errors import NoNodeError
+from meshnode.client.messages import to_wire
+from meshnode.core.commands import (
+    KILL_LIFE_S,
+    STEER_LIFE_S,
+    Command,
+    Receipt,
+    command_from_signed,
+    receipt_from_signed,
+    sign_command,
+)
+from meshnode.core.errors import PeerError, UnreachableError, UsageError
+from meshnode.core.ids import b32, node_key_of, unb32
+from meshnode.core.keys import Signed
+from meshnode.core.packing import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from meshnode.client.home import Home
+    from meshnode.client.targets import Delivery, Order
+    from meshnode.core.ids import Chance
+    from meshnode.v1.signed_pb2 import Signed as SignedMessage
+
+    Send = Callable[[str, SignedMessage, float], SignedMessage]
+
+COMMAND_ID_BYTES = 16
+
+
+class Commander:
+    """Signs orders with what this user may command with, sends them, and judges the answers."""
+
+    def __init__(
+        self,
+        home: Home,
+        environment: Mapping[str, str],
+        now: Callable[[], float],
+        chance: Chance,
+        send: Send,
+    ) -> None:
+        self._home = home
+        self._environment = environment
+        self._now = now
+        self._chance = chance
+        self._send = send
+
+    def sign(self, order: Order) -> SignedMessage:
+        """Make a request; raises NotAuthenticatedError when this user has nothing to sign with."""
+        return to_wire(self._signed(order, self._chance(COMMAND_ID_BYTES)))
+
+    def submit(self, order: Order, delivery: Delivery) -> dict[str, Any]:
+        """Have an order carried out and return its outcome; raises what the owner says, or why not.
+
+        With a command id of the caller the very command is kept, so that a retry repeats it.
+        """
+        command_id = delivery.command_id or b32(self._chance(COMMAND_ID_BYTES))
+        raw_id = _parse_command_id(command_id)
+        command = outbox.kept(self._home, command_id, order) if delivery.command_id else None
+        command = command or self._signed(order, raw_id)
+        if delivery.command_id:
+            outbox.keep(self._home, command_id, command)
+        try:
+            receipt = self._send(order.node_id, to_wire(command), delivery.timeout_s)
+        except NoNodeError:
+            raise
+        except UnreachableError as error:
+            outbox.keep(self._home, command_id, command)
+            again = (
+                f"it may have been carried out; to be sure, repeat it: --command-id {command_id}"
+            )
+            hint = "; ".join(filter(None, (error.hint, again)))
+            raise UnreachableError(error.message, hint) from error
+        return outcome_of(command, Signed(receipt.type, receipt.payload, receipt.signature))
+
+    def _signed(self, order: Order, command_id: bytes) -> Signed:
+        now_s = self._now()
+        life_s = KILL_LIFE_S if order.action == "kill" else STEER_LIFE_S
+        return sign_command(
+            session_key(self._home, self._environment, now_s, self._chance),
+            Command(
+                mesh=mesh_id_of(self._home),
+                command_id=command_id,
+                node=order.node_id,
+                session=order.session_id,
+                epoch=order.epoch,
+                action=order.action,
+                args=order.args,
+                issued_s=int(now_s),
+                expires_s=int(now_s) + life_s,
+            ),
+        )
+
+
+def outcome_of(command: Signed, receipt: Signed) -> dict[str, Any]:
+    """Return what the owner says became of a command; raises PeerError unless it really says so."""
+    sent = command_from_signed(command)
+    try:
+        said = receipt_from_signed(receipt, node_key_of(sent.node))
+        _check_is_about(said, sent, command.hash)
+    except PeerError as error:
+        raise PeerError(
+            f"the receipt is not genuine: {error.message}",
+            "whether the command was carried out is not known",
+        ) from error
+    outcome: dict[str, Any] = {
+        "command_id": b32(said.command_id),
+        "session_id": said.session or None,
+        "node_id": said.node,
+        "outcome": said.outcome,
+        "at": rfc3339(said.at_s),
+        "detail": said.detail,
+        "receipt": b64encode(pack([receipt.type, receipt.payload, receipt.signature])).decode(),
+        "receipt_verified": True,
+    }
+    if sent.action == "kill":
+        outcome["processes"] = said.processes or {"found": 0, "gone": 0, "survivors": []}
+    return outcome
+
+
+def _check_is_about(said: Receipt, sent: Command, command_hash: bytes) -> None:
+    if (said.mesh, said.node, said.session) != (sent.mesh, sent.node, sent.session):
+        raise PeerError("it is about another target")
+    if said.command_id != sent.command_id or said.command_hash != command_hash:
+        raise PeerError("it is about another command")
+
+
+def _parse_command_id(text: str) -> bytes:
+    try:
+        raw = unb32(text)
+    except PeerError:
+        raw = b""
+    if len(raw) != COMMAND_ID_BYTES:
+        raise UsageError(
+            f"not a command id: {text[:60]!r}", "it is the command_id of an earlier answer"
+        )
+    return raw

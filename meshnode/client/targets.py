@@ -1,0 +1,162 @@
+"""What a caller says: which session is meant, what shall be done with it, which ones to list.
+
+Invariant: a name that fits two live sessions is never guessed; it is an error that lists both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import ConflictError, NotFoundError, UsageError
+from meshnode.core.ids import PREFIX_CHARS_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Session = dict[str, Any]
+    Ask = Callable[["Selection"], Sequence[Session]]
+
+SESSION_ID_CHARS = 26
+DELIVERY_TIMEOUT_S = 10.0
+CANDIDATES_SHOWN_MAX = 10
+_BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which sessions to list; empty fields select everything, an empty filter what is not old."""
+
+    filter: str = ""
+    node: str = ""
+    specialization: str = ""
+    owner: str = ""
+    agent_id: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    sort: str = ""
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A process that the caller is about to start; empty fields take the node's defaults."""
+
+    agent_id: str = ""
+    title: str = ""
+    specializations: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    owner: str = ""
+    cwd: str = ""
+    command: tuple[str, ...] = ()
+    steer_format: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What shall be done with one session, or with one node when `session_id` is empty."""
+
+    node_id: str
+    epoch: int
+    action: str
+    session_id: str = ""
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How long to try to reach the owner; with a command id, a retry that never acts twice."""
+
+    timeout_s: float = DELIVERY_TIMEOUT_S
+    command_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the user typed: one of the three, perhaps narrowed to a node."""
+
+    name: str = ""  # a session id, a prefix of one, an agent id, or node/agent
+    session_id: str = ""
+    agent_id: str = ""
+    node: str = ""
+
+    def __str__(self) -> str:
+        """The word that the user gave."""
+        return self.name or self.session_id or self.agent_id
+
+
+def resolve(target: Target, ask: Ask) -> Session:
+    """Return the session meant; raises NotFoundError, or ConflictError listing the candidates."""
+    if not str(target):
+        raise UsageError("which session?", "give a session id or an agent id")
+    found = _matches(target, ask)
+    if not found and "/" in target.name and not target.node:
+        node, _, agent = target.name.partition("/")
+        found = _matches(replace(target, name=agent, node=node), ask) if node and agent else []
+    if not found:
+        raise NotFoundError(f"no session or agent {str(target)!r}", _nearest(str(target), ask))
+    return _only(str(target), found)
+
+
+def _matches(target: Target, ask: Ask) -> list[Session]:
+    """Exact session id first, then exact agent id, then a prefix of a session id."""
+    everywhere = Selection(filter="all", node=target.node)
+    by_id: list[Session] = []
+    wanted = target.session_id or target.name
+    if _may_be_session_id(wanted):
+        listed = ask(replace(everywhere, session_id=wanted))
+        by_id = [one for one in listed if str(one["session_id"]).startswith(wanted)]
+    if exact := [one for one in by_id if one["session_id"] == wanted]:
+        return exact
+    if agent := target.agent_id or (target.name if not target.session_id else ""):
+        by_agent = [
+            one for one in ask(replace(everywhere, agent_id=agent)) if one["agent_id"] == agent
+        ]
+        if by_agent:
+            return by_agent
+    return by_id
+
+
+def _may_be_session_id(text: str) -> bool:
+    return PREFIX_CHARS_MIN <= len(text) <= SESSION_ID_CHARS and set(text) <= _BASE32
+
+
+def _only(word: str, found: Sequence[Session]) -> Session:
+    live = [one for one in found if one["alive"]]
+    present = live or [one for one in found if not has_ended(one)]
+    ids = {one["session_id"] for one in found}
+    agents = {one["agent_id"] for one in found}
+    if len(present) > 1 or (not present and len(ids) > 1 and len(agents) > 1):
+        candidates = present or found
+        shown = [_named(one) for one in candidates[:CANDIDATES_SHOWN_MAX]]
+        raise ConflictError(
+            f"{word!r} fits {len(candidates)} sessions: {', '.join(shown)}",
+            "say which: node/agent, or a session id",
+        )
+    if present:
+        return present[0]
+    return max(found, key=lambda one: one["ended_at"] or one["created_at"])
+
+
+def _named(session: Session) -> str:
+    return f"{session['node_name']}/{session['agent_id']} ({session['session_id']})"
+
+
+def has_ended(session: Session) -> bool:
+    """Whether a listed session is over for good."""
+    return bool(session["phase"] == "CLOSED")
+
+
+def _nearest(word: str, ask: Ask) -> str:
+    known = _names(ask(Selection()))
+    near = get_close_matches(word.rpartition("/")[2] or word, known, 1)
+    return (
+        f'did you mean "{near[0]}"?'
+        if near
+        else "session-mesh list --filter all shows what is known"
+    )
+
+
+def _names(sessions: Iterable[Session]) -> list[str]:
+    names = {str(one["agent_id"]) for one in sessions}
+    return sorted(names.union(str(one["session_id"]) for one in sessions))

@@ -1,0 +1,217 @@
+"""X.509 for Ed25519 identities: root → admitter → node CA → P-256 leaf (RFC 5280).
+
+grpc cannot present Ed25519 leaves, so a node's Ed25519 identity is a certificate authority that is
+constrained, critically, to one DNS name: its own. Invariant: whatever a node's CA signs can only
+speak for `<node_id>.node.mesh.internal`, and a leaf is valid from its CA's first moment, so that a
+device whose clock runs late is not cut off. Subjects are hints for people and never trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ids import NodeId, node_id_of, node_key_of
+from meshnode.core.keys import parse_public
+
+if TYPE_CHECKING:
+    from meshnode.core.ids import Chance
+    from meshnode.core.keys import Key
+
+DOMAIN = "node.mesh.internal"
+BACKDATED = timedelta(days=2)
+ADMITTER_LIFE = timedelta(days=3650)
+NODE_CA_LIFE = timedelta(days=730)
+LEAF_LIFE = timedelta(days=7)
+LEAF_RENEWED_AFTER = timedelta(days=1)
+_ANCHOR_FROM = datetime(2020, 1, 1, tzinfo=UTC)
+_ANCHOR_UNTIL = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What TLS presents: a private key and a chain, both PEM."""
+
+    private_key: bytes
+    chain: bytes
+    issued_at_s: float
+
+
+def dns_name_of(node_id: NodeId) -> str:
+    """Return the only name that a node's certificates may carry."""
+    return f"{node_id}.{DOMAIN}"
+
+
+def node_id_in(dns_name: str) -> NodeId:
+    """Return the node a DNS name speaks for; raises PeerError."""
+    node_id, dot, rest = dns_name.partition(".")
+    if not dot or rest != DOMAIN:
+        raise PeerError("a certificate for a name outside the mesh")
+    node_key_of(node_id)
+    return NodeId(node_id)
+
+
+def anchor(root_key: bytes, mesh_id: str) -> bytes:
+    """Make the trust anchor from 32 bytes: TLS looks at its name and key, not at its signature."""
+    unused = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(_root_name(mesh_id))
+        .issuer_name(_root_name(mesh_id))
+        .public_key(parse_public(root_key))
+        .serial_number(1)
+        .not_valid_before(_ANCHOR_FROM)
+        .not_valid_after(_ANCHOR_UNTIL)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=2), critical=True)
+        .add_extension(_CA_USAGE, critical=True)
+        .sign(unused, None)
+    )
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def issue_admitter(root: Key, mesh_id: str, node_id: NodeId, now_s: float, chance: Chance) -> bytes:
+    """Let a node admit others; returns DER."""
+    builder = _authority(_name(f"admitter {node_id}"), node_id, 1, now_s, ADMITTER_LIFE, chance)
+    builder = builder.issuer_name(_root_name(mesh_id)).add_extension(
+        x509.NameConstraints([x509.DNSName(DOMAIN)], None), critical=True
+    )
+    return _sign(builder, root)
+
+
+def issue_node_ca(admitter: Key, node_id: NodeId, now_s: float, chance: Chance) -> bytes:
+    """Make a node's identity a certificate authority for its own name; returns DER."""
+    builder = _authority(_name(f"node {node_id}"), node_id, 0, now_s, NODE_CA_LIFE, chance)
+    issuer = _name(f"admitter {node_id_of(admitter.public)}")
+    builder = builder.issuer_name(issuer).add_extension(
+        x509.NameConstraints([x509.DNSName(dns_name_of(node_id))], None), critical=True
+    )
+    return _sign(builder, admitter)
+
+
+def issue_leaf(
+    node: Key, mesh_id: str, chain: tuple[bytes, ...], now_s: float, chance: Chance
+) -> Leaf:
+    """Make a fresh P-256 key and certificate under the node's CA (chain: DER, CA first)."""
+    authority = x509.load_der_x509_certificate(chain[0])
+    node_id = node_id_of(node.public)
+    private = ec.derive_private_key(int.from_bytes(chance(31), "big") + 1, ec.SECP256R1())
+    until = min(_at(now_s) + LEAF_LIFE, authority.not_valid_after_utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, mesh_id)]))
+        .issuer_name(authority.subject)
+        .public_key(private.public_key())
+        .serial_number(_serial(chance))
+        .not_valid_before(authority.not_valid_before_utc)
+        .not_valid_after(until)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(dns_name_of(node_id))]), critical=False
+        )
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
+        .sign(Ed25519PrivateKey.from_private_bytes(node.seed), None)
+    )
+    pem = certificate.public_bytes(Encoding.PEM) + to_pem(chain)
+    key = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Leaf(key, pem, now_s)
+
+
+def to_pem(chain: tuple[bytes, ...]) -> bytes:
+    """Encode DER certificates as one PEM text."""
+    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain)
+
+
+def from_pem(text: bytes) -> tuple[bytes, ...]:
+    """Decode a PEM text into DER certificates; raises PeerError."""
+    try:
+        return tuple(c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(text))
+    except ValueError as error:
+        raise PeerError("not a list of certificates") from error
+
+
+def expires_at_s(der: bytes) -> float:
+    """Return when a certificate ends, in seconds since 1970."""
+    return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+
+
+def hints_in(leaf_der: bytes) -> tuple[NodeId, str]:
+    """Return the node id and mesh id that a leaf claims: where to dial, not whom to believe."""
+    try:
+        certificate = x509.load_der_x509_certificate(leaf_der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        (dns_name,) = names.value.get_values_for_type(x509.DNSName)
+        (mesh,) = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise PeerError("the listener there is no session-mesh node") from error
+    return node_id_in(dns_name), str(mesh.value)
+
+
+_CA_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def _authority(
+    subject: x509.Name,
+    node_id: NodeId,
+    path_length: int,
+    now_s: float,
+    life: timedelta,
+    chance: Chance,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(parse_public(node_key_of(node_id)))
+        .serial_number(_serial(chance))
+        .not_valid_before(_at(now_s) - BACKDATED)
+        .not_valid_after(_at(now_s) + life)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_CA_USAGE, critical=True)
+    )
+
+
+def _sign(builder: x509.CertificateBuilder, issuer: Key) -> bytes:
+    certificate = builder.sign(Ed25519PrivateKey.from_private_bytes(issuer.seed), None)
+    return certificate.public_bytes(Encoding.DER)
+
+
+def _root_name(mesh_id: str) -> x509.Name:
+    return _name(f"mesh {mesh_id}")
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _serial(chance: Chance) -> int:
+    return int.from_bytes(chance(16), "big") >> 1 or 1
+
+
+def _at(at_s: float) -> datetime:
+    return datetime.fromtimestamp(int(at_s), UTC)

@@ -1,0 +1,296 @@
+"""Signed commands and the receipts that answer them.
+
+Invariant: nothing in a command is believed about its target; the owner compares it with its own
+record, in the order below, and refuses at the first step that fails, having changed nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.control import ACTIONS_OF_ROLE, ControlSet
+from meshnode.core.errors import (
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
+    RefusedError,
+    StaleError,
+    UnreachableError,
+)
+from meshnode.core.grants import (
+    Grant,
+    Request,
+    SessionKey,
+    check_permission,
+    check_time,
+    grant_from_signed,
+    verify_chain,
+)
+from meshnode.core.keys import Key, Signed, key_id_of, verify
+from meshnode.core.packing import unpack_map
+
+if TYPE_CHECKING:
+    from meshnode.core.sessions import SessionRecord
+
+COMMAND = "command"
+RECEIPT = "receipt"
+COMMAND_BYTES_MAX = 64 << 10
+SKEW_S = 120  # a command issued further in the future is refused
+STEER_LIFE_S = 300
+KILL_LIFE_S = 86400
+SESSION_ACTIONS = frozenset({"steer", "kill", "read_messages"})
+NODE_ACTIONS = frozenset({"register"})
+OUTCOMES = frozenset(
+    {
+        "accepted",
+        "delivered",
+        "applied",
+        "queued",
+        "refused",
+        "failed",
+        "expired",
+        "indeterminate",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An order to one node, about one of its sessions or about itself. Times are whole seconds."""
+
+    mesh: str
+    command_id: bytes
+    node: str
+    session: str  # empty: about the node itself
+    epoch: int  # of the session's start, or of the node's journal
+    action: str
+    issued_s: int
+    expires_s: int
+    signer: bytes = b""
+    chain: tuple[Signed, ...] = ()
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a command, in the words of the node that owned the target."""
+
+    mesh: str
+    command_id: bytes
+    command_hash: bytes
+    node: str
+    session: str
+    outcome: str
+    at_s: float
+    detail: str = ""
+    processes: dict[str, Any] | None = None  # kill: found, gone, survivors
+
+
+def sign_command(key: SessionKey, command: Command) -> Signed:
+    """Sign a command with a session key, its chain enclosed."""
+    return key.key.sign(
+        COMMAND,
+        {
+            "mesh": command.mesh,
+            "id": command.command_id,
+            "node": command.node,
+            "session": command.session,
+            "epoch": command.epoch,
+            "action": command.action,
+            "args": command.args,
+            "issued": command.issued_s,
+            "expires": command.expires_s,
+            "signer": key.key.public,
+            "chain": [link.to_list() for link in key.chain],
+        },
+    )
+
+
+_COMMAND_FIELDS: dict[str, type] = {
+    "mesh": str,
+    "id": bytes,
+    "node": str,
+    "session": str,
+    "epoch": int,
+    "action": str,
+    "args": dict,
+    "issued": int,
+    "expires": int,
+    "signer": bytes,
+    "chain": list,
+}
+
+
+def command_from_signed(signed: Signed) -> Command:
+    """Decode a command (steps 1 and 2); raises PeerError. Nothing is verified yet."""
+    if len(signed.payload) > COMMAND_BYTES_MAX:
+        raise PeerError(f"a command is larger than {COMMAND_BYTES_MAX} bytes")
+    value = unpack_map(signed.payload)
+    if set(value) != set(_COMMAND_FIELDS):
+        raise PeerError("a command with fields that this node does not know, or without some")
+    for name, kind in _COMMAND_FIELDS.items():
+        if not isinstance(value[name], kind):
+            raise PeerError(f"command field {name} is a {type(value[name]).__name__}")
+    try:
+        chain = tuple(Signed("grant", bytes(body), bytes(mark)) for body, mark in value["chain"])
+    except (TypeError, ValueError) as error:
+        raise PeerError("a command whose grant chain is malformed") from error
+    return Command(
+        mesh=value["mesh"],
+        command_id=value["id"],
+        node=value["node"],
+        session=value["session"],
+        epoch=value["epoch"],
+        action=value["action"],
+        args=value["args"],
+        issued_s=value["issued"],
+        expires_s=value["expires"],
+        signer=value["signer"],
+        chain=chain,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """Where commands are judged: one node's own knowledge."""
+
+    mesh: str
+    node: str
+    control: ControlSet
+    journal_generation: int
+
+    def judge(
+        self, signed: Signed, session: SessionRecord | None, via: str, now_s: float
+    ) -> Command:
+        """Return the command if it may be executed now (steps 2 to 8); raises a MeshError."""
+        command = command_from_signed(signed)
+        self._check_audience(command)
+        check_command_time(command, now_s)
+        grants = verify_chain(command.chain, self.mesh)
+        check_time(grants, now_s, SKEW_S)
+        self._check_signer(signed, command, grants)
+        role = self._role(grants[0])
+        if command.session and session is None:
+            raise NotFoundError(f"no session {command.session[:60]} on this node")
+        self._check_permission(command, role, grants, self._request(command, session, via))
+        self._check_epoch(command, session)
+        return command
+
+    def _check_audience(self, command: Command) -> None:
+        if command.mesh != self.mesh:
+            raise NotAuthenticatedError("this command is for another mesh")
+        if command.node != self.node:
+            raise PeerError("this command is for another node")
+        if command.action not in SESSION_ACTIONS | NODE_ACTIONS:
+            raise RefusedError(f"this node does not know the action {command.action[:40]!r}")
+        if (command.action in SESSION_ACTIONS) != bool(command.session):
+            raise PeerError(f"{command.action} does not fit its target")
+
+    def _check_signer(self, signed: Signed, command: Command, grants: list[Grant]) -> None:
+        if command.signer != grants[-1].subject:
+            raise NotAuthenticatedError(
+                "this command is signed by another key than its grant names"
+            )
+        try:
+            verify(signed, COMMAND, command.signer)
+        except PeerError as error:
+            raise NotAuthenticatedError(error.message) from error
+
+    def _role(self, first: Grant) -> str:
+        role = self.control.role_of(first.issuer)
+        if not role:
+            raise NotAuthenticatedError(
+                f"key {key_id_of(first.issuer)} has no role in this mesh",
+                "ask an admin for an invite with --role operator",
+            )
+        return role
+
+    def recheck(self, command: Command, now_s: float) -> None:
+        """Step 10: at the moment of execution, time and role still stand."""
+        check_command_time(command, now_s)
+        check_time(verify_chain(command.chain, self.mesh), now_s, SKEW_S)
+        self._role(grant_from_signed(command.chain[0]))
+
+    @staticmethod
+    def _check_permission(
+        command: Command, role: str, grants: list[Grant], request: Request
+    ) -> None:
+        if command.action not in ACTIONS_OF_ROLE[role]:
+            raise NotPermittedError(f"the role {role} does not allow {command.action}")
+        check_permission(grants, request)
+
+    def _request(self, command: Command, session: SessionRecord | None, via: str) -> Request:
+        if session is not None:
+            return Request(
+                command.action,
+                self.node,
+                session.session_id,
+                session.agent_id,
+                session.specializations,
+                via,
+            )
+        agent = str(command.args.get("agent_id", ""))
+        wanted = (str(command.args.get("specialization", "")),)
+        return Request(command.action, self.node, "", agent, wanted, via)
+
+    def _check_epoch(self, command: Command, session: SessionRecord | None) -> None:
+        expected = self.journal_generation if session is None else session.session_epoch
+        if command.epoch != expected:
+            raise StaleError(
+                "this command was signed for an earlier start of its target",
+                "run the command again: it reads the present one and signs anew",
+            )
+
+
+def check_command_time(command: Command, now_s: float) -> None:
+    """Step 4, and again at the moment of execution (step 10); raises a MeshError."""
+    life_s = KILL_LIFE_S if command.action == "kill" else STEER_LIFE_S
+    hint = "compare the clocks of the two machines: session-mesh status shows this one's"
+    if command.expires_s - command.issued_s > life_s:
+        raise RefusedError(f"a {command.action} may live {life_s} s at most")
+    if now_s > command.expires_s + SKEW_S:
+        late_s = round(now_s - command.expires_s)
+        raise UnreachableError(f"the command expired {late_s} s ago by this node's clock", hint)
+    if command.action != "kill" and command.issued_s > now_s + SKEW_S:
+        ahead_s = round(command.issued_s - now_s)
+        raise RefusedError(f"the command was issued {ahead_s} s in this node's future", hint)
+
+
+def sign_receipt(key: Key, receipt: Receipt) -> Signed:
+    """Sign a receipt with the node's key."""
+    return key.sign(
+        RECEIPT,
+        {
+            "mesh": receipt.mesh,
+            "command_id": receipt.command_id,
+            "command_hash": receipt.command_hash,
+            "node": receipt.node,
+            "session": receipt.session,
+            "outcome": receipt.outcome,
+            "at": receipt.at_s,
+            "detail": receipt.detail,
+            "processes": receipt.processes,
+        },
+    )
+
+
+def receipt_from_signed(signed: Signed, node_key: bytes) -> Receipt:
+    """Verify that this node signed it, and decode; raises PeerError."""
+    verify(signed, RECEIPT, node_key)
+    value = unpack_map(signed.payload)
+    try:
+        return Receipt(
+            mesh=str(value["mesh"]),
+            command_id=bytes(value["command_id"]),
+            command_hash=bytes(value["command_hash"]),
+            node=str(value["node"]),
+            session=str(value["session"]),
+            outcome=str(value["outcome"]),
+            at_s=float(value["at"]),
+            detail=str(value["detail"]),
+            processes=value["processes"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PeerError(f"not a receipt: {error}") from error

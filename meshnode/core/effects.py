@@ -1,0 +1,78 @@
+"""What a core asks of the world: it never acts, it returns these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshnode.core.feed import Change
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.core.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Hand a message to the link with a neighbour; never waits. Without a link nothing happens."""
+
+    peer: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Try to open a link; the world answers with `linked` or `dial_failed`."""
+
+    peer: NodeId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the link with a neighbour."""
+
+    peer: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Call the core back at a time, with the same name."""
+
+    at_s: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write a change of a feed to disk; if `ours`, answer with `persisted` once it is synced."""
+
+    change: Change
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PersistControl:
+    """Write an entry of the control set to disk."""
+
+    entry: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell whoever waits that rows of these tables, or the states of members, have changed."""
+
+    tables: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Put something into the node's log: a refused frame, a lost edge, a raised epoch."""
+
+    event: str
+    peer: NodeId | None
+    detail: str
+
+
+Effect = Send | Dial | HangUp | Wake | Persist | PersistControl | Announce | Report

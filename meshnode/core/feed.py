@@ -1,0 +1,391 @@
+"""A feed: one node's rows, which it alone writes and everybody holds.
+
+Invariants. Each write takes the next seq of the feed's epoch, deletions too. A header, signed once,
+proves both a flush (delta_hash) and the whole state after it (state_hash), so any relay can serve
+either and forge neither. Applying a flush reaches exactly the state that its header names, or
+changes nothing. Whether a header, a flush or a snapshot is accepted depends only on its bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ids import NodeId, node_id_of, node_key_of
+from meshnode.core.keys import Key, Signed, verify
+from meshnode.core.packing import pack, unpack, unpack_map
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from meshnode.core.genesis import Limits
+
+FLUSH = "flush"  # the signature type of headers
+HASH_BYTES = 32
+TABLE_CHARS_MAX = 32
+KEY_BYTES_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Head:
+    """How far a feed is known."""
+
+    epoch: int
+    seq: int
+
+
+NOTHING = Head(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A value, and the write that put it there."""
+
+    epoch: int
+    seq: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One write: a value, or None to delete."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the owner signs about a flush. `at_s` is its own clock, for people only."""
+
+    mesh: str
+    origin: NodeId
+    epoch: int
+    boot: int
+    first_seq: int
+    last_seq: int
+    delta_hash: bytes
+    state_hash: bytes
+    at_s: float
+    signed: Signed | None = None
+
+    @property
+    def head(self) -> Head:
+        """The position after this flush."""
+        return Head(self.epoch, self.last_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """A group of writes with its proof."""
+
+    header: Header
+    delta: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a feed went through: a flush applied, or everything replaced by a snapshot."""
+
+    origin: NodeId
+    header: Header
+    flush: Flush | None
+    rows: Mapping[tuple[str, bytes], Row | None]  # written (or deleted: None); all rows if replaced
+
+
+class Rows:
+    """The tables of one feed and their hashes, kept bucket by bucket as rows change."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[bytes, Row]] = {}
+        self._buckets: dict[str, dict[int, dict[bytes, bytes]]] = {}
+        self._bucket_hashes: dict[str, dict[int, bytes]] = {}
+
+    def put(self, table: str, key: bytes, row: Row | None) -> None:
+        """Set or delete one row."""
+        digest = sha256(key).digest()
+        bucket = self._buckets.setdefault(table, {}).setdefault(digest[0], {})
+        rows = self.tables.setdefault(table, {})
+        if row is None:
+            rows.pop(key, None)
+            bucket.pop(digest, None)
+        else:
+            rows[key] = row
+            bucket[digest] = row_hash(row)
+        self._bucket_hashes.setdefault(table, {}).pop(digest[0], None)
+
+    def get(self, table: str, key: bytes) -> Row | None:
+        """Return one row."""
+        return self.tables.get(table, {}).get(key)
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return sum(len(rows) for rows in self.tables.values())
+
+    def manifest(self) -> dict[str, dict[int, bytes]]:
+        """Return the hash of each bucket that holds rows, by table."""
+        for table, buckets in self._buckets.items():
+            hashes = self._bucket_hashes.setdefault(table, {})
+            for number, bucket in buckets.items():
+                if number not in hashes and bucket:
+                    hashes[number] = bucket_hash(bucket)
+        return {table: dict(hashes) for table, hashes in self._bucket_hashes.items() if hashes}
+
+    def state_hash(self) -> bytes:
+        """Return 32 bytes that name exactly this set of rows."""
+        return state_hash(self.manifest())
+
+
+def row_hash(row: Row) -> bytes:
+    """Hash a row, its write included."""
+    prefix = row.epoch.to_bytes(8, "big") + row.seq.to_bytes(8, "big")
+    return sha256(prefix + row.value).digest()
+
+
+def bucket_hash(bucket: Mapping[bytes, bytes]) -> bytes:
+    """Hash the sorted key hashes and row hashes of a bucket."""
+    return sha256(b"".join(key + bucket[key] for key in sorted(bucket))).digest()
+
+
+def state_hash(manifest: Mapping[str, Mapping[int, bytes]]) -> bytes:
+    """Hash the tables' roots; each root is the hash of its non-empty buckets, in order."""
+    roots = [
+        (table, sha256(b"".join(bytes([n]) + buckets[n] for n in sorted(buckets))).digest())
+        for table, buckets in sorted(manifest.items())
+        if buckets
+    ]
+    return sha256(pack([[table, root] for table, root in roots])).digest()
+
+
+def delta_to_bytes(ops: Iterable[Op]) -> bytes:
+    """Encode the writes of a flush."""
+    return pack([[op.table, op.key, op.value] for op in ops])
+
+
+def delta_from_bytes(delta: bytes, limits: Limits) -> list[Op]:
+    """Decode the writes of a flush; raises PeerError, also for what the genesis does not allow."""
+    if len(delta) > limits.flush_bytes_max:
+        raise PeerError(f"a flush of {len(delta)} bytes: the mesh allows {limits.flush_bytes_max}")
+    try:
+        ops = [_op_from(*parts) for parts in unpack(delta)]
+    except (TypeError, ValueError) as error:
+        raise PeerError("a delta is no list of writes") from error
+    for op in ops:
+        _check_op(op, limits)
+    return ops
+
+
+def _op_from(table: object, key: object, value: object) -> Op:
+    if not isinstance(table, str) or not isinstance(key, bytes):
+        raise TypeError("a write without a table or a key")
+    if value is not None and not isinstance(value, bytes):
+        raise TypeError("a write whose value is no bytes")
+    return Op(table, key, value)
+
+
+def _check_op(op: Op, limits: Limits) -> None:
+    if not 0 < len(op.table) <= TABLE_CHARS_MAX or len(op.key) > KEY_BYTES_MAX:
+        raise PeerError("a write whose table or key is too long")
+    if op.value is not None and len(op.value) > limits.row_bytes_max:
+        raise PeerError(f"a row of {len(op.value)} bytes: the mesh allows {limits.row_bytes_max}")
+
+
+_HEADER_FIELDS: dict[str, tuple[type, ...]] = {
+    "mesh": (str,),
+    "origin": (str,),
+    "epoch": (int,),
+    "boot": (int,),
+    "first": (int,),
+    "last": (int,),
+    "delta": (bytes,),
+    "state": (bytes,),
+    "at": (int, float),
+}
+
+
+def sign_header(key: Key, header: Header) -> Header:
+    """Return the header with its signature."""
+    value: dict[str, Any] = {
+        "mesh": header.mesh,
+        "origin": header.origin,
+        "epoch": header.epoch,
+        "boot": header.boot,
+        "first": header.first_seq,
+        "last": header.last_seq,
+        "delta": header.delta_hash,
+        "state": header.state_hash,
+        "at": header.at_s,
+    }
+    return replace(header, signed=key.sign(FLUSH, value))
+
+
+def header_from_signed(signed: Signed, mesh_id: str) -> Header:
+    """Verify and decode a header; raises PeerError."""
+    header = parse_header(signed)
+    if header.mesh != mesh_id:
+        raise PeerError("a flush of another mesh")
+    verify(signed, FLUSH, node_key_of(header.origin))
+    return header
+
+
+def parse_header(signed: Signed) -> Header:
+    """Decode a header that was verified before (our own disk); raises PeerError."""
+    value = unpack_map(signed.payload)
+    for name, kinds in _HEADER_FIELDS.items():
+        if not isinstance(value.get(name), kinds):
+            raise PeerError(f"a flush header without a proper {name}")
+    header = Header(
+        value["mesh"],
+        NodeId(value["origin"]),
+        value["epoch"],
+        value["boot"],
+        value["first"],
+        value["last"],
+        value["delta"],
+        value["state"],
+        value["at"],
+        signed,
+    )
+    if not (0 < header.epoch < 1 << 63 and 0 < header.first_seq < 1 << 63):
+        raise PeerError("a flush header whose epoch or seq is out of range")
+    if header.last_seq >= 1 << 63 or header.last_seq < header.first_seq - 1:
+        raise PeerError("a flush header whose seqs do not fit")
+    return header
+
+
+class Replica:
+    """A feed as this node holds it; also the base of its own."""
+
+    def __init__(self, origin: NodeId, limits: Limits) -> None:
+        self.origin = origin
+        self.rows = Rows()
+        self.header: Header | None = None
+        self._limits = limits
+
+    @property
+    def head(self) -> Head:
+        """The newest position held."""
+        return NOTHING if self.header is None else self.header.head
+
+    def follows(self, header: Header) -> bool:
+        """Whether a flush with this header can be applied right now."""
+        head = self.head
+        return header.epoch == head.epoch and header.first_seq == head.seq + 1
+
+    def apply(self, flush: Flush) -> Change:
+        """Apply a verified flush that follows; raises PeerError, having changed nothing."""
+        header = flush.header
+        if sha256(flush.delta).digest() != header.delta_hash:
+            raise PeerError("a flush whose delta does not match its header")
+        ops = delta_from_bytes(flush.delta, self._limits)
+        if len(ops) != header.last_seq - header.first_seq + 1:
+            raise PeerError("a flush with more or fewer writes than its header says")
+        before = {(op.table, op.key): self.rows.get(op.table, op.key) for op in ops}
+        after: dict[tuple[str, bytes], Row | None] = {}
+        for seq, op in enumerate(ops, header.first_seq):
+            row = None if op.value is None else Row(header.epoch, seq, op.value)
+            self.rows.put(op.table, op.key, row)
+            after[op.table, op.key] = row
+        if self.rows.state_hash() != header.state_hash or self.rows.count() > self._limits.rows_max:
+            for (table, key), row in before.items():
+                self.rows.put(table, key, row)
+            raise PeerError("a flush that does not lead to the state its header names")
+        self.header = header
+        return Change(self.origin, header, flush, after)
+
+    def replace(self, header: Header, rows: Rows) -> Change:
+        """Take over a snapshot whose rows were proved against the header."""
+        self.rows = rows
+        self.header = header
+        return Change(self.origin, header, None, all_rows(rows))
+
+
+def all_rows(rows: Rows) -> dict[tuple[str, bytes], Row | None]:
+    """Return every row, by table and key."""
+    return {(table, key): row for table, held in rows.tables.items() for key, row in held.items()}
+
+
+class OwnFeed(Replica):
+    """The feed that this node writes. Writes wait until `flush` groups, signs and applies them."""
+
+    def __init__(self, key: Key, mesh_id: str, limits: Limits, boot: int) -> None:
+        super().__init__(node_id_of(key.public), limits)
+        self._key = key
+        self._mesh_id = mesh_id
+        self._boot = boot
+        self._pending: dict[tuple[str, bytes], bytes | None] = {}
+        self.epoch = 1
+
+    def restore(self, header: Header, rows: Rows) -> None:
+        """Start from what the disk holds."""
+        self.header, self.rows, self.epoch = header, rows, header.epoch
+
+    def write(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Plan a write; a later one to the same key replaces it."""
+        _check_op(Op(table, key, value), self._limits)
+        row = self.rows.get(table, key)
+        if (row.value if row else None) == value:
+            self._pending.pop((table, key), None)
+        else:
+            self._pending[table, key] = value
+
+    def latest(self, table: str, key: bytes) -> bytes | None:
+        """Return the value that readers will see once pending writes are out."""
+        if (table, key) in self._pending:
+            return self._pending[table, key]
+        row = self.rows.get(table, key)
+        return None if row is None else row.value
+
+    @property
+    def waiting(self) -> bool:
+        """Whether writes wait for a flush."""
+        return bool(self._pending)
+
+    def raise_epoch(self, above: int) -> None:
+        """Leave a history that somebody else has continued: every row is written anew."""
+        self.epoch = max(self.epoch, above) + 1
+        for (table, key), row in all_rows(self.rows).items():
+            if row is not None:
+                self._pending.setdefault((table, key), row.value)
+
+    def flush(self, now_s: float) -> Change | None:
+        """Apply as many pending writes as one flush may hold; None if there is nothing to write."""
+        ops = self._take()
+        if not ops:
+            return None
+        head = self.head
+        first_seq = head.seq + 1 if head.epoch == self.epoch else 1
+        changed: dict[tuple[str, bytes], Row | None] = {}
+        for seq, op in enumerate(ops, first_seq):
+            row = None if op.value is None else Row(self.epoch, seq, op.value)
+            self.rows.put(op.table, op.key, row)
+            changed[op.table, op.key] = row
+        delta = delta_to_bytes(ops)
+        last_seq = first_seq + len(ops) - 1
+        header = Header(
+            self._mesh_id,
+            self.origin,
+            self.epoch,
+            self._boot,
+            first_seq,
+            last_seq,
+            sha256(delta).digest(),
+            self.rows.state_hash(),
+            now_s,
+        )
+        self.header = sign_header(self._key, header)
+        return Change(self.origin, self.header, Flush(self.header, delta), changed)
+
+    def _take(self) -> list[Op]:
+        ops: list[Op] = []
+        room = self._limits.flush_bytes_max // 2  # the other half is more than the framing needs
+        for (table, key), value in list(self._pending.items()):
+            room -= len(table) + len(key) + len(value or b"")
+            if ops and room < 0:
+                break
+            ops.append(Op(table, key, value))
+            del self._pending[table, key]
+        return ops

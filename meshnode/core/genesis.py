@@ -1,0 +1,72 @@
+"""The record a mesh is made from. Its SHA-256 is the mesh id, so nothing in it can ever change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ids import MeshId, b32
+from meshnode.core.keys import parse_public
+from meshnode.core.packing import pack, unpack_map
+
+NAME_CHARS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Part of the genesis, so that acceptance depends only on bytes, and is the same everywhere."""
+
+    rows_max: int = 20_000  # of one feed
+    row_bytes_max: int = 16 << 10
+    flush_bytes_max: int = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """Root keys, how many of them must agree, and a name for people."""
+
+    root_keys: tuple[bytes, ...]
+    threshold: int
+    name: str
+    nonce: bytes
+    limits: Limits = Limits()
+
+    def to_bytes(self) -> bytes:
+        """Canonical MessagePack."""
+        limits = self.limits
+        return pack(
+            {
+                "v": 1,
+                "roots": list(self.root_keys),
+                "threshold": self.threshold,
+                "name": self.name,
+                "nonce": self.nonce,
+                "limits": [limits.rows_max, limits.row_bytes_max, limits.flush_bytes_max],
+            }
+        )
+
+    @property
+    def mesh_id(self) -> MeshId:
+        """52 characters of lower-case base32."""
+        return MeshId(b32(sha256(self.to_bytes()).digest()))
+
+
+def genesis_from_bytes(packed: bytes) -> Genesis:
+    """Decode a genesis record; raises PeerError."""
+    value = unpack_map(packed)
+    try:
+        genesis = Genesis(
+            root_keys=tuple(value["roots"]),
+            threshold=int(value["threshold"]),
+            name=str(value["name"]),
+            nonce=bytes(value["nonce"]),
+            limits=Limits(*(int(limit) for limit in value["limits"])),
+        )
+        for key in genesis.root_keys:
+            parse_public(key)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PeerError(f"not a genesis record: {error}") from error
+    if not genesis.root_keys or genesis.to_bytes() != packed:
+        raise PeerError("not a genesis record: it is not canonical, or has no root key")
+    return genesis

@@ -1,0 +1,92 @@
+"""What a node publishes about itself: its member record, and the peers it has working links with.
+
+Invariant: each node writes both rows in its own feed only, so they need no further signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshnode.core.errors import PeerError
+from meshnode.core.packing import pack, unpack_map
+
+NODE = "node"
+LINKS = "links"
+ONLY_ROW = b""  # the key of a table with one row a feed
+NAME_CHARS_MAX = 64
+ADDRESSES_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """The member record. Times are seconds since 1970, UTC."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    version: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    journal_generation: int = 0
+    standing: str = "up"  # up, down or left
+    started_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinksRecord:
+    """Peers with working streams by short id, and why others were lost."""
+
+    peers: frozenset[bytes] = frozenset()
+    lost: dict[bytes, str] = field(default_factory=dict)
+
+
+def node_to_row(record: NodeRecord) -> bytes:
+    """Encode for the `node` table."""
+    return pack(
+        {
+            "name": record.name,
+            "addresses": list(record.addresses),
+            "version": record.version,
+            "labels": record.labels,
+            "capabilities": list(record.capabilities),
+            "journal": record.journal_generation,
+            "standing": record.standing,
+            "started": record.started_at_s,
+        }
+    )
+
+
+def node_from_row(row: bytes) -> NodeRecord:
+    """Decode a row of the `node` table; raises PeerError. Unknown fields are passed over."""
+    value = unpack_map(row)
+    try:
+        record = NodeRecord(
+            name=str(value["name"])[:NAME_CHARS_MAX],
+            addresses=tuple(str(address) for address in value["addresses"])[:ADDRESSES_MAX],
+            version=str(value["version"]),
+            labels={str(key): str(text) for key, text in value["labels"].items()},
+            capabilities=tuple(str(name) for name in value["capabilities"]),
+            journal_generation=int(value["journal"]),
+            standing=str(value["standing"]),
+            started_at_s=float(value["started"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PeerError(f"not a node row: {error}") from error
+    if record.standing not in {"up", "down", "left"}:
+        raise PeerError(f"not a standing: {record.standing[:40]!r}")
+    return record
+
+
+def links_to_row(record: LinksRecord) -> bytes:
+    """Encode for the `links` table."""
+    return pack({"peers": sorted(record.peers), "lost": dict(sorted(record.lost.items()))})
+
+
+def links_from_row(row: bytes) -> LinksRecord:
+    """Decode a row of the `links` table; raises PeerError. Unknown fields are passed over."""
+    value = unpack_map(row)
+    try:
+        peers = frozenset(bytes(peer) for peer in value["peers"])
+        lost = {bytes(peer): str(reason) for peer, reason in value["lost"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PeerError(f"not a links row: {error}") from error
+    return LinksRecord(peers, lost)

@@ -1,0 +1,67 @@
+"""Money without floats: rates in whole pico-USD, costs in whole nano-USD, texts in decimal USD.
+
+Invariant: a cost is rounded once, when all its tokens are multiplied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshnode.core.ledger import Buckets
+
+PUSD_PER_NUSD = 1_000
+NUSD_PER_USD = 1_000_000_000
+PUSD_PER_USD = PUSD_PER_NUSD * NUSD_PER_USD
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Pico-USD per token of each bucket, per web search and per request.
+
+    One USD per million tokens is 10**6.
+    """
+
+    input_pusd: int = 0
+    cache_read_pusd: int = 0
+    cache_write_5m_pusd: int = 0
+    cache_write_1h_pusd: int = 0
+    output_pusd: int = 0  # for the part of output that is not reasoning
+    reasoning_pusd: int = 0
+    web_search_pusd: int = 0
+    request_pusd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Rates, the price list that they are from, and the entry there that matched."""
+
+    rates: Rates
+    source: str
+    matched: str
+
+
+def cost_nusd(usage: Buckets, rates: Rates, records: int = 0) -> int:
+    """Price a usage of that many requests, in nano-USD, rounded half to even."""
+    reasoning = min(usage.reasoning, usage.output)
+    pusd = (
+        usage.input * rates.input_pusd
+        + usage.cache_read * rates.cache_read_pusd
+        + usage.cache_write_5m * rates.cache_write_5m_pusd
+        + usage.cache_write_1h * rates.cache_write_1h_pusd
+        + (usage.output - reasoning) * rates.output_pusd
+        + reasoning * rates.reasoning_pusd
+        + usage.web_search * rates.web_search_pusd
+        + records * rates.request_pusd
+    )
+    nusd, rest = divmod(pusd, PUSD_PER_NUSD)
+    half = PUSD_PER_NUSD // 2
+    return nusd + (rest > half or (rest == half and nusd % 2 == 1))
+
+
+def usd_text(nusd: int) -> str:
+    """Write nano-USD as a decimal number of USD: `12.5`, `0.000000001`, `-3`, `0`."""
+    whole, rest = divmod(abs(nusd), NUSD_PER_USD)
+    text = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    return f"-{text}" if nusd < 0 else text

@@ -1,0 +1,261 @@
+"""Holding all feeds and the control set, and repairing the gaps between two neighbours.
+
+Invariant: whatever the order, loss or repetition of messages, the head of a held feed only grows,
+and a snapshot is always an answer: a relay that lacks any needed flush sends the whole state.
+Nothing is held that its owner's signature does not prove.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from meshnode.core.effects import Effect, Report, Send
+from meshnode.core.errors import PeerError
+from meshnode.core.feed import (
+    NOTHING,
+    Change,
+    Flush,
+    Head,
+    Header,
+    OwnFeed,
+    Replica,
+    Row,
+    Rows,
+)
+from meshnode.core.messages import Digest, Message, Pull, SnapshotChunk, Vector
+from meshnode.core.packing import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshnode.core.control import ControlSet
+    from meshnode.core.genesis import Genesis
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+
+FLUSHES_BYTES_MAX = 256 << 10  # kept per origin; older gaps are filled by a snapshot
+CHUNK_BYTES_MAX = 32 << 10
+FEEDS_MAX = 10_000  # more origins: PeerError, the link is kept
+ASSEMBLIES_MAX = 64  # snapshots half received; more: the oldest is dropped and pulled again
+PULL_AGAIN_S = 2.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a message led to: answers, and what is new here and so worth passing on."""
+
+    effects: list[Effect] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    entries: list[Signed] = field(default_factory=list)
+
+
+class Replication:
+    """Everything replicated that one node holds."""
+
+    def __init__(self, genesis: Genesis, own: OwnFeed, control: ControlSet) -> None:
+        self.own = own
+        self.control = control
+        self.replicas: dict[NodeId, Replica] = {own.origin: own}
+        self._limits = genesis.limits
+        self._recent: dict[NodeId, deque[Flush]] = {}
+        self._recent_bytes: dict[NodeId, int] = {}
+        self._pulled_at_s: dict[NodeId, float] = {}
+        self._assemblies: dict[tuple[NodeId, Head, NodeId], list[bytes]] = {}
+
+    def restore(self, header: Header, rows: Rows) -> None:
+        """Take a feed from our own disk."""
+        if header.origin == self.own.origin:
+            self.own.restore(header, rows)
+        else:
+            self._replica(header.origin).replace(header, rows)
+
+    def remember(self, flush: Flush) -> None:
+        """Keep a flush for neighbours that lag a little, the oldest going first."""
+        origin = flush.header.origin
+        recent = self._recent.setdefault(origin, deque())
+        recent.append(flush)
+        size = self._recent_bytes.get(origin, 0) + len(flush.delta)
+        while size > FLUSHES_BYTES_MAX:
+            size -= len(recent.popleft().delta)
+        self._recent_bytes[origin] = size
+
+    def digest(self) -> Digest:
+        """Say what is held, in two hashes."""
+        heads = [[o, r.head.epoch, r.head.seq] for o, r in sorted(self.replicas.items())]
+        held = [head for head in heads if head[1]]
+        return Digest(sha256(pack(held)).digest()[:16], self.control.root)
+
+    def vector(self) -> Vector:
+        """Say what is held, in full."""
+        held = {origin: replica.head for origin, replica in self.replicas.items()}
+        return Vector(
+            {origin: head for origin, head in held.items() if head != NOTHING},
+            self.control.ids,
+            full=True,
+        )
+
+    def on_digest(self, peer: NodeId, digest: Digest) -> Outcome:
+        """Answer a neighbour whose holdings differ with all that is held here."""
+        same = digest == self.digest()
+        return Outcome() if same else Outcome([Send(peer, self.vector())])
+
+    def on_vector(self, peer: NodeId, vector: Vector, now_s: float) -> Outcome:
+        """Send what the neighbour lacks, ask for what we lack."""
+        outcome = Outcome()
+        wanted: dict[NodeId, Head] = {}
+        for origin, theirs in vector.positions.items():
+            ours = self._head_of(origin)
+            if theirs > ours and self._may_pull(origin, now_s):
+                wanted[origin] = ours
+        missing = vector.control_ids - self.control.ids
+        if wanted or missing:
+            outcome.effects.append(Send(peer, Pull(wanted, missing)))
+        if vector.full:
+            behind = {
+                origin: vector.positions.get(origin, NOTHING)
+                for origin, replica in self.replicas.items()
+                if replica.head > vector.positions.get(origin, NOTHING)
+            }
+            lacking = self.control.ids - vector.control_ids
+            outcome.effects += self._serve(peer, Pull(behind, lacking))
+        return outcome
+
+    def on_pull(self, peer: NodeId, pull: Pull) -> Outcome:
+        """Serve a neighbour."""
+        return Outcome(self._serve(peer, pull))
+
+    def on_control(self, entry: Signed) -> Outcome:
+        """Store an entry of the control set; raises PeerError if its bytes are not acceptable."""
+        return Outcome(entries=[entry]) if self.control.add(entry) else Outcome()
+
+    def on_flush(self, peer: NodeId, flush: Flush, now_s: float) -> Outcome:
+        """Apply a flush, or ask for what lies between; raises PeerError, having changed nothing."""
+        header = flush.header
+        if header.origin == self.own.origin:
+            return self._on_own(peer, header, now_s)
+        replica = self._replica(header.origin)
+        if header.head <= replica.head:
+            return Outcome()
+        if not replica.follows(header):
+            return self._pull(peer, header.origin, replica.head, now_s)
+        change = replica.apply(flush)
+        self.remember(flush)
+        return Outcome(changes=[change])
+
+    def on_snapshot_chunk(self, peer: NodeId, chunk: SnapshotChunk) -> Outcome:
+        """Collect a snapshot; once whole and proved, it replaces what is held of that feed."""
+        header = chunk.header
+        if header.origin != self.own.origin and header.head <= self._head_of(header.origin):
+            return Outcome()
+        place = (header.origin, header.head, peer)
+        while len(self._assemblies) >= ASSEMBLIES_MAX and place not in self._assemblies:
+            del self._assemblies[next(iter(self._assemblies))]
+        parts = self._assemblies.setdefault(place, [])
+        parts.append(chunk.rows)
+        if sum(map(len, parts)) > self._limits.rows_max * self._limits.row_bytes_max:
+            del self._assemblies[place]
+            raise PeerError("a snapshot larger than the mesh allows")
+        if not chunk.last:
+            return Outcome()
+        rows = _rows_from(self._assemblies.pop(place))
+        if rows.state_hash() != header.state_hash:
+            raise PeerError("a snapshot whose rows do not match its header")
+        self._pulled_at_s.pop(header.origin, None)
+        if header.origin == self.own.origin:
+            return self._continue_after(header, rows)
+        self._recent.pop(header.origin, None)  # what was kept no longer joins up
+        self._recent_bytes.pop(header.origin, None)
+        return Outcome(changes=[self._replica(header.origin).replace(header, rows)])
+
+    def forget_peer(self, peer: NodeId) -> None:
+        """Drop what a lost neighbour has half sent."""
+        for place in [place for place in self._assemblies if place[2] == peer]:
+            del self._assemblies[place]
+
+    def _on_own(self, peer: NodeId, header: Header, now_s: float) -> Outcome:
+        if header.head <= self.own.head:
+            return Outcome()
+        return self._pull(peer, header.origin, NOTHING, now_s)
+
+    def _continue_after(self, header: Header, rows: Rows) -> Outcome:
+        """Our disk is older than what we once published: keep those rows, leave that history."""
+        if header.head <= self.own.head or header.epoch < self.own.epoch:
+            return Outcome()
+        for table, held in rows.tables.items():
+            for key, row in held.items():
+                if self.own.latest(table, key) is None:
+                    self.own.write(table, key, row.value)
+        self.own.raise_epoch(header.epoch)
+        detail = f"peers hold our feed up to {header.epoch}.{header.last_seq}: epoch raised"
+        return Outcome([Report("epoch_raised", None, detail)])
+
+    def _replica(self, origin: NodeId) -> Replica:
+        replica = self.replicas.get(origin)
+        if replica is None:
+            if len(self.replicas) >= FEEDS_MAX:
+                raise PeerError(f"more than {FEEDS_MAX} feeds")
+            replica = self.replicas[origin] = Replica(origin, self._limits)
+        return replica
+
+    def _head_of(self, origin: NodeId) -> Head:
+        replica = self.replicas.get(origin)
+        return NOTHING if replica is None else replica.head
+
+    def _may_pull(self, origin: NodeId, now_s: float) -> bool:
+        if now_s - self._pulled_at_s.get(origin, -PULL_AGAIN_S) < PULL_AGAIN_S:
+            return False
+        self._pulled_at_s[origin] = now_s
+        return True
+
+    def _pull(self, peer: NodeId, origin: NodeId, after: Head, now_s: float) -> Outcome:
+        if not self._may_pull(origin, now_s):
+            return Outcome()
+        return Outcome([Send(peer, Pull({origin: after}))])
+
+    def _serve(self, peer: NodeId, pull: Pull) -> list[Effect]:
+        messages: list[Message] = []
+        for entry_id in sorted(pull.control_ids):
+            entry = self.control.get(entry_id)
+            if entry is not None:
+                messages.append(entry)
+        for origin, after in pull.after.items():
+            replica = self.replicas.get(origin)
+            if replica is not None and replica.header is not None and replica.head > after:
+                messages += self._since(replica, replica.header, after)
+        return [Send(peer, message) for message in messages]
+
+    def _since(self, replica: Replica, header: Header, after: Head) -> list[Message]:
+        kept = [f for f in self._recent.get(replica.origin, ()) if f.header.head > after]
+        first = kept[0].header if kept else None
+        joins = first and first.epoch == after.epoch and first.first_seq == after.seq + 1
+        if joins and kept[-1].header.head == replica.head:
+            return list(kept)
+        return list(snapshot_chunks(header, replica.rows))
+
+
+def snapshot_chunks(header: Header, rows: Rows) -> Iterator[SnapshotChunk]:
+    """Cut a feed's rows into chunks of about CHUNK_BYTES_MAX."""
+    part: list[list[object]] = []
+    size = 0
+    for table, held in rows.tables.items():
+        for key, row in held.items():
+            if size > CHUNK_BYTES_MAX:
+                yield SnapshotChunk(header, pack(part), last=False)
+                part, size = [], 0
+            part.append([table, key, row.epoch, row.seq, row.value])
+            size += len(key) + len(row.value) + 40
+    yield SnapshotChunk(header, pack(part), last=True)
+
+
+def _rows_from(parts: list[bytes]) -> Rows:
+    rows = Rows()
+    try:
+        for part in parts:
+            for table, key, epoch, seq, value in unpack(part):
+                rows.put(table, key, Row(epoch, seq, value))
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PeerError("a snapshot whose rows are malformed") from error
+    return rows

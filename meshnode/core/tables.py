@@ -1,0 +1,122 @@
+"""Views over all feeds: every table, decoded, with the node that wrote each row.
+
+Invariant: a row that cannot be decoded is counted and passed over; it never hides another row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ledger import (
+    LEDGER,
+    DiagnosticsKey,
+    SlotKey,
+    diagnostics_from_row,
+    key_from_row,
+    slot_from_row,
+)
+from meshnode.core.members import (
+    LINKS,
+    NODE,
+    ONLY_ROW,
+    LinksRecord,
+    NodeRecord,
+    links_from_row,
+    node_from_row,
+)
+from meshnode.core.registry import REGISTRY, Specialist, specialist_from_row
+from meshnode.core.sessions import SESSIONS, SessionRecord, session_from_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from meshnode.core.feed import Replica, Row
+    from meshnode.core.ids import NodeId
+    from meshnode.core.ledger import LedgerRow
+
+Decoded = TypeVar("Decoded")
+
+
+class Tables:
+    """Read access to what all feeds say. Decoded rows are kept until their feed rewrites them."""
+
+    def __init__(self, replicas: Mapping[NodeId, Replica]) -> None:
+        self._replicas = replicas
+        self._decoded: dict[tuple[NodeId, str, bytes], tuple[Row, object]] = {}
+        self.unreadable = 0
+
+    def origins(self) -> list[NodeId]:
+        """Return every node that has written anything."""
+        return [origin for origin, replica in self._replicas.items() if replica.header]
+
+    def node(self, origin: NodeId) -> NodeRecord | None:
+        """Return a member record."""
+        return self._one(origin, NODE, ONLY_ROW, lambda _key, row: node_from_row(row))
+
+    def links(self, origin: NodeId) -> LinksRecord | None:
+        """Return whom a member says to be linked to."""
+        return self._one(origin, LINKS, ONLY_ROW, lambda _key, row: links_from_row(row))
+
+    def sessions(self) -> Iterator[tuple[NodeId, SessionRecord]]:
+        """Return all sessions with their owners."""
+        return self._all(SESSIONS, lambda _key, row: session_from_row(row))
+
+    def session(self, origin: NodeId, session_id: str) -> SessionRecord | None:
+        """Return one session of one owner."""
+        key = session_id.encode()
+        return self._one(origin, SESSIONS, key, lambda _key, row: session_from_row(row))
+
+    def registry(self) -> Iterator[tuple[NodeId, Specialist]]:
+        """Return all entries of the specialization registry, with the node that wrote each."""
+        return self._all(REGISTRY, specialist_from_row)
+
+    def ledger(self) -> Iterator[tuple[NodeId, LedgerRow]]:
+        """Return all ledger rows of all owners: slots, and what was read but not counted."""
+        return self._all(LEDGER, _ledger_from_row)
+
+    def _all(
+        self, table: str, decode: Callable[[bytes, bytes], Decoded | None]
+    ) -> Iterator[tuple[NodeId, Decoded]]:
+        for origin, replica in list(self._replicas.items()):
+            for key in list(replica.rows.tables.get(table, ())):
+                value = self._one(origin, table, key, decode)
+                if value is not None:
+                    yield origin, value
+
+    def _one(
+        self,
+        origin: NodeId,
+        table: str,
+        key: bytes,
+        decode: Callable[[bytes, bytes], Decoded | None],
+    ) -> Decoded | None:
+        replica = self._replicas.get(origin)
+        row = None if replica is None else replica.rows.get(table, key)
+        place = (origin, table, key)
+        if row is None:
+            self._decoded.pop(place, None)
+            return None
+        kept = self._decoded.get(place)
+        if kept is None or kept[0] is not row:
+            kept = self._decoded[place] = (row, self._decode(key, row, decode))
+        return kept[1]  # type: ignore[return-value] # one decoder a table
+
+    def _decode(
+        self, key: bytes, row: Row, decode: Callable[[bytes, bytes], Decoded | None]
+    ) -> Decoded | None:
+        try:
+            return decode(key, row.value)
+        except PeerError:
+            self.unreadable += 1
+            return None
+
+
+def _ledger_from_row(key: bytes, row: bytes) -> LedgerRow | None:
+    match key_from_row(key):
+        case SlotKey() as slot_key:
+            return slot_key, slot_from_row(row)
+        case DiagnosticsKey() as diagnostics_key:
+            return diagnostics_key, diagnostics_from_row(row)
+        case None:
+            return None  # a kind of a newer version

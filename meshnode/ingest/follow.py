@@ -1,0 +1,153 @@
+"""Follows one log for a node: read in a thread, keep, publish, wait, again.
+
+Invariant: the position moves only when the records before it are kept, so whatever fails is read
+again; and no failure ends the following, it is told in the source's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import UsageError
+from meshnode.core.ledger import Diagnostics, StoredReader
+from meshnode.ingest.higress import SOURCE as HIGRESS
+from meshnode.ingest.higress import HigressReader
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from meshnode.core.ledger import (
+        DiagnosticsKey,
+        LedgerRow,
+        ReaderState,
+        Slot,
+        SlotKey,
+        UsageRecord,
+    )
+    from meshnode.ingest.higress import Reading
+
+READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next
+BACK_OFF_MAX_S = 60.0
+
+READERS = {HIGRESS: HigressReader}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """A log to follow; with `session_key` only that session is counted."""
+
+    source: str
+    path: str
+    session_key: str | None = None
+    refresh_interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """How far a log is read: records counted since ever, and "ok" or what is wrong."""
+
+    source: str
+    path: str
+    records: int
+    detail: str
+
+
+if TYPE_CHECKING:
+    Load = Callable[[DiagnosticsKey], Awaitable[StoredReader | None]]
+    """Returns how far a reader had read: `store.ledger.load` on the node's connection."""
+    Commit = Callable[[ReaderState, Sequence[UsageRecord], Diagnostics], Awaitable[list[LedgerRow]]]
+    """Keeps records and position together: `store.ledger.commit` on the node's connection."""
+    Publish = Callable[[list[LedgerRow]], None]
+    Report = Callable[["SourceState"], None]
+
+
+async def follow(
+    source: SourceConfig,
+    commit: Commit,
+    publish: Publish,
+    load: Load,
+    report: Report,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Follow a log until cancelled; raises UsageError for a source that nobody can read."""
+    if source.source not in READERS:
+        known = ", ".join(sorted(READERS))
+        raise UsageError(f"cannot follow {source.source[:60]!r} logs", f"use one of {known}")
+    follower = _Follower(source, commit, publish, load, report)
+    failures = 0
+    try:
+        while True:
+            try:
+                more = await follower.step()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - one log must not take the node down
+                failures, more = failures + 1, False
+                follower.tell(f"{type(error).__name__}: {error}; trying again")
+            if not more:
+                await wait(_pause_s(source.refresh_interval_s, failures))
+    finally:
+        follower.reader.close()
+
+
+def _pause_s(interval_s: float, failures: int) -> float:
+    pause_s = interval_s * 2.0 ** min(failures, 16)
+    return min(pause_s, max(BACK_OFF_MAX_S, interval_s))
+
+
+class _Follower:
+    def __init__(
+        self,
+        source: SourceConfig,
+        commit: Commit,
+        publish: Publish,
+        load: Load,
+        report: Report,
+    ) -> None:
+        self.reader = READERS[source.source](source.path, source.session_key)
+        self._source = source
+        self._load, self._commit = load, commit
+        self._publish, self._report = publish, report
+        self._stored: StoredReader | None = None
+        self._told: SourceState | None = None
+        # What is kept and could not be published is published with what comes next.
+        self._unpublished: dict[SlotKey | DiagnosticsKey, Slot | Diagnostics] = {}
+
+    async def step(self) -> bool:
+        """Read once and keep it; return whether there is more to read at once."""
+        stored = self._stored
+        if stored is None:
+            stored = await self._load(self.reader.key) or StoredReader(b"", Diagnostics())
+            self._stored = stored
+        read = self.reader.read
+        reading = await asyncio.to_thread(read, stored.position, READ_BYTES_MAX)
+        if _is_news(reading, stored):
+            rows = await self._commit(reading.state, reading.records, reading.diagnostics)
+            self._stored = StoredReader(
+                reading.state.position,
+                next((v for _, v in rows if isinstance(v, Diagnostics)), stored.diagnostics),
+            )
+            self._unpublished.update(rows)
+        if self._unpublished:
+            self._publish([*self._unpublished.items()])  # type: ignore[list-item]
+            self._unpublished.clear()
+        self.tell(reading.detail)
+        return reading.more
+
+    def tell(self, detail: str) -> None:
+        """Report the state if it is another than before."""
+        records = self._stored.diagnostics.records if self._stored else 0
+        state = SourceState(self._source.source, self._source.path, records, detail)
+        if state != self._told:
+            self._told = state
+            self._report(state)
+
+
+def _is_news(reading: Reading, stored: StoredReader) -> bool:
+    tail_bytes = stored.diagnostics.partial_tail_bytes
+    return (
+        reading.state.position != stored.position
+        or bool(reading.records)
+        or reading.diagnostics != Diagnostics(partial_tail_bytes=tail_bytes)
+    )

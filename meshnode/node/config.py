@@ -1,0 +1,131 @@
+"""The YAML configuration of a node.
+
+Invariant: what is misspelt or of the wrong kind is refused with its line, never passed over; keys
+of later versions are known by name and only warned about, so one file serves a mixed fleet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshnode.client.documents import Entry, parse_document, read_document
+from meshnode.client.durations import parse_duration
+from meshnode.core.errors import UsageError
+from meshnode.ingest.follow import READERS, SourceConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest")
+LATER_KEYS = ("sessions", "agents", "directions", "notify", "budgets")
+SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
+LATER_SOURCES = ("claude", "codex", "gemini", "otlp")
+ON_EXIT = ("keep", "close")
+PORT_MAX = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a node is told to be; None leaves it to the flags and the defaults."""
+
+    node: str | None = None
+    listen: str | None = None
+    advertise: str | None = None
+    seeds: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    on_exit: str = "keep"
+    mdns: bool | None = None
+    ingest: tuple[SourceConfig, ...] = ()
+    warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file; raises NotFoundError, or UsageError naming file, line and key."""
+    return _config(read_document(path))
+
+
+def parse_config(text: str, name: str = "config.yaml") -> Config:
+    """Read a configuration that is already in memory; raises UsageError."""
+    return _config(parse_document(text.encode(), name))
+
+
+def _config(root: Entry) -> Config:
+    root.check_keys(KEYS + LATER_KEYS)
+    entries = root.map("the configuration")
+    warnings = [
+        f'{entries[key].document}:{entries[key].line}: "{key}" is not supported by this version yet'
+        for key in LATER_KEYS
+        if key in entries
+    ]
+    given = {key: entry for key, entry in entries.items() if entry.value is not None}
+    return Config(
+        node=_text(given, "node"),
+        listen=_address(given, "listen"),
+        advertise=_address(given, "advertise"),
+        seeds=_seeds(given.get("seeds")),
+        labels=given["labels"].labels("labels") if "labels" in given else {},
+        on_exit=given["on_exit"].choice("on_exit", ON_EXIT) if "on_exit" in given else "keep",
+        mdns=given["mdns"].flag("mdns") if "mdns" in given else None,
+        ingest=_sources(given.get("ingest"), warnings),
+        warnings=tuple(warnings),
+    )
+
+
+def _text(given: dict[str, Entry], name: str) -> str | None:
+    return given[name].text(name) if name in given else None
+
+
+def _address(given: dict[str, Entry], name: str) -> str | None:
+    return _checked_address(given[name], name) if name in given else None
+
+
+def _checked_address(entry: Entry, name: str) -> str:
+    text = entry.text(name)
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
+        entry.fail(f'"{name}" should be host:port, not "{text[:60]}"')
+    return text
+
+
+def _seeds(entry: Entry | None) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    return tuple(_checked_address(item, "seeds") for item in entry.items("seeds"))
+
+
+def _sources(entry: Entry | None, warnings: list[str]) -> tuple[SourceConfig, ...]:
+    found = [] if entry is None else [_source(item, warnings) for item in entry.items("ingest")]
+    return tuple(source for source in found if source is not None)
+
+
+def _source(entry: Entry, warnings: list[str]) -> SourceConfig | None:
+    entry.check_keys(SOURCE_KEYS)
+    fields = entry.map("ingest")
+    missing = [name for name in ("source", "path") if name not in fields]
+    if missing:
+        entry.fail(f'an entry of "ingest" needs "{missing[0]}"')
+    source = fields["source"].choice("source", (*READERS, *LATER_SOURCES))
+    if source in LATER_SOURCES:
+        warnings.append(
+            f'{entry.document}:{entry.line}: source "{source}" is not supported by this version yet'
+        )
+        return None
+    return SourceConfig(
+        source=source,
+        path=fields["path"].text("path"),
+        session_key=fields["session_key"].text("session_key") if "session_key" in fields else None,
+        refresh_interval_s=_interval_s(fields.get("refresh_interval")),
+    )
+
+
+def _interval_s(entry: Entry | None) -> float:
+    if entry is None:
+        return 1.0
+    try:
+        seconds = parse_duration(entry.text("refresh_interval"))
+    except UsageError as error:
+        entry.fail(f'"refresh_interval": {error.message}', error.hint)
+    if seconds < 1:
+        entry.fail('"refresh_interval" should be 1s or more')
+    return float(seconds)

@@ -1,0 +1,130 @@
+"""Signed commands over gRPC: what an owner node serves, and how others bring them to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from meshnode.core.errors import UnreachableError
+from meshnode.rpc.errors import error_from
+from meshnode.rpc.guard import Context, peer_of
+from meshnode.v1 import command_service_pb2 as pb
+from meshnode.v1 import command_service_pb2_grpc as pb_grpc
+from meshnode.wire.signed import signed_from_wire, signed_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from meshnode.app.commands import CommandDesk
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.rpc.tls import Identity
+
+TIMEOUT_S_MAX = 120.0
+DIAL_TIMEOUT_S = 3.0  # per address, so that a dead one does not use up the caller's time
+READ_LOG_TIMEOUT_S = 60.0
+
+
+class CommandServicer(pb_grpc.CommandServiceServicer):
+    """Takes commands from other nodes for what this node owns."""
+
+    def __init__(
+        self, desk: CommandDesk, read_log: Callable[[str, int | None], Iterator[bytes]]
+    ) -> None:
+        self._desk = desk
+        self._read_log = read_log
+
+    async def Submit(  # noqa: N802 - named by the proto
+        self, request: pb.SubmitRequest, context: Context
+    ) -> pb.SubmitResponse:
+        """Verify, execute at most once, and answer with a receipt."""
+        receipt = await self._desk.submit(signed_from_wire(request.command), peer_of(context))
+        return pb.SubmitResponse(receipt=signed_to_wire(receipt))
+
+    async def ReadLog(  # noqa: N802 - named by the proto
+        self, request: pb.ReadLogRequest, context: Context
+    ) -> AsyncIterator[pb.ReadLogResponse]:
+        """Stream the output of a session."""
+        async for output in self.read(signed_from_wire(request.command), peer_of(context)):
+            yield pb.ReadLogResponse(output=output)
+
+    async def read(self, signed: Signed, via: str) -> AsyncIterator[bytes]:
+        """Check that the signer may read, then read off the event loop, piece by piece."""
+        command, session = self._desk.judge_reading(signed, via)
+        tail = command.args.get("tail")
+        lines = self._read_log(session.session_id, tail if isinstance(tail, int) else None)
+        while (piece := await asyncio.to_thread(next, lines, None)) is not None:
+            yield piece
+
+
+class Courier:
+    """Brings commands to their owner nodes, over channels that are opened for them."""
+
+    def __init__(
+        self, identity: Identity, addresses_of: Callable[[NodeId], tuple[str, ...]]
+    ) -> None:
+        self._identity = identity
+        self._addresses_of = addresses_of
+
+    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+        """Deliver a command; returns the receipt, raises what the owner said."""
+        timeout_s = min(max(timeout_s, 0.1), TIMEOUT_S_MAX)
+        request = pb.SubmitRequest(command=signed_to_wire(command))
+        try:
+            async with asyncio.timeout(timeout_s), self._reach(owner) as channel:
+                stub = pb_grpc.CommandServiceStub(channel)
+                response = await stub.Submit(request, timeout=timeout_s)
+        except TimeoutError:
+            raise UnreachableError(
+                f"node {owner[:12]} did not answer in {timeout_s:g} s",
+                "the same --command-id may be sent again safely",
+            ) from None
+        return signed_from_wire(response.receipt)
+
+    async def read_log(self, owner: NodeId, command: Signed) -> AsyncIterator[bytes]:
+        """Stream a session's output from its owner."""
+        request = pb.ReadLogRequest(command=signed_to_wire(command))
+        async with self._reach(owner) as channel:
+            stub = pb_grpc.CommandServiceStub(channel)
+            async for response in stub.ReadLog(request, timeout=READ_LOG_TIMEOUT_S):
+                yield response.output
+
+    def _reach(self, owner: NodeId) -> _Reached:
+        return _Reached(self._identity, owner, self._addresses_of(owner))
+
+
+class _Reached:
+    """A channel to the first address of a node that answers, and its failures as sentences."""
+
+    def __init__(self, identity: Identity, owner: NodeId, addresses: tuple[str, ...]) -> None:
+        self._identity = identity
+        self._owner = owner
+        self._addresses = addresses
+        self._channel: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> grpc.aio.Channel:
+        for address in self._addresses:
+            channel = self._identity.channel(self._owner, address)
+            try:
+                async with asyncio.timeout(DIAL_TIMEOUT_S):
+                    await channel.channel_ready()
+            except TimeoutError:
+                await channel.close()
+            else:
+                self._channel = channel
+                return channel
+        tried = ", ".join(self._addresses) or "no address is known"
+        raise UnreachableError(
+            f"node {self._owner[:12]} cannot be reached ({tried})",
+            "session-mesh nodes shows who is alive",
+        )
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise error_from(error, f"node {self._owner[:12]}") from error

@@ -1,0 +1,68 @@
+"""What the mesh has spent, on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from meshnode.app.cost import CostAnswer, CostQuery
+from meshnode.core.prices import usd_text
+from meshnode.v1 import local_service_pb2, usage_pb2
+from meshnode.wire.times import time_from_wire
+
+if TYPE_CHECKING:
+    from meshnode.app.cost import CostGroup
+    from meshnode.core.ledger import Buckets
+    from meshnode.v1 import coverage_pb2
+
+
+def buckets_to_wire(usage: Buckets) -> usage_pb2.Buckets:
+    """Encode token counts, their sum included."""
+    return usage_pb2.Buckets(**asdict(usage), total=usage.total)
+
+
+def query_from_wire(request: local_service_pb2.GetCostRequest) -> CostQuery:
+    """Decode a question; raises UsageError."""
+    return CostQuery(
+        by=tuple(request.by),
+        since_s=time_from_wire(request.since) if request.HasField("since") else None,
+        until_s=time_from_wire(request.until) if request.HasField("until") else None,
+        tz=request.tz or "UTC",
+    )
+
+
+def answer_to_wire(
+    answer: CostAnswer, coverage: coverage_pb2.Coverage
+) -> local_service_pb2.GetCostResponse:
+    """Encode an answer."""
+    diagnostics = asdict(answer.diagnostics)
+    del diagnostics["records"]
+    return local_service_pb2.GetCostResponse(
+        records=answer.records,
+        totals=buckets_to_wire(answer.totals),
+        cost_usd=_usd(answer.cost_nusd),
+        groups=[_group_to_wire(group) for group in answer.groups],
+        unpriced=[
+            usage_pb2.Unpriced(model=one.model, records=one.records, total=one.total)
+            for one in answer.unpriced
+        ],
+        diagnostics=usage_pb2.LedgerDiagnostics(**diagnostics),
+        coverage=coverage,
+        price_source=answer.price_source,
+        tz_exact=answer.tz_exact,
+    )
+
+
+def _group_to_wire(group: CostGroup) -> usage_pb2.CostGroup:
+    return usage_pb2.CostGroup(
+        key=group.key,
+        records=group.records,
+        sessions=group.sessions,
+        models=group.models,
+        usage=buckets_to_wire(group.usage),
+        cost_usd=_usd(group.cost_nusd),
+    )
+
+
+def _usd(nusd: int | None) -> str | None:
+    return None if nusd is None else usd_text(nusd)

@@ -1,0 +1,87 @@
+"""MeshErrors over gRPC: a status, and JSON {code, message, hint} in the trailing metadata.
+
+Invariant: a caller never sees the text of an unexpected exception; the node's log does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import grpc
+import grpc.aio
+
+from meshnode.core.errors import (
+    BY_CODE,
+    ConflictError,
+    MeshError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
+    RefusedError,
+    StaleError,
+    UnreachableError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ERROR_KEY = "session-mesh-error-bin"
+_STATUS: dict[type[MeshError], grpc.StatusCode] = {
+    UsageError: grpc.StatusCode.INVALID_ARGUMENT,
+    PeerError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermittedError: grpc.StatusCode.PERMISSION_DENIED,
+    UnreachableError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ConflictError: grpc.StatusCode.ALREADY_EXISTS,
+    StaleError: grpc.StatusCode.ABORTED,
+    RefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+}
+_log = logging.getLogger("session_mesh.rpc")
+
+
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
+    """End a call with an error that says what to do, or with as little as possible."""
+    if not isinstance(error, MeshError):
+        _log.error("internal error while answering a call", exc_info=error)
+        error = MeshError("internal error in the node", "its log says more; please report it")
+    value = {"code": error.code, "message": error.message, "hint": error.hint}
+    await context.abort(
+        _STATUS.get(type(error), grpc.StatusCode.INTERNAL),
+        error.message,
+        ((ERROR_KEY, json.dumps(value).encode()),),
+    )
+
+
+def error_from(failure: grpc.RpcError, peer: str) -> MeshError:
+    """Rebuild the MeshError that a peer ended a call with, or say how the call failed."""
+    call = cast("grpc.aio.AioRpcError", failure)  # the same methods, in grpc and in grpc.aio
+    for key, value in _pairs(call.trailing_metadata()):
+        if key == ERROR_KEY and isinstance(value, bytes):
+            return _rebuild(value)
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return UnreachableError(f"{peer} did not answer in time")
+    return UnreachableError(f"cannot reach {peer}: {reason_of(call)}")
+
+
+def reason_of(failure: grpc.aio.AioRpcError) -> str:
+    """Shorten what gRPC says about a failed connection."""
+    details = (failure.details() or failure.code().name).splitlines()[0]
+    return details.removeprefix("failed to connect to all addresses; last error: ")[:200]
+
+
+def _pairs(metadata: Any) -> Sequence[tuple[str, str | bytes]]:  # noqa: ANN401 - grpc's own type
+    return tuple(metadata or ())
+
+
+def _rebuild(value: bytes) -> MeshError:
+    try:
+        fields = json.loads(value)
+        kind = BY_CODE.get(str(fields["code"]), MeshError)
+        return kind(str(fields["message"])[:1000], str(fields["hint"])[:1000])
+    except (ValueError, KeyError, TypeError):
+        return PeerError("the peer ended the call with an error that makes no sense")

@@ -1,0 +1,100 @@
+"""One guard over every service of a port: who calls, over what, and errors on the way out.
+
+Invariant: on the members' port no handler runs unless the connection is TLS 1.3, not resumed, and
+carries exactly one DNS name, of a node of this mesh. Subject, common name and URIs are never read:
+name constraints do not bind them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from meshnode.core.certificates import node_id_in
+from meshnode.core.errors import NotAuthenticatedError, PeerError
+from meshnode.rpc.errors import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from meshnode.core.ids import NodeId
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def peer_of(context: Context) -> NodeId:
+    """Return the node at the other end; raises NotAuthenticatedError."""
+    auth = context.auth_context()
+    if list(auth.get("ssl_tls_version", ())) != [b"TLSv1.3"]:
+        raise NotAuthenticatedError("only TLS 1.3 is served")
+    if list(auth.get("ssl_session_reused", ())) != [b"false"]:
+        raise NotAuthenticatedError("resumed TLS sessions are not served")
+    names = list(auth.get("peer_dns", ()))
+    if len(names) != 1:
+        raise NotAuthenticatedError("a certificate must carry exactly one DNS name")
+    try:
+        return node_id_in(names[0].decode())
+    except (PeerError, UnicodeDecodeError) as error:
+        raise NotAuthenticatedError("a certificate for a name outside the mesh") from error
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server: checks the peer first, turns exceptions into sentences."""
+
+    def __init__(self, check: Callable[[Context], object]) -> None:
+        self._check = check
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 - grpc's handler type is not public
+        """Wrap the handler that was asked for, if there is one."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        if handler.response_streaming:
+            method = handler.stream_stream or handler.unary_stream
+            wrap = grpc.stream_stream_rpc_method_handler
+            if handler.unary_stream:
+                wrap = grpc.unary_stream_rpc_method_handler
+            return wrap(
+                self._streaming(method), handler.request_deserializer, handler.response_serializer
+            )
+        method = handler.stream_unary or handler.unary_unary
+        wrap = grpc.unary_unary_rpc_method_handler
+        if handler.stream_unary:
+            wrap = grpc.stream_unary_rpc_method_handler
+        return wrap(self._single(method), handler.request_deserializer, handler.response_serializer)
+
+    def _single(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def guarded(request: Any, context: Context) -> Any:  # noqa: ANN401
+            try:
+                self._check(context)
+                return await method(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the last place that can word it
+                await refuse(context, error)
+
+        return guarded
+
+    def _streaming(self, method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+            try:
+                self._check(context)
+                async for response in method(request, context):
+                    yield response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the last place that can word it
+                await refuse(context, error)
+
+        return guarded
+
+
+def anyone(context: Context) -> None:
+    """Check nothing: for the Unix socket, whose directory is the guard, and for joiners."""
+    del context

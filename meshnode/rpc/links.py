@@ -1,0 +1,251 @@
+"""Links over gRPC: one stream a pair of neighbours, whoever dialled it.
+
+Invariant: at any time a peer has at most one link here. When two nodes dial each other at once, the
+stream that the lower node id dialled stays, at both ends alike; when one dials again, its newer
+stream replaces the older one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc.aio
+
+from meshnode.app.outbox import Outbox
+from meshnode.core.errors import MeshError, PeerError
+from meshnode.core.messages import Farewell
+from meshnode.rpc.errors import error_from
+from meshnode.rpc.guard import Context, peer_of
+from meshnode.v1 import link_service_pb2 as pb
+from meshnode.v1 import link_service_pb2_grpc as pb_grpc
+from meshnode.wire.links import (
+    Introduction,
+    introduction_from_wire,
+    introduction_to_wire,
+    message_from_wire,
+    message_to_wire,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from meshnode.core.ids import NodeId
+    from meshnode.core.messages import Message
+    from meshnode.rpc.tls import Identity
+
+DIAL_TIMEOUT_S = 4.0
+INTRODUCTION_TIMEOUT_S = 4.0
+
+
+class LinkEvents(Protocol):
+    """Whoever decides what links are for."""
+
+    def linked(self, peer: NodeId, *, dialled: bool) -> None:
+        """A link works."""
+
+    def unlinked(self, peer: NodeId, reason: str) -> None:
+        """A link has ended."""
+
+    def dial_failed(self, peer: NodeId, reason: str) -> None:
+        """A member could not be reached."""
+
+    def learned(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        """A peer said where it listens."""
+
+    def received(self, peer: NodeId, message: Message) -> None:
+        """A message came."""
+
+    def refused(self, peer: NodeId, reason: str) -> None:
+        """A frame broke the protocol."""
+
+    def caught_up(self, peer: NodeId) -> None:
+        """The outbox of a link is empty again after it overflowed."""
+
+
+@dataclass(eq=False)
+class Link:
+    """One working stream."""
+
+    peer: NodeId
+    dialler: NodeId
+    outbox: Outbox = field(default_factory=Outbox)
+    reason: str = "reset"
+
+    def close(self, reason: str) -> None:
+        """End the stream from this side."""
+        self.reason = reason
+        self.outbox.close()
+
+
+class Links:
+    """All links of one node."""
+
+    def __init__(
+        self,
+        self_id: NodeId,
+        mesh_id: str,
+        introduction: Introduction,
+        events: LinkEvents,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._self_id = self_id
+        self._mesh_id = mesh_id
+        self.introduction = introduction
+        self._events = events
+        self._spawn = spawn
+        self._links: dict[NodeId, Link] = {}
+
+    def send(self, peer: NodeId, message: Message) -> None:
+        """Queue a message for a peer; without a link nothing happens."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.outbox.put(message)
+
+    def hang_up(self, peer: NodeId, reason: str) -> None:
+        """End the link with a peer, telling it why if it can still be told."""
+        link = self._links.get(peer)
+        if link is not None:
+            self._drop(link, reason)
+
+    def close(self) -> None:
+        """End all links."""
+        for link in list(self._links.values()):
+            link.outbox.put(Farewell("going down"))
+            self._drop(link, "closed")
+
+    def dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
+        """Try a member's addresses one after the other, in the background."""
+        self._spawn(self._dial(peer, addresses, identity))
+
+    async def _dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
+        reasons = []
+        for address in addresses:
+            if peer in self._links:
+                return
+            try:
+                async with identity.channel(peer, address) as channel:
+                    await self._run_dialled(peer, channel)
+            except grpc.aio.AioRpcError as error:
+                reasons.append(f"{address}: {error_from(error, 'it').message}")
+            except TimeoutError:
+                reasons.append(f"{address}: no answer in {DIAL_TIMEOUT_S:g} s")
+            except (MeshError, asyncio.InvalidStateError, OSError) as error:
+                reasons.append(f"{address}: {error}")
+            else:
+                return  # the link worked, and has ended
+        if peer not in self._links:
+            self._events.dial_failed(peer, "; ".join(reasons) or "no address is known")
+
+    async def _run_dialled(self, peer: NodeId, channel: grpc.aio.Channel) -> None:
+        call = pb_grpc.LinkServiceStub(channel).Link()
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            await call.write(pb.LinkRequest(frame=introduction_to_wire(self.introduction)))
+            response = await call.read()
+        if not isinstance(response, pb.LinkResponse):
+            raise PeerError(reason_of_end(await call.code(), await call.details()))
+        introduction = introduction_from_wire(response.frame)
+        link = self._open(peer, introduction, dialler=self._self_id)
+        if link is None:
+            call.cancel()
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(self._read(link, _responses(call)))
+                while (message := await link.outbox.get()) is not None:
+                    await call.write(pb.LinkRequest(frame=message_to_wire(message)))
+                    self._check_overflow(link)
+                reader.cancel()
+        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as group:
+            _ = group  # the stream broke: the link says so below
+        finally:
+            call.cancel()
+            self._drop(link, link.reason)
+
+    async def serve(
+        self, peer: NodeId, frames: AsyncIterator[pb.LinkRequest]
+    ) -> AsyncIterator[pb.LinkResponse]:
+        """Speak with a node that dialled us, until either end lets go."""
+        async with asyncio.timeout(INTRODUCTION_TIMEOUT_S):
+            first = await anext(frames, None)
+        if first is None:
+            return
+        introduction = introduction_from_wire(first.frame)
+        yield pb.LinkResponse(frame=introduction_to_wire(self.introduction))
+        link = self._open(peer, introduction, dialler=peer)
+        if link is None:
+            return
+        self._spawn(self._read(link, frames))
+        try:
+            while (message := await link.outbox.get()) is not None:
+                yield pb.LinkResponse(frame=message_to_wire(message))
+                self._check_overflow(link)
+        finally:
+            self._drop(link, link.reason)
+
+    def _open(self, peer: NodeId, introduction: Introduction, dialler: NodeId) -> Link | None:
+        present = self._links.get(peer)
+        if present is not None:
+            if present.dialler != dialler and present.dialler < dialler:
+                return None
+            self._drop(present, "replaced")
+        link = self._links[peer] = Link(peer, dialler)
+        self._events.learned(peer, introduction.addresses)
+        self._events.linked(peer, dialled=dialler == self._self_id)
+        return link
+
+    def _drop(self, link: Link, reason: str) -> None:
+        link.close(reason)
+        if self._links.get(link.peer) is link:
+            del self._links[link.peer]
+            self._events.unlinked(link.peer, reason)
+
+    async def _read(
+        self, link: Link, frames: AsyncIterator[pb.LinkRequest] | AsyncIterator[pb.LinkResponse]
+    ) -> None:
+        try:
+            async for request in frames:
+                self._take(link, request.frame)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            pass  # the stream broke: the link says so below
+        finally:
+            self._drop(link, link.reason)
+
+    def _take(self, link: Link, frame: pb.Frame) -> None:
+        if self._links.get(link.peer) is not link:
+            return
+        try:
+            message = message_from_wire(frame, self._mesh_id)
+        except PeerError as error:
+            self._events.refused(link.peer, error.message)
+            return
+        if message is not None:
+            self._events.received(link.peer, message)
+
+    def _check_overflow(self, link: Link) -> None:
+        if link.outbox.emptied_after_overflow():
+            self._events.caught_up(link.peer)
+
+
+class LinkServicer(pb_grpc.LinkServiceServicer):
+    """Answers neighbours."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    def Link(  # noqa: N802 - named by the proto
+        self, request_iterator: AsyncIterator[pb.LinkRequest], context: Context
+    ) -> AsyncIterator[pb.LinkResponse]:
+        """Open the stream of a pair of neighbours."""
+        return self._links.serve(peer_of(context), request_iterator)
+
+
+async def _responses(call: Any) -> AsyncIterator[pb.LinkResponse]:  # noqa: ANN401 - not generic
+    while isinstance(response := await call.read(), pb.LinkResponse):
+        yield response
+
+
+def reason_of_end(code: grpc.StatusCode, details: str) -> str:
+    """Say why a peer ended a stream before it began."""
+    return details[:200] or code.name

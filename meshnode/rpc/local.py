@@ -1,0 +1,222 @@
+"""What a node answers its own user, over a Unix socket.
+
+Invariant: whoever may open the socket is the user of this home (its directory is 0700), may look at
+everything and start sessions; whatever commands a session needs a signature, here as anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.app.sessions import Opening
+from meshnode.app.views import Selection, SessionView
+from meshnode.core.errors import PeerError, UsageError
+from meshnode.core.ids import NodeId, node_key_of
+from meshnode.rpc.cost import answer_to_wire, query_from_wire
+from meshnode.rpc.views import agent_to_wire, coverage_to_wire, node_to_wire, session_to_wire
+from meshnode.v1 import local_service_pb2 as pb
+from meshnode.v1 import local_service_pb2_grpc as pb_grpc
+from meshnode.wire.signed import signed_from_wire, signed_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from meshnode.app.admission import AdmissionDesk
+    from meshnode.app.commands import CommandDesk
+    from meshnode.app.queries import Queries
+    from meshnode.app.sessions import OwnSessions
+    from meshnode.core.sessions import SessionRecord
+    from meshnode.rpc.commands import CommandServicer, Courier
+    from meshnode.rpc.guard import Context
+
+
+@dataclass(frozen=True, slots=True)
+class LocalParts:
+    """What the local service is made of."""
+
+    self_id: NodeId
+    queries: Queries
+    sessions: OwnSessions
+    commands: CommandDesk
+    reader: CommandServicer
+    courier: Courier
+    admission: AdmissionDesk
+    enrolment_addresses: Callable[[], tuple[str, ...]]
+    status: Callable[[], pb.GetStatusResponse]
+    stop: Callable[[bool, str], Awaitable[pb.StopResponse]]
+
+
+class LocalServicer(pb_grpc.LocalServiceServicer):
+    """Answers the command line and every other local client."""
+
+    def __init__(self, parts: LocalParts) -> None:
+        self._parts = parts
+
+    async def GetStatus(  # noqa: N802 - named by the proto
+        self, request: pb.GetStatusRequest, context: Context
+    ) -> pb.GetStatusResponse:
+        """Describe the node itself."""
+        del request, context
+        response = self._parts.status()
+        response.coverage.CopyFrom(coverage_to_wire(self._parts.queries.coverage()))
+        return response
+
+    async def ListSessions(  # noqa: N802 - named by the proto
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        """List a page of sessions."""
+        del context
+        return list_sessions(self._parts.queries, request)
+
+    async def ListNodes(  # noqa: N802 - named by the proto
+        self, request: pb.ListNodesRequest, context: Context
+    ) -> pb.ListNodesResponse:
+        """List the members."""
+        del context
+        return list_nodes(self._parts.queries, request)
+
+    async def FindAgents(  # noqa: N802 - named by the proto
+        self, request: pb.FindAgentsRequest, context: Context
+    ) -> pb.FindAgentsResponse:
+        """Answer who is alive with a specialization."""
+        del context
+        return find_agents(self._parts.queries, request)
+
+    async def GetCost(  # noqa: N802 - named by the proto
+        self, request: pb.GetCostRequest, context: Context
+    ) -> pb.GetCostResponse:
+        """Sum the ledgers of the whole mesh."""
+        del context
+        return get_cost(self._parts.queries, request)
+
+    async def OpenSession(  # noqa: N802 - named by the proto
+        self, request: pb.OpenSessionRequest, context: Context
+    ) -> pb.OpenSessionResponse:
+        """Record a session that the caller is about to start."""
+        del context
+        if request.steer_format not in {"", "text", "json"}:
+            raise UsageError("the steer format is text or json")
+        record = await self._parts.sessions.open(
+            Opening(
+                agent_id=request.agent_id,
+                title=request.title,
+                specializations=tuple(request.specializations),
+                labels=dict(request.labels),
+                owner=request.owner,
+                cwd=request.cwd,
+                command=tuple(request.command),
+            )
+        )
+        directory, socket = self._parts.sessions.place_of(record.session_id)
+        return pb.OpenSessionResponse(
+            session_id=record.session_id,
+            agent_id=record.agent_id,
+            node_id=self._parts.self_id,
+            directory=str(directory),
+            socket=str(socket),
+        )
+
+    async def AttachSession(  # noqa: N802 - named by the proto
+        self, request: pb.AttachSessionRequest, context: Context
+    ) -> pb.AttachSessionResponse:
+        """Follow a session whose supervisor was started."""
+        del context
+        record = await self._parts.sessions.attach(request.session_id)
+        return pb.AttachSessionResponse(session=session_to_wire(self._view(record)))
+
+    async def SubmitCommand(  # noqa: N802 - named by the proto
+        self, request: pb.SubmitCommandRequest, context: Context
+    ) -> pb.SubmitCommandResponse:
+        """Bring a signed command to its owner, and its receipt back."""
+        del context
+        owner, command = _owner(request.node_id), signed_from_wire(request.command)
+        if owner == self._parts.self_id:
+            receipt = await self._parts.commands.submit(command, owner)
+        else:
+            receipt = await self._parts.courier.submit(owner, command, request.timeout_s or 10.0)
+        return pb.SubmitCommandResponse(receipt=signed_to_wire(receipt))
+
+    async def ReadSessionLog(  # noqa: N802 - named by the proto
+        self, request: pb.ReadSessionLogRequest, context: Context
+    ) -> AsyncIterator[pb.ReadSessionLogResponse]:
+        """Stream a session's output from its owner."""
+        del context
+        owner, command = _owner(request.node_id), signed_from_wire(request.command)
+        if owner == self._parts.self_id:
+            pieces = self._parts.reader.read(command, owner)
+        else:
+            pieces = self._parts.courier.read_log(owner, command)
+        async for output in pieces:
+            yield pb.ReadSessionLogResponse(output=output)
+
+    async def CreateInvite(  # noqa: N802 - named by the proto
+        self, request: pb.CreateInviteRequest, context: Context
+    ) -> pb.CreateInviteResponse:
+        """Make a secret that admits devices."""
+        del context
+        await self._parts.admission.invite(signed_from_wire(request.authorization), request.secret)
+        return pb.CreateInviteResponse(addresses=self._parts.enrolment_addresses())
+
+    async def Stop(  # noqa: N802 - named by the proto
+        self, request: pb.StopRequest, context: Context
+    ) -> pb.StopResponse:
+        """End the node."""
+        del context
+        return await self._parts.stop(request.leave, request.sessions)
+
+    def _view(self, record: SessionRecord) -> SessionView:
+        selection = Selection(filter="all", session_id=record.session_id)
+        found, _ = self._parts.queries.sessions(selection)
+        if found:
+            return found[0]
+        raise PeerError("the session ended and was swept away meanwhile")
+
+
+def list_sessions(queries: Queries, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:
+    """Answer a request for sessions, with or without a running node."""
+    views, following = queries.sessions(
+        Selection(
+            filter=request.filter,
+            node=request.node,
+            specialization=request.specialization,
+            owner=request.owner,
+            agent_id=request.agent_id,
+            session_id=request.session_id,
+            labels=dict(request.labels),
+            sort=request.sort,
+            limit=request.limit,
+            next=request.next,
+        )
+    )
+    return pb.ListSessionsResponse(
+        sessions=[session_to_wire(view) for view in views],
+        coverage=coverage_to_wire(queries.coverage()),
+        next=following,
+    )
+
+
+def list_nodes(queries: Queries, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
+    """Answer a request for members, with or without a running node."""
+    nodes = [node_to_wire(view) for view in queries.nodes(dict(request.labels))]
+    return pb.ListNodesResponse(nodes=nodes, coverage=coverage_to_wire(queries.coverage()))
+
+
+def find_agents(queries: Queries, request: pb.FindAgentsRequest) -> pb.FindAgentsResponse:
+    """Answer a request for specialists, with or without a running node."""
+    agents = [agent_to_wire(view) for view in queries.find(request.specialization)]
+    return pb.FindAgentsResponse(agents=agents, coverage=coverage_to_wire(queries.coverage()))
+
+
+def get_cost(queries: Queries, request: pb.GetCostRequest) -> pb.GetCostResponse:
+    """Answer a request for cost, with or without a running node."""
+    answer = queries.cost(query_from_wire(request))
+    return answer_to_wire(answer, coverage_to_wire(queries.coverage()))
+
+
+def _owner(node_id: str) -> NodeId:
+    try:
+        node_key_of(node_id)
+    except PeerError as error:
+        raise UsageError(error.message) from error
+    return NodeId(node_id)

@@ -1,0 +1,118 @@
+"""TLS between nodes: who we are, whom we trust, and pinning a peer by its node id.
+
+Invariant: a server hands out a fresh configuration for every handshake, because a stale one lets an
+expired certificate resume; a client only ever accepts the one DNS name of the node it dialled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from meshnode.core.certificates import (
+    LEAF_RENEWED_AFTER,
+    Leaf,
+    anchor,
+    dns_name_of,
+    expires_at_s,
+    issue_leaf,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshnode.core.genesis import Genesis
+    from meshnode.core.ids import Chance, MeshId, NodeId
+    from meshnode.core.keys import Key
+
+MESSAGE_BYTES_MAX = 4 << 20
+HANDSHAKE_TIMEOUT_MS = 2000
+STREAMS_MAX = 256  # a connection may have open at once
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A node's identity on the network. `chain` is DER: the node's CA, then its admitter's."""
+
+    key: Key
+    genesis: Genesis
+    chain: tuple[bytes, ...]
+    wall_s: Callable[[], float]
+    chance: Chance
+
+
+class Identity:
+    """Makes TLS credentials from a node's identity; leaves live in memory only."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        mesh_id = credentials.genesis.mesh_id
+        self._mesh_id = mesh_id
+        self._anchor = b"".join(anchor(root, mesh_id) for root in credentials.genesis.root_keys)
+        self._leaf: Leaf | None = None
+
+    def leaf(self) -> Leaf:
+        """Return the present leaf, a new one each day."""
+        now_s = self._credentials.wall_s()
+        leaf = self._leaf
+        if leaf is None or not 0 <= now_s - leaf.issued_at_s < LEAF_RENEWED_AFTER.total_seconds():
+            mine = self._credentials
+            leaf = issue_leaf(mine.key, self._mesh_id, mine.chain, now_s, mine.chance)
+            self._leaf = leaf
+        return leaf
+
+    def ca_expires_at_s(self) -> float:
+        """Return when this node's membership must have been renewed."""
+        return expires_at_s(self._credentials.chain[0])
+
+    def for_members(self) -> grpc.ServerCredentials:
+        """Serve members: a client certificate of this mesh is required."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._configuration, require_client_authentication=True
+        )
+
+    def for_joiners(self) -> grpc.ServerCredentials:
+        """Serve strangers: no client certificate is asked for."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._configuration, require_client_authentication=False
+        )
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        leaf = self.leaf()
+        return grpc.ssl_server_certificate_configuration(
+            [(leaf.private_key, leaf.chain)], self._anchor
+        )
+
+    def channel(self, peer: NodeId, address: str) -> grpc.aio.Channel:
+        """Open a channel to one member, pinned to its node id."""
+        leaf = self.leaf()
+        credentials = grpc.ssl_channel_credentials(self._anchor, leaf.private_key, leaf.chain)
+        return grpc.aio.secure_channel(address, credentials, options=pinned(peer))
+
+
+def pinned(peer: NodeId) -> list[tuple[str, str | int]]:
+    """Return channel options that accept one node only, and never reconnect behind our back."""
+    return [
+        ("grpc.ssl_target_name_override", dns_name_of(peer)),
+        ("grpc.default_authority", dns_name_of(peer)),
+        ("grpc.enable_retries", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+def joining_channel(
+    root_key: bytes, mesh_id: MeshId, admitter: NodeId, address: str
+) -> grpc.Channel:
+    """Open a channel to an admitter, trusting only the root that the invite names."""
+    credentials = grpc.ssl_channel_credentials(anchor(root_key, mesh_id))
+    return grpc.secure_channel(address, credentials, options=pinned(admitter))

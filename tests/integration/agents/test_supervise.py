@@ -1,0 +1,339 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import meshnode
+from meshnode.agents import tree
+from meshnode.agents.clients import LINE_BYTES_MAX
+from meshnode.agents.streams import LOG_BYTES_MAX
+
+pytestmark = pytest.mark.integration
+
+ROOT = str(Path(meshnode.__file__).parents[1])
+PYTHON = (sys.executable, "-I", "-u", "-c")
+ECHO = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print('got', line, end='')\n"
+WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\n"
+
+
+class Supervised:
+    """A supervisor as its caller sees it, and one client connection to it."""
+
+    def __init__(self, home, socket_path, command, options=(), **streams):
+        self.home = home
+        self.session_id = f"{socket_path.parent.name}-{home.name}"
+        self.socket = socket_path
+        self.process = subprocess.Popen(  # noqa: S603  # our own code
+            [
+                *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
+                *("--directory", str(home), "--socket", str(self.socket)),
+                *("--session-id", self.session_id, *options, "--", *command),
+            ],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: self.session_id},
+            start_new_session=True,
+            **{
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **streams,
+            },
+        )
+        self.replies = None
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(self.socket))
+        self.replies = client.makefile("rwb")
+        client.close()
+
+    def write(self, line):
+        self.replies.write(line + b"\n")
+        self.replies.flush()
+
+    def read(self):
+        return json.loads(self.replies.readline())
+
+    def ask(self, op, **fields):
+        self.write(json.dumps({"id": 7, "op": op, **fields}).encode())
+        return self.read()
+
+    def line(self):
+        return self.process.stdout.readline()
+
+    def finish(self):
+        if self.replies:
+            self.replies.close()
+        output, errors = self.process.communicate()
+        return self.process.returncode, output, errors
+
+    def state(self):
+        return json.loads((self.home / "state.json").read_bytes())
+
+
+@pytest.fixture
+def short_path():
+    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:  # a socket's path is < 108 bytes
+        yield Path(directory)
+
+
+@pytest.fixture
+def supervise(tmp_path, short_path):
+    started = []
+
+    def start(*command, options=(), **streams):
+        home = tmp_path / str(len(started))
+        home.mkdir(mode=0o700)
+        one = Supervised(home, short_path / home.name, command, options, **streams)
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        if one.replies:
+            one.replies.close()
+        one.process.kill()
+        one.process.wait()
+        clock = iter(range(1000)).__next__
+        tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        for stream in (one.process.stdin, one.process.stdout, one.process.stderr):
+            if stream:
+                stream.close()
+
+
+def python(supervise, code, *options, **streams):
+    one = supervise(*PYTHON, code, options=options, **streams)
+    if "ready" in code:
+        assert one.line() == b"ready\n"
+        one.connect()
+    return one
+
+
+def test_streams_are_pumped_and_the_agents_exit_code_is_ours(supervise):
+    one = supervise("sh", "-c", "cat; echo oops >&2; exit 3")
+    assert one.process.communicate(b"words\n") == (b"words\n", b"oops\n")
+    assert one.process.returncode == 3
+    state = one.state()
+    assert (state["state"], state["exit_code"], state["signal"]) == ("ended", 3, None)
+    assert sorted((one.home / "output.log").read_bytes().split()) == [b"oops", b"words"]
+    assert not one.socket.exists()
+
+
+def test_a_signal_is_recorded_by_name(supervise):
+    one = supervise("sh", "-c", "kill -KILL $$")
+    assert one.finish()[0] == 128 + signal.SIGKILL
+    assert (one.state()["exit_code"], one.state()["signal"]) == (None, "SIGKILL")
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/", 126)])
+def test_a_command_that_cannot_start_answers_as_docker_does(supervise, command, code):
+    one = supervise(command)
+    returned, _, errors = one.finish()
+    assert returned == code
+    assert command.encode() in errors
+    assert (one.state()["state"], one.state()["exit_code"]) == ("ended", code)
+
+
+def test_the_supervisors_own_failure_is_125(supervise):
+    assert supervise(options=("--no-such-option",)).finish()[0] == 125
+
+
+def test_files_are_private_whatever_the_umask(supervise):
+    one = python(supervise, ECHO)
+    modes = [(one.home / name).stat().st_mode & 0o777 for name in ("output.log", "state.json")]
+    assert [*modes, one.socket.stat().st_mode & 0o777] == [0o600] * 3
+
+
+def test_a_steer_is_one_line_on_stdin(supervise):
+    one = python(supervise, ECHO)
+    assert one.ask("steer", command_id="c1", message="turn\nleft\r\nnow") == {"id": 7, "ok": True}
+    assert one.line() == b"got turn left now\n"
+    assert one.ask("steer", command_id="c2", direction="north")["ok"]
+    assert one.line() == b"got direction: north\n"
+    assert not one.ask("steer", command_id="c3")["ok"]
+
+
+def test_a_steer_as_json_carries_its_command(supervise):
+    one = python(supervise, ECHO, "--steer-format", "json")
+    assert one.ask("steer", command_id="c1", direction="north", message="a\nb")["ok"]
+    order = json.loads(one.line().removeprefix(b"got "))
+    assert order == {"command_id": "c1", "direction": "north", "message": "a\nb"}
+
+
+def test_a_steer_waits_for_the_end_of_the_callers_line(supervise):
+    copy = "import os, shutil, sys\nprint('ready', flush=True)\n" + (
+        "while chunk := os.read(0, 99): os.write(1, chunk)\n"
+    )
+    one = python(supervise, copy)
+    one.process.stdin.write(b"half ")
+    one.process.stdin.flush()
+    assert one.process.stdout.read(5) == b"half "
+    one.write(b'{"id": 1, "op": "steer", "message": "steered"}')
+    one.process.stdin.write(b"a line\nmore\n")
+    one.process.stdin.flush()
+    assert one.read() == {"id": 1, "ok": True}
+    assert [one.line() for _ in range(3)] == [b"a line\n", b"steered\n", b"more\n"]
+
+
+def test_a_steer_after_the_callers_stdin_ended_is_refused(supervise):
+    code = "import signal, sys\nprint('ready', flush=True)\nsys.stdin.read()\nprint('end')\n" + WAIT
+    one = python(supervise, code)
+    one.process.stdin.close()
+    one.process.stdin = None
+    assert one.line() == b"end\n"
+    reply = one.ask("steer", message="too late")
+    assert (reply["ok"], reply["error"]) == (
+        False,
+        "the agent's stdin is closed: the caller's stdin has ended",
+    )
+
+
+def test_a_steer_to_an_agent_that_closed_its_stdin_is_refused(supervise):
+    one = python(supervise, "import os\nos.close(0)\n" + WAIT)
+    assert "the agent closed it" in one.ask("steer", message="hello")["error"]
+
+
+def test_a_steer_is_refused_while_the_pipe_is_full_and_later_ones_get_through(supervise):
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: None)\n"
+        "print('ready', flush=True)\nsignal.pause()\n"
+        "for line in sys.stdin: print(len(line))\n"
+    )
+    one = python(supervise, code)
+    message = "x" * 4095  # with its newline one page: the pipe takes all of it or nothing
+    replies = []
+    while not replies or replies[-1]["ok"]:
+        replies.append(one.ask("steer", message=message))
+    assert replies[-1]["error"] == "the agent does not read its stdin: the pipe is full"
+    os.kill(one.ask("info")["pid"], signal.SIGUSR1)
+    assert [one.line() for _ in replies[1:]] == [b"4096\n"] * (len(replies) - 1)
+    assert one.ask("steer", message="again")["ok"]
+    assert one.line() == b"6\n"
+
+
+def test_steers_beyond_the_buffer_are_refused_at_once(supervise):
+    one = python(supervise, WAIT)
+    message = "x" * 40_000  # the pipe takes one and a half of them, the buffer one more
+    for number in range(4):
+        one.write(json.dumps({"id": number, "op": "steer", "message": message}).encode())
+    replies = {reply["id"]: reply for reply in (one.read() for _ in range(4))}
+    assert replies[0]["ok"]
+    assert replies[1]["indeterminate"]  # half a line cannot be taken back
+    assert replies[2] == {
+        "id": 2,
+        "ok": False,
+        "error": "the agent does not read its stdin: the pipe is full",
+    }
+    assert "buffer" in replies[3]["error"]
+
+
+def test_a_kill_takes_the_whole_tree_and_says_so(supervise):
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.execve('/bin/sleep', ['sleep', '1000'], {})\n"
+        "os.write(1, b'ready\\n')\n"
+        "while True: signal.pause()\n"
+    )
+    one = python(supervise, code)
+    assert one.ask("subscribe")["state"] == "running"
+    reply = one.ask("kill", command_id="c9", grace_s=0.05)
+    assert reply["found"] == reply["gone"] >= 2
+    assert reply["survivors"] == []
+    event = one.read()
+    assert (event["event"], event["signal"], event["killed_by_command"]) == (
+        "ended",
+        "SIGKILL",
+        "c9",
+    )
+    assert one.finish()[0] == 128 + signal.SIGKILL
+    assert tree.members(one.session_id) == frozenset()
+
+
+def test_what_an_agent_leaves_running_is_stopped_and_counted(supervise):
+    one = supervise("sh", "-c", "setsid sleep 1000 & exit 0")
+    assert one.finish()[0] == 0
+    assert one.state()["leftovers"] == 1
+    assert one.state()["reason"] is None
+    assert tree.members(one.session_id) == frozenset()
+
+
+def test_control_c_reaches_the_agent_and_not_the_supervisor(supervise):
+    one = python(supervise, "import signal\nsignal.signal(2, signal.SIG_DFL)\n" + WAIT)
+    os.killpg(one.process.pid, signal.SIGINT)
+    assert one.finish()[0] == 128 + signal.SIGINT
+    assert one.state()["signal"] == "SIGINT"
+
+
+def test_a_term_to_the_supervisor_is_passed_on(supervise):
+    one = python(supervise, WAIT)
+    one.process.terminate()
+    assert one.finish()[0] == 128 + signal.SIGTERM
+    assert one.state()["signal"] == "SIGTERM"
+
+
+def test_a_closed_stdout_does_not_end_the_agent(supervise):
+    code = (
+        "import sys\nprint('ready', flush=True)\n"
+        "for line in sys.stdin: print('x' * 200_000, file=sys.stderr if 'e' in line else None)\n"
+    )
+    one = python(supervise, code)
+    one.process.stdout.close()
+    one.process.stdout = None
+    assert one.ask("steer", message="out")["ok"]
+    assert one.ask("steer", message="err")["ok"]
+    assert len(one.process.stderr.readline()) == 200_001
+    assert one.ask("info")["state"] == "running"
+
+
+def test_a_detached_agent_lives_in_a_session_of_its_own_with_an_open_stdin(supervise):
+    one = supervise(
+        *(*PYTHON, "import os\nprint(os.getsid(0) == os.getpid())\nprint(input())"),
+        options=("--detached",),
+        stdin=subprocess.DEVNULL,
+    )
+    assert one.process.stdout.read() == b""  # closed by the supervisor once it is listening
+    one.connect()
+    assert one.ask("subscribe")["ok"]
+    assert one.ask("steer", message="hello")["ok"]
+    assert one.read()["exit_code"] == 0
+    assert one.finish()[0] == 0
+    assert (one.home / "output.log").read_bytes() == b"True\nhello\n"
+
+
+def test_the_log_is_rotated_and_its_end_kept(supervise):
+    size = LOG_BYTES_MAX + (LOG_BYTES_MAX >> 1)
+    one = supervise("sh", "-c", f"head -c {size} /dev/zero; echo end", stdout=subprocess.DEVNULL)
+    assert one.finish()[0] == 0
+    newest, older = one.home / "output.log", one.home / "output.log.1"
+    assert newest.stat().st_size + older.stat().st_size == size + 4
+    assert older.stat().st_size <= LOG_BYTES_MAX
+    assert newest.read_bytes().endswith(b"\0end\n")
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b"{", b'{"op": "dance"}', b'{"op": "kill", "grace_s": -1}', b"\xff"]
+)
+def test_a_malformed_request_is_answered_and_changes_nothing(supervise, line):
+    one = python(supervise, WAIT)
+    one.write(line)
+    assert one.read()["ok"] is False
+    assert one.ask("info")["state"] == "running"
+
+
+def test_an_endless_request_line_is_hung_up_on(supervise):
+    one = python(supervise, WAIT)
+    one.write(b"x" * (LINE_BYTES_MAX + 1))
+    assert one.read()["error"] == "the request line is too long"
+    assert one.replies.readline() == b""
+    one.connect()
+    assert one.ask("info")["state"] == "running"

@@ -1,0 +1,140 @@
+import pytest
+
+from meshnode.app.cost import CostQuery, OwnedSlot, Unpriced, cost
+from meshnode.core.errors import UsageError
+from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
+from meshnode.core.prices import Priced, Rates
+
+FEB_1_S = 1769904000  # 2026-02-01T00:00:00Z
+SLOT = FEB_1_S // 1800
+
+
+class Table:
+    """Prices `cheap` at 1 and `dear` at 10 nano-USD per input token, and `free` at nothing."""
+
+    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
+        assert (provider, tier) == ("openai", "standard")
+        assert at_s >= 0
+        pusd = {"cheap": 1_000, "dear": 10_000, "free": 0}.get(model.lower())
+        return None if pusd is None else Priced(Rates(input_pusd=pusd), "table", model)
+
+    def source_text(self) -> str:
+        return "table 1"
+
+
+def row(
+    model: str = "cheap",
+    tokens: int = 100,
+    slot: int = SLOT,
+    *,
+    node: str = "n1",
+    session: str = "s1",
+    owner: str = "",
+) -> OwnedSlot:
+    key = SlotKey(session, model, "standard", slot)
+    value = Slot(1, Buckets(input=tokens), "agent", owner, "project", "openai")
+    return OwnedSlot(f"{node}-id-of-52", node, key, value)
+
+
+def ask(rows: list[OwnedSlot], *by: str, **query: object):
+    return cost(rows, [], CostQuery(tuple(by), **query), Table())  # type: ignore[arg-type]
+
+
+def keys(rows: list[OwnedSlot], *by: str, **query: object) -> list[dict[str, str]]:
+    return [dict(group.key) for group in ask(rows, *by, **query).groups]
+
+
+def test_the_dearest_group_comes_first_then_the_one_with_most_tokens():
+    rows = [row("free", 7), row("cheap", 500), row("dear", 100), row("free2", 9)]
+    found = [(group.key["model"], group.cost_nusd) for group in ask(rows, "model").groups]
+    assert found == [("dear", 1_000), ("cheap", 500), ("free2", None), ("free", 0)]
+
+
+def test_a_mixed_answer_prices_what_it_can_and_lists_the_rest():
+    answer = ask([row("cheap", 5), row("odd", 7), row("odd", 8, session="s2")], "session")
+    assert (answer.cost_nusd, answer.totals.total, answer.records) == (5, 20, 3)
+    assert answer.unpriced == (Unpriced("odd", 2, 15),)
+    assert [(g.key["session"], g.cost_nusd) for g in answer.groups] == [("s1", 5), ("s2", None)]
+
+
+def test_a_cost_is_unknown_only_if_nothing_in_it_is_priced():
+    assert ask([row("odd")]).cost_nusd is None
+    assert ask([row("free")]).cost_nusd == 0
+    assert ask([]).cost_nusd == 0
+
+
+def test_the_same_session_on_two_nodes_adds_and_is_one_session():
+    answer = ask([row(node="n1"), row(node="n2")], "session")
+    [group] = answer.groups
+    assert (group.records, group.sessions, group.usage.total) == (2, 1, 200)
+
+
+def test_letter_case_does_not_make_another_model():
+    [group] = ask([row("Cheap"), row("cheap")], "model").groups
+    assert (group.key, group.models) == ({"model": "Cheap"}, ("Cheap",))
+
+
+def test_nodes_with_one_name_are_told_apart():
+    rows = [row(node="n1"), OwnedSlot("other-id-of-52", "n1", row().key, row().slot)]
+    found = {group["node"] for group in keys(rows, "node")}
+    assert found == {"n1 (n1-id-of)", "n1 (other-id)"}
+    assert keys([row()], "node") == [{"node": "n1"}]
+
+
+def test_days_and_hours_are_cut_in_the_zone_of_the_query():
+    late = row(slot=SLOT + 33)  # 16:30Z
+    assert keys([late], "day") == [{"day": "2026-02-01"}]
+    assert keys([late], "day", tz="Asia/Shanghai") == [{"day": "2026-02-02"}]
+    assert keys([late], "hour") == [{"hour": "2026-02-01T16:00Z"}]
+    assert keys([late], "hour", tz="Asia/Kolkata") == [{"hour": "2026-02-01T22:00+05:30"}]
+
+
+def test_the_hour_that_the_clocks_repeat_is_two_hours():
+    oct_25 = 1792886400 // 1800  # 2026-10-25T00:00:00Z, Berlin falls back at 01:00Z
+    found = keys([row(slot=oct_25), row(slot=oct_25 + 2)], "hour", tz="Europe/Berlin")
+    assert found == [{"hour": "2026-10-25T02:00+01:00"}, {"hour": "2026-10-25T02:00+02:00"}]
+
+
+def test_a_zone_off_the_half_hour_says_that_it_is_not_exact():
+    assert not ask([row()], "day", tz="Asia/Kathmandu").tz_exact
+    assert ask([row()], "model", tz="Asia/Kathmandu").tz_exact
+    assert ask([row()], "day", tz="Asia/Kolkata").tz_exact
+
+
+def test_a_slot_that_overlaps_the_time_asked_for_counts():
+    rows = [row(slot=SLOT + number, tokens=10**number) for number in range(4)]
+    since_s, until_s = FEB_1_S + 1800 + 60, FEB_1_S + 3 * 1800
+    assert ask(rows, since_s=since_s, until_s=until_s).totals.total == 110
+    assert ask(rows, since_s=FEB_1_S + 1800).totals.total == 1110
+    assert ask(rows, until_s=FEB_1_S + 1).totals.total == 1
+
+
+def test_several_groupings_make_one_key():
+    assert keys([row(owner="ada")], "owner", "agent", "project", "tier") == [
+        {"owner": "ada", "agent": "agent", "project": "project", "tier": "standard"}
+    ]
+
+
+@pytest.mark.parametrize(("word", "near"), [("models", "model"), ("Day", "day"), ("nod", "node")])
+def test_an_unknown_grouping_names_the_nearest(word: str, near: str):
+    with pytest.raises(UsageError, match=f"did you mean {near}"):
+        ask([], word)
+
+
+def test_an_unknown_grouping_without_neighbour_lists_all():
+    with pytest.raises(UsageError) as caught:
+        ask([], "zzzzz")
+    assert "session" in caught.value.hint
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "../etc/passwd", "Europe", "\0"])
+def test_an_unknown_zone_is_a_usage_error(zone: str):
+    with pytest.raises(UsageError, match="no such time zone"):
+        ask([], tz=zone)
+
+
+def test_diagnostics_and_sources_are_told():
+    found = [Diagnostics(quarantined=1), Diagnostics(quarantined=2, partial_tail_bytes=3)]
+    answer = cost([], found, CostQuery(), Table())
+    assert answer.diagnostics == Diagnostics(quarantined=3, partial_tail_bytes=3)
+    assert answer.price_source == "table 1"

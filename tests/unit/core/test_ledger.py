@@ -1,0 +1,163 @@
+import pytest
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ledger import (
+    COUNT_MAX,
+    SLOT_MAX,
+    TEXT_CHARS_MAX,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    SlotKey,
+    Slots,
+    UsageRecord,
+    cut,
+    diagnostics_from_row,
+    key_from_row,
+    key_to_row,
+    slot_from_row,
+    slot_to_row,
+    tier_of,
+    tier_parts,
+    value_to_row,
+)
+from meshnode.core.packing import pack
+
+
+def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageRecord:
+    values: dict[str, object] = {
+        "idem_key": key,
+        "source": "higress",
+        "at_s": at_s,
+        "session": "s",
+        "project": "",
+        "agent": "",
+        "owner": "",
+        "model": "m",
+        "provider": "",
+        "tier": "standard",
+        "usage": Buckets(input=10, output=2, reasoning=1, web_search=1),
+    }
+    return UsageRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_the_total_is_the_first_five_buckets():
+    assert Buckets(1, 10, 100, 1_000, 10_000, 5_000, 7).total == 11_111
+
+
+def test_sums_stay_at_the_largest_count_that_a_row_may_hold():
+    full = Buckets(input=COUNT_MAX, output=COUNT_MAX)
+    assert (full + full).input == COUNT_MAX
+    assert full.total == COUNT_MAX
+    assert Slot(COUNT_MAX, full + full) == slot_from_row(slot_to_row(Slot(COUNT_MAX, full)))
+
+
+def test_records_of_one_half_hour_add_up_and_others_do_not():
+    slots = Slots()
+    first = slots.fold([record(at_s=1800.0), record(at_s=3599.9), record(at_s=3600.0)])
+    assert [(key.slot, slot.records, slot.usage.input) for key, slot in first] == [
+        (1, 2, 20),
+        (2, 1, 10),
+    ]
+    changed = slots.fold([record(at_s=3601.0)])
+    assert changed == [(SlotKey("s", "m", "standard", 2), Slot(2, changed[0][1].usage))]
+    assert changed[0][1].usage.output == 4
+    assert len(list(slots)) == 2
+
+
+def test_texts_of_a_slot_do_not_depend_on_the_order_of_records():
+    records = [record(owner="bob"), record(owner=""), record(owner="alice", agent="a")]
+    forth, back = Slots().fold(records), Slots().fold(records[::-1])
+    assert forth == back
+    assert forth[0][1].owner == "alice"
+
+
+def test_long_and_broken_texts_are_cut():
+    [(key, slot)] = Slots().fold([record(session="s" * 999, owner="o" * 999)])
+    assert len(key.session) == len(slot.owner) == TEXT_CHARS_MAX
+    assert cut("a\ud800") == "a?"
+
+
+@pytest.mark.parametrize(
+    ("service", "prompt_tokens", "tier"),
+    [
+        ("", 10, "standard"),
+        ("default", 32_000, "standard"),
+        ("auto", 32_001, "standard>32000"),
+        ("Batch", 200_001, "batch>200000"),
+        ("a>b", 0, "ab"),
+        ("flex", 10**9, "flex>524288"),
+    ],
+)
+def test_the_tier_says_what_a_request_is_billed_as(service: str, prompt_tokens: int, tier: str):
+    assert tier_of(service, prompt_tokens) == tier
+
+
+def test_a_tier_that_nobody_wrote_has_no_step():
+    assert tier_parts("standard>200000") == ("standard", 200_000)
+    assert tier_parts("odd>²") == ("odd", 0)
+    assert tier_parts("odd>" + "9" * 99) == ("odd", 0)
+
+
+def test_rows_come_back_as_they_were():
+    key = SlotKey("s", "m", "standard", 42)
+    slot = Slot(3, Buckets(1, 2, 3, 4, 5, 6, 7), "agent", "owner", "project", "provider")
+    reader, found = DiagnosticsKey("higress", "00ff"), Diagnostics(1, 2, 3, 4, 5, 6, 7)
+    assert key_from_row(key_to_row(key)) == key
+    assert slot_from_row(value_to_row(slot)) == slot
+    assert key_from_row(key_to_row(reader)) == reader
+    assert diagnostics_from_row(value_to_row(found)) == found
+
+
+def test_kinds_and_elements_of_later_versions_are_passed_over():
+    assert key_from_row(pack([2, "node", "day"])) is None
+    assert slot_from_row(pack([1, [0] * 9, "", "", "", "", "later"])) == Slot(1, Buckets())
+    assert diagnostics_from_row(pack([0] * 9)) == Diagnostics()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"",
+        b"\xc1",
+        pack({}),
+        pack([]),
+        pack([0]),
+        pack([0, "s", "m", "t", -1]),
+        pack([0, "s", "m", "t", SLOT_MAX + 1]),
+        pack([0, "s", "m", "t", True]),
+        pack([0, "s", "m", "t", 1.0]),
+        pack([0, "s", b"m", "t", 1]),
+        pack([0, "s" * 257, "m", "t", 1]),
+        pack([1, "higress"]),
+        pack(["slot", "s"]),
+        pack([-1]),
+    ],
+)
+def test_a_broken_key_is_the_peers_fault(row: bytes):
+    with pytest.raises(PeerError):
+        key_from_row(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"",
+        pack([1, [0] * 6, "", "", "", ""]),
+        pack([1, 7, "", "", "", ""]),
+        pack([-1, [0] * 7, "", "", "", ""]),
+        pack([1, [0, 0, 0, 0, 0, 0, 1 << 63], "", "", "", ""]),
+        pack([1, [0] * 7, "", "", None, ""]),
+        pack([1, [0] * 7, "", "", ""]),
+    ],
+)
+def test_a_broken_slot_is_the_peers_fault(row: bytes):
+    with pytest.raises(PeerError):
+        slot_from_row(row)
+
+
+def test_broken_diagnostics_are_the_peers_fault():
+    for row in (pack([0] * 6), pack([-1] * 7), pack("text")):
+        with pytest.raises(PeerError):
+            diagnostics_from_row(row)
