@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, cast
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -57,6 +58,10 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell would report it
 
 class Verbs(TyperGroup):
     """Finds verbs by name, one module each, and imports only the one that is needed."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(VERBS, self)  # names only, for "did you mean"
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - typer's signature
         """Name the verbs in the order of a first day."""
@@ -148,8 +153,7 @@ def _path_of(error: TyperException) -> str:
 def _style_of(words: Sequence[str]) -> Style:
     """Whether JSON was asked for, found in the words themselves: they may be what is wrong."""
     asked = _before_command(words)
-    following = zip(asked, [*asked[1:], ""], strict=True)
-    for word, after in following:
+    for word, after in pairwise([*asked, ""]):
         if f"{word} {after}" in {"-o json", "--output json"} or word in {"-ojson", "--output=json"}:
             return Style("json")
     return Style()

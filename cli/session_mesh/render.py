@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO, cast
+from typing import Any, Literal, TextIO
 
 from session_mesh.escaping import cut, escape, width_of
 
@@ -134,8 +134,7 @@ def _yaml(value: dict[str, Any]) -> str:
     import yaml  # noqa: PLC0415 - only who asks for YAML pays for its import
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    dumped = yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
-    return cast("str", dumped)
+    return yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
 
 
 def _is_utf8(stream: TextIO) -> bool:
@@ -164,7 +163,7 @@ def _write_csv(view: View, streams: Streams) -> None:
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, item in record.items():
-        if isinstance(item, dict) and key != "labels" and key != "attributes":
+        if isinstance(item, dict) and key not in {"labels", "attributes"}:
             flat |= _flat(item, f"{prefix}{key}.")
         else:
             flat[prefix + key] = _cell(item)

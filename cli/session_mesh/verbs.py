@@ -5,12 +5,14 @@ Invariant: a verb's module is imported only when that verb runs, completes or ex
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from session_mesh.call import Call
 from session_mesh.render import Format, View, render
+
+if TYPE_CHECKING:
+    from session_mesh.call import Call
 
 HomeOption = Annotated[
     str | None,
@@ -44,14 +46,16 @@ def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - typer's own setti
 
 
 def verb(
-    *examples: str, app: typer.Typer | None = None, **context_settings: Any  # noqa: ANN401
+    *examples: str,
+    app: typer.Typer | None = None,
+    **context_settings: Any,  # noqa: ANN401
 ) -> Callable[[Callable[..., View | int]], typer.Typer]:
     """Make a function that takes a Call and options, and returns a View or a code, a verb."""
     into = app or new_app()
 
     def decorate(command: Callable[..., View | int]) -> typer.Typer:
         into.command(
-            name=command.__name__.removesuffix("_").removeprefix("verb_"),
+            name=command.__name__,
             help=_help(command, examples),
             context_settings=SETTINGS | context_settings,
         )(_typed(command))

@@ -106,12 +106,16 @@ class Door:
             if client.subscribed:
                 client.send(event)
 
+    @property
     def has_clients(self) -> bool:
-        """Whether anybody is left, once those who have gone are forgotten."""
+        """Whether anybody is left."""
+        return bool(self._clients)
+
+    def forget_gone(self) -> None:
+        """Hang up on those who have gone, or were found to send too much or read too little."""
         for client in [one for one in self._clients if one.gone]:
             client.connection.close()
             self._clients.remove(client)
-        return bool(self._clients)
 
     def _accept(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """A steer inside the supervisor: from a client's request to one line for the agent.
 
-Invariant: every steer is answered exactly once, and "refused" means that no byte of it was written.
+Invariant: a steer is one line, its only newline at its end, and is answered once at most.
 """
 
 from __future__ import annotations

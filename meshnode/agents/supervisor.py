@@ -1,4 +1,4 @@
-"""One agent under supervision: the loop that copies its streams, answers clients, and ends it whole.
+"""One agent under supervision: the loop that serves its streams and clients and ends it whole.
 
 Invariants: nothing that a client or the agent does blocks the loop; once the state says "ended",
 every process of the tree is gone or named in its `survivors`.
@@ -94,6 +94,7 @@ class Supervisor:
         now_s = self._clock()
         self._agent.inlet.expire(now_s)
         self._agent.reap()
+        self._door.forget_gone()
         if self._ladder and (killing := self._ladder.step(now_s)):
             self._killed(killing)
         if self._agent.returncode is not None and self._ladder is None:
@@ -124,8 +125,9 @@ class Supervisor:
         """Serve those who still read; bounded."""
         ended_at_s = self._clock()
         while True:
+            self._door.forget_gone()
             left_s = max(
-                ended_at_s + READERS_WAIT_S - self._clock() if self._door.has_clients() else 0.0,
+                ended_at_s + READERS_WAIT_S - self._clock() if self._door.has_clients else 0.0,
                 ended_at_s + FLUSH_WAIT_S - self._clock() if self._agent.unread else 0.0,
             )
             if left_s <= 0.0:

@@ -92,7 +92,7 @@ class Mesh:
         effects = self._write_links(now_s)
         for origin in self.tables.origins():
             self._learn_member(origin, now_s)
-        effects += self._judge(now_s)
+        effects += self.judge(now_s)
         effects += self._wake("dial", now_s)
         effects += self._wake("pulse", now_s + PULSE_S)
         return effects + self._wake("reconcile", now_s + RECONCILE_S * self._rng.random())
@@ -169,7 +169,7 @@ class Mesh:
             case "flush":
                 return [] if self._persisting else self._flush(now_s)
             case "liveness":
-                return self._judge(now_s)
+                return self.judge(now_s)
             case "dial":
                 return self._dial(now_s) + self._wake("dial", now_s + DIAL_TICK_S)
             case "pulse":
@@ -255,7 +255,8 @@ class Mesh:
             *self._wake("liveness", now_s + LIVENESS_DELAY_S),
         ]
 
-    def _judge(self, now_s: float) -> list[Effect]:
+    def judge(self, now_s: float) -> list[Effect]:
+        """Work out anew who is reachable."""
         standings = {}
         for origin in self.tables.origins():
             record, links = self.tables.node(origin), self.tables.links(origin)

@@ -6,6 +6,7 @@ it, and a session that ended stays as it ended.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from meshnode.core.ids import new_session_id, new_u64
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable
     from pathlib import Path
 
     from meshnode.app.ports import Agents, Clock, Publish
@@ -34,6 +35,8 @@ TEXT_CHARS_MAX = 256
 COMMAND_CHARS_MAX = 2048
 LIST_MAX = 32
 GRACE_S_MAX = 60.0
+LAST_WORD_WAIT_S = 2.0
+START_WAIT_S = 10.0  # for a supervisor to report, on the slowest machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class OwnSessions:
         clock: Clock,
         chance: Chance,
         place_of: Callable[[str], tuple[Path, Path]],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.publish = publish
         self._agents = agents
@@ -87,8 +91,10 @@ class OwnSessions:
         self.place_of = place_of
         self._records: dict[str, SessionRecord] = {}
         self._ended_by: dict[str, str] = {}
+        self._spawn = spawn
+        self._changed = asyncio.Condition()
 
-    def restore(self, records: Iterator[SessionRecord]) -> None:
+    def restore(self, records: Iterable[SessionRecord]) -> None:
         """Take over what our feed says, at the start."""
         self._records = {record.session_id: record for record in records}
 
@@ -129,16 +135,20 @@ class OwnSessions:
         )
         await self._keep(record)
         await self._sweep(now_s)
+        self._spawn(self._agents.attach(session_id, *self.place_of(session_id)))
         return record
 
-    async def attach(self, session_id: str) -> SessionRecord:
-        """Follow a session whose supervisor was just started."""
-        record = self._records.get(session_id)
-        if record is None:
+    async def begun(self, session_id: str) -> SessionRecord:
+        """Wait until a session's agent runs or has ended; raises UnreachableError."""
+        if session_id not in self._records:
             raise NotFoundError(f"no session {session_id[:60]} on this node")
-        if record.ended:
-            return record
-        await self._agents.attach(session_id, *self.place_of(session_id))
+        try:
+            async with asyncio.timeout(START_WAIT_S), self._changed:
+                await self._changed.wait_for(
+                    lambda: self._records[session_id].state is not State.PENDING
+                )
+        except TimeoutError:
+            raise UnreachableError("the agent's supervisor did not report in time") from None
         return self._records[session_id]
 
     async def started(self, session_id: str, pid: int) -> None:
@@ -212,10 +222,17 @@ class OwnSessions:
         }
         if killing.survivors:
             return Done("failed", f"{len(killing.survivors)} processes are still there", processes)
-        await self.ended(
-            record.session_id, Ended(None, None, "killed", killed=True, at_s=self._clock.wall_s())
-        )
+        await self._gone(record.session_id)
         return Done("applied", f"{killing.gone} processes are gone", processes)
+
+    async def _gone(self, session_id: str) -> None:
+        """Let the supervisor tell how the agent ended; record it ourselves if it does not."""
+        try:
+            async with asyncio.timeout(LAST_WORD_WAIT_S), self._changed:
+                await self._changed.wait_for(lambda: self._records[session_id].ended)
+        except TimeoutError:
+            now_s = self._clock.wall_s()
+            await self.ended(session_id, Ended(None, None, "killed", killed=True, at_s=now_s))
 
     async def close_all(self, by: str) -> int:
         """End every session of this node; returns how many were ended."""
@@ -229,6 +246,8 @@ class OwnSessions:
 
     async def _keep(self, record: SessionRecord) -> None:
         self._records[record.session_id] = record
+        async with self._changed:
+            self._changed.notify_all()
         await self.publish(SESSIONS, record.session_id.encode(), session_to_row(record))
 
     async def _sweep(self, now_s: float) -> None:

@@ -6,12 +6,12 @@ key authorises nothing; the grant that the operator signs does, and only if its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.keyfiles import read_secret
+from meshnode.client.words import nearest
 from meshnode.core.control import ACTIONS_OF_ROLE, Authorization, authorize
 from meshnode.core.errors import (
     DamagedError,
@@ -52,7 +52,7 @@ GENERATION = 1
 class Scope:
     """What a new key is limited to; `None` means anywhere."""
 
-    actions: tuple[str, ...] = ACTIONS_OF_NEW_KEY
+    actions: tuple[str, ...] = ACTIONS_OF_NEW_KEY  # empty: the same
     nodes: tuple[str, ...] | None = None
     agents: tuple[str, ...] | None = None
     specializations: tuple[str, ...] | None = None
@@ -104,6 +104,7 @@ def new_key(home: Home, scope: Scope, ttl_s: int, now_s: float, chance: Chance) 
     """
     if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
         raise UsageError(f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {ttl_s} s")
+    scope = replace(scope, actions=tuple(dict.fromkeys(scope.actions)) or ACTIONS_OF_NEW_KEY)
     for action in scope.actions:
         _check_action(action)
     life = _Life(int(now_s), ttl_s)
@@ -181,8 +182,5 @@ def _operator(home: Home) -> Key:
 
 def _check_action(action: str) -> None:
     if action not in ACTIONS:
-        near = get_close_matches(action, ACTIONS, 1)
-        raise UsageError(
-            f"no such action: {action[:40]!r}",
-            f'did you mean "{near[0]}"?' if near else f"one of: {', '.join(sorted(ACTIONS))}",
-        )
+        hint = f"one of: {', '.join(sorted(ACTIONS))}"
+        raise UsageError(f"no such action: {action[:40]!r}{nearest(action, ACTIONS)}", hint)

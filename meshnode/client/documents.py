@@ -7,11 +7,11 @@ so that whoever reads it can say where it is off.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
+from meshnode.client.words import nearest
 from meshnode.core.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -87,12 +87,6 @@ class Entry:
                 item.fail(f'unknown key "{key[:40]}"{nearest(key, names)}', _listed(names))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean "…"?)`, or nothing when no known word is near."""
-    near = get_close_matches(word, tuple(known), 1)
-    return f' (did you mean "{near[0]}"?)' if near else ""
-
-
 def read_document(path: Path) -> Entry:
     """Read a YAML file; raises NotFoundError or UsageError."""
     try:
@@ -116,9 +110,8 @@ def parse_document(raw: bytes, name: str) -> Entry:
     except UnicodeDecodeError:
         raise UsageError(f"{name} is not UTF-8") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = name if mark is None else f"{name}:{mark.line + 1}"
-        raise UsageError(f"{place}: {error.problem or 'not YAML'}") from None
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{name}:{line}: {error.problem or 'not YAML'}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: {str(error).splitlines()[0][:200]}") from None
     return Entry(None, 1, name) if root is None else _entry(root, name)
@@ -127,7 +120,7 @@ def parse_document(raw: bytes, name: str) -> Entry:
 def _refuse_depth_and_aliases(text: str, name: str) -> None:
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise UsageError(f"{name}:{line}: aliases are not allowed here", "write it out")
         if isinstance(event, yaml.CollectionStartEvent):

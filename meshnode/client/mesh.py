@@ -18,6 +18,7 @@ from meshnode.client import clock
 from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.messages import to_plain, to_wire
+from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import (
     Delivery,
     NewSession,
@@ -27,8 +28,7 @@ from meshnode.client.targets import (
     has_ended,
     resolve,
 )
-from meshnode.core.errors import ConflictError, NotFoundError, PeerError, StaleError
-from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.core.errors import ConflictError, PeerError, StaleError
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
@@ -149,18 +149,7 @@ class MeshClient:
 
     def node_id_of(self, name: str) -> str:
         """Return the id of the node of this name, id, or prefix of an id of 8 characters."""
-        nodes = self.nodes()["nodes"]
-        ids = [str(node["node_id"]) for node in nodes]
-        if name in ids:
-            return name
-        named = [str(node["node_id"]) for node in nodes if node["name"] == name]
-        if not named and len(name) >= PREFIX_CHARS_MIN:
-            named = [node_id for node_id in ids if node_id.startswith(name)]
-        if not named:
-            raise NotFoundError(f"no node {name!r}", "session-mesh nodes lists them")
-        if len(named) > 1:
-            raise ConflictError(f"{name!r} fits {len(named)} nodes", f"ids: {', '.join(named)}")
-        return named[0]
+        return node_id_in(self.nodes()["nodes"], name)
 
     # what can be changed
 

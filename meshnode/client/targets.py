@@ -6,9 +6,9 @@ Invariant: a name that fits two live sessions is never guessed; it is an error t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.words import nearest
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN
 
@@ -148,13 +148,8 @@ def has_ended(session: Session) -> bool:
 
 
 def _nearest(word: str, ask: Ask) -> str:
-    known = _names(ask(Selection()))
-    near = get_close_matches(word.rpartition("/")[2] or word, known, 1)
-    return (
-        f'did you mean "{near[0]}"?'
-        if near
-        else "session-mesh list --filter all shows what is known"
-    )
+    near = nearest(word.rpartition("/")[2] or word, _names(ask(Selection())))
+    return near.strip(" ()") or "session-mesh list --filter all shows what is known"
 
 
 def _names(sessions: Iterable[Session]) -> list[str]:

@@ -339,6 +339,10 @@ class OwnFeed(Replica):
         row = self.rows.get(table, key)
         return None if row is None else row.value
 
+    def is_pending(self, table: str, key: bytes) -> bool:
+        """Whether a write to this key waits for a flush."""
+        return (table, key) in self._pending
+
     @property
     def waiting(self) -> bool:
         """Whether writes wait for a flush."""

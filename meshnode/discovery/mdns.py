@@ -7,7 +7,6 @@ who is there. Registration runs in the background: it takes over a second, and n
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zeroconf import DNSQuestionType, InterfaceChoice, IPVersion, ServiceStateChange
@@ -19,6 +18,7 @@ from zeroconf.asyncio import (
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_key_of
+from meshnode.discovery.hints import Announcement, Hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -31,26 +31,6 @@ RESOLVE_TIMEOUT_MS = 1500
 RESOLVING_MAX = 64  # at once; more announcements than that wait for their repetition
 ADDRESSES_MAX = 8
 _log = logging.getLogger("session_mesh.mdns")
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """What this node says about itself."""
-
-    node_id: NodeId
-    mesh_id: str
-    addresses: tuple[str, ...]  # IP addresses without port
-    port: int
-    loopback_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """Somebody said that a node listens there."""
-
-    node_id: NodeId
-    mesh_id: str
-    addresses: tuple[str, ...]  # host:port
 
 
 class Discovery:

@@ -12,7 +12,7 @@ import ssl
 
 from meshnode.core.certificates import hints_in
 from meshnode.core.errors import PeerError, UnreachableError, UsageError
-from meshnode.discovery.mdns import Hint
+from meshnode.discovery.hints import Hint
 
 READ_TIMEOUT_S = 3.0
 

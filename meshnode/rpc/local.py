@@ -120,9 +120,9 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     async def AttachSession(  # noqa: N802 - named by the proto
         self, request: pb.AttachSessionRequest, context: Context
     ) -> pb.AttachSessionResponse:
-        """Follow a session whose supervisor was started."""
+        """Wait until a session's agent runs, or has ended."""
         del context
-        record = await self._parts.sessions.attach(request.session_id)
+        record = await self._parts.sessions.begun(request.session_id)
         return pb.AttachSessionResponse(session=session_to_wire(self._view(record)))
 
     async def SubmitCommand(  # noqa: N802 - named by the proto

@@ -1,0 +1,32 @@
+"""`down`: stop the node for a while."""
+
+from typing import Annotated
+
+import typer
+
+from meshnode.client.errors import UsageError
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.stopping import stop
+from session_mesh.verbs import verb
+
+
+@verb("session-mesh down", "session-mesh down --keep-sessions")
+def app(
+    call: Call,
+    close_sessions: Annotated[
+        bool | None,
+        typer.Option("--close-sessions/--keep-sessions", help="End its agents, or let them live."),
+    ] = None,
+) -> View:
+    """Stop the node of this home.
+
+    It stays a member, and `up` brings it back.
+    """
+    with call.mesh() as mesh:
+        live = mesh.status()["sessions"]
+        if live and close_sessions is None:
+            raise UsageError(
+                f"{live} sessions live on this node", "say --keep-sessions or --close-sessions"
+            )
+        return stop(mesh, leave=False, close=close_sessions)

@@ -1,0 +1,35 @@
+"""`init`: make a mesh."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.verbs import verb
+from session_mesh.words import described
+
+
+@verb("session-mesh init --mesh home --name laptop", "session-mesh init --root-out /media/usb/root")
+def app(
+    call: Call,
+    mesh: Annotated[str | None, typer.Option("--mesh", help="Name of the mesh.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of this node.")] = None,
+    root_out: Annotated[
+        Path | None, typer.Option("--root-out", help="Put the root key there, to keep it offline.")
+    ] = None,
+) -> View:
+    """Make a mesh.
+
+    This device becomes its first node, and you become its first operator.
+    """
+    from meshnode.node import founding  # noqa: PLC0415 - the composition root is large
+
+    value = founding.init(call.home, mesh, name, root_out)
+    return View(
+        value=value,
+        human=described(list(value.items())),
+        ids=[str(value.get("node_id", ""))],
+        notes=["next: session-mesh up --detach, then session-mesh invite for another machine"],
+    )

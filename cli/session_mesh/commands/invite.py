@@ -1,0 +1,50 @@
+"""`invite`: let another machine in."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from meshnode.client.durations import parse_duration
+from meshnode.client.errors import UsageError
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+
+@verb(
+    "session-mesh invite",
+    "session-mesh invite --uses 20 --ttl 1h",
+    "session-mesh invite -q | ssh berta session-mesh join - --up",
+)
+def app(
+    call: Call,
+    ttl: Annotated[str, typer.Option("--ttl", metavar="D", help="How long it is good.")] = "15m",
+    uses: Annotated[int, typer.Option("--uses", min=1, help="How many devices it admits.")] = 1,
+    role: Annotated[
+        Literal["operator", "observer"] | None,
+        typer.Option("--role", help="What the joiner may; operator for a single use."),
+    ] = None,
+    node_only: Annotated[
+        bool, typer.Option("--node-only", help="The joiner obeys and never commands.")
+    ] = False,
+) -> View:
+    """Make an invite for another machine.
+
+    It is a secret until it has been used or has expired.
+    """
+    from meshnode.node import joining  # noqa: PLC0415 - the composition root is large
+
+    if role and node_only:
+        raise UsageError("--role and --node-only", "give one of them")
+    given = "" if node_only else role or ("operator" if uses == 1 else "")
+    ttl_s = parse_duration(ttl)
+    with call.mesh() as mesh:
+        value = joining.invite(call.home, mesh, ttl_s=ttl_s, uses=uses, role=given)
+    who = f"as {given}" if given else "as a node that obeys and never commands"
+    times = "once" if uses == 1 else f"{uses} times"
+    return View(
+        value=value,
+        human=str(value["invite"]),
+        ids=[str(value["invite"])],
+        notes=[f"good {times} until {value['expires_at']}, {who}", f"there: {value['command']}"],
+    )

@@ -1,0 +1,51 @@
+"""`join`: enter a mesh."""
+
+from typing import Annotated
+
+import typer
+
+from session_mesh.call import Call
+from session_mesh.joins import invite_from
+from session_mesh.render import View
+from session_mesh.verbs import verb
+from session_mesh.words import described
+
+
+@verb(
+    "session-mesh join -            # then paste the invite, and Ctrl-D",
+    "SESSION_MESH_INVITE=smj1_... session-mesh join --up",
+    "session-mesh join smj1_... --seed 192.0.2.7:7707",
+)
+def app(
+    call: Call,
+    invite: Annotated[
+        str, typer.Argument(metavar="INVITE|-", help="From session-mesh invite; - reads stdin.")
+    ] = "",
+    seed: Annotated[
+        list[str] | None, typer.Option("--seed", metavar="H:P", help="Try here first.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of this node.")] = None,
+    up: Annotated[bool, typer.Option("--up", help="Start the node, in the background.")] = False,
+) -> View:
+    """Enter the mesh of an invite.
+
+    A mesh of its own that never had a second member gives way.
+    """
+    from meshnode.node import joining  # noqa: PLC0415 - the composition root is large
+
+    text = invite_from(invite)
+    value = joining.join(call.home, text, node_name=name, seeds=tuple(seed or ()))
+    notes = [*value["warnings"], "next: session-mesh up --detach"]
+    if up:
+        from session_mesh.starting import start  # noqa: PLC0415 - as above
+
+        value = {**value, "up": start(call.home)}
+        notes[-1] = "the node is running: session-mesh nodes"
+    return View(
+        value=value,
+        human=described(
+            [(key, item) for key, item in value.items() if key not in {"up", "warnings"}]
+        ),
+        ids=[str(value.get("node_id", ""))],
+        notes=notes,
+    )

@@ -1,0 +1,75 @@
+"""`list`: every session of the mesh."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from meshnode.client.targets import Selection
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.options import AgentId, Labels, Node, pairs
+from session_mesh.render import Table, View
+from session_mesh.verbs import verb
+
+Filter = Literal[
+    "alive", "active", "idle", "waiting", "suspended", "unreachable", "failed", "closed", "all"
+]
+Sort = Literal["updated", "cost", "tokens", "created"]
+
+
+@verb(
+    "session-mesh list",
+    "session-mesh list --filter alive --output json",
+    "session-mesh list --node berta --sort cost --limit 10",
+)
+def app(
+    call: Call,
+    filter_: Annotated[Filter | None, typer.Option("--filter", help="Which sessions.")] = None,
+    node: Node = "",
+    spec: Annotated[str, typer.Option("--spec", help="Fixed at the session's start.")] = "",
+    owner: Annotated[str, typer.Option("--owner", help="A person or team.")] = "",
+    agent_id: AgentId = "",
+    label: Labels = None,
+    sort: Annotated[Sort, typer.Option("--sort", help="The order.")] = "updated",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
+) -> View:
+    """List the sessions of the whole mesh.
+
+    Those that ended more than 10 min ago are shown with --filter only.
+    """
+    selection = Selection(
+        filter=filter_ or "",
+        node=node,
+        specialization=spec,
+        owner=owner,
+        agent_id=agent_id,
+        labels=pairs(label),
+        sort=sort,
+    )
+    value = call.read(lambda mesh: mesh.list_sessions(selection, limit))
+    now_s = call.now_s()
+    rows = [_row(session, now_s) for session in value["sessions"]]
+    return View(
+        value=value,
+        human=Table(COLUMNS, rows, empty="no sessions; start one: session-mesh run -- CMD"),
+        records="sessions",
+        ids=[session["session_id"] for session in value["sessions"]],
+        notes=words.coverage_notes(value["coverage"]),
+    )
+
+
+COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
+
+
+def _row(session: dict[str, Any], now_s: float) -> tuple[str, ...]:
+    return (
+        words.short(session["session_id"]),
+        session["agent_id"],
+        session["node_name"],
+        session["state"],
+        ",".join(session["specializations"]),
+        words.tokens(session["usage"]["total"]),
+        words.usd(session["cost_usd"]),
+        words.age(session["last_activity"], now_s),
+        session["title"] or "",
+    )

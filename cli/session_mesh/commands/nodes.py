@@ -1,0 +1,60 @@
+"""`nodes`: the members of the mesh."""
+
+from typing import Annotated, Any
+
+import typer
+
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.options import Labels, pairs
+from session_mesh.render import Table, View
+from session_mesh.verbs import verb
+
+COLUMNS = ("NODE", "STATE", "SESSIONS", "ADDRESS", "VERSION", "HEARD", "LABELS", "ID")
+
+
+@verb("session-mesh nodes", "session-mesh nodes --label room=lab --links", "session-mesh nodes -q")
+def app(
+    call: Call,
+    links: Annotated[bool, typer.Option("--links", help="Show who has working links.")] = False,
+    label: Labels = None,
+) -> View:
+    """List the members of the mesh.
+
+    States are what this node hears; a note says who is missing.
+    """
+    labels = pairs(label)
+    value = call.read(lambda mesh: mesh.nodes(labels))
+    now_s = call.now_s()
+    nodes = value["nodes"]
+    names = {node["node_id"]: node["name"] for node in nodes}
+    table = (
+        Table(("NODE", "STATE", "LINKS"), [_links(node, names) for node in nodes])
+        if links
+        else Table(COLUMNS, [_row(node, now_s) for node in nodes])
+    )
+    return View(
+        value=value,
+        human=table,
+        records="nodes",
+        ids=[node["node_id"] for node in nodes],
+        notes=words.coverage_notes(value["coverage"]),
+    )
+
+
+def _row(node: dict[str, Any], now_s: float) -> tuple[str, ...]:
+    return (
+        node["name"] + (" (this)" if node["self"] else ""),
+        node["state"],
+        str(node["sessions"]),
+        ",".join(node["addresses"][:1]),
+        node["version"],
+        words.age(node["last_heard"], now_s),
+        words.labelled(node["labels"]),
+        words.short(node["node_id"]),
+    )
+
+
+def _links(node: dict[str, Any], names: dict[str, str]) -> tuple[str, ...]:
+    peers = [names.get(peer, words.short(peer)) for peer in node["links"]]
+    return (node["name"], node["state"], ", ".join(sorted(peers)) or "-")

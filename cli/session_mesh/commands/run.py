@@ -1,0 +1,84 @@
+"""`run`: start an agent and let the mesh see it."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from meshnode.client.errors import NoNodeError, UsageError
+from session_mesh.call import Call
+from session_mesh.options import Labels, Specializations, pairs
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+
+@verb(
+    "session-mesh run -- python agent.py",
+    "session-mesh run --agent-id builder --spec build --label team=core -- ./agent --fast",
+    "session-mesh run --detach -- ./crawler",
+    allow_interspersed_args=False,
+)
+def app(
+    call: Call,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="CMD...", help="Program and arguments.")
+    ] = None,
+    agent_id: Annotated[
+        str, typer.Option("--agent-id", metavar="A", help="Its name; else the session id.")
+    ] = "",
+    title: Annotated[str, typer.Option("--title", help="For people.")] = "",
+    spec: Specializations = None,
+    label: Labels = None,
+    owner: Annotated[str, typer.Option("--owner", help="Whom it works for.")] = "",
+    steer_format: Annotated[
+        Literal["text", "json"], typer.Option("--steer-format", help="What it reads on stdin.")
+    ] = "text",
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+) -> View | int:
+    """Start an agent under supervision.
+
+    Ends with the exit code of the agent. Starts a node if none runs.
+    """
+    from meshnode.node.supervision import RunOptions, run  # noqa: PLC0415 - large
+
+    if not command:
+        raise UsageError("what shall run?", "session-mesh run -- CMD")
+    started: list[dict[str, Any]] = []
+
+    def on_session(session: dict[str, Any]) -> None:
+        started.append(session)
+        if not detach and not call.quiet:
+            call.streams.tell(f"session {session['session_id']}, agent {session['agent_id']}")
+
+    options = RunOptions(
+        agent_id=agent_id,
+        title=title,
+        specializations=tuple(spec or ()),
+        labels=pairs(label),
+        owner=owner,
+        steer_format=steer_format,
+        detach=detach,
+        command=tuple(command),
+        on_session=on_session,
+    )
+    _have_a_node(call)
+    with call.mesh() as mesh:
+        code = run(call.home, mesh, options)
+    if not detach or not started:
+        return code
+    return View(
+        value=started[0],
+        human=f"session {started[0]['session_id']}, agent {started[0]['agent_id']}",
+        ids=[started[0]["session_id"]],
+        exit_code=code,
+    )
+
+
+def _have_a_node(call: Call) -> None:
+    try:
+        with call.mesh() as mesh:
+            mesh.status()
+    except NoNodeError:
+        from session_mesh.starting import start  # noqa: PLC0415 - rarely needed, and large
+
+        ready = start(call.home)
+        call.streams.tell(f"no node was running: started {ready['name']} in the background")

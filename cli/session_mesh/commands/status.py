@@ -1,0 +1,52 @@
+"""`status`: the node of this home."""
+
+from typing import Any
+
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+MIB = 1 << 20
+
+
+@verb("session-mesh status", "session-mesh status -o json")
+def app(call: Call) -> View:
+    """Describe the running node.
+
+    Its mesh, its listeners, its links, and what troubles it.
+    """
+    with call.mesh() as mesh:
+        value = mesh.status()
+    return View(
+        value=value,
+        human=_described(value),
+        ids=[value["node_id"]],
+        notes=words.coverage_notes(value["coverage"]),
+    )
+
+
+def _described(value: dict[str, Any]) -> str:
+    return words.described(
+        [
+            ("node", f"{value['name']} ({value['node_id']})"),
+            ("mesh", f"{value['mesh_name']} ({value['mesh_id']})"),
+            ("role", value["role"] or "none: this home can look but not command"),
+            ("version", value["version"]),
+            ("process", value["pid"]),
+            ("started", value["started_at"]),
+            ("listens on", ", ".join(value["listen"])),
+            ("admits on", value["enrolment"]),
+            ("mDNS", value["mdns"]),
+            ("nodes alive", value["nodes_alive"]),
+            ("links", str(value["links"])),
+            ("sessions", str(value["sessions"])),
+            ("memory", f"{value['rss_bytes'] // MIB} MiB"),
+            *((f"reads {one['source']}", _source(one)) for one in value["sources"]),
+            *(("trouble", f"{one['peer']}: {one['reason']}") for one in value["troubles"]),
+        ]
+    )
+
+
+def _source(source: dict[str, Any]) -> str:
+    return f"{source['path']}: {source['records']} records, {source['detail']}"

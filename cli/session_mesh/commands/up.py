@@ -1,0 +1,80 @@
+"""`up`: run the node."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from session_mesh.call import Call
+from session_mesh.joins import INVITE_VARIABLE
+from session_mesh.options import Labels, pairs
+from session_mesh.render import View
+from session_mesh.verbs import verb
+from session_mesh.words import described
+
+
+@verb(
+    "session-mesh up",
+    "session-mesh up --detach --seed 192.0.2.7:7707",
+    "SESSION_MESH_INVITE=smj1_... session-mesh up",
+)
+def app(
+    call: Call,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="H:P", help="Else every address, port 7707.")
+    ] = None,
+    advertise: Annotated[
+        str | None, typer.Option("--advertise", metavar="H:P", help="Where others reach it.")
+    ] = None,
+    seed: Annotated[
+        list[str] | None, typer.Option("--seed", metavar="H:P", help="A node to start from.")
+    ] = None,
+    mdns: Annotated[
+        bool | None, typer.Option("--mdns/--no-mdns", help="Find nodes by multicast.")
+    ] = None,
+    label: Labels = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Else config.yaml in the home.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Serve in the background.")] = False,
+) -> View | int:
+    """Run this node until it is stopped.
+
+    On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE.
+    """
+    from meshnode.node.main import UpOptions, up, up_detached  # noqa: PLC0415 - large
+
+    options = UpOptions(
+        listen=listen,
+        advertise=advertise,
+        seeds=tuple(seed or ()),
+        mdns=mdns,
+        labels=pairs(label),
+        config=config,
+        json_ready=call.style.format == "json",
+    )
+    _prepare(call)
+    if not detach:
+        return up(call.home, options)
+    ready = up_detached(call.home, options)
+    return View(
+        value=ready,
+        human=described([(name, value) for name, value in ready.items() if name != "event"]),
+        ids=[str(ready.get("node_id", ""))],
+    )
+
+
+def _prepare(call: Call) -> None:
+    """Take a new home into the mesh of the environment's invite, or say that it makes its own."""
+    if call.home.initialised:
+        return
+    invite = os.environ.get(INVITE_VARIABLE, "").strip()
+    if not invite:
+        call.streams.tell("a new home: making a mesh of one; invite others: session-mesh invite")
+        return
+    from meshnode.node import joining  # noqa: PLC0415 - only a new home joins
+
+    joined = joining.join(call.home, invite)
+    for note in (*joined["warnings"], f"joined the mesh {joined['mesh_name']}"):
+        call.streams.tell(note)

@@ -1,0 +1,20 @@
+"""Where an invite comes from, so that it need not stand in argv for all to see."""
+
+import os
+import sys
+
+from meshnode.client.errors import UsageError
+
+INVITE_VARIABLE = "SESSION_MESH_INVITE"
+INVITE_CHARS_MAX = 4096
+
+
+def invite_from(argument: str) -> str:
+    """Take the invite from stdin for `-`, from the argument, or from the environment."""
+    if argument == "-":
+        found = sys.stdin.read(INVITE_CHARS_MAX).strip()
+    else:
+        found = argument.strip() or os.environ.get(INVITE_VARIABLE, "").strip()
+    if not found:
+        raise UsageError("no invite", f"pipe it into session-mesh join -, or set {INVITE_VARIABLE}")
+    return found

@@ -1,0 +1,21 @@
+"""Starting a node in the background for a verb that needs one."""
+
+from typing import Any
+
+from meshnode.node.main import UpOptions, up_detached
+
+from meshnode.client.home import Home
+
+
+def start(home: Home) -> dict[str, Any]:
+    """Start a detached node with what its configuration says; returns its ready event."""
+    options = UpOptions(
+        listen=None,
+        advertise=None,
+        seeds=(),
+        mdns=None,
+        labels={},
+        config=None,
+        json_ready=False,
+    )
+    return up_detached(home, options)

@@ -1,0 +1,40 @@
+"""Stopping a node, and waiting until it is gone, so that `down && up` works."""
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from meshnode.client.errors import UnreachableError
+from session_mesh.render import View
+
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+
+WAIT_S = 30.0
+POLL_S = 0.02
+_WORDS = {None: "", True: "close", False: "keep"}
+
+
+def stop(mesh: "MeshClient", *, leave: bool, close: bool | None) -> View:
+    """Stop the node and wait for its process to end; raises UnreachableError if it does not."""
+    pid = int(mesh.status()["pid"])
+    value = mesh.stop(leave=leave, sessions=_WORDS[close])
+    polls = int(WAIT_S / POLL_S)
+    while _lives(pid):
+        polls -= 1
+        if not polls:
+            raise UnreachableError(
+                f"the node answered but its process {pid} has not ended", "look at its node.log"
+            )
+        time.sleep(POLL_S)
+    sessions = f"; sessions kept: {value['kept']}, closed: {value['closed']}"
+    told = sessions if value["kept"] or value["closed"] else ""
+    return View(value=value, human=f"{'left' if leave else 'stopped'}{told}")
+
+
+def _lives(pid: int) -> bool:
+    import psutil  # noqa: PLC0415 - knows an ended child that nobody has waited for
+
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False

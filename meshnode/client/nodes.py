@@ -1,0 +1,26 @@
+"""Which node somebody means: by id, by a prefix of one, or by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import ConflictError, NotFoundError
+from meshnode.core.ids import PREFIX_CHARS_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:
+    """Return the id of the listed node that is meant; raises NotFoundError or ConflictError."""
+    ids = [str(node["node_id"]) for node in nodes]
+    if name in ids:
+        return name
+    named = [str(node["node_id"]) for node in nodes if node["name"] == name]
+    if not named and len(name) >= PREFIX_CHARS_MIN:
+        named = [node_id for node_id in ids if node_id.startswith(name)]
+    if not named:
+        raise NotFoundError(f"no node {name!r}", "session-mesh nodes lists them")
+    if len(named) > 1:
+        raise ConflictError(f"{name!r} fits {len(named)} nodes", f"ids: {', '.join(named)}")
+    return named[0]

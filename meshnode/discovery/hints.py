@@ -1,0 +1,29 @@
+"""What discovery exchanges with the rest of the node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshnode.core.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What this node says about itself."""
+
+    node_id: NodeId
+    mesh_id: str
+    addresses: tuple[str, ...]  # IP addresses without port
+    port: int
+    loopback_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Somebody said that a node listens there."""
+
+    node_id: NodeId
+    mesh_id: str
+    addresses: tuple[str, ...]  # host:port

@@ -1,0 +1,44 @@
+"""The process of a detached node: options come as JSON on stdin, one answer goes to stdout.
+
+Started by `main.up_detached` only: the answer is the ready event, or the error that stopped it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from meshnode.client.home import Home
+from meshnode.core.errors import MeshError
+from meshnode.node.main import UpOptions
+from meshnode.node.serving import serve
+
+
+def main() -> int:
+    """Read options, serve, answer once."""
+    told: dict[str, Any] = json.load(sys.stdin)
+    home = Home(Path(told.pop("home")))
+    told["config"] = None if told["config"] is None else Path(told["config"])
+    told["seeds"] = tuple(told["seeds"])
+    try:
+        return serve(home, UpOptions(**told), _answer, on_terminal=False)
+    except MeshError as error:
+        _answer({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        return error.exit_code
+
+
+def _answer(value: dict[str, Any]) -> None:
+    line = json.dumps(value).encode() + b"\n"
+    try:
+        os.write(1, line)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, 1)  # whoever started us waits for the end of this pipe no longer
+    except BrokenPipeError:
+        pass  # the one who started us has gone; the node stays
+
+
+if __name__ == "__main__":
+    sys.exit(main())

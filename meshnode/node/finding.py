@@ -1,0 +1,87 @@
+"""Everything that may tell a node where others are: mDNS and seeds, turned into hints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import MeshError
+from meshnode.discovery.seeds import hint_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from meshnode.discovery.hints import Announcement, Hint
+    from meshnode.discovery.mdns import Discovery
+    from meshnode.node.world import NodeWorld
+
+SEED_RETRY_S = 2.0
+SEED_RETRY_S_MAX = 30.0
+_log = logging.getLogger("session_mesh.discovery")
+
+
+class Finding:
+    """Looks for members until closed; what it finds are hints, TLS decides."""
+
+    def __init__(
+        self, world: NodeWorld, spawn: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._world = world
+        self._spawn = spawn
+        self._discovery: Discovery | None = None
+        self.mdns = "off"
+        self.heard_by_mdns = 0
+
+    def listen(self, announcement: Announcement) -> None:
+        """Announce this node with mDNS and listen for others, in the background."""
+        self.mdns = "starting"
+        self._spawn(self._run_mdns(announcement))
+
+    def follow_seed(self, address: str) -> None:
+        """Keep trying an address until somebody of this mesh is linked there."""
+        self._spawn(self._follow_seed(address))
+
+    async def close(self) -> None:
+        """Fall silent."""
+        if self._discovery is not None:
+            await self._discovery.close()
+
+    async def _run_mdns(self, announcement: Announcement) -> None:
+        from meshnode.discovery.mdns import Discovery  # noqa: PLC0415 - zeroconf costs 10 MiB
+
+        try:
+            self._discovery = Discovery(announcement, self._on_mdns, self._spawn)
+            await self._discovery.run()
+            self.mdns = "on"
+        except (OSError, RuntimeError) as error:
+            self.mdns = f"unavailable: {error}"
+            _log.warning("mDNS is unavailable (%s): use --seed HOST:PORT", error)
+
+    def _on_mdns(self, hint: Hint) -> None:
+        self.heard_by_mdns += 1
+        self._take(hint)
+
+    def _take(self, hint: Hint) -> bool:
+        if hint.mesh_id != self._world.mesh.genesis.mesh_id:
+            self._world.trouble(
+                ", ".join(hint.addresses), f"belongs to another mesh ({hint.mesh_id[:12]}…)"
+            )
+            return False
+        if hint.node_id != self._world.mesh.self_id:
+            self._world.hint(hint.node_id, hint.addresses)
+        return True
+
+    async def _follow_seed(self, address: str) -> None:
+        delay_s = SEED_RETRY_S
+        while True:
+            try:
+                hint = await hint_at(address)
+            except MeshError as error:
+                self._world.trouble(address, error.message)
+            else:
+                self._world.troubles.pop(address, None)
+                if self._take(hint) and hint.node_id in self._world.mesh.overlay.links:
+                    delay_s = SEED_RETRY_S_MAX
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 1.5, SEED_RETRY_S_MAX)

@@ -1,0 +1,137 @@
+"""Making a home: a mesh of one with its root, its first operator and its first admitter."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.home import Home, check_private, make_private
+from meshnode.client.keyfiles import read_secret, write_secret
+from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
+from meshnode.core.control import Role, role_entry
+from meshnode.core.errors import ConflictError, MeshError, NotPermittedError, UsageError
+from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.node.clock import SystemClock, chance
+from meshnode.store import facts, feeds
+from meshnode.store.database import Database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME_FACT = "node_name"
+
+
+def init(
+    home: Home, mesh_name: str | None, node_name: str | None, root_out: Path | None
+) -> dict[str, Any]:
+    """Make a mesh of one in an empty home; raises ConflictError if there is one already."""
+    make_private(home.path)
+    if home.initialised:
+        raise ConflictError(
+            f"{home.path} belongs to a mesh already", "use it, or name another --home"
+        )
+    name = checked_name(node_name or default_node_name())
+    mesh = checked_name(mesh_name or f"{_user()}-mesh")
+    root, operator = Key.new(chance), Key.new(chance)
+    node = device_key(home)
+    genesis = Genesis((root.public,), 1, mesh, chance(16))
+    now_s = SystemClock().wall_s()
+    node_id = node_id_of(node.public)
+    admitter = issue_admitter(root, genesis.mesh_id, node_id, now_s, chance)
+    certificates = (issue_node_ca(node, node_id, now_s, chance), admitter)
+    role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
+    entry = role_entry(root, genesis.mesh_id, role, chance)
+    write_secret(root_out or home.root_key, root.seed)
+    write_operator(home, operator)
+    database = Database(home.database)
+    try:
+        database.run_now(feeds.save, [], [entry])
+        database.run_now(facts.remember, {NAME_FACT: name.encode()})
+    finally:
+        database.close()
+    home.admitter_certificate.write_bytes(to_pem((admitter,)))
+    settle(home, genesis, certificates)
+    return {
+        "home": str(home.path),
+        "mesh_id": genesis.mesh_id,
+        "mesh_name": mesh,
+        "node_id": node_id,
+        "name": name,
+        "root_key": str(root_out or home.root_key),
+    }
+
+
+def identity(home: Home) -> dict[str, Any]:
+    """Return this device's public identity, making its key if there is none yet."""
+    make_private(home.path)
+    node = device_key(home)
+    found: dict[str, Any] = {"node_id": node_id_of(node.public), "public_key": node.public.hex()}
+    if home.initialised:
+        genesis = read_genesis(home)
+        found |= {"mesh_id": genesis.mesh_id, "mesh_name": genesis.name}
+    return found
+
+
+def device_key(home: Home) -> Key:
+    """Return the node's key; a new one in a new home."""
+    with suppress(ConflictError):
+        write_secret(home.node_key, Key.new(chance).seed)
+    return Key(read_secret(home.node_key))
+
+
+def write_operator(home: Home, operator: Key) -> None:
+    """Keep an operator identity: its key, the root of its session keys, its public half."""
+    write_secret(home.operator_key, operator.seed)
+    write_secret(home.session_root, chance(32))
+    home.operator_public.write_text(operator.public.hex() + "\n")
+
+
+def settle(home: Home, genesis: Genesis, certificates: tuple[bytes, ...]) -> None:
+    """Make the home a member's; the genesis comes last, because it says that all else is there."""
+    home.certificates.write_bytes(to_pem(certificates))
+    home.genesis.write_bytes(genesis.to_bytes())
+
+
+def read_genesis(home: Home) -> Genesis:
+    """Read which mesh a home belongs to; raises UsageError for a home without one."""
+    if not home.path.exists() or not home.initialised:
+        raise UsageError(
+            f"{home.path} belongs to no mesh yet", "run session-mesh init, or session-mesh join"
+        )
+    check_private(home.path)
+    try:
+        return genesis_from_bytes(home.genesis.read_bytes())
+    except OSError as error:
+        raise NotPermittedError(f"cannot read {home.genesis}: {error.strerror}") from error
+    except MeshError as error:
+        raise MeshError(
+            f"{home.genesis} is damaged: {error.message}", "restore it from a backup, or join again"
+        ) from error
+
+
+def checked_name(name: str) -> str:
+    """Accept a name for a node or a mesh; raises UsageError."""
+    if not re.fullmatch(r"[\w.-]+", name) or len(name) > NAME_CHARS_MAX:
+        raise UsageError(
+            f"not a name: {name[:80]!r}",
+            f"use letters, digits, dots, dashes and underscores, at most {NAME_CHARS_MAX}",
+        )
+    return name
+
+
+def default_node_name() -> str:
+    """Return this machine's name, shortened to what a node may be called."""
+    host = socket.gethostname().partition(".")[0]
+    return re.sub(r"[^\w.-]", "-", host)[:NAME_CHARS_MAX] or "node"
+
+
+def _user() -> str:
+    try:
+        return re.sub(r"[^\w.-]", "-", getpass.getuser())
+    except (OSError, KeyError):
+        return "user"

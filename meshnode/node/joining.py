@@ -1,0 +1,200 @@
+"""Bringing devices into a mesh: making an invite, and following one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.authority import InviteTerms, authorize_invite
+from meshnode.client.home import Home, make_private
+from meshnode.client.keyfiles import read_secret
+from meshnode.core.certificates import expires_at_s
+from meshnode.core.control import ControlSet
+from meshnode.core.enrolment import (
+    ADDRESSES_MAX,
+    INVITE_ID_BYTES,
+    SECRET_BYTES,
+    Invite,
+    apply_with,
+    invite_from_text,
+)
+from meshnode.core.errors import ConflictError, NotPermittedError, PeerError
+from meshnode.core.genesis import Genesis, genesis_from_bytes
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.packing import unpack
+from meshnode.node.clock import SystemClock, chance
+from meshnode.node.founding import (
+    NAME_FACT,
+    checked_name,
+    default_node_name,
+    device_key,
+    read_genesis,
+    settle,
+    write_operator,
+)
+from meshnode.node.lock import HomeLock
+from meshnode.rpc.enrolment import ask_to_join
+from meshnode.store import facts, feeds
+from meshnode.store.database import Database
+from meshnode.wire.times import time_from_wire, time_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshnode.client.mesh import MeshClient
+    from meshnode.v1 import enrolment_service_pb2
+
+SEEDS_FACT = "seeds"
+CLOCK_TOLERATED_S = 120.0
+
+
+def invite(
+    home: Home,
+    client: MeshClient,
+    *,
+    ttl_s: int,
+    uses: int,
+    role: str,
+) -> dict[str, Any]:
+    """Make an invite on a running node; `role` empty admits nodes that obey and never command."""
+    genesis = read_genesis(home)
+    node = Key(device_key(home).seed)
+    secret, invite_id = chance(SECRET_BYTES), chance(INVITE_ID_BYTES)
+    terms = InviteTerms(invite_id, node_id_of(node.public), role, uses, ttl_s)
+    now_s = SystemClock().wall_s()
+    word = authorize_invite(home, terms, now_s)
+    addresses = client.invite(word, secret)
+    made = Invite(
+        root_key=genesis.root_keys[0],
+        mesh_id=genesis.mesh_id,
+        admitter=node_id_of(node.public),
+        invite_id=invite_id,
+        secret=secret,
+        expires_s=int(now_s) + ttl_s,
+        addresses=tuple(addresses[:ADDRESSES_MAX]),
+        commands=bool(role),
+    )
+    return {
+        "invite": made.to_text(),
+        "expires_at": time_to_wire(made.expires_s),
+        "addresses": list(made.addresses),
+        "uses_left": uses,
+        "role": role or None,
+        "command": "session-mesh join -",
+    }
+
+
+def join(
+    home: Home, text: str, *, node_name: str | None = None, seeds: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Follow an invite; raises a MeshError, having left the home as it was."""
+    invitation = invite_from_text(text)
+    make_private(home.path)
+    with HomeLock(home):
+        return _join_locked(home, invitation, node_name, seeds)
+
+
+def _join_locked(
+    home: Home, invitation: Invite, node_name: str | None, seeds: Sequence[str]
+) -> dict[str, Any]:
+    database = Database(home.database)
+    try:
+        if home.initialised:
+            _check_replaceable(home, invitation, database)
+        name = checked_name(node_name or _known_name(database) or default_node_name())
+        node = device_key(home)
+        operator = _operator_for(home) if invitation.commands else None
+        _check_expiry(invitation)
+        application = apply_with(node, operator, invitation, name, chance(16))
+        invitation = _with_seeds(invitation, seeds)
+        response = ask_to_join(invitation, application)
+        genesis = _checked_genesis(invitation, response)
+        _forget_old_mesh(home)
+        database.run_now(feeds.save, [], _entries(genesis, response))
+        hints = {invitation.admitter: list(response.addresses)}
+        values = {NAME_FACT: name.encode(), SEEDS_FACT: json.dumps(hints).encode()}
+        database.run_now(facts.remember, values)
+        settle(home, genesis, tuple(response.certificates))
+    finally:
+        database.close()
+    off_s = SystemClock().wall_s() - time_from_wire(response.at)
+    return {
+        "mesh_id": genesis.mesh_id,
+        "mesh_name": genesis.name,
+        "node_id": node_id_of(node.public),
+        "name": name,
+        "role": "operator" if operator else None,
+        "admitter": invitation.admitter,
+        "certificate_expires_at": time_to_wire(expires_at_s(response.certificates[0])),
+        "clock_off_s": round(off_s, 3),
+        "warnings": _clock_warnings(off_s),
+    }
+
+
+def _clock_warnings(off_s: float) -> list[str]:
+    if abs(off_s) <= CLOCK_TOLERATED_S:
+        return []
+    side = "ahead of" if off_s > 0 else "behind"
+    return [
+        f"this machine's clock is {abs(round(off_s))} s {side} the inviting node's: "
+        "commands from here will be refused until it is set"
+    ]
+
+
+def _check_replaceable(home: Home, invitation: Invite, database: Database) -> None:
+    present = read_genesis(home)
+    if present.mesh_id == invitation.mesh_id:
+        raise ConflictError("this home is already a member of that mesh", "session-mesh up")
+    if len(database.run_now(feeds.load).feeds) > 1:
+        raise ConflictError(
+            f"this home belongs to the mesh {present.name}, which has other members",
+            "session-mesh leave first, or join with another --home",
+        )
+
+
+def _known_name(database: Database) -> str | None:
+    name = database.run_now(facts.recall, NAME_FACT)
+    return name.decode() if name else None
+
+
+def _operator_for(home: Home) -> Key:
+    if not home.operator_key.exists():
+        write_operator(home, Key.new(chance))
+    return Key(read_secret(home.operator_key))
+
+
+def _check_expiry(invitation: Invite) -> None:
+    now_s = SystemClock().wall_s()
+    if now_s > invitation.expires_s + CLOCK_TOLERATED_S:
+        raise NotPermittedError(
+            f"this invite expired at {time_to_wire(invitation.expires_s)}",
+            f"ask for a new one; if that is not so, this machine's clock is off "
+            f"(it says {time_to_wire(now_s)})",
+        )
+
+
+def _with_seeds(invitation: Invite, seeds: Sequence[str]) -> Invite:
+    return replace(invitation, addresses=(*seeds, *invitation.addresses))
+
+
+def _checked_genesis(invitation: Invite, response: enrolment_service_pb2.JoinResponse) -> Genesis:
+    genesis = genesis_from_bytes(response.genesis)
+    if genesis.mesh_id != invitation.mesh_id or invitation.root_key not in genesis.root_keys:
+        raise PeerError("the inviting node answered for another mesh")
+    return genesis
+
+
+def _entries(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> list[Signed]:
+    control = ControlSet(genesis)
+    for packed in response.control:
+        control.add(Signed(*unpack(packed)))
+    return control.entries()
+
+
+def _forget_old_mesh(home: Home) -> None:
+    """Put aside what made this home the root of its own mesh of one."""
+    if home.root_key.exists():
+        home.root_key.rename(home.root_key.with_suffix(f".{read_genesis(home).mesh_id[:12]}"))
+    home.admitter_certificate.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""Bringing a node up: in the foreground, or detached from the caller's terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.home import Home, make_private
+from meshnode.core.errors import BY_CODE, MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+READY_WAIT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """The flags of `up`; what is None is left to the configuration and the defaults."""
+
+    listen: str | None = None
+    advertise: str | None = None
+    seeds: tuple[str, ...] = ()
+    mdns: bool | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    config: Path | None = None
+    json_ready: bool = False
+
+
+def up(home: Home, options: UpOptions) -> int:
+    """Serve in the foreground until SIGTERM, SIGINT or `down`; returns the exit code."""
+    from meshnode.node.serving import serve  # noqa: PLC0415 - loads grpc: not for `up --detach`
+
+    def tell(event: dict[str, Any]) -> None:
+        print(json.dumps(event) if options.json_ready else ready_text(event), flush=True)  # noqa: T201 - the line that `up` promises
+
+    return serve(home, options, tell, on_terminal=True)
+
+
+def ready_text(event: dict[str, Any]) -> str:
+    """Say in one line that a node is up."""
+    text = f"{event['name']} is up in mesh {event['mesh_name']}, listening on {event['listen']}"
+    if event.get("founded"):
+        text += "; this is a mesh of one: session-mesh invite lets another machine in"
+    return text
+
+
+def up_detached(home: Home, options: UpOptions) -> dict[str, Any]:
+    """Start a node in the background; returns its ready event, raises what it failed with."""
+    make_private(home.path)
+    told = asdict(options) | {"home": str(home.path)}
+    told["config"] = None if options.config is None else str(options.config.absolute())
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "meshnode.node.detached"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+        env=without_secrets(os.environ),
+    ) as process:
+        answer = _answer(process, json.dumps(told).encode())
+        process.returncode = 0  # it lives on: leaving the block must not wait for it
+    if "error" in answer:
+        error = answer["error"]
+        raise BY_CODE.get(error["code"], MeshError)(error["message"], error["hint"])
+    return answer
+
+
+def _answer(process: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
+    if process.stdin is None or process.stdout is None:
+        raise MeshError("no pipe to the new node could be made")
+    process.stdin.write(told)
+    process.stdin.close()
+    readable, _, _ = select.select([process.stdout], [], [], READY_WAIT_S)
+    line = process.stdout.readline() if readable else b""
+    if not line:
+        raise MeshError("the node did not come up", "session-mesh up shows why, in the foreground")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without keys and invites: a node needs none."""
+    secret = {"SESSION_API_KEY", "SESSION_MESH_INVITE"}
+    return {name: value for name, value in environment.items() if name not in secret}

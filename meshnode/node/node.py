@@ -1,0 +1,357 @@
+"""A running node: everything constructed, started in order, and ended in order.
+
+Invariant: every task has this node's task group as its parent. At the end listeners close first,
+then links, then the disk; agents live on unless somebody asked for their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from meshnode.agents.processes import Ending, ProcessAgents, read_log
+from meshnode.app.admission import AdmissionDesk, Admitter
+from meshnode.app.commands import CommandDesk
+from meshnode.app.mesh import Mesh, Self
+from meshnode.app.queries import Queries
+from meshnode.app.sessions import Ended, OwnSessions
+from meshnode.client.home import make_private
+from meshnode.core.certificates import from_pem
+from meshnode.core.commands import Court
+from meshnode.core.errors import DamagedError, PeerError, UsageError
+from meshnode.core.ids import NodeId, new_u64
+from meshnode.core.members import (
+    LINKS,
+    NODE,
+    ONLY_ROW,
+    LinksRecord,
+    NodeRecord,
+    links_to_row,
+    node_to_row,
+)
+from meshnode.discovery.hints import Announcement
+from meshnode.ingest.prices import PriceBook
+from meshnode.node.books import StoredInvites, StoredJournal
+from meshnode.node.clock import SystemClock, chance, new_rng
+from meshnode.node.finding import Finding
+from meshnode.node.following import Following
+from meshnode.node.founding import NAME_FACT, default_node_name, device_key, read_genesis
+from meshnode.node.joining import SEEDS_FACT
+from meshnode.node.listeners import Listeners
+from meshnode.node.persistence import FeedWriter
+from meshnode.node.restoring import restore
+from meshnode.node.version import VERSION
+from meshnode.node.world import NodeWorld
+from meshnode.rpc.commands import CommandServicer, Courier
+from meshnode.rpc.enrolment import EnrolmentServicer
+from meshnode.rpc.links import LinkServicer
+from meshnode.rpc.local import LocalParts, LocalServicer
+from meshnode.rpc.servers import local_server
+from meshnode.rpc.tls import Credentials, Identity
+from meshnode.store import facts, journal
+from meshnode.v1 import local_service_pb2 as pb
+from meshnode.wire.links import Introduction
+from meshnode.wire.times import time_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from pathlib import Path
+
+    from meshnode.client.home import Home
+    from meshnode.ingest.follow import SourceConfig
+    from meshnode.store.database import Database
+
+LAST_NEWS_S = 0.2  # for the last flush to reach the neighbours before the links close
+STOP_GRACE_S = 0.3
+SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
+_log = logging.getLogger("session_mesh.node")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What a node is told to be, flags and configuration merged."""
+
+    listen: str
+    advertise: str | None = None
+    seeds: tuple[str, ...] = ()
+    mdns: bool = True
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    on_exit: str = "keep"
+    ingest: tuple[SourceConfig, ...] = ()
+
+
+class Node:
+    """One node of a mesh. Its caller holds the home's lock and opened the database."""
+
+    def __init__(
+        self, home: Home, options: NodeOptions, database: Database, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._home = home
+        self._options = options
+        self._database = database
+        self._tasks = tasks
+        self._background: set[asyncio.Task[None]] = set()
+        self._clock = SystemClock()
+        self._started_at_s = self._clock.wall_s()
+        self._stopping = asyncio.Event()
+        self._exit_sessions = ""
+        self.genesis = read_genesis(home)
+        self._key = device_key(home)
+        boot = new_u64(chance)
+        self._mesh = Mesh(self.genesis, Self(self._key, boot, new_rng(), self._wall_at))
+        self._identity = Identity(
+            Credentials(self._key, self.genesis, self._certificates(), self._clock.wall_s, chance)
+        )
+        self._world = NodeWorld(
+            self._mesh, self._clock, self._identity, Introduction(boot, ()), self._spawn
+        )
+        self._writer = FeedWriter(
+            database, self._mesh.replication.replicas.__getitem__, self._world.persisted
+        )
+        self._world.writer = self._writer
+        self._finding = Finding(self._world, self._spawn)
+        self._following = Following(database, self._world, self._spawn)
+        self._listeners = Listeners(self._identity, options.listen, options.advertise)
+        self._agents = ProcessAgents(
+            self._on_started, self._on_ended, tasks=tasks, clock=self._clock.wall_s
+        )
+        self._sessions = OwnSessions(
+            self._world.publish, self._agents, self._clock, chance, self._place_of, self._spawn
+        )
+        self._queries = Queries(self._mesh, PriceBook(), self._clock)
+        self._generation = database.run_now(journal.generation, new_u64(chance))
+        court = Court(
+            self.genesis.mesh_id, self._mesh.self_id, self._mesh.control, self._generation
+        )
+        self._commands = CommandDesk(
+            court, self._key, self._sessions, StoredJournal(database), self._clock
+        )
+        self._admission = self._new_admission()
+        self._reader = CommandServicer(self._commands, self._read_log)
+
+    async def start(self) -> dict[str, Any]:
+        """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
+        restore(self._mesh, self._database)
+        self._sessions.restore(
+            record for owner, record in self._mesh.tables.sessions() if owner == self._mesh.self_id
+        )
+        self._spawn(self._writer.run())
+        await self._listeners.bind_members(LinkServicer(self._world.links), self._reader)
+        enrolment = EnrolmentServicer(
+            self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock
+        )
+        await self._listeners.bind_joiners(enrolment)
+        addresses = self._listeners.members.addresses
+        self._world.links.introduction = replace(
+            self._world.links.introduction, addresses=addresses
+        )
+        self._admission.addresses = lambda: addresses
+        await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
+        self._world.start()
+        await self._listeners.start()
+        local = await local_server(LocalServicer(self._local_parts()), self._home.socket)
+        await local.start()
+        self._listeners.servers.append(local)
+        self._find_members()
+        self._following.start(self._options.ingest)
+        self._spawn(self._sessions.reattach())
+        return self._ready()
+
+    async def run(self) -> None:
+        """Serve until told to stop, then end in order."""
+        await self._stopping.wait()
+        if self._exit_sessions == "close":
+            await self._sessions.close_all("node")
+        await self._finding.close()
+        await asyncio.sleep(LAST_NEWS_S)
+        self._world.close()
+        for server in self._listeners.servers:
+            await server.stop(STOP_GRACE_S)
+        await self._agents.close()
+        await self._writer.drained()
+        for task in self._background:
+            task.cancel()
+
+    def ask_to_stop(self) -> None:
+        """Stop as SIGTERM does: reversible, sessions as configured."""
+        if not self._stopping.is_set():
+            self._spawn(self._begin_stop("down", self._options.on_exit))
+
+    async def _begin_stop(self, standing: str, sessions: str) -> None:
+        self._exit_sessions = sessions
+        row = node_to_row(self._record(standing))
+        await self._world.publish(NODE, ONLY_ROW, row)
+        if standing == "left":
+            await self._world.publish(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
+        self._stopping.set()
+
+    async def _stop(self, leave: bool, sessions: str) -> pb.StopResponse:  # noqa: FBT001 - as asked
+        if sessions not in {"", "keep", "close"}:
+            raise UsageError("sessions are kept or closed")
+        chosen = sessions or self._options.on_exit
+        live = len(self._sessions.live())
+        closed = await self._sessions.close_all("node") if chosen == "close" else 0
+        await self._begin_stop("left" if leave else "down", "keep")
+        return pb.StopResponse(kept=live - closed, closed=closed)
+
+    def _find_members(self) -> None:
+        for peer, addresses in json.loads(self._fact(SEEDS_FACT) or b"{}").items():
+            if peer != self._mesh.self_id:
+                self._world.hint(NodeId(peer), tuple(addresses))
+        for seed in self._options.seeds:
+            self._finding.follow_seed(seed)
+        members = self._listeners.members
+        if self._options.mdns and members.ipv4:
+            self._finding.listen(
+                Announcement(
+                    self._mesh.self_id,
+                    self.genesis.mesh_id,
+                    members.ipv4,
+                    members.port,
+                    members.loopback_only,
+                )
+            )
+
+    def _record(self, standing: str) -> NodeRecord:
+        return NodeRecord(
+            name=self._name(),
+            addresses=self._listeners.members.addresses,
+            version=VERSION,
+            labels=self._options.labels,
+            capabilities=("process",),
+            journal_generation=self._generation,
+            standing=standing,
+            started_at_s=self._started_at_s,
+        )
+
+    def _name(self) -> str:
+        known = self._fact(NAME_FACT)
+        return self._options.name or (known.decode() if known else default_node_name())
+
+    def _fact(self, key: str) -> bytes | None:
+        return self._database.run_now(facts.recall, key)
+
+    def _ready(self) -> dict[str, Any]:
+        return {
+            "event": "ready",
+            "node_id": self._mesh.self_id,
+            "name": self._name(),
+            "listen": self._listeners.members.bound,
+            "enrolment": self._listeners.joiners.bound,
+            "http": None,
+            "socket": str(self._home.socket),
+            "mesh_id": self.genesis.mesh_id,
+            "mesh_name": self.genesis.name,
+        }
+
+    def _local_parts(self) -> LocalParts:
+        return LocalParts(
+            self_id=self._mesh.self_id,
+            queries=self._queries,
+            sessions=self._sessions,
+            commands=self._commands,
+            reader=self._reader,
+            courier=Courier(self._identity, self._mesh.overlay.addresses_of),
+            admission=self._admission,
+            enrolment_addresses=lambda: self._listeners.joiners.addresses,
+            status=self._status,
+            stop=self._stop,
+        )
+
+    def _status(self) -> pb.GetStatusResponse:
+        process = psutil.Process()
+        troubles = self._world.troubles.items()
+        return pb.GetStatusResponse(
+            node_id=self._mesh.self_id,
+            name=self._name(),
+            mesh_id=self.genesis.mesh_id,
+            mesh_name=self.genesis.name,
+            version=VERSION,
+            pid=process.pid,
+            started_at=time_to_wire(self._started_at_s),
+            listen=[self._listeners.members.bound],
+            enrolment=self._listeners.joiners.bound,
+            nodes_alive=len(self._mesh.liveness.alive()),
+            links=len(self._mesh.overlay.links),
+            sessions=len(self._sessions.live()),
+            mdns=self._finding.mdns,
+            rss_bytes=process.memory_info().rss,
+            troubles=[
+                pb.PeerTrouble(peer=peer, reason=reason, at=time_to_wire(at_s))
+                for peer, (reason, at_s) in troubles
+            ],
+            role=self._role(),
+            sources=[
+                pb.SourceStatus(
+                    source=state.source, path=state.path, records=state.records, detail=state.detail
+                )
+                for state in self._following.states.values()
+            ],
+        )
+
+    def _role(self) -> str:
+        try:
+            operator = bytes.fromhex(self._home.operator_public.read_text().strip())
+        except (OSError, ValueError):
+            return ""
+        return self._mesh.control.role_of(operator)
+
+    def _new_admission(self) -> AdmissionDesk:
+        certificate = None
+        if self._home.admitter_certificate.exists():
+            (certificate,) = from_pem(self._home.admitter_certificate.read_bytes())
+        admitter = Admitter(self._key, self.genesis, self._mesh.control, certificate)
+        desk = AdmissionDesk(admitter, StoredInvites(self._database), self._clock, chance)
+        desk.add_control = self._world.add_control
+        return desk
+
+    def _certificates(self) -> tuple[bytes, ...]:
+        try:
+            chain = from_pem(self._home.certificates.read_bytes())
+        except (OSError, PeerError) as error:
+            raise DamagedError(
+                f"cannot read {self._home.certificates}: {error}", "restore it, or join again"
+            ) from error
+        return chain
+
+    def _place_of(self, session_id: str) -> tuple[Path, Path]:
+        directory = self._home.sessions / session_id
+        make_private(directory)
+        return directory, self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
+
+    def _read_log(self, session_id: str, tail: int | None) -> Iterator[bytes]:
+        return read_log(self._home.sessions / session_id, tail)
+
+    def _on_started(self, session_id: str, pid: int) -> None:
+        self._spawn(self._sessions.started(session_id, pid))
+
+    def _on_ended(self, session_id: str, ending: Ending) -> None:
+        ended = Ended(
+            ending.exit_code,
+            ending.signal,
+            ending.reason,
+            killed=ending.killed_by_command is not None,
+            at_s=ending.at_s,
+        )
+        self._spawn(self._sessions.ended(session_id, ended))
+
+    def _wall_at(self, steady_s: float) -> float:
+        return self._clock.wall_s() - (self._clock.steady_s() - steady_s)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(self._guarded(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """One task that fails must not take the node down; its failure is in the log."""
+        try:
+            await work
+        except Exception:  # noqa: BLE001 - whatever it was
+            _log.exception("a background task failed")

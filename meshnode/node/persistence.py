@@ -1,0 +1,104 @@
+"""What must reach the disk: our own flushes before anybody hears of them, replicas soon.
+
+Invariant: at most PENDING_MAX changes wait; beyond that a replica's changes collapse into one copy
+of its rows. A write that fails is tried again, in order; nothing of ours is published meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from typing import TYPE_CHECKING
+
+from meshnode.core.feed import Change, all_rows
+from meshnode.store import feeds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshnode.core.feed import Replica
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.store.database import Database
+
+PENDING_MAX = 4096
+RETRY_S = 1.0
+_log = logging.getLogger("session_mesh.store")
+
+
+class FeedWriter:
+    """Writes changes of feeds and control entries in the background."""
+
+    def __init__(
+        self,
+        database: Database,
+        replica_of: Callable[[NodeId], Replica],
+        on_persisted: Callable[[Change], None],
+    ) -> None:
+        self._database = database
+        self._replica_of = replica_of
+        self._on_persisted = on_persisted
+        self._changes: list[tuple[Change, bool]] = []
+        self._collapsed: set[NodeId] = set()
+        self._entries: list[Signed] = []
+        self._filled = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, change: Change, *, ours: bool) -> None:
+        """Plan a write."""
+        if not ours and change.origin in self._collapsed:
+            return  # the copy that is taken later includes it
+        if not ours and len(self._changes) >= PENDING_MAX:
+            self._collapsed.add(change.origin)
+        else:
+            self._changes.append((change, ours))
+        self._wake()
+
+    def put_entry(self, entry: Signed) -> None:
+        """Plan the write of a control entry."""
+        self._entries.append(entry)
+        self._wake()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            changes, entries = self._take()
+            await self._save(changes, entries)
+            for change, ours in changes:
+                if ours:
+                    self._on_persisted(change)
+            if not self._filled.is_set():
+                self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until everything planned so far is on disk."""
+        await self._idle.wait()
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._filled.set()
+
+    def _take(self) -> tuple[list[tuple[Change, bool]], list[Signed]]:
+        changes, self._changes = self._changes, []
+        for origin in self._collapsed:
+            replica = self._replica_of(origin)
+            if replica.header is not None:
+                copy = Change(origin, replica.header, None, all_rows(replica.rows))
+                changes.append((copy, False))
+        self._collapsed.clear()
+        entries, self._entries = self._entries, []
+        return changes, entries
+
+    async def _save(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
+        while True:
+            try:
+                await self._database.run(feeds.save, [change for change, _ in changes], entries)
+            except sqlite3.Error as error:
+                _log.error("cannot write to the database: %s; trying again", error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return

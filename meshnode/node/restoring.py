@@ -1,0 +1,39 @@
+"""Taking up what the disk holds: our own feed and everybody's replicas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import PeerError
+from meshnode.core.feed import all_rows
+from meshnode.core.ledger import LEDGER
+from meshnode.core.sessions import SESSIONS
+from meshnode.store import feeds
+
+if TYPE_CHECKING:
+    from meshnode.app.mesh import Mesh
+    from meshnode.core.feed import Rows
+    from meshnode.store.database import Database
+
+CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
+
+
+def restore(mesh: Mesh, database: Database) -> None:
+    """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew."""
+    held = database.run_now(feeds.load)
+    for entry in held.control:
+        try:
+            mesh.control.add(entry)
+        except PeerError:
+            continue  # of the mesh that this home belonged to before it joined
+    for header, rows in held.feeds:
+        if header.mesh == mesh.genesis.mesh_id:
+            mesh.replication.restore(header, rows)
+        elif header.origin == mesh.self_id:
+            _carry_over(mesh, rows)
+
+
+def _carry_over(mesh: Mesh, rows: Rows) -> None:
+    for (table, key), row in all_rows(rows).items():
+        if row is not None and table in CARRIED:
+            mesh.own.write(table, key, row.value)

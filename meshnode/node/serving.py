@@ -1,0 +1,90 @@
+"""Serving until told to stop: a home's lock, its log, its database, and the node between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.home import Home, check_private, make_private
+from meshnode.core.errors import MeshError
+from meshnode.node.addresses import DEFAULT_LISTEN
+from meshnode.node.config import Config, load_config
+from meshnode.node.founding import checked_name, init
+from meshnode.node.lock import HomeLock
+from meshnode.node.node import Node, NodeOptions
+from meshnode.store.database import Database
+from meshnode.telemetry.logs import start_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshnode.node.main import UpOptions
+
+
+def serve(
+    home: Home, options: UpOptions, tell: Callable[[dict[str, Any]], None], *, on_terminal: bool
+) -> int:
+    """Run a node; `tell` gets the ready event once."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes to stderr as it likes
+    founded = not home.initialised
+    config = _config(home, options)
+    if founded:
+        init(home, None, config.node, None)
+    check_private(home.path)
+    make_private(home.sessions)
+    with HomeLock(home):
+        start_logging(home.log, on_terminal=on_terminal)
+        database = Database(home.database)
+        try:
+            node_options = _merged(config, options)
+            asyncio.run(_serve(home, node_options, database, tell, founded=founded))
+        finally:
+            database.close()
+    return 0
+
+
+async def _serve(
+    home: Home,
+    options: NodeOptions,
+    database: Database,
+    tell: Callable[[dict[str, Any]], None],
+    *,
+    founded: bool,
+) -> None:
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            node = Node(home, options, database, tasks)
+            event = await node.start()
+            tell(event | {"founded": founded})
+            _stop_on_signals(node)
+            await node.run()
+    except* MeshError as group:
+        raise group.exceptions[0] from None
+
+
+def _stop_on_signals(node: Node) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.ask_to_stop)
+
+
+def _config(home: Home, options: UpOptions) -> Config:
+    if options.config is not None:
+        return load_config(options.config)
+    return load_config(home.config) if home.config.exists() else Config()
+
+
+def _merged(config: Config, options: UpOptions) -> NodeOptions:
+    mdns = options.mdns if options.mdns is not None else config.mdns
+    return NodeOptions(
+        listen=options.listen or config.listen or DEFAULT_LISTEN,
+        advertise=options.advertise or config.advertise,
+        seeds=options.seeds or config.seeds,
+        mdns=True if mdns is None else mdns,
+        name=checked_name(config.node) if config.node else None,
+        labels=config.labels | options.labels,
+        on_exit=config.on_exit,
+        ingest=config.ingest,
+    )

@@ -1,0 +1,187 @@
+"""The world as the cores of a node see it: links, timers, disk and log.
+
+Invariant: every call into the mesh happens on the event loop's thread, one after the other, and its
+effects are performed before the next begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from meshnode.app.driver import perform
+from meshnode.app.mesh import STATES, Mesh
+from meshnode.rpc.links import Links
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from meshnode.app.ports import Clock
+    from meshnode.core.effects import Effect
+    from meshnode.core.feed import Change
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.core.liveness import MemberState
+    from meshnode.core.messages import Message
+    from meshnode.node.persistence import FeedWriter
+    from meshnode.rpc.tls import Identity
+    from meshnode.wire.links import Introduction
+
+TROUBLES_MAX = 64  # peers whose last failure is remembered; the oldest is forgotten
+_log = logging.getLogger("session_mesh.mesh")
+
+
+class NodeWorld:
+    """Performs the effects of one mesh, and hands it what happens."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        clock: Clock,
+        identity: Identity,
+        introduction: Introduction,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.mesh = mesh
+        self.troubles: dict[str, tuple[str, float]] = {}
+        self.writer: FeedWriter | None = None
+        self._clock = clock
+        self._identity = identity
+        self.links = Links(mesh.self_id, mesh.genesis.mesh_id, introduction, self, spawn)
+        self._published: dict[tuple[str, bytes], list[asyncio.Future[None]]] = {}
+        self._states: dict[NodeId, MemberState] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def start(self) -> None:
+        """Let the mesh begin."""
+        self._do(self.mesh.start(self._clock.steady_s()))
+
+    async def publish(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Write a row into our feed; returns once it is on disk and on its way."""
+        self._do(self.mesh.write(table, key, value, self._clock.steady_s()))
+        if self.mesh.own.is_pending(table, key):
+            written = asyncio.get_running_loop().create_future()
+            self._published.setdefault((table, key), []).append(written)
+            await written
+
+    def write(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Write a row into our feed without waiting."""
+        self._do(self.mesh.write(table, key, value, self._clock.steady_s()))
+
+    def add_control(self, entry: Signed) -> None:
+        """Put an entry of our own into the control set."""
+        self._do(self.mesh.add_control(entry))
+
+    def hint(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        """Take a hint where a member may listen."""
+        self._do(self.mesh.learn(peer, addresses, self._clock.steady_s()))
+
+    def trouble(self, peer: str, reason: str) -> None:
+        """Remember why a peer is not linked, for whoever asks."""
+        self.troubles.pop(peer, None)
+        while len(self.troubles) >= TROUBLES_MAX:
+            del self.troubles[next(iter(self.troubles))]
+        self.troubles[peer] = (reason, self._clock.wall_s())
+
+    def close(self) -> None:
+        """End links and timers."""
+        for timer in self._timers:
+            timer.cancel()
+        self.links.close()
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        perform(effects, self)
+
+    # What the mesh asks for.
+
+    def send(self, peer: NodeId, message: Message) -> None:
+        """Hand a message to a link."""
+        self.links.send(peer, message)
+
+    def dial(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        """Try to open a link."""
+        self.links.dial(peer, addresses, self._identity)
+
+    def hang_up(self, peer: NodeId, reason: str) -> None:
+        """End a link."""
+        self.links.hang_up(peer, reason)
+
+    def wake(self, at_s: float, name: str) -> None:
+        """Set a timer."""
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            self._timers.discard(timer)
+            self._do(self.mesh.woken(name, self._clock.steady_s()))
+
+        timer = loop.call_later(max(0.0, at_s - self._clock.steady_s()), ring)
+        self._timers.add(timer)
+
+    def persist(self, change: Change, *, ours: bool) -> None:
+        """Write a change to disk."""
+        if self.writer is not None:
+            self.writer.put(change, ours=ours)
+
+    def persist_control(self, entry: Signed) -> None:
+        """Write a control entry to disk."""
+        if self.writer is not None:
+            self.writer.put_entry(entry)
+
+    def announce(self, tables: frozenset[str]) -> None:
+        """Log how the states of members have changed."""
+        if STATES not in tables:
+            return
+        for peer in self.mesh.liveness.members():
+            state = self.mesh.liveness.state(peer)
+            if self._states.get(peer) is not state and peer != self.mesh.self_id:
+                self._states[peer] = state
+                record = self.mesh.tables.node(peer)
+                name = record.name if record else peer[:12]
+                fields = {"node": peer, "state": str(state)}
+                _log.info("%s is %s", name, state, extra={"fields": fields})
+
+    def report(self, event: str, peer: NodeId | None, detail: str) -> None:
+        """Log what went wrong."""
+        fields = {"event": event, "peer": peer}
+        _log.warning("%s: %s", event.replace("_", " "), detail, extra={"fields": fields})
+
+    # What links tell.
+
+    def linked(self, peer: NodeId, *, dialled: bool) -> None:
+        """Take a working link into use."""
+        self.troubles.pop(peer, None)
+        self._do(self.mesh.linked(peer, self._clock.steady_s(), dialled=dialled))
+
+    def unlinked(self, peer: NodeId, reason: str) -> None:
+        """Let go of a link."""
+        self._do(self.mesh.unlinked(peer, reason, self._clock.steady_s()))
+
+    def dial_failed(self, peer: NodeId, reason: str) -> None:
+        """Note that a member did not answer."""
+        self.trouble(peer, reason)
+        self._do(self.mesh.dial_failed(peer, self._clock.steady_s()))
+
+    def learned(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        """Note where a peer listens."""
+        self._do(self.mesh.learn(peer, addresses, self._clock.steady_s()))
+
+    def received(self, peer: NodeId, message: Message) -> None:
+        """Take a message."""
+        self._do(self.mesh.received(peer, message, self._clock.steady_s()))
+
+    def refused(self, peer: NodeId, reason: str) -> None:
+        """Log a frame that broke the protocol."""
+        self.report("frame_refused", peer, reason)
+
+    def caught_up(self, peer: NodeId) -> None:
+        """Repair what an overflowing outbox has dropped."""
+        self.links.send(peer, self.mesh.replication.digest())
+
+    def persisted(self, change: Change) -> None:
+        """Tell the mesh, and whoever waits, that our flush is on disk."""
+        self._do(self.mesh.persisted(change, self._clock.steady_s()))
+        for place in change.rows:
+            for written in self._published.pop(place, ()):
+                if not written.done():
+                    written.set_result(None)

@@ -1,0 +1,127 @@
+"""The configuration of a node, and the sentences that its mistakes earn."""
+
+import pytest
+from meshnode.core.errors import NotFoundError, UsageError
+from meshnode.node.config import Config, load_config, parse_config
+
+FULL = """
+node: 0123
+listen: 0.0.0.0:7707
+advertise: "[2001:db8::1]:7707"
+seeds: [192.0.2.7:7707, berta.example:7707]
+labels: {room: 007, enabled: no, empty: ""}
+on_exit: close
+mdns: off
+ingest:
+  - {source: higress, path: /var/log/access.log, session_key: agent-1, refresh_interval: 2m}
+  - source: higress
+    path: other.log
+"""
+
+
+def failure(text: str) -> str:
+    with pytest.raises(UsageError) as raised:
+        parse_config(text)
+    return raised.value.message
+
+
+def test_every_key_is_read():
+    config = parse_config(FULL.replace(', empty: ""', ""))
+    assert config.listen == "0.0.0.0:7707"
+    assert config.advertise == "[2001:db8::1]:7707"
+    assert config.seeds == ("192.0.2.7:7707", "berta.example:7707")
+    assert config.on_exit == "close"
+    assert config.mdns is False
+    first, second = config.ingest
+    assert (first.source, first.path, first.session_key) == (
+        "higress",
+        "/var/log/access.log",
+        "agent-1",
+    )
+    assert (first.refresh_interval_s, second.refresh_interval_s) == (120.0, 1.0)
+    assert config.warnings == ()
+
+
+def test_scalars_are_taken_as_written():
+    config = parse_config("node: 0123\nlabels: {room: 007, enabled: no, at: 2026-11-20, hex: 0x1f}")
+    assert config.node == "0123"
+    assert config.labels == {"room": "007", "enabled": "no", "at": "2026-11-20", "hex": "0x1f"}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "labels:\nseeds:\nnode: ~\n"])
+def test_nothing_written_is_the_default(text):
+    assert parse_config(text) == Config()
+
+
+def test_a_misspelt_key_is_named_with_its_line_and_what_was_meant():
+    message = failure("node: a\n\nlistne: 0.0.0.0:1\n")
+    assert message == 'config.yaml:3: unknown key "listne" (did you mean "listen"?)'
+
+
+def test_a_misspelt_key_of_a_source_is_named_too():
+    message = failure("ingest:\n  - source: higress\n    pth: x\n")
+    assert message == 'config.yaml:3: unknown key "pth" (did you mean "path"?)'
+
+
+def test_keys_of_later_versions_are_warned_about_and_not_refused():
+    config = parse_config("sessions: {max: 3}\nbudgets: []\nnode: a\n")
+    assert config.node == "a"
+    assert config.warnings == (
+        'config.yaml:1: "sessions" is not supported by this version yet',
+        'config.yaml:2: "budgets" is not supported by this version yet',
+    )
+
+
+def test_a_source_of_later_versions_is_passed_over_with_a_warning():
+    config = parse_config("ingest:\n  - {source: claude, path: x}\n")
+    assert config.ingest == ()
+    assert config.warnings == (
+        'config.yaml:2: source "claude" is not supported by this version yet',
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("listen: 7707", '1: "listen" should be host:port'),
+        ("listen: a:70000", '1: "listen" should be host:port'),
+        ("seeds: a:1", '1: "seeds" should be a list'),
+        ("seeds:\n - a:1\n - b", '3: "seeds" should be host:port'),
+        ("labels: [a]", '1: "labels" should be a map'),
+        ("labels: {a: [b]}", '1: "labels.a" should be a text'),
+        ("mdns: maybe", '1: "mdns" should be true or false'),
+        ("on_exit: kep", 'did you mean "keep"'),
+        ("ingest: [{source: higress}]", 'needs "path"'),
+        ("ingest: [{source: higress, path: x, refresh_interval: soon}]", "not a duration"),
+        ("ingest: [{source: higress, path: x, refresh_interval: 0s}]", "1s or more"),
+        ("node: a\nnode: b", '2: key "node" stands twice'),
+        ("- a", "should be a map"),
+        ("node: [", "config.yaml:1: "),
+        ("? [a]\n: b", "a key should be a text"),
+        ("labels: &a {x: y}\nnode: *a", "2: aliases are not allowed"),
+        ("labels: " + "[" * 100_000, "nested deeper"),
+        ("node: \x07", "config.yaml: "),
+        ("a" * (1 << 20) + "aa", "larger than"),
+    ],
+)
+def test_what_is_off_is_said_with_its_place(text, part):
+    assert part in failure(text)
+
+
+def test_a_file_is_named_by_its_own_name(tmp_path):
+    path = tmp_path / "mesh.yaml"
+    path.write_text("nod: a\n")
+    with pytest.raises(UsageError, match=r"^mesh\.yaml:1: "):
+        load_config(path)
+
+
+def test_a_missing_file_is_not_found(tmp_path):
+    with pytest.raises(NotFoundError):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_bytes_that_are_no_utf_8_are_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"node: \xff")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load_config(path)
