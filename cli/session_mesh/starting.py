@@ -9,13 +9,4 @@ from meshnode.client.home import Home
 
 def start(home: Home) -> dict[str, Any]:
     """Start a detached node with what its configuration says; returns its ready event."""
-    options = UpOptions(
-        listen=None,
-        advertise=None,
-        seeds=(),
-        mdns=None,
-        labels={},
-        config=None,
-        json_ready=False,
-    )
-    return up_detached(home, options)
+    return up_detached(home, UpOptions())

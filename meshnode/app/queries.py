@@ -174,6 +174,8 @@ class Queries:
         return record.name if record else peer[:12]
 
     def _observed_at_s(self, peer: NodeId) -> float | None:
+        if self._mesh.liveness.state(peer) is MemberState.ALIVE:
+            return self._clock.wall_s()
         heard_s = self._mesh.liveness.heard_at_s(peer)
         if heard_s is not None:
             return self._clock.wall_s() - (self._clock.steady_s() - heard_s)
@@ -244,7 +246,7 @@ class Queries:
             labels=record.labels,
             sessions=sessions,
             since_s=record.started_at_s,
-            last_heard_s=self._clock.wall_s() if is_self else self._observed_at_s(peer),
+            last_heard_s=self._observed_at_s(peer),
             links=tuple(sorted(linked)),
             is_self=is_self,
             journal_generation=record.journal_generation,

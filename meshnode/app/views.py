@@ -113,3 +113,45 @@ class Selection:
     sort: str = ""
     limit: int = 0
     next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a peer is not linked."""
+
+    peer: str
+    reason: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How far a log is read."""
+
+    source: str
+    path: str
+    records: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a node says about itself. `role` is empty where this home may not command."""
+
+    node_id: NodeId
+    name: str
+    mesh_id: str
+    mesh_name: str
+    version: str
+    pid: int
+    started_at_s: float
+    listen: str
+    enrolment: str
+    nodes_alive: int
+    links: int
+    sessions: int
+    mdns: str
+    rss_bytes: int
+    role: str
+    troubles: tuple[Trouble, ...] = ()
+    sources: tuple[Source, ...] = ()

@@ -74,6 +74,7 @@ class MeshClient:
         self._now = now
         self._chance = chance
         self._channel: grpc.Channel | None = None
+        self._node: LocalServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -87,6 +88,7 @@ class MeshClient:
         )
         address = "unix:" + quote(str(self.home.socket))
         self._channel = grpc.insecure_channel(address, options)
+        self._node = LocalServiceStub(self._channel)
         return self
 
     def __exit__(
@@ -252,12 +254,6 @@ class MeshClient:
             raise error_from(failure) from failure
 
     # how
-
-    @property
-    def _node(self) -> LocalServiceStub:
-        if self._channel is None:
-            raise NoNodeError
-        return LocalServiceStub(self._channel)
 
     def _call(
         self,

@@ -20,6 +20,7 @@ from meshnode.app.commands import CommandDesk
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.sessions import Ended, OwnSessions
+from meshnode.app.views import Source, Status, Trouble
 from meshnode.client.home import make_private
 from meshnode.core.certificates import from_pem
 from meshnode.core.commands import Court
@@ -54,9 +55,7 @@ from meshnode.rpc.local import LocalParts, LocalServicer
 from meshnode.rpc.servers import local_server
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.store import facts, journal
-from meshnode.v1 import local_service_pb2 as pb
 from meshnode.wire.links import Introduction
-from meshnode.wire.times import time_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -191,14 +190,14 @@ class Node:
             await self._world.publish(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
         self._stopping.set()
 
-    async def _stop(self, leave: bool, sessions: str) -> pb.StopResponse:  # noqa: FBT001 - as asked
+    async def _stop(self, leave: bool, sessions: str) -> tuple[int, int]:  # noqa: FBT001 - as asked
         if sessions not in {"", "keep", "close"}:
             raise UsageError("sessions are kept or closed")
         chosen = sessions or self._options.on_exit
         live = len(self._sessions.live())
         closed = await self._sessions.close_all("node") if chosen == "close" else 0
         await self._begin_stop("left" if leave else "down", "keep")
-        return pb.StopResponse(kept=live - closed, closed=closed)
+        return live - closed, closed
 
     def _find_members(self) -> None:
         for peer, addresses in json.loads(self._fact(SEEDS_FACT) or b"{}").items():
@@ -264,35 +263,31 @@ class Node:
             stop=self._stop,
         )
 
-    def _status(self) -> pb.GetStatusResponse:
+    def _status(self) -> Status:
         process = psutil.Process()
-        troubles = self._world.troubles.items()
-        return pb.GetStatusResponse(
+        return Status(
             node_id=self._mesh.self_id,
             name=self._name(),
             mesh_id=self.genesis.mesh_id,
             mesh_name=self.genesis.name,
             version=VERSION,
             pid=process.pid,
-            started_at=time_to_wire(self._started_at_s),
-            listen=[self._listeners.members.bound],
+            started_at_s=self._started_at_s,
+            listen=self._listeners.members.bound,
             enrolment=self._listeners.joiners.bound,
             nodes_alive=len(self._mesh.liveness.alive()),
             links=len(self._mesh.overlay.links),
             sessions=len(self._sessions.live()),
             mdns=self._finding.mdns,
             rss_bytes=process.memory_info().rss,
-            troubles=[
-                pb.PeerTrouble(peer=peer, reason=reason, at=time_to_wire(at_s))
-                for peer, (reason, at_s) in troubles
-            ],
             role=self._role(),
-            sources=[
-                pb.SourceStatus(
-                    source=state.source, path=state.path, records=state.records, detail=state.detail
-                )
+            troubles=tuple(
+                Trouble(peer, reason, at_s) for peer, (reason, at_s) in self._world.troubles.items()
+            ),
+            sources=tuple(
+                Source(state.source, state.path, state.records, state.detail)
                 for state in self._following.states.values()
-            ],
+            ),
         )
 
     def _role(self) -> str:

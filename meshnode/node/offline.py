@@ -7,6 +7,7 @@ carry that as their coverage.
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.app.mesh import Mesh
@@ -23,8 +24,9 @@ from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.client.home import Home
-    from meshnode.v1 import local_service_pb2 as pb
 
 NOBODY = NodeId("")  # the disk is linked to nobody, and is nobody
 
@@ -45,7 +47,7 @@ class OfflineMesh(MeshClient):
         restore(mesh, self._database)
         mesh.liveness = Liveness(NOBODY)
         mesh.judge(clock.steady_s())
-        self._node = _Stub(Queries(mesh, PriceBook(), clock))  # type: ignore[misc, assignment] # reads alike
+        self._node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,28 +56,15 @@ class OfflineMesh(MeshClient):
             self._database.close()
 
 
-class _Stub:
-    """The reading half of LocalService, without a wire."""
+def _reading_half(queries: Queries) -> SimpleNamespace:
+    """Return what reads of LocalService there are, without a wire."""
 
-    def __init__(self, queries: Queries) -> None:
-        self._queries = queries
+    def answering(answer: Callable[[Queries, Any], Any]) -> Callable[..., Any]:
+        return lambda request, **_: answer(queries, request)
 
-    def ListSessions(  # noqa: N802 - named by the proto
-        self,
-        request: pb.ListSessionsRequest,
-        **_: Any,  # noqa: ANN401 - what a call may carry
-    ) -> pb.ListSessionsResponse:
-        """List sessions."""
-        return list_sessions(self._queries, request)
-
-    def ListNodes(self, request: pb.ListNodesRequest, **_: Any) -> pb.ListNodesResponse:  # noqa: ANN401, N802 - named by the proto
-        """List members."""
-        return list_nodes(self._queries, request)
-
-    def FindAgents(self, request: pb.FindAgentsRequest, **_: Any) -> pb.FindAgentsResponse:  # noqa: ANN401, N802 - named by the proto
-        """Answer who has a specialization."""
-        return find_agents(self._queries, request)
-
-    def GetCost(self, request: pb.GetCostRequest, **_: Any) -> pb.GetCostResponse:  # noqa: ANN401, N802 - named by the proto
-        """Sum the ledgers."""
-        return get_cost(self._queries, request)
+    return SimpleNamespace(
+        ListSessions=answering(list_sessions),
+        ListNodes=answering(list_nodes),
+        FindAgents=answering(find_agents),
+        GetCost=answering(get_cost),
+    )

@@ -14,7 +14,13 @@ from meshnode.app.views import Selection, SessionView
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.rpc.cost import answer_to_wire, query_from_wire
-from meshnode.rpc.views import agent_to_wire, coverage_to_wire, node_to_wire, session_to_wire
+from meshnode.rpc.views import (
+    agent_to_wire,
+    coverage_to_wire,
+    node_to_wire,
+    session_to_wire,
+    status_to_wire,
+)
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.v1 import local_service_pb2_grpc as pb_grpc
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from meshnode.app.commands import CommandDesk
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import OwnSessions
+    from meshnode.app.views import Status
     from meshnode.core.sessions import SessionRecord
     from meshnode.rpc.commands import CommandServicer, Courier
     from meshnode.rpc.guard import Context
@@ -43,8 +50,8 @@ class LocalParts:
     courier: Courier
     admission: AdmissionDesk
     enrolment_addresses: Callable[[], tuple[str, ...]]
-    status: Callable[[], pb.GetStatusResponse]
-    stop: Callable[[bool, str], Awaitable[pb.StopResponse]]
+    status: Callable[[], Status]
+    stop: Callable[[bool, str], Awaitable[tuple[int, int]]]
 
 
 class LocalServicer(pb_grpc.LocalServiceServicer):
@@ -58,9 +65,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.GetStatusResponse:
         """Describe the node itself."""
         del request, context
-        response = self._parts.status()
-        response.coverage.CopyFrom(coverage_to_wire(self._parts.queries.coverage()))
-        return response
+        return status_to_wire(self._parts.status(), self._parts.queries.coverage())
 
     async def ListSessions(  # noqa: N802 - named by the proto
         self, request: pb.ListSessionsRequest, context: Context
@@ -163,7 +168,8 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.StopResponse:
         """End the node."""
         del context
-        return await self._parts.stop(request.leave, request.sessions)
+        kept, closed = await self._parts.stop(request.leave, request.sessions)
+        return pb.StopResponse(kept=kept, closed=closed)
 
     def _view(self, record: SessionRecord) -> SessionView:
         selection = Selection(filter="all", session_id=record.session_id)

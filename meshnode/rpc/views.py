@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from meshnode.core.prices import usd_text
 from meshnode.core.sessions import PHASE
 from meshnode.rpc.cost import buckets_to_wire
-from meshnode.v1 import agent_pb2, coverage_pb2, node_pb2, session_pb2
+from meshnode.v1 import agent_pb2, coverage_pb2, local_service_pb2, node_pb2, session_pb2
 from meshnode.wire.times import time_to_wire
 
 if TYPE_CHECKING:
-    from meshnode.app.views import AgentView, Coverage, NodeView, SessionView
+    from meshnode.app.views import AgentView, Coverage, NodeView, SessionView, Status
 
 
 def session_to_wire(view: SessionView) -> session_pb2.Session:
@@ -85,6 +86,35 @@ def agent_to_wire(view: AgentView) -> agent_pb2.Agent:
         attributes=view.attributes,
         alive=True,
         load=view.load,
+    )
+
+
+def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetStatusResponse:
+    """Encode what a node says about itself."""
+    return local_service_pb2.GetStatusResponse(
+        node_id=status.node_id,
+        name=status.name,
+        mesh_id=status.mesh_id,
+        mesh_name=status.mesh_name,
+        version=status.version,
+        pid=status.pid,
+        started_at=time_to_wire(status.started_at_s),
+        listen=[status.listen],
+        enrolment=status.enrolment,
+        nodes_alive=status.nodes_alive,
+        links=status.links,
+        coverage=coverage_to_wire(coverage),
+        sessions=status.sessions,
+        mdns=status.mdns,
+        rss_bytes=status.rss_bytes,
+        troubles=[
+            local_service_pb2.PeerTrouble(
+                peer=trouble.peer, reason=trouble.reason, at=time_to_wire(trouble.at_s)
+            )
+            for trouble in status.troubles
+        ],
+        role=status.role,
+        sources=[local_service_pb2.SourceStatus(**asdict(source)) for source in status.sources],
     )
 
 

@@ -11,7 +11,6 @@ from session_mesh.joins import INVITE_VARIABLE
 from session_mesh.options import Labels, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
-from session_mesh.words import described
 
 
 @verb(
@@ -43,7 +42,7 @@ def app(
 
     On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE.
     """
-    from meshnode.node.main import UpOptions, up, up_detached  # noqa: PLC0415 - large
+    from meshnode.node.main import UpOptions, ready_text, up, up_detached  # noqa: PLC0415 - large
 
     options = UpOptions(
         listen=listen,
@@ -54,24 +53,17 @@ def app(
         config=config,
         json_ready=call.style.format == "json",
     )
-    _prepare(call)
+    _follow_invite(call)
     if not detach:
         return up(call.home, options)
     ready = up_detached(call.home, options)
-    return View(
-        value=ready,
-        human=described([(name, value) for name, value in ready.items() if name != "event"]),
-        ids=[str(ready.get("node_id", ""))],
-    )
+    return View(value=ready, human=ready_text(ready), ids=[ready["node_id"]])
 
 
-def _prepare(call: Call) -> None:
-    """Take a new home into the mesh of the environment's invite, or say that it makes its own."""
-    if call.home.initialised:
-        return
+def _follow_invite(call: Call) -> None:
+    """Take a new home into the mesh that the environment's invite is for."""
     invite = os.environ.get(INVITE_VARIABLE, "").strip()
-    if not invite:
-        call.streams.tell("a new home: making a mesh of one; invite others: session-mesh invite")
+    if call.home.initialised or not invite:
         return
     from meshnode.node import joining  # noqa: PLC0415 - only a new home joins
 

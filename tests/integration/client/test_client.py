@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import grpc
 import pytest
+
 from meshnode.client.authority import Scope, new_key
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import Home, make_private

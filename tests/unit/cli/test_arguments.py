@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
+
 from meshnode.client.errors import (
     ConflictError,
     NoNodeError,

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import yaml
+
 from session_mesh.escaping import cut, escape, width_of
 from session_mesh.render import Failure, Streams, Style, Table, View, render, render_failure
 from session_mesh.words import age, coverage_notes, tokens

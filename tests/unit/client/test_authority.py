@@ -4,6 +4,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from meshnode.client.authority import (
     InviteTerms,
     Scope,

@@ -3,6 +3,7 @@
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from meshnode.client.durations import parse_duration, parse_instant, rfc3339, seconds_of
 from meshnode.core.errors import UsageError
 

@@ -9,11 +9,39 @@ from meshnode.v1.session_pb2 import Can, Session
 from meshnode.v1.signed_pb2 import Signed
 from meshnode.v1.usage_pb2 import Buckets, CostGroup
 
-CONTRACT_SESSION = (
-    "session_id agent_id title node_id node_name adapter state phase alive active waiting_for"
-    " specializations owner project cwd pid created_at last_activity observed_at ended_at"
-    " end_reason exit_code signal ended_by message_count tool_calls model usage cost_usd labels can"
-).split()
+CONTRACT_SESSION = [
+    "session_id",
+    "agent_id",
+    "title",
+    "node_id",
+    "node_name",
+    "adapter",
+    "state",
+    "phase",
+    "alive",
+    "active",
+    "waiting_for",
+    "specializations",
+    "owner",
+    "project",
+    "cwd",
+    "pid",
+    "created_at",
+    "last_activity",
+    "observed_at",
+    "ended_at",
+    "end_reason",
+    "exit_code",
+    "signal",
+    "ended_by",
+    "message_count",
+    "tool_calls",
+    "model",
+    "usage",
+    "cost_usd",
+    "labels",
+    "can",
+]
 
 
 def test_a_session_has_every_field_of_the_contract_under_its_name():

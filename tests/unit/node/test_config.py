@@ -1,6 +1,7 @@
 """The configuration of a node, and the sentences that its mistakes earn."""
 
 import pytest
+
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.node.config import Config, load_config, parse_config
 
