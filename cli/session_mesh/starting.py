@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from meshnode.node.main import UpOptions, up_detached
-
 from meshnode.client.home import Home
+from meshnode.node.main import UpOptions, up_detached
 
 
 def start(home: Home) -> dict[str, Any]:

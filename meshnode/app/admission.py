@@ -52,6 +52,7 @@ class Admitted:
     control: tuple[bytes, ...]
     addresses: tuple[str, ...]
     at_s: float
+    labels: dict[str, str]
     proof: bytes
 
 
@@ -76,7 +77,13 @@ class AdmissionDesk:
         self.addresses: Callable[[], tuple[str, ...]] = tuple
         self.add_control: Callable[[Signed], object] = admitter.control.add
 
-    async def invite(self, authorization: Signed, secret: bytes) -> None:
+    async def invite(
+        self,
+        authorization: Signed,
+        secret: bytes,
+        labels: dict[str, str] | None = None,
+        for_key: bytes = b"",
+    ) -> None:
         """Keep an invite that an admin has signed; raises a MeshError if it is not in order."""
         me = self._admitter
         if me.certificate is None:
@@ -99,7 +106,14 @@ class AdmissionDesk:
         if len(secret) != SECRET_BYTES or len(word.invite_id) != INVITE_ID_BYTES:
             raise UsageError("the secret or the id of the invite has the wrong length")
         kept = OutstandingInvite(
-            word.invite_id, secret, authorization, word.role, word.uses, word.expires_s
+            word.invite_id,
+            secret,
+            authorization,
+            word.role,
+            word.uses,
+            word.expires_s,
+            labels or {},
+            for_key,
         )
         await self._book.add(kept, self._clock.wall_s())
 
@@ -116,6 +130,10 @@ class AdmissionDesk:
         now_s = float(int(self._clock.wall_s()))  # whole seconds survive every encoding
         if now_s > invite.expires_s:
             raise NotPermittedError("this invite has expired", "ask for a new one")
+        if invite.for_key not in {b"", application.node_key}:
+            raise NotPermittedError(
+                "this invite is for another device", "ask for one with --for-key of this one"
+            )
         await self._book.take_use(invite_id, application.node_key, now_s)
         entries = [packed_signed(entry) for entry in me.control.entries()]
         if invite.role and application.operator_key is not None:
@@ -125,9 +143,11 @@ class AdmissionDesk:
             me.certificate,
         )
         genesis, addresses = me.genesis.to_bytes(), self.addresses()
-        response = [genesis, list(certificates), entries, list(addresses), now_s]
+        response = [genesis, list(certificates), entries, list(addresses), now_s, invite.labels]
         mark = admit_proof(invite.secret, signed.payload, response)
-        return Admitted(genesis, certificates, tuple(entries), addresses, now_s, mark)
+        return Admitted(
+            genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark
+        )
 
     def _give_role(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Signed:
         me = self._admitter

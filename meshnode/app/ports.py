@@ -5,7 +5,7 @@ Invariant: use cases know these only; the composition root decides what stands b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class OutstandingInvite:
     role: str
     uses_left: int
     expires_s: int
+    labels: dict[str, str] = field(default_factory=dict)
+    for_key: bytes = b""  # the only device it admits; empty for any
 
 
 class Clock(Protocol):

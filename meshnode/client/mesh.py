@@ -165,9 +165,17 @@ class MeshClient:
         request = pb.AttachSessionRequest(session_id=session_id)
         return to_plain(self._call(self._node.AttachSession, request).session)
 
-    def invite(self, authorization: Signed, secret: bytes) -> list[str]:
+    def invite(
+        self,
+        authorization: Signed,
+        secret: bytes,
+        labels: Mapping[str, str] | None = None,
+        for_key: bytes = b"",
+    ) -> list[str]:
         """Let the node admit whoever proves the secret; returns where joiners may come."""
-        request = pb.CreateInviteRequest(authorization=to_wire(authorization), secret=secret)
+        request = pb.CreateInviteRequest(
+            authorization=to_wire(authorization), secret=secret, labels=labels, for_key=for_key
+        )
         return list(self._call(self._node.CreateInvite, request).addresses)
 
     def stop(self, *, leave: bool = False, sessions: str = "") -> Plain:

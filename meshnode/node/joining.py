@@ -19,10 +19,10 @@ from meshnode.core.enrolment import (
     apply_with,
     invite_from_text,
 )
-from meshnode.core.errors import ConflictError, NotPermittedError, PeerError
+from meshnode.core.errors import ConflictError, NotPermittedError, PeerError, UsageError
 from meshnode.core.genesis import Genesis, genesis_from_bytes
-from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key, Signed
+from meshnode.core.ids import node_id_of, unb32
+from meshnode.core.keys import Key, Signed, parse_public
 from meshnode.core.packing import unpack
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.founding import (
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from meshnode.v1 import enrolment_service_pb2
 
 SEEDS_FACT = "seeds"
+LABELS_FACT = "labels"
 CLOCK_TOLERATED_S = 120.0
+NODE_ID_CHARS = 52
 
 
 def invite(
@@ -57,6 +59,8 @@ def invite(
     ttl_s: int,
     uses: int,
     role: str,
+    labels: dict[str, str] | None = None,
+    for_key: str | None = None,
 ) -> dict[str, Any]:
     """Make an invite on a running node; `role` empty admits nodes that obey and never command."""
     genesis = read_genesis(home)
@@ -65,7 +69,8 @@ def invite(
     terms = InviteTerms(invite_id, node_id_of(node.public), role, uses, ttl_s)
     now_s = SystemClock().wall_s()
     word = authorize_invite(home, terms, now_s)
-    addresses = client.invite(word, secret)
+    device = b"" if for_key is None else _device(for_key)
+    addresses = client.invite(word, secret, labels or {}, device)
     made = Invite(
         root_key=genesis.root_keys[0],
         mesh_id=genesis.mesh_id,
@@ -114,7 +119,11 @@ def _join_locked(
         _forget_old_mesh(home)
         database.run_now(feeds.save, [], _entries(genesis, response))
         hints = {invitation.admitter: list(response.addresses)}
-        values = {NAME_FACT: name.encode(), SEEDS_FACT: json.dumps(hints).encode()}
+        values = {
+            NAME_FACT: name.encode(),
+            SEEDS_FACT: json.dumps(hints).encode(),
+            LABELS_FACT: json.dumps(dict(response.labels)).encode(),
+        }
         database.run_now(facts.remember, values)
         settle(home, genesis, tuple(response.certificates))
     finally:
@@ -152,6 +161,18 @@ def _check_replaceable(home: Home, invitation: Invite, database: Database) -> No
             f"this home belongs to the mesh {present.name}, which has other members",
             "session-mesh leave first, or join with another --home",
         )
+
+
+def _device(public_key: str) -> bytes:
+    try:
+        raw = unb32(public_key) if len(public_key) == NODE_ID_CHARS else bytes.fromhex(public_key)
+        parse_public(raw)
+    except (PeerError, ValueError) as error:
+        raise UsageError(
+            f"not a device's public key: {public_key[:80]!r}",
+            "session-mesh id prints it on that device",
+        ) from error
+    return raw
 
 
 def _known_name(database: Database) -> str | None:

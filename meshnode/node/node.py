@@ -42,7 +42,7 @@ from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, default_node_name, device_key, read_genesis
-from meshnode.node.joining import SEEDS_FACT
+from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.restoring import restore
@@ -222,7 +222,7 @@ class Node:
             name=self._name(),
             addresses=self._listeners.members.addresses,
             version=VERSION,
-            labels=self._options.labels,
+            labels=json.loads(self._fact(LABELS_FACT) or b"{}") | self._options.labels,
             capabilities=("process",),
             journal_generation=self._generation,
             standing=standing,

@@ -97,6 +97,7 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
             control=admitted.control,
             addresses=admitted.addresses,
             at=time_to_wire(admitted.at_s),
+            labels=admitted.labels,
             proof=admitted.proof,
         )
 
@@ -117,6 +118,7 @@ def ask_to_join(invite: Invite, application: Signed) -> pb.JoinResponse:
         list(response.control),
         list(response.addresses),
         time_from_wire(response.at),
+        dict(response.labels),
     ]
     if not same(response.proof, admit_proof(invite.secret, application.payload, parts)):
         raise NotAuthenticatedError("the answer is not from the node that made the invite")

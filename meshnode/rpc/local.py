@@ -160,7 +160,9 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.CreateInviteResponse:
         """Make a secret that admits devices."""
         del context
-        await self._parts.admission.invite(signed_from_wire(request.authorization), request.secret)
+        word = signed_from_wire(request.authorization)
+        labels = dict(request.labels)
+        await self._parts.admission.invite(word, request.secret, labels, request.for_key)
         return pb.CreateInviteResponse(addresses=self._parts.enrolment_addresses())
 
     async def Stop(  # noqa: N802 - named by the proto

@@ -12,6 +12,7 @@ from meshnode.app.ports import OutstandingInvite
 from meshnode.core.control import INVITE
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 from meshnode.core.keys import Signed
+from meshnode.core.packing import pack, unpack_map
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ INVITES_MAX = 1000  # more outstanding: ConflictError
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS invites (
     id BLOB PRIMARY KEY, secret BLOB NOT NULL, payload BLOB NOT NULL, signature BLOB NOT NULL,
-    role TEXT NOT NULL, uses_left INTEGER NOT NULL, expires_s INTEGER NOT NULL
+    role TEXT NOT NULL, uses_left INTEGER NOT NULL, expires_s INTEGER NOT NULL,
+    labels BLOB NOT NULL, for_key BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS admitted (
     invite_id BLOB NOT NULL, node_key BLOB NOT NULL, PRIMARY KEY (invite_id, node_key)
@@ -41,7 +43,7 @@ def add(connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float)
             raise ConflictError(f"{INVITES_MAX} invites are kept already", "wait till some expire")
         word = invite.authorization
         connection.execute(
-            "INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 invite.invite_id,
                 invite.secret,
@@ -50,6 +52,8 @@ def add(connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float)
                 invite.role,
                 invite.uses_left,
                 invite.expires_s,
+                pack(invite.labels),
+                invite.for_key,
             ),
         )
 
@@ -57,15 +61,23 @@ def add(connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float)
 def get(connection: sqlite3.Connection, invite_id: bytes) -> OutstandingInvite:
     """Return an invite, used up or expired ones too; raises NotFoundError."""
     found = connection.execute(
-        "SELECT id, secret, payload, signature, role, uses_left, expires_s FROM invites"
-        " WHERE id = ?",
+        "SELECT id, secret, payload, signature, role, uses_left, expires_s, labels, for_key"
+        " FROM invites WHERE id = ?",
         (invite_id,),
     ).fetchone()
     if found is None:
         raise NotFoundError("this invite is not known here", "ask for a new one")
-    identity, secret, payload, signature, role, uses_left, expires_s = found
-    word = Signed(INVITE, payload, signature)
-    return OutstandingInvite(identity, secret, word, role, uses_left, expires_s)
+    identity, secret, payload, signature, role, uses_left, expires_s, labels, for_key = found
+    return OutstandingInvite(
+        identity,
+        secret,
+        Signed(INVITE, payload, signature),
+        role,
+        uses_left,
+        expires_s,
+        unpack_map(labels),
+        for_key,
+    )
 
 
 def take_use(

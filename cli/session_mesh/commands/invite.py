@@ -7,6 +7,7 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from session_mesh.call import Call
+from session_mesh.options import Labels, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -27,6 +28,10 @@ def app(
     node_only: Annotated[
         bool, typer.Option("--node-only", help="The joiner obeys and never commands.")
     ] = False,
+    label: Labels = None,
+    for_key: Annotated[
+        str | None, typer.Option("--for-key", metavar="PUB", help="Admit that device only.")
+    ] = None,
 ) -> View:
     """Make an invite for another machine.
 
@@ -39,7 +44,15 @@ def app(
     given = "" if node_only else role or ("operator" if uses == 1 else "")
     ttl_s = parse_duration(ttl)
     with call.mesh() as mesh:
-        value = joining.invite(call.home, mesh, ttl_s=ttl_s, uses=uses, role=given)
+        value = joining.invite(
+            call.home,
+            mesh,
+            ttl_s=ttl_s,
+            uses=uses,
+            role=given,
+            labels=pairs(label),
+            for_key=for_key,
+        )
     who = f"as {given}" if given else "as a node that obeys and never commands"
     times = "once" if uses == 1 else f"{uses} times"
     return View(
