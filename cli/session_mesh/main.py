@@ -9,10 +9,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from meshnode.client.errors import MeshError
@@ -25,9 +25,6 @@ from session_mesh.verbs import (
     QuietOption,
     VerboseOption,
 )
-
-if TYPE_CHECKING:
-    from typer.core import TyperCommand
 
 PROGRAM = "session-mesh"
 VERBS = (
@@ -67,7 +64,7 @@ class Verbs(TyperGroup):
         """Name the verbs in the order of a first day."""
         return list(VERBS)
 
-    def get_command(self, ctx: object, cmd_name: str) -> "TyperCommand | None":  # noqa: ARG002
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
         """Import a verb."""
         if cmd_name not in VERBS:
             return None

@@ -111,17 +111,19 @@ def render(view: View, streams: Streams, style: Style | None = None) -> int:
     return view.exit_code
 
 
-def public(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Leave out the fields that are no part of the contract's JSON."""
-    if isinstance(value, dict):
-        return {key: public(item) for key, item in value.items() if key not in INTERNAL_FIELDS}
-    if isinstance(value, list):
-        return [public(item) for item in value] if value and _nested(value[0]) else value
-    return value
+def public(value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the fields that are no part of the contract's JSON, of records in lists too."""
+    return {
+        key: [_public_item(one) for one in item] if isinstance(item, list) else item
+        for key, item in value.items()
+        if key not in INTERNAL_FIELDS
+    }
 
 
-def _nested(value: object) -> bool:
-    return isinstance(value, dict | list)
+def _public_item(item: object) -> object:
+    if not isinstance(item, dict):
+        return item
+    return {key: one for key, one in item.items() if key not in INTERNAL_FIELDS}
 
 
 def _json(value: dict[str, Any], streams: Streams) -> str:

@@ -34,7 +34,6 @@ from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from meshnode.client.home import Home
     from meshnode.client.orders import Commander
@@ -91,12 +90,7 @@ class MeshClient:
         self._node = LocalServiceStub(self._channel)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Disconnect."""
         if self._channel is not None:
             self._channel.close()

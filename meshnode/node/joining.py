@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.authority import InviteTerms, authorize_invite
@@ -52,41 +52,43 @@ CLOCK_TOLERATED_S = 120.0
 NODE_ID_CHARS = 52
 
 
-def invite(
-    home: Home,
-    client: MeshClient,
-    *,
-    ttl_s: int,
-    uses: int,
-    role: str,
-    labels: dict[str, str] | None = None,
-    for_key: str | None = None,
-) -> dict[str, Any]:
-    """Make an invite on a running node; `role` empty admits nodes that obey and never command."""
+@dataclass(frozen=True, slots=True)
+class Inviting:
+    """What an invite shall say; an empty `role` admits nodes that obey and never command."""
+
+    ttl_s: int
+    uses: int = 1
+    role: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    for_key: str | None = None
+
+
+def invite(home: Home, client: MeshClient, wish: Inviting) -> dict[str, Any]:
+    """Make an invite on a running node."""
     genesis = read_genesis(home)
     node = Key(device_key(home).seed)
     secret, invite_id = chance(SECRET_BYTES), chance(INVITE_ID_BYTES)
-    terms = InviteTerms(invite_id, node_id_of(node.public), role, uses, ttl_s)
+    terms = InviteTerms(invite_id, node_id_of(node.public), wish.role, wish.uses, wish.ttl_s)
     now_s = SystemClock().wall_s()
     word = authorize_invite(home, terms, now_s)
-    device = b"" if for_key is None else _device(for_key)
-    addresses = client.invite(word, secret, labels or {}, device)
+    device = b"" if wish.for_key is None else _device(wish.for_key)
+    addresses = client.invite(word, secret, wish.labels, device)
     made = Invite(
         root_key=genesis.root_keys[0],
         mesh_id=genesis.mesh_id,
         admitter=node_id_of(node.public),
         invite_id=invite_id,
         secret=secret,
-        expires_s=int(now_s) + ttl_s,
+        expires_s=int(now_s) + wish.ttl_s,
         addresses=tuple(addresses[:ADDRESSES_MAX]),
-        commands=bool(role),
+        commands=bool(wish.role),
     )
     return {
         "invite": made.to_text(),
         "expires_at": time_to_wire(made.expires_s),
         "addresses": list(made.addresses),
-        "uses_left": uses,
-        "role": role or None,
+        "uses_left": wish.uses,
+        "role": wish.role or None,
         "command": "session-mesh join -",
     }
 

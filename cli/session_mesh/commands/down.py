@@ -27,6 +27,6 @@ def app(
         live = mesh.status()["sessions"]
         if live and close_sessions is None:
             raise UsageError(
-                f"{live} sessions live on this node", "say --keep-sessions or --close-sessions"
+                f"sessions alive on this node: {live}", "say --keep-sessions or --close-sessions"
             )
         return stop(mesh, leave=False, close=close_sessions)

@@ -42,17 +42,9 @@ def app(
     if role and node_only:
         raise UsageError("--role and --node-only", "give one of them")
     given = "" if node_only else role or ("operator" if uses == 1 else "")
-    ttl_s = parse_duration(ttl)
+    wish = joining.Inviting(parse_duration(ttl), uses, given, pairs(label), for_key)
     with call.mesh() as mesh:
-        value = joining.invite(
-            call.home,
-            mesh,
-            ttl_s=ttl_s,
-            uses=uses,
-            role=given,
-            labels=pairs(label),
-            for_key=for_key,
-        )
+        value = joining.invite(call.home, mesh, wish)
     who = f"as {given}" if given else "as a node that obeys and never commands"
     times = "once" if uses == 1 else f"{uses} times"
     return View(

@@ -3,6 +3,8 @@
 Commands are judged by the node's own court, so what the client signs is what a node accepts.
 """
 
+# ruff: noqa: N802, ARG002 - methods of a service are named and shaped by the proto
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -239,7 +241,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def mesh(home, service, environment):
+def mesh(home, service, environment):  # noqa: ARG001 - the service must be there first
     with MeshClient(home, environment=environment, now=lambda: NOW_S, chance=CHANCE) as mesh:
         yield mesh
 
@@ -362,7 +364,7 @@ def test_of_ended_sessions_the_last_is_meant(mesh, service):
 
 def test_an_agent_live_twice_is_a_conflict_that_lists_the_candidates(mesh, service):
     service.sessions = [session("builder"), session("builder", "berta")]
-    with pytest.raises(ConflictError, match="anna/builder.*berta/builder") as raised:
+    with pytest.raises(ConflictError, match=r"anna/builder.*berta/builder") as raised:
         mesh.steer(Target("builder"), message="hello")
     assert raised.value.exit_code == 7
     assert service.commands == []

@@ -135,15 +135,17 @@ def run(tmp_path, monkeypatch):
 # everywhere
 
 
+@pytest.mark.usefixtures("mesh")
 @pytest.mark.parametrize("words", [["-o", "json", "list"], ["list", "--output", "json"]])
-def test_global_options_stand_before_or_after_the_verb(run, mesh, words):
+def test_global_options_stand_before_or_after_the_verb(run, words):
     code, out, _ = run(*words)
     assert code == 0
     assert json.loads(out)["sessions"][0]["agent_id"] == "builder"
     assert "session_epoch" not in out
 
 
-def test_what_stands_after_the_verb_wins(run, mesh):
+@pytest.mark.usefixtures("mesh")
+def test_what_stands_after_the_verb_wins(run):
     assert run("-o", "yaml", "list", "-o", "json")[1].startswith("{")
 
 
@@ -220,7 +222,8 @@ def test_usage_errors_are_json_when_json_was_asked_for(run, words):
     assert json.loads(err)["error"]["code"] == "usage"
 
 
-def test_what_follows_two_dashes_is_not_ours(run, mesh):
+@pytest.mark.usefixtures("mesh")
+def test_what_follows_two_dashes_is_not_ours(run):
     code, _, err = run("list", "--nope", "--", "-o", "json")
     assert code == 2
     assert err.startswith("error: ")
@@ -445,7 +448,8 @@ def test_the_seeds_file_names_only_the_specialization(run, mesh, tmp_path):
     assert len(json.loads(out)["results"]) == 2
 
 
-def test_a_misspelt_key_of_the_file_is_named(run, mesh, tmp_path):
+@pytest.mark.usefixtures("mesh")
+def test_a_misspelt_key_of_the_file_is_named(run, tmp_path):
     path = tmp_path / "agents.yaml"
     path.write_text("spec: a\nagent: b\n")
     code, _, err = run("register", "-f", str(path))
@@ -465,7 +469,7 @@ def test_join_without_an_invite_says_where_it_may_come_from(run):
 # keys
 
 
-def test_a_home_that_has_no_role_makes_no_keys(run, tmp_path):
+def test_a_home_that_has_no_role_makes_no_keys(run):
     code, _, err = run("keys", "new")
     assert code == 4
     assert "look but not command" in err

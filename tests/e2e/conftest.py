@@ -1,0 +1,24 @@
+"""Real nodes for end-to-end tests; each test gets a fleet of its own unless it only looks."""
+
+import pytest
+from e2e.fleet import Fleet
+
+
+@pytest.fixture
+def fleet():
+    fleet = Fleet()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture(scope="module")
+def shared_fleet():
+    fleet = Fleet()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture(scope="module")
+def trio(shared_fleet):
+    """Three nodes of one mesh, for tests that leave them as they were."""
+    return shared_fleet.mesh("anna", "berta", "carl")

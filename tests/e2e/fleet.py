@@ -1,0 +1,153 @@
+"""A fleet of real nodes for tests: processes that are started, asked and stopped by command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
+PATIENCE_S = 20.0
+POLL_S = 0.05
+
+
+@dataclass
+class Answer:
+    """What one call of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    @property
+    def error(self):
+        return json.loads(self.err.strip().splitlines()[-1])["error"]
+
+
+@dataclass
+class Node:
+    """One home, and the node process on it while there is one."""
+
+    home: Path
+    name: str
+    process: subprocess.Popen[str] | None = None
+    ready: dict = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    def call(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Answer:
+        done = subprocess.run(
+            [PROGRAM, *words],
+            input=stdin,
+            env=self.environment | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def json(self, *words: str, stdin: str = "", env: dict[str, str] | None = None):
+        answer = self.call(*words, "-o", "json", stdin=stdin, env=env)
+        assert answer.code == 0, f"{words} ended with {answer.code}: {answer.err}"
+        return answer.json
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("SESSION_")}
+        return kept | {"SESSION_MESH_HOME": str(self.home), "NO_COLOR": "1"}
+
+    def up(self, *flags: str) -> None:
+        self.flags = flags or self.flags
+        with (self.home.parent / f"{self.name}.err").open("a") as stderr:
+            self.process = subprocess.Popen(
+                [PROGRAM, "up", "-o", "json", *self.flags],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
+        line = self.process.stdout.readline() if readable else ""
+        assert line, f"{self.name} did not come up: {self.stderr}"
+        self.ready = json.loads(line)
+
+    @property
+    def stderr(self) -> str:
+        return (self.home.parent / f"{self.name}.err").read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def sessions(self, *flags: str) -> dict[str, dict]:
+        listed = self.json("list", *flags)["sessions"]
+        return {session["agent_id"]: session for session in listed}
+
+    def states(self) -> dict[str, str]:
+        return {node["name"]: node["state"] for node in self.json("nodes")["nodes"]}
+
+
+class Fleet:
+    """Nodes that share one mesh; everything started is ended at the end."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="sm-"))  # short: socket paths are limited
+        self.nodes: list[Node] = []
+
+    def node(self, name: str) -> Node:
+        node = Node(self.directory / name, name)
+        self.nodes.append(node)
+        return node
+
+    def mesh(self, *names: str, flags: tuple[str, ...] = ("--no-mdns",)) -> list[Node]:
+        """Found a mesh on the first node, let the others join, and wait until all see all."""
+        nodes = [self.node(name) for name in names]
+        first, *others = nodes
+        first.json("init", "--mesh", "test", "--name", first.name)
+        first.up("--listen", "127.0.0.1:0", *flags)
+        for node in others:
+            self.join(first, node)
+            node.up("--listen", "127.0.0.1:0", *flags)
+        for node in nodes:
+            wait_until(lambda node=node: set(node.states().values()) == {"alive"}, node.name)
+            wait_until(lambda node=node: len(node.states()) == len(nodes), node.name)
+        return nodes
+
+    @staticmethod
+    def join(host: Node, guest: Node, *flags: str) -> dict:
+        invite = host.json("invite", *flags)["invite"]
+        return guest.json("join", "-", "--name", guest.name, stdin=invite)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                for session in node.sessions("--node", node.ready["name"]).values():
+                    if session["can"]["kill"] != "none":
+                        node.call("kill", session["session_id"], "--force")
+                node.end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def wait_until(condition, what: str = "it"):
+    """Ask again and again until the answer is true; fail with the last answer when patience ends."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not (answer := condition()):
+        assert time.monotonic() < give_up_at, f"waited {PATIENCE_S} s for {what}: {answer!r}"
+        time.sleep(POLL_S)  # between two real processes there is nothing else to wait on
+    return answer

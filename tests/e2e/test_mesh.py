@@ -1,0 +1,224 @@
+"""Three machines' worth of nodes: whatever happens on one is seen, and can be done, from the others."""
+
+import signal
+
+import pytest
+from e2e.fleet import wait_until
+
+HIGRESS = (
+    '{{"ai_log":"{{\\"session_id\\":\\"{session}\\",\\"chat_id\\":\\"{chat}\\",'
+    '\\"model\\":\\"{model}\\",\\"input_token\\":{input},\\"output_token\\":{output}}}",'
+    '"request_id":"{chat}","start_time":"2026-11-20T09:30:15.123Z"}}\n'
+)
+
+
+def test_all_nodes_see_all_nodes(trio):
+    for node in trio:
+        assert node.states() == {"anna": "alive", "berta": "alive", "carl": "alive"}
+        coverage = node.json("nodes")["coverage"]
+        assert (coverage["nodes_known"], coverage["nodes_heard"]) == (3, 3)
+
+
+def test_a_session_of_one_node_is_listed_by_the_others(trio):
+    anna, berta, carl = trio
+    anna.call("run", "--detach", "--agent-id", "wanderer", "--spec", "maps", "--", "cat")
+    for node in (berta, carl):
+        wait_until(lambda node=node: "wanderer" in node.sessions("--filter", "alive"), node.name)
+        session = node.sessions()["wanderer"]
+        assert (session["node_name"], session["specializations"]) == ("anna", ["maps"])
+    carl.json("kill", "wanderer", "--yes")
+
+
+def test_steer_from_another_node_reaches_the_agent_and_its_receipt_is_verified(trio):
+    anna, berta, _ = trio
+    anna.call("run", "--detach", "--agent-id", "driver", "--", "cat")
+    wait_until(lambda: "driver" in berta.sessions())
+    answer = berta.json("steer", "--agent-id", "driver", "--direction", "west")
+    assert (answer["outcome"], answer["receipt_verified"]) == ("delivered", True)
+    wait_until(lambda: "direction: west" in berta.call("logs", "driver").out)
+    again = berta.json("steer", "driver", "line one\nline two", "--command-id", "ab" * 16)
+    same = berta.json("steer", "driver", "line one\nline two", "--command-id", "ab" * 16)
+    assert again["outcome"] == same["outcome"] == "delivered"
+    wait_until(lambda: "line one line two" in berta.call("logs", "driver").out)
+    berta.json("kill", "driver", "--yes")
+
+
+def test_kill_from_another_node_ends_the_whole_tree(trio):
+    anna, _, carl = trio
+    script = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; echo child; sleep 600' &) ; cat"
+    anna.call("run", "--detach", "--agent-id", "stubborn", "--", "sh", "-c", script)
+    wait_until(lambda: "stubborn" in carl.sessions())
+    wait_until(lambda: "child" in anna.call("logs", "stubborn").out)
+    answer = carl.json("kill", "--agent-id", "stubborn", "--force")
+    assert answer["outcome"] == "applied"
+    assert answer["processes"]["found"] >= 3
+    assert answer["processes"]["gone"] == answer["processes"]["found"]
+    assert carl.json("kill", "stubborn", "--yes")["detail"] == "already ended"
+
+
+def test_an_unknown_agent_is_exit_3(trio):
+    for words in (("steer", "nobody", "hello"), ("kill", "nobody", "--yes"), ("logs", "nobody")):
+        answer = trio[1].call(*words, "-o", "json")
+        assert answer.code == 3, answer.err
+        assert "nobody" in answer.error["message"]
+
+
+def test_a_key_that_is_none_is_exit_4(trio):
+    anna, berta, _ = trio
+    anna.call("run", "--detach", "--agent-id", "guarded", "--", "cat")
+    wait_until(lambda: "guarded" in berta.sessions())
+    for key in ("nonsense", "smk1_AAAA"):
+        bad = {"SESSION_API_KEY": key}
+        answer = berta.call("steer", "guarded", "hello", "-o", "json", env=bad)
+        assert answer.code == 4, answer.err
+        assert answer.error["code"] == "not_authenticated"
+    anna.json("kill", "guarded", "--yes")
+
+
+def test_a_key_without_the_permission_is_exit_5(trio):
+    anna, berta, _ = trio
+    anna.call("run", "--detach", "--agent-id", "watched", "--", "cat")
+    wait_until(lambda: "watched" in berta.sessions())
+    key = berta.json("keys", "new", "--action", "read")["key"]
+    for words in (("steer", "watched", "hello"), ("kill", "watched", "--yes")):
+        answer = berta.call(*words, "-o", "json", env={"SESSION_API_KEY": key})
+        assert answer.code == 5, answer.err
+        assert "may not" in answer.error["message"]
+    other = berta.json("keys", "new", "--action", "steer", "--agent-id", "somebody-else")["key"]
+    narrow = berta.call("steer", "watched", "hi", env={"SESSION_API_KEY": other})
+    assert narrow.code == 5
+    assert anna.sessions()["watched"]["message_count"] == 0
+    anna.json("kill", "watched", "--yes")
+
+
+def test_registered_specialists_are_found_from_every_node(trio):
+    anna, berta, carl = trio
+    berta.call("run", "--detach", "--agent-id", "painter", "--spec", "images", "--", "cat")
+    anna.json("register", "--spec", "images", "--agent-id", "printer", "--attr", "load=0.1")
+    wait_until(lambda: len(carl.json("find", "images")["agents"]) == 2)
+    found = carl.json("find", "images")
+    assert [agent["agent_id"] for agent in found["agents"]] == ["printer", "painter"]
+    assert found["agents"][0]["load"] == 0.1
+    assert found["coverage"]["nodes_heard"] == 3
+    berta.json("kill", "painter", "--yes")
+    wait_until(lambda: len(carl.json("find", "images")["agents"]) == 1)
+
+
+def test_an_observer_may_look_and_not_command(fleet):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    watcher, device = fleet.node("watcher"), fleet.node("device")
+    fleet.join(anna, watcher, "--role", "observer")
+    fleet.join(anna, device, "--node-only", "--label", "site=roof")
+    watcher.up("--listen", "127.0.0.1:0", "--no-mdns")
+    device.up("--listen", "127.0.0.1:0", "--no-mdns")
+    anna.call("run", "--detach", "--agent-id", "work", "--", "cat")
+    for node in (watcher, device):
+        wait_until(lambda node=node: "work" in node.sessions())
+    assert watcher.call("steer", "work", "hello").code == 5
+    assert device.call("steer", "work", "hello").code == 4
+    assert device.json("status")["role"] == ""
+    labels = {node["name"]: node["labels"] for node in anna.json("nodes")["nodes"]}
+    assert labels["device"] == {"site": "roof"}
+
+
+def test_cost_of_one_node_is_answered_by_another(fleet):
+    anna = fleet.node("anna")
+    log = fleet.directory / "access.log"
+    anna.json("init", "--name", "anna")
+    config = f"ingest:\n  - source: higress\n    path: {log}\n    refresh_interval: 0.1s\n"
+    (anna.home / "config.yaml").write_text(config)
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    berta = fleet.node("berta")
+    fleet.join(anna, berta)
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+    with log.open("a") as file:
+        for number in range(10):
+            model = "gpt-4o" if number % 2 else "nobody-knows-it"
+            line = {"session": "s1", "chat": f"c{number}", "model": model}
+            file.write(HIGRESS.format(input=1000, output=100, **line))
+    cost = wait_until(lambda: (c := berta.json("cost", "--by", "model"))["records"] == 10 and c)
+    groups = {group["key"]["model"]: group for group in cost["groups"]}
+    assert groups["gpt-4o"]["usage"]["input"] == 5000
+    assert groups["gpt-4o"]["cost_usd"] == "0.0175"
+    assert groups["nobody-knows-it"]["cost_usd"] is None
+    assert [one["model"] for one in cost["unpriced"]] == ["nobody-knows-it"]
+    assert (cost["coverage"]["nodes_known"], cost["coverage"]["nodes_heard"]) == (2, 2)
+    anna.end(signal.SIGKILL)
+    wait_until(lambda: berta.json("cost")["coverage"]["nodes_heard"] == 1)
+    assert berta.json("cost")["records"] == 10, "cut off is not gone"
+    anna.up()
+
+
+def test_a_killed_node_turns_unreachable_and_comes_back(fleet):
+    anna, berta, carl = fleet.mesh("anna", "berta", "carl")
+    berta.call("run", "--detach", "--agent-id", "islander", "--", "cat")
+    wait_until(lambda: "islander" in carl.sessions())
+    pid = carl.sessions()["islander"]["pid"]
+    berta.end(signal.SIGKILL)
+    wait_until(lambda: carl.states()["berta"] == "unreachable")
+    session = carl.sessions()["islander"]
+    assert (session["state"], session["alive"], session["phase"]) == (
+        "unreachable",
+        False,
+        "RECONNECT",
+    )
+    missing = carl.json("list")["coverage"]["missing"]
+    assert [one["node_name"] for one in missing] == ["berta"]
+    refused = carl.call("steer", "islander", "hello", "-o", "json")
+    assert refused.code == 6, refused.err
+    berta.up()
+    wait_until(lambda: carl.sessions()["islander"]["alive"])
+    assert carl.sessions()["islander"]["pid"] == pid
+    assert carl.json("steer", "islander", "welcome back")["outcome"] == "delivered"
+    assert carl.json("kill", "islander", "--yes")["outcome"] == "applied"
+    assert anna.states()["berta"] == "alive"
+
+
+def test_down_is_seen_as_down_and_leave_as_left(fleet):
+    anna, berta, carl = fleet.mesh("anna", "berta", "carl")
+    berta.json("down")
+    wait_until(lambda: carl.states()["berta"] == "down")
+    assert berta.process.wait(10) == 0
+    anna.json("leave")
+    wait_until(lambda: carl.states()["anna"] == "left")
+
+
+def test_a_restart_answers_at_once_from_its_disk(fleet):
+    anna, berta = fleet.mesh("anna", "berta")
+    anna.call("run", "--detach", "--agent-id", "known", "--", "cat")
+    wait_until(lambda: "known" in berta.sessions())
+    anna.call("kill", "known", "--yes")
+    wait_until(lambda: berta.sessions("--filter", "all")["known"]["state"] == "killed")
+    berta.end()
+    anna.end()
+    berta.up()
+    assert berta.sessions("--filter", "all")["known"]["state"] == "killed"
+    assert berta.states()["anna"] in {"down", "unreachable"}
+
+
+def test_nodes_find_each_other_by_mdns(fleet):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--mdns")
+    berta = fleet.node("berta")
+    fleet.join(anna, berta)
+    anna.end()
+    berta.up("--listen", "127.0.0.1:0", "--mdns")
+    anna.up("--listen", "127.0.0.1:0", "--mdns")  # on a port that berta was never told
+    if "unavailable" in anna.json("status")["mdns"]:
+        pytest.skip("multicast is not to be had on this machine")
+    wait_until(lambda: berta.states().get("anna") == "alive")
+
+
+def test_nodes_find_each_other_by_seed(fleet):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    berta = fleet.node("berta")
+    fleet.join(anna, berta)
+    anna.end()
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns", "--seed", anna.ready["listen"])
+    wait_until(lambda: berta.states().get("anna") == "alive")

@@ -1,0 +1,165 @@
+"""One machine, one user: from an empty home to agents that come and go."""
+
+import json
+import signal
+
+import pytest
+from e2e.fleet import wait_until
+
+
+@pytest.fixture(scope="module")
+def anna(shared_fleet):
+    anna = shared_fleet.node("anna")
+    anna.json("init", "--mesh", "one", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    return anna
+
+
+def test_the_ready_line_names_the_node_and_its_listener(anna):
+    assert anna.ready["event"] == "ready"
+    assert anna.ready["name"] == "anna"
+    assert anna.ready["listen"].startswith("127.0.0.1:")
+    assert anna.ready["http"] is None
+
+
+def test_a_session_is_listed_while_it_runs_and_its_end_is_recorded(anna):
+    assert anna.call("run", "--detach", "--agent-id", "reader", "--", "cat").code == 0
+    session = anna.sessions()["reader"]
+    assert (session["state"], session["alive"], session["active"]) == ("running", True, True)
+    assert session["pid"] > 1
+    assert anna.json("kill", "reader", "--yes")["processes"]["survivors"] == []
+    ended = anna.sessions()["reader"]
+    assert (ended["state"], ended["alive"], ended["phase"]) == ("killed", False, "CLOSED")
+    assert ended["signal"] == "SIGTERM"
+    assert ended["ended_by"]
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "state"), [("exit 0", 0, "closed"), ("exit 7", 7, "failed")]
+)
+def test_run_ends_with_the_code_of_its_command(anna, script, code, state):
+    answer = anna.call("run", "--agent-id", f"ends-{code}", "--", "sh", "-c", script)
+    assert answer.code == code
+    found = wait_until(lambda: anna.sessions().get(f"ends-{code}", {}).get("ended_at") and True)
+    assert found
+    session = anna.sessions()[f"ends-{code}"]
+    assert (session["state"], session["exit_code"]) == (state, code)
+
+
+def test_a_signal_that_ends_an_agent_is_recorded(anna):
+    answer = anna.call("run", "--agent-id", "shot", "--", "sh", "-c", "kill -USR1 $$")
+    assert answer.code == 128 + signal.SIGUSR1
+    wait_until(lambda: anna.sessions()["shot"]["ended_at"])
+    assert anna.sessions()["shot"]["signal"] == "SIGUSR1"
+
+
+def test_a_command_that_does_not_exist_ends_with_127(anna):
+    answer = anna.call("run", "--", "no-such-program-anywhere")
+    assert answer.code == 127
+    assert "no-such-program-anywhere" in answer.err
+
+
+def test_run_passes_input_and_output_through(anna):
+    answer = anna.call("run", "--", "tr", "a-z", "A-Z", stdin="hello\n")
+    assert (answer.code, answer.out) == (0, "HELLO\n")
+
+
+def test_keys_never_reach_the_agent(anna):
+    secret = {"SESSION_API_KEY": "smk1_secret", "SESSION_MESH_INVITE": "smj1_secret"}
+    answer = anna.call("run", "--", "env", env=secret)
+    assert "secret" not in answer.out
+    assert "SESSION_MESH_SESSION_ID=" in answer.out
+
+
+def test_logs_show_what_an_agent_wrote(anna):
+    anna.call("run", "--agent-id", "talker", "--", "sh", "-c", "echo one; echo two; echo three")
+    assert anna.call("logs", "talker").out == "one\ntwo\nthree\n"
+    assert anna.call("logs", "talker", "--tail", "1").out == "three\n"
+
+
+def test_show_prints_the_contract_fields(anna):
+    anna.call("run", "--agent-id", "shown", "--title", "A title", "--label", "k=v", "--", "true")
+    shown = anna.json("show", "shown")
+    assert shown["title"] == "A title"
+    assert shown["labels"] == {"k": "v"}
+    assert (shown["messages_count"], shown["total_input_tokens"]) == (0, 0)
+
+
+def test_status_says_what_this_node_may_do(anna):
+    status = anna.json("status")
+    assert (status["name"], status["mesh_name"], status["role"]) == ("anna", "one", "admin")
+
+
+def test_an_unknown_session_is_exit_3_with_a_sentence(anna):
+    answer = anna.call("show", "nobody", "-o", "json")
+    assert answer.code == 3
+    assert answer.error["code"] == "not_found"
+    assert answer.error["hint"]
+
+
+def test_a_restart_finds_its_agents_again(fleet):
+    bert = fleet.node("bert")
+    bert.up("--listen", "127.0.0.1:0", "--no-mdns")
+    bert.call("run", "--detach", "--agent-id", "survivor", "--", "cat")
+    before = bert.sessions()["survivor"]
+    bert.end(signal.SIGKILL)
+    bert.up()
+    wait_until(lambda: bert.sessions()["survivor"]["alive"])
+    after = bert.sessions()["survivor"]
+    assert (after["pid"], after["state"]) == (before["pid"], "running")
+    assert bert.json("steer", "survivor", "still there?")["outcome"] == "delivered"
+    wait_until(lambda: "still there?" in bert.call("logs", "survivor").out)
+
+
+def test_an_agent_that_ended_while_its_node_was_away_is_found_ended(fleet):
+    bert = fleet.node("bert")
+    bert.up("--listen", "127.0.0.1:0", "--no-mdns")
+    gate = fleet.directory / "gate"
+    script = f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 5"
+    bert.call("run", "--detach", "--agent-id", "leaver", "--", "sh", "-c", script)
+    bert.end(signal.SIGKILL)
+    gate.touch()
+    state = bert.home / "sessions"
+    wait_until(lambda: '"ended"' in next(state.glob("*/state.json")).read_text())
+    bert.up()
+    wait_until(lambda: bert.sessions("--filter", "all")["leaver"]["ended_at"])
+    session = bert.sessions("--filter", "all")["leaver"]
+    assert (session["state"], session["exit_code"]) == ("failed", 5)
+
+
+def test_a_stopped_node_answers_from_its_disk(fleet):
+    bert = fleet.node("bert")
+    bert.up("--listen", "127.0.0.1:0", "--no-mdns")
+    bert.call("run", "--detach", "--agent-id", "stays", "--", "cat")
+    refused = bert.call("down", "-o", "json")
+    assert refused.code == 2, "with live sessions down needs a word which"
+    assert "--keep-sessions" in refused.error["hint"]
+    assert bert.json("down", "--close-sessions")["closed"] == 1
+    assert bert.process.wait(10) == 0
+    offline = bert.call("list", "-o", "json", "--filter", "all")
+    assert offline.code == 0
+    assert offline.json["source"] == "disk"
+    assert offline.json["sessions"][0]["state"] == "killed"
+    assert bert.call("steer", "stays", "hello").code == 6
+
+
+def test_a_second_up_on_the_same_home_is_refused(anna):
+    answer = anna.call("up", "--listen", "127.0.0.1:0", "-o", "json")
+    assert answer.code == 7
+    assert "already runs" in answer.error["message"]
+
+
+def test_a_port_in_use_is_refused_by_name(anna, fleet):
+    other = fleet.node("other")
+    answer = other.call("up", "--listen", anna.ready["listen"], "--no-mdns", "-o", "json")
+    assert answer.code == 7
+    assert anna.ready["listen"] in answer.error["message"]
+
+
+def test_up_detach_answers_when_the_node_serves(fleet):
+    bert = fleet.node("bert")
+    ready = json.loads(bert.call("up", "--detach", "--listen", "127.0.0.1:0", "-o", "json").out)
+    assert ready["event"] == "ready"
+    assert bert.json("status")["name"] == ready["name"]
+    assert bert.call("down").code == 0
+    wait_until(lambda: bert.call("status").code == 6)
