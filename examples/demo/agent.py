@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603, T201 - a script beside its story: it prints, and starts its own copy
+# ruff: noqa: S603, T201 - a script beside its story: it prints, and starts its own copy
 """A stand-in for an agent, without dependencies: it walks over a map and says each step.
 
 It reads steers from stdin, one line each: `direction: west` turns it, anything else is noted. And

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S311, TID251 - a module beside its script; the gateway's clock is its own
+# ruff: noqa: S311, TID251 - a module beside its script; the gateway's clock is its own
 """A Higress gateway as its access log shows it: one line per model call, and it keeps growing.
 
 The log is a text template that looks like JSON: what the model said about tokens is in `ai_log`.
@@ -9,6 +9,8 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +76,12 @@ class GatewayLog:
         """Write no more."""
         self._stopped.set()
         self._thread.join()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Write nothing meanwhile: what is logged can be compared with what is billed."""
+        with self._writing:
+            yield
 
     def serve(self, *session_ids: str) -> None:
         """From now on these sessions are the callers."""

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, T201, TID251 - a script beside its story: it prints, and has its own clock
+# ruff: noqa: T201, TID251 - a script beside its story: it prints, and has its own clock
 """Telling the story: chapters, sentences, commands, and checks that end in ✔ or ✘."""
 
 import os

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603 - a module beside its script; it runs session-mesh, and nothing else
+# ruff: noqa: S603 - a module beside its script; it runs session-mesh, and nothing else
 """The nodes of the tour: three processes, reached through the `session-mesh` command line alone."""
 
 import json
@@ -137,7 +137,7 @@ class Node:
 def stage(*names: str) -> Iterator[tuple[Path, list[Node]]]:
     """Give a directory and nodes to play with; whatever happens, nothing of them stays."""
     # Not below TMPDIR: Unix sockets want short paths. mkdtemp makes it ours alone.
-    directory = Path(tempfile.mkdtemp(prefix="smtour-", dir="/tmp"))  # noqa: S108
+    directory = Path(tempfile.mkdtemp(prefix="smtour-", dir="/tmp"))
     nodes = [Node(name, directory) for name in names]
     try:
         yield directory, nodes

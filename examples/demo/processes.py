@@ -1,4 +1,4 @@
-# ruff: noqa: INP001 - a module beside the script that uses it
+
 """What really runs on this machine: the tour believes /proc, not only the mesh's own word.
 
 Agents, what they start, and their supervisors carry the mesh's marks in their environment. Nodes,

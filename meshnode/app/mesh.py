@@ -8,6 +8,7 @@ is on disk before any neighbour hears of it. The node and the simulator run this
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
@@ -55,6 +56,9 @@ LIVENESS_DELAY_S = 0.02
 DIAL_TICK_S = 0.25
 RECONCILE_S = 10.0
 INTRODUCED_MAX = 8
+ASKED_OWN_MAX = 16  # neighbours asked, after a start, what they hold of our own feed
+LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
+REASON_CHARS_MAX = 80
 STATES = "states"  # announced beside table names: the state of a member has changed
 
 
@@ -84,7 +88,8 @@ class Mesh:
         self._wall = me.wall
         self._silences: dict[NodeId, Silence] = {}
         self._lost: dict[bytes, str] = {}
-        self._wakes: set[str] = set()
+        self._asked_own = 0
+        self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
 
     def start(self, now_s: float) -> list[Effect]:
@@ -135,6 +140,9 @@ class Mesh:
             return [*effects, Send(peer, self._introductions(peer)), *excess]
         if dialled:
             effects.append(Send(peer, self.replication.digest()))
+        if self._asked_own < ASKED_OWN_MAX:
+            self._asked_own += 1
+            effects.append(Send(peer, self.replication.ask_for_own()))
         return effects
 
     def unlinked(self, peer: NodeId, reason: str, now_s: float) -> list[Effect]:
@@ -142,12 +150,16 @@ class Mesh:
         self.overlay.unlinked(peer, now_s)
         self._silences.pop(peer, None)
         self.replication.forget_peer(peer)
-        self._lost[short_id_of(peer)] = reason
+        self._lost.pop(short_id_of(peer), None)
+        self._lost[short_id_of(peer)] = reason[:REASON_CHARS_MAX]
+        while len(self._lost) > LOST_MAX:
+            del self._lost[next(iter(self._lost))]
         return self._write_links(now_s)
 
     def dial_failed(self, peer: NodeId, now_s: float) -> list[Effect]:
         """Note that a member did not answer; it is tried again later."""
-        self.overlay.unlinked(peer, now_s)
+        if peer not in self.overlay.links:  # it may have dialled us meanwhile
+            self.overlay.unlinked(peer, now_s)
         return []
 
     def received(self, peer: NodeId, message: Message, now_s: float) -> list[Effect]:
@@ -164,11 +176,11 @@ class Mesh:
 
     def woken(self, name: str, now_s: float) -> list[Effect]:
         """Do what a timer was set for."""
-        self._wakes.discard(name)
+        self._wakes.pop(name, None)
         match name:
             case "flush":
                 return [] if self._persisting else self._flush(now_s)
-            case "liveness":
+            case "liveness" | "fading":
                 return self.judge(now_s)
             case "dial":
                 return self._dial(now_s) + self._wake("dial", now_s + DIAL_TICK_S)
@@ -265,7 +277,8 @@ class Mesh:
         changed = self.liveness.update(standings, self.overlay.links, now_s)
         effects: list[Effect] = [Announce(frozenset({STATES}))] if changed else []
         next_s = self.liveness.next_change_s(now_s)
-        return effects if next_s is None else effects + self._wake("liveness", next_s)
+        # A timer of its own: a distant one must not swallow the next piece of news.
+        return effects if next_s is None else effects + self._wake("fading", next_s)
 
     def _dial(self, now_s: float) -> list[Effect]:
         return self.overlay.dials(now_s, self.liveness.alive())
@@ -296,7 +309,7 @@ class Mesh:
         return Outcome(self._dial(now_s))
 
     def _wake(self, name: str, at_s: float) -> list[Effect]:
-        if name in self._wakes:
+        if self._wakes.get(name, math.inf) <= at_s:
             return []
-        self._wakes.add(name)
+        self._wakes[name] = at_s
         return [Wake(at_s, name)]

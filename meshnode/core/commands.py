@@ -29,7 +29,7 @@ from meshnode.core.grants import (
     verify_chain,
 )
 from meshnode.core.keys import Key, Signed, key_id_of, verify
-from meshnode.core.packing import unpack_map
+from meshnode.core.packing import typed, unpack_map
 
 if TYPE_CHECKING:
     from meshnode.core.sessions import SessionRecord
@@ -121,6 +121,7 @@ _COMMAND_FIELDS: dict[str, type] = {
     "signer": bytes,
     "chain": list,
 }
+_LARGEST = {"epoch": (1 << 64) - 1, "issued": 1 << 53, "expires": 1 << 53}
 
 
 def command_from_signed(signed: Signed) -> Command:
@@ -131,10 +132,15 @@ def command_from_signed(signed: Signed) -> Command:
     if set(value) != set(_COMMAND_FIELDS):
         raise PeerError("a command with fields that this node does not know, or without some")
     for name, kind in _COMMAND_FIELDS.items():
-        if not isinstance(value[name], kind):
+        if type(value[name]) is not kind:
             raise PeerError(f"command field {name} is a {type(value[name]).__name__}")
+    for name in ("epoch", "issued", "expires"):
+        if not 0 <= value[name] <= _LARGEST[name]:
+            raise PeerError(f"command field {name} is out of range")
     try:
-        chain = tuple(Signed("grant", bytes(body), bytes(mark)) for body, mark in value["chain"])
+        chain = tuple(
+            Signed("grant", typed(body, bytes), typed(mark, bytes)) for body, mark in value["chain"]
+        )
     except (TypeError, ValueError) as error:
         raise PeerError("a command whose grant chain is malformed") from error
     return Command(
@@ -282,14 +288,14 @@ def receipt_from_signed(signed: Signed, node_key: bytes) -> Receipt:
     value = unpack_map(signed.payload)
     try:
         return Receipt(
-            mesh=str(value["mesh"]),
-            command_id=bytes(value["command_id"]),
-            command_hash=bytes(value["command_hash"]),
-            node=str(value["node"]),
-            session=str(value["session"]),
-            outcome=str(value["outcome"]),
+            mesh=typed(value["mesh"], str),
+            command_id=typed(value["command_id"], bytes),
+            command_hash=typed(value["command_hash"], bytes),
+            node=typed(value["node"], str),
+            session=typed(value["session"], str),
+            outcome=typed(value["outcome"], str),
             at_s=float(value["at"]),
-            detail=str(value["detail"]),
+            detail=typed(value["detail"], str),
             processes=value["processes"],
         )
     except (KeyError, TypeError, ValueError) as error:

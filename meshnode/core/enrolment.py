@@ -14,7 +14,7 @@ from typing import Any
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import MeshId, NodeId, b32, node_id_of, unb32
 from meshnode.core.keys import Key, Signed, decode_checked, encode_checked, parse_public, verify
-from meshnode.core.packing import pack, unpack, unpack_map
+from meshnode.core.packing import pack, typed, unpack, unpack_map
 
 INVITE_PREFIX = "smj1_"
 INVITE_TEXT_CHARS_MAX = 2048
@@ -75,11 +75,11 @@ def invite_from_text(text: str) -> Invite:
             root_key,
             MeshId(b32(mesh)),
             node_id_of(admitter),
-            bytes(invite_id),
-            bytes(secret),
-            int(expires),
-            tuple(str(address) for address in addresses),
-            bool(commands),
+            typed(invite_id, bytes),
+            typed(secret, bytes),
+            typed(expires, int),
+            tuple(typed(address, str) for address in typed(addresses, list)),
+            typed(commands, bool),
         )
     except (PeerError, ValueError, TypeError) as error:
         raise UsageError(f"not an invite: {error}", hint) from None
@@ -120,10 +120,10 @@ def application_from_signed(signed: Signed) -> Application:
     value = unpack_map(signed.payload)
     try:
         application = Application(
-            mesh_id=_typed(value["mesh"], str),
-            invite_id=_typed(value["invite"], bytes),
-            node_key=_typed(value["node"], bytes),
-            name=_typed(value["name"], str),
+            mesh_id=typed(value["mesh"], str),
+            invite_id=typed(value["invite"], bytes),
+            node_key=typed(value["node"], bytes),
+            name=typed(value["name"], str),
             operator_key=_operator_in(value),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -135,9 +135,9 @@ def application_from_signed(signed: Signed) -> Application:
 def _operator_in(value: dict[str, Any]) -> bytes | None:
     if value["operator"] is None:
         return None
-    claim = Signed(OPERATOR, *(_typed(part, bytes) for part in value["operator"]))
+    claim = Signed(OPERATOR, *(typed(part, bytes) for part in value["operator"]))
     named = unpack_map(claim.payload)
-    operator_key: bytes = _typed(named["operator"], bytes)
+    operator_key: bytes = typed(named["operator"], bytes)
     verify(claim, OPERATOR, operator_key)
     if named["node"] != value["node"] or named["mesh"] != value["mesh"]:
         raise PeerError("an operator key that was signed for another device")
@@ -158,9 +158,3 @@ def admit_proof(secret: bytes, application: bytes, response: list[Any]) -> bytes
 def same(mine: bytes, theirs: bytes) -> bool:
     """Compare proofs in constant time."""
     return hmac.compare_digest(mine, theirs)
-
-
-def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401
-    if not isinstance(value, kind):
-        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-    return value

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_id_of, node_key_of
 from meshnode.core.keys import Key, Signed, verify
-from meshnode.core.packing import pack, unpack, unpack_map
+from meshnode.core.packing import pack, typed, unpack, unpack_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ FLUSH = "flush"  # the signature type of headers
 HASH_BYTES = 32
 TABLE_CHARS_MAX = 32
 KEY_BYTES_MAX = 1024
+FRAMING_BYTES = 16  # more than MessagePack adds to one write
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -186,11 +188,31 @@ def _op_from(table: object, key: object, value: object) -> Op:
     return Op(table, key, value)
 
 
+def rows_from_parts(parts: Iterable[bytes], limits: Limits) -> Rows:
+    """Decode the rows of a snapshot; raises PeerError, also for what the genesis does not allow."""
+    rows = Rows()
+    try:
+        for part in parts:
+            for table, key, epoch, seq, value in unpack(part):
+                op = _op_from(table, key, typed(value, bytes))
+                _check_op(op, limits)
+                rows.put(op.table, op.key, Row(typed(epoch, int), typed(seq, int), value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PeerError("a snapshot whose rows are malformed") from error
+    if rows.count() > limits.rows_max:
+        raise PeerError(f"a feed of more than {limits.rows_max} rows")
+    return rows
+
+
 def _check_op(op: Op, limits: Limits) -> None:
     if not 0 < len(op.table) <= TABLE_CHARS_MAX or len(op.key) > KEY_BYTES_MAX:
         raise PeerError("a write whose table or key is too long")
     if op.value is not None and len(op.value) > limits.row_bytes_max:
         raise PeerError(f"a row of {len(op.value)} bytes: the mesh allows {limits.row_bytes_max}")
+
+
+class ForkError(PeerError):
+    """The flush continues another history than the one held here. Nothing changed."""
 
 
 _HEADER_FIELDS: dict[str, tuple[type, ...]] = {
@@ -235,7 +257,7 @@ def parse_header(signed: Signed) -> Header:
     """Decode a header that was verified before (our own disk); raises PeerError."""
     value = unpack_map(signed.payload)
     for name, kinds in _HEADER_FIELDS.items():
-        if not isinstance(value.get(name), kinds):
+        if type(value.get(name)) not in kinds:
             raise PeerError(f"a flush header without a proper {name}")
     header = Header(
         value["mesh"],
@@ -251,6 +273,8 @@ def parse_header(signed: Signed) -> Header:
     )
     if not (0 < header.epoch < 1 << 63 and 0 < header.first_seq < 1 << 63):
         raise PeerError("a flush header whose epoch or seq is out of range")
+    if not (0 <= header.boot < 1 << 64 and isfinite(header.at_s)):
+        raise PeerError("a flush header whose boot or time is out of range")
     if header.last_seq >= 1 << 63 or header.last_seq < header.first_seq - 1:
         raise PeerError("a flush header whose seqs do not fit")
     return header
@@ -289,10 +313,13 @@ class Replica:
             row = None if op.value is None else Row(header.epoch, seq, op.value)
             self.rows.put(op.table, op.key, row)
             after[op.table, op.key] = row
-        if self.rows.state_hash() != header.state_hash or self.rows.count() > self._limits.rows_max:
+        proved = self.rows.state_hash() == header.state_hash
+        if not proved or self.rows.count() > self._limits.rows_max:
             for (table, key), row in before.items():
                 self.rows.put(table, key, row)
-            raise PeerError("a flush that does not lead to the state its header names")
+            if proved:
+                raise PeerError(f"a feed of more than {self._limits.rows_max} rows")
+            raise ForkError("a flush that does not lead to the state its header names")
         self.header = header
         return Change(self.origin, header, flush, after)
 
@@ -301,6 +328,10 @@ class Replica:
         self.rows = rows
         self.header = header
         return Change(self.origin, header, None, all_rows(rows))
+
+
+def _value(row: Row | None) -> bytes | None:
+    return None if row is None else row.value
 
 
 def all_rows(rows: Rows) -> dict[tuple[str, bytes], Row | None]:
@@ -317,16 +348,24 @@ class OwnFeed(Replica):
         self._mesh_id = mesh_id
         self._boot = boot
         self._pending: dict[tuple[str, bytes], bytes | None] = {}
+        self._written: set[tuple[str, bytes]] = set()
         self.epoch = 1
+        self.restored = NOTHING
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Start from what the disk holds."""
         self.header, self.rows, self.epoch = header, rows, header.epoch
+        self.restored = header.head
+
+    def has_written(self, header: Header) -> bool:
+        """Whether this history holds that header: from before our start, or of this boot."""
+        return header.boot == self._boot or header.head <= self.restored
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
         """Plan a write; a later one to the same key replaces it."""
         _check_op(Op(table, key, value), self._limits)
         row = self.rows.get(table, key)
+        self._written.add((table, key))
         if (row.value if row else None) == value:
             self._pending.pop((table, key), None)
         else:
@@ -348,12 +387,20 @@ class OwnFeed(Replica):
         """Whether writes wait for a flush."""
         return bool(self._pending)
 
-    def raise_epoch(self, above: int) -> None:
-        """Leave a history that somebody else has continued: every row is written anew."""
-        self.epoch = max(self.epoch, above) + 1
-        for (table, key), row in all_rows(self.rows).items():
-            if row is not None:
-                self._pending.setdefault((table, key), row.value)
+    def continue_after(self, header: Header, rows: Rows) -> None:
+        """Leave the history of our disk for one that we once published and our disk has lost.
+
+        Every row is written anew in an epoch above both: what was written since our start, and
+        beneath it what that history says; what it has deleted does not come back.
+        """
+        held, theirs = all_rows(self.rows), all_rows(rows)
+        self._pending = {
+            place: self.latest(*place) if place in self._written else _value(theirs.get(place))
+            for place in {**held, **theirs, **self._pending}
+        }
+        for place in [p for p, v in self._pending.items() if v is None and p not in held]:
+            del self._pending[place]  # nothing to delete
+        self.epoch = max(self.epoch, header.epoch) + 1
 
     def flush(self, now_s: float) -> Change | None:
         """Apply as many pending writes as one flush may hold; None if there is nothing to write."""
@@ -385,9 +432,9 @@ class OwnFeed(Replica):
 
     def _take(self) -> list[Op]:
         ops: list[Op] = []
-        room = self._limits.flush_bytes_max // 2  # the other half is more than the framing needs
+        room = self._limits.flush_bytes_max
         for (table, key), value in list(self._pending.items()):
-            room -= len(table) + len(key) + len(value or b"")
+            room -= len(table.encode()) + len(key) + len(value or b"") + FRAMING_BYTES
             if ops and room < 0:
                 break
             ops.append(Op(table, key, value))

@@ -8,7 +8,7 @@ from hashlib import sha256
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import MeshId, b32
 from meshnode.core.keys import parse_public
-from meshnode.core.packing import pack, unpack_map
+from meshnode.core.packing import pack, typed, unpack_map
 
 NAME_CHARS_MAX = 64
 
@@ -57,11 +57,11 @@ def genesis_from_bytes(packed: bytes) -> Genesis:
     value = unpack_map(packed)
     try:
         genesis = Genesis(
-            root_keys=tuple(value["roots"]),
-            threshold=int(value["threshold"]),
-            name=str(value["name"]),
-            nonce=bytes(value["nonce"]),
-            limits=Limits(*(int(limit) for limit in value["limits"])),
+            root_keys=tuple(typed(value["roots"], list)),
+            threshold=typed(value["threshold"], int),
+            name=typed(value["name"], str),
+            nonce=typed(value["nonce"], bytes),
+            limits=Limits(*(typed(limit, int) for limit in value["limits"])),
         )
         for key in genesis.root_keys:
             parse_public(key)

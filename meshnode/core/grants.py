@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError, PeerError
 from meshnode.core.keys import Key, Signed, decode_checked, encode_checked, verify
-from meshnode.core.packing import pack, unpack, unpack_map
+from meshnode.core.packing import pack, typed, unpack, unpack_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,20 +129,20 @@ def grant_from_signed(signed: Signed) -> Grant:
         raise PeerError("a grant of a version that this node does not know")
     try:
         return Grant(
-            mesh=_typed(value["mesh"], str),
-            issuer=_typed(value["issuer"], bytes),
-            subject=_typed(value["subject"], bytes),
+            mesh=typed(value["mesh"], str),
+            issuer=typed(value["issuer"], bytes),
+            subject=typed(value["subject"], bytes),
             actions=_tuple(value["actions"]) or (),
-            not_before_s=_typed(value["nbf"], int),
-            expires_s=_typed(value["exp"], int),
-            grant_id=_typed(value["id"], bytes),
-            depth=_typed(value["depth"], int),
-            parent=_typed(value["parent"], bytes),
+            not_before_s=typed(value["nbf"], int),
+            expires_s=typed(value["exp"], int),
+            grant_id=typed(value["id"], bytes),
+            depth=typed(value["depth"], int),
+            parent=typed(value["parent"], bytes),
             nodes=_tuple(value["nodes"]),
             agents=_tuple(value["agents"]),
             sessions=_tuple(value["sessions"]),
             specializations=_tuple(value["specs"]),
-            via=_typed(value["via"], str),
+            via=typed(value["via"], str),
         )
     except TypeError as error:
         raise PeerError(f"a grant field is off: {error}") from error
@@ -155,13 +155,7 @@ def _listed(values: tuple[str, ...] | None) -> list[str] | None:
 def _tuple(values: Any) -> tuple[str, ...] | None:  # noqa: ANN401
     if values is None:
         return None
-    return tuple(_typed(value, str) for value in _typed(values, list))
-
-
-def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-    return value
+    return tuple(typed(value, str) for value in typed(values, list))
 
 
 def verify_chain(chain: Sequence[Signed], mesh_id: str) -> list[Grant]:
@@ -242,8 +236,10 @@ def session_key_from_text(text: str) -> SessionKey:
         version, seed, links = unpack(body)
         if version != 1:
             raise PeerError("made by a newer version")
-        chain = tuple(Signed("grant", bytes(payload), bytes(mark)) for payload, mark in links)
-        key = SessionKey(Key(seed), chain)
+        chain = tuple(
+            Signed("grant", typed(payload, bytes), typed(mark, bytes)) for payload, mark in links
+        )
+        key = SessionKey(Key(typed(seed, bytes)), chain)
         if not chain or grant_from_signed(chain[-1]).subject != key.key.public:
             raise PeerError("its grant is for another key")
     except (PeerError, ValueError, TypeError) as error:

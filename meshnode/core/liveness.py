@@ -31,6 +31,9 @@ class MemberState(StrEnum):
     LEFT = "left"
 
 
+_LOST = frozenset({MemberState.UNREACHABLE, MemberState.DEAD})
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What a member's own rows say: `up`, `down` or `left`, and the peers it lists."""
@@ -65,7 +68,7 @@ class Liveness:
                 seen = self._seen[peer] = _Seen(MemberState.UNREACHABLE, now_s, None)
                 changed.add(peer)
             state = self._state(standing, seen, now_s, reached=peer in reached)
-            if state is MemberState.UNREACHABLE and seen.state is MemberState.ALIVE:
+            if state is MemberState.UNREACHABLE and seen.state not in _LOST:
                 seen.lost_at_s = now_s
             if state is MemberState.ALIVE:
                 seen.heard_at_s = now_s
@@ -83,7 +86,8 @@ class Liveness:
             return MemberState.DOWN
         if reached:
             return MemberState.ALIVE
-        fresh = seen.state is MemberState.ALIVE or now_s - seen.lost_at_s < DEAD_AFTER_S
+        # Compared as `next_change_s` adds it: a difference may round to just below the limit.
+        fresh = seen.state not in _LOST or now_s < seen.lost_at_s + DEAD_AFTER_S
         return MemberState.UNREACHABLE if fresh else MemberState.DEAD
 
     def state(self, peer: NodeId) -> MemberState:

@@ -6,9 +6,10 @@ Invariant: each node writes both rows in its own feed only, so they need no furt
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 from meshnode.core.errors import PeerError
-from meshnode.core.packing import pack, unpack_map
+from meshnode.core.packing import pack, typed, unpack_map
 
 NODE = "node"
 LINKS = "links"
@@ -65,12 +66,14 @@ def node_from_row(row: bytes) -> NodeRecord:
             version=str(value["version"]),
             labels={str(key): str(text) for key, text in value["labels"].items()},
             capabilities=tuple(str(name) for name in value["capabilities"]),
-            journal_generation=int(value["journal"]),
+            journal_generation=typed(value["journal"], int),
             standing=str(value["standing"]),
             started_at_s=float(value["started"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PeerError(f"not a node row: {error}") from error
+    if not (0 <= record.journal_generation < 1 << 64 and isfinite(record.started_at_s)):
+        raise PeerError("a node row with a number out of range")
     if record.standing not in {"up", "down", "left"}:
         raise PeerError(f"not a standing: {record.standing[:40]!r}")
     return record
@@ -85,8 +88,8 @@ def links_from_row(row: bytes) -> LinksRecord:
     """Decode a row of the `links` table; raises PeerError. Unknown fields are passed over."""
     value = unpack_map(row)
     try:
-        peers = frozenset(bytes(peer) for peer in value["peers"])
-        lost = {bytes(peer): str(reason) for peer, reason in value["lost"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        peers = frozenset(typed(peer, bytes) for peer in typed(value["peers"], list))
+        lost = {typed(peer, bytes): str(reason) for peer, reason in value["lost"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
         raise PeerError(f"not a links row: {error}") from error
     return LinksRecord(peers, lost)

@@ -39,6 +39,13 @@ def unpack_map(packed: bytes) -> dict[str, Any]:
     return value
 
 
+def typed(value: Any, kind: type) -> Any:  # noqa: ANN401
+    """Return a decoded value if it is of this type; raises TypeError. A bool is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
 def _sorted(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}

@@ -18,15 +18,16 @@ from meshnode.core.feed import (
     NOTHING,
     Change,
     Flush,
+    ForkError,
     Head,
     Header,
     OwnFeed,
     Replica,
-    Row,
     Rows,
+    rows_from_parts,
 )
 from meshnode.core.messages import Digest, Message, Pull, SnapshotChunk, Vector
-from meshnode.core.packing import pack, unpack
+from meshnode.core.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,19 +63,23 @@ class Replication:
         self._limits = genesis.limits
         self._recent: dict[NodeId, deque[Flush]] = {}
         self._recent_bytes: dict[NodeId, int] = {}
-        self._pulled_at_s: dict[NodeId, float] = {}
+        self._pulled_at_s: dict[tuple[NodeId, bool], float] = {}
+        self._published = NOTHING  # our own head that is on disk: what neighbours may hear of
         self._assemblies: dict[tuple[NodeId, Head, NodeId], list[bytes]] = {}
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Take a feed from our own disk."""
         if header.origin == self.own.origin:
             self.own.restore(header, rows)
+            self._published = header.head
         else:
             self._replica(header.origin).replace(header, rows)
 
     def remember(self, flush: Flush) -> None:
         """Keep a flush for neighbours that lag a little, the oldest going first."""
         origin = flush.header.origin
+        if origin == self.own.origin:
+            self._published = flush.header.head
         recent = self._recent.setdefault(origin, deque())
         recent.append(flush)
         size = self._recent_bytes.get(origin, 0) + len(flush.delta)
@@ -84,18 +89,16 @@ class Replication:
 
     def digest(self) -> Digest:
         """Say what is held, in two hashes."""
-        heads = [[o, r.head.epoch, r.head.seq] for o, r in sorted(self.replicas.items())]
-        held = [head for head in heads if head[1]]
-        return Digest(sha256(pack(held)).digest()[:16], self.control.root)
+        heads = [[origin, head.epoch, head.seq] for origin, head in sorted(self._heads().items())]
+        return Digest(sha256(pack(heads)).digest()[:16], self.control.root)
 
     def vector(self) -> Vector:
         """Say what is held, in full."""
-        held = {origin: replica.head for origin, replica in self.replicas.items()}
-        return Vector(
-            {origin: head for origin, head in held.items() if head != NOTHING},
-            self.control.ids,
-            full=True,
-        )
+        return Vector(self._heads(), self.control.ids, full=True)
+
+    def ask_for_own(self) -> Pull:
+        """Ask a neighbour what it holds of our feed that our disk does not."""
+        return Pull({self.own.origin: self.own.restored})
 
     def on_digest(self, peer: NodeId, digest: Digest) -> Outcome:
         """Answer a neighbour whose holdings differ with all that is held here."""
@@ -108,16 +111,17 @@ class Replication:
         wanted: dict[NodeId, Head] = {}
         for origin, theirs in vector.positions.items():
             ours = self._head_of(origin)
-            if theirs > ours and self._may_pull(origin, now_s):
-                wanted[origin] = ours
+            after = NOTHING if origin == self.own.origin else ours
+            if theirs > ours and self._may_pull(origin, after, now_s):
+                wanted[origin] = after
         missing = vector.control_ids - self.control.ids
         if wanted or missing:
             outcome.effects.append(Send(peer, Pull(wanted, missing)))
         if vector.full:
             behind = {
                 origin: vector.positions.get(origin, NOTHING)
-                for origin, replica in self.replicas.items()
-                if replica.head > vector.positions.get(origin, NOTHING)
+                for origin, head in self._heads().items()
+                if head > vector.positions.get(origin, NOTHING)
             }
             lacking = self.control.ids - vector.control_ids
             outcome.effects += self._serve(peer, Pull(behind, lacking))
@@ -141,14 +145,18 @@ class Replication:
             return Outcome()
         if not replica.follows(header):
             return self._pull(peer, header.origin, replica.head, now_s)
-        change = replica.apply(flush)
+        try:
+            change = replica.apply(flush)
+        except ForkError as error:
+            return self._forked(peer, replica, error, now_s)
         self.remember(flush)
         return Outcome(changes=[change])
 
     def on_snapshot_chunk(self, peer: NodeId, chunk: SnapshotChunk) -> Outcome:
         """Collect a snapshot; once whole and proved, it replaces what is held of that feed."""
         header = chunk.header
-        if header.origin != self.own.origin and header.head <= self._head_of(header.origin):
+        ours = header.origin == self.own.origin
+        if self.own.has_written(header) if ours else header.head <= self._head_of(header.origin):
             return Outcome()
         place = (header.origin, header.head, peer)
         while len(self._assemblies) >= ASSEMBLIES_MAX and place not in self._assemblies:
@@ -160,11 +168,12 @@ class Replication:
             raise PeerError("a snapshot larger than the mesh allows")
         if not chunk.last:
             return Outcome()
-        rows = _rows_from(self._assemblies.pop(place))
+        rows = rows_from_parts(self._assemblies.pop(place), self._limits)
         if rows.state_hash() != header.state_hash:
             raise PeerError("a snapshot whose rows do not match its header")
-        self._pulled_at_s.pop(header.origin, None)
-        if header.origin == self.own.origin:
+        self._pulled_at_s.pop((header.origin, True), None)
+        self._pulled_at_s.pop((header.origin, False), None)
+        if ours:
             return self._continue_after(header, rows)
         self._recent.pop(header.origin, None)  # what was kept no longer joins up
         self._recent_bytes.pop(header.origin, None)
@@ -176,21 +185,30 @@ class Replication:
             del self._assemblies[place]
 
     def _on_own(self, peer: NodeId, header: Header, now_s: float) -> Outcome:
-        if header.head <= self.own.head:
+        if self.own.has_written(header) or header.epoch < self.own.epoch:
             return Outcome()
         return self._pull(peer, header.origin, NOTHING, now_s)
 
+    def _forked(self, peer: NodeId, replica: Replica, error: ForkError, now_s: float) -> Outcome:
+        """Two histories of one feed: its newest snapshot decides; the owner sees what is lost."""
+        outcome = self._pull(peer, replica.origin, NOTHING, now_s)
+        outcome.effects.append(Report("feed_forked", peer, error.message))
+        if peer == replica.origin and replica.header is not None and outcome.effects[1:]:
+            outcome.effects += [
+                Send(peer, chunk) for chunk in snapshot_chunks(replica.header, replica.rows)
+            ]
+        return outcome
+
     def _continue_after(self, header: Header, rows: Rows) -> Outcome:
         """Our disk is older than what we once published: keep those rows, leave that history."""
-        if header.head <= self.own.head or header.epoch < self.own.epoch:
-            return Outcome()
-        for table, held in rows.tables.items():
-            for key, row in held.items():
-                if self.own.latest(table, key) is None:
-                    self.own.write(table, key, row.value)
-        self.own.raise_epoch(header.epoch)
+        if header.epoch < self.own.epoch:
+            return Outcome()  # left already
+        self.own.continue_after(header, rows)
         detail = f"peers hold our feed up to {header.epoch}.{header.last_seq}: epoch raised"
         return Outcome([Report("epoch_raised", None, detail)])
+
+    def _shown(self, origin: NodeId) -> Head:
+        return self._published if origin == self.own.origin else self._head_of(origin)
 
     def _replica(self, origin: NodeId) -> Replica:
         replica = self.replicas.get(origin)
@@ -204,14 +222,23 @@ class Replication:
         replica = self.replicas.get(origin)
         return NOTHING if replica is None else replica.head
 
-    def _may_pull(self, origin: NodeId, now_s: float) -> bool:
-        if now_s - self._pulled_at_s.get(origin, -PULL_AGAIN_S) < PULL_AGAIN_S:
+    def _heads(self) -> dict[NodeId, Head]:
+        """Return what neighbours may know that we hold."""
+        heads = {origin: replica.head for origin, replica in self.replicas.items()}
+        heads[self.own.origin] = self._published
+        return {origin: head for origin, head in heads.items() if head != NOTHING}
+
+    def _may_pull(self, origin: NodeId, after: Head, now_s: float) -> bool:
+        asked = (origin, after == NOTHING)  # a whole feed is asked for though a part just was
+        if now_s - self._pulled_at_s.get(asked, -PULL_AGAIN_S) < PULL_AGAIN_S:
             return False
-        self._pulled_at_s[origin] = now_s
+        if len(self._pulled_at_s) >= 2 * FEEDS_MAX:
+            self._pulled_at_s.clear()
+        self._pulled_at_s[asked] = now_s
         return True
 
     def _pull(self, peer: NodeId, origin: NodeId, after: Head, now_s: float) -> Outcome:
-        if not self._may_pull(origin, now_s):
+        if not self._may_pull(origin, after, now_s):
             return Outcome()
         return Outcome([Send(peer, Pull({origin: after}))])
 
@@ -223,7 +250,7 @@ class Replication:
                 messages.append(entry)
         for origin, after in pull.after.items():
             replica = self.replicas.get(origin)
-            if replica is not None and replica.header is not None and replica.head > after:
+            if replica is not None and replica.header is not None and self._shown(origin) > after:
                 messages += self._since(replica, replica.header, after)
         return [Send(peer, message) for message in messages]
 
@@ -231,8 +258,10 @@ class Replication:
         kept = [f for f in self._recent.get(replica.origin, ()) if f.header.head > after]
         first = kept[0].header if kept else None
         joins = first and first.epoch == after.epoch and first.first_seq == after.seq + 1
-        if joins and kept[-1].header.head == replica.head:
+        if joins and kept[-1].header.head == self._shown(replica.origin):
             return list(kept)
+        if replica.head != self._shown(replica.origin):
+            return []  # our rows are ahead of our disk: the flush follows once it is synced
         return list(snapshot_chunks(header, replica.rows))
 
 
@@ -248,14 +277,3 @@ def snapshot_chunks(header: Header, rows: Rows) -> Iterator[SnapshotChunk]:
             part.append([table, key, row.epoch, row.seq, row.value])
             size += len(key) + len(row.value) + 40
     yield SnapshotChunk(header, pack(part), last=True)
-
-
-def _rows_from(parts: list[bytes]) -> Rows:
-    rows = Rows()
-    try:
-        for part in parts:
-            for table, key, epoch, seq, value in unpack(part):
-                rows.put(table, key, Row(epoch, seq, value))
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PeerError("a snapshot whose rows are malformed") from error
-    return rows

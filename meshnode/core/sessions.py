@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import ConflictError, PeerError
@@ -111,8 +112,10 @@ def session_from_row(row: bytes) -> SessionRecord:
     values = unpack_map(row)
     known = {name: values[name] for name in _TYPES if name in values}
     for name, value in known.items():
-        if not isinstance(value, _TYPES[name]):
+        if type(value) not in _TYPES[name]:
             raise PeerError(f"session field {name} is a {type(value).__name__}")
+        if isinstance(value, int | float) and not _fits(name, value):
+            raise PeerError(f"session field {name} is out of range")
     try:
         known["state"] = State(known["state"])
         known["specializations"] = _texts(known.get("specializations", ()))
@@ -121,6 +124,15 @@ def session_from_row(row: bytes) -> SessionRecord:
         return SessionRecord(**known)
     except (KeyError, ValueError, TypeError) as error:
         raise PeerError(f"not a session row: {error}") from error
+
+
+def _fits(name: str, value: float) -> bool:
+    """Whether readers can show a number: what one owner writes must not break others' lists."""
+    if isinstance(value, float):
+        return isfinite(value)
+    if name == "exit_code":
+        return -(1 << 31) <= value < 1 << 31
+    return 0 <= value < 1 << (64 if name == "session_epoch" else 63)
 
 
 def _texts(values: list[Any] | tuple[Any, ...]) -> tuple[str, ...]:

@@ -141,6 +141,8 @@ class Fleet:
                     if session["can"]["kill"] != "none":
                         node.call("kill", session["session_id"], "--force")
                 node.end()
+            elif node.process is not None:
+                node.process.stdout.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
