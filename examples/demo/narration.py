@@ -71,10 +71,9 @@ class Narrator:
         try:
             yield
         except UnmetError as error:
-            self.failed += 1
-            self._tell(f" {self._in(RED, '✘')} {claim}", self._in(RED, f"   because: {error}"))
-            if self.failed == 1:
-                self._on_failure()
+            self._fail(claim, str(error))
+        except (LookupError, TypeError, ValueError) as error:
+            self._fail(claim, f"an answer is not made as promised: {error!r}")
         else:
             self.passed += 1
             self._tell(f" {self._in(GREEN, '✔')} {claim}")
@@ -85,6 +84,12 @@ class Narrator:
         words = f"{self.passed} of {total} checks passed"
         self._tell("", self._in(RED if self.failed else GREEN, words))
         return not self.failed
+
+    def _fail(self, claim: str, why: str) -> None:
+        self.failed += 1
+        self._tell(f" {self._in(RED, '✘')} {claim}", self._in(RED, f"   because: {why}"))
+        if self.failed == 1:
+            self._on_failure()
 
     def _in(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colours else text

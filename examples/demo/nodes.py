@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import processes
 from narration import UnmetError
+
+Answer = TypeVar("Answer")
 
 HERE = Path(__file__).parent  # agents are started here, so `python agent.py` is all it takes
 READY_WAIT_S = 20.0
@@ -30,6 +33,7 @@ class CallError(UnmetError):
     def __init__(self, line: str, code: int, said: str) -> None:
         super().__init__(f"`{line}` ended with exit code {code}: {said}")
         self.code = code
+        self.said = said
 
 
 class Node:
@@ -44,7 +48,11 @@ class Node:
 
     def call(self, *words: str, stdin: str = "") -> Any:  # noqa: ANN401 - any JSON
         """Run a session-mesh command and return the JSON it answers; raises CallError."""
-        return json.loads(self._run([*_with_json(words)], stdin).stdout)
+        text = self._run([*_with_json(words)], stdin).stdout
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise UnmetError(f"this is no JSON: {text[:200]!r}") from error
 
     def shown(self, *words: str) -> str:
         """Run a session-mesh command and return what people see: its notes, then its output."""
@@ -76,9 +84,12 @@ class Node:
             raise UnmetError(f"{self.name} did not come up; see its log below")
         self.listen = json.loads(line)["listen"]
 
-    def stop(self) -> None:
-        """End the node as `down` would; its agents live on. Harmless if it does not run."""
-        self._end(signal.SIGTERM)
+    def stop(self) -> int:
+        """End the node as `down` would, its agents live on; returns its exit code.
+
+        Harmless if it does not run.
+        """
+        return self._end(signal.SIGTERM)
 
     def crash(self) -> None:
         """End the node as a power cut would."""
@@ -93,10 +104,10 @@ class Node:
                 found += [f"{self.name} {path.name}: {line}" for line in lines[-LOG_LINES:]]
         return "\n".join(found)
 
-    def _end(self, number: signal.Signals) -> None:
+    def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
         if process is None:
-            return
+            return 0
         process.send_signal(number)
         try:
             process.wait(STOP_WAIT_S)
@@ -105,6 +116,7 @@ class Node:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+        return process.returncode
 
     def _run(self, words: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
         line = " ".join(["session-mesh", *words])
@@ -122,7 +134,7 @@ class Node:
         except subprocess.TimeoutExpired as error:
             raise UnmetError(f"`{line}` did not end within {CALL_WAIT_S:g} s") from error
         if done.returncode:
-            raise CallError(line, done.returncode, (done.stderr or done.stdout).strip()[-600:])
+            raise CallError(line, done.returncode, _complaint(done))
         return done
 
     def _environment(self) -> dict[str, str]:
@@ -144,12 +156,26 @@ def stage(*names: str) -> Iterator[tuple[Path, list[Node]]]:
     finally:
         impatient = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(number, signal.SIG_IGN) for number in impatient]
-        for node in nodes:
-            node.stop()
-        processes.end_all(directory)
+        in_parallel([node.stop for node in nodes])
+        if left := processes.end_all(directory):
+            sys.stderr.write(f"these processes could not be ended: {left}\n")
         shutil.rmtree(directory, ignore_errors=True)
         for number, handler in zip(impatient, before, strict=True):
             signal.signal(number, handler)
+
+
+def in_parallel(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """Make calls side by side: most of them wait for a process. Raises what the first raises."""
+    with ThreadPoolExecutor(max_workers=max(len(calls), 1)) as pool:
+        return [waiting.result() for waiting in [pool.submit(call) for call in calls]]
+
+
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command complained about, in its own words."""
+    text = (done.stderr or done.stdout).strip()
+    with suppress(ValueError, LookupError, TypeError):
+        text = json.loads(text)["error"]["message"]
+    return text[-600:]
 
 
 def _executable() -> str:

@@ -1,4 +1,3 @@
-
 """What really runs on this machine: the tour believes /proc, not only the mesh's own word.
 
 Agents, what they start, and their supervisors carry the mesh's marks in their environment. Nodes,

@@ -13,9 +13,9 @@ import shlex
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import processes
 import psutil
 from gateway_log import UNKNOWN_MODEL, GatewayLog
 from narration import Narrator, UnmetError, expect, until
-from nodes import CallError, Node, stage
+from nodes import CallError, Node, in_parallel, stage
 
 MDNS_WAIT_S = 12.0
 WAIT_S = 20.0  # for anything else; most of it takes a blink
@@ -46,9 +46,11 @@ class Tour:
 
     def story(self) -> None:
         """Tell it, chapter by chapter."""
-        self.found_a_mesh()
-        self.find_each_other()
-        self.start_agents()
+        for chapter in (self.found_a_mesh, self.find_each_other, self.start_agents):
+            chapter()
+            if self.tell.failed:
+                self.tell.say("Without this there is nothing more to see.")
+                return
         self.look_from_carl()
         self.count_the_cost()
         self.steer_from_carl()
@@ -71,14 +73,10 @@ class Tour:
             self.tell.command("anna$ session-mesh up --listen 127.0.0.1:0")
             self.anna.start(*self.flags)
             self.anna.await_ready()
-            for newcomer in (self.berta, self.carl):
-                words = ("join", "-", "--name", newcomer.name)
-                invite = self.anna.call("invite")["invite"]
-                self.tell.command(
-                    f"anna$ session-mesh invite -q | {newcomer.name}$ session-mesh {_line(words)}"
-                )
-                joined = newcomer.call(*words, stdin=invite)
-                expect(joined["mesh_id"] == mesh_id, f"{newcomer.name} is in another mesh")
+            self.tell.command("anna$ session-mesh invite -q | berta$ session-mesh join -")
+            self.tell.command("anna$ session-mesh invite -q | carl$ session-mesh join -")
+            joins = in_parallel([lambda: self.admit(self.berta), lambda: self.admit(self.carl)])
+            expect(joins == [mesh_id] * 2, f"they are in other meshes: {joins}")
 
     def find_each_other(self) -> None:
         """Start all three where nobody expects them: whoever is linked then was found by mDNS."""
@@ -96,7 +94,7 @@ class Tour:
             for node in everybody:
                 node.await_ready()
         with self.tell.check("all three nodes are linked to each other"):
-            how = "How: mDNS alone told them where the others are."
+            how = "How: mDNS. No other address that anybody had was right."
             try:
                 until(self.all_linked, MDNS_WAIT_S)
             except UnmetError as error:
@@ -104,12 +102,12 @@ class Tour:
                 self.tell.say(f"mDNS was not enough: {error}.")
                 self.seed_the_lonely()
                 until(self.all_linked, WAIT_S)
-            for node in everybody:
-                state = node.call("status")
+            for state in in_parallel([partial(node.call, "status") for node in everybody]):
                 self.tell.say(
-                    f"{node.name}: mDNS {state['mdns']}, links {state['links']},"
+                    f"{state['name']}: mDNS {state['mdns']}, links {state['links']},"
                     f" nodes alive {state['nodes_alive']}"
                 )
+                expect(state["links"] == len(everybody) - 1, f"{state['name']} counts other links")
             self.tell.say(how)
 
     def start_agents(self) -> None:
@@ -120,28 +118,21 @@ class Tour:
             " starts a helper, deaf to SIGTERM and in a session of its own. Carl owns nothing."
         )
         with self.tell.check("the agents run"):
-            with ThreadPoolExecutor() as starters:
-                started = [starters.submit(self.start_agent, name) for name in AGENTS]
-            for one in started:
-                one.result()
-            for name in AGENTS:
-                self.seen[name] = until(lambda name=name: self.running(name), WAIT_S)
-        # The gateway learns who calls as a real one does: from the session id in each request.
-        self.gateway.serve(*(session["session_id"] for session in self.seen.values()))
+            in_parallel([partial(self.start_agent, name) for name in AGENTS])
+            self.seen = until(self.all_running, WAIT_S)
+        self.let_them_call(*self.seen)
 
     def look_from_carl(self) -> None:
         """Let the node that owns nothing see everything."""
         self.tell.chapter("Carl sees them all")
         with self.tell.check("carl, who owns no session, lists all three with full coverage"):
-            sessions = self.carl.call("list")
-            self.look("list")
+            sessions = self.look("list")
             agents = {one["agent_id"]: one["node_name"] for one in sessions["sessions"]}
             expected = {name: node for name, (node, _) in AGENTS.items()}
             expect(agents == expected, f"carl sees {agents}")
             _expect_heard(sessions, 3)
         with self.tell.check("carl finds who can draw maps, wherever that is"):
-            found = self.carl.call("find", "maps")["agents"]
-            self.look("find", "maps")
+            found = self.look("find", "maps")["agents"]
             who = [(one["agent_id"], one["node_name"]) for one in found]
             expect(who == [("mapper", "berta")], f"carl found {who}")
 
@@ -158,8 +149,7 @@ class Tour:
             before = until(lambda: self.billed(logged), WAIT_S)["records"]
             until(lambda: self.billed(before + 1), WAIT_S)
         with self.tell.check(f"known models have a price; {UNKNOWN_MODEL} is named as unpriced"):
-            self.look("cost", "--by", "model")
-            bill = self.carl.call("cost", "--by", "model")
+            bill = self.look("cost", "--by", "model")
             _expect_heard(bill, 3)
             free = [one["key"]["model"] for one in bill["groups"] if not one["cost_usd"]]
             unpriced = [one["model"] for one in bill["unpriced"]]
@@ -198,6 +188,7 @@ class Tour:
             expect(answer["outcome"] == "applied", f"the outcome is {answer['outcome']}")
             expect(answer["receipt_verified"], "the receipt is not verified")
             expect(gone == found >= 2, f"{found} processes were found, {gone} are gone")  # noqa: PLR2004 - the agent and its helper
+        self.let_them_call("scout", "mapper")
         with self.tell.check("/proc agrees: none of them is left"):
             expect(tree, "they were not found there in the first place")
             until(lambda: _expect_gone(tree), WAIT_S)
@@ -240,7 +231,7 @@ class Tour:
             self.berta.await_ready()
             until(self.all_linked, WAIT_S)
         with self.tell.check("mapper was found again: the same session, the same process, running"):
-            session = until(lambda: self.running("mapper"), WAIT_S)
+            session = until(lambda: self.in_state("mapper", "running"), WAIT_S)
             for name in ("session_id", "pid"):
                 before, now = self.seen["mapper"][name], session[name]
                 expect(before == now, f"its {name} was {before} and is {now}")
@@ -272,6 +263,9 @@ class Tour:
             outcomes = [one["outcome"] for one in answer["results"]]
             expect(outcomes == ["applied", "applied"], f"the outcomes are {outcomes}")
             until(lambda: _expect_gone(left), WAIT_S)
+        with self.tell.check("the nodes stop when they are told to"):
+            codes = in_parallel([node.stop for node in (self.anna, self.berta, self.carl)])
+            expect(codes == [0, 0, 0], f"their exit codes are {codes}")
 
     # --- what is done in several chapters
 
@@ -280,10 +274,23 @@ class Tour:
         self.tell.command(f"{node.name}$ session-mesh {_line(words)}")
         return node.call(*words)
 
-    def look(self, *words: str) -> None:
-        """Show a command and what carl answers to people."""
+    def look(self, *words: str) -> Any:  # noqa: ANN401 - any JSON
+        """Show a command and what carl answers to people; returns what he answers to programs."""
         self.tell.command(f"carl$ session-mesh {_line(words)}")
-        self.tell.output(self.carl.shown(*words))
+        shown, value = in_parallel(
+            [partial(self.carl.shown, *words), partial(self.carl.call, *words)]
+        )
+        self.tell.output(shown)
+        return value
+
+    def admit(self, newcomer: Node) -> str:
+        """Hand an invite of anna's to a newcomer; returns the mesh that it is in then."""
+        invite = self.anna.call("invite")["invite"]
+        return str(newcomer.call("join", "-", "--name", newcomer.name, stdin=invite)["mesh_id"])
+
+    def let_them_call(self, *agents: str) -> None:
+        """From now on these call models: the gateway sees their session ids in each request."""
+        self.gateway.serve(*map(self.session_id, agents))
 
     def start_agent(self, name: str) -> None:
         """Start one agent where it belongs."""
@@ -302,8 +309,9 @@ class Tour:
     def steer_in_vain(self, agent: str, words: str) -> None:
         """Steer somebody who cannot be reached; raises UnmetError if that is not what is said."""
         try:
-            answer = self.ask(self.carl, "steer", agent, words, "--timeout", "3s")
+            answer = self.ask(self.carl, "steer", agent, words, "--timeout", "1s")
         except CallError as error:
+            self.tell.output(f"exit code {error.code}: {error.said}")
             expect(error.code == 6, str(error))  # noqa: PLR2004 - unreachable or timed out
         else:
             raise UnmetError(f"the outcome is {answer['outcome']}")
@@ -332,8 +340,6 @@ class Tour:
         nodes = self.carl.call("nodes")["nodes"]
         links = {one["name"]: len(one["links"]) for one in nodes if one["state"] == "alive"}
         expect(links == {"anna": 2, "berta": 2, "carl": 2}, f"links per node alive are {links}")
-        heard = {node.name: node.call("status")["links"] for node in (self.anna, self.berta)}
-        expect(set(heard.values()) == {2}, f"links as they count them: {heard}")
 
     def session(self, agent: str) -> dict[str, Any]:
         """Return an agent's session as carl sees it."""
@@ -348,11 +354,13 @@ class Tour:
         expect(session["state"] == state, f"{agent} is {session['state']}")
         return session
 
-    def running(self, agent: str) -> dict[str, Any]:
-        """Carl sees an agent running, with a process."""
-        session = self.in_state(agent, "running")
-        expect(session["pid"], f"{agent} has no process")
-        return session
+    def all_running(self) -> dict[str, dict[str, Any]]:
+        """Carl sees all agents running, each with a process."""
+        sessions = {one["agent_id"]: one for one in self.carl.call("list")["sessions"]}
+        states = {name: (one["state"], one["pid"]) for name, one in sessions.items()}
+        running = [name for name, (state, pid) in states.items() if state == "running" and pid]
+        expect(set(running) == set(AGENTS), f"carl sees {states}")
+        return sessions
 
     def said(self, agent: str, words: str) -> None:
         """An agent's log, read through carl, has these words."""
@@ -400,7 +408,7 @@ def main() -> int:
     try:
         return _run(once=options.once, flags=("--no-mdns",) if options.no_mdns else ())
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was left running", file=sys.stderr)
+        print("\ninterrupted; what it had started has been ended", file=sys.stderr)
         return INTERRUPTED
 
 

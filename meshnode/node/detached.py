@@ -8,23 +8,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-from meshnode.client.home import Home
 from meshnode.core.errors import MeshError
-from meshnode.node.main import UpOptions
+from meshnode.node.main import told_from
 from meshnode.node.serving import serve
 
 
 def main() -> int:
     """Read options, serve, answer once."""
-    told: dict[str, Any] = json.load(sys.stdin)
-    home = Home(Path(told.pop("home")))
-    told["config"] = None if told["config"] is None else Path(told["config"])
-    told["seeds"] = tuple(told["seeds"])
+    home, options = told_from(sys.stdin.read())
     try:
-        return serve(home, UpOptions(**told), _answer, on_terminal=False)
+        return serve(home, options, _answer, on_terminal=False)
     except MeshError as error:
         _answer({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
         return error.exit_code

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, make_private
@@ -15,7 +16,6 @@ from meshnode.core.errors import BY_CODE, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 READY_WAIT_S = 20.0
 
@@ -51,11 +51,24 @@ def ready_text(event: dict[str, Any]) -> str:
     return text
 
 
+def told_of(home: Home, options: UpOptions) -> str:
+    """Write what a node is told as a text, for the process that it will be."""
+    config = None if options.config is None else str(options.config.absolute())
+    return json.dumps(asdict(options) | {"home": str(home.path), "config": config})
+
+
+def told_from(text: str) -> tuple[Home, UpOptions]:
+    """Read what a node is told."""
+    told: dict[str, Any] = json.loads(text)
+    home, config = Home(Path(told.pop("home"))), told.pop("config")
+    told["seeds"] = tuple(told["seeds"])
+    return home, UpOptions(**told, config=None if config is None else Path(config))
+
+
 def up_detached(home: Home, options: UpOptions) -> dict[str, Any]:
     """Start a node in the background; returns its ready event, raises what it failed with."""
     make_private(home.path)
-    told = asdict(options) | {"home": str(home.path)}
-    told["config"] = None if options.config is None else str(options.config.absolute())
+    told = told_of(home, options)
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "meshnode.node.detached"],
         stdin=subprocess.PIPE,
@@ -65,7 +78,7 @@ def up_detached(home: Home, options: UpOptions) -> dict[str, Any]:
         start_new_session=True,
         env=without_secrets(os.environ),
     ) as process:
-        answer = _answer(process, json.dumps(told).encode())
+        answer = _answer(process, told.encode())
         process.returncode = 0  # it lives on: leaving the block must not wait for it
     if "error" in answer:
         error = answer["error"]

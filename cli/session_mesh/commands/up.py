@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from session_mesh.becoming import become_node
 from session_mesh.call import Call
 from session_mesh.joins import INVITE_VARIABLE
 from session_mesh.options import Labels, pairs
@@ -42,7 +43,7 @@ def app(
 
     On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE.
     """
-    from meshnode.node.main import UpOptions, ready_text, up, up_detached  # noqa: PLC0415 - large
+    from meshnode.node.main import UpOptions, ready_text, told_of, up_detached  # noqa: PLC0415 - large
 
     options = UpOptions(
         listen=listen,
@@ -55,7 +56,7 @@ def app(
     )
     _follow_invite(call)
     if not detach:
-        return up(call.home, options)
+        become_node(told_of(call.home, options))
     ready = up_detached(call.home, options)
     return View(value=ready, human=ready_text(ready), ids=[ready["node_id"]])
 

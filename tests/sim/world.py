@@ -1,0 +1,513 @@
+"""A mesh in virtual time: the same Mesh and the same driver as in a node, over invented networks.
+
+A run is a function of its seed. Streams deliver in order after 1 to 50 ms, dials succeed or fail,
+disks take a few milliseconds, and what was not synced when a node crashed is lost. The world checks
+after every frame what must always be true; `differences` says what is not as it should be at rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from heapq import heappop, heappush
+from random import Random
+
+from meshnode.app.driver import perform
+from meshnode.app.mesh import Mesh, Self
+from meshnode.app.queries import Queries
+from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.effects import Effect
+from meshnode.core.feed import Change, Header, Row, Rows, all_rows
+from meshnode.core.genesis import Genesis
+from meshnode.core.ids import NodeId, node_id_of, short_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.liveness import DEAD_AFTER_S, MemberState
+from meshnode.core.members import LINKS, NODE, ONLY_ROW, LinksRecord, NodeRecord
+from meshnode.core.members import links_to_row, node_to_row
+from meshnode.core.messages import Flush, Message, SnapshotChunk, Vector
+from meshnode.core.overlay import REDIAL_S
+from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.links import message_from_wire, message_to_wire
+
+LATENCY_S = (0.001, 0.05)
+DISK_S = (0.001, 0.005)
+DIAL_TIMEOUT_S = 4.0
+WALL_S = 1_790_000_000.0
+NOTES = "notes"  # a table that no reader knows
+# The longest pause between dials of both sides, a dial, and three reconciliations.
+CALM_S = REDIAL_S * 1.3 + DIAL_TIMEOUT_S + 3 * 12.0
+
+
+@dataclass(eq=False)
+class Stream:
+    """One stream; each end holds it until it notices that it broke."""
+
+    dialler: NodeId
+    acceptor: NodeId
+    arrived_s: dict[NodeId, float] = field(default_factory=dict)
+
+    def other(self, end: NodeId) -> NodeId:
+        return self.acceptor if end == self.dialler else self.dialler
+
+
+@dataclass
+class Disk:
+    """What is synced: headers with their rows, and control entries."""
+
+    feeds: dict[NodeId, tuple[Header, dict[tuple[str, bytes], Row]]] = field(default_factory=dict)
+    control: list[Signed] = field(default_factory=list)
+
+    def save(self, change: Change) -> None:
+        rows = dict(self.feeds[change.origin][1]) if change.flush else {}
+        for place, row in change.rows.items():
+            if row is None:
+                rows.pop(place, None)
+            else:
+                rows[place] = row
+        self.feeds[change.origin] = (change.header, rows)
+
+    def copy(self) -> Disk:
+        return Disk({o: (header, dict(rows)) for o, (header, rows) in self.feeds.items()},
+                    list(self.control))
+
+
+class Place:
+    """One node's machine: its disk, its streams, and its mesh while it runs."""
+
+    def __init__(self, world: World, name: str, key: Key) -> None:
+        self.world, self.name, self.key = world, name, key
+        self.id = node_id_of(key.public)
+        self.disk = Disk()
+        self.streams: dict[NodeId, Stream] = {}
+        self.mesh: Mesh | None = None
+        self.start_count = 0
+        self.stopped_at_s = 0.0
+        self.standing = "up"
+        self.reports: list[str] = []
+        self._synced_s = 0.0
+        self._joining: tuple[Place, ...] = ()
+
+    @property
+    def running(self) -> Mesh:
+        if self.mesh is None:
+            raise AssertionError(f"{self.name} is not running")
+        return self.mesh
+
+    def start(self, *seeds: Place) -> None:
+        """Start as a node does: what the disk holds, the member record, then the mesh."""
+        rng = Random(self.world.rng.random())
+        self.start_count += 1
+        me = Self(self.key, rng.getrandbits(63) + 1, rng, lambda now_s: WALL_S + now_s)
+        self.mesh = mesh = Mesh(self.world.genesis, me)
+        for entry in self.disk.control:
+            mesh.control.add(entry)
+        for header, places in self.disk.feeds.values():
+            rows = Rows()
+            for (table, key), row in places.items():
+                rows.put(table, key, row)
+            mesh.replication.restore(header, rows)
+        self._joining = seeds
+        self._synced_s = self.world.now_s
+        self.declare("up")
+
+    def declare(self, standing: str) -> None:
+        """Write the member record; a node that starts goes on once it is synced."""
+        self.standing = standing
+        record = NodeRecord(self.name, (f"{self.name}:1",), standing=standing,
+                            started_at_s=WALL_S + self.start_count)
+        self.write(NODE, ONLY_ROW, node_to_row(record))
+
+    def write(self, table: str, key: bytes, value: bytes | None) -> None:
+        self.do(self.running.write(table, key, value, self.world.now_s))
+
+    def stop(self, reason: str) -> None:
+        """End at once, as a killed process does."""
+        self.mesh = None
+        self.stopped_at_s = self.world.now_s
+        for stream in list(self.streams.values()):
+            self.world.close(stream, self, reason)
+        self.streams.clear()
+
+    def leave(self) -> None:
+        """Say so, let the news travel, then end."""
+        self.declare("left")
+        self.write(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
+        self.world.after(0.3, self, partial(self.stop, "closed"))
+
+    def do(self, effects: Iterable[Effect]) -> None:
+        perform(effects, self)
+
+    # What the mesh asks for.
+
+    def send(self, peer: NodeId, message: Message) -> None:
+        stream = self.streams.get(peer)
+        if stream is not None:
+            frame = message_to_wire(message).SerializeToString()
+            self.world.transmit(stream, self, frame)
+
+    def dial(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        self.world.dial(self, peer, addresses)
+
+    def hang_up(self, peer: NodeId, reason: str) -> None:
+        stream = self.streams.get(peer)
+        if stream is not None:
+            self.world.counts[f"hung up: {reason.partition(':')[0]}"] += 1
+            self.drop(stream, reason)
+            self.world.close(stream, self, "reset")
+
+    def wake(self, at_s: float, name: str) -> None:
+        def ring() -> None:
+            self.do(self.running.woken(name, self.world.now_s))
+
+        self.world.after(max(0.0, at_s - self.world.now_s), self, ring)
+
+    def persist(self, change: Change, *, ours: bool) -> None:
+        self._synced_s = max(self._synced_s, self.world.now_s) + self.world.rng.uniform(*DISK_S)
+        self.world.counts["writes begun"] += 1
+
+        def synced() -> None:
+            self.world.counts["writes synced"] += 1
+            self.disk.save(change)
+            if ours:
+                self.world.synced.add(change.header)
+                self.do(self.running.persisted(change, self.world.now_s))
+                self._begin()
+
+        self.world.after(self._synced_s - self.world.now_s, self, synced)
+
+    def _begin(self) -> None:
+        seeds, self._joining = self._joining, ()
+        for peer in seeds:
+            self.do(self.running.learn(peer.id, (f"{peer.name}:1",), self.world.now_s))
+        if seeds or not self.running.started:
+            self.do(self.running.start(self.world.now_s))
+
+    def persist_control(self, entry: Signed) -> None:
+        self.world.after(self.world.rng.uniform(*DISK_S), self, partial(self.disk.control.append, entry))
+
+    def announce(self, tables: frozenset[str]) -> None:
+        self.world.counts[f"announced {sorted(tables)[0] if tables else ''}"] += 1
+
+    def report(self, event: str, peer: NodeId | None, detail: str) -> None:
+        self.world.counts[event] += 1
+        self.reports.append(f"{self.world.now_s:.3f} {self.name}: {event}: {detail}")
+
+    # What streams tell.
+
+    def opened(self, stream: Stream) -> bool:
+        """Take a stream into use, by the rule of rpc/links.py; False if another one stays."""
+        peer = stream.other(self.id)
+        present = self.streams.get(peer)
+        if present is not None:
+            if present.dialler != stream.dialler and present.dialler < stream.dialler:
+                return False
+            self.drop(present, "replaced")
+            self.world.close(present, self, "reset")
+        self.streams[peer] = stream
+        self.do(self.running.learn(peer, (f"{self.world.places[peer].name}:1",), self.world.now_s))
+        self.do(self.running.linked(peer, self.world.now_s, dialled=stream.dialler == self.id))
+        return True
+
+    def drop(self, stream: Stream, reason: str) -> None:
+        peer = stream.other(self.id)
+        if self.streams.get(peer) is stream:
+            del self.streams[peer]
+            self.do(self.running.unlinked(peer, reason, self.world.now_s))
+
+
+class World:
+    """Time, the network, and all machines."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.rng = Random(seed)
+        self.now_s = 0.0
+        self.counts: Counter[str] = Counter()
+        self.synced = Synced()
+        self.places: dict[NodeId, Place] = {}
+        self._trace = sha256()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._groups: dict[NodeId, int] = {}
+        self._silent: set[frozenset[NodeId]] = set()
+        self._decoded: dict[bytes, Message | None] = {}
+        self.root = Key.new(self.rng.randbytes)
+        self.genesis = Genesis((self.root.public,), 1, "sim", self.rng.randbytes(16))
+        for number in range(count):
+            place = Place(self, f"n{number}", Key.new(self.rng.randbytes))
+            self.places[place.id] = place
+        self.nodes = list(self.places.values())
+
+    @property
+    def trace(self) -> str:
+        return self._trace.hexdigest()
+
+    @property
+    def up(self) -> list[Place]:
+        return [place for place in self.nodes if place.mesh is not None]
+
+    # Time.
+
+    def after(self, delay_s: float, place: Place, call: Callable[[], None]) -> None:
+        """Call later, unless the node has ended meanwhile."""
+        mesh = place.mesh
+
+        def guarded() -> None:
+            if place.mesh is mesh and mesh is not None:
+                call()
+
+        self._later(delay_s, guarded)
+
+    def run(self, for_s: float) -> None:
+        until_s = self.now_s + for_s
+        while self._due and self._due[0][0] <= until_s:
+            self.now_s, number, call = heappop(self._due)
+            self._trace.update(b"%d %.9f;" % (number, self.now_s))
+            call()
+        self.now_s = until_s
+
+    def settle(self, within_s: float = CALM_S) -> float:
+        """Run until everything is as it should be, and stays so; raises if it does not get so."""
+        began_s = self.now_s
+        while self.differences():
+            if self.now_s - began_s > within_s:
+                raise AssertionError(self._story())
+            self.run(0.25)
+        took_s = self.now_s - began_s
+        self.run(4.0)
+        if self.differences():
+            raise AssertionError("it did not last\n" + self._story())
+        return took_s
+
+    def _story(self) -> str:
+        reports = [line for place in self.nodes for line in place.reports][-20:]
+        return "\n".join([*self.differences()[:20], *reports, str(self.counts)])
+
+    # The network.
+
+    def dial(self, source: Place, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        target = self.places.get(peer)
+        delay_s = self.rng.uniform(*LATENCY_S)
+        self.counts["dials"] += 1
+
+        def failed() -> None:
+            self.counts["dials failed"] += 1
+            source.do(source.running.dial_failed(peer, self.now_s))
+
+        if target is None or f"{target.name}:1" not in addresses:
+            self.after(0.0, source, failed)
+            return
+
+        def arrive() -> None:
+            if self._pair(source, target) in self._silent:
+                self.after(DIAL_TIMEOUT_S, source, failed)
+            elif target.mesh is None or not self._joined(source, target):
+                self.after(delay_s, source, failed)
+            else:
+                stream = Stream(source.id, target.id)
+                taken = target.opened(stream)
+                self.after(self._pace(stream, source.id), source, partial(answer, stream, taken))
+
+        def answer(stream: Stream, taken: bool) -> None:  # noqa: FBT001
+            if not self._joined(source, target):
+                failed()
+            elif not source.opened(stream):
+                self.close(stream, source, "reset")
+            elif not taken or target.streams.get(source.id) is not stream:
+                source.drop(stream, "reset")
+
+        self.after(delay_s, source, arrive)
+
+    def transmit(self, stream: Stream, source: Place, frame: bytes) -> None:
+        target = self.places[stream.other(source.id)]
+        self.counts["frames"] += 1
+
+        def arrive() -> None:
+            if self._pair(source, target) in self._silent:
+                self.counts["frames dropped"] += 1
+            elif target.streams.get(source.id) is stream:
+                self._deliver(source, target, frame)
+
+        self.after(self._pace(stream, target.id), target, arrive)
+
+    def close(self, stream: Stream, source: Place, reason: str) -> None:
+        """Let the other end notice, after the frames under way, that a stream has ended."""
+        target = self.places[stream.other(source.id)]
+
+        def arrive() -> None:
+            if self._pair(source, target) in self._silent:
+                self.counts["resets dropped"] += 1
+            else:
+                target.drop(stream, reason)
+
+        if target.mesh is not None:
+            self.after(self._pace(stream, target.id), target, arrive)
+
+    def reset(self, one: Place, other: Place) -> None:
+        """Break the stream of a pair at both ends."""
+        stream = one.streams.get(other.id)
+        if stream is not None:
+            self.counts["resets"] += 1
+            self.close(stream, one, "reset")
+            self.close(stream, other, "reset")
+
+    def partition(self, *groups: Iterable[Place]) -> None:
+        self._groups = {p.id: n for n, group in enumerate(groups) for p in group}
+        self.counts["partitions"] += 1
+        for one in self.up:
+            for other in self.up:
+                if one.id < other.id and not self._joined(one, other):
+                    self.reset(one, other)
+
+    def heal(self) -> None:
+        self._groups = {}
+        self._silent = set()
+
+    def silence(self, one: Place, other: Place) -> None:
+        """From now on frames between two nodes vanish; nobody is told."""
+        self._silent.add(self._pair(one, other))
+
+    def _pace(self, stream: Stream, receiver: NodeId) -> float:
+        at_s = max(self.now_s + self.rng.uniform(*LATENCY_S), stream.arrived_s.get(receiver, 0.0))
+        stream.arrived_s[receiver] = at_s
+        return at_s - self.now_s
+
+    @staticmethod
+    def _pair(one: Place, other: Place) -> frozenset[NodeId]:
+        return frozenset({one.id, other.id})
+
+    def _joined(self, one: Place, other: Place) -> bool:
+        return self._groups.get(one.id) == self._groups.get(other.id)
+
+    def _later(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._count += 1
+        heappush(self._due, (self.now_s + delay_s, self._count, call))
+
+    def _deliver(self, source: Place, target: Place, frame: bytes) -> None:
+        self._trace.update(frame)
+        if frame not in self._decoded:  # equal bytes mean equal values, and were verified once
+            self._decoded[frame] = message_from_wire(pb.Frame.FromString(frame), self.genesis.mesh_id)
+        message = self._decoded[frame]
+        if message is None:
+            raise AssertionError("a frame of an unknown kind")
+        self.counts[type(message).__name__] += 1
+        self.synced.check(message)
+        heads = {o: replica.head for o, replica in target.running.replication.replicas.items()}
+        target.do(target.running.received(source.id, message, self.now_s))
+        if target.mesh is not None:
+            for origin, head in heads.items():
+                if target.mesh.replication.replicas[origin].head < head:
+                    raise AssertionError(f"{target.name}: the head of {origin} went back")
+
+    # What must be true at rest.
+
+    def differences(self) -> list[str]:
+        """Name everything that is not as it should be among nodes that can all talk."""
+        found: list[str] = []
+        for place in self.up:
+            found += self._differences_of(place)
+        return found
+
+    def _differences_of(self, place: Place) -> list[str]:
+        mesh, found = place.running, []
+        first = self.up[0].running
+        if mesh.replication.digest() != first.replication.digest():
+            found.append(f"{place.name}: another digest than {self.up[0].name}")
+        if mesh.overlay.links != set(place.streams):
+            found.append(f"{place.name}: the overlay differs from the streams")
+        row = mesh.tables.links(place.id)
+        if row is None or row.peers != {short_id_of(peer) for peer in place.streams}:
+            found.append(f"{place.name}: its links row differs from its links")
+        for peer, stream in place.streams.items():
+            if self.places[peer].streams.get(place.id) is not stream:
+                found.append(f"{place.name}: a link that {self.places[peer].name} does not have")
+        for other in self.nodes:
+            if other.start_count:
+                found += self._differences_about(other, place)
+        return found + self._differences_in_coverage(place)
+
+    def _differences_about(self, other: Place, place: Place) -> list[str]:
+        mesh, found = place.running, []
+        state = mesh.liveness.state(other.id)
+        if state is not self.expected_state(other):
+            found.append(f"{place.name}: {other.name} is {state}, not {self.expected_state(other)}")
+        replica = mesh.replication.replicas.get(other.id)
+        if other.mesh is not None and replica is not None:
+            if all_rows(replica.rows) != all_rows(other.mesh.own.rows):
+                found.append(f"{place.name}: other rows of {other.name} than its own")
+            if replica.header is not None and replica.header.state_hash != replica.rows.state_hash():
+                found.append(f"{place.name}: rows of {other.name} that its header does not prove")
+        return found
+
+    def _differences_in_coverage(self, place: Place) -> list[str]:
+        coverage = Queries(place.running, None, Clock(self)).coverage()  # type: ignore[arg-type]
+        known = [other for other in self.nodes if other.start_count]
+        heard = {MemberState.ALIVE, MemberState.LEFT}
+        missing = {p.name for p in known if self.expected_state(p) not in heard}
+        if coverage.nodes_known != len(known) or {m.node_name for m in coverage.missing} != missing:
+            return [f"{place.name}: coverage {coverage}, known {len(known)}, missing {missing}"]
+        return []
+
+    def expected_state(self, place: Place) -> MemberState:
+        if place.standing == "left":
+            return MemberState.LEFT
+        if place.mesh is not None:
+            return MemberState.ALIVE
+        if place.standing == "down":
+            return MemberState.DOWN
+        gone_s = self.now_s - place.stopped_at_s
+        return MemberState.UNREACHABLE if gone_s < DEAD_AFTER_S else MemberState.DEAD
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The world's time, as use cases see it."""
+
+    world: World
+
+    def steady_s(self) -> float:
+        return self.world.now_s
+
+    def wall_s(self) -> float:
+        return WALL_S + self.world.now_s
+
+
+class Synced:
+    """Every header that was ever synced by its owner: nobody may hear of another."""
+
+    def __init__(self) -> None:
+        self._marks: set[bytes] = set()
+        self._heads: set[tuple[NodeId, object]] = set()
+
+    def add(self, header: Header) -> None:
+        if header.signed is None:
+            raise AssertionError("an unsigned header was written")
+        self._marks.add(header.signed.signature)
+        self._heads.add((header.origin, header.head))
+
+    def check(self, message: Message) -> None:
+        if isinstance(message, Flush | SnapshotChunk):
+            signed = message.header.signed
+            if signed is None or signed.signature not in self._marks:
+                raise AssertionError(f"heard of {message.header.head} before it was on disk")
+        elif isinstance(message, Vector):
+            for origin, head in message.positions.items():
+                if (origin, head) not in self._heads:
+                    raise AssertionError(f"heard of position {head} before it was on disk")
+
+
+def boot(seed: int, count: int) -> World:
+    """Start all nodes within half a second, each knowing the first one only, and let them settle."""
+    world = World(seed, count)
+    for place in world.nodes:
+        delay_s = world.rng.uniform(0.0, 0.5)
+        world._later(delay_s, partial(place.start, *([] if place is world.nodes[0] else world.nodes[:1])))
+    world.run(0.5)
+    role = Role(world.rng.randbytes(32), "operator", "", world.root.public, int(WALL_S), None)
+    first = world.nodes[0]
+    first.do(first.running.add_control(
+        role_entry(world.root, world.genesis.mesh_id, role, world.rng.randbytes)))
+    world.settle()
+    return world
