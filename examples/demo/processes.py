@@ -13,7 +13,6 @@ SESSION_MARK = "SESSION_MESH_SESSION_ID"
 SOCKET_MARK = "SESSION_MESH_SOCKET"
 SWEEPS_MAX = 50  # of at least 0.1 s each, until nothing new turns up
 SWEEP_WAIT_S = 0.1
-STOP_WAIT_S = 5.0
 
 
 def of_session(session_id: str) -> list[psutil.Process]:

@@ -18,15 +18,22 @@ from random import Random
 from meshnode.app.driver import perform
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
-from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.control import Role, role_entry
 from meshnode.core.effects import Effect
 from meshnode.core.feed import Change, Header, Row, Rows, all_rows
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.liveness import DEAD_AFTER_S, MemberState
-from meshnode.core.members import LINKS, NODE, ONLY_ROW, LinksRecord, NodeRecord
-from meshnode.core.members import links_to_row, node_to_row
+from meshnode.core.members import (
+    LINKS,
+    NODE,
+    ONLY_ROW,
+    LinksRecord,
+    NodeRecord,
+    links_to_row,
+    node_to_row,
+)
 from meshnode.core.messages import Flush, Message, SnapshotChunk, Vector
 from meshnode.core.overlay import REDIAL_S
 from meshnode.v1 import link_service_pb2 as pb
@@ -61,7 +68,8 @@ class Disk:
     control: list[Signed] = field(default_factory=list)
 
     def save(self, change: Change) -> None:
-        rows = dict(self.feeds[change.origin][1]) if change.flush else {}
+        held = self.feeds.get(change.origin)
+        rows = dict(held[1]) if held and change.flush else {}
         for place, row in change.rows.items():
             if row is None:
                 rows.pop(place, None)
@@ -70,8 +78,10 @@ class Disk:
         self.feeds[change.origin] = (change.header, rows)
 
     def copy(self) -> Disk:
-        return Disk({o: (header, dict(rows)) for o, (header, rows) in self.feeds.items()},
-                    list(self.control))
+        return Disk(
+            {o: (header, dict(rows)) for o, (header, rows) in self.feeds.items()},
+            list(self.control),
+        )
 
 
 class Place:
@@ -88,7 +98,8 @@ class Place:
         self.standing = "up"
         self.reports: list[str] = []
         self._synced_s = 0.0
-        self._joining: tuple[Place, ...] = ()
+        self._seeds: tuple[Place, ...] = ()
+        self._begun = False
 
     @property
     def running(self) -> Mesh:
@@ -109,15 +120,19 @@ class Place:
             for (table, key), row in places.items():
                 rows.put(table, key, row)
             mesh.replication.restore(header, rows)
-        self._joining = seeds
+        self._seeds, self._begun = seeds, False
         self._synced_s = self.world.now_s
         self.declare("up")
 
     def declare(self, standing: str) -> None:
         """Write the member record; a node that starts goes on once it is synced."""
         self.standing = standing
-        record = NodeRecord(self.name, (f"{self.name}:1",), standing=standing,
-                            started_at_s=WALL_S + self.start_count)
+        record = NodeRecord(
+            self.name,
+            (f"{self.name}:1",),
+            standing=standing,
+            started_at_s=WALL_S + self.start_count,
+        )
         self.write(NODE, ONLY_ROW, node_to_row(record))
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
@@ -179,14 +194,17 @@ class Place:
         self.world.after(self._synced_s - self.world.now_s, self, synced)
 
     def _begin(self) -> None:
-        seeds, self._joining = self._joining, ()
-        for peer in seeds:
+        if self._begun:
+            return
+        self._begun = True
+        self.do(self.running.start(self.world.now_s))
+        for peer in self._seeds:
             self.do(self.running.learn(peer.id, (f"{peer.name}:1",), self.world.now_s))
-        if seeds or not self.running.started:
-            self.do(self.running.start(self.world.now_s))
 
     def persist_control(self, entry: Signed) -> None:
-        self.world.after(self.world.rng.uniform(*DISK_S), self, partial(self.disk.control.append, entry))
+        self.world.after(
+            self.world.rng.uniform(*DISK_S), self, partial(self.disk.control.append, entry)
+        )
 
     def announce(self, tables: frozenset[str]) -> None:
         self.world.counts[f"announced {sorted(tables)[0] if tables else ''}"] += 1
@@ -310,7 +328,7 @@ class World:
                 taken = target.opened(stream)
                 self.after(self._pace(stream, source.id), source, partial(answer, stream, taken))
 
-        def answer(stream: Stream, taken: bool) -> None:  # noqa: FBT001
+        def answer(stream: Stream, taken: bool) -> None:
             if not self._joined(source, target):
                 failed()
             elif not source.opened(stream):
@@ -388,7 +406,9 @@ class World:
     def _deliver(self, source: Place, target: Place, frame: bytes) -> None:
         self._trace.update(frame)
         if frame not in self._decoded:  # equal bytes mean equal values, and were verified once
-            self._decoded[frame] = message_from_wire(pb.Frame.FromString(frame), self.genesis.mesh_id)
+            self._decoded[frame] = message_from_wire(
+                pb.Frame.FromString(frame), self.genesis.mesh_id
+            )
         message = self._decoded[frame]
         if message is None:
             raise AssertionError("a frame of an unknown kind")
@@ -437,7 +457,10 @@ class World:
         if other.mesh is not None and replica is not None:
             if all_rows(replica.rows) != all_rows(other.mesh.own.rows):
                 found.append(f"{place.name}: other rows of {other.name} than its own")
-            if replica.header is not None and replica.header.state_hash != replica.rows.state_hash():
+            if (
+                replica.header is not None
+                and replica.header.state_hash != replica.rows.state_hash()
+            ):
                 found.append(f"{place.name}: rows of {other.name} that its header does not prove")
         return found
 
@@ -499,15 +522,20 @@ class Synced:
 
 
 def boot(seed: int, count: int) -> World:
-    """Start all nodes within half a second, each knowing the first one only, and let them settle."""
+    """Start all nodes within half a second, each knowing the first one, and let them settle."""
     world = World(seed, count)
     for place in world.nodes:
         delay_s = world.rng.uniform(0.0, 0.5)
-        world._later(delay_s, partial(place.start, *([] if place is world.nodes[0] else world.nodes[:1])))
+        world._later(
+            delay_s, partial(place.start, *([] if place is world.nodes[0] else world.nodes[:1]))
+        )
     world.run(0.5)
     role = Role(world.rng.randbytes(32), "operator", "", world.root.public, int(WALL_S), None)
     first = world.nodes[0]
-    first.do(first.running.add_control(
-        role_entry(world.root, world.genesis.mesh_id, role, world.rng.randbytes)))
+    first.do(
+        first.running.add_control(
+            role_entry(world.root, world.genesis.mesh_id, role, world.rng.randbytes)
+        )
+    )
     world.settle()
     return world
