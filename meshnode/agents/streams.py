@@ -122,7 +122,9 @@ class Inlet:
             os.close(self.fd)
         self.fd = None
         for piece in self._queue:
-            if piece.steer:
+            if piece.steer and piece.begun:
+                piece.steer.unsure(f"the agent's stdin closed in the middle of the line: {why}")
+            elif piece.steer:
                 piece.steer.refused(f"the agent's stdin is closed: {why}")
         self._queue.clear()
         self.end(why)

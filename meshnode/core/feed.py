@@ -350,7 +350,7 @@ class OwnFeed(Replica):
         self._pending: dict[tuple[str, bytes], bytes | None] = {}
         self._written: set[tuple[str, bytes]] = set()
         self.epoch = 1
-        self.restored = NOTHING
+        self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Start from what the disk holds."""
@@ -358,7 +358,7 @@ class OwnFeed(Replica):
         self.restored = header.head
 
     def has_written(self, header: Header) -> bool:
-        """Whether this history holds that header: from before our start, or of this boot."""
+        """Whether this history holds a header of ours: from before our start, or of this boot."""
         return header.boot == self._boot or header.head <= self.restored
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
@@ -401,6 +401,7 @@ class OwnFeed(Replica):
         for place in [p for p, v in self._pending.items() if v is None and p not in held]:
             del self._pending[place]  # nothing to delete
         self.epoch = max(self.epoch, header.epoch) + 1
+        self.restored = header.head
 
     def flush(self, now_s: float) -> Change | None:
         """Apply as many pending writes as one flush may hold; None if there is nothing to write."""

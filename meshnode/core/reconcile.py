@@ -144,11 +144,11 @@ class Replication:
         if header.head <= replica.head:
             return Outcome()
         if not replica.follows(header):
-            return self._pull(peer, header.origin, replica.head, now_s)
+            return self._replacing(peer, header, replica.head, now_s)
         try:
             change = replica.apply(flush)
         except ForkError as error:
-            return self._forked(peer, replica, error, now_s)
+            return self._forked(peer, header, error, now_s)
         self.remember(flush)
         return Outcome(changes=[change])
 
@@ -177,7 +177,9 @@ class Replication:
             return self._continue_after(header, rows)
         self._recent.pop(header.origin, None)  # what was kept no longer joins up
         self._recent_bytes.pop(header.origin, None)
-        return Outcome(changes=[self._replica(header.origin).replace(header, rows)])
+        replica = self._replica(header.origin)
+        lost = self._lost_rows(peer, header)
+        return Outcome(lost, changes=[replica.replace(header, rows)])
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop what a lost neighbour has half sent."""
@@ -185,24 +187,35 @@ class Replication:
             del self._assemblies[place]
 
     def _on_own(self, peer: NodeId, header: Header, now_s: float) -> Outcome:
-        if self.own.has_written(header) or header.epoch < self.own.epoch:
+        if self.own.has_written(header):
             return Outcome()
         return self._pull(peer, header.origin, NOTHING, now_s)
 
-    def _forked(self, peer: NodeId, replica: Replica, error: ForkError, now_s: float) -> Outcome:
-        """Two histories of one feed: its newest snapshot decides; the owner sees what is lost."""
-        outcome = self._pull(peer, replica.origin, NOTHING, now_s)
+    def _forked(self, peer: NodeId, header: Header, error: ForkError, now_s: float) -> Outcome:
+        """Two histories of one feed: its newest snapshot decides."""
+        outcome = self._replacing(peer, header, NOTHING, now_s)
         outcome.effects.append(Report("feed_forked", peer, error.message))
-        if peer == replica.origin and replica.header is not None and outcome.effects[1:]:
-            outcome.effects += [
-                Send(peer, chunk) for chunk in snapshot_chunks(replica.header, replica.rows)
-            ]
         return outcome
+
+    def _replacing(self, peer: NodeId, header: Header, after: Head, now_s: float) -> Outcome:
+        outcome = self._pull(peer, header.origin, after, now_s)
+        if outcome.effects:
+            outcome.effects += self._lost_rows(peer, header)
+        return outcome
+
+    def _lost_rows(self, peer: NodeId, header: Header) -> list[Effect]:
+        """Before a restarted owner's feed replaces what is held of it, show the owner what is held.
+
+        Its disk may have lost that, and its new history reached beyond before anybody was linked.
+        """
+        replica = self.replicas.get(header.origin)
+        held = None if replica is None else replica.header
+        if replica is None or held is None or peer != header.origin or held.boot == header.boot:
+            return []
+        return [Send(peer, part) for part in snapshot_chunks(held, replica.rows)]
 
     def _continue_after(self, header: Header, rows: Rows) -> Outcome:
         """Our disk is older than what we once published: keep those rows, leave that history."""
-        if header.epoch < self.own.epoch:
-            return Outcome()  # left already
         self.own.continue_after(header, rows)
         detail = f"peers hold our feed up to {header.epoch}.{header.last_seq}: epoch raised"
         return Outcome([Report("epoch_raised", None, detail)])

@@ -35,7 +35,7 @@ from meshnode.core.members import (
     node_to_row,
 )
 from meshnode.core.messages import Flush, Message, SnapshotChunk, Vector
-from meshnode.core.overlay import REDIAL_S
+from meshnode.core.overlay import REDIAL_S, ring_neighbours
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import message_from_wire, message_to_wire
 
@@ -207,7 +207,7 @@ class Place:
         )
 
     def announce(self, tables: frozenset[str]) -> None:
-        self.world.counts[f"announced {sorted(tables)[0] if tables else ''}"] += 1
+        self.world.counts[f"announced {min(tables, default='')}"] += 1
 
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
         self.world.counts[event] += 1
@@ -306,7 +306,7 @@ class World:
     # The network.
 
     def dial(self, source: Place, peer: NodeId, addresses: tuple[str, ...]) -> None:
-        target = self.places.get(peer)
+        target = self.places[peer]
         delay_s = self.rng.uniform(*LATENCY_S)
         self.counts["dials"] += 1
 
@@ -314,14 +314,10 @@ class World:
             self.counts["dials failed"] += 1
             source.do(source.running.dial_failed(peer, self.now_s))
 
-        if target is None or f"{target.name}:1" not in addresses:
-            self.after(0.0, source, failed)
-            return
-
         def arrive() -> None:
-            if self._pair(source, target) in self._silent:
+            if self.pair(source, target) in self._silent:
                 self.after(DIAL_TIMEOUT_S, source, failed)
-            elif target.mesh is None or not self._joined(source, target):
+            elif not self._answers(source, target, addresses):
                 self.after(delay_s, source, failed)
             else:
                 stream = Stream(source.id, target.id)
@@ -331,6 +327,9 @@ class World:
         def answer(stream: Stream, taken: bool) -> None:
             if not self._joined(source, target):
                 failed()
+                self.close(stream, source, "reset")
+            elif self.pair(source, target) in self._silent:
+                self.after(DIAL_TIMEOUT_S, source, failed)
             elif not source.opened(stream):
                 self.close(stream, source, "reset")
             elif not taken or target.streams.get(source.id) is not stream:
@@ -343,7 +342,7 @@ class World:
         self.counts["frames"] += 1
 
         def arrive() -> None:
-            if self._pair(source, target) in self._silent:
+            if self.pair(source, target) in self._silent:
                 self.counts["frames dropped"] += 1
             elif target.streams.get(source.id) is stream:
                 self._deliver(source, target, frame)
@@ -355,7 +354,7 @@ class World:
         target = self.places[stream.other(source.id)]
 
         def arrive() -> None:
-            if self._pair(source, target) in self._silent:
+            if self.pair(source, target) in self._silent:
                 self.counts["resets dropped"] += 1
             else:
                 target.drop(stream, reason)
@@ -365,11 +364,11 @@ class World:
 
     def reset(self, one: Place, other: Place) -> None:
         """Break the stream of a pair at both ends."""
-        stream = one.streams.get(other.id)
-        if stream is not None:
-            self.counts["resets"] += 1
-            self.close(stream, one, "reset")
-            self.close(stream, other, "reset")
+        for end, far in ((one, other), (other, one)):
+            stream = end.streams.get(far.id)
+            if stream is not None:
+                self.counts["resets"] += 1
+                self.close(stream, far, "reset")
 
     def partition(self, *groups: Iterable[Place]) -> None:
         self._groups = {p.id: n for n, group in enumerate(groups) for p in group}
@@ -385,7 +384,7 @@ class World:
 
     def silence(self, one: Place, other: Place) -> None:
         """From now on frames between two nodes vanish; nobody is told."""
-        self._silent.add(self._pair(one, other))
+        self._silent.add(self.pair(one, other))
 
     def _pace(self, stream: Stream, receiver: NodeId) -> float:
         at_s = max(self.now_s + self.rng.uniform(*LATENCY_S), stream.arrived_s.get(receiver, 0.0))
@@ -393,8 +392,12 @@ class World:
         return at_s - self.now_s
 
     @staticmethod
-    def _pair(one: Place, other: Place) -> frozenset[NodeId]:
+    def pair(one: Place, other: Place) -> frozenset[NodeId]:
         return frozenset({one.id, other.id})
+
+    def _answers(self, source: Place, target: Place, addresses: tuple[str, ...]) -> bool:
+        listens = target.mesh is not None and f"{target.name}:1" in addresses
+        return listens and self._joined(source, target)
 
     def _joined(self, one: Place, other: Place) -> bool:
         return self._groups.get(one.id) == self._groups.get(other.id)
@@ -440,6 +443,8 @@ class World:
         row = mesh.tables.links(place.id)
         if row is None or row.peers != {short_id_of(peer) for peer in place.streams}:
             found.append(f"{place.name}: its links row differs from its links")
+        for peer in ring_neighbours(place.id, [other.id for other in self.up]) - set(place.streams):
+            found.append(f"{place.name}: no link with {self.places[peer].name}")
         for peer, stream in place.streams.items():
             if self.places[peer].streams.get(place.id) is not stream:
                 found.append(f"{place.name}: a link that {self.places[peer].name} does not have")
