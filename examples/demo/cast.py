@@ -19,7 +19,7 @@ AGENTS = {"scout": ("anna", "survey"), "digger": ("anna", "dig"), "mapper": ("be
 
 @dataclass
 class Cast:
-    """Three nodes and a gateway; who tells of them; and what was seen of the agents before things were done to them."""
+    """Three nodes, a gateway, the narrator, and what was seen of the agents at their start."""
 
     anna: Node
     berta: Node

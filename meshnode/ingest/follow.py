@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         SlotKey,
         UsageRecord,
     )
-    from meshnode.ingest.higress import Reading
+    from meshnode.ingest.rotation import Reading
 
 READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next
 BACK_OFF_MAX_S = 60.0

@@ -26,6 +26,7 @@ from meshnode.core.ledger import (
     slot_key_of,
     slot_to_row,
 )
+from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -81,7 +82,7 @@ def commit(
     Records known by their key are counted as duplicates. Raises DamagedError and sqlite3.Error,
     and then nothing has changed.
     """
-    with _transaction(connection):
+    with transaction(connection):
         stored = load(connection, reader.key)
         fresh = _fresh(connection, records)
         connection.executemany(_INSERT, map(_row, fresh))
@@ -178,17 +179,6 @@ def _slots_of(
             with _ours("usage_slots"):
                 known[key] = slot_from_row(row[0])
     return known
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
 
 
 @contextmanager

@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 
 from meshnode.core.ledger import Buckets, Diagnostics, UsageRecord
-from meshnode.ingest.higress import (
+from meshnode.ingest.higress import HigressReader, parse_line
+from meshnode.ingest.rotation import (
     FILES_MAX,
     LINE_BYTES_MAX,
     OPEN_FILES_MAX,
-    HigressReader,
     Reading,
     Reason,
     Skipped,
-    parse_line,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"

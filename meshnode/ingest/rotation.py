@@ -1,0 +1,333 @@
+"""Reading a log that grows, is rotated, copied, truncated and packed, whatever its lines mean.
+
+Invariant: only whole lines are read, each once, however the file is rotated, because what is read
+is known by the file's first line; the position is a value that is kept with what it counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import stat
+import zlib
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import astuple, dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ledger import Diagnostics, DiagnosticsKey, ReaderState, UsageRecord
+from meshnode.core.packing import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    Parse = Callable[[bytes, str, int], "UsageRecord | Skipped"]
+    """Turns a line, the name of its file and its offset there into a record."""
+
+LINE_BYTES_MAX = 1 << 20  # longer: skipped and counted as unparsable
+BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
+FILES_MAX = 64  # rotated files looked at, the newest first; older ones are not read
+OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
+
+
+class Reason(StrEnum):
+    """Why a line is no record."""
+
+    NOT_A_CALL = "not_a_call"
+    NO_USAGE = "no_usage"
+    UNPARSABLE = "unparsable"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A line that is not counted; `session` is None where the line does not tell."""
+
+    reason: Reason
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one call read: `state` is to be kept together with `records`, or not at all."""
+
+    state: ReaderState
+    records: tuple[UsageRecord, ...]
+    diagnostics: Diagnostics
+    more: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How far one file is read; `before` is the hash of the bytes that lead up to the offset."""
+
+    device: int
+    inode: int
+    fingerprint: bytes
+    offset: int = 0
+    before: bytes = b""
+    in_long_line: bool = False  # what follows belongs to a line that is being skipped
+
+
+class _Places:
+    """The position of a reader: places of the files met lately, the latest last."""
+
+    def __init__(self, position: bytes) -> None:
+        self._places: dict[tuple[int, int, bytes], _Place] = {}
+        with suppress(PeerError, TypeError, ValueError):  # unreadable: read all again, count none
+            for values in unpack(position) if position else ():
+                self.put(_Place(*values))
+
+    def put(self, place: _Place) -> None:
+        key = (place.device, place.inode, place.fingerprint)
+        self._places.pop(key, None)
+        self._places[key] = place
+        while len(self._places) > 2 * FILES_MAX:
+            del self._places[next(iter(self._places))]
+
+    def offsets(self, found: os.stat_result) -> set[int]:
+        """Return where this inode was left, whatever it held then."""
+        ident = (found.st_dev, found.st_ino)
+        return {p.offset for p in self._places.values() if (p.device, p.inode) == ident}
+
+    def known(self, fingerprint: bytes) -> list[_Place]:
+        """Return where files that begin like this one were left: the furthest first."""
+        same = (place for place in self._places.values() if place.fingerprint == fingerprint)
+        return sorted(same, key=lambda place: -place.offset)
+
+    def packed(self) -> bytes:
+        return pack([list(astuple(place)) for place in self._places.values()])
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of `read`: what it may still read, and what it has found."""
+
+    parse: Parse
+    places: _Places
+    bytes_left: int
+    session_key: str | None
+    records: list[UsageRecord] = field(default_factory=list)
+    skipped: Counter[Reason] = field(default_factory=Counter)
+    news: set[tuple[int, int]] = field(default_factory=set)
+    detail: str = ""
+    tail_bytes: int = 0
+    live: tuple[int, int] | None = None
+    live_begun: bool = False
+
+    def take(self, file: BinaryIO, *, live: bool = False) -> None:
+        """Read whole lines on from where this file was left, as far as the budget goes."""
+        found = os.fstat(file.fileno())
+        fingerprint = _fingerprint(file)
+        if fingerprint is None:  # not one whole line yet
+            self.tail_bytes = found.st_size if live else self.tail_bytes
+            return
+        self.live_begun |= live
+        place, behind, chunk = self._left_at(file, found, fingerprint)
+        whole = chunk.rfind(b"\n") + 1
+        tail_bytes = len(chunk) - whole  # of a full chunk these are read again
+        in_long_line = place.in_long_line and not whole
+        if whole:
+            self._lines(chunk[:whole], place)
+        elif in_long_line or tail_bytes > LINE_BYTES_MAX:
+            self.skipped[Reason.UNPARSABLE] += not in_long_line
+            in_long_line, whole, tail_bytes = True, tail_bytes, 0
+        self.tail_bytes = tail_bytes if live else self.tail_bytes
+        ident, offset = (found.st_dev, found.st_ino), place.offset + whole
+        before = _hash_of_end(behind + chunk[:whole])
+        self.places.put(_Place(*ident, fingerprint, offset, before, in_long_line))
+        if whole:
+            self.news.add(ident)
+            self.bytes_left -= len(chunk)
+
+    def _left_at(
+        self, file: BinaryIO, found: os.stat_result, fingerprint: bytes
+    ) -> tuple[_Place, bytes, bytes]:
+        """Return a place, the bytes leading up to it, and those after it.
+
+        A copy goes on where its original was left. A file that only begins like one we know,
+        because it was emptied or because they all begin alike, is read from its start.
+        """
+        for place in self.places.known(fingerprint):
+            behind, chunk = _chunk(file, place.offset, self.bytes_left)
+            if _hash_of_end(behind) == place.before:
+                return place, behind, chunk
+        place = _Place(found.st_dev, found.st_ino, fingerprint)
+        return place, *_chunk(file, 0, self.bytes_left)
+
+    def _lines(self, chunk: bytes, place: _Place) -> None:
+        offset, name = place.offset, place.fingerprint.hex()
+        for number, line in enumerate(chunk.split(b"\n")[:-1]):
+            if number or not place.in_long_line:
+                self._line(line, name, offset)
+            offset += len(line) + 1
+
+    def _line(self, line: bytes, name: str, offset: int) -> None:
+        if len(line) > LINE_BYTES_MAX:
+            self.skipped[Reason.UNPARSABLE] += 1
+            return
+        found = self.parse(line, name, offset)
+        if self.session_key is not None and found.session not in (self.session_key, None):
+            return
+        if isinstance(found, Skipped):
+            self.skipped[found.reason] += 1
+        else:
+            self.records.append(found)
+
+    def diagnostics(self) -> Diagnostics:
+        return Diagnostics(
+            requests_without_usage=self.skipped[Reason.NO_USAGE],
+            quarantined=self.skipped[Reason.QUARANTINED],
+            unparsable_lines=self.skipped[Reason.UNPARSABLE],
+            partial_tail_bytes=self.tail_bytes,
+        )
+
+
+class RotatingReader:
+    """Reads one log on, with the files that it was rotated into. Blocking: use a thread.
+
+    Rotation by renaming (numbered, dated, packed with gzip) and by copying and truncating. A
+    renamed file is also read to its end through its open descriptor, whatever its new name is.
+    """
+
+    def __init__(self, source: str, parse: Parse, path: str, session_key: str | None) -> None:
+        self._source = source
+        self._parse = parse
+        self._path = Path(path).expanduser().absolute()
+        self._session_key = session_key
+        self._reading = Lock()
+        self._held: dict[tuple[int, int], BinaryIO] = {}
+        self._gzip_ends: dict[tuple[int, int, int, int], int] = {}
+        # With another filter it is another reader: lifting the filter must count the past as well.
+        named = f"{source}\0{self._path}\0{session_key or ''}"
+        self.key = DiagnosticsKey(source, sha256(named.encode("utf-8", "replace")).hexdigest()[:16])
+
+    def read(self, position: bytes, bytes_max: int) -> Reading:
+        """Read on from a position, b"" for the start: at most bytes_max, or a single line.
+
+        Never raises for what it finds: `detail` is "ok" or a sentence that says what is wrong.
+        """
+        run = _Run(self._parse, _Places(position), bytes_max, self._session_key)
+        with self._reading:
+            for path in [*_rotated(self._path), self._path]:
+                if run.bytes_left > 0:
+                    self._try(path, run)
+            self._take_renamed(run)
+        return Reading(
+            state=ReaderState(
+                self._source, str(self._path), self.key.path_hash, run.places.packed()
+            ),
+            records=tuple(run.records),
+            diagnostics=run.diagnostics(),
+            more=run.bytes_left <= 0,
+            detail=run.detail or "ok",
+        )
+
+    def close(self) -> None:
+        """Let go of all files; waits for a `read` in another thread to end."""
+        with self._reading:
+            for file in self._held.values():
+                file.close()
+            self._held.clear()
+
+    def _try(self, path: Path, run: _Run) -> None:
+        live = path == self._path
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
+                run.detail = f"{path} is no file"
+            elif path.suffix == ".gz" and not live:
+                self._take_gzip(path, run)
+            else:
+                self._take_plain(path, run, live=live)
+        except FileNotFoundError:
+            if live:
+                run.detail = f"waiting for {path}: it does not exist yet"
+        except PermissionError:
+            run.detail = f"cannot read {path}: let this user read it, for example through its group"
+        except (OSError, EOFError, zlib.error) as error:
+            run.detail = f"cannot read {path}: {error}"
+
+    def _take_plain(self, path: Path, run: _Run, *, live: bool) -> None:
+        file = path.open("rb")
+        found = os.fstat(file.fileno())
+        ident = (found.st_dev, found.st_ino)
+        run.live = ident if live else run.live
+        with ExitStack() as stack:
+            if live and ident not in self._held:
+                self._hold(ident, file)
+            else:
+                stack.enter_context(file)
+            run.take(file, live=live)
+
+    def _hold(self, ident: tuple[int, int], file: BinaryIO) -> None:
+        if len(self._held) >= OPEN_FILES_MAX:
+            self._held.pop(next(iter(self._held))).close()
+        self._held[ident] = file
+
+    def _take_gzip(self, path: Path, run: _Run) -> None:
+        found = path.stat()
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._gzip_ends.get(key) in run.places.offsets(found):
+            return
+        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
+            run.take(file)  # type: ignore[arg-type]
+        if key[:2] not in run.news:
+            self._gzip_ends[key] = max(run.places.offsets(found), default=0)
+            while len(self._gzip_ends) > FILES_MAX:
+                del self._gzip_ends[next(iter(self._gzip_ends))]
+
+    def _take_renamed(self, run: _Run) -> None:
+        """Read files to their end that had our name; let go of them when their heir has begun."""
+        for ident in [ident for ident in self._held if ident != run.live]:
+            if run.bytes_left > 0:
+                run.take(self._held[ident])
+                # Nothing new since the position that is safely kept: only then is it read.
+                if run.live_begun and ident not in run.news:
+                    self._held.pop(ident).close()
+
+
+def _rotated(path: Path) -> list[Path]:
+    """Return what logrotate makes of a name: NAME.1, NAME-DATE, STEM-DATE.EXT, each also .gz."""
+    date = r"[.-]\d[\dTZ_.:-]*"
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    pattern = rf"(?:{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix})(?:\.gz)?"
+    named = re.compile(pattern).fullmatch
+    aged: list[tuple[int, Path]] = []
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if named(entry.name) and entry.name != path.name:
+                with suppress(FileNotFoundError):
+                    aged.append((entry.stat().st_mtime_ns, Path(entry.path)))
+    return [found for _, found in sorted(aged)[-FILES_MAX:]]
+
+
+def _fingerprint(file: BinaryIO) -> bytes | None:
+    """Name a file by its first whole line, which holds a time and a request id."""
+    file.seek(0)
+    head = file.readline(LINE_BYTES_MAX)
+    if not head.endswith(b"\n") and len(head) < LINE_BYTES_MAX:
+        return None
+    return sha256(head).digest()[:16]
+
+
+def _chunk(file: BinaryIO, offset: int, bytes_max: int) -> tuple[bytes, bytes]:
+    """Return the bytes that lead up to an offset, and what follows: at least a line if there is."""
+    behind = min(offset, BEHIND_BYTES)
+    file.seek(offset - behind)
+    read = file.read(behind + bytes_max)
+    if len(read) == behind + bytes_max and b"\n" not in read[behind:]:
+        more, newline, _ = file.read(max(LINE_BYTES_MAX + 1 - bytes_max, 0)).partition(b"\n")
+        read += more + newline
+    return read[:behind], read[behind:]
+
+
+def _hash_of_end(read: bytes) -> bytes:
+    return sha256(read[-BEHIND_BYTES:]).digest()[:8] if read else b""
