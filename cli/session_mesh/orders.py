@@ -91,9 +91,5 @@ def _exit_code(result: dict[str, Any]) -> int:
 
 
 def _processes(result: dict[str, Any]) -> str:
-    found = result.get("processes")
-    if not found or not found.get("found"):
-        return ""
-    survivors = found.get("survivors") or []
-    left = f", {len(survivors)} survived" if survivors else ""
-    return f" ({found.get('gone', 0)} of {found['found']} processes gone{left})"
+    survivors = (result.get("processes") or {}).get("survivors") or []
+    return f" (still there: {', '.join(map(str, survivors))})" if survivors else ""

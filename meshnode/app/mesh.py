@@ -183,7 +183,8 @@ class Mesh:
             case "liveness" | "fading":
                 return self.judge(now_s)
             case "dial":
-                return self._dial(now_s) + self._wake("dial", now_s + DIAL_TICK_S)
+                surplus = self.overlay.surplus(self.liveness.alive())
+                return surplus + self._dial(now_s) + self._wake("dial", now_s + DIAL_TICK_S)
             case "pulse":
                 return self._pulse(now_s) + self._wake("pulse", now_s + PULSE_S)
             case "reconcile":

@@ -166,6 +166,11 @@ class Queries:
             raise ConflictError(f"{len(found)} nodes are called {name[:60]}", f"one of {ids}")
         return found[0]
 
+    def described(self, peer: NodeId) -> str:
+        """Name a member in a sentence, with its state unless it is alive."""
+        state = self._mesh.liveness.state(peer)
+        return self._name(peer) if state is MemberState.ALIVE else f"{self._name(peer)} ({state})"
+
     def _members(self) -> list[NodeId]:
         return [peer for peer in self._mesh.liveness.members() if self._mesh.tables.node(peer)]
 

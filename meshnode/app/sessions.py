@@ -223,7 +223,8 @@ class OwnSessions:
         if killing.survivors:
             return Done("failed", f"{len(killing.survivors)} processes are still there", processes)
         await self._gone(record.session_id)
-        return Done("applied", f"{killing.gone} processes are gone", processes)
+        gone = "1 process is" if killing.gone == 1 else f"{killing.gone} processes are"
+        return Done("applied", f"{gone} gone", processes)
 
     async def _gone(self, session_id: str) -> None:
         """Let the supervisor tell how the agent ended; record it ourselves if it does not."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshnode.client.durations import rfc3339
+from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.words import nearest
 from meshnode.core.control import ACTIONS_OF_ROLE, Authorization, authorize
@@ -80,7 +81,9 @@ def mesh_id_of(home: Home) -> str:
             "session-mesh init makes one, session-mesh join enters one",
         ) from None
     except (PeerError, OSError) as error:
-        raise DamagedError(f"cannot read {home.genesis}: {error}") from error
+        raise DamagedError(
+            f"cannot read {home.genesis}: {error}", "restore it from a backup, or join again"
+        ) from error
 
 
 def session_key(
@@ -171,6 +174,8 @@ def _granted(home: Home, scope: Scope, life: _Life, chance: Chance) -> SessionKe
 
 
 def _operator(home: Home) -> Key:
+    if home.path.exists():
+        check_private(home.path)
     try:
         return Key(read_secret(home.operator_key))
     except NotFoundError:

@@ -76,6 +76,11 @@ class Home:
         return self.path / "state.db"
 
     @property
+    def beginning(self) -> Path:
+        """Name, hints and control entries from founding or joining, should the database be lost."""
+        return self.path / "beginning.bin"
+
+    @property
     def log(self) -> Path:
         """What a detached node writes."""
         return self.path / "node.log"

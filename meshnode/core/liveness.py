@@ -70,8 +70,8 @@ class Liveness:
             state = self._state(standing, seen, now_s, reached=peer in reached)
             if state is MemberState.UNREACHABLE and seen.state not in _LOST:
                 seen.lost_at_s = now_s
-            if state is MemberState.ALIVE:
-                seen.heard_at_s = now_s
+            if MemberState.ALIVE in {state, seen.state}:
+                seen.heard_at_s = now_s  # whoever is lost now was heard until now
             if state is not seen.state:
                 changed.add(peer)
                 seen.state = state

@@ -120,6 +120,16 @@ class Overlay:
                 effects.append(Dial(peer, self.addresses_of(peer)))
         return effects
 
+    def surplus(self, alive: frozenset[NodeId]) -> list[Effect]:
+        """Return the end of one link beyond LINKS_MAX that no ring asks for: both ends agree.
+
+        At boot many are dialled before it is known that others reach them.
+        """
+        unwanted = sorted((self.links & alive) - self._wanted(alive))
+        if len(self.links) <= LINKS_MAX or not unwanted:
+            return []
+        return [HangUp(self._rng.choice(unwanted), "links enough")]
+
     def excess(self, peer: NodeId, alive: frozenset[NodeId]) -> list[Effect]:
         """Return what to do about a caller when there are links enough."""
         if len(self.links) <= LINKS_MAX or peer in self._wanted(alive):

@@ -8,6 +8,8 @@ proves it or fails.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 
 from meshnode.core.certificates import hints_in
@@ -40,7 +42,9 @@ async def hint_at(address: str) -> Hint:
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except TimeoutError as error:
         raise UnreachableError(f"{address} does not answer") from error
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
+        raise PeerError(f"{address} is no session-mesh node: it does not speak TLS 1.3") from error
+    except OSError as error:
         raise UnreachableError(f"{address} cannot be reached: {_said(error)}") from error
     try:
         certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -53,4 +57,7 @@ async def hint_at(address: str) -> Hint:
 
 
 def _said(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()[:120]
+    """Say in plain words what asyncio wraps in calls and tuples."""
+    named = not isinstance(error, socket.gaierror) and error.errno is not None
+    text = os.strerror(error.errno) if named else error.strerror or str(error)
+    return text.lower()[:120]

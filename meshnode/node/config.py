@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from meshnode.client.documents import Entry, parse_document, read_document
 from meshnode.client.durations import parse_duration
 from meshnode.core.errors import UsageError
+from meshnode.discovery.seeds import parse_address
 from meshnode.ingest.follow import READERS, SourceConfig
+from meshnode.node.founding import checked_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +24,6 @@ LATER_KEYS = ("sessions", "agents", "directions", "notify", "budgets")
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
 LATER_SOURCES = ("claude", "codex", "gemini", "otlp")
 ON_EXIT = ("keep", "close")
-PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def _config(root: Entry) -> Config:
     ]
     given = {key: entry for key, entry in entries.items() if entry.value is not None}
     return Config(
-        node=_text(given, "node"),
+        node=_name(given.get("node")),
         listen=_address(given, "listen"),
         advertise=_address(given, "advertise"),
         seeds=_seeds(given.get("seeds")),
@@ -72,8 +73,13 @@ def _config(root: Entry) -> Config:
     )
 
 
-def _text(given: dict[str, Entry], name: str) -> str | None:
-    return given[name].text(name) if name in given else None
+def _name(entry: Entry | None) -> str | None:
+    if entry is None:
+        return None
+    try:
+        return checked_name(entry.text("node"))
+    except UsageError as error:
+        entry.fail(f'"node" is {error.message}', error.hint)
 
 
 def _address(given: dict[str, Entry], name: str) -> str | None:
@@ -82,9 +88,10 @@ def _address(given: dict[str, Entry], name: str) -> str | None:
 
 def _checked_address(entry: Entry, name: str) -> str:
     text = entry.text(name)
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
-        entry.fail(f'"{name}" should be host:port, not "{text[:60]}"')
+    try:
+        parse_address(text)
+    except UsageError as error:
+        entry.fail(f'"{name}" should be host:port, not "{text[:60]}"', error.hint)
     return text
 
 

@@ -78,7 +78,7 @@ class Finding:
             try:
                 hint = await hint_at(address)
             except MeshError as error:
-                self._world.trouble(address, error.message)
+                self._world.trouble(address, error.message.removeprefix(f"{address} "))
             else:
                 self._world.troubles.pop(address, None)
                 if self._take(hint) and hint.node_id in self._world.mesh.overlay.links:

@@ -8,14 +8,23 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.admission import packed_signed
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import read_secret, write_secret
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
 from meshnode.core.control import Role, role_entry
-from meshnode.core.errors import ConflictError, MeshError, NotPermittedError, UsageError
+from meshnode.core.errors import (
+    ConflictError,
+    DamagedError,
+    MeshError,
+    NotPermittedError,
+    PeerError,
+    UsageError,
+)
 from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key
+from meshnode.core.keys import Key, Signed
+from meshnode.core.packing import pack, unpack, unpack_map
 from meshnode.node.clock import SystemClock, chance
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -50,8 +59,7 @@ def init(
     write_operator(home, operator)
     database = Database(home.database)
     try:
-        database.run_now(feeds.save, [], [entry])
-        database.run_now(facts.remember, {NAME_FACT: name.encode()})
+        remember(home, database, {NAME_FACT: name.encode()}, [entry])
     finally:
         database.close()
     home.admitter_certificate.write_bytes(to_pem((admitter,)))
@@ -78,7 +86,12 @@ def identity(home: Home) -> dict[str, Any]:
 
 
 def device_key(home: Home) -> Key:
-    """Return the node's key; a new one in a new home."""
+    """Return the node's key; a new one in a new home, DamagedError in a member's that lost its."""
+    if home.initialised and not home.node_key.is_symlink() and not home.node_key.exists():
+        raise DamagedError(
+            f"{home.node_key} is missing, and without it this node is no member",
+            f"restore it from a backup, or move {home.path} away and join again",
+        )
     with suppress(ConflictError):
         write_secret(home.node_key, Key.new(chance).seed)
     return Key(read_secret(home.node_key))
@@ -109,8 +122,34 @@ def read_genesis(home: Home) -> Genesis:
     except OSError as error:
         raise NotPermittedError(f"cannot read {home.genesis}: {error.strerror}") from error
     except MeshError as error:
-        raise MeshError(
-            f"{home.genesis} is damaged: {error.message}", "restore it from a backup, or join again"
+        raise DamagedError(
+            f"{home.genesis} is damaged: {error.message}",
+            f"restore it from a backup, or move it away (mv {home.genesis} {home.genesis}.damaged)"
+            " and join again",
+        ) from error
+
+
+def remember(
+    home: Home, database: Database, values: dict[str, bytes], entries: list[Signed]
+) -> None:
+    """Keep what a member starts with in the database, and beside it: a database may be lost."""
+    database.run_now(feeds.save, [], entries)
+    database.run_now(facts.remember, values)
+    packed = pack({"facts": values, "control": [packed_signed(entry) for entry in entries]})
+    home.beginning.write_bytes(packed)
+
+
+def recover(home: Home, database: Database) -> None:
+    """Give a database that was lost, and made anew, what this home started with."""
+    if database.run_now(facts.recall, NAME_FACT) is not None or not home.beginning.exists():
+        return
+    try:
+        kept = unpack_map(home.beginning.read_bytes())
+        entries = [Signed(*unpack(packed)) for packed in kept["control"]]
+        remember(home, database, kept["facts"], entries)
+    except (PeerError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{home.beginning} is damaged", "restore it from a backup, or move it away"
         ) from error
 
 

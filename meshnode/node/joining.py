@@ -24,6 +24,7 @@ from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of, unb32
 from meshnode.core.keys import Key, Signed, parse_public
 from meshnode.core.packing import unpack
+from meshnode.discovery.seeds import parse_address
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.founding import (
     NAME_FACT,
@@ -31,6 +32,7 @@ from meshnode.node.founding import (
     default_node_name,
     device_key,
     read_genesis,
+    remember,
     settle,
     write_operator,
 )
@@ -98,6 +100,8 @@ def join(
 ) -> dict[str, Any]:
     """Follow an invite; raises a MeshError, having left the home as it was."""
     invitation = invite_from_text(text)
+    for seed in seeds:
+        parse_address(seed)
     make_private(home.path)
     with HomeLock(home):
         return _join_locked(home, invitation, node_name, seeds)
@@ -119,14 +123,13 @@ def _join_locked(
         response = ask_to_join(invitation, application)
         genesis = _checked_genesis(invitation, response)
         _forget_old_mesh(home)
-        database.run_now(feeds.save, [], _entries(genesis, response))
         hints = {invitation.admitter: list(response.addresses)}
         values = {
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(dict(response.labels)).encode(),
         }
-        database.run_now(facts.remember, values)
+        remember(home, database, values, _entries(genesis, response))
         settle(home, genesis, tuple(response.certificates))
     finally:
         database.close()

@@ -35,6 +35,9 @@ class UpOptions:
 
 def up(home: Home, options: UpOptions) -> int:
     """Serve in the foreground until SIGTERM, SIGINT or `down`; returns the exit code."""
+    os.environ.setdefault(
+        "GRPC_VERBOSITY", "NONE"
+    )  # its C core writes to stderr, and reads this once
     from meshnode.node.serving import serve  # noqa: PLC0415 - loads grpc: not for `up --detach`
 
     def tell(event: dict[str, Any]) -> None:

@@ -256,7 +256,9 @@ class Node:
             sessions=self._sessions,
             commands=self._commands,
             reader=self._reader,
-            courier=Courier(self._identity, self._mesh.overlay.addresses_of),
+            courier=Courier(
+                self._identity, self._mesh.overlay.addresses_of, self._queries.described
+            ),
             admission=self._admission,
             enrolment_addresses=lambda: self._listeners.joiners.addresses,
             status=self._status,
@@ -343,6 +345,7 @@ class Node:
         task = self._tasks.create_task(self._guarded(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """One task that fails must not take the node down; its failure is in the log."""

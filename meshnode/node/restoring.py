@@ -1,4 +1,7 @@
-"""Taking up what the disk holds: our own feed and everybody's replicas."""
+"""Taking up what the disk holds: our own feed and everybody's replicas.
+
+Invariant: rows that are not the ones their owner signed are never taken up, and never sent on.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,20 @@ from meshnode.core.feed import all_rows
 from meshnode.core.ledger import LEDGER
 from meshnode.core.sessions import SESSIONS
 from meshnode.store import feeds
+from meshnode.store.database import damaged
 
 if TYPE_CHECKING:
     from meshnode.app.mesh import Mesh
     from meshnode.core.feed import Rows
     from meshnode.store.database import Database
+    from meshnode.store.feeds import Held
 
 CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
 
 
 def restore(mesh: Mesh, database: Database) -> None:
     """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew."""
-    held = database.run_now(feeds.load)
+    held = _loaded(database)
     for entry in held.control:
         try:
             mesh.control.add(entry)
@@ -31,6 +36,17 @@ def restore(mesh: Mesh, database: Database) -> None:
             mesh.replication.restore(header, rows)
         elif header.origin == mesh.self_id:
             _carry_over(mesh, rows)
+
+
+def _loaded(database: Database) -> Held:
+    try:
+        held = database.run_now(feeds.load)
+    except PeerError as error:
+        raise damaged(database.path, error.message) from error
+    for header, rows in held.feeds:
+        if rows.state_hash() != header.state_hash:
+            raise damaged(database.path, f"the rows of {header.origin[:12]} are not as signed")
+    return held
 
 
 def _carry_over(mesh: Mesh, rows: Rows) -> None:

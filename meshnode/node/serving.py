@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.core.errors import MeshError
+from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
 from meshnode.node.config import Config, load_config
-from meshnode.node.founding import checked_name, init
+from meshnode.node.founding import init, recover
 from meshnode.node.lock import HomeLock
 from meshnode.node.node import Node, NodeOptions
 from meshnode.store.database import Database
@@ -22,23 +23,27 @@ if TYPE_CHECKING:
 
     from meshnode.node.main import UpOptions
 
+_log = logging.getLogger("session_mesh.node")
+
 
 def serve(
     home: Home, options: UpOptions, tell: Callable[[dict[str, Any]], None], *, on_terminal: bool
 ) -> int:
     """Run a node; `tell` gets the ready event once."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes to stderr as it likes
     founded = not home.initialised
     config = _config(home, options)
+    node_options = _merged(config, options)
     if founded:
         init(home, None, config.node, None)
     check_private(home.path)
     make_private(home.sessions)
     with HomeLock(home):
         start_logging(home.log, on_terminal=on_terminal)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
         database = Database(home.database)
         try:
-            node_options = _merged(config, options)
+            recover(home, database)
             asyncio.run(_serve(home, node_options, database, tell, founded=founded))
         finally:
             database.close()
@@ -78,12 +83,15 @@ def _config(home: Home, options: UpOptions) -> Config:
 
 def _merged(config: Config, options: UpOptions) -> NodeOptions:
     mdns = options.mdns if options.mdns is not None else config.mdns
+    for address in (options.listen, options.advertise, *options.seeds):
+        if address is not None:
+            parse_address(address)
     return NodeOptions(
         listen=options.listen or config.listen or DEFAULT_LISTEN,
         advertise=options.advertise or config.advertise,
         seeds=options.seeds or config.seeds,
         mdns=True if mdns is None else mdns,
-        name=checked_name(config.node) if config.node else None,
+        name=config.node,
         labels=config.labels | options.labels,
         on_exit=config.on_exit,
         ingest=config.ingest,

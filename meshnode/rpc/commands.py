@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import grpc
 import grpc.aio
 
 from meshnode.core.errors import UnreachableError
@@ -63,10 +64,14 @@ class Courier:
     """Brings commands to their owner nodes, over channels that are opened for them."""
 
     def __init__(
-        self, identity: Identity, addresses_of: Callable[[NodeId], tuple[str, ...]]
+        self,
+        identity: Identity,
+        addresses_of: Callable[[NodeId], tuple[str, ...]],
+        described: Callable[[NodeId], str],
     ) -> None:
         self._identity = identity
         self._addresses_of = addresses_of
+        self._described = described
 
     async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said."""
@@ -78,7 +83,7 @@ class Courier:
                 response = await stub.Submit(request, timeout=timeout_s)
         except TimeoutError:
             raise UnreachableError(
-                f"node {owner[:12]} did not answer in {timeout_s:g} s",
+                f"{self._described(owner)} did not answer in {timeout_s:g} s",
                 "the same --command-id may be sent again safely",
             ) from None
         return signed_from_wire(response.receipt)
@@ -92,32 +97,31 @@ class Courier:
                 yield response.output
 
     def _reach(self, owner: NodeId) -> _Reached:
-        return _Reached(self._identity, owner, self._addresses_of(owner))
+        return _Reached(self._identity, owner, self._addresses_of(owner), self._described(owner))
 
 
 class _Reached:
     """A channel to the first address of a node that answers, and its failures as sentences."""
 
-    def __init__(self, identity: Identity, owner: NodeId, addresses: tuple[str, ...]) -> None:
+    def __init__(
+        self, identity: Identity, owner: NodeId, addresses: tuple[str, ...], described: str
+    ) -> None:
         self._identity = identity
         self._owner = owner
         self._addresses = addresses
+        self._described = described
         self._channel: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> grpc.aio.Channel:
         for address in self._addresses:
             channel = self._identity.channel(self._owner, address)
-            try:
-                async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    await channel.channel_ready()
-            except TimeoutError:
-                await channel.close()
-            else:
+            if await _connects(channel):
                 self._channel = channel
                 return channel
+            await channel.close()
         tried = ", ".join(self._addresses) or "no address is known"
         raise UnreachableError(
-            f"node {self._owner[:12]} cannot be reached ({tried})",
+            f"{self._described} cannot be reached ({tried})",
             "session-mesh nodes shows who is alive",
         )
 
@@ -127,4 +131,17 @@ class _Reached:
         if self._channel is not None:
             await self._channel.close()
         if isinstance(error, grpc.aio.AioRpcError):
-            raise error_from(error, f"node {self._owner[:12]}") from error
+            raise error_from(error, self._described) from error
+
+
+async def _connects(channel: grpc.aio.Channel) -> bool:
+    """Wait for a connection, and no longer than for its first failure."""
+    try:
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            state = channel.get_state(try_to_connect=True)
+            while state in {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING}:
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError:
+        return False
+    return state is grpc.ChannelConnectivity.READY

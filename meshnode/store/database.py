@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from meshnode.core.errors import DamagedError
 from meshnode.store import facts, feeds, invites, journal, ledger
@@ -30,7 +32,7 @@ class Database:
     """A connection and the one thread that uses it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection = self._thread.submit(self._open).result()
 
@@ -61,30 +63,42 @@ class Database:
         self._thread.shutdown()
 
     def _open(self) -> sqlite3.Connection:
-        self._path.touch(mode=0o600, exist_ok=True)
+        self.path.touch(mode=0o600, exist_ok=True)
         try:
-            connection = sqlite3.connect(self._path, isolation_level=None)
+            with closing(
+                self._connect("ro")
+            ) as reader:  # closing a writer would write the WAL back
+                self._check(reader)
+            connection = self._connect("rw")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise _damaged(self._path, str(verdict))
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
-                raise DamagedError(
-                    f"{self._path} was written by a newer session-mesh", "upgrade this machine"
-                )
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.DatabaseError as error:
-            raise _damaged(self._path, str(error)) from error
+            raise damaged(self.path, str(error)) from error
         return connection
 
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path))}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        return connection
 
-def _damaged(path: Path, detail: str) -> DamagedError:
+    def _check(self, connection: sqlite3.Connection) -> None:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise damaged(self.path, str(verdict))
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise DamagedError(
+                f"{self.path} was written by a newer session-mesh", "upgrade this machine"
+            )
+
+
+def damaged(path: Path, detail: str) -> DamagedError:
+    """Say that a database is of no use, and what to do."""
     return DamagedError(
-        f"the database {path} is damaged: {detail.splitlines()[0]}",
+        f"the database {path} is damaged: {detail.splitlines()[-1]}",
         f"move it aside (mv {path} {path}.damaged) and start again: peers return this node's rows, "
         "logs its ledger",
     )

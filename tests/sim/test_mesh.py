@@ -12,6 +12,7 @@ from meshnode.core.overlay import LINKS_MAX
 from meshnode.core.silence import MISSES_MAX, PULSE_S
 
 SEEDS = range(40)
+FEWER_SEEDS = range(16)
 NOTICED_S = PULSE_S * (MISSES_MAX + 2) + 1.0  # a silent link, and the news of it
 
 
@@ -63,7 +64,7 @@ def test_a_crashed_node_is_seen_and_comes_back_with_its_rows(seed: int):
     assert took_s < 2.0
     for place in world.up:
         assert place.running.liveness.state(victim.id) is MemberState.UNREACHABLE
-    world.run(40.0)
+    world.run(32.0)
     assert world.settle() == 0.0
     for place in world.up:
         assert place.running.liveness.state(victim.id) is MemberState.DEAD
@@ -83,7 +84,7 @@ def test_both_sides_of_a_partition_write_and_agree_once_it_heals(seed: int):
     small, large = chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]
     world.partition(small, large)
     models = {place.id: write_some(world, place, 8) for place in (small[0], large[0])}
-    world.run(NOTICED_S + world.rng.uniform(0.0, 60.0))
+    world.run(NOTICED_S + world.rng.uniform(0.0, 40.0))
     for place in small:
         alive = place.running.liveness.alive()
         assert alive == {other.id for other in small}
@@ -148,7 +149,7 @@ def test_a_stale_disk_brings_nothing_back_that_was_deleted(seed: int):
         assert notes(place, victim) == model
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", FEWER_SEEDS)
 def test_a_member_that_left_is_not_missed_and_not_dialled(seed: int):
     world = boot(seed, size_of(seed, 3))
     leaver = world.rng.choice(world.nodes)
@@ -156,7 +157,7 @@ def test_a_member_that_left_is_not_missed_and_not_dialled(seed: int):
     world.run(1.0)
     world.settle()
     dials = world.counts["dials"]
-    world.run(60.0)
+    world.run(45.0)
     assert world.settle() == 0.0
     assert world.counts["dials"] == dials
     for place in world.up:
@@ -166,7 +167,7 @@ def test_a_member_that_left_is_not_missed_and_not_dialled(seed: int):
     assert all(leaver.id in place.running.liveness.alive() for place in world.nodes)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", FEWER_SEEDS)
 def test_a_member_that_went_down_is_shown_so_and_comes_back(seed: int):
     world = boot(seed, size_of(seed, 3))
     sleeper = world.rng.choice(world.nodes)
@@ -176,12 +177,12 @@ def test_a_member_that_went_down_is_shown_so_and_comes_back(seed: int):
     world.settle()
     for place in world.up:
         assert place.running.liveness.state(sleeper.id) is MemberState.DOWN
-    world.run(world.rng.uniform(0.0, 60.0))
+    world.run(world.rng.uniform(0.0, 40.0))
     sleeper.start()
     world.settle()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", FEWER_SEEDS)
 def test_a_silent_cut_is_noticed_by_missing_pulses_and_costs_nobody_else(seed: int):
     world = boot(seed, size_of(seed, 3))
     one, other = world.rng.sample(world.nodes, 2)
@@ -198,7 +199,7 @@ def test_a_silent_cut_is_noticed_by_missing_pulses_and_costs_nobody_else(seed: i
     assert other.id in one.running.overlay.links
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", FEWER_SEEDS)
 def test_a_node_cut_off_in_silence_is_unreachable_and_knows_it(seed: int):
     world = boot(seed, size_of(seed, 2))
     victim = world.rng.choice(world.nodes)

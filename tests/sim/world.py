@@ -8,19 +8,18 @@ after every frame what must always be true; `differences` says what is not as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from heapq import heappop, heappush
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshnode.app.driver import perform
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.core.control import Role, role_entry
-from meshnode.core.effects import Effect
-from meshnode.core.feed import Change, Header, Row, Rows, all_rows
+from meshnode.core.feed import NOTHING, Change, Header, Row, Rows, all_rows
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
 from meshnode.core.keys import Key, Signed
@@ -35,9 +34,14 @@ from meshnode.core.members import (
     node_to_row,
 )
 from meshnode.core.messages import Flush, Message, SnapshotChunk, Vector
-from meshnode.core.overlay import REDIAL_S, ring_neighbours
+from meshnode.core.overlay import LINKS_MAX, REDIAL_S, ring_neighbours
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import message_from_wire, message_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from meshnode.core.effects import Effect
 
 LATENCY_S = (0.001, 0.05)
 DISK_S = (0.001, 0.005)
@@ -289,19 +293,19 @@ class World:
     def settle(self, within_s: float = CALM_S) -> float:
         """Run until everything is as it should be, and stays so; raises if it does not get so."""
         began_s = self.now_s
-        while self.differences():
+        while any(self.differences()):
             if self.now_s - began_s > within_s:
                 raise AssertionError(self._story())
             self.run(0.25)
         took_s = self.now_s - began_s
         self.run(4.0)
-        if self.differences():
+        if any(self.differences()):
             raise AssertionError("it did not last\n" + self._story())
         return took_s
 
     def _story(self) -> str:
         reports = [line for place in self.nodes for line in place.reports][-20:]
-        return "\n".join([*self.differences()[:20], *reports, str(self.counts)])
+        return "\n".join([*list(self.differences())[:20], *reports, str(self.counts)])
 
     # The network.
 
@@ -310,32 +314,33 @@ class World:
         delay_s = self.rng.uniform(*LATENCY_S)
         self.counts["dials"] += 1
 
-        def failed() -> None:
-            self.counts["dials failed"] += 1
-            source.do(source.running.dial_failed(peer, self.now_s))
-
         def arrive() -> None:
             if self.pair(source, target) in self._silent:
-                self.after(DIAL_TIMEOUT_S, source, failed)
+                self.after(DIAL_TIMEOUT_S, source, partial(self._failed, source, peer))
             elif not self._answers(source, target, addresses):
-                self.after(delay_s, source, failed)
+                self.after(delay_s, source, partial(self._failed, source, peer))
             else:
                 stream = Stream(source.id, target.id)
-                taken = target.opened(stream)
-                self.after(self._pace(stream, source.id), source, partial(answer, stream, taken))
-
-        def answer(stream: Stream, taken: bool) -> None:
-            if not self._joined(source, target):
-                failed()
-                self.close(stream, source, "reset")
-            elif self.pair(source, target) in self._silent:
-                self.after(DIAL_TIMEOUT_S, source, failed)
-            elif not source.opened(stream):
-                self.close(stream, source, "reset")
-            elif not taken or target.streams.get(source.id) is not stream:
-                source.drop(stream, "reset")
+                target.opened(stream)
+                answer = partial(self._answered, stream, source, target)
+                self.after(self._pace(stream, source.id), source, answer)
 
         self.after(delay_s, source, arrive)
+
+    def _answered(self, stream: Stream, source: Place, target: Place) -> None:
+        if self.pair(source, target) in self._silent:
+            self.after(DIAL_TIMEOUT_S, source, partial(self._failed, source, target.id))
+        elif not self._joined(source, target):
+            self._failed(source, target.id)
+            self.close(stream, source, "reset")
+        elif not source.opened(stream):
+            self.close(stream, source, "reset")
+        elif target.streams.get(source.id) is not stream:
+            source.drop(stream, "reset")
+
+    def _failed(self, source: Place, peer: NodeId) -> None:
+        self.counts["dials failed"] += 1
+        source.do(source.running.dial_failed(peer, self.now_s))
 
     def transmit(self, stream: Stream, source: Place, frame: bytes) -> None:
         target = self.places[stream.other(source.id)]
@@ -417,66 +422,64 @@ class World:
             raise AssertionError("a frame of an unknown kind")
         self.counts[type(message).__name__] += 1
         self.synced.check(message)
-        heads = {o: replica.head for o, replica in target.running.replication.replicas.items()}
+        held = None
+        if isinstance(message, Flush | SnapshotChunk):
+            held = target.running.replication.replicas.get(message.header.origin)
+        before = held.head if held else NOTHING
         target.do(target.running.received(source.id, message, self.now_s))
-        if target.mesh is not None:
-            for origin, head in heads.items():
-                if target.mesh.replication.replicas[origin].head < head:
-                    raise AssertionError(f"{target.name}: the head of {origin} went back")
+        if held is not None and held.head < before:
+            raise AssertionError(f"{target.name}: the head of {held.origin} went back")
 
     # What must be true at rest.
 
-    def differences(self) -> list[str]:
+    def differences(self) -> Iterator[str]:
         """Name everything that is not as it should be among nodes that can all talk."""
-        found: list[str] = []
         for place in self.up:
-            found += self._differences_of(place)
-        return found
+            yield from self._differences_in_links(place)
+            if place.running.replication.digest() != self.up[0].running.replication.digest():
+                yield f"{place.name}: another digest than {self.up[0].name}"
+        for place in self.up:
+            for other in self.nodes:
+                if other.start_count:
+                    yield from self._differences_about(other, place)
+            yield from self._differences_in_coverage(place)
 
-    def _differences_of(self, place: Place) -> list[str]:
-        mesh, found = place.running, []
-        first = self.up[0].running
-        if mesh.replication.digest() != first.replication.digest():
-            found.append(f"{place.name}: another digest than {self.up[0].name}")
-        if mesh.overlay.links != set(place.streams):
-            found.append(f"{place.name}: the overlay differs from the streams")
-        row = mesh.tables.links(place.id)
-        if row is None or row.peers != {short_id_of(peer) for peer in place.streams}:
-            found.append(f"{place.name}: its links row differs from its links")
-        for peer in ring_neighbours(place.id, [other.id for other in self.up]) - set(place.streams):
-            found.append(f"{place.name}: no link with {self.places[peer].name}")
+    def _differences_in_links(self, place: Place) -> Iterator[str]:
+        mesh = place.running
+        for peer in ring_neighbours(place.id, [other.id for other in self.up]):
+            if peer not in place.streams:
+                yield f"{place.name}: no link with {self.places[peer].name}"
+        if len(place.streams) > LINKS_MAX:
+            yield f"{place.name}: {len(place.streams)} links"
         for peer, stream in place.streams.items():
             if self.places[peer].streams.get(place.id) is not stream:
-                found.append(f"{place.name}: a link that {self.places[peer].name} does not have")
-        for other in self.nodes:
-            if other.start_count:
-                found += self._differences_about(other, place)
-        return found + self._differences_in_coverage(place)
+                yield f"{place.name}: a link that {self.places[peer].name} does not have"
+        if mesh.overlay.links != set(place.streams):
+            yield f"{place.name}: the overlay differs from the streams"
+        row = mesh.tables.links(place.id)
+        if row is None or row.peers != {short_id_of(peer) for peer in place.streams}:
+            yield f"{place.name}: its links row differs from its links"
 
-    def _differences_about(self, other: Place, place: Place) -> list[str]:
-        mesh, found = place.running, []
-        state = mesh.liveness.state(other.id)
-        if state is not self.expected_state(other):
-            found.append(f"{place.name}: {other.name} is {state}, not {self.expected_state(other)}")
+    def _differences_about(self, other: Place, place: Place) -> Iterator[str]:
+        mesh = place.running
+        state, expected = mesh.liveness.state(other.id), self.expected_state(other)
+        if state is not expected:
+            yield f"{place.name}: {other.name} is {state}, not {expected}"
         replica = mesh.replication.replicas.get(other.id)
-        if other.mesh is not None and replica is not None:
-            if all_rows(replica.rows) != all_rows(other.mesh.own.rows):
-                found.append(f"{place.name}: other rows of {other.name} than its own")
-            if (
-                replica.header is not None
-                and replica.header.state_hash != replica.rows.state_hash()
-            ):
-                found.append(f"{place.name}: rows of {other.name} that its header does not prove")
-        return found
+        if other.mesh is None or replica is None or replica.header is None:
+            return
+        if all_rows(replica.rows) != all_rows(other.mesh.own.rows):
+            yield f"{place.name}: other rows of {other.name} than its own"
+        if replica.header.state_hash != replica.rows.state_hash():
+            yield f"{place.name}: rows of {other.name} that its header does not prove"
 
-    def _differences_in_coverage(self, place: Place) -> list[str]:
+    def _differences_in_coverage(self, place: Place) -> Iterator[str]:
         coverage = Queries(place.running, None, Clock(self)).coverage()  # type: ignore[arg-type]
         known = [other for other in self.nodes if other.start_count]
         heard = {MemberState.ALIVE, MemberState.LEFT}
         missing = {p.name for p in known if self.expected_state(p) not in heard}
         if coverage.nodes_known != len(known) or {m.node_name for m in coverage.missing} != missing:
-            return [f"{place.name}: coverage {coverage}, known {len(known)}, missing {missing}"]
-        return []
+            yield f"{place.name}: coverage {coverage}, known {len(known)}, missing {missing}"
 
     def expected_state(self, place: Place) -> MemberState:
         if place.standing == "left":
