@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from meshnode.client.clock import wall_s
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import Home, home_at
+from session_mesh.escaping import escape
 from session_mesh.render import Format, Streams, Style
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Call:
 
     def confirm(self, question: str) -> bool:
         """Ask on the terminal; True for yes."""
-        self.streams.err.write(f"{question} [y/N] ")
+        self.streams.err.write(f"{escape(question)} [y/N] ")
         self.streams.err.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from meshnode.client.errors import MeshError
+from meshnode.client.errors import MeshError, UsageError
 from session_mesh.call import Call
 from session_mesh.render import Failure, Streams, Style, render_failure
 from session_mesh.verbs import (
@@ -120,6 +120,9 @@ def main(arguments: Sequence[str] | None = None, streams: Streams | None = None)
 
 
 def _run(words: Sequence[str], streams: Streams) -> int:
+    for word in _before_command(words):
+        if any("\ud800" <= one <= "\udfff" for one in word):  # how Python keeps such bytes
+            raise UsageError(f"not UTF-8: {word[:60]!a}", "write it in UTF-8, or leave it out")
     command = typer.main.get_command(app)
     code = command.main(
         args=list(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)

@@ -25,10 +25,12 @@ from meshnode.client.targets import (
     Order,
     Selection,
     Target,
+    check_lengths,
     has_ended,
     resolve,
 )
-from meshnode.core.errors import ConflictError, PeerError, StaleError
+from meshnode.core.errors import ConflictError, PeerError, StaleError, UsageError
+from meshnode.core.registry import specialist
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
@@ -47,6 +49,8 @@ CALL_TIMEOUT_S = 30.0
 LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
 PAGE_SESSIONS_MAX = 1000
+GRACE_S_MAX = 60
+MESSAGE_BYTES_MAX = 32 << 10  # a command has room for 64 KiB
 ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
 
 
@@ -105,6 +109,7 @@ class MeshClient:
     def list_sessions(self, selection: Selection | None = None, limit: int | None = None) -> Plain:
         """List up to `limit` sessions of the mesh, all when None: `sessions` and `coverage`."""
         fields = asdict(selection or Selection())
+        check_lengths({name: word for name, word in fields.items() if isinstance(word, str)})
         sessions: list[Plain] = []
         following = ""
         while True:
@@ -187,6 +192,11 @@ class MeshClient:
         delivery: Delivery | None = None,
     ) -> Plain:
         """Send a session a message or a direction; returns the outcome that its owner signed."""
+        check_lengths({"direction": direction})
+        if len(message.encode()) > MESSAGE_BYTES_MAX:
+            raise UsageError(
+                f"a message has at most {MESSAGE_BYTES_MAX} bytes", "put it in a file, and name that"
+            )
         args = {"direction": direction, "message": message, "mode": mode}
 
         def steer_once(session: Plain) -> Plain:
@@ -209,6 +219,8 @@ class MeshClient:
         delivery: Delivery | None = None,
     ) -> Plain:
         """End a session with its whole process tree; one that has ended already is left alone."""
+        if not 0 <= grace_s <= GRACE_S_MAX:
+            raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX} s, not {grace_s} s")
         args = {"force": force, "grace_s": 0 if force else grace_s}
 
         def kill_once(session: Plain) -> Plain:
@@ -226,11 +238,8 @@ class MeshClient:
         delivery: Delivery | None = None,
     ) -> Plain:
         """Enter an agent into the specialization registry, through the feed of this node."""
-        args = {
-            "agent_id": agent_id,
-            "specialization": specialization,
-            "attributes": dict(attributes or {}),
-        }
+        entry = specialist(agent_id, specialization, dict(attributes or {}))
+        args = asdict(entry)
 
         def register_once() -> Plain:
             return self._commander.submit(

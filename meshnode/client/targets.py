@@ -13,7 +13,7 @@ from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Session = dict[str, Any]
     Ask = Callable[["Selection"], Sequence[Session]]
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SESSION_ID_CHARS = 26
 DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
+WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
 _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
@@ -89,6 +90,7 @@ def resolve(target: Target, ask: Ask) -> Session:
     """Return the session meant; raises NotFoundError, or ConflictError listing the candidates."""
     if not str(target):
         raise UsageError("which session?", "give a session id or an agent id")
+    check_lengths({"name of a session": str(target), "name of a node": target.node})
     found = _matches(target, ask)
     if not found and "/" in target.name and not target.node:
         node, _, agent = target.name.partition("/")
@@ -96,6 +98,16 @@ def resolve(target: Target, ask: Ask) -> Session:
     if not found:
         raise NotFoundError(f"no session or agent {str(target)!r}", _nearest(str(target), ask))
     return _only(str(target), found)
+
+
+def check_lengths(words: Mapping[str, str]) -> None:
+    """Raise UsageError for a word that is longer than anything in the mesh can be."""
+    for name, word in words.items():
+        if len(word) > WORD_CHARS_MAX:
+            raise UsageError(
+                f"a {name} has at most {WORD_CHARS_MAX} characters, not {len(word)}",
+                "was something else meant to be there?",
+            )
 
 
 def _matches(target: Target, ask: Ask) -> list[Session]:

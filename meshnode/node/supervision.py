@@ -53,8 +53,8 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
             specializations=options.specializations,
             labels=options.labels,
             owner=options.owner or getpass.getuser(),
-            cwd=str(Path.cwd()),
-            command=options.command,
+            cwd=_shown(str(Path.cwd())),
+            command=tuple(map(_shown, options.command)),
             steer_format=options.steer_format,
         )
     )
@@ -80,6 +80,11 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
     session = client.attach_session(opened["session_id"])
     options.on_session(session)
     return _code_of(session)
+
+
+def _shown(word: str) -> str:
+    """Names of files need not be UTF-8; what the mesh shows of them is."""
+    return os.fsencode(word).decode(errors="replace")
 
 
 def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:

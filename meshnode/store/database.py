@@ -68,12 +68,13 @@ class Database:
             with closing(
                 self._connect("ro")
             ) as reader:  # closing a writer would write the WAL back
-                self._check(reader)
+                version = self._checked_version(reader)
             connection = self._connect("rw")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(_SCHEMA)
-            connection.execute(f"PRAGMA user_version={VERSION}")
+            if version < VERSION:
+                connection.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.DatabaseError as error:
             raise damaged(self.path, str(error)) from error
         return connection
@@ -84,7 +85,7 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         return connection
 
-    def _check(self, connection: sqlite3.Connection) -> None:
+    def _checked_version(self, connection: sqlite3.Connection) -> int:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise damaged(self.path, str(verdict))
@@ -93,6 +94,7 @@ class Database:
             raise DamagedError(
                 f"{self.path} was written by a newer session-mesh", "upgrade this machine"
             )
+        return int(version)
 
 
 def damaged(path: Path, detail: str) -> DamagedError:

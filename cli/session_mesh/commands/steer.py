@@ -23,7 +23,7 @@ from session_mesh.orders import carry_out, chosen, one
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
-MESSAGE_CHARS_MAX = 32 * 1024  # a command has room for 64 KiB
+MESSAGE_CHARS_MAX = 32 * 1024  # of stdin: more is no message, whatever its encoding
 
 
 @verb(
