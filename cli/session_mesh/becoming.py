@@ -9,7 +9,8 @@ import sys
 from typing import NoReturn
 
 from meshnode.client.errors import MeshError
-from meshnode.node.main import told_from, up
+from meshnode.node.main import up
+from meshnode.node.options import told_from
 from session_mesh.render import Failure, Streams, Style, render_failure
 
 

@@ -1,9 +1,9 @@
 """Where an invite comes from, so that it need not stand in argv for all to see."""
 
 import os
-import sys
 
 from meshnode.client.errors import UsageError
+from session_mesh.stdin import read_text
 
 INVITE_VARIABLE = "SESSION_MESH_INVITE"
 INVITE_CHARS_MAX = 4096
@@ -12,7 +12,7 @@ INVITE_CHARS_MAX = 4096
 def invite_from(argument: str) -> str:
     """Take the invite from stdin for `-`, from the argument, or from the environment."""
     if argument == "-":
-        found = sys.stdin.read(INVITE_CHARS_MAX).strip()
+        found = read_text(INVITE_CHARS_MAX).strip()
     else:
         found = argument.strip() or os.environ.get(INVITE_VARIABLE, "").strip()
     if not found:

@@ -8,6 +8,7 @@ import typer
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import Selection, Target
 
+KEY_CHARS_MAX = 256  # of a label; what its value may be, the node says
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeat for more.")
 ]
@@ -32,6 +33,8 @@ def pairs(words: Sequence[str] | None, flag: str = "--label") -> dict[str, str]:
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise UsageError(f"{flag} {word[:60]!r} is not K=V")
+        if len(key) > KEY_CHARS_MAX:
+            raise UsageError(f"{flag} {key[:60]!r}… is longer than {KEY_CHARS_MAX} characters")
         if found.setdefault(key, value) != value:
             raise UsageError(f"{flag} gives {key[:60]!r} twice")
     return found

@@ -3,7 +3,8 @@
 from typing import Any
 
 from meshnode.client.home import Home
-from meshnode.node.main import UpOptions, up_detached
+from meshnode.node.main import up_detached
+from meshnode.node.options import UpOptions
 
 
 def start(home: Home) -> dict[str, Any]:

@@ -195,7 +195,8 @@ class MeshClient:
         check_lengths({"direction": direction})
         if len(message.encode()) > MESSAGE_BYTES_MAX:
             raise UsageError(
-                f"a message has at most {MESSAGE_BYTES_MAX} bytes", "put it in a file, and name that"
+                f"a message has at most {MESSAGE_BYTES_MAX} bytes",
+                "put it in a file, and name that",
             )
         args = {"direction": direction, "message": message, "mode": mode}
 

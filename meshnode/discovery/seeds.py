@@ -58,6 +58,7 @@ async def hint_at(address: str) -> Hint:
 
 def _said(error: OSError) -> str:
     """Say in plain words what asyncio wraps in calls and tuples."""
-    named = not isinstance(error, socket.gaierror) and error.errno is not None
-    text = os.strerror(error.errno) if named else error.strerror or str(error)
+    text = error.strerror or str(error)
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        text = os.strerror(error.errno)
     return text.lower()[:120]

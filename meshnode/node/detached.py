@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from meshnode.core.errors import MeshError
-from meshnode.node.main import told_from
+from meshnode.node.options import told_from
 from meshnode.node.serving import serve
 
 

@@ -7,12 +7,11 @@ import os
 import select
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, make_private
 from meshnode.core.errors import BY_CODE, MeshError
+from meshnode.node.options import UpOptions, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,24 +19,9 @@ if TYPE_CHECKING:
 READY_WAIT_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class UpOptions:
-    """The flags of `up`; what is None is left to the configuration and the defaults."""
-
-    listen: str | None = None
-    advertise: str | None = None
-    seeds: tuple[str, ...] = ()
-    mdns: bool | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    config: Path | None = None
-    json_ready: bool = False
-
-
 def up(home: Home, options: UpOptions) -> int:
     """Serve in the foreground until SIGTERM, SIGINT or `down`; returns the exit code."""
-    os.environ.setdefault(
-        "GRPC_VERBOSITY", "NONE"
-    )  # its C core writes to stderr, and reads this once
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded
     from meshnode.node.serving import serve  # noqa: PLC0415 - loads grpc: not for `up --detach`
 
     def tell(event: dict[str, Any]) -> None:
@@ -52,20 +36,6 @@ def ready_text(event: dict[str, Any]) -> str:
     if event.get("founded"):
         text += "; this is a mesh of one: session-mesh invite lets another machine in"
     return text
-
-
-def told_of(home: Home, options: UpOptions) -> str:
-    """Write what a node is told as a text, for the process that it will be."""
-    config = None if options.config is None else str(options.config.absolute())
-    return json.dumps(asdict(options) | {"home": str(home.path), "config": config})
-
-
-def told_from(text: str) -> tuple[Home, UpOptions]:
-    """Read what a node is told."""
-    told: dict[str, Any] = json.loads(text)
-    home, config = Home(Path(told.pop("home"))), told.pop("config")
-    told["seeds"] = tuple(told["seeds"])
-    return home, UpOptions(**told, config=None if config is None else Path(config))
 
 
 def up_detached(home: Home, options: UpOptions) -> dict[str, Any]:

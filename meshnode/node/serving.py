@@ -21,7 +21,7 @@ from meshnode.telemetry.logs import start_logging
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshnode.node.main import UpOptions
+    from meshnode.node.options import UpOptions
 
 _log = logging.getLogger("session_mesh.node")
 

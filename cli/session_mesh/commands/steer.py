@@ -1,6 +1,5 @@
 """`steer`: redirect agents."""
 
-import sys
 from typing import Annotated, Literal
 
 import typer
@@ -21,6 +20,7 @@ from session_mesh.options import (
 )
 from session_mesh.orders import carry_out, chosen, one
 from session_mesh.render import View
+from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
 
 MESSAGE_CHARS_MAX = 32 * 1024  # of stdin: more is no message, whatever its encoding
@@ -90,7 +90,7 @@ def _message(text: str, message: str) -> str:
         raise UsageError("two messages", "give TEXT or --message")
     said = text or message
     if said == "-":
-        said = sys.stdin.read(MESSAGE_CHARS_MAX + 1).rstrip("\n")
+        said = read_text(MESSAGE_CHARS_MAX + 1).rstrip("\n")
     if len(said) > MESSAGE_CHARS_MAX:
         raise UsageError(f"a message has at most {MESSAGE_CHARS_MAX} characters")
     return said

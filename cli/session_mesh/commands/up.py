@@ -43,7 +43,8 @@ def app(
 
     On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE.
     """
-    from meshnode.node.main import UpOptions, ready_text, told_of, up_detached  # noqa: PLC0415 - large
+    from meshnode.node.main import ready_text, up_detached  # noqa: PLC0415 - large
+    from meshnode.node.options import UpOptions, told_of  # noqa: PLC0415 - as above
 
     options = UpOptions(
         listen=listen,

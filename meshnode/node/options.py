@@ -1,0 +1,37 @@
+"""What `up` is told, and the text it travels in to the process that will be the node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meshnode.client.home import Home
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """The flags of `up`; what is None is left to the configuration and the defaults."""
+
+    listen: str | None = None
+    advertise: str | None = None
+    seeds: tuple[str, ...] = ()
+    mdns: bool | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    config: Path | None = None
+    json_ready: bool = False
+
+
+def told_of(home: Home, options: UpOptions) -> str:
+    """Write what a node is told as a text, for the process that it will be."""
+    config = None if options.config is None else str(options.config.absolute())
+    return json.dumps(asdict(options) | {"home": str(home.path), "config": config})
+
+
+def told_from(text: str) -> tuple[Home, UpOptions]:
+    """Read what a node is told."""
+    told: dict[str, Any] = json.loads(text)
+    home, config = Home(Path(told.pop("home"))), told.pop("config")
+    told["seeds"] = tuple(told["seeds"])
+    return home, UpOptions(**told, config=None if config is None else Path(config))
