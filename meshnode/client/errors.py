@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import (
-    BY_CODE,
+    TEXT_CHARS_MAX,
     ConflictError,
     DamagedError,
     MeshError,
@@ -21,6 +21,7 @@ from meshnode.core.errors import (
     StaleError,
     UnreachableError,
     UsageError,
+    error_of,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 ERROR_KEY = "session-mesh-error-bin"
-TEXT_CHARS_MAX = 2000  # longer words of a node are cut
 
 
 class NoNodeError(UnreachableError):
@@ -80,11 +80,8 @@ def _pairs(metadata: Any) -> tuple[tuple[str, Any], ...]:  # noqa: ANN401 - its 
     return tuple(metadata or ())
 
 
-def _rebuilt(value: Any) -> MeshError:  # noqa: ANN401 - whatever gRPC found in the metadata
+def _rebuilt(value: str | bytes) -> MeshError:
     try:
-        fields = json.loads(value)
-        code, message, hint = (str(fields[name]) for name in ("code", "message", "hint"))
-    except (ValueError, TypeError, KeyError):
-        return MeshError("the node failed, and its reason is unreadable")
-    kind = BY_CODE.get(code, MeshError)
-    return kind(message[:TEXT_CHARS_MAX], hint[:TEXT_CHARS_MAX])
+        return error_of(json.loads(value))
+    except (ValueError, RecursionError):
+        return error_of(None)

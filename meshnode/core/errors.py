@@ -85,6 +85,7 @@ class PeerError(MeshError):
     code = "peer"
 
 
+TEXT_CHARS_MAX = 2000  # longer words from another process are cut
 BY_CODE: dict[str, type[MeshError]] = {
     kind.code: kind
     for kind in (
@@ -101,3 +102,17 @@ BY_CODE: dict[str, type[MeshError]] = {
         PeerError,
     )
 }
+
+
+def fields_of(error: MeshError) -> dict[str, str]:
+    """Return what of an error crosses a process."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def error_of(fields: object) -> MeshError:
+    """Rebuild an error that crossed a process; whatever came, it is an error."""
+    if not isinstance(fields, dict):
+        return PeerError("the other side failed, and its reason is unreadable")
+    kind = BY_CODE.get(str(fields.get("code")), MeshError)
+    message, hint = str(fields.get("message", "it did not say why")), str(fields.get("hint", ""))
+    return kind(message[:TEXT_CHARS_MAX], hint[:TEXT_CHARS_MAX])

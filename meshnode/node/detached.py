@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from meshnode.core.errors import MeshError
+from meshnode.core.errors import MeshError, fields_of
 from meshnode.node.options import told_from
 from meshnode.node.serving import serve
 
@@ -21,7 +21,7 @@ def main() -> int:
     try:
         return serve(home, options, _answer, on_terminal=False)
     except MeshError as error:
-        _answer({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        _answer({"error": fields_of(error)})
         return error.exit_code
 
 

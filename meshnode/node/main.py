@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, make_private
-from meshnode.core.errors import BY_CODE, MeshError
+from meshnode.core.errors import MeshError, error_of
 from meshnode.node.options import UpOptions, told_of
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def up_detached(home: Home, options: UpOptions) -> dict[str, Any]:
         answer = _answer(process, told.encode())
         process.returncode = 0  # it lives on: leaving the block must not wait for it
     if "error" in answer:
-        error = answer["error"]
-        raise BY_CODE.get(error["code"], MeshError)(error["message"], error["hint"])
+        raise error_of(answer["error"])
     return answer
 
 

@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 
 from meshnode.core.errors import (
-    BY_CODE,
     ConflictError,
     MeshError,
     NotAuthenticatedError,
@@ -24,6 +23,8 @@ from meshnode.core.errors import (
     StaleError,
     UnreachableError,
     UsageError,
+    error_of,
+    fields_of,
 )
 
 if TYPE_CHECKING:
@@ -49,11 +50,10 @@ async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: BaseExcepti
     if not isinstance(error, MeshError):
         _log.error("internal error while answering a call", exc_info=error)
         error = MeshError("internal error in the node", "its log says more; please report it")
-    value = {"code": error.code, "message": error.message, "hint": error.hint}
     await context.abort(
         _STATUS.get(type(error), grpc.StatusCode.INTERNAL),
         error.message,
-        ((ERROR_KEY, json.dumps(value).encode()),),
+        ((ERROR_KEY, json.dumps(fields_of(error)).encode()),),
     )
 
 
@@ -80,8 +80,6 @@ def _pairs(metadata: Any) -> Sequence[tuple[str, str | bytes]]:  # noqa: ANN401 
 
 def _rebuild(value: bytes) -> MeshError:
     try:
-        fields = json.loads(value)
-        kind = BY_CODE.get(str(fields["code"]), MeshError)
-        return kind(str(fields["message"])[:1000], str(fields["hint"])[:1000])
-    except (ValueError, KeyError, TypeError):
-        return PeerError("the peer ended the call with an error that makes no sense")
+        return error_of(json.loads(value))
+    except (ValueError, RecursionError):
+        return error_of(None)
