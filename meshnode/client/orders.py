@@ -89,7 +89,7 @@ class Commander:
         now_s = self._now()
         life_s = KILL_LIFE_S if order.action == "kill" else STEER_LIFE_S
         return sign_command(
-            session_key(self._home, self._environment, now_s, self._chance),
+            session_key(self._home, self._environment, now_s, self._chance, order.action),
             Command(
                 mesh=mesh_id_of(self._home),
                 command_id=command_id,

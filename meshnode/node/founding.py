@@ -23,7 +23,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key, Signed
+from meshnode.core.keys import KEY_BYTES, Key, Signed
 from meshnode.core.packing import pack, unpack, unpack_map
 from meshnode.node.clock import SystemClock, chance
 from meshnode.store import facts, feeds
@@ -46,7 +46,7 @@ def init(
         )
     name = checked_name(node_name or default_node_name())
     mesh = checked_name(mesh_name or f"{_user()}-mesh")
-    root, operator = Key.new(chance), Key.new(chance)
+    root, operator = Key.new(chance), operator_key(home)
     node = device_key(home)
     genesis = Genesis((root.public,), 1, mesh, chance(16))
     now_s = SystemClock().wall_s()
@@ -56,7 +56,6 @@ def init(
     role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
     entry = role_entry(root, genesis.mesh_id, role, chance)
     write_secret(root_out or home.root_key, root.seed)
-    write_operator(home, operator)
     database = Database(home.database)
     try:
         remember(home, database, {NAME_FACT: name.encode()}, [entry])
@@ -97,11 +96,17 @@ def device_key(home: Home) -> Key:
     return Key(read_secret(home.node_key))
 
 
-def write_operator(home: Home, operator: Key) -> None:
-    """Keep an operator identity: its key, the root of its session keys, its public half."""
-    write_secret(home.operator_key, operator.seed)
-    write_secret(home.session_root, chance(32))
+def operator_key(home: Home) -> Key:
+    """Return the key that commands, with all that goes with it; made where it is missing.
+
+    It may be left from an attempt to join that failed.
+    """
+    for path in (home.operator_key, home.session_root):
+        with suppress(ConflictError):
+            write_secret(path, chance(KEY_BYTES))
+    operator = Key(read_secret(home.operator_key))
     home.operator_public.write_text(operator.public.hex() + "\n")
+    return operator
 
 
 def settle(home: Home, genesis: Genesis, certificates: tuple[bytes, ...]) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
-from meshnode.client.keyfiles import read_secret
 from meshnode.core.certificates import expires_at_s
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import (
@@ -31,10 +30,10 @@ from meshnode.node.founding import (
     checked_name,
     default_node_name,
     device_key,
+    operator_key,
     read_genesis,
     remember,
     settle,
-    write_operator,
 )
 from meshnode.node.lock import HomeLock
 from meshnode.rpc.enrolment import ask_to_join
@@ -116,7 +115,7 @@ def _join_locked(
             _check_replaceable(home, invitation, database)
         name = checked_name(node_name or _known_name(database) or default_node_name())
         node = device_key(home)
-        operator = _operator_for(home) if invitation.commands else None
+        operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
         application = apply_with(node, operator, invitation, name, chance(16))
         invitation = _with_seeds(invitation, seeds)
@@ -183,12 +182,6 @@ def _device(public_key: str) -> bytes:
 def _known_name(database: Database) -> str | None:
     name = database.run_now(facts.recall, NAME_FACT)
     return name.decode() if name else None
-
-
-def _operator_for(home: Home) -> Key:
-    if not home.operator_key.exists():
-        write_operator(home, Key.new(chance))
-    return Key(read_secret(home.operator_key))
 
 
 def _check_expiry(invitation: Invite) -> None:

@@ -114,6 +114,7 @@ class Node:
             database, self._mesh.replication.replicas.__getitem__, self._world.persisted
         )
         self._world.writer = self._writer
+        self._world.on_regained = lambda: self._spawn(self._take_back_sessions())
         self._finding = Finding(self._world, self._spawn)
         self._following = Following(database, self._world, self._spawn)
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
@@ -198,6 +199,16 @@ class Node:
         closed = await self._sessions.close_all("node") if chosen == "close" else 0
         await self._begin_stop("left" if leave else "down", "keep")
         return live - closed, closed
+
+    async def _take_back_sessions(self) -> None:
+        """Find the agents again whose sessions our disk had lost, once peers have returned them."""
+        mine = [own for owner, own in self._mesh.tables.sessions() if owner == self._mesh.self_id]
+        lost = [record for record in mine if self._sessions.get(record.session_id) is None]
+        known = [self._sessions.get(record.session_id) or record for record in mine]
+        self._sessions.restore([*known, *self._sessions.live()])
+        for record in lost:
+            if not record.ended:
+                await self._agents.attach(record.session_id, *self._place_of(record.session_id))
 
     def _find_members(self) -> None:
         for peer, addresses in json.loads(self._fact(SEEDS_FACT) or b"{}").items():

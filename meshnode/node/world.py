@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.driver import perform
 from meshnode.app.mesh import STATES, Mesh
+from meshnode.core.sessions import SESSIONS
 from meshnode.rpc.links import Links
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class NodeWorld:
         self.mesh = mesh
         self.troubles: dict[str, tuple[str, float]] = {}
         self.writer: FeedWriter | None = None
+        self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
+        self._regaining = False
         self._clock = clock
         self._identity = identity
         self.links = Links(mesh.self_id, mesh.genesis.mesh_id, introduction, self, spawn)
@@ -129,7 +132,10 @@ class NodeWorld:
             self.writer.put_entry(entry)
 
     def announce(self, tables: frozenset[str]) -> None:
-        """Log how the states of members have changed."""
+        """Take back sessions that peers return; log how the states of members have changed."""
+        if self._regaining and SESSIONS in tables and self.on_regained is not None:
+            self._regaining = self.mesh.own.waiting
+            self.on_regained()
         if STATES not in tables:
             return
         for peer in self.mesh.liveness.members():
@@ -145,6 +151,7 @@ class NodeWorld:
         """Log what went wrong."""
         fields = {"event": event, "peer": peer}
         _log.warning("%s: %s", event.replace("_", " "), detail, extra={"fields": fields})
+        self._regaining |= event == "epoch_raised"
 
     # What links tell.
 

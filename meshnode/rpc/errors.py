@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ERROR_KEY = "session-mesh-error-bin"
+ERROR_BYTES_MAX = 4096  # gRPC may drop a call whose metadata exceed 8 KiB: longer texts are cut
+DETAILS_CHARS_MAX = 200  # of the plain text beside it, in which a character may cost 12 bytes
 _STATUS: dict[type[MeshError], grpc.StatusCode] = {
     UsageError: grpc.StatusCode.INVALID_ARGUMENT,
     PeerError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -52,9 +54,19 @@ async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: BaseExcepti
         error = MeshError("internal error in the node", "its log says more; please report it")
     await context.abort(
         _STATUS.get(type(error), grpc.StatusCode.INTERNAL),
-        error.message,
-        ((ERROR_KEY, json.dumps(fields_of(error)).encode()),),
+        error.message[:DETAILS_CHARS_MAX],
+        ((ERROR_KEY, _packed(error)),),
     )
+
+
+def _packed(error: MeshError) -> bytes:
+    fields = fields_of(error)
+    packed = json.dumps(fields).encode()
+    chars_max = max(map(len, fields.values()))
+    while len(packed) > ERROR_BYTES_MAX:
+        chars_max //= 2
+        packed = json.dumps({key: text[:chars_max] for key, text in fields.items()}).encode()
+    return packed
 
 
 def error_from(failure: grpc.RpcError, peer: str) -> MeshError:

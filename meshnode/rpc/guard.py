@@ -7,10 +7,12 @@ name constraints do not bind them.
 
 from __future__ import annotations
 
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from meshnode.core.certificates import node_id_in
 from meshnode.core.errors import NotAuthenticatedError, PeerError
@@ -60,20 +62,23 @@ class Guard(grpc.aio.ServerInterceptor):
             wrap = grpc.stream_stream_rpc_method_handler
             if handler.unary_stream:
                 wrap = grpc.unary_stream_rpc_method_handler
-            return wrap(
-                self._streaming(method), handler.request_deserializer, handler.response_serializer
-            )
-        method = handler.stream_unary or handler.unary_unary
-        wrap = grpc.unary_unary_rpc_method_handler
-        if handler.stream_unary:
-            wrap = grpc.stream_unary_rpc_method_handler
-        return wrap(self._single(method), handler.request_deserializer, handler.response_serializer)
+            guarded = self._streaming(method, _requests_of(handler))
+        else:
+            method = handler.stream_unary or handler.unary_unary
+            wrap = grpc.unary_unary_rpc_method_handler
+            if handler.stream_unary:
+                wrap = grpc.stream_unary_rpc_method_handler
+            guarded = self._single(method, _requests_of(handler))
+        # Requests come as bytes: gRPC would tell callers what its deserializer raised.
+        return wrap(guarded, None, handler.response_serializer)
 
-    def _single(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _single(
+        self, method: Callable[..., Awaitable[Any]], requests_of: Callable[[Any], Any]
+    ) -> Callable[..., Any]:
         async def guarded(request: Any, context: Context) -> Any:  # noqa: ANN401
             try:
                 self._check(context)
-                return await method(request, context)
+                return await method(requests_of(request), context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - the last place that can word it
@@ -81,11 +86,17 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _streaming(self, method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(
+        self, method: Callable[..., Any], requests_of: Callable[[Any], Any]
+    ) -> Callable[..., Any]:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
             try:
                 self._check(context)
-                async for response in method(request, context):
+                responses = method(requests_of(request), context)
+                if isawaitable(responses):  # it writes by itself, as the stock health service does
+                    await responses
+                    return
+                async for response in responses:
                     yield response
             except grpc.aio.AbortError:
                 raise
@@ -93,6 +104,22 @@ class Guard(grpc.aio.ServerInterceptor):
                 await refuse(context, error)
 
         return guarded
+
+
+def _requests_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[Any], Any]:
+    """Decode what a handler is called with: one request, or all of a stream."""
+
+    def decoded(packed: bytes) -> Any:  # noqa: ANN401
+        try:
+            return handler.request_deserializer(packed)
+        except DecodeError as error:
+            raise PeerError("bytes that are no request of this service") from error
+
+    async def each_decoded(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for packed in requests:
+            yield decoded(packed)
+
+    return each_decoded if handler.request_streaming else decoded
 
 
 def anyone(context: Context) -> None:

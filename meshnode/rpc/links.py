@@ -1,17 +1,20 @@
 """Links over gRPC: one stream a pair of neighbours, whoever dialled it.
 
 Invariant: at any time a peer has at most one link here. When two nodes dial each other at once, the
-stream that the lower node id dialled stays, at both ends alike; when one dials again, its newer
-stream replaces the older one.
+stream that the lower node id dialled stays, at both ends alike; when one dials again, or has started
+anew, its newer stream replaces the older one. A link that was let go is gone at once; its stream gets
+LAST_WORDS_S to end in good order.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from meshnode.app.outbox import Outbox
 from meshnode.core.errors import MeshError, PeerError
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 DIAL_TIMEOUT_S = 4.0
 INTRODUCTION_TIMEOUT_S = 4.0
+LAST_WORDS_S = 1.0  # for a farewell to a peer that reads; one that does not is cut off
 
 
 class LinkEvents(Protocol):
@@ -70,13 +74,16 @@ class Link:
 
     peer: NodeId
     dialler: NodeId
+    boot: int  # of the peer
     outbox: Outbox = field(default_factory=Outbox)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = "reset"
 
     def close(self, reason: str) -> None:
         """End the stream from this side."""
         self.reason = reason
         self.outbox.close()
+        self.closed.set()
 
 
 class Links:
@@ -107,6 +114,7 @@ class Links:
         """End the link with a peer, telling it why if it can still be told."""
         link = self._links.get(peer)
         if link is not None:
+            link.outbox.put(Farewell(reason))
             self._drop(link, reason)
 
     def close(self) -> None:
@@ -140,10 +148,12 @@ class Links:
 
     async def _run_dialled(self, peer: NodeId, channel: grpc.aio.Channel) -> None:
         call = pb_grpc.LinkServiceStub(channel).Link()
+        responses = _responses(call)
         async with asyncio.timeout(DIAL_TIMEOUT_S):
-            await call.write(pb.LinkRequest(frame=introduction_to_wire(self.introduction)))
-            response = await call.read()
-        if not isinstance(response, pb.LinkResponse):
+            with suppress(asyncio.InvalidStateError):  # it has ended already: reading tells why
+                await call.write(pb.LinkRequest(frame=introduction_to_wire(self.introduction)))
+            response = await anext(responses, None)
+        if response is None:
             raise PeerError(reason_of_end(await call.code(), await call.details()))
         introduction = introduction_from_wire(response.frame)
         link = self._open(peer, introduction, dialler=self._self_id)
@@ -152,23 +162,37 @@ class Links:
             return
         try:
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(self._read(link, _responses(call)))
-                while (message := await link.outbox.get()) is not None:
-                    await call.write(pb.LinkRequest(frame=message_to_wire(message)))
-                    self._check_overflow(link)
-                reader.cancel()
-        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as group:
-            _ = group  # the stream broke: the link says so below
+                halves = {
+                    tasks.create_task(self._read(link, responses)),
+                    tasks.create_task(self._write(link, call)),
+                }
+                await link.closed.wait()
+                await asyncio.wait(halves, timeout=LAST_WORDS_S)
+                call.cancel()  # ends whichever half still waits for the peer
         finally:
             call.cancel()
+            self._drop(link, link.reason)
+
+    async def _write(self, link: Link, call: Any) -> None:  # noqa: ANN401 - not generic
+        try:
+            while (message := await link.outbox.get()) is not None:
+                await call.write(pb.LinkRequest(frame=message_to_wire(message)))
+                self._check_overflow(link)
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the stream broke: the link says so below
+        finally:
             self._drop(link, link.reason)
 
     async def serve(
         self, peer: NodeId, frames: AsyncIterator[pb.LinkRequest]
     ) -> AsyncIterator[pb.LinkResponse]:
         """Speak with a node that dialled us, until either end lets go."""
-        async with asyncio.timeout(INTRODUCTION_TIMEOUT_S):
-            first = await anext(frames, None)
+        try:
+            async with asyncio.timeout(INTRODUCTION_TIMEOUT_S):
+                first = await anext(frames, None)
+        except TimeoutError:
+            raise PeerError(f"no introduction came in {INTRODUCTION_TIMEOUT_S:g} s") from None
         if first is None:
             return
         introduction = introduction_from_wire(first.frame)
@@ -177,6 +201,7 @@ class Links:
         if link is None:
             return
         self._spawn(self._read(link, frames))
+        self._spawn(_cut_off(link, asyncio.current_task()))
         try:
             while (message := await link.outbox.get()) is not None:
                 yield pb.LinkResponse(frame=message_to_wire(message))
@@ -187,10 +212,10 @@ class Links:
     def _open(self, peer: NodeId, introduction: Introduction, dialler: NodeId) -> Link | None:
         present = self._links.get(peer)
         if present is not None:
-            if present.dialler != dialler and present.dialler < dialler:
+            if present.boot == introduction.boot and present.dialler < dialler:
                 return None
             self._drop(present, "replaced")
-        link = self._links[peer] = Link(peer, dialler)
+        link = self._links[peer] = Link(peer, dialler, introduction.boot)
         self._events.learned(peer, introduction.addresses)
         self._events.linked(peer, dialled=dialler == self._self_id)
         return link
@@ -207,6 +232,8 @@ class Links:
         try:
             async for request in frames:
                 self._take(link, request.frame)
+        except PeerError as error:
+            self._events.refused(link.peer, error.message)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             pass  # the stream broke: the link says so below
         finally:
@@ -242,8 +269,19 @@ class LinkServicer(pb_grpc.LinkServiceServicer):
 
 
 async def _responses(call: Any) -> AsyncIterator[pb.LinkResponse]:  # noqa: ANN401 - not generic
-    while isinstance(response := await call.read(), pb.LinkResponse):
-        yield response
+    try:
+        while isinstance(response := await call.read(), pb.LinkResponse):
+            yield response
+    except DecodeError as error:
+        raise PeerError("bytes that are no frame") from error
+
+
+async def _cut_off(link: Link, call: asyncio.Task[Any] | None) -> None:
+    """End the call of a link that was let go, if its peer does not let it end."""
+    await link.closed.wait()
+    if call is not None:
+        await asyncio.wait({call}, timeout=LAST_WORDS_S)
+        call.cancel()
 
 
 def reason_of_end(code: grpc.StatusCode, details: str) -> str:

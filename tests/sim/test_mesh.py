@@ -219,10 +219,9 @@ def test_a_node_cut_off_in_silence_is_unreachable_and_knows_it(seed: int):
 def test_after_any_faults_comes_calm(seed: int):
     world = boot(seed, size_of(seed, 3))
     faults = {"crash": 0, "restart": 0, "partition": 0, "silence": 0, "reset": 0, "stale": 0}
-    models = {place.id: {} for place in world.nodes}
-    for number in range(25):
+    for number in range(35):
         fault = world.rng.choice(["write", "write", *faults])
-        happened = inject(world, fault, models, number)
+        happened = inject(world, fault, number)
         if fault in faults:
             faults[fault] += happened
         world.run(world.rng.expovariate(0.5))
@@ -232,10 +231,9 @@ def test_after_any_faults_comes_calm(seed: int):
             place.start()
     world.settle()
     assert sum(faults.values()) > 5
-    assert faults["crash"] + faults["stale"] > 0 or faults["partition"] > 0
 
 
-def inject(world: World, fault: str, models: dict, number: int) -> bool:  # noqa: C901
+def inject(world: World, fault: str, number: int) -> bool:  # noqa: C901
     rng = world.rng
     place = rng.choice(world.nodes)
     other = rng.choice([p for p in world.nodes if p is not place])

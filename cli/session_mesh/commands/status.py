@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from meshnode.client.durations import rfc3339
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.render import View
@@ -17,7 +18,7 @@ def app(call: Call) -> View:
     Its mesh, its listeners, its links, and what troubles it.
     """
     with call.mesh() as mesh:
-        value = mesh.status()
+        value = mesh.status() | {"clock": rfc3339(call.now_s())}
     return View(
         value=value,
         human=_described(value),
@@ -35,6 +36,7 @@ def _described(value: dict[str, Any]) -> str:
             ("version", value["version"]),
             ("process", value["pid"]),
             ("started", value["started_at"]),
+            ("clock", value["clock"]),
             ("listens on", ", ".join(value["listen"])),
             ("admits on", value["enrolment"]),
             ("mDNS", value["mdns"]),

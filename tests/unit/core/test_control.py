@@ -103,9 +103,7 @@ def test_the_strongest_role_counts(control: ControlSet):
             made_by(ADMITTER, OPERATOR, "admin", word(role="admin")), id="an admin by invite"
         ),
         pytest.param(
-            made_by(
-                ADMITTER, OPERATOR, "operator", Signed("invite", word().payload, bytes(64))
-            ),
+            made_by(ADMITTER, OPERATOR, "operator", Signed("invite", word().payload, bytes(64))),
             id="a forged word",
         ),
         pytest.param(

@@ -44,9 +44,7 @@ SMALL_ORDER = {
     "order 8, other y and x": with_sign(OTHER_ORDER_8),
 }
 NOT_CANONICAL = {
-    f"y = p + {over}, sign {sign}": encoded(P + over, sign)
-    for over in range(19)
-    for sign in (0, 1)
+    f"y = p + {over}, sign {sign}": encoded(P + over, sign) for over in range(19) for sign in (0, 1)
 }
 
 
