@@ -138,9 +138,6 @@ class Node:
     async def start(self) -> dict[str, Any]:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
         restore(self._mesh, self._database)
-        self._sessions.restore(
-            record for owner, record in self._mesh.tables.sessions() if owner == self._mesh.self_id
-        )
         self._spawn(self._writer.run())
         await self._listeners.bind_members(LinkServicer(self._world.links), self._reader)
         enrolment = EnrolmentServicer(
@@ -153,6 +150,9 @@ class Node:
         )
         self._admission.addresses = lambda: addresses
         await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
+        self._sessions.restore(  # after the first flush: a home that has joined signs rows anew
+            record for owner, record in self._mesh.tables.sessions() if owner == self._mesh.self_id
+        )
         self._world.start()
         await self._listeners.start()
         local = await local_server(LocalServicer(self._local_parts()), self._home.socket)

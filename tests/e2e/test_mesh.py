@@ -222,3 +222,21 @@ def test_nodes_find_each_other_by_seed(fleet):
     anna.up("--listen", "127.0.0.1:0", "--no-mdns")
     berta.up("--listen", "127.0.0.1:0", "--no-mdns", "--seed", anna.ready["listen"])
     wait_until(lambda: berta.states().get("anna") == "alive")
+
+
+def test_a_mesh_of_one_gives_way_and_keeps_its_sessions(fleet):
+    anna, berta = fleet.node("anna"), fleet.node("berta")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    berta.json("init", "--mesh", "alone", "--name", "berta")
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+    berta.call("run", "--agent-id", "early", "--", "sh", "-c", "exit 4")
+    wait_until(lambda: berta.sessions()["early"]["ended_at"])
+    berta.call("run", "--detach", "--agent-id", "lasting", "--", "cat")
+    berta.end()
+    assert fleet.join(anna, berta)["mesh_name"] == anna.json("status")["mesh_name"]
+    berta.up()
+    wait_until(lambda: "early" in anna.sessions() and "lasting" in anna.sessions())
+    assert anna.sessions()["early"]["exit_code"] == 4
+    assert anna.json("steer", "lasting", "new mesh, same agent")["outcome"] == "delivered"
+    assert berta.json("status")["role"] == "operator"
