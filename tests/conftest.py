@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 KINDS = ("property", "sim", "integration", "e2e")
-TIMEOUTS_S = {"property": 60, "sim": 60, "integration": 60, "e2e": 120}  # others: pyproject.toml
+TIMEOUTS_S = {"property": 120, "sim": 180, "integration": 60, "e2e": 120}  # others: pyproject.toml
 HERE = Path(__file__).parent
 
 

@@ -45,8 +45,8 @@ VERBS = (
     "kill",
     "register",
     "find",
-    "cost",
     "keys",
+    "cost",
 )
 USAGE = 2
 INTERRUPTED = 130

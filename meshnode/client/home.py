@@ -97,8 +97,8 @@ class Home:
         if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX - len("/node.sock"):
             return inside
         name = sha256(os.fsencode(self.path)).hexdigest()[:12]
-        base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/session-mesh-{os.getuid()}"  # noqa: S108 - checked to be ours alone before use
-        return Path(base) / f"session-mesh-{name}"
+        base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - checked to be ours alone before use
+        return Path(base) / f"session-mesh-{os.getuid()}-{name}"
 
     @property
     def socket(self) -> Path:

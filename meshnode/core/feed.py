@@ -13,7 +13,7 @@ from hashlib import sha256
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.ids import NodeId, node_id_of, node_key_of
 from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.packing import pack, typed, unpack, unpack_map
@@ -362,9 +362,15 @@ class OwnFeed(Replica):
         return header.boot == self._boot or header.head <= self.restored
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
-        """Plan a write; a later one to the same key replaces it."""
+        """Plan a write; a later one to the same key replaces it.
+
+        Raises RefusedError for a row too many: the whole mesh would refuse the flush, for ever.
+        """
         _check_op(Op(table, key, value), self._limits)
         row = self.rows.get(table, key)
+        added = row is None and value is not None and (table, key) not in self._pending
+        if added and self.rows.count() + len(self._pending) >= self._limits.rows_max:
+            raise RefusedError(f"this node publishes {self._limits.rows_max} rows already")
         self._written.add((table, key))
         if (row.value if row else None) == value:
             self._pending.pop((table, key), None)

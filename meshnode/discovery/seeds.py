@@ -9,24 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
+from ipaddress import IPv6Address
 
 from meshnode.core.certificates import hints_in
 from meshnode.core.errors import PeerError, UnreachableError, UsageError
 from meshnode.discovery.hints import Hint
 
 READ_TIMEOUT_S = 3.0
+PORT_MAX = 65535
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]\s]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>[0-9]{1,5})")
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Split host:port; raises UsageError. IPv6 addresses stand in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535 or not host:  # noqa: PLR2004
-        raise UsageError(f"not an address: {text[:80]!r}", "write HOST:PORT, or [IPv6]:PORT")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise UsageError(f"not an address: {text[:80]!r}", "write an IPv6 address in brackets")
-    return host.strip("[]"), int(port)
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found["port"]) > PORT_MAX or not _is_host(found):
+        hint = "write HOST:PORT, or [IPv6]:PORT"
+        if text.count(":") > 1 and "[" not in text:
+            hint = "write an IPv6 address in brackets"
+        raise UsageError(f"not an address: {text[:80]!r}", hint)
+    return found["ipv6"] or found["host"], int(found["port"])
+
+
+def _is_host(found: re.Match[str]) -> bool:
+    try:
+        return found["host"] is not None or IPv6Address(found["ipv6"]).version > 0
+    except ValueError:
+        return False
 
 
 async def hint_at(address: str) -> Hint:
@@ -44,6 +56,8 @@ async def hint_at(address: str) -> Hint:
         raise UnreachableError(f"{address} does not answer") from error
     except ssl.SSLError as error:
         raise PeerError(f"{address} is no session-mesh node: it does not speak TLS 1.3") from error
+    except UnicodeError as error:  # what Python makes of a name that DNS cannot carry
+        raise UnreachableError(f"{address} cannot be reached: it is no name of a host") from error
     except OSError as error:
         raise UnreachableError(f"{address} cannot be reached: {_said(error)}") from error
     try:
@@ -61,4 +75,4 @@ def _said(error: OSError) -> str:
     text = error.strerror or str(error)
     if error.errno is not None and not isinstance(error, socket.gaierror):
         text = os.strerror(error.errno)
-    return text.lower()[:120]
+    return text.lower()[:120] or "it closed the connection"

@@ -41,6 +41,7 @@ class FeedWriter:
         self._on_persisted = on_persisted
         self._changes: list[tuple[Change, bool]] = []
         self._collapsed: set[NodeId] = set()
+        self._unstorable: set[NodeId] = set()  # until the next start: the disk keeps what it had
         self._entries: list[Signed] = []
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
@@ -48,8 +49,8 @@ class FeedWriter:
 
     def put(self, change: Change, *, ours: bool) -> None:
         """Plan a write."""
-        if not ours and change.origin in self._collapsed:
-            return  # the copy that is taken later includes it
+        if not ours and change.origin in self._collapsed | self._unstorable:
+            return  # the copy that is taken later includes it, or there is no storing it
         if not ours and len(self._changes) >= PENDING_MAX:
             self._collapsed.add(change.origin)
         else:
@@ -94,9 +95,29 @@ class FeedWriter:
         return changes, entries
 
     async def _save(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
+        try:
+            await self._write([change for change, _ in changes], entries)
+        except (OverflowError, ValueError):
+            await self._save_apart(changes, entries)
+
+    async def _save_apart(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
+        """Leave out the feeds that SQLite cannot hold: one peer must not stop everybody's disk."""
+        await self._write([], entries)
+        for change, ours in changes:
+            if change.origin in self._unstorable:
+                continue
+            try:
+                await self._write([change], [])
+            except (OverflowError, ValueError) as error:
+                if ours:
+                    raise
+                self._unstorable.add(change.origin)
+                _log.error("cannot store the feed of %s: %s", change.origin[:12], error)
+
+    async def _write(self, changes: list[Change], entries: list[Signed]) -> None:
         while True:
             try:
-                await self._database.run(feeds.save, [change for change, _ in changes], entries)
+                await self._database.run(feeds.save, changes, entries)
             except sqlite3.Error as error:
                 _log.error("cannot write to the database: %s; trying again", error)
                 await asyncio.sleep(RETRY_S)

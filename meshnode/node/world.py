@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.driver import perform
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Clock
     from meshnode.core.effects import Effect
-    from meshnode.core.feed import Change
+    from meshnode.core.feed import Change, Head
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import MemberState
@@ -53,6 +54,7 @@ class NodeWorld:
         self._identity = identity
         self.links = Links(mesh.self_id, mesh.genesis.mesh_id, introduction, self, spawn)
         self._published: dict[tuple[str, bytes], list[asyncio.Future[None]]] = {}
+        self._flushed: dict[Head, _Flushed] = {}  # ours, on their way to the disk
         self._states: dict[NodeId, MemberState] = {}
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -63,10 +65,12 @@ class NodeWorld:
     async def publish(self, table: str, key: bytes, value: bytes | None) -> None:
         """Write a row into our feed; returns once it is on disk and on its way."""
         self._do(self.mesh.write(table, key, value, self._clock.steady_s()))
+        written = asyncio.get_running_loop().create_future()
         if self.mesh.own.is_pending(table, key):
-            written = asyncio.get_running_loop().create_future()
             self._published.setdefault((table, key), []).append(written)
-            await written
+        else:
+            self._await_disk((table, key), written)
+        await written
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
         """Write a row into our feed without waiting."""
@@ -95,6 +99,18 @@ class NodeWorld:
 
     def _do(self, effects: Iterable[Effect]) -> None:
         perform(effects, self)
+        # A later write may have taken back what somebody waits for: no flush will tell them.
+        for place in [place for place in self._published if not self.mesh.own.is_pending(*place)]:
+            for written in self._published.pop(place):
+                self._await_disk(place, written)
+
+    def _await_disk(self, place: tuple[str, bytes], written: asyncio.Future[None]) -> None:
+        """Resolve once the row as it is now is on disk: with the flush it is in, or at once."""
+        for flushed in self._flushed.values():
+            if place in flushed.change.rows:
+                flushed.waiting.append(written)
+                return
+        _resolve(written)
 
     # What the mesh asks for.
 
@@ -123,6 +139,10 @@ class NodeWorld:
 
     def persist(self, change: Change, *, ours: bool) -> None:
         """Write a change to disk."""
+        if ours:
+            # Whoever publishes one of these rows from now on waits for a later flush.
+            waiting = [one for place in change.rows for one in self._published.pop(place, ())]
+            self._flushed[change.header.head] = _Flushed(change, waiting)
         if self.writer is not None:
             self.writer.put(change, ours=ours)
 
@@ -187,8 +207,20 @@ class NodeWorld:
 
     def persisted(self, change: Change) -> None:
         """Tell the mesh, and whoever waits, that our flush is on disk."""
+        flushed = self._flushed.pop(change.header.head, None)
         self._do(self.mesh.persisted(change, self._clock.steady_s()))
-        for place in change.rows:
-            for written in self._published.pop(place, ()):
-                if not written.done():
-                    written.set_result(None)
+        for written in flushed.waiting if flushed else ():
+            _resolve(written)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flushed:
+    """A flush of ours that is on its way to the disk, and who waits for it."""
+
+    change: Change
+    waiting: list[asyncio.Future[None]]
+
+
+def _resolve(written: asyncio.Future[None]) -> None:
+    if not written.done():
+        written.set_result(None)

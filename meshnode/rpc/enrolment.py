@@ -21,6 +21,7 @@ from meshnode.core.errors import (
     NotAuthenticatedError,
     RefusedError,
     UnreachableError,
+    UsageError,
 )
 from meshnode.core.keys import Signed
 from meshnode.rpc.errors import error_from
@@ -112,17 +113,25 @@ def ask_to_join(invite: Invite, application: Signed) -> pb.JoinResponse:
         proof=join_proof(invite.secret, invite.admitter, application.payload),
     )
     response = _call(invite, request)
+    if not _is_proved(response, invite, application):
+        raise NotAuthenticatedError("the answer is not from the node that made the invite")
+    return response
+
+
+def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -> bool:
+    try:
+        at_s = time_from_wire(response.at)
+    except UsageError:
+        return False  # no admitter wrote that, and the user did nothing wrong
     parts = [
         response.genesis,
         list(response.certificates),
         list(response.control),
         list(response.addresses),
-        time_from_wire(response.at),
+        at_s,
         dict(response.labels),
     ]
-    if not same(response.proof, admit_proof(invite.secret, application.payload, parts)):
-        raise NotAuthenticatedError("the answer is not from the node that made the invite")
-    return response
+    return same(response.proof, admit_proof(invite.secret, application.payload, parts))
 
 
 def _call(invite: Invite, request: pb.JoinRequest) -> pb.JoinResponse:

@@ -108,10 +108,11 @@ class Guard(grpc.aio.ServerInterceptor):
 
 def _requests_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[Any], Any]:
     """Decode what a handler is called with: one request, or all of a stream."""
+    deserializer = handler.request_deserializer or bytes
 
     def decoded(packed: bytes) -> Any:  # noqa: ANN401
         try:
-            return handler.request_deserializer(packed)
+            return deserializer(packed)
         except DecodeError as error:
             raise PeerError("bytes that are no request of this service") from error
 

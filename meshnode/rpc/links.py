@@ -1,9 +1,10 @@
 """Links over gRPC: one stream a pair of neighbours, whoever dialled it.
 
 Invariant: at any time a peer has at most one link here. When two nodes dial each other at once, the
-stream that the lower node id dialled stays, at both ends alike; when one dials again, or has started
-anew, its newer stream replaces the older one. A link that was let go is gone at once; its stream gets
-LAST_WORDS_S to end in good order.
+stream that the lower node id dialled stays, at both ends alike; when one dials again, or has
+started anew, its newer stream replaces the older one. A link that was let go is gone at once; its
+stream ends in good order if the peer still reads: a dialled one is cut off after LAST_WORDS_S, an
+accepted one, which gRPC cannot cut off, ends with its connection.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from meshnode.app.outbox import Outbox
 from meshnode.core.errors import MeshError, PeerError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DIAL_TIMEOUT_S = 4.0
 INTRODUCTION_TIMEOUT_S = 4.0
-LAST_WORDS_S = 1.0  # for a farewell to a peer that reads; one that does not is cut off
+LAST_WORDS_S = 1.0  # for a farewell to a peer that we dialled; one that does not read is cut off
 
 
 class LinkEvents(Protocol):
@@ -201,7 +201,6 @@ class Links:
         if link is None:
             return
         self._spawn(self._read(link, frames))
-        self._spawn(_cut_off(link, asyncio.current_task()))
         try:
             while (message := await link.outbox.get()) is not None:
                 yield pb.LinkResponse(frame=message_to_wire(message))
@@ -269,19 +268,10 @@ class LinkServicer(pb_grpc.LinkServiceServicer):
 
 
 async def _responses(call: Any) -> AsyncIterator[pb.LinkResponse]:  # noqa: ANN401 - not generic
-    try:
-        while isinstance(response := await call.read(), pb.LinkResponse):
-            yield response
-    except DecodeError as error:
-        raise PeerError("bytes that are no frame") from error
-
-
-async def _cut_off(link: Link, call: asyncio.Task[Any] | None) -> None:
-    """End the call of a link that was let go, if its peer does not let it end."""
-    await link.closed.wait()
-    if call is not None:
-        await asyncio.wait({call}, timeout=LAST_WORDS_S)
-        call.cancel()
+    while (response := await call.read()) is not grpc.aio.EOF:
+        if response is None:  # what gRPC's client makes of bytes that it cannot decode
+            raise PeerError("bytes that are no frame")
+        yield response
 
 
 def reason_of_end(code: grpc.StatusCode, details: str) -> str:

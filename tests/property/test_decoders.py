@@ -20,12 +20,27 @@ from meshnode.core.commands import (
     sign_receipt,
 )
 from meshnode.core.errors import MeshError
-from meshnode.core.feed import FLUSH, OwnFeed, delta_from_bytes, parse_header, rows_from_parts
+from meshnode.core.feed import (
+    FLUSH,
+    Flush,
+    OwnFeed,
+    delta_from_bytes,
+    parse_header,
+    rows_from_parts,
+)
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import SessionId, node_id_of, node_key_of, unb32
 from meshnode.core.keys import Key, Signed, encode_checked
 from meshnode.core.ledger import diagnostics_from_row, key_from_row, slot_from_row
-from meshnode.core.messages import Digest, Farewell, Members, Pull, Pulse, Vector
+from meshnode.core.messages import (
+    Digest,
+    Farewell,
+    Members,
+    Pull,
+    Pulse,
+    SnapshotChunk,
+    Vector,
+)
 from meshnode.core.packing import pack, unpack, unpack_map
 from meshnode.core.reconcile import Replication, snapshot_chunks
 from meshnode.core.sessions import SessionRecord, State
@@ -49,15 +64,15 @@ KEY = grants.SessionKey(
     USER,
     (
         grants.grant(
-            ROOT,
+            NODE,
             grants.Grant(
-                GENESIS.mesh_id, ROOT.public, USER.public, ("read",), 0, 9, bytes(16), nodes=("n",)
+                GENESIS.mesh_id, NODE.public, USER.public, ("read",), 0, 9, bytes(16), nodes=("n",)
             ),
         ),
     ),
 )
 WORD = control.authorize(
-    ROOT,
+    NODE,
     control.Authorization(GENESIS.mesh_id, bytes(16), NODE_ID, "operator", 1, 0, 9, b""),
 )
 ROLE = control.role_entry(
@@ -102,28 +117,18 @@ def resigned(kind: str, payload: bytes) -> Signed:
 
 def received(frame: bytes) -> object:
     """Take a frame as a node does: decode, then let the cores have it."""
-    try:
-        message = message_from_wire(pb.Frame.FromString(frame), GENESIS.mesh_id)
-    except DecodeError:
-        return None
-    if message is None:
-        return None
+    message = message_from_wire(pb.Frame.FromString(frame), GENESIS.mesh_id)
     own = OwnFeed(ROOT, GENESIS.mesh_id, GENESIS.limits, 6)
-    replication = Replication(GENESIS, own, control.ControlSet(GENESIS))
-    match message:
-        case Vector():
-            return replication.on_vector(NODE_ID, message, 0.0)
-        case Pull():
-            return replication.on_pull(NODE_ID, message)
-        case Digest():
-            return replication.on_digest(NODE_ID, message)
-        case Signed():
-            return replication.on_control(message)
-        case _ if hasattr(message, "delta"):
-            return replication.on_flush(NODE_ID, message, 0.0)
-        case _ if hasattr(message, "rows"):
-            return replication.on_snapshot_chunk(NODE_ID, message)
-    return message
+    held = Replication(GENESIS, own, control.ControlSet(GENESIS))
+    handlers: dict[type, Callable[[Any], object]] = {
+        Flush: lambda flush: held.on_flush(NODE_ID, flush, 0.0),
+        SnapshotChunk: lambda chunk: held.on_snapshot_chunk(NODE_ID, chunk),
+        Digest: lambda digest: held.on_digest(NODE_ID, digest),
+        Vector: lambda vector: held.on_vector(NODE_ID, vector, 0.0),
+        Pull: lambda pull: held.on_pull(NODE_ID, pull),
+        Signed: held.on_control,
+    }
+    return handlers.get(type(message), lambda other: other)(message)
 
 
 def frame_of(message: Any) -> bytes:
@@ -227,8 +232,28 @@ OTHERS: dict[str, Decoder] = {
 }
 DECODERS = PACKED | FRAMES | OTHERS
 odd_values = st.sampled_from(
-    [None, True, -1, 0, 1 << 40, (1 << 64) - 1, -(1 << 63), 1.5, float("nan"), float("inf")]
-    + ["", "text", b"", bytes(32), b"\xff" * 64, [], [None], [[b"a", b"b"]], {}, {"a": 1}]
+    [
+        None,
+        True,
+        -1,
+        0,
+        1 << 40,
+        (1 << 64) - 1,
+        -(1 << 63),
+        1.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "text",
+        b"",
+        bytes(32),
+        b"\xff" * 64,
+        [],
+        [None],
+        [[b"a", b"b"]],
+        {},
+        {"a": 1},
+    ]
 )
 
 

@@ -219,12 +219,12 @@ def test_a_node_cut_off_in_silence_is_unreachable_and_knows_it(seed: int):
 def test_after_any_faults_comes_calm(seed: int):
     world = boot(seed, size_of(seed, 3))
     faults = {"crash": 0, "restart": 0, "partition": 0, "silence": 0, "reset": 0, "stale": 0}
-    for number in range(35):
+    for number in range(30):
         fault = world.rng.choice(["write", "write", *faults])
         happened = inject(world, fault, number)
         if fault in faults:
             faults[fault] += happened
-        world.run(world.rng.expovariate(0.5))
+        world.run(world.rng.expovariate(0.8))
     world.heal()
     for place in world.nodes:
         if place.mesh is None:
@@ -269,7 +269,9 @@ def test_rings_carry_a_mesh_of_twenty_four_through_a_crash_and_a_partition():
     assert min(links) >= 4
     for victim in world.nodes[20:]:
         victim.stop("reset")
-    assert world.settle() < 5.0
+    world.run(1.0)
+    for place in world.up:
+        assert len(place.running.liveness.alive()) == 20
     world.partition(world.nodes[:7], world.nodes[7:])
     world.nodes[0].write(NOTES, b"small", b"side")
     world.nodes[8].write(NOTES, b"large", b"side")

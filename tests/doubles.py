@@ -1,0 +1,164 @@
+"""Stand-ins for what use cases need; the books pass the same contract tests as the real ones.
+
+The contracts are in tests/integration/store/test_journal.py and test_invites.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from meshnode.app.ports import JournalEntry, OutstandingInvite
+    from meshnode.core.keys import Signed
+
+
+@dataclass
+class ManualClock:
+    """Time that moves when told to."""
+
+    now_s: float = 1_790_000_000.0
+
+    def steady_s(self) -> float:
+        return self.now_s - 1_000_000_000.0
+
+    def wall_s(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class MemoryJournal:
+    """A replay journal without a disk; every call takes a turn of the loop, as a disk does."""
+
+    commands_max: int = 100_000
+    begun: Counter[bytes] = field(default_factory=Counter)
+    _kept: dict[bytes, tuple[JournalEntry, Signed | None]] = field(default_factory=dict)
+
+    async def begin(self, entry: JournalEntry, now_s: float) -> Signed | None:
+        await asyncio.sleep(0)
+        self._kept = {i: kept for i, kept in self._kept.items() if kept[0].expires_s >= int(now_s)}
+        known = self._kept.get(entry.command_id)
+        if known is None:
+            if len(self._kept) >= self.commands_max:
+                raise RefusedError("this node's journal is full")
+            self._kept[entry.command_id] = (entry, None)
+            self.begun[entry.command_id] += 1
+            return None
+        if known[0].content_hash != entry.content_hash:
+            raise ConflictError("another command was sent with the same id")
+        if known[1] is None:
+            raise ConflictError("the outcome is not known")
+        return known[1]
+
+    async def finish(self, command_id: bytes, receipt: Signed) -> None:
+        await asyncio.sleep(0)
+        if command_id in self._kept:
+            self._kept[command_id] = (self._kept[command_id][0], receipt)
+
+
+@dataclass
+class MemoryInvites:
+    """The invites of an admitter without a disk."""
+
+    invites_max: int = 1000
+    _kept: dict[bytes, OutstandingInvite] = field(default_factory=dict)
+    _admitted: set[tuple[bytes, bytes]] = field(default_factory=set)
+
+    async def add(self, invite: OutstandingInvite, now_s: float) -> None:
+        await asyncio.sleep(0)
+        week_s = 7 * 86400
+        self._kept = {i: kept for i, kept in self._kept.items() if kept.expires_s >= now_s - week_s}
+        if len(self._kept) >= self.invites_max:
+            raise ConflictError(f"{self.invites_max} invites are kept already")
+        self._kept[invite.invite_id] = invite
+
+    async def get(self, invite_id: bytes) -> OutstandingInvite:
+        await asyncio.sleep(0)
+        if invite_id not in self._kept:
+            raise NotFoundError("this invite is not known here")
+        return self._kept[invite_id]
+
+    async def take_use(self, invite_id: bytes, node_key: bytes, now_s: float) -> None:
+        await asyncio.sleep(0)
+        if (invite_id, node_key) in self._admitted:
+            return
+        kept = self._kept.get(invite_id)
+        if kept is None or kept.uses_left < 1 or kept.expires_s < int(now_s):
+            raise NotPermittedError("this invite is used up or has expired")
+        self._kept[invite_id] = replace(kept, uses_left=kept.uses_left - 1)
+        self._admitted.add((invite_id, node_key))
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What became of a process tree."""
+
+    found: int = 1
+    gone: int = 1
+    survivors: tuple[int, ...] = ()
+
+
+@dataclass
+class ScriptedAgents:
+    """Agents that do as they are told, and remember it; `gate` holds them until it is set."""
+
+    fault: Exception | None = None
+    killed: Killed = Killed()
+    gate: asyncio.Event | None = None
+    steered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    kills: list[str] = field(default_factory=list)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
+        del session_id, directory, socket
+
+    async def steer(
+        self, session_id: str, command_id: str, direction: str | None, message: str | None
+    ) -> None:
+        del command_id
+        await self._act()
+        self.steered.append((session_id, direction, message))
+
+    async def kill(
+        self, session_id: str, command_id: str, grace_s: float, *, force: bool
+    ) -> Killed:
+        del command_id, grace_s, force
+        await self._act()
+        self.kills.append(session_id)
+        return self.killed
+
+    async def _act(self) -> None:
+        self.reached.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+
+
+@dataclass
+class Published:
+    """Rows that were published, newest last, by table and key."""
+
+    rows: dict[tuple[str, bytes], bytes | None] = field(default_factory=dict)
+
+    async def __call__(self, table: str, key: bytes, value: bytes | None) -> None:
+        await asyncio.sleep(0)
+        self.rows[table, key] = value
+
+
+def unexpected(work: Coroutine[object, object, None]) -> None:
+    """Refuse background work where a test expects none."""
+    work.close()
+    raise AssertionError("nothing runs in the background here")
+
+
+def nowhere(session_id: str) -> tuple[Path, Path]:
+    """Give a session a place that nobody looks at."""
+    return Path("sessions", session_id), Path("run", session_id)

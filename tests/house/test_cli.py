@@ -1,0 +1,68 @@
+"""The command line explains itself, and its exit codes are the ones that the README promises."""
+
+import re
+import shlex
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from meshnode.core.errors import BY_CODE
+from session_mesh.main import VERBS, main
+from session_mesh.render import Streams
+
+README = Path(__file__).parents[2] / "README.md"
+CONTRACT = (  # all verbs there will ever be, in the order in which people meet them
+    *("init", "id", "up", "down", "leave", "invite", "join", "nodes", "status", "doctor", "audit"),
+    *("service", "run", "list", "show", "watch", "events", "logs", "steer", "kill", "close"),
+    *("suspend", "resume", "handoff", "attach", "permit", "register", "unregister", "find", "keys"),
+    *("operator", "receipt", "cost", "usage", "stats-model", "stats-date", "export", "prices"),
+    *("statusline", "budget", "load-config", "config", "self", "report", "steer-inbox"),
+)
+PAGES = [(), *((verb,) for verb in VERBS), ("keys", "new")]
+
+
+def help_of(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    code = main([*words, "--help"], Streams(StringIO(), StringIO()))
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, ""), words
+    return shown.out
+
+
+def examples_in(text: str) -> list[str]:
+    return re.findall(r"^\s+(.*\bsession-mesh .*)$", text.partition("Examples:")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "keys"] + ["keys new"])
+def test_every_verb_explains_itself_with_examples_that_are_right(verb, capsys):
+    text = help_of(*verb.split(), capsys=capsys)
+    examples = examples_in(text)
+    assert examples, text
+    assert any(f"session-mesh {verb}" in example for example in examples)
+    for example in examples:
+        own = example.partition(f"session-mesh {verb}")[2].partition(" -- ")[0].partition("|")[0]
+        for flag in re.findall(r"(?<=\s)--?[a-z][a-z-]*", own):
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text), (example, flag)
+        assert shlex.split(example, comments=True)
+
+
+@pytest.mark.parametrize("words", PAGES, ids=" ".join)
+def test_help_fits_a_terminal(words, capsys):
+    text = help_of(*words, capsys=capsys)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_verbs_stand_in_the_order_of_a_first_day(capsys):
+    assert [verb for verb in CONTRACT if verb in VERBS] == list(VERBS)
+    listed = help_of(capsys=capsys).partition("Commands:")[2]
+    assert re.findall(r"^  ([a-z][a-z-]*)", listed, re.MULTILINE) == list(VERBS)
+
+
+def test_the_readme_names_every_exit_code():
+    rows = [line for line in README.read_text().splitlines() if re.match(r"\| \d+ \|", line)]
+    cells = [cell.strip() for row in rows for cell in row.strip("| ").split("|")]
+    named = dict(zip(map(int, filter(None, cells[::2])), cells[1::2], strict=False))
+    assert set(named) == {0, *(error.exit_code for error in BY_CODE.values())}
+    for code, meaning in named.items():
+        names = [e.code.replace("_", " ") for e in BY_CODE.values() if e.exit_code == code]
+        assert code == 0 or any(meaning.startswith(name) for name in names), (code, meaning)

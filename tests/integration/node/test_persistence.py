@@ -1,0 +1,259 @@
+"""What a node publishes is on its disk first: a real database, and a second look at it."""
+
+import asyncio
+import logging
+import sqlite3
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+from integration.rpc.fleet import WAIT_S
+
+from meshnode.core.feed import Change, OwnFeed, Replica, Row, Rows, sign_header
+from meshnode.core.genesis import Genesis
+from meshnode.core.keys import Key
+from meshnode.node import persistence
+from meshnode.node.persistence import FeedWriter
+from meshnode.store import feeds
+from meshnode.store.database import Database
+
+CHANCE = Random(5).randbytes
+ROOT = Key.new(CHANCE)
+GENESIS = Genesis((ROOT.public,), 1, "lab", CHANCE(16))
+TABLE = "sessions"
+
+
+class Writers:
+    """Feeds that are written, one of them ours, and what was told to be on disk."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.feeds: dict[str, OwnFeed] = {}
+        self.ours = self.feed()
+        self.persisted: list[tuple[Change, dict[str, Rows]]] = []
+        self._told = asyncio.Event()
+        self.writer = FeedWriter(database, self.feeds.__getitem__, self._on_persisted)
+
+    def feed(self) -> OwnFeed:
+        """Start a feed of some node."""
+        feed = OwnFeed(Key.new(CHANCE), GENESIS.mesh_id, GENESIS.limits, 1)
+        self.feeds[feed.origin] = feed
+        return feed
+
+    def write(self, feed: OwnFeed, key: bytes, value: bytes | None) -> Change:
+        """Write one row and plan its way to the disk."""
+        feed.write(TABLE, key, value)
+        change = feed.flush(1.0)
+        assert change is not None
+        self.writer.put(change, ours=feed is self.ours)
+        return change
+
+    def on_disk(self) -> dict[str, Rows]:
+        """Look with a connection of our own: only what is committed is seen."""
+        connection = sqlite3.connect(self.database.path)
+        try:
+            held = feeds.load(connection)
+        finally:
+            connection.close()
+        return {header.origin: rows for header, rows in held.feeds}
+
+    def _on_persisted(self, change: Change) -> None:
+        self.persisted.append((change, self.on_disk()))
+        self._told.set()
+
+    async def told(self, count: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.persisted) < count:
+                self._told.clear()
+                await self._told.wait()
+
+    @asynccontextmanager
+    async def running(self):
+        task = asyncio.get_running_loop().create_task(self.writer.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def drained(self) -> None:
+        async with asyncio.timeout(WAIT_S):
+            await self.writer.drained()
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(tmp_path / "state.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+async def writers(database):
+    return Writers(database)
+
+
+def values(rows: Rows) -> dict[bytes, bytes]:
+    return {key: row.value for key, row in rows.tables.get(TABLE, {}).items()}
+
+
+async def test_our_change_is_told_once_it_can_be_read_back(writers):
+    async with writers.running():
+        for number in range(20):
+            writers.write(writers.ours, b"k", str(number).encode())
+            await writers.told(number + 1)
+            change, seen = writers.persisted[-1]
+            assert values(seen[change.origin]) == {b"k": str(number).encode()}
+
+
+async def test_changes_that_wait_together_are_told_in_order(writers):
+    changes = [writers.write(writers.ours, b"k%d" % number, b"v") for number in range(50)]
+    async with writers.running():
+        await writers.told(50)
+    assert [change for change, _ in writers.persisted] == changes
+
+
+async def test_changes_of_others_are_stored_and_not_told(writers):
+    other = writers.feed()
+    async with writers.running():
+        writers.write(other, b"k", b"v")
+        await writers.drained()
+    assert values(writers.on_disk()[other.origin]) == {b"k": b"v"}
+    assert writers.persisted == []
+
+
+async def test_a_deletion_reaches_the_disk(writers):
+    async with writers.running():
+        writers.write(writers.ours, b"k", b"v")
+        writers.write(writers.ours, b"k", None)
+        await writers.drained()
+    assert values(writers.on_disk()[writers.ours.origin]) == {}
+
+
+async def test_a_snapshot_replaces_what_the_disk_had(writers):
+    other = writers.feed()
+    async with writers.running():
+        writers.write(other, b"old", b"v")
+        await writers.drained()
+        other.write(TABLE, b"new", b"v")
+        other.flush(2.0)
+        rows = Rows()
+        rows.put(TABLE, b"new", other.rows.get(TABLE, b"new"))
+        change = Replica(other.origin, GENESIS.limits).replace(other.header, rows)
+        writers.writer.put(change, ours=False)
+        await writers.drained()
+    assert values(writers.on_disk()[other.origin]) == {b"new": b"v"}
+
+
+async def test_control_entries_are_stored_once(writers):
+    entry = ROOT.sign("control", {"kind": "new", "issuer": ROOT.public})
+    async with writers.running():
+        for _ in range(2):
+            writers.writer.put_entry(entry)
+        await writers.drained()
+    assert writers.database.run_now(feeds.load).control == [entry]
+
+
+async def test_more_changes_than_may_wait_collapse_and_nothing_is_lost(writers, monkeypatch):
+    monkeypatch.setattr(persistence, "PENDING_MAX", 10)
+    others = [writers.feed() for _ in range(3)]
+    for number in range(40):
+        for other in others:
+            writers.write(other, b"k%d" % (number % 7), b"%d" % number)
+        if number % 10 == 0:
+            writers.write(writers.ours, b"%d" % number, b"ours")
+    assert len(writers.writer._changes) <= 10 + 4  # ours always wait in full
+    async with writers.running():
+        await writers.drained()
+        assert len(writers.persisted) == 4
+        disk = writers.on_disk()
+        for feed in (*others, writers.ours):
+            assert disk[feed.origin].state_hash() == feed.header.state_hash
+        writers.write(others[0], b"later", b"v")  # and changes are stored one by one again
+        await writers.drained()
+    assert values(writers.on_disk()[others[0].origin])[b"later"] == b"v"
+
+
+@asynccontextmanager
+async def locked(database: Database):
+    """Hold the database against everybody else, as a backup tool may do."""
+    await database.run(lambda connection: connection.execute("PRAGMA busy_timeout=1"))
+    holder = sqlite3.connect(database.path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+
+
+class Failures(logging.Handler):
+    """Lets a test wait for lines of a log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+        self._changed = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self._changed.set()
+
+    async def come(self, count: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.lines) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture
+async def failures(monkeypatch):
+    monkeypatch.setattr(persistence, "RETRY_S", 0.01)
+    handler = Failures()
+    log = logging.getLogger("session_mesh.store")
+    log.addHandler(handler)
+    yield handler
+    log.removeHandler(handler)
+
+
+async def test_a_write_that_fails_is_tried_again_and_nothing_is_told_meanwhile(writers, failures):
+    async with writers.running():
+        async with locked(writers.database):
+            first = writers.write(writers.ours, b"a", b"1")
+            await failures.come(3)
+            second = writers.write(writers.ours, b"b", b"2")
+            await failures.come(6)
+            assert writers.persisted == []
+            assert not writers.writer._idle.is_set()
+        await writers.told(2)
+    assert [change for change, _ in writers.persisted] == [first, second]
+    assert values(writers.on_disk()[writers.ours.origin]) == {b"a": b"1", b"b": b"2"}
+    assert all("trying again" in line for line in failures.lines)
+
+
+def a_change_that_sqlite_cannot_hold() -> Change:
+    """A row number that the wire carries and an INTEGER of SQLite does not."""
+    key = Key.new(CHANCE)
+    feed = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1)
+    feed.write(TABLE, b"k", b"v")
+    header = feed.flush(1.0).header
+    rows = Rows()
+    rows.put(TABLE, b"k", Row(1, 1 << 63, b"v"))
+    return Replica(feed.origin, GENESIS.limits).replace(sign_header(key, header), rows)
+
+
+async def test_a_peer_whose_rows_cannot_be_stored_stops_nobody_else(writers, failures):
+    wrong = a_change_that_sqlite_cannot_hold()
+    other = writers.feed()
+    async with writers.running() as task:
+        writers.writer.put(wrong, ours=False)
+        writers.write(other, b"k", b"v")
+        writers.write(writers.ours, b"k", b"v")
+        await writers.told(1)
+        writers.writer.put(wrong, ours=False)
+        writers.write(writers.ours, b"l", b"v")
+        await writers.told(2)
+        assert not task.done()
+    assert set(writers.on_disk()) == {other.origin, writers.ours.origin}
+    assert len(failures.lines) == 1
+    assert wrong.origin[:12] in failures.lines[0]

@@ -1,0 +1,134 @@
+"""Publishing a row: whoever waits for it is told once the disk has it, and is always told."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from random import Random
+
+import pytest
+from integration.rpc.fleet import WAIT_S, Founded
+
+from meshnode.app.mesh import Mesh, Self
+from meshnode.node.clock import SystemClock
+from meshnode.node.persistence import FeedWriter
+from meshnode.node.world import NodeWorld
+from meshnode.store import feeds
+from meshnode.store.database import Database
+from meshnode.wire.links import Introduction
+
+TABLE = "sessions"
+
+
+class Node:
+    """A node's world without listeners: its mesh, its disk, its timers."""
+
+    def __init__(self, founded: Founded, database: Database) -> None:
+        member = founded.node()
+        self.database = database
+        self.mesh = Mesh(founded.genesis, Self(member.key, 1, Random(1)))
+        self.world = NodeWorld(
+            self.mesh, SystemClock(), member.identity, Introduction(1, ()), _no_spawn
+        )
+        replicas = self.mesh.replication.replicas
+        self.writer = FeedWriter(database, replicas.__getitem__, self.world.persisted)
+        self.world.writer = self.writer
+
+    def on_disk(self, key: bytes) -> bytes | None:
+        """Look with a connection of our own: the node's would wait for what is being written."""
+        with closing(sqlite3.connect(self.database.path)) as connection:
+            held = feeds.load(connection)
+        for header, rows in held.feeds:
+            row = rows.get(TABLE, key)
+            if header.origin == self.mesh.self_id and row is not None:
+                return row.value
+        return None
+
+    async def publish(self, key: bytes, value: bytes | None) -> bytes | None:
+        """Publish, and look at the disk at the very moment it is done."""
+        await self.world.publish(TABLE, key, value)
+        return self.on_disk(key)
+
+
+def _no_spawn(work) -> None:
+    work.close()
+
+
+@pytest.fixture
+async def node(tmp_path):
+    database = Database(tmp_path / "state.db")
+    node = Node(Founded(3), database)
+    task = asyncio.get_running_loop().create_task(node.writer.run())
+    async with asyncio.timeout(WAIT_S):
+        yield node
+    node.world.close()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    database.close()
+
+
+async def test_a_row_is_on_disk_when_its_publishing_is_done(node):
+    assert await node.publish(b"k", b"1") == b"1"
+    assert await node.publish(b"k", b"2") == b"2"
+    assert await node.publish(b"k", None) is None
+
+
+async def test_publishing_what_is_there_already_is_done_at_once(node):
+    await node.publish(b"k", b"1")
+    assert await node.publish(b"k", b"1") == b"1"
+
+
+async def test_publishing_again_while_the_first_is_written_waits_for_the_second(node):
+    seen = []
+    persisted = node.mesh.persisted
+
+    def noting(change, now_s):
+        if not seen and (TABLE, b"k") in change.rows:
+            # The first flush is on disk and not told yet: a new value of the row comes now.
+            seen.append(asyncio.get_running_loop().create_task(node.publish(b"k", b"2")))
+        return persisted(change, now_s)
+
+    node.mesh.persisted = noting
+    first = asyncio.get_running_loop().create_task(node.publish(b"k", b"1"))
+    async with asyncio.timeout(WAIT_S):
+        assert await first == b"1"
+        assert await seen[0] == b"2"
+
+
+async def test_a_new_value_that_came_between_flush_and_disk_is_not_told_early(node):
+    """As two reports of one session do that arrive within a few milliseconds."""
+    put = node.writer.put
+    later = []
+
+    def slow_disk(change, *, ours):
+        put(change, ours=ours)
+        if not later and (TABLE, b"k") in change.rows:
+            later.append(asyncio.get_running_loop().create_task(node.publish(b"k", b"2")))
+
+    node.writer.put = slow_disk
+    async with asyncio.timeout(WAIT_S):
+        await node.publish(b"k", b"1")
+        assert await later[0] == b"2"
+
+
+async def test_the_same_value_again_between_flush_and_disk_waits_for_the_disk(node):
+    put = node.writer.put
+    later = []
+
+    def slow_disk(change, *, ours):
+        put(change, ours=ours)
+        if not later and (TABLE, b"k") in change.rows:
+            later.append(asyncio.get_running_loop().create_task(node.publish(b"k", b"1")))
+
+    node.writer.put = slow_disk
+    async with asyncio.timeout(WAIT_S):
+        await node.publish(b"k", b"1")
+        assert await later[0] == b"1"
+
+
+async def test_whoever_waits_for_a_value_that_is_taken_back_is_told_all_the_same(node):
+    await node.publish(b"k", b"1")
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(node.publish(b"k", b"2"))
+        await asyncio.sleep(0)  # it has written, and waits
+        node.world.write(TABLE, b"k", b"1")
+    assert waiting.result() == b"1"

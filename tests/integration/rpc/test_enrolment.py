@@ -1,0 +1,352 @@
+"""Devices that join over the joiners' port: with the secret, without it, and against impostors."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+from integration.rpc.fleet import DAY_S, WAIT_S, Founded, Member, now_s, serving
+
+from meshnode.app.admission import AdmissionDesk, Admitter
+from meshnode.core.control import Authorization, ControlSet, authorize
+from meshnode.core.enrolment import Invite, apply_with
+from meshnode.core.errors import (
+    MeshError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
+    RefusedError,
+    UnreachableError,
+)
+from meshnode.core.genesis import genesis_from_bytes
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.packing import unpack
+from meshnode.node.books import StoredInvites
+from meshnode.rpc.enrolment import HELLOS_PER_S, JOINS_PER_S, EnrolmentServicer, ask_to_join
+from meshnode.rpc.servers import joiners_server, members_server
+from meshnode.rpc.tls import Credentials, Identity
+from meshnode.store.database import Database
+from meshnode.v1 import command_service_pb2_grpc as commands_grpc
+from meshnode.v1 import enrolment_service_pb2 as pb
+from meshnode.v1 import enrolment_service_pb2_grpc as pb_grpc
+from meshnode.v1 import link_service_pb2_grpc as links_grpc
+
+SECRET = b"s" * 16
+DEAD = "127.0.0.1:1"  # nobody listens on this port of the loopback
+
+
+@dataclass
+class TurnedClock:
+    """A clock that a test turns; `stride_s` passes whenever it is looked at."""
+
+    wall: float = field(default_factory=now_s)
+    steady: float = 1000.0
+    stride_s: float = 0.0
+
+    def wall_s(self) -> float:
+        return self.wall
+
+    def steady_s(self) -> float:
+        self.steady += self.stride_s
+        return self.steady
+
+
+class Desk:
+    """An admitter with its book on disk, and the invites it makes."""
+
+    def __init__(self, mesh: Founded, database: Database) -> None:
+        self.mesh = mesh
+        self.clock = TurnedClock()
+        self.member = mesh.the_admitter()
+        self.control = ControlSet(mesh.genesis)
+        admitter = Admitter(mesh.admitter, mesh.genesis, self.control, mesh.admitter_certificate)
+        self.desk = AdmissionDesk(admitter, StoredInvites(database), self.clock, mesh.chance)
+        self.desk.addresses = lambda: ("192.0.2.1:7707",)
+
+    async def invite(
+        self,
+        address: str,
+        *,
+        role: str = "",
+        uses: int = 1,
+        ttl_s: int = 600,
+        labels: dict[str, str] | None = None,
+        for_key: bytes = b"",
+    ) -> Invite:
+        """Make an invite and keep it."""
+        mesh, invite_id, at_s = self.mesh, self.mesh.chance(16), int(self.clock.wall_s())
+        word = authorize(
+            mesh.root,
+            Authorization(
+                mesh.mesh_id,
+                invite_id,
+                self.member.node_id,
+                role,
+                uses,
+                at_s,
+                at_s + ttl_s,
+                b"",
+            ),
+        )
+        await self.desk.invite(word, SECRET, labels, for_key)
+        return Invite(
+            mesh.root.public,
+            mesh.mesh_id,
+            self.member.node_id,
+            invite_id,
+            SECRET,
+            at_s + ttl_s,
+            (address,),
+            bool(role),
+        )
+
+
+@asynccontextmanager
+async def answering(servicer: pb_grpc.EnrolmentServiceServicer, identity: Identity):
+    server = await joiners_server(servicer)
+    async with serving(server, identity.for_joiners()) as address, asyncio.timeout(WAIT_S):
+        yield address
+
+
+@pytest.fixture
+def desk(mesh, tmp_path):
+    database = Database(tmp_path / "state.db")
+    yield Desk(mesh, database)
+    database.close()
+
+
+@pytest.fixture
+async def address(desk):
+    servicer = EnrolmentServicer(desk.desk, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    async with answering(servicer, desk.member.identity) as address:
+        yield address
+
+
+class Device:
+    """A device that wants to be a member."""
+
+    def __init__(self, mesh: Founded) -> None:
+        self.mesh = mesh
+        self.key, self.operator = Key.new(mesh.chance), Key.new(mesh.chance)
+
+    async def joins(self, invite: Invite) -> pb.JoinResponse:
+        operator = self.operator if invite.commands else None
+        application = apply_with(self.key, operator, invite, "pi", self.mesh.chance(16))
+        return await asyncio.to_thread(ask_to_join, invite, application)
+
+    def member(self, answer: pb.JoinResponse) -> Member:
+        """Become what the answer makes of it."""
+        genesis, chain = genesis_from_bytes(answer.genesis), tuple(answer.certificates)
+        identity = Identity(Credentials(self.key, genesis, chain, now_s, self.mesh.chance))
+        return Member(self.key, node_id_of(self.key.public), chain, identity)
+
+
+@pytest.fixture
+def device(mesh):
+    return Device(mesh)
+
+
+async def test_a_device_with_the_secret_becomes_a_member_whom_others_serve(
+    mesh, desk, device, address
+):
+    labels = {"zone": "b", "arch": "arm", "room": "größer", "": "empty"}
+    answer = await device.joins(await desk.invite(address, labels=labels))
+    assert genesis_from_bytes(answer.genesis) == mesh.genesis
+    assert dict(answer.labels) == labels
+    assert list(answer.addresses) == ["192.0.2.1:7707"]
+    member, other = device.member(answer), mesh.node()
+    server = await members_server(
+        links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
+    )
+    async with serving(server, other.identity.for_members()) as where:
+        channel = member.identity.channel(other.node_id, where)
+        async with channel:
+            await channel.channel_ready()
+
+
+@pytest.mark.parametrize("role", ["operator", "observer"])
+async def test_an_invite_with_a_role_gives_it_to_the_operator_key(
+    mesh, desk, device, address, role
+):
+    answer = await device.joins(await desk.invite(address, role=role))
+    theirs = ControlSet(mesh.genesis)
+    for packed in answer.control:
+        theirs.add(Signed(*unpack(packed)))
+    assert theirs.role_of(device.operator.public) == role
+    assert desk.control.role_of(device.operator.public) == role
+    assert theirs.role_of(device.key.public) == ""
+
+
+async def test_an_invite_without_a_role_gives_none(desk, device, address):
+    answer = await device.joins(await desk.invite(address))
+    assert desk.control.role_of(device.operator.public) == ""
+    assert list(answer.control) == []
+
+
+async def test_the_wrong_secret_is_refused_and_takes_no_use(desk, device, address):
+    invite = await desk.invite(address)
+    with pytest.raises(NotAuthenticatedError, match="secret is wrong"):
+        await device.joins(replace(invite, secret=b"x" * 16))
+    await device.joins(invite)
+
+
+async def test_an_expired_invite_is_refused(desk, device, address):
+    invite = await desk.invite(address, ttl_s=60)
+    desk.clock.wall += 61
+    with pytest.raises(NotPermittedError, match="expired"):
+        await device.joins(invite)
+
+
+async def test_an_unknown_invite_is_refused(desk, device, address):
+    invite = await desk.invite(address)
+    with pytest.raises(NotFoundError):
+        await device.joins(replace(invite, invite_id=bytes(16)))
+
+
+async def test_a_used_invite_is_refused_to_another_and_answered_to_the_same_device(
+    mesh, desk, device, address
+):
+    invite = await desk.invite(address)
+    await device.joins(invite)
+    with pytest.raises(NotPermittedError, match="used up"):
+        await Device(mesh).joins(invite)
+    await device.joins(invite)  # its first answer may have been lost on the way
+
+
+async def test_an_invite_for_one_device_is_refused_to_others(mesh, desk, device, address):
+    invite = await desk.invite(address, for_key=device.key.public)
+    with pytest.raises(NotPermittedError, match="another device"):
+        await Device(mesh).joins(invite)
+    await device.joins(invite)
+
+
+async def test_a_device_asks_for_the_mesh_of_its_invite_only(foreign, desk, device, address):
+    invite = await desk.invite(address)
+    application = apply_with(
+        device.key, None, replace(invite, mesh_id=foreign.mesh_id), "pi", bytes(16)
+    )
+    with pytest.raises(NotFoundError):
+        await asyncio.to_thread(ask_to_join, invite, application)
+
+
+async def test_an_application_signed_by_another_key_never_leaves_the_device(desk, device, address):
+    invite = await desk.invite(address)
+    application = apply_with(device.key, None, invite, "pi", bytes(16))
+    with pytest.raises(PeerError):
+        await asyncio.to_thread(ask_to_join, invite, replace(application, signature=bytes(64)))
+
+
+class Impostor(pb_grpc.EnrolmentServiceServicer):
+    """Answers every applicant with what it likes."""
+
+    def __init__(self, answer: Callable[[pb.JoinRequest], pb.JoinResponse]) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def Join(self, request, context):
+        self.asked += 1
+        return self.answer(request)
+
+
+@pytest.mark.parametrize("whose", ["another member", "a stranger"])
+async def test_a_fake_admitter_at_the_right_address_is_refused_by_tls(
+    mesh, foreign, desk, device, whose
+):
+    fake = mesh.node() if whose == "another member" else foreign.the_admitter()
+    impostor = Impostor(lambda _: pb.JoinResponse())
+    async with answering(impostor, fake.identity) as address:
+        with pytest.raises(UnreachableError):
+            await device.joins(await desk.invite(address))
+    assert impostor.asked == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pb.JoinResponse(at="2026-11-20T00:00:00.000Z"),
+        pb.JoinResponse(at="2026-11-20T00:00:00.000Z", proof=bytes(32)),
+        pb.JoinResponse(at="no time at all"),
+        pb.JoinResponse(),
+    ],
+    ids=["no proof", "a wrong proof", "no time", "nothing"],
+)
+async def test_whoever_has_the_key_of_tls_and_not_the_secret_admits_nobody(desk, device, answer):
+    impostor = Impostor(lambda _: answer)
+    async with answering(impostor, desk.member.identity) as address:
+        with pytest.raises(NotAuthenticatedError):
+            await device.joins(await desk.invite(address))
+    assert impostor.asked == 1
+
+
+@pytest.mark.parametrize("part", ["genesis", "labels", "addresses", "at", "control"])
+async def test_an_answer_that_was_changed_on_its_way_is_refused(desk, device, part):
+    changed = {
+        "genesis": {"genesis": b"x"},
+        "labels": {"labels": {"zone": "c"}},
+        "addresses": {"addresses": ["198.51.100.1:1"]},
+        "at": {"at": "2020-01-01T00:00:00.000Z"},
+        "control": {"control": [b"x"]},
+    }[part]
+
+    class Changing(EnrolmentServicer):
+        async def Join(self, request, context):
+            answer = await super().Join(request, context)
+            answer.ClearField(part)
+            answer.MergeFrom(pb.JoinResponse(**changed))
+            return answer
+
+    servicer = Changing(desk.desk, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    async with answering(servicer, desk.member.identity) as address:
+        with pytest.raises(NotAuthenticatedError):
+            await device.joins(await desk.invite(address, labels={"zone": "b"}))
+
+
+async def test_the_next_address_is_tried_and_dead_ones_are_named(desk, device, address):
+    invite = await desk.invite(address)
+    await device.joins(replace(invite, addresses=(DEAD, address)))
+    with pytest.raises(UnreachableError, match=DEAD):
+        await device.joins(replace(invite, addresses=(DEAD,)))
+
+
+async def test_more_callers_than_a_second_has_room_for_are_told_to_come_back(mesh, desk, address):
+    invite = await desk.invite(address, uses=100)
+    for _ in range(JOINS_PER_S):
+        await Device(mesh).joins(invite)
+    late = Device(mesh)
+    with pytest.raises(RefusedError, match="too many callers"):
+        await late.joins(invite)
+    desk.clock.steady += 1
+    await late.joins(invite)
+
+
+async def test_hellos_have_a_pace_of_their_own(desk):
+    servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    for _ in range(HELLOS_PER_S):
+        await servicer.Hello(pb.HelloRequest(), None)
+    with pytest.raises(RefusedError):
+        await servicer.Hello(pb.HelloRequest(), None)
+
+
+async def test_of_twenty_devices_at_once_an_invite_for_one_admits_one(mesh, desk, address):
+    desk.clock.stride_s = 1.0  # the pace is another test's matter
+    invite = await desk.invite(address)
+
+    async def tries(device: Device) -> MeshError | pb.JoinResponse:
+        try:
+            return await device.joins(invite)
+        except MeshError as error:
+            return error
+
+    ends = await asyncio.gather(*(tries(Device(mesh)) for _ in range(20)))
+    admitted = [end for end in ends if isinstance(end, pb.JoinResponse)]
+    refused = [end for end in ends if isinstance(end, NotPermittedError)]
+    assert (len(admitted), len(refused)) == (1, 19)
+
+
+async def test_a_certificate_lasts_for_two_years_by_the_admitters_clock(desk, device, address):
+    answer = await device.joins(await desk.invite(address))
+    member = device.member(answer)
+    assert member.identity.ca_expires_at_s() == int(desk.clock.wall) + 730 * DAY_S

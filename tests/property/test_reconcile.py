@@ -1,0 +1,295 @@
+"""Nodes that exchange messages in any order come to hold the same."""
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.effects import Send
+from meshnode.core.feed import Head, OwnFeed, all_rows
+from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.ids import NodeId
+from meshnode.core.keys import Key, Signed
+from meshnode.core.messages import Digest, Flush, Message, Pull, SnapshotChunk, Vector
+from meshnode.core.reconcile import (
+    CHUNK_BYTES_MAX,
+    FLUSHES_BYTES_MAX,
+    PULL_AGAIN_S,
+    Outcome,
+    Replication,
+)
+
+chance = Random(11).randbytes
+ROOT = Key.new(chance)
+KEYS = [Key.new(chance) for _ in range(3)]
+GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16), Limits(rows_max=4000))
+
+
+class Node:
+    """Everything replicated that one node holds, and the time it believes in."""
+
+    def __init__(self, key: Key, boot: int = 1) -> None:
+        self.control = ControlSet(GENESIS)
+        self.own = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, boot)
+        self.held = Replication(GENESIS, self.own, self.control)
+        self.id = self.own.origin
+
+    def write(self, key: bytes, value: bytes | None) -> list[Flush]:
+        self.own.write("notes", key, value)
+        return self.flush()
+
+    def flush(self) -> list[Flush]:
+        flushes = []
+        while (change := self.own.flush(1.0)) is not None and change.flush is not None:
+            self.held.remember(change.flush)  # as on disk
+            flushes.append(change.flush)
+        return flushes
+
+    def take(self, peer: NodeId, message: Message, now_s: float) -> Outcome:
+        handlers: dict[type, Callable[[Any], Outcome]] = {
+            Flush: lambda flush: self.held.on_flush(peer, flush, now_s),
+            SnapshotChunk: lambda chunk: self.held.on_snapshot_chunk(peer, chunk),
+            Digest: lambda digest: self.held.on_digest(peer, digest),
+            Vector: lambda vector: self.held.on_vector(peer, vector, now_s),
+            Pull: lambda pull: self.held.on_pull(peer, pull),
+            Signed: self.held.on_control,
+        }
+        return handlers[type(message)](message)
+
+    def notes(self, origin: NodeId) -> dict[bytes, bytes]:
+        rows = self.held.replicas[origin].rows.tables.get("notes", {})
+        return {key: row.value for key, row in rows.items()}
+
+
+def nodes_of(count: int) -> list[Node]:
+    return [Node(key) for key in KEYS[:count]]
+
+
+Wire = list[tuple[Node, Node, Message]]
+
+
+def sends(
+    source: Node, outcome: Outcome, nodes: list[Node]
+) -> Iterator[tuple[Node, Node, Message]]:
+    by_id = {node.id: node for node in nodes}
+    for effect in outcome.effects:
+        if isinstance(effect, Send):
+            yield source, by_id[effect.peer], effect.message
+    if outcome.changes and source.own.waiting:
+        source.flush()
+
+
+def exchange(nodes: list[Node], pick: Callable[[int], int], now_s: float) -> int:
+    """Let everybody start a reconciliation with everybody, and deliver all in any order."""
+    wire: Wire = [
+        (one, other, one.held.digest()) for one in nodes for other in nodes if one is not other
+    ]
+    delivered = 0
+    while wire:
+        source, target, message = wire.pop(pick(len(wire)))
+        wire += sends(target, target.take(source.id, message, now_s), nodes)
+        target.flush()
+        delivered += 1
+        if delivered > 5000:
+            raise AssertionError("they never come to an end")
+    return delivered
+
+
+def settled(nodes: list[Node], pick: Callable[[int], int]) -> int:
+    """Reconcile until nobody differs; return how many rounds it took."""
+    for number in range(1, 12):
+        exchange(nodes, pick, number * PULL_AGAIN_S)
+        if len({node.held.digest() for node in nodes}) == 1:
+            return number
+    raise AssertionError("they do not converge")
+
+
+def assert_equal(nodes: list[Node]) -> None:
+    for node in nodes:
+        for owner in (node for node in nodes if node.own.header):
+            assert all_rows(node.held.replicas[owner.id].rows) == all_rows(owner.own.rows)
+        assert node.control.root == nodes[0].control.root
+
+
+writes = st.tuples(
+    st.integers(0, 2), st.sampled_from([b"1", b"2", b"3"]), st.none() | st.binary(max_size=8)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("count", [2, 3])
+@given(history=st.lists(writes, max_size=12), lost=st.randoms(use_true_random=False))
+def test_nodes_converge_whatever_was_lost_repeated_or_late(count: int, history: list, lost: Random):
+    nodes = nodes_of(count)
+    late: Wire = []
+    for number, key, value in history:
+        owner = nodes[number % count]
+        for flush in owner.write(key, value):
+            news = [(owner, node, flush) for node in nodes if node is not owner]
+            late += lost.choices(news, k=lost.randrange(4))  # some twice, some never
+    lost.shuffle(late)
+    for source, target, message in late:
+        target.take(source.id, message, 0.0)
+    settled(nodes, lost.randrange)
+    assert_equal(nodes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=st.lists(writes, max_size=12), order=st.randoms(use_true_random=False))
+def test_news_reach_a_node_that_speaks_with_a_relay_only(history: list, order: Random):
+    owner, relay, reader = nodes_of(3)
+    for _, key, value in history:
+        owner.write(key, value)
+    settled([owner, relay], order.randrange)
+    settled([relay, reader], order.randrange)
+    if history and owner.own.header:
+        assert reader.notes(owner.id) == owner.notes(owner.id)
+    assert reader.held.digest() == owner.held.digest()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    before=st.integers(1, 8),
+    after=st.integers(0, 12),
+    order=st.randoms(use_true_random=False),
+    count=st.integers(2, 3),
+)
+def test_a_lost_disk_gets_its_rows_back_in_a_higher_epoch(
+    before: int, after: int, order: Random, count: int
+):
+    """Also when its new history has grown longer than the old one before anybody was met."""
+    nodes = nodes_of(count)
+    for number in range(before):
+        nodes[0].write(b"old %d" % (number % 3), b"%d" % number)
+    old = nodes[0].notes(nodes[0].id)
+    settled(nodes, order.randrange)
+    nodes[0] = Node(KEYS[0], boot=2)
+    for number in range(after):
+        nodes[0].write(b"new", b"%d" % number)
+    new = nodes[0].notes(nodes[0].id) if after else {}
+    asked = nodes[0].held.ask_for_own()
+    wire: Wire = [(nodes[0], other, asked) for other in nodes[1:]]
+    while wire:
+        source, target, message = wire.pop(order.randrange(len(wire)))
+        wire += sends(target, target.take(source.id, message, 0.0), nodes)
+    nodes[0].flush()
+    settled(nodes, order.randrange)
+    assert_equal(nodes)
+    assert nodes[0].notes(nodes[0].id) == {**old, **new}
+    assert nodes[0].own.head.epoch == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=st.integers(1, 6), after=st.integers(1, 9), order=st.randoms(use_true_random=False))
+def test_two_histories_of_one_feed_are_noticed_by_the_next_flush(
+    before: int, after: int, order: Random
+):
+    """Nobody was asked at the start; the owner's next news show that histories differ."""
+    nodes = nodes_of(2)
+    for number in range(before):
+        nodes[0].write(b"old %d" % number, b"")
+    settled(nodes, order.randrange)
+    nodes[0] = Node(KEYS[0], boot=2)
+    for number in range(before - 1 + after):
+        nodes[0].write(b"new %d" % number, b"")
+    flushes = nodes[0].write(b"last", b"")
+    wire: Wire = [(nodes[0], nodes[1], flush) for flush in flushes]
+    while wire:
+        source, target, message = wire.pop(0)
+        wire += sends(target, target.take(source.id, message, 0.0), nodes)
+    nodes[0].flush()
+    settled(nodes, order.randrange)
+    assert_equal(nodes)
+    assert len(nodes[1].notes(nodes[0].id)) == before + before - 1 + after + 1
+
+
+def test_entries_of_the_control_set_come_along():
+    one, other = nodes_of(2)
+    for node in (one, other):
+        for _ in range(3):
+            role = Role(chance(32), "operator", "", ROOT.public, 5, None)
+            node.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+    settled([one, other], Random(1).randrange)
+    assert len(one.control.entries()) == 6
+    assert one.control.root == other.control.root
+
+
+def test_nodes_that_hold_the_same_say_it_in_one_message():
+    one, other = nodes_of(2)
+    one.write(b"1", b"")
+    settled([one, other], Random(1).randrange)
+    assert other.held.on_digest(one.id, one.held.digest()) == Outcome()
+    assert exchange([one, other], Random(1).randrange, 99.0) == 2
+
+
+def test_a_relay_that_lacks_a_flush_sends_the_whole_feed():
+    one, other = nodes_of(2)
+    one.write(b"1", b"first")
+    settled([one, other], Random(1).randrange)
+    for number in range(60):
+        one.write(b"%d" % number, bytes(10_000))
+    (kept,) = (one.held._recent[one.id],)
+    assert sum(len(flush.delta) for flush in kept) <= FLUSHES_BYTES_MAX
+    outcome = one.held.on_pull(other.id, Pull({one.id: Head(1, 1)}))
+    chunks = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
+    assert all(isinstance(chunk, SnapshotChunk) for chunk in chunks)
+    assert len(chunks) > 600_000 // (CHUNK_BYTES_MAX + 10_100)
+    for chunk in chunks:
+        other.take(one.id, chunk, 0.0)
+    assert other.notes(one.id) == one.notes(one.id)
+
+
+def test_a_relay_that_has_every_flush_sends_only_those():
+    one, other = nodes_of(2)
+    for number in range(5):
+        one.write(b"%d" % number, b"")
+    outcome = one.held.on_pull(other.id, Pull({one.id: Head(1, 2)}))
+    sent = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
+    assert [m.header.first_seq for m in sent if isinstance(m, Flush)] == [3, 4, 5]
+
+
+def test_nothing_of_our_own_is_told_before_it_is_on_disk():
+    one, other = nodes_of(2)
+    one.write(b"1", b"on disk")
+    told = one.held.digest()
+    one.own.write("notes", b"2", b"not yet")
+    change = one.own.flush(1.0)
+    assert change is not None
+    assert change.flush is not None
+    assert one.held.digest() == told
+    assert one.held.vector().positions == {one.id: Head(1, 1)}
+    for after in (Head(0, 0), Head(1, 1)):
+        outcome = one.held.on_pull(other.id, Pull({one.id: after}))
+        for effect in outcome.effects:
+            assert isinstance(effect, Send)
+            assert isinstance(effect.message, Flush)
+            assert effect.message.header.last_seq == 1
+    one.held.remember(change.flush)
+    assert one.held.vector().positions == {one.id: Head(1, 2)}
+
+
+def test_a_gap_is_asked_for_once_in_a_while():
+    one, other = nodes_of(2)
+    flushes = [flush for number in range(4) for flush in one.write(b"%d" % number, b"")]
+    first = other.take(one.id, flushes[1], 10.0)
+    assert [type(effect.message) for effect in first.effects if isinstance(effect, Send)] == [Pull]
+    assert other.take(one.id, flushes[2], 10.0).effects == []
+    assert other.take(one.id, flushes[3], 10.0 + PULL_AGAIN_S).effects != []
+
+
+def test_half_a_snapshot_of_a_lost_neighbour_is_forgotten():
+    one, other = nodes_of(2)
+    for number in range(9):
+        one.write(b"%d" % number, bytes(10_000))
+    pull = Pull({one.id: Head(0, 0)})
+    outcome = one.held.on_pull(other.id, pull)
+    chunks = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
+    assert len(chunks) > 1
+    other.take(one.id, chunks[0], 0.0)
+    assert other.held._assemblies
+    other.held.forget_peer(one.id)
+    assert not other.held._assemblies

@@ -1,0 +1,279 @@
+"""Who is admitted, with which role, and what a refusal costs: nothing."""
+
+import asyncio
+from random import Random
+
+import pytest
+from cryptography import x509
+from doubles import ManualClock, MemoryInvites
+
+from meshnode.app.admission import INVITE_LIFE_S_MAX, USES_MAX, AdmissionDesk, Admitted, Admitter
+from meshnode.core.certificates import issue_admitter
+from meshnode.core.control import Authorization, ControlSet, Role, authorize, role_entry
+from meshnode.core.enrolment import Invite, admit_proof, apply_with, join_proof
+from meshnode.core.errors import (
+    ConflictError,
+    MeshError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
+    UsageError,
+)
+from meshnode.core.genesis import Genesis, genesis_from_bytes
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.packing import unpack
+
+chance = Random(14).randbytes
+ROOT, ADMIN, ADMITTER, STRANGER = (Key.new(chance) for _ in range(4))
+GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
+ADMITTER_ID = node_id_of(ADMITTER.public)
+CERTIFICATE = issue_admitter(ROOT, GENESIS.mesh_id, ADMITTER_ID, 1_790_000_000.0, chance)
+SECRET, INVITE_ID = b"s" * 16, b"i" * 16
+
+
+class Mesh:
+    """An admitter with its desk, and devices that apply."""
+
+    def __init__(self, certificate: bytes | None = CERTIFICATE) -> None:
+        self.clock = ManualClock()
+        self.book = MemoryInvites()
+        self.control = ControlSet(GENESIS)
+        role = Role(ADMIN.public, "admin", "", ROOT.public, 1, None)
+        self.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+        admitter = Admitter(ADMITTER, GENESIS, self.control, certificate)
+        self.desk = AdmissionDesk(admitter, self.book, self.clock, chance)
+        self.desk.addresses = lambda: ("a:1",)
+
+    def word(self, signer: Key = ADMIN, **fields: object) -> Signed:
+        now_s = int(self.clock.now_s)
+        values: dict = {
+            "mesh": GENESIS.mesh_id,
+            "invite_id": INVITE_ID,
+            "admitter": ADMITTER_ID,
+            "role": "operator",
+            "uses": 1,
+            "issued_s": now_s,
+            "expires_s": now_s + 3600,
+            "signer": b"",
+        }
+        return authorize(signer, Authorization(**{**values, **fields}))
+
+    async def invite(self, **fields: object) -> None:
+        await self.desk.invite(self.word(**fields), SECRET)
+
+    async def join(self, application: Signed, secret: bytes = SECRET) -> Admitted:
+        proof = join_proof(secret, ADMITTER_ID, application.payload)
+        return await self.desk.join(application, INVITE_ID, proof)
+
+    async def uses_left(self) -> int:
+        return (await self.book.get(INVITE_ID)).uses_left
+
+
+def application(node: Key, operator: Key | None = None, mesh: Genesis = GENESIS) -> Signed:
+    invite = Invite(ROOT.public, mesh.mesh_id, ADMITTER_ID, INVITE_ID, SECRET, 0, (), commands=True)
+    return apply_with(node, operator, invite, "laptop", bytes(8))
+
+
+async def test_a_device_that_knows_the_secret_receives_all_it_needs_with_a_proof():
+    mesh, node = Mesh(), Key.new(chance)
+    await mesh.invite()
+    signed = application(node)
+    admitted = await mesh.join(signed)
+    assert genesis_from_bytes(admitted.genesis) == GENESIS
+    assert admitted.addresses == ("a:1",)
+    assert admitted.certificates[1] == CERTIFICATE
+    certificate = x509.load_der_x509_certificate(admitted.certificates[0])
+    certificate.verify_directly_issued_by(x509.load_der_x509_certificate(CERTIFICATE))
+    assert certificate.public_key().public_bytes_raw() == node.public  # type: ignore[union-attr]
+    response = [
+        admitted.genesis,
+        list(admitted.certificates),
+        list(admitted.control),
+        list(admitted.addresses),
+        admitted.at_s,
+        admitted.labels,
+    ]
+    assert admitted.proof == admit_proof(SECRET, signed.payload, response)
+    assert await mesh.uses_left() == 0
+
+
+async def test_the_invites_role_is_given_to_the_operator_who_came_along():
+    mesh, node, operator = Mesh(), Key.new(chance), Key.new(chance)
+    await mesh.invite(role="observer")
+    before = len(mesh.control.entries())
+    admitted = await mesh.join(application(node, operator))
+    assert mesh.control.role_of(operator.public) == "observer"
+    assert mesh.control.role_of(node.public) == ""
+    assert len(admitted.control) == before + 1
+    theirs = ControlSet(GENESIS)
+    for entry in admitted.control:
+        theirs.add(Signed(*unpack(entry)))
+    assert theirs.role_of(operator.public) == "observer"
+
+
+async def test_labels_of_the_invite_go_to_the_device_that_it_names_and_to_no_other():
+    mesh, node = Mesh(), Key.new(chance)
+    await mesh.desk.invite(mesh.word(), SECRET, {"room": "lab"}, node.public)
+    with pytest.raises(NotPermittedError):
+        await mesh.join(application(Key.new(chance)))
+    assert await mesh.uses_left() == 1
+    assert (await mesh.join(application(node))).labels == {"room": "lab"}
+
+
+async def test_an_invite_for_a_node_only_gives_no_role():
+    mesh, operator = Mesh(), Key.new(chance)
+    await mesh.invite(role="")
+    await mesh.join(application(Key.new(chance), operator))
+    assert mesh.control.role_of(operator.public) == ""
+
+
+async def test_a_device_without_an_operator_gets_no_role():
+    mesh = Mesh()
+    await mesh.invite()
+    before = len(mesh.control.entries())
+    await mesh.join(application(Key.new(chance)))
+    assert len(mesh.control.entries()) == before
+
+
+async def test_parallel_joins_with_one_use_admit_exactly_one():
+    mesh = Mesh()
+    await mesh.invite()
+    nodes = [Key.new(chance) for _ in range(50)]
+    operators = [Key.new(chance) for _ in range(50)]
+
+    async def admitted(node: Key, operator: Key) -> bool:
+        try:
+            await mesh.join(application(node, operator))
+        except NotPermittedError:
+            return False
+        return True
+
+    found = await asyncio.gather(*map(admitted, nodes, operators))
+    assert sum(found) == 1
+    roles = [mesh.control.role_of(operator.public) for operator in operators]
+    assert roles.count("operator") == 1
+    assert [bool(role) for role in roles] == found
+
+
+async def test_a_device_whose_answer_was_lost_may_ask_again():
+    mesh, node = Mesh(), Key.new(chance)
+    await mesh.invite()
+    first = await mesh.join(application(node))
+    again = await mesh.join(application(node))
+    assert again.genesis == first.genesis
+    with pytest.raises(NotPermittedError):
+        await mesh.join(application(Key.new(chance)))
+
+
+REFUSALS = {
+    "a wrong secret": (NotAuthenticatedError, {"secret": b"x" * 16}, 0.0),
+    "an expired invite": (NotPermittedError, {}, 3601.0),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_a_refusal_spends_nothing_and_signs_nothing(name: str):
+    refused, arguments, later_s = REFUSALS[name]
+    mesh, operator = Mesh(), Key.new(chance)
+    await mesh.invite()
+    entries = mesh.control.entries()
+    mesh.clock.now_s += later_s
+    with pytest.raises(refused):
+        await mesh.join(application(Key.new(chance), operator), **arguments)  # type: ignore[arg-type]
+    assert await mesh.uses_left() == 1
+    assert mesh.control.entries() == entries
+
+
+async def test_an_application_to_another_mesh_is_not_found_and_spends_nothing():
+    mesh = Mesh()
+    await mesh.invite()
+    other = Genesis((ROOT.public,), 1, "other", bytes(16))
+    with pytest.raises(NotFoundError):
+        await mesh.join(application(Key.new(chance), mesh=other))
+    assert await mesh.uses_left() == 1
+
+
+async def test_an_application_under_a_stolen_key_is_refused_and_spends_nothing():
+    mesh, node = Mesh(), Key.new(chance)
+    await mesh.invite()
+    genuine = application(node, Key.new(chance))
+    stolen = Signed("join", genuine.payload, application(STRANGER).signature)
+    with pytest.raises(PeerError):
+        await mesh.join(stolen)
+    assert await mesh.uses_left() == 1
+
+
+async def test_a_proof_for_one_application_admits_no_other():
+    mesh = Mesh()
+    await mesh.invite()
+    seen, mine = application(Key.new(chance)), application(STRANGER)
+    proof = join_proof(SECRET, ADMITTER_ID, seen.payload)
+    with pytest.raises(NotAuthenticatedError):
+        await mesh.desk.join(mine, INVITE_ID, proof)
+    assert await mesh.uses_left() == 1
+
+
+async def test_a_used_invite_admits_nobody_else():
+    mesh, operator = Mesh(), Key.new(chance)
+    await mesh.invite()
+    await mesh.join(application(Key.new(chance)))
+    with pytest.raises(NotPermittedError):
+        await mesh.join(application(Key.new(chance), operator))
+    assert mesh.control.role_of(operator.public) == ""
+
+
+async def test_an_unknown_invite_is_not_found():
+    with pytest.raises(NotFoundError):
+        await Mesh().join(application(Key.new(chance)))
+
+
+async def test_a_node_without_an_admitters_certificate_admits_nobody():
+    mesh = Mesh(certificate=None)
+    with pytest.raises(NotPermittedError):
+        await mesh.invite()
+    with pytest.raises(NotFoundError):
+        await mesh.join(application(Key.new(chance)))
+
+
+@pytest.mark.parametrize(
+    ("refused", "fields"),
+    [
+        (NotPermittedError, {"signer": STRANGER}),
+        (UsageError, {"mesh": "another"}),
+        (UsageError, {"admitter": node_id_of(STRANGER.public)}),
+        (UsageError, {"role": "admin"}),
+        (UsageError, {"role": "emperor"}),
+        (UsageError, {"uses": 0}),
+        (UsageError, {"uses": USES_MAX + 1}),
+        (UsageError, {"expires_s": 1}),
+        (UsageError, {"expires_s": 1_790_000_000 + INVITE_LIFE_S_MAX + 2}),
+        (UsageError, {"invite_id": b"short"}),
+    ],
+)
+async def test_an_invite_that_is_not_in_order_is_not_kept(refused: type[MeshError], fields: dict):
+    mesh = Mesh()
+    with pytest.raises(refused):
+        await mesh.invite(**fields)
+    with pytest.raises(NotFoundError):
+        await mesh.book.get(INVITE_ID)
+
+
+async def test_a_forged_word_or_a_short_secret_makes_no_invite():
+    mesh = Mesh()
+    genuine = mesh.word()
+    with pytest.raises(NotAuthenticatedError):
+        await mesh.desk.invite(Signed("invite", genuine.payload, bytes(64)), SECRET)
+    with pytest.raises(UsageError):
+        await mesh.desk.invite(genuine, SECRET[:15])
+    with pytest.raises(NotFoundError):
+        await mesh.book.get(INVITE_ID)
+
+
+async def test_the_book_keeps_no_more_than_its_limit():
+    mesh = Mesh()
+    mesh.book.invites_max = 1
+    await mesh.invite()
+    with pytest.raises(ConflictError):
+        await mesh.invite(invite_id=b"j" * 16)

@@ -1,0 +1,326 @@
+"""The life of a command at its owner: executed at most once, and always answered alike."""
+
+import asyncio
+from dataclasses import replace
+from random import Random
+
+import pytest
+from doubles import (
+    Killed,
+    ManualClock,
+    MemoryJournal,
+    Published,
+    ScriptedAgents,
+    nowhere,
+    unexpected,
+)
+
+from meshnode.app.commands import EXECUTING_MAX, CommandDesk
+from meshnode.app.sessions import OwnSessions
+from meshnode.core.commands import (
+    SKEW_S,
+    Command,
+    Court,
+    Receipt,
+    receipt_from_signed,
+    sign_command,
+)
+from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.errors import (
+    ConflictError,
+    MeshError,
+    NotAuthenticatedError,
+    NotFoundError,
+    RefusedError,
+    StaleError,
+    UnreachableError,
+    UsageError,
+)
+from meshnode.core.genesis import Genesis
+from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.core.ids import SessionId, node_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.registry import REGISTRY
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_from_row
+
+chance = Random(13).randbytes
+ROOT, NODE = Key.new(chance), Key.new(chance)
+GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
+NODE_ID = node_id_of(NODE.public)
+GENERATION = 5
+SESSION = SessionRecord(SessionId("s" * 26), 42, "agent", State.RUNNING, 1.0, 1.0)
+KEY = SessionKey(
+    ROOT,
+    (
+        grant(
+            ROOT,
+            Grant(
+                GENESIS.mesh_id,
+                ROOT.public,
+                ROOT.public,
+                ("steer", "kill", "register", "read_messages"),
+                0,
+                1 << 40,
+                bytes(16),
+            ),
+        ),
+    ),
+)
+THE_SAME = bytes(16)
+
+
+class Owner:
+    """A node's desk with everything behind it, and what its users sign."""
+
+    def __init__(self, agents: ScriptedAgents | None = None) -> None:
+        self.agents = agents or ScriptedAgents()
+        self.clock = ManualClock()
+        self.published = Published()
+        self.journal = MemoryJournal()
+        self.control = ControlSet(GENESIS)
+        self.sessions = OwnSessions(
+            self.published, self.agents, self.clock, chance, nowhere, unexpected
+        )
+        self.sessions.restore([SESSION])
+        court = Court(GENESIS.mesh_id, NODE_ID, self.control, GENERATION)
+        self.desk = CommandDesk(court, NODE, self.sessions, self.journal, self.clock)
+
+    def order(self, action: str = "steer", command_id: bytes = b"", **args: object) -> Signed:
+        now_s = int(self.clock.now_s)
+        about_node = action == "register"
+        return sign_command(
+            KEY,
+            Command(
+                mesh=GENESIS.mesh_id,
+                command_id=command_id or chance(16),
+                node=NODE_ID,
+                session="" if about_node else SESSION.session_id,
+                epoch=GENERATION if about_node else SESSION.session_epoch,
+                action=action,
+                issued_s=now_s,
+                expires_s=now_s + 60,
+                args=args or {"message": "hello"},
+            ),
+        )
+
+    async def submit(self, signed: Signed) -> Receipt:
+        return receipt_from_signed(await self.desk.submit(signed, ""), NODE.public)
+
+
+async def test_a_steer_is_delivered_and_its_receipt_names_exactly_it():
+    owner = Owner()
+    signed = owner.order(direction="left", message="hello")
+    receipt = await owner.submit(signed)
+    assert (receipt.outcome, receipt.command_hash) == ("delivered", signed.hash)
+    assert (receipt.node, receipt.session) == (NODE_ID, SESSION.session_id)
+    assert owner.agents.steered == [(SESSION.session_id, "left", "hello")]
+    row = owner.published.rows[SESSIONS, SESSION.session_id.encode()]
+    assert row is not None
+    assert session_from_row(row).message_count == 1
+
+
+async def test_a_kill_that_leaves_survivors_has_failed():
+    owner = Owner(ScriptedAgents(killed=Killed(3, 2, (7,))))
+    receipt = await owner.submit(owner.order("kill", grace_s=1))
+    assert receipt.outcome == "failed"
+    assert receipt.processes == {"found": 3, "gone": 2, "survivors": [7]}
+
+
+async def test_a_kill_of_what_has_ended_is_applied_and_touches_nothing():
+    owner = Owner()
+    owner.sessions.restore([replace(SESSION, state=State.CLOSED, ended_at_s=2.0)])
+    receipt = await owner.submit(owner.order("kill"))
+    assert receipt.outcome == "applied"
+    assert owner.agents.kills == []
+
+
+async def test_a_registration_is_published():
+    owner = Owner()
+    receipt = await owner.submit(
+        owner.order("register", agent_id="agent", specialization="docs", attributes={"load": "0.5"})
+    )
+    assert receipt.outcome == "applied"
+    assert [table for table, _ in owner.published.rows] == [REGISTRY]
+
+
+async def test_a_hundred_duplicates_at_once_are_executed_once_and_answered_alike():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    signed = owner.order()
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(owner.desk.submit(signed, "")) for _ in range(100)]
+        await owner.agents.reached.wait()
+        assert owner.agents.gate is not None
+        owner.agents.gate.set()
+    assert len({task.result().hash for task in waiting}) == 1
+    assert len(owner.agents.steered) == 1
+    assert sum(owner.journal.begun.values()) == 1
+
+
+async def test_a_duplicate_after_the_end_gets_the_first_receipt():
+    owner = Owner()
+    signed = owner.order()
+    first = await owner.desk.submit(signed, "")
+    owner.clock.now_s += 30
+    assert await owner.desk.submit(signed, "") == first
+    assert len(owner.agents.steered) == 1
+
+
+async def test_after_a_restart_of_the_desk_the_journal_answers():
+    owner = Owner()
+    signed = owner.order()
+    first = await owner.desk.submit(signed, "")
+    again = Owner()
+    court = Court(GENESIS.mesh_id, NODE_ID, again.control, GENERATION)
+    desk = CommandDesk(court, NODE, again.sessions, owner.journal, again.clock)
+    assert await desk.submit(signed, "") == first
+    assert again.agents.steered == []
+
+
+async def test_the_same_id_with_other_args_is_a_conflict_while_and_after():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    one, other = owner.order(command_id=THE_SAME), owner.order(command_id=THE_SAME, message="bye")
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(owner.desk.submit(one, ""))
+        await owner.agents.reached.wait()
+        second = tasks.create_task(_conflict(owner, other))
+        assert owner.agents.gate is not None
+        owner.agents.gate.set()
+    assert first.result()
+    assert second.result()
+    assert await _conflict(owner, other)
+    assert owner.agents.steered == [(SESSION.session_id, None, "hello")]
+
+
+async def _conflict(owner: Owner, signed: Signed) -> bool:
+    with pytest.raises(ConflictError, match="same id"):
+        await owner.desk.submit(signed, "")
+    return True
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (RefusedError("the agent reads nothing"), "refused"),
+        (UnreachableError("nobody knows"), "indeterminate"),
+        (ConflictError("it has ended"), "refused"),
+        (NotAuthenticatedError("no role any more"), "refused"),
+        (UsageError("no such direction"), "failed"),
+        (NotFoundError("no such agent"), "failed"),
+        (MeshError("something"), "failed"),
+    ],
+)
+async def test_what_goes_wrong_while_executing_becomes_a_receipt(fault: MeshError, outcome: str):
+    owner = Owner(ScriptedAgents(fault=fault))
+    signed = owner.order()
+    receipt = await owner.submit(signed)
+    assert (receipt.outcome, receipt.detail) == (outcome, fault.message)
+    assert await owner.submit(signed) == receipt
+
+
+@pytest.mark.parametrize("args", [{"message": 5}, {"direction": "", "message": ""}, {"other": 1}])
+async def test_a_steer_that_says_nothing_fails_and_reaches_nobody(args: dict):
+    owner = Owner()
+    assert (await owner.submit(owner.order(**args))).outcome == "failed"
+    assert not owner.agents.reached.is_set()
+
+
+@pytest.mark.parametrize("grace_s", [-1, 61, "long", float("nan")])
+async def test_a_kill_with_an_odd_grace_fails_and_kills_nobody(grace_s: object):
+    owner = Owner()
+    assert (await owner.submit(owner.order("kill", grace_s=grace_s))).outcome == "failed"
+    assert owner.agents.kills == []
+
+
+async def test_an_unforeseen_failure_is_not_answered_and_not_repeated():
+    owner = Owner(ScriptedAgents(fault=OSError("broken")))
+    signed = owner.order()
+    with pytest.raises(OSError, match="broken"):
+        await owner.desk.submit(signed, "")
+    owner.agents.fault = None
+    with pytest.raises(ConflictError, match="outcome is not known"):
+        await owner.desk.submit(signed, "")
+    assert owner.agents.steered == []
+
+
+async def test_what_is_not_allowed_never_reaches_the_journal():
+    owner = Owner()
+    stale = replace(KEY, key=Key.new(chance))
+    for signed, refused in (
+        (sign_command(stale, _command(owner)), NotAuthenticatedError),
+        (sign_command(KEY, replace(_command(owner), epoch=1)), StaleError),
+        (sign_command(KEY, replace(_command(owner), session="x" * 26)), NotFoundError),
+    ):
+        with pytest.raises(refused):
+            await owner.desk.submit(signed, "")
+    assert not owner.journal.begun
+    assert not owner.agents.reached.is_set()
+
+
+def _command(owner: Owner) -> Command:
+    now_s = int(owner.clock.now_s)
+    return Command(
+        GENESIS.mesh_id,
+        chance(16),
+        NODE_ID,
+        SESSION.session_id,
+        SESSION.session_epoch,
+        "steer",
+        now_s,
+        now_s + 60,
+        args={"message": "hello"},
+    )
+
+
+async def test_a_role_that_goes_while_the_journal_is_written_stops_the_command():
+    """Step 10: the last look is at the moment of execution."""
+    owner = Owner()
+    signed = owner.order()
+    begin = owner.journal.begin
+
+    async def slow(*args: object) -> Signed | None:
+        found = await begin(*args)  # type: ignore[arg-type]
+        owner.clock.now_s += 60 + SKEW_S + 1
+        return found
+
+    owner.journal.begin = slow  # type: ignore[method-assign,assignment]
+    receipt = await owner.submit(signed)
+    assert receipt.outcome == "failed"
+    assert owner.agents.steered == []
+
+
+async def test_more_commands_at_once_than_the_limit_are_refused_and_may_come_again():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    orders = [owner.order() for _ in range(EXECUTING_MAX + 1)]
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(owner.desk.submit(s, "")) for s in orders[:-1]]
+        await owner.agents.reached.wait()
+        with pytest.raises(RefusedError):
+            await owner.desk.submit(orders[-1], "")
+        assert owner.agents.gate is not None
+        owner.agents.gate.set()
+    assert all(task.result() for task in running)
+    assert (await owner.submit(orders[-1])).outcome == "delivered"
+
+
+async def test_reading_is_judged_and_not_journalled():
+    owner = Owner()
+    signed = owner.order("read_messages")
+    command, session = owner.desk.judge_reading(signed, "")
+    assert (command.action, session) == ("read_messages", SESSION)
+    with pytest.raises(RefusedError):
+        await owner.desk.submit(signed, "")
+    with pytest.raises(RefusedError):
+        owner.desk.judge_reading(owner.order(), "")
+    assert not owner.journal.begun
+
+
+async def test_an_operator_with_a_role_in_the_control_set_may_command():
+    owner = Owner()
+    operator, key = Key.new(chance), Key.new(chance)
+    link = Grant(GENESIS.mesh_id, operator.public, key.public, ("steer",), 0, 1 << 40, bytes(16))
+    signed = sign_command(SessionKey(key, (grant(operator, link),)), _command(owner))
+    with pytest.raises(NotAuthenticatedError):
+        await owner.desk.submit(signed, "")
+    role = Role(operator.public, "operator", "", ROOT.public, 1, None)
+    owner.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+    assert (await owner.submit(signed)).outcome == "delivered"

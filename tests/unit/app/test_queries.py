@@ -1,0 +1,376 @@
+"""What the mesh looks like from one node: filtered, sorted, paged, and with its coverage."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from doubles import ManualClock
+
+from meshnode.app.mesh import Mesh, Self
+from meshnode.app.queries import ENDED_LATELY_S, FILTERS, MISSING_MAX, PAGE, PAGE_MAX, Queries
+from meshnode.app.views import Selection
+from meshnode.core.errors import ConflictError, NotFoundError, UsageError
+from meshnode.core.feed import OwnFeed
+from meshnode.core.genesis import Genesis
+from meshnode.core.ids import NodeId, SessionId, node_id_of, short_id_of
+from meshnode.core.keys import Key
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.liveness import DEAD_AFTER_S, MemberState
+from meshnode.core.members import (
+    LINKS,
+    NODE,
+    ONLY_ROW,
+    LinksRecord,
+    NodeRecord,
+    links_to_row,
+    node_to_row,
+)
+from meshnode.core.prices import Priced, Rates
+from meshnode.core.registry import REGISTRY, registry_key, registry_row, specialist
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+
+chance = Random(15).randbytes
+KEYS = sorted((Key.new(chance) for _ in range(4)), key=lambda key: node_id_of(key.public))
+IDS = [node_id_of(key.public) for key in KEYS]
+GENESIS = Genesis((KEYS[0].public,), 1, "test", bytes(16))
+NAMES = ["me", "linked", "beyond", "away"]
+
+
+class OnePrice:
+    """A million nano-dollars for a million input tokens of any model but one."""
+
+    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
+        del provider, tier, at_s
+        return None if model == "free" else Priced(Rates(input_pusd=1000), "table", model)
+
+    def source_text(self) -> str:
+        return "table"
+
+
+class Viewer:
+    """A node that hears two of its three peers: one by a link, one through that one."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        steady_s = self.clock.steady_s()
+        self.mesh = Mesh(
+            GENESIS, Self(KEYS[0], 1, Random(1), lambda s: s - steady_s + self.clock.now_s)
+        )
+        self.queries = Queries(self.mesh, OnePrice(), self.clock)
+        self.feeds = {IDS[0]: self.mesh.own}
+        for key, peer in list(zip(KEYS, IDS, strict=True))[1:]:
+            self.feeds[peer] = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1)
+            self.mesh.replication.replicas[peer] = self.feeds[peer]
+        edges = {0: [1], 1: [0, 2], 2: [1], 3: [0]}
+        self.mesh.overlay.links.add(IDS[1])
+        for number, peers in edges.items():
+            record = NodeRecord(NAMES[number], labels={"room": "ab"[number % 2]})
+            self.put(number, NODE, ONLY_ROW, node_to_row(record))
+            marks = frozenset(short_id_of(IDS[peer]) for peer in peers)
+            self.put(number, LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
+        self.judge()
+
+    def put(self, number: int, table: str, key: bytes, value: bytes | None) -> None:
+        feed = self.feeds[IDS[number]]
+        feed.write(table, key, value)
+        feed.flush(self.clock.wall_s() - 60)
+
+    def judge(self) -> None:
+        self.mesh.judge(self.clock.steady_s())
+
+    def session(
+        self, number: int, name: str, state: State = State.RUNNING, **fields: object
+    ) -> str:
+        now_s = self.clock.wall_s()
+        record = SessionRecord(SessionId(name), 1, f"agent-{name}", state, now_s, now_s)
+        ended = {"ended_at_s": now_s} if record.ended else {}
+        record = replace(record, **{**ended, **fields})  # type: ignore[arg-type]
+        self.put(number, SESSIONS, name.encode(), session_to_row(record))
+        return name
+
+    def spend(
+        self, number: int, session: str, tokens: int, model: str = "m", slot: int = 5
+    ) -> None:
+        key = SlotKey(session, model, "standard", slot)
+        row = slot_to_row(Slot(1, Buckets(input=tokens)))
+        self.put(number, LEDGER, key_to_row(key), row)
+
+    def listed(self, **selection: object) -> list[str]:
+        views, _ = self.queries.sessions(Selection(**selection))  # type: ignore[arg-type]
+        return [view.record.session_id for view in views]
+
+
+@pytest.fixture
+def viewer() -> Viewer:
+    return Viewer()
+
+
+def test_an_answer_says_whom_it_could_not_hear(viewer: Viewer):
+    coverage = viewer.queries.coverage()
+    assert (coverage.nodes_known, coverage.nodes_heard) == (4, 3)
+    (missing,) = coverage.missing
+    assert (missing.node_name, missing.state) == ("away", MemberState.UNREACHABLE)
+    assert missing.observed_at_s == viewer.clock.wall_s() - 60  # as its last header says
+    assert coverage.oldest_s == 60
+    viewer.clock.now_s += DEAD_AFTER_S
+    viewer.judge()
+    (missing,) = viewer.queries.coverage().missing
+    assert missing.state is MemberState.DEAD
+
+
+def test_a_member_that_was_lost_was_observed_until_then(viewer: Viewer):
+    lost_s = viewer.clock.wall_s() + 5
+    viewer.clock.now_s = lost_s
+    viewer.mesh.overlay.links.clear()
+    viewer.judge()
+    viewer.clock.now_s += 10
+    coverage = viewer.queries.coverage()
+    assert coverage.nodes_heard == 1
+    assert {m.node_name: m.observed_at_s for m in coverage.missing} == {
+        "linked": lost_s,
+        "beyond": lost_s,
+        "away": lost_s - 65,
+    }
+
+
+def test_a_member_that_left_is_not_missed_and_one_that_is_down_is(viewer: Viewer):
+    viewer.put(3, NODE, ONLY_ROW, node_to_row(NodeRecord("away", standing="left")))
+    viewer.put(2, NODE, ONLY_ROW, node_to_row(NodeRecord("beyond", standing="down")))
+    viewer.judge()
+    coverage = viewer.queries.coverage()
+    assert [(m.node_name, m.state) for m in coverage.missing] == [("beyond", MemberState.DOWN)]
+    assert (coverage.nodes_known, coverage.nodes_heard) == (4, 3)
+
+
+def test_of_many_missing_some_are_named_and_the_rest_counted(viewer: Viewer):
+    for number in range(MISSING_MAX + 5):
+        key = Key.new(chance)
+        feed = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1)
+        feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord(f"gone{number}")))
+        feed.flush(1.0)
+        viewer.mesh.replication.replicas[feed.origin] = feed
+    viewer.judge()
+    coverage = viewer.queries.coverage()
+    assert len(coverage.missing) == MISSING_MAX
+    assert coverage.missing_more == 6
+    assert coverage.nodes_known - coverage.nodes_heard == MISSING_MAX + 6
+
+
+def test_a_session_of_a_member_that_cannot_be_heard_is_unreachable_and_keeps_its_row(
+    viewer: Viewer,
+):
+    viewer.session(3, "there", title="work")
+    viewer.session(3, "over", State.CLOSED)
+    viewer.session(2, "here")
+    views, _ = viewer.queries.sessions(Selection())
+    found = {view.record.session_id: view for view in views}
+    there = found["there"]
+    assert (there.state, there.alive, there.active) == (State.UNREACHABLE, False, False)
+    assert (there.record.state, there.record.title) == (State.RUNNING, "work")
+    assert there.observed_at_s == viewer.clock.wall_s() - 60
+    assert found["over"].state is State.CLOSED
+    assert (found["here"].state, found["here"].alive) == (State.RUNNING, True)
+    assert found["here"].observed_at_s == viewer.clock.wall_s()
+
+
+FOUND = {
+    "": {"run", "idle", "wait", "rest", "new", "away", "fail", "kill", "exp", "shut"},
+    "alive": {"run", "idle", "wait", "rest", "new"},
+    "active": {"run", "wait"},
+    "idle": {"idle"},
+    "waiting": {"wait"},
+    "suspended": {"rest"},
+    "unreachable": {"away"},
+    "failed": {"fail", "kill", "exp"},
+    "closed": {"shut", "old"},
+    "all": {"run", "idle", "wait", "rest", "new", "away", "fail", "kill", "exp", "shut", "old"},
+}
+
+
+@pytest.mark.parametrize("name", ["", *FILTERS])
+def test_a_filter_lists_what_its_name_says(viewer: Viewer, name: str):
+    states = {
+        "run": State.RUNNING,
+        "idle": State.IDLE,
+        "wait": State.WAITING_PERMISSION,
+        "rest": State.SUSPENDED,
+        "new": State.PENDING,
+        "fail": State.FAILED,
+        "kill": State.KILLED,
+        "exp": State.EXPIRED,
+        "shut": State.CLOSED,
+    }
+    for session, state in states.items():
+        viewer.session(1, session, state)
+    viewer.session(3, "away")
+    long_ago_s = viewer.clock.wall_s() - ENDED_LATELY_S - 1
+    viewer.session(1, "old", State.CLOSED, ended_at_s=long_ago_s)
+    assert set(viewer.listed(filter=name)) == FOUND[name]
+
+
+def test_sessions_are_chosen_by_everything_about_them(viewer: Viewer):
+    viewer.session(1, "a" * 26, owner="ann", specializations=("docs",), labels={"team": "x"})
+    viewer.session(2, "b" * 26, owner="bob", specializations=("docs", "code"))
+    for selection, expected in (
+        ({"owner": "ann"}, "a"),
+        ({"node": "beyond"}, "b"),
+        ({"node": IDS[2]}, "b"),
+        ({"node": IDS[1][:8]}, "a"),
+        ({"specialization": "docs"}, "ab"),
+        ({"specialization": "code"}, "b"),
+        ({"agent_id": "agent-" + "a" * 26}, "a"),
+        ({"session_id": "b" * 26}, "b"),
+        ({"session_id": "b" * 8}, "b"),
+        ({"session_id": "b" * 7}, ""),
+        ({"labels": {"team": "x"}}, "a"),
+        ({"labels": {"team": "y"}}, ""),
+        ({"owner": "ann", "specialization": "code"}, ""),
+    ):
+        assert sorted(name[0] for name in viewer.listed(**selection)) == list(expected)
+
+
+def test_sessions_are_sorted_the_largest_first_and_always_alike(viewer: Viewer):
+    now_s = viewer.clock.wall_s()
+    for place, name in enumerate(["c", "a", "b"]):
+        viewer.session(1, name, last_activity_s=now_s - place, created_at_s=now_s - 9 + place)
+    viewer.session(2, "z", last_activity_s=now_s, created_at_s=now_s - 9)
+    viewer.spend(1, "a", 10)
+    viewer.spend(1, "b", 2_000_000)
+    viewer.spend(1, "c", 50_000_000, "free")
+    assert viewer.listed() == ["c", "z", "a", "b"]
+    assert viewer.listed(sort="updated") == ["c", "z", "a", "b"]
+    assert viewer.listed(sort="created") == ["b", "a", "c", "z"]
+    assert viewer.listed(sort="tokens") == ["c", "b", "a", "z"]
+    assert viewer.listed(sort="cost")[0] == "b"
+
+
+def test_pages_cover_everything_once(viewer: Viewer):
+    names = {viewer.session(1, f"s{number:03}") for number in range(25)}
+    for limit in (1, 7, 25, 26):
+        found: list[str] = []
+        place = ""
+        while True:
+            views, place = viewer.queries.sessions(Selection(limit=limit, next=place))
+            assert len(views) <= limit
+            found += [view.record.session_id for view in views]
+            if not place:
+                break
+        assert sorted(found) == sorted(names)
+
+
+def test_a_page_has_two_hundred_unless_told_otherwise(viewer: Viewer):
+    for number in range(PAGE + 1):
+        viewer.session(1, f"s{number:03}")
+    views, place = viewer.queries.sessions(Selection())
+    assert (len(views), place) == (PAGE, str(PAGE))
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(filter="nice"),
+        Selection(sort="colour"),
+        Selection(limit=PAGE_MAX + 1),
+        Selection(next="x"),
+        Selection(next="-1"),
+        Selection(next="9" * 10),
+    ],
+)
+def test_a_selection_that_makes_no_sense_is_the_users_fault(viewer: Viewer, selection: Selection):
+    with pytest.raises(UsageError):
+        viewer.queries.sessions(selection)
+
+
+def test_a_session_shows_what_it_has_spent_and_its_newest_model(viewer: Viewer):
+    viewer.session(1, "a", model="started-with")
+    viewer.session(1, "b", model="started-with")
+    viewer.spend(1, "a", 1_000_000, "old", slot=4)
+    viewer.spend(1, "a", 2_000_000, "new", slot=6)
+    viewer.spend(2, "a", 1, "free", slot=5)
+    views, _ = viewer.queries.sessions(Selection())
+    one, other = sorted(views, key=lambda view: view.record.session_id)
+    assert (one.usage.input, one.cost_nusd, one.model) == (3_000_001, 3_000_000, "new")
+    assert (other.usage, other.cost_nusd, other.model) == (Buckets(), None, None)
+
+
+def test_members_are_listed_ourselves_first(viewer: Viewer):
+    viewer.session(1, "a")
+    viewer.session(1, "b", State.CLOSED)
+    views = viewer.queries.nodes({})
+    assert [view.name for view in views] == ["me", "away", "beyond", "linked"]
+    me, away, beyond, linked = views
+    assert me.is_self
+    assert (linked.sessions, beyond.sessions) == (1, 0)
+    assert linked.links == tuple(sorted((IDS[0], IDS[2])))
+    assert (away.state, beyond.state) == (MemberState.UNREACHABLE, MemberState.ALIVE)
+    assert [view.name for view in viewer.queries.nodes({"room": "a"})] == ["me", "beyond"]
+    assert viewer.queries.nodes({"room": "c"}) == []
+
+
+def test_a_member_is_found_by_name_id_or_prefix(viewer: Viewer):
+    for name in ("beyond", IDS[2], IDS[2][:8]):
+        assert viewer.queries.node_named(name) == IDS[2]
+    for name in ("nobody", IDS[2][:7], ""):
+        with pytest.raises(NotFoundError):
+            viewer.queries.node_named(name)
+    viewer.put(1, NODE, ONLY_ROW, node_to_row(NodeRecord("beyond")))
+    with pytest.raises(ConflictError):
+        viewer.queries.node_named("beyond")
+
+
+def register(viewer: Viewer, number: int, agent: str, load: str = "") -> None:
+    entry = specialist(agent, "docs", {"load": load} if load else {})
+    viewer.put(number, REGISTRY, registry_key(entry), registry_row(entry))
+
+
+def found(viewer: Viewer) -> list[tuple[str, str | None, NodeId]]:
+    agents = viewer.queries.find("docs")
+    return [(agent.agent_id, agent.session_id, agent.node_id) for agent in agents]
+
+
+def test_live_agents_with_a_specialization_are_found_wherever_they_are(viewer: Viewer):
+    viewer.session(2, "s", agent_id="started", specializations=("docs",))
+    viewer.session(2, "t", agent_id="other", specializations=("code",))
+    register(viewer, 1, "registered")
+    assert sorted(found(viewer)) == [("registered", None, IDS[1]), ("started", "s", IDS[2])]
+    assert viewer.queries.find("nothing") == []
+    with pytest.raises(UsageError):
+        viewer.queries.find("")
+
+
+def test_agents_that_have_gone_are_not_found(viewer: Viewer):
+    viewer.session(2, "over", State.CLOSED, agent_id="over", specializations=("docs",))
+    viewer.session(3, "away", agent_id="away", specializations=("docs",))
+    register(viewer, 1, "over")
+    register(viewer, 3, "nobody")
+    assert found(viewer) == []
+
+
+def test_an_agent_is_found_in_its_newest_live_session(viewer: Viewer):
+    now_s = viewer.clock.wall_s()
+    for name, age_s in (("old", 9), ("new", 1), ("older", 20)):
+        viewer.session(
+            1, name, agent_id="agent", specializations=("docs",), created_at_s=now_s - age_s
+        )
+    assert found(viewer) == [("agent", "new", IDS[1])]
+
+
+def test_the_least_loaded_agent_comes_first_then_our_own(viewer: Viewer):
+    for number, agent, load in (
+        (1, "busy", "0.9"),
+        (1, "unknown", ""),
+        (0, "ours", ""),
+        (2, "free", "0.1"),
+        (2, "odd", "much"),
+    ):
+        register(viewer, number, agent, load)
+    assert [agent for agent, _, _ in found(viewer)] == ["free", "ours", "odd", "unknown", "busy"]
+
+
+def test_a_row_that_cannot_be_read_hides_no_other(viewer: Viewer):
+    viewer.session(1, "good")
+    viewer.put(1, SESSIONS, b"bad", b"\xc1")
+    viewer.put(2, NODE, ONLY_ROW, b"\xc1")
+    assert viewer.listed() == ["good"]
+    assert [view.name for view in viewer.queries.nodes({})] == ["me", "away", "linked"]
+    assert viewer.mesh.tables.unreadable == 2
