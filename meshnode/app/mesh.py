@@ -248,7 +248,7 @@ class Mesh:
         if record.standing == "left":
             self.overlay.retire(origin)
         else:
-            self.overlay.learn(origin, record.addresses, now_s)
+            self.overlay.learn(origin, record.addresses, now_s, said=True)
 
     def _plan_flush(self, now_s: float) -> list[Effect]:
         return self._wake("flush", now_s + FLUSH_DELAY_S)

@@ -27,7 +27,9 @@ LINKS_MAX = 16  # more callers are introduced to others and let go
 RETRY_S = 0.5
 REDIAL_S = 20.0
 SECOND_DIALLER_S = 0.25  # of two that discover each other, one gives the other time to dial
-ADDRESSES_MAX = 8
+SAID_MAX = 8  # addresses that a member says of itself
+HEARD_MAX = 4  # addresses that others say of it; the oldest is dropped
+STRANGERS_MAX = 256  # nodes heard of that never proved to be members; the oldest is dropped
 
 
 def ring_neighbours(self_id: NodeId, members: Iterable[NodeId]) -> frozenset[NodeId]:
@@ -62,20 +64,30 @@ class Overlay:
     def __init__(self, self_id: NodeId, rng: Random) -> None:
         self._self_id = self_id
         self._rng = rng
-        self._addresses: dict[NodeId, tuple[str, ...]] = {}
+        self._said: dict[NodeId, tuple[str, ...]] = {}  # by the member itself, signed
+        self._heard: dict[NodeId, tuple[str, ...]] = {}  # from anybody: mDNS, seeds, neighbours
         self._attempts: dict[NodeId, _Attempt] = {}
         self._retired: set[NodeId] = set()
         self.links: set[NodeId] = set()
 
-    def learn(self, peer: NodeId, addresses: Iterable[str], now_s: float) -> None:
-        """Take a hint where a member listens; a new address is tried at once."""
+    def learn(
+        self, peer: NodeId, addresses: Iterable[str], now_s: float, *, said: bool = False
+    ) -> None:
+        """Take a hint where a member listens, or its own word; a new address is tried at once.
+
+        Hints never push out what a member has said itself.
+        """
         if peer == self._self_id:
             return
-        known = self._addresses.get(peer, ())
+        known = self.addresses_of(peer)
         fresh = tuple(address for address in addresses if address not in known)
+        if said:
+            self._said[peer] = tuple(addresses)[:SAID_MAX]
         if not fresh and peer in self._attempts:
             return
-        self._addresses[peer] = (fresh + known)[:ADDRESSES_MAX]
+        if not said:
+            self._heard[peer] = (fresh + self._heard.get(peer, ()))[:HEARD_MAX]
+            self._forget_strangers()
         wait_s = 0.0 if self._self_id < peer else SECOND_DIALLER_S
         attempt = self._attempts.get(peer)
         if attempt is None:
@@ -86,7 +98,7 @@ class Overlay:
 
     def addresses_of(self, peer: NodeId) -> tuple[str, ...]:
         """Return where a member may listen."""
-        return self._addresses.get(peer, ())
+        return tuple(dict.fromkeys(self._said.get(peer, ()) + self._heard.get(peer, ())))
 
     def retire(self, peer: NodeId) -> None:
         """Stop dialling a member that left for good."""
@@ -103,7 +115,9 @@ class Overlay:
     def unlinked(self, peer: NodeId, now_s: float) -> None:
         """Note a lost link, or a dial that failed: the next attempt waits longer than the last."""
         self.links.discard(peer)
-        attempt = self._attempts.setdefault(peer, _Attempt(now_s, RETRY_S))
+        attempt = self._attempts.get(peer)
+        if attempt is None:
+            return  # a stranger that was forgotten meanwhile
         attempt.dialling = False
         attempt.next_at_s = now_s + attempt.delay_s * self._rng.uniform(0.7, 1.3)
         attempt.delay_s = min(attempt.delay_s * 2, self._redial_s())
@@ -135,6 +149,16 @@ class Overlay:
         if len(self.links) <= LINKS_MAX or peer in self._wanted(alive):
             return []
         return [HangUp(peer, "links enough: try the members introduced")]
+
+    def _forget_strangers(self) -> None:
+        """Drop the oldest hint about somebody who never proved to be a member, if there are many.
+
+        Anybody on the network may shout names.
+        """
+        strangers = [p for p in self._heard if p not in self._said and p not in self.links]
+        if len(strangers) > STRANGERS_MAX:
+            self._heard.pop(strangers[0], None)
+            self._attempts.pop(strangers[0], None)
 
     def _wanted(self, alive: frozenset[NodeId]) -> frozenset[NodeId]:
         if len(self.links) < LINKS_MIN:

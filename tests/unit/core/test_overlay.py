@@ -7,12 +7,13 @@ import pytest
 from meshnode.core.effects import Dial, HangUp
 from meshnode.core.ids import NodeId
 from meshnode.core.overlay import (
-    ADDRESSES_MAX,
     FULL_MESH_MAX,
+    HEARD_MAX,
     LINKS_MAX,
     REDIAL_S,
     RETRY_S,
     SECOND_DIALLER_S,
+    STRANGERS_MAX,
     Overlay,
     ring_neighbours,
 )
@@ -126,12 +127,23 @@ def test_a_new_address_is_tried_at_once(overlay: Overlay):
     assert dialled(overlay, 51.0) == {OTHERS[0]}
 
 
-def test_the_newest_addresses_are_kept(overlay: Overlay):
+def test_hints_never_push_out_what_a_member_said_itself(overlay: Overlay):
+    overlay.learn(OTHERS[0], ("own:1", "own:2"), 0.0, said=True)
     for number in range(20):
         overlay.learn(OTHERS[0], (f"a:{number}",), 0.0)
-    assert overlay.addresses_of(OTHERS[0]) == tuple(
-        f"a:{number}" for number in range(19, 19 - ADDRESSES_MAX, -1)
-    )
+    newest = tuple(f"a:{number}" for number in range(19, 19 - HEARD_MAX, -1))
+    assert overlay.addresses_of(OTHERS[0]) == ("own:1", "own:2", *newest)
+
+
+def test_names_shouted_by_strangers_are_bounded_and_cost_no_member(overlay: Overlay):
+    overlay.learn(OTHERS[0], ("own:1",), 0.0, said=True)
+    shouted = [NodeId(f"stranger{number:04}") for number in range(STRANGERS_MAX + 50)]
+    for stranger in shouted:
+        overlay.learn(stranger, ("b:1",), 0.0)
+        overlay.unlinked(stranger, 0.0)
+    assert len([peer for peer in shouted if overlay.addresses_of(peer)]) == STRANGERS_MAX
+    assert dialled(overlay, 100.0) >= {OTHERS[0], shouted[-1]}
+    assert shouted[0] not in dialled(overlay, 1000.0)
 
 
 def test_a_member_that_left_is_not_dialled_until_it_links_again(overlay: Overlay):
