@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
 
 LAST_NEWS_S = 0.2  # for the last flush to reach the neighbours before the links close
 STOP_GRACE_S = 0.3
+CLOSE_SESSIONS_S = 30.0  # for all of them; what is left lives on
+LAST_WRITE_S = 2.0  # then the node ends without its last word
 SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
 _log = logging.getLogger("session_mesh.node")
 
@@ -98,6 +101,7 @@ class Node:
         self._background: set[asyncio.Task[None]] = set()
         self._clock = SystemClock()
         self._started_at_s = self._clock.wall_s()
+        self._facts: dict[str, bytes | None] = {}
         self._stopping = asyncio.Event()
         self._exit_sessions = ""
         self.genesis = read_genesis(home)
@@ -167,14 +171,18 @@ class Node:
         """Serve until told to stop, then end in order."""
         await self._stopping.wait()
         if self._exit_sessions == "close":
-            await self._sessions.close_all("node")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SESSIONS_S):
+                    await self._sessions.close_all("node")
         await self._finding.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
         for server in self._listeners.servers:
             await server.stop(STOP_GRACE_S)
         await self._agents.close()
-        await self._writer.drained()
+        with suppress(TimeoutError):  # a disk that takes nothing must not keep us here
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._writer.drained()
         for task in self._background:
             task.cancel()
 
@@ -185,10 +193,13 @@ class Node:
 
     async def _begin_stop(self, standing: str, sessions: str) -> None:
         self._exit_sessions = sessions
-        row = node_to_row(self._record(standing))
-        await self._world.publish(NODE, ONLY_ROW, row)
-        if standing == "left":
-            await self._world.publish(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
+        try:
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record(standing)))
+                if standing == "left":
+                    await self._world.publish(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
+        except TimeoutError:
+            _log.warning("the disk takes nothing: others will see this node as unreachable")
         self._stopping.set()
 
     async def _stop(self, leave: bool, sessions: str) -> tuple[int, int]:  # noqa: FBT001 - as asked
@@ -245,7 +256,9 @@ class Node:
         return self._options.name or (known.decode() if known else default_node_name())
 
     def _fact(self, key: str) -> bytes | None:
-        return self._database.run_now(facts.recall, key)
+        if key not in self._facts:  # read before serving: the loop never waits for the disk later
+            self._facts[key] = self._database.run_now(facts.recall, key)
+        return self._facts[key]
 
     def _ready(self) -> dict[str, Any]:
         return {

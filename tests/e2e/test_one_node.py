@@ -1,6 +1,7 @@
 """One machine, one user: from an empty home to agents that come and go."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -163,3 +164,10 @@ def test_up_detach_answers_when_the_node_serves(fleet):
     assert bert.json("status")["name"] == ready["name"]
     assert bert.call("down").code == 0
     wait_until(lambda: bert.call("status").code == 6)
+
+
+def test_a_node_whose_disk_has_gone_still_stops_when_told(fleet):
+    bert = fleet.node("bert")
+    bert.up("--listen", "127.0.0.1:0", "--no-mdns")
+    shutil.rmtree(bert.home)
+    assert bert.end(signal.SIGTERM) == 0
