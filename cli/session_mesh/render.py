@@ -17,6 +17,8 @@ from session_mesh.escaping import cut, escape, width_of
 
 Format = Literal["table", "json", "yaml", "csv"]
 ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
+COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
+GAP_CHARS = 2  # between two columns
 INTERNAL_FIELDS = frozenset({"session_epoch", "journal_generation"})
 COLOURS = {
     "alive": "green",
@@ -40,6 +42,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty: str = "nothing to show"
+    flexible: Sequence[str] | None = None  # may be cut, then left out, in this order; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,34 +214,42 @@ def _draw(table: Table, streams: Streams) -> None:
         highlight=False,
     )
     drawn = Drawn(box=None, padding=(0, 2, 0, 0), header_style="bold" if streams.colour else "")
-    for column in table.columns:
-        drawn.add_column(column, no_wrap=True, overflow="ellipsis")
+    widths = _widths(table, streams.width)
+    for column, width in zip(table.columns, widths, strict=True):
+        if width:
+            drawn.add_column(column, no_wrap=True, min_width=width, max_width=width)
     for row in table.rows:
-        drawn.add_row(*(Text(escape(cell), style=COLOURS.get(cell, "")) for cell in row))
-    console.print(drawn)
+        cells = [
+            Text(cut(escape(cell), width), style=COLOURS.get(cell, ""))
+            for cell, width in zip(row, widths, strict=True)
+            if width
+        ]
+        drawn.add_row(*cells)
+    console.print(drawn, soft_wrap=True)
 
 
 def _padded(table: Table, width: int | None) -> Iterable[str]:
     rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    if width is not None:
-        widths = _fitted(widths, width)
+    widths = _widths(table, width)
     for row in rows:
-        cells = (_fill(cell, at) for cell, at in zip(row, widths, strict=True))
+        cells = (_fill(cell, at) for cell, at in zip(row, widths, strict=True) if at)
         yield "  ".join(cells).rstrip() + "\n"
 
 
-def _fitted(widths: Sequence[int], width: int) -> list[int]:
-    """Take columns away from the widest until all fit."""
-    fitted = list(widths)
-    excess = sum(fitted) + 2 * (len(fitted) - 1) - width
-    while excess > 0 and max(fitted) > 1:
-        widest = fitted.index(max(fitted))
-        second = max((one for at, one in enumerate(fitted) if at != widest), default=1)
-        taken = min(excess, max(fitted[widest] - second, 1))
-        fitted[widest] -= taken
-        excess -= taken
-    return fitted
+def _widths(table: Table, width: int | None) -> list[int]:
+    """Return how wide each column is, 0 for one left out. Only flexible ones ever give way."""
+    rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    if width is None:
+        return widths
+    flexible = table.columns[::-1] if table.flexible is None else table.flexible
+    places = [table.columns.index(name) for name in flexible]
+    for least in (COLUMN_CHARS_MIN, 0):
+        for place in places:
+            excess = sum(one + GAP_CHARS for one in widths if one) - GAP_CHARS - width
+            if excess > 0 and widths[place] > least:
+                widths[place] = max(least, widths[place] - excess) if least else 0
+    return widths
 
 
 def _fill(cell: str, width: int) -> str:

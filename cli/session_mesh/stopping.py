@@ -4,7 +4,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from meshnode.client.errors import UnreachableError
+from meshnode.client.errors import UnreachableError, UsageError
 from session_mesh.render import View
 
 if TYPE_CHECKING:
@@ -16,8 +16,17 @@ _WORDS = {None: "", True: "close", False: "keep"}
 
 
 def stop(mesh: "MeshClient", *, leave: bool, close: bool | None) -> View:
-    """Stop the node and wait for its process to end; raises UnreachableError if it does not."""
-    pid = int(mesh.status()["pid"])
+    """Stop the node and wait for its process to end; raises UnreachableError if it does not.
+
+    With sessions alive somebody must have said what becomes of them: raises UsageError.
+    """
+    status = mesh.status()
+    pid = int(status["pid"])
+    if status["sessions"] and close is None:
+        raise UsageError(
+            f"sessions alive on this node: {status['sessions']}",
+            "say --keep-sessions or --close-sessions",
+        )
     value = mesh.stop(leave=leave, sessions=_WORDS[close])
     polls = int(WAIT_S / POLL_S)
     while _lives(pid):

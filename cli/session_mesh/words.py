@@ -1,6 +1,7 @@
 """How values read in tables: ages, sizes of tokens, money, coverage."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from meshnode.client.durations import seconds_of
@@ -9,6 +10,7 @@ from session_mesh.escaping import escape
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 SHORT_ID_CHARS = 10
 THOUSAND = 1000
+CENT = Decimal("0.01")
 
 
 def age(moment: str | None, now_s: float) -> str:
@@ -35,8 +37,12 @@ def tokens(count: int) -> str:
 
 
 def usd(amount: str | None) -> str:
-    """Show money as it came, or that there is no price."""
-    return "-" if amount is None else f"${amount}"
+    """Show money to four digits behind the point, six below a cent; "-" for no price."""
+    if amount is None:
+        return "-"
+    exact = Decimal(amount)
+    places = 4 if exact >= CENT or not exact else 6
+    return f"${exact:.{places}f}"
 
 
 def short(identifier: str) -> str:

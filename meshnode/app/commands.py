@@ -25,6 +25,7 @@ from meshnode.core.errors import (
     NotAuthenticatedError,
     RefusedError,
 )
+from meshnode.core.grants import grant_from_signed
 from meshnode.core.keys import key_id_of
 from meshnode.core.packing import unpack_map
 from meshnode.core.registry import REGISTRY, registry_key, registry_row, specialist
@@ -130,7 +131,7 @@ class CommandDesk:
         present = self._sessions.get(session.session_id) or session
         if command.action == "steer":
             return await self._sessions.steer(present, command_id, command.args)
-        by = key_id_of(command.signer)
+        by = key_id_of(grant_from_signed(command.chain[0]).issuer)  # a person, not a passing key
         return await self._sessions.kill(present, command_id, command.args, by)
 
     async def _register(self, command: Command) -> Done:

@@ -26,7 +26,7 @@ from meshnode.core.prices import cost_nusd
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
@@ -144,11 +144,14 @@ class Queries:
 
     def cost(self, query: CostQuery) -> CostAnswer:
         """Sum the ledgers of all owners, those that cannot be heard included."""
+        known: dict[str, SessionRecord] = {
+            record.session_id: record for _, record in self._mesh.tables.sessions()
+        }
         slots: list[OwnedSlot] = []
         diagnostics: list[Diagnostics] = []
         for origin, (key, value) in self._mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(value, Slot):
-                slots.append(OwnedSlot(origin, self._name(origin), key, value))
+                slots.append(OwnedSlot(origin, self._name(origin), key, _owned(value, key, known)))
             elif isinstance(value, Diagnostics):
                 diagnostics.append(value)
         return cost(slots, diagnostics, query, self._prices)
@@ -293,6 +296,19 @@ def _named(record: SessionRecord, name: str) -> bool:
     if not name or name == record.session_id:
         return True
     return len(name) >= PREFIX_CHARS_MIN and record.session_id.startswith(name)
+
+
+def _owned(slot: Slot, key: SlotKey, known: Mapping[str, SessionRecord]) -> Slot:
+    """Fill in whose a slot is, where the log does not say and the mesh knows the session."""
+    record = known.get(key.session)
+    if record is None:
+        return slot
+    return replace(
+        slot,
+        agent=slot.agent or record.agent_id,
+        owner=slot.owner or record.owner or "",
+        project=slot.project or record.project or "",
+    )
 
 
 def _with_spent(view: SessionView, spent: _Spent | None) -> SessionView:

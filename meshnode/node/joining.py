@@ -36,6 +36,7 @@ from meshnode.node.founding import (
     settle,
 )
 from meshnode.node.lock import HomeLock
+from meshnode.node.restoring import has_left
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -121,7 +122,7 @@ def _join_locked(
         invitation = _with_seeds(invitation, seeds)
         response = ask_to_join(invitation, application)
         genesis = _checked_genesis(invitation, response)
-        _forget_old_mesh(home)
+        _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: list(response.addresses)}
         values = {
             NAME_FACT: name.encode(),
@@ -132,13 +133,16 @@ def _join_locked(
         settle(home, genesis, tuple(response.certificates))
     finally:
         database.close()
+    roles = ControlSet(genesis)
+    for entry in _entries(genesis, response):
+        roles.add(entry)
     off_s = SystemClock().wall_s() - time_from_wire(response.at)
     return {
         "mesh_id": genesis.mesh_id,
         "mesh_name": genesis.name,
         "node_id": node_id_of(node.public),
         "name": name,
-        "role": "operator" if operator else None,
+        "role": roles.role_of(operator.public) or None if operator else None,
         "admitter": invitation.admitter,
         "certificate_expires_at": time_to_wire(expires_at_s(response.certificates[0])),
         "clock_off_s": round(off_s, 3),
@@ -158,9 +162,14 @@ def _clock_warnings(off_s: float) -> list[str]:
 
 def _check_replaceable(home: Home, invitation: Invite, database: Database) -> None:
     present = read_genesis(home)
+    held = database.run_now(feeds.load)
+    if has_left(held, node_id_of(device_key(home).public)):
+        return
     if present.mesh_id == invitation.mesh_id:
+        if invitation.commands:
+            return  # a member already, and now its user gets a role
         raise ConflictError("this home is already a member of that mesh", "session-mesh up")
-    if len(database.run_now(feeds.load).feeds) > 1:
+    if len(held.feeds) > 1:
         raise ConflictError(
             f"this home belongs to the mesh {present.name}, which has other members",
             "session-mesh leave first, or join with another --home",
@@ -212,8 +221,15 @@ def _entries(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> 
     return control.entries()
 
 
-def _forget_old_mesh(home: Home) -> None:
-    """Put aside what made this home the root of its own mesh of one."""
-    if home.root_key.exists():
-        home.root_key.rename(home.root_key.with_suffix(f".{read_genesis(home).mesh_id[:12]}"))
+def _forget_old_mesh(home: Home, invitation: Invite) -> None:
+    """Put aside what made this home the root of its own mesh, and what commanded there."""
+    if not home.initialised or read_genesis(home).mesh_id == invitation.mesh_id:
+        return
+    old = f".{read_genesis(home).mesh_id[:12]}"
+    secrets = [home.root_key]
+    if not invitation.commands:
+        secrets += [home.operator_key, home.operator_public, home.session_root]
+    for path in secrets:
+        if path.exists():
+            path.rename(path.with_name(path.name + old))
     home.admitter_certificate.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import all_rows
 from meshnode.core.ledger import LEDGER
+from meshnode.core.members import NODE, ONLY_ROW, node_from_row
 from meshnode.core.sessions import SESSIONS
 from meshnode.store import feeds
 from meshnode.store.database import damaged
@@ -47,6 +48,15 @@ def _loaded(database: Database) -> Held:
         if rows.state_hash() != header.state_hash:
             raise damaged(database.path, f"the rows of {header.origin[:12]} are not as signed")
     return held
+
+
+def has_left(held: feeds.Held, self_id: str) -> bool:
+    """Whether the node of this home has withdrawn from its mesh for good."""
+    for header, rows in held.feeds:
+        row = rows.get(NODE, ONLY_ROW)
+        if header.origin == self_id and row is not None:
+            return node_from_row(row.value).standing == "left"
+    return False
 
 
 def _carry_over(mesh: Mesh, rows: Rows) -> None:

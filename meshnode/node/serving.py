@@ -8,13 +8,16 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, check_private, make_private
-from meshnode.core.errors import MeshError
+from meshnode.core.errors import ConflictError, MeshError
+from meshnode.core.ids import node_id_of
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
 from meshnode.node.config import Config, load_config
-from meshnode.node.founding import init, recover
+from meshnode.node.founding import device_key, init, read_genesis, recover
 from meshnode.node.lock import HomeLock
 from meshnode.node.node import Node, NodeOptions
+from meshnode.node.restoring import has_left
+from meshnode.store import feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
 
@@ -43,11 +46,20 @@ def serve(
             _log.warning("%s", warning)
         database = Database(home.database)
         try:
+            _check_membership(home, database)
             recover(home, database)
             asyncio.run(_serve(home, node_options, database, tell, founded=founded))
         finally:
             database.close()
     return 0
+
+
+def _check_membership(home: Home, database: Database) -> None:
+    if has_left(database.run_now(feeds.load), node_id_of(device_key(home).public)):
+        raise ConflictError(
+            f"this home has left the mesh {read_genesis(home).name}",
+            "join again with a new invite: session-mesh join -",
+        )
 
 
 async def _serve(

@@ -93,7 +93,7 @@ def _table(value: dict[str, Any], by: tuple[str, ...]) -> Table:
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
     rows.append((*heads, *_amounts(value["totals"], value["cost_usd"])))
-    return Table(columns, rows)
+    return Table(columns, rows, flexible=columns[: len(by)])
 
 
 def _amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from meshnode.client.errors import UsageError
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.stopping import stop
@@ -24,9 +23,4 @@ def app(
     It stays a member, and `up` brings it back.
     """
     with call.mesh() as mesh:
-        live = mesh.status()["sessions"]
-        if live and close_sessions is None:
-            raise UsageError(
-                f"sessions alive on this node: {live}", "say --keep-sessions or --close-sessions"
-            )
         return stop(mesh, leave=False, close=close_sessions)

@@ -9,6 +9,7 @@ from session_mesh.call import Call
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
+FLEXIBLE = ("ATTRIBUTES", "AGENT", "NODE")
 COLUMNS = ("AGENT", "NODE", "SESSION", "LOAD", "ATTRIBUTES")
 
 
@@ -34,7 +35,7 @@ def app(
     ]
     return View(
         value=value,
-        human=Table(COLUMNS, rows, empty="nobody alive has registered it"),
+        human=Table(COLUMNS, rows, empty="nobody alive has registered it", flexible=FLEXIBLE),
         records="agents",
         ids=[agent["agent_id"] for agent in value["agents"]],
         notes=words.coverage_notes(value["coverage"]),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
 
 
+COLUMNS = ("SESSION", "AGENT", "NODE", "STATE")
+
+
 @verb(
     "session-mesh kill builder",
     "session-mesh kill --agent-id 456 --force",
@@ -103,7 +106,12 @@ def _dry_run(mesh: "MeshClient", targets: list[Target]) -> View:
     ]
     return View(
         value={"sessions": sessions},
-        human=Table(("SESSION", "AGENT", "NODE", "STATE"), rows, empty="nobody is meant"),
+        human=Table(
+            ("SESSION", "AGENT", "NODE", "STATE"),
+            rows,
+            empty="no session matches",
+            flexible=("AGENT", "NODE"),
+        ),
         records="sessions",
         ids=[one["session_id"] for one in sessions],
     )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from meshnode.client.errors import MeshError
+from meshnode.client.errors import MeshError, UsageError
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.stopping import stop
@@ -25,7 +25,8 @@ def app(
     What it has spent stays counted.
     """
     with call.mesh() as mesh:
-        question = "leave the mesh for good?"
-        if not yes and call.can_ask and not call.confirm(question):
+        if not yes and not call.can_ask:
+            raise UsageError("leaving is for good", "say --yes, since nobody can be asked here")
+        if not yes and not call.confirm("leave the mesh for good?"):
             raise MeshError("nothing was changed")
         return stop(mesh, leave=True, close=close_sessions)

@@ -51,14 +51,21 @@ def app(
     rows = [_row(session, now_s) for session in value["sessions"]]
     return View(
         value=value,
-        human=Table(COLUMNS, rows, empty="no sessions; start one: session-mesh run -- CMD"),
+        human=Table(COLUMNS, rows, empty=_nothing(selection), flexible=FLEXIBLE),
         records="sessions",
         ids=[session["session_id"] for session in value["sessions"]],
         notes=words.coverage_notes(value["coverage"]),
     )
 
 
+FLEXIBLE = ("TITLE", "SPECS", "AGENT", "NODE")
 COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
+
+
+def _nothing(selection: Selection) -> str:
+    if selection == Selection(sort=selection.sort):
+        return "no sessions; start one: session-mesh run -- CMD"
+    return "no session matches; session-mesh list --filter all shows every one that is known"
 
 
 def _row(session: dict[str, Any], now_s: float) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from session_mesh.options import Labels, pairs
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
+FLEXIBLE = ("LABELS", "VERSION", "ADDRESS", "NODE")
 COLUMNS = ("NODE", "STATE", "SESSIONS", "ADDRESS", "VERSION", "HEARD", "LABELS", "ID")
 
 
@@ -29,9 +30,13 @@ def app(
     nodes = value["nodes"]
     names = {node["node_id"]: node["name"] for node in nodes}
     table = (
-        Table(("NODE", "STATE", "LINKS"), [_links(node, names) for node in nodes])
+        Table(
+            ("NODE", "STATE", "LINKS"),
+            [_links(node, names) for node in nodes],
+            flexible=("LINKS", "NODE"),
+        )
         if links
-        else Table(COLUMNS, [_row(node, now_s) for node in nodes])
+        else Table(COLUMNS, [_row(node, now_s) for node in nodes], flexible=FLEXIBLE)
     )
     return View(
         value=value,

@@ -335,10 +335,13 @@ async def test_of_twenty_devices_at_once_an_invite_for_one_admits_one(mesh, desk
     invite = await desk.invite(address)
 
     async def tries(device: Device) -> MeshError | pb.JoinResponse:
-        try:
-            return await device.joins(invite)
-        except MeshError as error:
-            return error
+        while True:
+            try:
+                return await device.joins(invite)
+            except UnreachableError:
+                pass  # a busy machine lets handshakes expire; asking again takes no second use
+            except MeshError as error:
+                return error
 
     ends = await asyncio.gather(*(tries(Device(mesh)) for _ in range(20)))
     admitted = [end for end in ends if isinstance(end, pb.JoinResponse)]
