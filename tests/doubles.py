@@ -16,7 +16,7 @@ from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from meshnode.app.ports import JournalEntry, OutstandingInvite
+    from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
     from meshnode.core.keys import Signed
 
 
@@ -69,7 +69,7 @@ class MemoryInvites:
 
     invites_max: int = 1000
     _kept: dict[bytes, OutstandingInvite] = field(default_factory=dict)
-    _admitted: set[tuple[bytes, bytes]] = field(default_factory=set)
+    _admitted: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
 
     async def add(self, invite: OutstandingInvite, now_s: float) -> None:
         await asyncio.sleep(0)
@@ -85,15 +85,18 @@ class MemoryInvites:
             raise NotFoundError("this invite is not known here")
         return self._kept[invite_id]
 
-    async def take_use(self, invite_id: bytes, node_key: bytes, now_s: float) -> None:
+    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
         await asyncio.sleep(0)
-        if (invite_id, node_key) in self._admitted:
+        again = self._admitted.get((invite_id, device.node_key))
+        if again == device.operator_key:
             return
+        if again is not None:
+            raise NotPermittedError("this invite was used with another operator key")
         kept = self._kept.get(invite_id)
         if kept is None or kept.uses_left < 1 or kept.expires_s < int(now_s):
             raise NotPermittedError("this invite is used up or has expired")
         self._kept[invite_id] = replace(kept, uses_left=kept.uses_left - 1)
-        self._admitted.add((invite_id, node_key))
+        self._admitted[invite_id, device.node_key] = device.operator_key
 
 
 @dataclass(frozen=True)

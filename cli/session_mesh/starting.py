@@ -7,6 +7,6 @@ from meshnode.node.main import up_detached
 from meshnode.node.options import UpOptions
 
 
-def start(home: Home) -> dict[str, Any]:
+def start(home: Home, listen: str | None = None) -> dict[str, Any]:
     """Start a detached node with what its configuration says; returns its ready event."""
-    return up_detached(home, UpOptions())
+    return up_detached(home, UpOptions(listen=listen))

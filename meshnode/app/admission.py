@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.app.ports import OutstandingInvite
+from meshnode.app.ports import Device, OutstandingInvite
 from meshnode.core.certificates import issue_node_ca
 from meshnode.core.control import ACTIONS_OF_ROLE, Role, authorization_from_signed, role_entry
 from meshnode.core.enrolment import (
@@ -134,7 +134,9 @@ class AdmissionDesk:
             raise NotPermittedError(
                 "this invite is for another device", "ask for one with --for-key of this one"
             )
-        await self._book.take_use(invite_id, application.node_key, now_s)
+        await self._book.take_use(
+            invite_id, Device(application.node_key, application.operator_key or b""), now_s
+        )
         entries = [packed_signed(entry) for entry in me.control.entries()]
         if invite.role and application.operator_key is not None:
             entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))

@@ -31,11 +31,14 @@ from meshnode.core.packing import unpack_map
 from meshnode.core.registry import REGISTRY, registry_key, registry_row, specialist
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.app.ports import Clock, Journal
     from meshnode.app.sessions import OwnSessions
     from meshnode.core.keys import Key, Signed
     from meshnode.core.sessions import SessionRecord
 
+REGISTERED_MAX = 1000  # specializations in one node's feed; more: refused
 EXECUTING_MAX = 64  # at once; more: RefusedError
 
 
@@ -50,6 +53,7 @@ class CommandDesk:
         self._sessions = sessions
         self._journal = journal
         self._clock = clock
+        self.registered: Callable[[], int] = lambda: 0  # specializations in this node's feed
         self._executing: dict[bytes, asyncio.Future[Signed]] = {}
 
     async def submit(self, signed: Signed, via: str) -> Signed:
@@ -143,6 +147,8 @@ class CommandDesk:
             str(command.args.get("specialization", "")),
             {str(key): str(text) for key, text in attributes.items()},
         )
+        if self.registered() >= REGISTERED_MAX:
+            raise RefusedError(f"this node has registered {REGISTERED_MAX} specializations")
         await self._sessions.publish(REGISTRY, registry_key(entry), registry_row(entry))
         return Done("applied", f"{entry.agent_id} is registered for {entry.specialization}")
 

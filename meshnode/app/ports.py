@@ -37,6 +37,14 @@ class OutstandingInvite:
     for_key: bytes = b""  # the only device it admits; empty for any
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Who spends a use of an invite: a node, and the operator key that shall get a role or none."""
+
+    node_key: bytes
+    operator_key: bytes = b""
+
+
 class Clock(Protocol):
     """Time, twice: steady for timers, wall for people and signatures. Both in seconds."""
 
@@ -66,7 +74,7 @@ class InviteBook(Protocol):
     async def get(self, invite_id: bytes) -> OutstandingInvite:
         """Return an invite; raises NotFoundError."""
 
-    async def take_use(self, invite_id: bytes, node_key: bytes, now_s: float) -> None:
+    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
         """Take one use for a device; raises NotPermittedError."""
 
 

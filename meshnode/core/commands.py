@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COMMAND = "command"
 RECEIPT = "receipt"
 COMMAND_BYTES_MAX = 64 << 10
+COMMAND_ID_BYTES = 16
 SKEW_S = 120  # a command issued further in the future is refused
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
@@ -254,11 +255,15 @@ def check_command_time(command: Command, now_s: float) -> None:
     """Step 4, and again at the moment of execution (step 10); raises a MeshError."""
     life_s = KILL_LIFE_S if command.action == "kill" else STEER_LIFE_S
     hint = "compare the clocks of the two machines: session-mesh status shows this one's"
-    if command.expires_s - command.issued_s > life_s:
+    if len(command.command_id) != COMMAND_ID_BYTES:
+        raise RefusedError(f"a command id has {COMMAND_ID_BYTES} bytes")
+    if not 0 <= command.expires_s - command.issued_s <= life_s:
         raise RefusedError(f"a {command.action} may live {life_s} s at most")
     if now_s > command.expires_s + SKEW_S:
         late_s = round(now_s - command.expires_s)
         raise UnreachableError(f"the command expired {late_s} s ago by this node's clock", hint)
+    if command.expires_s > now_s + life_s + SKEW_S:
+        raise RefusedError("the command expires too far in this node's future", hint)
     if command.action != "kill" and command.issued_s > now_s + SKEW_S:
         ahead_s = round(command.issued_s - now_s)
         raise RefusedError(f"the command was issued {ahead_s} s in this node's future", hint)

@@ -141,7 +141,11 @@ class ControlSet:
         verify(signed, CONTROL, issuer)
         if value.get("kind") == "role":
             role = _role_from(value)
+            if not self._stands(role):
+                raise PeerError("a role from somebody who may not give it, as far as is known here")
             self._roles.setdefault(role.subject, []).append(role)
+        elif not self.role_of(issuer):
+            raise PeerError("a control entry from somebody who has no role")
         self._entries[entry_id] = signed  # kinds of newer versions are kept and passed on
         self._root = None
         return True
@@ -170,7 +174,7 @@ class ControlSet:
         """Return the strongest role of a key, or the empty string."""
         if public_key in self._root_keys:
             return "admin"
-        held = {role.role for role in self._roles.get(public_key, ()) if self._stands(role)}
+        held = {role.role for role in self._roles.get(public_key, ())}
         return next((name for name in ("admin", "operator", "observer") if name in held), "")
 
     def _stands(self, role: Role) -> bool:

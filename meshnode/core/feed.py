@@ -105,19 +105,32 @@ class Rows:
         self.tables: dict[str, dict[bytes, Row]] = {}
         self._buckets: dict[str, dict[int, dict[bytes, bytes]]] = {}
         self._bucket_hashes: dict[str, dict[int, bytes]] = {}
+        self.bytes = 0  # of keys and values
 
     def put(self, table: str, key: bytes, row: Row | None) -> None:
         """Set or delete one row."""
         digest = sha256(key).digest()
-        bucket = self._buckets.setdefault(table, {}).setdefault(digest[0], {})
-        rows = self.tables.setdefault(table, {})
-        if row is None:
-            rows.pop(key, None)
-            bucket.pop(digest, None)
-        else:
-            rows[key] = row
+        before = self.get(table, key)
+        if before is not None:
+            self.bytes -= len(key) + len(before.value)
+        if row is not None:
+            self.bytes += len(key) + len(row.value)
+            self.tables.setdefault(table, {})[key] = row
+            bucket = self._buckets.setdefault(table, {}).setdefault(digest[0], {})
             bucket[digest] = row_hash(row)
-        self._bucket_hashes.setdefault(table, {}).pop(digest[0], None)
+        elif before is not None:
+            self._delete(table, key, digest)
+        self._bucket_hashes.get(table, {}).pop(digest[0], None)
+
+    def _delete(self, table: str, key: bytes, digest: bytes) -> None:
+        """Leave nothing behind of a row, nor of a bucket or a table that it was the last of."""
+        del self.tables[table][key]
+        del self._buckets[table][digest[0]][digest]
+        if not self._buckets[table][digest[0]]:
+            del self._buckets[table][digest[0]]
+        if not self.tables[table]:
+            del self.tables[table], self._buckets[table]
+            self._bucket_hashes.pop(table, None)
 
     def get(self, table: str, key: bytes) -> Row | None:
         """Return one row."""
@@ -191,17 +204,27 @@ def _op_from(table: object, key: object, value: object) -> Op:
 def rows_from_parts(parts: Iterable[bytes], limits: Limits) -> Rows:
     """Decode the rows of a snapshot; raises PeerError, also for what the genesis does not allow."""
     rows = Rows()
+    count = 0
     try:
         for part in parts:
-            for table, key, epoch, seq, value in unpack(part):
+            written = unpack(part)
+            count += len(written)
+            if count > limits.rows_max:
+                raise PeerError(f"a feed of more than {limits.rows_max} rows")
+            for table, key, epoch, seq, value in written:
                 op = _op_from(table, key, typed(value, bytes))
                 _check_op(op, limits)
-                rows.put(op.table, op.key, Row(typed(epoch, int), typed(seq, int), value))
+                rows.put(op.table, op.key, Row(_number(epoch), _number(seq), value))
     except (TypeError, ValueError, OverflowError) as error:
         raise PeerError("a snapshot whose rows are malformed") from error
-    if rows.count() > limits.rows_max:
-        raise PeerError(f"a feed of more than {limits.rows_max} rows")
     return rows
+
+
+def _number(value: object) -> int:
+    number: int = typed(value, int)
+    if not 0 < number < 1 << 63:
+        raise ValueError("an epoch or a seq out of range")
+    return number
 
 
 def _check_op(op: Op, limits: Limits) -> None:
@@ -314,14 +337,18 @@ class Replica:
             self.rows.put(op.table, op.key, row)
             after[op.table, op.key] = row
         proved = self.rows.state_hash() == header.state_hash
-        if not proved or self.rows.count() > self._limits.rows_max:
+        if not proved or not self._fits():
             for (table, key), row in before.items():
                 self.rows.put(table, key, row)
             if proved:
-                raise PeerError(f"a feed of more than {self._limits.rows_max} rows")
+                raise PeerError("a feed with more rows or bytes than the mesh allows")
             raise ForkError("a flush that does not lead to the state its header names")
         self.header = header
         return Change(self.origin, header, flush, after)
+
+    def _fits(self) -> bool:
+        limits = self._limits
+        return self.rows.count() <= limits.rows_max and self.rows.bytes <= limits.feed_bytes_max
 
     def replace(self, header: Header, rows: Rows) -> Change:
         """Take over a snapshot whose rows were proved against the header."""
@@ -371,6 +398,9 @@ class OwnFeed(Replica):
         added = row is None and value is not None and (table, key) not in self._pending
         if added and self.rows.count() + len(self._pending) >= self._limits.rows_max:
             raise RefusedError(f"this node publishes {self._limits.rows_max} rows already")
+        grows_by = len(key) + len(value or b"")
+        if value is not None and self.rows.bytes + grows_by > self._limits.feed_bytes_max * 3 // 4:
+            raise RefusedError("this node publishes as many bytes as the mesh allows")
         self._written.add((table, key))
         if (row.value if row else None) == value:
             self._pending.pop((table, key), None)

@@ -20,6 +20,7 @@ class Limits:
     rows_max: int = 20_000  # of one feed
     row_bytes_max: int = 16 << 10
     flush_bytes_max: int = 256 << 10
+    feed_bytes_max: int = 32 << 20  # keys and values of one feed: what a snapshot may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,12 @@ class Genesis:
                 "threshold": self.threshold,
                 "name": self.name,
                 "nonce": self.nonce,
-                "limits": [limits.rows_max, limits.row_bytes_max, limits.flush_bytes_max],
+                "limits": [
+                    limits.rows_max,
+                    limits.row_bytes_max,
+                    limits.flush_bytes_max,
+                    limits.feed_bytes_max,
+                ],
             }
         )
 

@@ -28,6 +28,7 @@ RETRY_S = 0.5
 REDIAL_S = 20.0
 SECOND_DIALLER_S = 0.25  # of two that discover each other, one gives the other time to dial
 SAID_MAX = 8  # addresses that a member says of itself
+DIALS_MAX = 32  # at once; the rest waits for its turn
 HEARD_MAX = 4  # addresses that others say of it; the oldest is dropped
 STRANGERS_MAX = 256  # nodes heard of that never proved to be members; the oldest is dropped
 
@@ -126,7 +127,10 @@ class Overlay:
         """Return whom to dial now: wanted members, and every so often one of the unreachable."""
         wanted = self._wanted(alive)
         effects: list[Effect] = []
+        room = DIALS_MAX - sum(attempt.dialling for attempt in self._attempts.values())
         for peer, attempt in self._attempts.items():
+            if len(effects) >= room:
+                break
             idle = peer not in self.links and not attempt.dialling and peer not in self._retired
             due = idle and now_s >= attempt.next_at_s
             if due and (peer in wanted or peer not in alive):

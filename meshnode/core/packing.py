@@ -12,6 +12,7 @@ import msgpack
 
 from meshnode.core.errors import PeerError
 
+DEPTH_MAX = 16  # of lists and maps in each other; deeper: PeerError
 PACKED_BYTES_MAX = 1 << 20  # larger: PeerError; nothing in the mesh is written larger than this
 
 
@@ -26,9 +27,20 @@ def unpack(packed: bytes) -> Any:  # noqa: ANN401
     if len(packed) > PACKED_BYTES_MAX:
         raise PeerError(f"{len(packed)} bytes is more than {PACKED_BYTES_MAX}")
     try:
-        return msgpack.unpackb(packed, raw=False, strict_map_key=False, object_pairs_hook=_unique)
+        value = msgpack.unpackb(packed, raw=False, strict_map_key=False, object_pairs_hook=_unique)
+        _check_depth(value, DEPTH_MAX)
+        return value  # noqa: TRY300 - the check belongs to the decoding
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise PeerError("not MessagePack") from error
+
+
+def _check_depth(value: Any, left: int) -> None:  # noqa: ANN401
+    """Refuse what is nested so deep that somebody's recursion would break on it."""
+    if isinstance(value, (dict, list)):
+        if not left:
+            raise ValueError("nested too deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
 
 
 def unpack_map(packed: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from meshnode.core.control import entry_id_of
 from meshnode.core.effects import Effect, Report, Send
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import (
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 FLUSHES_BYTES_MAX = 256 << 10  # kept per origin; older gaps are filled by a snapshot
 CHUNK_BYTES_MAX = 32 << 10
 FEEDS_MAX = 10_000  # more origins: PeerError, the link is kept
-ASSEMBLIES_MAX = 64  # snapshots half received; more: the oldest is dropped and pulled again
+ASSEMBLIES_OF_PEER_MAX = 4  # half received from one neighbour; more: its oldest is dropped
+PART_BYTES = 1024  # what a chunk costs at least, so that empty ones come to an end
 PULL_AGAIN_S = 2.0
 
 
@@ -51,6 +53,12 @@ class Outcome:
     effects: list[Effect] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     entries: list[Signed] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Assembly:
+    parts: list[bytes] = field(default_factory=list)
+    bytes: int = 0
 
 
 class Replication:
@@ -65,7 +73,7 @@ class Replication:
         self._recent_bytes: dict[NodeId, int] = {}
         self._pulled_at_s: dict[tuple[NodeId, bool], float] = {}
         self._published = NOTHING  # our own head that is on disk: what neighbours may hear of
-        self._assemblies: dict[tuple[NodeId, Head, NodeId], list[bytes]] = {}
+        self._assemblies: dict[tuple[NodeId, Head, NodeId], _Assembly] = {}
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Take a feed from our own disk."""
@@ -158,17 +166,10 @@ class Replication:
         ours = header.origin == self.own.origin
         if self.own.has_written(header) if ours else header.head <= self._head_of(header.origin):
             return Outcome()
-        place = (header.origin, header.head, peer)
-        while len(self._assemblies) >= ASSEMBLIES_MAX and place not in self._assemblies:
-            del self._assemblies[next(iter(self._assemblies))]
-        parts = self._assemblies.setdefault(place, [])
-        parts.append(chunk.rows)
-        if sum(map(len, parts)) > self._limits.rows_max * self._limits.row_bytes_max:
-            del self._assemblies[place]
-            raise PeerError("a snapshot larger than the mesh allows")
-        if not chunk.last:
+        parts = self._collected(peer, chunk)
+        if parts is None:
             return Outcome()
-        rows = rows_from_parts(self._assemblies.pop(place), self._limits)
+        rows = rows_from_parts(parts, self._limits)
         if rows.state_hash() != header.state_hash:
             raise PeerError("a snapshot whose rows do not match its header")
         self._pulled_at_s.pop((header.origin, True), None)
@@ -180,6 +181,22 @@ class Replication:
         replica = self._replica(header.origin)
         lost = self._lost_rows(peer, header)
         return Outcome(lost, changes=[replica.replace(header, rows)])
+
+    def _collected(self, peer: NodeId, chunk: SnapshotChunk) -> list[bytes] | None:
+        """Put a chunk to those before it; returns all once the last is here."""
+        place = (chunk.header.origin, chunk.header.head, peer)
+        if place not in self._assemblies:
+            theirs = [other for other in self._assemblies if other[2] == peer]
+            if len(theirs) >= ASSEMBLIES_OF_PEER_MAX:
+                del self._assemblies[theirs[0]]
+            self._assemblies[place] = _Assembly()
+        assembly = self._assemblies[place]
+        assembly.parts.append(chunk.rows)
+        assembly.bytes += len(chunk.rows) + PART_BYTES
+        if assembly.bytes > 2 * self._limits.feed_bytes_max:  # framing included
+            del self._assemblies[place]
+            raise PeerError("a snapshot larger than the mesh allows")
+        return self._assemblies.pop(place).parts if chunk.last else None
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop what a lost neighbour has half sent."""
@@ -257,10 +274,8 @@ class Replication:
 
     def _serve(self, peer: NodeId, pull: Pull) -> list[Effect]:
         messages: list[Message] = []
-        for entry_id in sorted(pull.control_ids):
-            entry = self.control.get(entry_id)
-            if entry is not None:
-                messages.append(entry)
+        # In the order in which they became acceptable here: admins before those whom they admit.
+        messages += [e for e in self.control.entries() if entry_id_of(e) in pull.control_ids]
         for origin, after in pull.after.items():
             replica = self.replicas.get(origin)
             if replica is not None and replica.header is not None and self._shown(origin) > after:

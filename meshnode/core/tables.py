@@ -107,8 +107,8 @@ class Tables:
     ) -> Decoded | None:
         try:
             return decode(key, row.value)
-        except PeerError:
-            self.unreadable += 1
+        except (PeerError, ValueError, TypeError, RecursionError, OverflowError):
+            self.unreadable += 1  # whatever a peer has signed: one bad row stays one bad row
             return None
 
 

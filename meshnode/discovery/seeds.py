@@ -41,6 +41,15 @@ def _is_host(found: re.Match[str]) -> bool:
         return False
 
 
+def is_address(text: str) -> bool:
+    """Whether what somebody else calls an address is host:port, and no other kind of target."""
+    try:
+        parse_address(text)
+    except UsageError:
+        return False
+    return True
+
+
 async def hint_at(address: str) -> Hint:
     """Ask who claims to listen at an address; raises UnreachableError or PeerError."""
     host, port = parse_address(address)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from meshnode.store import invites, journal
 
 if TYPE_CHECKING:
-    from meshnode.app.ports import JournalEntry, OutstandingInvite
+    from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
     from meshnode.core.keys import Signed
     from meshnode.store.database import Database
 
@@ -41,6 +41,6 @@ class StoredInvites:
         """Return an invite; raises NotFoundError."""
         return await self._database.run(invites.get, invite_id)
 
-    async def take_use(self, invite_id: bytes, node_key: bytes, now_s: float) -> None:
+    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
         """Take one use for a device; raises NotPermittedError."""
-        await self._database.run(invites.take_use, invite_id, node_key, now_s)
+        await self._database.run(invites.take_use, invite_id, device, now_s)

@@ -127,7 +127,7 @@ def _join_locked(
         values = {
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
-            LABELS_FACT: json.dumps(dict(response.labels)).encode(),
+            LABELS_FACT: json.dumps(_known_labels(database) | dict(response.labels)).encode(),
         }
         remember(home, database, values, _entries(genesis, response))
         settle(home, genesis, tuple(response.certificates))
@@ -186,6 +186,11 @@ def _device(public_key: str) -> bytes:
             "session-mesh id prints it on that device",
         ) from error
     return raw
+
+
+def _known_labels(database: Database) -> dict[str, str]:
+    labels: dict[str, str] = json.loads(database.run_now(facts.recall, LABELS_FACT) or b"{}")
+    return labels
 
 
 def _known_name(database: Database) -> str | None:

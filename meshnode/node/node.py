@@ -36,6 +36,7 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
+from meshnode.core.registry import REGISTRY
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.books import StoredInvites, StoredJournal
@@ -136,6 +137,7 @@ class Node:
         self._commands = CommandDesk(
             court, self._key, self._sessions, StoredJournal(database), self._clock
         )
+        self._commands.registered = lambda: len(self._mesh.own.rows.tables.get(REGISTRY, ()))
         self._admission = self._new_admission()
         self._reader = CommandServicer(self._commands, self._read_log)
 

@@ -5,6 +5,8 @@ Invariant: rows that are not the ones their owner signed are never taken up, and
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
     from meshnode.store.feeds import Held
 
+_log = logging.getLogger("session_mesh.store")
 CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
 
 
 def restore(mesh: Mesh, database: Database) -> None:
     """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew."""
-    held = _loaded(database)
+    held = _loaded(database, mesh.self_id)
     for entry in held.control:
         try:
             mesh.control.add(entry)
@@ -39,15 +42,20 @@ def restore(mesh: Mesh, database: Database) -> None:
             _carry_over(mesh, rows)
 
 
-def _loaded(database: Database) -> Held:
+def _loaded(database: Database, self_id: str) -> Held:
     try:
         held = database.run_now(feeds.load)
     except PeerError as error:
         raise damaged(database.path, error.message) from error
+    sound = []
     for header, rows in held.feeds:
-        if rows.state_hash() != header.state_hash:
-            raise damaged(database.path, f"the rows of {header.origin[:12]} are not as signed")
-    return held
+        if rows.state_hash() == header.state_hash:
+            sound.append((header, rows))
+        elif header.origin == self_id:
+            raise damaged(database.path, "this node's own rows are not as signed")
+        else:
+            _log.warning("the rows of %s are not as signed: peers return them", header.origin[:12])
+    return replace(held, feeds=sound)
 
 
 def has_left(held: feeds.Held, self_id: str) -> bool:

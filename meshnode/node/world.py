@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.driver import perform
 from meshnode.app.mesh import STATES, Mesh
 from meshnode.core.sessions import SESSIONS
+from meshnode.discovery.seeds import is_address
 from meshnode.rpc.links import Links
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class NodeWorld:
 
     def dial(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """Try to open a link."""
-        self.links.dial(peer, addresses, self._identity)
+        proper = tuple(address for address in addresses if is_address(address))
+        self.links.dial(peer, proper, self._identity)
 
     def hang_up(self, peer: NodeId, reason: str) -> None:
         """End a link."""

@@ -73,7 +73,7 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
 def _in_use(address: str) -> ConflictError:
     return ConflictError(
         f"cannot listen on {address}: it is in use, or not an address of this machine",
-        "stop what uses it, or choose another with --listen HOST:PORT",
+        "stop what uses it, or choose another: session-mesh up --listen HOST:PORT",
     )
 
 

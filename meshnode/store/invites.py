@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.app.ports import OutstandingInvite
+from meshnode.app.ports import Device, OutstandingInvite
 from meshnode.core.control import INVITE
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 from meshnode.core.keys import Signed
@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS invites (
     labels BLOB NOT NULL, for_key BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS admitted (
-    invite_id BLOB NOT NULL, node_key BLOB NOT NULL, PRIMARY KEY (invite_id, node_key)
+    invite_id BLOB NOT NULL, node_key BLOB NOT NULL, operator_key BLOB NOT NULL,
+    PRIMARY KEY (invite_id, node_key)
 ) WITHOUT ROWID;
 """
 KEPT_AFTER_EXPIRY_S = 7 * 86400  # so that an expired invite is told from an unknown one
@@ -81,15 +82,18 @@ def get(connection: sqlite3.Connection, invite_id: bytes) -> OutstandingInvite:
 
 
 def take_use(
-    connection: sqlite3.Connection, invite_id: bytes, node_key: bytes, now_s: float
+    connection: sqlite3.Connection, invite_id: bytes, device: Device, now_s: float
 ) -> None:
     """Take one use for a device; raises NotPermittedError when there is none, having taken none."""
     with transaction(connection):
         again = connection.execute(
-            "SELECT 1 FROM admitted WHERE invite_id = ? AND node_key = ?", (invite_id, node_key)
+            "SELECT operator_key FROM admitted WHERE invite_id = ? AND node_key = ?",
+            (invite_id, device.node_key),
         ).fetchone()
-        if again:
+        if again == (device.operator_key,):
             return
+        if again:
+            raise NotPermittedError("this invite was used with another operator key")
         taken = connection.execute(
             "UPDATE invites SET uses_left = uses_left - 1"
             " WHERE id = ? AND uses_left > 0 AND expires_s >= ?",
@@ -97,7 +101,10 @@ def take_use(
         )
         if taken.rowcount != 1:
             raise NotPermittedError("this invite is used up or has expired", "ask for a new one")
-        connection.execute("INSERT INTO admitted VALUES (?, ?)", (invite_id, node_key))
+        connection.execute(
+            "INSERT INTO admitted VALUES (?, ?, ?)",
+            (invite_id, device.node_key, device.operator_key),
+        )
 
 
 def outstanding(connection: sqlite3.Connection, now_s: float) -> int:

@@ -1,4 +1,4 @@
-"""A fleet of real nodes for tests: processes that are started, asked and stopped by command line."""
+"""A fleet of real nodes for tests: processes started, asked and stopped by command line."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Fleet:
 
 
 def wait_until(condition, what: str = "it"):
-    """Ask again and again until the answer is true; fail with the last answer when patience ends."""
+    """Ask again until the answer is true; fail with the last one when patience ends."""
     give_up_at = time.monotonic() + PATIENCE_S
     while not (answer := condition()):
         assert time.monotonic() < give_up_at, f"waited {PATIENCE_S} s for {what}: {answer!r}"

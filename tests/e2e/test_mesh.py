@@ -109,7 +109,7 @@ def test_an_observer_may_look_and_not_command(fleet):
     anna.json("init", "--name", "anna")
     anna.up("--listen", "127.0.0.1:0", "--no-mdns")
     watcher, device = fleet.node("watcher"), fleet.node("device")
-    fleet.join(anna, watcher, "--role", "observer")
+    assert fleet.join(anna, watcher, "--role", "observer")["role"] == "observer"
     fleet.join(anna, device, "--node-only", "--label", "site=roof")
     watcher.up("--listen", "127.0.0.1:0", "--no-mdns")
     device.up("--listen", "127.0.0.1:0", "--no-mdns")
@@ -119,6 +119,14 @@ def test_an_observer_may_look_and_not_command(fleet):
     assert watcher.call("steer", "work", "hello").code == 5
     assert device.call("steer", "work", "hello").code == 4
     assert device.json("status")["role"] == ""
+    device.end()
+    assert fleet.join(anna, device)["role"] == "operator", "a member may gain a role"
+    device.up()
+    wait_until(lambda: device.json("status")["role"] == "operator")
+    assert device.call("steer", "work", "hello").code == 0
+    wait_until(
+        lambda: "device" in anna.states()
+    )  # that it hears anna is no word that anna hears it
     labels = {node["name"]: node["labels"] for node in anna.json("nodes")["nodes"]}
     assert labels["device"] == {"site": "roof"}
 
@@ -181,8 +189,13 @@ def test_down_is_seen_as_down_and_leave_as_left(fleet):
     berta.json("down")
     wait_until(lambda: carl.states()["berta"] == "down")
     assert berta.process.wait(10) == 0
-    anna.json("leave")
+    assert anna.call("leave").code == 2, "leaving is for good: off a terminal it needs --yes"
+    anna.json("leave", "--yes")
     wait_until(lambda: carl.states()["anna"] == "left")
+    assert anna.process.wait(10) == 0
+    refused = anna.call("up", "-o", "json", *anna.flags)
+    assert (refused.code, refused.error["code"]) == (7, "conflict")
+    assert "has left" in refused.error["message"]
 
 
 def test_a_restart_answers_at_once_from_its_disk(fleet):

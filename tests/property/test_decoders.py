@@ -19,7 +19,7 @@ from meshnode.core.commands import (
     sign_command,
     sign_receipt,
 )
-from meshnode.core.errors import MeshError
+from meshnode.core.errors import MeshError, PeerError
 from meshnode.core.feed import (
     FLUSH,
     Flush,
@@ -72,7 +72,7 @@ KEY = grants.SessionKey(
     ),
 )
 WORD = control.authorize(
-    NODE,
+    ROOT,
     control.Authorization(GENESIS.mesh_id, bytes(16), NODE_ID, "operator", 1, 0, 9, b""),
 )
 ROLE = control.role_entry(
@@ -110,9 +110,9 @@ def add_control(payload: bytes) -> object:
     return added, held.role_of(USER.public)
 
 
-def resigned(kind: str, payload: bytes) -> Signed:
+def resigned(kind: str, payload: bytes, key: Key = NODE) -> Signed:
     """Sign whatever it is with the key that it names: a hostile member can."""
-    return Signed(kind, payload, NODE._private.sign(b"smesh/v1/" + kind.encode() + b"\0" + payload))
+    return Signed(kind, payload, key._private.sign(b"smesh/v1/" + kind.encode() + b"\0" + payload))
 
 
 def received(frame: bytes) -> object:
@@ -181,7 +181,7 @@ PACKED: dict[str, Decoder] = {  # those whose bytes are MessagePack, with valid 
         RECEIPT.payload,
     ),
     "invite authorization": (
-        lambda payload: control.authorization_from_signed(resigned(control.INVITE, payload)),
+        lambda payload: control.authorization_from_signed(resigned(control.INVITE, payload, ROOT)),
         WORD.payload,
     ),
     "control entry": (add_control, ROLE.payload),
@@ -337,4 +337,5 @@ def replaced(value: Any, odd: object, data: st.DataObject) -> Any:
 def test_hostile_entries_of_the_control_set_do_not_break_whoever_asks_for_roles():
     value = unpack_map(ROLE.payload)
     for via in ([b"\xc0", bytes(64)], [pack({"id": 1 << 62}), bytes(64)], [b"", b""]):
-        add_control(pack({**value, "via": via}))
+        with pytest.raises(PeerError, match="role"):
+            add_control(pack({**value, "via": via}))

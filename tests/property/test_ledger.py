@@ -125,7 +125,7 @@ class GrowingLog(RuleBasedStateMachine):
 
     @precondition(lambda self: self.path.exists())
     @rule(packed=st.booleans())
-    def copy_and_truncate(self, packed: bool) -> None:  # noqa: FBT001
+    def copy_and_truncate(self, packed: bool) -> None:
         self.write([])
         content = self.path.read_bytes()
         older = self.older()

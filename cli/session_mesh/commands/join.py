@@ -14,7 +14,7 @@ from session_mesh.words import described
 @verb(
     "session-mesh join -            # then paste the invite, and Ctrl-D",
     "SESSION_MESH_INVITE=smj1_... session-mesh join --up",
-    "session-mesh join smj1_... --seed 192.0.2.7:7707",
+    "session-mesh join - --seed 192.0.2.7:7708 --name berta < invite.txt",
 )
 def app(
     call: Call,
@@ -26,6 +26,9 @@ def app(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this node.")] = None,
     up: Annotated[bool, typer.Option("--up", help="Start the node, in the background.")] = False,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="H:P", help="With --up; else port 7707.")
+    ] = None,
 ) -> View:
     """Enter the mesh of an invite.
 
@@ -39,7 +42,8 @@ def app(
     if up:
         from session_mesh.starting import start  # noqa: PLC0415 - as above
 
-        value = {**value, "up": start(call.home)}
+        call.streams.tell(f"joined the mesh {value['mesh_name']} as {value['name']}")
+        value = {**value, "up": start(call.home, listen)}
         notes[-1] = "the node is running: session-mesh nodes"
     return View(
         value=value,

@@ -60,7 +60,7 @@ class Started:
 
     def __init__(self, home, socket, code, options=()):
         self.home, self.session_id, self.socket = home, home.name, socket
-        self.process = subprocess.Popen(  # noqa: S603  # our own code
+        self.process = subprocess.Popen(  # our own code
             [
                 *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
                 *("--directory", str(home), "--socket", str(self.socket)),

@@ -29,7 +29,7 @@ class Supervised:
         self.home = home
         self.session_id = f"{socket_path.parent.name}-{home.name}"
         self.socket = socket_path
-        self.process = subprocess.Popen(  # noqa: S603  # our own code
+        self.process = subprocess.Popen(  # our own code
             [
                 *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
                 *("--directory", str(home), "--socket", str(self.socket)),

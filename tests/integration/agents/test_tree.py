@@ -20,7 +20,7 @@ def start():
 
     def run(code, *arguments, session_id=None):
         mark = {tree.MARK: session_id} if session_id else {}
-        process = subprocess.Popen(  # noqa: S603  # our own code
+        process = subprocess.Popen(  # our own code
             [sys.executable, "-I", "-c", code, *arguments],
             stdout=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], **mark},

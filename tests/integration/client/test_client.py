@@ -3,8 +3,6 @@
 Commands are judged by the node's own court, so what the client signs is what a node accepts.
 """
 
-# ruff: noqa: N802, ARG002 - methods of a service are named and shaped by the proto
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -241,7 +239,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def mesh(home, service, environment):  # noqa: ARG001 - the service must be there first
+def mesh(home, service, environment):
     with MeshClient(home, environment=environment, now=lambda: NOW_S, chance=CHANCE) as mesh:
         yield mesh
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from doubles import MemoryInvites
 
-from meshnode.app.ports import InviteBook, OutstandingInvite
+from meshnode.app.ports import Device, InviteBook, OutstandingInvite
 from meshnode.core.control import INVITE
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 from meshnode.core.keys import Signed
@@ -50,30 +50,30 @@ async def test_an_unknown_invite_is_not_found_and_gives_no_use(book: InviteBook)
     with pytest.raises(NotFoundError):
         await book.get(ONCE.invite_id)
     with pytest.raises(NotPermittedError):
-        await book.take_use(ONCE.invite_id, key(1), NOW_S)
+        await book.take_use(ONCE.invite_id, Device(key(1)), NOW_S)
 
 
 async def test_a_use_is_taken_once(book: InviteBook):
     await book.add(ONCE, NOW_S)
-    await book.take_use(ONCE.invite_id, key(1), NOW_S)
+    await book.take_use(ONCE.invite_id, Device(key(1)), NOW_S)
     assert (await book.get(ONCE.invite_id)).uses_left == 0
     with pytest.raises(NotPermittedError):
-        await book.take_use(ONCE.invite_id, key(2), NOW_S)
+        await book.take_use(ONCE.invite_id, Device(key(2)), NOW_S)
 
 
 async def test_the_same_device_asking_again_takes_no_second_use(book: InviteBook):
     await book.add(replace(ONCE, uses_left=2), NOW_S)
     for _ in range(5):
-        await book.take_use(ONCE.invite_id, key(1), NOW_S)
+        await book.take_use(ONCE.invite_id, Device(key(1)), NOW_S)
     assert (await book.get(ONCE.invite_id)).uses_left == 1
 
 
 async def test_an_expired_invite_is_known_and_gives_no_use(book: InviteBook):
     await book.add(ONCE, NOW_S)
     with pytest.raises(NotPermittedError):
-        await book.take_use(ONCE.invite_id, key(1), ONCE.expires_s + 1)
+        await book.take_use(ONCE.invite_id, Device(key(1)), ONCE.expires_s + 1)
     assert (await book.get(ONCE.invite_id)).uses_left == 1
-    await book.take_use(ONCE.invite_id, key(1), float(ONCE.expires_s))
+    await book.take_use(ONCE.invite_id, Device(key(1)), float(ONCE.expires_s))
 
 
 @pytest.mark.parametrize("uses", [1, 3])
@@ -82,7 +82,7 @@ async def test_of_parallel_devices_no_more_than_uses_are_admitted(book: InviteBo
 
     async def take(number: int) -> bool:
         try:
-            await book.take_use(ONCE.invite_id, key(number), NOW_S)
+            await book.take_use(ONCE.invite_id, Device(key(number)), NOW_S)
         except NotPermittedError:
             return False
         return True
@@ -100,3 +100,11 @@ async def test_a_full_book_takes_no_more_until_old_invites_are_long_expired(book
     await book.add(one_more, ONCE.expires_s + 7 * DAY_S + 1)
     with pytest.raises(NotFoundError):
         await book.get(ONCE.invite_id)
+
+
+async def test_a_use_gives_one_operator_key_a_role_and_no_second(book: InviteBook):
+    await book.add(ONCE, NOW_S)
+    await book.take_use(ONCE.invite_id, Device(key(1), key(7)), NOW_S)
+    await book.take_use(ONCE.invite_id, Device(key(1), key(7)), NOW_S)
+    with pytest.raises(NotPermittedError):
+        await book.take_use(ONCE.invite_id, Device(key(1), key(8)), NOW_S)

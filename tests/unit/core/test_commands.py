@@ -206,14 +206,18 @@ def test_a_clock_may_be_wrong_by_the_skew_on_both_sides(court: Court, late_s: in
 
 
 def test_a_kill_ignores_when_it_was_issued_but_not_when_it_expires(court: Court):
-    early = replace(KILL, issued_s=NOW_S + 9999, expires_s=NOW_S + 9999 + KILL_LIFE_S)
+    early = replace(KILL, issued_s=NOW_S + 9999, expires_s=NOW_S + KILL_LIFE_S)
     assert court.judge(sign_command(granted(), early), SESSION, "", NOW_S)
     late = replace(KILL, issued_s=NOW_S - KILL_LIFE_S, expires_s=NOW_S - SKEW_S - 1)
     with pytest.raises(UnreachableError):
         court.judge(sign_command(granted(), late), SESSION, "", NOW_S)
     long = replace(KILL, expires_s=KILL.issued_s + KILL_LIFE_S + 1)
-    with pytest.raises(RefusedError):
-        court.judge(sign_command(granted(), long), SESSION, "", NOW_S)
+    far = replace(KILL, issued_s=NOW_S + 9999, expires_s=NOW_S + 9999 + KILL_LIFE_S)
+    backwards = replace(KILL, issued_s=NOW_S + 60, expires_s=NOW_S + 59)
+    nameless = replace(KILL, command_id=b"")
+    for command in (long, far, backwards, nameless):
+        with pytest.raises(RefusedError):
+            court.judge(sign_command(granted(), command), SESSION, "", NOW_S)
 
 
 def test_a_command_to_the_node_names_the_journal_it_was_signed_for(court: Court):

@@ -44,7 +44,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 def counts(connection: sqlite3.Connection) -> list[int]:
     tables = ("usage_records", "usage_offsets", "usage_slots")
-    return [connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables]  # noqa: S608
+    return [connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables]
 
 
 def test_records_position_and_slots_are_kept_together(connection: sqlite3.Connection):
