@@ -311,7 +311,7 @@ def test_an_address_of_another_machine_is_named(home, address):
 def test_an_expired_invite_admits_nobody(anna, fleet):
     made = anna.json("invite", "--ttl", "1s")
     ends_s = datetime.fromisoformat(made["expires_at"]).timestamp()
-    wait_until(lambda: time.time() > ends_s + 1, "the end of it")  # noqa: TID251 - a real clock
+    wait_until(lambda: time.time() > ends_s + 1, "the end of it")
     guest = fleet.node("guest")
     refused(guest, 5, ("expired", "ask for a new one"), "join", "-", stdin=made["invite"])
     guest.up(*LOCAL)  # what the attempt left behind is in nobody's way

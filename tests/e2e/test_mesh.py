@@ -1,4 +1,4 @@
-"""Three machines' worth of nodes: whatever happens on one is seen, and can be done, from the others."""
+"""Several nodes: whatever happens on one is seen, and can be done, from the others."""
 
 import signal
 

@@ -40,7 +40,7 @@ def pids(process, count):
 
 
 def stop(session_id, roots=(), *, grace_s=5.0, force=False):
-    clock = time.monotonic  # noqa: TID251  # the processes are real, and so is their time
+    clock = time.monotonic  # the processes are real, and so is their time
     return tree.stop_tree(session_id, roots, grace_s=grace_s, force=force, clock=clock)
 
 
