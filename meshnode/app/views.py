@@ -6,6 +6,7 @@ Invariant: a view is a value; it never changes after it was given out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import Buckets
@@ -94,9 +95,10 @@ class AgentView:
     def load(self) -> float | None:
         """The attribute of that name, if it is a number."""
         try:
-            return float(self.attributes["load"])
+            load = float(self.attributes["load"])
         except (KeyError, ValueError):
             return None
+        return load if isfinite(load) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The control set: signed entries that every node stores and no feed owns. Today: roles.
 
-Invariant: whether an entry is stored depends only on its bytes; what it means is worked out when it
-is read. So all nodes hold the same set once they have heard the same entries, in any order.
+Invariant: an entry is stored once its author's authority is known here, which only ever grows from
+the root's own entries; an entry that comes too early is refused and offered again by the next
+reconciliation. So all nodes end with the same set, and nobody without a role can fill it.
 """
 
 from __future__ import annotations

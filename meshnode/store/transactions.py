@@ -16,7 +16,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some failures of COMMIT have ended it already
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
