@@ -18,6 +18,8 @@ from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.packing import typed, unpack_map
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meshnode.core.genesis import Genesis
     from meshnode.core.ids import Chance
 
@@ -150,6 +152,20 @@ class ControlSet:
         self._entries[entry_id] = signed  # kinds of newer versions are kept and passed on
         self._root = None
         return True
+
+    def add_all(self, entries: Iterable[Signed]) -> None:
+        """Store what can be stored, in whatever order it comes; the rest proves nothing here."""
+        waiting = list(entries)
+        while waiting:
+            refused = []
+            for entry in waiting:
+                try:
+                    self.add(entry)
+                except PeerError:
+                    refused.append(entry)
+            if len(refused) == len(waiting):
+                return
+            waiting = refused
 
     @property
     def root(self) -> bytes:

@@ -129,20 +129,18 @@ def _join_locked(
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(_known_labels(database) | dict(response.labels)).encode(),
         }
-        remember(home, database, values, _entries(genesis, response))
+        control = _control(genesis, response)
+        remember(home, database, values, control.entries())
         settle(home, genesis, tuple(response.certificates))
     finally:
         database.close()
-    roles = ControlSet(genesis)
-    for entry in _entries(genesis, response):
-        roles.add(entry)
     off_s = SystemClock().wall_s() - time_from_wire(response.at)
     return {
         "mesh_id": genesis.mesh_id,
         "mesh_name": genesis.name,
         "node_id": node_id_of(node.public),
         "name": name,
-        "role": roles.role_of(operator.public) or None if operator else None,
+        "role": control.role_of(operator.public) or None if operator else None,
         "admitter": invitation.admitter,
         "certificate_expires_at": time_to_wire(expires_at_s(response.certificates[0])),
         "clock_off_s": round(off_s, 3),
@@ -219,11 +217,10 @@ def _checked_genesis(invitation: Invite, response: enrolment_service_pb2.JoinRes
     return genesis
 
 
-def _entries(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> list[Signed]:
+def _control(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> ControlSet:
     control = ControlSet(genesis)
-    for packed in response.control:
-        control.add(Signed(*unpack(packed)))
-    return control.entries()
+    control.add_all(Signed(*unpack(packed)) for packed in response.control)
+    return control
 
 
 def _forget_old_mesh(home: Home, invitation: Invite) -> None:

@@ -30,11 +30,7 @@ CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins anoth
 def restore(mesh: Mesh, database: Database) -> None:
     """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew."""
     held = _loaded(database, mesh.self_id)
-    for entry in held.control:
-        try:
-            mesh.control.add(entry)
-        except PeerError:
-            continue  # of the mesh that this home belonged to before it joined
+    mesh.control.add_all(held.control)  # but for those of a mesh that this home has left
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:
             mesh.replication.restore(header, rows)

@@ -74,8 +74,8 @@ async def _serve(
         async with asyncio.TaskGroup() as tasks:
             node = Node(home, options, database, tasks)
             event = await node.start()
+            _stop_on_signals(node)  # first: whoever is told may stop us at once
             tell(event | {"founded": founded})
-            _stop_on_signals(node)
             await node.run()
     except* MeshError as group:
         raise group.exceptions[0] from None

@@ -319,7 +319,7 @@ def test_an_expired_invite_admits_nobody(anna, fleet):
 
 
 def test_an_invite_for_one_is_not_used_by_two(anna, fleet):
-    invite = anna.json("invite")["invite"]
+    invite = anna.json("invite", "--node-only")["invite"]
     first, second = fleet.node("first"), fleet.node("second")
     assert first.call("join", "-", stdin=invite).code == 0
     refused(second, 5, ("used up", "ask for a new one"), "join", "-", stdin=invite)

@@ -410,13 +410,13 @@ def test_a_steer_is_signed_for_its_session_and_its_receipt_verified(mesh, servic
     assert said["receipt_verified"] is True
 
 
-def test_a_kill_lives_a_day_and_says_what_it_found(mesh, service):
+def test_a_kill_lives_half_a_day_and_says_what_it_found(mesh, service):
     service.sessions = [session("builder")]
     service.outcome = "applied"
     said = mesh.kill(Target("builder"), grace_s=9)
     command = command_from_signed(service.commands[0])
     assert command.args == {"force": False, "grace_s": 9}
-    assert command.expires_s - command.issued_s == 86400
+    assert command.expires_s - command.issued_s == 43200
     assert said["processes"] == {"found": 2, "gone": 2, "survivors": []}
 
 

@@ -107,6 +107,10 @@ class Failing:
         self._left = after
         self.statements = 0
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
     def execute(self, statement: str, *args: object) -> object:
         if not statement.startswith(("BEGIN", "COMMIT", "ROLLBACK")):
             self._count()

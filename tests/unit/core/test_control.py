@@ -227,3 +227,12 @@ def test_an_entry_that_cannot_be_stored_is_refused_and_changes_nothing(entry: Si
 def test_a_word_of_wrong_types_is_refused(fields: dict):
     with pytest.raises(PeerError):
         authorization_from_signed(word(**fields))
+
+
+def test_entries_from_a_disk_are_all_taken_whatever_their_order():
+    admin, operator = made_by(ROOT, ADMIN, "admin"), made_by(ADMITTER, OPERATOR, "operator", word())
+    for order in ([admin, operator], [operator, admin]):
+        control = ControlSet(GENESIS)
+        control.add_all([*order, made_by(STRANGER, STRANGER, "operator")])
+        assert control.role_of(OPERATOR.public) == "operator"
+        assert len(control.ids) == 2
