@@ -1,6 +1,8 @@
 """Where an invite comes from, so that it need not stand in argv for all to see."""
 
 import os
+import sys
+from getpass import getpass
 
 from meshnode.client.errors import UsageError
 from session_mesh.stdin import read_text
@@ -11,7 +13,9 @@ INVITE_CHARS_MAX = 4096
 
 def invite_from(argument: str) -> str:
     """Take the invite from stdin for `-`, from the argument, or from the environment."""
-    if argument == "-":
+    if argument == "-" and sys.stdin.isatty():
+        found = getpass("paste the invite (it is not shown), then Enter: ").strip()
+    elif argument == "-":
         found = read_text(INVITE_CHARS_MAX).strip()
     else:
         found = argument.strip() or os.environ.get(INVITE_VARIABLE, "").strip()

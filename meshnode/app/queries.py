@@ -110,6 +110,11 @@ class Queries:
         page = views[start : start + limit]
         return page, str(start + limit) if start + limit < len(views) else ""
 
+    def own(self, record: SessionRecord) -> SessionView:
+        """Return a session of this node as its owner has it now, ahead of the feed."""
+        me = self._mesh.self_id
+        return SessionView(record, me, self._name(me), record.state, self._clock.wall_s())
+
     def nodes(self, labels: dict[str, str]) -> list[NodeView]:
         """Return all members, this node first."""
         live: dict[NodeId, int] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.app.sessions import Opening
-from meshnode.app.views import Selection, SessionView
+from meshnode.app.views import Selection
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.rpc.cost import answer_to_wire, query_from_wire
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import OwnSessions
     from meshnode.app.views import Status
-    from meshnode.core.sessions import SessionRecord
     from meshnode.rpc.commands import CommandServicer, Courier
     from meshnode.rpc.guard import Context
 
@@ -128,7 +127,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         """Wait until a session's agent runs, or has ended."""
         del context
         record = await self._parts.sessions.begun(request.session_id)
-        return pb.AttachSessionResponse(session=session_to_wire(self._view(record)))
+        return pb.AttachSessionResponse(session=session_to_wire(self._parts.queries.own(record)))
 
     async def SubmitCommand(  # noqa: N802 - named by the proto
         self, request: pb.SubmitCommandRequest, context: Context
@@ -172,13 +171,6 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         del context
         kept, closed = await self._parts.stop(request.leave, request.sessions)
         return pb.StopResponse(kept=kept, closed=closed)
-
-    def _view(self, record: SessionRecord) -> SessionView:
-        selection = Selection(filter="all", session_id=record.session_id)
-        found, _ = self._parts.queries.sessions(selection)
-        if found:
-            return found[0]
-        raise PeerError("the session ended and was swept away meanwhile")
 
 
 def list_sessions(queries: Queries, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:

@@ -70,6 +70,7 @@ def app(
         value=started[0],
         human=f"session {started[0]['session_id']}, agent {escape(started[0]['agent_id'])}",
         ids=[started[0]["session_id"]],
+        notes=[f"it has ended: {started[0]['end_reason']}"] if code else [],
         exit_code=code,
     )
 
