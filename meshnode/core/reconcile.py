@@ -24,7 +24,6 @@ from meshnode.core.feed import (
     Header,
     OwnFeed,
     Replica,
-    Rows,
     rows_from_parts,
 )
 from meshnode.core.messages import Digest, Message, Pull, SnapshotChunk, Vector
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from meshnode.core.genesis import Genesis
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
+    from meshnode.core.rows import Rows
 
 FLUSHES_BYTES_MAX = 256 << 10  # kept per origin; older gaps are filled by a snapshot
 CHUNK_BYTES_MAX = 32 << 10

@@ -31,9 +31,10 @@ from meshnode.core.sessions import SESSIONS, SessionRecord, session_from_row
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from meshnode.core.feed import Replica, Row
+    from meshnode.core.feed import Replica
     from meshnode.core.ids import NodeId
     from meshnode.core.ledger import LedgerRow
+    from meshnode.core.rows import Row
 
 Decoded = TypeVar("Decoded")
 

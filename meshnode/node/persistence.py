@@ -11,7 +11,8 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
-from meshnode.core.feed import Change, all_rows
+from meshnode.core.feed import Change
+from meshnode.core.rows import all_rows
 from meshnode.store import feeds
 
 if TYPE_CHECKING:

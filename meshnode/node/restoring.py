@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import all_rows
 from meshnode.core.ledger import LEDGER
 from meshnode.core.members import NODE, ONLY_ROW, node_from_row
+from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS
 from meshnode.store import feeds
 from meshnode.store.database import damaged
 
 if TYPE_CHECKING:
     from meshnode.app.mesh import Mesh
-    from meshnode.core.feed import Rows
+    from meshnode.core.rows import Rows
     from meshnode.store.database import Database
     from meshnode.store.feeds import Held
 

@@ -14,8 +14,6 @@ from meshnode.core.feed import (
     Header,
     OwnFeed,
     Replica,
-    Rows,
-    all_rows,
     header_from_signed,
     rows_from_parts,
     sign_header,
@@ -24,6 +22,7 @@ from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.keys import Key
 from meshnode.core.packing import pack, unpack
 from meshnode.core.reconcile import snapshot_chunks
+from meshnode.core.rows import Rows, all_rows
 
 KEY = Key(bytes(range(32)))
 LIMITS = Limits(rows_max=50, row_bytes_max=64, flush_bytes_max=400)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshnode.core.control import ControlSet, Role, role_entry
 from meshnode.core.effects import Send
-from meshnode.core.feed import Head, OwnFeed, all_rows
+from meshnode.core.feed import Head, OwnFeed
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key, Signed
@@ -22,6 +22,7 @@ from meshnode.core.reconcile import (
     Outcome,
     Replication,
 )
+from meshnode.core.rows import all_rows
 
 chance = Random(11).randbytes
 ROOT = Key.new(chance)

@@ -19,7 +19,7 @@ from meshnode.app.driver import perform
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.core.control import Role, role_entry
-from meshnode.core.feed import NOTHING, Change, Header, Row, Rows, all_rows
+from meshnode.core.feed import NOTHING, Change, Header
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
 from meshnode.core.keys import Key, Signed
@@ -35,6 +35,7 @@ from meshnode.core.members import (
 )
 from meshnode.core.messages import Flush, Message, SnapshotChunk, Vector
 from meshnode.core.overlay import LINKS_MAX, REDIAL_S, ring_neighbours
+from meshnode.core.rows import Row, Rows, all_rows
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import message_from_wire, message_to_wire
 
