@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
+FIRST_SIGN_WAIT_S = 30.0  # for a supervisor to write its first word, on the busiest machine
 RETRY_S = 0.02  # between two tries while it starts
 RETRY_LATER_S = 0.5  # between two tries once it is late, yet alive
 STEER_WAIT_S = 5.0  # longer than the supervisor's own limit, which decides
@@ -151,6 +152,7 @@ class ProcessAgents:
         """Return how it ended, however many connections that takes."""
         loop = asyncio.get_running_loop()
         late_at_s = loop.time() + START_WAIT_S
+        unheard_at_s = loop.time() + FIRST_SIGN_WAIT_S
         while True:
             if (line := await following.connect()) is not None:
                 with line:
@@ -164,7 +166,7 @@ class ProcessAgents:
             if state.get("state") == "ended":
                 return _ending(state)
             is_late = loop.time() >= late_at_s
-            if _supervisor_is_gone(state) if state else is_late:
+            if _supervisor_is_gone(state) if state else loop.time() >= unheard_at_s:
                 return await self._clear(following)
             await asyncio.sleep(RETRY_LATER_S if is_late else RETRY_S)
 

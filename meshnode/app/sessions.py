@@ -36,7 +36,7 @@ COMMAND_CHARS_MAX = 2048
 LIST_MAX = 32
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
-START_WAIT_S = 10.0  # for a supervisor to report, on the slowest machine
+START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
 
 
 @dataclass(frozen=True, slots=True)
