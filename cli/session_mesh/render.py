@@ -203,8 +203,8 @@ def _write_human(human: Table | str, streams: Streams) -> None:
 
 def _draw(table: Table, streams: Streams) -> None:
     from rich.console import Console  # noqa: PLC0415 - a list that is piped needs no rich
-    from rich.table import Table as Drawn  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table as Drawn  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     console = Console(
         file=streams.out,

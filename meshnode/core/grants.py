@@ -152,7 +152,7 @@ def _listed(values: tuple[str, ...] | None) -> list[str] | None:
     return None if values is None else list(values)
 
 
-def _tuple(values: Any) -> tuple[str, ...] | None:  # noqa: ANN401
+def _tuple(values: Any) -> tuple[str, ...] | None:  # noqa: ANN401 - whatever MessagePack carries
     if values is None:
         return None
     return tuple(typed(value, str) for value in typed(values, list))

@@ -22,7 +22,7 @@ def pack(value: Any) -> bytes:  # noqa: ANN401 - MessagePack carries what JSON d
     return packed
 
 
-def unpack(packed: bytes) -> Any:  # noqa: ANN401
+def unpack(packed: bytes) -> Any:  # noqa: ANN401 - whatever MessagePack carries
     """Decode bytes; raises PeerError if they are no MessagePack, too large or nested too deep."""
     if len(packed) > PACKED_BYTES_MAX:
         raise PeerError(f"{len(packed)} bytes is more than {PACKED_BYTES_MAX}")
@@ -34,7 +34,7 @@ def unpack(packed: bytes) -> Any:  # noqa: ANN401
         raise PeerError("not MessagePack") from error
 
 
-def _check_depth(value: Any, left: int) -> None:  # noqa: ANN401
+def _check_depth(value: Any, left: int) -> None:  # noqa: ANN401 - whatever MessagePack carries
     """Refuse what is nested so deep that somebody's recursion would break on it."""
     if isinstance(value, (dict, list)):
         if not left:
@@ -51,14 +51,14 @@ def unpack_map(packed: bytes) -> dict[str, Any]:
     return value
 
 
-def typed(value: Any, kind: type) -> Any:  # noqa: ANN401
+def typed(value: Any, kind: type) -> Any:  # noqa: ANN401 - whatever MessagePack carries
     """Return a decoded value if it is of this type; raises TypeError. A bool is no number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
     return value
 
 
-def _sorted(value: Any) -> Any:  # noqa: ANN401
+def _sorted(value: Any) -> Any:  # noqa: ANN401 - whatever MessagePack carries
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     if isinstance(value, (list, tuple)):

@@ -130,7 +130,7 @@ class _Follower:
             )
             self._unpublished.update(rows)
         if self._unpublished:
-            self._publish([*self._unpublished.items()])  # type: ignore[list-item]
+            self._publish([*self._unpublished.items()])  # type: ignore[list-item] # keys and values pair up
             self._unpublished.clear()
         self.tell(reading.detail)
         return reading.more

@@ -278,7 +278,7 @@ class RotatingReader:
         if self._gzip_ends.get(key) in run.places.offsets(found):
             return
         with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
-            run.take(file)  # type: ignore[arg-type]
+            run.take(file)  # type: ignore[arg-type] # reads as a file does
         if key[:2] not in run.news:
             self._gzip_ends[key] = max(run.places.offsets(found), default=0)
             while len(self._gzip_ends) > FILES_MAX:

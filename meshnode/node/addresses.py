@@ -74,7 +74,7 @@ def joined(host: str, port: int) -> str:
 
 def _is_ipv4(host: str) -> bool:
     try:
-        return ip_address(host).version == 4  # noqa: PLR2004
+        return ip_address(host).version == 4  # noqa: PLR2004 - the 4 of IPv4
     except ValueError:
         return False
 

@@ -75,7 +75,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _single(
         self, method: Callable[..., Awaitable[Any]], requests_of: Callable[[Any], Any]
     ) -> Callable[..., Any]:
-        async def guarded(request: Any, context: Context) -> Any:  # noqa: ANN401
+        async def guarded(request: Any, context: Context) -> Any:  # noqa: ANN401 - grpc is untyped here
             try:
                 self._check(context)
                 return await method(requests_of(request), context)
@@ -89,7 +89,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _streaming(
         self, method: Callable[..., Any], requests_of: Callable[[Any], Any]
     ) -> Callable[..., Any]:
-        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401 - grpc is untyped here
             try:
                 self._check(context)
                 responses = method(requests_of(request), context)
@@ -110,7 +110,7 @@ def _requests_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[Any], An
     """Decode what a handler is called with: one request, or all of a stream."""
     deserializer = handler.request_deserializer or bytes
 
-    def decoded(packed: bytes) -> Any:  # noqa: ANN401
+    def decoded(packed: bytes) -> Any:  # noqa: ANN401 - grpc is untyped here
         try:
             return deserializer(packed)
         except DecodeError as error:
