@@ -6,7 +6,6 @@ is set; once the box is empty again its owner starts a reconciliation, which rep
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 
 from meshnode.core.feed import Flush
@@ -24,8 +23,7 @@ class Outbox:
         self._urgent: deque[Message] = deque()
         self._rest: deque[Message] = deque()
         self._bytes = 0
-        self._filled = asyncio.Event()
-        self._closed = False
+        self.closed = False
         self.overflowed = False
 
     def put(self, message: Message) -> None:
@@ -39,20 +37,15 @@ class Outbox:
         urgent = isinstance(message, Pulse | Signed | Farewell)
         (self._urgent if urgent else self._rest).append(message)
         self._bytes += size
-        self._filled.set()
 
     def close(self) -> None:
-        """Let `get` return a waiting farewell, then None, whatever else waits."""
-        self._closed = True
+        """Keep a waiting farewell, whatever else waits."""
+        self.closed = True
         self._rest.clear()
         self._urgent = deque(m for m in self._urgent if isinstance(m, Farewell))
-        self._filled.set()
 
-    async def get(self) -> Message | None:
-        """Take the next message, waiting for one; None once closed."""
-        while not self._urgent and not self._rest and not self._closed:
-            self._filled.clear()
-            await self._filled.wait()
+    def pop(self) -> Message | None:
+        """Take the next message; None if nothing waits."""
         if not self._urgent and not self._rest:
             return None
         message = (self._urgent or self._rest).popleft()

@@ -78,11 +78,25 @@ class Link:
     outbox: Outbox = field(default_factory=Outbox)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = "reset"
+    _filled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, message: Message) -> None:
+        """Queue a message; never waits."""
+        self.outbox.put(message)
+        self._filled.set()
+
+    async def next(self) -> Message | None:
+        """Take the next message, waiting for one; None once closed and empty."""
+        while (message := self.outbox.pop()) is None and not self.outbox.closed:
+            self._filled.clear()
+            await self._filled.wait()
+        return message
 
     def close(self, reason: str) -> None:
         """End the stream from this side."""
         self.reason = reason
         self.outbox.close()
+        self._filled.set()
         self.closed.set()
 
 
@@ -108,19 +122,19 @@ class Links:
         """Queue a message for a peer; without a link nothing happens."""
         link = self._links.get(peer)
         if link is not None:
-            link.outbox.put(message)
+            link.put(message)
 
     def hang_up(self, peer: NodeId, reason: str) -> None:
         """End the link with a peer, telling it why if it can still be told."""
         link = self._links.get(peer)
         if link is not None:
-            link.outbox.put(Farewell(reason))
+            link.put(Farewell(reason))
             self._drop(link, reason)
 
     def close(self) -> None:
         """End all links."""
         for link in list(self._links.values()):
-            link.outbox.put(Farewell("going down"))
+            link.put(Farewell("going down"))
             self._drop(link, "closed")
 
     def dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
@@ -175,7 +189,7 @@ class Links:
 
     async def _write(self, link: Link, call: Any) -> None:  # noqa: ANN401 - not generic
         try:
-            while (message := await link.outbox.get()) is not None:
+            while (message := await link.next()) is not None:
                 await call.write(pb.LinkRequest(frame=message_to_wire(message)))
                 self._check_overflow(link)
             await call.done_writing()
@@ -202,7 +216,7 @@ class Links:
             return
         self._spawn(self._read(link, frames))
         try:
-            while (message := await link.outbox.get()) is not None:
+            while (message := await link.next()) is not None:
                 yield pb.LinkResponse(frame=message_to_wire(message))
                 self._check_overflow(link)
         finally:
