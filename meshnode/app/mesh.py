@@ -25,7 +25,7 @@ from meshnode.core.effects import (
     Wake,
 )
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Change, Flush, OwnFeed
+from meshnode.core.feed import Change, Flush, OwnFeed, Replica
 from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.liveness import Liveness, Standing
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from meshnode.core.genesis import Genesis
+    from meshnode.core.genesis import Genesis, Limits
 
 FLUSH_DELAY_S = 0.01  # writes that come together travel together
 LIVENESS_DELAY_S = 0.02
@@ -70,6 +70,7 @@ class Self:
     boot: int
     rng: Random
     wall: Callable[[float], float] = field(default=lambda now_s: now_s)
+    replica: Callable[[NodeId, Limits], Replica] = Replica  # a simulator shares equal ones
 
 
 class Mesh:
@@ -80,7 +81,7 @@ class Mesh:
         self.control = ControlSet(genesis)
         self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot)
         self.self_id = self.own.origin
-        self.replication = Replication(genesis, self.own, self.control)
+        self.replication = Replication(genesis, self.own, self.control, me.replica)
         self.tables = Tables(self.replication.replicas)
         self.liveness = Liveness(self.self_id)
         self.overlay = Overlay(self.self_id, me.rng)

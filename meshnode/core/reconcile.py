@@ -30,10 +30,10 @@ from meshnode.core.messages import Digest, Message, Pull, SnapshotChunk, Vector
 from meshnode.core.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from meshnode.core.control import ControlSet
-    from meshnode.core.genesis import Genesis
+    from meshnode.core.genesis import Genesis, Limits
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.rows import Rows
@@ -64,8 +64,15 @@ class _Assembly:
 class Replication:
     """Everything replicated that one node holds."""
 
-    def __init__(self, genesis: Genesis, own: OwnFeed, control: ControlSet) -> None:
+    def __init__(
+        self,
+        genesis: Genesis,
+        own: OwnFeed,
+        control: ControlSet,
+        replica: Callable[[NodeId, Limits], Replica] = Replica,
+    ) -> None:
         self.own = own
+        self._new_replica = replica
         self.control = control
         self.replicas: dict[NodeId, Replica] = {own.origin: own}
         self._limits = genesis.limits
@@ -245,7 +252,7 @@ class Replication:
         if replica is None:
             if len(self.replicas) >= FEEDS_MAX:
                 raise PeerError(f"more than {FEEDS_MAX} feeds")
-            replica = self.replicas[origin] = Replica(origin, self._limits)
+            replica = self.replicas[origin] = self._new_replica(origin, self._limits)
         return replica
 
     def _head_of(self, origin: NodeId) -> Head:
