@@ -37,6 +37,7 @@ VERBS = (
     "join",
     "nodes",
     "status",
+    "doctor",
     "run",
     "list",
     "show",

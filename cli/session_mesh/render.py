@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
@@ -32,7 +33,11 @@ COLOURS = {
     "dead": "red",
     "failed": "red",
     "killed": "red",
+    "✓": "green",
+    "✗": "red",
 }
+SPELLED = {"✓": "+", "✗": "x", "–": "-"}  # noqa: RUF001 - where a stream cannot carry marks
+SGR = {"green": "\x1b[32m", "red": "\x1b[31m"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,19 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Sentences after a mark each, for people: wrapped on a terminal, and never cut."""
+
+    items: Sequence[tuple[str, str]]  # mark, "" for what belongs to the item before; words
+    indent: int = 0  # of the second line of a wrapped item
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What a command has to say: the value, and the same for people, for scripts and for tables."""
 
     value: dict[str, Any]
-    human: Table | str
+    human: Table | Listing | str
     records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
     ids: Sequence[str] = ()
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON
@@ -189,9 +202,12 @@ def _cell(item: object) -> str:
             return json.dumps(item, ensure_ascii=False)
 
 
-def _write_human(human: Table | str, streams: Streams) -> None:
+def _write_human(human: Table | Listing | str, streams: Streams) -> None:
     if isinstance(human, str):
         _write(streams, escape(human, keep="\n") + "\n" if human else "")
+    elif isinstance(human, Listing):
+        streams.out.writelines(_listed(human, streams))
+        streams.out.flush()
     elif not human.rows:
         streams.tell(human.empty)
     elif streams.out_is_terminal and len(human.rows) <= ROWS_DRAWN_MAX:
@@ -199,6 +215,20 @@ def _write_human(human: Table | str, streams: Streams) -> None:
     else:
         streams.out.writelines(_padded(human, streams.width if streams.out_is_terminal else None))
         streams.out.flush()
+
+
+def _listed(listing: Listing, streams: Streams) -> Iterable[str]:
+    room = max(streams.width - GAP_CHARS, 3 * COLUMN_CHARS_MIN)
+    wrapper = textwrap.TextWrapper(room, break_on_hyphens=False)
+    wrapper.subsequent_indent = " " * min(listing.indent, room // 3)
+    for mark, words in listing.items:
+        text = escape(words)
+        lines = wrapper.wrap(text) if streams.out_is_terminal else []
+        shown = mark if _is_utf8(streams.out) else SPELLED.get(mark, mark)
+        colour = SGR.get(COLOURS.get(mark, ""), "") if streams.colour else ""
+        head = f"{colour}{shown}\x1b[0m" if colour else shown or " "
+        for place, line in enumerate(lines or [text]):
+            yield f"{head if place == 0 else ' '} {line}\n"
 
 
 def _draw(table: Table, streams: Streams) -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from meshnode.core.effects import (
     Announce,
+    Answered,
     Dial,
     Effect,
     HangUp,
+    Obey,
     Persist,
     PersistControl,
     Report,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from meshnode.core.feed import Change
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.messages import Message
+    from meshnode.core.messages import Message, Order, Reply
 
 
 class World(Protocol):
@@ -52,8 +54,16 @@ class World(Protocol):
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
         """Log."""
 
+    def obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
+        """Judge a command that came over links, and answer it."""
 
-def perform(effects: Iterable[Effect], world: World) -> None:  # noqa: C901 - one case an effect
+    def answered(self, reply: Reply) -> None:
+        """Hand the answer to whoever sent the command."""
+
+
+def perform(  # noqa: C901, PLR0912 - one case an effect
+    effects: Iterable[Effect], world: World
+) -> None:
     """Perform every effect, in order."""
     for effect in effects:
         match effect:
@@ -73,5 +83,9 @@ def perform(effects: Iterable[Effect], world: World) -> None:  # noqa: C901 - on
                 world.announce(tables)
             case Report(event, peer, detail):
                 world.report(event, peer, detail)
+            case Obey(order, via, route):
+                world.obey(order, via, route)
+            case Answered(reply):
+                world.answered(reply)
             case _:
                 assert_never(effect)

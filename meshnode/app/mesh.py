@@ -9,10 +9,12 @@ is on disk before any neighbour hears of it. The node and the simulator run this
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
-from meshnode.core.broadcast import spread
+from meshnode.app.neighbours import STALLED, Neighbours
+from meshnode.core import relay
+from meshnode.core.broadcast import HAVE_DELAY_S, Broadcast, spread
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import (
     Announce,
@@ -26,23 +28,27 @@ from meshnode.core.effects import (
 )
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Change, Flush, OwnFeed, Replica
-from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.liveness import Liveness, Standing
-from meshnode.core.members import LINKS, NODE, ONLY_ROW, LinksRecord, links_to_row
+from meshnode.core.linkgraph import NOBODY, standing_of
+from meshnode.core.liveness import Liveness
+from meshnode.core.members import LINKS, NODE, ONLY_ROW
 from meshnode.core.messages import (
+    BucketHashes,
     Digest,
     Farewell,
+    Have,
     Members,
     Message,
+    Prune,
     Pull,
     Pulse,
+    Reply,
+    Routed,
     SnapshotChunk,
     Vector,
 )
-from meshnode.core.overlay import Overlay
 from meshnode.core.reconcile import Outcome, Replication
-from meshnode.core.silence import PULSE_S, Silence
+from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
@@ -50,15 +56,16 @@ if TYPE_CHECKING:
     from random import Random
 
     from meshnode.core.genesis import Genesis, Limits
+    from meshnode.core.ids import NodeId
 
-FLUSH_DELAY_S = 0.01  # writes that come together travel together
+FLUSH_DELAY_S = 0.001  # writes that come together travel together
+FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
+FLUSH_PAUSE_A_MEMBER_S = 0.0002  # every member receives every flush
+LINKS_DELAY_S = 0.03  # links come and go together
 LIVENESS_DELAY_S = 0.02
-DIAL_TICK_S = 0.25
+TICK_S = 0.25  # how often links are judged, and dials considered
 RECONCILE_S = 10.0
-INTRODUCED_MAX = 8
 ASKED_OWN_MAX = 16  # neighbours asked, after a start, what they hold of our own feed
-LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
-REASON_CHARS_MAX = 80
 STATES = "states"  # announced beside table names: the state of a member has changed
 
 
@@ -84,24 +91,29 @@ class Mesh:
         self.replication = Replication(genesis, self.own, self.control, me.replica)
         self.tables = Tables(self.replication.replicas)
         self.liveness = Liveness(self.self_id)
-        self.overlay = Overlay(self.self_id, me.rng)
+        self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
+        self.overlay = self.neighbours.overlay
+        self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
         self._rng = me.rng
         self._wall = me.wall
-        self._silences: dict[NodeId, Silence] = {}
-        self._lost: dict[bytes, str] = {}
+        self._broadcast = Broadcast()
         self._asked_own = 0
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
+        self._flushed_at_s = -math.inf
 
     def start(self, now_s: float) -> list[Effect]:
         """Begin: write our links anew (there are none yet), and set the timers going."""
-        effects = self._write_links(now_s)
-        for origin in self.tables.origins():
-            self._learn_member(origin, now_s)
-        effects += self.judge(now_s)
-        effects += self._wake("dial", now_s)
+        effects = self._write_links(now_s) + self.recall(now_s)
+        effects += self._wake("tick", now_s)
         effects += self._wake("pulse", now_s + PULSE_S)
         return effects + self._wake("reconcile", now_s + RECONCILE_S * self._rng.random())
+
+    def recall(self, now_s: float) -> list[Effect]:
+        """Take what our own disk says about all members."""
+        for origin in self.tables.origins():
+            self._learn_member(origin, now_s)
+        return self._judge(now_s)
 
     def write(self, table: str, key: bytes, value: bytes | None, now_s: float) -> list[Effect]:
         """Put a row into our feed; it is visible and on its way after the next flush."""
@@ -114,10 +126,8 @@ class Mesh:
         effects: list[Effect] = []
         if change.flush is not None:
             self.replication.remember(change.flush)
-            effects += spread(change.flush, self.overlay.links, None)
-        if self.own.waiting:
-            effects += self._flush(now_s)
-        return effects
+            effects += self._pass_on(change, None, now_s)
+        return effects + (self._plan_flush(now_s) if self.own.waiting else [])
 
     def add_control(self, entry: Signed) -> list[Effect]:
         """Put an entry of our own into the control set."""
@@ -128,17 +138,13 @@ class Mesh:
     def learn(self, peer: NodeId, addresses: tuple[str, ...], now_s: float) -> list[Effect]:
         """Take a hint where a member may listen; TLS will decide who is there."""
         self.overlay.learn(peer, addresses, now_s)
-        return self._dial(now_s)
+        return self.overlay.dials(now_s)
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use."""
-        self.overlay.linked(peer)
-        self._silences[peer] = Silence(now_s)
-        self._lost.pop(short_id_of(peer), None)
-        effects = self._write_links(now_s)
-        excess = self.overlay.excess(peer, self.liveness.alive())
-        if excess and not dialled:
-            return [*effects, Send(peer, self._introductions(peer)), *excess]
+        refused = self.neighbours.linked(peer, now_s, dialled=dialled)
+        self._broadcast.linked(peer)
+        effects = self._write_links(now_s) + refused
         if dialled:
             effects.append(Send(peer, self.replication.digest()))
         if self._asked_own < ASKED_OWN_MAX:
@@ -148,53 +154,63 @@ class Mesh:
 
     def unlinked(self, peer: NodeId, reason: str, now_s: float) -> list[Effect]:
         """Let go of a link that broke: its edge goes at once."""
-        self.overlay.unlinked(peer, now_s)
-        self._silences.pop(peer, None)
+        self.neighbours.unlinked(peer, reason, now_s)
+        self._broadcast.unlinked(peer)
         self.replication.forget_peer(peer)
-        self._lost.pop(short_id_of(peer), None)
-        self._lost[short_id_of(peer)] = reason[:REASON_CHARS_MAX]
-        while len(self._lost) > LOST_MAX:
-            del self._lost[next(iter(self._lost))]
         return self._write_links(now_s)
 
-    def dial_failed(self, peer: NodeId, now_s: float) -> list[Effect]:
-        """Note that a member did not answer; it is tried again later."""
-        if peer not in self.overlay.links:  # it may have dialled us meanwhile
-            self.overlay.unlinked(peer, now_s)
-        return []
+    def dial_failed(self, peer: NodeId, now_s: float, *, stalled: bool = False) -> list[Effect]:
+        """Note that a member did not answer; it is tried again later.
+
+        `stalled` if its machine accepted the connection and nothing more came.
+        """
+        news = self.neighbours.dial_failed(peer, now_s, stalled=stalled)
+        return self._write_links(now_s) if news else []
+
+    def caught_up(self, peer: NodeId) -> list[Effect]:
+        """Repair what the outbox of a link has dropped when it was full."""
+        return [Send(peer, self.replication.digest())]
+
+    def answer(self, route: tuple[NodeId, ...], reply: Reply) -> list[Effect]:
+        """Answer a command that came along links."""
+        return [Send(route[1], relay.answer(route, reply))]
 
     def received(self, peer: NodeId, message: Message, now_s: float) -> list[Effect]:
         """Take a message from a neighbour. What breaks the protocol is reported, not believed."""
-        silence = self._silences.get(peer)
-        if silence is None:
+        if not self.neighbours.heard(peer, now_s):
             return []  # a frame that outlived its link
-        silence.heard(now_s)
         try:
             outcome = self._outcome(peer, message, now_s)
         except PeerError as error:
             return [Report("frame_refused", peer, error.message)]
         return self._take(outcome, peer, now_s)
 
-    def woken(self, name: str, now_s: float) -> list[Effect]:
+    def woken(  # noqa: PLR0911 - one case a timer
+        self, name: str, now_s: float
+    ) -> list[Effect]:
         """Do what a timer was set for."""
-        self._wakes.pop(name, None)
+        late_s = now_s - self._wakes.pop(name, now_s)
         match name:
             case "flush":
                 return [] if self._persisting else self._flush(now_s)
             case "liveness" | "fading":
-                return self.judge(now_s)
-            case "dial":
-                surplus = self.overlay.surplus(self.liveness.alive())
-                return surplus + self._dial(now_s) + self._wake("dial", now_s + DIAL_TICK_S)
+                return self._judge(now_s)
+            case "haves":
+                return self._broadcast.take_queued()
+            case "grafts":
+                return self._graft(now_s)
+            case "tick":
+                return self.neighbours.tick(now_s, late_s) + self._wake("tick", now_s + TICK_S)
             case "pulse":
-                return self._pulse(now_s) + self._wake("pulse", now_s + PULSE_S)
+                self.lag_s = max(late_s, self.lag_s * 0.9)
+                return self.neighbours.pulses() + self._wake("pulse", now_s + PULSE_S)
             case "reconcile":
                 next_s = now_s + RECONCILE_S * self._rng.uniform(0.8, 1.2)
                 return self._reconcile() + self._wake("reconcile", next_s)
             case _:
                 raise ValueError(f"no timer is called {name}")
 
-    def _outcome(  # noqa: C901, PLR0911 - one case a message
+    def _outcome(  # noqa: C901, PLR0911, PLR0912 - one case a message
         self, peer: NodeId, message: Message, now_s: float
     ) -> Outcome:
         match message:
@@ -204,14 +220,25 @@ class Mesh:
                 return self.replication.on_snapshot_chunk(peer, message)
             case Digest():
                 return self.replication.on_digest(peer, message)
+            case BucketHashes():
+                return self.replication.on_bucket_hashes(peer, message)
             case Vector():
                 return self.replication.on_vector(peer, message, now_s)
+            case Have():
+                return self.replication.on_have(message)
             case Pull():
+                if message.graft:
+                    self._broadcast.grafted(peer, message.after)
                 return self.replication.on_pull(peer, message)
+            case Prune():
+                self._broadcast.pruned(peer, message.origins)
+                return Outcome()
             case Signed():
                 return self.replication.on_control(message)
             case Members():
-                return self._introduced(message, now_s)
+                return Outcome(self.neighbours.introduced(peer, message, now_s))
+            case Routed():
+                return Outcome(self.neighbours.routed(peer, message, now_s))
             case Farewell():
                 return Outcome([HangUp(peer, message.reason)])
             case Pulse():
@@ -226,89 +253,97 @@ class Mesh:
             effects += spread(entry, self.overlay.links, source)
         for change in outcome.changes:
             effects.append(Persist(change, ours=False))
-            news = change.flush or Vector({change.origin: change.header.head})
-            effects += spread(news, self.overlay.links, source)
+            effects += self._pass_on(change, source, now_s)
             effects += self._notice(change, now_s)
+        if outcome.duplicate_of is not None:
+            effects += self._broadcast.duplicate(source, outcome.duplicate_of)
+        if outcome.missing:
+            self._broadcast.announced(source, outcome.missing, now_s)
+            effects += self._plan_grafts()
         if self.own.waiting:
             effects += self._plan_flush(now_s)
         return effects
 
+    def _pass_on(self, change: Change, source: NodeId | None, now_s: float) -> list[Effect]:
+        origin, head = change.origin, change.header.head
+        if change.flush is None:
+            self._broadcast.offer(origin, head, source)
+            effects: list[Effect] = []
+        elif any(table == LINKS for table, _ in change.rows):
+            return spread(change.flush, self.overlay.links, source)
+        else:
+            flush = replace(change.flush, eager=True)
+            effects = self._broadcast.forward(flush, origin, head, source)
+        if self._broadcast.queued:
+            effects += self._wake("haves", now_s + HAVE_DELAY_S)
+        return effects
+
+    def _plan_grafts(self) -> list[Effect]:
+        at_s = self._broadcast.next_graft_s()
+        return [] if at_s is None else self._wake("grafts", at_s)
+
+    def _graft(self, now_s: float) -> list[Effect]:
+        asks = self._broadcast.grafts(self.replication.head_of, now_s)
+        effects: list[Effect] = [
+            Send(peer, self.replication.graft(origins)) for peer, origins in asks.items()
+        ]
+        return effects + self._plan_grafts()
+
     def _notice(self, change: Change, now_s: float) -> list[Effect]:
         tables = frozenset(table for table, _ in change.rows)
         effects: list[Effect] = [Announce(tables)]
-        if NODE in tables:
-            self._learn_member(change.origin, now_s)
         if tables & {NODE, LINKS}:
+            self._learn_member(change.origin, now_s)
             effects += self._wake("liveness", now_s + LIVENESS_DELAY_S)
         return effects
 
     def _learn_member(self, origin: NodeId, now_s: float) -> None:
-        record = self.tables.node(origin)
-        if record is None or origin == self.self_id:
+        record, links = self.tables.node(origin), self.tables.links(origin)
+        if record is None:
+            return
+        peers, lost = (links.peers, links.lost) if links else (NOBODY, {})
+        stalled = frozenset(peer for peer, reason in lost.items() if reason == STALLED)
+        self.liveness.hear(origin, standing_of(record.standing, peers, stalled))
+        if origin == self.self_id:
             return
         if record.standing == "left":
             self.overlay.retire(origin)
         else:
             self.overlay.learn(origin, record.addresses, now_s, said=True)
 
-    def _plan_flush(self, now_s: float) -> list[Effect]:
-        return self._wake("flush", now_s + FLUSH_DELAY_S)
+    def _plan_flush(self, now_s: float, delay_s: float = FLUSH_DELAY_S) -> list[Effect]:
+        pause_s = max(FLUSH_PAUSE_S, FLUSH_PAUSE_A_MEMBER_S * len(self.liveness.alive))
+        return self._wake("flush", max(now_s + delay_s, self._flushed_at_s + pause_s))
 
     def _flush(self, now_s: float) -> list[Effect]:
         change = self.own.flush(self._wall(now_s))
         if change is None:
             return []
         self._persisting = True
+        self._flushed_at_s = now_s
         return [Persist(change, ours=True), *self._notice(change, now_s)]
 
     def _write_links(self, now_s: float) -> list[Effect]:
-        peers = frozenset(short_id_of(peer) for peer in self.overlay.links)
-        row = links_to_row(LinksRecord(peers, self._lost))
+        self.own.write(LINKS, ONLY_ROW, self.neighbours.row())
         return [
-            *self.write(LINKS, ONLY_ROW, row, now_s),
+            *self._plan_flush(now_s, LINKS_DELAY_S),
             *self._wake("liveness", now_s + LIVENESS_DELAY_S),
         ]
 
-    def judge(self, now_s: float) -> list[Effect]:
-        """Work out anew who is reachable."""
-        standings = {}
-        for origin in self.tables.origins():
-            record, links = self.tables.node(origin), self.tables.links(origin)
-            if record is not None:
-                standings[origin] = Standing(record.standing, links.peers if links else frozenset())
-        changed = self.liveness.update(standings, self.overlay.links, now_s)
+    def _judge(self, now_s: float) -> list[Effect]:
+        """Take what is new about who is reachable."""
+        changed = self.liveness.judge(now_s)
+        self.overlay.seen(changed)
         effects: list[Effect] = [Announce(frozenset({STATES}))] if changed else []
         next_s = self.liveness.next_change_s(now_s)
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)
-
-    def _dial(self, now_s: float) -> list[Effect]:
-        return self.overlay.dials(now_s, self.liveness.alive())
-
-    def _pulse(self, now_s: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for peer, silence in self._silences.items():
-            if silence.is_silent(now_s):
-                effects.append(HangUp(peer, "silent"))
-            else:
-                effects.append(Send(peer, Pulse(silence.next_pulse())))
-        return effects
 
     def _reconcile(self) -> list[Effect]:
         if not self.overlay.links:
             return []
         peer = self._rng.choice(sorted(self.overlay.links))
         return [Send(peer, self.replication.digest())]
-
-    def _introductions(self, peer: NodeId) -> Members:
-        others = sorted(self.overlay.links - {peer})
-        chosen = self._rng.sample(others, min(INTRODUCED_MAX, len(others)))
-        return Members({other: self.overlay.addresses_of(other) for other in chosen})
-
-    def _introduced(self, message: Members, now_s: float) -> Outcome:
-        for peer, addresses in message.addresses.items():
-            self.overlay.learn(peer, addresses, now_s)
-        return Outcome(self._dial(now_s))
 
     def _wake(self, name: str, at_s: float) -> list[Effect]:
         if self._wakes.get(name, math.inf) <= at_s:

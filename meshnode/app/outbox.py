@@ -10,7 +10,7 @@ from collections import deque
 
 from meshnode.core.feed import Flush
 from meshnode.core.keys import Signed
-from meshnode.core.messages import Farewell, Message, Pulse, SnapshotChunk
+from meshnode.core.messages import Farewell, Message, Pulse, Routed, SnapshotChunk
 
 OUTBOX_BYTES_MAX = 8 << 20
 MESSAGE_BYTES = 200  # what a message costs beside its payload
@@ -34,7 +34,7 @@ class Outbox:
         if self._bytes + size > OUTBOX_BYTES_MAX and not isinstance(message, Farewell):
             self.overflowed = True
             return
-        urgent = isinstance(message, Pulse | Signed | Farewell)
+        urgent = isinstance(message, Pulse | Signed | Routed | Farewell)
         (self._urgent if urgent else self._rest).append(message)
         self._bytes += size
 

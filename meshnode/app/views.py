@@ -157,3 +157,5 @@ class Status:
     role: str
     troubles: tuple[Trouble, ...] = ()
     sources: tuple[Source, ...] = ()
+    heard_by_mdns: int = 0
+    seeds: tuple[str, ...] = ()

@@ -61,7 +61,8 @@ Answer = TypeVar("Answer")
 class MeshClient:
     """A connection to the node of one home. Use it in a `with`; NoNodeError when none is running.
 
-    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY.
+    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY;
+    an answer that takes longer than `patience_s` is UnreachableError.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class MeshClient:
         environment: Mapping[str, str] = os.environ,
         now: Callable[[], float] = clock.wall_s,
         chance: Chance = clock.chance,
+        patience_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.home = home
         self._environment = environment
         self._now = now
         self._chance = chance
+        self._patience_s = patience_s
         self._channel: grpc.Channel | None = None
         self._node: LocalServiceStub
 
@@ -271,10 +274,10 @@ class MeshClient:
         self,
         method: grpc.UnaryUnaryMultiCallable[Request, Answer],
         request: Request,
-        timeout_s: float = CALL_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> Answer:
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s or self._patience_s)
         except grpc.RpcError as failure:
             raise error_from(failure) from failure
 

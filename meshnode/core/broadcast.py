@@ -1,22 +1,169 @@
-"""Spreading news: what is new here goes to every neighbour but the one it came from.
+"""Spreading news: along one tree an origin, announced on all other links, asked for when missing.
 
-Invariant: an item is forwarded by a node at most once, when it was new to that node; so each link
-carries it at most twice, and a connected mesh hears everything that a connected mesh can.
+Plumtree (Leitao, Pereira, Rodrigues: Epidemic Broadcast Trees, 2007), with a tree for each origin.
+A link is *eager* for an origin until a duplicate of its news came over it; then it is *lazy* and
+only carries announcements (`Have`), batched. Who hears an announcement and not the news within
+GRAFT_S asks the announcer for it, which makes that link eager again.
+
+Invariant: whoever has news of an origin has sent or announced it to every neighbour but the one it
+came from; so in a connected mesh everybody who hears anything learns what exists, and asks for it.
+News that must not wait for a repair (control entries, `links` rows) are flooded: `spread`.
+
+One tree for all origins, or 16 for groups of them, needs 0.57 s for 99 of 100 deliveries among
+1,000 nodes; the tree that an origin's own first news leaves behind needs 0.31 s (docs/decisions).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshnode.core.effects import Effect, Send
+from meshnode.core.messages import Have, Prune, Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from meshnode.core.feed import Head
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
 
+HAVE_DELAY_S = 0.1  # announcements that come together travel together
+GRAFT_S = 0.3  # how long announced news may take before it is asked for
+ANNOUNCERS_MAX = 4  # remembered for missing news; when all have failed, reconciliation repairs
+MISSING_MAX = 10_000  # origins with missing news; more: left to reconciliation
+
 
 def spread(message: Message, links: Iterable[NodeId], source: NodeId | None) -> list[Effect]:
-    """Return the sends that pass news on; `source` is None for our own."""
+    """Return the sends that flood a message; `source` is None for our own."""
     return [Send(peer, message) for peer in sorted(links) if peer != source]
+
+
+@dataclass(slots=True)
+class _Missing:
+    head: Head
+    announcers: list[NodeId]
+    due_s: float
+
+
+@dataclass(slots=True)
+class _Neighbour:
+    bit: int  # of this link in the masks of lazy links
+    haves: dict[NodeId, Head] = field(default_factory=dict)
+    offers: dict[NodeId, Head] = field(default_factory=dict)
+
+
+class Broadcast:
+    """One node's branches of all trees."""
+
+    def __init__(self) -> None:
+        self._neighbours: dict[NodeId, _Neighbour] = {}
+        self._lazy: dict[NodeId, int] = {}  # by origin; a link without its bit is eager
+        self._missing: dict[NodeId, _Missing] = {}
+        self.queued = False  # whether announcements wait to be sent
+
+    def linked(self, peer: NodeId) -> None:
+        """Take a new link into all trees; the first duplicate of each takes it out again."""
+        self.unlinked(peer)
+        taken = {neighbour.bit for neighbour in self._neighbours.values()}
+        bit = next(1 << n for n in range(len(taken) + 1) if 1 << n not in taken)
+        self._neighbours[peer] = _Neighbour(bit)
+
+    def unlinked(self, peer: NodeId) -> None:
+        """Forget a link: what it was the branch of is asked for elsewhere once it is missing."""
+        gone = self._neighbours.pop(peer, None)
+        if gone is None:
+            return
+        for origin, mask in self._lazy.items():
+            if mask & gone.bit:
+                self._lazy[origin] = mask & ~gone.bit
+        for missing in self._missing.values():
+            if peer in missing.announcers:
+                missing.announcers.remove(peer)
+
+    def forward(
+        self, message: Message, origin: NodeId, head: Head, source: NodeId | None
+    ) -> list[Effect]:
+        """Pass news on: at once over eager links, as announcements over lazy ones."""
+        lazy = self._lazy.setdefault(origin, 0)
+        effects: list[Effect] = []
+        for peer, neighbour in self._neighbours.items():
+            if peer == source:
+                continue
+            if lazy & neighbour.bit:
+                neighbour.haves[origin] = head
+                self.queued = True
+            else:
+                effects.append(Send(peer, message))
+        return effects
+
+    def offer(self, origin: NodeId, head: Head, source: NodeId | None) -> None:
+        """Tell neighbours soon of a feed that was replaced as a whole: they ask for what it is."""
+        for peer, neighbour in self._neighbours.items():
+            if peer != source:
+                neighbour.offers[origin] = head
+                self.queued = True
+
+    def take_queued(self) -> list[Effect]:
+        """Return the announcements that wait."""
+        self.queued = False
+        effects: list[Effect] = []
+        for peer, neighbour in self._neighbours.items():
+            if neighbour.haves:
+                effects.append(Send(peer, Have(neighbour.haves)))
+                neighbour.haves = {}
+            if neighbour.offers:
+                effects.append(Send(peer, Vector(neighbour.offers)))
+                neighbour.offers = {}
+        return effects
+
+    def duplicate(self, peer: NodeId, origin: NodeId) -> list[Effect]:
+        """Leave the tree of an origin on a link that brought what was here already."""
+        self.pruned(peer, (origin,))
+        return [Send(peer, Prune(frozenset({origin})))]
+
+    def pruned(self, peer: NodeId, origins: Collection[NodeId]) -> None:
+        """Make a link lazy for these origins. Origins of which nothing is known are passed over."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is not None:
+            for origin in origins:
+                if origin in self._lazy:
+                    self._lazy[origin] |= neighbour.bit
+
+    def grafted(self, peer: NodeId, origins: Collection[NodeId]) -> None:
+        """Make a link eager again for these origins."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is not None:
+            for origin in origins:
+                if origin in self._lazy:
+                    self._lazy[origin] &= ~neighbour.bit
+
+    def announced(self, peer: NodeId, missing: Mapping[NodeId, Head], now_s: float) -> None:
+        """Remember what a neighbour has and this node lacks: the news may be on their way."""
+        for origin, head in missing.items():
+            known = self._missing.get(origin)
+            if known is None:
+                if len(self._missing) < MISSING_MAX:
+                    self._missing[origin] = _Missing(head, [peer], now_s + GRAFT_S)
+                continue
+            known.head = max(known.head, head)
+            if peer not in known.announcers and len(known.announcers) < ANNOUNCERS_MAX:
+                known.announcers.append(peer)
+
+    def next_graft_s(self) -> float | None:
+        """Return when missing news will be asked for, if any is missing."""
+        return min((missing.due_s for missing in self._missing.values()), default=None)
+
+    def grafts(self, head_of: Callable[[NodeId], Head], now_s: float) -> dict[NodeId, list[NodeId]]:
+        """Return whom to ask for which origins now. `head_of` says what is held of each."""
+        asks: dict[NodeId, list[NodeId]] = {}
+        for origin, missing in list(self._missing.items()):
+            if head_of(origin) >= missing.head:
+                del self._missing[origin]
+            elif now_s >= missing.due_s:
+                if missing.announcers:
+                    asks.setdefault(missing.announcers.pop(0), []).append(origin)
+                    missing.due_s = now_s + 2 * GRAFT_S
+                else:
+                    del self._missing[origin]
+        return asks

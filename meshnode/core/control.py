@@ -8,7 +8,6 @@ reconciliation. So all nodes end with the same set, and nobody without a role ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
@@ -16,6 +15,7 @@ from meshnode.core.grants import ACTIONS
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.packing import typed, unpack_map
+from meshnode.core.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -126,7 +126,7 @@ class ControlSet:
         self._root_keys = frozenset(genesis.root_keys)
         self._entries: dict[bytes, Signed] = {}
         self._roles: dict[bytes, list[Role]] = {}
-        self._root: bytes | None = None
+        self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
     def add(self, signed: Signed) -> bool:
         """Store an entry; False if it is known. Raises PeerError if it cannot be stored."""
@@ -150,7 +150,7 @@ class ControlSet:
         elif not self.role_of(issuer):
             raise PeerError("a control entry from somebody who has no role")
         self._entries[entry_id] = signed  # kinds of newer versions are kept and passed on
-        self._root = None
+        self.summary.add(entry_id)
         return True
 
     def add_all(self, entries: Iterable[Signed]) -> None:
@@ -166,18 +166,6 @@ class ControlSet:
             if len(refused) == len(waiting):
                 return
             waiting = refused
-
-    @property
-    def root(self) -> bytes:
-        """16 bytes: equal on nodes that hold the same entries."""
-        if self._root is None:
-            self._root = sha256(b"".join(sorted(self._entries))).digest()[:ROOT_BYTES]
-        return self._root
-
-    @property
-    def ids(self) -> frozenset[bytes]:
-        """Which entries are held."""
-        return frozenset(self._entries)
 
     def get(self, entry_id: bytes) -> Signed | None:
         """Return one entry."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from meshnode.core.feed import Change
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.messages import Message
+    from meshnode.core.messages import Message, Order, Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,25 @@ class Report:
     detail: str
 
 
-Effect = Send | Dial | HangUp | Wake | Persist | PersistControl | Announce | Report
+@dataclass(frozen=True, slots=True)
+class Obey:
+    """Judge a command that came over links, and answer along `route` with a receipt.
+
+    `via` is the neighbour that brought it: the only one on the route that TLS has proved.
+    """
+
+    order: Order
+    via: NodeId
+    route: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A command sent over links was answered."""
+
+    reply: Reply
+
+
+Effect = (
+    Send | Dial | HangUp | Wake | Persist | PersistControl | Announce | Report | Obey | Answered
+)

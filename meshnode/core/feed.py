@@ -74,10 +74,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """A group of writes with its proof."""
+    """A group of writes with its proof. `eager` if it travels along the origin's tree."""
 
     header: Header
     delta: bytes
+    eager: bool = False
 
 
 @dataclass(frozen=True, slots=True)

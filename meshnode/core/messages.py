@@ -37,27 +37,99 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketHashes:
+    """What the sender holds, in BUCKETS hashes of 8 bytes for feeds and as many for control."""
+
+    feeds: tuple[bytes, ...]
+    control: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Vector:
-    """What the sender holds; if not `full`, only news of it."""
+    """What the sender holds; all that it holds in the buckets named, elsewhere only news."""
 
     positions: dict[NodeId, Head]
     control_ids: frozenset[bytes] = frozenset()
-    full: bool = False
+    feed_buckets: frozenset[int] = frozenset()
+    control_buckets: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """What the sender has received and does not send unasked."""
+
+    positions: dict[NodeId, Head]
 
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """A request for what comes after these positions, and for these control entries."""
+    """A request for what comes after these positions, and for these control entries.
+
+    With `graft`, later news of these origins shall come unasked.
+    """
 
     after: dict[NodeId, Head]
     control_ids: frozenset[bytes] = frozenset()
+    graft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """News of these origins came from elsewhere first: announce them, do not send them."""
+
+    origins: frozenset[NodeId]
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Where other members may be dialled."""
+    """Where other members may be dialled. `full`: the sender has links enough, try those."""
 
     addresses: dict[NodeId, tuple[str, ...]] = field(default_factory=dict)
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Has the receiver heard this neighbour of its lately? Answered with `Heard`."""
+
+    about: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How long ago the sender heard its neighbour; None if it has no working link with it."""
+
+    about: NodeId
+    ago_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A signed command for the receiver; answered with `Reply`. `number` is the sender's."""
+
+    number: int
+    command: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to an order: the owner's receipt, or the code, message and hint of an error."""
+
+    number: int
+    receipt: Signed | None
+    error: tuple[str, str, str] = ("", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Something for a node that is not linked with its sender, on its way along `route`.
+
+    `at` is the place in the route of whoever receives this frame.
+    """
+
+    route: tuple[NodeId, ...]
+    at: int
+    body: Ask | Heard | Order | Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +139,18 @@ class Farewell:
     reason: str
 
 
-Message = Pulse | Flush | SnapshotChunk | Digest | Vector | Pull | Signed | Members | Farewell
+Message = (
+    Pulse
+    | Flush
+    | SnapshotChunk
+    | Digest
+    | BucketHashes
+    | Vector
+    | Have
+    | Pull
+    | Prune
+    | Signed
+    | Members
+    | Routed
+    | Farewell
+)

@@ -1,36 +1,56 @@
 """Who links to whom: ring neighbours, and when to dial them.
 
-Invariant: with up to FULL_MESH_MAX members everybody wants everybody; beyond that a node wants its
-successor and predecessor on each of RINGS rings, about eight links at any size. A member that has
-not left is dialled again for ever, at a pace that backs off to REDIAL_S.
+Every member has a place on each of RINGS rings, and wants links with whom it sees next to it there:
+about eight links at any size, and with up to FULL_MESH_MAX members everybody (k random Hamiltonian
+cycles; Law and Siu: Distributed Construction of Random Expander Networks, 2003).
+
+Invariants: a link is let go only with the consent of both ends, and by neither while it has
+LINKS_KEPT or fewer; a node with fewer than LINKS_MIN links, or without a ring neighbour that it
+sees alive, tries again within RETRY_MAX_S and a dial's patience; of the members that are not seen
+alive and have not left, all nodes together dial about one every REDIAL_S / 8, for ever.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meshnode.core.effects import Dial, Effect, HangUp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
     from random import Random
 
     from meshnode.core.ids import NodeId
 
 RINGS = 4
 FULL_MESH_MAX = 9
-LINKS_MIN = 3  # fewer: every known member is wanted
-LINKS_MAX = 16  # more callers are introduced to others and let go
+LINKS_MIN = 3  # fewer: any known member will do
+LINKS_KEPT = 4  # so few or fewer: none is let go
+LINKS_MAX = 16  # more: callers are introduced to others, and links let go that no ring asks for
+LINKS_REFUSED = 64  # so many: callers are introduced to others and refused
 RETRY_S = 0.5
+RETRY_MAX_S = 2.0
 REDIAL_S = 20.0
 SECOND_DIALLER_S = 0.25  # of two that discover each other, one gives the other time to dial
 SAID_MAX = 8  # addresses that a member says of itself
 DIALS_MAX = 32  # at once; the rest waits for its turn
+LONELY_DIALS_MAX = 4  # at once, of members that no ring asks for
 HEARD_MAX = 4  # addresses that others say of it; the oldest is dropped
 STRANGERS_MAX = 256  # nodes heard of that never proved to be members; the oldest is dropped
+RING_SIZE = 1 << 64
+
+
+@lru_cache(maxsize=1 << 14)
+def ring_places(node_id: NodeId) -> tuple[int, ...]:
+    """Return a node's place on each ring, 0 to RING_SIZE - 1."""
+    raw = node_id.encode()
+    return tuple(
+        int.from_bytes(sha256(bytes([ring]) + raw).digest()[:8], "big") for ring in range(RINGS)
+    )
 
 
 def ring_neighbours(self_id: NodeId, members: Iterable[NodeId]) -> frozenset[NodeId]:
@@ -38,37 +58,40 @@ def ring_neighbours(self_id: NodeId, members: Iterable[NodeId]) -> frozenset[Nod
     others = set(members) - {self_id}
     if len(others) < FULL_MESH_MAX:
         return frozenset(others)
-    wanted: set[NodeId] = set()
-    for ring in range(RINGS):
-        places = sorted((ring_place(ring, peer), peer) for peer in others)
-        index = bisect_left(places, (ring_place(ring, self_id), self_id))
-        wanted.add(places[index % len(places)][1])
-        wanted.add(places[index - 1][1])
-    return frozenset(wanted)
+    return _nearest(self_id, others)
 
 
-def ring_place(ring: int, node_id: NodeId) -> bytes:
-    """Return a node's place on a ring."""
-    return sha256(bytes([ring]) + node_id.encode()).digest()[:8]
+def _nearest(self_id: NodeId, others: AbstractSet[NodeId]) -> frozenset[NodeId]:
+    nearest: set[NodeId] = set()
+    for ring, place in enumerate(ring_places(self_id)):
+        after = {(ring_places(peer)[ring] - place) % RING_SIZE: peer for peer in others}
+        nearest |= {after[min(after)], after[max(after)]}
+    return frozenset(nearest)
 
 
 @dataclass(slots=True)
 class _Attempt:
     next_at_s: float
-    delay_s: float
-    dialling: bool = False
+    soon_at_s: float  # the same for members that are needed: RETRY_MAX_S at most
+    delay_s: float  # until the attempt after the next
 
 
 class Overlay:
-    """One node's links and its plans for more."""
+    """One node's links and its plans for more. `alive` is a view of the members seen alive."""
 
-    def __init__(self, self_id: NodeId, rng: Random) -> None:
+    def __init__(self, self_id: NodeId, rng: Random, alive: AbstractSet[NodeId]) -> None:
         self._self_id = self_id
         self._rng = rng
+        self._alive = alive
         self._said: dict[NodeId, tuple[str, ...]] = {}  # by the member itself, signed
         self._heard: dict[NodeId, tuple[str, ...]] = {}  # from anybody: mDNS, seeds, neighbours
-        self._attempts: dict[NodeId, _Attempt] = {}
+        self._attempts: dict[NodeId, _Attempt] = {}  # hints not tried yet, and what has failed
+        self._dialling: set[NodeId] = set()
         self._retired: set[NodeId] = set()
+        self._full: set[NodeId] = set()  # linked peers that would like to let go
+        self._wanted: frozenset[NodeId] = frozenset()
+        self._stale = True  # whether `_wanted` needs working out anew
+        self._redial_at_s = 0.0
         self.links: set[NodeId] = set()
 
     def learn(
@@ -84,75 +107,132 @@ class Overlay:
         fresh = tuple(address for address in addresses if address not in known)
         if said:
             self._said[peer] = tuple(addresses)[:SAID_MAX]
-        if not fresh and peer in self._attempts:
-            return
-        if not said:
+        elif fresh:
             self._heard[peer] = (fresh + self._heard.get(peer, ()))[:HEARD_MAX]
             self._forget_strangers()
-        wait_s = 0.0 if self._self_id < peer else SECOND_DIALLER_S
-        attempt = self._attempts.get(peer)
-        if attempt is None:
-            self._attempts[peer] = _Attempt(now_s + wait_s, RETRY_S)
-        elif not attempt.dialling:
-            attempt.next_at_s = min(attempt.next_at_s, now_s + wait_s)
-            attempt.delay_s = RETRY_S
+        if fresh and peer not in self.links:
+            wait_s = 0.0 if self._self_id < peer else SECOND_DIALLER_S
+            self._attempts[peer] = _Attempt(now_s + wait_s, now_s + wait_s, RETRY_S)
 
     def addresses_of(self, peer: NodeId) -> tuple[str, ...]:
         """Return where a member may listen."""
-        return tuple(dict.fromkeys(self._said.get(peer, ()) + self._heard.get(peer, ())))
+        said, heard = self._said.get(peer, ()), self._heard.get(peer)
+        return said if heard is None else tuple(dict.fromkeys(said + heard))
 
     def retire(self, peer: NodeId) -> None:
         """Stop dialling a member that left for good."""
         self._retired.add(peer)
+        self._attempts.pop(peer, None)
+
+    def seen(self, changed: AbstractSet[NodeId]) -> None:
+        """Note whose being alive has changed: the rings may ask for others now."""
+        if len(self._alive) <= FULL_MESH_MAX + len(changed):
+            self._stale = self._stale or bool(changed)
+        for peer in changed:
+            if self._stale:
+                return
+            if peer not in self._alive:
+                self._stale = peer in self._wanted
+            elif peer != self._self_id:
+                # Whoever is nearest on a ring is wanted already, so only these need comparing.
+                self._wanted = _nearest(self._self_id, self._wanted | {peer})
 
     def linked(self, peer: NodeId) -> None:
         """Note a working link."""
         self.links.add(peer)
         self._retired.discard(peer)
-        attempt = self._attempts.setdefault(peer, _Attempt(0.0, RETRY_S))
-        attempt.dialling = False
-        attempt.delay_s = RETRY_S
+        self._dialling.discard(peer)
+        self._attempts.pop(peer, None)
+        self._full.discard(peer)
 
     def unlinked(self, peer: NodeId, now_s: float) -> None:
         """Note a lost link, or a dial that failed: the next attempt waits longer than the last."""
         self.links.discard(peer)
-        attempt = self._attempts.get(peer)
-        if attempt is None:
-            return  # a stranger that was forgotten meanwhile
-        attempt.dialling = False
-        attempt.next_at_s = now_s + attempt.delay_s * self._rng.uniform(0.7, 1.3)
-        attempt.delay_s = min(attempt.delay_s * 2, self._redial_s())
+        self._full.discard(peer)
+        self._dialling.discard(peer)
+        attempt = self._attempts.setdefault(peer, _Attempt(now_s, now_s, RETRY_S))
+        chance = self._rng.uniform(0.7, 1.3)
+        attempt.next_at_s = now_s + attempt.delay_s * chance
+        attempt.soon_at_s = now_s + min(attempt.delay_s, RETRY_MAX_S) * chance
+        attempt.delay_s = min(attempt.delay_s * 2, REDIAL_S)
 
-    def dials(self, now_s: float, alive: frozenset[NodeId]) -> list[Effect]:
-        """Return whom to dial now: wanted members, and every so often one of the unreachable."""
-        wanted = self._wanted(alive)
+    def asked_to_part(self, peer: NodeId) -> None:
+        """Note that a neighbour has links enough: this one goes once both ends can spare it."""
+        if peer in self.links:
+            self._full.add(peer)
+
+    def wanted(self) -> frozenset[NodeId]:
+        """Return whom the rings ask for."""
+        if self._stale:
+            self._stale = False
+            self._wanted = ring_neighbours(self._self_id, self._alive)
+        return self._wanted
+
+    def dials(self, now_s: float) -> list[Effect]:
+        """Return whom to dial now."""
+        room = DIALS_MAX - len(self._dialling)
         effects: list[Effect] = []
-        room = DIALS_MAX - sum(attempt.dialling for attempt in self._attempts.values())
-        for peer, attempt in self._attempts.items():
+        for peer in self._due(now_s):
             if len(effects) >= room:
                 break
-            idle = peer not in self.links and not attempt.dialling and peer not in self._retired
-            due = idle and now_s >= attempt.next_at_s
-            if due and (peer in wanted or peer not in alive):
-                attempt.dialling = True
+            if peer not in self.links and peer not in self._dialling and peer not in self._retired:
+                self._dialling.add(peer)
                 effects.append(Dial(peer, self.addresses_of(peer)))
         return effects
 
-    def surplus(self, alive: frozenset[NodeId]) -> list[Effect]:
-        """Return the end of one link beyond LINKS_MAX that no ring asks for: both ends agree.
+    def _due(self, now_s: float) -> Iterator[NodeId]:
+        wanted, lonely = self.wanted(), len(self.links) < LINKS_MIN
+        yield from (peer for peer in sorted(wanted - self.links) if self._may_try(peer, now_s))
+        for peer, attempt in list(self._attempts.items()):
+            if peer in self._alive and not lonely and peer not in wanted:
+                del self._attempts[peer]  # reachable through others: nothing to try for
+            elif now_s >= attempt.next_at_s:
+                yield peer
+        if lonely:
+            yield from self._others(now_s)
+        if now_s >= self._redial_at_s:
+            yield from self._lost(now_s)
 
-        At boot many are dialled before it is known that others reach them.
-        """
-        unwanted = sorted((self.links & alive) - self._wanted(alive))
-        if len(self.links) <= LINKS_MAX or not unwanted:
-            return []
-        return [HangUp(self._rng.choice(unwanted), "links enough")]
+    def _lost(self, now_s: float) -> list[NodeId]:
+        """Return one of the members that are not seen alive."""
+        pace_s = REDIAL_S * max(1.0, len(self._alive) / 8)
+        self._redial_at_s = now_s + pace_s * self._rng.uniform(0.7, 1.3)
+        lost = [p for p in self._known() if p not in self._alive and self._may_try(p, now_s)]
+        return [self._rng.choice(lost)] if lost else []
 
-    def excess(self, peer: NodeId, alive: frozenset[NodeId]) -> list[Effect]:
-        """Return what to do about a caller when there are links enough."""
-        if len(self.links) <= LINKS_MAX or peer in self._wanted(alive):
-            return []
-        return [HangUp(peer, "links enough: try the members introduced")]
+    def _others(self, now_s: float) -> Iterator[NodeId]:
+        """Return some members that are neither linked nor tried just now."""
+        room = LONELY_DIALS_MAX - len(self._dialling)
+        others = [p for p in self._known() if p not in self.links and self._may_try(p, now_s)]
+        if room > 0 and others:
+            yield from self._rng.sample(others, min(room, len(others)))
+
+    def _known(self) -> list[NodeId]:
+        heard = (peer for peer in self._heard if peer not in self._said)
+        return [peer for peer in (*self._said, *heard) if peer not in self._retired]
+
+    def _may_try(self, peer: NodeId, now_s: float) -> bool:
+        attempt = self._attempts.get(peer)
+        return attempt is None or now_s >= attempt.soon_at_s
+
+    def surplus(self) -> NodeId | None:
+        """Return a neighbour to be told that there are links enough: one that no ring asks for."""
+        if len(self.links) <= LINKS_MAX:
+            return None
+        unwanted = sorted(self.links - self.wanted())
+        return self._rng.choice(unwanted) if unwanted else None
+
+    def partings(self) -> list[Effect]:
+        """Return the ends of links that both ends can spare."""
+        effects: list[Effect] = []
+        for peer in sorted(self._full - self.wanted()):
+            if len(self.links) - len(effects) > LINKS_KEPT:
+                effects.append(HangUp(peer, "links enough"))
+        return effects
+
+    def refuses(self, peer: NodeId) -> bool:
+        """Whether a caller has to try elsewhere."""
+        return len(self.links) > LINKS_REFUSED and peer not in self.wanted()
 
     def _forget_strangers(self) -> None:
         """Drop the oldest hint about somebody who never proved to be a member, if there are many.
@@ -163,11 +243,3 @@ class Overlay:
         if len(strangers) > STRANGERS_MAX:
             self._heard.pop(strangers[0], None)
             self._attempts.pop(strangers[0], None)
-
-    def _wanted(self, alive: frozenset[NodeId]) -> frozenset[NodeId]:
-        if len(self.links) < LINKS_MIN:
-            return frozenset(self._attempts)
-        return ring_neighbours(self._self_id, alive)
-
-    def _redial_s(self) -> float:
-        return REDIAL_S * max(1.0, len(self.links) / 8)

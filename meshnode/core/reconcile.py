@@ -1,5 +1,8 @@
 """Holding all feeds and the control set, and repairing the gaps between two neighbours.
 
+Two neighbours compare one hash; if it differs, the hashes of 64 buckets; then what they hold in the
+buckets that differ; then the missing flushes or snapshots travel.
+
 Invariant: whatever the order, loss or repetition of messages, the head of a held feed only grows,
 and a snapshot is always an answer: a relay that lacks any needed flush sends the whole state.
 Nothing is held that its owner's signature does not prove.
@@ -9,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meshnode.core.control import entry_id_of
@@ -26,8 +28,10 @@ from meshnode.core.feed import (
     Replica,
     rows_from_parts,
 )
-from meshnode.core.messages import Digest, Message, Pull, SnapshotChunk, Vector
+from meshnode.core.messages import BucketHashes, Digest, Have, Message, Pull, SnapshotChunk, Vector
 from meshnode.core.packing import pack
+from meshnode.core.snapshots import Assemblies, snapshot_chunks
+from meshnode.core.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,10 +43,10 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Rows
 
 FLUSHES_BYTES_MAX = 256 << 10  # kept per origin; older gaps are filled by a snapshot
-CHUNK_BYTES_MAX = 32 << 10
+EARLY_MAX = 16  # flushes of one origin that came before one that they follow; more: pulled
+EARLY_BYTES_MAX = 4 << 20  # of all origins together; more: pulled
 FEEDS_MAX = 10_000  # more origins: PeerError, the link is kept
-ASSEMBLIES_OF_PEER_MAX = 4  # half received from one neighbour; more: its oldest is dropped
-PART_BYTES = 1024  # what a chunk costs at least, so that empty ones come to an end
+POSITIONS_MAX = 1_000  # in one frame, give or take a bucket; more travel in several
 PULL_AGAIN_S = 2.0
 
 
@@ -53,12 +57,8 @@ class Outcome:
     effects: list[Effect] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     entries: list[Signed] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Assembly:
-    parts: list[bytes] = field(default_factory=list)
-    bytes: int = 0
+    duplicate_of: NodeId | None = None  # news that came along a tree and was here already
+    missing: dict[NodeId, Head] = field(default_factory=dict)  # announced; may be on its way
 
 
 class Replication:
@@ -78,9 +78,13 @@ class Replication:
         self._limits = genesis.limits
         self._recent: dict[NodeId, deque[Flush]] = {}
         self._recent_bytes: dict[NodeId, int] = {}
+        self._early: dict[NodeId, dict[int, Flush]] = {}  # by first seq
+        self._early_bytes = 0
         self._pulled_at_s: dict[tuple[NodeId, bool], float] = {}
         self._published = NOTHING  # our own head that is on disk: what neighbours may hear of
-        self._assemblies: dict[tuple[NodeId, Head, NodeId], _Assembly] = {}
+        self._assemblies = Assemblies(genesis.limits.feed_bytes_max)
+        self._feeds: Summary[NodeId] = Summary(self._describe)
+        self._feeds.add(own.origin)
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Take a feed from our own disk."""
@@ -89,12 +93,14 @@ class Replication:
             self._published = header.head
         else:
             self._replica(header.origin).replace(header, rows)
+        self._feeds.changed(header.origin)
 
     def remember(self, flush: Flush) -> None:
         """Keep a flush for neighbours that lag a little, the oldest going first."""
         origin = flush.header.origin
         if origin == self.own.origin:
             self._published = flush.header.head
+        self._feeds.changed(origin)
         recent = self._recent.setdefault(origin, deque())
         recent.append(flush)
         size = self._recent_bytes.get(origin, 0) + len(flush.delta)
@@ -104,43 +110,75 @@ class Replication:
 
     def digest(self) -> Digest:
         """Say what is held, in two hashes."""
-        heads = [[origin, head.epoch, head.seq] for origin, head in sorted(self._heads().items())]
-        return Digest(sha256(pack(heads)).digest()[:16], self.control.root)
+        return Digest(self._feeds.root(), self.control.summary.root())
 
-    def vector(self) -> Vector:
-        """Say what is held, in full."""
-        return Vector(self._heads(), self.control.ids, full=True)
+    def bucket_hashes(self) -> BucketHashes:
+        """Say what is held, in the hashes of all buckets."""
+        return BucketHashes(self._feeds.hashes(), self.control.summary.hashes())
 
     def ask_for_own(self) -> Pull:
         """Ask a neighbour what it holds of our feed that our disk does not."""
         return Pull({self.own.origin: self.own.restored})
 
     def on_digest(self, peer: NodeId, digest: Digest) -> Outcome:
-        """Answer a neighbour whose holdings differ with all that is held here."""
+        """Answer a neighbour whose holdings differ with the hashes of all buckets."""
         same = digest == self.digest()
-        return Outcome() if same else Outcome([Send(peer, self.vector())])
+        return Outcome() if same else Outcome([Send(peer, self.bucket_hashes())])
+
+    def on_bucket_hashes(self, peer: NodeId, theirs: BucketHashes) -> Outcome:
+        """Name all that is held in the buckets that differ."""
+        feeds = self._feeds.differing(theirs.feeds)
+        control = self.control.summary.differing(theirs.control)
+        return Outcome([Send(peer, vector) for vector in self._vectors(feeds, control)])
+
+    def _vectors(self, feeds: frozenset[int], control: frozenset[int]) -> Iterator[Vector]:
+        """Describe some buckets in frames of bounded size, each bucket whole in one of them."""
+        held: dict[NodeId, Head] = {}
+        within: set[int] = set()
+        for number in sorted(feeds):
+            within.add(number)
+            heads = {o: self._shown(o) for o in self._feeds.within(frozenset({number}))}
+            held.update((origin, head) for origin, head in heads.items() if head != NOTHING)
+            if len(held) > POSITIONS_MAX:
+                yield Vector(held, feed_buckets=frozenset(within))
+                held, within = {}, set()
+        if within or control:
+            ids = frozenset(self.control.summary.within(control))
+            yield Vector(held, ids, frozenset(within), control)
 
     def on_vector(self, peer: NodeId, vector: Vector, now_s: float) -> Outcome:
         """Send what the neighbour lacks, ask for what we lack."""
         outcome = Outcome()
         wanted: dict[NodeId, Head] = {}
         for origin, theirs in vector.positions.items():
-            ours = self._head_of(origin)
+            ours = self.head_of(origin)
             after = NOTHING if origin == self.own.origin else ours
             if theirs > ours and self._may_pull(origin, after, now_s):
                 wanted[origin] = after
-        missing = vector.control_ids - self.control.ids
+        missing = frozenset(i for i in vector.control_ids if self.control.get(i) is None)
         if wanted or missing:
             outcome.effects.append(Send(peer, Pull(wanted, missing)))
-        if vector.full:
-            behind = {
-                origin: vector.positions.get(origin, NOTHING)
-                for origin, head in self._heads().items()
-                if head > vector.positions.get(origin, NOTHING)
-            }
-            lacking = self.control.ids - vector.control_ids
-            outcome.effects += self._serve(peer, Pull(behind, lacking))
+        behind = {
+            origin: vector.positions.get(origin, NOTHING)
+            for origin in self._feeds.within(vector.feed_buckets)
+            if self._shown(origin) > vector.positions.get(origin, NOTHING)
+        }
+        held = frozenset(self.control.summary.within(vector.control_buckets))
+        outcome.effects += self._serve(peer, Pull(behind, held - vector.control_ids))
         return outcome
+
+    def on_have(self, have: Have) -> Outcome:
+        """Find out what of the announced is missing here: it may be on its way."""
+        missing = {
+            origin: head
+            for origin, head in have.positions.items()
+            if origin != self.own.origin and head > self.head_of(origin)
+        }
+        return Outcome(missing=missing)
+
+    def graft(self, origins: list[NodeId]) -> Pull:
+        """Ask for what is missing of these origins, and for what comes after it, unasked."""
+        return Pull({origin: self.head_of(origin) for origin in origins}, graft=True)
 
     def on_pull(self, peer: NodeId, pull: Pull) -> Outcome:
         """Serve a neighbour."""
@@ -157,23 +195,56 @@ class Replication:
             return self._on_own(peer, header, now_s)
         replica = self._replica(header.origin)
         if header.head <= replica.head:
-            return Outcome()
+            return Outcome(duplicate_of=header.origin if flush.eager else None)
         if not replica.follows(header):
+            if self._kept_early(flush, replica.head):
+                return Outcome(missing={header.origin: header.head})
             return self._replacing(peer, header, replica.head, now_s)
+        return self._applied(peer, replica, flush, now_s)
+
+    def _applied(self, peer: NodeId, replica: Replica, flush: Flush, now_s: float) -> Outcome:
+        """Apply a flush, and what follows it and came before it; raises PeerError."""
         try:
-            change = replica.apply(flush)
+            outcome = Outcome(changes=[self._apply(replica, flush)])
         except ForkError as error:
-            return self._forked(peer, header, error, now_s)
+            return self._forked(peer, flush.header, error, now_s)
+        early = self._take_early(replica.origin)
+        while (following := early.get(replica.head.seq + 1)) and replica.follows(following.header):
+            try:
+                outcome.changes.append(self._apply(replica, following))
+            except PeerError as error:
+                outcome.effects.append(Report("frame_refused", peer, error.message))
+                break
+        return outcome
+
+    def _take_early(self, origin: NodeId) -> dict[int, Flush]:
+        early = self._early.pop(origin, {})
+        self._early_bytes -= sum(len(flush.delta) for flush in early.values())
+        return early
+
+    def _apply(self, replica: Replica, flush: Flush) -> Change:
+        change = replica.apply(flush)
         self.remember(flush)
-        return Outcome(changes=[change])
+        return change
+
+    def _kept_early(self, flush: Flush, head: Head) -> bool:
+        """Keep a flush that came before one it follows, if there is room."""
+        header = flush.header
+        early = self._early.get(header.origin, {})
+        room = self._early_bytes + len(flush.delta) <= EARLY_BYTES_MAX and len(early) < EARLY_MAX
+        if head == NOTHING or header.epoch != head.epoch or header.first_seq in early or not room:
+            return False
+        self._early.setdefault(header.origin, {})[header.first_seq] = flush
+        self._early_bytes += len(flush.delta)
+        return True
 
     def on_snapshot_chunk(self, peer: NodeId, chunk: SnapshotChunk) -> Outcome:
         """Collect a snapshot; once whole and proved, it replaces what is held of that feed."""
         header = chunk.header
         ours = header.origin == self.own.origin
-        if self.own.has_written(header) if ours else header.head <= self._head_of(header.origin):
+        if self.own.has_written(header) if ours else header.head <= self.head_of(header.origin):
             return Outcome()
-        parts = self._collected(peer, chunk)
+        parts = self._assemblies.collected(peer, chunk)
         if parts is None:
             return Outcome()
         rows = rows_from_parts(parts, self._limits)
@@ -183,32 +254,18 @@ class Replication:
         self._pulled_at_s.pop((header.origin, False), None)
         if ours:
             return self._continue_after(header, rows)
+        self._take_early(header.origin)
         self._recent.pop(header.origin, None)  # what was kept no longer joins up
         self._recent_bytes.pop(header.origin, None)
         replica = self._replica(header.origin)
         lost = self._lost_rows(peer, header)
-        return Outcome(lost, changes=[replica.replace(header, rows)])
-
-    def _collected(self, peer: NodeId, chunk: SnapshotChunk) -> list[bytes] | None:
-        """Put a chunk to those before it; returns all once the last is here."""
-        place = (chunk.header.origin, chunk.header.head, peer)
-        if place not in self._assemblies:
-            theirs = [other for other in self._assemblies if other[2] == peer]
-            if len(theirs) >= ASSEMBLIES_OF_PEER_MAX:
-                del self._assemblies[theirs[0]]
-            self._assemblies[place] = _Assembly()
-        assembly = self._assemblies[place]
-        assembly.parts.append(chunk.rows)
-        assembly.bytes += len(chunk.rows) + PART_BYTES
-        if assembly.bytes > 2 * self._limits.feed_bytes_max:  # framing included
-            del self._assemblies[place]
-            raise PeerError("a snapshot larger than the mesh allows")
-        return self._assemblies.pop(place).parts if chunk.last else None
+        change = replica.replace(header, rows)
+        self._feeds.changed(header.origin)
+        return Outcome(lost, changes=[change])
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop what a lost neighbour has half sent."""
-        for place in [place for place in self._assemblies if place[2] == peer]:
-            del self._assemblies[place]
+        self._assemblies.forget_peer(peer)
 
     def _on_own(self, peer: NodeId, header: Header, now_s: float) -> Outcome:
         if self.own.has_written(header):
@@ -245,7 +302,7 @@ class Replication:
         return Outcome([Report("epoch_raised", None, detail)])
 
     def _shown(self, origin: NodeId) -> Head:
-        return self._published if origin == self.own.origin else self._head_of(origin)
+        return self._published if origin == self.own.origin else self.head_of(origin)
 
     def _replica(self, origin: NodeId) -> Replica:
         replica = self.replicas.get(origin)
@@ -253,17 +310,17 @@ class Replication:
             if len(self.replicas) >= FEEDS_MAX:
                 raise PeerError(f"more than {FEEDS_MAX} feeds")
             replica = self.replicas[origin] = self._new_replica(origin, self._limits)
+            self._feeds.add(origin)
         return replica
 
-    def _head_of(self, origin: NodeId) -> Head:
+    def head_of(self, origin: NodeId) -> Head:
+        """Return how far a feed is held."""
         replica = self.replicas.get(origin)
         return NOTHING if replica is None else replica.head
 
-    def _heads(self) -> dict[NodeId, Head]:
-        """Return what neighbours may know that we hold."""
-        heads = {origin: replica.head for origin, replica in self.replicas.items()}
-        heads[self.own.origin] = self._published
-        return {origin: head for origin, head in heads.items() if head != NOTHING}
+    def _describe(self, origin: NodeId) -> bytes:
+        head = self._shown(origin)
+        return b"" if head == NOTHING else pack([origin, head.epoch, head.seq])
 
     def _may_pull(self, origin: NodeId, after: Head, now_s: float) -> bool:
         asked = (origin, after == NOTHING)  # a whole feed is asked for though a part just was
@@ -298,17 +355,3 @@ class Replication:
         if replica.head != self._shown(replica.origin):
             return []  # our rows are ahead of our disk: the flush follows once it is synced
         return list(snapshot_chunks(header, replica.rows))
-
-
-def snapshot_chunks(header: Header, rows: Rows) -> Iterator[SnapshotChunk]:
-    """Cut a feed's rows into chunks of about CHUNK_BYTES_MAX."""
-    part: list[list[object]] = []
-    size = 0
-    for table, held in rows.tables.items():
-        for key, row in held.items():
-            if size > CHUNK_BYTES_MAX:
-                yield SnapshotChunk(header, pack(part), last=False)
-                part, size = [], 0
-            part.append([table, key, row.epoch, row.seq, row.value])
-            size += len(key) + len(row.value) + 40
-    yield SnapshotChunk(header, pack(part), last=True)

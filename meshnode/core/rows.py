@@ -6,14 +6,14 @@ bucket or a table once it is deleted. (A sum or an XOR of row hashes could be fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meshnode.core.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,13 @@ class Row:
     epoch: int
     seq: int
     value: bytes
+    _decoded: object = field(default=None, compare=False, repr=False)
+
+    def decoded(self, decode: Callable[[bytes], object]) -> object:
+        """Return what the value means, worked out once; a table has one decoder."""
+        if self._decoded is None:
+            object.__setattr__(self, "_decoded", decode(self.value))
+        return self._decoded
 
 
 class Rows:

@@ -34,17 +34,16 @@ if TYPE_CHECKING:
     from meshnode.core.feed import Replica
     from meshnode.core.ids import NodeId
     from meshnode.core.ledger import LedgerRow
-    from meshnode.core.rows import Row
 
 Decoded = TypeVar("Decoded")
+UNREADABLE = object()  # what a row means that cannot be decoded, or is of a newer version
 
 
 class Tables:
-    """Read access to what all feeds say. Decoded rows are kept until their feed rewrites them."""
+    """Read access to what all feeds say. What a row means is kept with it."""
 
     def __init__(self, replicas: Mapping[NodeId, Replica]) -> None:
         self._replicas = replicas
-        self._decoded: dict[tuple[NodeId, str, bytes], tuple[Row, object]] = {}
         self.unreadable = 0
 
     def origins(self) -> list[NodeId]:
@@ -94,23 +93,20 @@ class Tables:
     ) -> Decoded | None:
         replica = self._replicas.get(origin)
         row = None if replica is None else replica.rows.get(table, key)
-        place = (origin, table, key)
         if row is None:
-            self._decoded.pop(place, None)
             return None
-        kept = self._decoded.get(place)
-        if kept is None or kept[0] is not row:
-            kept = self._decoded[place] = (row, self._decode(key, row, decode))
-        return kept[1]  # type: ignore[return-value] # one decoder a table
+        value = row.decoded(lambda value: self._decode(key, value, decode))
+        return None if value is UNREADABLE else value  # type: ignore[return-value] # one decoder a table
 
     def _decode(
-        self, key: bytes, row: Row, decode: Callable[[bytes, bytes], Decoded | None]
-    ) -> Decoded | None:
+        self, key: bytes, value: bytes, decode: Callable[[bytes, bytes], Decoded | None]
+    ) -> object:
         try:
-            return decode(key, row.value)
+            decoded = decode(key, value)
         except (PeerError, ValueError, TypeError, RecursionError, OverflowError):
             self.unreadable += 1  # whatever a peer has signed: one bad row stays one bad row
-            return None
+            return UNREADABLE
+        return UNREADABLE if decoded is None else decoded
 
 
 def _ledger_from_row(key: bytes, row: bytes) -> LedgerRow | None:

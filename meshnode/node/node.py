@@ -20,6 +20,7 @@ from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.commands import CommandDesk
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
+from meshnode.app.relaying import Relaying
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.app.views import Source, Status, Trouble
 from meshnode.client.home import make_private
@@ -138,6 +139,10 @@ class Node:
             court, self._key, self._sessions, StoredJournal(database), self._clock
         )
         self._commands.registered = lambda: len(self._mesh.own.rows.tables.get(REGISTRY, ()))
+        self._relaying = Relaying(
+            self._mesh, self._world.perform, self._commands.submit, self._spawn
+        )
+        self._world.relaying = self._relaying
         self._admission = self._new_admission()
         self._reader = CommandServicer(self._commands, self._read_log)
 
@@ -283,7 +288,10 @@ class Node:
             commands=self._commands,
             reader=self._reader,
             courier=Courier(
-                self._identity, self._mesh.overlay.addresses_of, self._queries.described
+                self._identity,
+                self._mesh.overlay.addresses_of,
+                self._queries.described,
+                self._relaying,
             ),
             admission=self._admission,
             enrolment_addresses=lambda: self._listeners.joiners.addresses,
@@ -303,7 +311,7 @@ class Node:
             started_at_s=self._started_at_s,
             listen=self._listeners.members.bound,
             enrolment=self._listeners.joiners.bound,
-            nodes_alive=len(self._mesh.liveness.alive()),
+            nodes_alive=len(self._mesh.liveness.alive),
             links=len(self._mesh.overlay.links),
             sessions=len(self._sessions.live()),
             mdns=self._finding.mdns,
@@ -316,6 +324,8 @@ class Node:
                 Source(state.source, state.path, state.records, state.detail)
                 for state in self._following.states.values()
             ),
+            heard_by_mdns=self._finding.heard_by_mdns,
+            seeds=self._options.seeds,
         )
 
     def _role(self) -> str:

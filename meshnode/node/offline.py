@@ -46,7 +46,7 @@ class OfflineMesh(MeshClient):
         mesh = Mesh(genesis, Who(key, boot=1, rng=Random(0)))  # noqa: S311 - rolls nothing
         restore(mesh, self._database)
         mesh.liveness = Liveness(NOBODY)
-        mesh.judge(clock.steady_s())
+        mesh.recall(clock.steady_s())
         self._node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike
         return self
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from meshnode.app.ports import Clock
+    from meshnode.app.relaying import Relaying
     from meshnode.core.effects import Effect
     from meshnode.core.feed import Change, Head
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import MemberState
-    from meshnode.core.messages import Message
+    from meshnode.core.messages import Message, Order, Reply
     from meshnode.node.persistence import FeedWriter
     from meshnode.rpc.tls import Identity
     from meshnode.wire.links import Introduction
@@ -49,6 +50,7 @@ class NodeWorld:
         self.mesh = mesh
         self.troubles: dict[str, tuple[str, float]] = {}
         self.writer: FeedWriter | None = None
+        self.relaying: Relaying | None = None
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self._regaining = False
         self._clock = clock
@@ -61,11 +63,11 @@ class NodeWorld:
 
     def start(self) -> None:
         """Let the mesh begin."""
-        self._do(self.mesh.start(self._clock.steady_s()))
+        self.perform(self.mesh.start(self._clock.steady_s()))
 
     async def publish(self, table: str, key: bytes, value: bytes | None) -> None:
         """Write a row into our feed; returns once it is on disk and on its way."""
-        self._do(self.mesh.write(table, key, value, self._clock.steady_s()))
+        self.perform(self.mesh.write(table, key, value, self._clock.steady_s()))
         written = asyncio.get_running_loop().create_future()
         if self.mesh.own.is_pending(table, key):
             self._published.setdefault((table, key), []).append(written)
@@ -75,15 +77,15 @@ class NodeWorld:
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
         """Write a row into our feed without waiting."""
-        self._do(self.mesh.write(table, key, value, self._clock.steady_s()))
+        self.perform(self.mesh.write(table, key, value, self._clock.steady_s()))
 
     def add_control(self, entry: Signed) -> None:
         """Put an entry of our own into the control set."""
-        self._do(self.mesh.add_control(entry))
+        self.perform(self.mesh.add_control(entry))
 
     def hint(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """Take a hint where a member may listen."""
-        self._do(self.mesh.learn(peer, addresses, self._clock.steady_s()))
+        self.perform(self.mesh.learn(peer, addresses, self._clock.steady_s()))
 
     def trouble(self, peer: str, reason: str) -> None:
         """Remember why a peer is not linked, for whoever asks."""
@@ -98,7 +100,8 @@ class NodeWorld:
             timer.cancel()
         self.links.close()
 
-    def _do(self, effects: Iterable[Effect]) -> None:
+    def perform(self, effects: Iterable[Effect]) -> None:
+        """Perform what the mesh asks for."""
         perform(effects, self)
         # A later write may have taken back what somebody waits for: no flush will tell them.
         for place in [place for place in self._published if not self.mesh.own.is_pending(*place)]:
@@ -134,7 +137,7 @@ class NodeWorld:
 
         def ring() -> None:
             self._timers.discard(timer)
-            self._do(self.mesh.woken(name, self._clock.steady_s()))
+            self.perform(self.mesh.woken(name, self._clock.steady_s()))
 
         timer = loop.call_later(max(0.0, at_s - self._clock.steady_s()), ring)
         self._timers.add(timer)
@@ -175,29 +178,39 @@ class NodeWorld:
         _log.warning("%s: %s", event.replace("_", " "), detail, extra={"fields": fields})
         self._regaining |= event == "epoch_raised"
 
+    def obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
+        """Judge a command that came over links."""
+        if self.relaying is not None:
+            self.relaying.obey(order, via, route)
+
+    def answered(self, reply: Reply) -> None:
+        """Hand the answer to whoever sent the command."""
+        if self.relaying is not None:
+            self.relaying.answered(reply)
+
     # What links tell.
 
     def linked(self, peer: NodeId, *, dialled: bool) -> None:
         """Take a working link into use."""
         self.troubles.pop(peer, None)
-        self._do(self.mesh.linked(peer, self._clock.steady_s(), dialled=dialled))
+        self.perform(self.mesh.linked(peer, self._clock.steady_s(), dialled=dialled))
 
     def unlinked(self, peer: NodeId, reason: str) -> None:
         """Let go of a link."""
-        self._do(self.mesh.unlinked(peer, reason, self._clock.steady_s()))
+        self.perform(self.mesh.unlinked(peer, reason, self._clock.steady_s()))
 
-    def dial_failed(self, peer: NodeId, reason: str) -> None:
+    def dial_failed(self, peer: NodeId, reason: str, *, stalled: bool) -> None:
         """Note that a member did not answer."""
         self.trouble(peer, reason)
-        self._do(self.mesh.dial_failed(peer, self._clock.steady_s()))
+        self.perform(self.mesh.dial_failed(peer, self._clock.steady_s(), stalled=stalled))
 
     def learned(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """Note where a peer listens."""
-        self._do(self.mesh.learn(peer, addresses, self._clock.steady_s()))
+        self.perform(self.mesh.learn(peer, addresses, self._clock.steady_s()))
 
     def received(self, peer: NodeId, message: Message) -> None:
         """Take a message."""
-        self._do(self.mesh.received(peer, message, self._clock.steady_s()))
+        self.perform(self.mesh.received(peer, message, self._clock.steady_s()))
 
     def refused(self, peer: NodeId, reason: str) -> None:
         """Log a frame that broke the protocol."""
@@ -205,12 +218,12 @@ class NodeWorld:
 
     def caught_up(self, peer: NodeId) -> None:
         """Repair what an overflowing outbox has dropped."""
-        self.links.send(peer, self.mesh.replication.digest())
+        self.perform(self.mesh.caught_up(peer))
 
     def persisted(self, change: Change) -> None:
         """Tell the mesh, and whoever waits, that our flush is on disk."""
         flushed = self._flushed.pop(change.header.head, None)
-        self._do(self.mesh.persisted(change, self._clock.steady_s()))
+        self.perform(self.mesh.persisted(change, self._clock.steady_s()))
         for written in flushed.waiting if flushed else ():
             _resolve(written)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
@@ -60,6 +60,23 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
             yield piece
 
 
+class OverLinks(Protocol):
+    """The way to nodes that cannot be dialled (app/relaying.py)."""
+
+    def is_linked(self, owner: NodeId) -> bool:
+        """Whether there is a link with this node."""
+
+    def has_path(self, owner: NodeId) -> bool:
+        """Whether links lead to this node."""
+
+    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+        """Deliver a command; returns the receipt, raises what the owner said, or TimeoutError."""
+
+
+class UndialledError(UnreachableError):
+    """No address of the node answered. Nothing changed."""
+
+
 class Courier:
     """Brings commands to their owner nodes, over channels that are opened for them."""
 
@@ -68,24 +85,38 @@ class Courier:
         identity: Identity,
         addresses_of: Callable[[NodeId], tuple[str, ...]],
         described: Callable[[NodeId], str],
+        over_links: OverLinks,
     ) -> None:
         self._identity = identity
         self._addresses_of = addresses_of
         self._described = described
+        self._over_links = over_links
 
     async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said."""
         timeout_s = min(max(timeout_s, 0.1), TIMEOUT_S_MAX)
-        request = pb.SubmitRequest(command=signed_to_wire(command))
         try:
-            async with asyncio.timeout(timeout_s), self._reach(owner) as channel:
-                stub = pb_grpc.CommandServiceStub(channel)
-                response = await stub.Submit(request, timeout=timeout_s)
+            async with asyncio.timeout(timeout_s):
+                if self._over_links.is_linked(owner):
+                    return await self._over_links.submit(owner, command, timeout_s)
+                return await self._submit(owner, command, timeout_s)
         except TimeoutError:
             raise UnreachableError(
                 f"{self._described(owner)} did not answer in {timeout_s:g} s",
                 "the same --command-id may be sent again safely",
             ) from None
+
+    async def _submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+        """Dial the owner; one that cannot be dialled is reached over the links of others."""
+        request = pb.SubmitRequest(command=signed_to_wire(command))
+        try:
+            async with self._reach(owner) as channel:
+                stub = pb_grpc.CommandServiceStub(channel)
+                response = await stub.Submit(request, timeout=timeout_s)
+        except UndialledError:
+            if not self._over_links.has_path(owner):
+                raise
+            return await self._over_links.submit(owner, command, timeout_s)
         return signed_from_wire(response.receipt)
 
     async def read_log(self, owner: NodeId, command: Signed) -> AsyncIterator[bytes]:
@@ -120,7 +151,7 @@ class _Reached:
                 return channel
             await channel.close()
         tried = ", ".join(self._addresses) or "no address is known"
-        raise UnreachableError(
+        raise UndialledError(
             f"{self._described} cannot be reached ({tried})",
             "session-mesh nodes shows who is alive",
         )

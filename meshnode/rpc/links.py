@@ -24,6 +24,7 @@ from meshnode.rpc.guard import Context, peer_of
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.v1 import link_service_pb2_grpc as pb_grpc
 from meshnode.wire.links import (
+    FRAME_BYTES_MAX,
     Introduction,
     introduction_from_wire,
     introduction_to_wire,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 DIAL_TIMEOUT_S = 4.0
 INTRODUCTION_TIMEOUT_S = 4.0
+ACCEPT_TIMEOUT_S = 1.0
 LAST_WORDS_S = 1.0  # for a farewell to a peer that we dialled; one that does not read is cut off
 
 
@@ -52,8 +54,8 @@ class LinkEvents(Protocol):
     def unlinked(self, peer: NodeId, reason: str) -> None:
         """A link has ended."""
 
-    def dial_failed(self, peer: NodeId, reason: str) -> None:
-        """A member could not be reached."""
+    def dial_failed(self, peer: NodeId, reason: str, *, stalled: bool) -> None:
+        """A member could not be reached; `stalled` if its machine took the connection."""
 
     def learned(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """A peer said where it listens."""
@@ -142,7 +144,7 @@ class Links:
         self._spawn(self._dial(peer, addresses, identity))
 
     async def _dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
-        reasons = []
+        reasons, stalled = [], False
         for address in addresses:
             if peer in self._links:
                 return
@@ -153,12 +155,14 @@ class Links:
                 reasons.append(f"{address}: {error_from(error, 'it').message}")
             except TimeoutError:
                 reasons.append(f"{address}: no answer in {DIAL_TIMEOUT_S:g} s")
+                stalled |= await _accepts(address)
             except (MeshError, asyncio.InvalidStateError, OSError) as error:
                 reasons.append(f"{address}: {error}")
             else:
                 return  # the link worked, and has ended
         if peer not in self._links:
-            self._events.dial_failed(peer, "; ".join(reasons) or "no address is known")
+            reason = "; ".join(reasons) or "no address is known"
+            self._events.dial_failed(peer, reason, stalled=stalled)
 
     async def _run_dialled(self, peer: NodeId, channel: grpc.aio.Channel) -> None:
         call = pb_grpc.LinkServiceStub(channel).Link()
@@ -256,6 +260,8 @@ class Links:
         if self._links.get(link.peer) is not link:
             return
         try:
+            if frame.ByteSize() > FRAME_BYTES_MAX:
+                raise PeerError(f"a frame of more than {FRAME_BYTES_MAX} bytes")
             message = message_from_wire(frame, self._mesh_id)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
@@ -286,6 +292,18 @@ async def _responses(call: Any) -> AsyncIterator[pb.LinkResponse]:  # noqa: ANN4
         if response is None:  # what gRPC's client makes of bytes that it cannot decode
             raise PeerError("bytes that are no frame")
         yield response
+
+
+async def _accepts(address: str) -> bool:
+    """Whether a machine takes connections there, though what listens may say nothing."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except (OSError, ValueError):  # TimeoutError included
+        return False
+    writer.close()
+    return True
 
 
 def reason_of_end(code: grpc.StatusCode, details: str) -> str:

@@ -115,6 +115,8 @@ def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetS
         ],
         role=status.role,
         sources=[local_service_pb2.SourceStatus(**asdict(source)) for source in status.sources],
+        heard_by_mdns=status.heard_by_mdns,
+        seeds=status.seeds,
     )
 
 

@@ -10,16 +10,22 @@ from meshnode.core.feed import Flush, Head, Header, header_from_signed
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
+    BucketHashes,
     Digest,
     Farewell,
+    Have,
     Members,
     Message,
+    Prune,
     Pull,
     Pulse,
+    Routed,
     SnapshotChunk,
     Vector,
 )
+from meshnode.core.summary import BUCKET_HASH_BYTES, BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.routed import routed_from_wire, routed_to_wire
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 FRAME_BYTES_MAX = 1 << 20  # larger: PeerError, the link is kept
 POSITIONS_MAX = 10_000
+MEMBERS_MAX = 64  # the rest of a frame is passed over
 PROTOCOL = 1
 
 
@@ -59,14 +66,16 @@ def introduction_from_wire(frame: pb.Frame) -> Introduction:
     return Introduction(message.boot, tuple(message.addresses)[:8])
 
 
-def message_to_wire(message: Message) -> pb.Frame:  # noqa: C901, PLR0911 - one case a message
+def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
+    message: Message,
+) -> pb.Frame:
     """Encode a message."""
     match message:
         case Pulse():
             return pb.Frame(pulse=pb.Pulse(count=message.count))
         case Flush():
             header = _header_to_wire(message.header)
-            return pb.Frame(flush=pb.Flush(header=header, delta=message.delta))
+            return pb.Frame(flush=pb.Flush(header=header, delta=message.delta, eager=message.eager))
         case SnapshotChunk():
             header = _header_to_wire(message.header)
             chunk = pb.SnapshotChunk(header=header, rows=message.rows, last=message.last)
@@ -78,12 +87,26 @@ def message_to_wire(message: Message) -> pb.Frame:  # noqa: C901, PLR0911 - one 
             vector = pb.Vector(
                 positions=_positions_to_wire(message.positions),
                 control_ids=sorted(message.control_ids),
-                full=message.full,
+                feed_buckets=sorted(message.feed_buckets),
+                control_buckets=sorted(message.control_buckets),
             )
             return pb.Frame(vector=vector)
+        case BucketHashes():
+            hashes = pb.BucketHashes(feeds=message.feeds, control=message.control)
+            return pb.Frame(bucket_hashes=hashes)
+        case Have():
+            return pb.Frame(have=pb.Have(positions=_positions_to_wire(message.positions)))
+        case Prune():
+            return pb.Frame(prune=pb.Prune(origins=sorted(message.origins)))
+        case Routed():
+            return pb.Frame(routed=routed_to_wire(message))
         case Pull():
             after = _positions_to_wire(message.after)
-            return pb.Frame(pull=pb.Pull(after=after, control_ids=sorted(message.control_ids)))
+            return pb.Frame(
+                pull=pb.Pull(
+                    after=after, control_ids=sorted(message.control_ids), graft=message.graft
+                )
+            )
         case Signed():
             return pb.Frame(control=signed_to_wire(message))
         case Members():
@@ -91,7 +114,7 @@ def message_to_wire(message: Message) -> pb.Frame:  # noqa: C901, PLR0911 - one 
                 pb.MemberAddress(node_id=node_id, addresses=addresses)
                 for node_id, addresses in message.addresses.items()
             ]
-            return pb.Frame(members=pb.Members(members=members))
+            return pb.Frame(members=pb.Members(members=members, full=message.full))
         case Farewell():
             return pb.Frame(farewell=pb.Farewell(reason=message.reason))
         case _:
@@ -107,7 +130,7 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             return Pulse(frame.pulse.count)
         case "flush":
             header = header_from_signed(signed_from_wire(frame.flush.header), mesh_id)
-            return Flush(header, frame.flush.delta)
+            return Flush(header, frame.flush.delta, frame.flush.eager)
         case "snapshot_chunk":
             chunk = frame.snapshot_chunk
             header = header_from_signed(signed_from_wire(chunk.header), mesh_id)
@@ -115,23 +138,50 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
         case "digest":
             return Digest(frame.digest.feeds_root, frame.digest.control_root)
         case "vector":
-            positions = _positions_from_wire(frame.vector.positions)
-            return Vector(positions, frozenset(frame.vector.control_ids), frame.vector.full)
+            return _vector_from_wire(frame.vector)
+        case "bucket_hashes":
+            return BucketHashes(
+                _hashes(frame.bucket_hashes.feeds), _hashes(frame.bucket_hashes.control)
+            )
+        case "have":
+            return Have(_positions_from_wire(frame.have.positions))
+        case "prune":
+            return Prune(frozenset(_node_id(o) for o in frame.prune.origins[:POSITIONS_MAX]))
+        case "routed":
+            return routed_from_wire(frame.routed)
         case "pull":
             after = _positions_from_wire(frame.pull.after)
-            return Pull(after, frozenset(frame.pull.control_ids))
+            return Pull(after, frozenset(frame.pull.control_ids), frame.pull.graft)
         case "control":
             return signed_from_wire(frame.control)
         case "members":
-            return Members(
-                {_node_id(m.node_id): tuple(m.addresses)[:8] for m in frame.members.members[:64]}
-            )
+            members = frame.members.members[:MEMBERS_MAX]
+            addresses = {_node_id(m.node_id): tuple(m.addresses)[:8] for m in members}
+            return Members(addresses, frame.members.full)
         case "farewell":
             return Farewell(frame.farewell.reason[:200])
         case "introduction":
             raise PeerError("a second introduction on one stream")
         case _:
             return None
+
+
+def _vector_from_wire(vector: pb.Vector) -> Vector:
+    buckets = (*vector.feed_buckets, *vector.control_buckets)
+    if len(buckets) > 2 * BUCKETS or any(number >= BUCKETS for number in buckets):
+        raise PeerError("a vector of buckets that do not exist")
+    return Vector(
+        _positions_from_wire(vector.positions),
+        frozenset(vector.control_ids),
+        frozenset(vector.feed_buckets),
+        frozenset(vector.control_buckets),
+    )
+
+
+def _hashes(hashes: Sequence[bytes]) -> tuple[bytes, ...]:
+    if len(hashes) != BUCKETS or any(len(one) != BUCKET_HASH_BYTES for one in hashes):
+        raise PeerError(f"not the hashes of {BUCKETS} buckets")
+    return tuple(hashes)
 
 
 def _header_to_wire(header: Header) -> pb_signed.Signed:

@@ -2,6 +2,7 @@
 
 import pytest
 from e2e.fleet import Fleet
+from e2e.hosts import HostedFleet, Hosts, obstacle
 
 
 @pytest.fixture
@@ -22,3 +23,14 @@ def shared_fleet():
 def trio(shared_fleet):
     """Three nodes of one mesh, for tests that leave them as they were."""
     return shared_fleet.mesh("anna", "berta", "carl")
+
+
+@pytest.fixture
+def hosted_fleet():
+    """Nodes on hosts of their own; skipped, with the reason, where that is not permitted."""
+    if reason := obstacle():
+        pytest.skip(reason)
+    with Hosts() as hosts:
+        fleet = HostedFleet(hosts)
+        yield fleet
+        fleet.close()

@@ -33,17 +33,27 @@ from meshnode.core.ids import SessionId, node_id_of, node_key_of, unb32
 from meshnode.core.keys import Key, Signed, encode_checked
 from meshnode.core.ledger import diagnostics_from_row, key_from_row, slot_from_row
 from meshnode.core.messages import (
+    Ask,
+    BucketHashes,
     Digest,
     Farewell,
+    Have,
+    Heard,
     Members,
+    Order,
+    Prune,
     Pull,
     Pulse,
+    Reply,
+    Routed,
     SnapshotChunk,
     Vector,
 )
 from meshnode.core.packing import pack, unpack, unpack_map
-from meshnode.core.reconcile import Replication, snapshot_chunks
+from meshnode.core.reconcile import Replication
 from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.snapshots import snapshot_chunks
+from meshnode.core.summary import BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import (
     Introduction,
@@ -202,14 +212,34 @@ PACKED: dict[str, Decoder] = {  # those whose bytes are MessagePack, with valid 
     ),
 }
 FRAMES: dict[str, Decoder] = {
-    type(message).__name__: (received, frame_of(message))
+    type(message.body if isinstance(message, Routed) else message).__name__: (
+        received,
+        frame_of(message),
+    )
     for message in (
         Pulse(1),
         CHANGE.flush,
         CHUNK,
         Digest(bytes(16), bytes(16)),
-        Vector({NODE_ID: CHANGE.header.head}, frozenset({bytes(16)}), full=True),
-        Pull({NODE_ID: CHANGE.header.head}, frozenset({bytes(16)})),
+        BucketHashes((bytes(8),) * BUCKETS, (bytes(8),) * BUCKETS),
+        Vector(
+            {NODE_ID: CHANGE.header.head},
+            frozenset({bytes(16)}),
+            frozenset({0, BUCKETS - 1}),
+            frozenset({1}),
+        ),
+        Have({NODE_ID: CHANGE.header.head}),
+        Pull({NODE_ID: CHANGE.header.head}, frozenset({bytes(16)}), graft=True),
+        Prune(frozenset({NODE_ID})),
+        *(
+            Routed((NODE_ID, NODE_ID), 1, body)
+            for body in (
+                Ask(NODE_ID),
+                Heard(NODE_ID, 0.5),
+                Order(7, ROLE),
+                Reply(7, ROLE, ("refused", "no", "ask again")),
+            )
+        ),
         ROLE,
         Members({NODE_ID: ("a:1",)}),
         Farewell("good bye"),

@@ -1,6 +1,7 @@
 """Nodes that exchange messages in any order come to hold the same."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,15 +15,19 @@ from meshnode.core.feed import Head, OwnFeed
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key, Signed
-from meshnode.core.messages import Digest, Flush, Message, Pull, SnapshotChunk, Vector
-from meshnode.core.reconcile import (
-    CHUNK_BYTES_MAX,
-    FLUSHES_BYTES_MAX,
-    PULL_AGAIN_S,
-    Outcome,
-    Replication,
+from meshnode.core.messages import (
+    BucketHashes,
+    Digest,
+    Flush,
+    Message,
+    Pull,
+    SnapshotChunk,
+    Vector,
 )
+from meshnode.core.reconcile import EARLY_MAX, FLUSHES_BYTES_MAX, PULL_AGAIN_S, Outcome, Replication
 from meshnode.core.rows import all_rows
+from meshnode.core.snapshots import CHUNK_BYTES_MAX
+from meshnode.core.summary import BUCKETS
 
 chance = Random(11).randbytes
 ROOT = Key.new(chance)
@@ -55,6 +60,7 @@ class Node:
             Flush: lambda flush: self.held.on_flush(peer, flush, now_s),
             SnapshotChunk: lambda chunk: self.held.on_snapshot_chunk(peer, chunk),
             Digest: lambda digest: self.held.on_digest(peer, digest),
+            BucketHashes: lambda hashes: self.held.on_bucket_hashes(peer, hashes),
             Vector: lambda vector: self.held.on_vector(peer, vector, now_s),
             Pull: lambda pull: self.held.on_pull(peer, pull),
             Signed: self.held.on_control,
@@ -109,11 +115,20 @@ def settled(nodes: list[Node], pick: Callable[[int], int]) -> int:
     raise AssertionError("they do not converge")
 
 
+def positions_of(node: Node) -> dict[NodeId, Head]:
+    """Return what a node tells of what it holds to somebody who holds nothing."""
+    nothing = BucketHashes((bytes(8),) * BUCKETS, (bytes(8),) * BUCKETS)
+    outcome = node.held.on_bucket_hashes(node.id, nothing)
+    (vector,) = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
+    assert isinstance(vector, Vector)
+    return vector.positions
+
+
 def assert_equal(nodes: list[Node]) -> None:
     for node in nodes:
         for owner in (node for node in nodes if node.own.header):
             assert all_rows(node.held.replicas[owner.id].rows) == all_rows(owner.own.rows)
-        assert node.control.root == nodes[0].control.root
+        assert node.control.summary.root() == nodes[0].control.summary.root()
 
 
 writes = st.tuples(
@@ -216,7 +231,7 @@ def test_entries_of_the_control_set_come_along():
             node.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
     settled([one, other], Random(1).randrange)
     assert len(one.control.entries()) == 6
-    assert one.control.root == other.control.root
+    assert one.control.summary.root() == other.control.summary.root()
 
 
 def test_nodes_that_hold_the_same_say_it_in_one_message():
@@ -262,7 +277,7 @@ def test_nothing_of_our_own_is_told_before_it_is_on_disk():
     assert change is not None
     assert change.flush is not None
     assert one.held.digest() == told
-    assert one.held.vector().positions == {one.id: Head(1, 1)}
+    assert positions_of(one) == {one.id: Head(1, 1)}
     for after in (Head(0, 0), Head(1, 1)):
         outcome = one.held.on_pull(other.id, Pull({one.id: after}))
         for effect in outcome.effects:
@@ -270,16 +285,55 @@ def test_nothing_of_our_own_is_told_before_it_is_on_disk():
             assert isinstance(effect.message, Flush)
             assert effect.message.header.last_seq == 1
     one.held.remember(change.flush)
-    assert one.held.vector().positions == {one.id: Head(1, 2)}
+    assert positions_of(one) == {one.id: Head(1, 2)}
 
 
-def test_a_gap_is_asked_for_once_in_a_while():
+def test_an_unknown_feed_is_asked_for_once_in_a_while():
     one, other = nodes_of(2)
     flushes = [flush for number in range(4) for flush in one.write(b"%d" % number, b"")]
     first = other.take(one.id, flushes[1], 10.0)
     assert [type(effect.message) for effect in first.effects if isinstance(effect, Send)] == [Pull]
     assert other.take(one.id, flushes[2], 10.0).effects == []
     assert other.take(one.id, flushes[3], 10.0 + PULL_AGAIN_S).effects != []
+
+
+def test_flushes_that_overtook_another_wait_for_it():
+    one, other = nodes_of(2)
+    one.write(b"first", b"")
+    settled([one, other], Random(1).randrange)
+    flushes = [flush for number in range(4) for flush in one.write(b"%d" % number, b"")]
+    for early in (flushes[2], flushes[1]):
+        outcome = other.take(one.id, early, 0.0)
+        assert outcome.effects == outcome.changes == []
+        assert outcome.missing == {one.id: early.header.head}
+    assert other.take(one.id, flushes[2], 99.0).effects != []  # once more: the rest may be lost
+    outcome = other.take(one.id, flushes[0], 99.0)
+    assert [change.header.head for change in outcome.changes] == [Head(1, n) for n in (2, 3, 4)]
+    assert other.held._early_bytes == 0
+    assert other.held.graft([one.id]) == Pull({one.id: Head(1, 4)}, graft=True)
+
+
+def test_flushes_that_wait_are_bounded():
+    one, other = nodes_of(2)
+    one.write(b"first", b"")
+    settled([one, other], Random(1).randrange)
+    flushes = [flush for number in range(40) for flush in one.write(b"%d" % number, b"")]
+    for number, flush in enumerate(flushes[1:]):
+        outcome = other.take(one.id, flush, (number + 9) * PULL_AGAIN_S)
+        assert bool(outcome.missing) == (number < EARLY_MAX)
+        assert bool(outcome.effects) == (number >= EARLY_MAX)
+    for flush in flushes:
+        other.take(one.id, flush, 999.0)
+    assert other.notes(one.id) == one.notes(one.id)
+    assert other.held._early_bytes == 0
+
+
+def test_news_that_were_here_already_are_told_apart_by_how_they_came():
+    one, other = nodes_of(2)
+    (flush,) = one.write(b"1", b"")
+    settled([one, other], Random(1).randrange)
+    assert other.take(one.id, flush, 0.0) == Outcome()
+    assert other.take(one.id, replace(flush, eager=True), 0.0) == Outcome(duplicate_of=one.id)
 
 
 def test_half_a_snapshot_of_a_lost_neighbour_is_forgotten():
@@ -291,6 +345,6 @@ def test_half_a_snapshot_of_a_lost_neighbour_is_forgotten():
     chunks = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
     assert len(chunks) > 1
     other.take(one.id, chunks[0], 0.0)
-    assert other.held._assemblies
+    assert other.held._assemblies._assemblies
     other.held.forget_peer(one.id)
-    assert not other.held._assemblies
+    assert not other.held._assemblies._assemblies

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from meshnode.core.commands import Command, Court, receipt_from_signed, sign_com
 from meshnode.core.control import ControlSet
 from meshnode.core.errors import NotFoundError, NotPermittedError, StaleError, UnreachableError
 from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key, Signed
 from meshnode.core.sessions import SessionRecord, State
 from meshnode.node.books import StoredJournal
@@ -124,8 +126,32 @@ async def reachable(owner: Owner):
         yield address
 
 
-def courier(mesh, *addresses: str) -> Courier:
-    return Courier(mesh.node().identity, lambda _: addresses, lambda _: "node anna (alive)")
+@dataclass
+class OtherWay:
+    """What links would do: note what they are given, and answer with it."""
+
+    linked: bool = False
+    path: bool = False
+    brought: list[Signed] = field(default_factory=list)
+
+    def is_linked(self, owner: NodeId) -> bool:
+        return self.linked
+
+    def has_path(self, owner: NodeId) -> bool:
+        return self.path
+
+    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+        self.brought.append(command)
+        return command
+
+
+def courier(mesh, *addresses: str, links: OtherWay | None = None) -> Courier:
+    return Courier(
+        mesh.node().identity,
+        lambda _: addresses,
+        lambda _: "node anna (alive)",
+        links or OtherWay(),
+    )
 
 
 def steering(owner: Owner, **changes) -> Signed:
@@ -270,3 +296,25 @@ async def test_output_is_not_for_everybody(mesh, owner):
         with pytest.raises(NotPermittedError):
             await anext(output)
     assert owner.reads == []
+
+
+async def test_a_command_for_a_neighbour_takes_the_link(mesh, owner):
+    links, command = OtherWay(linked=True), steering(owner)
+    answer = await courier(mesh, DEAD, links=links).submit(owner.member.node_id, command, 5.0)
+    assert links.brought == [command]
+    assert answer == command
+
+
+async def test_an_owner_that_cannot_be_dialled_is_reached_over_links(mesh, owner):
+    links, command = OtherWay(path=True), steering(owner)
+    await courier(mesh, DEAD, links=links).submit(owner.member.node_id, command, 5.0)
+    assert links.brought == [command]
+
+
+async def test_an_owner_that_refuses_is_not_asked_again_over_links(mesh, owner):
+    links = OtherWay(path=True)
+    command = steering(owner, session="unknown")
+    async with reachable(owner) as address:
+        with pytest.raises(NotFoundError):
+            await courier(mesh, address, links=links).submit(owner.member.node_id, command, 5.0)
+    assert links.brought == []

@@ -40,8 +40,9 @@ class Recorder:
     def unlinked(self, peer: NodeId, reason: str) -> None:
         self._note("unlinked", peer, reason)
 
-    def dial_failed(self, peer: NodeId, reason: str) -> None:
+    def dial_failed(self, peer: NodeId, reason: str, *, stalled: bool) -> None:
         self._note("dial_failed", peer, reason)
+        self.stalled = stalled
 
     def learned(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         self._note("learned", peer, addresses)

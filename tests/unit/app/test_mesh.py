@@ -1,18 +1,13 @@
 """The timers and tables between the cores of one node; whole meshes are in tests/sim."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from meshnode.app.mesh import (
-    ASKED_OWN_MAX,
-    LIVENESS_DELAY_S,
-    LOST_MAX,
-    REASON_CHARS_MAX,
-    Mesh,
-    Self,
-)
-from meshnode.core.effects import Effect, HangUp, Persist, Report, Send, Wake
+from meshnode.app.mesh import ASKED_OWN_MAX, FLUSH_PAUSE_S, LIVENESS_DELAY_S, TICK_S, Mesh, Self
+from meshnode.app.neighbours import LATE_S, LOST_MAX, REASON_CHARS_MAX, STALLED
+from meshnode.core.effects import Answered, Effect, HangUp, Obey, Persist, Report, Send, Wake
 from meshnode.core.feed import OwnFeed
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
@@ -26,8 +21,8 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.messages import Farewell, Pull, Pulse
-from meshnode.core.silence import MISSES_MAX, PULSE_S
+from meshnode.core.messages import Ask, Farewell, Heard, Order, Pull, Pulse, Reply, Routed
+from meshnode.core.silence import CHECK_S, LISTEN_S, SILENT_S, VOUCHED_S
 
 chance = Random(16).randbytes
 KEY = Key.new(chance)
@@ -76,7 +71,7 @@ def hear_of(mesh: Mesh, number: int, now_s: float, *, linked: bool) -> list[Effe
     feed.write(LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
     feed.flush(1.0)
     mesh.replication.replicas[feed.origin] = feed
-    return mesh.judge(now_s)
+    return mesh.recall(now_s)
 
 
 def test_a_distant_timer_does_not_swallow_a_nearer_one(mesh: Mesh):
@@ -114,7 +109,8 @@ def test_the_row_of_links_names_why_the_last_few_were_lost_and_stays_small(mesh:
 
 def test_a_dial_that_fails_late_does_not_end_the_link_that_came_meanwhile(mesh: Mesh):
     mesh.learn(PEERS[0], ("a:1",), 1.0)
-    assert mesh.overlay.dials(2.0, frozenset()) or mesh.overlay._attempts[PEERS[0]].dialling
+    mesh.overlay.dials(2.0)
+    assert PEERS[0] in mesh.overlay._dialling
     mesh.linked(PEERS[0], 3.0, dialled=False)
     mesh.dial_failed(PEERS[0], 4.0)
     assert mesh.overlay.links == {PEERS[0]}
@@ -143,20 +139,135 @@ def test_our_news_wait_for_the_disk_and_come_in_order(mesh: Mesh):
     mesh.write("notes", b"2", b"", 2.0)
     assert mesh.woken("flush", 2.0) == []  # the disk is busy
     effects = mesh.persisted(first.change, 3.0)
-    sent = [effect.message for effect in effects if isinstance(effect, Send)]
-    assert sent == [first.change.flush]
-    (second,) = [effect for effect in effects if isinstance(effect, Persist)]
+    assert first.change.flush is not None
+    assert Send(PEERS[0], replace(first.change.flush, eager=True)) in effects
+    assert wakes(effects)["flush"] == pytest.approx(2.0 + FLUSH_PAUSE_S, abs=1.1)
+    (second,) = [e for e in mesh.woken("flush", 3.1) if isinstance(e, Persist)]
     assert second.change.header.first_seq == first.change.header.last_seq + 1
 
 
-def test_a_silent_link_is_ended_and_a_speaking_one_is_pulsed(mesh: Mesh):
+def ticked(mesh: Mesh, now_s: float) -> list[Effect]:
+    """Let the tick come in time."""
+    mesh._wakes["tick"] = now_s
+    return mesh.woken("tick", now_s)
+
+
+def test_a_silent_link_is_ended_and_a_speaking_one_stays(mesh: Mesh):
     mesh.linked(PEERS[0], 0.0, dialled=False)
     mesh.linked(PEERS[1], 0.0, dialled=False)
     mesh.received(PEERS[1], Pulse(1), 2.0)
-    late_s = PULSE_S * MISSES_MAX + 0.1
-    effects = mesh.woken("pulse", late_s)
-    assert HangUp(PEERS[0], "silent") in effects
-    assert Send(PEERS[1], Pulse(1)) in effects
+    assert mesh.woken("pulse", 3.0)[:2] == [Send(PEERS[0], Pulse(1)), Send(PEERS[1], Pulse(1))]
+    effects = ticked(mesh, SILENT_S + 0.1)
+    assert [e for e in effects if isinstance(e, HangUp)] == [HangUp(PEERS[0], "silent")]
+
+
+def linked_with_two(mesh: Mesh) -> None:
+    """Link us with two peers who are also linked with each other, and let all know it."""
+    for number in (0, 1):
+        mesh.linked(PEERS[number], 0.0, dialled=False)
+        feed = OwnFeed(PEER_KEYS[number], GENESIS.mesh_id, GENESIS.limits, 1)
+        marks = frozenset(map(short_id_of, (mesh.self_id, PEERS[1 - number])))
+        feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord(f"n{number}", ("a:1",))))
+        feed.write(LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
+        feed.flush(1.0)
+        mesh.replication.replicas[feed.origin] = feed
+    mesh.recall(0.1)
+
+
+def test_before_a_silent_link_is_ended_another_neighbour_is_asked(mesh: Mesh):
+    linked_with_two(mesh)
+    now_s = SILENT_S + 0.1
+    mesh.received(PEERS[1], Pulse(1), now_s)
+    asked = [e for e in ticked(mesh, now_s) if isinstance(e, Send)]
+    assert asked == [Send(PEERS[1], Routed((mesh.self_id, PEERS[1]), 1, Ask(PEERS[0])))]
+    heard = Routed((PEERS[1], mesh.self_id), 1, Heard(PEERS[0], 0.2))
+    mesh.received(PEERS[1], heard, now_s + 0.1)
+    assert not [e for e in ticked(mesh, now_s + CHECK_S) if isinstance(e, HangUp)]
+    mesh.received(PEERS[1], Pulse(2), now_s + VOUCHED_S)
+    ended = [e for e in ticked(mesh, now_s + VOUCHED_S) if isinstance(e, HangUp)]
+    assert ended == [HangUp(PEERS[0], "silent")]
+
+
+def test_who_is_asked_says_when_it_heard_its_neighbour(mesh: Mesh):
+    linked_with_two(mesh)
+    ask = Routed((PEERS[1], mesh.self_id), 1, Ask(PEERS[0]))
+    assert mesh.received(PEERS[1], ask, 2.0) == [
+        Send(PEERS[1], Routed((mesh.self_id, PEERS[1]), 1, Heard(PEERS[0], 2.0)))
+    ]
+    (answer,) = mesh.received(PEERS[1], replace(ask, body=Ask(PEERS[5])), 2.0)
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, Routed)
+    assert answer.message.body == Heard(PEERS[5], None)
+
+
+def test_a_node_that_was_held_up_judges_nobody_yet(mesh: Mesh):
+    mesh.linked(PEERS[0], 0.0, dialled=False)
+    mesh.woken("tick", 0.0)
+    late_s = TICK_S + SILENT_S + LATE_S + 10
+    effects = mesh.woken("tick", late_s)
+    assert not [e for e in effects if isinstance(e, HangUp)]
+    assert mesh.woken("tick", late_s + LISTEN_S + 0.1) != []
+    mesh.woken("pulse", 20.0)
+    assert mesh.lag_s > 10
+
+
+def test_a_message_for_somebody_else_is_passed_on_along_its_route_only(mesh: Mesh):
+    linked_with_two(mesh)
+    routed = Routed((PEERS[0], mesh.self_id, PEERS[1]), 1, Ask(PEERS[5]))
+    assert mesh.received(PEERS[0], routed, 1.0) == [Send(PEERS[1], replace(routed, at=2))]
+    for wrong in (
+        replace(routed, at=0),
+        replace(routed, at=2),
+        replace(routed, at=9),
+        replace(routed, route=(PEERS[1], mesh.self_id, PEERS[0])),
+        replace(routed, route=(PEERS[0], mesh.self_id, PEERS[0])),
+        replace(routed, route=(PEERS[0], mesh.self_id, *PEERS[1:])),
+    ):
+        (report,) = mesh.received(PEERS[0], wrong, 1.0)
+        assert isinstance(report, Report)
+
+
+def test_an_order_that_cannot_be_passed_on_is_answered(mesh: Mesh):
+    mesh.linked(PEERS[0], 0.0, dialled=False)
+    order = Order(7, Signed("command", b"", bytes(64)))
+    (answer,) = mesh.received(PEERS[0], Routed((PEERS[0], mesh.self_id, PEERS[1]), 1, order), 1.0)
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, Routed)
+    assert answer.message.route == (mesh.self_id, PEERS[0])
+    assert isinstance(answer.message.body, Reply)
+    assert (answer.message.body.number, answer.message.body.error[0]) == (7, "unreachable")
+
+
+def test_an_order_for_us_is_obeyed_and_an_answer_handed_over(mesh: Mesh):
+    linked_with_two(mesh)
+    order = Order(7, Signed("command", b"", bytes(64)))
+    routed = Routed((PEERS[1], PEERS[0], mesh.self_id), 2, order)
+    way_back = (mesh.self_id, PEERS[0], PEERS[1])
+    assert mesh.received(PEERS[0], routed, 1.0) == [Obey(order, PEERS[0], way_back)]
+    reply = Reply(7, None, ("refused", "no", ""))
+    assert mesh.answer(way_back, reply) == [Send(PEERS[0], Routed(way_back, 1, reply))]
+    back = Routed((PEERS[0], mesh.self_id), 1, reply)
+    assert mesh.received(PEERS[0], back, 1.0) == [Answered(reply)]
+
+
+def test_a_command_takes_the_shortest_way_along_links(mesh: Mesh):
+    linked_with_two(mesh)
+    command = Signed("command", b"", bytes(64))
+    number, (send,) = mesh.neighbours.order(PEERS[1], command)
+    assert send == Send(PEERS[1], Routed((mesh.self_id, PEERS[1]), 1, Order(number, command)))
+    assert mesh.neighbours.order(PEERS[9], command)[1] == []
+
+
+def test_a_member_whose_machine_takes_connections_and_says_nothing_is_stalled(mesh: Mesh):
+    linked_with_two(mesh)
+    mesh.unlinked(PEERS[0], "silent", 5.0)
+    mesh.dial_failed(PEERS[0], 9.0, stalled=True)
+    flushed(mesh, 9.1)
+    assert own_links(mesh).lost[short_id_of(PEERS[0])] == STALLED
+    assert mesh.dial_failed(PEERS[0], 13.0, stalled=True) == []
+    mesh.dial_failed(PEERS[0], 17.0)
+    flushed(mesh, 17.1)
+    assert own_links(mesh).lost[short_id_of(PEERS[0])] != STALLED
 
 
 def test_what_breaks_the_protocol_is_reported_and_not_believed(mesh: Mesh):

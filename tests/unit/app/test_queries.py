@@ -62,7 +62,7 @@ class Viewer:
             self.feeds[peer] = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1)
             self.mesh.replication.replicas[peer] = self.feeds[peer]
         edges = {0: [1], 1: [0, 2], 2: [1], 3: [0]}
-        self.mesh.overlay.links.add(IDS[1])
+        self.mesh.linked(IDS[1], steady_s, dialled=True)
         for number, peers in edges.items():
             record = NodeRecord(NAMES[number], labels={"room": "ab"[number % 2]})
             self.put(number, NODE, ONLY_ROW, node_to_row(record))
@@ -76,7 +76,7 @@ class Viewer:
         feed.flush(self.clock.wall_s() - 60)
 
     def judge(self) -> None:
-        self.mesh.judge(self.clock.steady_s())
+        self.mesh.recall(self.clock.steady_s())
 
     def session(
         self, number: int, name: str, state: State = State.RUNNING, **fields: object
@@ -121,7 +121,7 @@ def test_an_answer_says_whom_it_could_not_hear(viewer: Viewer):
 def test_a_member_that_was_lost_was_observed_until_then(viewer: Viewer):
     lost_s = viewer.clock.wall_s() + 5
     viewer.clock.now_s = lost_s
-    viewer.mesh.overlay.links.clear()
+    viewer.mesh.unlinked(IDS[1], "reset", viewer.clock.steady_s())
     viewer.judge()
     viewer.clock.now_s += 10
     coverage = viewer.queries.coverage()

@@ -8,7 +8,16 @@ import pytest
 import yaml
 
 from session_mesh.escaping import cut, escape, width_of
-from session_mesh.render import Failure, Streams, Style, Table, View, render, render_failure
+from session_mesh.render import (
+    Failure,
+    Listing,
+    Streams,
+    Style,
+    Table,
+    View,
+    render,
+    render_failure,
+)
 from session_mesh.words import age, coverage_notes, tokens
 
 EVIL = "a\x1b[31mred\x07\r\n\u202egnp.exe\u2066\x9b2J\x7f\u200b"
@@ -221,3 +230,30 @@ def test_cutting_counts_columns_and_not_characters():
     assert cut("漢字漢字", 5) == "漢字…"
     assert cut("abc", 3) == "abc"
     assert cut("abc", 0) == ""
+
+
+def listing() -> View:
+    words = "home  " + "long words " * 12 + EVIL
+    return View(value={}, human=Listing([("✓", words), ("✗", "bad"), ("", "fix: good")], indent=6))
+
+
+def test_a_listing_is_wrapped_on_a_terminal_and_never_cut():
+    out, _ = shown(listing(), out_is_terminal=True, width=40)
+    assert max(map(len, out.splitlines())) <= 42
+    assert "".join(out.split()) == "".join(shown(listing())[0].split())
+    assert all(line.startswith(" " * 8) for line in out.splitlines()[1:4])
+    assert "\x1b" not in out
+
+
+def test_only_marks_of_a_listing_are_coloured_and_only_where_colour_is_wanted():
+    out, _ = shown(listing(), out_is_terminal=True, colour=True)
+    assert out.count("\x1b[") == 4
+    assert "\x1b[31m✗\x1b[0m bad\n" in out
+    assert "\n  fix: good\n" in out
+
+
+def test_marks_are_spelled_out_where_a_stream_cannot_carry_them():
+    raw = io.BytesIO()
+    to = Streams(out=io.TextIOWrapper(raw, encoding="ascii"), err=io.StringIO())
+    assert render(View(value={}, human=Listing([("✓", "good"), ("✗", "bad")])), to) == 0
+    assert raw.getvalue() == b"+ good\nx bad\n"

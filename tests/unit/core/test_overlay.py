@@ -1,5 +1,6 @@
 """Who links to whom, and when a member is dialled."""
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -10,8 +11,12 @@ from meshnode.core.overlay import (
     DIALS_MAX,
     FULL_MESH_MAX,
     HEARD_MAX,
+    LINKS_KEPT,
     LINKS_MAX,
+    LINKS_REFUSED,
+    LONELY_DIALS_MAX,
     REDIAL_S,
+    RETRY_MAX_S,
     RETRY_S,
     SECOND_DIALLER_S,
     STRANGERS_MAX,
@@ -25,16 +30,37 @@ def members(count: int) -> list[NodeId]:
 
 
 SELF, *OTHERS = members(40)
-NOBODY = frozenset()
+
+
+class View:
+    """One node's overlay, and whom it sees alive."""
+
+    def __init__(self, self_id: NodeId = SELF) -> None:
+        self.alive: dict[NodeId, None] = {self_id: None}
+        self.overlay = Overlay(self_id, Random(1), self.alive.keys())
+
+    def see(self, *peers: NodeId) -> None:
+        self.alive.update(dict.fromkeys(peers))
+        self.overlay.seen(set(peers))
+
+    def lose(self, *peers: NodeId) -> None:
+        for peer in peers:
+            del self.alive[peer]
+        self.overlay.seen(set(peers))
 
 
 @pytest.fixture
-def overlay() -> Overlay:
-    return Overlay(SELF, Random(1))
+def view() -> View:
+    return View()
 
 
-def dialled(overlay: Overlay, now_s: float, alive: frozenset = NOBODY) -> set[NodeId]:
-    return {effect.peer for effect in overlay.dials(now_s, alive) if isinstance(effect, Dial)}
+@pytest.fixture
+def overlay(view: View) -> Overlay:
+    return view.overlay
+
+
+def dialled(overlay: Overlay, now_s: float) -> set[NodeId]:
+    return {effect.peer for effect in overlay.dials(now_s) if isinstance(effect, Dial)}
 
 
 @pytest.mark.parametrize("count", range(1, FULL_MESH_MAX + 1))
@@ -78,7 +104,7 @@ def test_a_newcomer_moves_few_links():
 
 
 def test_of_two_that_discover_each_other_the_lower_id_dials_first():
-    one, other = Overlay(SELF, Random(1)), Overlay(OTHERS[0], Random(1))
+    one, other = View(SELF).overlay, View(OTHERS[0]).overlay
     one.learn(OTHERS[0], ("a:1",), 0.0)
     other.learn(SELF, ("b:1",), 0.0)
     assert dialled(one, 0.0) == {OTHERS[0]}
@@ -88,19 +114,19 @@ def test_of_two_that_discover_each_other_the_lower_id_dials_first():
 
 def test_a_member_is_dialled_once_at_a_time(overlay: Overlay):
     overlay.learn(OTHERS[0], ("a:1",), 0.0)
-    assert overlay.dials(0.0, NOBODY) == [Dial(OTHERS[0], ("a:1",))]
+    assert overlay.dials(0.0) == [Dial(OTHERS[0], ("a:1",))]
     overlay.learn(OTHERS[0], ("b:1",), 1.0)
-    assert overlay.dials(100.0, NOBODY) == []
+    assert overlay.dials(100.0) == []
     overlay.unlinked(OTHERS[0], 100.0)
-    assert overlay.dials(102.0, NOBODY) == [Dial(OTHERS[0], ("b:1", "a:1"))]
+    assert overlay.dials(102.0) == [Dial(OTHERS[0], ("b:1", "a:1"))]
 
 
 def test_nobody_dials_itself(overlay: Overlay):
     overlay.learn(SELF, ("a:1",), 0.0)
-    assert overlay.dials(99.0, NOBODY) == []
+    assert overlay.dials(99.0) == []
 
 
-def test_dials_that_fail_back_off_to_twenty_seconds_and_never_end(overlay: Overlay):
+def test_a_node_with_few_links_tries_again_within_two_seconds_for_ever(overlay: Overlay):
     overlay.learn(OTHERS[0], ("a:1",), 0.0)
     waits, last_s, now_s = [], 0.0, 0.0
     assert dialled(overlay, 0.0)
@@ -111,9 +137,54 @@ def test_dials_that_fail_back_off_to_twenty_seconds_and_never_end(overlay: Overl
         waits.append(now_s - last_s)
         last_s = now_s
     assert waits[0] <= RETRY_S * 1.3 + 0.1
-    assert waits[0] < waits[2] < waits[5]
-    assert all(REDIAL_S * 0.7 - 0.1 <= wait <= REDIAL_S * 1.3 + 0.1 for wait in waits[8:])
+    assert waits[0] < waits[1] < waits[2]
+    assert all(wait <= RETRY_MAX_S * 1.3 + 0.1 for wait in waits)
     assert len({round(wait, 2) for wait in waits[8:]}) > 10  # nobody dials in step
+
+
+def test_a_lost_member_that_nobody_needs_is_tried_ever_more_rarely_then_in_turn(view: View):
+    overlay = view.overlay
+    for peer in OTHERS:
+        overlay.learn(peer, ("a:1",), 0.0, said=True)
+    view.see(*OTHERS)
+    for peer in overlay.wanted():
+        overlay.linked(peer)
+    overlay.dials(1.0)  # every hint is used up: all are alive
+    lost = next(peer for peer in OTHERS if peer not in overlay.wanted())
+    overlay.linked(lost)
+    view.lose(lost)
+    overlay.unlinked(lost, 10.0)
+    dials, now_s = [], 10.0
+    while now_s < 2000:
+        if lost in dialled(overlay, now_s):
+            dials.append(now_s)
+            overlay.unlinked(lost, now_s)
+        now_s += 0.25
+    waits = [later - earlier for earlier, later in pairwise(dials)]
+    assert waits[0] < 2
+    pace_s = REDIAL_S * len(view.alive) / 8
+    assert sum(waits[-10:]) / 10 <= max(pace_s, REDIAL_S) * 1.3
+    assert min(waits[-10:]) > RETRY_MAX_S
+
+
+def test_all_nodes_together_dial_a_lost_one_every_few_seconds_at_any_size(view: View):
+    """One lost member in turn, every REDIAL_S * alive / 8: 0.4 dials a second in the whole mesh."""
+    overlay = view.overlay
+    for peer in OTHERS:
+        overlay.learn(peer, ("a:1",), 0.0, said=True)
+    view.see(*OTHERS[:31])
+    for peer in overlay.wanted():
+        overlay.linked(peer)
+    lost, count, now_s = set(OTHERS[31:]), 0, 1000.0
+    for peer in lost:
+        overlay._attempts.pop(peer, None)
+    while now_s < 9000:
+        for peer in dialled(overlay, now_s) & lost:
+            count += 1
+            overlay.unlinked(peer, now_s)
+            overlay._attempts.pop(peer, None)
+        now_s += 1.0
+    assert 8000 / count == pytest.approx(REDIAL_S * 32 / 8, rel=0.2)
 
 
 def test_a_new_address_is_tried_at_once(overlay: Overlay):
@@ -155,58 +226,96 @@ def test_a_member_that_left_is_not_dialled_until_it_links_again(overlay: Overlay
     assert dialled(overlay, 1002.0) == {OTHERS[0]}
 
 
-def test_a_node_with_links_dials_its_ring_neighbours_and_whoever_is_not_alive(overlay: Overlay):
+def test_a_node_with_links_dials_its_ring_neighbours_and_hints_about_the_lost(view: View):
+    overlay = view.overlay
     for peer in OTHERS:
         overlay.learn(peer, ("a:1",), 0.0)
-    wanted = ring_neighbours(SELF, OTHERS)
-    for peer in sorted(wanted)[:3]:
+    lost = OTHERS[0]
+    view.see(*OTHERS[1:])
+    linked = sorted(overlay.wanted())[:3]
+    for peer in linked:
         overlay.linked(peer)
-    lost = next(peer for peer in OTHERS if peer not in wanted)
-    alive = frozenset(OTHERS) - {lost}
-    wanted = ring_neighbours(SELF, alive)
-    assert dialled(overlay, 1.0, alive) == (wanted | {lost}) - overlay.links
+    assert overlay.wanted() == ring_neighbours(SELF, OTHERS[1:])
+    assert dialled(overlay, 1.0) == (overlay.wanted() | {lost}) - overlay.links
 
 
-def test_a_node_with_few_links_dials_everybody_it_knows(overlay: Overlay):
+def test_the_rings_follow_who_is_seen_alive(view: View):
+    rng = Random(5)
+    seen: set[NodeId] = set()
+    for _ in range(400):
+        peer = rng.choice(OTHERS)
+        if peer in seen:
+            seen.remove(peer)
+            view.lose(peer)
+        else:
+            seen.add(peer)
+            view.see(peer)
+        assert view.overlay.wanted() == ring_neighbours(SELF, seen)
+
+
+def test_a_node_with_few_links_dials_a_few_at_a_time(overlay: Overlay):
     for peer in OTHERS:
         overlay.learn(peer, ("a:1",), 0.0)
-    first = dialled(overlay, 1.0, frozenset(OTHERS))
-    assert len(first) == DIALS_MAX
-    assert dialled(overlay, 1.0, frozenset(OTHERS)) == set(), "so many at once, and no more"
+        overlay.dials(0.3)
+        overlay.unlinked(peer, 0.3)  # the hint was no good: it is one of many now
+    assert len(dialled(overlay, 50.0)) <= DIALS_MAX
+    for peer in OTHERS:
+        overlay.unlinked(peer, 50.0)
+    for peer in OTHERS:
+        overlay._attempts.pop(peer, None)
+    overlay._redial_at_s = 999.0
+    first = dialled(overlay, 60.0)
+    assert len(first) == LONELY_DIALS_MAX
+    assert dialled(overlay, 60.0) == set(), "so many at once, and no more"
     for peer in first:
-        overlay.linked(peer)
-        overlay.unlinked(peer, 1.0)
-    assert dialled(overlay, 1.1, frozenset(OTHERS)) == set(OTHERS) - first
+        overlay.unlinked(peer, 60.0)
+    assert not dialled(overlay, 60.1) & first
 
 
-def test_callers_beyond_sixteen_are_let_go_unless_a_ring_wants_them(overlay: Overlay):
-    alive = frozenset(OTHERS)
-    wanted = ring_neighbours(SELF, alive)
-    unwanted = sorted(alive - wanted)
-    for peer in unwanted[:LINKS_MAX]:
+def test_callers_are_taken_beyond_sixteen_and_refused_beyond_sixty_four(view: View):
+    overlay, callers = view.overlay, members(200)[100:]
+    view.see(*OTHERS, *callers)
+    unwanted = [peer for peer in callers if peer not in overlay.wanted()]
+    for peer in unwanted[:LINKS_REFUSED]:
         overlay.linked(peer)
-        assert overlay.excess(peer, alive) == []
-    caller = unwanted[LINKS_MAX]
-    overlay.linked(caller)
-    assert [type(effect) for effect in overlay.excess(caller, alive)] == [HangUp]
-    neighbour = min(wanted)
+        assert not overlay.refuses(peer)
+    overlay.linked(unwanted[LINKS_REFUSED])
+    assert overlay.refuses(unwanted[LINKS_REFUSED])
+    neighbour = min(overlay.wanted())
     overlay.linked(neighbour)
-    assert overlay.excess(neighbour, alive) == []
+    assert not overlay.refuses(neighbour)
 
 
-def test_links_beyond_sixteen_go_one_at_a_time_and_never_those_of_a_ring(overlay: Overlay):
-    alive = frozenset(OTHERS)
+def test_beyond_sixteen_links_one_that_no_ring_asks_for_is_asked_to_part(view: View):
+    overlay = view.overlay
+    view.see(*OTHERS)
+    for peer in overlay.wanted():
+        overlay.linked(peer)
+    assert overlay.surplus() is None
     for peer in OTHERS:
         overlay.linked(peer)
-    while effects := overlay.surplus(alive):
-        (effect,) = effects
-        assert isinstance(effect, HangUp)
-        overlay.unlinked(effect.peer, 0.0)
+    asked = {overlay.surplus() for _ in range(50)}
+    assert None not in asked
+    assert not asked & overlay.wanted()
+    while (peer := overlay.surplus()) is not None:
+        overlay.unlinked(peer, 0.0)
     assert len(overlay.links) == LINKS_MAX
-    assert ring_neighbours(SELF, alive) <= overlay.links
+    assert overlay.wanted() <= overlay.links
 
 
-def test_a_link_to_a_member_not_yet_seen_alive_is_no_surplus(overlay: Overlay):
-    for peer in OTHERS:
+def test_who_is_asked_to_part_does_so_once_it_can_spare_the_link(view: View):
+    overlay = view.overlay
+    view.see(*OTHERS)
+    asking = next(peer for peer in OTHERS if peer not in overlay.wanted())
+    overlay.asked_to_part(asking)
+    assert overlay.partings() == []  # no such link
+    overlay.linked(asking)
+    overlay.asked_to_part(asking)
+    wanted = sorted(overlay.wanted())
+    for peer in wanted[: LINKS_KEPT - 1]:
         overlay.linked(peer)
-    assert overlay.surplus(NOBODY) == []
+        assert overlay.partings() == []
+    overlay.linked(wanted[LINKS_KEPT])
+    assert overlay.partings() == [HangUp(asking, "links enough")]
+    overlay.asked_to_part(wanted[0])
+    assert overlay.partings() == [HangUp(asking, "links enough")]  # a ring asks for the other

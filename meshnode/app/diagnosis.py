@@ -1,0 +1,269 @@
+"""What is wrong with a home and its node, judged from facts that somebody else has observed.
+
+Invariant: every function here is pure, and every check that is not well names what to do about it.
+`ok` is None where nothing could be said: no node runs, nobody told the time, it is switched off.
+Other nodes are judged in `peer_diagnosis`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshnode.app.peer_diagnosis import Attempt
+    from meshnode.core.errors import MeshError
+
+# A command's times are judged with 120 s of tolerance (core/commands.py). Two clocks that are each
+# 60 s off, in opposite directions, still agree; a larger difference will one day refuse a command.
+CLOCK_OFF_S_MAX = 60.0
+LOOP_LAG_S_MAX = 1.0  # peers drop a link after three silent seconds
+EXPIRES_SOON_S = 30 * 86400.0
+NAMED_MAX = 8  # in one sentence; then how many more
+NO_NODE = "no node is running"
+START = "session-mesh up --detach"
+RESTART = "session-mesh down --keep-sessions, then session-mesh up --detach"
+REJOIN = "join again with a new invite: session-mesh join -"
+NAME_A_NODE = "name a node instead: session-mesh up --seed HOST:PORT"
+SET_CLOCK = "set this machine's clock: timedatectl set-ntp true"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `id` is a kind, or kind:peer; `fix` is imperative."""
+
+    id: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A node's membership as it stands on the disk. Times are seconds since 1970."""
+
+    valid_from_s: float
+    valid_until_s: float
+    is_for_our_key: bool
+    chains_to_root: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a running node said of itself. `answers_s`: how long each of a few questions took."""
+
+    name: str
+    node_id: str
+    pid: int
+    version: str
+    mdns: str
+    heard_by_mdns: int
+    links: int
+    answers_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """An address that others are told, tried from here. `is_local`: an interface carries it."""
+
+    is_local: bool
+    is_loopback: bool
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class MulticastFacts:
+    """On which interfaces a question asked of all came back to us, and on which it did not."""
+
+    heard_on: tuple[str, ...] = ()
+    silent_on: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFact:
+    """How far ahead of ours a peer's clock is, in seconds."""
+
+    peer: str
+    ahead_s: float
+
+
+def from_error(check_id: str, error: MeshError) -> Check:
+    """Turn what a file was refused with into a check."""
+    return Check(check_id, ok=False, detail=error.message, fix=error.hint or REJOIN)
+
+
+def unknown(check_id: str, why: str, fix: str = "") -> Check:
+    """Say that nothing can be said."""
+    return Check(check_id, ok=None, detail=why, fix=fix)
+
+
+def judge_certificate(facts: CertificateFacts, now_s: float) -> Check:
+    """Judge whether this home's certificates make its node a member now."""
+    left_s = facts.valid_until_s - now_s
+    if not facts.is_for_our_key:
+        return _no("certificate", "node.crt was issued for another key than node.key", REJOIN)
+    if not facts.chains_to_root:
+        return _no("certificate", "node.crt does not lead to the root of this mesh", REJOIN)
+    if now_s < facts.valid_from_s:
+        early = span(facts.valid_from_s - now_s)
+        said = f"valid only in {early}: this machine's clock is behind"
+        return _no("certificate", said, SET_CLOCK)
+    if left_s <= 0:
+        said = f"expired {span(-left_s)} ago, by this machine's clock"
+        return _no("certificate", said, f"{SET_CLOCK}; if it is right, {REJOIN}")
+    fix = f"before it expires, {REJOIN}" if left_s < EXPIRES_SOON_S else ""
+    detail = f"a member of this mesh for another {span(left_s)}"
+    return Check("certificate", ok=True, detail=detail, fix=fix)
+
+
+def judge_version(facts: NodeFacts, ours: str) -> Check:
+    """Judge whether node and command line are of one version."""
+    if facts.version == ours:
+        return _yes("version", f"node and command line are {ours}")
+    return _no("version", f"the node runs {facts.version}, this command line is {ours}", RESTART)
+
+
+def judge_loop(facts: NodeFacts) -> Check:
+    """Judge how promptly the node answers its own user."""
+    if not facts.answers_s:
+        return unknown("loop_lag", "the node was not asked often enough")
+    slowest_s = max(facts.answers_s)
+    if slowest_s <= LOOP_LAG_S_MAX:
+        return _yes("loop_lag", f"the node answers within {slowest_s * 1000:.0f} ms")
+    said = f"the node took {span(slowest_s)} to answer: peers drop links after 3 silent seconds"
+    return _no("loop_lag", said, "free this machine's processor, memory or disk for the node")
+
+
+def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:
+    """Judge whether others can find this node where it tells them to."""
+    if not addresses:
+        fix = "give it one: session-mesh up --listen HOST:PORT"
+        return _no("listening", "the node tells nobody where it listens", fix)
+    faults = [_fault_of(one, self_id) for one in addresses]
+    bad = [fault for fault in faults if fault]
+    if bad and len(bad) == len(faults):
+        fix = "advertise an address that leads here: session-mesh up --advertise HOST:PORT"
+        return _no("listening", "; ".join(bad), fix)
+    listed = ", ".join(one.attempt.address for one in addresses)
+    notes = [*bad, *_reach_notes(addresses)]
+    detail = f"reached from here at {listed}" if not bad else f"advertised are {listed}"
+    return _yes("listening", "; ".join([detail, *notes]))
+
+
+def _fault_of(own: OwnAddress, self_id: str) -> str:
+    attempt = own.attempt
+    if attempt.shown is not None:
+        if attempt.shown.node_id == self_id:
+            return ""
+        return f"at {attempt.address} another node listens ({attempt.shown.node_id[:10]})"
+    if not own.is_local:
+        return ""  # behind address translation a machine often cannot reach itself
+    return f"{attempt.address} {attempt.silence or attempt.detail}"
+
+
+def _reach_notes(addresses: Sequence[OwnAddress]) -> list[str]:
+    if all(one.is_loopback for one in addresses):
+        return ["only this machine can reach it there"]
+    foreign = [one.attempt.address for one in addresses if not one.is_local]
+    if not foreign:
+        return []
+    return [f"no interface of this machine carries {', '.join(foreign)}: forward it to here"]
+
+
+def judge_joiners(attempt: Attempt, self_id: str) -> Check:
+    """Judge whether strangers with an invite, and peers with doubts, get an answer."""
+    greeting = attempt.greeting
+    if greeting is None:
+        said = f"no Hello at {attempt.greeting_address}: {attempt.greeting_fault}"
+        return _no("joiners_port", said, RESTART)
+    if greeting.node_id != self_id:
+        said = f"another node ({greeting.node_id[:10]}) answers at {attempt.greeting_address}"
+        return _no("joiners_port", said, RESTART)
+    return _yes("joiners_port", f"Hello is answered at {attempt.greeting_address}")
+
+
+def judge_clock(facts: Sequence[ClockFact]) -> Check:
+    """Judge this machine's clock by what peers say; with one peer alone either may be wrong."""
+    if not facts:
+        return unknown("clock", "no peer told its time")
+    near = [fact for fact in facts if abs(fact.ahead_s) <= CLOCK_OFF_S_MAX]
+    off = [fact.peer for fact in facts if fact not in near]
+    if len(near) * 2 >= len(facts):
+        worst_s = max(abs(fact.ahead_s) for fact in near)
+        said = f"within {max(worst_s, 0.1):.1f} s of {named([fact.peer for fact in near])}"
+        return _yes("clock", said + (f", but not of {named(off)}" if off else ""))
+    middle_s = median(fact.ahead_s for fact in facts if fact not in near)
+    way = "behind" if middle_s > 0 else "ahead of"
+    said = f"this machine's clock is about {span(abs(middle_s))} {way} {named(off)}"
+    if len(facts) == 1:
+        fix = f"{SET_CLOCK}; do the same on {named(off)}: one of the two is wrong"
+        return _no("clock", said, fix)
+    return _no("clock", said, SET_CLOCK)
+
+
+def judge_multicast(facts: NodeFacts, observed: MulticastFacts | None, *, alone: bool) -> Check:
+    """Judge whether nodes on this network can find each other. `alone`: no other member is known.
+
+    Without mDNS nothing is wrong: seeds and neighbours' hints are ways too.
+    """
+    if facts.mdns == "off":
+        return unknown("multicast", "mDNS is off: seeds and neighbours tell where nodes are")
+    if facts.mdns.startswith("unavailable"):
+        return _no("multicast", f"mDNS is {facts.mdns}", NAME_A_NODE)
+    return _judge_observed(facts, observed, alone=alone)
+
+
+def _judge_observed(facts: NodeFacts, observed: MulticastFacts | None, *, alone: bool) -> Check:
+    if observed is None:
+        return unknown("multicast", f"mDNS is {facts.mdns}; its network was not tried")
+    if observed.fault or not observed.heard_on:
+        said = observed.fault or f"nothing came back on {named(observed.silent_on)}"
+        fix = f"let UDP port 5353 and 224.0.0.251 through the firewall, or {NAME_A_NODE}"
+        return _no("multicast", f"this machine does not hear its own multicast: {said}", fix)
+    check = _multicast_heard(facts, observed)
+    if facts.heard_by_mdns or facts.links or alone:
+        return check
+    fix = f"let UDP port 5353 through between the machines, or {NAME_A_NODE}"
+    return replace(check, ok=None, fix=fix)
+
+
+def _multicast_heard(facts: NodeFacts, observed: MulticastFacts) -> Check:
+    heard = "nobody" if not facts.heard_by_mdns else f"{facts.heard_by_mdns} announcements"
+    detail = f"mDNS is {facts.mdns} and has heard {heard}; multicast works on "
+    detail += named(observed.heard_on)
+    if observed.silent_on:
+        detail += f", not on {named(observed.silent_on)}"
+    return _yes("multicast", detail)
+
+
+def judge_not_checked(names: Sequence[str]) -> Check:
+    """Name the peers that there was no room for."""
+    chosen = " ".join(names[:NAMED_MAX])
+    return unknown("peers", f"not checked: {named(names)}", f"ask: session-mesh doctor {chosen}")
+
+
+def named(names: Sequence[str]) -> str:
+    """List names, at most NAMED_MAX of them."""
+    more = len(names) - NAMED_MAX
+    listed = ", ".join(names[:NAMED_MAX])
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def span(seconds: float) -> str:
+    """Say how long a time is: 3.2 s, 5 min, 2 h, 40 d."""
+    for unit_s, unit in ((2 * 86400, "d"), (2 * 3600, "h"), (120, "min")):
+        if seconds >= unit_s:
+            return f"{seconds / (unit_s / 2):.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _yes(check_id: str, detail: str) -> Check:
+    return Check(check_id, ok=True, detail=detail)
+
+
+def _no(check_id: str, detail: str, fix: str) -> Check:
+    return Check(check_id, ok=False, detail=detail, fix=fix)

@@ -1,0 +1,164 @@
+"""One node's neighbours: its links, their silence, and what is passed on for others.
+
+Invariant: what the `links` row says is what `overlay.links` holds, and the reason of each recent
+loss; whatever changes either ends in a new row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from meshnode.core import relay
+from meshnode.core.effects import Answered, Effect, HangUp, Obey, Send
+from meshnode.core.ids import NodeId, short_id_of
+from meshnode.core.members import LinksRecord, links_to_row
+from meshnode.core.messages import Ask, Heard, Members, Order, Reply, Routed
+from meshnode.core.overlay import Overlay
+from meshnode.core.silence import Silences
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from meshnode.core.keys import Signed
+    from meshnode.core.liveness import Liveness
+
+LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody yet
+INTRODUCED_MAX = 8
+LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
+REASON_CHARS_MAX = 80
+STALLED = "stalled"  # the machine of a lost peer accepts connections, its node says nothing
+
+
+class Neighbours:
+    """Links as they come and go. Methods return effects; some say that the row must be written."""
+
+    def __init__(self, self_id: NodeId, rng: Random, liveness: Liveness) -> None:
+        self.overlay = Overlay(self_id, rng, liveness.alive)
+        self._self_id = self_id
+        self._rng = rng
+        self._graph = liveness.graph
+        self._liveness = liveness
+        self._silences = Silences()
+        self._lost: dict[bytes, str] = {}
+
+    def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
+        """Take a working link into use; a caller too many is introduced to others and refused."""
+        self.overlay.linked(peer)
+        self._graph.add_link(peer)
+        self._silences.linked(peer, now_s)
+        self._lost.pop(short_id_of(peer), None)
+        if dialled or not self.overlay.refuses(peer):
+            return []
+        return [self._introduce(peer), HangUp(peer, "links enough: try the members introduced")]
+
+    def unlinked(self, peer: NodeId, reason: str, now_s: float) -> None:
+        """Forget a link that ended."""
+        self.overlay.unlinked(peer, now_s)
+        self._graph.drop_link(peer)
+        self._silences.unlinked(peer)
+        self._lose(peer, reason)
+
+    def dial_failed(self, peer: NodeId, now_s: float, *, stalled: bool) -> bool:
+        """Note that a member did not answer; tell whether the row says something else now."""
+        if peer in self.overlay.links:
+            return False  # it has dialled us meanwhile
+        self.overlay.unlinked(peer, now_s)
+        if stalled is (self._lost.get(short_id_of(peer)) == STALLED):
+            return False
+        self._lose(peer, STALLED if stalled else "unreachable")
+        return True
+
+    def row(self) -> bytes:
+        """Return our `links` row, and let our own view follow it."""
+        peers = frozenset(short_id_of(peer) for peer in self.overlay.links)
+        stalled = (peer for peer, reason in self._lost.items() if reason == STALLED)
+        self._liveness.set_stalled(frozenset(stalled))
+        return links_to_row(LinksRecord(peers, self._lost))
+
+    def heard(self, peer: NodeId, now_s: float) -> bool:
+        """Note a frame; False if it outlived its link."""
+        return self._silences.heard(peer, now_s)
+
+    def pulses(self) -> list[Effect]:
+        """Return a sign of life for each neighbour."""
+        return self._silences.pulses()
+
+    def tick(self, now_s: float, late_s: float) -> list[Effect]:
+        """Judge silent links, let go of spare ones, dial. `late_s` is how late this call comes."""
+        if late_s > LATE_S:
+            self._silences.forgive(now_s)
+        verdict = self._silences.judge(now_s)
+        effects: list[Effect] = [HangUp(peer, "silent") for peer in verdict.silent]
+        for peer in verdict.doubted:
+            effects += self._doubt(peer)
+        crowded = self.overlay.surplus()
+        if crowded is not None:
+            effects.append(self._introduce(crowded))
+        return effects + self.overlay.partings() + self.overlay.dials(now_s)
+
+    def introduced(self, source: NodeId, message: Members, now_s: float) -> list[Effect]:
+        """Take hints about other members, and perhaps the wish to be let go."""
+        if message.full:
+            self.overlay.asked_to_part(source)
+        for peer, addresses in message.addresses.items():
+            self.overlay.learn(peer, addresses, now_s)
+        return self.overlay.dials(now_s)
+
+    def order(self, owner: NodeId, command: Signed) -> tuple[int, list[Effect]]:
+        """Send a command along links; the number comes back with what answers it.
+
+        There are no effects if no path of links leads to the owner.
+        """
+        number = self._rng.getrandbits(63)
+        path = self._graph.path(owner)
+        if not path:
+            return number, []
+        return number, [Send(path[0], relay.sent(self._self_id, path, Order(number, command)))]
+
+    def routed(self, peer: NodeId, routed: Routed, now_s: float) -> list[Effect]:
+        """Pass a message on, or take it if it is for this node; raises PeerError."""
+        onward = relay.next_hop(self._self_id, peer, routed)
+        if onward is None:
+            return self._arrived(peer, routed, now_s)
+        if onward in self.overlay.links:
+            return [Send(onward, relay.onward(routed))]
+        if isinstance(routed.body, Order):
+            error = ("unreachable", "a link on the way has just been lost", "send it again")
+            lost = Reply(routed.body.number, None, error)
+            return [Send(peer, relay.answer(relay.back(routed), lost))]
+        return []  # who asked hears nothing, and decides without
+
+    def _arrived(self, peer: NodeId, routed: Routed, now_s: float) -> list[Effect]:
+        body = routed.body
+        match body:
+            case Ask(about):
+                heard = Heard(about, self._silences.heard_ago_s(about, now_s))
+                return [Send(peer, relay.answer(relay.back(routed), heard))]
+            case Heard(about, ago_s):
+                self._silences.answered(about, ago_s)
+                return []
+            case Order():
+                return [Obey(body, peer, relay.back(routed))]
+            case Reply():
+                return [Answered(body)]
+            case _:
+                assert_never(body)
+
+    def _doubt(self, peer: NodeId) -> list[Effect]:
+        """Ask another neighbour of a silent peer whether it hears it."""
+        path = self._graph.path_to_neighbour_of(peer, frozenset({peer}))
+        if not path:
+            return [HangUp(peer, "silent")]
+        return [Send(path[0], relay.sent(self._self_id, path, Ask(peer)))]
+
+    def _introduce(self, peer: NodeId) -> Send:
+        """Tell a neighbour of some others, since there are links enough."""
+        others = sorted(self.overlay.links - {peer})
+        chosen = self._rng.sample(others, min(INTRODUCED_MAX, len(others)))
+        return Send(peer, Members({o: self.overlay.addresses_of(o) for o in chosen}, full=True))
+
+    def _lose(self, peer: NodeId, reason: str) -> None:
+        self._lost.pop(short_id_of(peer), None)
+        self._lost[short_id_of(peer)] = reason[:REASON_CHARS_MAX]
+        while len(self._lost) > LOST_MAX:
+            del self._lost[next(iter(self._lost))]

@@ -1,0 +1,144 @@
+"""Looking at an address without believing it: whether it connects, and whose certificate is there.
+
+Invariant: every wait is bounded, name resolution too; what goes wrong is a fact, not an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+
+from meshnode.app.peer_diagnosis import Attempt, Dial, Shown
+from meshnode.core.certificates import hints_in
+from meshnode.core.errors import PeerError, UsageError
+from meshnode.discovery.seeds import parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONNECT_S = 2.0  # room for one SYN that got lost
+SPEAK_S = 1.5  # for a TLS handshake on a connection that is open
+REFUSED = "refuses connections: no node listens there, or it is down"
+SILENT = f"does not answer in {CONNECT_S:g} s: a firewall is in the way, or the address is wrong"
+NO_ROUTE = "cannot be reached: this machine has no route to it"
+NO_NAME = "is no name that this machine can resolve"
+MUTE = f"takes connections but says nothing in {SPEAK_S:g} s: it hangs, or is no session-mesh node"
+NO_TLS = "is no session-mesh node: it does not speak TLS 1.3"
+NO_NODE = "is no session-mesh node: its certificate names none"
+MESH_ID_CHARS_MAX = 64  # of a claim; ours have 52
+UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN}
+
+
+async def attempt_at(address: str) -> Attempt:
+    """Connect, and read which node the certificate there names."""
+    try:
+        host, port = parse_address(address)
+        async with asyncio.timeout(CONNECT_S):
+            ip = await resolved(host)
+            _, writer = await asyncio.open_connection(ip, port)
+    except UsageError as error:
+        return Attempt(address, Dial.NO_NAME, error.message)
+    except (TimeoutError, OSError, UnicodeError) as error:
+        return _not_connected(address, error)
+    await _closed(writer)
+    return await _certificate_at(address, ip, port)
+
+
+def _not_connected(address: str, error: Exception) -> Attempt:
+    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return Attempt(address, Dial.NO_NAME, NO_NAME)
+    if number in _NO_ROUTE:
+        return Attempt(address, Dial.NO_ROUTE, NO_ROUTE)
+    if isinstance(error, ConnectionRefusedError):
+        return Attempt(address, Dial.REFUSED, REFUSED)
+    if isinstance(error, TimeoutError):
+        return Attempt(address, Dial.SILENT, SILENT)
+    why = os.strerror(number).lower() if number else type(error).__name__
+    return Attempt(address, Dial.FAILED, f"cannot be reached: {why}")
+
+
+async def _certificate_at(address: str, ip: str, port: int) -> Attempt:
+    silence = NO_TLS
+    try:
+        der = await certificate_at(ip, port)
+        node_id, mesh_id = hints_in(der)
+        found = x509.load_der_x509_certificate(der)
+        shown = Shown(
+            node_id,
+            mesh_id[:MESH_ID_CHARS_MAX],
+            found.not_valid_before_utc.timestamp(),
+            found.not_valid_after_utc.timestamp(),
+        )
+        return Attempt(address, Dial.CONNECTED, shown=shown)
+    except TimeoutError:
+        silence = MUTE
+    except (PeerError, *UNREADABLE):
+        silence = NO_NODE
+    except OSError:  # of TLS too
+        pass
+    return Attempt(address, Dial.CONNECTED, silence=silence)
+
+
+async def certificate_at(ip: str, port: int) -> bytes:
+    """Return the certificate that is shown there, in DER; raises OSError or PeerError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # we look; the handshake that follows verifies
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    async with asyncio.timeout(SPEAK_S):
+        _, writer = await asyncio.open_connection(ip, port, ssl=context)
+    der: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    await _closed(writer)
+    if der is None:
+        raise PeerError("no certificate is shown")
+    return der
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    transport = writer.transport
+    transport.abort()  # nothing was said that has to arrive
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
+async def resolved(host: str) -> str:
+    """Return an IP address of a host; raises OSError.
+
+    Resolving may block for longer than anybody waits. asyncio's own threads would keep the process
+    from ending then; a daemon thread does not.
+    """
+    with suppress(ValueError):
+        return str(ip_address(host))
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[str] = loop.create_future()
+
+    def resolve() -> None:
+        try:
+            first = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+            _tell(loop, found.set_result, str(first[4][0]))
+        except (OSError, UnicodeError) as error:
+            _tell(loop, found.set_exception, error)
+
+    threading.Thread(target=resolve, daemon=True).start()
+    return await found
+
+
+def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], value: object) -> None:
+    def tell() -> None:
+        with suppress(asyncio.InvalidStateError):  # whoever waited has given up
+            settle(value)
+
+    with suppress(RuntimeError):  # the loop is closed already
+        loop.call_soon_threadsafe(tell)

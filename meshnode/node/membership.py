@@ -1,0 +1,52 @@
+"""What the certificates of a home say, without anybody at the other end."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from meshnode.app.diagnosis import CertificateFacts
+from meshnode.core.certificates import anchor
+from meshnode.core.errors import DamagedError
+from meshnode.core.ids import node_key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshnode.core.genesis import Genesis
+
+
+def membership_in(chain: Sequence[bytes], genesis: Genesis, node_id: str) -> CertificateFacts:
+    """Read a chain (DER: the node's CA, then its admitter's); raises DamagedError."""
+    try:
+        found = [x509.load_der_x509_certificate(der) for der in chain]
+        own = found[0].public_key().public_bytes_raw()  # type: ignore[union-attr] # others raise
+    except (ValueError, IndexError, AttributeError) as error:
+        raise DamagedError(
+            "node.crt holds no certificate of a node", "restore it, or join again"
+        ) from error
+    return CertificateFacts(
+        valid_from_s=max(one.not_valid_before_utc for one in found).timestamp(),
+        valid_until_s=min(one.not_valid_after_utc for one in found).timestamp(),
+        is_for_our_key=own == node_key_of(node_id),
+        chains_to_root=_chains(found, genesis),
+    )
+
+
+def _chains(found: Sequence[x509.Certificate], genesis: Genesis) -> bool:
+    anchors = [
+        x509.load_pem_x509_certificate(anchor(root, genesis.mesh_id)) for root in genesis.root_keys
+    ]
+    links = all(_issued(one, above) for one, above in pairwise(found))
+    return links and any(_issued(found[-1], root) for root in anchors)
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

@@ -1,0 +1,77 @@
+"""Messages that travel along a route, on the wire."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import assert_never
+
+from meshnode.core.errors import PeerError
+from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.messages import Ask, Heard, Order, Reply, Routed
+from meshnode.core.relay import ROUTE_MAX
+from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.signed import signed_from_wire, signed_to_wire
+
+TEXT_CHARS_MAX = 400  # of an error; the rest is cut
+CODE_CHARS_MAX = 40
+
+
+def routed_to_wire(routed: Routed) -> pb.Routed:
+    """Encode."""
+    message = pb.Routed(route=routed.route, at=routed.at)
+    body = routed.body
+    match body:
+        case Ask():
+            message.ask.about = body.about
+        case Heard(about, ago_s):
+            message.heard.CopyFrom(pb.Heard(about=about, ago_s=ago_s))
+        case Order(number, command):
+            order = pb.Order(number=number, command=signed_to_wire(command))
+            message.order.CopyFrom(order)
+        case Reply(number, receipt, (code, text, hint)):
+            signed = None if receipt is None else signed_to_wire(receipt)
+            reply = pb.Reply(
+                number=number, receipt=signed, code=code, message=_cut(text), hint=_cut(hint)
+            )
+            message.reply.CopyFrom(reply)
+        case _:
+            assert_never(body)
+    return message
+
+
+def routed_from_wire(message: pb.Routed) -> Routed | None:
+    """Decode; None for a body of a newer version; raises PeerError."""
+    if len(message.route) > ROUTE_MAX:
+        raise PeerError(f"a route of more than {ROUTE_MAX} nodes")
+    body = _body_from_wire(message)
+    if body is None:
+        return None
+    return Routed(tuple(_node_id(step) for step in message.route), message.at, body)
+
+
+def _body_from_wire(message: pb.Routed) -> Ask | Heard | Order | Reply | None:
+    match message.WhichOneof("body"):
+        case "ask":
+            return Ask(_node_id(message.ask.about))
+        case "heard":
+            heard = message.heard
+            ago_s = heard.ago_s if heard.HasField("ago_s") and isfinite(heard.ago_s) else None
+            return Heard(_node_id(heard.about), ago_s)
+        case "order":
+            return Order(message.order.number, signed_from_wire(message.order.command))
+        case "reply":
+            reply = message.reply
+            signed = signed_from_wire(reply.receipt) if reply.HasField("receipt") else None
+            error = (reply.code[:CODE_CHARS_MAX], _cut(reply.message), _cut(reply.hint))
+            return Reply(reply.number, signed, error)
+        case _:
+            return None
+
+
+def _node_id(text: str) -> NodeId:
+    node_key_of(text)
+    return NodeId(text)
+
+
+def _cut(text: str) -> str:
+    return text[:TEXT_CHARS_MAX]

@@ -1,0 +1,335 @@
+"""`doctor` with real nodes: each way not to be seen has its sentence, and none makes it hang."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from e2e.fleet import Fleet, Node, wait_until
+from integration.discovery.test_mdns import multicast_reaches_us
+
+WHOLE_RUN_S = 15.0
+HOUR_S = 3600
+CLOCK = Path(__file__).with_name("faked_time") / "clock.c"
+OWN = {"home", "keys", "config", "certificate", "node", "version", "listening", "joiners_port"}
+STEPS = ("connect", "identity", "protocol", "clock", "tls", "link")
+
+
+@dataclass
+class Surrounded(Node):
+    """A node in an environment of its own."""
+
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | self.extra
+
+
+def free_port() -> int:
+    """Return a port that is free together with the one after it, where joiners are served."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+
+
+def up(node: Node, *flags: str) -> str:
+    address = f"127.0.0.1:{free_port()}"
+    node.up("--listen", address, "--no-mdns", *flags)
+    return address
+
+
+def founded(fleet: Fleet, name: str, *flags: str) -> Node:
+    node = fleet.node(name)
+    node.json("init", "--mesh", f"{name}s", "--name", name)
+    up(node, *flags)
+    return node
+
+
+def joined(fleet: Fleet, host: Node, guest: Node, *flags: str) -> str:
+    fleet.join(host, guest)
+    address = up(guest, *flags)
+    wait_until(lambda: host.states().get(guest.name) == "alive", guest.name)
+    return address
+
+
+def asked(node: Node, code: int, *words: str) -> dict[str, dict]:
+    began_s = time.monotonic()
+    answer = node.call("doctor", *words, "-o", "json")
+    assert time.monotonic() - began_s < WHOLE_RUN_S
+    assert answer.code == code, answer
+    assert answer.err == ""
+    checks = {check["id"]: check for check in answer.json["checks"]}
+    assert len(checks) == len(answer.json["checks"]), "ids are unique"
+    for check in checks.values():
+        assert set(check) == {"id", "ok", "detail", "fix"}
+        assert check["detail"]
+        assert check["ok"] is not False or check["fix"], check
+    assert code == any(check["ok"] is False for check in checks.values())
+    return checks
+
+
+def failed(checks: dict[str, dict]) -> set[str]:
+    return {check_id for check_id, check in checks.items() if check["ok"] is False}
+
+
+@pytest.fixture(scope="module")
+def pair(shared_fleet):
+    """Two nodes of one mesh, for tests that leave them as they were."""
+    anna = founded(shared_fleet, "anna")
+    berta = shared_fleet.node("berta")
+    joined(shared_fleet, anna, berta)
+    wait_until(lambda: berta.states().get("anna") == "alive")
+    return anna, berta
+
+
+def test_a_healthy_mesh_passes(pair):
+    for node, other in (pair, pair[::-1]):
+        checks = asked(node, 0)
+        assert all(checks[one]["ok"] for one in OWN), checks
+        assert checks["multicast"]["ok"] is None
+        assert "off" in checks["multicast"]["detail"]
+        assert checks["clock"]["ok"]
+        assert other.name in checks["clock"]["detail"]
+        assert checks[f"peer_link:{other.name}"]["detail"] == "linked"
+
+
+def test_a_healthy_peer_that_is_named_passes_every_step(pair):
+    anna, berta = pair
+    checks = asked(anna, 0, "berta")
+    assert [one for one in checks if one.startswith("peer_")] == [
+        f"peer_{step}:berta" for step in STEPS
+    ]
+    assert all(checks[f"peer_{step}:berta"]["ok"] for step in STEPS)
+    address = berta.ready["listen"]
+    assert asked(anna, 0, address)[f"peer_link:{address}"]["ok"]
+    assert asked(anna, 0, "anna")["peer_link:anna"]["ok"]
+
+
+@pytest.mark.skipif(not multicast_reaches_us(), reason="no multicast on the loopback here")
+def test_with_mdns_the_machine_hears_itself(fleet):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", f"127.0.0.1:{free_port()}")
+    multicast = asked(anna, 0)["multicast"]
+    assert multicast["ok"]
+    assert "multicast works on 127.0.0.1" in multicast["detail"]
+
+
+def test_people_read_a_table_and_scripts_the_ids_of_what_fails(pair):
+    anna, _ = pair
+    nobody = f"127.0.0.1:{free_port()}"
+    answer = anna.call("doctor", nobody)
+    assert answer.code == 1
+    assert f"✗ peer_connect  {nobody} refuses connections" in answer.out
+    assert "fix: start the node on that machine: session-mesh up --detach" in answer.out
+    assert "\x1b" not in answer.out
+    assert "1 of " in answer.err
+    assert anna.call("doctor", nobody, "-q").out == f"peer_connect:{nobody}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said"),
+    [
+        ("127.0.0.1:99999", 2, "not an address"),
+        ("127.0.0.1:", 2, "not an address"),
+        ("::1:7707", 2, "in brackets"),
+        ("127.0.0.1:0", 2, "port 0"),
+        ("", 2, "neither a node nor an address"),
+        ("x" * 5000, 2, "neither a node nor an address"),
+        ("nobody", 3, "no node 'nobody'"),
+        ("127.0.0.1", 3, "HOST:PORT"),
+    ],
+)
+def test_words_that_name_nobody_are_refused(pair, word, code, said):
+    answer = pair[0].call("doctor", word, "-o", "json")
+    assert (answer.code, answer.out) == (code, "")
+    assert said in answer.error["message"] + answer.error["hint"]
+
+
+def test_a_listener_that_never_speaks_is_named_and_does_not_hold_us_up(pair):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        checks = asked(pair[0], 1, address)
+    assert failed(checks) == {f"peer_identity:{address}"}
+    assert "says nothing" in checks[f"peer_identity:{address}"]["detail"]
+
+
+def test_another_program_is_told_from_a_node(pair):
+    def be_rude():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = other.accept()
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=be_rude, daemon=True).start()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        checks = asked(pair[0], 1, address)
+    assert "is no session-mesh node" in checks[f"peer_identity:{address}"]["detail"]
+
+
+def test_a_node_of_another_mesh_is_named_with_both_meshes(pair, fleet):
+    anna, _ = pair
+    stranger = founded(fleet, "stranger")
+    address = stranger.ready["listen"]
+    checks = asked(anna, 1, address)
+    assert failed(checks) == {f"peer_identity:{address}"}
+    said = checks[f"peer_identity:{address}"]
+    assert anna.ready["mesh_id"] in said["detail"]
+    assert stranger.ready["mesh_id"] in said["detail"]
+    assert "session-mesh join -" in said["fix"]
+
+
+def test_more_peers_than_can_be_looked_at_are_named(pair):
+    ports = range(1, 20)  # of the loopback: refused at once
+    checks = asked(pair[0], 1, *(f"127.0.0.1:{port}" for port in ports))
+    assert "127.0.0.1:17, 127.0.0.1:18, 127.0.0.1:19" in checks["peers"]["detail"]
+    assert "peer_connect:127.0.0.1:16" in checks
+    assert "peer_connect:127.0.0.1:17" not in checks
+
+
+def test_a_seed_where_nobody_listens_is_found_without_being_named(fleet):
+    address = f"127.0.0.1:{free_port()}"
+    anna = founded(fleet, "anna", "--seed", address)
+    checks = asked(anna, 1)
+    assert failed(checks) == {f"peer_connect:{address}"}
+    assert "no node listens there" in checks[f"peer_connect:{address}"]["detail"]
+
+
+def test_a_killed_peer_is_down_and_one_that_was_stopped_is_no_fault(fleet):
+    anna = founded(fleet, "anna")
+    berta = fleet.node("berta")
+    address = joined(fleet, anna, berta)
+    berta.end(signal.SIGKILL)
+    wait_until(lambda: anna.states()["berta"] == "unreachable")
+    checks = asked(anna, 1)
+    assert failed(checks) == {"peer_connect:berta"}
+    assert f"{address} refuses connections" in checks["peer_connect:berta"]["detail"]
+    assert "session-mesh up --detach" in checks["peer_connect:berta"]["fix"]
+    berta.up()
+    wait_until(lambda: anna.states()["berta"] == "alive")
+    berta.end()
+    wait_until(lambda: anna.states()["berta"] == "down")
+    stopped = asked(anna, 0)["peer_connect:berta"]
+    assert stopped["ok"] is None
+    assert "stopped on purpose" in stopped["detail"]
+
+
+def test_another_node_where_a_member_used_to_be_is_recognised(fleet):
+    anna = founded(fleet, "anna")
+    berta, carl = fleet.node("berta"), fleet.node("carl")
+    address = joined(fleet, anna, berta)
+    berta.end(signal.SIGKILL)
+    fleet.join(anna, carl)
+    carl.up("--listen", address, "--no-mdns")
+    wait_until(lambda: anna.states().get("carl") == "alive")
+    checks = asked(anna, 1, "berta")
+    assert failed(checks) == {"peer_identity:berta"}
+    said = checks["peer_identity:berta"]["detail"]
+    assert "another node listens" in said
+    assert carl.ready["node_id"] in said
+    assert berta.ready["node_id"] in said
+
+
+def test_a_peer_that_dials_out_only_is_well(fleet):
+    anna = founded(fleet, "anna")
+    berta = fleet.node("berta")
+    joined(fleet, anna, berta, "--advertise", f"127.0.0.1:{free_port()}")
+    wait_until(lambda: asked(anna, 0, "berta")["peer_connect:berta"]["ok"])
+    assert "dials out only" in asked(anna, 0, "berta")["peer_connect:berta"]["detail"]
+    assert failed(asked(berta, 1)) == {"listening"}
+
+
+def test_without_a_node_the_home_and_the_peers_are_still_looked_at(fleet):
+    anna = founded(fleet, "anna")
+    berta = fleet.node("berta")
+    joined(fleet, anna, berta)
+    wait_until(lambda: berta.states().get("anna") == "alive")
+    berta.end(signal.SIGKILL)
+    checks = asked(berta, 0)
+    for one in ("node", "version", "listening", "joiners_port", "loop_lag", "multicast"):
+        assert checks[one]["ok"] is None
+        assert checks[one]["detail"] == "no node is running"
+        assert checks[one]["fix"] == "session-mesh up --detach"
+    assert checks["peer_tls:anna"]["ok"], "its certificate is still good"
+    shown = berta.call("doctor").out
+    assert shown.count("no node is running\n") == 1
+    new = fleet.node("new")
+    assert failed(asked(new, 1)) == {"home"}
+    assert asked(new, 1, anna.ready["listen"])[f"peer_identity:{anna.ready['listen']}"]["ok"]
+
+
+def test_a_home_that_has_left_is_told_to_join_again(fleet):
+    anna = founded(fleet, "anna")
+    berta = fleet.node("berta")
+    joined(fleet, anna, berta)
+    assert berta.call("leave", "--yes").code == 0
+    berta.process.wait(20)
+    checks = asked(berta, 1)
+    assert failed(checks) == {"membership"}
+    assert "session-mesh join -" in checks["membership"]["fix"]
+    wait_until(lambda: anna.states()["berta"] == "left")
+    assert asked(anna, 0, "berta")["peer_connect:berta"]["ok"] is None
+
+
+def test_a_node_that_is_stuck_is_told_by_its_pid(fleet):
+    anna = founded(fleet, "anna")
+    anna.process.send_signal(signal.SIGSTOP)
+    try:
+        checks = asked(anna, 1)
+    finally:
+        anna.process.send_signal(signal.SIGCONT)
+    assert str(anna.process.pid) in checks["node"]["detail"]
+    assert f"kill -KILL {anna.process.pid}" in checks["node"]["fix"]
+
+
+def test_what_is_wrong_with_the_home_is_said(fleet):
+    node = fleet.node("anna")
+    node.json("init", "--name", "anna")
+    key = node.home / "node.key"
+    key.chmod(0o644)
+    (node.home / "config.yaml").write_text("lisen: 127.0.0.1:7707\n")
+    checks = asked(node, 1)
+    assert {"keys", "config"} <= failed(checks)
+    assert "did you mean" in checks["config"]["detail"]
+    key.chmod(0o600)
+    (node.home / "config.yaml").unlink()
+    (node.home / "node.crt").write_text("no certificate")
+    assert failed(asked(node, 1)) == {"certificate"}
+    node.home.chmod(0o755)
+    assert "chmod 700" in asked(node, 1)["home"]["fix"]
+    node.home.chmod(0o700)
+
+
+def test_a_clock_an_hour_off_is_named_at_both_ends(fleet, tmp_path):
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a wrong clock is made by a library that wants a C compiler")
+    library = tmp_path / "clock.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, CLOCK, "-ldl"], check=True)
+    anna = founded(fleet, "anna")
+    extra = {"LD_PRELOAD": str(library), "SM_TEST_CLOCK_OFFSET_S": str(HOUR_S)}
+    early = Surrounded(fleet.directory / "early", "early", extra=extra)
+    fleet.nodes.append(early)
+    fleet.join(anna, early, "--ttl", "8h")
+    up(early)
+    wait_until(lambda: anna.states().get("early") == "alive")
+    checks = asked(anna, 1)
+    assert failed(checks) == {"clock", "peer_clock:early"}
+    assert "60 min behind early" in checks["clock"]["detail"]
+    assert "60 min ahead of this machine" in checks["peer_clock:early"]["detail"]
+    assert checks["peer_tls:early"]["ok"], "it cuts nobody off"
+    wait_until(lambda: early.states().get("anna") == "alive")
+    assert "60 min ahead of anna" in asked(early, 1)["clock"]["detail"]

@@ -1,0 +1,59 @@
+"""What an address does when somebody looks: on the loopback, with listeners of every manner."""
+
+import asyncio
+import socket
+
+import pytest
+from integration.discovery.test_mdns import multicast_reaches_us
+
+from meshnode.app.peer_diagnosis import Dial
+from meshnode.discovery.multicast import hear_ourselves
+from meshnode.discovery.probes import MUTE, NO_TLS, attempt_at, resolved
+
+
+async def test_a_port_where_nobody_listens_refuses():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and never listens
+        attempt = await attempt_at(f"127.0.0.1:{held.getsockname()[1]}")
+    assert attempt.dial is Dial.REFUSED
+    assert "no node listens there" in attempt.detail
+
+
+async def test_a_listener_that_never_speaks_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        attempt = await attempt_at(f"127.0.0.1:{mute.getsockname()[1]}")
+    assert (attempt.dial, attempt.silence, attempt.shown) == (Dial.CONNECTED, MUTE, None)
+
+
+async def test_a_listener_that_is_no_node_is_told():
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 welcome\r\n")
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        attempt = await attempt_at(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert attempt.silence == NO_TLS
+
+
+@pytest.mark.parametrize("address", [f"{'x' * 64}.example:7707", "no address"])
+async def test_what_names_no_host_is_said_so(address):
+    assert (await attempt_at(address)).dial is Dial.NO_NAME
+
+
+async def test_addresses_are_what_they_are_and_names_are_looked_up():
+    assert await resolved("::1") == "::1"
+    assert await resolved("localhost") in {"127.0.0.1", "::1"}
+
+
+@pytest.mark.skipif(not multicast_reaches_us(), reason="no multicast on the loopback here")
+async def test_a_machine_hears_its_own_question():
+    facts = await hear_ourselves(["127.0.0.1"])
+    assert (facts.heard_on, facts.silent_on, facts.fault) == (("127.0.0.1",), (), "")
+
+
+async def test_an_interface_that_is_none_stays_silent():
+    facts = await hear_ourselves(["192.0.2.1"], listen_s=0.05)
+    assert facts.heard_on == ()
+    assert facts.silent_on == ("192.0.2.1",)

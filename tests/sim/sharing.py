@@ -1,0 +1,165 @@
+"""What equal nodes of a big mesh share: the states of replicas, and decoded rows.
+
+Invariant: to its owner a SharedReplica is a Replica: applying the same verified flush to the same
+state is a pure function, so it is done once by the real Replica on a copy, and the outcome, never
+changed again, is handed to everybody. A state is forgotten with the last replica that holds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from meshnode.core.feed import NOTHING, Change, Flush, Head, Header, Replica
+from meshnode.core.members import LinksRecord, NodeRecord
+from meshnode.core.rows import Rows, all_rows
+from meshnode.core.tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshnode.core.genesis import Limits
+    from meshnode.core.ids import NodeId
+
+DECODED_MAX = 100_000  # rows; then all are forgotten
+Decoded = LinksRecord | NodeRecord | None
+
+
+class State:
+    """Rows that nobody changes, the header that proves them, and where flushes lead from here."""
+
+    __slots__ = ("__weakref__", "head", "header", "limits", "next", "origin", "rows", "whole")
+
+    def __init__(
+        self, origin: NodeId, limits: Limits, header: Header | None = None, rows: Rows | None = None
+    ) -> None:
+        self.origin, self.limits, self.header = origin, limits, header
+        self.rows = Rows() if rows is None else rows
+        self.head: Head = NOTHING if header is None else header.head
+        self.next: dict[bytes, tuple[Flush, State, Change]] = {}
+        self.whole: Change | None = None
+
+    def after(self, flush: Flush) -> tuple[State, Change]:
+        """Return the state after a flush; raises PeerError as Replica.apply does."""
+        signed = flush.header.signed
+        mark = b"" if signed is None else signed.signature
+        known = self.next.get(mark)
+        if known is not None and _same(known[0], flush):
+            return known[1], known[2]
+        replica = Replica(self.origin, self.limits)
+        replica.header, replica.rows = self.header, _copied(self.rows)
+        change = replica.apply(flush)
+        state = _interned(State(self.origin, self.limits, change.header, replica.rows))
+        self.next = {mark: (flush, state, change)}  # but for forks, one flush follows a state
+        return state, change
+
+
+def _same(one: Flush, other: Flush) -> bool:
+    """Whether two flushes say the same, whichever way they travelled."""
+    if one is other:
+        return True
+    same = one.header is other.header or one.header == other.header
+    return same and one.delta == other.delta
+
+
+_states: WeakValueDictionary[tuple[NodeId, bytes], State] = WeakValueDictionary()
+_empty: WeakValueDictionary[tuple[NodeId, Limits], State] = WeakValueDictionary()
+
+
+def _copied(rows: Rows) -> Rows:
+    copy = Rows()
+    for (table, key), row in all_rows(rows).items():
+        copy.put(table, key, row)
+    return copy
+
+
+def _interned(state: State) -> State:
+    """Return the state that everybody else already holds, if it is proved by the same header."""
+    header = state.header
+    if header is None or header.signed is None:
+        return state
+    known = _states.get((state.origin, header.signed.signature))
+    if known is not None and (known.header is header or known.header == header):
+        return known
+    _states[state.origin, header.signed.signature] = state
+    return state
+
+
+class SharedReplica(Replica):
+    """A replica that is no more than a reference to a state which others hold too."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, origin: NodeId, limits: Limits) -> None:
+        state = _empty.get((origin, limits))
+        if state is None:
+            state = _empty[origin, limits] = State(origin, limits)
+        self.state = state
+
+    @property
+    def origin(self) -> NodeId:  # type: ignore[override]
+        return self.state.origin
+
+    @property
+    def rows(self) -> Rows:  # type: ignore[override]
+        return self.state.rows
+
+    @property
+    def header(self) -> Header | None:  # type: ignore[override]
+        return self.state.header
+
+    @property
+    def _limits(self) -> Limits:  # type: ignore[override]
+        return self.state.limits
+
+    @property
+    def head(self) -> Head:
+        return self.state.head
+
+    def apply(self, flush: Flush) -> Change:
+        self.state, change = self.state.after(flush)
+        return change
+
+    def replace(self, header: Header, rows: Rows) -> Change:
+        state = _known(self.state, header)
+        if state is None:
+            state = _interned(State(self.state.origin, self.state.limits, header, rows))
+        self.state = state
+        if state.whole is None:
+            state.whole = Change(state.origin, header, None, all_rows(state.rows))
+        return state.whole
+
+
+def _known(present: State, header: Header) -> State | None:
+    signed = header.signed
+    known = None if signed is None else _states.get((present.origin, signed.signature))
+    return known if known is not None and known.header is header else None
+
+
+class SharedTables(Tables):
+    """Tables whose member records and links are decoded once for all nodes."""
+
+    _records: dict[tuple[str, bytes], Decoded] = {}  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, replicas: Mapping[NodeId, Replica]) -> None:
+        super().__init__(replicas)
+        self._held = replicas
+
+    def node(self, origin: NodeId) -> NodeRecord | None:
+        return self._record(origin, "node", super().node)  # type: ignore[return-value]
+
+    def links(self, origin: NodeId) -> LinksRecord | None:
+        return self._record(origin, "links", super().links)  # type: ignore[return-value]
+
+    def _record(self, origin: NodeId, table: str, decode) -> Decoded:
+        replica = self._held.get(origin)
+        row = None if replica is None else replica.rows.get(table, b"")
+        if row is None:
+            return None
+        place = (table, row.value)
+        if place not in self._records:
+            if len(self._records) >= DECODED_MAX:
+                self._records.clear()
+            self._records[place] = decode(origin)
+            self._decoded.clear()
+        return self._records[place]

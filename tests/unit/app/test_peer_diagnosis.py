@@ -1,0 +1,230 @@
+"""Why a peer is not seen: facts in, sentences out."""
+
+from dataclasses import replace
+
+import pytest
+
+from meshnode.app.peer_diagnosis import (
+    Attempt,
+    Dial,
+    Greeting,
+    Here,
+    Peer,
+    Shown,
+    best_of,
+    clock_of,
+    judge_peer,
+    judge_stranger,
+)
+
+NOW_S = 1_790_000_000.0
+ANNA, BERTA, CARL = "a" * 52, "b" * 52, "c" * 52
+MESH, OTHER = "m" * 52, "o" * 52
+HERE = Here(ANNA, MESH, 1, NOW_S, node_runs=True)
+PEER = Peer("berta", ("192.0.2.2:7707",), node_id=BERTA, state="unreachable", asked=True)
+SHOWN = Shown(BERTA, MESH, NOW_S - 10, NOW_S + 10)
+WELL = Attempt(
+    "192.0.2.2:7707",
+    Dial.CONNECTED,
+    shown=SHOWN,
+    greeting=Greeting(BERTA, MESH, 1, 0.2),
+    greeting_address="192.0.2.2:7708",
+    entered=True,
+)
+
+
+def judged(*attempts: Attempt, peer: Peer = PEER, here: Here = HERE) -> dict[str, object]:
+    checks = judge_peer(peer, attempts, here)
+    assert all(check.id.endswith(":berta") for check in checks)
+    assert all(check.fix for check in checks if check.ok is False)
+    return {check.id.removesuffix(":berta"): check for check in checks}
+
+
+def only_fault(checks: dict) -> tuple[str, str, str]:
+    (bad,) = [check for check in checks.values() if check.ok is False]
+    return bad.id.partition(":")[0], bad.detail, bad.fix
+
+
+def unconnected(dial: Dial) -> Attempt:
+    return Attempt("192.0.2.2:7707", dial, "is not there")
+
+
+def test_every_step_is_told_of_a_peer_that_was_asked_for():
+    checks = judged(WELL, peer=replace(PEER, state="alive", linked=True))
+    assert list(checks) == [
+        f"peer_{step}" for step in ("connect", "identity", "protocol", "clock", "tls", "link")
+    ]
+    assert all(check.ok for check in checks.values())
+
+
+def test_one_line_is_told_of_a_peer_that_is_well():
+    checks = judged(WELL, peer=replace(PEER, state="alive", linked=True, asked=False))
+    assert list(checks) == ["peer_link"]
+
+
+@pytest.mark.parametrize(
+    ("dial", "fix"),
+    [
+        (Dial.REFUSED, "start the node on that machine"),
+        (Dial.SILENT, "open TCP ports 7707 and 7708"),
+        (Dial.NO_ROUTE, "--advertise"),
+        (Dial.NO_NAME, "IP address"),
+        (Dial.FAILED, "session-mesh status"),
+    ],
+)
+def test_each_way_not_to_connect_has_its_advice(dial, fix):
+    step, detail, advice = only_fault(judged(unconnected(dial)))
+    assert step == "peer_connect"
+    assert "192.0.2.2:7707 is not there" in detail
+    assert fix in advice
+
+
+def test_ports_of_ipv6_addresses_are_named_too():
+    silent = Attempt("[2001:db8::1]:7717", Dial.SILENT, "is silent")
+    assert "7717 and 7718" in only_fault(judged(silent))[2]
+
+
+def test_a_peer_without_an_address_is_to_be_named():
+    assert "no address" in only_fault(judged())[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ok", "said"),
+    [
+        ({"linked": True, "state": "alive"}, True, "dials out only"),
+        ({"state": "alive"}, None, "alive through other nodes"),
+        ({"state": "down"}, None, "stopped on purpose"),
+        ({"state": "left"}, None, "left the mesh for good"),
+    ],
+)
+def test_not_to_connect_is_no_fault_when_it_is_known_why(changes, ok, said):
+    (check,) = judged(unconnected(Dial.REFUSED), peer=replace(PEER, **changes)).values()
+    assert check.ok is ok
+    assert said in check.detail
+
+
+def test_of_several_addresses_one_that_works_is_enough():
+    checks = judged(unconnected(Dial.SILENT), replace(WELL, address="192.0.2.3:7707"))
+    assert checks["peer_connect"].ok
+    assert "192.0.2.2:7707 is not there" in checks["peer_connect"].detail
+    assert best_of([unconnected(Dial.SILENT), WELL], PEER) is WELL
+
+
+def test_a_listener_that_is_no_node_is_said_to_be_none():
+    mute = Attempt("192.0.2.2:7707", Dial.CONNECTED, silence="says nothing")
+    assert only_fault(judged(mute))[:2] == ("peer_identity", "192.0.2.2:7707 says nothing")
+
+
+def test_another_mesh_is_named_beside_ours():
+    step, detail, fix = only_fault(judged(replace(WELL, shown=replace(SHOWN, mesh_id=OTHER))))
+    assert step == "peer_identity"
+    assert MESH in detail
+    assert OTHER in detail
+    assert "session-mesh join -" in fix
+
+
+def test_another_node_where_the_peer_should_be_is_named_beside_it():
+    step, detail, _ = only_fault(judged(replace(WELL, shown=replace(SHOWN, node_id=CARL))))
+    assert step == "peer_identity"
+    assert detail == f"another node listens at 192.0.2.2:7707 now: {CARL}, not {BERTA}"
+
+
+def test_this_node_itself_is_recognised():
+    mine = replace(WELL, shown=replace(SHOWN, node_id=ANNA))
+    assert "this node itself" in only_fault(judged(mine))[1]
+    seed = judged(mine, peer=Peer("berta", ("192.0.2.2:7707",)))
+    assert seed["peer_identity"].ok is None
+
+
+def test_a_node_that_is_asked_about_itself_is_well():
+    mine = replace(
+        WELL,
+        shown=replace(SHOWN, node_id=ANNA),
+        greeting=Greeting(ANNA, MESH, 1, 0.0),
+        entered=None,
+    )
+    checks = judged(mine, peer=replace(PEER, node_id=ANNA, state="alive"))
+    assert all(check.ok for check in checks.values())
+    assert "itself" in checks["peer_tls"].detail
+    assert "itself" in checks["peer_link"].detail
+
+
+@pytest.mark.parametrize(("protocol", "who"), [(2, "this machine"), (0, "berta")])
+def test_who_must_be_upgraded_is_said(protocol, who):
+    greeting = Greeting(BERTA, MESH, protocol, 0.0)
+    step, detail, fix = only_fault(judged(replace(WELL, greeting=greeting)))
+    assert step == "peer_protocol"
+    assert f"protocol {protocol}" in detail
+    assert f"on {who}" in fix
+
+
+def test_a_hello_that_is_missing_or_somebody_elses_says_nothing():
+    missing = replace(WELL, greeting=None, greeting_fault="nobody listens there")
+    stranger = replace(WELL, greeting=Greeting(CARL, OTHER, 9, 9999.0))
+    for attempt in (missing, stranger):
+        checks = judged(attempt)
+        assert checks["peer_protocol"].ok is None
+        assert "peer_clock" not in checks
+        assert clock_of(PEER, [attempt]) is None
+    assert clock_of(PEER, [WELL]).ahead_s == 0.2
+    assert clock_of(PEER, []) is None
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"), [(60.0, None), (-60.0, None), (61.0, "ahead of"), (-7200.0, "2 h behind")]
+)
+def test_a_clock_that_is_off_is_told(ahead_s, said):
+    checks = judged(replace(WELL, greeting=Greeting(BERTA, MESH, 1, ahead_s)))
+    if said is None:
+        assert checks["peer_clock"].ok
+    else:
+        assert only_fault(checks)[0] == "peer_clock"
+        assert said in checks["peer_clock"].detail
+
+
+@pytest.mark.parametrize(
+    ("shown", "refusal", "said", "fix"),
+    [
+        (SHOWN, "Socket closed", "does not take this node's certificate", "compare the clocks"),
+        (SHOWN, "CERTIFICATE_VERIFY_FAILED", "root of this mesh has not signed", "join again"),
+        (replace(SHOWN, valid_until_s=NOW_S - 1), "x", "has expired", "compare the clocks"),
+        (replace(SHOWN, valid_from_s=NOW_S + 1), "x", "is not valid yet", "compare the clocks"),
+    ],
+)
+def test_a_handshake_that_fails_says_whose_certificate_it_was(shown, refusal, said, fix):
+    attempt = replace(WELL, shown=shown, entered=False, refusal=refusal)
+    step, detail, advice = only_fault(judged(attempt))
+    assert step == "peer_tls"
+    assert said in detail
+    assert fix in advice
+
+
+def test_without_a_certificate_the_handshake_is_not_tried():
+    here = replace(HERE, mesh_id="", node_runs=False)
+    checks = judged(replace(WELL, entered=None), here=here)
+    assert checks["peer_tls"].ok is None
+    assert MESH in checks["peer_identity"].detail
+
+
+@pytest.mark.parametrize(
+    ("peer", "here", "ok", "said"),
+    [
+        ({"linked": True}, {}, True, "linked"),
+        ({"state": "alive"}, {}, True, "through other nodes"),
+        ({}, {"node_runs": False}, None, "no node is running"),
+        ({}, {}, None, "no link yet"),
+        ({"trouble": "no answer"}, {}, None, "no answer"),
+        ({"state": "", "node_id": ""}, {}, True, "can be dialled"),
+    ],
+)
+def test_what_is_left_when_every_step_is_well(peer, here, ok, said):
+    link = judged(WELL, peer=replace(PEER, **peer), here=replace(HERE, **here))["peer_link"]
+    assert link.ok is ok
+    assert said in link.detail
+
+
+def test_strangers_are_told_and_no_fault():
+    check = judge_stranger("192.0.2.9:7707", "belongs to another mesh (oooo)")
+    assert check.ok is None
+    assert "session-mesh leave" in check.fix
+    assert judge_stranger(CARL, "no answer").fix == ""

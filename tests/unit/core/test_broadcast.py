@@ -1,0 +1,133 @@
+"""Who sends news to whom, and who announces them."""
+
+import pytest
+
+from meshnode.core.broadcast import (
+    ANNOUNCERS_MAX,
+    GRAFT_S,
+    MISSING_MAX,
+    Broadcast,
+    spread,
+)
+from meshnode.core.effects import Send
+from meshnode.core.feed import NOTHING, Head
+from meshnode.core.ids import NodeId
+from meshnode.core.messages import Have, Message, Prune, Pulse, Vector
+
+NEWS = Pulse(1)  # stands for a flush: what it carries is nobody's business here
+ORIGIN, OTHER = NodeId("origin"), NodeId("other")
+PEERS = [NodeId(f"peer{number}") for number in range(6)]
+ONE = Head(1, 1)
+
+
+@pytest.fixture
+def broadcast() -> Broadcast:
+    broadcast = Broadcast()
+    for peer in PEERS:
+        broadcast.linked(peer)
+    return broadcast
+
+
+def sent(effects: list) -> dict[NodeId, Message]:
+    assert all(isinstance(effect, Send) for effect in effects)
+    return {effect.peer: effect.message for effect in effects}
+
+
+def test_a_flood_goes_to_everybody_but_where_it_came_from():
+    assert sent(spread(NEWS, PEERS, PEERS[0])).keys() == set(PEERS[1:])
+    assert sent(spread(NEWS, PEERS, None)).keys() == set(PEERS)
+
+
+def test_the_first_news_of_an_origin_go_to_everybody(broadcast: Broadcast):
+    assert sent(broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])).keys() == set(PEERS[1:])
+    assert not broadcast.queued
+
+
+def test_a_duplicate_takes_its_link_out_of_the_tree_of_its_origin_only(broadcast: Broadcast):
+    for origin in (ORIGIN, OTHER):
+        broadcast.forward(NEWS, origin, ONE, PEERS[0])
+    pruning = sent(broadcast.duplicate(PEERS[1], ORIGIN))
+    assert pruning == {PEERS[1]: Prune(frozenset({ORIGIN}))}
+    assert sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[0])).keys() == set(PEERS[2:])
+    assert sent(broadcast.forward(NEWS, OTHER, Head(1, 2), PEERS[0])).keys() == set(PEERS[1:])
+    assert sent(broadcast.take_queued()) == {PEERS[1]: Have({ORIGIN: Head(1, 2)})}
+    assert broadcast.take_queued() == []
+
+
+def test_announcements_that_come_together_travel_together(broadcast: Broadcast):
+    for origin in (ORIGIN, OTHER):
+        broadcast.forward(NEWS, origin, ONE, PEERS[0])
+    broadcast.pruned(PEERS[1], {ORIGIN, OTHER})
+    for seq in (2, 3):
+        broadcast.forward(NEWS, ORIGIN, Head(1, seq), PEERS[0])
+    broadcast.forward(NEWS, OTHER, Head(1, 2), PEERS[0])
+    announced = Have({ORIGIN: Head(1, 3), OTHER: Head(1, 2)})
+    assert sent(broadcast.take_queued()) == {PEERS[1]: announced}
+
+
+def test_a_feed_replaced_as_a_whole_is_offered_to_all_others(broadcast: Broadcast):
+    broadcast.offer(ORIGIN, ONE, PEERS[0])
+    assert broadcast.queued
+    offers = sent(broadcast.take_queued())
+    assert offers == dict.fromkeys(PEERS[1:], Vector({ORIGIN: ONE}))
+
+
+def test_a_graft_makes_a_link_eager_again(broadcast: Broadcast):
+    broadcast.forward(NEWS, ORIGIN, ONE, None)
+    broadcast.pruned(PEERS[1], {ORIGIN})
+    broadcast.grafted(PEERS[1], {ORIGIN})
+    assert PEERS[1] in sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), None))
+
+
+def test_what_strangers_say_about_unknown_origins_is_passed_over(broadcast: Broadcast):
+    broadcast.pruned(NodeId("nobody"), {ORIGIN})
+    broadcast.pruned(PEERS[1], {ORIGIN})
+    broadcast.grafted(NodeId("nobody"), {ORIGIN})
+    assert sent(broadcast.forward(NEWS, ORIGIN, ONE, None)).keys() == set(PEERS)
+
+
+def test_a_new_link_is_in_all_trees_also_where_an_old_one_was_not(broadcast: Broadcast):
+    broadcast.forward(NEWS, ORIGIN, ONE, None)
+    broadcast.pruned(PEERS[1], {ORIGIN})
+    broadcast.unlinked(PEERS[1])
+    newcomer = NodeId("newcomer")
+    broadcast.linked(newcomer)
+    reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), None)).keys()
+    assert reached == {*PEERS, newcomer} - {PEERS[1]}
+
+
+def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_after_the_other(
+    broadcast: Broadcast,
+):
+    for peer in PEERS:
+        broadcast.announced(peer, {ORIGIN: ONE}, 10.0)
+    assert broadcast.next_graft_s() == 10.0 + GRAFT_S
+    assert broadcast.grafts(lambda _: NOTHING, 10.0 + GRAFT_S - 0.01) == {}
+    asked, now_s = [], 10.0
+    while (due_s := broadcast.next_graft_s()) is not None:
+        assert due_s > now_s
+        now_s = due_s
+        for peer, origins in broadcast.grafts(lambda _: NOTHING, now_s).items():
+            assert origins == [ORIGIN]
+            asked.append(peer)
+    assert asked == PEERS[:ANNOUNCERS_MAX]
+
+
+def test_news_that_came_meanwhile_are_not_asked_for(broadcast: Broadcast):
+    broadcast.announced(PEERS[0], {ORIGIN: ONE, OTHER: Head(1, 2)}, 10.0)
+    held = {ORIGIN: ONE, OTHER: ONE}
+    assert broadcast.grafts(held.__getitem__, 10.0 + GRAFT_S) == {PEERS[0]: [OTHER]}
+
+
+def test_a_lost_announcer_is_not_asked(broadcast: Broadcast):
+    for peer in PEERS[:2]:
+        broadcast.announced(peer, {ORIGIN: ONE}, 10.0)
+    broadcast.unlinked(PEERS[0])
+    assert broadcast.grafts(lambda _: NOTHING, 99.0) == {PEERS[1]: [ORIGIN]}
+
+
+def test_what_is_remembered_as_missing_is_bounded(broadcast: Broadcast):
+    many = {NodeId(f"origin{number}"): ONE for number in range(MISSING_MAX + 10)}
+    broadcast.announced(PEERS[0], many, 10.0)
+    (asked,) = broadcast.grafts(lambda _: NOTHING, 99.0).values()
+    assert len(asked) == MISSING_MAX
