@@ -10,14 +10,18 @@ from collections import deque
 
 from meshnode.core.feed import Flush
 from meshnode.core.keys import Signed
-from meshnode.core.messages import Farewell, Message, Pulse, Routed, SnapshotChunk
+from meshnode.core.messages import Digest, Farewell, Have, Message, Pulse, Routed, SnapshotChunk
 
 OUTBOX_BYTES_MAX = 8 << 20
+HAVE_POSITIONS_MAX = 1_000  # a waiting announcement that names so many takes no more
 MESSAGE_BYTES = 200  # what a message costs beside its payload
 
 
 class Outbox:
-    """A queue of messages with two priorities."""
+    """A queue of messages with two priorities.
+
+    Pulses, digests and announcements that wait stand for later ones of their kind.
+    """
 
     def __init__(self) -> None:
         self._urgent: deque[Message] = deque()
@@ -28,8 +32,8 @@ class Outbox:
 
     def put(self, message: Message) -> None:
         """Add a message; never waits."""
-        if isinstance(message, Pulse) and any(isinstance(m, Pulse) for m in self._urgent):
-            return  # one pulse says it all
+        if self._says_nothing_new(message):
+            return
         size = _size_of(message)
         if self._bytes + size > OUTBOX_BYTES_MAX and not isinstance(message, Farewell):
             self.overflowed = True
@@ -37,6 +41,20 @@ class Outbox:
         urgent = isinstance(message, Pulse | Signed | Routed | Farewell)
         (self._urgent if urgent else self._rest).append(message)
         self._bytes += size
+
+    def _says_nothing_new(self, message: Message) -> bool:
+        """Whether something that waits says it already, or can say it too."""
+        match message:
+            case Pulse():
+                return any(isinstance(waiting, Pulse) for waiting in self._urgent)
+            case Digest():  # an older one starts the same comparison
+                return any(isinstance(waiting, Digest) for waiting in self._rest)
+            case Have(positions):
+                for waiting in self._rest:
+                    if isinstance(waiting, Have) and len(waiting.positions) < HAVE_POSITIONS_MAX:
+                        waiting.positions.update(positions)
+                        return True
+        return False
 
     def close(self) -> None:
         """Keep a waiting farewell, whatever else waits."""

@@ -89,9 +89,9 @@ class Silences:
                 continue
             if link.asked_at_s is None:
                 self._ask(link, peer, verdict, now_s)
-            elif silent_s > SILENT_S + VOUCHED_S:
-                verdict.silent.append(peer)
-            elif not link.vouched and now_s >= link.asked_at_s + CHECK_S:
+                continue
+            unheard = not link.vouched and now_s >= link.asked_at_s + CHECK_S
+            if unheard or silent_s > SILENT_S + VOUCHED_S:
                 verdict.silent.append(peer)
             elif link.vouched and now_s >= link.asked_at_s + PULSE_S:
                 self._ask(link, peer, verdict, now_s)

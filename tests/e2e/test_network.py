@@ -125,12 +125,14 @@ def a_killed_node_returns_with_its_rows(town: Town) -> None:
     before = look(georg)
     node_id = georg.ready["node_id"]
     georg.end(signal.SIGKILL)
-    eventually(
-        "a killed node is lost for all",
-        lambda: [c for node in others for c in not_lost(look(node), {"georg"}, town.names)],
-    )
-    town.start(others[0], "begun-without-georg")
-    georg.up(*georg.flags)
+    try:
+        eventually(
+            "a killed node is lost for all",
+            lambda: [c for node in others for c in not_lost(look(node), {"georg"}, town.names)],
+        )
+        town.start(others[0], "begun-without-georg")
+    finally:
+        georg.up(*georg.flags)
     assert georg.ready["node_id"] == node_id
     assert set(before.sessions) <= set(look(georg).sessions), "its disk answers at once"
     town.wait_until_all_is_well("after a kill -9 and a restart with the old disk")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from meshnode.app.outbox import MESSAGE_BYTES, OUTBOX_BYTES_MAX, Outbox
-from meshnode.core.feed import Flush, Header
+from meshnode.app.outbox import HAVE_POSITIONS_MAX, MESSAGE_BYTES, OUTBOX_BYTES_MAX, Outbox
+from meshnode.core.feed import Flush, Head, Header
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
-from meshnode.core.messages import Digest, Farewell, Pulse, SnapshotChunk
+from meshnode.core.messages import Digest, Farewell, Have, Pulse, SnapshotChunk
 
 DIGEST = Digest(bytes(16), bytes(16))
 CONTROL = Signed("control", b"entry", bytes(64))
@@ -40,6 +40,27 @@ def test_one_pulse_says_it_all():
     outbox.put(DIGEST)
     assert outbox.pop() == Pulse(0)
     assert outbox.pop() == DIGEST
+
+
+def test_one_digest_starts_one_comparison():
+    outbox = Outbox()
+    for number in range(3):
+        outbox.put(Digest(bytes([number]) * 16, bytes(16)))
+    assert outbox.pop() == DIGEST
+    assert outbox.pop() is None
+
+
+def test_announcements_that_wait_travel_together_up_to_a_bound():
+    outbox = Outbox()
+    for number in range(HAVE_POSITIONS_MAX + 1):
+        outbox.put(Have({NodeId(f"n{number}"): Head(1, 1)}))
+    outbox.put(Have({NodeId("n0"): Head(1, 2)}))
+    first, second = outbox.pop(), outbox.pop()
+    assert isinstance(first, Have)
+    assert isinstance(second, Have)
+    assert len(first.positions) == HAVE_POSITIONS_MAX
+    assert second.positions[NodeId("n0")] == Head(1, 2)
+    assert outbox.pop() is None
 
 
 @pytest.mark.parametrize("size", [0, 1000, 1 << 20])
