@@ -25,6 +25,7 @@ EXPIRES_SOON_S = 30 * 86400.0
 NAMED_MAX = 8  # in one sentence; then how many more
 NO_NODE = "no node is running"
 START = "session-mesh up --detach"
+FREE_MACHINE = "free this machine's processor, memory or disk for the node"
 RESTART = "session-mesh down --keep-sessions, then session-mesh up --detach"
 REJOIN = "join again with a new invite: session-mesh join -"
 NAME_A_NODE = "name a node instead: session-mesh up --seed HOST:PORT"
@@ -53,7 +54,10 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a running node said of itself. `answers_s`: how long each of a few questions took."""
+    """What a running node said of itself.
+
+    `answers_s`: how long each of a few questions took; `lag_s`: how late its loop ran lately.
+    """
 
     name: str
     node_id: str
@@ -63,6 +67,7 @@ class NodeFacts:
     heard_by_mdns: int
     links: int
     answers_s: tuple[float, ...] = ()
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +137,13 @@ def judge_loop(facts: NodeFacts) -> Check:
     if not facts.answers_s:
         return unknown("loop_lag", "the node was not asked often enough")
     slowest_s = max(facts.answers_s)
+    if facts.lag_s > LOOP_LAG_S_MAX:
+        said = f"the node's event loop ran {span(facts.lag_s)} late within the last minute"
+        return _no("loop_lag", said, FREE_MACHINE)
     if slowest_s <= LOOP_LAG_S_MAX:
         return _yes("loop_lag", f"the node answers within {slowest_s * 1000:.0f} ms")
     said = f"the node took {span(slowest_s)} to answer: peers drop links after 3 silent seconds"
-    return _no("loop_lag", said, "free this machine's processor, memory or disk for the node")
+    return _no("loop_lag", said, FREE_MACHINE)
 
 
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:

@@ -54,7 +54,9 @@ class Outbox:
                     if isinstance(waiting, Have) and len(waiting.positions) < HAVE_POSITIONS_MAX:
                         waiting.positions.update(positions)
                         return True
-        return False
+                return False
+            case _:
+                return False
 
     def close(self) -> None:
         """Keep a waiting farewell, whatever else waits."""

@@ -159,3 +159,4 @@ class Status:
     sources: tuple[Source, ...] = ()
     heard_by_mdns: int = 0
     seeds: tuple[str, ...] = ()
+    loop_lag_s: float = 0.0

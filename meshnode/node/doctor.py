@@ -195,6 +195,7 @@ def _facts(answers: Sequence[tuple[dict[str, Any], float]]) -> NodeFacts:
         mdns=status["mdns"],
         heard_by_mdns=status["heard_by_mdns"],
         links=status["links"],
+        lag_s=status["loop_lag_s"],
         answers_s=tuple(lasted_s for _, lasted_s in answers),
     )
 

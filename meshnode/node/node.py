@@ -326,6 +326,7 @@ class Node:
             ),
             heard_by_mdns=self._finding.heard_by_mdns,
             seeds=self._options.seeds,
+            loop_lag_s=self._mesh.lag_s,
         )
 
     def _role(self) -> str:

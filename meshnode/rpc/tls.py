@@ -84,18 +84,35 @@ class Identity:
 
     def for_members(self) -> grpc.ServerCredentials:
         """Serve members: a client certificate of this mesh is required."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=True
-        )
+        return self._served(require_client_authentication=True)
 
     def for_joiners(self) -> grpc.ServerCredentials:
         """Serve strangers: no client certificate is asked for."""
+        return self._served(require_client_authentication=False)
+
+    def _served(self, *, require_client_authentication: bool) -> grpc.ServerCredentials:
+        shown = self.leaf()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            """Return a configuration only if it is another one, which is once a day.
+
+            gRPC asks at each handshake, and exchanges what it is given while other threads use it:
+            with an answer each time, two dozen strangers at the door abort the process in seconds.
+            """
+            nonlocal shown
+            leaf = self.leaf()
+            if leaf is shown:
+                return None
+            shown = leaf
+            return self._configuration(leaf)
+
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=False
+            self._configuration(shown),
+            renewed,
+            require_client_authentication=require_client_authentication,
         )
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        leaf = self.leaf()
+    def _configuration(self, leaf: Leaf) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
             [(leaf.private_key, leaf.chain)], self._anchor
         )

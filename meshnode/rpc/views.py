@@ -117,6 +117,7 @@ def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetS
         sources=[local_service_pb2.SourceStatus(**asdict(source)) for source in status.sources],
         heard_by_mdns=status.heard_by_mdns,
         seeds=status.seeds,
+        loop_lag_s=status.loop_lag_s,
     )
 
 

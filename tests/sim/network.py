@@ -288,15 +288,17 @@ class Network:
         """Let only members of one group talk; streams between groups break, or fall silent."""
         self.world.counts["partitions"] += 1
         places = {m.id: n for n, group in enumerate(groups) for m in group}
-        pairs = [(a, b) for a in self.world.nodes for b in self.world.nodes if a.id < b.id]
-        parted = [(a, b) for a, b in pairs if places.get(a.id) != places.get(b.id)]
         if silently:
-            for one, other in parted:
-                self.silence(one, other)
+            for one in self.world.nodes:
+                for other in self.world.nodes:
+                    if places.get(one.id) != places.get(other.id):
+                        self.cuts.add((one.id, other.id))
             return
         self.groups = places
-        for one, other in parted:
-            self.reset(one, other)
+        for one in self.world.nodes:
+            for peer in sorted(one.streams):
+                if one.id < peer and places.get(one.id) != places.get(peer):
+                    self.reset(one, self.world.machines[peer])
 
     def silence(self, one: Machine, other: Machine) -> None:
         """From now on frames between two nodes vanish; nobody is told."""

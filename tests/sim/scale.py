@@ -6,11 +6,10 @@ rest is as in small meshes, but that frames are not hashed and rows not compared
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
-from time import process_time
 from typing import TYPE_CHECKING
 
+from sim.disk import Disk
 from sim.invariants import alive_of
 from sim.machine import WALL_S, Machine
 from sim.notes import NOTES
@@ -29,17 +28,18 @@ from meshnode.core.members import (
     node_to_row,
 )
 from meshnode.core.overlay import ring_neighbours
+from meshnode.core.rows import all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshnode.core.feed import Change
+    from meshnode.core.feed import Change, Header
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
+    from meshnode.core.rows import Rows
 
 OVERHEAD_BYTES = 9 + 5 + 22 + 40  # a message: HTTP/2 frame, gRPC prefix, TLS record, TCP and IP
 LOOK_S = 0.05
-Report = dict[str, float | int | str]
 
 
 @dataclass
@@ -55,7 +55,6 @@ class Big:
     """A big world with its measurements."""
 
     def __init__(self, seed: int, count: int) -> None:
-        began_s = process_time()
         self.world = World(
             seed, count, tracing=False, checking=False, replica=SharedReplica, tables=SharedTables
         )
@@ -64,17 +63,9 @@ class Big:
         self._written_at_s: dict[NodeId, float] = {}
         self.copies = 0
         self._found()
-        self.said("made", began_s)
         self.world.on_stop = keep_shared
         self.world.on_news = self._arrived
         self.world.on_message = self._heard
-
-    def said(self, what: str, began_s: float) -> None:
-        print(
-            f"{what}: {process_time() - began_s:.1f} s of CPU, {self.world.events} events, "
-            f"virtual {self.world.now_s:.1f} s",
-            file=sys.stderr,
-        )
 
     def _found(self) -> None:
         """Put onto every disk the feeds of a mesh that has long been running on its rings."""
@@ -95,7 +86,7 @@ class Big:
             world.synced.add(change.header)
         self.wanted = wanted
         for machine in world.nodes:
-            machine.disk = SharedDisk(feeds)  # type: ignore[assignment]
+            machine.disk = SharedDisk(machine.id, feeds)
 
     def start_linked(self) -> None:
         """Start all nodes with their ring links in place, as if they had never been down."""
@@ -178,30 +169,34 @@ class Big:
         return all(m.running.replication.digest() == first for m in up[1:])
 
 
-class SharedDisk:
-    """A disk of a big mesh: the feeds of its founding until its machine has stopped once."""
+class SharedDisk(Disk):
+    """A disk of a big mesh: its own feed as synced, the others' as when its machine last stopped.
 
-    def __init__(self, feeds: dict) -> None:
-        self.feeds = feeds
-        self.control: list = []
+    Rows of others are shared and never changed; those of the own feed are its machine's alone.
+    """
 
-    def load(self) -> list:
-        return [(header, rows) for header, rows in self.feeds.values()]
+    def __init__(self, owner: NodeId, others: dict[NodeId, tuple[Header, Rows]]) -> None:
+        super().__init__()
+        self._owner, self.others = owner, others
+        header, rows = others[owner]
+        self.feeds[owner] = (header, all_rows(rows))
+
+    def load(self) -> list[tuple[Header, Rows]]:
+        others = self.others.items()
+        return super().load() + [held for origin, held in others if origin != self._owner]
 
     def save(self, change: Change) -> None:
-        """Keep nothing: `keep_shared` does when the machine stops."""
-
-    def copy(self) -> SharedDisk:
-        return SharedDisk(self.feeds)
+        if change.origin == self._owner:
+            super().save(change)
 
 
 def keep_shared(machine: Machine) -> None:
-    """Put what a machine holds onto its disk as it is: nobody changes it any more."""
-    mesh = machine.running
-    held = mesh.replication.replicas
-    feeds = {o: (replica.header, replica.rows) for o, replica in held.items() if replica.header}
-    machine.disk = SharedDisk(feeds)  # type: ignore[assignment]
-    machine.disk.control = list(mesh.control.entries())
+    """Put what a machine holds of others onto its disk as it is: nobody changes it any more."""
+    mesh, disk = machine.running, machine.disk
+    if isinstance(disk, SharedDisk):
+        held = mesh.replication.replicas
+        disk.others = {o: (one.header, one.rows) for o, one in held.items() if one.header}
+        disk.control = list(mesh.control.entries())
 
 
 def rings(ids: list[NodeId]) -> dict[NodeId, set[NodeId]]:

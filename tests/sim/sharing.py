@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 DECODED_MAX = 100_000  # rows; then all are forgotten
+EMPTY_MAX = 20_000  # origins; then all are forgotten
 Decoded = LinksRecord | NodeRecord | None
 
 
@@ -63,7 +64,7 @@ def _same(one: Flush, other: Flush) -> bool:
 
 
 _states: WeakValueDictionary[tuple[NodeId, bytes], State] = WeakValueDictionary()
-_empty: WeakValueDictionary[tuple[NodeId, Limits], State] = WeakValueDictionary()
+_empty: dict[tuple[NodeId, Limits], State] = {}  # where every replica begins
 
 
 def _copied(rows: Rows) -> Rows:
@@ -93,6 +94,8 @@ class SharedReplica(Replica):
     def __init__(self, origin: NodeId, limits: Limits) -> None:
         state = _empty.get((origin, limits))
         if state is None:
+            if len(_empty) >= EMPTY_MAX:
+                _empty.clear()
             state = _empty[origin, limits] = State(origin, limits)
         self.state = state
 

@@ -1,4 +1,4 @@
-"""Small meshes through everything that may go wrong, a few hundred seeds of it, and back to rest."""
+"""Small meshes through all that may go wrong, a few hundred seeds of it, and back to rest."""
 
 from collections import Counter
 

@@ -43,6 +43,7 @@ def _described(value: dict[str, Any]) -> str:
             ("nodes alive", value["nodes_alive"]),
             ("links", str(value["links"])),
             ("sessions", str(value["sessions"])),
+            ("event loop", f"{value['loop_lag_s'] * 1000:.0f} ms late at most, lately"),
             ("memory", f"{value['rss_bytes'] // MIB} MiB"),
             *((f"reads {one['source']}", _source(one)) for one in value["sources"]),
             *(("trouble", f"{one['peer']}: {one['reason']}") for one in value["troubles"]),

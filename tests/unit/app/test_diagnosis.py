@@ -115,6 +115,8 @@ def test_a_node_that_answers_slowly_is_short_of_something():
     assert judge_loop(node()).detail == "the node answers within 4 ms"
     assert judge_loop(node(answers_s=(0.1, 2.5))).ok is False
     assert judge_loop(node(answers_s=())).ok is None
+    held_up = judge_loop(node(lag_s=7.0))
+    assert (held_up.ok, "7.0 s late" in held_up.detail) == (False, True)
 
 
 def test_an_address_that_leads_here_is_well():

@@ -1,0 +1,203 @@
+"""What is asked of a big mesh, one question after the other; each answer is a few numbers.
+
+The bounds that the answers are read against are in docs: how fast news spreads, how much an idle
+node sends, how soon a crash is seen by all, how long a healed partition takes, and whether starved
+nodes make healthy ones look unreachable.
+"""
+
+from __future__ import annotations
+
+import resource
+from time import process_time, time_ns
+from typing import TYPE_CHECKING
+
+from sim.invariants import OUT, Invariants, alive_of
+from sim.scale import OVERHEAD_BYTES, Big
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sim.machine import Machine
+
+WITHIN_S = 60.0
+NEWS = 40
+STARVED_S = (5.0, 30.0)
+Answer = dict[str, float | int | str]
+
+
+def idle(big: Big, for_s: float = 10.0) -> Answer:
+    """Count what an idle node sends; it receives as much."""
+    network = big.world.network
+    frames, sent = network.frames_sent, network.bytes_sent
+    big.world.run(for_s)
+    frames, sent = network.frames_sent - frames, network.bytes_sent - sent
+    share = big.count * for_s
+    return {
+        "frames a node and second": round(frames / share, 2),
+        "bytes a node and second each way": round((sent + frames * OVERHEAD_BYTES) / share),
+    }
+
+
+def news(big: Big, count: int = NEWS) -> Answer:
+    """Time single writes of random writers, once each and then again along their trees."""
+    rng, world = big.world.rng, big.world
+    writers = rng.sample(world.nodes, min(count, big.count))
+    answer: Answer = {}
+    for turn in ("first", "later"):
+        big.news.clear()
+        big.copies = 0
+        for writer in writers:
+            big.write(writer)
+            world.run(rng.uniform(0.1, 0.3))
+        world.run(3.0)
+        took = sorted(one for item in big.news.values() for one in item.arrived_s)
+        expected = len(big.news) * (big.count - 1)
+        answer |= {
+            f"{turn} news p50 s": round(took[len(took) // 2], 3),
+            f"{turn} news p99 s": round(took[len(took) * 99 // 100], 3),
+            f"{turn} news last s": round(took[-1], 3),
+            f"{turn} news heard": f"{len(took)}/{expected}",
+            f"{turn} news copies a node": round(big.copies / (len(big.news) * big.count), 2),
+        }
+    return answer
+
+
+def crash(big: Big) -> Answer:
+    """Crash a tenth at once, and see when the rest shows it."""
+    rng, world = big.world.rng, big.world
+    lost = rng.sample(world.nodes, big.count // 10)
+    for machine in lost:
+        machine.stop("reset")
+    left = frozenset(machine.id for machine in world.up)
+    first = big.until(lambda: big.shown(left) > 0, WITHIN_S)
+    last = first + big.until(lambda: big.all_show(left), WITHIN_S)
+    for machine in lost:
+        machine.start()
+    everybody = frozenset(world.machines)
+    back = big.until(lambda: big.all_show(everybody) and big.all_agree(), WITHIN_S)
+    return {
+        "a tenth crashed: first node sees all s": round(first, 2),
+        "a tenth crashed: last node sees all s": round(last, 2),
+        "a tenth came back: all see it s": round(back, 2),
+    }
+
+
+def partition(big: Big) -> Answer:
+    """Cut a third off: streams break, dials fail; then heal."""
+    world = big.world
+    cut = big.count // 3
+    small, large = world.nodes[:cut], world.nodes[cut:]
+    world.network.partition(small, large)
+    sides = [frozenset(m.id for m in side) for side in (small, large)]
+
+    def noticed() -> bool:
+        pairs = zip((small, large), sides, strict=True)
+        return all(alive_of(m.running) == side for part, side in pairs for m in part)
+
+    seen = big.until(noticed, WITHIN_S)
+    world.run(10.0)
+    world.heal()
+    healed = big.until(lambda: big.all_show(world.machines) and big.all_agree(), WITHIN_S * 2)
+    return {"partition 1:2 seen s": round(seen, 2), "healed, all agree s": round(healed, 2)}
+
+
+def restart(big: Big) -> Answer:
+    """Restart everybody within three seconds."""
+    frames = big.world.network.frames_sent
+    big.restart(3.0)
+    big.world.run(3.0)
+    took = big.until(lambda: big.all_show(big.world.machines) and big.all_agree(), WITHIN_S * 2)
+    frames = big.world.network.frames_sent - frames
+    return {
+        "all restarted: converged after the last s": round(took, 2),
+        "all restarted: frames a node": frames // big.count,
+    }
+
+
+def starvation(big: Big, for_s: float = 60.0) -> Answer:
+    """Starve a tenth at any time, 5 to 30 s each; count healthy nodes shown unreachable."""
+    world = big.world
+    watch = Invariants(world)
+    starve(big.world, big.count // 10 or 1, for_s)
+    held = world.counts["timers held"]
+    for _ in range(int(for_s)):
+        world.run(1.0)
+        watch.count_false()
+    world.run(STARVED_S[1])
+    return {
+        "starvation node-seconds": watch.node_seconds,
+        "timers held": world.counts["timers held"] - held,
+        "healthy nodes shown unreachable, node-seconds": watch.false_node_seconds,
+    }
+
+
+def starve(world, at_once: int, for_s: float) -> None:
+    """Keep so many nodes starved until then, each for 5 to 30 s, one after the other."""
+    until_s = world.now_s + for_s
+
+    def next_one() -> None:
+        awake = [m for m in world.nodes if m.healthy]
+        if world.now_s < until_s and len(awake) > 1:
+            machine = world.rng.choice(awake)
+            machine.freeze()
+            world.after(world.rng.uniform(*STARVED_S), None, wake, machine)
+
+    def wake(machine: Machine) -> None:
+        machine.thaw()
+        next_one()
+
+    for _ in range(at_once):
+        world.after(world.rng.uniform(0.0, STARVED_S[0]), None, next_one)
+
+
+def unreached(big: Big) -> int:
+    """Count the pairs of running nodes of which one shows the other out."""
+    up = {machine.id for machine in big.world.up}
+    return sum(m.running.liveness.state(o) in OUT for m in big.world.up for o in up)
+
+
+QUESTIONS: dict[str, Callable[[Big], Answer]] = {
+    "idle": idle,
+    "news": news,
+    "starvation": starvation,
+    "crash": crash,
+    "partition": partition,
+    "restart": restart,
+}
+
+
+def memory_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def ask(seed: int, count: int, questions: list[str], said: Callable[[str], None]) -> Answer:
+    """Make a big mesh and ask it, telling progress."""
+    began, before = process_time(), memory_bytes()
+    began_ns = time_ns()
+    big = Big(seed, count)
+    big.start_linked()
+    pairs = count * count
+    answer: Answer = {
+        "nodes": count,
+        "seed": seed,
+        "bytes a pair of node and origin": (memory_bytes() - before) // pairs,
+        "seconds of CPU to make": round(process_time() - began, 1),
+    }
+    big.world.run(2.0)
+    for name in questions:
+        at = process_time(), big.world.events, big.world.now_s
+        answer |= QUESTIONS[name](big)
+        cpu_s, events = process_time() - at[0], big.world.events - at[1]
+        virtual_s = big.world.now_s - at[2]
+        said(f"{name}: {virtual_s:.1f} virtual s in {cpu_s:.1f} s of CPU, {events} events")
+        answer[f"seconds of CPU for {name}"] = round(cpu_s, 1)
+    cpu_s = process_time() - began
+    answer |= {
+        "virtual s": round(big.world.now_s, 1),
+        "events": big.world.events,
+        "events a second of CPU": round(big.world.events / cpu_s),
+        "seconds of CPU": round(cpu_s, 1),
+        "wall s": round((time_ns() - began_ns) / 1e9, 1),
+        "peak MiB": memory_bytes() >> 20,
+    }
+    return answer
