@@ -48,14 +48,16 @@ class Finding:
             await self._discovery.close()
 
     async def _run_mdns(self, announcement: Announcement) -> None:
-        from meshnode.discovery.mdns import Discovery  # noqa: PLC0415 - zeroconf costs 10 MiB
+        from zeroconf import Error  # noqa: PLC0415 - zeroconf costs 10 MiB
+
+        from meshnode.discovery.mdns import Discovery  # noqa: PLC0415 - the same
 
         try:
             self._discovery = Discovery(announcement, self._on_mdns, self._spawn)
             await self._discovery.run()
             self.mdns = "on"
-        except (OSError, RuntimeError) as error:
-            self.mdns = f"unavailable: {error}"
+        except (OSError, RuntimeError, Error) as error:
+            self.mdns = f"unavailable: {str(error) or type(error).__name__}"
             _log.warning("mDNS is unavailable (%s): use --seed HOST:PORT", error)
 
     def _on_mdns(self, hint: Hint) -> None:

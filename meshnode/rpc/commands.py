@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshnode.rpc.tls import Identity
 
 TIMEOUT_S_MAX = 120.0
+RACED_TIMEOUT_S = 0.5  # the same, where the command can go over links instead
 DIAL_TIMEOUT_S = 3.0  # per address, so that a dead one does not use up the caller's time
 READ_LOG_TIMEOUT_S = 60.0
 
@@ -109,12 +110,14 @@ class Courier:
     async def _submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
         """Dial the owner; one that cannot be dialled is reached over the links of others."""
         request = pb.SubmitRequest(command=signed_to_wire(command))
+        otherwise = self._over_links.has_path(owner)
+        patience_s = RACED_TIMEOUT_S if otherwise else DIAL_TIMEOUT_S
         try:
-            async with self._reach(owner) as channel:
+            async with self._reach(owner, patience_s) as channel:
                 stub = pb_grpc.CommandServiceStub(channel)
                 response = await stub.Submit(request, timeout=timeout_s)
         except UndialledError:
-            if not self._over_links.has_path(owner):
+            if not otherwise:
                 raise
             return await self._over_links.submit(owner, command, timeout_s)
         return signed_from_wire(response.receipt)
@@ -127,18 +130,25 @@ class Courier:
             async for response in stub.ReadLog(request, timeout=READ_LOG_TIMEOUT_S):
                 yield response.output
 
-    def _reach(self, owner: NodeId) -> _Reached:
-        return _Reached(self._identity, owner, self._addresses_of(owner), self._described(owner))
+    def _reach(self, owner: NodeId, patience_s: float = DIAL_TIMEOUT_S) -> _Reached:
+        addresses, described = self._addresses_of(owner), self._described(owner)
+        return _Reached(self._identity, owner, addresses, described, patience_s)
 
 
 class _Reached:
     """A channel to the first address of a node that answers, and its failures as sentences."""
 
     def __init__(
-        self, identity: Identity, owner: NodeId, addresses: tuple[str, ...], described: str
+        self,
+        identity: Identity,
+        owner: NodeId,
+        addresses: tuple[str, ...],
+        described: str,
+        patience_s: float,
     ) -> None:
         self._identity = identity
         self._owner = owner
+        self._patience_s = patience_s
         self._addresses = addresses
         self._described = described
         self._channel: grpc.aio.Channel | None = None
@@ -146,7 +156,7 @@ class _Reached:
     async def __aenter__(self) -> grpc.aio.Channel:
         for address in self._addresses:
             channel = self._identity.channel(self._owner, address)
-            if await _connects(channel):
+            if await _connects(channel, self._patience_s):
                 self._channel = channel
                 return channel
             await channel.close()
@@ -165,10 +175,10 @@ class _Reached:
             raise error_from(error, self._described) from error
 
 
-async def _connects(channel: grpc.aio.Channel) -> bool:
+async def _connects(channel: grpc.aio.Channel, patience_s: float) -> bool:
     """Wait for a connection, and no longer than for its first failure."""
     try:
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
+        async with asyncio.timeout(patience_s):
             state = channel.get_state(try_to_connect=True)
             while state in {grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING}:
                 await channel.wait_for_state_change(state)

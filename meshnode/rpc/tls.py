@@ -108,7 +108,7 @@ class Identity:
 
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(shown),
-            renewed,
+            renewed,  # type: ignore[arg-type] # None keeps the present one, says gRPC's documentation
             require_client_authentication=require_client_authentication,
         )
 

@@ -44,6 +44,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", help=f"by name, with commas: {', '.join(both)}")
     parser.add_argument("--for", dest="for_s", type=float, help="virtual seconds of faults")
     parser.add_argument("--check-replay", action="store_true", help="run twice, compare traces")
+    parser.add_argument("--trace", action="store_true", help="hash big runs too")
     parser.add_argument("--preset", choices=[*PRESETS, "long"])
     parser.add_argument("--node-seconds", type=float, default=NODE_SECONDS, help="of --preset long")
     parser.add_argument("--out", type=Path, help="of --preset long: results by seed; resumed from")
@@ -67,7 +68,7 @@ def main(words: list[str] | None = None) -> int:
 def asked(chosen: argparse.Namespace, names: list[str] | None) -> Answer:
     count = chosen.nodes or PRESETS[chosen.preset]
     questions = [name for name in names or QUESTIONS if known(name, QUESTIONS)]
-    return ask(chosen.seed or 0, count, questions, told)
+    return ask(chosen.seed or 0, count, questions, told, tracing=chosen.trace)
 
 
 def swept(chosen: argparse.Namespace, names: list[str] | None) -> Answer:

@@ -170,11 +170,18 @@ def memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def ask(seed: int, count: int, questions: list[str], said: Callable[[str], None]) -> Answer:
+def ask(
+    seed: int,
+    count: int,
+    questions: list[str],
+    said: Callable[[str], None],
+    *,
+    tracing: bool = False,
+) -> Answer:
     """Make a big mesh and ask it, telling progress."""
     began, before = process_time(), memory_bytes()
     began_ns = time_ns()
-    big = Big(seed, count)
+    big = Big(seed, count, tracing=tracing)
     big.start_linked()
     pairs = count * count
     answer: Answer = {
@@ -191,6 +198,8 @@ def ask(seed: int, count: int, questions: list[str], said: Callable[[str], None]
         virtual_s = big.world.now_s - at[2]
         said(f"{name}: {virtual_s:.1f} virtual s in {cpu_s:.1f} s of CPU, {events} events")
         answer[f"seconds of CPU for {name}"] = round(cpu_s, 1)
+    if tracing:
+        answer["trace"] = big.world.trace
     cpu_s = process_time() - began
     answer |= {
         "virtual s": round(big.world.now_s, 1),

@@ -54,9 +54,9 @@ class News:
 class Big:
     """A big world with its measurements."""
 
-    def __init__(self, seed: int, count: int) -> None:
+    def __init__(self, seed: int, count: int, *, tracing: bool = False) -> None:
         self.world = World(
-            seed, count, tracing=False, checking=False, replica=SharedReplica, tables=SharedTables
+            seed, count, tracing=tracing, checking=False, replica=SharedReplica, tables=SharedTables
         )
         self.count = count
         self.news: dict[bytes, News] = {}

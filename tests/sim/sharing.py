@@ -10,13 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from meshnode.core.errors import PeerError
 from meshnode.core.feed import NOTHING, Change, Flush, Head, Header, Replica
-from meshnode.core.members import LinksRecord, NodeRecord
+from meshnode.core.members import (
+    LINKS,
+    NODE,
+    ONLY_ROW,
+    LinksRecord,
+    NodeRecord,
+    links_from_row,
+    node_from_row,
+)
 from meshnode.core.rows import Rows, all_rows
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from meshnode.core.genesis import Limits
     from meshnode.core.ids import NodeId
@@ -149,20 +158,22 @@ class SharedTables(Tables):
         self._held = replicas
 
     def node(self, origin: NodeId) -> NodeRecord | None:
-        return self._record(origin, "node", super().node)  # type: ignore[return-value]
+        return self._record(origin, NODE, node_from_row)  # type: ignore[return-value]
 
     def links(self, origin: NodeId) -> LinksRecord | None:
-        return self._record(origin, "links", super().links)  # type: ignore[return-value]
+        return self._record(origin, LINKS, links_from_row)  # type: ignore[return-value]
 
-    def _record(self, origin: NodeId, table: str, decode) -> Decoded:
+    def _record(self, origin: NodeId, table: str, decode: Callable[[bytes], Decoded]) -> Decoded:
         replica = self._held.get(origin)
-        row = None if replica is None else replica.rows.get(table, b"")
+        row = None if replica is None else replica.rows.get(table, ONLY_ROW)
         if row is None:
             return None
         place = (table, row.value)
         if place not in self._records:
             if len(self._records) >= DECODED_MAX:
                 self._records.clear()
-            self._records[place] = decode(origin)
-            self._decoded.clear()
+            try:
+                self._records[place] = decode(row.value)
+            except PeerError:
+                self._records[place] = None
         return self._records[place]
