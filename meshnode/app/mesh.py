@@ -37,6 +37,7 @@ from meshnode.core.messages import (
     Digest,
     Farewell,
     Have,
+    Known,
     Members,
     Message,
     Prune,
@@ -61,7 +62,9 @@ if TYPE_CHECKING:
 FLUSH_DELAY_S = 0.001  # writes that come together travel together
 FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
 FLUSH_PAUSE_A_MEMBER_S = 0.0002  # every member receives every flush
-LINKS_DELAY_S = 0.03  # links come and go together
+LINKS_DELAY_S = 0.03  # links come and go together; twice as long from flush to flush, up to
+LINKS_PAUSE_S = 1.0  # this, as long as they do not rest for
+LINKS_REST_S = 5.0
 LIVENESS_DELAY_S = 0.02
 TICK_S = 0.25  # how often links are judged, and dials considered
 RECONCILE_S = 10.0
@@ -101,6 +104,8 @@ class Mesh:
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
         self._flushed_at_s = -math.inf
+        self._links_flushed_at_s = -math.inf
+        self._links_pause_s = LINKS_DELAY_S
 
     def start(self, now_s: float) -> list[Effect]:
         """Begin: write our links anew (there are none yet), and set the timers going."""
@@ -112,7 +117,7 @@ class Mesh:
     def recall(self, now_s: float) -> list[Effect]:
         """Take what our own disk says about all members."""
         for origin in self.tables.origins():
-            self._learn_member(origin, now_s)
+            self._learn_member(origin, now_s, live=False)
         return self._judge(now_s)
 
     def write(self, table: str, key: bytes, value: bytes | None, now_s: float) -> list[Effect]:
@@ -126,6 +131,8 @@ class Mesh:
         effects: list[Effect] = []
         if change.flush is not None:
             self.replication.remember(change.flush)
+            if (LINKS, ONLY_ROW) in change.rows and self.neighbours.take_lost():
+                change = replace(change, flush=replace(change.flush, flooded=True))
             effects += self._pass_on(change, None, now_s)
         return effects + (self._plan_flush(now_s) if self.own.waiting else [])
 
@@ -175,7 +182,7 @@ class Mesh:
         """Answer a command that came along links."""
         return [Send(route[1], relay.answer(route, reply))]
 
-    def received(self, peer: NodeId, message: Message, now_s: float) -> list[Effect]:
+    def received(self, peer: NodeId, message: Message | Known, now_s: float) -> list[Effect]:
         """Take a message from a neighbour. What breaks the protocol is reported, not believed."""
         if not self.neighbours.heard(peer, now_s):
             return []  # a frame that outlived its link
@@ -211,11 +218,13 @@ class Mesh:
                 raise ValueError(f"no timer is called {name}")
 
     def _outcome(  # noqa: C901, PLR0911, PLR0912 - one case a message
-        self, peer: NodeId, message: Message, now_s: float
+        self, peer: NodeId, message: Message | Known, now_s: float
     ) -> Outcome:
         match message:
             case Flush():
                 return self.replication.on_flush(peer, message, now_s)
+            case Known():
+                return self.replication.on_known(message)
             case SnapshotChunk():
                 return self.replication.on_snapshot_chunk(peer, message)
             case Digest():
@@ -269,7 +278,7 @@ class Mesh:
         if change.flush is None:
             self._broadcast.offer(origin, head, source)
             effects: list[Effect] = []
-        elif any(table == LINKS for table, _ in change.rows):
+        elif change.flush.flooded:
             return spread(change.flush, self.overlay.links, source)
         else:
             flush = replace(change.flush, eager=True)
@@ -297,7 +306,7 @@ class Mesh:
             effects += self._wake("liveness", now_s + LIVENESS_DELAY_S)
         return effects
 
-    def _learn_member(self, origin: NodeId, now_s: float) -> None:
+    def _learn_member(self, origin: NodeId, now_s: float, *, live: bool = True) -> None:
         record, links = self.tables.node(origin), self.tables.links(origin)
         if record is None:
             return
@@ -308,6 +317,8 @@ class Mesh:
             return
         if record.standing == "left":
             self.overlay.retire(origin)
+        elif not live:
+            self.overlay.remember(origin, record.addresses)
         else:
             self.overlay.learn(origin, record.addresses, now_s, said=True)
 
@@ -321,12 +332,19 @@ class Mesh:
             return []
         self._persisting = True
         self._flushed_at_s = now_s
+        if (LINKS, ONLY_ROW) in change.rows:
+            rested = now_s - self._links_flushed_at_s > LINKS_REST_S
+            longer_s = min(2 * self._links_pause_s, LINKS_PAUSE_S)
+            self._links_pause_s = LINKS_DELAY_S if rested else longer_s
+            self._links_flushed_at_s = now_s
         return [Persist(change, ours=True), *self._notice(change, now_s)]
 
     def _write_links(self, now_s: float) -> list[Effect]:
         self.own.write(LINKS, ONLY_ROW, self.neighbours.row())
+        earliest_s = self._links_flushed_at_s + self._links_pause_s
+        delay_s = max(LINKS_DELAY_S, earliest_s - now_s)
         return [
-            *self._plan_flush(now_s, LINKS_DELAY_S),
+            *self._plan_flush(now_s, delay_s),
             *self._wake("liveness", now_s + LIVENESS_DELAY_S),
         ]
 

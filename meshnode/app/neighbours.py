@@ -26,6 +26,8 @@ LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody
 INTRODUCED_MAX = 8
 LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
 REASON_CHARS_MAX = 80
+ENOUGH = "links enough"
+PARTED = frozenset({ENOUGH, "replaced"})  # reasons that are no news about the peer
 STALLED = "stalled"  # the machine of a lost peer accepts connections, its node says nothing
 
 
@@ -40,6 +42,7 @@ class Neighbours:
         self._liveness = liveness
         self._silences = Silences()
         self._lost: dict[bytes, str] = {}
+        self._has_lost = False
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use; a caller too many is introduced to others and refused."""
@@ -49,14 +52,20 @@ class Neighbours:
         self._lost.pop(short_id_of(peer), None)
         if dialled or not self.overlay.refuses(peer):
             return []
-        return [self._introduce(peer), HangUp(peer, "links enough: try the members introduced")]
+        return [self._introduce(peer), HangUp(peer, ENOUGH)]
 
     def unlinked(self, peer: NodeId, reason: str, now_s: float) -> None:
         """Forget a link that ended."""
         self.overlay.unlinked(peer, now_s)
         self._graph.drop_link(peer)
         self._silences.unlinked(peer)
+        self._has_lost |= reason not in PARTED
         self._lose(peer, reason)
+
+    def take_lost(self) -> bool:
+        """Tell whether a link was lost since this was asked last; those let go do not count."""
+        lost, self._has_lost = self._has_lost, False
+        return lost
 
     def dial_failed(self, peer: NodeId, now_s: float, *, stalled: bool) -> bool:
         """Note that a member did not answer; tell whether the row says something else now."""
@@ -91,7 +100,7 @@ class Neighbours:
         effects: list[Effect] = [HangUp(peer, "silent") for peer in verdict.silent]
         for peer in verdict.doubted:
             effects += self._doubt(peer)
-        crowded = self.overlay.surplus()
+        crowded = self.overlay.surplus(now_s)
         if crowded is not None:
             effects.append(self._introduce(crowded))
         return effects + self.overlay.partings() + self.overlay.dials(now_s)

@@ -74,11 +74,16 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """A group of writes with its proof. `eager` if it travels along the origin's tree."""
+    """A group of writes with its proof.
+
+    `eager` if it travels along the origin's tree, `flooded` if it goes to everybody at once;
+    neither if it was asked for.
+    """
 
     header: Header
     delta: bytes
     eager: bool = False
+    flooded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

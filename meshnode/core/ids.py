@@ -6,6 +6,7 @@ Invariant: a node id is its public key, so an id proves itself; nothing here rea
 from __future__ import annotations
 
 from base64 import b32decode, b32encode
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, NewType
 
@@ -46,6 +47,7 @@ def node_id_of(public_key: bytes) -> NodeId:
     return NodeId(b32(public_key))
 
 
+@lru_cache(maxsize=1 << 14)
 def node_key_of(node_id: str) -> bytes:
     """Return the 32-byte public key that a node id is; raises PeerError if it is no node id."""
     raw = unb32(node_id)

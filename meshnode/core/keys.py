@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ class Key:
         return f"Key({self.public.hex()[:16]}…)"
 
 
+@lru_cache(maxsize=1 << 12)
 def parse_public(raw: bytes) -> Ed25519PublicKey:
     """Turn 32 bytes into a key; raises PeerError for a point that would let one forge."""
     if len(raw) != KEY_BYTES:

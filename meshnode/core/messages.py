@@ -139,6 +139,14 @@ class Farewell:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a flush becomes at the border if it is held already: nothing of it was verified."""
+
+    origin: NodeId
+    eager: bool
+
+
 Message = (
     Pulse
     | Flush

@@ -11,7 +11,7 @@ Nothing is held that its owner's signature does not prove.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.control import entry_id_of
@@ -28,7 +28,16 @@ from meshnode.core.feed import (
     Replica,
     rows_from_parts,
 )
-from meshnode.core.messages import BucketHashes, Digest, Have, Message, Pull, SnapshotChunk, Vector
+from meshnode.core.messages import (
+    BucketHashes,
+    Digest,
+    Have,
+    Known,
+    Message,
+    Pull,
+    SnapshotChunk,
+    Vector,
+)
 from meshnode.core.packing import pack
 from meshnode.core.snapshots import Assemblies, snapshot_chunks
 from meshnode.core.summary import Summary
@@ -102,7 +111,7 @@ class Replication:
             self._published = flush.header.head
         self._feeds.changed(origin)
         recent = self._recent.setdefault(origin, deque())
-        recent.append(flush)
+        recent.append(replace(flush, eager=False, flooded=False))
         size = self._recent_bytes.get(origin, 0) + len(flush.delta)
         while size > FLUSHES_BYTES_MAX:
             size -= len(recent.popleft().delta)
@@ -188,6 +197,17 @@ class Replication:
         """Store an entry of the control set; raises PeerError if its bytes are not acceptable."""
         return Outcome(entries=[entry]) if self.control.add(entry) else Outcome()
 
+    def holds(self, header: Header) -> bool:
+        """Whether news with this header, true or not, could tell nothing new."""
+        if header.origin == self.own.origin:
+            return self.own.has_written(header)
+        return header.head <= self.head_of(header.origin)
+
+    def on_known(self, known: Known) -> Outcome:
+        """Note news that were held already."""
+        ours = known.origin == self.own.origin
+        return Outcome(duplicate_of=known.origin if known.eager and not ours else None)
+
     def on_flush(self, peer: NodeId, flush: Flush, now_s: float) -> Outcome:
         """Apply a flush, or ask for what lies between; raises PeerError, having changed nothing."""
         header = flush.header
@@ -195,7 +215,7 @@ class Replication:
             return self._on_own(peer, header, now_s)
         replica = self._replica(header.origin)
         if header.head <= replica.head:
-            return Outcome(duplicate_of=header.origin if flush.eager else None)
+            return self.on_known(Known(header.origin, flush.eager))
         if not replica.follows(header):
             if self._kept_early(flush, replica.head):
                 return Outcome(missing={header.origin: header.head})

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
     from meshnode.app.relaying import Relaying
     from meshnode.core.effects import Effect
-    from meshnode.core.feed import Change, Head
+    from meshnode.core.feed import Change, Head, Header
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import MemberState
-    from meshnode.core.messages import Message, Order, Reply
+    from meshnode.core.messages import Known, Message, Order, Reply
     from meshnode.node.persistence import FeedWriter
     from meshnode.rpc.tls import Identity
     from meshnode.wire.links import Introduction
@@ -208,7 +208,11 @@ class NodeWorld:
         """Note where a peer listens."""
         self.perform(self.mesh.learn(peer, addresses, self._clock.steady_s()))
 
-    def received(self, peer: NodeId, message: Message) -> None:
+    def holds(self, header: Header) -> bool:
+        """Whether news with this header would tell nothing new."""
+        return self.mesh.replication.holds(header)
+
+    def received(self, peer: NodeId, message: Message | Known) -> None:
         """Take a message."""
         self.perform(self.mesh.received(peer, message, self._clock.steady_s()))
 

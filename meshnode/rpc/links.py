@@ -35,8 +35,9 @@ from meshnode.wire.links import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
+    from meshnode.core.feed import Header
     from meshnode.core.ids import NodeId
-    from meshnode.core.messages import Message
+    from meshnode.core.messages import Known, Message
     from meshnode.rpc.tls import Identity
 
 DIAL_TIMEOUT_S = 4.0
@@ -60,8 +61,11 @@ class LinkEvents(Protocol):
     def learned(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """A peer said where it listens."""
 
-    def received(self, peer: NodeId, message: Message) -> None:
+    def received(self, peer: NodeId, message: Message | Known) -> None:
         """A message came."""
+
+    def holds(self, header: Header) -> bool:
+        """Whether news with this header would tell nothing new."""
 
     def refused(self, peer: NodeId, reason: str) -> None:
         """A frame broke the protocol."""
@@ -262,7 +266,7 @@ class Links:
         try:
             if frame.ByteSize() > FRAME_BYTES_MAX:
                 raise PeerError(f"a frame of more than {FRAME_BYTES_MAX} bytes")
-            message = message_from_wire(frame, self._mesh_id)
+            message = message_from_wire(frame, self._mesh_id, self._events.holds)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
             return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Flush, Head, Header, header_from_signed
+from meshnode.core.feed import Flush, Head, Header, header_from_signed, parse_header
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
@@ -14,6 +14,7 @@ from meshnode.core.messages import (
     Digest,
     Farewell,
     Have,
+    Known,
     Members,
     Message,
     Prune,
@@ -29,7 +30,7 @@ from meshnode.wire.routed import routed_from_wire, routed_to_wire
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from meshnode.v1 import signed_pb2 as pb_signed
 
@@ -75,7 +76,10 @@ def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             return pb.Frame(pulse=pb.Pulse(count=message.count))
         case Flush():
             header = _header_to_wire(message.header)
-            return pb.Frame(flush=pb.Flush(header=header, delta=message.delta, eager=message.eager))
+            flush = pb.Flush(
+                header=header, delta=message.delta, eager=message.eager, flooded=message.flooded
+            )
+            return pb.Frame(flush=flush)
         case SnapshotChunk():
             header = _header_to_wire(message.header)
             chunk = pb.SnapshotChunk(header=header, rows=message.rows, last=message.last)
@@ -122,15 +126,23 @@ def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
 
 
 def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
-    frame: pb.Frame, mesh_id: str
-) -> Message | None:
-    """Decode and verify; None for a kind of a newer version; raises PeerError."""
+    frame: pb.Frame, mesh_id: str, holds: Callable[[Header], bool] = lambda _: False
+) -> Message | Known | None:
+    """Decode and verify; None for a kind of a newer version; raises PeerError.
+
+    News that `holds` says are here already are not verified: most of what is flooded, and a
+    signature costs ten times as much as all the rest.
+    """
     match frame.WhichOneof("kind"):
         case "pulse":
             return Pulse(frame.pulse.count)
         case "flush":
-            header = header_from_signed(signed_from_wire(frame.flush.header), mesh_id)
-            return Flush(header, frame.flush.delta, frame.flush.eager)
+            signed = signed_from_wire(frame.flush.header)
+            shown = parse_header(signed)
+            if holds(shown):
+                return Known(shown.origin, frame.flush.eager)
+            header = header_from_signed(signed, mesh_id)
+            return Flush(header, frame.flush.delta, frame.flush.eager, frame.flush.flooded)
         case "snapshot_chunk":
             chunk = frame.snapshot_chunk
             header = header_from_signed(signed_from_wire(chunk.header), mesh_id)

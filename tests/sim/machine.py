@@ -97,8 +97,6 @@ class Machine:
         replica = self.world.replica or Replica
         me = Self(self.key, self.boot, rng, self.wall_s, replica)
         self.mesh = mesh = Mesh(self.world.genesis, me)
-        if self.world.tables is not None:
-            mesh.tables = self.world.tables(mesh.replication.replicas)
         self._writer = Writer(self)
         for entry in self.disk.control:
             mesh.control.add(entry)

@@ -13,7 +13,7 @@ from sim.disk import Disk
 from sim.invariants import alive_of
 from sim.machine import WALL_S, Machine
 from sim.notes import NOTES
-from sim.sharing import SharedReplica, SharedTables
+from sim.sharing import SharedReplica
 from sim.world import World
 
 from meshnode.core.feed import Flush, OwnFeed
@@ -55,9 +55,7 @@ class Big:
     """A big world with its measurements."""
 
     def __init__(self, seed: int, count: int, *, tracing: bool = False) -> None:
-        self.world = World(
-            seed, count, tracing=tracing, checking=False, replica=SharedReplica, tables=SharedTables
-        )
+        self.world = World(seed, count, tracing=tracing, checking=False, replica=SharedReplica)
         self.count = count
         self.news: dict[bytes, News] = {}
         self._written_at_s: dict[NodeId, float] = {}

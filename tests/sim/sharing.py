@@ -1,4 +1,4 @@
-"""What equal nodes of a big mesh share: the states of replicas, and decoded rows.
+"""What equal nodes of a big mesh share: the states of replicas.
 
 Invariant: to its owner a SharedReplica is a Replica: applying the same verified flush to the same
 state is a pure function, so it is done once by the real Replica on a copy, and the outcome, never
@@ -7,32 +7,18 @@ changed again, is handed to everybody. A state is forgotten with the last replic
 
 from __future__ import annotations
 
+from dataclasses import replace as dataclass_replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from meshnode.core.errors import PeerError
 from meshnode.core.feed import NOTHING, Change, Flush, Head, Header, Replica
-from meshnode.core.members import (
-    LINKS,
-    NODE,
-    ONLY_ROW,
-    LinksRecord,
-    NodeRecord,
-    links_from_row,
-    node_from_row,
-)
 from meshnode.core.rows import Rows, all_rows
-from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from meshnode.core.genesis import Limits
     from meshnode.core.ids import NodeId
 
-DECODED_MAX = 100_000  # rows; then all are forgotten
 EMPTY_MAX = 20_000  # origins; then all are forgotten
-Decoded = LinksRecord | NodeRecord | None
 
 
 class State:
@@ -130,7 +116,7 @@ class SharedReplica(Replica):
 
     def apply(self, flush: Flush) -> Change:
         self.state, change = self.state.after(flush)
-        return change
+        return change if change.flush == flush else dataclass_replace(change, flush=flush)
 
     def replace(self, header: Header, rows: Rows) -> Change:
         state = _known(self.state, header)
@@ -146,34 +132,3 @@ def _known(present: State, header: Header) -> State | None:
     signed = header.signed
     known = None if signed is None else _states.get((present.origin, signed.signature))
     return known if known is not None and known.header is header else None
-
-
-class SharedTables(Tables):
-    """Tables whose member records and links are decoded once for all nodes."""
-
-    _records: dict[tuple[str, bytes], Decoded] = {}  # noqa: RUF012 - shared on purpose
-
-    def __init__(self, replicas: Mapping[NodeId, Replica]) -> None:
-        super().__init__(replicas)
-        self._held = replicas
-
-    def node(self, origin: NodeId) -> NodeRecord | None:
-        return self._record(origin, NODE, node_from_row)  # type: ignore[return-value]
-
-    def links(self, origin: NodeId) -> LinksRecord | None:
-        return self._record(origin, LINKS, links_from_row)  # type: ignore[return-value]
-
-    def _record(self, origin: NodeId, table: str, decode: Callable[[bytes], Decoded]) -> Decoded:
-        replica = self._held.get(origin)
-        row = None if replica is None else replica.rows.get(table, ONLY_ROW)
-        if row is None:
-            return None
-        place = (table, row.value)
-        if place not in self._records:
-            if len(self._records) >= DECODED_MAX:
-                self._records.clear()
-            try:
-                self._records[place] = decode(row.value)
-            except PeerError:
-                self._records[place] = None
-        return self._records[place]

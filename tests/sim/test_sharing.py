@@ -12,7 +12,7 @@ from property.test_feed import (  # noqa: F401 - collected here too, with the fi
     test_many_small_writes_still_fit,
 )
 from sim.faults import Schedule
-from sim.sharing import SharedReplica, SharedTables
+from sim.sharing import SharedReplica
 from sim.world import boot
 
 REPLICA_BYTES_MAX = 200
@@ -62,4 +62,4 @@ def test_a_mesh_of_shared_replicas_runs_as_one_of_its_own_replicas_does(seed: in
         Schedule(world, seed, ["reset", "loss", "partition"], 20.0).run()
         return world.trace
 
-    assert trace(replica=SharedReplica, tables=SharedTables) == trace()
+    assert trace(replica=SharedReplica) == trace()

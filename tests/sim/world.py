@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from meshnode.core.feed import Change, Replica
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
-    from meshnode.core.tables import Tables
 
 __all__ = ["NOTES", "Machine", "World", "boot", "calm_s"]
 LASTS_S = 3.0  # what is at rest must still be so after this
@@ -60,7 +59,6 @@ class World:
         tracing: bool = True,
         checking: bool = True,
         replica: Callable[..., Replica] | None = None,
-        tables: Callable[..., Tables] | None = None,
     ) -> None:
         self.rng = Random(seed)
         self.now_s = 0.0
@@ -68,7 +66,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.tracing = tracing
         self.checking = checking
-        self.replica, self.tables = replica, tables  # sharing between nodes, in big meshes
+        self.replica = replica  # sharing between nodes, in big meshes
         self.notes = Notes()
         self.synced = Synced()
         self.liars: set[NodeId] = set()

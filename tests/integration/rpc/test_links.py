@@ -11,7 +11,7 @@ import pytest
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 
 from meshnode.app import outbox
-from meshnode.core.feed import Flush, Header, sign_header
+from meshnode.core.feed import NOTHING, Flush, Header, sign_header
 from meshnode.core.ids import NodeId
 from meshnode.core.messages import Farewell, Members, Message, Pulse
 from meshnode.rpc import links as links_module
@@ -32,6 +32,7 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.links: Links | None = None
+        self.held = NOTHING
         self._changed = asyncio.Event()
 
     def linked(self, peer: NodeId, *, dialled: bool) -> None:
@@ -39,6 +40,9 @@ class Recorder:
 
     def unlinked(self, peer: NodeId, reason: str) -> None:
         self._note("unlinked", peer, reason)
+
+    def holds(self, header: Header) -> bool:
+        return header.head <= self.held
 
     def dial_failed(self, peer: NodeId, reason: str, *, stalled: bool) -> None:
         self._note("dial_failed", peer, reason)

@@ -8,18 +8,21 @@ import pytest
 from meshnode.core.effects import Dial, HangUp
 from meshnode.core.ids import NodeId
 from meshnode.core.overlay import (
-    DIALS_MAX,
+    EXTRA_S,
     FULL_MESH_MAX,
     HEARD_MAX,
     LINKS_KEPT,
     LINKS_MAX,
+    LINKS_MIN,
     LINKS_REFUSED,
     LONELY_DIALS_MAX,
+    PART_S,
     REDIAL_S,
     RETRY_MAX_S,
     RETRY_S,
     SECOND_DIALLER_S,
     STRANGERS_MAX,
+    TRIM_S,
     Overlay,
     ring_neighbours,
 )
@@ -212,9 +215,14 @@ def test_names_shouted_by_strangers_are_bounded_and_cost_no_member(overlay: Over
     shouted = [NodeId(f"stranger{number:04}") for number in range(STRANGERS_MAX + 50)]
     for stranger in shouted:
         overlay.learn(stranger, ("b:1",), 0.0)
-        overlay.unlinked(stranger, 0.0)
     assert len([peer for peer in shouted if overlay.addresses_of(peer)]) == STRANGERS_MAX
-    assert OTHERS[0] in dialled(overlay, 100.0)
+    found, now_s = set(), 0.0
+    while OTHERS[0] not in found and now_s < 1000:
+        for peer in dialled(overlay, now_s):
+            found.add(peer)
+            overlay.unlinked(peer, now_s)
+        now_s += 0.25
+    assert now_s < 60
 
 
 def test_a_member_that_left_is_not_dialled_until_it_links_again(overlay: Overlay):
@@ -253,23 +261,36 @@ def test_the_rings_follow_who_is_seen_alive(view: View):
         assert view.overlay.wanted() == ring_neighbours(SELF, seen)
 
 
-def test_a_node_with_few_links_dials_a_few_at_a_time(overlay: Overlay):
+def test_after_a_restart_the_rings_over_all_members_once_known_are_dialled(view: View):
+    overlay = view.overlay
+    for peer in OTHERS:
+        overlay.remember(peer, ("a:1",))
+    overlay._redial_at_s = 999.0
+    first = dialled(overlay, 0.0)
+    assert first == ring_neighbours(SELF, OTHERS)
+    assert dialled(overlay, 0.0) == set(), "so many at once, and no more"
+    for peer in first:
+        overlay.unlinked(peer, 0.0)
+    second = dialled(overlay, 0.1)
+    assert 0 < len(second) <= LONELY_DIALS_MAX
+    assert not second & first, "those next to the ones that do not answer"
+    for peer in sorted(second)[:LINKS_MIN]:
+        overlay.linked(peer)
+    assert dialled(overlay, 0.2) == set(), "links enough to learn the rest from"
+
+
+def test_a_node_with_few_links_tries_a_few_hints_at_a_time_others_one_a_second(view: View):
+    overlay = view.overlay
     for peer in OTHERS:
         overlay.learn(peer, ("a:1",), 0.0)
-        overlay.dials(0.3)
-        overlay.unlinked(peer, 0.3)  # the hint was no good: it is one of many now
-    assert len(dialled(overlay, 50.0)) <= DIALS_MAX
-    for peer in OTHERS:
-        overlay.unlinked(peer, 50.0)
-    for peer in OTHERS:
-        overlay._attempts.pop(peer, None)
     overlay._redial_at_s = 999.0
-    first = dialled(overlay, 60.0)
+    first = dialled(overlay, 0.3)
     assert len(first) == LONELY_DIALS_MAX
-    assert dialled(overlay, 60.0) == set(), "so many at once, and no more"
     for peer in first:
-        overlay.unlinked(peer, 60.0)
-    assert not dialled(overlay, 60.1) & first
+        overlay.linked(peer)
+    dials = [len(dialled(overlay, 1.0 + step * 0.25)) for step in range(40)]
+    assert max(dials) == 1
+    assert 10 / (EXTRA_S * 1.4) - 1 <= sum(dials) <= 10 / (EXTRA_S * 0.6) + 1
 
 
 def test_callers_are_taken_beyond_sixteen_and_refused_beyond_sixty_four(view: View):
@@ -291,16 +312,19 @@ def test_beyond_sixteen_links_one_that_no_ring_asks_for_is_asked_to_part(view: V
     view.see(*OTHERS)
     for peer in overlay.wanted():
         overlay.linked(peer)
-    assert overlay.surplus() is None
+    assert overlay.surplus(0.0) is None
     for peer in OTHERS:
         overlay.linked(peer)
-    asked = {overlay.surplus() for _ in range(50)}
-    assert None not in asked
-    assert not asked & overlay.wanted()
-    while (peer := overlay.surplus()) is not None:
-        overlay.unlinked(peer, 0.0)
-    assert len(overlay.links) == LINKS_MAX
-    assert overlay.wanted() <= overlay.links
+    asked: list[tuple[float, int]] = []
+    for step in range(4000):
+        if (peer := overlay.surplus(step * 0.25)) is not None:
+            assert peer not in overlay.wanted()
+            asked.append((step * 0.25, len(overlay.links)))
+            overlay.unlinked(peer, step * 0.25)
+    assert overlay.links == overlay.wanted()
+    waits = [(later - earlier, links) for (earlier, links), (later, _) in pairwise(asked)]
+    assert all(PART_S * 0.7 <= wait <= PART_S * 1.3 + 0.25 for wait, n in waits if n > LINKS_MAX)
+    assert all(wait >= TRIM_S * 0.7 for wait, links in waits if links <= LINKS_MAX)
 
 
 def test_who_is_asked_to_part_does_so_once_it_can_spare_the_link(view: View):
