@@ -62,12 +62,14 @@ if TYPE_CHECKING:
 FLUSH_DELAY_S = 0.001  # writes that come together travel together
 FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
 FLUSH_PAUSE_A_MEMBER_S = 0.0002  # every member receives every flush
-LINKS_DELAY_S = 0.03  # links come and go together; twice as long from flush to flush, up to
+LINKS_DELAY_S = 0.03  # links come and go together; thrice as long from flush to flush, up to
 LINKS_PAUSE_S = 1.0  # this, as long as they do not rest for
 LINKS_REST_S = 5.0
 LIVENESS_DELAY_S = 0.02
 TICK_S = 0.25  # how often links are judged, and dials considered
 RECONCILE_S = 10.0
+COMPARE_S = 1.0  # within this a new neighbour's holdings are compared with ours
+FIRST_LINKS = 2  # whose holdings are compared at once, and whose news come unasked
 ASKED_OWN_MAX = 16  # neighbours asked, after a start, what they hold of our own feed
 STATES = "states"  # announced beside table names: the state of a member has changed
 
@@ -99,8 +101,9 @@ class Mesh:
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
         self._rng = me.rng
         self._wall = me.wall
-        self._broadcast = Broadcast()
+        self._broadcast = Broadcast(self.self_id)
         self._asked_own = 0
+        self._to_compare: list[NodeId] = []  # new neighbours, as many as there are links at most
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
         self._flushed_at_s = -math.inf
@@ -131,7 +134,8 @@ class Mesh:
         effects: list[Effect] = []
         if change.flush is not None:
             self.replication.remember(change.flush)
-            if (LINKS, ONLY_ROW) in change.rows and self.neighbours.take_lost():
+            lost = (LINKS, ONLY_ROW) in change.rows and self.neighbours.take_lost()
+            if lost or (NODE, ONLY_ROW) in change.rows:  # perhaps our last words
                 change = replace(change, flush=replace(change.flush, flooded=True))
             effects += self._pass_on(change, None, now_s)
         return effects + (self._plan_flush(now_s) if self.own.waiting else [])
@@ -152,8 +156,12 @@ class Mesh:
         refused = self.neighbours.linked(peer, now_s, dialled=dialled)
         self._broadcast.linked(peer)
         effects = self._write_links(now_s) + refused
-        if dialled:
+        if len(self.overlay.links) <= FIRST_LINKS:
+            effects.append(Send(peer, Pull({}, graft=True)))
             effects.append(Send(peer, self.replication.digest()))
+        elif dialled:
+            self._to_compare.append(peer)
+            effects += self._wake("compare", now_s + COMPARE_S * self._rng.random())
         if self._asked_own < ASKED_OWN_MAX:
             self._asked_own += 1
             effects.append(Send(peer, self.replication.ask_for_own()))
@@ -211,9 +219,8 @@ class Mesh:
             case "pulse":
                 self.lag_s = max(late_s, self.lag_s * 0.9)
                 return self.neighbours.pulses() + self._wake("pulse", now_s + PULSE_S)
-            case "reconcile":
-                next_s = now_s + RECONCILE_S * self._rng.uniform(0.8, 1.2)
-                return self._reconcile() + self._wake("reconcile", next_s)
+            case "compare" | "reconcile":
+                return self._compare(name, now_s)
             case _:
                 raise ValueError(f"no timer is called {name}")
 
@@ -275,14 +282,16 @@ class Mesh:
 
     def _pass_on(self, change: Change, source: NodeId | None, now_s: float) -> list[Effect]:
         origin, head = change.origin, change.header.head
-        if change.flush is None:
+        flush = change.flush
+        asked_for = source is not None and flush and not (flush.eager or flush.flooded)
+        if flush is None or asked_for:  # others may well have it: it is offered, not sent
             self._broadcast.offer(origin, head, source)
             effects: list[Effect] = []
-        elif change.flush.flooded:
-            return spread(change.flush, self.overlay.links, source)
+        elif flush.flooded:
+            return spread(flush, self.overlay.links, source)
         else:
-            flush = replace(change.flush, eager=True)
-            effects = self._broadcast.forward(flush, origin, head, source)
+            news = replace(flush, eager=True)
+            effects = self._broadcast.forward(news, origin, head, source)
         if self._broadcast.queued:
             effects += self._wake("haves", now_s + HAVE_DELAY_S)
         return effects
@@ -334,7 +343,7 @@ class Mesh:
         self._flushed_at_s = now_s
         if (LINKS, ONLY_ROW) in change.rows:
             rested = now_s - self._links_flushed_at_s > LINKS_REST_S
-            longer_s = min(2 * self._links_pause_s, LINKS_PAUSE_S)
+            longer_s = min(3 * self._links_pause_s, LINKS_PAUSE_S)
             self._links_pause_s = LINKS_DELAY_S if rested else longer_s
             self._links_flushed_at_s = now_s
         return [Persist(change, ours=True), *self._notice(change, now_s)]
@@ -357,11 +366,18 @@ class Mesh:
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)
 
-    def _reconcile(self) -> list[Effect]:
-        if not self.overlay.links:
-            return []
-        peer = self._rng.choice(sorted(self.overlay.links))
-        return [Send(peer, self.replication.digest())]
+    def _compare(self, name: str, now_s: float) -> list[Effect]:
+        """Begin a reconciliation with new neighbours, or with any one of all."""
+        linked = sorted(self.overlay.links)
+        if name == "compare":
+            peers = [peer for peer in self._to_compare if peer in self.overlay.links]
+            self._to_compare = []
+            return [Send(peer, self.replication.digest()) for peer in peers]
+        next_s = now_s + RECONCILE_S * self._rng.uniform(0.8, 1.2)
+        effects = self._wake("reconcile", next_s)
+        if linked:
+            effects.append(Send(self._rng.choice(linked), self.replication.digest()))
+        return effects
 
     def _wake(self, name: str, at_s: float) -> list[Effect]:
         if self._wakes.get(name, math.inf) <= at_s:

@@ -56,18 +56,25 @@ class _Neighbour:
 class Broadcast:
     """One node's branches of all trees."""
 
-    def __init__(self) -> None:
+    def __init__(self, self_id: NodeId) -> None:
+        self._self_id = self_id
         self._neighbours: dict[NodeId, _Neighbour] = {}
         self._lazy: dict[NodeId, int] = {}  # by origin; a link without its bit is eager
         self._missing: dict[NodeId, _Missing] = {}
         self.queued = False  # whether announcements wait to be sent
 
     def linked(self, peer: NodeId) -> None:
-        """Take a new link into all trees; the first duplicate of each takes it out again."""
+        """Take a new link into use, as a lazy one where there are trees: both ends have others.
+
+        A node without others says so by grafting everything (`Pull` without origins).
+        """
         self.unlinked(peer)
         taken = {neighbour.bit for neighbour in self._neighbours.values()}
         bit = next(1 << n for n in range(len(taken) + 1) if 1 << n not in taken)
         self._neighbours[peer] = _Neighbour(bit)
+        for origin in self._lazy:
+            if origin != self._self_id:  # our own news have no other way to begin with
+                self._lazy[origin] |= bit
 
     def unlinked(self, peer: NodeId) -> None:
         """Forget a link: what it was the branch of is asked for elsewhere once it is missing."""
@@ -131,10 +138,10 @@ class Broadcast:
                     self._lazy[origin] |= neighbour.bit
 
     def grafted(self, peer: NodeId, origins: Collection[NodeId]) -> None:
-        """Make a link eager again for these origins."""
+        """Make a link eager again for these origins, or for all if none is named."""
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
-            for origin in origins:
+            for origin in origins or self._lazy:
                 if origin in self._lazy:
                     self._lazy[origin] &= ~neighbour.bit
 

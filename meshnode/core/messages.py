@@ -65,7 +65,7 @@ class Have:
 class Pull:
     """A request for what comes after these positions, and for these control entries.
 
-    With `graft`, later news of these origins shall come unasked.
+    With `graft`, later news of these origins shall come unasked; of all, if none is named.
     """
 
     after: dict[NodeId, Head]

@@ -15,14 +15,14 @@ from meshnode.core.ids import NodeId
 from meshnode.core.messages import Have, Message, Prune, Pulse, Vector
 
 NEWS = Pulse(1)  # stands for a flush: what it carries is nobody's business here
-ORIGIN, OTHER = NodeId("origin"), NodeId("other")
+SELF, ORIGIN, OTHER = NodeId("self"), NodeId("origin"), NodeId("other")
 PEERS = [NodeId(f"peer{number}") for number in range(6)]
 ONE = Head(1, 1)
 
 
 @pytest.fixture
 def broadcast() -> Broadcast:
-    broadcast = Broadcast()
+    broadcast = Broadcast(SELF)
     for peer in PEERS:
         broadcast.linked(peer)
     return broadcast
@@ -86,14 +86,36 @@ def test_what_strangers_say_about_unknown_origins_is_passed_over(broadcast: Broa
     assert sent(broadcast.forward(NEWS, ORIGIN, ONE, None)).keys() == set(PEERS)
 
 
-def test_a_new_link_is_in_all_trees_also_where_an_old_one_was_not(broadcast: Broadcast):
+def test_a_new_link_is_lazy_where_there_is_a_tree_and_eager_for_our_own_news(
+    broadcast: Broadcast,
+):
+    newcomer = NodeId("newcomer")
+    for origin in (ORIGIN, SELF):
+        broadcast.forward(NEWS, origin, ONE, None)
+    broadcast.linked(newcomer)
+    assert newcomer not in sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), None))
+    assert newcomer in sent(broadcast.forward(NEWS, SELF, Head(1, 2), None))
+    assert newcomer in sent(broadcast.forward(NEWS, OTHER, ONE, None))
+    assert sent(broadcast.take_queued()) == {newcomer: Have({ORIGIN: Head(1, 2)})}
+
+
+def test_a_node_without_others_gets_everything_unasked(broadcast: Broadcast):
+    newcomer = NodeId("newcomer")
+    for origin in (ORIGIN, OTHER):
+        broadcast.forward(NEWS, origin, ONE, None)
+    broadcast.linked(newcomer)
+    broadcast.grafted(newcomer, ())
+    for origin in (ORIGIN, OTHER):
+        assert newcomer in sent(broadcast.forward(NEWS, origin, Head(1, 2), None))
+
+
+def test_a_link_that_ends_leaves_its_place_in_no_tree(broadcast: Broadcast):
     broadcast.forward(NEWS, ORIGIN, ONE, None)
     broadcast.pruned(PEERS[1], {ORIGIN})
     broadcast.unlinked(PEERS[1])
-    newcomer = NodeId("newcomer")
-    broadcast.linked(newcomer)
     reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), None)).keys()
-    assert reached == {*PEERS, newcomer} - {PEERS[1]}
+    assert reached == set(PEERS) - {PEERS[1]}
+    assert not broadcast.queued
 
 
 def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_after_the_other(
