@@ -202,7 +202,7 @@ def observe() -> None:  # noqa: C901 - one small function a kind of notice
                 tell(event, key.decode())
 
     def tell_states(mesh: Mesh) -> None:
-        alive = mesh.liveness.alive()
+        alive = set(mesh.liveness.alive)
         for event, peers in (("alive", alive - seen), ("lost", seen - alive)):
             for peer in peers:
                 tell(event, mesh.tables.node(peer).name)
