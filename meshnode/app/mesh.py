@@ -69,7 +69,7 @@ LIVENESS_DELAY_S = 0.02
 TICK_S = 0.25  # how often links are judged, and dials considered
 RECONCILE_S = 10.0
 COMPARE_S = 1.0  # within this a new neighbour's holdings are compared with ours
-FIRST_LINKS = 2  # whose holdings are compared at once, and whose news come unasked
+FIRST_LINKS = 2  # whose holdings are compared at once
 ASKED_OWN_MAX = 16  # neighbours asked, after a start, what they hold of our own feed
 STATES = "states"  # announced beside table names: the state of a member has changed
 
@@ -154,10 +154,8 @@ class Mesh:
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use."""
         refused = self.neighbours.linked(peer, now_s, dialled=dialled)
-        self._broadcast.linked(peer)
-        effects = self._write_links(now_s) + refused
+        effects = self._write_links(now_s) + refused + self._broadcast.linked(peer)
         if len(self.overlay.links) <= FIRST_LINKS:
-            effects.append(Send(peer, Pull({}, graft=True)))
             effects.append(Send(peer, self.replication.digest()))
         elif dialled:
             self._to_compare.append(peer)
@@ -170,9 +168,9 @@ class Mesh:
     def unlinked(self, peer: NodeId, reason: str, now_s: float) -> list[Effect]:
         """Let go of a link that broke: its edge goes at once."""
         self.neighbours.unlinked(peer, reason, now_s)
-        self._broadcast.unlinked(peer)
         self.replication.forget_peer(peer)
-        return self._write_links(now_s)
+        repairs = self._broadcast.unlinked(peer, self.replication.head_of)
+        return self._write_links(now_s) + repairs
 
     def dial_failed(self, peer: NodeId, now_s: float, *, stalled: bool = False) -> list[Effect]:
         """Note that a member did not answer; it is tried again later.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshnode.core.effects import Effect, Send
-from meshnode.core.messages import Have, Prune, Vector
+from meshnode.core.messages import Have, Prune, Pull, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from meshnode.core.messages import Message
 
 HAVE_DELAY_S = 0.1  # announcements that come together travel together
+SOURCES = 2  # neighbours that send a node everything, until it has it from elsewhere first
 GRAFT_S = 0.3  # how long announced news may take before it is asked for
 ANNOUNCERS_MAX = 4  # remembered for missing news; when all have failed, reconciliation repairs
 MISSING_MAX = 10_000  # origins with missing news; more: left to reconciliation
@@ -60,24 +61,57 @@ class Broadcast:
         self._self_id = self_id
         self._neighbours: dict[NodeId, _Neighbour] = {}
         self._lazy: dict[NodeId, int] = {}  # by origin; a link without its bit is eager
+        self._parents: dict[NodeId, NodeId] = {}  # by origin: who brought its last news
+        self._sources: set[NodeId] = set()  # neighbours asked for all news unasked
         self._missing: dict[NodeId, _Missing] = {}
         self.queued = False  # whether announcements wait to be sent
 
-    def linked(self, peer: NodeId) -> None:
+    def linked(self, peer: NodeId) -> list[Effect]:
         """Take a new link into use, as a lazy one where there are trees: both ends have others.
 
         A node without others says so by grafting everything (`Pull` without origins).
         """
-        self.unlinked(peer)
+        self._forget(peer)
         taken = {neighbour.bit for neighbour in self._neighbours.values()}
         bit = next(1 << n for n in range(len(taken) + 1) if 1 << n not in taken)
         self._neighbours[peer] = _Neighbour(bit)
         for origin in self._lazy:
             if origin != self._self_id:  # our own news have no other way to begin with
                 self._lazy[origin] |= bit
+        return self._ask_for_all(peer) if len(self._sources) < SOURCES else []
 
-    def unlinked(self, peer: NodeId) -> None:
-        """Forget a link: what it was the branch of is asked for elsewhere once it is missing."""
+    def unlinked(self, peer: NodeId, head_of: Callable[[NodeId], Head]) -> list[Effect]:
+        """Forget a link, and ask others for the news that came over it."""
+        self._forget(peer)
+        orphans = [origin for origin, parent in self._parents.items() if parent == peer]
+        asks: dict[NodeId, dict[NodeId, Head]] = {}
+        for origin in orphans:
+            del self._parents[origin]
+            found = self._not_below(origin)
+            if found is not None:
+                asks.setdefault(found, {})[origin] = head_of(origin)
+        effects: list[Effect] = [Send(to, Pull(after, graft=True)) for to, after in asks.items()]
+        others = [other for other in self._neighbours if other not in self._sources]
+        if len(self._sources) < SOURCES and others:
+            effects += self._ask_for_all(others[-1])
+        return effects
+
+    def _ask_for_all(self, peer: NodeId) -> list[Effect]:
+        self._sources.add(peer)
+        return [Send(peer, Pull({}, graft=True))]
+
+    def _not_below(self, origin: NodeId) -> NodeId | None:
+        """Return a neighbour that most likely has news of an origin from elsewhere than here."""
+        lazy = self._lazy.get(origin, 0)
+        found = None
+        for peer, neighbour in self._neighbours.items():
+            found = peer
+            if lazy & neighbour.bit:
+                break
+        return found
+
+    def _forget(self, peer: NodeId) -> None:
+        self._sources.discard(peer)
         gone = self._neighbours.pop(peer, None)
         if gone is None:
             return
@@ -93,6 +127,8 @@ class Broadcast:
     ) -> list[Effect]:
         """Pass news on: at once over eager links, as announcements over lazy ones."""
         lazy = self._lazy.setdefault(origin, 0)
+        if source is not None:
+            self._parents[origin] = source
         effects: list[Effect] = []
         for peer, neighbour in self._neighbours.items():
             if peer == source:

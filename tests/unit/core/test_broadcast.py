@@ -6,13 +6,14 @@ from meshnode.core.broadcast import (
     ANNOUNCERS_MAX,
     GRAFT_S,
     MISSING_MAX,
+    SOURCES,
     Broadcast,
     spread,
 )
 from meshnode.core.effects import Send
 from meshnode.core.feed import NOTHING, Head
 from meshnode.core.ids import NodeId
-from meshnode.core.messages import Have, Message, Prune, Pulse, Vector
+from meshnode.core.messages import Have, Message, Prune, Pull, Pulse, Vector
 
 NEWS = Pulse(1)  # stands for a flush: what it carries is nobody's business here
 SELF, ORIGIN, OTHER = NodeId("self"), NodeId("origin"), NodeId("other")
@@ -112,10 +113,30 @@ def test_a_node_without_others_gets_everything_unasked(broadcast: Broadcast):
 def test_a_link_that_ends_leaves_its_place_in_no_tree(broadcast: Broadcast):
     broadcast.forward(NEWS, ORIGIN, ONE, None)
     broadcast.pruned(PEERS[1], {ORIGIN})
-    broadcast.unlinked(PEERS[1])
+    broadcast.unlinked(PEERS[1], lambda _: ONE)
     reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), None)).keys()
     assert reached == set(PEERS) - {PEERS[1]}
     assert not broadcast.queued
+
+
+def test_the_first_neighbours_are_asked_for_everything_and_replaced_when_they_go():
+    broadcast = Broadcast(SELF)
+    asked = [bool(broadcast.linked(peer)) for peer in PEERS]
+    assert asked == [True] * SOURCES + [False] * (len(PEERS) - SOURCES)
+    (again,) = broadcast.unlinked(PEERS[0], lambda _: ONE)
+    assert isinstance(again, Send)
+    assert again.peer in PEERS[SOURCES:]
+    assert again.message == Pull({}, graft=True)
+    assert broadcast.unlinked(PEERS[3], lambda _: ONE) == []
+
+
+def test_what_came_over_a_lost_link_is_asked_for_elsewhere_at_once(broadcast: Broadcast):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[4])
+    broadcast.forward(NEWS, OTHER, ONE, PEERS[3])
+    broadcast.pruned(PEERS[2], {ORIGIN})
+    grafts = sent(broadcast.unlinked(PEERS[4], lambda _: Head(1, 7)))
+    assert grafts == {PEERS[2]: Pull({ORIGIN: Head(1, 7)}, graft=True)}, "it has another parent"
+    assert broadcast.unlinked(PEERS[4], lambda _: ONE) == []
 
 
 def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_after_the_other(
@@ -144,7 +165,7 @@ def test_news_that_came_meanwhile_are_not_asked_for(broadcast: Broadcast):
 def test_a_lost_announcer_is_not_asked(broadcast: Broadcast):
     for peer in PEERS[:2]:
         broadcast.announced(peer, {ORIGIN: ONE}, 10.0)
-    broadcast.unlinked(PEERS[0])
+    broadcast.unlinked(PEERS[0], lambda _: ONE)
     assert broadcast.grafts(lambda _: NOTHING, 99.0) == {PEERS[1]: [ORIGIN]}
 
 
