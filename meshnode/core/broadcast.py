@@ -187,7 +187,8 @@ class Broadcast:
             known = self._missing.get(origin)
             if known is None:
                 if len(self._missing) < MISSING_MAX:
-                    self._missing[origin] = _Missing(head, [peer], now_s + GRAFT_S)
+                    wait_s = GRAFT_S if origin in self._parents else 0.0  # nobody may be sending it
+                    self._missing[origin] = _Missing(head, [peer], now_s + wait_s)
                 continue
             known.head = max(known.head, head)
             if peer not in known.announcers and len(known.announcers) < ANNOUNCERS_MAX:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.core.feed import Change
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
 
 PENDING_MAX = 4096
+OTHERS_DELAY_S = 0.1  # rows of others wait for more of them: they are safe with their owner
 RETRY_S = 1.0
 _log = logging.getLogger("session_mesh.store")
 
@@ -45,6 +47,7 @@ class FeedWriter:
         self._unstorable: set[NodeId] = set()  # until the next start: the disk keeps what it had
         self._entries: list[Signed] = []
         self._filled = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -56,18 +59,22 @@ class FeedWriter:
             self._collapsed.add(change.origin)
         else:
             self._changes.append((change, ours))
-        self._wake()
+        self._wake(urgent=ours)
 
     def put_entry(self, entry: Signed) -> None:
         """Plan the write of a control entry."""
         self._entries.append(entry)
-        self._wake()
+        self._wake(urgent=True)
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             await self._filled.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OTHERS_DELAY_S):
+                    await self._urgent.wait()
             self._filled.clear()
+            self._urgent.clear()
             changes, entries = self._take()
             await self._save(changes, entries)
             for change, ours in changes:
@@ -78,11 +85,14 @@ class FeedWriter:
 
     async def drained(self) -> None:
         """Wait until everything planned so far is on disk."""
+        self._urgent.set()
         await self._idle.wait()
 
-    def _wake(self) -> None:
+    def _wake(self, *, urgent: bool) -> None:
         self._idle.clear()
         self._filled.set()
+        if urgent:
+            self._urgent.set()
 
     def _take(self) -> tuple[list[tuple[Change, bool]], list[Signed]]:
         changes, self._changes = self._changes, []

@@ -142,6 +142,7 @@ def test_what_came_over_a_lost_link_is_asked_for_elsewhere_at_once(broadcast: Br
 def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_after_the_other(
     broadcast: Broadcast,
 ):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
     for peer in PEERS:
         broadcast.announced(peer, {ORIGIN: ONE}, 10.0)
     assert broadcast.next_graft_s() == 10.0 + GRAFT_S
@@ -154,6 +155,11 @@ def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_afte
             assert origins == [ORIGIN]
             asked.append(peer)
     assert asked == PEERS[:ANNOUNCERS_MAX]
+
+
+def test_news_that_no_neighbour_sends_are_asked_for_at_once(broadcast: Broadcast):
+    broadcast.announced(PEERS[0], {ORIGIN: ONE}, 10.0)
+    assert broadcast.grafts(lambda _: NOTHING, 10.0) == {PEERS[0]: [ORIGIN]}
 
 
 def test_news_that_came_meanwhile_are_not_asked_for(broadcast: Broadcast):
