@@ -309,7 +309,10 @@ class Mesh:
         tables = frozenset(table for table, _ in change.rows)
         effects: list[Effect] = [Announce(tables)]
         if tables & {NODE, LINKS}:
+            new = self.liveness.graph.standing(change.origin) is None
             self._learn_member(change.origin, now_s)
+            if new:  # whose rows are shown must be counted as known
+                effects += self._judge(now_s)
             effects += self._wake("liveness", now_s + LIVENESS_DELAY_S)
         return effects
 

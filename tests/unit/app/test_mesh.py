@@ -23,6 +23,7 @@ from meshnode.core.members import (
 )
 from meshnode.core.messages import Ask, Farewell, Heard, Order, Pull, Pulse, Reply, Routed
 from meshnode.core.silence import CHECK_S, LISTEN_S, SILENT_S, VOUCHED_S
+from meshnode.core.snapshots import snapshot_chunks
 
 chance = Random(16).randbytes
 KEY = Key.new(chance)
@@ -80,6 +81,17 @@ def test_a_distant_timer_does_not_swallow_a_nearer_one(mesh: Mesh):
     assert max(wakes(effects).values()) == 40.0
     effects = mesh.linked(PEERS[1], 11.0, dialled=True)
     assert wakes(effects)["liveness"] == pytest.approx(11.0 + LIVENESS_DELAY_S)
+
+
+def test_a_member_whose_rows_are_here_is_known_at_once(mesh: Mesh):
+    feed = OwnFeed(PEER_KEYS[0], GENESIS.mesh_id, GENESIS.limits, 1)
+    feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord("n0", ("a:1",))))
+    change = feed.flush(1.0)
+    assert change is not None
+    mesh.linked(PEERS[1], 1.0, dialled=False)
+    for chunk in snapshot_chunks(change.header, feed.rows):
+        mesh.received(PEERS[1], chunk, 1.0)
+    assert PEERS[0] in mesh.liveness.members()
 
 
 def test_timers_do_not_multiply_while_somebody_is_unreachable(mesh: Mesh):
