@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.genesis import Genesis, Limits
     from meshnode.core.ids import NodeId
+    from meshnode.core.rows import Rows
 
 FLUSH_DELAY_S = 0.001  # writes that come together travel together
 FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
@@ -83,6 +84,7 @@ class Self:
     rng: Random
     wall: Callable[[float], float] = field(default=lambda now_s: now_s)
     replica: Callable[[NodeId, Limits], Replica] = Replica  # a simulator shares equal ones
+    admits: Callable[[NodeId, Rows], bool] = lambda _origin, _rows: True  # whose feeds are taken
 
 
 class Mesh:
@@ -93,7 +95,7 @@ class Mesh:
         self.control = ControlSet(genesis)
         self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot)
         self.self_id = self.own.origin
-        self.replication = Replication(genesis, self.own, self.control, me.replica)
+        self.replication = Replication(genesis, self.own, self.control, me.replica, me.admits)
         self.tables = Tables(self.replication.replicas)
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)

@@ -10,10 +10,25 @@ from collections import deque
 
 from meshnode.core.feed import Flush
 from meshnode.core.keys import Signed
-from meshnode.core.messages import Digest, Farewell, Have, Message, Pulse, Routed, SnapshotChunk
+from meshnode.core.messages import (
+    Digest,
+    Farewell,
+    Have,
+    Members,
+    Message,
+    Order,
+    Prune,
+    Pull,
+    Pulse,
+    Reply,
+    Routed,
+    SnapshotChunk,
+    Vector,
+)
 
 OUTBOX_BYTES_MAX = 8 << 20
 HAVE_POSITIONS_MAX = 1_000  # a waiting announcement that names so many takes no more
+ENTRY_BYTES = 120  # of a position, an id or a step in memory
 MESSAGE_BYTES = 200  # what a message costs beside its payload
 
 
@@ -80,7 +95,7 @@ class Outbox:
         return True
 
 
-def _size_of(message: Message) -> int:
+def _size_of(message: Message) -> int:  # noqa: C901, PLR0911 - one case a message
     match message:
         case Flush():
             return MESSAGE_BYTES + len(message.delta)
@@ -88,5 +103,19 @@ def _size_of(message: Message) -> int:
             return MESSAGE_BYTES + len(message.rows)
         case Signed():
             return MESSAGE_BYTES + len(message.payload)
+        case Vector() | Pull():
+            positions = message.positions if isinstance(message, Vector) else message.after
+            return MESSAGE_BYTES + ENTRY_BYTES * (len(positions) + len(message.control_ids))
+        case Have():
+            return MESSAGE_BYTES + ENTRY_BYTES * HAVE_POSITIONS_MAX  # it may grow while it waits
+        case Prune():
+            return MESSAGE_BYTES + ENTRY_BYTES * len(message.origins)
+        case Members():
+            return MESSAGE_BYTES + ENTRY_BYTES * 10 * len(message.addresses)
+        case Routed(route, _, body):
+            carried = body.command if isinstance(body, Order) else None
+            carried = body.receipt if isinstance(body, Reply) else carried
+            size = 0 if carried is None else len(carried.payload)
+            return MESSAGE_BYTES + ENTRY_BYTES * len(route) + size
         case _:
             return MESSAGE_BYTES

@@ -13,8 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -27,6 +31,8 @@ from meshnode.core.ids import NodeId, node_id_of, node_key_of
 from meshnode.core.keys import parse_public
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from meshnode.core.ids import Chance
     from meshnode.core.keys import Key
 
@@ -34,6 +40,7 @@ DOMAIN = "node.mesh.internal"
 BACKDATED = timedelta(days=2)
 ADMITTER_LIFE = timedelta(days=3650)
 NODE_CA_LIFE = timedelta(days=730)
+CHAIN_MAX = 3  # certificates of a chain that are read: the node's, its admitter's, one to spare
 LEAF_LIFE = timedelta(days=7)
 LEAF_RENEWED_AFTER = timedelta(days=1)
 _ANCHOR_FROM = datetime(2020, 1, 1, tzinfo=UTC)
@@ -149,6 +156,45 @@ def from_pem(text: bytes) -> tuple[bytes, ...]:
 def expires_at_s(der: bytes) -> float:
     """Return when a certificate ends, in seconds since 1970."""
     return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+
+
+def leads_to_root(chain: Sequence[bytes], node_id: NodeId, root_keys: Collection[bytes]) -> bool:
+    """Whether DER certificates prove that a root admitted a node, now or long ago.
+
+    The node's CA comes first, then its admitter's. Times are not looked at: whoever was a member
+    once has rows that all keep, and all must come to the same answer for ever (RFC 5280, 6.1,
+    without the clock).
+    """
+    try:
+        certificates = [x509.load_der_x509_certificate(der) for der in chain[:CHAIN_MAX]]
+        keys = [_ed25519(certificate) for certificate in certificates]
+        if not keys or keys[0].public_bytes_raw() != node_key_of(node_id):
+            return False
+        for depth, certificate in enumerate(certificates):
+            limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+            if not limits.ca or (limits.path_length is not None and limits.path_length < depth):
+                return False
+        for certificate, issuer in zip(certificates, keys[1:], strict=False):
+            issuer.verify(certificate.signature, certificate.tbs_certificate_bytes)
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound, PeerError):
+        return False
+    return any(_signed_by(certificates[-1], root) for root in root_keys)
+
+
+def _ed25519(certificate: x509.Certificate) -> Ed25519PublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        raise TypeError("an identity that is no Ed25519 key")
+    return key
+
+
+def _signed_by(certificate: x509.Certificate, public_key: bytes) -> bool:
+    try:
+        signed = certificate.tbs_certificate_bytes
+        parse_public(public_key).verify(certificate.signature, signed)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def hints_in(leaf_der: bytes) -> tuple[NodeId, str]:

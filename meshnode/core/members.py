@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import TYPE_CHECKING
 
+from meshnode.core.certificates import CHAIN_MAX, leads_to_root
 from meshnode.core.errors import PeerError
 from meshnode.core.packing import pack, typed, unpack_map
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from meshnode.core.ids import NodeId
+    from meshnode.core.rows import Rows
 
 NODE = "node"
 LINKS = "links"
@@ -30,6 +38,7 @@ class NodeRecord:
     journal_generation: int = 0
     standing: str = "up"  # up, down or left
     started_at_s: float = 0.0
+    certificates: tuple[bytes, ...] = ()  # DER: the node's CA, then its admitter's
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ def node_to_row(record: NodeRecord) -> bytes:
             "journal": record.journal_generation,
             "standing": record.standing,
             "started": record.started_at_s,
+            "certificates": list(record.certificates),
         }
     )
 
@@ -69,6 +79,9 @@ def node_from_row(row: bytes) -> NodeRecord:
             journal_generation=typed(value["journal"], int),
             standing=str(value["standing"]),
             started_at_s=float(value["started"]),
+            certificates=tuple(
+                typed(der, bytes) for der in value.get("certificates", ())[:CHAIN_MAX]
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PeerError(f"not a node row: {error}") from error
@@ -77,6 +90,19 @@ def node_from_row(row: bytes) -> NodeRecord:
     if record.standing not in {"up", "down", "left"}:
         raise PeerError(f"not a standing: {record.standing[:40]!r}")
     return record
+
+
+def is_admitted(origin: NodeId, rows: Rows, root_keys: Collection[bytes]) -> bool:
+    """Whether a feed proves by its own member record that its writer was admitted to the mesh.
+
+    Without this any member could make up members: a feed needs no more than a fresh key.
+    """
+    row = rows.get(NODE, ONLY_ROW)
+    try:
+        record = None if row is None else node_from_row(row.value)
+    except PeerError:
+        return False
+    return record is not None and leads_to_root(record.certificates, origin, root_keys)
 
 
 def links_to_row(record: LinksRecord) -> bytes:

@@ -33,6 +33,7 @@ RINGS = 4
 FULL_MESH_MAX = 9
 LINKS_MIN = 3  # fewer: any known member will do
 LINKS_KEPT = 4  # so few or fewer: none is let go
+OLDEST_KEPT = 2  # nor are so many of the oldest, whoever asks
 LINKS_MAX = 16  # more: callers are introduced to others, and links let go that no ring asks for
 LINKS_REFUSED = 64  # so many: callers are introduced to others and refused
 RETRY_S = 0.5
@@ -101,6 +102,7 @@ class Overlay:
         self._extra_at_s = 0.0
         self._trim_at_s = 0.0
         self.links: set[NodeId] = set()
+        self._oldest: list[NodeId] = []  # the same, in the order in which they came
 
     def learn(
         self, peer: NodeId, addresses: Iterable[str], now_s: float, *, said: bool = False
@@ -154,6 +156,7 @@ class Overlay:
     def linked(self, peer: NodeId) -> None:
         """Note a working link."""
         self.links.add(peer)
+        self._oldest.append(peer)
         self._retired.discard(peer)
         self._dialling.discard(peer)
         self._attempts.pop(peer, None)
@@ -161,7 +164,9 @@ class Overlay:
 
     def unlinked(self, peer: NodeId, now_s: float) -> None:
         """Note a lost link, or a dial that failed: the next attempt waits longer than the last."""
-        self.links.discard(peer)
+        if peer in self.links:
+            self.links.discard(peer)
+            self._oldest.remove(peer)
         self._full.discard(peer)
         self._dialling.discard(peer)
         attempt = self._attempts.setdefault(peer, _Attempt(now_s, now_s, RETRY_S))
@@ -254,9 +259,12 @@ class Overlay:
         return self._rng.choice(unwanted) if len(self.links) > LINKS_KEPT else None
 
     def partings(self) -> list[Effect]:
-        """Return the ends of links that both ends can spare."""
+        """Return the ends of links that both ends can spare.
+
+        The two oldest stay whoever asks: a node cannot be talked into keeping newcomers only.
+        """
         effects: list[Effect] = []
-        for peer in sorted(self._full - self.wanted()):
+        for peer in sorted(self._full - self.wanted() - set(self._oldest[:OLDEST_KEPT])):
             if len(self.links) - len(effects) > LINKS_KEPT:
                 effects.append(HangUp(peer, "links enough"))
         return effects

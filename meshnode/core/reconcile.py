@@ -79,8 +79,10 @@ class Replication:
         own: OwnFeed,
         control: ControlSet,
         replica: Callable[[NodeId, Limits], Replica] = Replica,
+        admits: Callable[[NodeId, Rows], bool] = lambda _origin, _rows: True,
     ) -> None:
         self.own = own
+        self._admits = admits
         self._new_replica = replica
         self.control = control
         self.replicas: dict[NodeId, Replica] = {own.origin: own}
@@ -89,7 +91,7 @@ class Replication:
         self._recent_bytes: dict[NodeId, int] = {}
         self._early: dict[NodeId, dict[int, Flush]] = {}  # by first seq
         self._early_bytes = 0
-        self._pulled_at_s: dict[tuple[NodeId, bool], float] = {}
+        self._pulled_at_s: dict[tuple[NodeId, NodeId, bool], float] = {}
         self._published = NOTHING  # our own head that is on disk: what neighbours may hear of
         self._assemblies = Assemblies(genesis.limits.feed_bytes_max)
         self._feeds: Summary[NodeId] = Summary(self._describe)
@@ -162,7 +164,7 @@ class Replication:
         for origin, theirs in vector.positions.items():
             ours = self.head_of(origin)
             after = NOTHING if origin == self.own.origin else ours
-            if theirs > ours and self._may_pull(origin, after, now_s):
+            if theirs > ours and self._may_pull(peer, origin, after, now_s):
                 wanted[origin] = after
         missing = frozenset(i for i in vector.control_ids if self.control.get(i) is None)
         if wanted or missing:
@@ -208,12 +210,16 @@ class Replication:
         ours = known.origin == self.own.origin
         return Outcome(duplicate_of=known.origin if known.eager and not ours else None)
 
-    def on_flush(self, peer: NodeId, flush: Flush, now_s: float) -> Outcome:
+    def on_flush(  # noqa: PLR0911 - one case what it may find here
+        self, peer: NodeId, flush: Flush, now_s: float
+    ) -> Outcome:
         """Apply a flush, or ask for what lies between; raises PeerError, having changed nothing."""
         header = flush.header
         if header.origin == self.own.origin:
             return self._on_own(peer, header, now_s)
-        replica = self._replica(header.origin)
+        replica = self.replicas.get(header.origin)
+        if replica is None:  # its snapshot says whether it is a member's
+            return self._pull(peer, header.origin, NOTHING, now_s)
         if header.head <= replica.head:
             return self.on_known(Known(header.origin, flush.eager))
         if not replica.follows(header):
@@ -270,8 +276,10 @@ class Replication:
         rows = rows_from_parts(parts, self._limits)
         if rows.state_hash() != header.state_hash:
             raise PeerError("a snapshot whose rows do not match its header")
-        self._pulled_at_s.pop((header.origin, True), None)
-        self._pulled_at_s.pop((header.origin, False), None)
+        if header.origin not in self.replicas and not self._admits(header.origin, rows):
+            raise PeerError(f"a feed of {header.origin[:12]}, whom nobody has admitted")
+        self._pulled_at_s.pop((peer, header.origin, True), None)
+        self._pulled_at_s.pop((peer, header.origin, False), None)
         if ours:
             return self._continue_after(header, rows)
         self._take_early(header.origin)
@@ -342,8 +350,12 @@ class Replication:
         head = self._shown(origin)
         return b"" if head == NOTHING else pack([origin, head.epoch, head.seq])
 
-    def _may_pull(self, origin: NodeId, after: Head, now_s: float) -> bool:
-        asked = (origin, after == NOTHING)  # a whole feed is asked for though a part just was
+    def _may_pull(self, peer: NodeId, origin: NodeId, after: Head, now_s: float) -> bool:
+        """Whether to ask now, a whole feed also though a part was just asked for.
+
+        Each neighbour counts by itself, or a liar would keep the others from being asked.
+        """
+        asked = (peer, origin, after == NOTHING)
         if now_s - self._pulled_at_s.get(asked, -PULL_AGAIN_S) < PULL_AGAIN_S:
             return False
         if len(self._pulled_at_s) >= 2 * FEEDS_MAX:
@@ -352,7 +364,7 @@ class Replication:
         return True
 
     def _pull(self, peer: NodeId, origin: NodeId, after: Head, now_s: float) -> Outcome:
-        if not self._may_pull(origin, after, now_s):
+        if not self._may_pull(peer, origin, after, now_s):
             return Outcome()
         return Outcome([Send(peer, Pull({origin: after}))])
 

@@ -11,6 +11,7 @@ import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -34,6 +35,7 @@ from meshnode.core.members import (
     ONLY_ROW,
     LinksRecord,
     NodeRecord,
+    is_admitted,
     links_to_row,
     node_to_row,
 )
@@ -109,7 +111,9 @@ class Node:
         self.genesis = read_genesis(home)
         self._key = device_key(home)
         boot = new_u64(chance)
-        self._mesh = Mesh(self.genesis, Self(self._key, boot, new_rng(), self._wall_at))
+        admits = partial(is_admitted, root_keys=self.genesis.root_keys)
+        me = Self(self._key, boot, new_rng(), self._wall_at, admits=admits)
+        self._mesh = Mesh(self.genesis, me)
         self._identity = Identity(
             Credentials(self._key, self.genesis, self._certificates(), self._clock.wall_s, chance)
         )
@@ -256,6 +260,7 @@ class Node:
             journal_generation=self._generation,
             standing=standing,
             started_at_s=self._started_at_s,
+            certificates=self._certificates(),
         )
 
     def _name(self) -> str:

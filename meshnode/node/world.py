@@ -15,6 +15,7 @@ from meshnode.app.driver import perform
 from meshnode.app.mesh import STATES, Mesh
 from meshnode.core.sessions import SESSIONS
 from meshnode.discovery.seeds import is_address
+from meshnode.node.refusals import Refusals
 from meshnode.rpc.links import Links
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class NodeWorld:
         self._published: dict[tuple[str, bytes], list[asyncio.Future[None]]] = {}
         self._flushed: dict[Head, _Flushed] = {}  # ours, on their way to the disk
         self._states: dict[NodeId, MemberState] = {}
+        self._refusals = Refusals()
         self._timers: set[asyncio.TimerHandle] = set()
 
     def start(self) -> None:
@@ -173,7 +175,14 @@ class NodeWorld:
                 _log.info("%s is %s", name, state, extra={"fields": fields})
 
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
-        """Log what went wrong."""
+        """Log what went wrong; of a peer that goes on and on, a little."""
+        if event == "frame_refused" and peer is not None:
+            verdict = self._refusals.note(peer, self._clock.steady_s())
+            if verdict.is_too_much:
+                asyncio.get_running_loop().call_soon(self.links.hang_up, peer, "it talks nonsense")
+            if not verdict.logged:
+                return
+            detail += f" ({verdict.unlogged} more before)" if verdict.unlogged else ""
         fields = {"event": event, "peer": peer}
         _log.warning("%s: %s", event.replace("_", " "), detail, extra={"fields": fields})
         self._regaining |= event == "epoch_raised"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from meshnode.core.control import ENTRIES_MAX, ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Flush, Head, Header, header_from_signed, parse_header
 from meshnode.core.ids import NodeId, node_key_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 FRAME_BYTES_MAX = 1 << 20  # larger: PeerError, the link is kept
 POSITIONS_MAX = 10_000
+ADDRESSES_MAX = 8  # of one member; the rest is passed over
+ADDRESS_CHARS_MAX = 262  # a name of 255 characters and a port; longer ones are passed over
 MEMBERS_MAX = 64  # the rest of a frame is passed over
 PROTOCOL = 1
 
@@ -64,7 +67,7 @@ def introduction_from_wire(frame: pb.Frame) -> Introduction:
     message = frame.introduction
     if message.protocol != PROTOCOL:
         raise PeerError(f"the peer speaks protocol {message.protocol}, this node {PROTOCOL}")
-    return Introduction(message.boot, tuple(message.addresses)[:8])
+    return Introduction(message.boot, _addresses(message.addresses))
 
 
 def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
@@ -163,12 +166,12 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             return routed_from_wire(frame.routed)
         case "pull":
             after = _positions_from_wire(frame.pull.after)
-            return Pull(after, frozenset(frame.pull.control_ids), frame.pull.graft)
+            return Pull(after, _ids(frame.pull.control_ids), frame.pull.graft)
         case "control":
             return signed_from_wire(frame.control)
         case "members":
             members = frame.members.members[:MEMBERS_MAX]
-            addresses = {_node_id(m.node_id): tuple(m.addresses)[:8] for m in members}
+            addresses = {_node_id(m.node_id): _addresses(m.addresses) for m in members}
             return Members(addresses, frame.members.full)
         case "farewell":
             return Farewell(frame.farewell.reason[:200])
@@ -184,10 +187,20 @@ def _vector_from_wire(vector: pb.Vector) -> Vector:
         raise PeerError("a vector of buckets that do not exist")
     return Vector(
         _positions_from_wire(vector.positions),
-        frozenset(vector.control_ids),
+        _ids(vector.control_ids),
         frozenset(vector.feed_buckets),
         frozenset(vector.control_buckets),
     )
+
+
+def _addresses(addresses: Sequence[str]) -> tuple[str, ...]:
+    return tuple(a for a in addresses[:ADDRESSES_MAX] if len(a) <= ADDRESS_CHARS_MAX)
+
+
+def _ids(ids: Sequence[bytes]) -> frozenset[bytes]:
+    if len(ids) > ENTRIES_MAX or any(len(one) != ENTRY_ID_BYTES for one in ids):
+        raise PeerError("ids of control entries that cannot be any")
+    return frozenset(ids)
 
 
 def _hashes(hashes: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -6,7 +6,19 @@ from meshnode.app.outbox import HAVE_POSITIONS_MAX, MESSAGE_BYTES, OUTBOX_BYTES_
 from meshnode.core.feed import Flush, Head, Header
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
-from meshnode.core.messages import Digest, Farewell, Have, Pulse, SnapshotChunk
+from meshnode.core.messages import (
+    Digest,
+    Farewell,
+    Have,
+    Message,
+    Order,
+    Prune,
+    Pull,
+    Pulse,
+    Routed,
+    SnapshotChunk,
+    Vector,
+)
 
 DIGEST = Digest(bytes(16), bytes(16))
 CONTROL = Signed("control", b"entry", bytes(64))
@@ -109,3 +121,19 @@ def test_a_closed_outbox_says_good_bye_and_nothing_else():
     assert outbox.pop() == FAREWELL
     assert outbox.pop() is None
     assert outbox.pop() is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Pull({}, frozenset(n.to_bytes(16, "big") for n in range(10_000))),
+        Vector({NodeId(f"n{number}"): Head(1, 1) for number in range(10_000)}),
+        Prune(frozenset(NodeId(f"n{number}") for number in range(10_000))),
+        Routed((NodeId("a"), NodeId("b")), 1, Order(1, Signed("command", bytes(1 << 20), b""))),
+    ],
+)
+def test_what_is_large_counts_as_large(message: Message):
+    outbox = Outbox()
+    for _ in range(100):
+        outbox.put(message)
+    assert outbox.overflowed

@@ -16,6 +16,7 @@ from meshnode.core.overlay import (
     LINKS_MIN,
     LINKS_REFUSED,
     LONELY_DIALS_MAX,
+    OLDEST_KEPT,
     PART_S,
     REDIAL_S,
     RETRY_MAX_S,
@@ -333,13 +334,29 @@ def test_who_is_asked_to_part_does_so_once_it_can_spare_the_link(view: View):
     asking = next(peer for peer in OTHERS if peer not in overlay.wanted())
     overlay.asked_to_part(asking)
     assert overlay.partings() == []  # no such link
+    wanted = sorted(overlay.wanted())
+    for peer in wanted[:OLDEST_KEPT]:
+        overlay.linked(peer)
     overlay.linked(asking)
     overlay.asked_to_part(asking)
-    wanted = sorted(overlay.wanted())
-    for peer in wanted[: LINKS_KEPT - 1]:
+    for peer in wanted[OLDEST_KEPT : LINKS_KEPT - 1]:
         overlay.linked(peer)
         assert overlay.partings() == []
     overlay.linked(wanted[LINKS_KEPT])
     assert overlay.partings() == [HangUp(asking, "links enough")]
     overlay.asked_to_part(wanted[0])
     assert overlay.partings() == [HangUp(asking, "links enough")]  # a ring asks for the other
+
+
+def test_the_oldest_links_are_kept_whoever_asks(view: View):
+    overlay = view.overlay
+    oldest = [peer for peer in OTHERS if peer not in ring_neighbours(SELF, OTHERS)][:OLDEST_KEPT]
+    for peer in [*oldest, *(peer for peer in OTHERS if peer not in oldest)]:
+        overlay.linked(peer)
+    view.see(*OTHERS)
+    for peer in OTHERS:
+        overlay.asked_to_part(peer)
+    parted = {effect.peer for effect in overlay.partings() if isinstance(effect, HangUp)}
+    assert parted == set(OTHERS) - overlay.wanted() - set(oldest)
+    overlay.unlinked(oldest[0], 1.0)
+    assert oldest[0] not in overlay._oldest
