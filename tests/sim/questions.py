@@ -8,10 +8,12 @@ nodes make healthy ones look unreachable.
 from __future__ import annotations
 
 import resource
+from math import inf
 from time import process_time, time_ns
 from typing import TYPE_CHECKING
 
 from sim.invariants import OUT, Invariants, alive_of
+from sim.report import Progress, show
 from sim.scale import OVERHEAD_BYTES, Big
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 WITHIN_S = 60.0
 NEWS = 40
+MANY = 500  # nodes; a tenth of more would keep one busy for hours
 STARVED_S = (5.0, 30.0)
 Answer = dict[str, float | int | str]
 
@@ -63,9 +66,9 @@ def news(big: Big, count: int = NEWS) -> Answer:
 
 
 def crash(big: Big) -> Answer:
-    """Crash a tenth at once, and see when the rest shows it."""
+    """Crash a tenth at once, of many a hundredth, and see when the rest shows it."""
     rng, world = big.world.rng, big.world
-    lost = rng.sample(world.nodes, big.count // 10)
+    lost = rng.sample(world.nodes, big.count // (10 if big.count < MANY else 100))
     for machine in lost:
         machine.stop("reset")
     left = frozenset(machine.id for machine in world.up)
@@ -76,9 +79,9 @@ def crash(big: Big) -> Answer:
     everybody = frozenset(world.machines)
     back = big.until(lambda: big.all_show(everybody) and big.all_agree(), WITHIN_S)
     return {
-        "a tenth crashed: first node sees all s": round(first, 2),
-        "a tenth crashed: last node sees all s": round(last, 2),
-        "a tenth came back: all see it s": round(back, 2),
+        f"{len(lost)} crashed: first node sees all s": round(first, 2),
+        f"{len(lost)} crashed: last node sees all s": round(last, 2),
+        f"{len(lost)} came back: all see it s": round(back, 2),
     }
 
 
@@ -171,42 +174,55 @@ def memory_bytes() -> int:
 
 
 def ask(
-    seed: int,
-    count: int,
+    answer: Answer,
     questions: list[str],
     said: Callable[[str], None],
     *,
     tracing: bool = False,
-) -> Answer:
-    """Make a big mesh and ask it, telling progress."""
+    watched: bool = False,
+) -> None:
+    """Make a big mesh of `nodes` and `seed` and add what it answers, telling each at once.
+
+    `failed` is empty if everything that was waited for came about in time. Watched, it also tells
+    how far it is every few seconds.
+    """
     began, before = process_time(), memory_bytes()
     began_ns = time_ns()
-    big = Big(seed, count, tracing=tracing)
-    big.start_linked()
-    pairs = count * count
-    answer: Answer = {
-        "nodes": count,
-        "seed": seed,
-        "bytes a pair of node and origin": (memory_bytes() - before) // pairs,
-        "seconds of CPU to make": round(process_time() - began, 1),
-    }
-    big.world.run(2.0)
-    for name in questions:
-        at = process_time(), big.world.events, big.world.now_s
-        answer |= QUESTIONS[name](big)
-        cpu_s, events = process_time() - at[0], big.world.events - at[1]
-        virtual_s = big.world.now_s - at[2]
-        said(f"{name}: {virtual_s:.1f} virtual s in {cpu_s:.1f} s of CPU, {events} events")
-        answer[f"seconds of CPU for {name}"] = round(cpu_s, 1)
-    if tracing:
-        answer["trace"] = big.world.trace
-    cpu_s = process_time() - began
-    answer |= {
-        "virtual s": round(big.world.now_s, 1),
-        "events": big.world.events,
-        "events a second of CPU": round(big.world.events / cpu_s),
-        "seconds of CPU": round(cpu_s, 1),
-        "wall s": round((time_ns() - began_ns) / 1e9, 1),
-        "peak MiB": memory_bytes() >> 20,
-    }
-    return answer
+    seed, count = int(answer["seed"]), int(answer["nodes"])
+    answer["failed"] = ""
+    with Progress(said if watched else lambda _: None) as progress:
+        big = Big(seed, count, tracing=tracing)
+        progress.world = big.world
+        big.start_linked()
+        answer["bytes a pair of node and origin"] = (memory_bytes() - before) // count**2
+        answer["seconds of CPU to make"] = round(process_time() - began, 1)
+        big.world.run(2.0)
+        try:
+            for name in questions:
+                progress.doing = name
+                _ask_one(big, name, answer, said)
+        finally:
+            cpu_s = process_time() - began
+            answer |= {"trace": big.world.trace} if tracing else {}
+            answer |= {
+                "virtual s": round(big.world.now_s, 1),
+                "events": big.world.events,
+                "events a second of CPU": round(big.world.events / cpu_s),
+                "seconds of CPU": round(cpu_s, 1),
+                "wall s": round((time_ns() - began_ns) / 1e9, 1),
+                "peak MiB": memory_bytes() >> 20,
+            }
+
+
+def _ask_one(big: Big, name: str, answer: Answer, said: Callable[[str], None]) -> None:
+    at = process_time(), big.world.events, big.world.now_s
+    answered = QUESTIONS[name](big)
+    cpu_s, events = process_time() - at[0], big.world.events - at[1]
+    virtual_s = big.world.now_s - at[2]
+    said(f"{name}: {virtual_s:.1f} virtual s in {cpu_s:.1f} s of CPU, {events:,} events")
+    said(show(answered))
+    late = [key for key, value in answered.items() if value == inf]
+    if late and not answer["failed"]:
+        answer["failed"] = f"not in time: {', '.join(late)}"
+    answer |= {key: "never" if value == inf else value for key, value in answered.items()}
+    answer[f"seconds of CPU for {name}"] = round(cpu_s, 1)

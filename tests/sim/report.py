@@ -1,14 +1,23 @@
-"""One seed's run as numbers, and numbers as lines."""
+"""One seed's run as numbers, and numbers as lines.
+
+Invariant: what is said while a run goes on is no part of the run; its trace stays the same.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Self
 
 from sim.faults import Schedule, choose
 from sim.world import World, boot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.questions import Answer
+
+TELL_EVERY_S = 5.0  # of wall time
+GROUPS = ("fault ", "skipped ", "count ")  # rows sorted by name, after all others
 
 
 def one_seed(
@@ -23,15 +32,23 @@ def one_seed(
         schedule = Schedule(world, seed, chosen, length_s)
         calm_s = schedule.run()
     except AssertionError as error:
-        failed = str(error)
+        failed = str(error) or "an assertion without a word"
     answer: Answer = {"seed": seed, "nodes": size, "faults": ",".join(chosen), "failed": failed}
     if world is None or schedule is None:
         return answer | {"trace": "did not boot"}
-    answer |= {f"fault {name}": count for name, count in sorted(schedule.happened.items())}
-    answer |= {f"skipped {name}": count for name, count in sorted(schedule.skipped.items())}
-    if schedule.vacuous and not failed:
-        answer["failed"] = f"vacuous: {schedule.vacuous}"
+    answer |= {f"fault {name}": count for name, count in schedule.happened.items()}
+    answer |= {f"skipped {name}": count for name, count in schedule.skipped.items()}
+    answer["failed"] = failed or nothing_in(schedule)
     return answer | numbers_of(world) | {"calm s": round(calm_s, 2), "trace": world.trace}
+
+
+def nothing_in(schedule: Schedule) -> str:
+    """Return why a run that went well is no evidence; empty if it is."""
+    if schedule.vacuous:
+        return f"vacuous: {schedule.vacuous}"
+    if not schedule.happened:
+        return f"nothing happened: skipped {sorted(schedule.skipped)}"
+    return ""
 
 
 def numbers_of(world: World) -> Answer:
@@ -44,10 +61,41 @@ def numbers_of(world: World) -> Answer:
         "checks of all": seen.checks,
         "node-seconds": seen.node_seconds,
         "healthy nodes shown unreachable, node-seconds": seen.false_node_seconds,
-        **{f"count {name}": count for name, count in sorted(world.counts.items())},
+        **{f"count {name}": count for name, count in world.counts.items()},
     }
 
 
 def show(answer: Answer) -> str:
-    width = max(len(key) for key in answer)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in answer.items())
+    """Return a line a number; of a story only its beginning, which was told in full before."""
+
+    def place(key: str) -> tuple[int, str]:
+        group = next((at for at, start in enumerate(GROUPS, 1) if key.startswith(start)), 0)
+        return group, key if group else ""
+
+    width = max(map(len, answer), default=0)
+    rows = ((key, str(answer[key]).partition("\n")[0]) for key in sorted(answer, key=place))
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+
+
+class Progress:
+    """Tells every few seconds of wall time how far a mesh is, from a thread that only reads."""
+
+    def __init__(self, said: Callable[[str], None], every_s: float = TELL_EVERY_S) -> None:
+        self.doing, self.world = "making the mesh", None
+        self._said, self._every_s = said, every_s
+        self._ended = Event()
+        self._thread = Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        while not self._ended.wait(self._every_s):
+            world: World | None = self.world
+            far = f": {world.now_s:.1f} virtual s, {world.events:,} events" if world else ""
+            self._said(f"{self.doing}{far}")
