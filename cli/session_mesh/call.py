@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshnode.client.clock import wall_s
-from meshnode.client.errors import NoNodeError
+from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.home import Home, home_at
 from session_mesh.escaping import escape
 from session_mesh.render import Format, Streams, Style
@@ -84,17 +84,18 @@ class Call:
         return MeshClient(self.home)
 
     def read(self, ask: "Callable[[Reader], dict[str, Any]]") -> dict[str, Any]:
-        """Ask the running node, or the disk of one that does not run, saying so."""
+        """Ask the running node, or the disk of one that does not run or answer, saying so."""
         home = self.home
         try:
             with self.mesh() as mesh:
                 return ask(mesh)
-        except NoNodeError:
+        except (NoNodeError, SilentNodeError) as error:
             if not home.initialised:
                 raise
+            why = error.message.removesuffix(" on this home")
         from meshnode.node.offline import OfflineMesh  # noqa: PLC0415 - large, rarely needed
 
-        self.streams.tell("warning: no node is running: this is what its disk remembers")
+        self.streams.tell(f"warning: {why}: this is what its disk remembers")
         with OfflineMesh(home) as mesh:
             return {**ask(mesh), "source": "disk"}
 

@@ -274,6 +274,10 @@ def _widths(table: Table, width: int | None) -> list[int]:
         return widths
     flexible = table.columns[::-1] if table.flexible is None else table.flexible
     places = [table.columns.index(name) for name in flexible]
+    if sum(one + GAP_CHARS for one in widths) - GAP_CHARS > width:
+        for place in places:
+            if not any(row[place] for row in table.rows):
+                widths[place] = 0  # a heading alone says nothing
     for least in (COLUMN_CHARS_MIN, 0):
         for place in places:
             excess = sum(one + GAP_CHARS for one in widths if one) - GAP_CHARS - width

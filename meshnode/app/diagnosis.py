@@ -125,6 +125,15 @@ def judge_certificate(facts: CertificateFacts, now_s: float) -> Check:
     return Check("certificate", ok=True, detail=detail, fix=fix)
 
 
+def judge_silence(pid: str, waited_s: float, *, is_stopped: bool) -> Check:
+    """Judge a node that holds its socket and says nothing."""
+    said = f"the node (pid {pid}) does not answer"
+    if is_stopped:
+        return _no("node", f"{said}: its process is stopped", f"let it go on: kill -CONT {pid}")
+    fix = f"wait a minute; if it stays so, end it: kill -KILL {pid}, then {START}"
+    return _no("node", f"{said} in {waited_s:g} s", fix)
+
+
 def judge_version(facts: NodeFacts, ours: str) -> Check:
     """Judge whether node and command line are of one version."""
     if facts.version == ours:
@@ -137,13 +146,16 @@ def judge_loop(facts: NodeFacts) -> Check:
     if not facts.answers_s:
         return unknown("loop_lag", "the node was not asked often enough")
     slowest_s = max(facts.answers_s)
-    if facts.lag_s > LOOP_LAG_S_MAX:
-        said = f"the node's event loop ran {span(facts.lag_s)} late within the last minute"
+    if slowest_s > LOOP_LAG_S_MAX:
+        said = f"the node took {span(slowest_s)} to answer: peers drop links after 3 silent seconds"
         return _no("loop_lag", said, FREE_MACHINE)
-    if slowest_s <= LOOP_LAG_S_MAX:
-        return _yes("loop_lag", f"the node answers within {slowest_s * 1000:.0f} ms")
-    said = f"the node took {span(slowest_s)} to answer: peers drop links after 3 silent seconds"
-    return _no("loop_lag", said, FREE_MACHINE)
+    answers = f"the node answers within {slowest_s * 1000:.0f} ms"
+    if facts.lag_s > LOOP_LAG_S_MAX:
+        was = f"this process was held up for {span(facts.lag_s)} within the last minute"
+        why = "(stopped, swapped out, or the machine slept)"
+        fix = f"if that comes again, {FREE_MACHINE}"
+        return unknown("loop_lag", f"{was} {why}; now {answers}", fix)
+    return _yes("loop_lag", answers)
 
 
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:
@@ -240,7 +252,8 @@ def _judge_observed(facts: NodeFacts, observed: MulticastFacts | None, *, alone:
 
 
 def _multicast_heard(facts: NodeFacts, observed: MulticastFacts) -> Check:
-    heard = "nobody" if not facts.heard_by_mdns else f"{facts.heard_by_mdns} announcements"
+    count = facts.heard_by_mdns
+    heard = f"{count} announcement{'s' if count > 1 else ''}" if count else "nobody"
     detail = f"mDNS is {facts.mdns} and has heard {heard}; multicast works on "
     detail += named(observed.heard_on)
     if observed.silent_on:

@@ -6,7 +6,7 @@ clock, TLS, the link itself; the first that fails explains the rest, which is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,7 @@ class Attempt:
     """All that was observed at one address.
 
     `entered`: whether the members' port took our certificate; None when it was not tried.
+    `for_joiners`: a Hello is answered at this very address, as only the joiners' port does.
     """
 
     address: str
@@ -70,6 +71,7 @@ class Attempt:
     greeting_fault: str = ""
     entered: bool | None = None
     refusal: str = ""
+    for_joiners: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Peer:
     linked: bool = False
     asked: bool = False
     trouble: str = ""
+    is_seed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,13 @@ def judge_peer(peer: Peer, attempts: Sequence[Attempt], here: Here) -> list[Chec
     checks = _steps(peer, best_of(attempts, peer), attempts, here)
     bad = any(check.ok is False for check in checks)
     well = peer.state == "alive" and not peer.asked and not bad
-    return checks[-1:] if well else checks
+    told = checks[-1:] if well else checks
+    return [_of_seed(check, peer.name) for check in told] if peer.is_seed else told
+
+
+def _of_seed(check: Check, address: str) -> Check:
+    said = check.detail if check.detail.startswith(address) else f"{address}: {check.detail}"
+    return replace(check, detail=f"seed {said}")
 
 
 def clock_of(peer: Peer, attempts: Sequence[Attempt]) -> ClockFact | None:
@@ -145,6 +154,8 @@ def _steps(
     if best is None or best.dial is not Dial.CONNECTED:
         return [_not_connected(peer, best, attempts)]
     checks = [_connected(peer, best, attempts), _identity(peer, best, here)]
+    if checks[-1].ok and best.for_joiners:
+        return [*checks, _for_joiners(peer, best)]
     if checks[-1].ok:
         checks += _greeted(peer, best, here)
         checks.append(_tls(peer, best, here))
@@ -184,9 +195,7 @@ def _not_connected(peer: Peer, best: Attempt | None, attempts: Sequence[Attempt]
 def _identity(peer: Peer, best: Attempt, here: Here) -> Check:
     check_id, shown = _id("identity", peer), best.shown
     if shown is None:
-        detail = f"{best.address} {best.silence}"
-        fix = "correct the port, or stop what listens there and restart the node"
-        return Check(check_id, ok=False, detail=detail, fix=fix)
+        return _mute(peer, best)
     if here.mesh_id and shown.mesh_id != here.mesh_id:
         detail = f"{best.address} belongs to mesh {shown.mesh_id}, this home to {here.mesh_id}"
         return Check(check_id, ok=False, detail=detail, fix=MOVE_IT)
@@ -200,6 +209,31 @@ def _identity(peer: Peer, best: Attempt, here: Here) -> Check:
     detail = f"{best.address} is node {shown.node_id[:SHORT_CHARS]} of "
     detail += "this mesh" if here.mesh_id else f"mesh {shown.mesh_id}"
     return Check(check_id, ok=True, detail=detail)
+
+
+def _mute(peer: Peer, best: Attempt) -> Check:
+    check_id = _id("identity", peer)
+    if peer.node_id and (peer.state == "stalled" or "says nothing" in best.silence):
+        detail = (
+            f"{best.address}: its machine takes connections, its node says nothing: it is frozen,"
+            " swapped out or stopped in a debugger"
+        )
+        fix = (
+            "look at that machine: session-mesh doctor there says more; let the node go on with"
+            " kill -CONT PID, or restart it"
+        )
+        return Check(check_id, ok=False, detail=detail, fix=fix)
+    detail = f"{best.address} {best.silence}"
+    fix = "correct the port, or stop what listens there and restart the node"
+    return Check(check_id, ok=False, detail=detail, fix=fix)
+
+
+def _for_joiners(peer: Peer, best: Attempt) -> Check:
+    host, _, port = best.address.rpartition(":")
+    members = f"{host}:{int(port) - 1}"
+    detail = f"{best.address} is the port for joiners; members listen at {members}"
+    fix = f"name that port: session-mesh doctor {members}, or session-mesh up --seed {members}"
+    return Check(_id("tls", peer), ok=False, detail=detail, fix=fix)
 
 
 def _relocate(peer: Peer) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "NotPermittedError",
     "PeerError",
     "RefusedError",
+    "SilentNodeError",
     "StaleError",
     "UnreachableError",
     "UsageError",
@@ -51,6 +52,13 @@ class NoNodeError(UnreachableError):
 
     def __init__(self) -> None:
         super().__init__("no node is running on this home", "start one: session-mesh up --detach")
+
+
+class SilentNodeError(UnreachableError):
+    """A process holds the socket of this home and does not answer. Whether it acted is unknown."""
+
+    def __init__(self, pid: str) -> None:
+        super().__init__(f"the node (pid {pid}) does not answer", "session-mesh doctor says why")
 
 
 def error_from(failure: grpc.RpcError) -> MeshError:

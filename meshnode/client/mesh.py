@@ -19,6 +19,7 @@ from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.messages import to_plain, to_wire
 from meshnode.client.nodes import node_id_in
+from meshnode.client.silence import explained
 from meshnode.client.targets import (
     Delivery,
     NewSession,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 CALL_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 4  # gRPC would wait 20 s for a process that is stopped to say hello
 LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
 PAGE_SESSIONS_MAX = 1000
@@ -61,6 +63,7 @@ Answer = TypeVar("Answer")
 class MeshClient:
     """A connection to the node of one home. Use it in a `with`; NoNodeError when none is running.
 
+    SilentNodeError: one is running, and does not answer.
     `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY;
     an answer that takes longer than `patience_s` is UnreachableError.
     """
@@ -91,6 +94,7 @@ class MeshClient:
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_S * 1000),  # bounds an attempt too
         )
         address = "unix:" + quote(str(self.home.socket))
         self._channel = grpc.insecure_channel(address, options)
@@ -129,7 +133,11 @@ class MeshClient:
     def nodes(self, labels: Mapping[str, str] | None = None) -> Plain:
         """List the members of the mesh, this node first: `nodes` and `coverage`."""
         request = pb.ListNodesRequest(labels=labels or {})
-        return to_plain(self._call(self._node.ListNodes, request))
+        listed = to_plain(self._call(self._node.ListNodes, request))
+        for node in listed["nodes"]:
+            if node["state"] != "alive":
+                node["links"] = []  # what it last said of them; none of them works now
+        return listed
 
     def find(self, specialization: str) -> Plain:
         """List who is alive with a specialization, the least loaded first: `agents`, `coverage`."""
@@ -266,7 +274,7 @@ class MeshClient:
             for piece in self._node.ReadSessionLog(request, timeout=LOG_TIMEOUT_S):
                 yield piece.output
         except grpc.RpcError as failure:
-            raise error_from(failure) from failure
+            raise explained(error_from(failure), self.home) from failure
 
     # how
 
@@ -279,7 +287,7 @@ class MeshClient:
         try:
             return method(request, timeout=timeout_s or self._patience_s)
         except grpc.RpcError as failure:
-            raise error_from(failure) from failure
+            raise explained(error_from(failure), self.home) from failure
 
     def _fresh(self, target: Target, act: Callable[[Plain], Plain]) -> Plain:
         """Act on a session; once more on what it is by then, if it has started anew meanwhile."""

@@ -1,14 +1,25 @@
-"""Which node somebody means: by id, by a prefix of one, or by name."""
+"""Which node somebody means, by id, by a prefix of one, or by name; and how each is called."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import ConflictError, NotFoundError
 from meshnode.core.ids import PREFIX_CHARS_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+
+def names_apart(nodes: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what to call each node, from ids and names: namesakes with the start of their id."""
+    names = dict(nodes)
+    counts = Counter(names.values())
+    return {
+        node_id: name if counts[name] == 1 else f"{name}/{node_id[:PREFIX_CHARS_MIN]}"
+        for node_id, name in names.items()
+    }
 
 
 def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:

@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from meshnode.app.diagnosis import (
     NO_NODE,
     REJOIN,
@@ -24,6 +26,7 @@ from meshnode.app.diagnosis import (
     judge_loop,
     judge_multicast,
     judge_not_checked,
+    judge_silence,
     judge_version,
     unknown,
 )
@@ -32,6 +35,7 @@ from meshnode.client.errors import NoNodeError
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
+from meshnode.client.silence import pid_of
 from meshnode.core.certificates import from_pem
 from meshnode.core.errors import MeshError, UnreachableError
 from meshnode.core.ids import node_id_of
@@ -70,6 +74,8 @@ class _Found:
     config: Config = field(default_factory=Config)
     status: dict[str, Any] | None = None
     facts: NodeFacts | None = None
+    silent: bool = False  # a node runs, and does not answer
+    absence: Check | None = None  # why nothing is known of the node itself
     members: list[dict[str, Any]] = field(default_factory=list)
     clock: SystemClock = field(default_factory=SystemClock)
 
@@ -156,7 +162,8 @@ def _certificate(home: Home, genesis: Genesis, found: _Found) -> Check:
 
 def _ask_node(home: Home, found: _Found) -> None:
     if found.genesis is None:
-        found.checks.append(unknown("node", _NO_HOME))
+        found.absence = unknown("node", _NO_HOME)
+        found.checks.append(found.absence)
         return
     try:
         with MeshClient(home, patience_s=PATIENCE_S) as mesh:
@@ -164,15 +171,19 @@ def _ask_node(home: Home, found: _Found) -> None:
             found.members = mesh.nodes()["nodes"]
         status, facts = answers[-1][0], _facts(answers)
     except NoNodeError:
-        found.checks.append(unknown("node", NO_NODE, START))
-        _read_disk(home, found)
+        database = _read_disk(home, found)
+        gone = database.id == "membership"
+        fix = "" if gone else START
+        found.absence = Check("node", ok=None if gone else False, detail=NO_NODE, fix=fix)
+        found.checks += [found.absence, database]
     except UnreachableError:
-        pid = _pid(home)
-        said = f"the node (pid {pid}) did not answer in {PATIENCE_S:g} s"
-        fix = f"end it: kill -KILL {pid}, then {START}"
-        found.checks.append(Check("node", ok=False, detail=said, fix=fix))
+        pid = pid_of(home)
+        found.silent = True
+        found.absence = judge_silence(pid, PATIENCE_S, is_stopped=_is_stopped(pid))
+        found.checks += [found.absence, _read_disk(home, found)]
     except MeshError as error:
-        found.checks.append(from_error("node", error))
+        found.absence = from_error("node", error)
+        found.checks.append(found.absence)
     else:
         found.status, found.facts = status, facts
         up = f"{facts.name} is running (pid {facts.pid}), links: {facts.links}"
@@ -200,15 +211,15 @@ def _facts(answers: Sequence[tuple[dict[str, Any], float]]) -> NodeFacts:
     )
 
 
-def _pid(home: Home) -> str:
+def _is_stopped(pid: str) -> bool:
     try:
-        return home.lock.read_text(errors="replace").strip()[:20] or "unknown"
-    except OSError:
-        return "unknown"
+        return bool(psutil.Process(int(pid)).status() in {"stopped", "tracing-stop"})
+    except (ValueError, OverflowError, psutil.Error):
+        return False
 
 
-def _read_disk(home: Home, found: _Found) -> None:
-    """Learn from the disk of a stopped node who else there is."""
+def _read_disk(home: Home, found: _Found) -> Check:
+    """Learn from the disk of a node that says nothing who else there is."""
 
     def look() -> Check:
         with OfflineMesh(home) as mesh:
@@ -220,6 +231,7 @@ def _read_disk(home: Home, found: _Found) -> None:
         return Check("database", ok=True, detail=f"readable; members on it: {len(found.members)}")
 
     found.attempt("database", look)
+    return found.checks.pop()
 
 
 def _observe(found: _Found, peers: Sequence[Peer]) -> Seen:
@@ -248,7 +260,7 @@ def _own_addresses(found: _Found) -> list[str]:
 def _judge_node(found: _Found, seen: Seen) -> None:
     facts = found.facts
     if facts is None:
-        why, fix = (NO_NODE, START) if found.genesis else (_NO_HOME, "")
+        why, fix = (found.absence.detail, found.absence.fix) if found.absence else (_NO_HOME, "")
         found.checks += [unknown(one, why, fix) for one in NODE_CHECKS]
         return
     found.checks += [judge_version(facts, VERSION), judge_listening(seen.own, facts.node_id)]
@@ -265,7 +277,7 @@ def _judge_peers(found: _Found, known: Known, seen: Seen) -> None:
         mesh_id=found.genesis.mesh_id if found.genesis else "",
         protocol=OURS,
         now_s=found.clock.wall_s(),
-        node_runs=found.facts is not None,
+        node_runs=found.facts is not None or found.silent,
     )
     peers = [(known.recognised(peer, attempts), attempts) for peer, attempts in seen.peers]
     others = [one for one in peers if one[0].node_id != found.node_id]

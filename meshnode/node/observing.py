@@ -104,7 +104,11 @@ class Observer:
             greeted = tasks.create_task(self._greeted(attempt, ip, port + 1))
             entered = tasks.create_task(self._entered(attempt, peer, joined(ip, port)))
         done = entered.result()
-        found[address] = replace(greeted.result(), entered=done.entered, refusal=done.refusal)
+        seen = replace(greeted.result(), entered=done.entered, refusal=done.refusal)
+        found[address] = seen
+        if not seen.entered:
+            here = await self._greeted(attempt, ip, port)
+            found[address] = replace(seen, for_joiners=here.greeting is not None)
 
     async def _greeted(self, attempt: Attempt, host: str, port: int) -> Attempt:
         if port > PORT_MAX:

@@ -70,7 +70,8 @@ class Known:
         owners = [one for one in self.members if address in one["addresses"]]
         if len(owners) == 1 and owners[0]["node_id"] != self.self_id:
             return replace(self.peer(owners[0], asked=asked), name=address, addresses=(address,))
-        return Peer(address, (address,), asked=asked, trouble=self.reason(address))
+        trouble, is_seed = self.reason(address), address in self.seeds
+        return Peer(address, (address,), asked=asked, trouble=trouble, is_seed=is_seed)
 
     def recognised(self, peer: Peer, attempts: Sequence[Attempt]) -> Peer:
         """Add what is known of the member that turned out to listen at a bare address."""
@@ -81,7 +82,7 @@ class Known:
         member = next((one for one in self.members if one["node_id"] == node_id), None)
         if member is None or node_id == self.self_id:
             return peer
-        return replace(self.peer(member, asked=peer.asked), name=peer.name)
+        return replace(self.peer(member, asked=peer.asked), name=peer.name, is_seed=peer.is_seed)
 
 
 def asked_for(words: Sequence[str], known: Known) -> list[Peer]:

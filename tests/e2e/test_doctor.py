@@ -15,6 +15,7 @@ from e2e.fleet import Fleet, Node, wait_until
 from integration.discovery.test_mdns import multicast_reaches_us
 
 WHOLE_RUN_S = 15.0
+SILENCE_S = 6.0  # after which a verb has said that the node does not answer
 HOUR_S = 3600
 CLOCK = Path(__file__).with_name("faked_time") / "clock.c"
 OWN = {"home", "keys", "config", "certificate", "node", "version", "listening", "joiners_port"}
@@ -200,12 +201,29 @@ def test_more_peers_than_can_be_looked_at_are_named(pair):
     assert "peer_connect:127.0.0.1:17" not in checks
 
 
+def test_the_port_for_joiners_is_told_from_the_one_for_members(pair):
+    anna, berta = pair
+    host, _, port = berta.ready["listen"].rpartition(":")
+    address = f"{host}:{int(port) + 1}"
+    checks = asked(anna, 1, address)
+    assert failed(checks) == {f"peer_tls:{address}"}
+    said = checks[f"peer_tls:{address}"]["detail"]
+    assert said == f"{address} is the port for joiners; members listen at {berta.ready['listen']}"
+
+
+def test_the_state_of_a_node_tells_where_others_are_sent(pair):
+    anna, _ = pair
+    assert anna.json("status")["advertised"] == [anna.ready["listen"]]
+    assert f"advertises   {anna.ready['listen']}" in anna.call("status").out
+
+
 def test_a_seed_where_nobody_listens_is_found_without_being_named(fleet):
     address = f"127.0.0.1:{free_port()}"
     anna = founded(fleet, "anna", "--seed", address)
     checks = asked(anna, 1)
     assert failed(checks) == {f"peer_connect:{address}"}
-    assert "no node listens there" in checks[f"peer_connect:{address}"]["detail"]
+    said = checks[f"peer_connect:{address}"]["detail"]
+    assert said.startswith(f"seed {address} refuses connections: no node listens there")
 
 
 def test_a_killed_peer_is_down_and_one_that_was_stopped_is_no_fault(fleet):
@@ -258,9 +276,10 @@ def test_without_a_node_the_home_and_the_peers_are_still_looked_at(fleet):
     joined(fleet, anna, berta)
     wait_until(lambda: berta.states().get("anna") == "alive")
     berta.end(signal.SIGKILL)
-    checks = asked(berta, 0)
+    checks = asked(berta, 1)
+    assert failed(checks) == {"node"}
     for one in ("node", "version", "listening", "joiners_port", "loop_lag", "multicast"):
-        assert checks[one]["ok"] is None
+        assert checks[one]["ok"] is (False if one == "node" else None)
         assert checks[one]["detail"] == "no node is running"
         assert checks[one]["fix"] == "session-mesh up --detach"
     assert checks["peer_tls:anna"]["ok"], "its certificate is still good"
@@ -289,10 +308,40 @@ def test_a_node_that_is_stuck_is_told_by_its_pid(fleet):
     anna.process.send_signal(signal.SIGSTOP)
     try:
         checks = asked(anna, 1)
+        began_s = time.monotonic()
+        refused = anna.call("status", "-o", "json")
+        listed = anna.call("nodes")
+        assert time.monotonic() - began_s < 2 * SILENCE_S
     finally:
         anna.process.send_signal(signal.SIGCONT)
-    assert str(anna.process.pid) in checks["node"]["detail"]
-    assert f"kill -KILL {anna.process.pid}" in checks["node"]["fix"]
+    said = f"the node (pid {anna.process.pid}) does not answer"
+    assert failed(checks) == {"node"}
+    for one in ("node", "version", "loop_lag"):
+        assert checks[one]["detail"].startswith(said)
+    assert f"kill -CONT {anna.process.pid}" in checks["node"]["fix"]
+    assert refused.code == 6
+    assert refused.error["message"] == said
+    assert refused.error["hint"] == "session-mesh doctor says why"
+    assert listed.code == 0
+    assert f"warning: {said}: this is what its disk remembers" in listed.err
+    assert asked(anna, 0)["loop_lag"]["ok"] is not False
+
+
+def test_a_peer_that_is_frozen_is_said_to_be(fleet):
+    anna = founded(fleet, "anna")
+    berta = fleet.node("berta")
+    joined(fleet, anna, berta)
+    wait_until(lambda: anna.json("nodes")["nodes"][1]["links"])
+    berta.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: anna.states()["berta"] != "alive")
+        assert anna.json("nodes", "--links")["nodes"][1]["links"] == []
+        checks = asked(anna, 1, "berta")
+    finally:
+        berta.process.send_signal(signal.SIGCONT)
+    assert failed(checks) == {"peer_identity:berta"}
+    assert "it is frozen" in checks["peer_identity:berta"]["detail"]
+    assert "kill -CONT" in checks["peer_identity:berta"]["fix"]
 
 
 def test_what_is_wrong_with_the_home_is_said(fleet):
@@ -307,7 +356,7 @@ def test_what_is_wrong_with_the_home_is_said(fleet):
     key.chmod(0o600)
     (node.home / "config.yaml").unlink()
     (node.home / "node.crt").write_text("no certificate")
-    assert failed(asked(node, 1)) == {"certificate"}
+    assert failed(asked(node, 1)) == {"certificate", "node"}
     node.home.chmod(0o755)
     assert "chmod 700" in asked(node, 1)["home"]["fix"]
     node.home.chmod(0o700)

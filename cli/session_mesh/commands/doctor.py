@@ -75,7 +75,8 @@ def _listing(checks: "Sequence[Check]") -> Listing:
             continue  # "no node is running" need not be read six times
         said.add(check.detail)
         kind, _, peer = check.id.partition(":")
-        about = "" if not peer or check.detail.startswith(peer) else f"{peer}: "
+        is_named = check.detail.removeprefix("seed ").startswith(peer)
+        about = "" if is_named else f"{peer}: "
         lines.append((MARKS[check.ok], f"{kind:<{width}}  {about}{check.detail}"))
         if check.fix:
             lines.append(("", f"{'':<{width}}  fix: {check.fix}"))

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from meshnode.client.nodes import names_apart
 from meshnode.client.targets import Selection
 from session_mesh import words
 from session_mesh.call import Call
@@ -48,12 +49,14 @@ def app(
     )
     value = call.read(lambda mesh: mesh.list_sessions(selection, limit))
     now_s = call.now_s()
-    rows = [_row(session, now_s) for session in value["sessions"]]
+    sessions = value["sessions"]
+    names = names_apart((one["node_id"], one["node_name"]) for one in sessions)
+    rows = [_row(session, names, now_s) for session in sessions]
     return View(
         value=value,
         human=Table(COLUMNS, rows, empty=_nothing(selection), flexible=FLEXIBLE),
         records="sessions",
-        ids=[session["session_id"] for session in value["sessions"]],
+        ids=[session["session_id"] for session in sessions],
         notes=words.coverage_notes(value["coverage"]),
     )
 
@@ -68,11 +71,11 @@ def _nothing(selection: Selection) -> str:
     return "no session matches; session-mesh list --filter all shows every one that is known"
 
 
-def _row(session: dict[str, Any], now_s: float) -> tuple[str, ...]:
+def _row(session: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:
     return (
         words.short(session["session_id"]),
         session["agent_id"],
-        session["node_name"],
+        names[session["node_id"]],
         session["state"],
         ",".join(session["specializations"]),
         words.tokens(session["usage"]["total"]),

@@ -4,13 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
+from meshnode.client.nodes import names_apart
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Labels, pairs
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
-FLEXIBLE = ("LABELS", "VERSION", "ADDRESS", "NODE")
+# An address that is cut leads nowhere: it stays whole.
+FLEXIBLE = ("LABELS", "VERSION", "HEARD", "SESSIONS", "NODE")
 COLUMNS = ("NODE", "STATE", "SESSIONS", "ADDRESS", "VERSION", "HEARD", "LABELS", "ID")
 
 
@@ -28,7 +30,7 @@ def app(
     value = call.read(lambda mesh: mesh.nodes(labels))
     now_s = call.now_s()
     nodes = value["nodes"]
-    names = {node["node_id"]: node["name"] for node in nodes}
+    names = names_apart((node["node_id"], node["name"]) for node in nodes)
     table = (
         Table(
             ("NODE", "STATE", "LINKS"),
@@ -36,7 +38,7 @@ def app(
             flexible=("LINKS", "NODE"),
         )
         if links
-        else Table(COLUMNS, [_row(node, now_s) for node in nodes], flexible=FLEXIBLE)
+        else Table(COLUMNS, [_row(node, names, now_s) for node in nodes], flexible=FLEXIBLE)
     )
     return View(
         value=value,
@@ -47,9 +49,9 @@ def app(
     )
 
 
-def _row(node: dict[str, Any], now_s: float) -> tuple[str, ...]:
+def _row(node: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:
     return (
-        node["name"] + (" (this)" if node["self"] else ""),
+        names[node["node_id"]] + (" (this)" if node["self"] else ""),
         node["state"],
         str(node["sessions"]),
         ",".join(node["addresses"][:1]),
@@ -62,4 +64,4 @@ def _row(node: dict[str, Any], now_s: float) -> tuple[str, ...]:
 
 def _links(node: dict[str, Any], names: dict[str, str]) -> tuple[str, ...]:
     peers = [names.get(peer, words.short(peer)) for peer in node["links"]]
-    return (node["name"], node["state"], ", ".join(sorted(peers)) or "-")
+    return (names[node["node_id"]], node["state"], ", ".join(sorted(peers)) or "-")

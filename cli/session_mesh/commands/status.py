@@ -18,7 +18,9 @@ def app(call: Call) -> View:
     Its mesh, its listeners, its links, and what troubles it.
     """
     with call.mesh() as mesh:
-        value = mesh.status() | {"clock": rfc3339(call.now_s())}
+        value = mesh.status()
+        own = (one["addresses"] for one in mesh.nodes()["nodes"] if one["self"])
+        value |= {"clock": rfc3339(call.now_s()), "advertised": next(own, [])}
     return View(
         value=value,
         human=_described(value),
@@ -38,6 +40,7 @@ def _described(value: dict[str, Any]) -> str:
             ("started", value["started_at"]),
             ("clock", value["clock"]),
             ("listens on", ", ".join(value["listen"])),
+            ("advertises", ", ".join(value["advertised"])),
             ("admits on", value["enrolment"]),
             ("mDNS", value["mdns"]),
             ("nodes alive", value["nodes_alive"]),

@@ -4,6 +4,8 @@ Commands are judged by the node's own court, so what the client signs is what a 
 """
 
 import json
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +17,10 @@ import grpc
 import pytest
 
 from meshnode.client.authority import Scope, new_key
-from meshnode.client.errors import NoNodeError
+from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
-from meshnode.client.mesh import MeshClient
+from meshnode.client.mesh import CONNECT_TIMEOUT_S, MeshClient
 from meshnode.client.targets import Delivery, NewSession, Selection, Target
 from meshnode.core.commands import Court, Receipt, command_from_signed, sign_receipt
 from meshnode.core.control import ControlSet, Role, role_entry
@@ -112,7 +114,14 @@ class Service(LocalServiceServicer):
 
     def ListNodes(self, request, context):
         nodes = [
-            Node(node_id=node_id, name=name, self=name == "anna", journal_generation=GENERATION)
+            Node(
+                node_id=node_id,
+                name=name,
+                state="alive" if name == "anna" else "dead",
+                links=[one for one in NODE_IDS.values() if one != node_id],
+                self=name == "anna",
+                journal_generation=GENERATION,
+            )
             for name, node_id in NODE_IDS.items()
         ]
         return pb.ListNodesResponse(nodes=nodes)
@@ -255,6 +264,24 @@ def test_a_socket_that_nobody_listens_on_is_no_node_either(home):
     home.socket.touch(mode=0o600)
     with MeshClient(home) as mesh, pytest.raises(NoNodeError):
         mesh.status()
+
+
+def test_a_process_that_holds_the_socket_and_says_nothing_is_named(home):
+    home.lock.write_text("7\n")
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(home.socket))
+        held.listen(1)
+        began_s = time.monotonic()
+        with MeshClient(home) as mesh, pytest.raises(SilentNodeError, match=r"pid 7\)") as raised:
+            mesh.status()
+        assert time.monotonic() - began_s < CONNECT_TIMEOUT_S + 2
+    assert raised.value.exit_code == 6
+
+
+def test_only_members_that_are_alive_have_working_links(mesh):
+    anna, berta = mesh.nodes()["nodes"]
+    assert anna["links"] == [berta["node_id"]]
+    assert berta["links"] == []
 
 
 def test_the_status_comes_as_plain_values(mesh):

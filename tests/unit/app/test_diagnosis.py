@@ -17,6 +17,7 @@ from meshnode.app.diagnosis import (
     judge_loop,
     judge_multicast,
     judge_not_checked,
+    judge_silence,
     judge_version,
     named,
     span,
@@ -115,8 +116,22 @@ def test_a_node_that_answers_slowly_is_short_of_something():
     assert judge_loop(node()).detail == "the node answers within 4 ms"
     assert judge_loop(node(answers_s=(0.1, 2.5))).ok is False
     assert judge_loop(node(answers_s=())).ok is None
+    assert judge_loop(node(answers_s=(0.1, 2.5), lag_s=7.0)).ok is False
+
+
+def test_a_stop_that_has_passed_is_told_as_past_and_no_fault():
     held_up = judge_loop(node(lag_s=7.0))
-    assert (held_up.ok, "7.0 s late" in held_up.detail) == (False, True)
+    assert held_up.ok is None
+    assert "was held up for 7.0 s within the last minute" in held_up.detail
+    assert "the node answers within 4 ms" in held_up.detail
+
+
+def test_a_silent_node_is_let_go_on_if_stopped_and_else_ended():
+    stopped = judge_silence("7", 3.0, is_stopped=True)
+    assert (stopped.ok, "kill -CONT 7" in stopped.fix) == (False, True)
+    stuck = judge_silence("7", 3.0, is_stopped=False)
+    assert "(pid 7) does not answer in 3 s" in stuck.detail
+    assert "kill -KILL 7" in stuck.fix
 
 
 def test_an_address_that_leads_here_is_well():
@@ -202,6 +217,7 @@ HEARD = MulticastFacts(heard_on=("192.0.2.1",))
         ({}, HEARD, False, None, "has heard nobody"),
         ({}, HEARD, True, True, "has heard nobody"),
         ({"links": 1}, HEARD, False, True, "has heard nobody"),
+        ({"heard_by_mdns": 1}, HEARD, False, True, "heard 1 announcement;"),
         ({"heard_by_mdns": 3}, HEARD, False, True, "3 announcements"),
         ({"links": 1}, MulticastFacts(("a",), ("b",)), False, True, "works on a, not on b"),
     ],

@@ -112,7 +112,39 @@ def test_of_several_addresses_one_that_works_is_enough():
 
 def test_a_listener_that_is_no_node_is_said_to_be_none():
     mute = Attempt("192.0.2.2:7707", Dial.CONNECTED, silence="says nothing")
-    assert only_fault(judged(mute))[:2] == ("peer_identity", "192.0.2.2:7707 says nothing")
+    stranger = Peer("berta", ("192.0.2.2:7707",))
+    step, detail, fix = only_fault(judged(mute, peer=stranger))
+    assert (step, detail) == ("peer_identity", "192.0.2.2:7707 says nothing")
+    assert "correct the port" in fix
+    other = replace(mute, silence="does not speak TLS 1.3")
+    assert "correct the port" in only_fault(judged(other))[2]
+
+
+@pytest.mark.parametrize("state", ["stalled", "unreachable"])
+def test_a_member_that_takes_connections_and_says_nothing_is_frozen(state):
+    mute = Attempt("192.0.2.2:7707", Dial.CONNECTED, silence="says nothing")
+    step, detail, fix = only_fault(judged(mute, peer=replace(PEER, state=state)))
+    assert step == "peer_identity"
+    assert "its node says nothing: it is frozen" in detail
+    assert "kill -CONT" in fix
+    assert "port" not in fix
+
+
+def test_the_port_for_joiners_is_recognised():
+    joiners = replace(WELL, address="[::1]:7708", entered=False, for_joiners=True)
+    step, detail, fix = only_fault(judged(joiners))
+    assert step == "peer_tls"
+    assert detail == "[::1]:7708 is the port for joiners; members listen at [::1]:7707"
+    assert "--seed [::1]:7707" in fix
+
+
+def test_a_seed_is_called_one():
+    address = "192.0.2.2:7707"
+    seed = Peer(address, (address,), is_seed=True)
+    (check,) = judge_peer(seed, [unconnected(Dial.REFUSED)], HERE)
+    assert check.detail == f"seed {address} is not there"
+    link = judge_peer(seed, [WELL], HERE)[-1]
+    assert link.detail.startswith(f"seed {address}: ")
 
 
 def test_another_mesh_is_named_beside_ours():

@@ -12,6 +12,7 @@ from meshnode.client.errors import (
     NoNodeError,
     NotFoundError,
     RefusedError,
+    SilentNodeError,
     UnreachableError,
 )
 from meshnode.client.targets import Delivery, Selection, Target
@@ -33,6 +34,7 @@ SESSION = {
     "session_id": "abcdefghijklmnopqrstuvwxyz",
     "agent_id": "builder",
     "title": None,
+    "node_id": "a" * 52,
     "node_name": "anna",
     "state": "running",
     "specializations": [],
@@ -65,10 +67,14 @@ class Mesh:
     outcomes: list[dict | BaseException] = field(default_factory=list)
     coverage: dict = field(default_factory=lambda: FULL)
     missing: bool = False
+    silent: bool = False
+    members: list[dict] = field(default_factory=list)
 
     def __enter__(self):
         if self.missing:
             raise NoNodeError
+        if self.silent:
+            raise SilentNodeError("7")
         return self
 
     def __exit__(self, *_):
@@ -77,6 +83,10 @@ class Mesh:
     def list_sessions(self, selection=None, limit=None):
         self.calls.append(("list", selection, limit))
         return {"sessions": self.sessions, "coverage": self.coverage}
+
+    def nodes(self, labels=None):
+        self.calls.append(("nodes", labels))
+        return {"nodes": self.members, "coverage": self.coverage}
 
     def resolve(self, target):
         self.calls.append(("resolve", target))
@@ -234,6 +244,55 @@ def test_without_a_node_the_exit_code_is_6_and_the_hint_helps(run, mesh):
     code, out, err = run("status")
     assert (code, out) == (6, "")
     assert "hint: start one: session-mesh up --detach" in err
+
+
+def test_a_node_that_does_not_answer_is_not_said_to_be_absent(run, mesh):
+    mesh.silent = True
+    code, out, err = run("status")
+    assert (code, out) == (6, "")
+    assert "the node (pid 7) does not answer" in err
+    assert "hint: session-mesh doctor says why" in err
+
+
+def member(letter, **changes):
+    return {
+        "node_id": letter * 52,
+        "name": "anna",
+        "state": "alive",
+        "sessions": 0,
+        "addresses": ["192.0.2.1:7707"],
+        "version": "1.0",
+        "last_heard": "2026-11-20T00:00:00Z",
+        "labels": {},
+        "links": [],
+        "self": False,
+    } | changes
+
+
+def test_namesakes_are_told_apart_in_tables(run, mesh):
+    mesh.members = [member("a", links=["b" * 52]), member("b"), member("c", name="carl")]
+    for words in (["nodes"], ["nodes", "--links"]):
+        out = run(*words)[1]
+        assert "anna/aaaaaaaa" in out
+        assert "anna/bbbbbbbb" in out
+        assert "carl/" not in out
+    assert "alive  anna/bbbbbbbb" in out
+    mesh.sessions = [SESSION, SESSION | {"node_id": "b" * 52}]
+    assert "anna/bbbbbbbb" in run("list")[1]
+    mesh.sessions = [SESSION, SESSION]
+    assert "anna/" not in run("list")[1]
+
+
+def test_a_narrow_list_of_nodes_keeps_addresses_whole(mesh):
+    address = "[2001:db8:1111:2222:3333:4444:5555:6666]:7707"
+    mesh.members = [member("a", name="a-host-with-a-long-name", addresses=[address])]
+    streams = Streams(io.StringIO(), io.StringIO(), out_is_terminal=True, width=80)
+    assert main(["nodes"], streams) == 0
+    assert mesh.calls == [("nodes", {})]
+    heading, row = streams.out.getvalue().splitlines()
+    assert address in row
+    assert len(row.rstrip()) <= 80
+    assert {"LABELS", "VERSION"}.isdisjoint(heading.split())
 
 
 def test_an_internal_error_is_one_sentence(run, mesh):

@@ -156,6 +156,14 @@ def test_a_table_fits_the_terminal(rows):
     assert max(width_of(line.rstrip()) for line in lines) <= 40
 
 
+def test_a_column_of_nothing_gives_way_before_words_are_cut():
+    table = Table(("NAME", "STATE", "LABELS"), [("n" * 20, "alive", "")])
+    narrow, _ = shown(View(value={}, human=table), out_is_terminal=True, width=28)
+    assert "LABELS" not in narrow
+    assert "n" * 20 in narrow
+    assert "LABELS" in shown(View(value={}, human=table), out_is_terminal=True, width=40)[0]
+
+
 def test_colour_is_only_where_it_was_allowed():
     assert "\x1b[" in shown(view(("a", "alive")), out_is_terminal=True, colour=True)[0]
     assert "\x1b" not in shown(view(("a", "alive")), out_is_terminal=True)[0]

@@ -1,0 +1,46 @@
+"""Telling a node that does not answer from one that does not run.
+
+Invariant: nothing is changed, no lock is taken: that would keep a node from starting just then.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from meshnode.client.errors import NoNodeError, SilentNodeError
+
+if TYPE_CHECKING:
+    from meshnode.client.home import Home
+    from meshnode.core.errors import MeshError
+
+CONNECT_S = 0.5  # a socket of this machine; longer: its queue is full, and nobody takes from it
+PID_CHARS_MAX = 20
+
+
+def explained(error: MeshError, home: Home) -> MeshError:
+    """Return the error, or SilentNodeError when a process does hold the socket."""
+    if isinstance(error, NoNodeError) and _is_held(home):
+        return SilentNodeError(pid_of(home))
+    return error
+
+
+def pid_of(home: Home) -> str:
+    """Return the process that the lock of a home names, or "unknown"."""
+    try:
+        return home.lock.read_text(errors="replace").strip()[:PID_CHARS_MAX] or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _is_held(home: Home) -> bool:
+    """Whether a process listens on the socket: the kernel connects even to one that is stopped."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(str(home.socket))
+        except (TimeoutError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+    return True
