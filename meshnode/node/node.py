@@ -114,8 +114,9 @@ class Node:
         admits = partial(is_admitted, root_keys=self.genesis.root_keys)
         me = Self(self._key, boot, new_rng(), self._wall_at, admits=admits)
         self._mesh = Mesh(self.genesis, me)
+        self._chain = self._certificates()  # read once: the disk may go while the node runs
         self._identity = Identity(
-            Credentials(self._key, self.genesis, self._certificates(), self._clock.wall_s, chance)
+            Credentials(self._key, self.genesis, self._chain, self._clock.wall_s, chance)
         )
         self._world = NodeWorld(
             self._mesh, self._clock, self._identity, Introduction(boot, ()), self._spawn
@@ -260,7 +261,7 @@ class Node:
             journal_generation=self._generation,
             standing=standing,
             started_at_s=self._started_at_s,
-            certificates=self._certificates(),
+            certificates=self._chain,
         )
 
     def _name(self) -> str:
