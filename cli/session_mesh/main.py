@@ -65,7 +65,7 @@ class Verbs(TyperGroup):
         """Name the verbs in the order of a first day."""
         return list(VERBS)
 
-    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002 - typer's signature
         """Import a verb."""
         if cmd_name not in VERBS:
             return None

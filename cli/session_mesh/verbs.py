@@ -48,7 +48,7 @@ def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - typer's own setti
 def verb(
     *examples: str,
     app: typer.Typer | None = None,
-    **context_settings: Any,  # noqa: ANN401
+    **context_settings: Any,  # noqa: ANN401 - typer's own
 ) -> Callable[[Callable[..., View | int]], typer.Typer]:
     """Make a function that takes a Call and options, and returns a View or a code, a verb."""
     into = app or new_app()
@@ -65,7 +65,7 @@ def verb(
 
 
 def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
-    def run(context: typer.Context, **options: Any) -> int:  # noqa: ANN401
+    def run(context: typer.Context, **options: Any) -> int:  # noqa: ANN401 - each verb's
         said = {name: options.pop(name) for name in GLOBALS}
         given: Call = context.obj
         call = given.overridden(said)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         return _supervise(
             _options(argv),
             clock=time.monotonic,  # noqa: TID251  # the composition root of this program
-            wall_clock=time.time,  # noqa: TID251
+            wall_clock=time.time,  # noqa: TID251 - the same
         )
     except SystemExit:  # argparse has said what is wrong
         return FAILED
@@ -121,7 +121,7 @@ def _adopt_orphans() -> None:
 def _open_missing_streams() -> None:
     """Give 0, 1 and 2 something harmless if the caller closed them, before a socket takes them."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  # stdin, stdout, stderr
-        os.set_inheritable(fd, True)  # noqa: FBT003
+        os.set_inheritable(fd, True)  # noqa: FBT003 - os names no parameter
     os.close(fd)
 
 

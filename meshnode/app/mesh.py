@@ -200,7 +200,7 @@ class Mesh:
             return [Report("frame_refused", peer, error.message)]
         return self._take(outcome, peer, now_s)
 
-    def woken(  # noqa: PLR0911 - one case a timer
+    def woken(  # noqa: C901, PLR0911 - one case a timer
         self, name: str, now_s: float
     ) -> list[Effect]:
         """Do what a timer was set for."""
@@ -219,8 +219,11 @@ class Mesh:
             case "pulse":
                 self.lag_s = max(late_s, self.lag_s * 0.9)
                 return self.neighbours.pulses() + self._wake("pulse", now_s + PULSE_S)
-            case "compare" | "reconcile":
-                return self._compare(name, now_s)
+            case "compare":
+                return self._compare()
+            case "reconcile":
+                next_s = now_s + RECONCILE_S * self._rng.uniform(0.8, 1.2)
+                return self._reconcile() + self._wake("reconcile", next_s)
             case _:
                 raise ValueError(f"no timer is called {name}")
 
@@ -369,18 +372,18 @@ class Mesh:
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)
 
-    def _compare(self, name: str, now_s: float) -> list[Effect]:
-        """Begin a reconciliation with new neighbours, or with any one of all."""
-        linked = sorted(self.overlay.links)
-        if name == "compare":
-            peers = [peer for peer in self._to_compare if peer in self.overlay.links]
-            self._to_compare = []
-            return [Send(peer, self.replication.digest()) for peer in peers]
-        next_s = now_s + RECONCILE_S * self._rng.uniform(0.8, 1.2)
-        effects = self._wake("reconcile", next_s)
-        if linked:
-            effects.append(Send(self._rng.choice(linked), self.replication.digest()))
-        return effects
+    def _compare(self) -> list[Effect]:
+        """Begin a reconciliation with each new neighbour."""
+        peers = [peer for peer in self._to_compare if peer in self.overlay.links]
+        self._to_compare = []
+        return [Send(peer, self.replication.digest()) for peer in peers]
+
+    def _reconcile(self) -> list[Effect]:
+        """Begin a reconciliation with any neighbour."""
+        if not self.overlay.links:
+            return []
+        peer = self._rng.choice(sorted(self.overlay.links))
+        return [Send(peer, self.replication.digest())]
 
     def _wake(self, name: str, at_s: float) -> list[Effect]:
         if self._wakes.get(name, math.inf) <= at_s:

@@ -13,7 +13,7 @@ from meshnode.core.effects import Answered, Effect, HangUp, Obey, Send
 from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.members import LinksRecord, links_to_row
 from meshnode.core.messages import Ask, Heard, Members, Order, Reply, Routed
-from meshnode.core.overlay import Overlay
+from meshnode.core.overlay import ENOUGH, Overlay
 from meshnode.core.silence import Silences
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody
 INTRODUCED_MAX = 8
 LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
 REASON_CHARS_MAX = 80
-ENOUGH = "links enough"
 PARTED = frozenset({ENOUGH, "replaced"})  # reasons that are no news about the peer
 STALLED = "stalled"  # the machine of a lost peer accepts connections, its node says nothing
 

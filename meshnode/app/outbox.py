@@ -27,7 +27,7 @@ from meshnode.core.messages import (
 )
 
 OUTBOX_BYTES_MAX = 8 << 20
-HAVE_POSITIONS_MAX = 1_000  # a waiting announcement that names so many takes no more
+HAVE_POSITIONS_MAX = 1_000  # announcements that wait are put together up to so many
 ENTRY_BYTES = 120  # of a position, an id or a step in memory
 MESSAGE_BYTES = 200  # what a message costs beside its payload
 
@@ -66,7 +66,10 @@ class Outbox:
                 return any(isinstance(waiting, Digest) for waiting in self._rest)
             case Have(positions):
                 for waiting in self._rest:
-                    if isinstance(waiting, Have) and len(waiting.positions) < HAVE_POSITIONS_MAX:
+                    if (
+                        isinstance(waiting, Have)
+                        and len(waiting.positions) + len(positions) <= HAVE_POSITIONS_MAX
+                    ):
                         waiting.positions.update(positions)
                         return True
                 return False
@@ -106,8 +109,8 @@ def _size_of(message: Message) -> int:  # noqa: C901, PLR0911 - one case a messa
         case Vector() | Pull():
             positions = message.positions if isinstance(message, Vector) else message.after
             return MESSAGE_BYTES + ENTRY_BYTES * (len(positions) + len(message.control_ids))
-        case Have():
-            return MESSAGE_BYTES + ENTRY_BYTES * HAVE_POSITIONS_MAX  # it may grow while it waits
+        case Have(positions):  # it may grow while it waits, up to the bound
+            return MESSAGE_BYTES + ENTRY_BYTES * max(len(positions), HAVE_POSITIONS_MAX)
         case Prune():
             return MESSAGE_BYTES + ENTRY_BYTES * len(message.origins)
         case Members():

@@ -50,8 +50,11 @@ class Relaying:
         """Whether links lead to this node."""
         return owner in self._mesh.liveness.graph.reached
 
-    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
-        """Deliver a command; returns the receipt, raises what the owner said, or TimeoutError."""
+    async def submit(self, owner: NodeId, command: Signed) -> Signed:
+        """Deliver a command; returns the receipt, raises what the owner said.
+
+        It waits for as long as the caller does.
+        """
         if len(self._waiting) >= ORDERS_MAX:
             raise RefusedError(f"{ORDERS_MAX} commands wait for an answer", "try again")
         number, effects = self._mesh.neighbours.order(owner, command)
@@ -61,8 +64,7 @@ class Relaying:
         self._waiting[number] = answer
         try:
             self._perform(effects)
-            async with asyncio.timeout(timeout_s):
-                reply = await answer
+            reply = await answer
         finally:
             del self._waiting[number]
         if reply.receipt is None:

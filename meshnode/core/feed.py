@@ -189,16 +189,23 @@ def sign_header(key: Key, header: Header) -> Header:
 
 
 def header_from_signed(signed: Signed, mesh_id: str) -> Header:
-    """Verify and decode a header; raises PeerError."""
+    """Decode and verify a header; raises PeerError."""
     header = parse_header(signed)
-    if header.mesh != mesh_id:
-        raise PeerError("a flush of another mesh")
-    verify(signed, FLUSH, node_key_of(header.origin))
+    verify_header(header, mesh_id)
     return header
 
 
+def verify_header(header: Header, mesh_id: str) -> None:
+    """Raise PeerError unless the owner of the feed has signed this header, for this mesh."""
+    if header.mesh != mesh_id:
+        raise PeerError("a flush of another mesh")
+    if header.signed is None:
+        raise PeerError("a flush header without a signature")
+    verify(header.signed, FLUSH, node_key_of(header.origin))
+
+
 def parse_header(signed: Signed) -> Header:
-    """Decode a header that was verified before (our own disk); raises PeerError."""
+    """Decode a header, unverified; raises PeerError."""
     value = unpack_map(signed.payload)
     for name, kinds in _HEADER_FIELDS.items():
         if type(value.get(name)) not in kinds:

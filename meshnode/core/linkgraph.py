@@ -91,10 +91,6 @@ class LinkGraph:
         """Return the member that holds this short id."""
         return self._named.get(mark)
 
-    def is_up(self, one: NodeId, other: NodeId) -> bool:
-        """Tell whether both ends list this edge, and both are up."""
-        return one != other and self._lists(one, other) and self._lists(other, one)
-
     def neighbours(self, peer: NodeId) -> list[NodeId]:
         """Return the other ends of a member's up edges, in a fixed order."""
         return sorted(self._neighbours(peer))
@@ -118,13 +114,6 @@ class LinkGraph:
         fresh = standing.listed - old
         gone = {self._named[mark] for mark in old - standing.listed if mark in self._named}
         self._settle(self._cut_off(peer, gone), [peer] if fresh else [])
-
-    def set_links(self, links: Iterable[NodeId]) -> None:
-        """Replace our own working links."""
-        new = set(links)
-        gone, fresh = self._links - new, new - self._links
-        self._links = new
-        self._settle(self._cut_off(self._self_id, gone), fresh)
 
     def add_link(self, peer: NodeId) -> None:
         """Take a working link of ours into account."""

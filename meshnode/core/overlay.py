@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshnode.core.effects import Dial, Effect, HangUp
@@ -49,6 +50,7 @@ TRIM_S = 10.0  # between two requests to part, up to LINKS_MAX links; longer wit
 HEARD_MAX = 4  # addresses that others say of it; the oldest is dropped
 STRANGERS_MAX = 256  # nodes heard of that never proved to be members; the oldest is dropped
 RING_SIZE = 1 << 64
+ENOUGH = "links enough"  # the reason of a link that both ends can spare
 
 
 @lru_cache(maxsize=1 << 14)
@@ -101,8 +103,12 @@ class Overlay:
         self._redial_at_s = 0.0
         self._extra_at_s = 0.0
         self._trim_at_s = 0.0
-        self.links: set[NodeId] = set()
-        self._oldest: list[NodeId] = []  # the same, in the order in which they came
+        self._links: dict[NodeId, None] = {}  # the oldest first
+
+    @property
+    def links(self) -> AbstractSet[NodeId]:
+        """The neighbours with a working link, the oldest first; a live view."""
+        return self._links.keys()
 
     def learn(
         self, peer: NodeId, addresses: Iterable[str], now_s: float, *, said: bool = False
@@ -155,8 +161,7 @@ class Overlay:
 
     def linked(self, peer: NodeId) -> None:
         """Note a working link."""
-        self.links.add(peer)
-        self._oldest.append(peer)
+        self._links[peer] = None
         self._retired.discard(peer)
         self._dialling.discard(peer)
         self._attempts.pop(peer, None)
@@ -164,9 +169,7 @@ class Overlay:
 
     def unlinked(self, peer: NodeId, now_s: float) -> None:
         """Note a lost link, or a dial that failed: the next attempt waits longer than the last."""
-        if peer in self.links:
-            self.links.discard(peer)
-            self._oldest.remove(peer)
+        self._links.pop(peer, None)
         self._full.discard(peer)
         self._dialling.discard(peer)
         attempt = self._attempts.setdefault(peer, _Attempt(now_s, now_s, RETRY_S))
@@ -264,9 +267,10 @@ class Overlay:
         The two oldest stay whoever asks: a node cannot be talked into keeping newcomers only.
         """
         effects: list[Effect] = []
-        for peer in sorted(self._full - self.wanted() - set(self._oldest[:OLDEST_KEPT])):
+        oldest = islice(self._links, OLDEST_KEPT)
+        for peer in sorted(self._full - self.wanted() - set(oldest)):
             if len(self.links) - len(effects) > LINKS_KEPT:
-                effects.append(HangUp(peer, "links enough"))
+                effects.append(HangUp(peer, ENOUGH))
         return effects
 
     def refuses(self, peer: NodeId) -> bool:

@@ -93,7 +93,7 @@ class SessionRecord:
         return self.state in TERMINAL
 
 
-def moved(record: SessionRecord, state: State, now_s: float, **changes: Any) -> SessionRecord:  # noqa: ANN401
+def moved(record: SessionRecord, state: State, now_s: float, **changes: Any) -> SessionRecord:  # noqa: ANN401 - fields by name
     """Return the record in another state; raises ConflictError if there is no such way."""
     if state not in NEXT.get(record.state, frozenset()):
         raise ConflictError(f"session {record.session_id} is {record.state}: it cannot be {state}")

@@ -149,7 +149,7 @@ def _by_token(prices: ModelPrice) -> bool:
 
 
 def _clocked(entry: ModelInfo) -> bool:
-    from genai_prices.types import ModelPrice, TimeOfDateConstraint  # noqa: PLC0415
+    from genai_prices.types import ModelPrice, TimeOfDateConstraint  # noqa: PLC0415 - 16 MiB
 
     rows = [] if isinstance(entry.prices, ModelPrice) else entry.prices
     return any(isinstance(row.constraint, TimeOfDateConstraint) for row in rows)

@@ -70,8 +70,8 @@ class OverLinks(Protocol):
     def has_path(self, owner: NodeId) -> bool:
         """Whether links lead to this node."""
 
-    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
-        """Deliver a command; returns the receipt, raises what the owner said, or TimeoutError."""
+    async def submit(self, owner: NodeId, command: Signed) -> Signed:
+        """Deliver a command; returns the receipt, raises what the owner said."""
 
 
 class UndialledError(UnreachableError):
@@ -99,7 +99,7 @@ class Courier:
         try:
             async with asyncio.timeout(timeout_s):
                 if self._over_links.is_linked(owner):
-                    return await self._over_links.submit(owner, command, timeout_s)
+                    return await self._over_links.submit(owner, command)
                 return await self._submit(owner, command, timeout_s)
         except TimeoutError:
             raise UnreachableError(
@@ -119,7 +119,7 @@ class Courier:
         except UndialledError:
             if not otherwise:
                 raise
-            return await self._over_links.submit(owner, command, timeout_s)
+            return await self._over_links.submit(owner, command)
         return signed_from_wire(response.receipt)
 
     async def read_log(self, owner: NodeId, command: Signed) -> AsyncIterator[bytes]:

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.control import ENTRIES_MAX, ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Flush, Head, Header, header_from_signed, parse_header
-from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.feed import (
+    Flush,
+    Head,
+    Header,
+    header_from_signed,
+    parse_header,
+    verify_header,
+)
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
     BucketHashes,
@@ -27,12 +33,14 @@ from meshnode.core.messages import (
 )
 from meshnode.core.summary import BUCKET_HASH_BYTES, BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.ids import node_id_from_wire
 from meshnode.wire.routed import routed_from_wire, routed_to_wire
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meshnode.core.ids import NodeId
     from meshnode.v1 import signed_pb2 as pb_signed
 
 FRAME_BYTES_MAX = 1 << 20  # larger: PeerError, the link is kept
@@ -141,10 +149,10 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             return Pulse(frame.pulse.count)
         case "flush":
             signed = signed_from_wire(frame.flush.header)
-            shown = parse_header(signed)
-            if holds(shown):
-                return Known(shown.origin, frame.flush.eager)
-            header = header_from_signed(signed, mesh_id)
+            header = parse_header(signed)
+            if holds(header):
+                return Known(header.origin, frame.flush.eager)
+            verify_header(header, mesh_id)
             return Flush(header, frame.flush.delta, frame.flush.eager, frame.flush.flooded)
         case "snapshot_chunk":
             chunk = frame.snapshot_chunk
@@ -161,7 +169,9 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
         case "have":
             return Have(_positions_from_wire(frame.have.positions))
         case "prune":
-            return Prune(frozenset(_node_id(o) for o in frame.prune.origins[:POSITIONS_MAX]))
+            return Prune(
+                frozenset(node_id_from_wire(o) for o in frame.prune.origins[:POSITIONS_MAX])
+            )
         case "routed":
             return routed_from_wire(frame.routed)
         case "pull":
@@ -171,7 +181,7 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             return signed_from_wire(frame.control)
         case "members":
             members = frame.members.members[:MEMBERS_MAX]
-            addresses = {_node_id(m.node_id): _addresses(m.addresses) for m in members}
+            addresses = {node_id_from_wire(m.node_id): _addresses(m.addresses) for m in members}
             return Members(addresses, frame.members.full)
         case "farewell":
             return Farewell(frame.farewell.reason[:200])
@@ -225,9 +235,4 @@ def _positions_to_wire(positions: dict[NodeId, Head]) -> list[pb.Position]:
 def _positions_from_wire(positions: Sequence[pb.Position]) -> dict[NodeId, Head]:
     if len(positions) > POSITIONS_MAX:
         raise PeerError(f"more than {POSITIONS_MAX} positions in one frame")
-    return {_node_id(p.origin): Head(p.epoch, p.seq) for p in positions}
-
-
-def _node_id(text: str) -> NodeId:
-    node_key_of(text)
-    return NodeId(text)
+    return {node_id_from_wire(p.origin): Head(p.epoch, p.seq) for p in positions}

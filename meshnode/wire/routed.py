@@ -6,10 +6,10 @@ from math import isfinite
 from typing import assert_never
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.messages import Ask, Heard, Order, Reply, Routed
 from meshnode.core.relay import ROUTE_MAX
 from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.ids import node_id_from_wire
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 TEXT_CHARS_MAX = 400  # of an error; the rest is cut
@@ -46,17 +46,17 @@ def routed_from_wire(message: pb.Routed) -> Routed | None:
     body = _body_from_wire(message)
     if body is None:
         return None
-    return Routed(tuple(_node_id(step) for step in message.route), message.at, body)
+    return Routed(tuple(node_id_from_wire(step) for step in message.route), message.at, body)
 
 
 def _body_from_wire(message: pb.Routed) -> Ask | Heard | Order | Reply | None:
     match message.WhichOneof("body"):
         case "ask":
-            return Ask(_node_id(message.ask.about))
+            return Ask(node_id_from_wire(message.ask.about))
         case "heard":
             heard = message.heard
             ago_s = heard.ago_s if heard.HasField("ago_s") and isfinite(heard.ago_s) else None
-            return Heard(_node_id(heard.about), ago_s)
+            return Heard(node_id_from_wire(heard.about), ago_s)
         case "order":
             return Order(message.order.number, signed_from_wire(message.order.command))
         case "reply":
@@ -66,11 +66,6 @@ def _body_from_wire(message: pb.Routed) -> Ask | Heard | Order | Reply | None:
             return Reply(reply.number, signed, error)
         case _:
             return None
-
-
-def _node_id(text: str) -> NodeId:
-    node_key_of(text)
-    return NodeId(text)
 
 
 def _cut(text: str) -> str:

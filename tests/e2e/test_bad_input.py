@@ -7,36 +7,23 @@ else on stderr: no traceback, and nothing that a library has to say.
 import contextlib
 import os
 import pty
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from e2e.fleet import PROGRAM, Answer, Fleet, Node, wait_until
+from e2e.clocks import Surrounded, clock_library_in, with_clock_off
+from e2e.fleet import PROGRAM, Answer, Node, wait_until
 
 LOCAL = ("--listen", "127.0.0.1:0", "--no-mdns")
 NASTY = "a\x1b[31mred\nline two\x07\u202eoverride"
 LONG = "x" * 5000
 HOUR_S = 3600
-CLOCK = Path(__file__).with_name("faked_time") / "clock.c"
-
-
-@dataclass
-class Surrounded(Node):
-    """A node in an environment of its own."""
-
-    extra: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return super().environment | self.extra
 
 
 @pytest.fixture(autouse=True)
@@ -397,20 +384,7 @@ def test_an_invite_lives_no_longer_than_it_may(anna, flags):
 
 @pytest.fixture(scope="module")
 def clock_library(tmp_path_factory):
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("a wrong clock is made by a library that wants a C compiler")
-    library = tmp_path_factory.mktemp("clock") / "clock.so"
-    made = [compiler, "-shared", "-fPIC", "-o", str(library), str(CLOCK), "-ldl"]
-    subprocess.run(made, check=True)
-    return library
-
-
-def with_clock_off(fleet: Fleet, name: str, library: Path, offset_s: int) -> Node:
-    extra = {"LD_PRELOAD": str(library), "SM_TEST_CLOCK_OFFSET_S": str(offset_s)}
-    node = Surrounded(fleet.directory / name, name, extra=extra)
-    fleet.nodes.append(node)
-    return node
+    return clock_library_in(tmp_path_factory.mktemp("clock"))
 
 
 def test_clocks_an_hour_off_cut_nobody_off_and_are_named_where_they_matter(fleet, clock_library):

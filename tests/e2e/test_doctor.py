@@ -1,36 +1,21 @@
 """`doctor` with real nodes: each way not to be seen has its sentence, and none makes it hang."""
 
 import contextlib
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from e2e.clocks import clock_library_in, with_clock_off
 from e2e.fleet import Fleet, Node, wait_until
 from integration.discovery.test_mdns import multicast_reaches_us
 
 WHOLE_RUN_S = 15.0
 SILENCE_S = 6.0  # after which a verb has said that the node does not answer
 HOUR_S = 3600
-CLOCK = Path(__file__).with_name("faked_time") / "clock.c"
 OWN = {"home", "keys", "config", "certificate", "node", "version", "listening", "joiners_port"}
 STEPS = ("connect", "identity", "protocol", "clock", "tls", "link")
-
-
-@dataclass
-class Surrounded(Node):
-    """A node in an environment of its own."""
-
-    extra: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return super().environment | self.extra
 
 
 def free_port() -> int:
@@ -363,15 +348,8 @@ def test_what_is_wrong_with_the_home_is_said(fleet):
 
 
 def test_a_clock_an_hour_off_is_named_at_both_ends(fleet, tmp_path):
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("a wrong clock is made by a library that wants a C compiler")
-    library = tmp_path / "clock.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, CLOCK, "-ldl"], check=True)
     anna = founded(fleet, "anna")
-    extra = {"LD_PRELOAD": str(library), "SM_TEST_CLOCK_OFFSET_S": str(HOUR_S)}
-    early = Surrounded(fleet.directory / "early", "early", extra=extra)
-    fleet.nodes.append(early)
+    early = with_clock_off(fleet, "early", clock_library_in(tmp_path), HOUR_S)
     fleet.join(anna, early, "--ttl", "8h")
     up(early)
     wait_until(lambda: anna.states().get("early") == "alive")

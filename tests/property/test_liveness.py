@@ -141,8 +141,11 @@ class Views(RuleBasedStateMachine):
 
     @rule(peers=some)
     def replace_links(self, peers):
+        for peer in self.naive.links - peers:
+            self.liveness.graph.drop_link(peer)
+        for peer in sorted(peers):
+            self.liveness.graph.add_link(peer)
         self.naive.links = set(peers)
-        self.liveness.graph.set_links(peers)
 
     @rule(peers=some)
     def lose_to_stalling(self, peers):
@@ -181,7 +184,7 @@ class Views(RuleBasedStateMachine):
     def edges_are_up(self, path: tuple[NodeId, ...]) -> None:
         for one, other in zip((ME, *path), path, strict=False):
             assert self.naive.is_up(one, other)
-            assert self.liveness.graph.is_up(one, other)
+            assert other in self.liveness.graph.neighbours(one)
 
     @invariant()
     def whoever_a_path_leads_to_is_reached(self):
@@ -209,7 +212,8 @@ def test_paths_in_larger_meshes_are_shortest_up_to_the_limit(edges):
     graph = LinkGraph(nodes[0])
     for node in nodes[1:]:
         graph.hear(node, Standing("up", marks(frozenset(peers[node]))))
-    graph.set_links(peers[nodes[0]])
+    for peer in sorted(peers[nodes[0]]):
+        graph.add_link(peer)
     hops, queue = {nodes[0]: 0}, deque([nodes[0]])
     while queue:
         here = queue.popleft()

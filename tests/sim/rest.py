@@ -90,7 +90,7 @@ class Rest:
 
     def _in_coverage(self, machine: Machine) -> Iterator[str]:
         clock = Clock(self.world)
-        coverage = Queries(machine.running, None, clock).coverage()  # type: ignore[arg-type]
+        coverage = Queries(machine.running, None, clock).coverage()  # type: ignore[arg-type] # coverage prices nothing
         known = [other for other in self.world.nodes if other.start_count]
         heard = {MemberState.ALIVE, MemberState.LEFT}
         missing = {m.name for m in known if self.expected_state(m) not in heard}

@@ -154,7 +154,7 @@ class Big:
         """Whether every running node shows exactly these members alive; the first look is cheap."""
         wanted = frozenset(members)
         return all(
-            len(m.mesh.liveness.alive) == len(wanted)  # type: ignore[arg-type]
+            len(m.mesh.liveness.alive) == len(wanted)  # type: ignore[arg-type] # asked of running ones
             and alive_of(m.mesh) == wanted
             for m in self.world.nodes
             if m.mesh is not None and m.begun

@@ -95,19 +95,19 @@ class SharedReplica(Replica):
         self.state = state
 
     @property
-    def origin(self) -> NodeId:  # type: ignore[override]
+    def origin(self) -> NodeId:  # type: ignore[override] # a property on purpose
         return self.state.origin
 
     @property
-    def rows(self) -> Rows:  # type: ignore[override]
+    def rows(self) -> Rows:  # type: ignore[override] # a property on purpose
         return self.state.rows
 
     @property
-    def header(self) -> Header | None:  # type: ignore[override]
+    def header(self) -> Header | None:  # type: ignore[override] # a property on purpose
         return self.state.header
 
     @property
-    def _limits(self) -> Limits:  # type: ignore[override]
+    def _limits(self) -> Limits:  # type: ignore[override] # a property on purpose
         return self.state.limits
 
     @property

@@ -232,7 +232,7 @@ def test_after_any_faults_comes_calm(seed: int):
     assert sum(faults.values()) > 5
 
 
-def inject(world: World, fault: str, number: int) -> bool:  # noqa: C901
+def inject(world: World, fault: str, number: int) -> bool:  # noqa: C901 - one case a fault
     rng = world.rng
     place = rng.choice(world.nodes)
     other = rng.choice([p for p in world.nodes if p is not place])

@@ -163,7 +163,7 @@ async def test_a_failing_store_is_told_waited_for_and_loses_nothing(node: Node, 
 async def test_what_could_not_be_published_is_published_next_time(node: Node, path: Path):
     def refuse(_: list[LedgerRow]) -> None:
         if not node.published:
-            node.published.append(None)  # type: ignore[arg-type]
+            node.published.append(None)  # type: ignore[arg-type] # only counted
             raise RuntimeError("feed is not open yet")
         node.published.extend(_)
 

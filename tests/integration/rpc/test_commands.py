@@ -140,7 +140,7 @@ class OtherWay:
     def has_path(self, owner: NodeId) -> bool:
         return self.path
 
-    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+    async def submit(self, owner: NodeId, command: Signed) -> Signed:
         self.brought.append(command)
         return command
 

@@ -135,7 +135,7 @@ class Station:
     async def writing(self) -> None:
         """Wait until nothing waits in an outbox: what was sent is in gRPC's hands."""
         async with asyncio.timeout(WAIT_S):
-            while any(link.outbox._bytes for link in self.links._links.values()):  # noqa: ASYNC110
+            while any(link.outbox._bytes for link in self.links._links.values()):  # noqa: ASYNC110 - an outbox has no event
                 await asyncio.sleep(0)  # an outbox has no event for its being empty
 
     @property

@@ -88,7 +88,7 @@ def test_a_transaction_that_fails_leaves_everything_as_it_was(tmp_path: Path):
     database = Database(tmp_path / "node.db")
     database.run_now(facts.remember, {"name": b"old"})
     with pytest.raises(sqlite3.Error):
-        database.run_now(facts.remember, {"name": b"new", "other": object()})  # type: ignore[dict-item]
+        database.run_now(facts.remember, {"name": b"new", "other": object()})  # type: ignore[dict-item] # wrong on purpose
     assert database.run_now(facts.recall, "name") == b"old"
     assert database.run_now(facts.recall, "other") is None
     database.run_now(facts.remember, {"name": b"new"})  # no transaction was left open

@@ -119,7 +119,7 @@ class Failing:
 
     def executemany(self, statement: str, rows: object) -> object:
         self._count()
-        return self._connection.executemany(statement, rows)  # type: ignore[arg-type]
+        return self._connection.executemany(statement, rows)  # type: ignore[arg-type] # it stands for a connection
 
     def _count(self) -> None:
         self.statements += 1
@@ -131,7 +131,7 @@ def save_failing(
     connection: sqlite3.Connection, after: int, changes: list[Change], entries: list[Signed]
 ) -> int:
     failing = Failing(connection, after)
-    feeds.save(failing, changes, entries)  # type: ignore[arg-type]
+    feeds.save(failing, changes, entries)  # type: ignore[arg-type] # it stands for a connection
     return failing.statements
 
 

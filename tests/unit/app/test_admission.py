@@ -86,7 +86,7 @@ async def test_a_device_that_knows_the_secret_receives_all_it_needs_with_a_proof
     assert admitted.certificates[1] == CERTIFICATE
     certificate = x509.load_der_x509_certificate(admitted.certificates[0])
     certificate.verify_directly_issued_by(x509.load_der_x509_certificate(CERTIFICATE))
-    assert certificate.public_key().public_bytes_raw() == node.public  # type: ignore[union-attr]
+    assert certificate.public_key().public_bytes_raw() == node.public  # type: ignore[union-attr] # by name, or of a known kind
     response = [
         admitted.genesis,
         list(admitted.certificates),
@@ -181,7 +181,7 @@ async def test_a_refusal_spends_nothing_and_signs_nothing(name: str):
     entries = mesh.control.entries()
     mesh.clock.now_s += later_s
     with pytest.raises(refused):
-        await mesh.join(application(Key.new(chance), operator), **arguments)  # type: ignore[arg-type]
+        await mesh.join(application(Key.new(chance), operator), **arguments)  # type: ignore[arg-type] # by name, or of a known kind
     assert await mesh.uses_left() == 1
     assert mesh.control.entries() == entries
 

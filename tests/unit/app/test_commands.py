@@ -278,7 +278,7 @@ async def test_a_role_that_goes_while_the_journal_is_written_stops_the_command()
     begin = owner.journal.begin
 
     async def slow(*args: object) -> Signed | None:
-        found = await begin(*args)  # type: ignore[arg-type]
+        found = await begin(*args)  # type: ignore[arg-type] # passed through
         owner.clock.now_s += 60 + SKEW_S + 1
         return found
 

@@ -37,7 +37,7 @@ def row(
 
 
 def ask(rows: list[OwnedSlot], *by: str, **query: object):
-    return cost(rows, [], CostQuery(tuple(by), **query), Table())  # type: ignore[arg-type]
+    return cost(rows, [], CostQuery(tuple(by), **query), Table())  # type: ignore[arg-type] # fields by name
 
 
 def keys(rows: list[OwnedSlot], *by: str, **query: object) -> list[dict[str, str]]:

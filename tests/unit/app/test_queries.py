@@ -84,7 +84,7 @@ class Viewer:
         now_s = self.clock.wall_s()
         record = SessionRecord(SessionId(name), 1, f"agent-{name}", state, now_s, now_s)
         ended = {"ended_at_s": now_s} if record.ended else {}
-        record = replace(record, **{**ended, **fields})  # type: ignore[arg-type]
+        record = replace(record, **{**ended, **fields})  # type: ignore[arg-type] # fields by name
         self.put(number, SESSIONS, name.encode(), session_to_row(record))
         return name
 
@@ -96,7 +96,7 @@ class Viewer:
         self.put(number, LEDGER, key_to_row(key), row)
 
     def listed(self, **selection: object) -> list[str]:
-        views, _ = self.queries.sessions(Selection(**selection))  # type: ignore[arg-type]
+        views, _ = self.queries.sessions(Selection(**selection))  # type: ignore[arg-type] # fields by name
         return [view.record.session_id for view in views]
 
 

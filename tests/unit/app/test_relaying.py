@@ -76,7 +76,7 @@ async def test_a_receipt_comes_back_to_whoever_sent_the_command(desk: Desk):
     assert desk.relaying.is_linked(OWNER)
     assert desk.relaying.has_path(OWNER)
     async with asyncio.TaskGroup() as tasks:
-        receipt = tasks.create_task(desk.relaying.submit(OWNER, COMMAND, 5.0))
+        receipt = tasks.create_task(desk.relaying.submit(OWNER, COMMAND))
         order = await sent_order(desk)
         desk.relaying.answered(Reply(order.number + 1, None))  # somebody else's
         desk.relaying.answered(Reply(order.number, RECEIPT))
@@ -88,7 +88,7 @@ async def test_what_the_owner_says_is_raised_as_what_it_is(desk: Desk):
     desk.link()
     with pytest.RaisesGroup(StaleError):
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(desk.relaying.submit(OWNER, COMMAND, 5.0))
+            tasks.create_task(desk.relaying.submit(OWNER, COMMAND))
             order = await sent_order(desk)
             desk.relaying.answered(Reply(order.number, None, ("stale", "started anew", "again")))
 
@@ -96,14 +96,15 @@ async def test_what_the_owner_says_is_raised_as_what_it_is(desk: Desk):
 async def test_without_a_path_nothing_is_sent(desk: Desk):
     assert not desk.relaying.has_path(OWNER)
     with pytest.raises(UnreachableError, match="no path"):
-        await desk.relaying.submit(OWNER, COMMAND, 5.0)
+        await desk.relaying.submit(OWNER, COMMAND)
     assert desk.sent.empty()
 
 
 async def test_an_owner_that_does_not_answer_is_given_up_and_forgotten(desk: Desk):
     desk.link()
     with pytest.raises(TimeoutError):
-        await desk.relaying.submit(OWNER, COMMAND, 0.0)
+        async with asyncio.timeout(0.0):
+            await desk.relaying.submit(OWNER, COMMAND)
     assert desk.relaying._waiting == {}
 
 
@@ -112,7 +113,7 @@ async def test_commands_that_wait_are_bounded(desk: Desk):
     loop = asyncio.get_running_loop()
     desk.relaying._waiting = {number: loop.create_future() for number in range(ORDERS_MAX)}
     with pytest.raises(RefusedError):
-        await desk.relaying.submit(OWNER, COMMAND, 5.0)
+        await desk.relaying.submit(OWNER, COMMAND)
 
 
 async def answers(desk: Desk, count: int) -> list[Reply]:

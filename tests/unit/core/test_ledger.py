@@ -39,7 +39,7 @@ def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageReco
         "tier": "standard",
         "usage": Buckets(input=10, output=2, reasoning=1, web_search=1),
     }
-    return UsageRecord(**{**values, **changes})  # type: ignore[arg-type]
+    return UsageRecord(**{**values, **changes})  # type: ignore[arg-type] # fields by name
 
 
 def test_the_total_is_the_first_five_buckets():

@@ -18,7 +18,8 @@ def marks(peers: str) -> frozenset[bytes]:
 def graph_of(links: str, **lists: str) -> LinkGraph:
     """`b="ac"`: b says to be linked to a and c. We are a."""
     graph = LinkGraph(A)
-    graph.set_links([NodeId(peer) for peer in links])
+    for peer in links:
+        graph.add_link(NodeId(peer))
     for name, peers in lists.items():
         graph.hear(NodeId(name), Standing("up", marks(peers)))
     return graph
@@ -87,7 +88,8 @@ def test_our_links_replace_what_our_own_row_says():
     graph = graph_of("b", b="a", c="a")
     graph.hear(A, Standing("down", marks("c")))
     assert reached(graph) == "ab"
-    graph.set_links([C])
+    graph.drop_link(B)
+    graph.add_link(C)
     assert reached(graph) == "ac"
     assert graph.links == {C}
 

@@ -22,7 +22,8 @@ def marks(peers: str) -> frozenset[bytes]:
 def seen_from_a(links: str, **lists: str) -> Liveness:
     """`b="ac"`: b says to be linked to a and c. Nothing is judged yet."""
     liveness = Liveness(A)
-    liveness.graph.set_links([NodeId(peer) for peer in links])
+    for peer in links:
+        liveness.graph.add_link(NodeId(peer))
     for name, peers in lists.items():
         liveness.hear(NodeId(name), up(peers))
     return liveness
@@ -171,7 +172,8 @@ def test_an_isolated_viewer_calls_everybody_else_unreachable_and_itself_alive():
     liveness = seen_from_a("bcde", a="bcde", b="acde", c="abde", d="abce", e="abcd")
     liveness.judge(0.0)
     assert liveness.alive == {A, B, C, D, E}
-    liveness.graph.set_links([])  # their rows, as last heard, still list us
+    for peer in (B, C, D, E):
+        liveness.graph.drop_link(peer)  # their rows, as last heard, still list us
     liveness.judge(5.0)
     assert liveness.alive == {A}
     assert {liveness.state(peer) for peer in (B, C, D, E)} == {MemberState.UNREACHABLE}

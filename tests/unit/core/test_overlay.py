@@ -359,4 +359,5 @@ def test_the_oldest_links_are_kept_whoever_asks(view: View):
     parted = {effect.peer for effect in overlay.partings() if isinstance(effect, HangUp)}
     assert parted == set(OTHERS) - overlay.wanted() - set(oldest)
     overlay.unlinked(oldest[0], 1.0)
-    assert oldest[0] not in overlay._oldest
+    overlay.linked(oldest[0])
+    assert next(iter(overlay.links)) == oldest[1]
