@@ -27,7 +27,7 @@ from meshnode.core.effects import (
     Wake,
 )
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Change, Flush, OwnFeed, Replica
+from meshnode.core.feed import Change, Flush, Replica
 from meshnode.core.keys import Key, Signed
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.liveness import Liveness
@@ -48,6 +48,7 @@ from meshnode.core.messages import (
     SnapshotChunk,
     Vector,
 )
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import Outcome, Replication
 from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables

@@ -24,7 +24,7 @@ from meshnode.core.messages import Have, Prune, Pull, Vector
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from meshnode.core.feed import Head
+    from meshnode.core.headers import Head
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.core.feed import Flush, Head, Header
+from meshnode.core.feed import Flush
 from meshnode.core.keys import Signed
 
 if TYPE_CHECKING:
+    from meshnode.core.headers import Head, Header
     from meshnode.core.ids import NodeId
 
 

@@ -17,17 +17,8 @@ from typing import TYPE_CHECKING
 from meshnode.core.control import entry_id_of
 from meshnode.core.effects import Effect, Report, Send
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import (
-    NOTHING,
-    Change,
-    Flush,
-    ForkError,
-    Head,
-    Header,
-    OwnFeed,
-    Replica,
-    rows_from_parts,
-)
+from meshnode.core.feed import Change, Flush, ForkError, Replica, rows_from_parts
+from meshnode.core.headers import NOTHING, Head, Header
 from meshnode.core.messages import (
     BucketHashes,
     Digest,
@@ -49,6 +40,7 @@ if TYPE_CHECKING:
     from meshnode.core.genesis import Genesis, Limits
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
+    from meshnode.core.own_feed import OwnFeed
     from meshnode.core.rows import Rows
 
 FLUSHES_BYTES_MAX = 256 << 10  # kept per origin; older gaps are filled by a snapshot

@@ -15,7 +15,7 @@ from meshnode.core.packing import pack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from meshnode.core.feed import Head, Header
+    from meshnode.core.headers import Head, Header
     from meshnode.core.ids import NodeId
     from meshnode.core.rows import Rows
 

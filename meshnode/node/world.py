@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
     from meshnode.app.relaying import Relaying
     from meshnode.core.effects import Effect
-    from meshnode.core.feed import Change, Head, Header
+    from meshnode.core.feed import Change
+    from meshnode.core.headers import Head, Header
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import MemberState

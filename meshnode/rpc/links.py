@@ -35,7 +35,7 @@ from meshnode.wire.links import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from meshnode.core.feed import Header
+    from meshnode.core.headers import Header
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Known, Message
     from meshnode.rpc.tls import Identity

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.core.feed import FLUSH, Header, parse_header
+from meshnode.core.headers import FLUSH, Header, parse_header
 from meshnode.core.keys import Signed
 from meshnode.core.rows import Row, Rows
 from meshnode.store.transactions import transaction

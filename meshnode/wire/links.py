@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.control import ENTRIES_MAX, ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import (
-    Flush,
-    Head,
-    Header,
-    header_from_signed,
-    parse_header,
-    verify_header,
-)
+from meshnode.core.feed import Flush
+from meshnode.core.headers import Head, Header, header_from_signed, parse_header, verify_header
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
     BucketHashes,

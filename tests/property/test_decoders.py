@@ -20,15 +20,9 @@ from meshnode.core.commands import (
     sign_receipt,
 )
 from meshnode.core.errors import MeshError, PeerError
-from meshnode.core.feed import (
-    FLUSH,
-    Flush,
-    OwnFeed,
-    delta_from_bytes,
-    parse_header,
-    rows_from_parts,
-)
+from meshnode.core.feed import Flush, delta_from_bytes, rows_from_parts
 from meshnode.core.genesis import Genesis, genesis_from_bytes
+from meshnode.core.headers import FLUSH, parse_header
 from meshnode.core.ids import SessionId, node_id_of, node_key_of, unb32
 from meshnode.core.keys import Key, Signed, encode_checked
 from meshnode.core.ledger import diagnostics_from_row, key_from_row, slot_from_row
@@ -49,6 +43,7 @@ from meshnode.core.messages import (
     SnapshotChunk,
     Vector,
 )
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack, unpack, unpack_map
 from meshnode.core.reconcile import Replication
 from meshnode.core.sessions import SessionRecord, State

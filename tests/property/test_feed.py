@@ -8,18 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import (
-    Change,
-    Flush,
-    Header,
-    OwnFeed,
-    Replica,
-    header_from_signed,
-    rows_from_parts,
-    sign_header,
-)
+from meshnode.core.feed import Change, Flush, Replica, rows_from_parts
 from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.headers import Header, header_from_signed, sign_header
 from meshnode.core.keys import Key
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack, unpack
 from meshnode.core.reconcile import snapshot_chunks
 from meshnode.core.rows import Rows, all_rows

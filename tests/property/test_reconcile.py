@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from meshnode.core.control import ControlSet, Role, role_entry
 from meshnode.core.effects import Send
-from meshnode.core.feed import Head, OwnFeed
 from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.headers import Head
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key, Signed
 from meshnode.core.messages import (
@@ -24,6 +24,7 @@ from meshnode.core.messages import (
     SnapshotChunk,
     Vector,
 )
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import EARLY_MAX, FLUSHES_BYTES_MAX, PULL_AGAIN_S, Outcome, Replication
 from meshnode.core.rows import all_rows
 from meshnode.core.snapshots import CHUNK_BYTES_MAX

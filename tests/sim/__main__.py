@@ -62,8 +62,8 @@ EPILOG = """presets (--faults chooses other questions; times of CPU, one process
                  estimated from 200 and 400 nodes). Not in it, since starvation takes tens of
                  minutes and partition an estimated 25.
   five-thousand  5,000 nodes: idle, news; about 9 GB
-  long           1e7 node-seconds of meshes of 10 to 50 nodes, a tenth of them always starved, in
-                 two processes; --node-seconds 1e4 takes about 8 s, so all of it 2 h or more
+  long           1e7 node-seconds of meshes of 10 to 17 nodes, each sixteenth of 18 to 50, a tenth
+                 of the nodes always starved, in two processes; all of it takes 1 h 30 min or more
 """
 # Which options each kind of run knows; any other that is given is refused.
 EVERY = {"json"}

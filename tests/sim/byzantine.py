@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sim.notes import NOTES
 
-from meshnode.core.feed import Flush, Header, Op, delta_to_bytes, sign_header
+from meshnode.core.feed import Flush, Op, delta_to_bytes
+from meshnode.core.headers import Header, sign_header
 from meshnode.core.ids import short_id_of
 from meshnode.core.members import LINKS, ONLY_ROW, LinksRecord, links_to_row
 from meshnode.core.reconcile import snapshot_chunks

@@ -16,7 +16,7 @@ from meshnode.core.rows import Rows, all_rows
 if TYPE_CHECKING:
     from sim.machine import Machine
 
-    from meshnode.core.feed import Header
+    from meshnode.core.headers import Header
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.rows import Row

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.app.outbox import OUTBOX_BYTES_MAX
-from meshnode.core.feed import NOTHING, Header
+from meshnode.core.headers import NOTHING, Header
 from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.liveness import MemberState
 from meshnode.core.overlay import STRANGERS_MAX

@@ -219,10 +219,11 @@ def _ask_one(big: Big, name: str, answer: Answer, said: Callable[[str], None]) -
     answered = QUESTIONS[name](big)
     cpu_s, events = process_time() - at[0], big.world.events - at[1]
     virtual_s = big.world.now_s - at[2]
-    said(f"{name}: {virtual_s:.1f} virtual s in {cpu_s:.1f} s of CPU, {events:,} events")
-    said(show(answered))
     late = [key for key, value in answered.items() if value == inf]
     if late and not answer["failed"]:
         answer["failed"] = f"not in time: {', '.join(late)}"
+    # Kept before it is told: who hears it may interrupt the run.
     answer |= {key: "never" if value == inf else value for key, value in answered.items()}
     answer[f"seconds of CPU for {name}"] = round(cpu_s, 1)
+    said(f"{name}: {virtual_s:.1f} virtual s in {cpu_s:.1f} s of CPU, {events:,} events")
+    said(show(answered))

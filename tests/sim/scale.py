@@ -16,7 +16,7 @@ from sim.notes import NOTES
 from sim.sharing import SharedReplica
 from sim.world import World
 
-from meshnode.core.feed import Flush, OwnFeed
+from meshnode.core.feed import Flush
 from meshnode.core.ids import short_id_of
 from meshnode.core.members import (
     LINKS,
@@ -28,12 +28,14 @@ from meshnode.core.members import (
     node_to_row,
 )
 from meshnode.core.overlay import ring_neighbours
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.rows import all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshnode.core.feed import Change, Header
+    from meshnode.core.feed import Change
+    from meshnode.core.headers import Header
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
     from meshnode.core.rows import Rows

@@ -11,7 +11,8 @@ from dataclasses import replace as dataclass_replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from meshnode.core.feed import NOTHING, Change, Flush, Head, Header, Replica
+from meshnode.core.feed import Change, Flush, Replica
+from meshnode.core.headers import NOTHING, Head, Header
 from meshnode.core.rows import Rows, all_rows
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from sim.invariants import alive_of
 from sim.world import NOTES, Machine, World, boot
 
 from meshnode.app.mesh import FLUSH_DELAY_S
-from meshnode.core.feed import Head
+from meshnode.core.headers import Head
 from meshnode.core.liveness import MemberState
 from meshnode.core.overlay import LINKS_MAX
 from meshnode.core.silence import MISSES_MAX, PULSE_S, VOUCHED_S

@@ -9,9 +9,11 @@ from random import Random
 import pytest
 from integration.rpc.fleet import WAIT_S
 
-from meshnode.core.feed import Change, OwnFeed, Replica, sign_header
+from meshnode.core.feed import Change, Replica
 from meshnode.core.genesis import Genesis
+from meshnode.core.headers import sign_header
 from meshnode.core.keys import Key
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.rows import Row, Rows
 from meshnode.node import persistence
 from meshnode.node.persistence import FeedWriter

@@ -11,7 +11,8 @@ import pytest
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 
 from meshnode.app import outbox
-from meshnode.core.feed import NOTHING, Flush, Header, sign_header
+from meshnode.core.feed import Flush
+from meshnode.core.headers import NOTHING, Header, sign_header
 from meshnode.core.ids import NodeId
 from meshnode.core.messages import Farewell, Members, Message, Pulse
 from meshnode.rpc import links as links_module

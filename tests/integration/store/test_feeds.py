@@ -8,9 +8,10 @@ from random import Random
 
 import pytest
 
-from meshnode.core.feed import Change, OwnFeed
+from meshnode.core.feed import Change
 from meshnode.core.genesis import Genesis
 from meshnode.core.keys import Key, Signed
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.rows import Rows, all_rows
 from meshnode.store import feeds
 from meshnode.store.database import Database

@@ -8,7 +8,6 @@ import pytest
 from meshnode.app.mesh import ASKED_OWN_MAX, FLUSH_PAUSE_S, LIVENESS_DELAY_S, TICK_S, Mesh, Self
 from meshnode.app.neighbours import LATE_S, LOST_MAX, REASON_CHARS_MAX, STALLED
 from meshnode.core.effects import Answered, Effect, HangUp, Obey, Persist, Report, Send, Wake
-from meshnode.core.feed import OwnFeed
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
 from meshnode.core.keys import Key, Signed
@@ -22,6 +21,7 @@ from meshnode.core.members import (
     node_to_row,
 )
 from meshnode.core.messages import Ask, Farewell, Heard, Order, Pull, Pulse, Reply, Routed
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.silence import CHECK_S, LISTEN_S, SILENT_S, VOUCHED_S
 from meshnode.core.snapshots import snapshot_chunks
 

@@ -3,7 +3,8 @@
 import pytest
 
 from meshnode.app.outbox import HAVE_POSITIONS_MAX, MESSAGE_BYTES, OUTBOX_BYTES_MAX, Outbox
-from meshnode.core.feed import Flush, Head, Header
+from meshnode.core.feed import Flush
+from meshnode.core.headers import Head, Header
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (

@@ -10,7 +10,6 @@ from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import ENDED_LATELY_S, FILTERS, MISSING_MAX, PAGE, PAGE_MAX, Queries
 from meshnode.app.views import Selection
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.feed import OwnFeed
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key
@@ -25,6 +24,7 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.prices import Priced, Rates
 from meshnode.core.registry import REGISTRY, registry_key, registry_row, specialist
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row

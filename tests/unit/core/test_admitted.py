@@ -7,11 +7,12 @@ import pytest
 from meshnode.app.mesh import Mesh, Self
 from meshnode.core.certificates import issue_admitter, issue_node_ca, leads_to_root
 from meshnode.core.effects import Report
-from meshnode.core.feed import Change, OwnFeed
+from meshnode.core.feed import Change
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, is_admitted, node_to_row
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.snapshots import snapshot_chunks
 
 chance = Random(19).randbytes

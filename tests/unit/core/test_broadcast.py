@@ -11,7 +11,7 @@ from meshnode.core.broadcast import (
     spread,
 )
 from meshnode.core.effects import Send
-from meshnode.core.feed import NOTHING, Head
+from meshnode.core.headers import NOTHING, Head
 from meshnode.core.ids import NodeId
 from meshnode.core.messages import Have, Message, Prune, Pull, Pulse, Vector
 
