@@ -13,6 +13,7 @@ from meshnode.core.effects import (
     Obey,
     Persist,
     PersistControl,
+    PersistFork,
     Report,
     Send,
     Wake,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshnode.core.feed import Change
+    from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.messages import Message, Order, Reply
@@ -47,6 +49,9 @@ class World(Protocol):
 
     def persist_control(self, entry: Signed) -> None:
         """Write an entry of the control set to disk."""
+
+    def persist_fork(self, proof: Proof) -> None:
+        """Write to disk why an epoch is in quarantine."""
 
     def announce(self, tables: frozenset[str]) -> None:
         """Wake whoever waits for these tables."""
@@ -79,6 +84,8 @@ def perform(  # noqa: C901, PLR0912 - one case an effect
                 world.persist(change, ours=ours)
             case PersistControl(entry):
                 world.persist_control(entry)
+            case PersistFork(proof):
+                world.persist_fork(proof)
             case Announce(tables):
                 world.announce(tables)
             case Report(event, peer, detail):

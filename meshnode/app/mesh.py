@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
+from meshnode.app.incoming import Incoming
 from meshnode.app.neighbours import STALLED, Neighbours
 from meshnode.core import relay
 from meshnode.core.broadcast import HAVE_DELAY_S, Broadcast, spread
@@ -19,37 +20,21 @@ from meshnode.core.control import ControlSet
 from meshnode.core.effects import (
     Announce,
     Effect,
-    HangUp,
     Persist,
     PersistControl,
+    PersistFork,
     Report,
     Send,
     Wake,
 )
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Change, Flush, Replica
-from meshnode.core.keys import Key, Signed
+from meshnode.core.feed import Change, Replica
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.liveness import Liveness
 from meshnode.core.members import LINKS, NODE, ONLY_ROW
-from meshnode.core.messages import (
-    BucketHashes,
-    Digest,
-    Farewell,
-    Have,
-    Known,
-    Members,
-    Message,
-    Prune,
-    Pull,
-    Pulse,
-    Reply,
-    Routed,
-    SnapshotChunk,
-    Vector,
-)
+from meshnode.core.messages import Fork, Known, Message, Reply
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import Outcome, Replication
+from meshnode.core.reconcile import Replication
 from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables
 
@@ -57,13 +42,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from meshnode.core.forks import Proof
     from meshnode.core.genesis import Genesis, Limits
     from meshnode.core.ids import NodeId
+    from meshnode.core.intake import Outcome
+    from meshnode.core.keys import Key, Signed
     from meshnode.core.rows import Rows
 
 FLUSH_DELAY_S = 0.001  # writes that come together travel together
 FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
 FLUSH_PAUSE_A_MEMBER_S = 0.0002  # every member receives every flush
+LAG_PAUSE_S = 1.0
 LINKS_DELAY_S = 0.03  # links come and go together; thrice as long from flush to flush, up to
 LINKS_PAUSE_S = 1.0  # this, as long as they do not rest for
 LINKS_REST_S = 5.0
@@ -97,7 +86,7 @@ class Mesh:
         self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot)
         self.self_id = self.own.origin
         self.replication = Replication(genesis, self.own, self.control, me.replica, me.admits)
-        self.tables = Tables(self.replication.replicas)
+        self.tables = Tables(self.replication.replicas, self.replication.forks)
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
@@ -105,6 +94,7 @@ class Mesh:
         self._rng = me.rng
         self._wall = me.wall
         self._broadcast = Broadcast(self.self_id)
+        self._incoming = Incoming(self.replication, self.neighbours, self._broadcast)
         self._asked_own = 0
         self._to_compare: list[NodeId] = []  # new neighbours, as many as there are links at most
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
@@ -196,7 +186,7 @@ class Mesh:
         if not self.neighbours.heard(peer, now_s):
             return []  # a frame that outlived its link
         try:
-            outcome = self._outcome(peer, message, now_s)
+            outcome = self._incoming(peer, message, now_s)
         except PeerError as error:
             return [Report("frame_refused", peer, error.message)]
         return self._take(outcome, peer, now_s)
@@ -216,7 +206,8 @@ class Mesh:
             case "grafts":
                 return self._graft(now_s)
             case "tick":
-                return self.neighbours.tick(now_s, late_s) + self._wake("tick", now_s + TICK_S)
+                due = self.neighbours.tick(now_s, late_s) + self.replication.tick(now_s)
+                return due + self._wake("tick", now_s + TICK_S)
             case "pulse":
                 self.lag_s = max(late_s, self.lag_s * 0.9)
                 return self.neighbours.pulses() + self._wake("pulse", now_s + PULSE_S)
@@ -228,44 +219,6 @@ class Mesh:
             case _:
                 raise ValueError(f"no timer is called {name}")
 
-    def _outcome(  # noqa: C901, PLR0911, PLR0912 - one case a message
-        self, peer: NodeId, message: Message | Known, now_s: float
-    ) -> Outcome:
-        match message:
-            case Flush():
-                return self.replication.on_flush(peer, message, now_s)
-            case Known():
-                return self.replication.on_known(message)
-            case SnapshotChunk():
-                return self.replication.on_snapshot_chunk(peer, message)
-            case Digest():
-                return self.replication.on_digest(peer, message)
-            case BucketHashes():
-                return self.replication.on_bucket_hashes(peer, message)
-            case Vector():
-                return self.replication.on_vector(peer, message, now_s)
-            case Have():
-                return self.replication.on_have(message)
-            case Pull():
-                if message.graft:
-                    self._broadcast.grafted(peer, message.after)
-                return self.replication.on_pull(peer, message)
-            case Prune():
-                self._broadcast.pruned(peer, message.origins)
-                return Outcome()
-            case Signed():
-                return self.replication.on_control(message)
-            case Members():
-                return Outcome(self.neighbours.introduced(peer, message, now_s))
-            case Routed():
-                return Outcome(self.neighbours.routed(peer, message, now_s))
-            case Farewell():
-                return Outcome([HangUp(peer, message.reason)])
-            case Pulse():
-                return Outcome()  # being heard is all it is for
-            case _:
-                assert_never(message)
-
     def _take(self, outcome: Outcome, source: NodeId, now_s: float) -> list[Effect]:
         effects = list(outcome.effects)
         for entry in outcome.entries:
@@ -275,6 +228,8 @@ class Mesh:
             effects.append(Persist(change, ours=False))
             effects += self._pass_on(change, source, now_s)
             effects += self._notice(change, now_s)
+        for proof in outcome.forks:
+            effects += self._shun(proof, source, now_s)
         if outcome.duplicate_of is not None:
             effects += self._broadcast.duplicate(source, outcome.duplicate_of)
         if outcome.missing:
@@ -299,6 +254,19 @@ class Mesh:
         if self._broadcast.queued:
             effects += self._wake("haves", now_s + HAVE_DELAY_S)
         return effects
+
+    def _shun(self, proof: Proof, source: NodeId, now_s: float) -> list[Effect]:
+        """Show nothing more of an epoch with two histories; everybody shall know why."""
+        origin = proof[0].origin
+        detail = f"{origin[:12]} has published two histories of its epoch {proof[0].epoch}"
+        self._learn_member(origin, now_s)
+        return [
+            PersistFork(proof),
+            Report("feed_quarantined", origin, detail),
+            Announce(frozenset(self.replication.replicas[origin].rows.tables)),
+            *spread(Fork(proof), self.overlay.links, source),
+            *self._wake("liveness", now_s + LIVENESS_DELAY_S),
+        ]
 
     def _plan_grafts(self) -> list[Effect]:
         at_s = self._broadcast.next_graft_s()
@@ -340,6 +308,7 @@ class Mesh:
 
     def _plan_flush(self, now_s: float, delay_s: float = FLUSH_DELAY_S) -> list[Effect]:
         pause_s = max(FLUSH_PAUSE_S, FLUSH_PAUSE_A_MEMBER_S * len(self.liveness.alive))
+        pause_s += min(self.lag_s, LAG_PAUSE_S)  # who cannot keep up says more at a time
         return self._wake("flush", max(now_s + delay_s, self._flushed_at_s + pause_s))
 
     def _flush(self, now_s: float) -> list[Effect]:
@@ -356,7 +325,8 @@ class Mesh:
         return [Persist(change, ours=True), *self._notice(change, now_s)]
 
     def _write_links(self, now_s: float) -> list[Effect]:
-        self.own.write(LINKS, ONLY_ROW, self.neighbours.row())
+        if not self.own.cloned:
+            self.own.write(LINKS, ONLY_ROW, self.neighbours.row())
         earliest_s = self._links_flushed_at_s + self._links_pause_s
         delay_s = max(LINKS_DELAY_S, earliest_s - now_s)
         return [

@@ -11,9 +11,13 @@ from collections import deque
 from meshnode.core.feed import Flush
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
+    BucketPull,
+    BucketRows,
     Digest,
     Farewell,
+    Fork,
     Have,
+    Manifest,
     Members,
     Message,
     Order,
@@ -22,13 +26,14 @@ from meshnode.core.messages import (
     Pulse,
     Reply,
     Routed,
-    SnapshotChunk,
+    Snapshot,
     Vector,
 )
 
 OUTBOX_BYTES_MAX = 8 << 20
 HAVE_POSITIONS_MAX = 1_000  # announcements that wait are put together up to so many
 ENTRY_BYTES = 120  # of a position, an id or a step in memory
+HASH_BYTES_HELD = 34  # of a bucket's hash and number
 MESSAGE_BYTES = 200  # what a message costs beside its payload
 
 
@@ -53,7 +58,7 @@ class Outbox:
         if self._bytes + size > OUTBOX_BYTES_MAX and not isinstance(message, Farewell):
             self.overflowed = True
             return
-        urgent = isinstance(message, Pulse | Signed | Routed | Farewell)
+        urgent = isinstance(message, Pulse | Signed | Routed | Fork | Farewell)
         (self._urgent if urgent else self._rest).append(message)
         self._bytes += size
 
@@ -98,12 +103,18 @@ class Outbox:
         return True
 
 
-def _size_of(message: Message) -> int:  # noqa: C901, PLR0911 - one case a message
+def _size_of(message: Message) -> int:  # noqa: C901, PLR0911, PLR0912 - one case a message
     match message:
         case Flush():
             return MESSAGE_BYTES + len(message.delta)
-        case SnapshotChunk():
+        case Snapshot() | BucketRows():
             return MESSAGE_BYTES + len(message.rows)
+        case Manifest():
+            return MESSAGE_BYTES + sum(
+                HASH_BYTES_HELD * len(one) for one in message.buckets.values()
+            )
+        case BucketPull():
+            return MESSAGE_BYTES + sum(map(len, message.wanted.values()))
         case Signed():
             return MESSAGE_BYTES + len(message.payload)
         case Vector() | Pull():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from meshnode.core.feed import Change
+    from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.messages import Message, Order, Reply
@@ -60,6 +61,13 @@ class PersistControl:
 
 
 @dataclass(frozen=True, slots=True)
+class PersistFork:
+    """Write to disk why an epoch is in quarantine."""
+
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell whoever waits that rows of these tables, or the states of members, have changed."""
 
@@ -95,5 +103,15 @@ class Answered:
 
 
 Effect = (
-    Send | Dial | HangUp | Wake | Persist | PersistControl | Announce | Report | Obey | Answered
+    Send
+    | Dial
+    | HangUp
+    | Wake
+    | Persist
+    | PersistControl
+    | PersistFork
+    | Announce
+    | Report
+    | Obey
+    | Answered
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import PeerError
 from meshnode.core.headers import NOTHING, Head, Header
 from meshnode.core.packing import pack, typed, unpack
-from meshnode.core.rows import Row, Rows, all_rows
+from meshnode.core.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TABLE_CHARS_MAX = 32
 KEY_BYTES_MAX = 1024
+TABLES_MAX = 64  # of one feed: as many as a manifest can name in one frame
+BUCKET_BYTES_MAX = 768 << 10  # so that each can be sent, and proved, in one frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +88,13 @@ def _op_from(table: object, key: object, value: object) -> Op:
     return Op(table, key, value)
 
 
-def rows_from_parts(parts: Iterable[bytes], limits: Limits) -> Rows:
-    """Decode the rows of a snapshot; raises PeerError, also for what the genesis does not allow."""
-    rows = Rows()
-    count = 0
-    try:
-        for part in parts:
-            written = unpack(part)
-            count += len(written)
-            if count > limits.rows_max:
-                raise PeerError(f"a feed of more than {limits.rows_max} rows")
-            for table, key, epoch, seq, value in written:
-                op = _op_from(table, key, typed(value, bytes))
-                check_op(op, limits)
-                rows.put(op.table, op.key, Row(_number(epoch), _number(seq), value))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise PeerError("a snapshot whose rows are malformed") from error
-    return rows
+def checked_row(
+    table: object, key: object, epoch: object, seq: object, value: object, *, limits: Limits
+) -> tuple[str, bytes, Row]:
+    """Return a row of a snapshot; raises TypeError, ValueError, and PeerError as `check_op`."""
+    op = _op_from(table, key, typed(value, bytes))
+    check_op(op, limits)
+    return op.table, op.key, Row(_number(epoch), _number(seq), typed(value, bytes))
 
 
 def _number(value: object) -> int:
@@ -158,7 +150,7 @@ class Replica:
             self.rows.put(op.table, op.key, row)
             after[op.table, op.key] = row
         proved = self.rows.state_hash() == header.state_hash
-        if not proved or not self._fits():
+        if not proved or not fits(self.rows, self._limits, ops):
             for (table, key), row in before.items():
                 self.rows.put(table, key, row)
             if proved:
@@ -167,12 +159,26 @@ class Replica:
         self.header = header
         return Change(self.origin, header, flush, after)
 
-    def _fits(self) -> bool:
-        limits = self._limits
-        return self.rows.count() <= limits.rows_max and self.rows.bytes <= limits.feed_bytes_max
-
     def replace(self, header: Header, rows: Rows) -> Change:
         """Take over a snapshot whose rows were proved against the header."""
         self.rows = rows
         self.header = header
         return Change(self.origin, header, None, all_rows(rows))
+
+
+def fits(rows: Rows, limits: Limits, written: Iterable[Op] | None = None) -> bool:
+    """Whether a feed is within what the genesis allows, and can be sent bucket by bucket.
+
+    With `written`, only the buckets of these writes are looked at.
+    """
+    if rows.count() > limits.rows_max or rows.bytes > limits.feed_bytes_max:
+        return False
+    if len(rows.tables) > TABLES_MAX:
+        return False
+    if rows.bytes + rows.count() * ROW_BYTES <= BUCKET_BYTES_MAX:
+        return True
+    if written is None:
+        places = {(table, number) for table, held in rows.manifest().items() for number in held}
+    else:
+        places = {(op.table, bucket_of(op.key)) for op in written}
+    return all(rows.bucket_bytes(*place) <= BUCKET_BYTES_MAX for place in places)

@@ -11,6 +11,7 @@ from meshnode.core.keys import Signed
 if TYPE_CHECKING:
     from meshnode.core.headers import Head, Header
     from meshnode.core.ids import NodeId
+    from meshnode.core.rows import Manifest as Buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,47 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotChunk:
-    """A part of a snapshot: rows, and whether they are the last."""
+class Snapshot:
+    """The whole of a small feed: its rows, canonical MessagePack."""
 
     header: Header
     rows: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The hashes of all buckets of a feed, which its header proves."""
+
+    header: Header
+    buckets: Buckets
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPull:
+    """A request for buckets of a feed, as its `Manifest` at `head` named them."""
+
+    origin: NodeId
+    head: Head
+    wanted: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRows:
+    """Whole buckets of a feed; `last` if no more are sent unless asked for."""
+
+    origin: NodeId
+    rows: bytes
     last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """One header: what the sender holds where the receiver said it holds something else.
+
+    Two: the proof that their owner's epoch has two histories.
+    """
+
+    headers: tuple[Header, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +83,16 @@ class BucketHashes:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """What the sender holds; all that it holds in the buckets named, elsewhere only news."""
+    """What the sender holds; all that it holds in the buckets named, elsewhere only news.
+
+    `states` are the first 8 bytes of the state hash at each position.
+    """
 
     positions: dict[NodeId, Head]
     control_ids: frozenset[bytes] = frozenset()
     feed_buckets: frozenset[int] = frozenset()
     control_buckets: frozenset[int] = frozenset()
+    states: dict[NodeId, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +191,11 @@ class Known:
 Message = (
     Pulse
     | Flush
-    | SnapshotChunk
+    | Snapshot
+    | Manifest
+    | BucketPull
+    | BucketRows
+    | Fork
     | Digest
     | BucketHashes
     | Vector

@@ -1,7 +1,8 @@
 """The feed that a node writes itself.
 
 Invariants. Each write takes the next seq of the epoch, deletions too. What was once published is
-never unsaid: a history that the disk has lost is left for an epoch above it.
+never unsaid: a history that the disk has lost is left for an epoch above it. Who sees another
+process answer with this key, above the epoch that it left that process for, writes nothing more.
 """
 
 from __future__ import annotations
@@ -10,16 +11,28 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError
-from meshnode.core.feed import Change, Flush, Op, Replica, check_op, delta_to_bytes
+from meshnode.core.feed import (
+    BUCKET_BYTES_MAX,
+    TABLES_MAX,
+    Change,
+    Flush,
+    Op,
+    Replica,
+    check_op,
+    delta_to_bytes,
+)
 from meshnode.core.headers import NOTHING, Header, sign_header
 from meshnode.core.ids import node_id_of
-from meshnode.core.rows import Row, Rows, all_rows
+from meshnode.core.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 
 if TYPE_CHECKING:
     from meshnode.core.genesis import Limits
     from meshnode.core.keys import Key
 
 FRAMING_BYTES = 16  # more than MessagePack adds to one write
+CLONED_HINT = (
+    "stop one of them; the one that stays: restart it, or give the other a home of its own"
+)
 
 
 def _value(row: Row | None) -> bytes | None:
@@ -38,6 +51,8 @@ class OwnFeed(Replica):
         self._written: set[tuple[str, bytes]] = set()
         self.epoch = 1
         self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
+        self.cloned = False  # another process runs with our key: nothing is written any more
+        self._left_boot: int | None = None  # whose history we last left
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Start from what the disk holds."""
@@ -51,21 +66,35 @@ class OwnFeed(Replica):
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
         """Plan a write; a later one to the same key replaces it.
 
-        Raises RefusedError for a row too many: the whole mesh would refuse the flush, for ever.
+        Raises RefusedError for a row too many: the whole mesh would refuse the flush, for ever;
+        and once another process has answered with our key.
         """
+        if self.cloned:
+            raise RefusedError("another machine runs with a copy of this home", CLONED_HINT)
         check_op(Op(table, key, value), self._limits)
         row = self.rows.get(table, key)
         added = row is None and value is not None and (table, key) not in self._pending
         if added and self.rows.count() + len(self._pending) >= self._limits.rows_max:
             raise RefusedError(f"this node publishes {self._limits.rows_max} rows already")
         grows_by = len(key) + len(value or b"")
-        if value is not None and self.rows.bytes + grows_by > self._limits.feed_bytes_max * 3 // 4:
+        if value is not None and self._is_full(table, key, grows_by):
             raise RefusedError("this node publishes as many bytes as the mesh allows")
         self._written.add((table, key))
         if (row.value if row else None) == value:
             self._pending.pop((table, key), None)
         else:
             self._pending[table, key] = value
+
+    def _is_full(self, table: str, key: bytes, grows_by: int) -> bool:
+        """Whether a write might lead beyond what the mesh allows; what is pending has a quarter."""
+        rows, limits = self.rows, self._limits
+        if rows.bytes + grows_by > limits.feed_bytes_max * 3 // 4:
+            return True
+        if table not in rows.tables and len(rows.tables) >= TABLES_MAX * 3 // 4:
+            return True
+        if rows.bytes + rows.count() * ROW_BYTES + grows_by <= BUCKET_BYTES_MAX * 3 // 4:
+            return False
+        return rows.bucket_bytes(table, bucket_of(key)) + grows_by > BUCKET_BYTES_MAX * 3 // 4
 
     def latest(self, table: str, key: bytes) -> bytes | None:
         """Return the value that readers will see once pending writes are out."""
@@ -89,6 +118,7 @@ class OwnFeed(Replica):
         Every row is written anew in an epoch above both: what was written since our start, and
         beneath it what that history says; what it has deleted does not come back.
         """
+        self._left_boot = header.boot
         held, theirs = all_rows(self.rows), all_rows(rows)
         self._pending = {
             place: self.latest(*place) if place in self._written else _value(theirs.get(place))
@@ -98,6 +128,24 @@ class OwnFeed(Replica):
             del self._pending[place]  # nothing to delete
         self.epoch = max(self.epoch, header.epoch) + 1
         self.restored = header.head
+
+    def is_clone(self, header: Header) -> bool:
+        """Whether a process whose history we left has answered, above our epoch.
+
+        What an old disk or a distant part of the mesh remembers never does.
+        """
+        return header.boot == self._left_boot and header.epoch >= self.epoch
+
+    def stop_writing(self) -> None:
+        """Leave the feed to the other process."""
+        self.cloned = True
+        self._pending.clear()
+
+    def leave_epoch(self, epoch: int) -> None:
+        """Write every row anew above an epoch in which our key has signed two histories."""
+        for place, row in all_rows(self.rows).items():
+            self._pending.setdefault(place, _value(row))
+        self.epoch = max(self.epoch, epoch) + 1
 
     def flush(self, now_s: float) -> Change | None:
         """Apply as many pending writes as one flush may hold; None if there is nothing to write."""

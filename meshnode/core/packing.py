@@ -36,10 +36,12 @@ def unpack(packed: bytes) -> Any:  # noqa: ANN401 - whatever MessagePack carries
 
 def _check_depth(value: Any, left: int) -> None:  # noqa: ANN401 - whatever MessagePack carries
     """Refuse what is nested so deep that somebody's recursion would break on it."""
-    if isinstance(value, (dict, list)):
-        if not left:
-            raise ValueError("nested too deep")
-        for item in value.values() if isinstance(value, dict) else value:
+    if not isinstance(value, (dict, list)):
+        return
+    if not left:
+        raise ValueError("nested too deep")
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (dict, list)):
             _check_depth(item, left - 1)
 
 

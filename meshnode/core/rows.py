@@ -1,5 +1,8 @@
 """The rows of one feed, table by table, and the hash that names exactly this set of rows.
 
+A Merkle tree of three levels (Merkle, 1987): rows fall into BUCKETS buckets of their table by the
+CRC-32 of their key, bucket hashes make table roots, and those the state hash.
+
 Invariant: the hashes follow every change at the cost of its bucket, and nothing remains of a row, a
 bucket or a table once it is deleted. (A sum or an XOR of row hashes could be forged in no time.)
 """
@@ -9,11 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from meshnode.core.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+BUCKETS = 256  # of each table
+ROW_BYTES = 48  # what MessagePack adds to the key and the value of a row, at most
+
+Manifest = dict[str, dict[int, bytes]]
+"""The hash of each bucket that holds rows, by table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +47,31 @@ class Rows:
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[bytes, Row]] = {}
-        self._buckets: dict[str, dict[int, dict[bytes, bytes]]] = {}
-        self._bucket_hashes: dict[str, dict[int, bytes]] = {}
+        self._buckets: dict[str, dict[int, dict[bytes, bytes]]] = {}  # row hashes by key
+        self._bucket_hashes: Manifest = {}
         self.bytes = 0  # of keys and values
 
     def put(self, table: str, key: bytes, row: Row | None) -> None:
         """Set or delete one row."""
-        digest = sha256(key).digest()
+        number = bucket_of(key)
         before = self.get(table, key)
         if before is not None:
             self.bytes -= len(key) + len(before.value)
         if row is not None:
             self.bytes += len(key) + len(row.value)
             self.tables.setdefault(table, {})[key] = row
-            bucket = self._buckets.setdefault(table, {}).setdefault(digest[0], {})
-            bucket[digest] = row_hash(row)
+            bucket = self._buckets.setdefault(table, {}).setdefault(number, {})
+            bucket[key] = row_hash(key, row)
         elif before is not None:
-            self._delete(table, key, digest)
-        self._bucket_hashes.get(table, {}).pop(digest[0], None)
+            self._delete(table, key, number)
+        self._bucket_hashes.get(table, {}).pop(number, None)
 
-    def _delete(self, table: str, key: bytes, digest: bytes) -> None:
+    def _delete(self, table: str, key: bytes, number: int) -> None:
         """Leave nothing behind of a row, nor of a bucket or a table that it was the last of."""
         del self.tables[table][key]
-        del self._buckets[table][digest[0]][digest]
-        if not self._buckets[table][digest[0]]:
-            del self._buckets[table][digest[0]]
+        del self._buckets[table][number][key]
+        if not self._buckets[table][number]:
+            del self._buckets[table][number]
         if not self.tables[table]:
             del self.tables[table], self._buckets[table]
             self._bucket_hashes.pop(table, None)
@@ -74,12 +84,23 @@ class Rows:
         """Return how many rows there are."""
         return sum(len(rows) for rows in self.tables.values())
 
-    def manifest(self) -> dict[str, dict[int, bytes]]:
+    def bucket(self, table: str, number: int) -> Iterable[tuple[bytes, Row]]:
+        """Return the rows of one bucket."""
+        rows = self.tables.get(table, {})
+        return [(key, rows[key]) for key in self._buckets.get(table, {}).get(number, ())]
+
+    def bucket_bytes(self, table: str, number: int) -> int:
+        """Return about how many bytes the rows of a bucket take on the wire."""
+        rows = self.tables.get(table, {})
+        keys = self._buckets.get(table, {}).get(number, ())
+        return sum(len(key) + len(rows[key].value) + ROW_BYTES for key in keys)
+
+    def manifest(self) -> Manifest:
         """Return the hash of each bucket that holds rows, by table."""
         for table, buckets in self._buckets.items():
             hashes = self._bucket_hashes.setdefault(table, {})
             for number, bucket in buckets.items():
-                if number not in hashes and bucket:
+                if number not in hashes:
                     hashes[number] = bucket_hash(bucket)
         return {table: dict(hashes) for table, hashes in self._bucket_hashes.items() if hashes}
 
@@ -88,15 +109,20 @@ class Rows:
         return state_hash(self.manifest())
 
 
-def row_hash(row: Row) -> bytes:
-    """Hash a row, its write included."""
-    prefix = row.epoch.to_bytes(8, "big") + row.seq.to_bytes(8, "big")
-    return sha256(prefix + row.value).digest()
+def bucket_of(key: bytes) -> int:
+    """Return the bucket of a key, 0 to 255: the lowest byte of its CRC-32 (ISO 3309)."""
+    return crc32(key) & 0xFF
+
+
+def row_hash(key: bytes, row: Row) -> bytes:
+    """Hash a row, its key and its write included."""
+    lengths = len(key).to_bytes(4, "big") + row.epoch.to_bytes(8, "big")
+    return sha256(lengths + row.seq.to_bytes(8, "big") + key + row.value).digest()
 
 
 def bucket_hash(bucket: Mapping[bytes, bytes]) -> bytes:
-    """Hash the sorted key hashes and row hashes of a bucket."""
-    return sha256(b"".join(key + bucket[key] for key in sorted(bucket))).digest()
+    """Hash the row hashes of a bucket, in the order of their keys."""
+    return sha256(b"".join([bucket[key] for key in sorted(bucket)])).digest()
 
 
 def state_hash(manifest: Mapping[str, Mapping[int, bytes]]) -> bytes:

@@ -1,73 +1,214 @@
-"""Whole feeds in chunks: cutting them up, and putting them together again.
+"""Whole feeds on their way: small ones in one message, others bucket by bucket.
 
-Invariant: what is half received is bounded by neighbour, in number and in bytes, and goes with it.
+A relay offers the hashes of all buckets, which the owner's header proves; the receiver asks for
+those that it does not hold, a window at a time, of whichever neighbour it likes, and proves each by
+its hash alone. So nothing is sent twice, a lost neighbour costs nothing, and a feed that changes
+meanwhile costs only the buckets that changed.
+
+Invariant: nothing enters an assembly that its owner has not signed; at most ASSEMBLIES_MAX feeds
+are half received.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.messages import SnapshotChunk
-from meshnode.core.packing import pack
+from meshnode.core.feed import TABLES_MAX, checked_row, fits
+from meshnode.core.headers import HASH_BYTES
+from meshnode.core.messages import BucketPull, BucketRows, Manifest, Snapshot
+from meshnode.core.packing import pack, typed, unpack
+from meshnode.core.rows import BUCKETS, ROW_BYTES, Row, Rows, bucket_hash, bucket_of, row_hash
+from meshnode.core.rows import state_hash as hash_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from meshnode.core.headers import Head, Header
+    from meshnode.core.genesis import Limits
+    from meshnode.core.headers import Header
     from meshnode.core.ids import NodeId
-    from meshnode.core.rows import Rows
+    from meshnode.core.rows import Manifest as Hashes
 
-CHUNK_BYTES_MAX = 32 << 10
-ASSEMBLIES_OF_PEER_MAX = 4  # half received from one neighbour; more: its oldest is dropped
-PART_BYTES = 1024  # what a chunk costs at least, so that empty ones come to an end
+SMALL_BYTES_MAX = 32 << 10  # sent whole
+FRAME_BYTES = 32 << 10  # of rows in one frame, unless a single bucket has more
+WINDOW_BYTES = 256 << 10  # of rows sent for one request
+ASKED_MAX = 1024  # buckets named in one request
+ASSEMBLIES_MAX = 64  # feeds half received; more: the one that stands still longest goes
 
 
-def snapshot_chunks(header: Header, rows: Rows) -> Iterator[SnapshotChunk]:
-    """Cut a feed's rows into chunks of about CHUNK_BYTES_MAX."""
-    part: list[list[object]] = []
-    size = 0
-    for table, held in rows.tables.items():
-        for key, row in held.items():
-            if size > CHUNK_BYTES_MAX:
-                yield SnapshotChunk(header, pack(part), last=False)
-                part, size = [], 0
-            part.append([table, key, row.epoch, row.seq, row.value])
-            size += len(key) + len(row.value) + 40
-    yield SnapshotChunk(header, pack(part), last=True)
+def whole(header: Header, rows: Rows) -> Snapshot | Manifest:
+    """Return a feed in one message, or the hashes to ask for it by."""
+    if rows.bytes + rows.count() * ROW_BYTES <= SMALL_BYTES_MAX:
+        entries = [
+            [table, key, row.epoch, row.seq, row.value]
+            for table, held in rows.tables.items()
+            for key, row in held.items()
+        ]
+        return Snapshot(header, pack(entries))
+    return Manifest(header, rows.manifest())
+
+
+def rows_of(snapshot: Snapshot, limits: Limits) -> Rows:
+    """Return the rows of a small feed; raises PeerError unless its header proves them."""
+    rows = Rows()
+    for table, key, row in _entries(snapshot.rows, limits):
+        rows.put(table, key, row)
+    if rows.state_hash() != snapshot.header.state_hash:
+        raise PeerError("a snapshot whose rows do not match its header")
+    check_size(rows, limits)
+    return rows
+
+
+def check_size(rows: Rows, limits: Limits) -> None:
+    """Raise PeerError for a whole feed that the mesh does not allow."""
+    if not fits(rows, limits):
+        raise PeerError("a feed with more rows or bytes than the mesh allows")
+
+
+def answers(pull: BucketPull, rows: Rows) -> Iterator[BucketRows]:
+    """Send the buckets asked for, up to WINDOW_BYTES, and say when that is all for now."""
+    frame: list[list[object]] = []
+    frame_bytes = sent_bytes = 0
+    for table, numbers in pull.wanted.items():
+        for number in numbers:
+            size = rows.bucket_bytes(table, number)
+            if frame and frame_bytes + size > FRAME_BYTES:
+                yield BucketRows(pull.origin, pack(frame), last=False)
+                frame, frame_bytes = [], 0
+            if sent_bytes and sent_bytes + size > WINDOW_BYTES:
+                yield BucketRows(pull.origin, pack(frame), last=True)
+                return
+            frame += [
+                [table, key, row.epoch, row.seq, row.value]
+                for key, row in rows.bucket(table, number)
+            ]
+            frame_bytes += size
+            sent_bytes += size
+    yield BucketRows(pull.origin, pack(frame), last=True)
 
 
 @dataclass(slots=True)
-class _Assembly:
-    parts: list[bytes] = field(default_factory=list)
-    bytes: int = 0
+class Assembly:
+    """A feed of which some buckets are here."""
+
+    header: Header
+    rows: Rows
+    missing: dict[tuple[str, int], bytes]  # the hashes of the buckets that are not
+    touched_s: float
+
+    def asks(self) -> BucketPull:
+        """Return what to ask for next; the member record first, which tells a member's feed."""
+        wanted: dict[str, list[int]] = {}
+        for table, number in sorted(self.missing, key=_node_first)[:ASKED_MAX]:
+            wanted.setdefault(table, []).append(number)
+        return BucketPull(self.header.origin, self.header.head, wanted)
+
+
+def _node_first(place: tuple[str, int]) -> tuple[bool, str, int]:
+    return (place[0] != "node", *place)
 
 
 class Assemblies:
-    """Snapshots of which some chunks are here."""
+    """Feeds that are half received, one of each origin."""
 
-    def __init__(self, feed_bytes_max: int) -> None:
-        self._bytes_max = 2 * feed_bytes_max  # framing included
-        self._assemblies: dict[tuple[NodeId, Head, NodeId], _Assembly] = {}
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._assemblies: dict[NodeId, Assembly] = {}
 
-    def collected(self, peer: NodeId, chunk: SnapshotChunk) -> list[bytes] | None:
-        """Put a chunk to those before it; returns all once the last is here; raises PeerError."""
-        place = (chunk.header.origin, chunk.header.head, peer)
-        if place not in self._assemblies:
-            theirs = [other for other in self._assemblies if other[2] == peer]
-            if len(theirs) >= ASSEMBLIES_OF_PEER_MAX:
-                del self._assemblies[theirs[0]]
-            self._assemblies[place] = _Assembly()
-        assembly = self._assemblies[place]
-        assembly.parts.append(chunk.rows)
-        assembly.bytes += len(chunk.rows) + PART_BYTES
-        if assembly.bytes > self._bytes_max:
-            del self._assemblies[place]
-            raise PeerError("a snapshot larger than the mesh allows")
-        return self._assemblies.pop(place).parts if chunk.last else None
+    def get(self, origin: NodeId) -> Assembly | None:
+        """Return what is here of a feed."""
+        return self._assemblies.get(origin)
 
-    def forget_peer(self, peer: NodeId) -> None:
-        """Drop what a lost neighbour has half sent."""
-        for place in [place for place in self._assemblies if place[2] == peer]:
-            del self._assemblies[place]
+    def begin(self, manifest: Manifest, held: Rows | None, now_s: float) -> Assembly:
+        """Start from what is held already, here or half received; raises PeerError."""
+        header, hashes = manifest.header, manifest.buckets
+        if len(hashes) > TABLES_MAX or hash_of(hashes) != header.state_hash:
+            raise PeerError("a manifest that does not match its header")
+        before = self._assemblies.pop(header.origin, None)
+        known = [rows for rows in (before.rows if before else None, held) if rows is not None]
+        rows, missing = _reused(hashes, known)
+        if len(self._assemblies) >= ASSEMBLIES_MAX:
+            oldest = min(self._assemblies, key=lambda origin: self._assemblies[origin].touched_s)
+            del self._assemblies[oldest]
+        assembly = self._assemblies[header.origin] = Assembly(header, rows, missing, now_s)
+        return assembly
+
+    def take(self, message: BucketRows, now_s: float) -> Assembly | None:
+        """Put proved buckets to their feed; raises PeerError for one that is not proved."""
+        assembly = self._assemblies.get(message.origin)
+        if assembly is None:
+            return None
+        came: dict[tuple[str, int], dict[bytes, Row]] = {}
+        for table, key, row in _entries(message.rows, self._limits):
+            came.setdefault((table, bucket_of(key)), {})[key] = row
+        for place, bucket in came.items():
+            expected = assembly.missing.get(place)
+            if expected is None:
+                continue
+            if bucket_hash({key: row_hash(key, row) for key, row in bucket.items()}) != expected:
+                raise PeerError("a bucket that is not what its feed's header says")
+            del assembly.missing[place]
+            for key, row in bucket.items():
+                assembly.rows.put(place[0], key, row)
+            assembly.touched_s = now_s
+        return assembly
+
+    def drop(self, origin: NodeId) -> None:
+        """Forget what is here of a feed: it is whole, or not wanted."""
+        self._assemblies.pop(origin, None)
+
+    def __len__(self) -> int:
+        """Count the feeds that are half received."""
+        return len(self._assemblies)
+
+
+def _reused(hashes: Hashes, known: list[Rows]) -> tuple[Rows, dict[tuple[str, int], bytes]]:
+    """Copy the buckets that are held as they shall be; name the others."""
+    rows = Rows()
+    missing: dict[tuple[str, int], bytes] = {}
+    manifests = [(held, held.manifest()) for held in known]
+    for table, buckets in hashes.items():
+        for number, expected in buckets.items():
+            for held, theirs in manifests:
+                if theirs.get(table, {}).get(number) == expected:
+                    for key, row in held.bucket(table, number):
+                        rows.put(table, key, row)
+                    break
+            else:
+                missing[table, number] = expected
+    return rows, missing
+
+
+def _entries(packed: bytes, limits: Limits) -> Iterable[tuple[str, bytes, Row]]:
+    """Decode rows; raises PeerError, also for what the genesis does not allow."""
+    try:
+        return [checked_row(*entry, limits=limits) for entry in unpack(packed)]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PeerError("rows that are malformed") from error
+
+
+def hashes_to_bytes(hashes: Hashes) -> bytes:
+    """Encode a manifest: a list of (table, numbers, a byte each, and hashes, 32 bytes each)."""
+    return pack(
+        [
+            [table, bytes(sorted(buckets)), b"".join(buckets[n] for n in sorted(buckets))]
+            for table, buckets in sorted(hashes.items())
+        ]
+    )
+
+
+def hashes_from_bytes(packed: bytes) -> Hashes:
+    """Decode a manifest; raises PeerError."""
+    hashes: Hashes = {}
+    try:
+        for name, numbers, joined in unpack(packed):
+            table, count = typed(name, str), len(typed(numbers, bytes))
+            if count > BUCKETS or len(typed(joined, bytes)) != HASH_BYTES * count:
+                raise PeerError("a manifest with more or fewer hashes than buckets")
+            starts = range(0, HASH_BYTES * count, HASH_BYTES)
+            parts = [joined[start : start + HASH_BYTES] for start in starts]
+            hashes[table] = dict(zip(numbers, parts, strict=True))
+    except (TypeError, ValueError) as error:
+        raise PeerError("a manifest that is malformed") from error
+    return hashes

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.errors import PeerError
+from meshnode.core.forks import Forks
 from meshnode.core.ledger import (
     LEDGER,
     DiagnosticsKey,
@@ -42,8 +43,9 @@ UNREADABLE = object()  # what a row means that cannot be decoded, or is of a new
 class Tables:
     """Read access to what all feeds say. What a row means is kept with it."""
 
-    def __init__(self, replicas: Mapping[NodeId, Replica]) -> None:
+    def __init__(self, replicas: Mapping[NodeId, Replica], forks: Forks | None = None) -> None:
         self._replicas = replicas
+        self._forks = Forks() if forks is None else forks
         self.unreadable = 0
 
     def origins(self) -> list[NodeId]:
@@ -79,6 +81,8 @@ class Tables:
         self, table: str, decode: Callable[[bytes, bytes], Decoded | None]
     ) -> Iterator[tuple[NodeId, Decoded]]:
         for origin, replica in list(self._replicas.items()):
+            if self._is_hidden(origin, table):
+                continue
             for key in list(replica.rows.tables.get(table, ())):
                 value = self._one(origin, table, key, decode)
                 if value is not None:
@@ -92,11 +96,16 @@ class Tables:
         decode: Callable[[bytes, bytes], Decoded | None],
     ) -> Decoded | None:
         replica = self._replicas.get(origin)
-        row = None if replica is None else replica.rows.get(table, key)
+        hidden = replica is None or self._is_hidden(origin, table)
+        row = None if replica is None or hidden else replica.rows.get(table, key)
         if row is None:
             return None
         value = row.decoded(lambda value: self._decode(key, value, decode))
         return None if value is UNREADABLE else value  # type: ignore[return-value] # one decoder a table
+
+    def _is_hidden(self, origin: NodeId, table: str) -> bool:
+        """Of a feed in quarantine only the member record shows, as the same for everybody."""
+        return table != NODE and self._forks.has(origin)
 
     def _decode(
         self, key: bytes, value: bytes, decode: Callable[[bytes, bytes], Decoded | None]

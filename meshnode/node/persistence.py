@@ -10,16 +10,17 @@ import asyncio
 import logging
 import sqlite3
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from meshnode.core.feed import Change
 from meshnode.core.rows import all_rows
-from meshnode.store import feeds
+from meshnode.store import feeds, forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshnode.core.feed import Replica
+    from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.store.database import Database
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PENDING_MAX = 4096
 OTHERS_DELAY_S = 0.1  # rows of others wait for more of them: they are safe with their owner
 RETRY_S = 1.0
+P = ParamSpec("P")
 _log = logging.getLogger("session_mesh.store")
 
 
@@ -46,6 +48,7 @@ class FeedWriter:
         self._collapsed: set[NodeId] = set()
         self._unstorable: set[NodeId] = set()  # until the next start: the disk keeps what it had
         self._entries: list[Signed] = []
+        self._forks: dict[NodeId, Proof] = {}
         self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
         self._idle = asyncio.Event()
@@ -66,6 +69,11 @@ class FeedWriter:
         self._entries.append(entry)
         self._wake(urgent=True)
 
+    def put_fork(self, proof: Proof) -> None:
+        """Plan the write of a fork proof; of one origin the newest is written."""
+        self._forks[proof[0].origin] = proof
+        self._wake(urgent=True)
+
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
@@ -76,7 +84,10 @@ class FeedWriter:
             self._filled.clear()
             self._urgent.clear()
             changes, entries = self._take()
+            proofs, self._forks = list(self._forks.values()), {}
             await self._save(changes, entries)
+            for proof in proofs:
+                await self._write(forks.save, proof)
             for change, ours in changes:
                 if ours:
                     self._on_persisted(change)
@@ -107,28 +118,33 @@ class FeedWriter:
 
     async def _save(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
         try:
-            await self._write([change for change, _ in changes], entries)
+            await self._write(feeds.save, [change for change, _ in changes], entries)
         except (OverflowError, ValueError):
             await self._save_apart(changes, entries)
 
     async def _save_apart(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
         """Leave out the feeds that SQLite cannot hold: one peer must not stop everybody's disk."""
-        await self._write([], entries)
+        await self._write(feeds.save, [], entries)
         for change, ours in changes:
             if change.origin in self._unstorable:
                 continue
             try:
-                await self._write([change], [])
+                await self._write(feeds.save, [change], [])
             except (OverflowError, ValueError) as error:
                 if ours:
                     raise
                 self._unstorable.add(change.origin)
                 _log.error("cannot store the feed of %s: %s", change.origin[:12], error)
 
-    async def _write(self, changes: list[Change], entries: list[Signed]) -> None:
+    async def _write(
+        self,
+        save: Callable[Concatenate[sqlite3.Connection, P], None],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
         while True:
             try:
-                await self._database.run(feeds.save, changes, entries)
+                await self._database.run(save, *args, **kwargs)
             except sqlite3.Error as error:
                 _log.error("cannot write to the database: %s; trying again", error)
                 await asyncio.sleep(RETRY_S)

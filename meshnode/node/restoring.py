@@ -6,15 +6,18 @@ Invariant: rows that are not the ones their owner signed are never taken up, and
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
+from meshnode.core.forks import proof_of
+from meshnode.core.headers import header_from_signed
 from meshnode.core.ledger import LEDGER
 from meshnode.core.members import NODE, ONLY_ROW, node_from_row
 from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS
-from meshnode.store import feeds
+from meshnode.store import feeds, forks
 from meshnode.store.database import damaged
 
 if TYPE_CHECKING:
@@ -36,6 +39,10 @@ def restore(mesh: Mesh, database: Database) -> None:
             mesh.replication.restore(header, rows)
         elif header.origin == mesh.self_id:
             _carry_over(mesh, rows)
+    for one, other in database.run_now(forks.load):
+        with suppress(PeerError):  # of an earlier mesh, or damaged: peers return it
+            headers = [header_from_signed(signed, mesh.genesis.mesh_id) for signed in (one, other)]
+            mesh.replication.restore_fork(proof_of(tuple(headers)))
 
 
 def _loaded(database: Database, self_id: str) -> Held:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meshnode.app.relaying import Relaying
     from meshnode.core.effects import Effect
     from meshnode.core.feed import Change
+    from meshnode.core.forks import Proof
     from meshnode.core.headers import Head, Header
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
@@ -158,6 +159,11 @@ class NodeWorld:
         """Write a control entry to disk."""
         if self.writer is not None:
             self.writer.put_entry(entry)
+
+    def persist_fork(self, proof: Proof) -> None:
+        """Write to disk why an epoch is in quarantine."""
+        if self.writer is not None:
+            self.writer.put_fork(proof)
 
     def announce(self, tables: frozenset[str]) -> None:
         """Take back sessions that peers return; log how the states of members have changed."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from meshnode.core.errors import DamagedError
-from meshnode.store import facts, feeds, invites, journal, ledger
+from meshnode.store import facts, feeds, forks, invites, journal, ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the schema; a file with a higher one is refused, not guessed at
 BUSY_TIMEOUT_MS = 5000
-_SCHEMA = facts.SCHEMA + feeds.SCHEMA + journal.SCHEMA + invites.SCHEMA + ledger.SCHEMA
+_SCHEMA = (
+    facts.SCHEMA + feeds.SCHEMA + forks.SCHEMA + journal.SCHEMA + invites.SCHEMA + ledger.SCHEMA
+)
 
 P = ParamSpec("P")
 Result = TypeVar("Result")

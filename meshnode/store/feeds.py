@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.headers import FLUSH, Header, parse_header
 from meshnode.core.keys import Signed
 from meshnode.core.rows import Row, Rows
+from meshnode.store import forks
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _save_change(connection: sqlite3.Connection, change: Change) -> None:
             if row is not None
         ],
     )
+    forks.drop_cleared(connection, origin, change.header.epoch)
     signed = change.header.signed
     connection.execute(
         "INSERT OR REPLACE INTO feeds VALUES (?, ?, ?)", (origin, signed.payload, signed.signature)

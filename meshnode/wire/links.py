@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, assert_never
 from meshnode.core.control import ENTRIES_MAX, ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Flush
-from meshnode.core.headers import Head, Header, header_from_signed, parse_header, verify_header
+from meshnode.core.headers import Head, Header, parse_header, verify_header
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
     BucketHashes,
+    BucketPull,
+    BucketRows,
     Digest,
     Farewell,
+    Fork,
     Have,
     Known,
+    Manifest,
     Members,
     Message,
     Prune,
     Pull,
     Pulse,
     Routed,
-    SnapshotChunk,
+    Snapshot,
     Vector,
 )
 from meshnode.core.summary import BUCKET_HASH_BYTES, BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.feeds import feed_part_from_wire, feed_part_to_wire, header_to_wire
 from meshnode.wire.ids import node_id_from_wire
 from meshnode.wire.routed import routed_from_wire, routed_to_wire
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
@@ -35,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meshnode.core.ids import NodeId
-    from meshnode.v1 import signed_pb2 as pb_signed
 
 FRAME_BYTES_MAX = 1 << 20  # larger: PeerError, the link is kept
 POSITIONS_MAX = 10_000
@@ -80,21 +84,19 @@ def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
         case Pulse():
             return pb.Frame(pulse=pb.Pulse(count=message.count))
         case Flush():
-            header = _header_to_wire(message.header)
+            header = header_to_wire(message.header)
             flush = pb.Flush(
                 header=header, delta=message.delta, eager=message.eager, flooded=message.flooded
             )
             return pb.Frame(flush=flush)
-        case SnapshotChunk():
-            header = _header_to_wire(message.header)
-            chunk = pb.SnapshotChunk(header=header, rows=message.rows, last=message.last)
-            return pb.Frame(snapshot_chunk=chunk)
+        case Snapshot() | Manifest() | BucketPull() | BucketRows() | Fork():
+            return feed_part_to_wire(message)
         case Digest():
             digest = pb.Digest(feeds_root=message.feeds_root, control_root=message.control_root)
             return pb.Frame(digest=digest)
         case Vector():
             vector = pb.Vector(
-                positions=_positions_to_wire(message.positions),
+                positions=_positions_to_wire(message.positions, message.states),
                 control_ids=sorted(message.control_ids),
                 feed_buckets=sorted(message.feed_buckets),
                 control_buckets=sorted(message.control_buckets),
@@ -148,10 +150,8 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
                 return Known(header.origin, frame.flush.eager)
             verify_header(header, mesh_id)
             return Flush(header, frame.flush.delta, frame.flush.eager, frame.flush.flooded)
-        case "snapshot_chunk":
-            chunk = frame.snapshot_chunk
-            header = header_from_signed(signed_from_wire(chunk.header), mesh_id)
-            return SnapshotChunk(header, chunk.rows, chunk.last)
+        case "snapshot" | "manifest" | "bucket_pull" | "bucket_rows" | "fork":
+            return feed_part_from_wire(frame, mesh_id)
         case "digest":
             return Digest(frame.digest.feeds_root, frame.digest.control_root)
         case "vector":
@@ -194,6 +194,7 @@ def _vector_from_wire(vector: pb.Vector) -> Vector:
         _ids(vector.control_ids),
         frozenset(vector.feed_buckets),
         frozenset(vector.control_buckets),
+        {node_id_from_wire(p.origin): p.state for p in vector.positions if p.state},
     )
 
 
@@ -213,15 +214,12 @@ def _hashes(hashes: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(hashes)
 
 
-def _header_to_wire(header: Header) -> pb_signed.Signed:
-    if header.signed is None:
-        raise ValueError("only signed headers travel")
-    return signed_to_wire(header.signed)
-
-
-def _positions_to_wire(positions: dict[NodeId, Head]) -> list[pb.Position]:
+def _positions_to_wire(
+    positions: dict[NodeId, Head], states: dict[NodeId, bytes] | None = None
+) -> list[pb.Position]:
+    known = states or {}
     return [
-        pb.Position(origin=origin, epoch=head.epoch, seq=head.seq)
+        pb.Position(origin=origin, epoch=head.epoch, seq=head.seq, state=known.get(origin, b""))
         for origin, head in positions.items()
     ]
 

@@ -20,7 +20,7 @@ from meshnode.core.commands import (
     sign_receipt,
 )
 from meshnode.core.errors import MeshError, PeerError
-from meshnode.core.feed import Flush, delta_from_bytes, rows_from_parts
+from meshnode.core.feed import Flush, delta_from_bytes
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.headers import FLUSH, parse_header
 from meshnode.core.ids import SessionId, node_id_of, node_key_of, unb32
@@ -29,10 +29,14 @@ from meshnode.core.ledger import diagnostics_from_row, key_from_row, slot_from_r
 from meshnode.core.messages import (
     Ask,
     BucketHashes,
+    BucketPull,
+    BucketRows,
     Digest,
     Farewell,
+    Fork,
     Have,
     Heard,
+    Manifest,
     Members,
     Order,
     Prune,
@@ -40,14 +44,14 @@ from meshnode.core.messages import (
     Pulse,
     Reply,
     Routed,
-    SnapshotChunk,
+    Snapshot,
     Vector,
 )
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack, unpack, unpack_map
 from meshnode.core.reconcile import Replication
 from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.snapshots import snapshot_chunks
+from meshnode.core.snapshots import hashes_from_bytes, hashes_to_bytes, rows_of, whole
 from meshnode.core.summary import BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import (
@@ -92,7 +96,9 @@ for number in range(3):
 CHANGE = FEED.flush(1.0)
 if CHANGE is None or CHANGE.flush is None or CHANGE.header.signed is None:
     raise ValueError("a feed with writes has a flush")
-(CHUNK,) = snapshot_chunks(CHANGE.header, FEED.rows)
+WHOLE = whole(CHANGE.header, FEED.rows)
+if not isinstance(WHOLE, Snapshot):
+    raise TypeError("a small feed is sent whole")
 RECORD = SessionRecord(SessionId("s"), 1, "a", State.IDLE, 1.0, 2.0, labels={"a": "b"})
 COMMAND_SIGNED = sign_command(
     KEY, Command(GENESIS.mesh_id, bytes(16), NODE_ID, "s", 1, "steer", 1, 2, args={"a": 1})
@@ -127,7 +133,11 @@ def received(frame: bytes) -> object:
     held = Replication(GENESIS, own, control.ControlSet(GENESIS))
     handlers: dict[type, Callable[[Any], object]] = {
         Flush: lambda flush: held.on_flush(NODE_ID, flush, 0.0),
-        SnapshotChunk: lambda chunk: held.on_snapshot_chunk(NODE_ID, chunk),
+        Snapshot: lambda snapshot: held.on_snapshot(NODE_ID, snapshot, 0.0),
+        Manifest: lambda manifest: held.on_manifest(NODE_ID, manifest, 0.0),
+        BucketPull: lambda pull: held.on_bucket_pull(NODE_ID, pull),
+        BucketRows: lambda rows: held.on_bucket_rows(NODE_ID, rows, 0.0),
+        Fork: lambda fork: held.on_fork(NODE_ID, fork, 0.0),
         Digest: lambda digest: held.on_digest(NODE_ID, digest),
         Vector: lambda vector: held.on_vector(NODE_ID, vector, 0.0),
         Pull: lambda pull: held.on_pull(NODE_ID, pull),
@@ -166,9 +176,10 @@ PACKED: dict[str, Decoder] = {  # those whose bytes are MessagePack, with valid 
     ),
     "delta": (lambda delta: delta_from_bytes(delta, GENESIS.limits), CHANGE.flush.delta),
     "snapshot": (
-        lambda rows: rows_from_parts([rows], GENESIS.limits).state_hash(),
-        CHUNK.rows,
+        lambda rows: rows_of(Snapshot(CHANGE.header, rows), GENESIS.limits).state_hash(),
+        WHOLE.rows,
     ),
+    "manifest": (hashes_from_bytes, hashes_to_bytes(FEED.rows.manifest())),
     "grant": (
         lambda payload: grants.grant_from_signed(Signed("grant", payload, bytes(64))),
         KEY.chain[0].payload,
@@ -214,7 +225,11 @@ FRAMES: dict[str, Decoder] = {
     for message in (
         Pulse(1),
         CHANGE.flush,
-        CHUNK,
+        WHOLE,
+        Manifest(CHANGE.header, FEED.rows.manifest()),
+        BucketPull(NODE_ID, CHANGE.header.head, {"notes": [0, 255]}),
+        BucketRows(NODE_ID, WHOLE.rows, last=True),
+        Fork((CHANGE.header,)),
         Digest(bytes(16), bytes(16)),
         BucketHashes((bytes(8),) * BUCKETS, (bytes(8),) * BUCKETS),
         Vector(
@@ -222,6 +237,7 @@ FRAMES: dict[str, Decoder] = {
             frozenset({bytes(16)}),
             frozenset({0, BUCKETS - 1}),
             frozenset({1}),
+            {NODE_ID: bytes(8)},
         ),
         Have({NODE_ID: CHANGE.header.head}),
         Pull({NODE_ID: CHANGE.header.head}, frozenset({bytes(16)}), graft=True),

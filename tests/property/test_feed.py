@@ -1,5 +1,6 @@
 """A replica equals its owner's feed at every header, whatever way the news took."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -8,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Change, Flush, Replica, rows_from_parts
+from meshnode.core.feed import Change, Flush, Replica
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.headers import Header, header_from_signed, sign_header
 from meshnode.core.keys import Key
+from meshnode.core.messages import Snapshot
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack, unpack
-from meshnode.core.reconcile import snapshot_chunks
-from meshnode.core.rows import Rows, all_rows
+from meshnode.core.rows import Row, Rows, all_rows
+from meshnode.core.snapshots import rows_of, whole
 
 KEY = Key(bytes(range(32)))
 LIMITS = Limits(rows_max=50, row_bytes_max=64, flush_bytes_max=400)
@@ -40,7 +42,7 @@ class Owner:
     model: Model = field(default_factory=dict)
     flushes: list[Flush] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
-    snapshots: list[list[bytes]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
 
     def write(self, history: list[tuple[tuple[str, bytes], bytes | None]]) -> None:
         for (table, key), value in history:
@@ -57,8 +59,10 @@ class Owner:
             raise AssertionError("an owner flushes, and never takes a snapshot")
         self.flushes.append(change.flush)
         self.models.append(values(self.feed.rows))
-        parts = [chunk.rows for chunk in snapshot_chunks(change.header, self.feed.rows)]
-        self.snapshots.append(parts)
+        snapshot = whole(change.header, self.feed.rows)
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError("these feeds are small")
+        self.snapshots.append(snapshot)
 
 
 def written(history: list[list[tuple[tuple[str, bytes], bytes | None]]]) -> Owner:
@@ -72,8 +76,9 @@ def new_replica() -> Replica:
     return Replica(Owner().feed.origin, LIMITS)
 
 
-def taken(replica: Replica, header: Header, parts: list[bytes]) -> Change:
-    rows = rows_from_parts(parts, LIMITS)
+def taken(replica: Replica, header: Header, snapshot: Snapshot) -> Change:
+    rows = rows_of(snapshot, LIMITS)
+    assert snapshot.header == header
     assert rows.state_hash() == header.state_hash
     return replica.replace(header, rows)
 
@@ -111,10 +116,10 @@ def test_any_arrival_of_flushes_and_snapshots_keeps_a_replica_at_a_header(
     owner, replica = written(history), new_replica()
     kept: Model = {}
     arrivals = st.tuples(st.integers(0, max(0, len(owner.flushes) - 1)), st.booleans())
-    for number, whole in data.draw(st.lists(arrivals, max_size=20)) if owner.flushes else []:
+    for number, all_of_it in data.draw(st.lists(arrivals, max_size=20)) if owner.flushes else []:
         flush = owner.flushes[number]
         before = replica.head
-        if whole and flush.header.head > replica.head:
+        if all_of_it and flush.header.head > replica.head:
             follow(replica, taken(replica, flush.header, owner.snapshots[number]), kept)
         elif replica.follows(flush.header):
             follow(replica, replica.apply(flush), kept)
@@ -215,23 +220,32 @@ def test_a_header_that_its_owner_signed_wrongly_is_refused(fields: dict):
         header_from_signed(header.signed, GENESIS.mesh_id)
 
 
-def test_every_changed_row_of_a_snapshot_changes_its_hash_or_is_refused():
+def test_every_changed_bit_and_missing_row_of_a_snapshot_is_refused():
     owner, _ = base()
-    (part,) = owner.snapshots[1]
-    proved = owner.flushes[1].header.state_hash
-    assert rows_from_parts([part], LIMITS).state_hash() == proved
-    for place in range(len(part) * 8):
-        touched = bytearray(part)
+    snapshot = owner.snapshots[1]
+    assert values(rows_of(snapshot, LIMITS)) == owner.model
+    for place in range(len(snapshot.rows) * 8):
+        touched = bytearray(snapshot.rows)
         touched[place // 8] ^= 1 << place % 8
-        try:
-            rows = rows_from_parts([bytes(touched)], LIMITS)
-        except PeerError:
-            continue
-        assert rows.state_hash() != proved
-    rows = unpack(part)
+        with pytest.raises(PeerError):
+            rows_of(replace(snapshot, rows=bytes(touched)), LIMITS)
+    rows = unpack(snapshot.rows)
     for number in range(len(rows)):
         missing = pack(rows[:number] + rows[number + 1 :])
-        assert rows_from_parts([missing], LIMITS).state_hash() != proved
+        with pytest.raises(PeerError):
+            rows_of(replace(snapshot, rows=missing), LIMITS)
+
+
+def snapshot_of(entries: list) -> Snapshot:
+    """Return a snapshot whose header proves these rows, if they can have a hash at all."""
+    rows = Rows()
+    owner, _ = base()
+    header = owner.flushes[0].header
+    with suppress(TypeError, ValueError, AttributeError, OverflowError):
+        for table, key, epoch, seq, value in entries:
+            rows.put(table, key, Row(epoch, seq, value))
+        header = replace(header, state_hash=rows.state_hash())
+    return Snapshot(header, pack(entries))
 
 
 @pytest.mark.parametrize(
@@ -254,17 +268,17 @@ def test_every_changed_row_of_a_snapshot_changes_its_hash_or_is_refused():
     ],
 )
 def test_a_snapshot_row_that_no_flush_could_have_written_is_refused(row: object):
-    good = [["a", b"key", 1, 1, b"value"], ["b", b"key", 1, 2, b"value"]]
-    assert rows_from_parts([pack(good)], LIMITS).count() == 2
+    good: list[object] = [["a", b"key", 1, 1, b"value"], ["b", b"key", 1, 2, b"value"]]
+    assert rows_of(snapshot_of(good), LIMITS).count() == 2
     with pytest.raises(PeerError):
-        rows_from_parts([pack([*good, row])], LIMITS)
+        rows_of(snapshot_of([*good, row]), LIMITS)
 
 
 def test_a_feed_of_too_many_rows_is_refused_by_either_way():
     rows = [["a", b"%d" % number, 1, number + 1, b""] for number in range(LIMITS.rows_max + 1)]
-    with pytest.raises(PeerError):
-        rows_from_parts([pack(rows)], LIMITS)
-    assert rows_from_parts([pack(rows[1:])], LIMITS).count() == LIMITS.rows_max
+    with pytest.raises(PeerError, match="more rows"):
+        rows_of(snapshot_of(rows), LIMITS)
+    assert rows_of(snapshot_of(rows[1:]), LIMITS).count() == LIMITS.rows_max
 
 
 @given(st.lists(st.tuples(places, contents), min_size=1, max_size=40))
@@ -295,7 +309,7 @@ def test_a_lost_history_comes_back_beneath_what_was_written_since(
     feed = OwnFeed(KEY, GENESIS.mesh_id, LIMITS, 8)
     if shared and (shared_flushes := written([shared])).flushes:
         header = shared_flushes.flushes[-1].header
-        feed.restore(header, rows_from_parts(shared_flushes.snapshots[-1], LIMITS))
+        feed.restore(header, rows_of(shared_flushes.snapshots[-1], LIMITS))
     model = dict(owner.model)
     for (table, key), value in since:
         feed.write(table, key, value)
@@ -306,7 +320,7 @@ def test_a_lost_history_comes_back_beneath_what_was_written_since(
     if not owner.flushes or feed.has_written(owner.flushes[-1].header):
         return
     newest = owner.flushes[-1].header
-    feed.continue_after(newest, rows_from_parts(owner.snapshots[-1], LIMITS))
+    feed.continue_after(newest, rows_of(owner.snapshots[-1], LIMITS))
     while feed.flush(3.0):
         pass
     assert values(feed.rows) == model

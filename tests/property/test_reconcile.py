@@ -1,5 +1,6 @@
 """Nodes that exchange messages in any order come to hold the same."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
@@ -11,23 +12,30 @@ from hypothesis import strategies as st
 
 from meshnode.core.control import ControlSet, Role, role_entry
 from meshnode.core.effects import Send
+from meshnode.core.fetching import AGAIN_S
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.headers import Head
 from meshnode.core.ids import NodeId
+from meshnode.core.intake import Outcome
 from meshnode.core.keys import Key, Signed
 from meshnode.core.messages import (
     BucketHashes,
+    BucketPull,
+    BucketRows,
     Digest,
     Flush,
+    Fork,
+    Manifest,
     Message,
     Pull,
-    SnapshotChunk,
+    Snapshot,
     Vector,
 )
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import EARLY_MAX, FLUSHES_BYTES_MAX, PULL_AGAIN_S, Outcome, Replication
+from meshnode.core.recent import EARLY_MAX, FLUSHES_BYTES_MAX
+from meshnode.core.reconcile import Replication
 from meshnode.core.rows import all_rows
-from meshnode.core.snapshots import CHUNK_BYTES_MAX
+from meshnode.core.snapshots import FRAME_BYTES
 from meshnode.core.summary import BUCKETS
 
 chance = Random(11).randbytes
@@ -59,7 +67,11 @@ class Node:
     def take(self, peer: NodeId, message: Message, now_s: float) -> Outcome:
         handlers: dict[type, Callable[[Any], Outcome]] = {
             Flush: lambda flush: self.held.on_flush(peer, flush, now_s),
-            SnapshotChunk: lambda chunk: self.held.on_snapshot_chunk(peer, chunk),
+            Snapshot: lambda snapshot: self.held.on_snapshot(peer, snapshot, now_s),
+            Manifest: lambda manifest: self.held.on_manifest(peer, manifest, now_s),
+            BucketPull: lambda pull: self.held.on_bucket_pull(peer, pull),
+            BucketRows: lambda rows: self.held.on_bucket_rows(peer, rows, now_s),
+            Fork: lambda fork: self.held.on_fork(peer, fork, now_s),
             Digest: lambda digest: self.held.on_digest(peer, digest),
             BucketHashes: lambda hashes: self.held.on_bucket_hashes(peer, hashes),
             Vector: lambda vector: self.held.on_vector(peer, vector, now_s),
@@ -107,10 +119,20 @@ def exchange(nodes: list[Node], pick: Callable[[int], int], now_s: float) -> int
     return delivered
 
 
+def deliver(nodes: list[Node], *begun: tuple[Node, Node, Message]) -> Counter[str]:
+    """Deliver messages and all that follows from them, in order; return how many of each kind."""
+    wire, kinds = list(begun), Counter[str]()
+    while wire:
+        source, target, message = wire.pop(0)
+        kinds[type(message).__name__] += 1
+        wire += sends(target, target.take(source.id, message, 0.0), nodes)
+    return kinds
+
+
 def settled(nodes: list[Node], pick: Callable[[int], int]) -> int:
     """Reconcile until nobody differs; return how many rounds it took."""
     for number in range(1, 12):
-        exchange(nodes, pick, number * PULL_AGAIN_S)
+        exchange(nodes, pick, number * AGAIN_S)
         if len({node.held.digest() for node in nodes}) == 1:
             return number
     raise AssertionError("they do not converge")
@@ -249,14 +271,15 @@ def test_a_relay_that_lacks_a_flush_sends_the_whole_feed():
     settled([one, other], Random(1).randrange)
     for number in range(60):
         one.write(b"%d" % number, bytes(10_000))
-    (kept,) = (one.held._recent[one.id],)
+    kept = one.held._recent._flushes[one.id]
     assert sum(len(flush.delta) for flush in kept) <= FLUSHES_BYTES_MAX
-    outcome = one.held.on_pull(other.id, Pull({one.id: Head(1, 1)}))
-    chunks = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
-    assert all(isinstance(chunk, SnapshotChunk) for chunk in chunks)
-    assert len(chunks) > 600_000 // (CHUNK_BYTES_MAX + 10_100)
-    for chunk in chunks:
-        other.take(one.id, chunk, 0.0)
+    pulled = Pull({one.id: Head(1, 1)})
+    (answer,) = one.held.on_pull(other.id, pulled).effects
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, Manifest)
+    kinds = deliver([one, other], (other, one, pulled))
+    assert kinds["BucketPull"] > 1  # a window at a time
+    assert kinds["BucketRows"] > 600_000 // (FRAME_BYTES + 10_100)
     assert other.notes(one.id) == one.notes(one.id)
 
 
@@ -295,7 +318,7 @@ def test_an_unknown_feed_is_asked_for_once_in_a_while():
     first = other.take(one.id, flushes[1], 10.0)
     assert [type(effect.message) for effect in first.effects if isinstance(effect, Send)] == [Pull]
     assert other.take(one.id, flushes[2], 10.0).effects == []
-    assert other.take(one.id, flushes[3], 10.0 + PULL_AGAIN_S).effects != []
+    assert other.take(one.id, flushes[3], 10.0 + AGAIN_S).effects != []
 
 
 def test_flushes_that_overtook_another_wait_for_it():
@@ -310,7 +333,7 @@ def test_flushes_that_overtook_another_wait_for_it():
     assert other.take(one.id, flushes[2], 99.0).effects != []  # once more: the rest may be lost
     outcome = other.take(one.id, flushes[0], 99.0)
     assert [change.header.head for change in outcome.changes] == [Head(1, n) for n in (2, 3, 4)]
-    assert other.held._early_bytes == 0
+    assert other.held._early.bytes == 0
     assert other.held.graft([one.id]) == Pull({one.id: Head(1, 4)}, graft=True)
 
 
@@ -320,13 +343,13 @@ def test_flushes_that_wait_are_bounded():
     settled([one, other], Random(1).randrange)
     flushes = [flush for number in range(40) for flush in one.write(b"%d" % number, b"")]
     for number, flush in enumerate(flushes[1:]):
-        outcome = other.take(one.id, flush, (number + 9) * PULL_AGAIN_S)
+        outcome = other.take(one.id, flush, (number + 9) * AGAIN_S)
         assert bool(outcome.missing) == (number < EARLY_MAX)
         assert bool(outcome.effects) == (number >= EARLY_MAX)
     for flush in flushes:
         other.take(one.id, flush, 999.0)
     assert other.notes(one.id) == one.notes(one.id)
-    assert other.held._early_bytes == 0
+    assert other.held._early.bytes == 0
 
 
 def test_news_that_were_here_already_are_told_apart_by_how_they_came():
@@ -337,15 +360,22 @@ def test_news_that_were_here_already_are_told_apart_by_how_they_came():
     assert other.take(one.id, replace(flush, eager=True), 0.0) == Outcome(duplicate_of=one.id)
 
 
-def test_half_a_snapshot_of_a_lost_neighbour_is_forgotten():
-    one, other = nodes_of(2)
-    for number in range(9):
+def test_what_a_lost_neighbour_has_half_sent_another_completes():
+    one, other, relay = nodes_of(3)
+    for number in range(60):
         one.write(b"%d" % number, bytes(10_000))
-    pull = Pull({one.id: Head(0, 0)})
-    outcome = one.held.on_pull(other.id, pull)
-    chunks = [effect.message for effect in outcome.effects if isinstance(effect, Send)]
-    assert len(chunks) > 1
-    other.take(one.id, chunks[0], 0.0)
-    assert other.held._assemblies._assemblies
+    settled([one, relay], Random(1).randrange)
+    wire: Wire = [(other, one, Pull({one.id: Head(0, 0)}))]
+    while other.held._assemblies.get(one.id) is None or len(wire) < 3:
+        source, target, message = wire.pop(0)
+        wire += sends(target, target.take(source.id, message, 0.0), [one, other, relay])
+    part = [message for source, _, message in wire if source is one][:1]
+    other.take(one.id, part[0], 0.0)
     other.held.forget_peer(one.id)
-    assert not other.held._assemblies._assemblies
+    left = other.held._assemblies.get(one.id)
+    assert left is not None
+    here = len(left.rows.tables["notes"])
+    assert 0 < here < 60
+    deliver([one, other, relay], (other, relay, Pull({one.id: Head(0, 0)})))
+    assert other.notes(one.id) == one.notes(one.id)
+    assert len(other.held._assemblies) == 0

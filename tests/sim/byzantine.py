@@ -15,8 +15,8 @@ from meshnode.core.feed import Flush, Op, delta_to_bytes
 from meshnode.core.headers import Header, sign_header
 from meshnode.core.ids import short_id_of
 from meshnode.core.members import LINKS, ONLY_ROW, LinksRecord, links_to_row
-from meshnode.core.reconcile import snapshot_chunks
 from meshnode.core.rows import Row, Rows
+from meshnode.core.snapshots import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ class Liar:
         """Keep snapshots of the others, to be sent when they are stale."""
         for origin, held in self.machine.running.replication.replicas.items():
             if origin != self.machine.id and held.header is not None:
-                self._stale += snapshot_chunks(held.header, held.rows)
+                self._stale.append(whole(held.header, held.rows))
 
     def lie(self) -> None:
         """Tell one lie of each kind."""

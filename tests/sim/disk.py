@@ -16,6 +16,7 @@ from meshnode.core.rows import Rows, all_rows
 if TYPE_CHECKING:
     from sim.machine import Machine
 
+    from meshnode.core.forks import Proof
     from meshnode.core.headers import Header
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
@@ -34,6 +35,7 @@ class Disk:
         default_factory=dict
     )
     control: list[Signed] = field(default_factory=list)
+    forks: dict[NodeId, Proof] = field(default_factory=dict)
 
     def save(self, change: Change) -> None:
         held = self.feeds.get(change.origin)
@@ -47,7 +49,7 @@ class Disk:
 
     def copy(self) -> Disk:
         feeds = {o: (header, dict(rows)) for o, (header, rows) in self.feeds.items()}
-        return Disk(feeds, list(self.control))
+        return Disk(feeds, list(self.control), dict(self.forks))
 
     def load(self) -> list[tuple[Header, Rows]]:
         """Return every feed as a node restores it."""
@@ -79,6 +81,9 @@ class Writer:
             self._waiting.append((change, ours))
         self._machine.world.counts["writes begun"] += 1
         self._begin()
+
+    def put_fork(self, proof: Proof) -> None:
+        self._machine.disk.forks[proof[0].origin] = proof  # small, and proved again if lost
 
     def put_entry(self, entry: Signed) -> None:
         self._entries.append(entry)

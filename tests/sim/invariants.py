@@ -12,10 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.app.outbox import OUTBOX_BYTES_MAX
+from meshnode.core.forks import FORKED_SEQ
 from meshnode.core.headers import NOTHING, Header
 from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.liveness import MemberState
 from meshnode.core.overlay import STRANGERS_MAX
+from meshnode.core.snapshots import ASSEMBLIES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 JUDGE_S = 0.1  # a judge is due well before
 FAREWELL_BYTES = 1024  # a farewell is taken at any time
-ASSEMBLIES_OF_PEER_MAX = 4
 LINKS_EVER_MAX = 64
 OUT = frozenset({MemberState.UNREACHABLE, MemberState.STALLED, MemberState.DEAD})
 
@@ -63,11 +64,12 @@ class Synced:
         return header.signed is not None and header.signed.signature in self._marks
 
     def check(self, message: Message, liars: set[NodeId]) -> None:
-        header = getattr(message, "header", None)
-        if isinstance(header, Header) and header.origin not in liars and not self.has(header):
-            raise AssertionError(f"heard of {header.head} before it was on disk")
+        for header in (getattr(message, "header", None), *getattr(message, "headers", ())):
+            if isinstance(header, Header) and header.origin not in liars and not self.has(header):
+                raise AssertionError(f"heard of {header.head} before it was on disk")
         for origin, head in getattr(message, "positions", {}).items():
-            if (origin, head) not in self._heads and origin not in liars:
+            known = (origin, head) in self._heads or head.seq == FORKED_SEQ
+            if not known and origin not in liars:
                 raise AssertionError(f"heard of position {head} before it was on disk")
 
 
@@ -126,7 +128,7 @@ class Invariants:
         if attempts > len(self.world.nodes) + STRANGERS_MAX:
             raise AssertionError(f"{machine.name}: {attempts} attempts")
         assemblies = _length_of(mesh.replication, "_assemblies")
-        if assemblies > ASSEMBLIES_OF_PEER_MAX * max(1, len(machine.streams)):
+        if assemblies > ASSEMBLIES_MAX:
             raise AssertionError(f"{machine.name}: {assemblies} snapshots half received")
         if len(machine.streams) > LINKS_EVER_MAX:
             raise AssertionError(f"{machine.name}: {len(machine.streams)} links")
@@ -151,6 +153,7 @@ class Invariants:
         mesh = viewer.running
         replicas = mesh.replication.replicas
         headers = [replica.header for replica in replicas.values()]
+        headers += [proof[0] for proof in mesh.replication.forks]
         links = frozenset(mesh.overlay.links)
         seen = self._seen.get(viewer.id)
         same = seen is not None and seen == (viewer.life, headers, links)

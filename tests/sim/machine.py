@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.effects import Effect
     from meshnode.core.feed import Change
+    from meshnode.core.forks import Proof
     from meshnode.core.keys import Key, Signed
 
 WALL_S = 1_790_000_000.0
@@ -102,6 +103,8 @@ class Machine:
             mesh.control.add(entry)
         for header, rows in self.disk.load():
             mesh.replication.restore(header, rows)
+        for proof in self.disk.forks.values():
+            mesh.replication.restore_fork(proof)
         self.world.notes.started(self)
         self.begun = False
         self.started_at_s = self.world.now_s
@@ -222,6 +225,9 @@ class Machine:
 
     def persist_control(self, entry: Signed) -> None:
         self._writer.put_entry(entry)
+
+    def persist_fork(self, proof: Proof) -> None:
+        self._writer.put_fork(proof)
 
     def announce(self, tables: frozenset[str]) -> None:
         self.world.announced(self, tables)

@@ -42,7 +42,7 @@ def write_some(world: World, place: Machine, count: int) -> dict[bytes, bytes]:
 def test_a_mesh_boots_through_one_seed(seed: int):
     world = boot(seed, size_of(seed))
     count = len(world.nodes)
-    assert world.counts["Flush"] + world.counts["SnapshotChunk"] > 0
+    assert world.counts["Flush"] + world.counts["Snapshot"] > 0
     for place in world.nodes:
         assert len(alive_of(place.running)) == count
         assert len(place.running.overlay.links) == count - 1

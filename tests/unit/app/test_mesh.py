@@ -23,7 +23,7 @@ from meshnode.core.members import (
 from meshnode.core.messages import Ask, Farewell, Heard, Order, Pull, Pulse, Reply, Routed
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.silence import CHECK_S, LISTEN_S, SILENT_S, VOUCHED_S
-from meshnode.core.snapshots import snapshot_chunks
+from meshnode.core.snapshots import whole
 
 chance = Random(16).randbytes
 KEY = Key.new(chance)
@@ -89,8 +89,7 @@ def test_a_member_whose_rows_are_here_is_known_at_once(mesh: Mesh):
     change = feed.flush(1.0)
     assert change is not None
     mesh.linked(PEERS[1], 1.0, dialled=False)
-    for chunk in snapshot_chunks(change.header, feed.rows):
-        mesh.received(PEERS[1], chunk, 1.0)
+    mesh.received(PEERS[1], whole(change.header, feed.rows), 1.0)
     assert PEERS[0] in mesh.liveness.members()
 
 

@@ -8,6 +8,7 @@ from meshnode.core.headers import Head, Header
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.core.messages import (
+    BucketRows,
     Digest,
     Farewell,
     Have,
@@ -17,7 +18,6 @@ from meshnode.core.messages import (
     Pull,
     Pulse,
     Routed,
-    SnapshotChunk,
     Vector,
 )
 
@@ -27,8 +27,8 @@ FAREWELL = Farewell("good bye")
 HEADER = Header("mesh", NodeId("n"), 1, 1, 1, 1, bytes(32), bytes(32), 0.0)
 
 
-def chunk(size: int) -> SnapshotChunk:
-    return SnapshotChunk(HEADER, bytes(size), last=True)
+def chunk(size: int) -> BucketRows:
+    return BucketRows(HEADER.origin, bytes(size), last=True)
 
 
 def test_messages_come_out_in_order():

@@ -13,7 +13,7 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, is_admitted, node_to_row
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.snapshots import snapshot_chunks
+from meshnode.core.snapshots import whole
 
 chance = Random(19).randbytes
 ROOT, ADMITTER, MEMBER, PHANTOM = (Key.new(chance) for _ in range(4))
@@ -82,9 +82,7 @@ def test_a_feed_of_somebody_whom_nobody_admitted_is_refused_and_takes_no_place(
     assert change.flush is not None
     mesh.received(relay, change.flush, 1.0)
     assert feed.origin not in mesh.replication.replicas
-    effects = []
-    for chunk in snapshot_chunks(change.header, feed.rows):
-        effects += mesh.received(relay, chunk, 1.0)
+    effects = mesh.received(relay, whole(change.header, feed.rows), 1.0)
     assert (feed.origin in mesh.replication.replicas) is taken
     assert (feed.origin in mesh.liveness.members()) is taken
     assert any(isinstance(effect, Report) for effect in effects) is not taken

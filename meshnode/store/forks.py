@@ -1,0 +1,51 @@
+"""Why epochs are in quarantine, on disk.
+
+Invariant: one proof an origin at most, of the highest epoch; it goes once a higher epoch is stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.core.headers import FLUSH
+from meshnode.core.keys import Signed
+from meshnode.store.transactions import transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from meshnode.core.forks import Proof
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS forks (
+    origin TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
+    payload BLOB NOT NULL, signature BLOB NOT NULL,
+    other_payload BLOB NOT NULL, other_signature BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+def save(connection: sqlite3.Connection, proof: Proof) -> None:
+    """Keep a proof."""
+    one, other = (header.signed for header in proof)
+    if one is None or other is None:
+        raise ValueError("only signed headers are stored")
+    parts = (one.payload, one.signature, other.payload, other.signature)
+    with transaction(connection):
+        connection.execute(
+            "INSERT OR REPLACE INTO forks VALUES (?, ?, ?, ?, ?, ?)",
+            (proof[0].origin, proof[0].epoch, *parts),
+        )
+
+
+def load(connection: sqlite3.Connection) -> list[tuple[Signed, Signed]]:
+    """Return all proofs, unverified."""
+    found = connection.execute(
+        "SELECT payload, signature, other_payload, other_signature FROM forks"
+    )
+    return [(Signed(FLUSH, p, s), Signed(FLUSH, q, t)) for p, s, q, t in found]
+
+
+def drop_cleared(connection: sqlite3.Connection, origin: str, epoch: int) -> None:
+    """Forget a proof about an epoch below this one; within the caller's transaction."""
+    connection.execute("DELETE FROM forks WHERE origin = ? AND epoch < ?", (origin, epoch))
