@@ -255,7 +255,7 @@ class Links:
                 self._take(link, request.frame)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             pass  # the stream broke: the link says so below
         finally:
             self._drop(link, link.reason)

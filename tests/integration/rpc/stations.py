@@ -158,7 +158,7 @@ async def station(mesh: Founded, member: Member, boot: int = 1) -> AsyncIterator
             yield made
         finally:
             await made.close()
-    assert made.escaped == []
+    assert made.escaped == [], made.escaped
 
 
 async def link(one: Station, other: Station) -> None:

@@ -1,9 +1,12 @@
 """Links between two nodes over real TLS: one a pair, whatever happens to its streams."""
 
+import grpc.aio
 import pytest
 from integration.rpc.stations import flows, link, station
 
 from meshnode.core.messages import Farewell
+from meshnode.v1 import link_service_pb2 as pb
+from meshnode.wire.links import Introduction, introduction_to_wire
 
 
 @pytest.mark.parametrize("dialler", [0, 1])
@@ -114,6 +117,19 @@ async def test_a_killed_server_is_told_as_unlinked(pair):
     await anna.quiet()
     await bert.quiet()
     assert len(anna.heard.all("unlinked")) == len(bert.heard.all("unlinked")) == 1
+
+
+async def test_a_stream_that_grpc_gives_up_on_our_own_side_is_told_as_unlinked(pair):
+    anna, bert = pair
+
+    async def frames():
+        yield pb.LinkRequest(frame=introduction_to_wire(Introduction(1, ())))
+        raise grpc.aio.BaseError  # what it raises when a server stops under a reader
+
+    answers = anna.links.serve(bert.node_id, frames())
+    assert (await anext(answers)).frame.HasField("introduction")
+    assert await anext(answers, None) is None
+    assert anna.heard.all("unlinked") == ["reset"]
 
 
 async def test_a_killed_dialler_is_told_as_unlinked(pair):
