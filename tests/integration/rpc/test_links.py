@@ -86,6 +86,32 @@ async def test_what_was_queued_after_hanging_up_is_not_sent(pair):
     assert bert.numbers() == []
 
 
+@pytest.mark.parametrize("who", [0, 1])
+async def test_what_waits_at_a_parting_is_told_before_the_farewell(pair, who):
+    await link(*pair)
+    one, other = pair[who], pair[1 - who]
+    one.send(other, *range(500))
+    one.links.hang_up(other.node_id, "links enough", parting=True)
+    one.send(other, 1000)
+    assert one.heard.all("unlinked") == ["links enough"]
+    assert await other.heard.heard("unlinked") == "links enough"
+    await one.quiet()
+    await other.quiet()
+    assert other.numbers() == list(range(500))
+    assert other.heard.all("received")[-1] == Farewell("links enough")
+
+
+@pytest.mark.parametrize("who", [0, 1])
+async def test_a_farewell_overtakes_what_waits_unless_it_is_a_parting(pair, who):
+    await link(*pair)
+    one, other = pair[who], pair[1 - who]
+    one.send(other, *range(500))
+    one.links.hang_up(other.node_id, "silent")
+    assert await other.heard.heard("unlinked") == "silent"
+    await other.quiet()
+    assert other.numbers() == []
+
+
 async def test_a_pair_may_link_again_after_hanging_up(pair):
     anna, bert = pair
     await link(anna, bert)

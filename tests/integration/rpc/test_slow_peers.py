@@ -103,6 +103,27 @@ async def test_a_caller_that_does_not_read_is_let_go_and_told_when_it_reads_agai
         assert await call.code() is grpc.StatusCode.OK
 
 
+async def test_a_parting_does_not_wait_for_a_caller_that_does_not_read(
+    mesh, pair, huge, monkeypatch
+):
+    monkeypatch.setattr(links_module, "PARTING_S", 0.0)
+    anna, bert = pair
+    async with raw_link(mesh, anna) as call:
+        await call.write(INTRODUCED)
+        await call.read()
+        await anna.heard.heard("linked")
+        await until_stuck(anna, call.caller_id, huge)
+        anna.links.send(call.caller_id, Pulse(9))  # small enough to be kept
+        anna.links.hang_up(call.caller_id, "links enough", parting=True)
+        anna.dial(bert)  # longer than a parting
+        await bert.heard.heard("linked")
+        frames = []
+        while answer := await call.read():
+            frames.append(pb.LinkResponse.FromString(answer).frame)
+    assert frames[-1].farewell.reason == "links enough"
+    assert not [frame for frame in frames if frame.HasField("pulse")]
+
+
 async def test_a_dialled_peer_that_does_not_read_is_cut_off_once_it_is_let_go(
     mesh, pair, huge, monkeypatch
 ):
