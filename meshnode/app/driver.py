@@ -38,8 +38,8 @@ class World(Protocol):
     def dial(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """Try to open a link."""
 
-    def hang_up(self, peer: NodeId, reason: str) -> None:
-        """End a link."""
+    def hang_up(self, peer: NodeId, reason: str, *, parting: bool) -> None:
+        """End a link; when parting, write out first what waits for the peer."""
 
     def wake(self, at_s: float, name: str) -> None:
         """Arrange a callback."""
@@ -76,8 +76,8 @@ def perform(  # noqa: C901, PLR0912 - one case an effect
                 world.send(peer, message)
             case Dial(peer, addresses):
                 world.dial(peer, addresses)
-            case HangUp(peer, reason):
-                world.hang_up(peer, reason)
+            case HangUp(peer, reason, parting):
+                world.hang_up(peer, reason, parting=parting)
             case Wake(at_s, name):
                 world.wake(at_s, name)
             case Persist(change, ours):

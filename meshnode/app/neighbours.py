@@ -51,7 +51,7 @@ class Neighbours:
         self._lost.pop(short_id_of(peer), None)
         if dialled or not self.overlay.refuses(peer):
             return []
-        return [self._introduce(peer), HangUp(peer, ENOUGH)]
+        return [self._introduce(peer), HangUp(peer, ENOUGH, parting=True)]
 
     def unlinked(self, peer: NodeId, reason: str, now_s: float) -> None:
         """Forget a link that ended."""

@@ -2,6 +2,7 @@
 
 Invariant: at most OUTBOX_BYTES_MAX wait. At the bound, news and repair are dropped and `overflowed`
 is set; once the box is empty again its owner starts a reconciliation, which repairs the rest.
+A box that parts gives out what waits in it, up to PARTING_BYTES_MAX, and a farewell last.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from meshnode.core.messages import (
 )
 
 OUTBOX_BYTES_MAX = 8 << 20
+PARTING_BYTES_MAX = 1 << 20  # the rest is left to whoever else has it
 HAVE_POSITIONS_MAX = 1_000  # announcements that wait are put together up to so many
 ENTRY_BYTES = 120  # of a position, an id or a step in memory
 HASH_BYTES_HELD = 34  # of a bucket's hash and number
@@ -80,6 +82,22 @@ class Outbox:
                 return False
             case _:
                 return False
+
+    def part(self, farewell: Farewell) -> None:
+        """Keep what waits, in its order and up to the bound; the farewell comes last."""
+        self.closed = True
+        waiting = (*self._urgent, *self._rest)
+        self._urgent.clear()
+        self._rest.clear()
+        self._bytes = 0
+        for message in waiting:
+            size = _size_of(message)
+            if self._bytes + size > PARTING_BYTES_MAX:
+                break
+            self._urgent.append(message)
+            self._bytes += size
+        self._urgent.append(farewell)
+        self._bytes += _size_of(farewell)
 
     def close(self) -> None:
         """Keep a waiting farewell, whatever else waits."""

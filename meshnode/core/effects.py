@@ -31,10 +31,11 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """End the link with a neighbour."""
+    """End the link with a neighbour; when `parting`, what waits for it is written out first."""
 
     peer: NodeId
     reason: str
+    parting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

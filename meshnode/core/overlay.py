@@ -270,7 +270,7 @@ class Overlay:
         oldest = islice(self._links, OLDEST_KEPT)
         for peer in sorted(self._full - self.wanted() - set(oldest)):
             if len(self.links) - len(effects) > LINKS_KEPT:
-                effects.append(HangUp(peer, ENOUGH))
+                effects.append(HangUp(peer, ENOUGH, parting=True))
         return effects
 
     def refuses(self, peer: NodeId) -> bool:

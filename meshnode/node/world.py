@@ -131,9 +131,9 @@ class NodeWorld:
         proper = tuple(address for address in addresses if is_address(address))
         self.links.dial(peer, proper, self._identity)
 
-    def hang_up(self, peer: NodeId, reason: str) -> None:
+    def hang_up(self, peer: NodeId, reason: str, *, parting: bool) -> None:
         """End a link."""
-        self.links.hang_up(peer, reason)
+        self.links.hang_up(peer, reason, parting=parting)
 
     def wake(self, at_s: float, name: str) -> None:
         """Set a timer."""

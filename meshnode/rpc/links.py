@@ -4,7 +4,8 @@ Invariant: at any time a peer has at most one link here. When two nodes dial eac
 stream that the lower node id dialled stays, at both ends alike; when one dials again, or has
 started anew, its newer stream replaces the older one. A link that was let go is gone at once; its
 stream ends in good order if the peer still reads: a dialled one is cut off after LAST_WORDS_S, an
-accepted one, which gRPC cannot cut off, ends with its connection.
+accepted one, which gRPC cannot cut off, ends with its connection. What waited for a peer that we
+part from is written before, for PARTING_S at most.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 DIAL_TIMEOUT_S = 4.0
 INTRODUCTION_TIMEOUT_S = 4.0
 ACCEPT_TIMEOUT_S = 1.0
+PARTING_S = 0.5  # for what waits at a parting; less than LAST_WORDS_S, to leave time for a farewell
 LAST_WORDS_S = 1.0  # for a farewell to a peer that we dialled; one that does not read is cut off
 
 
@@ -98,10 +100,19 @@ class Link:
             await self._filled.wait()
         return message
 
+    def part(self, reason: str) -> None:
+        """End the stream from this side once what waits is written, or PARTING_S are over."""
+        self.outbox.part(Farewell(reason))
+        self._end(reason)
+        asyncio.get_running_loop().call_later(PARTING_S, self.outbox.close)
+
     def close(self, reason: str) -> None:
-        """End the stream from this side."""
-        self.reason = reason
+        """End the stream from this side, whatever else waits."""
         self.outbox.close()
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self.reason = reason
         self._filled.set()
         self.closed.set()
 
@@ -130,10 +141,18 @@ class Links:
         if link is not None:
             link.put(message)
 
-    def hang_up(self, peer: NodeId, reason: str) -> None:
-        """End the link with a peer, telling it why if it can still be told."""
+    def hang_up(self, peer: NodeId, reason: str, *, parting: bool = False) -> None:
+        """End the link with a peer, telling it why if it can still be told.
+
+        When `parting`, what waits for it is told before.
+        """
         link = self._links.get(peer)
-        if link is not None:
+        if link is None:
+            return
+        if parting:
+            link.part(reason)
+            self._forget(link, reason)
+        else:
             link.put(Farewell(reason))
             self._drop(link, reason)
 
@@ -243,6 +262,9 @@ class Links:
 
     def _drop(self, link: Link, reason: str) -> None:
         link.close(reason)
+        self._forget(link, reason)
+
+    def _forget(self, link: Link, reason: str) -> None:
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
             self._events.unlinked(link.peer, reason)
@@ -255,7 +277,7 @@ class Links:
                 self._take(link, request.frame)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             pass  # the stream broke: the link says so below
         finally:
             self._drop(link, link.reason)

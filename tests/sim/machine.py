@@ -180,13 +180,17 @@ class Machine:
     def dial(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         self.world.network.dial(self, peer, addresses)
 
-    def hang_up(self, peer: NodeId, reason: str) -> None:
+    def hang_up(self, peer: NodeId, reason: str, *, parting: bool) -> None:
         stream = self.streams.get(peer)
         if stream is not None:
             self.world.counts[f"hung up: {reason.partition(':')[0]}"] += 1
             pipe = stream.pipes[self.id]
-            pipe.outbox.put(Farewell(reason))
-            pipe.outbox.close()
+            if parting:
+                pipe.outbox.part(Farewell(reason))
+                self.world.network.pump(pipe)
+            else:
+                pipe.outbox.put(Farewell(reason))
+            pipe.outbox.close()  # what the window does not take at once counts as too late
             self.world.network.pump(pipe)
             self.drop(stream, reason)
             self.world.network.close(stream, self, "reset")

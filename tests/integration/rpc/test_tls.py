@@ -1,7 +1,6 @@
 """Who gets through to whom: real TLS on loopback, honest and forged certificates."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from integration.rpc.fleet import (
     now_s,
     serving,
 )
+from integration.rpc.http2 import speak
 
 from meshnode.core.certificates import anchor, dns_name_of
 from meshnode.core.errors import NotAuthenticatedError
@@ -238,80 +238,6 @@ async def test_a_leaf_is_no_authority_whatever_it_says(mesh, as_authority):
     claim = Claim([dns_name_of(mallory.node_id)])
     below = leaf_under_a_leaf(mallory, claim, as_authority=as_authority)
     assert await is_refused(mesh.showing(mallory, below), mesh.node())
-
-
-# A client that speaks just enough HTTP/2 (RFC 9113) to call Submit over any TLS it likes.
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4
-END_STREAM, END_HEADERS = 1, 4
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    head = len(payload).to_bytes(3, "big") + bytes([kind, flags])
-    return head + stream.to_bytes(4, "big") + payload
-
-
-def literal(name: str, value: str) -> bytes:
-    parts = (name.encode(), value.encode())
-    return b"\0" + b"".join(bytes([len(part)]) + part for part in parts)  # RFC 7541, 6.2.2
-
-
-def submit_request(authority: str) -> bytes:
-    headers = {
-        ":method": "POST",
-        ":scheme": "https",
-        ":path": "/meshnode.v1.CommandService/Submit",
-        ":authority": authority,
-        "content-type": "application/grpc",
-        "te": "trailers",
-    }
-    block = b"".join(literal(name, value) for name, value in headers.items())
-    return (
-        PREFACE
-        + frame(SETTINGS, 0, 0, b"")
-        + frame(HEADERS, END_HEADERS, 1, block)
-        + frame(DATA, END_STREAM, 1, bytes(5))
-    )
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What came of a call by hand."""
-
-    version: str
-    reused: bool
-    answer: bytes
-    session: ssl.SSLSession | None
-
-
-def speak(
-    member: Member, peer: Member, address: str, context: ssl.SSLContext, session=None
-) -> Spoken:
-    """Call Submit over a TLS connection of our own; returns everything that came back."""
-    host, port = address.split(":")
-    name = dns_name_of(peer.node_id)
-    with (
-        socket.create_connection((host, int(port)), WAIT_S) as plain,
-        context.wrap_socket(plain, server_hostname=name, session=session) as stream,
-    ):
-        stream.sendall(submit_request(name))
-        answer = b""
-        while not ends_the_stream(answer):
-            piece = stream.recv(65536)
-            if not piece:
-                break
-            answer += piece
-        return Spoken(stream.version(), bool(stream.session_reused), answer, stream.session)
-
-
-def ends_the_stream(answer: bytes) -> bool:
-    while len(answer) >= 9:
-        size = int.from_bytes(answer[:3], "big")
-        if answer[3] in {DATA, HEADERS} and answer[4] & END_STREAM:
-            return len(answer) >= 9 + size
-        answer = answer[9 + size :]
-    return False
 
 
 @pytest.fixture

@@ -2,7 +2,13 @@
 
 import pytest
 
-from meshnode.app.outbox import HAVE_POSITIONS_MAX, MESSAGE_BYTES, OUTBOX_BYTES_MAX, Outbox
+from meshnode.app.outbox import (
+    HAVE_POSITIONS_MAX,
+    MESSAGE_BYTES,
+    OUTBOX_BYTES_MAX,
+    PARTING_BYTES_MAX,
+    Outbox,
+)
 from meshnode.core.feed import Flush
 from meshnode.core.headers import Head, Header
 from meshnode.core.ids import NodeId
@@ -122,6 +128,35 @@ def test_a_closed_outbox_says_good_bye_and_nothing_else():
     assert outbox.pop() == FAREWELL
     assert outbox.pop() is None
     assert outbox.pop() is None
+
+
+def test_a_parting_outbox_gives_out_what_waits_and_a_farewell_last():
+    outbox = Outbox()
+    for message in (DIGEST, CONTROL, chunk(1)):
+        outbox.put(message)
+    outbox.part(FAREWELL)
+    assert outbox.closed
+    assert [outbox.pop() for _ in range(5)] == [CONTROL, DIGEST, chunk(1), FAREWELL, None]
+    assert outbox._bytes == 0
+
+
+def test_a_parting_outbox_gives_out_no_more_than_its_bound():
+    outbox = Outbox()
+    size = PARTING_BYTES_MAX // 4 - MESSAGE_BYTES
+    for _ in range(10):
+        outbox.put(chunk(size))
+    outbox.part(FAREWELL)
+    assert [outbox.pop() for _ in range(6)] == [chunk(size)] * 4 + [FAREWELL, None]
+
+
+def test_a_parting_that_takes_too_long_says_good_bye_and_nothing_else():
+    outbox = Outbox()
+    for message in (DIGEST, CONTROL, chunk(1)):
+        outbox.put(message)
+    outbox.part(FAREWELL)
+    outbox.pop()
+    outbox.close()
+    assert [outbox.pop() for _ in range(2)] == [FAREWELL, None]
 
 
 @pytest.mark.parametrize(

@@ -343,9 +343,10 @@ def test_who_is_asked_to_part_does_so_once_it_can_spare_the_link(view: View):
         overlay.linked(peer)
         assert overlay.partings() == []
     overlay.linked(wanted[LINKS_KEPT])
-    assert overlay.partings() == [HangUp(asking, "links enough")]
+    assert overlay.partings() == [HangUp(asking, "links enough", parting=True)]
     overlay.asked_to_part(wanted[0])
-    assert overlay.partings() == [HangUp(asking, "links enough")]  # a ring asks for the other
+    parting = HangUp(asking, "links enough", parting=True)  # and a ring asks for the other
+    assert overlay.partings() == [parting]
 
 
 def test_the_oldest_links_are_kept_whoever_asks(view: View):

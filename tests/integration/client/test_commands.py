@@ -1,0 +1,181 @@
+"""What the client signs, when it signs anew, and which receipts it believes."""
+
+import grpc
+import pytest
+from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, NOW_S, session
+
+from meshnode.client.authority import Scope, new_key
+from meshnode.client.targets import Delivery, Target
+from meshnode.core.commands import command_from_signed
+from meshnode.core.errors import (
+    ConflictError,
+    MeshError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PeerError,
+    StaleError,
+    UnreachableError,
+)
+from meshnode.core.ids import b32
+
+
+def test_a_steer_is_signed_for_its_session_and_its_receipt_verified(mesh, service):
+    service.sessions = [session("builder", "berta")]
+    said = mesh.steer(Target("builder"), message="go on", direction="north", mode="now")
+    (signed,) = service.commands
+    command = command_from_signed(signed)
+    assert command.args == {"direction": "north", "message": "go on", "mode": "now"}
+    assert (command.node, command.session) == (NODE_IDS["berta"], service.sessions[0].session_id)
+    assert command.epoch == 2**63 + 5
+    assert (command.issued_s, command.expires_s) == (NOW_S, NOW_S + 300)
+    assert set(said) == {
+        "command_id",
+        "session_id",
+        "node_id",
+        "outcome",
+        "at",
+        "detail",
+        "receipt",
+        "receipt_verified",
+    }
+    assert said["command_id"] == b32(command.command_id)
+    assert (said["outcome"], said["at"]) == ("delivered", "2026-11-20T00:00:00.000Z")
+    assert said["receipt_verified"] is True
+
+
+def test_a_kill_lives_half_a_day_and_says_what_it_found(mesh, service):
+    service.sessions = [session("builder")]
+    service.outcome = "applied"
+    said = mesh.kill(Target("builder"), grace_s=9)
+    command = command_from_signed(service.commands[0])
+    assert command.args == {"force": False, "grace_s": 9}
+    assert command.expires_s - command.issued_s == 43200
+    assert said["processes"] == {"found": 2, "gone": 2, "survivors": []}
+
+
+def test_force_leaves_no_grace(mesh, service):
+    service.sessions = [session("builder")]
+    mesh.kill(Target("builder"), force=True)
+    assert command_from_signed(service.commands[0]).args == {"force": True, "grace_s": 0}
+
+
+def test_killing_what_has_ended_changes_nothing_and_is_no_error(mesh, service):
+    service.sessions = [session("builder", ended=True)]
+    said = mesh.kill(Target("builder"))
+    assert (said["outcome"], said["detail"]) == ("applied", "already ended")
+    assert (said["receipt"], said["receipt_verified"]) == (None, False)
+    assert service.commands == []
+
+
+def test_steering_what_has_ended_is_a_conflict(mesh, service):
+    service.sessions = [session("builder", ended=True)]
+    with pytest.raises(ConflictError, match="has ended"):
+        mesh.steer(Target("builder"), message="hello")
+    assert service.commands == []
+
+
+def test_register_goes_to_this_node_under_its_journal_generation(mesh, service):
+    said = mesh.register("789", "data-analysis", {"load": "0.3"})
+    command = command_from_signed(service.commands[0])
+    assert (command.node, command.session, command.epoch) == (NODE_IDS["anna"], "", GENERATION)
+    assert command.args == {
+        "agent_id": "789",
+        "specialization": "data-analysis",
+        "attributes": {"load": "0.3"},
+    }
+    assert (said["agent_id"], said["session_id"]) == ("789", None)
+
+
+def test_logs_are_read_with_a_signed_request(mesh, service):
+    service.sessions = [session("builder", ended=True)]
+    assert b"".join(mesh.logs(Target("builder"), tail=5)) == b"tail 5\n\xff\n"
+
+
+def test_a_log_that_is_refused_is_a_mesh_error(mesh, service):
+    service.sessions = [session("builder")]
+    service.errors = [(grpc.StatusCode.NOT_FOUND, NotFoundError("no log", "none"))]
+    with pytest.raises(NotFoundError, match="no log"):
+        list(mesh.logs(Target("builder")))
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        {"command_id": b"x" * 16},
+        {"command_hash": b"x" * 32},
+        {"node": NODE_IDS["berta"]},
+        {"session": "another"},
+        {"mesh": "another"},
+    ],
+    ids=lambda forge: next(iter(forge)),
+)
+def test_a_receipt_about_something_else_is_refused(mesh, service, forge):
+    service.sessions = [session("builder")]
+    service.forge = forge
+    with pytest.raises(PeerError, match="receipt is not genuine"):
+        mesh.steer(Target("builder"), message="hello")
+
+
+def test_a_receipt_that_another_key_signed_is_refused(mesh, service):
+    service.sessions = [session("builder")]
+    service.receipt_key = NODE_KEYS["berta"]
+    with pytest.raises(PeerError, match="receipt is not genuine"):
+        mesh.kill(Target("builder"))
+
+
+def test_a_stale_command_is_signed_anew_once_for_what_is_there_now(mesh, service):
+    stale = session("builder", session_epoch=1)
+    service.sessions = [stale]
+    service.errors = [(grpc.StatusCode.ABORTED, StaleError("an earlier start"))]
+    assert mesh.steer(Target("builder"), message="hello")["outcome"] == "delivered"
+    assert len(service.commands) == 1
+    service.errors = [(grpc.StatusCode.ABORTED, StaleError("an earlier start"))] * 2
+    with pytest.raises(StaleError):
+        mesh.steer(Target("builder"), message="hello")
+
+
+def test_a_retry_of_a_command_id_sends_the_very_same_command(mesh, service):
+    service.sessions = [session("builder")]
+    delivery = Delivery(command_id=b32(CHANCE(16)))
+    said = [mesh.steer(Target("builder"), message="go", delivery=delivery) for _ in range(2)]
+    first, second = service.commands
+    assert first == second
+    assert [one["command_id"] for one in said] == [delivery.command_id] * 2
+
+
+def test_a_command_id_that_ordered_something_else_is_a_conflict(mesh, service):
+    service.sessions = [session("builder")]
+    delivery = Delivery(command_id=b32(CHANCE(16)))
+    mesh.steer(Target("builder"), message="go", delivery=delivery)
+    with pytest.raises(ConflictError, match="ordered something else"):
+        mesh.steer(Target("builder"), message="stop", delivery=delivery)
+
+
+# who commands
+
+
+def test_an_unanswered_command_says_how_to_repeat_it(mesh, service):
+    service.sessions = [session("builder")]
+    service.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, UnreachableError("berta is away"))]
+    with pytest.raises(UnreachableError, match="berta is away") as raised:
+        mesh.steer(Target("builder"), message="go")
+    command_id = raised.value.hint.rpartition(" ")[2]
+    again = mesh.steer(Target("builder"), message="go", delivery=Delivery(command_id=command_id))
+    assert again["command_id"] == command_id
+
+
+def test_a_home_without_a_role_cannot_command(mesh, service, home):
+    home.operator_key.unlink()
+    service.sessions = [session("builder")]
+    with pytest.raises(NotAuthenticatedError, match="look but not command"):
+        mesh.steer(Target("builder"), message="hello")
+    assert mesh.list_sessions()["sessions"]
+
+
+def test_a_key_from_the_environment_is_used(mesh, service, home, environment):
+    made = new_key(home, Scope(("read",)), 60, NOW_S, CHANCE)
+    environment["SESSION_API_KEY"] = made["key"]
+    service.sessions = [session("builder")]
+    with pytest.raises(MeshError, match="this key may not steer") as raised:
+        mesh.steer(Target("builder"), message="hello")
+    assert raised.value.exit_code == 5

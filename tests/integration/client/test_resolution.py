@@ -1,0 +1,82 @@
+"""Whom a target means: an id, a prefix of one, an agent, or an agent of a node."""
+
+import pytest
+from integration.client.service import NODE_IDS, session
+
+from meshnode.client.targets import Target
+from meshnode.core.errors import (
+    ConflictError,
+    NotFoundError,
+)
+
+
+def test_a_session_is_found_by_its_id_by_a_prefix_and_by_its_agent(mesh, service):
+    service.sessions = [session("builder"), session("tester", "berta")]
+    wanted = service.sessions[1]
+    for target in (
+        Target(wanted.session_id),
+        Target(wanted.session_id[:8]),
+        Target("tester"),
+        Target("berta/tester"),
+        Target(agent_id="tester"),
+        Target(session_id=wanted.session_id),
+    ):
+        assert mesh.resolve(target)["session_id"] == wanted.session_id
+
+
+def test_a_prefix_of_seven_characters_is_none(mesh, service):
+    service.sessions = [session("builder")]
+    with pytest.raises(NotFoundError):
+        mesh.resolve(Target(service.sessions[0].session_id[:7]))
+
+
+def test_agent_ids_match_exactly(mesh, service):
+    service.sessions = [session("83")]
+    with pytest.raises(NotFoundError):
+        mesh.resolve(Target("083"))
+
+
+def test_an_agent_id_beats_a_prefix_of_somebody_elses_session_id(mesh, service):
+    stranger = session("stranger", session_id="refactor" + "a" * 18)
+    service.sessions = [stranger, session("refactor")]
+    assert mesh.resolve(Target("refactor"))["agent_id"] == "refactor"
+
+
+def test_an_agent_id_with_a_slash_is_found_before_it_is_taken_apart(mesh, service):
+    service.sessions = [session("berta/x"), session("x", "berta")]
+    assert mesh.resolve(Target("berta/x"))["agent_id"] == "berta/x"
+
+
+def test_the_live_session_of_an_agent_comes_before_its_ended_ones(mesh, service):
+    live = session("builder")
+    service.sessions = [session("builder", ended=True), live, session("builder", ended=True)]
+    assert mesh.resolve(Target("builder"))["session_id"] == live.session_id
+
+
+def test_of_ended_sessions_the_last_is_meant(mesh, service):
+    last = session("builder", ended=True, ended_at="2026-11-20T09:00:00.000Z")
+    service.sessions = [session("builder", ended=True), last, session("builder", ended=True)]
+    assert mesh.resolve(Target("builder"))["session_id"] == last.session_id
+
+
+def test_an_agent_live_twice_is_a_conflict_that_lists_the_candidates(mesh, service):
+    service.sessions = [session("builder"), session("builder", "berta")]
+    with pytest.raises(ConflictError, match=r"anna/builder.*berta/builder") as raised:
+        mesh.steer(Target("builder"), message="hello")
+    assert raised.value.exit_code == 7
+    assert service.commands == []
+    assert mesh.resolve(Target("builder", node="berta"))["node_name"] == "berta"
+
+
+def test_an_unknown_name_is_not_found_and_the_nearest_is_offered(mesh, service):
+    service.sessions = [session("builder")]
+    with pytest.raises(NotFoundError) as raised:
+        mesh.resolve(Target("bilder"))
+    assert raised.value.hint == 'did you mean "builder"?'
+
+
+def test_nodes_are_found_by_name_by_id_and_by_prefix(mesh):
+    berta = NODE_IDS["berta"]
+    assert [mesh.node_id_of(name) for name in ("berta", berta, berta[:8])] == [berta] * 3
+    with pytest.raises(NotFoundError):
+        mesh.node_id_of("carla")

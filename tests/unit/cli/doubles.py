@@ -1,0 +1,106 @@
+"""A mesh that remembers what it was asked, and the rows it answers with."""
+
+from dataclasses import dataclass, field
+
+from meshnode.client.errors import (
+    NoNodeError,
+    SilentNodeError,
+)
+
+NOW_S = 1_795_132_800.0
+FULL = {"nodes_known": 2, "nodes_heard": 2, "oldest_s": None, "missing": [], "missing_more": 0}
+PARTIAL = FULL | {
+    "nodes_heard": 1,
+    "missing": [{"node_name": "berta", "state": "unreachable", "observed_at": "T"}],
+}
+BUCKETS = dict.fromkeys(
+    ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "total"), 0
+)
+SESSION = {
+    "session_id": "abcdefghijklmnopqrstuvwxyz",
+    "agent_id": "builder",
+    "title": None,
+    "node_id": "a" * 52,
+    "node_name": "anna",
+    "state": "running",
+    "specializations": [],
+    "usage": BUCKETS,
+    "cost_usd": None,
+    "last_activity": "2026-11-20T00:00:00Z",
+    "session_epoch": 5,
+}
+
+
+def outcome(**changes):
+    return {
+        "command_id": "c",
+        "session_id": "s",
+        "node_id": "n",
+        "outcome": "delivered",
+        "at": "T",
+        "detail": "",
+        "receipt": "",
+        "receipt_verified": True,
+    } | changes
+
+
+@dataclass
+class Mesh:
+    """Remembers what it was asked; answers are given or simple."""
+
+    calls: list[tuple] = field(default_factory=list)
+    sessions: list[dict] = field(default_factory=lambda: [SESSION])
+    outcomes: list[dict | BaseException] = field(default_factory=list)
+    coverage: dict = field(default_factory=lambda: FULL)
+    missing: bool = False
+    silent: bool = False
+    members: list[dict] = field(default_factory=list)
+
+    def __enter__(self):
+        if self.missing:
+            raise NoNodeError
+        if self.silent:
+            raise SilentNodeError("7")
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def list_sessions(self, selection=None, limit=None):
+        self.calls.append(("list", selection, limit))
+        return {"sessions": self.sessions, "coverage": self.coverage}
+
+    def nodes(self, labels=None):
+        self.calls.append(("nodes", labels))
+        return {"nodes": self.members, "coverage": self.coverage}
+
+    def resolve(self, target):
+        self.calls.append(("resolve", target))
+        return SESSION
+
+    def cost(self, by=(), since=None, until=None, tz=""):
+        self.calls.append(("cost", by, since, until, tz))
+        return {
+            "totals": BUCKETS,
+            "cost_usd": "1.25",
+            "groups": [{"key": {"model": "m"}, "usage": BUCKETS, "cost_usd": None}],
+            "unpriced": [{"model": "m", "records": 1, "total": 9}],
+            "coverage": self.coverage,
+        }
+
+    def steer(self, target, **options):
+        return self._answer("steer", target, options)
+
+    def kill(self, target, **options):
+        return self._answer("kill", target, options)
+
+    def register(self, *entry):
+        named = {"agent_id": entry[0], "specialization": entry[1]}
+        return named | self._answer("register", *entry)
+
+    def _answer(self, *asked):
+        self.calls.append(asked)
+        answer = self.outcomes.pop(0) if self.outcomes else outcome()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer

@@ -1,0 +1,171 @@
+"""What `steer`, `kill` and `register` order of the mesh, and how they end."""
+
+import json
+
+import pytest
+from unit.cli.doubles import SESSION, outcome
+
+from meshnode.client.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
+from meshnode.client.targets import Delivery, Selection, Target
+from session_mesh.call import Call
+
+# steer
+
+
+@pytest.mark.parametrize(
+    ("words", "target", "said"),
+    [
+        (["a", "hello"], Target("a"), ("hello", "")),
+        (["a", "--message", "hello"], Target("a"), ("hello", "")),
+        (["--agent-id", "123", "--direction", "west"], Target(agent_id="123"), ("", "west")),
+        (["--agent-id", "a", "hello"], Target(agent_id="a"), ("hello", "")),
+        (["--session", "s", "hello"], Target(session_id="s"), ("hello", "")),
+        (["a", "-", "--node", "n"], Target("a", node="n"), ("from stdin", "")),
+        (["--agent-id", "a", "-"], Target(agent_id="a"), ("from stdin", "")),
+        (["a", "--", "-x"], Target("a"), ("-x", "")),
+    ],
+)
+def test_every_form_of_steer_names_the_same_things(run, mesh, words, target, said):
+    code, out, _ = run("steer", *words, stdin="from stdin\n")
+    assert (code, out) == (0, "delivered\n")
+    ((verb, aimed, options),) = mesh.calls
+    assert (verb, aimed) == ("steer", target)
+    assert (options["message"], options["direction"]) == said
+    assert options["delivery"] == Delivery(10, "")
+
+
+@pytest.mark.parametrize(
+    ("became", "code"),
+    [
+        ("applied", 0),
+        ("delivered", 0),
+        ("queued", 0),
+        ("accepted", 0),
+        ("refused", 8),
+        ("failed", 1),
+        ("indeterminate", 1),
+        ("expired", 6),
+    ],
+)
+def test_outcomes_have_the_exit_codes_of_the_contract(run, mesh, became, code):
+    mesh.outcomes = [outcome(outcome=became)]
+    assert run("steer", "a", "b")[0] == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotFoundError("none"), 3),
+        (UnreachableError("away"), 6),
+        (ConflictError("two"), 7),
+        (RefusedError("no"), 8),
+    ],
+)
+def test_errors_have_the_exit_codes_of_the_contract(run, mesh, error, code):
+    mesh.outcomes = [error]
+    got, _, err = run("steer", "a", "b", "-o", "json")
+    assert got == code
+    assert json.loads(err)["error"]["code"] == error.code
+
+
+# kill
+
+
+def test_steer_to_all_tells_each_and_ends_with_the_worst(run, mesh):
+    mesh.sessions = [SESSION | {"session_id": one} for one in "abc"]
+    mesh.outcomes = [outcome(), UnreachableError("away", "wait"), outcome(outcome="refused")]
+    code, out, _ = run("steer", "--all", "--spec", "s", "hello", "-o", "json")
+    value = json.loads(out)
+    assert code == 8
+    assert mesh.calls[0] == ("list", Selection("alive", specialization="s"), None)
+    assert [one["outcome"] for one in value["results"]] == ["delivered", "unreachable", "refused"]
+    assert value["summary"] == {"targets": 3, "delivered": 1, "unreachable": 1, "refused": 1}
+
+
+def test_kill_off_a_terminal_needs_a_word(run, mesh):
+    code, _, err = run("kill", "a")
+    assert code == 2
+    assert "--yes or --force" in err
+    assert run("kill", "a", "--yes")[0] == 0
+    assert run("kill", "--agent-id", "456", "--force")[0] == 0
+    assert [(asked[1], asked[2]["force"]) for asked in mesh.calls] == [
+        (Target("a"), False),
+        (Target(agent_id="456"), True),
+    ]
+
+
+@pytest.mark.parametrize(("answer", "killed"), [("y\n", True), ("\n", False), ("n\n", False)])
+def test_kill_asks_on_a_terminal(run, mesh, monkeypatch, answer, killed):
+    monkeypatch.setattr(Call, "can_ask", True)
+    code, _, err = run("kill", "a", stdin=answer)
+    assert "kill anna/builder? [y/N]" in err
+    assert code == (0 if killed else 1)
+    aimed = [asked[1] for asked in mesh.calls if asked[0] == "kill"]
+    assert aimed == ([Target(session_id=SESSION["session_id"])] if killed else [])
+
+
+def test_kill_of_several_ends_with_the_worst(run, mesh):
+    mesh.outcomes = [outcome(outcome="applied"), NotFoundError("no such session")]
+    code, out, _ = run("kill", "a", "b", "--yes", "--grace", "9s", "-o", "json")
+    assert code == 3
+    assert [one["target"] for one in json.loads(out)["results"]] == ["a", "b"]
+    assert mesh.calls[0][2]["grace_s"] == 9
+
+
+def test_a_dry_run_only_shows_who_is_meant(run, mesh):
+    code, out, _ = run("kill", "--all", "--dry-run", "-q")
+    assert (code, out) == (0, SESSION["session_id"] + "\n")
+    assert not [asked for asked in mesh.calls if asked[0] == "kill"]
+
+
+# register
+
+
+def test_survivors_are_told(run, mesh):
+    processes = {"found": 3, "gone": 2, "survivors": [77]}
+    mesh.outcomes = [outcome(outcome="failed", detail="one is stuck", processes=processes)]
+    code, out, _ = run("kill", "a", "--force")
+    assert code == 1
+    assert out == "failed: one is stuck (still there: 77)\n"
+
+
+def test_register_takes_flags(run, mesh):
+    assert run("register", "--spec", "data", "--agent-id", "789", "--attr", "load=0.3")[0] == 0
+    assert mesh.calls == [("register", "789", "data", {"load": "0.3"}, Delivery(10, ""))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "spec: data\nagent_id: 007\nattributes: {load: 0.3}\n",
+        "- {specialization: data, agent_id: 007, attributes: {load: 0.3}}\n",
+    ],
+)
+def test_register_takes_a_file_as_it_is_written(run, mesh, tmp_path, text):
+    path = tmp_path / "agents.yaml"
+    path.write_text(text)
+    assert run("register", "-f", str(path))[0] == 0
+    assert mesh.calls[0][1:4] == ("007", "data", {"load": "0.3"})
+
+
+def test_the_seeds_file_names_only_the_specialization(run, mesh, tmp_path):
+    path = tmp_path / "agents.yaml"
+    path.write_text("spec: [data-analysis, review]\n")
+    code, out, _ = run("register", "-f", str(path), "--agent-id", "789", "-o", "json")
+    assert code == 0
+    assert [asked[1:3] for asked in mesh.calls] == [("789", "data-analysis"), ("789", "review")]
+    assert len(json.loads(out)["results"]) == 2
+
+
+@pytest.mark.usefixtures("mesh")
+def test_a_misspelt_key_of_the_file_is_named(run, tmp_path):
+    path = tmp_path / "agents.yaml"
+    path.write_text("spec: a\nagent: b\n")
+    code, _, err = run("register", "-f", str(path))
+    assert code == 2
+    assert 'agents.yaml:2: unknown key "agent" (did you mean "agent_id"?)' in err

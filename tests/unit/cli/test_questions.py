@@ -1,0 +1,98 @@
+# nodes
+
+
+"""What `nodes`, `list` and `cost` ask the mesh, and what they show of its answer."""
+
+import io
+
+from unit.cli.doubles import PARTIAL, SESSION
+
+from meshnode.client.targets import Selection
+from session_mesh.main import main
+from session_mesh.render import Streams
+
+
+def member(letter, **changes):
+    return {
+        "node_id": letter * 52,
+        "name": "anna",
+        "state": "alive",
+        "sessions": 0,
+        "addresses": ["192.0.2.1:7707"],
+        "version": "1.0",
+        "last_heard": "2026-11-20T00:00:00Z",
+        "labels": {},
+        "links": [],
+        "self": False,
+    } | changes
+
+
+def test_namesakes_are_told_apart_in_tables(run, mesh):
+    mesh.members = [member("a", links=["b" * 52]), member("b"), member("c", name="carl")]
+    for words in (["nodes"], ["nodes", "--links"]):
+        out = run(*words)[1]
+        assert "anna/aaaaaaaa" in out
+        assert "anna/bbbbbbbb" in out
+        assert "carl/" not in out
+    assert "alive  anna/bbbbbbbb" in out
+    mesh.sessions = [SESSION, SESSION | {"node_id": "b" * 52}]
+    assert "anna/bbbbbbbb" in run("list")[1]
+    mesh.sessions = [SESSION, SESSION]
+    assert "anna/" not in run("list")[1]
+
+
+# list and cost
+
+
+def test_a_narrow_list_of_nodes_keeps_addresses_whole(mesh):
+    address = "[2001:db8:1111:2222:3333:4444:5555:6666]:7707"
+    mesh.members = [member("a", name="a-host-with-a-long-name", addresses=[address])]
+    streams = Streams(io.StringIO(), io.StringIO(), out_is_terminal=True, width=80)
+    assert main(["nodes"], streams) == 0
+    assert mesh.calls == [("nodes", {})]
+    heading, row = streams.out.getvalue().splitlines()
+    assert address in row
+    assert len(row.rstrip()) <= 80
+    assert {"LABELS", "VERSION"}.isdisjoint(heading.split())
+
+
+def test_list_selects_and_limits(run, mesh):
+    code, out, _ = run(
+        *("list", "--filter", "alive", "--node", "n", "--spec", "s", "--owner", "o"),
+        *("--agent-id", "0123", "--label", "a=b", "--label", "c=d=e", "--sort", "cost"),
+        *("--limit", "5", "-q"),
+    )
+    labels = {"a": "b", "c": "d=e"}
+    assert code == 0
+    assert out == SESSION["session_id"] + "\n"
+    assert mesh.calls == [("list", Selection("alive", "n", "s", "o", "0123", labels, "cost"), 5)]
+
+
+def test_partial_coverage_is_said_on_stderr(run, mesh):
+    mesh.coverage = PARTIAL
+    assert "1 of 2 nodes heard; missing: berta (unreachable since T)" in run("list")[2]
+    assert run("list", "-o", "json")[2] == ""
+
+
+def test_cost_groups_and_cuts_days(run, mesh):
+    code, out, err = run("cost", "--by", "model", "--by", "day", "--days", "2", "--tz", "UTC")
+    assert code == 0
+    assert mesh.calls == [("cost", ("model", "day"), "2026-11-19T00:00:00.000Z", None, "UTC")]
+    assert out.splitlines()[0].split() == [
+        "MODEL",
+        "DAY",
+        "INPUT",
+        "CACHED",
+        "OUTPUT",
+        "TOKENS",
+        "USD",
+    ]
+    assert "$1.25" in out
+    assert "no price known for m: 9 tokens" in err
+
+
+def test_require_full_fails_when_somebody_is_missing(run, mesh):
+    mesh.coverage = PARTIAL
+    code, out, err = run("cost", "--require-full")
+    assert (code, out) == (6, "")
+    assert "1 of 2 nodes heard" in err
