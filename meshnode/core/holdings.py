@@ -63,13 +63,20 @@ class Holdings:
         if self.head_of(origin).epoch <= proof[0].epoch and self.forks.add(proof):
             self._feeds.changed(origin)
 
+    def is_ours(self, origin: NodeId) -> bool:
+        """Whether we write this feed; once a clone of this home does, it is one like others."""
+        return origin == self.own.origin and not self.own.cloned
+
     def remember(self, flush: Flush) -> None:
         """Keep a flush for neighbours that lag a little."""
-        origin = flush.header.origin
-        if origin == self.own.origin:
-            self._published = flush.header
-        self._feeds.changed(origin)
+        self._moved(flush.header)
         self._recent.add(flush)
+
+    def _moved(self, header: Header) -> None:
+        """Note how far a feed is held now."""
+        if header.origin == self.own.origin:
+            self._published = header
+        self._feeds.changed(header.origin)
 
     def head_of(self, origin: NodeId) -> Head:
         """Return how far a feed is known: of a forked epoch nothing more is taken."""

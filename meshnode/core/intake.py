@@ -59,7 +59,7 @@ class Intake(Holdings):
 
     def holds(self, header: Header) -> bool:
         """Whether news with this header, true or not, could tell nothing new."""
-        if header.origin == self.own.origin:
+        if self.is_ours(header.origin):
             return self.own.has_written(header)
         if header.head > self.head_of(header.origin):
             return False
@@ -68,7 +68,7 @@ class Intake(Holdings):
 
     def on_known(self, known: Known) -> Outcome:
         """Note news that were held already."""
-        ours = known.origin == self.own.origin
+        ours = self.is_ours(known.origin)
         return Outcome(duplicate_of=known.origin if known.eager and not ours else None)
 
     def on_flush(  # noqa: PLR0911 - one case what it may find here
@@ -76,7 +76,7 @@ class Intake(Holdings):
     ) -> Outcome:
         """Apply a flush, or ask for what lies between; raises PeerError, having changed nothing."""
         header = flush.header
-        if header.origin == self.own.origin:
+        if self.is_ours(header.origin):
             return self._on_own(peer, header, now_s)
         replica = self.replicas.get(header.origin)
         if replica is None:  # its snapshot says whether it is a member's
@@ -182,7 +182,7 @@ class Intake(Holdings):
 
     def _nothing_new(self, header: Header) -> Outcome | None:
         """Return what follows from a snapshot that is not to be taken; None if it is."""
-        if header.origin == self.own.origin:
+        if self.is_ours(header.origin):
             return Outcome() if self.own.has_written(header) else self._cloned(header)
         if header.head > self.head_of(header.origin):
             return None
@@ -197,7 +197,7 @@ class Intake(Holdings):
             raise PeerError(f"a feed of {origin[:12]}, whom nobody has admitted")
         self._pulled_at_s.pop((peer, origin, True), None)
         self._pulled_at_s.pop((peer, origin, False), None)
-        if origin == self.own.origin:
+        if self.is_ours(origin):
             return self._continue_after(header, rows)
         self._early.take(origin)
         self._recent.drop(origin)
@@ -205,7 +205,7 @@ class Intake(Holdings):
         lost = self._lost_rows(peer, header)
         self.forks.clear(origin)
         change = replica.replace(header, rows)
-        self._feeds.changed(origin)
+        self._moved(header)
         self.fetching.held(origin, header.head)
         return Outcome(lost + self._ask_more(now_s), changes=[change])
 
@@ -217,11 +217,11 @@ class Intake(Holdings):
         origin = fork.headers[0].origin
         if len(fork.headers) > 1:
             proof = proof_of(fork.headers)
-            if origin == self.own.origin:
+            if self.is_ours(origin):
                 return self._own_fork(peer, proof, now_s)
             return self._quarantined(proof)
         (header,) = fork.headers
-        if origin == self.own.origin:
+        if self.is_ours(origin):
             return self._on_own(peer, header, now_s)
         replica = self.replicas.get(origin)
         held = (replica.header if replica else None, self._recent.like(header))
@@ -249,7 +249,7 @@ class Intake(Holdings):
         outcome = Outcome()
         for header in proof:
             outcome.effects += self._on_own(peer, header, now_s).effects
-        if proof[0].epoch >= self.own.epoch and not self.own.cloned:
+        if proof[0].epoch >= self.own.epoch and self.is_ours(self.own.origin):
             self.own.leave_epoch(proof[0].epoch)
             detail = f"two histories of our epoch {proof[0].epoch} were published: epoch raised"
             outcome.effects.append(Report("epoch_raised", None, detail))
@@ -262,8 +262,6 @@ class Intake(Holdings):
 
     def _cloned(self, header: Header) -> Outcome | None:
         """Stop writing if another process has answered with our key; None if none has."""
-        if self.own.cloned:
-            return Outcome()
         if not self.own.is_clone(header):
             return None
         self.own.stop_writing()

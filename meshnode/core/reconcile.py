@@ -145,7 +145,7 @@ class Replication(Intake):
     ) -> None:
         ours = self.head_of(origin)
         differs = theirs == ours and state and state != self._state(origin)
-        if origin == self.own.origin:
+        if self.is_ours(origin):
             if theirs > ours or (differs and theirs == self._shown(origin)):
                 outcome.effects += self._pull(peer, origin, NOTHING, now_s).effects
         elif theirs > ours:
@@ -159,7 +159,7 @@ class Replication(Intake):
         missing = {
             origin: head
             for origin, head in have.positions.items()
-            if origin != self.own.origin and head > self.head_of(origin)
+            if not self.is_ours(origin) and head > self.head_of(origin)
         }
         return Outcome(missing=missing)
 
