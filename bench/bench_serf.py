@@ -40,7 +40,7 @@ def _measured(make: Callable[[Sequence[str], ExitStack], Side], names: list[str]
     load_before = os.getloadavg()[0]
     with ExitStack() as stack:
         side = make(names, stack)
-        figures = measure(side, random.Random(len(names)))  # noqa: S311 - who is next is no secret
+        figures = measure(side, random.Random(len(names)))
         title = f"{side.title}; load {load_before:.1f} before, {os.getloadavg()[0]:.1f} at the end"
     if isinstance(side, Serf):
         figures = [replace(figure, at_most=None) for figure in figures]  # the limits are ours

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
 from meshnode.core.headers import NOTHING, Head, Header
-from meshnode.core.packing import pack, typed, unpack
+from meshnode.core.packing import pack, unpack
 from meshnode.core.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TABLE_CHARS_MAX = 32
 KEY_BYTES_MAX = 1024
+SEQ_MAX = (1 << 63) - 1
 TABLES_MAX = 64  # of one feed: as many as a manifest can name in one frame
 BUCKET_BYTES_MAX = 768 << 10  # so that each can be sent, and proved, in one frame
 
@@ -92,16 +93,14 @@ def checked_row(
     table: object, key: object, epoch: object, seq: object, value: object, *, limits: Limits
 ) -> tuple[str, bytes, Row]:
     """Return a row of a snapshot; raises TypeError, ValueError, and PeerError as `check_op`."""
-    op = _op_from(table, key, typed(value, bytes))
-    check_op(op, limits)
-    return op.table, op.key, Row(_number(epoch), _number(seq), typed(value, bytes))
-
-
-def _number(value: object) -> int:
-    number: int = typed(value, int)
-    if not 0 < number < 1 << 63:
+    if not (isinstance(table, str) and isinstance(key, bytes) and isinstance(value, bytes)):
+        raise TypeError("a row that is no table, key and value")
+    if type(epoch) is not int or type(seq) is not int:
+        raise TypeError("an epoch or a seq that is no number")
+    if not (0 < epoch <= SEQ_MAX and 0 < seq <= SEQ_MAX):
         raise ValueError("an epoch or a seq out of range")
-    return number
+    check_op(Op(table, key, value), limits)
+    return table, key, Row(epoch, seq, value)
 
 
 def check_op(op: Op, limits: Limits) -> None:

@@ -22,6 +22,12 @@ def pack(value: Any) -> bytes:  # noqa: ANN401 - MessagePack carries what JSON d
     return packed
 
 
+def pack_lists(value: list[list[Any]]) -> bytes:
+    """Do as `pack` does for lists of simple values, of which there may be many: nothing to sort."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
 def unpack(packed: bytes) -> Any:  # noqa: ANN401 - whatever MessagePack carries
     """Decode bytes; raises PeerError if they are no MessagePack, too large or nested too deep."""
     if len(packed) > PACKED_BYTES_MAX:

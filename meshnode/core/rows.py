@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - a class
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from meshnode.core.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 BUCKETS = 256  # of each table
+_ROW = Struct(">IQQ")  # length of the key, epoch, seq
 ROW_BYTES = 48  # what MessagePack adds to the key and the value of a row, at most
 
 Manifest = dict[str, dict[int, bytes]]
@@ -84,10 +87,24 @@ class Rows:
         """Return how many rows there are."""
         return sum(len(rows) for rows in self.tables.values())
 
-    def bucket(self, table: str, number: int) -> Iterable[tuple[bytes, Row]]:
-        """Return the rows of one bucket."""
+    def bucket(self, table: str, number: int) -> dict[bytes, Row]:
+        """Return the rows of one bucket, by key."""
         rows = self.tables.get(table, {})
-        return [(key, rows[key]) for key in self._buckets.get(table, {}).get(number, ())]
+        return {key: rows[key] for key in self._buckets.get(table, {}).get(number, ())}
+
+    def fill(self, table: str, number: int, rows: Mapping[bytes, Row]) -> bytes:
+        """Set a whole bucket that holds nothing yet; return its hash."""
+        hashes = {key: row_hash(key, row) for key, row in rows.items()}
+        self.tables.setdefault(table, {}).update(rows)
+        self._buckets.setdefault(table, {})[number] = hashes
+        self.bytes += sum(len(key) + len(row.value) for key, row in rows.items())
+        digest = self._bucket_hashes.setdefault(table, {})[number] = bucket_hash(hashes)
+        return digest
+
+    def empty(self, table: str, number: int) -> None:
+        """Delete a whole bucket."""
+        for key in self.bucket(table, number):
+            self.put(table, key, None)
 
     def bucket_bytes(self, table: str, number: int) -> int:
         """Return about how many bytes the rows of a bucket take on the wire."""
@@ -115,9 +132,12 @@ def bucket_of(key: bytes) -> int:
 
 
 def row_hash(key: bytes, row: Row) -> bytes:
-    """Hash a row, its key and its write included."""
-    lengths = len(key).to_bytes(4, "big") + row.epoch.to_bytes(8, "big")
-    return sha256(lengths + row.seq.to_bytes(8, "big") + key + row.value).digest()
+    """Hash a row, its key and its write included; raises OverflowError."""
+    try:
+        prefix = _ROW.pack(len(key), row.epoch, row.seq)
+    except StructError as error:
+        raise OverflowError("a row whose epoch or seq is out of range") from error
+    return sha256(prefix + key + row.value).digest()
 
 
 def bucket_hash(bucket: Mapping[bytes, bytes]) -> bytes:

@@ -18,8 +18,8 @@ from meshnode.core.errors import PeerError
 from meshnode.core.feed import TABLES_MAX, checked_row, fits
 from meshnode.core.headers import HASH_BYTES
 from meshnode.core.messages import BucketPull, BucketRows, Manifest, Snapshot
-from meshnode.core.packing import pack, typed, unpack
-from meshnode.core.rows import BUCKETS, ROW_BYTES, Row, Rows, bucket_hash, bucket_of, row_hash
+from meshnode.core.packing import pack, pack_lists, typed, unpack
+from meshnode.core.rows import BUCKETS, ROW_BYTES, Row, Rows, bucket_of
 from meshnode.core.rows import state_hash as hash_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def whole(header: Header, rows: Rows) -> Snapshot | Manifest:
             for table, held in rows.tables.items()
             for key, row in held.items()
         ]
-        return Snapshot(header, pack(entries))
+        return Snapshot(header, pack_lists(entries))
     return Manifest(header, rows.manifest())
 
 
@@ -74,18 +74,18 @@ def answers(pull: BucketPull, rows: Rows) -> Iterator[BucketRows]:
         for number in numbers:
             size = rows.bucket_bytes(table, number)
             if frame and frame_bytes + size > FRAME_BYTES:
-                yield BucketRows(pull.origin, pack(frame), last=False)
+                yield BucketRows(pull.origin, pack_lists(frame), last=False)
                 frame, frame_bytes = [], 0
             if sent_bytes and sent_bytes + size > WINDOW_BYTES:
-                yield BucketRows(pull.origin, pack(frame), last=True)
+                yield BucketRows(pull.origin, pack_lists(frame), last=True)
                 return
             frame += [
                 [table, key, row.epoch, row.seq, row.value]
-                for key, row in rows.bucket(table, number)
+                for key, row in rows.bucket(table, number).items()
             ]
             frame_bytes += size
             sent_bytes += size
-    yield BucketRows(pull.origin, pack(frame), last=True)
+    yield BucketRows(pull.origin, pack_lists(frame), last=True)
 
 
 @dataclass(slots=True)
@@ -146,11 +146,10 @@ class Assemblies:
             expected = assembly.missing.get(place)
             if expected is None:
                 continue
-            if bucket_hash({key: row_hash(key, row) for key, row in bucket.items()}) != expected:
+            if assembly.rows.fill(*place, bucket) != expected:
+                assembly.rows.empty(*place)
                 raise PeerError("a bucket that is not what its feed's header says")
             del assembly.missing[place]
-            for key, row in bucket.items():
-                assembly.rows.put(place[0], key, row)
             assembly.touched_s = now_s
         return assembly
 
@@ -172,8 +171,7 @@ def _reused(hashes: Hashes, known: list[Rows]) -> tuple[Rows, dict[tuple[str, in
         for number, expected in buckets.items():
             for held, theirs in manifests:
                 if theirs.get(table, {}).get(number) == expected:
-                    for key, row in held.bucket(table, number):
-                        rows.put(table, key, row)
+                    rows.fill(table, number, held.bucket(table, number))
                     break
             else:
                 missing[table, number] = expected
