@@ -1,0 +1,198 @@
+"""Whole feeds, bucket by bucket: nothing twice, nothing unproved, nothing unbounded."""
+
+from dataclasses import replace
+from itertools import islice
+from random import Random
+
+import pytest
+
+from meshnode.core.errors import PeerError, RefusedError
+from meshnode.core.feed import BUCKET_BYTES_MAX, TABLES_MAX, Replica
+from meshnode.core.genesis import Genesis
+from meshnode.core.keys import Key
+from meshnode.core.messages import BucketRows, Manifest, Snapshot
+from meshnode.core.own_feed import OwnFeed
+from meshnode.core.packing import pack
+from meshnode.core.rows import Row, Rows, bucket_of
+from meshnode.core.snapshots import (
+    ASSEMBLIES_MAX,
+    SMALL_BYTES_MAX,
+    WINDOW_BYTES,
+    Assemblies,
+    Assembly,
+    answers,
+    check_size,
+    rows_of,
+    whole,
+)
+
+chance = Random(31).randbytes
+KEY = Key.new(chance)
+GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
+
+
+def feed_of(count: int, key: Key = KEY, size: int = 900) -> OwnFeed:
+    feed = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1)
+    for number in range(count):
+        feed.write("notes", b"%d" % number, bytes(size) + b"%d" % number)
+    flush_all(feed)
+    return feed
+
+
+def flush_all(feed: OwnFeed) -> None:
+    while feed.flush(1.0) is not None:
+        pass
+
+
+def manifest_of(feed: Replica) -> Manifest:
+    assert feed.header is not None
+    manifest = whole(feed.header, feed.rows)
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def fetched(assemblies: Assemblies, assembly: Assembly, feed: Replica) -> int:
+    """Ask and take until nothing is missing; return how many bytes came."""
+    came = 0
+    while assembly.missing:
+        for message in answers(assembly.asks(), feed.rows):
+            came += len(message.rows)
+            assemblies.take(message, 0.0)
+    return came
+
+
+def test_a_small_feed_is_one_message_and_a_large_one_begins_with_its_hashes():
+    small, large = feed_of(20), feed_of(200)
+    for feed, kind in ((small, Snapshot), (large, Manifest)):
+        assert feed.header is not None
+        assert isinstance(whole(feed.header, feed.rows), kind)
+    assert small.rows.bytes < SMALL_BYTES_MAX < large.rows.bytes
+
+
+def test_a_large_feed_arrives_whole():
+    feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
+    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    fetched(assemblies, assembly, feed)
+    assert feed.header is not None
+    assert assembly.rows.state_hash() == feed.header.state_hash
+    assert assembly.rows.tables == feed.rows.tables
+    assert assembly.rows.bytes == feed.rows.bytes
+
+
+def test_one_request_is_answered_with_a_window_and_no_more():
+    feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
+    asked = assemblies.begin(manifest_of(feed), None, 0.0).asks()
+    parts = list(answers(asked, feed.rows))
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert WINDOW_BYTES / 2 < sum(len(part.rows) for part in parts) <= WINDOW_BYTES
+
+
+def test_of_an_older_state_only_what_has_changed_is_fetched():
+    feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
+    old = Replica(feed.origin, GENESIS.limits)
+    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    everything = fetched(assemblies, assembly, feed)
+    old.rows = assembly.rows
+    feed.write("notes", b"7", b"changed")
+    feed.write("notes", b"8", None)
+    flush_all(feed)
+    again = assemblies.begin(manifest_of(feed), old.rows, 0.0)
+    assert len(again.missing) == 2
+    assert fetched(assemblies, again, feed) < everything / 50
+    assert feed.header is not None
+    assert again.rows.state_hash() == feed.header.state_hash
+
+
+def test_what_was_fetched_before_the_feed_changed_is_kept():
+    feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
+    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    for message in answers(assembly.asks(), feed.rows):
+        assemblies.take(message, 0.0)
+    missing = len(assembly.missing)
+    feed.write("notes", b"new", b"row")
+    flush_all(feed)
+    assert len(assemblies.begin(manifest_of(feed), None, 0.0).missing) <= missing + 1
+
+
+def test_a_manifest_that_its_header_does_not_prove_is_refused():
+    feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
+    manifest = manifest_of(feed)
+    bent = {table: {**held, 0: bytes(32)} for table, held in manifest.buckets.items()}
+    with pytest.raises(PeerError):
+        assemblies.begin(replace(manifest, buckets=bent), None, 0.0)
+    assert len(assemblies) == 0
+
+
+def test_a_bucket_that_is_not_proved_leaves_nothing_behind():
+    feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
+    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    before = len(assembly.missing)
+    forged = BucketRows(feed.origin, pack([["notes", b"1", 1, 1, b"forged"]]), last=True)
+    with pytest.raises(PeerError):
+        assemblies.take(forged, 0.0)
+    assert len(assembly.missing) == before
+    assert assembly.rows.count() == assembly.rows.bytes == 0
+    fetched(assemblies, assembly, feed)
+    assert feed.header is not None
+    assert assembly.rows.state_hash() == feed.header.state_hash
+
+
+def test_buckets_that_nobody_asked_for_are_passed_over():
+    feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
+    stray = BucketRows(feed.origin, pack([["other", b"1", 1, 1, b"stray"]]), last=True)
+    assert assemblies.take(stray, 0.0) is None
+    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    assemblies.take(stray, 0.0)
+    assert assembly.rows.count() == 0
+
+
+def test_the_feed_that_stands_still_longest_makes_room():
+    assemblies = Assemblies(GENESIS.limits)
+    feeds = [feed_of(40, Key.new(chance)) for _ in range(ASSEMBLIES_MAX + 1)]
+    for number, feed in enumerate(feeds):
+        assemblies.begin(manifest_of(feed), None, float(number or 999))
+    assert len(assemblies) == ASSEMBLIES_MAX
+    assert assemblies.get(feeds[0].origin) is not None
+    assert assemblies.get(feeds[1].origin) is None
+
+
+def keys_of_one_bucket(count: int) -> list[bytes]:
+    keys = (b"%d" % number for number in range(10**9))
+    return list(islice((key for key in keys if bucket_of(key) == 5), count))
+
+
+def write_all(feed: OwnFeed, places: list[tuple[str, bytes]], value: bytes) -> None:
+    for table, key in places:
+        feed.write(table, key, value)
+        flush_all(feed)
+
+
+def test_a_bucket_that_fits_no_frame_is_refused_by_its_owner_and_by_all():
+    count = BUCKET_BYTES_MAX // (16 << 10) + 1
+    keys = keys_of_one_bucket(count)
+    feed = OwnFeed(KEY, GENESIS.mesh_id, GENESIS.limits, 1)
+    with pytest.raises(RefusedError, match="as many bytes"):
+        write_all(feed, [("notes", key) for key in keys], bytes(16 << 10))
+    rows = Rows()
+    for key in keys:
+        rows.put("notes", key, Row(1, 1, bytes(16 << 10)))
+    with pytest.raises(PeerError):
+        check_size(rows, GENESIS.limits)
+
+
+def test_more_tables_than_a_manifest_can_name_are_refused_by_owner_and_reader():
+    feed = OwnFeed(KEY, GENESIS.mesh_id, GENESIS.limits, 1)
+    with pytest.raises(RefusedError):
+        write_all(feed, [(f"t{number}", b"") for number in range(TABLES_MAX + 1)], b"")
+    rows = Rows()
+    for number in range(TABLES_MAX + 1):
+        rows.put(f"t{number}", b"", Row(1, number + 1, b""))
+    assert feed.header is not None
+    with pytest.raises(PeerError, match="more rows"):
+        rows_of(
+            Snapshot(
+                replace(feed.header, state_hash=rows.state_hash()),
+                pack([[f"t{number}", b"", 1, number + 1, b""] for number in range(TABLES_MAX + 1)]),
+            ),
+            GENESIS.limits,
+        )
