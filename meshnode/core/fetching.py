@@ -33,8 +33,9 @@ class Fetching:
         """Count the feeds that are wanted."""
         return len(self._offers)
 
-    def offered(self, peer: NodeId, origin: NodeId, head: Head) -> None:
+    def offered(self, peer: NodeId, origin: NodeId, head: Head, now_s: float) -> None:
         """Note that a neighbour holds more of a feed than is held here."""
+        self._give_up_late(now_s)
         offers = self._offers.setdefault(origin, {})
         if peer in offers or len(offers) < OFFERS_MAX:
             offers[peer] = head
@@ -43,6 +44,7 @@ class Fetching:
 
     def asks(self, now_s: float) -> dict[NodeId, list[NodeId]]:
         """Return whom to ask now, for what; they count as asked."""
+        self._give_up_late(now_s)
         busy = Counter(peer for peer, _ in self._asked.values())
         chosen: dict[NodeId, list[NodeId]] = {}
         for origin in list(islice(self._waiting, LOOK_MAX)):
@@ -70,20 +72,20 @@ class Fetching:
         self._asked.pop(origin, None)
         self._again(origin)
 
-    def give_up_late(self, now_s: float) -> None:
-        """Turn to others for what was asked long ago."""
-        for origin, (peer, asked_s) in list(self._asked.items()):
-            if now_s - asked_s >= AGAIN_S:
-                self._offers[origin].pop(peer, None)
-                del self._asked[origin]
-                self._again(origin)
-
     def forget_peer(self, peer: NodeId) -> None:
         """Expect nothing more of a lost neighbour."""
         for origin, offers in list(self._offers.items()):
             if offers.pop(peer, None) is not None:
                 if self._asked.get(origin, (None, 0.0))[0] == peer:
                     del self._asked[origin]
+                self._again(origin)
+
+    def _give_up_late(self, now_s: float) -> None:
+        """Turn to others for what was asked long ago."""
+        for origin, (peer, asked_s) in list(self._asked.items()):
+            if now_s - asked_s >= AGAIN_S:
+                self._offers[origin].pop(peer, None)
+                del self._asked[origin]
                 self._again(origin)
 
     def _again(self, origin: NodeId) -> None:

@@ -80,7 +80,7 @@ class Intake(Holdings):
             return self._on_own(peer, header, now_s)
         replica = self.replicas.get(header.origin)
         if replica is None:  # its snapshot says whether it is a member's
-            return self._pull(peer, header.origin, NOTHING, now_s)
+            return Outcome(self._fetch(peer, header, now_s))
         kept = self._recent.like(header)
         if kept is not None and is_fork(kept, header):
             return self._quarantined((kept, header))
@@ -89,7 +89,8 @@ class Intake(Holdings):
         if not replica.follows(header):
             if self._early.keep(flush, replica.head):
                 return Outcome(missing={header.origin: header.head})
-            return self._replacing(peer, header, replica.head, now_s)
+            asks = self._fetch(peer, header, now_s)
+            return Outcome(asks + self._lost_rows(peer, header) if asks else [])
         return self._applied(peer, replica, flush, now_s)
 
     def _applied(self, peer: NodeId, replica: Replica, flush: Flush, now_s: float) -> Outcome:
@@ -118,16 +119,11 @@ class Intake(Holdings):
         self, peer: NodeId, replica: Replica, header: Header, error: ForkError, now_s: float
     ) -> Outcome:
         """Two histories of one feed: its newest snapshot decides, unless a proof is found."""
-        outcome = self._replacing(peer, header, NOTHING, now_s)
+        outcome = self._pull(peer, header.origin, NOTHING, now_s)
+        outcome.effects += self._lost_rows(peer, header) if outcome.effects else []
         outcome.effects.append(Report("feed_forked", peer, error.message))
         if replica.header is not None and replica.header.epoch == header.epoch:
             outcome.effects.append(Send(peer, Fork((replica.header,))))
-        return outcome
-
-    def _replacing(self, peer: NodeId, header: Header, after: Head, now_s: float) -> Outcome:
-        outcome = self._pull(peer, header.origin, after, now_s)
-        if outcome.effects:
-            outcome.effects += self._lost_rows(peer, header)
         return outcome
 
     def _lost_rows(self, peer: NodeId, header: Header) -> list[Effect]:
@@ -165,9 +161,9 @@ class Intake(Holdings):
         if assembly is None or self._nothing_new(assembly.header) is not None:
             self._assemblies.drop(message.origin)
             return Outcome()
-        if message.origin not in self.replicas and not self._admits(message.origin, assembly.rows):
-            self._assemblies.drop(message.origin)
-            raise PeerError(f"a feed of {message.origin[:12]}, whom nobody has admitted")
+        if not assembly.admitted:  # the member record comes first
+            self._check_admitted(message.origin, assembly.rows)
+            assembly.admitted = True
         self.fetching.came(message.origin, now_s)
         if assembly.missing and not message.last:
             return Outcome()
@@ -179,6 +175,12 @@ class Intake(Holdings):
         self._assemblies.drop(assembly.header.origin)
         check_size(assembly.rows, self._limits)
         return self._replaced(peer, assembly.header, assembly.rows, now_s)
+
+    def _check_admitted(self, origin: NodeId, rows: Rows) -> None:
+        """Raise PeerError for a new feed unless it proves that its writer is a member."""
+        if origin not in self.replicas and not self._admits(origin, rows):
+            self._assemblies.drop(origin)
+            raise PeerError(f"a feed of {origin[:12]}, whom nobody has admitted")
 
     def _nothing_new(self, header: Header) -> Outcome | None:
         """Return what follows from a snapshot that is not to be taken; None if it is."""
@@ -193,8 +195,7 @@ class Intake(Holdings):
 
     def _replaced(self, peer: NodeId, header: Header, rows: Rows, now_s: float) -> Outcome:
         origin = header.origin
-        if origin not in self.replicas and not self._admits(origin, rows):
-            raise PeerError(f"a feed of {origin[:12]}, whom nobody has admitted")
+        self._check_admitted(origin, rows)
         self._pulled_at_s.pop((peer, origin, True), None)
         self._pulled_at_s.pop((peer, origin, False), None)
         if self.is_ours(origin):
@@ -291,6 +292,11 @@ class Intake(Holdings):
         if not self._may_pull(peer, origin, after, now_s):
             return Outcome()
         return Outcome([Send(peer, Pull({origin: after}))])
+
+    def _fetch(self, peer: NodeId, header: Header, now_s: float) -> list[Effect]:
+        """Ask for what leads to a header, if there is room, and nobody was just asked for it."""
+        self.fetching.offered(peer, header.origin, header.head, now_s)
+        return self._ask_more(now_s)
 
     def _ask_more(self, now_s: float) -> list[Effect]:
         return [

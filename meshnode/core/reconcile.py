@@ -59,10 +59,7 @@ class Replication(Intake):
 
     def tick(self, now_s: float) -> list[Effect]:
         """Turn to others for feeds that were asked for and did not come."""
-        if not self.fetching:
-            return []
-        self.fetching.give_up_late(now_s)
-        return self._ask_more(now_s)
+        return self._ask_more(now_s) if self.fetching else []
 
     def digest(self) -> Digest:
         """Say what is held, in two hashes."""
@@ -149,7 +146,7 @@ class Replication(Intake):
             if theirs > ours or (differs and theirs == self._shown(origin)):
                 outcome.effects += self._pull(peer, origin, NOTHING, now_s).effects
         elif theirs > ours:
-            self.fetching.offered(peer, origin, theirs)
+            self.fetching.offered(peer, origin, theirs, now_s)
         elif differs and not self.forks.has(origin):
             header = self.replicas[origin].header
             outcome.effects += [Send(peer, Fork((header,)))] if header else []

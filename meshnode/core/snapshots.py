@@ -96,6 +96,7 @@ class Assembly:
     rows: Rows
     missing: dict[tuple[str, int], bytes]  # the hashes of the buckets that are not
     touched_s: float
+    admitted: bool = False  # its member record was looked at
 
     def asks(self) -> BucketPull:
         """Return what to ask for next; the member record first, which tells a member's feed."""

@@ -11,7 +11,7 @@ def offered(count: int, *peers: NodeId) -> Fetching:
     fetching = Fetching()
     for peer in peers:
         for number in range(count):
-            fetching.offered(peer, NodeId(f"o{number}"), Head(1, 5))
+            fetching.offered(peer, NodeId(f"o{number}"), Head(1, 5), 0.0)
     return fetching
 
 
@@ -34,14 +34,11 @@ def test_what_two_offer_is_asked_of_one_and_both_are_kept_busy():
 def test_who_does_not_answer_is_not_asked_again_and_the_next_is():
     fetching = offered(1, A, B)
     assert fetching.asks(0.0) == {A: ["o0"]}
-    fetching.give_up_late(AGAIN_S - 0.1)
     assert fetching.asks(AGAIN_S - 0.1) == {}
-    fetching.give_up_late(AGAIN_S)
     assert fetching.asks(AGAIN_S) == {B: ["o0"]}
-    fetching.give_up_late(2 * AGAIN_S)
     assert fetching.asks(9.0) == {}
     assert len(fetching) == 0  # until somebody offers it anew
-    fetching.offered(A, NodeId("o0"), Head(1, 5))
+    fetching.offered(A, NodeId("o0"), Head(1, 5), 9.0)
     assert fetching.asks(9.0) == {A: ["o0"]}
 
 
@@ -50,14 +47,13 @@ def test_who_sends_a_feed_in_parts_is_waited_for():
     fetching.asks(0.0)
     for number in range(1, 9):
         fetching.came(NodeId("o0"), number * AGAIN_S / 2)
-        fetching.give_up_late(number * AGAIN_S / 2 + 0.1)
         assert fetching.asks(number * AGAIN_S / 2 + 0.1) == {}
 
 
 def test_a_feed_that_grew_meanwhile_is_asked_for_again():
     fetching = offered(1, A)
     fetching.asks(0.0)
-    fetching.offered(A, NodeId("o0"), Head(1, 7))
+    fetching.offered(A, NodeId("o0"), Head(1, 7), 0.0)
     fetching.held(NodeId("o0"), Head(1, 5))
     assert fetching.asks(0.1) == {A: ["o0"]}
     fetching.held(NodeId("o0"), Head(2, 1))
@@ -79,6 +75,5 @@ def test_so_many_holders_of_a_feed_are_remembered_and_no_more():
     asked = set()
     for turn in range(OFFERS_MAX + 3):
         asked |= fetching.asks(turn * AGAIN_S).keys()
-        fetching.give_up_late((turn + 1) * AGAIN_S)
     assert len(asked) == OFFERS_MAX
     assert len(fetching) == 0
