@@ -64,11 +64,29 @@ def verb(
     return decorate
 
 
+def leading_verb(
+    *examples: str,
+) -> Callable[[Callable[..., View | int]], typer.Typer]:
+    """Make a function a verb that answers by itself, and has others beneath it: `verb(app=...)`."""
+    into = new_app()
+
+    def decorate(command: Callable[..., View | int]) -> typer.Typer:
+        into.callback(
+            invoke_without_command=True, help=_help(command, examples), context_settings=SETTINGS
+        )(_typed(command))
+        return into
+
+    return decorate
+
+
 def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
     def run(context: typer.Context, **options: Any) -> int:  # noqa: ANN401 - each verb's
         said = {name: options.pop(name) for name in GLOBALS}
         given: Call = context.obj
         call = given.overridden(said)
+        if context.invoked_subcommand is not None:  # a verb beneath this one answers
+            context.obj = call
+            return 0
         answer = command(call, **options)
         return answer if isinstance(answer, int) else render(answer, call.streams, call.style)
 

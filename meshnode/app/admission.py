@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.ports import Device, OutstandingInvite
 from meshnode.core.certificates import issue_node_ca
-from meshnode.core.control import ACTIONS_OF_ROLE, Role, authorization_from_signed, role_entry
 from meshnode.core.enrolment import (
     INVITE_ID_BYTES,
     SECRET_BYTES,
@@ -20,6 +19,7 @@ from meshnode.core.enrolment import (
     join_proof,
     same,
 )
+from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     NotAuthenticatedError,
     NotFoundError,
@@ -29,6 +29,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ids import node_id_of
 from meshnode.core.packing import pack
+from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,9 @@ class AdmissionDesk:
         self._clock = clock
         self._chance = chance
         self.addresses: Callable[[], tuple[str, ...]] = tuple
-        self.add_control: Callable[[Signed], object] = admitter.control.add
+        self.add_control: Callable[[Signed], object] = lambda entry: admitter.control.add(
+            entry, clock.wall_s()
+        )
 
     async def invite(
         self,

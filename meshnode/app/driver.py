@@ -8,6 +8,7 @@ from meshnode.core.effects import (
     Announce,
     Answered,
     Dial,
+    DropControl,
     Effect,
     HangUp,
     Obey,
@@ -53,6 +54,9 @@ class World(Protocol):
     def persist_fork(self, proof: Proof) -> None:
         """Write to disk why an epoch is in quarantine."""
 
+    def drop_control(self, entry_ids: tuple[bytes, ...]) -> None:
+        """Delete entries of the control set from disk."""
+
     def announce(self, tables: frozenset[str]) -> None:
         """Wake whoever waits for these tables."""
 
@@ -86,6 +90,8 @@ def perform(  # noqa: C901, PLR0912 - one case an effect
                 world.persist_control(entry)
             case PersistFork(proof):
                 world.persist_fork(proof)
+            case DropControl(entry_ids):
+                world.drop_control(entry_ids)
             case Announce(tables):
                 world.announce(tables)
             case Report(event, peer, detail):

@@ -32,6 +32,8 @@ from meshnode.core.messages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.app.neighbours import Neighbours
     from meshnode.core.broadcast import Broadcast
     from meshnode.core.ids import NodeId
@@ -42,9 +44,14 @@ class Incoming:
     """Hands messages to the cores of one node."""
 
     def __init__(
-        self, replication: Replication, neighbours: Neighbours, broadcast: Broadcast
+        self,
+        replication: Replication,
+        neighbours: Neighbours,
+        broadcast: Broadcast,
+        wall: Callable[[float], float],
     ) -> None:
         self._replication = replication
+        self._wall = wall
         self._neighbours = neighbours
         self._broadcast = broadcast
 
@@ -83,7 +90,7 @@ class Incoming:
                 self._broadcast.pruned(peer, message.origins)
                 return Outcome()
             case Signed():
-                return self._replication.on_control(message)
+                return self._replication.on_control(message, self._wall(now_s))
             case Members():
                 return Outcome(self._neighbours.introduced(peer, message, now_s))
             case Routed():

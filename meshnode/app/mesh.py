@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from meshnode.app.controls import Controls
 from meshnode.app.incoming import Incoming
 from meshnode.app.neighbours import STALLED, Neighbours
+from meshnode.app.pace import LinksPace
 from meshnode.core import relay
 from meshnode.core.broadcast import HAVE_DELAY_S, Broadcast, spread
 from meshnode.core.control import ControlSet
@@ -21,7 +23,6 @@ from meshnode.core.effects import (
     Announce,
     Effect,
     Persist,
-    PersistControl,
     PersistFork,
     Report,
     Send,
@@ -53,9 +54,6 @@ FLUSH_DELAY_S = 0.001  # writes that come together travel together
 FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
 FLUSH_PAUSE_A_MEMBER_S = 0.0002  # every member receives every flush
 LAG_PAUSE_S = 1.0
-LINKS_DELAY_S = 0.03  # links come and go together; thrice as long from flush to flush, up to
-LINKS_PAUSE_S = 1.0  # this, as long as they do not rest for
-LINKS_REST_S = 5.0
 LIVENESS_DELAY_S = 0.02
 TICK_S = 0.25  # how often links are judged, and dials considered
 RECONCILE_S = 10.0
@@ -86,25 +84,28 @@ class Mesh:
         self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot)
         self.self_id = self.own.origin
         self.replication = Replication(genesis, self.own, self.control, me.replica, me.admits)
-        self.tables = Tables(self.replication.replicas, self.replication.forks)
+        self.tables = Tables(
+            self.replication.replicas, self.replication.forks, self.control.forgotten
+        )
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
+        self._controls = Controls(self.control, self.own, self.tables, self.overlay)
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
         self._rng = me.rng
         self._wall = me.wall
         self._broadcast = Broadcast(self.self_id)
-        self._incoming = Incoming(self.replication, self.neighbours, self._broadcast)
+        self._incoming = Incoming(self.replication, self.neighbours, self._broadcast, me.wall)
         self._asked_own = 0
         self._to_compare: list[NodeId] = []  # new neighbours, as many as there are links at most
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
         self._flushed_at_s = -math.inf
-        self._links_flushed_at_s = -math.inf
-        self._links_pause_s = LINKS_DELAY_S
+        self._links_pace = LinksPace()
 
     def start(self, now_s: float) -> list[Effect]:
         """Begin: write our links anew (there are none yet), and set the timers going."""
+        self._controls.say_again()
         effects = self._write_links(now_s) + self.recall(now_s)
         effects += self._wake("tick", now_s)
         effects += self._wake("pulse", now_s + PULSE_S)
@@ -133,11 +134,10 @@ class Mesh:
             effects += self._pass_on(change, None, now_s)
         return effects + (self._plan_flush(now_s) if self.own.waiting else [])
 
-    def add_control(self, entry: Signed) -> list[Effect]:
-        """Put an entry of our own into the control set."""
-        if not self.control.add(entry):
-            return []
-        return [PersistControl(entry), *spread(entry, self.overlay.links, None)]
+    def add_control(self, entry: Signed, now_s: float) -> list[Effect]:
+        """Put an entry of our own into the control set; raises PeerError if it has no place."""
+        added = self.control.add(entry, self._wall(now_s), ours=True)
+        return self._take_entries([entry] if added else [], None, now_s)
 
     def learn(self, peer: NodeId, addresses: tuple[str, ...], now_s: float) -> list[Effect]:
         """Take a hint where a member may listen; TLS will decide who is there."""
@@ -207,6 +207,7 @@ class Mesh:
                 return self._graft(now_s)
             case "tick":
                 due = self.neighbours.tick(now_s, late_s) + self.replication.tick(now_s)
+                due += self._controls.expire(self._wall(now_s))
                 return due + self._wake("tick", now_s + TICK_S)
             case "pulse":
                 self.lag_s = max(late_s, self.lag_s * 0.9)
@@ -220,10 +221,7 @@ class Mesh:
                 raise ValueError(f"no timer is called {name}")
 
     def _take(self, outcome: Outcome, source: NodeId, now_s: float) -> list[Effect]:
-        effects = list(outcome.effects)
-        for entry in outcome.entries:
-            effects.append(PersistControl(entry))
-            effects += spread(entry, self.overlay.links, source)
+        effects = outcome.effects + self._take_entries(outcome.entries, source, now_s)
         for change in outcome.changes:
             effects.append(Persist(change, ours=False))
             effects += self._pass_on(change, source, now_s)
@@ -238,6 +236,20 @@ class Mesh:
         if self.own.waiting:
             effects += self._plan_flush(now_s)
         return effects
+
+    def _take_entries(
+        self, entries: list[Signed], source: NodeId | None, now_s: float
+    ) -> list[Effect]:
+        effects = self._controls.taken(entries, source)
+        reconsidered = self.control.take_reconsidered()
+        if not reconsidered:
+            return effects
+        if self.self_id in reconsidered:
+            self._controls.say_again()
+            effects += self._plan_flush(now_s)
+        for origin in sorted(reconsidered):
+            self._learn_member(origin, now_s)
+        return [*effects, Announce(frozenset({STATES})), *self._judge(now_s)]
 
     def _pass_on(self, change: Change, source: NodeId | None, now_s: float) -> list[Effect]:
         origin, head = change.origin, change.header.head
@@ -293,6 +305,7 @@ class Mesh:
     def _learn_member(self, origin: NodeId, now_s: float, *, live: bool = True) -> None:
         record, links = self.tables.node(origin), self.tables.links(origin)
         if record is None:
+            self._controls.dismiss(origin, self.liveness)
             return
         peers, lost = (links.peers, links.lost) if links else (NOBODY, {})
         stalled = frozenset(peer for peer, reason in lost.items() if reason == STALLED)
@@ -318,19 +331,14 @@ class Mesh:
         self._persisting = True
         self._flushed_at_s = now_s
         if (LINKS, ONLY_ROW) in change.rows:
-            rested = now_s - self._links_flushed_at_s > LINKS_REST_S
-            longer_s = min(3 * self._links_pause_s, LINKS_PAUSE_S)
-            self._links_pause_s = LINKS_DELAY_S if rested else longer_s
-            self._links_flushed_at_s = now_s
+            self._links_pace.flushed(now_s)
         return [Persist(change, ours=True), *self._notice(change, now_s)]
 
     def _write_links(self, now_s: float) -> list[Effect]:
         if not self.own.cloned:
             self.own.write(LINKS, ONLY_ROW, self.neighbours.row())
-        earliest_s = self._links_flushed_at_s + self._links_pause_s
-        delay_s = max(LINKS_DELAY_S, earliest_s - now_s)
         return [
-            *self._plan_flush(now_s, delay_s),
+            *self._plan_flush(now_s, self._links_pace.delay_s(now_s)),
             *self._wake("liveness", now_s + LIVENESS_DELAY_S),
         ]
 

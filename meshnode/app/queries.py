@@ -150,7 +150,7 @@ class Queries:
     def cost(self, query: CostQuery) -> CostAnswer:
         """Sum the ledgers of all owners, those that cannot be heard included."""
         known: dict[str, SessionRecord] = {
-            record.session_id: record for _, record in self._mesh.tables.sessions()
+            record.session_id: record for _, record in self._mesh.tables.sessions(forgotten=True)
         }
         slots: list[OwnedSlot] = []
         diagnostics: list[Diagnostics] = []
@@ -183,8 +183,7 @@ class Queries:
         return [peer for peer in self._mesh.liveness.members() if self._mesh.tables.node(peer)]
 
     def _name(self, peer: NodeId) -> str:
-        record = self._mesh.tables.node(peer)
-        return record.name if record else peer[:12]
+        return self._mesh.tables.name_of(peer)
 
     def _observed_at_s(self, peer: NodeId) -> float | None:
         if self._mesh.liveness.state(peer) is MemberState.ALIVE:

@@ -14,7 +14,7 @@ from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.words import nearest
 from meshnode.core.commands import KILL_LIFE_S
-from meshnode.core.control import ACTIONS_OF_ROLE, Authorization, authorize
+from meshnode.core.entries import Forget, sign_entry
 from meshnode.core.errors import (
     DamagedError,
     NotAuthenticatedError,
@@ -32,8 +32,10 @@ from meshnode.core.grants import (
     grant,
     session_key_from_text,
 )
-from meshnode.core.keys import Key, derive_session_key, key_id_of
+from meshnode.core.headers import Head, header_from_signed
+from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of
 from meshnode.core.packing import PACKED_BYTES_MAX
+from meshnode.core.roles import ACTIONS_OF_ROLE, Authorization, authorize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.core.ids import Chance
-    from meshnode.core.keys import Signed
+    from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
 KEY_VARIABLE = "SESSION_API_KEY"
 OWN_KEY_TTL_S = 300
@@ -144,6 +146,19 @@ def authorize_invite(home: Home, terms: InviteTerms, now_s: float) -> Signed:
             signer=b"",  # authorize() puts the key's own
         ),
     )
+
+
+def sign_forget(
+    home: Home, header: SignedMessage, now_s: float, chance: Chance
+) -> tuple[Signed, Head]:
+    """Sign that a node's rows are hidden up to a header that it has signed; returns its head too.
+
+    Raises NotAuthenticatedError without identity, PeerError if the header is not genuine.
+    """
+    operator, mesh_id = _operator(home), mesh_id_of(home)
+    signed = Signed(header.type, header.payload, header.signature)
+    forget = Forget(header_from_signed(signed, mesh_id))
+    return sign_entry(operator, mesh_id, forget, chance, issued_s=int(now_s)), forget.head
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from meshnode.client import clock
 from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.messages import to_plain, to_wire
-from meshnode.client.nodes import node_id_in
+from meshnode.client.nodes import check_forgettable, node_id_in
 from meshnode.client.silence import explained
 from meshnode.client.targets import (
     Delivery,
@@ -187,6 +187,30 @@ class MeshClient:
             authorization=to_wire(authorization), secret=secret, labels=labels, for_key=for_key
         )
         return list(self._call(self._node.CreateInvite, request).addresses)
+
+    def forgettable(self, name: str) -> Plain:
+        """Return the one node meant; ConflictError if it is alive, or this one."""
+        nodes = self.nodes()["nodes"]
+        node_id = node_id_in(nodes, name)
+        node: Plain = next(node for node in nodes if node["node_id"] == node_id)
+        check_forgettable(node)
+        return node
+
+    def forget(self, node: Plain) -> Plain:
+        """Hide on all nodes what a node has written so far, but for its ledger."""
+        from meshnode.client.authority import sign_forget  # noqa: PLC0415 - as for the commander
+
+        request = pb.ReadHeadRequest(node_id=node["node_id"])
+        header = self._call(self._node.ReadHead, request).header
+        entry, head = sign_forget(self.home, header, self._now(), self._chance)
+        self._call(self._node.AddControl, pb.AddControlRequest(entry=to_wire(entry)))
+        return {
+            "node_id": node["node_id"],
+            "name": node["name"],
+            "was": node["state"],
+            "epoch": head.epoch,
+            "seq": head.seq,
+        }
 
     def stop(self, *, leave: bool = False, sessions: str = "") -> Plain:
         """End the node; `sessions` is keep, close or empty for its default: `kept`, `closed`."""

@@ -22,6 +22,18 @@ def names_apart(nodes: Iterable[tuple[str, str]]) -> dict[str, str]:
     }
 
 
+def check_forgettable(node: dict[str, Any]) -> None:
+    """Raise ConflictError for a node that would only say everything again."""
+    if node["self"]:
+        raise ConflictError(
+            "a node cannot forget itself", "session-mesh leave withdraws it from the mesh"
+        )
+    if node["state"] == "alive":
+        raise ConflictError(
+            f"{node['name']} is alive", "run session-mesh leave there, or stop it first"
+        )
+
+
 def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:
     """Return the id of the listed node that is meant; raises NotFoundError or ConflictError."""
     ids = [str(node["node_id"]) for node in nodes]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.control import ACTIONS_OF_ROLE, ControlSet
 from meshnode.core.errors import (
     NotAuthenticatedError,
     NotFoundError,
@@ -30,8 +29,10 @@ from meshnode.core.grants import (
 )
 from meshnode.core.keys import Key, Signed, key_id_of, verify
 from meshnode.core.packing import typed, unpack_map
+from meshnode.core.roles import ACTIONS_OF_ROLE
 
 if TYPE_CHECKING:
+    from meshnode.core.control import ControlSet
     from meshnode.core.sessions import SessionRecord
 
 COMMAND = "command"

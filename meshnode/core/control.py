@@ -1,179 +1,150 @@
-"""The control set: signed entries that every node stores and no feed owns. Today: roles.
+"""The control set: signed entries that every node stores and no feed owns.
 
-Invariant: an entry is stored once its author's authority is known here, which only ever grows from
-the root's own entries; an entry that comes too early is refused and offered again by the next
-reconciliation. So all nodes end with the same set, and nobody without a role can fill it.
+Invariant: what is held is a function of the entries ever heard and of the time, whatever their
+order: of one issuer's entries in one slot the latest, of one issuer's the ISSUED_MAX latest, and
+nothing that has expired. "Later" goes by (expiry, time of issue, id), what stands for ever last of
+all: so what expires first is the first to make room, and a node that has dropped what expired holds
+the rest of what the others hold.
+
+An entry is stored once its issuer's authority is known here, which only ever grows from the root's
+own entries. One that comes too early is refused and offered again by the next reconciliation. So
+nobody without a role can fill the set, and whoever has one only a share of it.
+
+Clocks differ, so one node drops an entry before another does. `cut_s` is the latest expiry dropped
+here; two nodes compare what both would hold at the higher of their cuts (`root`), and stay quiet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from bisect import bisect_right, insort
+from typing import TYPE_CHECKING, assert_never
 
+from meshnode.core.entries import (
+    CONTROL,
+    NEVER_S,
+    Cancel,
+    Entry,
+    Forget,
+    Revoke,
+    StandingKill,
+    entry_from_signed,
+    entry_id_of,
+)
 from meshnode.core.errors import PeerError
-from meshnode.core.grants import ACTIONS
-from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key, Signed, verify
-from meshnode.core.packing import typed, unpack_map
+from meshnode.core.headers import NOTHING, Head
+from meshnode.core.ids import NodeId, node_id_of
+from meshnode.core.keys import Signed, verify
+from meshnode.core.roles import Role, authorization_from_signed
+from meshnode.core.settings import Budget, Policy
 from meshnode.core.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from meshnode.core.genesis import Genesis
-    from meshnode.core.ids import Chance
 
-CONTROL = "control"  # the signature type of entries
-INVITE = "invite"  # the signature type of an admin's word that a node may admit
 ENTRY_BYTES_MAX = 4096
 ENTRIES_MAX = 50_000  # more: PeerError to the sender, the link is kept
-ENTRY_ID_BYTES = 16
-ROOT_BYTES = 16
+ROLES_MAX = 10_000  # given by one issuer; more: PeerError. None makes room: others hang on them
+ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
+ISSUED_BY_ADMIN_MAX = 10_000  # by one admin: as many as there are feeds to forget
 
-ACTIONS_OF_ROLE: dict[str, frozenset[str]] = {
-    "observer": frozenset({"read", "read_messages", "metrics"}),
-    "operator": ACTIONS - {"admin"},
-    "admin": ACTIONS,
-}
+Place = tuple[int, int, bytes]  # (expiry, time of issue, id): the higher is the later
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
-    """An admin's signed word that one node may admit devices, and with which role."""
-
-    mesh: str
-    invite_id: bytes
-    admitter: str
-    role: str  # empty: node only
-    uses: int
-    issued_s: int
-    expires_s: int
-    signer: bytes
+class NoAuthorityError(PeerError):
+    """Nothing known here says that its issuer may issue this entry. It may come too early."""
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
-    """That a key may command."""
-
-    subject: bytes
-    role: str
-    name: str
-    issuer: bytes
-    issued_s: int
-    via: Signed | None  # the admin's word, when a node issued it
-
-
-def authorize(admin: Key, value: Authorization) -> Signed:
-    """Sign an admin's word."""
-    return admin.sign(
-        INVITE,
-        {
-            "mesh": value.mesh,
-            "id": value.invite_id,
-            "admitter": value.admitter,
-            "role": value.role,
-            "uses": value.uses,
-            "issued": value.issued_s,
-            "expires": value.expires_s,
-            "signer": admin.public,
-        },
-    )
-
-
-def authorization_from_signed(signed: Signed) -> Authorization:
-    """Decode and check the signature, not the signer's role; raises PeerError."""
-    value = unpack_map(signed.payload)
-    try:
-        parsed = Authorization(
-            mesh=typed(value["mesh"], str),
-            invite_id=typed(value["id"], bytes),
-            admitter=typed(value["admitter"], str),
-            role=typed(value["role"], str),
-            uses=typed(value["uses"], int),
-            issued_s=typed(value["issued"], int),
-            expires_s=typed(value["expires"], int),
-            signer=typed(value["signer"], bytes),
-        )
-    except (KeyError, TypeError) as error:
-        raise PeerError(f"not an invite authorization: {error}") from error
-    verify(signed, INVITE, parsed.signer)
-    return parsed
-
-
-def role_entry(issuer: Key, mesh_id: str, role: Role, chance: Chance) -> Signed:
-    """Sign a role."""
-    return issuer.sign(
-        CONTROL,
-        {
-            "mesh": mesh_id,
-            "kind": "role",
-            "id": chance(ENTRY_ID_BYTES),
-            "subject": role.subject,
-            "role": role.role,
-            "name": role.name,
-            "issuer": issuer.public,
-            "issued": role.issued_s,
-            "via": None if role.via is None else role.via.to_list(),
-        },
-    )
+class NoRoomError(PeerError):
+    """An entry of our own would push out another one of the same issuer. Nothing changed."""
 
 
 class ControlSet:
-    """All entries heard, and the roles that follow from them."""
+    """All entries heard, and what follows from them. `now_s` is seconds since 1970."""
 
     def __init__(self, genesis: Genesis) -> None:
         self._mesh_id = genesis.mesh_id
         self._root_keys = frozenset(genesis.root_keys)
         self._entries: dict[bytes, Signed] = {}
+        self._held: dict[bytes, Entry] = {}
         self._roles: dict[bytes, list[Role]] = {}
+        self._given: dict[bytes, int] = {}  # roles by issuer
+        self._places: dict[bytes, list[Place]] = {}  # of all else by issuer, the earliest first
+        self._slots: dict[tuple[bytes, str, str], Place] = {}
+        self._expiring: list[tuple[int, bytes]] = []  # the earliest first
+        self._forgets: dict[NodeId, dict[bytes, Head]] = {}  # by entry
+        self._forgotten: dict[NodeId, Head] = {}
+        self._reconsidered: set[NodeId] = set()
+        self._dropped: list[bytes] = []
+        self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
-    def add(self, signed: Signed) -> bool:
-        """Store an entry; False if it is known. Raises PeerError if it cannot be stored."""
+    def add(self, signed: Signed, now_s: float, *, ours: bool = False) -> bool:
+        """Store an entry; False if it is known, has expired, or is not among the latest.
+
+        Raises PeerError if it cannot be stored: NoAuthorityError if its issuer may not say so as
+        far as is known here, NoRoomError if it is `ours` and another entry would have to go.
+        """
+        self.expire(now_s)
         entry_id = entry_id_of(signed)
         if entry_id in self._entries:
             return False
         if len(signed.payload) > ENTRY_BYTES_MAX:
             raise PeerError("a control entry is larger than 4 KiB")
-        if len(self._entries) >= ENTRIES_MAX:
-            raise PeerError(f"more than {ENTRIES_MAX} control entries")
-        value = unpack_map(signed.payload)
-        issuer = value.get("issuer")
-        if value.get("mesh") != self._mesh_id or not isinstance(issuer, bytes):
-            raise PeerError("a control entry of another mesh, or without an issuer")
-        verify(signed, CONTROL, issuer)
-        if value.get("kind") == "role":
-            role = _role_from(value)
-            if not self._stands(role):
-                raise PeerError("a role from somebody who may not give it, as far as is known here")
-            self._roles.setdefault(role.subject, []).append(role)
-        elif not self.role_of(issuer):
-            raise PeerError("a control entry from somebody who has no role")
-        self._entries[entry_id] = signed  # kinds of newer versions are kept and passed on
-        self.summary.add(entry_id)
+        entry = entry_from_signed(signed, self._mesh_id)
+        verify(signed, CONTROL, entry.issuer)
+        if not self._stands(entry):
+            raise NoAuthorityError(f"a {entry.kind} from somebody who may not, as far as is known")
+        if entry.expires_s <= now_s:
+            self.cut_s = max(self.cut_s, entry.expires_s)
+            return False
+        place = (entry.expires_s, entry.issued_s, entry_id)
+        if not isinstance(entry.body, Role) and not self._make_room(entry, place, ours=ours):
+            return False
+        self._keep(entry, place, signed)
         return True
 
-    def add_all(self, entries: Iterable[Signed]) -> None:
-        """Store what can be stored, in whatever order it comes; the rest proves nothing here."""
+    def add_all(self, entries: Iterable[Signed], now_s: float) -> list[Signed]:
+        """Store what can be stored, in whatever order it comes; return what cannot."""
         waiting = list(entries)
         while waiting:
             refused = []
             for entry in waiting:
                 try:
-                    self.add(entry)
+                    self.add(entry, now_s)
                 except PeerError:
                     refused.append(entry)
             if len(refused) == len(waiting):
-                return
+                break
             waiting = refused
+        return waiting
+
+    def expire(self, now_s: float) -> None:
+        """Drop what has expired."""
+        self.cut_s = min(self.cut_s, int(now_s))  # our clock was ahead: others may return it
+        while self._expiring and self._expiring[0][0] <= now_s:
+            expires_s, entry_id = self._expiring[0]
+            self._drop(entry_id)
+            self.cut_s = max(self.cut_s, expires_s)
+
+    def take_dropped(self) -> tuple[bytes, ...]:
+        """Return the ids of what was dropped since this was last asked."""
+        dropped, self._dropped = self._dropped, []
+        return tuple(entry_id for entry_id in dropped if entry_id not in self._entries)
 
     def get(self, entry_id: bytes) -> Signed | None:
         """Return one entry."""
         return self._entries.get(entry_id)
 
     def entries(self) -> list[Signed]:
-        """Return all entries."""
+        """Return all entries, each after those that its authority hangs on."""
         return list(self._entries.values())
+
+    def root(self, cut_s: int = 0) -> bytes:
+        """Return one hash over all entries, or over those that expire after a time."""
+        count = bisect_right(self._expiring, (cut_s, b"\xff" * 17))
+        return self.summary.root_without({entry_id for _, entry_id in self._expiring[:count]})
 
     def role_of(self, public_key: bytes) -> str:
         """Return the strongest role of a key, or the empty string."""
@@ -182,7 +153,47 @@ class ControlSet:
         held = {role.role for role in self._roles.get(public_key, ())}
         return next((name for name in ("admin", "operator", "observer") if name in held), "")
 
-    def _stands(self, role: Role) -> bool:
+    @property
+    def forgotten(self) -> Mapping[NodeId, Head]:
+        """The nodes whose rows are hidden, and up to which write; a live view."""
+        return self._forgotten
+
+    def take_reconsidered(self) -> set[NodeId]:
+        """Return the nodes of which more, or less, is hidden since this was last asked."""
+        nodes, self._reconsidered = self._reconsidered, set()
+        return nodes
+
+    # Who may say what.
+
+    def _stands(self, entry: Entry) -> bool:
+        """Whether what is known here allows an entry. More is never known to allow less."""
+        role = self.role_of(entry.issuer)
+        match entry.body:
+            case Role():
+                return self._role_stands(entry.body)
+            case Revoke():
+                return self._revoke_stands(entry.body, entry.issuer)
+            case StandingKill() | Cancel() | Policy() | Budget() | Forget():
+                return role in {"operator", "admin"}
+            case None:
+                return bool(role)  # kinds of newer versions are kept and passed on
+            case _:
+                assert_never(entry.body)
+
+    def _revoke_stands(self, revoke: Revoke, issuer: bytes) -> bool:
+        if issuer in self._root_keys:
+            return True
+        if revoke.what == "grant":  # counts only against grants that the issuer gave
+            return bool(self.role_of(issuer))
+        if revoke.what == "node":
+            return False
+        roles = self._roles.get(revoke.name, ())
+        return bool(roles) and (
+            issuer == revoke.name
+            or (self._is_admin(issuer) and any(_giver(role) == issuer for role in roles))
+        )
+
+    def _role_stands(self, role: Role) -> bool:
         if role.issuer in self._root_keys:
             return True
         if role.role == "admin":
@@ -211,27 +222,80 @@ class ControlSet:
             for role in self._roles.get(public_key, ())
         )
 
+    # What is kept.
 
-def entry_id_of(signed: Signed) -> bytes:
-    """16 bytes that name an entry, signature included: two signers never collide."""
-    return signed.hash[:ENTRY_ID_BYTES]
+    def _make_room(self, entry: Entry, place: Place, *, ours: bool) -> bool:
+        """Drop what an entry replaces or pushes out; False, and no change, if it must not be kept.
+
+        Raises NoRoomError if it is `ours` and would push something out.
+        """
+        mine = self._places.get(entry.issuer, [])
+        before = self._slots.get((entry.issuer, entry.kind, entry.slot)) if entry.slot else None
+        if before is not None:
+            if before < place:
+                self._drop(before[2])
+            return before < place
+        admin = self.role_of(entry.issuer) == "admin"
+        limit = ISSUED_BY_ADMIN_MAX if admin else ISSUED_MAX
+        if len(mine) < limit:
+            return True
+        if ours:
+            raise NoRoomError(f"this key has issued {limit} control entries that still stand")
+        if place < mine[0]:
+            return False
+        self._drop(mine[0][2])
+        return True
+
+    def _keep(self, entry: Entry, place: Place, signed: Signed) -> None:
+        """Take an entry in; raises PeerError, having changed nothing, if there are too many."""
+        if len(self._entries) >= ENTRIES_MAX:
+            raise PeerError(f"more than {ENTRIES_MAX} control entries")
+        entry_id = place[2]
+        if isinstance(entry.body, Role):
+            if self._given.get(entry.issuer, 0) >= ROLES_MAX:
+                raise PeerError(f"more than {ROLES_MAX} roles from one issuer")
+            self._given[entry.issuer] = self._given.get(entry.issuer, 0) + 1
+            self._roles.setdefault(entry.body.subject, []).append(entry.body)
+        else:
+            insort(self._places.setdefault(entry.issuer, []), place)
+            if entry.slot:
+                self._slots[entry.issuer, entry.kind, entry.slot] = place
+        if entry.expires_s < NEVER_S:
+            insort(self._expiring, (entry.expires_s, entry_id))
+        self._entries[entry_id] = signed
+        self._held[entry_id] = entry
+        self.summary.add(entry_id)
+        if isinstance(entry.body, Forget):
+            self._forgets.setdefault(entry.body.node, {})[entry_id] = entry.body.head
+            self._reconsider(entry.body.node)
+
+    def _drop(self, entry_id: bytes) -> None:
+        """Leave nothing of an entry; it is no role, of which none is ever dropped."""
+        entry = self._held.pop(entry_id)
+        del self._entries[entry_id]
+        self.summary.remove(entry_id)
+        mine = self._places[entry.issuer]
+        mine.remove((entry.expires_s, entry.issued_s, entry_id))
+        if not mine:
+            del self._places[entry.issuer]
+        if entry.slot:
+            del self._slots[entry.issuer, entry.kind, entry.slot]
+        if entry.expires_s < NEVER_S:
+            self._expiring.remove((entry.expires_s, entry_id))
+        self._dropped.append(entry_id)
+        if isinstance(entry.body, Forget):
+            del self._forgets[entry.body.node][entry_id]
+            self._reconsider(entry.body.node)
+
+    def _reconsider(self, node: NodeId) -> None:
+        head = max(self._forgets[node].values(), default=NOTHING)
+        if head == NOTHING:
+            del self._forgets[node]
+        if head != self._forgotten.get(node, NOTHING):
+            self._forgotten[node] = head
+            self._reconsidered.add(node)
 
 
-def _role_from(value: dict[str, object]) -> Role:
-    try:
-        via = value["via"]
-        role = Role(
-            subject=typed(value["subject"], bytes),
-            role=typed(value["role"], str),
-            name=typed(value["name"], str),
-            issuer=typed(value["issuer"], bytes),
-            issued_s=typed(value["issued"], int),
-            via=None
-            if via is None
-            else Signed(INVITE, *(typed(p, bytes) for p in typed(via, list))),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise PeerError(f"not a role: {error}") from error
-    if role.role not in ACTIONS_OF_ROLE:
-        raise PeerError(f"no such role: {role.role[:40]!r}")
-    return role
+def _giver(role: Role) -> bytes:
+    """Return the key on whose word a role stands: an admitting node only passes it on."""
+    return role.issuer if role.via is None else authorization_from_signed(role.via).signer

@@ -69,6 +69,13 @@ class PersistFork:
 
 
 @dataclass(frozen=True, slots=True)
+class DropControl:
+    """Delete entries of the control set from disk, by id."""
+
+    entry_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell whoever waits that rows of these tables, or the states of members, have changed."""
 
@@ -110,6 +117,7 @@ Effect = (
     | Wake
     | Persist
     | PersistControl
+    | DropControl
     | PersistFork
     | Announce
     | Report

@@ -115,6 +115,15 @@ class LinkGraph:
         gone = {self._named[mark] for mark in old - standing.listed if mark in self._named}
         self._settle(self._cut_off(peer, gone), [peer] if fresh else [])
 
+    def forget(self, peer: NodeId) -> None:
+        """Take a member out as if it had never been heard; a link of ours to it stays ours."""
+        if peer not in self._standings or peer == self._self_id:
+            return
+        self.hear(peer, Standing("left", NOBODY))
+        del self._standings[peer]
+        if self._named.get(mark_of(peer)) == peer:
+            del self._named[mark_of(peer)]
+
     def add_link(self, peer: NodeId) -> None:
         """Take a working link of ours into account."""
         if peer not in self._links:

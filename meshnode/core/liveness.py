@@ -72,6 +72,17 @@ class Liveness:
         self._dirty.add(peer)
         self._retell(peer, before, _blames(self.graph.standing(peer)))
 
+    def forget(self, peer: NodeId) -> bool:
+        """Let somebody be no member any more, until heard again; False if it was none."""
+        if self.graph.standing(peer) is None or peer == self._self_id:
+            return False
+        self._retell(peer, _blames(self.graph.standing(peer)), NOBODY)
+        self.graph.forget(peer)
+        self._dirty.discard(peer)
+        for held in (self._alive, self._others, self._fading, self._heard):
+            held.pop(peer, None)
+        return True
+
     def set_stalled(self, marks: frozenset[bytes]) -> None:
         """Tell which links of our own were lost because the other end stalled."""
         for mark in self._stalled ^ marks:

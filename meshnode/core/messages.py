@@ -67,10 +67,14 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What the sender holds, in two hashes of 16 bytes."""
+    """What the sender holds, in two hashes of 16 bytes.
+
+    `cut_s` is the latest expiry of a control entry that the sender has dropped, seconds since 1970.
+    """
 
     feeds_root: bytes
     control_root: bytes
+    cut_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ class Overlay:
         fresh = tuple(address for address in addresses if address not in known)
         if said:
             self._said[peer] = tuple(addresses)[:SAID_MAX]
+            self._retired.discard(peer)  # it is back
         elif fresh:
             self._heard[peer] = (fresh + self._heard.get(peer, ()))[:HEARD_MAX]
             self._forget_strangers()
@@ -142,7 +143,7 @@ class Overlay:
         return said if heard is None else tuple(dict.fromkeys(said + heard))
 
     def retire(self, peer: NodeId) -> None:
-        """Stop dialling a member that left for good."""
+        """Stop dialling a member that left for good, or was forgotten."""
         self._retired.add(peer)
         self._attempts.pop(peer, None)
 

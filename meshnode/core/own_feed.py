@@ -49,6 +49,7 @@ class OwnFeed(Replica):
         self._boot = boot
         self._pending: dict[tuple[str, bytes], bytes | None] = {}
         self._written: set[tuple[str, bytes]] = set()
+        self._repeated: set[tuple[str, bytes]] = set()  # of the pending ones
         self.epoch = 1
         self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
         self.cloned = False  # another process runs with our key: nothing is written any more
@@ -80,7 +81,7 @@ class OwnFeed(Replica):
         if value is not None and self._is_full(table, key, grows_by):
             raise RefusedError("this node publishes as many bytes as the mesh allows")
         self._written.add((table, key))
-        if (row.value if row else None) == value:
+        if (row.value if row else None) == value and (table, key) not in self._repeated:
             self._pending.pop((table, key), None)
         else:
             self._pending[table, key] = value
@@ -95,6 +96,13 @@ class OwnFeed(Replica):
         if rows.bytes + rows.count() * ROW_BYTES + grows_by <= BUCKET_BYTES_MAX * 3 // 4:
             return False
         return rows.bucket_bytes(table, bucket_of(key)) + grows_by > BUCKET_BYTES_MAX * 3 // 4
+
+    def repeat(self, table: str, key: bytes) -> None:
+        """Write a row anew as it is, unless another value for it waits already."""
+        row = self.rows.get(table, key)
+        if row is not None and (table, key) not in self._pending and not self.cloned:
+            self._pending[table, key] = row.value
+            self._repeated.add((table, key))
 
     def latest(self, table: str, key: bytes) -> bytes | None:
         """Return the value that readers will see once pending writes are out."""
@@ -119,6 +127,7 @@ class OwnFeed(Replica):
         beneath it what that history says; what it has deleted does not come back.
         """
         self._left_boot = header.boot
+        self._repeated.clear()
         held, theirs = all_rows(self.rows), all_rows(rows)
         self._pending = {
             place: self.latest(*place) if place in self._written else _value(theirs.get(place))
@@ -184,4 +193,5 @@ class OwnFeed(Replica):
                 break
             ops.append(Op(table, key, value))
             del self._pending[table, key]
+            self._repeated.discard((table, key))
         return ops

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.core.control import entry_id_of
 from meshnode.core.effects import Effect, Send
+from meshnode.core.entries import entry_id_of
 from meshnode.core.feed import Replica
 from meshnode.core.headers import NOTHING, Head
 from meshnode.core.intake import Intake, Outcome
@@ -63,7 +63,7 @@ class Replication(Intake):
 
     def digest(self) -> Digest:
         """Say what is held, in two hashes."""
-        return Digest(self._feeds.root(), self.control.summary.root())
+        return Digest(self._feeds.root(), self.control.root(), self.control.cut_s)
 
     def bucket_hashes(self) -> BucketHashes:
         """Say what is held, in the hashes of all buckets."""
@@ -75,8 +75,12 @@ class Replication(Intake):
 
     def on_digest(self, peer: NodeId, digest: Digest) -> Outcome:
         """Answer a neighbour whose holdings differ with the hashes of all buckets."""
-        same = digest == self.digest()
-        return Outcome() if same else Outcome([Send(peer, self.bucket_hashes())])
+        control = self.control.root(digest.cut_s)  # what has expired there is not missing there
+        if (digest.feeds_root, digest.control_root) == (self._feeds.root(), control):
+            return Outcome()
+        if digest.feeds_root == self._feeds.root() and digest.cut_s < self.control.cut_s:
+            return Outcome([Send(peer, self.digest())])  # let it leave out what has expired here
+        return Outcome([Send(peer, self.bucket_hashes())])
 
     def on_bucket_hashes(self, peer: NodeId, theirs: BucketHashes) -> Outcome:
         """Name all that is held in the buckets that differ."""
@@ -178,9 +182,12 @@ class Replication(Intake):
             messages.insert(0, Manifest(replica.header, replica.rows.manifest()))
         return Outcome([Send(peer, message) for message in messages])
 
-    def on_control(self, entry: Signed) -> Outcome:
-        """Store an entry of the control set; raises PeerError if its bytes are not acceptable."""
-        return Outcome(entries=[entry]) if self.control.add(entry) else Outcome()
+    def on_control(self, entry: Signed, wall_s: float) -> Outcome:
+        """Store an entry of the control set; raises PeerError if its bytes are not acceptable.
+
+        `wall_s` is seconds since 1970.
+        """
+        return Outcome(entries=[entry]) if self.control.add(entry, wall_s) else Outcome()
 
     def _serve(self, peer: NodeId, pull: Pull) -> list[Effect]:
         messages: list[Message] = []

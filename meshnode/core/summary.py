@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
 BUCKETS = 64
 BUCKET_HASH_BYTES = 8
@@ -34,6 +35,11 @@ class Summary(Generic[Name]):
         self._names[bucket_of(name)].append(name)
         self.changed(name)
 
+    def remove(self, name: Name) -> None:
+        """Take a thing out that is here."""
+        self._names[bucket_of(name)].remove(name)
+        self.changed(name)
+
     def changed(self, name: Name) -> None:
         """Note that a thing is described differently now."""
         self._hashes[bucket_of(name)] = None
@@ -44,15 +50,23 @@ class Summary(Generic[Name]):
         for number, known in enumerate(self._hashes):
             if known is None:
                 self._names[number].sort()
-                described = b"".join(self._describe(name) for name in self._names[number])
-                self._hashes[number] = sha256(described).digest()[:BUCKET_HASH_BYTES]
+                self._hashes[number] = self._hash(self._names[number])
         return tuple(known or b"" for known in self._hashes)
 
     def root(self) -> bytes:
         """Return one hash over everything."""
         if self._root is None:
-            self._root = sha256(b"".join(self.hashes())).digest()[:ROOT_BYTES]
+            self._root = _root_of(self.hashes())
         return self._root
+
+    def root_without(self, names: AbstractSet[Name]) -> bytes:
+        """Return what the root would be if these things were not here."""
+        if not names:
+            return self.root()
+        hashes = list(self.hashes())
+        for number in {bucket_of(name) for name in names}:
+            hashes[number] = self._hash(name for name in self._names[number] if name not in names)
+        return _root_of(hashes)
 
     def differing(self, theirs: Sequence[bytes]) -> frozenset[int]:
         """Return the buckets whose hashes are not those of another set."""
@@ -63,6 +77,13 @@ class Summary(Generic[Name]):
         """Return the names in these buckets."""
         for number in sorted(buckets):
             yield from self._names[number]
+
+    def _hash(self, names: Iterable[Name]) -> bytes:
+        return sha256(b"".join(map(self._describe, names))).digest()[:BUCKET_HASH_BYTES]
+
+
+def _root_of(hashes: Iterable[bytes]) -> bytes:
+    return sha256(b"".join(hashes)).digest()[:ROOT_BYTES]
 
 
 @lru_cache(maxsize=1 << 14)

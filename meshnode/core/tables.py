@@ -1,6 +1,7 @@
 """Views over all feeds: every table, decoded, with the node that wrote each row.
 
-Invariant: a row that cannot be decoded is counted and passed over; it never hides another row.
+Invariant: a row that cannot be decoded is counted and passed over; it never hides another row. What
+a forgotten node had written until then is hidden, but for the tables in KEPT.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.errors import PeerError
 from meshnode.core.forks import Forks
+from meshnode.core.headers import NOTHING, Head
 from meshnode.core.ledger import (
     LEDGER,
     DiagnosticsKey,
@@ -35,34 +37,56 @@ if TYPE_CHECKING:
     from meshnode.core.feed import Replica
     from meshnode.core.ids import NodeId
     from meshnode.core.ledger import LedgerRow
+    from meshnode.core.rows import Row
 
 Decoded = TypeVar("Decoded")
+KEPT = frozenset({LEDGER})  # shown also of forgotten nodes: what they have spent is spent
+ID_CHARS = 12  # of a node id, where its name is not known
+NOTHING_FORGOTTEN: Mapping[NodeId, Head] = {}
 UNREADABLE = object()  # what a row means that cannot be decoded, or is of a newer version
 
 
 class Tables:
     """Read access to what all feeds say. What a row means is kept with it."""
 
-    def __init__(self, replicas: Mapping[NodeId, Replica], forks: Forks | None = None) -> None:
+    def __init__(
+        self,
+        replicas: Mapping[NodeId, Replica],
+        forks: Forks | None = None,
+        forgotten: Mapping[NodeId, Head] = NOTHING_FORGOTTEN,
+    ) -> None:
         self._replicas = replicas
         self._forks = Forks() if forks is None else forks
+        self._forgotten = forgotten  # up to which write their rows are hidden
         self.unreadable = 0
 
     def origins(self) -> list[NodeId]:
         """Return every node that has written anything."""
         return [origin for origin, replica in self._replicas.items() if replica.header]
 
-    def node(self, origin: NodeId) -> NodeRecord | None:
-        """Return a member record."""
-        return self._one(origin, NODE, ONLY_ROW, lambda _key, row: node_from_row(row))
+    def node(self, origin: NodeId, *, forgotten: bool = False) -> NodeRecord | None:
+        """Return a member record; with `forgotten` also the last one of a forgotten node."""
+        return self._one(
+            origin, NODE, ONLY_ROW, lambda _key, row: node_from_row(row), forgotten=forgotten
+        )
+
+    def name_of(self, origin: NodeId) -> str:
+        """Return what a node calls itself, forgotten or not; the start of its id if not known."""
+        record = self.node(origin, forgotten=True)
+        return record.name if record else origin[:ID_CHARS]
+
+    def hides(self, origin: NodeId, table: str, row: Row) -> bool:
+        """Whether a row is one of those that a forgotten node is not to be shown by."""
+        head = self._forgotten.get(origin, NOTHING)
+        return Head(row.epoch, row.seq) <= head and table not in KEPT
 
     def links(self, origin: NodeId) -> LinksRecord | None:
         """Return whom a member says to be linked to."""
         return self._one(origin, LINKS, ONLY_ROW, lambda _key, row: links_from_row(row))
 
-    def sessions(self) -> Iterator[tuple[NodeId, SessionRecord]]:
-        """Return all sessions with their owners."""
-        return self._all(SESSIONS, lambda _key, row: session_from_row(row))
+    def sessions(self, *, forgotten: bool = False) -> Iterator[tuple[NodeId, SessionRecord]]:
+        """Return all sessions with their owners; with `forgotten` those of forgotten nodes too."""
+        return self._all(SESSIONS, lambda _key, row: session_from_row(row), forgotten=forgotten)
 
     def session(self, origin: NodeId, session_id: str) -> SessionRecord | None:
         """Return one session of one owner."""
@@ -78,13 +102,17 @@ class Tables:
         return self._all(LEDGER, _ledger_from_row)
 
     def _all(
-        self, table: str, decode: Callable[[bytes, bytes], Decoded | None]
+        self,
+        table: str,
+        decode: Callable[[bytes, bytes], Decoded | None],
+        *,
+        forgotten: bool = False,
     ) -> Iterator[tuple[NodeId, Decoded]]:
         for origin, replica in list(self._replicas.items()):
             if self._is_hidden(origin, table):
                 continue
             for key in list(replica.rows.tables.get(table, ())):
-                value = self._one(origin, table, key, decode)
+                value = self._one(origin, table, key, decode, forgotten=forgotten)
                 if value is not None:
                     yield origin, value
 
@@ -94,11 +122,13 @@ class Tables:
         table: str,
         key: bytes,
         decode: Callable[[bytes, bytes], Decoded | None],
+        *,
+        forgotten: bool = False,
     ) -> Decoded | None:
         replica = self._replicas.get(origin)
-        hidden = replica is None or self._is_hidden(origin, table)
-        row = None if replica is None or hidden else replica.rows.get(table, key)
-        if row is None:
+        shut = replica is None or self._is_hidden(origin, table)
+        row = None if replica is None or shut else replica.rows.get(table, key)
+        if row is None or (not forgotten and self.hides(origin, table, row)):
             return None
         value = row.decoded(lambda value: self._decode(key, value, decode))
         return None if value is UNREADABLE else value  # type: ignore[return-value] # one decoder a table

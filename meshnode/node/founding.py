@@ -12,7 +12,7 @@ from meshnode.app.admission import packed_signed
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import read_secret, write_secret
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
-from meshnode.core.control import Role, role_entry
+from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -25,6 +25,7 @@ from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import KEY_BYTES, Key, Signed
 from meshnode.core.packing import pack, unpack, unpack_map
+from meshnode.core.roles import Role
 from meshnode.node.clock import SystemClock, chance
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database

@@ -219,7 +219,8 @@ def _checked_genesis(invitation: Invite, response: enrolment_service_pb2.JoinRes
 
 def _control(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> ControlSet:
     control = ControlSet(genesis)
-    control.add_all(Signed(*unpack(packed)) for packed in response.control)
+    entries = (Signed(*unpack(packed)) for packed in response.control)
+    control.add_all(entries, SystemClock().wall_s())
     return control
 
 

@@ -153,7 +153,7 @@ class Node:
 
     async def start(self) -> dict[str, Any]:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
-        restore(self._mesh, self._database)
+        self._writer.drop_entries(restore(self._mesh, self._database, self._clock.wall_s()))
         self._spawn(self._writer.run())
         await self._listeners.bind_members(LinkServicer(self._world.links), self._reader)
         enrolment = EnrolmentServicer(
@@ -302,6 +302,8 @@ class Node:
             admission=self._admission,
             enrolment_addresses=lambda: self._listeners.joiners.addresses,
             status=self._status,
+            replicas=self._mesh.replication.replicas,
+            submit_control=self._world.submit_control,
             stop=self._stop,
         )
 

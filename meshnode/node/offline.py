@@ -44,7 +44,7 @@ class OfflineMesh(MeshClient):
         genesis, key = read_genesis(self.home), device_key(self.home)
         self._database = Database(self.home.database)
         mesh = Mesh(genesis, Who(key, boot=1, rng=Random(0)))  # noqa: S311 - rolls nothing
-        restore(mesh, self._database)
+        restore(mesh, self._database, clock.wall_s())
         mesh.liveness = Liveness(NOBODY)
         mesh.recall(clock.steady_s())
         self._node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike

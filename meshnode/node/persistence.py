@@ -12,12 +12,13 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
+from meshnode.core.entries import entry_id_of
 from meshnode.core.feed import Change
 from meshnode.core.rows import all_rows
 from meshnode.store import feeds, forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from meshnode.core.feed import Replica
     from meshnode.core.forks import Proof
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.store.database import Database
 
+Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 PENDING_MAX = 4096
 OTHERS_DELAY_S = 0.1  # rows of others wait for more of them: they are safe with their owner
 RETRY_S = 1.0
@@ -47,7 +49,7 @@ class FeedWriter:
         self._changes: list[tuple[Change, bool]] = []
         self._collapsed: set[NodeId] = set()
         self._unstorable: set[NodeId] = set()  # until the next start: the disk keeps what it had
-        self._entries: list[Signed] = []
+        self._entries: Entries = {}
         self._forks: dict[NodeId, Proof] = {}
         self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -66,8 +68,13 @@ class FeedWriter:
 
     def put_entry(self, entry: Signed) -> None:
         """Plan the write of a control entry."""
-        self._entries.append(entry)
+        self._entries[entry_id_of(entry)] = entry
         self._wake(urgent=True)
+
+    def drop_entries(self, entry_ids: Iterable[bytes]) -> None:
+        """Plan the deletion of control entries."""
+        self._entries.update(dict.fromkeys(entry_ids))
+        self._wake(urgent=False)
 
     def put_fork(self, proof: Proof) -> None:
         """Plan the write of a fork proof; of one origin the newest is written."""
@@ -105,7 +112,7 @@ class FeedWriter:
         if urgent:
             self._urgent.set()
 
-    def _take(self) -> tuple[list[tuple[Change, bool]], list[Signed]]:
+    def _take(self) -> tuple[list[tuple[Change, bool]], Entries]:
         changes, self._changes = self._changes, []
         for origin in self._collapsed:
             replica = self._replica_of(origin)
@@ -113,18 +120,18 @@ class FeedWriter:
                 copy = Change(origin, replica.header, None, all_rows(replica.rows))
                 changes.append((copy, False))
         self._collapsed.clear()
-        entries, self._entries = self._entries, []
+        entries, self._entries = self._entries, {}
         return changes, entries
 
-    async def _save(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
+    async def _save(self, changes: list[tuple[Change, bool]], entries: Entries) -> None:
         try:
-            await self._write(feeds.save, [change for change, _ in changes], entries)
+            await self._write(feeds.save, [change for change, _ in changes], *_parted(entries))
         except (OverflowError, ValueError):
             await self._save_apart(changes, entries)
 
-    async def _save_apart(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
+    async def _save_apart(self, changes: list[tuple[Change, bool]], entries: Entries) -> None:
         """Leave out the feeds that SQLite cannot hold: one peer must not stop everybody's disk."""
-        await self._write(feeds.save, [], entries)
+        await self._write(feeds.save, [], *_parted(entries))
         for change, ours in changes:
             if change.origin in self._unstorable:
                 continue
@@ -150,3 +157,9 @@ class FeedWriter:
                 await asyncio.sleep(RETRY_S)
             else:
                 return
+
+
+def _parted(entries: Entries) -> tuple[list[Signed], list[bytes]]:
+    """Return what to write, and the ids of what to delete."""
+    dropped = [entry_id for entry_id, entry in entries.items() if entry is None]
+    return [entry for entry in entries.values() if entry is not None], dropped

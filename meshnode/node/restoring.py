@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshnode.core.entries import entry_id_of
 from meshnode.core.errors import PeerError
 from meshnode.core.forks import proof_of
 from meshnode.core.headers import header_from_signed
@@ -30,10 +31,14 @@ _log = logging.getLogger("session_mesh.store")
 CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
 
 
-def restore(mesh: Mesh, database: Database) -> None:
-    """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew."""
+def restore(mesh: Mesh, database: Database, wall_s: float) -> list[bytes]:
+    """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew.
+
+    Returns the ids of control entries that the disk need not keep: expired, corrupt, or of a mesh
+    that this home has left. What is corrupt here comes back from peers.
+    """
     held = _loaded(database, mesh.self_id)
-    mesh.control.add_all(held.control)  # but for those of a mesh that this home has left
+    mesh.control.add_all(held.control, wall_s)
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:
             mesh.replication.restore(header, rows)
@@ -43,6 +48,10 @@ def restore(mesh: Mesh, database: Database) -> None:
         with suppress(PeerError):  # of an earlier mesh, or damaged: peers return it
             headers = [header_from_signed(signed, mesh.genesis.mesh_id) for signed in (one, other)]
             mesh.replication.restore_fork(proof_of(tuple(headers)))
+    if held.corrupt:
+        _log.warning("control entries not as signed, which peers return: %d", len(held.corrupt))
+    entry_ids = map(entry_id_of, held.control)
+    return held.corrupt + [one for one in entry_ids if mesh.control.get(one) is None]
 
 
 def _loaded(database: Database, self_id: str) -> Held:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.driver import perform
 from meshnode.app.mesh import STATES, Mesh
+from meshnode.core.entries import entry_id_of
+from meshnode.core.errors import ConflictError, UnreachableError
 from meshnode.core.sessions import SESSIONS
 from meshnode.discovery.seeds import is_address
 from meshnode.node.refusals import Refusals
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from meshnode.rpc.tls import Identity
     from meshnode.wire.links import Introduction
 
+DISK_S = 2.0  # for a write to be synced
 TROUBLES_MAX = 64  # peers whose last failure is remembered; the oldest is forgotten
 _log = logging.getLogger("session_mesh.mesh")
 
@@ -85,7 +88,25 @@ class NodeWorld:
 
     def add_control(self, entry: Signed) -> None:
         """Put an entry of our own into the control set."""
-        self.perform(self.mesh.add_control(entry))
+        self.perform(self.mesh.add_control(entry, self._clock.steady_s()))
+
+    async def submit_control(self, entry: Signed) -> None:
+        """Take an entry that a user has signed; returns once it is on disk and on its way.
+
+        Raises PeerError, ConflictError for one that has no place, UnreachableError for a full disk.
+        """
+        self.add_control(entry)
+        if self.mesh.control.get(entry_id_of(entry)) is None:
+            raise ConflictError("it has expired, or a newer one of that name stands")
+        if self.writer is not None:
+            try:
+                async with asyncio.timeout(DISK_S):
+                    await self.writer.drained()
+            except TimeoutError:
+                raise UnreachableError(
+                    "other nodes have it, but the disk of this one takes nothing",
+                    "make room on it; until then a restart may forget it here",
+                ) from None
 
     def hint(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         """Take a hint where a member may listen."""
@@ -164,6 +185,11 @@ class NodeWorld:
         """Write to disk why an epoch is in quarantine."""
         if self.writer is not None:
             self.writer.put_fork(proof)
+
+    def drop_control(self, entry_ids: tuple[bytes, ...]) -> None:
+        """Delete control entries from disk."""
+        if self.writer is not None:
+            self.writer.drop_entries(entry_ids)
 
     def announce(self, tables: frozenset[str]) -> None:
         """Take back sessions that peers return; log how the states of members have changed."""

@@ -13,6 +13,7 @@ from meshnode.app.sessions import Opening
 from meshnode.app.views import Selection
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
+from meshnode.rpc.control import add_control, read_head
 from meshnode.rpc.cost import answer_to_wire, query_from_wire
 from meshnode.rpc.views import (
     agent_to_wire,
@@ -26,13 +27,15 @@ from meshnode.v1 import local_service_pb2_grpc as pb_grpc
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from meshnode.app.admission import AdmissionDesk
     from meshnode.app.commands import CommandDesk
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import OwnSessions
     from meshnode.app.views import Status
+    from meshnode.core.feed import Replica
+    from meshnode.core.keys import Signed
     from meshnode.rpc.commands import CommandServicer, Courier
     from meshnode.rpc.guard import Context
 
@@ -50,6 +53,8 @@ class LocalParts:
     admission: AdmissionDesk
     enrolment_addresses: Callable[[], tuple[str, ...]]
     status: Callable[[], Status]
+    replicas: Mapping[NodeId, Replica]
+    submit_control: Callable[[Signed], Awaitable[None]]
     stop: Callable[[bool, str], Awaitable[tuple[int, int]]]
 
 
@@ -163,6 +168,20 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         labels = dict(request.labels)
         await self._parts.admission.invite(word, request.secret, labels, request.for_key)
         return pb.CreateInviteResponse(addresses=self._parts.enrolment_addresses())
+
+    async def ReadHead(  # noqa: N802 - named by the proto
+        self, request: pb.ReadHeadRequest, context: Context
+    ) -> pb.ReadHeadResponse:
+        """Return the newest header of a node's feed."""
+        del context
+        return read_head(self._parts.replicas, request)
+
+    async def AddControl(  # noqa: N802 - named by the proto
+        self, request: pb.AddControlRequest, context: Context
+    ) -> pb.AddControlResponse:
+        """Take an entry into the control set."""
+        del context
+        return await add_control(self._parts.submit_control, request)
 
     async def Stop(  # noqa: N802 - named by the proto
         self, request: pb.StopRequest, context: Context

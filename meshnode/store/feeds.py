@@ -6,9 +6,10 @@ state that its owner signed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from meshnode.core.entries import entry_id_of
 from meshnode.core.headers import FLUSH, Header, parse_header
 from meshnode.core.keys import Signed
 from meshnode.core.rows import Row, Rows
@@ -42,20 +43,25 @@ class Held:
 
     feeds: list[tuple[Header, Rows]]
     control: list[Signed]
+    corrupt: list[bytes] = field(default_factory=list)  # ids of entries that are not what they were
 
 
 def save(
-    connection: sqlite3.Connection, changes: Iterable[Change], entries: Iterable[Signed]
+    connection: sqlite3.Connection,
+    changes: Iterable[Change],
+    entries: Iterable[Signed],
+    dropped: Iterable[bytes] = (),
 ) -> None:
-    """Write changes of feeds and new control entries in one transaction."""
+    """Write changes of feeds and control entries, and delete dropped ones, in one transaction."""
     with transaction(connection):
         for change in changes:
             _save_change(connection, change)
         for entry in entries:
             connection.execute(
-                "INSERT OR IGNORE INTO control VALUES (?, ?, ?, ?)",
-                (entry.hash[:16], entry.type, entry.payload, entry.signature),
+                "INSERT OR REPLACE INTO control VALUES (?, ?, ?, ?)",
+                (entry_id_of(entry), entry.type, entry.payload, entry.signature),
             )
+        connection.executemany("DELETE FROM control WHERE id = ?", [(one,) for one in dropped])
 
 
 def _save_change(connection: sqlite3.Connection, change: Change) -> None:
@@ -93,8 +99,10 @@ def load(connection: sqlite3.Connection) -> Held:
     for origin, payload, signature in connection.execute("SELECT * FROM feeds"):
         header = parse_header(Signed(FLUSH, payload, signature))
         held.feeds.append((header, rows.get(origin, Rows())))
-    for kind, payload, signature in connection.execute(
-        "SELECT type, payload, signature FROM control"
-    ):
-        held.control.append(Signed(kind, payload, signature))
+    for entry_id, *parts in connection.execute("SELECT * FROM control"):
+        entry = Signed(*parts)
+        if entry_id_of(entry) == entry_id:
+            held.control.append(entry)
+        else:
+            held.corrupt.append(entry_id)
     return held

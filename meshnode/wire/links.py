@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-from meshnode.core.control import ENTRIES_MAX, ENTRY_ID_BYTES
+from meshnode.core.control import ENTRIES_MAX
+from meshnode.core.entries import ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Flush
 from meshnode.core.headers import Head, Header, parse_header, verify_header
@@ -92,7 +93,11 @@ def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
         case Snapshot() | Manifest() | BucketPull() | BucketRows() | Fork():
             return feed_part_to_wire(message)
         case Digest():
-            digest = pb.Digest(feeds_root=message.feeds_root, control_root=message.control_root)
+            digest = pb.Digest(
+                feeds_root=message.feeds_root,
+                control_root=message.control_root,
+                cut_s=message.cut_s,
+            )
             return pb.Frame(digest=digest)
         case Vector():
             vector = pb.Vector(
@@ -153,7 +158,8 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
         case "snapshot" | "manifest" | "bucket_pull" | "bucket_rows" | "fork":
             return feed_part_from_wire(frame, mesh_id)
         case "digest":
-            return Digest(frame.digest.feeds_root, frame.digest.control_root)
+            digest = frame.digest
+            return Digest(digest.feeds_root, digest.control_root, digest.cut_s)
         case "vector":
             return _vector_from_wire(frame.vector)
         case "bucket_hashes":

@@ -19,7 +19,8 @@ CONTRACT = (  # all verbs there will ever be, in the order in which people meet 
     *("operator", "receipt", "cost", "usage", "stats-model", "stats-date", "export", "prices"),
     *("statusline", "budget", "load-config", "config", "self", "report", "steer-inbox"),
 )
-PAGES = [(), *((verb,) for verb in VERBS), ("keys", "new")]
+BENEATH = ("keys new", "nodes forget")
+PAGES = [(), *((verb,) for verb in VERBS), *(tuple(verb.split()) for verb in BENEATH)]
 
 
 def help_of(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -33,7 +34,7 @@ def examples_in(text: str) -> list[str]:
     return re.findall(r"^\s+(.*\bsession-mesh .*)$", text.partition("Examples:")[2], re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "keys"] + ["keys new"])
+@pytest.mark.parametrize("verb", [*(verb for verb in VERBS if verb != "keys"), *BENEATH])
 def test_every_verb_explains_itself_with_examples_that_are_right(verb, capsys):
     text = help_of(*verb.split(), capsys=capsys)
     examples = examples_in(text)

@@ -9,7 +9,17 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshnode.core import certificates, control, enrolment, grants, members, registry, sessions
+from meshnode.core import (
+    certificates,
+    control,
+    enrolment,
+    entries,
+    grants,
+    members,
+    registry,
+    roles,
+    sessions,
+)
 from meshnode.core.commands import (
     COMMAND,
     Command,
@@ -80,14 +90,14 @@ KEY = grants.SessionKey(
         ),
     ),
 )
-WORD = control.authorize(
+WORD = roles.authorize(
     ROOT,
-    control.Authorization(GENESIS.mesh_id, bytes(16), NODE_ID, "operator", 1, 0, 9, b""),
+    roles.Authorization(GENESIS.mesh_id, bytes(16), NODE_ID, "operator", 1, 0, 9, b""),
 )
-ROLE = control.role_entry(
+ROLE = entries.role_entry(
     NODE,
     GENESIS.mesh_id,
-    control.Role(USER.public, "operator", "", NODE.public, 5, WORD),
+    roles.Role(USER.public, "operator", "", NODE.public, 5, WORD),
     chance,
 )
 FEED = OwnFeed(NODE, GENESIS.mesh_id, GENESIS.limits, 5)
@@ -117,7 +127,7 @@ LEAF = certificates.from_pem(
 
 def add_control(payload: bytes) -> object:
     held = control.ControlSet(GENESIS)
-    added = held.add(resigned(control.CONTROL, payload))
+    added = held.add(resigned(entries.CONTROL, payload), 0.0)
     return added, held.role_of(USER.public)
 
 
@@ -141,7 +151,7 @@ def received(frame: bytes) -> object:
         Digest: lambda digest: held.on_digest(NODE_ID, digest),
         Vector: lambda vector: held.on_vector(NODE_ID, vector, 0.0),
         Pull: lambda pull: held.on_pull(NODE_ID, pull),
-        Signed: held.on_control,
+        Signed: lambda entry: held.on_control(entry, 0.0),
     }
     return handlers.get(type(message), lambda other: other)(message)
 
@@ -197,7 +207,7 @@ PACKED: dict[str, Decoder] = {  # those whose bytes are MessagePack, with valid 
         RECEIPT.payload,
     ),
     "invite authorization": (
-        lambda payload: control.authorization_from_signed(resigned(control.INVITE, payload, ROOT)),
+        lambda payload: roles.authorization_from_signed(resigned(roles.INVITE, payload, ROOT)),
         WORD.payload,
     ),
     "control entry": (add_control, ROLE.payload),
@@ -230,7 +240,7 @@ FRAMES: dict[str, Decoder] = {
         BucketPull(NODE_ID, CHANGE.header.head, {"notes": [0, 255]}),
         BucketRows(NODE_ID, WHOLE.rows, last=True),
         Fork((CHANGE.header,)),
-        Digest(bytes(16), bytes(16)),
+        Digest(bytes(16), bytes(16), 7),
         BucketHashes((bytes(8),) * BUCKETS, (bytes(8),) * BUCKETS),
         Vector(
             {NODE_ID: CHANGE.header.head},

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
+from meshnode.core.entries import role_entry
 from meshnode.core.fetching import AGAIN_S
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.headers import Head
@@ -34,6 +35,7 @@ from meshnode.core.messages import (
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.recent import EARLY_MAX, FLUSHES_BYTES_MAX
 from meshnode.core.reconcile import Replication
+from meshnode.core.roles import Role
 from meshnode.core.rows import all_rows
 from meshnode.core.snapshots import FRAME_BYTES
 from meshnode.core.summary import BUCKETS
@@ -76,7 +78,7 @@ class Node:
             BucketHashes: lambda hashes: self.held.on_bucket_hashes(peer, hashes),
             Vector: lambda vector: self.held.on_vector(peer, vector, now_s),
             Pull: lambda pull: self.held.on_pull(peer, pull),
-            Signed: self.held.on_control,
+            Signed: lambda entry: self.held.on_control(entry, now_s),
         }
         return handlers[type(message)](message)
 
@@ -251,7 +253,7 @@ def test_entries_of_the_control_set_come_along():
     for node in (one, other):
         for _ in range(3):
             role = Role(chance(32), "operator", "", ROOT.public, 5, None)
-            node.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+            node.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance), 0.0)
     settled([one, other], Random(1).randrange)
     assert len(one.control.entries()) == 6
     assert one.control.summary.root() == other.control.summary.root()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from meshnode.core.entries import entry_id_of
 from meshnode.core.feed import Change
 from meshnode.core.rows import Rows, all_rows
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.core.rows import Row
 
+Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 DISK_S = (0.001, 0.005)
 RETRY_S = 1.0
 PENDING_MAX = 4096  # more changes of a replica collapse into one copy of its rows
@@ -34,7 +36,7 @@ class Disk:
     feeds: dict[NodeId, tuple[Header, dict[tuple[str, bytes], Row | None]]] = field(
         default_factory=dict
     )
-    control: list[Signed] = field(default_factory=list)
+    control: dict[bytes, Signed] = field(default_factory=dict)
     forks: dict[NodeId, Proof] = field(default_factory=dict)
 
     def save(self, change: Change) -> None:
@@ -49,7 +51,7 @@ class Disk:
 
     def copy(self) -> Disk:
         feeds = {o: (header, dict(rows)) for o, (header, rows) in self.feeds.items()}
-        return Disk(feeds, list(self.control), dict(self.forks))
+        return Disk(feeds, dict(self.control), dict(self.forks))
 
     def load(self) -> list[tuple[Header, Rows]]:
         """Return every feed as a node restores it."""
@@ -68,7 +70,7 @@ class Writer:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._waiting: list[tuple[Change, bool]] = []
-        self._entries: list[Signed] = []
+        self._entries: Entries = {}
         self._collapsed: set[NodeId] = set()
         self._busy = False
 
@@ -86,7 +88,11 @@ class Writer:
         self._machine.disk.forks[proof[0].origin] = proof  # small, and proved again if lost
 
     def put_entry(self, entry: Signed) -> None:
-        self._entries.append(entry)
+        self._entries[entry_id_of(entry)] = entry
+        self._begin()
+
+    def drop_entries(self, entry_ids: tuple[bytes, ...]) -> None:
+        self._entries.update(dict.fromkeys(entry_ids))
         self._begin()
 
     def _begin(self) -> None:
@@ -94,7 +100,7 @@ class Writer:
             return
         self._busy = True
         changes, self._waiting = self._waiting, []
-        entries, self._entries = self._entries, []
+        entries, self._entries = self._entries, {}
         replicas = self._machine.running.replication.replicas
         for origin in sorted(self._collapsed):
             replica = replicas[origin]
@@ -105,7 +111,7 @@ class Writer:
         world = self._machine.world
         world.after(world.rng.uniform(*DISK_S), self._machine, self._written, changes, entries)
 
-    def _written(self, changes: list[tuple[Change, bool]], entries: list[Signed]) -> None:
+    def _written(self, changes: list[tuple[Change, bool]], entries: Entries) -> None:
         machine = self._machine
         if machine.disk_full:
             machine.world.counts["writes failed"] += 1
@@ -115,7 +121,11 @@ class Writer:
         machine.world.counts["writes synced"] += len(changes)
         for change, ours in changes:
             machine.save(change, ours=ours)
-        machine.disk.control += entries
+        for entry_id, entry in entries.items():
+            if entry is None:
+                machine.disk.control.pop(entry_id, None)
+            else:
+                machine.disk.control[entry_id] = entry
         for change, ours in changes:
             if ours and machine.life == life:
                 machine.synced(change)

@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
 from sim.byzantine import Liar
+from sim.decrees import Decrees
 from sim.disk import Disk
 
 if TYPE_CHECKING:
@@ -330,11 +331,13 @@ class Schedule:
         for number, name in enumerate(names):  # the first one finds everybody free
             at_s = self.rng.uniform(1.0, for_s / 2) if number else self.rng.uniform(0.0, 1.0)
             world.after(at_s, None, self._begin, FAULTS[name])
+        Decrees(world, seed).begin(self._until_s)
         world.after(0.0, None, self._write)
 
     def _begin(self, kind: type[Fault]) -> None:
         world = self.world
-        free = [m for m in world.honest if id(m) not in self._held and m.healthy]
+        linked = [m for m in world.honest if m.healthy and m.streams]  # a fault meets frames there
+        free = [m for m in linked if id(m) not in self._held]
         wanted = len(free) if kind.needs > len(world.nodes) else kind.needs
         if len(free) < max(wanted, 2):
             self.skipped[kind.name] += 1

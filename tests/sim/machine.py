@@ -99,8 +99,7 @@ class Machine:
         me = Self(self.key, self.boot, rng, self.wall_s, replica)
         self.mesh = mesh = Mesh(self.world.genesis, me)
         self._writer = Writer(self)
-        for entry in self.disk.control:
-            mesh.control.add(entry)
+        mesh.control.add_all(self.disk.control.values(), self.wall_s(self.world.now_s))
         for header, rows in self.disk.load():
             mesh.replication.restore(header, rows)
         for proof in self.disk.forks.values():
@@ -232,6 +231,10 @@ class Machine:
 
     def persist_fork(self, proof: Proof) -> None:
         self._writer.put_fork(proof)
+
+    def drop_control(self, entry_ids: tuple[bytes, ...]) -> None:
+        self.world.counts["entries dropped"] += len(entry_ids)
+        self._writer.drop_entries(entry_ids)
 
     def announce(self, tables: frozenset[str]) -> None:
         self.world.announced(self, tables)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from sim.machine import WALL_S
 
 from meshnode.app.queries import Queries
+from meshnode.core.headers import Head
 from meshnode.core.ids import short_id_of
 from meshnode.core.liveness import DEAD_AFTER_S, MemberState
+from meshnode.core.members import NODE, ONLY_ROW
 from meshnode.core.overlay import FULL_MESH_MAX, LINKS_MAX, ring_neighbours
 from meshnode.core.rows import all_rows
 
@@ -44,9 +46,9 @@ class Rest:
     def differences(self) -> Iterator[str]:
         """Name everything that is not as it should be among nodes that can all talk."""
         honest = self.world.honest
-        first = honest[0].running.replication.digest() if honest else None
+        first = _roots(honest[0]) if honest else None
         for machine in honest:
-            if machine.running.replication.digest() != first:
+            if _roots(machine) != first:
                 yield f"{machine.name}: another digest than {honest[0].name}"
         for machine in honest:
             yield from self._in_links(machine)
@@ -78,7 +80,10 @@ class Rest:
     def _about(self, other: Machine, machine: Machine) -> Iterator[str]:
         mesh = machine.running
         state, expected = mesh.liveness.state(other.id), self.expected_state(other)
-        if state is not expected:
+        if is_hidden(other, machine):
+            if other.id in mesh.liveness.members() or other.mesh is not None:
+                yield f"{machine.name}: {other.name} is hidden and still a member, or up"
+        elif state is not expected:
             yield f"{machine.name}: {other.name} is {state}, not {expected}"
         replica = mesh.replication.replicas.get(other.id)
         if other.mesh is None or replica is None or replica.header is None:
@@ -91,7 +96,8 @@ class Rest:
     def _in_coverage(self, machine: Machine) -> Iterator[str]:
         clock = Clock(self.world)
         coverage = Queries(machine.running, None, clock).coverage()  # type: ignore[arg-type] # coverage prices nothing
-        known = [other for other in self.world.nodes if other.start_count]
+        started = (other for other in self.world.nodes if other.start_count)
+        known = [other for other in started if not is_hidden(other, machine)]
         heard = {MemberState.ALIVE, MemberState.LEFT}
         missing = {m.name for m in known if self.expected_state(m) not in heard}
         if coverage.nodes_known != len(known) or {m.node_name for m in coverage.missing} != missing:
@@ -107,3 +113,16 @@ class Rest:
             return MemberState.DOWN
         gone_s = self.world.now_s - machine.stopped_at_s
         return MemberState.UNREACHABLE if gone_s < DEAD_AFTER_S else MemberState.DEAD
+
+
+def is_hidden(other: Machine, viewer: Machine) -> bool:
+    """Whether a viewer has heard that a member was forgotten, and no member record since."""
+    mesh = viewer.running
+    head, replica = mesh.control.forgotten.get(other.id), mesh.replication.replicas.get(other.id)
+    row = None if replica is None else replica.rows.get(NODE, ONLY_ROW)
+    return head is not None and row is not None and Head(row.epoch, row.seq) <= head
+
+
+def _roots(machine: Machine) -> tuple[bytes, bytes]:
+    digest = machine.running.replication.digest()
+    return digest.feeds_root, digest.control_root

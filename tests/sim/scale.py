@@ -16,6 +16,7 @@ from sim.notes import NOTES
 from sim.sharing import SharedReplica
 from sim.world import World
 
+from meshnode.core.entries import entry_id_of
 from meshnode.core.feed import Flush
 from meshnode.core.ids import short_id_of
 from meshnode.core.members import (
@@ -196,7 +197,7 @@ def keep_shared(machine: Machine) -> None:
     if isinstance(disk, SharedDisk):
         held = mesh.replication.replicas
         disk.others = {o: (one.header, one.rows) for o, one in held.items() if one.header}
-        disk.control = list(mesh.control.entries())
+        disk.control = {entry_id_of(entry): entry for entry in mesh.control.entries()}
 
 
 def rings(ids: list[NodeId]) -> dict[NodeId, set[NodeId]]:

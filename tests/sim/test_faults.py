@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from sim.decrees import KINDS
 from sim.faults import FAULTS, Schedule, choose
 from sim.invariants import alive_of
 from sim.network import LATENCY_S
@@ -30,6 +31,8 @@ def ran(seed: int) -> tuple[World, Schedule]:
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
 def test_after_any_mix_of_faults_comes_calm(first: int):
     happened: Counter[str] = Counter()
+    entered: set[str] = set()
+    dropped = 0
     for seed in range(first, first + SEEDS_A_TEST):
         try:
             world, schedule = ran(seed)
@@ -39,6 +42,10 @@ def test_after_any_mix_of_faults_comes_calm(first: int):
         assert schedule.happened.total() + schedule.skipped.total() > 0
         assert world.invariants.checks > 20
         happened += schedule.happened
+        entered |= {kind for kind in KINDS if world.counts[f"entered: {kind}"]}
+        dropped += world.counts["entries dropped"]
+    assert entered == set(KINDS)
+    assert dropped
     assert happened.keys() == FAULTS.keys(), FAULTS.keys() - happened.keys()
 
 

@@ -21,10 +21,11 @@ from sim.notes import NOTES, Notes
 from sim.rest import Rest
 
 from meshnode.app.mesh import RECONCILE_S
-from meshnode.core.control import Role, role_entry
+from meshnode.core.entries import role_entry
 from meshnode.core.genesis import Genesis
 from meshnode.core.keys import Key
 from meshnode.core.overlay import LINKS_MAX, REDIAL_S
+from meshnode.core.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,6 +223,6 @@ def boot(seed: int, count: int, **options: Any) -> World:
     world.run(0.5)
     role = Role(world.rng.randbytes(32), "operator", "", world.root.public, int(WALL_S), None)
     entry = role_entry(world.root, world.genesis.mesh_id, role, world.rng.randbytes)
-    first.do(first.running.add_control(entry))
+    first.do(first.running.add_control(entry, world.now_s))
     world.settle()
     return world

@@ -1,22 +1,25 @@
-"""`nodes`: the members of the mesh."""
+"""`nodes`: the members of the mesh; `nodes forget`: those that will not come back."""
 
 from typing import Annotated, Any
 
 import typer
 
+from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.nodes import names_apart
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Labels, pairs
 from session_mesh.render import Table, View
-from session_mesh.verbs import verb
+from session_mesh.verbs import leading_verb, verb
 
 # An address that is cut leads nowhere: it stays whole.
 FLEXIBLE = ("LABELS", "VERSION", "HEARD", "SESSIONS", "NODE")
 COLUMNS = ("NODE", "STATE", "SESSIONS", "ADDRESS", "VERSION", "HEARD", "LABELS", "ID")
 
 
-@verb("session-mesh nodes", "session-mesh nodes --label room=lab --links", "session-mesh nodes -q")
+@leading_verb(
+    "session-mesh nodes", "session-mesh nodes --label room=lab --links", "session-mesh nodes -q"
+)
 def app(
     call: Call,
     links: Annotated[bool, typer.Option("--links", help="Show who has working links.")] = False,
@@ -47,6 +50,27 @@ def app(
         ids=[node["node_id"] for node in nodes],
         notes=words.coverage_notes(value["coverage"]),
     )
+
+
+@verb("session-mesh nodes forget berta", "session-mesh nodes forget berta --yes -o json", app=app)
+def forget(
+    call: Call,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> View:
+    """Let the mesh forget a node that will not come back, for good.
+
+    What it has spent stays counted. If it comes back, it is shown by what it writes from then on.
+    """
+    with call.mesh() as mesh:
+        known = mesh.forgettable(node)
+        name = known["name"]
+        if not yes and not call.can_ask:
+            raise UsageError("forgetting is for good", "say --yes, since nobody can be asked here")
+        if not yes and not call.confirm(f"forget {name} ({words.short(known['node_id'])})?"):
+            raise MeshError("nothing was changed")
+        value = mesh.forget(known)
+    return View(value=value, human=f"forgotten: {name}", ids=[value["node_id"]])
 
 
 def _row(node: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:

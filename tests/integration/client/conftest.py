@@ -16,9 +16,11 @@ from integration.client.service import (
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
 from meshnode.client.mesh import MeshClient
-from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.control import ControlSet
+from meshnode.core.entries import role_entry
 from meshnode.core.genesis import Genesis
 from meshnode.core.keys import Key
+from meshnode.core.roles import Role
 from meshnode.v1.local_service_pb2_grpc import (
     add_LocalServiceServicer_to_server,
 )
@@ -43,7 +45,7 @@ def service(home):
     write_secret(home.session_root, CHANCE(32))
     control = ControlSet(genesis)
     role = Role(operator.public, "operator", "me", root.public, int(NOW_S), None)
-    control.add(role_entry(root, genesis.mesh_id, role, CHANCE))
+    control.add(role_entry(root, genesis.mesh_id, role, CHANCE), 0.0)
     service = Service(home, control, genesis.mesh_id)
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)

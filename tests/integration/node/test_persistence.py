@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from integration.rpc.fleet import WAIT_S
 
+from meshnode.core.entries import entry_id_of
 from meshnode.core.feed import Change, Replica
 from meshnode.core.genesis import Genesis
 from meshnode.core.headers import sign_header
@@ -155,6 +156,18 @@ async def test_control_entries_are_stored_once(writers):
             writers.writer.put_entry(entry)
         await writers.drained()
     assert writers.database.run_now(feeds.load).control == [entry]
+
+
+async def test_a_dropped_entry_leaves_the_disk_and_one_that_returns_stays(writers):
+    one, other = (ROOT.sign("control", {"kind": kind}) for kind in ("one", "other"))
+    async with writers.running():
+        for entry in (one, other):
+            writers.writer.put_entry(entry)
+        await writers.drained()
+        writers.writer.drop_entries([entry_id_of(one), entry_id_of(other)])
+        writers.writer.put_entry(other)
+        await writers.drained()
+    assert writers.database.run_now(feeds.load).control == [other]
 
 
 async def test_more_changes_than_may_wait_collapse_and_nothing_is_lost(writers, monkeypatch):

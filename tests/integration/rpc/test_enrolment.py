@@ -9,7 +9,7 @@ import pytest
 from integration.rpc.fleet import DAY_S, WAIT_S, Founded, Member, now_s, serving
 
 from meshnode.app.admission import AdmissionDesk, Admitter
-from meshnode.core.control import Authorization, ControlSet, authorize
+from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import Invite, apply_with
 from meshnode.core.errors import (
     MeshError,
@@ -24,6 +24,7 @@ from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack
+from meshnode.core.roles import Authorization, authorize
 from meshnode.node.books import StoredInvites
 from meshnode.rpc.enrolment import HELLOS_PER_S, JOINS_PER_S, EnrolmentServicer, ask_to_join
 from meshnode.rpc.servers import joiners_server, members_server

@@ -9,9 +9,9 @@ import pytest
 from doubles import MemoryInvites
 
 from meshnode.app.ports import Device, InviteBook, OutstandingInvite
-from meshnode.core.control import INVITE
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 from meshnode.core.keys import Signed
+from meshnode.core.roles import INVITE
 from meshnode.node.books import StoredInvites
 from meshnode.store import invites
 from meshnode.store.database import Database

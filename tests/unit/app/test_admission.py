@@ -9,8 +9,9 @@ from doubles import ManualClock, MemoryInvites
 
 from meshnode.app.admission import INVITE_LIFE_S_MAX, USES_MAX, AdmissionDesk, Admitted, Admitter
 from meshnode.core.certificates import issue_admitter
-from meshnode.core.control import Authorization, ControlSet, Role, authorize, role_entry
+from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import Invite, admit_proof, apply_with, join_proof
+from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -24,6 +25,7 @@ from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack
+from meshnode.core.roles import Authorization, Role, authorize
 
 chance = Random(14).randbytes
 ROOT, ADMIN, ADMITTER, STRANGER = (Key.new(chance) for _ in range(4))
@@ -41,7 +43,7 @@ class Mesh:
         self.book = MemoryInvites()
         self.control = ControlSet(GENESIS)
         role = Role(ADMIN.public, "admin", "", ROOT.public, 1, None)
-        self.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+        self.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance), 0.0)
         admitter = Admitter(ADMITTER, GENESIS, self.control, certificate)
         self.desk = AdmissionDesk(admitter, self.book, self.clock, chance)
         self.desk.addresses = lambda: ("a:1",)
@@ -109,7 +111,7 @@ async def test_the_invites_role_is_given_to_the_operator_who_came_along():
     assert len(admitted.control) == before + 1
     theirs = ControlSet(GENESIS)
     for entry in admitted.control:
-        theirs.add(Signed(*unpack(entry)))
+        theirs.add(Signed(*unpack(entry)), 0.0)
     assert theirs.role_of(operator.public) == "observer"
 
 

@@ -25,7 +25,8 @@ from meshnode.core.commands import (
     receipt_from_signed,
     sign_command,
 )
-from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.control import ControlSet
+from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -41,6 +42,7 @@ from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.registry import REGISTRY
+from meshnode.core.roles import Role
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_from_row
 
 chance = Random(13).randbytes
@@ -322,5 +324,5 @@ async def test_an_operator_with_a_role_in_the_control_set_may_command():
     with pytest.raises(NotAuthenticatedError):
         await owner.desk.submit(signed, "")
     role = Role(operator.public, "operator", "", ROOT.public, 1, None)
-    owner.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+    owner.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance), 0.0)
     assert (await owner.submit(signed)).outcome == "delivered"

@@ -15,7 +15,6 @@ from meshnode.client.authority import (
 )
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
-from meshnode.core.control import authorization_from_signed
 from meshnode.core.errors import DamagedError, NotAuthenticatedError, NotFoundError, UsageError
 from meshnode.core.genesis import Genesis
 from meshnode.core.grants import (
@@ -25,6 +24,7 @@ from meshnode.core.grants import (
     verify_chain,
 )
 from meshnode.core.keys import Key, key_id_of
+from meshnode.core.roles import authorization_from_signed
 
 NOW_S = 1_795_132_800.7
 DAY_S = 86400

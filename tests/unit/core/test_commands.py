@@ -20,7 +20,8 @@ from meshnode.core.commands import (
     sign_command,
     sign_receipt,
 )
-from meshnode.core.control import ControlSet, Role, role_entry
+from meshnode.core.control import ControlSet
+from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
@@ -36,6 +37,7 @@ from meshnode.core.grants import ACTIONS, Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
+from meshnode.core.roles import Role
 from meshnode.core.sessions import SessionRecord, State
 
 chance = Random(6).randbytes
@@ -55,7 +57,7 @@ def court() -> Court:
     control = ControlSet(GENESIS)
     for key, name in ((OPERATOR, "operator"), (OBSERVER, "observer")):
         role = Role(key.public, name, "", ROOT.public, NOW_S, None)
-        control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance))
+        control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance), 0.0)
     return Court(GENESIS.mesh_id, NODE_ID, control, GENERATION)
 
 

@@ -1,27 +1,34 @@
-"""Roles, and where they come from."""
+"""Who may say what to the whole mesh, how much of it is kept, and for how long."""
 
 from random import Random
 
 import pytest
 
-from meshnode.core.control import (
+from meshnode.core import control as control_module
+from meshnode.core.control import ControlSet, NoAuthorityError, NoRoomError
+from meshnode.core.entries import (
     CONTROL,
-    ENTRY_BYTES_MAX,
-    Authorization,
-    ControlSet,
-    Role,
-    authorization_from_signed,
-    authorize,
+    Body,
+    Cancel,
+    Forget,
+    Revoke,
+    StandingKill,
+    entry_id_of,
     role_entry,
+    sign_entry,
 )
 from meshnode.core.errors import PeerError
 from meshnode.core.genesis import Genesis
+from meshnode.core.headers import NOTHING, Head, Header, sign_header
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
+from meshnode.core.roles import Authorization, Role, authorize
+from meshnode.core.settings import Budget, Policy, Terms
 
 chance = Random(5).randbytes
-ROOT, ADMIN, ADMITTER, OPERATOR, STRANGER = (Key.new(chance) for _ in range(5))
+ROOT, ADMIN, ADMITTER, OPERATOR, STRANGER, OBSERVER, NODE = (Key.new(chance) for _ in range(7))
+NODE_ID = node_id_of(NODE.public)
 GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
 NOW_S = 1_790_000_000
 
@@ -29,7 +36,7 @@ NOW_S = 1_790_000_000
 @pytest.fixture
 def control() -> ControlSet:
     held = ControlSet(GENESIS)
-    held.add(made_by(ROOT, ADMIN, "admin"))
+    held.add(made_by(ROOT, ADMIN, "admin"), NOW_S)
     return held
 
 
@@ -54,185 +61,169 @@ def word(signer: Key = ADMIN, **fields: object) -> Signed:
     return authorize(signer, Authorization(**{**values, **fields}))
 
 
-def test_the_root_is_an_admin_without_any_entry():
-    assert ControlSet(GENESIS).role_of(ROOT.public) == "admin"
-    assert ControlSet(GENESIS).role_of(ADMIN.public) == ""
+def said(issuer: Key, body: Body, issued_s: int = NOW_S, life_s: int | None = None) -> Signed:
+    expires_s = None if life_s is None else issued_s + life_s
+    return sign_entry(issuer, GENESIS.mesh_id, body, chance, issued_s=issued_s, expires_s=expires_s)
 
 
-def test_a_role_comes_from_the_root_through_an_admins_invite_to_an_operator(control: ControlSet):
-    assert control.role_of(ADMIN.public) == "admin"
-    assert control.add(made_by(ADMITTER, OPERATOR, "operator", word()))
-    assert control.role_of(OPERATOR.public) == "operator"
+def head_of(seq: int) -> Header:
+    zero = bytes(32)
+    return sign_header(
+        NODE, Header(GENESIS.mesh_id, NODE_ID, 1, 1, seq, seq, zero, zero, float(NOW_S))
+    )
 
 
-def test_an_entry_waits_until_its_authority_is_known():
-    late = ControlSet(GENESIS)
-    early = made_by(ADMITTER, OPERATOR, "operator", word())
-    with pytest.raises(PeerError):
-        late.add(early)
-    assert late.add(made_by(ROOT, ADMIN, "admin"))
-    assert late.add(early), "offered again, as a reconciliation does"
-    assert late.role_of(OPERATOR.public) == "operator"
+@pytest.fixture
+def peopled(control: ControlSet) -> ControlSet:
+    """The root, an admin, the operator that it made, and an observer that the root made."""
+    control.add(made_by(ADMIN, OPERATOR, "operator"), NOW_S)
+    control.add(made_by(ROOT, OBSERVER, "observer"), NOW_S)
+    return control
 
 
-def test_an_admin_gives_roles_directly_but_makes_no_admins(control: ControlSet):
-    control.add(made_by(ADMIN, OPERATOR, "observer"))
-    assert control.role_of(OPERATOR.public) == "observer"
-    with pytest.raises(PeerError):
-        control.add(made_by(ADMIN, STRANGER, "admin"))
-    assert control.role_of(STRANGER.public) == ""
+ORDER = StandingKill(agent="a")
+MAY = {
+    "an operator orders": (OPERATOR, ORDER, 60),
+    "an admin orders": (ADMIN, ORDER, 60),
+    "an operator cancels": (OPERATOR, Cancel(bytes(16)), 60),
+    "an operator sets a policy": (OPERATOR, Policy("p", {"a": 1}), None),
+    "an admin sets a budget": (ADMIN, Budget("b", Terms(1, "tokens", "day", "kill")), None),
+    "an operator forgets a node": (OPERATOR, Forget(head_of(1)), None),
+    "the root revokes a node": (ROOT, Revoke("node", NODE.public), None),
+    "the root revokes whomever it likes": (ROOT, Revoke("key", STRANGER.public), None),
+    "an admin revokes whom it made": (ADMIN, Revoke("key", OPERATOR.public), None),
+    "a key revokes itself": (OBSERVER, Revoke("key", OBSERVER.public), None),
+    "a key revokes a grant": (OBSERVER, Revoke("grant", bytes(16)), 60),
+}
+MAY_NOT = {
+    "an observer orders": (OBSERVER, ORDER, 60),
+    "an observer sets a policy": (OBSERVER, Policy("p", {}), None),
+    "a stranger cancels": (STRANGER, Cancel(bytes(16)), 60),
+    "a stranger forgets": (STRANGER, Forget(head_of(1)), None),
+    "a node forgets another": (NODE, Forget(head_of(1)), None),
+    "an admin revokes a node": (ADMIN, Revoke("node", NODE.public), None),
+    "an admin revokes whom another made": (ADMIN, Revoke("key", OBSERVER.public), None),
+    "an operator revokes its admin": (OPERATOR, Revoke("key", ADMIN.public), None),
+    "a stranger revokes itself": (STRANGER, Revoke("key", STRANGER.public), None),
+    "a stranger revokes a grant": (STRANGER, Revoke("grant", bytes(16)), 60),
+}
 
 
-def test_the_strongest_role_counts(control: ControlSet):
-    control.add(made_by(ADMIN, OPERATOR, "observer"))
-    control.add(made_by(ADMIN, OPERATOR, "operator"))
-    assert control.role_of(OPERATOR.public) == "operator"
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        pytest.param(made_by(ADMITTER, OPERATOR, "operator"), id="an admitter without a word"),
-        pytest.param(made_by(STRANGER, OPERATOR, "operator", word()), id="another admitter"),
-        pytest.param(made_by(ADMITTER, OPERATOR, "operator", word(STRANGER)), id="no admin's word"),
-        pytest.param(
-            made_by(ADMITTER, OPERATOR, "operator", word(expires_s=NOW_S - 1)), id="issued too late"
-        ),
-        pytest.param(
-            made_by(ADMITTER, OPERATOR, "operator", word(role="observer")), id="another role"
-        ),
-        pytest.param(made_by(ADMITTER, OPERATOR, "operator", word(mesh="m")), id="another mesh"),
-        pytest.param(
-            made_by(ADMITTER, OPERATOR, "admin", word(role="admin")), id="an admin by invite"
-        ),
-        pytest.param(
-            made_by(ADMITTER, OPERATOR, "operator", Signed("invite", word().payload, bytes(64))),
-            id="a forged word",
-        ),
-        pytest.param(
-            made_by(ADMITTER, OPERATOR, "operator", Signed("invite", b"\xc0", bytes(64))),
-            id="a word that is none",
-        ),
-        pytest.param(made_by(OPERATOR, OPERATOR, "operator"), id="given to oneself"),
-    ],
-)
-def test_a_role_without_a_way_to_the_root_is_refused(control: ControlSet, entry: Signed):
-    before = control.summary.root()
-    with pytest.raises(PeerError):
-        control.add(entry)
-    assert control.summary.root() == before
-    assert control.role_of(OPERATOR.public) == ""
-
-
-def test_a_word_signed_by_one_key_does_not_pass_for_anothers():
-    genuine = word(STRANGER)
-    claimed = authorization_from_signed(genuine)
-    assert claimed.signer == STRANGER.public
-    forged = STRANGER.sign("invite", {**_fields(genuine), "signer": ADMIN.public})
-    with pytest.raises(PeerError):
-        authorization_from_signed(forged)
-
-
-def _fields(signed: Signed) -> dict:
-    return unpack_map(signed.payload)
-
-
-def test_a_ring_of_roles_has_no_beginning():
-    control = ControlSet(GENESIS)
-    for entry in (
-        made_by(STRANGER, OPERATOR, "operator"),
-        made_by(OPERATOR, STRANGER, "operator"),
-        made_by(OPERATOR, OPERATOR, "admin"),
-    ):
-        with pytest.raises(PeerError):
-            control.add(entry)
-    assert control.role_of(OPERATOR.public) == ""
-    assert control.role_of(STRANGER.public) == ""
-
-
-def test_an_entry_is_stored_once_and_changes_the_root(control: ControlSet):
-    before = control.summary.root()
-    entry = made_by(ADMIN, OPERATOR, "operator")
-    assert control.add(entry)
-    assert not control.add(entry)
-    assert control.summary.root() != before
-    assert len(control.entries()) == 2
-
-
-def test_equal_sets_have_equal_roots_in_any_order():
-    entries = [made_by(ROOT, Key.new(chance), "operator") for _ in range(5)]
-    one, other = ControlSet(GENESIS), ControlSet(GENESIS)
-    for entry in entries:
-        one.add(entry)
-    for entry in reversed(entries):
-        other.add(entry)
-    assert one.summary.root() == other.summary.root()
-    assert one.summary.root() != ControlSet(GENESIS).summary.root()
-
-
-def test_an_entry_of_a_kind_of_a_newer_version_is_kept_if_its_signer_has_a_role(
-    control: ControlSet,
+@pytest.mark.parametrize(("issuer", "body", "life_s"), MAY.values(), ids=MAY)
+def test_whoever_may_say_it_is_heard(
+    peopled: ControlSet, issuer: Key, body: Body, life_s: int | None
 ):
-    entries = {
-        key: key.sign(
-            CONTROL,
-            {"mesh": GENESIS.mesh_id, "kind": "policy", "issuer": key.public, "x": [1, {}]},
-        )
-        for key in (ADMIN, STRANGER)
-    }
-    assert control.add(entries[ADMIN])
-    assert control.get(entries[ADMIN].hash[:16]) == entries[ADMIN]
-    with pytest.raises(PeerError):
-        control.add(entries[STRANGER])
+    assert peopled.add(said(issuer, body, life_s=life_s), NOW_S)
 
 
-def entry_with(**fields: object) -> Signed:
-    value = _fields(made_by(ROOT, OPERATOR, "operator"))
-    return ROOT.sign(CONTROL, {**value, **fields})
+@pytest.mark.parametrize(("issuer", "body", "life_s"), MAY_NOT.values(), ids=MAY_NOT)
+def test_whoever_may_not_say_it_is_refused(
+    peopled: ControlSet, issuer: Key, body: Body, life_s: int | None
+):
+    before = peopled.root()
+    with pytest.raises(NoAuthorityError):
+        peopled.add(said(issuer, body, life_s=life_s), NOW_S)
+    assert peopled.root() == before
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        entry_with(mesh="another"),
-        entry_with(issuer=None),
-        entry_with(issuer=STRANGER.public),
-        entry_with(issuer=bytes(32)),
-        entry_with(role="emperor"),
-        entry_with(role=["operator"]),
-        entry_with(subject=1 << 40),
-        entry_with(issued="now"),
-        entry_with(via=7),
-        entry_with(via=[b"one"]),
-        entry_with(via=[b"1", b"2", b"3"]),
-        entry_with(via=[1 << 40, 1 << 40]),
-        entry_with(name="n" * ENTRY_BYTES_MAX),
-        Signed("grant", made_by(ROOT, OPERATOR, "operator").payload, bytes(64)),
-        Signed(CONTROL, b"\xc1", bytes(64)),
-    ],
-)
-def test_an_entry_that_cannot_be_stored_is_refused_and_changes_nothing(entry: Signed):
-    control = ControlSet(GENESIS)
-    before = control.summary.root()
-    with pytest.raises(PeerError):
-        control.add(entry)
-    assert control.summary.root() == before
-    assert control.entries() == []
+def test_an_admin_revokes_also_whom_its_invite_let_in(control: ControlSet):
+    control.add(made_by(ADMITTER, OPERATOR, "operator", word()), NOW_S)
+    assert control.add(said(ADMIN, Revoke("key", OPERATOR.public)), NOW_S)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"invite_id": 1 << 40}, {"uses": "1"}, {"expires_s": None}, {"role": 5}, {"mesh": b"m"}],
-)
-def test_a_word_of_wrong_types_is_refused(fields: dict):
-    with pytest.raises(PeerError):
-        authorization_from_signed(word(**fields))
+def test_an_entry_goes_when_it_expires_and_does_not_come_back(peopled: ControlSet):
+    entry = said(OPERATOR, ORDER, life_s=60)
+    before = peopled.root()
+    assert peopled.add(entry, NOW_S)
+    peopled.expire(NOW_S + 59.9)
+    assert peopled.get(entry_id_of(entry)) == entry
+    peopled.expire(NOW_S + 60)
+    assert peopled.take_dropped() == (entry_id_of(entry),)
+    assert not peopled.add(entry, NOW_S + 60)
+    assert peopled.root() == before
+    assert peopled.cut_s == NOW_S + 60
 
 
-def test_entries_from_a_disk_are_all_taken_whatever_their_order():
-    admin, operator = made_by(ROOT, ADMIN, "admin"), made_by(ADMITTER, OPERATOR, "operator", word())
-    for order in ([admin, operator], [operator, admin]):
-        control = ControlSet(GENESIS)
-        control.add_all([*order, made_by(STRANGER, STRANGER, "operator")])
-        assert control.role_of(OPERATOR.public) == "operator"
-        assert len(control.entries()) == 2
+def test_the_newest_of_a_name_replaces_those_of_the_same_issuer(peopled: ControlSet):
+    old, new = (said(OPERATOR, Policy("p", {"n": n}), NOW_S + n) for n in (1, 2))
+    others = [said(OPERATOR, Policy("q", {})), said(ADMIN, Policy("p", {}))]
+    for entry in (*others, new):
+        assert peopled.add(entry, NOW_S)
+    assert not peopled.add(old, NOW_S), "it came late"
+    gone = said(OPERATOR, Policy("p", None), NOW_S + 3)
+    assert peopled.add(gone, NOW_S)
+    assert peopled.take_dropped() == (entry_id_of(new),)
+    assert all(entry in peopled.entries() for entry in (gone, *others))
+
+
+def test_one_issuer_fills_its_own_share_only(peopled: ControlSet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control_module, "ISSUED_MAX", 3)
+    orders = [said(OPERATOR, ORDER, life_s=60 + n) for n in range(5)]
+    other = said(ADMIN, ORDER, life_s=10)
+    for entry in (other, *orders):
+        assert peopled.add(entry, NOW_S)
+    assert not peopled.add(orders[0], NOW_S), "earlier than all that are kept"
+    assert [entry for entry in peopled.entries() if entry in orders] == orders[2:]
+    assert other in peopled.entries()
+
+
+def test_an_entry_of_our_own_pushes_nothing_out(
+    peopled: ControlSet, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(control_module, "ISSUED_MAX", 1)
+    first = said(OPERATOR, Policy("p", {}), NOW_S)
+    peopled.add(first, NOW_S, ours=True)
+    with pytest.raises(NoRoomError, match="issued 1 "):
+        peopled.add(said(OPERATOR, ORDER, life_s=5), NOW_S, ours=True)
+    assert peopled.add(said(OPERATOR, Policy("p", None), NOW_S + 1), NOW_S, ours=True), "replaced"
+
+
+def test_roles_have_a_bound_and_none_of_them_makes_room(
+    control: ControlSet, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(control_module, "ROLES_MAX", 1)
+    control.add(made_by(ADMIN, OPERATOR, "operator"), NOW_S)
+    with pytest.raises(PeerError, match="roles"):
+        control.add(made_by(ADMIN, OBSERVER, "observer"), NOW_S)
+    assert control.role_of(OPERATOR.public) == "operator"
+
+
+def test_the_set_has_a_bound(control: ControlSet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control_module, "ENTRIES_MAX", 1)
+    with pytest.raises(PeerError, match="more than 1 "):
+        control.add(said(ADMIN, ORDER, life_s=5), NOW_S)
+
+
+def test_of_several_forgettings_the_highest_head_counts(peopled: ControlSet):
+    for issuer, seq, highest in ((ADMIN, 5, 5), (OPERATOR, 9, 9), (ADMIN, 7, 9)):
+        assert peopled.add(said(issuer, Forget(head_of(seq))), NOW_S)
+        assert peopled.forgotten == {NODE_ID: Head(1, highest)}
+        assert peopled.take_reconsidered() == ({NODE_ID} if seq == highest else set())
+
+
+def test_what_makes_room_hides_nothing_any_more(
+    peopled: ControlSet, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(control_module, "ISSUED_MAX", 1)
+    peopled.add(said(OPERATOR, Forget(head_of(9))), NOW_S)
+    peopled.take_reconsidered()
+    peopled.add(said(OPERATOR, Policy("p", {}), NOW_S + 1), NOW_S)
+    assert peopled.take_reconsidered() == {NODE_ID}
+    assert peopled.forgotten.get(NODE_ID, NOTHING) == NOTHING
+
+
+def test_a_role_does_not_expire_whatever_it_says(control: ControlSet):
+    value = unpack_map(made_by(ADMIN, OPERATOR, "operator").payload)
+    assert control.add(ADMIN.sign(CONTROL, {**value, "expires": 5}), NOW_S)
+    control.expire(NOW_S)
+    assert control.role_of(OPERATOR.public) == "operator"
+
+
+def test_the_root_at_a_cut_leaves_out_what_has_expired_by_then(peopled: ControlSet):
+    before = peopled.root()
+    peopled.add(said(OPERATOR, ORDER, life_s=60), NOW_S)
+    later = said(OPERATOR, ORDER, life_s=90)
+    peopled.add(later, NOW_S)
+    assert peopled.root(NOW_S + 90) == before
+    peopled.expire(NOW_S + 60)
+    assert peopled.root(NOW_S + 60) == peopled.root() != before

@@ -51,3 +51,14 @@ def test_buckets_share_the_names_out(described):
     assert sum(sizes) == len(described)
     assert max(sizes) < 30
     assert len(summary.hashes()) == BUCKETS
+
+
+def test_what_is_taken_out_is_as_if_it_had_never_been_here(described):
+    summary = summary_of(described)
+    gone = {b"7", b"77", b"499"}
+    rest = summary_of({name: text for name, text in described.items() if name not in gone})
+    assert summary.root_without(gone) == rest.root()
+    assert summary.root() == summary_of(described).root(), "nothing was taken out yet"
+    for name in gone:
+        summary.remove(name)
+    assert summary.root() == rest.root() == summary.root_without(set())

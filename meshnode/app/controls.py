@@ -1,0 +1,70 @@
+"""What follows from the control set as entries come and go: the disk, the news, who is forgotten.
+
+Invariant: a forgotten node is no member, is not dialled and does not count, from the moment that
+the entry arrives and after every restart, until it writes a newer member record. A node that hears
+that it was forgotten itself says again what still holds, so nobody can silence one that runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.core.broadcast import spread
+from meshnode.core.effects import DropControl, Effect, PersistControl
+from meshnode.core.rows import all_rows
+from meshnode.core.sessions import SESSIONS, session_from_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshnode.core.control import ControlSet
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.core.liveness import Liveness
+    from meshnode.core.overlay import Overlay
+    from meshnode.core.own_feed import OwnFeed
+    from meshnode.core.tables import Tables
+
+
+class Controls:
+    """The control set of one node, and what hangs on it."""
+
+    def __init__(self, control: ControlSet, own: OwnFeed, tables: Tables, overlay: Overlay) -> None:
+        self._control = control
+        self._own = own
+        self._tables = tables
+        self._overlay = overlay
+
+    def taken(self, entries: Iterable[Signed], source: NodeId | None) -> list[Effect]:
+        """Store and pass on what is new here; `source` has it already."""
+        effects: list[Effect] = []
+        for entry in entries:
+            effects.append(PersistControl(entry))
+            effects += spread(entry, self._overlay.links, source)
+        return effects + self._dropped()
+
+    def expire(self, wall_s: float) -> list[Effect]:
+        """Drop what has expired by now, in seconds since 1970."""
+        self._control.expire(wall_s)
+        return self._dropped()
+
+    def say_again(self) -> None:
+        """Write anew those of our own rows that are hidden and still hold."""
+        if self._own.origin not in self._control.forgotten:
+            return
+        for (table, key), row in all_rows(self._own.rows).items():
+            if row is None or not self._tables.hides(self._own.origin, table, row):
+                continue
+            if table != SESSIONS or not session_from_row(row.value).ended:
+                self._own.repeat(table, key)
+
+    def dismiss(self, peer: NodeId, liveness: Liveness) -> None:
+        """Let a node without a member record be no member, if it is forgotten."""
+        if peer in self._control.forgotten and peer != self._own.origin:
+            liveness.forget(peer)
+            self._overlay.retire(peer)
+            self._overlay.seen({peer})
+
+    def _dropped(self) -> list[Effect]:
+        dropped = self._control.take_dropped()
+        return [DropControl(dropped)] if dropped else []

@@ -1,0 +1,130 @@
+"""A node that will not come back is forgotten everywhere, and what it has spent is not."""
+
+import json
+import signal
+
+import pytest
+from e2e.fleet import Node, wait_until
+
+LINE = {
+    "ai_log": json.dumps(
+        {
+            "session_id": "s1",
+            "chat_id": "c1",
+            "model": "gpt-4o",
+            "input_token": 1000,
+            "output_token": 100,
+        }
+    ),
+    "request_id": "c1",
+    "start_time": "2026-11-20T09:30:15.123Z",
+}
+
+
+def names(node: Node) -> set[str]:
+    return set(node.states())
+
+
+def spent(node: Node) -> list[tuple[str, int]]:
+    groups = node.json("cost", "--by", "node")["groups"]
+    return [(group["key"]["node"], group["records"]) for group in groups]
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_node_is_forgotten_everywhere_and_shown_again_when_it_comes_back(fleet):
+    anna, berta = fleet.mesh("anna", "berta")
+    carl = fleet.node("carl")
+    fleet.join(anna, carl)
+    log = fleet.directory / "access.log"
+    log.write_text(json.dumps(LINE) + "\n")
+    config = f"ingest:\n  - source: higress\n    path: {log}\n    refresh_interval: 1s\n"
+    (carl.home / "config.yaml").write_text(config)
+    carl.up("--listen", "127.0.0.1:0", "--no-mdns")
+    for node in (anna, berta):
+        wait_until(lambda node=node: node.states().get("carl") == "alive", node.name)
+        wait_until(lambda node=node: spent(node) == [("carl", 1)], node.name)
+    carl.call("run", "--detach", "--agent-id", "orphan", "--", "cat")
+    wait_until(lambda: "orphan" in berta.sessions())
+
+    refused = berta.call("nodes", "forget", "carl", "--yes", "-o", "json")
+    assert refused.code == 7, refused.err
+    assert "alive" in refused.error["message"]
+    assert "leave" in refused.error["hint"]
+
+    carl.end(signal.SIGKILL)
+    wait_until(lambda: berta.states()["carl"] != "alive")
+    asked = berta.call("nodes", "forget", "carl")
+    assert asked.code == 2, "nobody can be asked here"
+    answer = berta.json("nodes", "forget", carl.ready["node_id"][:10], "--yes")
+    assert (answer["name"], answer["node_id"]) == ("carl", carl.ready["node_id"])
+    for node in (anna, berta):
+        wait_until(lambda node=node: names(node) == {"anna", "berta"}, node.name)
+        coverage = node.json("nodes")["coverage"]
+        assert (coverage["nodes_known"], coverage["nodes_heard"], coverage["missing"]) == (2, 2, [])
+        assert node.sessions("--filter", "all") == {}
+        assert spent(node) == [("carl", 1)]
+    assert berta.call("nodes", "forget", "carl", "--yes").code == 3, "it is no node any more"
+
+    anna.end()
+    assert names_on_disk(anna) == {"anna", "berta"}
+    anna.up()
+    wait_until(lambda: anna.states() == {"anna": "alive", "berta": "alive"})
+
+    carl.up()
+    for node in (anna, berta, carl):
+        wait_until(lambda node=node: node.states().get("carl") == "alive", node.name)
+        wait_until(lambda node=node: "orphan" in node.sessions("--filter", "alive"), node.name)
+        assert spent(node) == [("carl", 1)]
+    carl.json("kill", "orphan", "--yes")
+
+
+def names_on_disk(node: Node) -> set[str]:
+    answer = node.call("nodes", "-o", "json")
+    assert answer.json["source"] == "disk"
+    return {one["name"] for one in answer.json["nodes"]}
+
+
+def test_a_node_that_left_can_be_forgotten_and_one_cannot_forget_itself(fleet):
+    anna, berta = fleet.mesh("anna", "berta")
+    own = berta.call("nodes", "forget", "berta", "--yes", "-o", "json")
+    assert own.code == 7
+    assert "itself" in own.error["message"]
+    assert berta.call("leave", "--yes").code == 0
+    wait_until(lambda: anna.states()["berta"] == "left")
+    assert anna.call("nodes", "forget", "berta", "--yes").out == "forgotten: berta\n"
+    assert names(anna) == {"anna"}
+    assert anna.call("nodes", "forget", "nobody", "--yes").code == 3
+
+
+def test_only_an_operator_may_forget(fleet):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
+    others = {}
+    for name, flag in (("watcher", "--role=observer"), ("device", "--node-only"), ("gone", "")):
+        node = others[name] = fleet.node(name)
+        fleet.join(anna, node, *filter(None, [flag]))
+        node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    for node in (anna, *others.values()):
+        wait_until(lambda node=node: node.states().get("gone") == "alive", node.name)
+    others["gone"].end()
+    watcher, device = others["watcher"], others["device"]
+    for node, code in ((watcher, 5), (device, 4)):
+        wait_until(lambda node=node: node.states().get("gone") == "down", node.name)
+        refused = node.call("nodes", "forget", "gone", "--yes", "-o", "json")
+        assert refused.code == code, refused.err
+        assert refused.error["message"]
+    assert anna.states()["gone"] == "down"
+
+
+def test_entries_survive_the_disk_that_they_were_made_on(fleet):
+    anna, berta, carl = fleet.mesh("anna", "berta", "carl")
+    carl.end(signal.SIGKILL)
+    wait_until(lambda: berta.states()["carl"] != "alive")
+    berta.json("nodes", "forget", "carl", "--yes")
+    wait_until(lambda: names(anna) == {"anna", "berta"})
+    berta.end(signal.SIGKILL)
+    for file in berta.home.glob("state.db*"):
+        file.unlink()
+    berta.up()
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
