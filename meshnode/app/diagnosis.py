@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshnode.app.alarms import Alarm
     from meshnode.app.peer_diagnosis import Attempt
     from meshnode.core.errors import MeshError
 
@@ -156,6 +157,21 @@ def judge_loop(facts: NodeFacts) -> Check:
         fix = f"if that comes again, {FREE_MACHINE}"
         return unknown("loop_lag", f"{was} {why}; now {answers}", fix)
     return _yes("loop_lag", answers)
+
+
+def judge_alarms(alarms: Sequence[Alarm]) -> list[Check]:
+    """Make a check that fails of every alarm that the node has raised."""
+    if not alarms:
+        return [_yes("alarms", "none")]
+    return [_no(f"alarm:{alarm.id}", alarm.detail, alarm.fix) for alarm in alarms]
+
+
+def judge_disk(summary: str, members: int) -> Check:
+    """Judge what a stopped node's database holds. `summary` says what is damaged, if anything."""
+    if summary:
+        fix = f"{START}: it leaves that out, and peers return it"
+        return _no("database", summary, fix)
+    return _yes("database", f"readable, and as signed; members on it: {members}")
 
 
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:

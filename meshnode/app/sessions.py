@@ -7,6 +7,7 @@ it, and a session that ended stays as it ended.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from meshnode.core.errors import (
     MeshError,
     NotFoundError,
     RefusedError,
+    StorageError,
     UnreachableError,
     UsageError,
 )
@@ -93,6 +95,7 @@ class OwnSessions:
         self._ended_by: dict[str, str] = {}
         self._spawn = spawn
         self._changed = asyncio.Condition()
+        self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
         """Take over what our feed says, at the start."""
@@ -112,8 +115,12 @@ class OwnSessions:
         return [record for record in self._records.values() if not record.ended]
 
     async def open(self, opening: Opening) -> SessionRecord:
-        """Record a session whose process the caller starts next."""
+        """Record a session whose process the caller starts next.
+
+        Raises UsageError, RefusedError, and StorageError if it could not be written: it has failed.
+        """
         _check(opening)
+        self.check_writable()
         if len(self.live()) >= SESSIONS_MAX:
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
         now_s = self._clock.wall_s()
@@ -133,7 +140,12 @@ class OwnSessions:
             cwd=opening.cwd or None,
             command=_shown(opening.command),
         )
-        await self._keep(record)
+        try:
+            await self._publish(record)
+        except StorageError:
+            failed = moved(record, State.FAILED, now_s, end_reason="could not be written to disk")
+            await self._keep(failed)
+            raise
         await self._sweep(now_s)
         self._spawn(self._agents.attach(session_id, *self.place_of(session_id)))
         return record
@@ -246,6 +258,11 @@ class OwnSessions:
         return len(live) - len(self.live())
 
     async def _keep(self, record: SessionRecord) -> None:
+        """Record what has happened, whether or not it can be published now; its row waits."""
+        with suppress(StorageError, RefusedError):
+            await self._publish(record)
+
+    async def _publish(self, record: SessionRecord) -> None:
         self._records[record.session_id] = record
         async with self._changed:
             self._changed.notify_all()
@@ -257,7 +274,8 @@ class OwnSessions:
         for place, record in enumerate(ended):
             if place >= ENDED_KEPT or now_s - (record.ended_at_s or 0.0) > ENDED_KEPT_S:
                 del self._records[record.session_id]
-                await self.publish(SESSIONS, record.session_id.encode(), None)
+                with suppress(StorageError, RefusedError):  # the deletion waits
+                    await self.publish(SESSIONS, record.session_id.encode(), None)
 
 
 def _check(opening: Opening) -> None:

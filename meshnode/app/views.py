@@ -13,6 +13,7 @@ from meshnode.core.ledger import Buckets
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
+    from meshnode.app.alarms import Alarm
     from meshnode.core.ids import NodeId
     from meshnode.core.liveness import MemberState
 
@@ -160,3 +161,4 @@ class Status:
     heard_by_mdns: int = 0
     seeds: tuple[str, ...] = ()
     loop_lag_s: float = 0.0
+    alarms: tuple[Alarm, ...] = ()

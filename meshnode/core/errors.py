@@ -72,6 +72,12 @@ class DamagedError(MeshError):
     code = "damaged"
 
 
+class StorageError(MeshError):
+    """Our own disk takes nothing. What was to be written waits in memory, or was refused whole."""
+
+    code = "storage"
+
+
 class StaleError(MeshError):
     """The command names a session start or a journal that is no more. Nothing changed."""
 
@@ -98,6 +104,7 @@ BY_CODE: dict[str, type[MeshError]] = {
         ConflictError,
         RefusedError,
         DamagedError,
+        StorageError,
         StaleError,
         PeerError,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     NO_NODE,
     REJOIN,
@@ -19,8 +20,10 @@ from meshnode.app.diagnosis import (
     Check,
     NodeFacts,
     from_error,
+    judge_alarms,
     judge_certificate,
     judge_clock,
+    judge_disk,
     judge_joiners,
     judge_listening,
     judge_loop,
@@ -228,7 +231,7 @@ def _read_disk(home: Home, found: _Found) -> Check:
         if next(own, "") == "left":
             said = "this node has left its mesh for good"
             return Check("membership", ok=False, detail=said, fix=REJOIN)
-        return Check("database", ok=True, detail=f"readable; members on it: {len(found.members)}")
+        return judge_disk(mesh.damage.summary if mesh.damage else "", len(found.members))
 
     found.attempt("database", look)
     return found.checks.pop()
@@ -267,8 +270,13 @@ def _judge_node(found: _Found, seen: Seen) -> None:
     if seen.joiners is not None:
         found.checks.append(judge_joiners(seen.joiners, facts.node_id))
     found.checks.append(judge_loop(facts))
+    found.checks += judge_alarms([_alarm(**one) for one in (found.status or {})["alarms"]])
     others = len(found.members) - 1
     found.checks.append(judge_multicast(facts, seen.multicast, alone=others < 1))
+
+
+def _alarm(id: str, detail: str, fix: str, **_: object) -> Alarm:  # noqa: A002 - as status says
+    return Alarm(id, detail, fix)
 
 
 def _judge_peers(found: _Found, known: Known, seen: Seen) -> None:

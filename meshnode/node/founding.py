@@ -145,6 +145,15 @@ def remember(
     home.beginning.write_bytes(packed)
 
 
+def beginning(home: Home) -> list[Signed]:
+    """Return the control entries that this home started with; none if that is not known."""
+    try:
+        kept = unpack_map(home.beginning.read_bytes())
+        return [Signed(*unpack(packed)) for packed in kept["control"]]
+    except (OSError, PeerError, KeyError, TypeError):
+        return []
+
+
 def recover(home: Home, database: Database) -> None:
     """Give a database that was lost, and made anew, what this home started with."""
     if database.run_now(facts.recall, NAME_FACT) is not None or not home.beginning.exists():

@@ -160,14 +160,14 @@ def _clock_warnings(off_s: float) -> list[str]:
 
 def _check_replaceable(home: Home, invitation: Invite, database: Database) -> None:
     present = read_genesis(home)
-    held = database.run_now(feeds.load)
-    if has_left(held, node_id_of(device_key(home).public)):
+    self_id = node_id_of(device_key(home).public)
+    if has_left(database.run_now(feeds.load_own, self_id)):
         return
     if present.mesh_id == invitation.mesh_id:
         if invitation.commands:
             return  # a member already, and now its user gets a role
         raise ConflictError("this home is already a member of that mesh", "session-mesh up")
-    if len(held.feeds) > 1:
+    if len(database.run_now(feeds.load).feeds) > 1:
         raise ConflictError(
             f"this home belongs to the mesh {present.name}, which has other members",
             "session-mesh leave first, or join with another --home",

@@ -14,20 +14,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from meshnode.agents.processes import Ending, ProcessAgents, read_log
 from meshnode.app.admission import AdmissionDesk, Admitter
+from meshnode.app.alarms import Alarms
 from meshnode.app.commands import CommandDesk
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.relaying import Relaying
 from meshnode.app.sessions import Ended, OwnSessions
-from meshnode.app.views import Source, Status, Trouble
 from meshnode.client.home import make_private
 from meshnode.core.certificates import from_pem
 from meshnode.core.commands import Court
-from meshnode.core.errors import DamagedError, PeerError, UsageError
+from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError, UsageError
 from meshnode.core.ids import NodeId, new_u64
 from meshnode.core.members import (
     LINKS,
@@ -42,15 +40,17 @@ from meshnode.core.members import (
 from meshnode.core.registry import REGISTRY
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
+from meshnode.node.alarming import log_alarm
 from meshnode.node.books import StoredInvites, StoredJournal
 from meshnode.node.clock import SystemClock, chance, new_rng
+from meshnode.node.describing import Describing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
-from meshnode.node.founding import NAME_FACT, default_node_name, device_key, read_genesis
+from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
-from meshnode.node.restoring import restore
+from meshnode.node.restoring import take_up
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.commands import CommandServicer, Courier
@@ -118,11 +118,18 @@ class Node:
         self._identity = Identity(
             Credentials(self._key, self.genesis, self._chain, self._clock.wall_s, chance)
         )
+        self._alarms = Alarms(self._clock.wall_s, log_alarm)
         self._world = NodeWorld(
-            self._mesh, self._clock, self._identity, Introduction(boot, ()), self._spawn
+            self._mesh,
+            self._clock,
+            self._identity,
+            Introduction(boot, ()),
+            self._spawn,
+            self._alarms,
         )
+        replicas = self._mesh.replication.replicas
         self._writer = FeedWriter(
-            database, self._mesh.replication.replicas.__getitem__, self._world.persisted
+            database, replicas.__getitem__, self._world.persisted, self._alarms
         )
         self._world.writer = self._writer
         self._world.on_regained = lambda: self._spawn(self._take_back_sessions())
@@ -135,6 +142,7 @@ class Node:
         self._sessions = OwnSessions(
             self._world.publish, self._agents, self._clock, chance, self._place_of, self._spawn
         )
+        self._sessions.check_writable = self._alarms.check_writable
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._generation = database.run_now(journal.generation, new_u64(chance))
         court = Court(
@@ -149,11 +157,26 @@ class Node:
         )
         self._world.relaying = self._relaying
         self._admission = self._new_admission()
+        self._describing = Describing(
+            home,
+            self._name,
+            self._started_at_s,
+            options.seeds,
+            self._world,
+            self._listeners,
+            self._sessions,
+            self._finding,
+            self._following,
+            self._alarms,
+        )
         self._reader = CommandServicer(self._commands, self._read_log)
 
     async def start(self) -> dict[str, Any]:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
-        self._writer.drop_entries(restore(self._mesh, self._database, self._clock.wall_s()))
+        unwanted = take_up(
+            self._world, self._database, self._alarms, beginning(self._home), self._clock.wall_s()
+        )
+        self._writer.drop_entries(unwanted)
         self._spawn(self._writer.run())
         await self._listeners.bind_members(LinkServicer(self._world.links), self._reader)
         enrolment = EnrolmentServicer(
@@ -165,7 +188,8 @@ class Node:
             self._world.links.introduction, addresses=addresses
         )
         self._admission.addresses = lambda: addresses
-        await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
+        with suppress(StorageError):  # a disk without room: the record waits, the node answers
+            await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
         self._sessions.restore(  # after the first flush: a home that has joined signs rows anew
             record for owner, record in self._mesh.tables.sessions() if owner == self._mesh.self_id
         )
@@ -210,8 +234,9 @@ class Node:
                 await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record(standing)))
                 if standing == "left":
                     await self._world.publish(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
-        except TimeoutError:
-            _log.warning("the disk takes nothing: others will see this node as unreachable")
+        except (TimeoutError, MeshError) as error:
+            why = error.message if isinstance(error, MeshError) else "the disk takes nothing"
+            _log.warning("others will see this node as unreachable: %s", why)
         self._stopping.set()
 
     async def _stop(self, leave: bool, sessions: str) -> tuple[int, int]:  # noqa: FBT001 - as asked
@@ -301,48 +326,11 @@ class Node:
             ),
             admission=self._admission,
             enrolment_addresses=lambda: self._listeners.joiners.addresses,
-            status=self._status,
+            status=self._describing.status,
             replicas=self._mesh.replication.replicas,
             submit_control=self._world.submit_control,
             stop=self._stop,
         )
-
-    def _status(self) -> Status:
-        process = psutil.Process()
-        return Status(
-            node_id=self._mesh.self_id,
-            name=self._name(),
-            mesh_id=self.genesis.mesh_id,
-            mesh_name=self.genesis.name,
-            version=VERSION,
-            pid=process.pid,
-            started_at_s=self._started_at_s,
-            listen=self._listeners.members.bound,
-            enrolment=self._listeners.joiners.bound,
-            nodes_alive=len(self._mesh.liveness.alive),
-            links=len(self._mesh.overlay.links),
-            sessions=len(self._sessions.live()),
-            mdns=self._finding.mdns,
-            rss_bytes=process.memory_info().rss,
-            role=self._role(),
-            troubles=tuple(
-                Trouble(peer, reason, at_s) for peer, (reason, at_s) in self._world.troubles.items()
-            ),
-            sources=tuple(
-                Source(state.source, state.path, state.records, state.detail)
-                for state in self._following.states.values()
-            ),
-            heard_by_mdns=self._finding.heard_by_mdns,
-            seeds=self._options.seeds,
-            loop_lag_s=self._mesh.lag_s,
-        )
-
-    def _role(self) -> str:
-        try:
-            operator = bytes.fromhex(self._home.operator_public.read_text().strip())
-        except (OSError, ValueError):
-            return ""
-        return self._mesh.control.role_of(operator)
 
     def _new_admission(self) -> AdmissionDesk:
         certificate = None
@@ -396,5 +384,7 @@ class Node:
         """One task that fails must not take the node down; its failure is in the log."""
         try:
             await work
+        except MeshError as error:
+            _log.warning("a background task failed: %s", error.message)
         except Exception:  # noqa: BLE001 - whatever it was
             _log.exception("a background task failed")

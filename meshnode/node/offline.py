@@ -19,7 +19,7 @@ from meshnode.core.liveness import Liveness
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
-from meshnode.node.restoring import restore
+from meshnode.node.restoring import Damage, restore
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
 from meshnode.store.database import Database
 
@@ -37,6 +37,7 @@ class OfflineMesh(MeshClient):
     def __init__(self, home: Home) -> None:
         super().__init__(home)
         self._database: Database | None = None
+        self.damage: Damage | None = None
 
     def __enter__(self) -> Self:
         """Read everything; raises UsageError for a home without a mesh, DamagedError."""
@@ -44,7 +45,7 @@ class OfflineMesh(MeshClient):
         genesis, key = read_genesis(self.home), device_key(self.home)
         self._database = Database(self.home.database)
         mesh = Mesh(genesis, Who(key, boot=1, rng=Random(0)))  # noqa: S311 - rolls nothing
-        restore(mesh, self._database, clock.wall_s())
+        self.damage = restore(mesh, self._database, clock.wall_s())
         mesh.liveness = Liveness(NOBODY)
         mesh.recall(clock.steady_s())
         self._node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike

@@ -1,7 +1,8 @@
 """What must reach the disk: our own flushes before anybody hears of them, replicas soon.
 
-Invariant: at most PENDING_MAX changes wait; beyond that a replica's changes collapse into one copy
-of its rows. A write that fails is tried again, in order; nothing of ours is published meanwhile.
+Invariant: at most PENDING_MAX changes of at most PENDING_BYTES_MAX wait; beyond that a replica's
+changes collapse into one copy of its rows. A write that fails is tried again, in order; nothing of
+ours is published meanwhile, and the alarm `disk` stands until a write has reached the disk.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
+from meshnode.app.alarms import DISK, Alarm
 from meshnode.core.entries import entry_id_of
+from meshnode.core.errors import StorageError
 from meshnode.core.feed import Change
 from meshnode.core.rows import all_rows
-from meshnode.store import feeds, forks
+from meshnode.store import facts, feeds, forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from meshnode.app.alarms import Alarms
     from meshnode.core.feed import Replica
     from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
 
 Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 PENDING_MAX = 4096
+PENDING_BYTES_MAX = 32 << 20  # of flushes; a snapshot's rows are the replica's own
 OTHERS_DELAY_S = 0.1  # rows of others wait for more of them: they are safe with their owner
 RETRY_S = 1.0
+PROBE_FACT = "probe"
+PROBE = bytes(8192)  # needs room of its own, so that it proves that there is some
 P = ParamSpec("P")
 _log = logging.getLogger("session_mesh.store")
 
@@ -42,11 +49,15 @@ class FeedWriter:
         database: Database,
         replica_of: Callable[[NodeId], Replica],
         on_persisted: Callable[[Change], None],
+        alarms: Alarms,
     ) -> None:
         self._database = database
+        self._alarms = alarms
         self._replica_of = replica_of
         self._on_persisted = on_persisted
         self._changes: list[tuple[Change, bool]] = []
+        self._bytes = 0  # of the flushes that wait
+        self._doubted = False  # whether a write outside of here has failed since the last here
         self._collapsed: set[NodeId] = set()
         self._unstorable: set[NodeId] = set()  # until the next start: the disk keeps what it had
         self._entries: Entries = {}
@@ -55,15 +66,18 @@ class FeedWriter:
         self._urgent = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        database.on_trouble = self._doubt
 
     def put(self, change: Change, *, ours: bool) -> None:
         """Plan a write."""
         if not ours and change.origin in self._collapsed | self._unstorable:
             return  # the copy that is taken later includes it, or there is no storing it
-        if not ours and len(self._changes) >= PENDING_MAX:
+        full = len(self._changes) >= PENDING_MAX or self._bytes >= PENDING_BYTES_MAX
+        if full and not ours:
             self._collapsed.add(change.origin)
         else:
             self._changes.append((change, ours))
+            self._bytes += 0 if change.flush is None else len(change.flush.delta)
         self._wake(urgent=ours)
 
     def put_entry(self, entry: Signed) -> None:
@@ -113,7 +127,7 @@ class FeedWriter:
             self._urgent.set()
 
     def _take(self) -> tuple[list[tuple[Change, bool]], Entries]:
-        changes, self._changes = self._changes, []
+        changes, self._changes, self._bytes = self._changes, [], 0
         for origin in self._collapsed:
             replica = self._replica_of(origin)
             if replica.header is not None:
@@ -126,7 +140,7 @@ class FeedWriter:
     async def _save(self, changes: list[tuple[Change, bool]], entries: Entries) -> None:
         try:
             await self._write(feeds.save, [change for change, _ in changes], *_parted(entries))
-        except (OverflowError, ValueError):
+        except (OverflowError, ValueError, sqlite3.Error):
             await self._save_apart(changes, entries)
 
     async def _save_apart(self, changes: list[tuple[Change, bool]], entries: Entries) -> None:
@@ -137,7 +151,7 @@ class FeedWriter:
                 continue
             try:
                 await self._write(feeds.save, [change], [])
-            except (OverflowError, ValueError) as error:
+            except (OverflowError, ValueError, sqlite3.Error) as error:
                 if ours:
                     raise
                 self._unstorable.add(change.origin)
@@ -152,11 +166,20 @@ class FeedWriter:
         while True:
             try:
                 await self._database.run(save, *args, **kwargs)
-            except sqlite3.Error as error:
-                _log.error("cannot write to the database: %s; trying again", error)
+                if self._doubted:
+                    await self._database.run(facts.remember, {PROBE_FACT: PROBE})
+            except StorageError:
                 await asyncio.sleep(RETRY_S)
             else:
+                self._doubted = False
+                self._alarms.clear(DISK)
                 return
+
+    def _doubt(self, trouble: StorageError) -> None:
+        """Say that the disk fails, and find out when it no longer does, whoever has met it."""
+        self._doubted = True
+        self._alarms.sound(Alarm(DISK, trouble.message, trouble.hint, stops_writes=True))
+        self._wake(urgent=True)
 
 
 def _parted(entries: Entries) -> tuple[list[Signed], list[bytes]]:

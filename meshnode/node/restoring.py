@@ -1,85 +1,191 @@
 """Taking up what the disk holds: our own feed and everybody's replicas.
 
-Invariant: rows that are not the ones their owner signed are never taken up, and never sent on.
+Invariant: rows that are not the ones their owner signed are never taken up, and never sent on:
+peers return them. Our own feed, once damaged, is a history that our disk has lost: those of its
+rows that are what we wrote are written anew in an epoch above it, and peers return the rest.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshnode.app.alarms import Alarm
 from meshnode.core.entries import entry_id_of
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import MeshError, PeerError, StorageError
 from meshnode.core.forks import proof_of
 from meshnode.core.headers import header_from_signed
 from meshnode.core.ledger import LEDGER
 from meshnode.core.members import NODE, ONLY_ROW, node_from_row
 from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS
+from meshnode.node.alarming import alarm_of, feed_alarm_id
 from meshnode.store import feeds, forks
-from meshnode.store.database import damaged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshnode.app.alarms import Alarms
     from meshnode.app.mesh import Mesh
-    from meshnode.core.rows import Rows
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
+    from meshnode.core.rows import Row, Rows
+    from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
-    from meshnode.store.feeds import Held
+    from meshnode.store.feeds import Held, Place
 
-_log = logging.getLogger("session_mesh.store")
 CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
+OWN_FEED = "own_feed"
+CONTROL_SET = "control_set"
+_log = logging.getLogger("session_mesh.store")
+_LOOK = "look at this machine's disk: smartctl -H, dmesg"
 
 
-def restore(mesh: Mesh, database: Database, wall_s: float) -> list[bytes]:
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What the disk holds that nobody has written like that, and what of our own is intact."""
+
+    held: Held
+    others: tuple[str, ...] = ()  # origins, as far as they are readable
+    own: dict[Place, Row] | None = None  # what is intact of our feed, if our feed is damaged
+    entries: int = 0  # of the control set
+    unwanted: tuple[bytes, ...] = ()  # ids of entries: expired, or of a mesh that was left
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.others or self.entries) or self.own is not None
+
+    @property
+    def summary(self) -> str:
+        """Say in words what is damaged."""
+        parts = [f"feeds of others: {len(self.others)}"] if self.others else []
+        parts += ["this node's own feed"] if self.own is not None else []
+        parts += [f"control entries: {self.entries}"] if self.entries else []
+        return "damaged on the disk are " + ", ".join(parts)
+
+    def alarms(self) -> list[Alarm]:
+        """Return what a running node has to say about it, until it is made good."""
+        alarms = [
+            Alarm(
+                feed_alarm_id(origin),
+                f"the rows of {origin[:12]!a} on this disk were not as signed, and are left out",
+                f"peers return them by themselves; {_LOOK}",
+            )
+            for origin in self.others
+        ]
+        if self.own is not None:
+            said = f"this node's own rows on the disk were damaged: {len(self.own)} are intact"
+            fix = f"nothing more to do for the rows: peers return the others; {_LOOK}"
+            alarms.append(Alarm(OWN_FEED, said, fix))
+        if self.entries:
+            said = f"{self.entries} entries of the control set were damaged on the disk"
+            alarms.append(Alarm(CONTROL_SET, said, f"peers return them by themselves; {_LOOK}"))
+        return alarms
+
+
+def restore(mesh: Mesh, database: Database, wall_s: float) -> Damage:
     """Fill a mesh from the disk; rows signed for an earlier mesh of this home are signed anew.
 
-    Returns the ids of control entries that the disk need not keep: expired, corrupt, or of a mesh
-    that this home has left. What is corrupt here comes back from peers.
+    The disk is not changed: see `repair`.
     """
-    held = _loaded(database, mesh.self_id)
+    held = database.run_now(feeds.load)
     mesh.control.add_all(held.control, wall_s)
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:
             mesh.replication.restore(header, rows)
         elif header.origin == mesh.self_id:
-            _carry_over(mesh, rows)
+            _write_anew(mesh, _carried(rows))
     for one, other in database.run_now(forks.load):
         with suppress(PeerError):  # of an earlier mesh, or damaged: peers return it
             headers = [header_from_signed(signed, mesh.genesis.mesh_id) for signed in (one, other)]
             mesh.replication.restore_fork(proof_of(tuple(headers)))
-    if held.corrupt:
-        _log.warning("control entries not as signed, which peers return: %d", len(held.corrupt))
+    own = _damaged_own(held, mesh.self_id, database)
+    if own is not None:
+        _leave_history(mesh, held, own)
+    others = (damaged.origin for damaged in held.damaged if damaged.origin != mesh.self_id)
     entry_ids = map(entry_id_of, held.control)
-    return held.corrupt + [one for one in entry_ids if mesh.control.get(one) is None]
+    unwanted = [one for one in entry_ids if mesh.control.get(one) is None]
+    return Damage(held, tuple(others), own, held.damaged_entries, tuple(unwanted))
 
 
-def _loaded(database: Database, self_id: str) -> Held:
+def take_up(
+    world: NodeWorld,
+    database: Database,
+    alarms: Alarms,
+    began_with: Iterable[Signed],
+    wall_s: float,
+) -> tuple[bytes, ...]:
+    """Fill the mesh of a node that starts, make good what is damaged, and say what is wrong.
+
+    Returns the ids of control entries that the disk need not keep.
+    `began_with`: the control entries that the home started with, for what nobody can return.
+    """
+    mesh = world.mesh
+    damage = restore(mesh, database, wall_s)
+    for proof in mesh.replication.forks:
+        alarm = alarm_of("feed_quarantined", proof[0].origin, "its epoch has two histories")
+        if alarm is not None:
+            alarms.sound(alarm)
+    if not damage:
+        return damage.unwanted
     try:
-        held = database.run_now(feeds.load)
-    except PeerError as error:
-        raise damaged(database.path, error.message) from error
-    sound = []
-    for header, rows in held.feeds:
-        if rows.state_hash() == header.state_hash:
-            sound.append((header, rows))
-        elif header.origin == self_id:
-            raise damaged(database.path, "this node's own rows are not as signed")
-        else:
-            _log.warning("the rows of %s are not as signed: peers return them", header.origin[:12])
-    return replace(held, feeds=sound)
+        repair(mesh, database, damage)
+    except StorageError as error:
+        _log.warning("what is damaged stays on the disk: %s", error.message)
+    for alarm in damage.alarms():
+        alarms.sound(alarm)
+    for entry in began_with if damage.entries else ():
+        with suppress(PeerError):
+            world.add_control(entry)
+    return damage.unwanted
 
 
-def has_left(held: feeds.Held, self_id: str) -> bool:
-    """Whether the node of this home has withdrawn from its mesh for good."""
-    for header, rows in held.feeds:
-        row = rows.get(NODE, ONLY_ROW)
-        if header.origin == self_id and row is not None:
-            return node_from_row(row.value).standing == "left"
-    return False
+def repair(mesh: Mesh, database: Database, damage: Damage) -> None:
+    """Drop from the disk what is damaged, so that what is returned takes its place."""
+    own = None if damage.own is None else (mesh.self_id, damage.own)
+    database.run_now(feeds.rewrite, damage.held, own)
 
 
-def _carry_over(mesh: Mesh, rows: Rows) -> None:
-    for (table, key), row in all_rows(rows).items():
-        if row is not None and table in CARRIED:
+def has_left(own: Rows) -> bool:
+    """Whether the node of a home has withdrawn from its mesh for good, by its own feed."""
+    row = own.get(NODE, ONLY_ROW)
+    try:
+        return row is not None and node_from_row(row.value).standing == "left"
+    except PeerError:
+        return False  # of a version that we cannot read
+
+
+def _damaged_own(held: Held, self_id: NodeId, database: Database) -> dict[Place, Row] | None:
+    """Return what is intact of our feed; None if all of it is, or there is none."""
+    if any(header.origin == self_id for header, _ in held.feeds):
+        return None
+    known = any(damaged.origin == self_id for damaged in held.damaged)
+    if not known and not database.run_now(feeds.has_rows, self_id):
+        return None
+    return database.run_now(feeds.salvaged, self_id)
+
+
+def _leave_history(mesh: Mesh, held: Held, own: dict[Place, Row]) -> None:
+    headers = (damaged.header for damaged in held.damaged if damaged.origin == mesh.self_id)
+    said = [header.epoch for header in headers if header is not None]
+    mesh.own.epoch = max([*said, *(row.epoch for row in own.values())], default=0) + 1
+    # Sessions first: they are looked for as soon as the first flush is out.
+    _write_anew(mesh, dict(sorted(own.items(), key=lambda item: item[0][0] != SESSIONS)))
+
+
+def _carried(rows: Rows) -> dict[Place, Row]:
+    return {
+        place: row
+        for place, row in all_rows(rows).items()
+        if row is not None and place[0] in CARRIED
+    }
+
+
+def _write_anew(mesh: Mesh, rows: dict[Place, Row]) -> None:
+    for (table, key), row in rows.items():
+        try:
             mesh.own.write(table, key, row.value)
+        except MeshError:
+            continue  # what the mesh does not allow, it has never held

@@ -55,7 +55,7 @@ def serve(
 
 
 def _check_membership(home: Home, database: Database) -> None:
-    if has_left(database.run_now(feeds.load), node_id_of(device_key(home).public)):
+    if has_left(database.run_now(feeds.load_own, node_id_of(device_key(home).public))):
         raise ConflictError(
             f"this home has left the mesh {read_genesis(home).name}",
             "join again with a new invite: session-mesh join -",

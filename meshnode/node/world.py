@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.driver import perform
 from meshnode.app.mesh import STATES, Mesh
 from meshnode.core.entries import entry_id_of
-from meshnode.core.errors import ConflictError, UnreachableError
+from meshnode.core.errors import ConflictError, StorageError, UnreachableError
 from meshnode.core.sessions import SESSIONS
 from meshnode.discovery.seeds import is_address
+from meshnode.node.alarming import alarm_of, feed_alarm_id
 from meshnode.node.refusals import Refusals
 from meshnode.rpc.links import Links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
+    from meshnode.app.alarms import Alarm, Alarms
     from meshnode.app.ports import Clock
     from meshnode.app.relaying import Relaying
     from meshnode.core.effects import Effect
@@ -52,8 +54,11 @@ class NodeWorld:
         identity: Identity,
         introduction: Introduction,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        alarms: Alarms,
     ) -> None:
         self.mesh = mesh
+        self._alarms = alarms
+        alarms.on_stopped = self._tell_waiting
         self.troubles: dict[str, tuple[str, float]] = {}
         self.writer: FeedWriter | None = None
         self.relaying: Relaying | None = None
@@ -73,8 +78,14 @@ class NodeWorld:
         self.perform(self.mesh.start(self._clock.steady_s()))
 
     async def publish(self, table: str, key: bytes, value: bytes | None) -> None:
-        """Write a row into our feed; returns once it is on disk and on its way."""
+        """Write a row into our feed; returns once it is on disk and on its way.
+
+        Raises StorageError if the disk takes nothing: the row waits, and is published in its turn.
+        """
         self.perform(self.mesh.write(table, key, value, self._clock.steady_s()))
+        stop = self._alarms.stop()
+        if stop is not None:
+            raise _waits(stop)
         written = asyncio.get_running_loop().create_future()
         if self.mesh.own.is_pending(table, key):
             self._published.setdefault((table, key), []).append(written)
@@ -93,8 +104,10 @@ class NodeWorld:
     async def submit_control(self, entry: Signed) -> None:
         """Take an entry that a user has signed; returns once it is on disk and on its way.
 
-        Raises PeerError, ConflictError for one that has no place, UnreachableError for a full disk.
+        Raises PeerError, ConflictError for one that has no place, RefusedError while writes are
+        stopped, UnreachableError if the disk fills up meanwhile.
         """
+        self._alarms.check_writable()
         self.add_control(entry)
         if self.mesh.control.get(entry_id_of(entry)) is None:
             raise ConflictError("it has expired, or a newer one of that name stands")
@@ -141,6 +154,14 @@ class NodeWorld:
                 return
         _resolve(written)
 
+    def _tell_waiting(self, stop: Alarm) -> None:
+        """Let nobody wait for a disk that takes nothing: it may take hours."""
+        for waiting in (*self._published.values(), *(f.waiting for f in self._flushed.values())):
+            for written in waiting:
+                if not written.done():
+                    written.set_exception(_waits(stop))
+            waiting.clear()
+
     # What the mesh asks for.
 
     def send(self, peer: NodeId, message: Message) -> None:
@@ -173,6 +194,8 @@ class NodeWorld:
             # Whoever publishes one of these rows from now on waits for a later flush.
             waiting = [one for place in change.rows for one in self._published.pop(place, ())]
             self._flushed[change.header.head] = _Flushed(change, waiting)
+        else:
+            self._alarms.clear(feed_alarm_id(change.origin))
         if self.writer is not None:
             self.writer.put(change, ours=ours)
 
@@ -208,7 +231,11 @@ class NodeWorld:
                 _log.info("%s is %s", name, state, extra={"fields": fields})
 
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
-        """Log what went wrong; of a peer that goes on and on, a little."""
+        """Log what went wrong; of a peer that goes on and on, a little; raise alarms."""
+        alarm = alarm_of(event, peer, detail)
+        if alarm is not None:
+            self._alarms.sound(alarm)
+            return
         if event == "frame_refused" and peer is not None:
             verdict = self._refusals.note(peer, self._clock.steady_s())
             if verdict.is_too_much:
@@ -280,6 +307,11 @@ class _Flushed:
 
     change: Change
     waiting: list[asyncio.Future[None]]
+
+
+def _waits(stop: Alarm) -> StorageError:
+    said = f"{stop.detail}; what was written waits, and is published once that has passed"
+    return StorageError(said, stop.fix)
 
 
 def _resolve(written: asyncio.Future[None]) -> None:

@@ -118,6 +118,16 @@ def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetS
         heard_by_mdns=status.heard_by_mdns,
         seeds=status.seeds,
         loop_lag_s=status.loop_lag_s,
+        alarms=[
+            local_service_pb2.Alarm(
+                id=alarm.id,
+                since=time_to_wire(alarm.since_s),
+                detail=alarm.detail,
+                fix=alarm.fix,
+                stops_writes=alarm.stops_writes,
+            )
+            for alarm in status.alarms
+        ],
     )
 
 

@@ -1,7 +1,9 @@
 """One SQLite file a home: opened with care, used by one thread.
 
-Invariant: a transaction that returned is synced (WAL, synchronous=FULL); a file that is no database
-of ours is reported and left as it is.
+Invariant: a transaction that returned is synced (WAL, synchronous=FULL), and a crash at any
+instruction leaves a file that opens with all of them and half of none; a file that is no database
+of ours is reported and left as it is. A disk that fails is told as a StorageError, to the caller
+and to `on_trouble`.
 """
 
 from __future__ import annotations
@@ -13,18 +15,22 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from meshnode.core.errors import DamagedError
-from meshnode.store import facts, feeds, forks, invites, journal, ledger
+from meshnode.store.faults import (
+    damaged,
+    disk_error,
+    is_of_the_disk,
+    opening_error,
+    storage_error,
+)
+from meshnode.store.migrations import check_version, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-VERSION = 1  # of the schema; a file with a higher one is refused, not guessed at
+    from meshnode.core.errors import StorageError
+
 BUSY_TIMEOUT_MS = 5000
-_SCHEMA = (
-    facts.SCHEMA + feeds.SCHEMA + forks.SCHEMA + journal.SCHEMA + invites.SCHEMA + ledger.SCHEMA
-)
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -35,6 +41,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection = self._thread.submit(self._open).result()
 
@@ -44,11 +51,21 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Result:
-        """Call a function with the connection, on the database's thread, in order of arrival."""
+        """Call a function with the connection, on the database's thread, in order of arrival.
+
+        Raises StorageError when the disk fails, whatever the function raises otherwise.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, lambda: function(self._connection, *args, **kwargs)
-        )
+        try:
+            return await loop.run_in_executor(
+                self._thread, lambda: function(self._connection, *args, **kwargs)
+            )
+        except sqlite3.Error as error:
+            if not is_of_the_disk(error):
+                raise
+            trouble = storage_error(self.path, error)
+            self.on_trouble(trouble)
+            raise trouble from error
 
     def run_now(
         self,
@@ -56,8 +73,16 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Result:
-        """Do the same and wait: before a node's loop runs, and for verbs without one."""
-        return self._thread.submit(lambda: function(self._connection, *args, **kwargs)).result()
+        """Do the same and wait: before a node's loop runs, and for verbs without one.
+
+        Raises StorageError when the disk fails, DamagedError for a file of no use.
+        """
+        try:
+            return self._thread.submit(lambda: function(self._connection, *args, **kwargs)).result()
+        except sqlite3.Error as error:
+            if not is_of_the_disk(error):
+                raise
+            raise opening_error(self.path, error) from error
 
     def close(self) -> None:
         """Finish what waits, then close the file."""
@@ -65,20 +90,22 @@ class Database:
         self._thread.shutdown()
 
     def _open(self) -> sqlite3.Connection:
-        self.path.touch(mode=0o600, exist_ok=True)
         try:
+            self.path.touch(mode=0o600, exist_ok=True)
             with closing(
                 self._connect("ro")
             ) as reader:  # closing a writer would write the WAL back
-                version = self._checked_version(reader)
+                self._check(reader)
             connection = self._connect("rw")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
-            if version < VERSION:
-                connection.execute(f"PRAGMA user_version={VERSION}")
-        except sqlite3.DatabaseError as error:
-            raise damaged(self.path, str(error)) from error
+            migrate(connection)
+        except sqlite3.Error as error:
+            raise opening_error(self.path, error) from error
+        except UnicodeDecodeError as error:  # in what SQLite says about a spoiled schema
+            raise damaged(self.path, "its schema is unreadable") from error
+        except OSError as error:
+            raise disk_error(self.path, (error.strerror or str(error)).lower()) from error
         return connection
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -87,22 +114,8 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         return connection
 
-    def _checked_version(self, connection: sqlite3.Connection) -> int:
+    def _check(self, connection: sqlite3.Connection) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise damaged(self.path, str(verdict))
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise DamagedError(
-                f"{self.path} was written by a newer session-mesh", "upgrade this machine"
-            )
-        return int(version)
-
-
-def damaged(path: Path, detail: str) -> DamagedError:
-    """Say that a database is of no use, and what to do."""
-    return DamagedError(
-        f"the database {path} is damaged: {detail.splitlines()[-1]}",
-        f"move it aside (mv {path} {path}.damaged) and start again: peers return this node's rows, "
-        "logs its ledger",
-    )
+        check_version(connection, self.path)

@@ -39,11 +39,16 @@ def save(connection: sqlite3.Connection, proof: Proof) -> None:
 
 
 def load(connection: sqlite3.Connection) -> list[tuple[Signed, Signed]]:
-    """Return all proofs, unverified."""
+    """Return all proofs, unverified; what is no bytes at all any more is passed over."""
     found = connection.execute(
-        "SELECT payload, signature, other_payload, other_signature FROM forks"
+        "SELECT CAST(payload AS BLOB), CAST(signature AS BLOB),"
+        " CAST(other_payload AS BLOB), CAST(other_signature AS BLOB) FROM forks"
     )
-    return [(Signed(FLUSH, p, s), Signed(FLUSH, q, t)) for p, s, q, t in found]
+    return [
+        (Signed(FLUSH, p, s), Signed(FLUSH, q, t))
+        for p, s, q, t in found
+        if None not in {p, s, q, t}
+    ]
 
 
 def drop_cleared(connection: sqlite3.Connection, origin: str, epoch: int) -> None:

@@ -44,12 +44,21 @@ class Plain(logging.Formatter):
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+class LogFile(RotatingFileHandler):
+    """The file; what a disk without room does not take is lost, and no reason to say it twice."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - named by logging
+        """Pass over what the disk refused; the node's alarms say that it does."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def start_logging(path: Path, *, on_terminal: bool) -> None:
     """Send the node's log to a file, and what people should see to stderr."""
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    file = RotatingFileHandler(path, maxBytes=LOG_BYTES_MAX, backupCount=1, delay=True)
+    file = LogFile(path, maxBytes=LOG_BYTES_MAX, backupCount=1, delay=True)
     file.setFormatter(JsonFormatter())
     logger.addHandler(file)
     if on_terminal:

@@ -32,6 +32,7 @@ def app(call: Call) -> View:
 def _described(value: dict[str, Any]) -> str:
     return words.described(
         [
+            *(("ALARM", f"{one['detail']}: {one['fix']}") for one in value["alarms"]),
             ("node", f"{value['name']} ({value['node_id']})"),
             ("mesh", f"{value['mesh_name']} ({value['mesh_id']})"),
             ("role", value["role"] or "none: this home can look but not command"),

@@ -1,80 +1,261 @@
-"""The control set comes back from the disk, but for what has expired or was damaged there."""
+"""What a disk has changed is found when it is read, left out and told; what is ours goes on."""
 
-import logging
-from collections.abc import Iterator
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
+from integration.rpc.fleet import Founded
 
 from meshnode.app.mesh import Mesh, Self
-from meshnode.core.entries import StandingKill, entry_id_of, role_entry, sign_entry
-from meshnode.core.genesis import Genesis
-from meshnode.core.keys import Key, Signed
+from meshnode.core.entries import entry_id_of, role_entry
+from meshnode.core.errors import DamagedError
+from meshnode.core.headers import Head
+from meshnode.core.keys import Key
+from meshnode.core.messages import Snapshot
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.roles import Role
-from meshnode.node.restoring import restore
+from meshnode.core.rows import all_rows
+from meshnode.core.sessions import SESSIONS
+from meshnode.core.snapshots import whole
+from meshnode.node.restoring import Damage, repair, restore
 from meshnode.store import feeds
 from meshnode.store.database import Database
 
-chance = Random(75).randbytes
-ROOT, OPERATOR, NODE = (Key.new(chance) for _ in range(3))
-GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
-NOW_S = 1_790_000_000
+FOUNDED = Founded(9)
+GENESIS = FOUNDED.genesis
+CHANCE = Random(3).randbytes
+US, *OTHERS = [Key.new(CHANCE) for _ in range(4)]
+OPERATORS = [Key.new(CHANCE).public for _ in range(3)]
+STARTED = ("links", b"")
+FLIPS = 150
+
+
+def feed_of(key: Key, rows: int = 12) -> OwnFeed:
+    """Write a feed of some flushes."""
+    feed = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 7)
+    for number in range(rows):
+        feed.write(SESSIONS if number % 2 else "node", b"key %d" % number, b"value %d" % number)
+        if number % 3 == 0:
+            feed.flush(1.0)
+    feed.flush(2.0)
+    return feed
+
+
+def entry_for(operator: bytes):
+    role = Role(operator, "admin", "anna", FOUNDED.root.public, 1, None)
+    return role_entry(FOUNDED.root, GENESIS.mesh_id, role, CHANCE)
+
+
+FEEDS = {feed.origin: feed for feed in map(feed_of, (US, *OTHERS))}
+OURS = next(iter(FEEDS))
+ANNA, BERTA, CARL = list(FEEDS)[1:]
+ENTRIES = [entry_for(operator) for operator in OPERATORS]
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "state.db")
-    yield opened
-    opened.close()
+def path(tmp_path: Path) -> Path:
+    """A database with our feed, three others' and three entries."""
+    path = tmp_path / "state.db"
+    database = Database(path)
+    whole = [
+        replace(feed_of(key).replace(feed.header, feed.rows), flush=None)
+        for key, feed in zip((US, *OTHERS), FEEDS.values(), strict=True)
+    ]
+    database.run_now(feeds.save, whole, ENTRIES)
+    database.close()
+    return path
 
 
-def order(life_s: int, mesh_id: str = GENESIS.mesh_id) -> Signed:
-    body = StandingKill(agent="a")
-    return sign_entry(OPERATOR, mesh_id, body, chance, issued_s=NOW_S, expires_s=NOW_S + life_s)
+def spoil(path: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(statement, values).rowcount > 0
 
 
-ROLE = role_entry(
-    ROOT,
-    GENESIS.mesh_id,
-    Role(OPERATOR.public, "operator", "", ROOT.public, NOW_S, None),
-    chance,
+class Started:
+    """What a node takes up from a disk, and makes of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.mesh = Mesh(GENESIS, Self(US, 8, Random(1)))
+        self._database = Database(path)
+        self.damage: Damage = restore(self.mesh, self._database, 1_790_000_000.0)
+
+    def repair(self) -> None:
+        repair(self.mesh, self._database, self.damage)
+
+    def flush(self) -> None:
+        """Write what waits, and what every node writes at its start, and keep it."""
+        self.mesh.own.write(*STARTED, b"9")
+        while self.mesh.own.waiting:
+            self._database.run_now(feeds.save, [self.mesh.own.flush(9.0)], [])
+
+    def close(self) -> None:
+        self._database.close()
+
+    @property
+    def taken(self) -> set[str]:
+        return {o for o, replica in self.mesh.replication.replicas.items() if replica.header}
+
+
+@pytest.fixture
+def start(path):
+    """Start on the disk as it is then; everything is closed at the end."""
+    running = []
+
+    def begin() -> Started:
+        stop()
+        running.append(Started(path))
+        return running[0]
+
+    def stop() -> None:
+        while running:
+            running.pop().close()
+
+    begin.stop = stop
+    yield begin
+    stop()
+
+
+def values(rows) -> dict[tuple[str, bytes], bytes]:
+    return {place: row.value for place, row in all_rows(rows).items() if place != STARTED}
+
+
+def test_a_sound_disk_is_taken_up_whole(start):
+    started = start()
+    assert not started.damage
+    assert started.taken == set(FEEDS)
+    assert len(started.mesh.control.entries()) == len(ENTRIES)
+    assert started.mesh.own.head == FEEDS[OURS].head
+
+
+ROW_DAMAGE = [
+    "UPDATE rows SET value = X'00' WHERE origin = ? AND key = CAST('key 3' AS BLOB)",
+    "UPDATE rows SET epoch = -1 WHERE origin = ?",
+    "UPDATE rows SET epoch = 9223372036854775807 WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET seq = 0 WHERE origin = ?",
+    "UPDATE rows SET seq = 'many' WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET seq = 2.5 WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET tab = 'registry' WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET tab = CAST(X'FFFE' AS TEXT) WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET key = 'a text' WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET value = 'a text' WHERE origin = ? AND key = X'6B65792033'",
+    "DELETE FROM rows WHERE origin = ? AND key = X'6B65792033'",
+    "UPDATE rows SET origin = CAST(X'FFFE' AS TEXT) WHERE origin = ? AND key = X'6B65792033'",
+]
+HEADER_DAMAGE = [
+    "UPDATE feeds SET payload = X'00' WHERE origin = ?",
+    "UPDATE feeds SET signature = zeroblob(64) WHERE origin = ?",
+    "UPDATE feeds SET signature = 'a text' WHERE origin = ?",
+    "UPDATE feeds SET payload = substr(payload, 1, length(payload) - 1) || X'01' WHERE origin = ?",
+    "UPDATE feeds SET origin = CAST(X'FFFE' AS TEXT) WHERE origin = ?",
+    "UPDATE feeds SET origin = 'somebody' WHERE origin = ?",
+]
+
+
+@pytest.mark.parametrize("statement", [*ROW_DAMAGE, *HEADER_DAMAGE])
+def test_a_damaged_feed_is_left_out_told_and_made_room_for(path, start, statement):
+    spoil(path, statement, ANNA)
+    started = start()
+    assert started.taken == {OURS, BERTA, CARL}
+    assert "feeds of others: 1" in started.damage.summary
+    (alarm,) = started.damage.alarms()
+    assert alarm.id.startswith("feed:")
+    assert not alarm.stops_writes
+    assert start().damage, "reading alone changes nothing"
+    start().repair()
+    again = start()
+    assert not again.damage
+    assert again.taken == {OURS, BERTA, CARL}
+    whole = replace(FEEDS[ANNA].replace(FEEDS[ANNA].header, FEEDS[ANNA].rows), flush=None)
+    again._database.run_now(feeds.save, [whole], [])
+    assert start().taken == set(FEEDS)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE control SET payload = X'00' WHERE id = ?",
+        "UPDATE control SET signature = zeroblob(64) WHERE id = ?",
+        "UPDATE control SET type = 'flush' WHERE id = ?",
+        "UPDATE control SET type = CAST(X'FFFE' AS TEXT) WHERE id = ?",
+        "UPDATE control SET payload = 5 WHERE id = ?",
+    ],
 )
+def test_a_damaged_control_entry_is_left_out_told_and_made_room_for(path, start, statement):
+    spoil(path, statement, entry_id_of(ENTRIES[1]))
+    started = start()
+    assert len(started.mesh.control.entries()) == 2
+    assert [alarm.id for alarm in started.damage.alarms()] == ["control_set"]
+    started.repair()
+    again = start()
+    assert not again.damage
+    again._database.run_now(feeds.save, [], ENTRIES)
+    assert len(start().mesh.control.entries()) == 3
 
 
-def restored(database: Database, now_s: float) -> tuple[Mesh, list[bytes]]:
-    mesh = Mesh(GENESIS, Self(NODE, 1, Random(1)))
-    return mesh, restore(mesh, database, now_s)
-
-
-def test_what_stands_comes_back_and_what_does_not_is_named(database: Database):
-    standing, expired, strange = order(60), order(30), order(60, "m" * 52)
-    database.run_now(feeds.save, [], [standing, expired, strange, ROLE])
-    mesh, dropped = restored(database, NOW_S + 30)
-    assert mesh.control.entries() == [ROLE, standing]
-    assert set(dropped) == {entry_id_of(expired), entry_id_of(strange)}
-    database.run_now(feeds.save, [], [], dropped)
-    assert len(database.run_now(feeds.load).control) == 2
-    assert restored(database, NOW_S + 30)[1] == []
-
-
-@pytest.mark.parametrize("damage", ["X'c0'", "7", "'text'"])
-@pytest.mark.parametrize("column", ["payload", "signature", "type"])
-def test_a_damaged_entry_is_told_and_can_be_fetched_again(
-    database: Database, caplog: pytest.LogCaptureFixture, damage: str, column: str
+@pytest.mark.parametrize("statement", [*ROW_DAMAGE, *HEADER_DAMAGE])
+def test_our_own_damaged_feed_goes_on_above_its_history_with_all_that_is_intact(
+    path, start, statement
 ):
-    entry = order(60)
-    database.run_now(feeds.save, [], [ROLE, entry])
+    spoil(path, statement, OURS)
+    started = start()
+    assert [alarm.id for alarm in started.damage.alarms() if alarm.id == "own_feed"]
+    started.repair()
+    started = start()  # a crash before the first flush finds what the repair has left
+    assert started.damage.own is not None
+    started.flush()
+    assert started.mesh.own.head.epoch > FEEDS[OURS].head.epoch
+    kept, whole = values(started.mesh.own.rows), values(FEEDS[OURS].rows)
+    assert kept.items() <= whole.items()
+    if "key = " in statement:
+        assert len(kept) == len(whole) - 1
+    again = start()
+    assert not again.damage
+    assert values(again.mesh.own.rows) == kept
 
-    def bend(connection) -> None:
-        change = f"UPDATE control SET {column} = {damage} WHERE id = ?"
-        connection.execute(change, (entry_id_of(entry),))
 
-    database.run_now(bend)
-    with caplog.at_level(logging.WARNING):
-        mesh, dropped = restored(database, NOW_S)
-    assert dropped == [entry_id_of(entry)]
-    assert "not as signed, which peers return: 1" in caplog.text
-    assert mesh.control.add(entry, NOW_S), "a peer offers it"
-    database.run_now(feeds.save, [], [entry])
-    assert restored(database, NOW_S)[1] == []
+def test_peers_return_what_our_own_disk_has_damaged(path, start):
+    spoil(path, ROW_DAMAGE[0], OURS)
+    started = start()
+    started.repair()
+    started.flush()
+    place = (SESSIONS, b"key 3")
+    assert place not in values(started.mesh.own.rows)
+    ours = FEEDS[OURS]
+    returned = whole(ours.header, ours.rows)
+    assert isinstance(returned, Snapshot)
+    started.mesh.replication.on_snapshot(ANNA, returned, 1.0)
+    started.flush()
+    assert values(started.mesh.own.rows) == values(ours.rows)
+    assert started.mesh.own.head > Head(ours.head.epoch + 1, 0)
+
+
+def test_a_bit_that_flips_anywhere_is_never_believed_and_never_a_crash(path, start):
+    content, chance = path.read_bytes(), Random(8)
+    refused = found = 0
+    for _ in range(FLIPS):
+        place, bit = chance.randrange(len(content)), 1 << chance.randrange(8)
+        spoiled = bytearray(content)
+        spoiled[place] ^= bit
+        start.stop()
+        path.write_bytes(spoiled)
+        try:
+            started = start()
+        except DamagedError:
+            refused += 1
+            continue
+        for origin in started.taken:
+            assert all_rows(started.mesh.replication.replicas[origin].rows) == all_rows(
+                FEEDS[origin].rows
+            )
+        known = {entry.hash for entry in ENTRIES}
+        assert {entry.hash for entry in started.mesh.control.entries()} <= known
+        found += bool(started.damage)
+        if started.damage:
+            started.repair()
+            started.flush()
+            assert not start().damage
+    assert found > FLIPS // 20
+    assert refused < FLIPS // 2

@@ -8,7 +8,11 @@ from random import Random
 import pytest
 from integration.rpc.fleet import WAIT_S, Founded
 
+from meshnode.app.alarms import Alarm, Alarms
 from meshnode.app.mesh import Mesh, Self
+from meshnode.core.errors import StorageError
+from meshnode.core.own_feed import OwnFeed
+from meshnode.node import persistence
 from meshnode.node.clock import SystemClock
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.world import NodeWorld
@@ -26,12 +30,18 @@ class Node:
         member = founded.node()
         self.database = database
         self.mesh = Mesh(founded.genesis, Self(member.key, 1, Random(1)))
+        self.over = asyncio.Event()
+        self.alarms = Alarms(lambda: 0.0, self._heard)
         self.world = NodeWorld(
-            self.mesh, SystemClock(), member.identity, Introduction(1, ()), _no_spawn
+            self.mesh, SystemClock(), member.identity, Introduction(1, ()), _no_spawn, self.alarms
         )
         replicas = self.mesh.replication.replicas
-        self.writer = FeedWriter(database, replicas.__getitem__, self.world.persisted)
+        self.writer = FeedWriter(database, replicas.__getitem__, self.world.persisted, self.alarms)
         self.world.writer = self.writer
+
+    def _heard(self, _alarm: Alarm, raised: bool) -> None:
+        if not raised:
+            self.over.set()
 
     def on_disk(self, key: bytes) -> bytes | None:
         """Look with a connection of our own: the node's would wait for what is being written."""
@@ -54,7 +64,8 @@ def _no_spawn(work) -> None:
 
 
 @pytest.fixture
-async def node(tmp_path):
+async def node(tmp_path, monkeypatch):
+    monkeypatch.setattr(persistence, "RETRY_S", 0.01)
     database = Database(tmp_path / "state.db")
     node = Node(Founded(3), database)
     task = asyncio.get_running_loop().create_task(node.writer.run())
@@ -132,3 +143,48 @@ async def test_whoever_waits_for_a_value_that_is_taken_back_is_told_all_the_same
         await asyncio.sleep(0)  # it has written, and waits
         node.world.write(TABLE, b"k", b"1")
     assert waiting.result() == b"1"
+
+
+async def test_publishing_on_a_disk_without_room_is_told_and_done_once_there_is_some(node):
+    await node.publish(b"k", b"1")
+    await limit_pages(node.database)
+    with pytest.raises(StorageError, match="is full"):
+        await node.publish(b"k", bytes(15_000))
+    with pytest.raises(StorageError, match="what was written waits"):  # at once, from now on
+        await node.publish(b"l", b"2")
+    assert node.on_disk(b"k") == b"1"
+    assert node.alarms.stop() is not None
+    await node.database.run(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
+    await node.over.wait()
+    assert await node.publish(b"m", b"3") == b"3"
+    assert node.on_disk(b"k") == bytes(15_000)
+    assert node.on_disk(b"l") == b"2"
+
+
+async def limit_pages(database: Database) -> None:
+    def limit(connection: sqlite3.Connection) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    await database.run(limit)
+
+
+async def test_a_cloned_home_is_an_alarm_that_stops_writes(node):
+    node.world.report("cloned_home", None, "another node writes this node's feed")
+    (alarm,) = node.alarms.standing()
+    assert (alarm.id, alarm.stops_writes) == ("cloned_home", True)
+    assert alarm.fix
+    with pytest.raises(StorageError, match="another node writes"):
+        await node.world.publish(TABLE, b"k", b"1")
+
+
+async def test_a_quarantined_feed_is_an_alarm_until_it_has_news(node):
+    peer = Founded(4).node()
+    node.world.report("feed_quarantined", peer.node_id, "two headers for 3.14")
+    (alarm,) = node.alarms.standing()
+    assert alarm.id == f"feed:{peer.node_id[:12]}"
+    assert not alarm.stops_writes
+    feed = OwnFeed(peer.key, node.mesh.genesis.mesh_id, node.mesh.genesis.limits, 1)
+    feed.write(TABLE, b"k", b"v")
+    node.world.persist(feed.flush(1.0), ours=False)
+    assert node.alarms.standing() == ()

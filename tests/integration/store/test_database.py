@@ -9,7 +9,8 @@ import pytest
 
 from meshnode.core.errors import DamagedError
 from meshnode.store import facts
-from meshnode.store.database import VERSION, Database
+from meshnode.store.database import Database
+from meshnode.store.migrations import VERSION
 
 
 def remembered(path: Path, count: int = 1) -> bytes:

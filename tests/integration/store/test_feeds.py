@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from meshnode.core.errors import StorageError
 from meshnode.core.feed import Change
 from meshnode.core.genesis import Genesis
 from meshnode.core.keys import Key, Signed
@@ -125,7 +126,9 @@ class Failing:
     def _count(self) -> None:
         self.statements += 1
         if self.statements > self._left:
-            raise sqlite3.OperationalError("disk I/O error")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
 
 
 def save_failing(
@@ -144,7 +147,7 @@ def test_a_crash_between_any_two_statements_leaves_the_old_state(database: Datab
     while True:
         try:
             statements = database.run_now(save_failing, crashes, news, ENTRIES)
-        except sqlite3.OperationalError:
+        except StorageError:
             after = database.run_now(feeds.load)
             assert after.control == []
             assert [header for header, _ in after.feeds] == [header for header, _ in before.feeds]

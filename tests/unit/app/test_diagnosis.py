@@ -2,6 +2,7 @@
 
 import pytest
 
+from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     CLOCK_OFF_S_MAX,
     CertificateFacts,
@@ -10,8 +11,10 @@ from meshnode.app.diagnosis import (
     NodeFacts,
     OwnAddress,
     from_error,
+    judge_alarms,
     judge_certificate,
     judge_clock,
+    judge_disk,
     judge_joiners,
     judge_listening,
     judge_loop,
@@ -246,3 +249,20 @@ def test_nothing_is_said_of_what_is_not_known():
 )
 def test_spans_read_easily(seconds, said):
     assert span(seconds) == said
+
+
+def test_every_alarm_is_a_check_that_fails_and_says_what_to_do():
+    alarms = [Alarm("disk", "the disk is full", "free some"), Alarm("feed:x", "damaged", "wait")]
+    checks = judge_alarms(alarms)
+    assert [(check.id, check.ok, check.fix) for check in checks] == [
+        ("alarm:disk", False, "free some"),
+        ("alarm:feed:x", False, "wait"),
+    ]
+    assert [check.ok for check in judge_alarms([])] == [True]
+
+
+def test_a_stopped_nodes_damaged_rows_are_left_out_when_it_starts():
+    assert judge_disk("", 3).ok
+    damaged = judge_disk("damaged on the disk are feeds of others: 1", 3)
+    assert not damaged.ok
+    assert "up" in damaged.fix

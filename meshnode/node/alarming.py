@@ -1,0 +1,48 @@
+"""Which of the things that cores report are alarms, and how alarms reach the log.
+
+Invariant: an alarm is logged once when it is raised and once when it is over, never in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from meshnode.app.alarms import Alarm
+
+if TYPE_CHECKING:
+    from meshnode.core.ids import NodeId
+
+CLONED_HOME = "cloned_home"
+_log = logging.getLogger("session_mesh.alarms")
+
+
+def feed_alarm_id(origin: str) -> str:
+    """Name the alarm about one feed."""
+    return f"feed:{origin[:12]}"
+
+
+def alarm_of(event: str, peer: NodeId | None, detail: str) -> Alarm | None:
+    """Return the alarm that a core's report stands for; None for one that only the log needs.
+
+    `peer` is the origin of the feed that a `feed_quarantined` is about.
+    """
+    match event:
+        case "cloned_home":
+            fix = "stop one of the two nodes, delete its home, and join it again with a new invite"
+            return Alarm(CLONED_HOME, detail, fix, stops_writes=True)
+        case "feed_quarantined":
+            fix = "restart that node with a home of its own: it goes on in an epoch above"
+            return Alarm(feed_alarm_id(peer or ""), detail, fix)
+        case _:
+            return None
+
+
+def log_alarm(alarm: Alarm, raised: bool) -> None:  # noqa: FBT001 - as `Alarms` tells it
+    """Put an alarm, or its end, into the node's log."""
+    fields = {"alarm": alarm.id, "raised": raised}
+    if raised:
+        fields["fix"] = alarm.fix
+        _log.error("alarm: %s (%s)", alarm.detail, alarm.fix, extra={"fields": fields})
+    else:
+        _log.warning("over: %s", alarm.detail, extra={"fields": fields})

@@ -1,0 +1,69 @@
+"""The schema, as the ordered steps that made it.
+
+Invariant: every file, new or old, went through the same steps; each is one transaction together
+with its number, so that a crash leaves a file of some version, never one between two. A file of a
+newer version is refused and left as it is.
+
+A new table: put its CREATE TABLE into its module as `SCHEMA` and append a `Migration` here; never
+edit a step that was released. Steps only add. No copy of the file is kept: a step that fails rolls
+back whole, an older program refuses the newer file instead of harming it, and a copy of a large
+database is what fills a small device's disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import DamagedError
+from meshnode.store import facts, feeds, forks, invites, journal, ledger
+from meshnode.store.transactions import transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step: what it is for, and its statements, none of which holds a semicolon inside."""
+
+    purpose: str
+    script: str
+
+
+MIGRATIONS = (
+    Migration(
+        "what a node keeps",
+        facts.SCHEMA + feeds.SCHEMA + journal.SCHEMA + invites.SCHEMA + ledger.SCHEMA,
+    ),
+    Migration(
+        "why epochs are in quarantine, and a checksum beside each row",
+        forks.SCHEMA + feeds.CHECKSUMS,
+    ),
+)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:
+    """Take the steps that a file has not taken yet; a step that fails leaves those before it.
+
+    Raises sqlite3.Error.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, step in enumerate(steps[version:], version + 1):
+        with transaction(connection):
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version >= number:
+                continue  # another process was quicker
+            for statement in step.script.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={number}")
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise DamagedError for a file of a newer version."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise DamagedError(f"{path} was written by a newer session-mesh", "upgrade this machine")

@@ -1,0 +1,131 @@
+"""Files of every version become files of this one, all of a step or nothing of it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from meshnode.app.ports import JournalEntry
+from meshnode.core.keys import Signed
+from meshnode.store import facts, feeds, invites, journal
+from meshnode.store.database import Database
+from meshnode.store.migrations import MIGRATIONS, VERSION, Migration, migrate
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "store"
+OLD = sorted(GOLDEN.glob("version_*.sql"))
+
+
+def written_by(script: Path, path: Path) -> Path:
+    """Make the file that a program of an older version has left."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script.read_text())
+    return path
+
+
+def shape(path: Path) -> list[tuple[object, ...]]:
+    """Return every column of every table."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            "SELECT m.name, c.name, c.type, c.pk, c.[notnull] FROM sqlite_master m"
+            " JOIN pragma_table_info(m.name) c ORDER BY m.name, c.cid"
+        ).fetchall()
+
+
+def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(path)) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {
+            name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
+            for (name,) in names.fetchall()
+        }
+
+
+def version_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(tmp_path / "node.db", isolation_level=None)) as connection:
+        yield connection
+
+
+def test_there_is_a_golden_file_of_every_older_version():
+    assert [path.stem for path in OLD] == [f"version_{n}" for n in range(1, VERSION)]
+
+
+@pytest.mark.parametrize("script", OLD, ids=lambda path: path.stem)
+def test_a_file_of_an_older_version_keeps_all_it_holds(tmp_path: Path, script: Path):
+    path = written_by(script, tmp_path / "old.db")
+    before = contents(path)
+    Database(path).close()
+    after = contents(path)
+    assert version_of(path) == VERSION
+    for table, rows in before.items():
+        assert [row[: len(old)] for row, old in zip(after[table], rows, strict=True)] == rows
+    Database(tmp_path / "new.db").close()
+    assert shape(path) == shape(tmp_path / "new.db")
+
+
+def test_what_version_1_wrote_is_read_and_written_on(tmp_path: Path):
+    path = written_by(GOLDEN / "version_1.sql", tmp_path / "old.db")
+    database = Database(path)
+    held = database.run_now(feeds.load)
+    assert (len(held.feeds), len(held.control), held.damaged) == (2, 2, [])
+    for header, rows in held.feeds:
+        assert sorted(rows.tables) == ["node", "sessions"]
+        assert len(database.run_now(feeds.salvaged, header.origin)) == 2
+    assert database.run_now(facts.recall, "name") == b"anna"
+    assert database.run_now(journal.generation, 7) == 42
+    receipt = database.run_now(journal.begin, JournalEntry(bytes(16), bytes(32), 1 << 40), 2.0)
+    assert isinstance(receipt, Signed)
+    assert database.run_now(invites.get, bytes(16)).labels == {"rack": "7"}
+    database.close()
+
+
+def test_a_step_that_fails_leaves_the_file_as_the_step_before_it_did(connection):
+    steps = [
+        Migration("one", "CREATE TABLE a (x); CREATE TABLE b (x)"),
+        Migration("two", "ALTER TABLE a ADD COLUMN y; INSERT INTO a VALUES (1, 2); nonsense"),
+    ]
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, steps)
+    assert not connection.in_transaction
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("SELECT * FROM pragma_table_info('a')").fetchall()[1:] == []
+    migrate(connection, [steps[0], Migration("two", "ALTER TABLE a ADD COLUMN y")])
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_a_new_table_is_one_more_step(connection):
+    migrate(connection)
+    events = Migration("what happened", "CREATE TABLE events (position INTEGER PRIMARY KEY)")
+    migrate(connection, (*MIGRATIONS, events))
+    migrate(connection, (*MIGRATIONS, events))
+    assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+
+
+def test_two_processes_that_open_an_old_file_at_once_take_each_step_once(tmp_path: Path):
+    path = written_by(GOLDEN / "version_1.sql", tmp_path / "old.db")
+    first = sqlite3.connect(path, isolation_level=None)
+    second = sqlite3.connect(path, isolation_level=None)
+
+    class Racing:
+        """The second, whose view of the version is the first's before its step."""
+
+        in_transaction = False
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if statement == "BEGIN IMMEDIATE":
+                migrate(first)
+            return second.execute(statement)
+
+    migrate(Racing())  # type: ignore[arg-type] # it stands for a connection
+    assert version_of(path) == VERSION
+    first.close()
+    second.close()

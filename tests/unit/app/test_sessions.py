@@ -1,0 +1,81 @@
+"""A node's own sessions while nothing can be published: told, or recorded, never half done."""
+
+from random import Random
+
+import pytest
+from doubles import ManualClock, ScriptedAgents, nowhere
+
+from meshnode.app.sessions import Ended, Opening, OwnSessions
+from meshnode.core.errors import RefusedError, StorageError
+from meshnode.core.sessions import State
+
+
+class Publishing:
+    """A feed that fails with `fault`, if it is set."""
+
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+
+    async def __call__(self, table: str, key: bytes, value: bytes | None) -> None:
+        del table, key, value
+        if self.fault is not None:
+            raise self.fault
+
+
+def _run_nothing(work) -> None:
+    work.close()
+
+
+@pytest.fixture
+def publishing() -> Publishing:
+    return Publishing()
+
+
+@pytest.fixture
+def agents() -> ScriptedAgents:
+    return ScriptedAgents()
+
+
+@pytest.fixture
+def sessions(publishing: Publishing, agents: ScriptedAgents) -> OwnSessions:
+    chance = Random(4).randbytes
+    return OwnSessions(publishing, agents, ManualClock(), chance, nowhere, _run_nothing)
+
+
+FULL = StorageError("the disk is full", "free some room")
+FAULTS = [FULL, RefusedError("another machine runs with a copy of this home")]
+
+
+async def test_a_session_that_cannot_be_written_has_failed_and_its_caller_is_told(
+    sessions, publishing
+):
+    publishing.fault = FULL
+    with pytest.raises(StorageError, match="is full"):
+        await sessions.open(Opening(agent_id="worker"))
+    assert sessions.live() == []
+
+
+async def test_nothing_is_opened_while_writes_are_stopped(sessions):
+    def stopped() -> None:
+        raise RefusedError("this node takes nothing new")
+
+    sessions.check_writable = stopped
+    with pytest.raises(RefusedError, match="takes nothing new"):
+        await sessions.open(Opening(agent_id="worker"))
+    assert sessions.live() == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_happens_to_an_agent_is_recorded_whatever_the_disk_does(
+    sessions, publishing, agents, fault
+):
+    opened = await sessions.open(Opening(agent_id="worker"))
+    publishing.fault = fault
+    await sessions.started(opened.session_id, 7)
+    running = sessions.get(opened.session_id)
+    assert (running.state, running.pid) == (State.RUNNING, 7)
+    steered = await sessions.steer(running, "id", {"message": "on"})
+    assert steered.outcome == "delivered", "the agent has the line"
+    assert agents.steered
+    await sessions.ended(opened.session_id, Ended(0, None, None, killed=False, at_s=1.8e9))
+    assert sessions.get(opened.session_id).state is State.CLOSED
