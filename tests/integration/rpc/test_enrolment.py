@@ -175,7 +175,7 @@ async def test_an_invite_with_a_role_gives_it_to_the_operator_key(
     answer = await device.joins(await desk.invite(address, role=role))
     theirs = ControlSet(mesh.genesis)
     for packed in answer.control:
-        theirs.add(Signed(*unpack(packed)))
+        theirs.add(Signed(*unpack(packed)), 0.0)
     assert theirs.role_of(device.operator.public) == role
     assert desk.control.role_of(device.operator.public) == role
     assert theirs.role_of(device.key.public) == ""
