@@ -45,6 +45,7 @@ VERBS = (
     "steer",
     "kill",
     "register",
+    "unregister",
     "find",
     "keys",
     "cost",

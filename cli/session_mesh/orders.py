@@ -22,6 +22,7 @@ EXIT_OF_OUTCOME = {
     "queued": 0,
     "failed": 1,
     "indeterminate": 1,
+    "unknown": 3,
     "expired": 6,
     "refused": 8,
 }

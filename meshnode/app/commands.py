@@ -28,17 +28,14 @@ from meshnode.core.errors import (
 from meshnode.core.grants import grant_from_signed
 from meshnode.core.keys import key_id_of
 from meshnode.core.packing import unpack_map
-from meshnode.core.registry import REGISTRY, registry_key, registry_row, specialist
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from meshnode.app.ports import Clock, Journal
+    from meshnode.app.registry import Registrar
     from meshnode.app.sessions import OwnSessions
     from meshnode.core.keys import Key, Signed
     from meshnode.core.sessions import SessionRecord
 
-REGISTERED_MAX = 1000  # specializations in one node's feed; more: refused
 EXECUTING_MAX = 64  # at once; more: RefusedError
 
 
@@ -46,14 +43,20 @@ class CommandDesk:
     """Takes signed commands for what this node owns."""
 
     def __init__(
-        self, court: Court, key: Key, sessions: OwnSessions, journal: Journal, clock: Clock
+        self,
+        court: Court,
+        key: Key,
+        sessions: OwnSessions,
+        registrar: Registrar,
+        journal: Journal,
+        clock: Clock,
     ) -> None:
         self._court = court
         self._key = key
         self._sessions = sessions
+        self._registrar = registrar
         self._journal = journal
         self._clock = clock
-        self.registered: Callable[[], int] = lambda: 0  # specializations in this node's feed
         self._executing: dict[bytes, asyncio.Future[Signed]] = {}
 
     async def submit(self, signed: Signed, via: str) -> Signed:
@@ -129,7 +132,9 @@ class CommandDesk:
     async def _execute(self, command: Command, session: SessionRecord | None) -> Done:
         command_id = command.command_id.hex()
         if command.action == "register":
-            return await self._register(command)
+            return await self._registrar.register(command.args)
+        if command.action == "unregister":
+            return await self._registrar.unregister(command.args)
         if session is None:
             raise RefusedError(f"{command.action} needs a session")
         present = self._sessions.get(session.session_id) or session
@@ -137,20 +142,6 @@ class CommandDesk:
             return await self._sessions.steer(present, command_id, command.args)
         by = key_id_of(grant_from_signed(command.chain[0]).issuer)  # a person, not a passing key
         return await self._sessions.kill(present, command_id, command.args, by)
-
-    async def _register(self, command: Command) -> Done:
-        attributes = command.args.get("attributes", {})
-        if not isinstance(attributes, dict):
-            raise RefusedError("attributes are no map")
-        entry = specialist(
-            str(command.args.get("agent_id", "")),
-            str(command.args.get("specialization", "")),
-            {str(key): str(text) for key, text in attributes.items()},
-        )
-        if self.registered() >= REGISTERED_MAX:
-            raise RefusedError(f"this node has registered {REGISTERED_MAX} specializations")
-        await self._sessions.publish(REGISTRY, registry_key(entry), registry_row(entry))
-        return Done("applied", f"{entry.agent_id} is registered for {entry.specialization}")
 
     @staticmethod
     def _same(receipt: Signed, signed: Signed) -> Signed:

@@ -36,6 +36,7 @@ from meshnode.core.members import LINKS, NODE, ONLY_ROW
 from meshnode.core.messages import Fork, Known, Message, Reply
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import Replication
+from meshnode.core.roster import Roster
 from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables
 
@@ -84,9 +85,9 @@ class Mesh:
         self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot)
         self.self_id = self.own.origin
         self.replication = Replication(genesis, self.own, self.control, me.replica, me.admits)
-        self.tables = Tables(
-            self.replication.replicas, self.replication.forks, self.control.forgotten
-        )
+        replicas = self.replication.replicas
+        self.tables = Tables(replicas, self.replication.forks, self.control.forgotten)
+        self.roster = Roster(self.tables, replicas, self.own, me.boot)
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
@@ -106,7 +107,8 @@ class Mesh:
     def start(self, now_s: float) -> list[Effect]:
         """Begin: write our links anew (there are none yet), and set the timers going."""
         self._controls.say_again()
-        effects = self._write_links(now_s) + self.recall(now_s)
+        tended = self.roster.tend_all()  # what was seen before an end that was too sudden for it
+        effects = [*tended, *self._write_links(now_s), *self.recall(now_s)]
         effects += self._wake("tick", now_s)
         effects += self._wake("pulse", now_s + PULSE_S)
         return effects + self._wake("reconcile", now_s + RECONCILE_S * self._rng.random())
@@ -226,6 +228,7 @@ class Mesh:
             effects.append(Persist(change, ours=False))
             effects += self._pass_on(change, source, now_s)
             effects += self._notice(change, now_s)
+            outcome.missing.update(self.roster.behind(change))
         for proof in outcome.forks:
             effects += self._shun(proof, source, now_s)
         if outcome.duplicate_of is not None:
@@ -293,7 +296,7 @@ class Mesh:
 
     def _notice(self, change: Change, now_s: float) -> list[Effect]:
         tables = frozenset(table for table, _ in change.rows)
-        effects: list[Effect] = [Announce(tables)]
+        effects: list[Effect] = [Announce(tables), *self.roster.tend(change)]
         if tables & {NODE, LINKS}:
             new = self.liveness.graph.standing(change.origin) is None
             self._learn_member(change.origin, now_s)

@@ -1,4 +1,4 @@
-"""What the mesh looks like from this node: sessions, members, agents, cost, each with coverage.
+"""What the mesh looks like from this node: sessions, members, cost, each with coverage.
 
 Invariant: an answer is computed from what this node holds and never waits for another; what it
 could not hear is named in its coverage, and rows of members that cannot be heard stay, marked.
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.cost import CostAnswer, CostQuery, OwnedSlot, Prices, cost
 from meshnode.app.views import (
-    AgentView,
     Coverage,
     Missing,
     NodeView,
@@ -69,7 +68,7 @@ class Queries:
     """Answers from one node's replicas."""
 
     def __init__(self, mesh: Mesh, prices: Prices, clock: Clock) -> None:
-        self._mesh = mesh
+        self.mesh = mesh
         self._prices = prices
         self._clock = clock
 
@@ -78,9 +77,9 @@ class Queries:
         missing = []
         members = self._members()
         for peer in members:
-            state = self._mesh.liveness.state(peer)
+            state = self.mesh.liveness.state(peer)
             if state not in HEARD:
-                missing.append(Missing(self._name(peer), state, self._observed_at_s(peer)))
+                missing.append(Missing(self.name_of(peer), state, self._observed_at_s(peer)))
         now_s = self._clock.wall_s()
         ages = [now_s - m.observed_at_s for m in missing if m.observed_at_s is not None]
         return Coverage(
@@ -102,7 +101,7 @@ class Queries:
             raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
         start = _place(selection.next)
         wanted = self._wanted(selection)
-        views = [view for view in self._views() if wanted(view)]
+        views = [view for view in self.views() if wanted(view)]
         spent = self._spent({view.record.session_id for view in views})
         views = [_with_spent(view, spent.get(view.record.session_id)) for view in views]
         order = SORTS[selection.sort or "updated"]
@@ -112,13 +111,13 @@ class Queries:
 
     def own(self, record: SessionRecord) -> SessionView:
         """Return a session of this node as its owner has it now, ahead of the feed."""
-        me = self._mesh.self_id
-        return SessionView(record, me, self._name(me), record.state, self._clock.wall_s())
+        me = self.mesh.self_id
+        return SessionView(record, me, self.name_of(me), record.state, self._clock.wall_s())
 
     def nodes(self, labels: dict[str, str]) -> list[NodeView]:
         """Return all members, this node first."""
         live: dict[NodeId, int] = {}
-        for owner, record in self._mesh.tables.sessions():
+        for owner, record in self.mesh.tables.sessions():
             if not record.ended:
                 live[owner] = live.get(owner, 0) + 1
         by_short = {short_id_of(peer): peer for peer in self._members()}
@@ -129,34 +128,18 @@ class Queries:
                 views.append(view)
         return sorted(views, key=lambda view: (not view.is_self, view.name, view.node_id))
 
-    def find(self, specialization: str) -> list[AgentView]:
-        """Return live agents with a specialization, the least loaded first, then our own."""
-        if not specialization:
-            raise UsageError("name a specialization")
-        sessions: dict[str, list[SessionView]] = {}
-        for view in self._views():
-            sessions.setdefault(view.record.agent_id, []).append(view)
-        found = []
-        for agent_id, (origin, attributes) in self._claims(specialization, sessions).items():
-            agent = self._agent(origin, agent_id, sessions.get(agent_id))
-            if agent is not None:
-                found.append(replace(agent, specialization=specialization, attributes=attributes))
-        home = self._mesh.self_id
-        return sorted(
-            found,
-            key=lambda a: (a.load if a.load is not None else 0.5, a.node_id != home, a.agent_id),
-        )
-
     def cost(self, query: CostQuery) -> CostAnswer:
         """Sum the ledgers of all owners, those that cannot be heard included."""
         known: dict[str, SessionRecord] = {
-            record.session_id: record for _, record in self._mesh.tables.sessions(forgotten=True)
+            record.session_id: record for _, record in self.mesh.tables.sessions(forgotten=True)
         }
         slots: list[OwnedSlot] = []
         diagnostics: list[Diagnostics] = []
-        for origin, (key, value) in self._mesh.tables.ledger():
+        for origin, (key, value) in self.mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(value, Slot):
-                slots.append(OwnedSlot(origin, self._name(origin), key, _owned(value, key, known)))
+                slots.append(
+                    OwnedSlot(origin, self.name_of(origin), key, _owned(value, key, known))
+                )
             elif isinstance(value, Diagnostics):
                 diagnostics.append(value)
         return cost(slots, diagnostics, query, self._prices)
@@ -164,7 +147,7 @@ class Queries:
     def node_named(self, name: str) -> NodeId:
         """Find a member by name, id or prefix of an id; raises NotFoundError or ConflictError."""
         members = self._members()
-        found = [p for p in members if name in {p, self._name(p)}]
+        found = [p for p in members if name in {p, self.name_of(p)}]
         if not found and len(name) >= PREFIX_CHARS_MIN:
             found = [p for p in members if p.startswith(name)]
         if not found:
@@ -176,32 +159,36 @@ class Queries:
 
     def described(self, peer: NodeId) -> str:
         """Name a member in a sentence, with its state unless it is alive."""
-        state = self._mesh.liveness.state(peer)
-        return self._name(peer) if state is MemberState.ALIVE else f"{self._name(peer)} ({state})"
+        state = self.mesh.liveness.state(peer)
+        return (
+            self.name_of(peer) if state is MemberState.ALIVE else f"{self.name_of(peer)} ({state})"
+        )
 
     def _members(self) -> list[NodeId]:
-        return [peer for peer in self._mesh.liveness.members() if self._mesh.tables.node(peer)]
+        return [peer for peer in self.mesh.liveness.members() if self.mesh.tables.node(peer)]
 
-    def _name(self, peer: NodeId) -> str:
-        return self._mesh.tables.name_of(peer)
+    def name_of(self, peer: NodeId) -> str:
+        """Return what a member calls itself, or the beginning of its id."""
+        return self.mesh.tables.name_of(peer)
 
     def _observed_at_s(self, peer: NodeId) -> float | None:
-        if self._mesh.liveness.state(peer) is MemberState.ALIVE:
+        if self.mesh.liveness.state(peer) is MemberState.ALIVE:
             return self._clock.wall_s()
-        heard_s = self._mesh.liveness.heard_at_s(peer)
+        heard_s = self.mesh.liveness.heard_at_s(peer)
         if heard_s is not None:
             return self._clock.wall_s() - (self._clock.steady_s() - heard_s)
-        header = self._mesh.replication.replicas[peer].header
+        header = self.mesh.replication.replicas[peer].header
         return None if header is None else header.at_s  # from before our own start
 
-    def _views(self) -> Iterable[SessionView]:
-        states = {peer: self._mesh.liveness.state(peer) for peer in self._members()}
+    def views(self) -> Iterable[SessionView]:
+        """Return every session of the mesh as it looks from here."""
+        states = {peer: self.mesh.liveness.state(peer) for peer in self._members()}
         now_s = self._clock.wall_s()
-        for owner, record in self._mesh.tables.sessions():
+        for owner, record in self.mesh.tables.sessions():
             heard = states.get(owner) is MemberState.ALIVE
             state = record.state if heard or record.ended else State.UNREACHABLE
             observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
-            yield SessionView(record, owner, self._name(owner), state, observed_s)
+            yield SessionView(record, owner, self.name_of(owner), state, observed_s)
 
     def _wanted(self, selection: Selection) -> Callable[[SessionView], bool]:
         node = self.node_named(selection.node) if selection.node else None
@@ -228,7 +215,7 @@ class Queries:
 
     def _spent(self, sessions: set[str]) -> dict[str, _Spent]:
         spent: dict[str, _Spent] = {}
-        for _, (key, slot) in self._mesh.tables.ledger():
+        for _, (key, slot) in self.mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(slot, Slot) and key.session in sessions:
                 so_far = spent.setdefault(key.session, _Spent())
                 so_far.usage += slot.usage
@@ -241,7 +228,7 @@ class Queries:
         return spent
 
     def _node(self, peer: NodeId, sessions: int, by_short: dict[bytes, NodeId]) -> NodeView:
-        mesh = self._mesh
+        mesh = self.mesh
         record, links = mesh.tables.node(peer), mesh.tables.links(peer)
         if record is None:
             raise NotFoundError(f"{peer} has written no member record")
@@ -263,33 +250,6 @@ class Queries:
             is_self=is_self,
             journal_generation=record.journal_generation,
         )
-
-    def _claims(
-        self, specialization: str, sessions: dict[str, list[SessionView]]
-    ) -> dict[str, tuple[NodeId, dict[str, str]]]:
-        """Return who says to have a specialization: started with it, or registered for it."""
-        claims: dict[str, tuple[NodeId, dict[str, str]]] = {}
-        for agent_id, views in sessions.items():
-            for view in views:
-                if view.alive and specialization in view.record.specializations:
-                    claims[agent_id] = (view.node_id, {})
-        for origin, entry in self._mesh.tables.registry():
-            if entry.specialization == specialization:
-                claims[entry.agent_id] = (origin, entry.attributes)
-        return claims
-
-    def _agent(
-        self, origin: NodeId, agent_id: str, known: list[SessionView] | None
-    ) -> AgentView | None:
-        """Return where an agent lives; None if it has gone."""
-        if known is None:  # registered without a session: as alive as the node that says so
-            alive = self._mesh.liveness.state(origin) is MemberState.ALIVE
-            return AgentView(agent_id, None, origin, self._name(origin)) if alive else None
-        live = [view for view in known if view.alive]
-        if not live:
-            return None
-        view = max(live, key=lambda view: view.record.created_at_s)
-        return AgentView(agent_id, view.record.session_id, view.node_id, view.node_name)
 
 
 def _not_ended_before(record: SessionRecord, limit_s: float) -> bool:

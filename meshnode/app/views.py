@@ -6,10 +6,10 @@ Invariant: a view is a value; it never changes after it was given out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import Buckets
+from meshnode.core.registry import load_of
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
@@ -94,12 +94,8 @@ class AgentView:
 
     @property
     def load(self) -> float | None:
-        """The attribute of that name, if it is a number."""
-        try:
-            load = float(self.attributes["load"])
-        except (KeyError, ValueError):
-            return None
-        return load if isfinite(load) else None
+        """The attribute of that name, as a share from 0 to 1, if it is one."""
+        return load_of(self.attributes.get("load", ""))
 
 
 @dataclass(frozen=True, slots=True)

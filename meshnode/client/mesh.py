@@ -31,7 +31,7 @@ from meshnode.client.targets import (
     resolve,
 )
 from meshnode.core.errors import ConflictError, PeerError, StaleError, UsageError
-from meshnode.core.registry import specialist
+from meshnode.core.registry import place_of, specialist
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
@@ -140,7 +140,7 @@ class MeshClient:
         return listed
 
     def find(self, specialization: str) -> Plain:
-        """List who is alive with a specialization, the least loaded first: `agents`, `coverage`."""
+        """List who is alive with a specialization, the best first: `agents`, `coverage`."""
         request = pb.FindAgentsRequest(specialization=specialization)
         return to_plain(self._call(self._node.FindAgents, request))
 
@@ -275,18 +275,14 @@ class MeshClient:
     ) -> Plain:
         """Enter an agent into the specialization registry, through the feed of this node."""
         entry = specialist(agent_id, specialization, dict(attributes or {}))
-        args = asdict(entry)
+        return self._changed_here("register", asdict(entry), delivery)
 
-        def register_once() -> Plain:
-            return self._commander.submit(
-                self._local_order("register", args), delivery or Delivery()
-            )
-
-        try:
-            outcome = register_once()
-        except StaleError:
-            outcome = register_once()
-        return {"agent_id": agent_id, "specialization": specialization, **outcome}
+    def unregister(
+        self, agent_id: str, specialization: str, delivery: Delivery | None = None
+    ) -> Plain:
+        """Take an agent out of the registry, whoever entered it; outcome unknown: nobody did."""
+        place = place_of(agent_id, specialization)
+        return self._changed_here("unregister", asdict(place), delivery)
 
     def logs(self, target: Target, tail: int | None = None) -> Iterator[bytes]:
         """Stream a session's output, its last `tail` lines or all, as the process wrote it."""
@@ -319,6 +315,18 @@ class MeshClient:
             return act(self.resolve(target))
         except StaleError:
             return act(self.resolve(target))
+
+    def _changed_here(self, action: str, args: Plain, delivery: Delivery | None) -> Plain:
+        """Let this node change the registry; once more if it has started anew meanwhile."""
+
+        def change_once() -> Plain:
+            return self._commander.submit(self._local_order(action, args), delivery or Delivery())
+
+        try:
+            outcome = change_once()
+        except StaleError:
+            outcome = change_once()
+        return {**{name: args[name] for name in ("agent_id", "specialization")}, **outcome}
 
     def _local_order(self, action: str, args: Plain) -> Order:
         here = next((node for node in self.nodes()["nodes"] if node["self"]), None)

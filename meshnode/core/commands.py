@@ -43,7 +43,8 @@ SKEW_S = 120  # a command issued further in the future is refused
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
 SESSION_ACTIONS = frozenset({"steer", "kill", "read_messages"})
-NODE_ACTIONS = frozenset({"register"})
+NODE_ACTIONS = frozenset({"register", "unregister"})
+GRANTED_AS = {"unregister": "register"}  # whoever may enter an agent may take it out again
 OUTCOMES = frozenset(
     {
         "accepted",
@@ -54,6 +55,7 @@ OUTCOMES = frozenset(
         "failed",
         "expired",
         "indeterminate",
+        "unknown",
     }
 )
 
@@ -225,14 +227,15 @@ class Court:
     def _check_permission(
         command: Command, role: str, grants: list[Grant], request: Request
     ) -> None:
-        if command.action not in ACTIONS_OF_ROLE[role]:
+        if request.action not in ACTIONS_OF_ROLE[role]:
             raise NotPermittedError(f"the role {role} does not allow {command.action}")
         check_permission(grants, request)
 
     def _request(self, command: Command, session: SessionRecord | None, via: str) -> Request:
+        action = GRANTED_AS.get(command.action, command.action)
         if session is not None:
             return Request(
-                command.action,
+                action,
                 self.node,
                 session.session_id,
                 session.agent_id,
@@ -241,7 +244,7 @@ class Court:
             )
         agent = str(command.args.get("agent_id", ""))
         wanted = (str(command.args.get("specialization", "")),)
-        return Request(command.action, self.node, "", agent, wanted, via)
+        return Request(action, self.node, "", agent, wanted, via)
 
     def _check_epoch(self, command: Command, session: SessionRecord | None) -> None:
         expected = self.journal_generation if session is None else session.session_epoch

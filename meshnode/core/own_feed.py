@@ -111,6 +111,14 @@ class OwnFeed(Replica):
         row = self.rows.get(table, key)
         return None if row is None else row.value
 
+    def keys(self, table: str) -> set[bytes]:
+        """Return the keys that a table will have once pending writes are out."""
+        keys = set(self.rows.tables.get(table, ()))
+        for (name, key), value in self._pending.items():
+            if name == table:
+                (keys.discard if value is None else keys.add)(key)
+        return keys
+
     def is_pending(self, table: str, key: bytes) -> bool:
         """Whether a write to this key waits for a flush."""
         return (table, key) in self._pending

@@ -6,7 +6,7 @@ a forgotten node had written until then is hidden, but for the tables in KEPT.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from meshnode.core.errors import PeerError
 from meshnode.core.forks import Forks
@@ -28,7 +28,8 @@ from meshnode.core.members import (
     links_from_row,
     node_from_row,
 )
-from meshnode.core.registry import REGISTRY, Specialist, specialist_from_row
+from meshnode.core.registry import REGISTRY, Registration, registration_from_row
+from meshnode.core.removals import REMOVALS, RemovalsRow, removals_from_row
 from meshnode.core.sessions import SESSIONS, SessionRecord, session_from_row
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Row
 
 Decoded = TypeVar("Decoded")
-KEPT = frozenset({LEDGER})  # shown also of forgotten nodes: what they have spent is spent
+KEPT = frozenset({LEDGER, REMOVALS})  # of forgotten nodes too: what is spent, or gone, stays so
 ID_CHARS = 12  # of a node id, where its name is not known
 NOTHING_FORGOTTEN: Mapping[NodeId, Head] = {}
 UNREADABLE = object()  # what a row means that cannot be decoded, or is of a newer version
@@ -93,9 +94,26 @@ class Tables:
         key = session_id.encode()
         return self._one(origin, SESSIONS, key, lambda _key, row: session_from_row(row))
 
-    def registry(self) -> Iterator[tuple[NodeId, Specialist]]:
-        """Return all entries of the specialization registry, with the node that wrote each."""
-        return self._all(REGISTRY, specialist_from_row)
+    def registry(self) -> Iterator[tuple[NodeId, Registration]]:
+        """Return all registrations with the nodes that wrote them, those being removed too."""
+        return self._all(REGISTRY, registration_from_row)
+
+    def registration(self, origin: NodeId, key: bytes) -> Registration | None:
+        """Return one registration."""
+        return self._one(origin, REGISTRY, key, registration_from_row)
+
+    def removals(self) -> Iterator[tuple[NodeId, RemovalsRow]]:
+        """Return what all nodes say about removed entries of the registry."""
+        return self._all(REMOVALS, removals_from_row)
+
+    def removals_of(self, origin: NodeId) -> Iterator[RemovalsRow]:
+        """Return what one node says about removed entries."""
+        return self._of(origin, REMOVALS, removals_from_row)
+
+    def removal(self, origin: NodeId, key: bytes) -> RemovalsRow | None:
+        """Return one row of what a node says about removed entries."""
+        row = self._one(origin, REMOVALS, key, removals_from_row)
+        return cast("RemovalsRow | None", row)
 
     def ledger(self) -> Iterator[tuple[NodeId, LedgerRow]]:
         """Return all ledger rows of all owners: slots, and what was read but not counted."""
@@ -108,13 +126,25 @@ class Tables:
         *,
         forgotten: bool = False,
     ) -> Iterator[tuple[NodeId, Decoded]]:
-        for origin, replica in list(self._replicas.items()):
-            if self._is_hidden(origin, table):
-                continue
-            for key in list(replica.rows.tables.get(table, ())):
-                value = self._one(origin, table, key, decode, forgotten=forgotten)
-                if value is not None:
-                    yield origin, value
+        for origin in list(self._replicas):
+            for value in self._of(origin, table, decode, forgotten=forgotten):
+                yield origin, value
+
+    def _of(
+        self,
+        origin: NodeId,
+        table: str,
+        decode: Callable[[bytes, bytes], Decoded | None],
+        *,
+        forgotten: bool = False,
+    ) -> Iterator[Decoded]:
+        replica = self._replicas.get(origin)
+        if replica is None or self._is_hidden(origin, table):
+            return
+        for key in list(replica.rows.tables.get(table, ())):
+            value = self._one(origin, table, key, decode, forgotten=forgotten)
+            if value is not None:
+                yield value
 
     def _one(
         self,

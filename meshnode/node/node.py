@@ -20,6 +20,7 @@ from meshnode.app.alarms import Alarms
 from meshnode.app.commands import CommandDesk
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
+from meshnode.app.registry import Registrar
 from meshnode.app.relaying import Relaying
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.client.home import make_private
@@ -37,7 +38,6 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.registry import REGISTRY
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
@@ -148,10 +148,10 @@ class Node:
         court = Court(
             self.genesis.mesh_id, self._mesh.self_id, self._mesh.control, self._generation
         )
+        registrar = Registrar(self._mesh.roster, self._world.publish)
         self._commands = CommandDesk(
-            court, self._key, self._sessions, StoredJournal(database), self._clock
+            court, self._key, self._sessions, registrar, StoredJournal(database), self._clock
         )
-        self._commands.registered = lambda: len(self._mesh.own.rows.tables.get(REGISTRY, ()))
         self._relaying = Relaying(
             self._mesh, self._world.perform, self._commands.submit, self._spawn
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.app.sessions import Opening
+from meshnode.app.specialists import Specialists
 from meshnode.app.views import Selection
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
@@ -223,7 +224,7 @@ def list_nodes(queries: Queries, request: pb.ListNodesRequest) -> pb.ListNodesRe
 
 def find_agents(queries: Queries, request: pb.FindAgentsRequest) -> pb.FindAgentsResponse:
     """Answer a request for specialists, with or without a running node."""
-    agents = [agent_to_wire(view) for view in queries.find(request.specialization)]
+    agents = [agent_to_wire(view) for view in Specialists(queries).find(request.specialization)]
     return pb.FindAgentsResponse(agents=agents, coverage=coverage_to_wire(queries.coverage()))
 
 

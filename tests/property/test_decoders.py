@@ -17,6 +17,7 @@ from meshnode.core import (
     grants,
     members,
     registry,
+    removals,
     roles,
     sessions,
 )
@@ -32,8 +33,8 @@ from meshnode.core.commands import (
 from meshnode.core.errors import MeshError, PeerError
 from meshnode.core.feed import Flush, delta_from_bytes
 from meshnode.core.genesis import Genesis, genesis_from_bytes
-from meshnode.core.headers import FLUSH, parse_header
-from meshnode.core.ids import SessionId, node_id_of, node_key_of, unb32
+from meshnode.core.headers import FLUSH, Head, parse_header
+from meshnode.core.ids import NodeId, SessionId, node_id_of, node_key_of, unb32
 from meshnode.core.keys import Key, Signed, encode_checked
 from meshnode.core.ledger import diagnostics_from_row, key_from_row, slot_from_row
 from meshnode.core.messages import (
@@ -118,6 +119,7 @@ RECEIPT = sign_receipt(
 )
 JOIN = enrolment.apply_with(NODE, USER, INVITE, "n", bytes(8))
 SPECIALIST = registry.specialist("a", "b", {"c": "d"})
+BIRTH = registry.Birth(7, 1)
 ADMITTER = certificates.issue_admitter(ROOT, GENESIS.mesh_id, NODE_ID, 1e9, chance)
 CHAIN = (certificates.issue_node_ca(NODE, NODE_ID, 1e9, chance), ADMITTER)
 LEAF = certificates.from_pem(
@@ -173,12 +175,16 @@ PACKED: dict[str, Decoder] = {  # those whose bytes are MessagePack, with valid 
     ),
     "session row": (sessions.session_from_row, sessions.session_to_row(RECORD)),
     "registry row": (
-        lambda row: registry.specialist_from_row(registry.registry_key(SPECIALIST), row),
-        registry.registry_row(SPECIALIST),
+        lambda row: registry.registration_from_row(registry.registry_key(SPECIALIST.place), row),
+        registry.registry_row(SPECIALIST, BIRTH),
     ),
     "registry key": (
-        lambda key: registry.specialist_from_row(key, registry.registry_row(SPECIALIST)),
-        registry.registry_key(SPECIALIST),
+        lambda key: registry.registration_from_row(key, registry.registry_row(SPECIALIST, BIRTH)),
+        registry.registry_key(SPECIALIST.place),
+    ),
+    "removal": (
+        lambda row: removals.removals_from_row(removals.removal_key(SPECIALIST.place), row),
+        removals.removal_row([removals.Dot(NodeId("n"), Head(1, 2), BIRTH)]),
     ),
     "header": (
         lambda payload: parse_header(Signed(FLUSH, payload, bytes(64))),

@@ -332,6 +332,7 @@ class Schedule:
             at_s = self.rng.uniform(1.0, for_s / 2) if number else self.rng.uniform(0.0, 1.0)
             world.after(at_s, None, self._begin, FAULTS[name])
         Decrees(world, seed).begin(self._until_s)
+        world.registry.begin(world, seed, self._until_s)
         world.after(0.0, None, self._write)
 
     def _begin(self, kind: type[Fault]) -> None:

@@ -105,6 +105,7 @@ class Machine:
         for proof in self.disk.forks.values():
             mesh.replication.restore_fork(proof)
         self.world.notes.started(self)
+        self.world.registry.started(self)
         self.begun = False
         self.started_at_s = self.world.now_s
 
@@ -203,6 +204,7 @@ class Machine:
     def persist(self, change: Change, *, ours: bool) -> None:
         if ours:
             self.world.notes.flushed(self, change)
+            self.world.registry.flushed(self, change)
         else:
             self.world.news_arrived(self, change)
         self._writer.put(change, ours=ours)

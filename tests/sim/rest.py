@@ -59,6 +59,7 @@ class Rest:
             if not self.world.liars:
                 yield from self._in_coverage(machine)
             yield from self.world.notes.differences(machine)
+            yield from self.world.registry.differences(machine)
 
     def _in_links(self, machine: Machine) -> Iterator[str]:
         mesh, machines = machine.running, self.world.machines

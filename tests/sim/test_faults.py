@@ -33,6 +33,7 @@ def test_after_any_mix_of_faults_comes_calm(first: int):
     happened: Counter[str] = Counter()
     entered: set[str] = set()
     dropped = 0
+    removals = 0
     for seed in range(first, first + SEEDS_A_TEST):
         try:
             world, schedule = ran(seed)
@@ -44,8 +45,10 @@ def test_after_any_mix_of_faults_comes_calm(first: int):
         happened += schedule.happened
         entered |= {kind for kind in KINDS if world.counts[f"entered: {kind}"]}
         dropped += world.counts["entries dropped"]
+        removals += world.registry.counts["removals"]
     assert entered == set(KINDS)
     assert dropped
+    assert removals > 5 * SEEDS_A_TEST
     assert happened.keys() == FAULTS.keys(), FAULTS.keys() - happened.keys()
 
 

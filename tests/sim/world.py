@@ -18,6 +18,7 @@ from sim.invariants import Invariants, Synced
 from sim.machine import WALL_S, Machine
 from sim.network import DIAL_TIMEOUT_S, Network
 from sim.notes import NOTES, Notes
+from sim.registry import Registry
 from sim.rest import Rest
 
 from meshnode.app.mesh import RECONCILE_S
@@ -70,6 +71,7 @@ class World:
         self.checking = checking
         self.replica = replica  # sharing between nodes, in big meshes
         self.notes = Notes()
+        self.registry = Registry()
         self.synced = Synced()
         self.liars: set[NodeId] = set()
         self.on_stop: Callable[[Machine], None] | None = None

@@ -1,6 +1,7 @@
 """`find`: who is alive with a specialization."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -9,8 +10,9 @@ from session_mesh.call import Call
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
-FLEXIBLE = ("ATTRIBUTES", "AGENT", "NODE")
-COLUMNS = ("AGENT", "NODE", "SESSION", "LOAD", "ATTRIBUTES")
+COST = "cost_per_mtok_usd"
+TOLD = {"VERSION": "version", "CAPACITY": "capacity", "USD/MTOK": COST}  # columns of their own
+FLEXIBLE = ("ATTRIBUTES", "CAPACITY", "VERSION", "USD/MTOK", "AGENT", "NODE")
 
 
 @verb("session-mesh find image-processing", "session-mesh find data-analysis -q")
@@ -20,23 +22,38 @@ def app(
 ) -> View:
     """Find live agents by specialization.
 
-    The least loaded and the nearest come first.
+    Those that are ready come first, of these the least loaded, of these the nearest.
     """
     value = call.read(lambda mesh: mesh.find(specialization))
-    rows = [
-        (
-            agent["agent_id"],
-            agent["node_name"],
-            words.short(agent["session_id"] or "-"),
-            "-" if agent["load"] is None else f"{agent['load']:g}",
-            words.labelled(agent["attributes"]),
-        )
-        for agent in value["agents"]
-    ]
     return View(
         value=value,
-        human=Table(COLUMNS, rows, empty="nobody alive has registered it", flexible=FLEXIBLE),
+        human=_table(value["agents"]),
         records="agents",
         ids=[agent["agent_id"] for agent in value["agents"]],
         notes=words.coverage_notes(value["coverage"]),
+    )
+
+
+def _table(agents: list[dict[str, Any]]) -> Table:
+    told = {
+        column: name
+        for column, name in TOLD.items()
+        if any(name in agent["attributes"] for agent in agents)
+    }
+    columns = ("AGENT", "NODE", "SESSION", "LOAD", *told, "ATTRIBUTES")
+    flexible = [name for name in FLEXIBLE if name in columns]
+    rows = [_row(agent, told) for agent in agents]
+    return Table(columns, rows, empty="nobody alive is known for it", flexible=flexible)
+
+
+def _row(agent: dict[str, Any], told: Mapping[str, str]) -> tuple[str, ...]:
+    attributes = agent["attributes"]
+    shown = {"load", *told.values()}
+    return (
+        agent["agent_id"],
+        agent["node_name"],
+        words.short(agent["session_id"] or "-"),
+        "-" if agent["load"] is None else f"{agent['load']:g}",
+        *(attributes.get(name, "") for name in told.values()),
+        words.labelled({key: text for key, text in attributes.items() if key not in shown}),
     )

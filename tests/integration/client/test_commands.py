@@ -86,6 +86,14 @@ def test_register_goes_to_this_node_under_its_journal_generation(mesh, service):
     assert (said["agent_id"], said["session_id"]) == ("789", None)
 
 
+def test_unregister_asks_this_node_too(mesh, service):
+    said = mesh.unregister("789", "data-analysis")
+    command = command_from_signed(service.commands[0])
+    assert (command.node, command.action) == (NODE_IDS["anna"], "unregister")
+    assert command.args == {"agent_id": "789", "specialization": "data-analysis"}
+    assert (said["agent_id"], said["specialization"]) == ("789", "data-analysis")
+
+
 def test_logs_are_read_with_a_signed_request(mesh, service):
     service.sessions = [session("builder", ended=True)]
     assert b"".join(mesh.logs(Target("builder"), tail=5)) == b"tail 5\n\xff\n"

@@ -4,11 +4,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import pytest
 from integration.rpc.fleet import WAIT_S, now_s, serving
 
 from meshnode.app.commands import CommandDesk
+from meshnode.app.mesh import Mesh, Self
+from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
 from meshnode.core.commands import Command, Court, receipt_from_signed, sign_command
 from meshnode.core.control import ControlSet
@@ -61,7 +64,9 @@ class Owner:
         sessions.restore([session])
         court = Court(mesh.mesh_id, self.member.node_id, ControlSet(mesh.genesis), GENERATION)
         journal = StoredJournal(database)
-        desk = CommandDesk(court, self.member.key, sessions, journal, SystemClock())
+        roster = Mesh(mesh.genesis, Self(self.member.key, 1, Random(1))).roster
+        registrar = Registrar(roster, self._publish)
+        desk = CommandDesk(court, self.member.key, sessions, registrar, journal, SystemClock())
         self.servicer = CommandServicer(desk, self._read_log)
 
     async def _publish(self, table, key, value):

@@ -16,6 +16,8 @@ from doubles import (
 )
 
 from meshnode.app.commands import EXECUTING_MAX, CommandDesk
+from meshnode.app.mesh import Mesh, Self
+from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
 from meshnode.core.commands import (
     SKEW_S,
@@ -32,6 +34,7 @@ from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
+    NotPermittedError,
     RefusedError,
     StaleError,
     UnreachableError,
@@ -41,6 +44,7 @@ from meshnode.core.genesis import Genesis
 from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
+from meshnode.core.packing import pack
 from meshnode.core.registry import REGISTRY
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_from_row
@@ -85,13 +89,21 @@ class Owner:
         )
         self.sessions.restore([SESSION])
         court = Court(GENESIS.mesh_id, NODE_ID, self.control, GENERATION)
-        self.desk = CommandDesk(court, NODE, self.sessions, self.journal, self.clock)
+        self.roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
+        registrar = Registrar(self.roster, self.published)
+        self.desk = CommandDesk(court, NODE, self.sessions, registrar, self.journal, self.clock)
 
-    def order(self, action: str = "steer", command_id: bytes = b"", **args: object) -> Signed:
+    def order(
+        self,
+        action: str = "steer",
+        command_id: bytes = b"",
+        key: SessionKey = KEY,
+        **args: object,
+    ) -> Signed:
         now_s = int(self.clock.now_s)
-        about_node = action == "register"
+        about_node = action in {"register", "unregister"}
         return sign_command(
-            KEY,
+            key,
             Command(
                 mesh=GENESIS.mesh_id,
                 command_id=command_id or chance(16),
@@ -145,6 +157,28 @@ async def test_a_registration_is_published():
     assert [table for table, _ in owner.published.rows] == [REGISTRY]
 
 
+async def test_an_entry_is_taken_out_once_and_what_nobody_entered_is_unknown():
+    owner = Owner()
+    entry = {"agent_id": "agent", "specialization": "docs"}
+    await owner.submit(owner.order("register", **entry))
+    assert (await owner.submit(owner.order("unregister", **entry))).outcome == "applied"
+    assert owner.published.rows == {(REGISTRY, pack(["agent", "docs"])): None}
+    receipt = await owner.submit(owner.order("unregister", **entry))
+    assert (receipt.outcome, receipt.detail) == ("unknown", "agent is not registered for docs")
+
+
+async def test_who_may_not_register_may_not_unregister():
+    owner = Owner()
+    link = grant(
+        ROOT,
+        Grant(GENESIS.mesh_id, ROOT.public, ROOT.public, ("steer",), 0, 1 << 40, bytes(16)),
+    )
+    words = {"agent_id": "agent", "specialization": "docs"}
+    signed = owner.order("unregister", key=SessionKey(ROOT, (link,)), **words)
+    with pytest.raises(NotPermittedError):
+        await owner.desk.submit(signed, "")
+
+
 async def test_a_hundred_duplicates_at_once_are_executed_once_and_answered_alike():
     owner = Owner(ScriptedAgents(gate=asyncio.Event()))
     signed = owner.order()
@@ -173,7 +207,8 @@ async def test_after_a_restart_of_the_desk_the_journal_answers():
     first = await owner.desk.submit(signed, "")
     again = Owner()
     court = Court(GENESIS.mesh_id, NODE_ID, again.control, GENERATION)
-    desk = CommandDesk(court, NODE, again.sessions, owner.journal, again.clock)
+    registrar = Registrar(again.roster, again.published)
+    desk = CommandDesk(court, NODE, again.sessions, registrar, owner.journal, again.clock)
     assert await desk.submit(signed, "") == first
     assert again.agents.steered == []
 

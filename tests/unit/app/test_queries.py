@@ -1,103 +1,22 @@
 """What the mesh looks like from one node: filtered, sorted, paged, and with its coverage."""
 
-from dataclasses import replace
-from random import Random
-
 import pytest
-from doubles import ManualClock
+from viewing import GENESIS, IDS, Viewer, chance
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.queries import ENDED_LATELY_S, FILTERS, MISSING_MAX, PAGE, PAGE_MAX, Queries
+from meshnode.app.queries import ENDED_LATELY_S, FILTERS, MISSING_MAX, PAGE, PAGE_MAX
 from meshnode.app.views import Selection
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.genesis import Genesis
-from meshnode.core.ids import NodeId, SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.ledger import Buckets
 from meshnode.core.liveness import DEAD_AFTER_S, MemberState
 from meshnode.core.members import (
-    LINKS,
     NODE,
     ONLY_ROW,
-    LinksRecord,
     NodeRecord,
-    links_to_row,
     node_to_row,
 )
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.registry import REGISTRY, registry_key, registry_row, specialist
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-
-chance = Random(15).randbytes
-KEYS = sorted((Key.new(chance) for _ in range(4)), key=lambda key: node_id_of(key.public))
-IDS = [node_id_of(key.public) for key in KEYS]
-GENESIS = Genesis((KEYS[0].public,), 1, "test", bytes(16))
-NAMES = ["me", "linked", "beyond", "away"]
-
-
-class OnePrice:
-    """A million nano-dollars for a million input tokens of any model but one."""
-
-    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
-        del provider, tier, at_s
-        return None if model == "free" else Priced(Rates(input_pusd=1000), "table", model)
-
-    def source_text(self) -> str:
-        return "table"
-
-
-class Viewer:
-    """A node that hears two of its three peers: one by a link, one through that one."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        steady_s = self.clock.steady_s()
-        self.mesh = Mesh(
-            GENESIS, Self(KEYS[0], 1, Random(1), lambda s: s - steady_s + self.clock.now_s)
-        )
-        self.queries = Queries(self.mesh, OnePrice(), self.clock)
-        self.feeds = {IDS[0]: self.mesh.own}
-        for key, peer in list(zip(KEYS, IDS, strict=True))[1:]:
-            self.feeds[peer] = OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1)
-            self.mesh.replication.replicas[peer] = self.feeds[peer]
-        edges = {0: [1], 1: [0, 2], 2: [1], 3: [0]}
-        self.mesh.linked(IDS[1], steady_s, dialled=True)
-        for number, peers in edges.items():
-            record = NodeRecord(NAMES[number], labels={"room": "ab"[number % 2]})
-            self.put(number, NODE, ONLY_ROW, node_to_row(record))
-            marks = frozenset(short_id_of(IDS[peer]) for peer in peers)
-            self.put(number, LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
-        self.judge()
-
-    def put(self, number: int, table: str, key: bytes, value: bytes | None) -> None:
-        feed = self.feeds[IDS[number]]
-        feed.write(table, key, value)
-        feed.flush(self.clock.wall_s() - 60)
-
-    def judge(self) -> None:
-        self.mesh.recall(self.clock.steady_s())
-
-    def session(
-        self, number: int, name: str, state: State = State.RUNNING, **fields: object
-    ) -> str:
-        now_s = self.clock.wall_s()
-        record = SessionRecord(SessionId(name), 1, f"agent-{name}", state, now_s, now_s)
-        ended = {"ended_at_s": now_s} if record.ended else {}
-        record = replace(record, **{**ended, **fields})  # type: ignore[arg-type] # fields by name
-        self.put(number, SESSIONS, name.encode(), session_to_row(record))
-        return name
-
-    def spend(
-        self, number: int, session: str, tokens: int, model: str = "m", slot: int = 5
-    ) -> None:
-        key = SlotKey(session, model, "standard", slot)
-        row = slot_to_row(Slot(1, Buckets(input=tokens)))
-        self.put(number, LEDGER, key_to_row(key), row)
-
-    def listed(self, **selection: object) -> list[str]:
-        views, _ = self.queries.sessions(Selection(**selection))  # type: ignore[arg-type] # fields by name
-        return [view.record.session_id for view in views]
+from meshnode.core.sessions import SESSIONS, State
 
 
 @pytest.fixture
@@ -316,55 +235,6 @@ def test_a_member_is_found_by_name_id_or_prefix(viewer: Viewer):
     viewer.put(1, NODE, ONLY_ROW, node_to_row(NodeRecord("beyond")))
     with pytest.raises(ConflictError):
         viewer.queries.node_named("beyond")
-
-
-def register(viewer: Viewer, number: int, agent: str, load: str = "") -> None:
-    entry = specialist(agent, "docs", {"load": load} if load else {})
-    viewer.put(number, REGISTRY, registry_key(entry), registry_row(entry))
-
-
-def found(viewer: Viewer) -> list[tuple[str, str | None, NodeId]]:
-    agents = viewer.queries.find("docs")
-    return [(agent.agent_id, agent.session_id, agent.node_id) for agent in agents]
-
-
-def test_live_agents_with_a_specialization_are_found_wherever_they_are(viewer: Viewer):
-    viewer.session(2, "s", agent_id="started", specializations=("docs",))
-    viewer.session(2, "t", agent_id="other", specializations=("code",))
-    register(viewer, 1, "registered")
-    assert sorted(found(viewer)) == [("registered", None, IDS[1]), ("started", "s", IDS[2])]
-    assert viewer.queries.find("nothing") == []
-    with pytest.raises(UsageError):
-        viewer.queries.find("")
-
-
-def test_agents_that_have_gone_are_not_found(viewer: Viewer):
-    viewer.session(2, "over", State.CLOSED, agent_id="over", specializations=("docs",))
-    viewer.session(3, "away", agent_id="away", specializations=("docs",))
-    register(viewer, 1, "over")
-    register(viewer, 3, "nobody")
-    assert found(viewer) == []
-
-
-def test_an_agent_is_found_in_its_newest_live_session(viewer: Viewer):
-    now_s = viewer.clock.wall_s()
-    for name, age_s in (("old", 9), ("new", 1), ("older", 20)):
-        viewer.session(
-            1, name, agent_id="agent", specializations=("docs",), created_at_s=now_s - age_s
-        )
-    assert found(viewer) == [("agent", "new", IDS[1])]
-
-
-def test_the_least_loaded_agent_comes_first_then_our_own(viewer: Viewer):
-    for number, agent, load in (
-        (1, "busy", "0.9"),
-        (1, "unknown", ""),
-        (0, "ours", ""),
-        (2, "free", "0.1"),
-        (2, "odd", "much"),
-    ):
-        register(viewer, number, agent, load)
-    assert [agent for agent, _, _ in found(viewer)] == ["free", "ours", "odd", "unknown", "busy"]
 
 
 def test_a_row_that_cannot_be_read_hides_no_other(viewer: Viewer):

@@ -55,6 +55,7 @@ class Mesh:
     missing: bool = False
     silent: bool = False
     members: list[dict] = field(default_factory=list)
+    agents: list[dict] = field(default_factory=list)
 
     def __enter__(self):
         if self.missing:
@@ -97,6 +98,13 @@ class Mesh:
     def register(self, *entry):
         named = {"agent_id": entry[0], "specialization": entry[1]}
         return named | self._answer("register", *entry)
+
+    def unregister(self, *entry):
+        return self._answer("unregister", *entry)
+
+    def find(self, specialization):
+        self.calls.append(("find", specialization))
+        return {"agents": self.agents, "coverage": self.coverage}
 
     def _answer(self, *asked):
         self.calls.append(asked)

@@ -169,3 +169,36 @@ def test_a_misspelt_key_of_the_file_is_named(run, tmp_path):
     code, _, err = run("register", "-f", str(path))
     assert code == 2
     assert 'agents.yaml:2: unknown key "agent" (did you mean "agent_id"?)' in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {spec: a, agent_id: b}\n- {spec: a}\n", "agents.yaml:2: entry 2: without an agent_id"),
+        ("- {spec: a, agent_id: b}\n- {agent_id: b}\n", "agents.yaml:2: entry 2: without a spec"),
+        ("spec: a\nagent_id: b\nattributes: {load: 2}\n", "agents.yaml:1: entry 1: load is '2'"),
+        ("[]\n", "agents.yaml:1: no entry in it"),
+        ("", "agents.yaml:1: entry 1: without a spec"),
+    ],
+)
+def test_of_a_file_with_a_wrong_entry_nothing_is_registered(run, mesh, tmp_path, text, said):
+    path = tmp_path / "agents.yaml"
+    path.write_text(text)
+    code, _, err = run("register", "-f", str(path))
+    assert (code, mesh.calls) == (2, [])
+    assert said in err
+
+
+# unregister
+
+
+def test_unregister_names_one_entry(run, mesh):
+    assert run("unregister", "--spec", "data", "--agent-id", "789")[0] == 0
+    assert mesh.calls == [("unregister", "789", "data", Delivery(10, ""))]
+    assert run("unregister", "--spec", "data")[0] == 2
+
+
+def test_what_nobody_registered_is_not_found(run, mesh):
+    mesh.outcomes = [outcome(outcome="unknown", detail="789 is not registered for data")]
+    code, out, _ = run("unregister", "--spec", "data", "--agent-id", "789")
+    assert (code, out) == (3, "unknown: 789 is not registered for data\n")

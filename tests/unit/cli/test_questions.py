@@ -96,3 +96,26 @@ def test_require_full_fails_when_somebody_is_missing(run, mesh):
     code, out, err = run("cost", "--require-full")
     assert (code, out) == (6, "")
     assert "1 of 2 nodes heard" in err
+
+
+# find
+
+
+def test_find_shows_what_agents_tell_in_columns_of_their_own(run, mesh):
+    told = {"load": "0.3", "cost_per_mtok_usd": "2.50", "team": "red"}
+    mesh.agents = [
+        agent("a", load=0.3, attributes=told),
+        agent("b", load=None, attributes={}),
+    ]
+    code, out, _ = run("find", "docs")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["AGENT", "NODE", "SESSION", "LOAD", "USD/MTOK", "ATTRIBUTES"],
+        ["a", "anna", "-", "0.3", "2.50", "team=red"],
+        ["b", "anna", "-", "-"],
+    ]
+    assert run("find", "docs", "-q")[1] == "a\nb\n"
+
+
+def agent(name, **fields):
+    return {"agent_id": name, "node_name": "anna", "session_id": None, **fields}

@@ -1,0 +1,246 @@
+"""The registry as one node sees and changes it."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meshnode.core.errors import RefusedError
+from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.headers import Head
+from meshnode.core.ids import NodeId, node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.own_feed import OwnFeed
+from meshnode.core.registry import (
+    REGISTRY,
+    Birth,
+    Place,
+    Specialist,
+    registry_key,
+    registry_row,
+)
+from meshnode.core.removals import (
+    DOTS_MAX,
+    REMOVALS,
+    After,
+    Answer,
+    Dot,
+    Removal,
+    after_key,
+    after_row,
+    answer_key,
+    answer_row,
+    removal_key,
+    removal_row,
+)
+from meshnode.core.roster import ANSWERS_MAX, REGISTERED_MAX, REMOVALS_MAX, Roster
+from meshnode.core.tables import Tables
+
+if TYPE_CHECKING:
+    from meshnode.core.feed import Change, Replica
+
+chance = Random(29).randbytes
+KEYS = [Key.new(chance) for _ in range(3)]
+ME, PEER, OTHER = (node_id_of(key.public) for key in KEYS)
+PLACE = Place("agent", "docs")
+BOOT = 5
+
+
+class Seat:
+    """One node's roster, and the feeds of two others that tests write as they like."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        genesis = Genesis((KEYS[0].public,), 1, "test", bytes(16), limits)
+        self.feeds = {
+            node_id_of(key.public): OwnFeed(key, genesis.mesh_id, limits, BOOT) for key in KEYS
+        }
+        self.own = self.feeds[ME]
+        replicas: dict[NodeId, Replica] = dict(self.feeds)
+        self.tables = Tables(replicas)
+        self.roster = Roster(self.tables, replicas, self.own, BOOT)
+
+    def put(self, origin: NodeId, table: str, key: bytes, value: bytes | None) -> None:
+        """Let a node publish a row, and this one tend to it and to what follows from that."""
+        self.feeds[origin].write(table, key, value)
+        self.flush(origin)
+
+    def flush(self, origin: NodeId = ME) -> None:
+        change = self.feeds[origin].flush(1.0)
+        if change is not None:
+            self.tend(change)
+
+    def tend(self, change: Change) -> None:
+        assert self.roster.tend(change) == []
+        while (own := self.own.flush(1.0)) is not None:
+            assert self.roster.tend(own) == []
+
+    def enter(self, origin: NodeId, number: int = 1, place: Place = PLACE) -> Dot:
+        entry = Specialist(place.agent_id, place.specialization)
+        birth = Birth(BOOT, number)
+        self.put(origin, REGISTRY, registry_key(place), registry_row(entry, birth))
+        return Dot(origin, self.feeds[origin].head, birth)
+
+    def shown(self) -> set[NodeId]:
+        return {origin for origin, _ in self.roster.entries()}
+
+    def rows(self, kind: type) -> list[object]:
+        return [row for row in self.tables.removals_of(ME) if isinstance(row, kind)]
+
+
+@pytest.fixture
+def seat() -> Seat:
+    return Seat()
+
+
+def test_an_entry_of_another_is_hidden_at_once_and_dropped_on_its_owners_word(seat: Seat):
+    dot = seat.enter(PEER)
+    assert seat.roster.remove(PLACE)
+    seat.flush()
+    assert seat.shown() == set()
+    assert seat.rows(Removal) == [Removal(PLACE, frozenset({dot}))]
+    seat.put(PEER, REGISTRY, registry_key(PLACE), None)
+    assert seat.rows(Removal), "gone is not answered"
+    seat.put(PEER, REMOVALS, answer_key(PLACE), answer_row([dot.birth]))
+    assert seat.rows(Removal) == []
+    assert seat.rows(After) == [After(PEER, seat.feeds[PEER].head)]
+
+
+def test_who_registers_again_unseen_stays(seat: Seat):
+    seat.enter(PEER, 1)
+    seat.roster.remove(PLACE)
+    seat.flush()
+    seat.enter(PEER, 2)
+    assert seat.shown() == {PEER}
+
+
+def test_registering_takes_the_place_of_what_is_seen(seat: Seat):
+    seat.enter(PEER)
+    seat.enter(OTHER)
+    seat.roster.add(Specialist("agent", "docs", {"load": "0.5"}))
+    seat.flush()
+    ((origin, held),) = seat.roster.entries()
+    assert (origin, held.entry.attributes) == (ME, {"load": "0.5"})
+
+
+def test_an_entry_of_ours_that_somebody_removes_goes_and_is_answered(seat: Seat):
+    seat.roster.add(Specialist("agent", "docs"))
+    seat.flush()
+    dot = Dot(ME, seat.own.head, Birth(BOOT, 1))
+    seat.put(PEER, REMOVALS, removal_key(PLACE), removal_row([dot]))
+    assert REGISTRY not in seat.own.rows.tables
+    assert seat.rows(Answer) == [Answer(PLACE, frozenset({dot.birth}))]
+    seat.put(PEER, REMOVALS, removal_key(PLACE), None)
+    assert seat.rows(Answer) == []
+
+
+def test_a_removal_that_comes_late_is_answered_too(seat: Seat):
+    seat.roster.add(Specialist("agent", "docs"))
+    seat.flush()
+    dot = Dot(ME, seat.own.head, Birth(BOOT, 1))
+    seat.roster.remove(PLACE)
+    seat.flush()
+    seat.put(PEER, REMOVALS, removal_key(PLACE), removal_row([dot]))
+    assert seat.rows(Answer) == [Answer(PLACE, frozenset({dot.birth}))]
+
+
+def test_of_a_history_that_our_disk_has_lost_nothing_is_answered(seat: Seat):
+    lost = Dot(ME, Head(1, 90), Birth(BOOT - 1, 1))
+    seat.put(PEER, REMOVALS, removal_key(PLACE), removal_row([lost]))
+    assert seat.rows(Answer) == []
+
+
+def test_a_feed_held_less_far_than_an_after_is_hidden_and_asked_for(seat: Seat):
+    seat.enter(PEER)
+    ahead = Head(1, seat.feeds[PEER].head.seq + 1)
+    feed = seat.feeds[OTHER]
+    feed.write(REMOVALS, after_key(PEER), after_row(ahead))
+    change = feed.flush(1.0)
+    assert change is not None
+    assert seat.roster.behind(change) == {PEER: ahead}
+    assert seat.shown() == set()
+    seat.put(PEER, "notes", b"", b"later")
+    assert seat.shown() == {PEER}
+    assert seat.roster.behind(change) == {}
+
+
+def test_what_nobody_has_entered_is_not_removed(seat: Seat):
+    assert seat.roster.remove(PLACE) == []
+    assert not seat.own.waiting
+
+
+def test_entries_beyond_the_bound_are_refused_and_old_ones_still_change(seat: Seat):
+    for number in range(REGISTERED_MAX):
+        seat.roster.add(Specialist(f"a{number}", "docs"))
+    seat.flush()
+    with pytest.raises(RefusedError):
+        seat.roster.add(Specialist("one more", "docs"))
+    assert not seat.own.waiting
+    seat.roster.add(Specialist("a0", "docs", {"load": "1"}))
+    assert seat.own.waiting
+
+
+def test_removals_beyond_the_bound_are_refused_and_change_nothing(seat: Seat):
+    for number in range(REMOVALS_MAX + 1):
+        place = Place(f"a{number}", "docs")
+        entry = Specialist(place.agent_id, place.specialization)
+        row = registry_row(entry, Birth(BOOT, number))
+        seat.feeds[PEER].write(REGISTRY, registry_key(place), row)
+        if number < REMOVALS_MAX:
+            dots = [Dot(PEER, Head(1, number + 1), Birth(BOOT, number))]
+            seat.own.write(REMOVALS, removal_key(place), removal_row(dots))
+    seat.feeds[PEER].flush(1.0)
+    seat.own.flush(1.0)
+    last = Place(f"a{REMOVALS_MAX}", "docs")
+    for change in (
+        lambda: seat.roster.remove(last),
+        lambda: seat.roster.add(Specialist(last.agent_id, last.specialization)),
+    ):
+        with pytest.raises(RefusedError, match="away"):
+            change()
+    assert not seat.own.waiting
+
+
+def test_adds_of_one_entry_beyond_the_bound_are_refused(seat: Seat):
+    for number in range(DOTS_MAX):
+        seat.enter(PEER, number)
+        seat.roster.remove(PLACE)
+        seat.flush()
+    seat.enter(PEER, DOTS_MAX)
+    with pytest.raises(RefusedError):
+        seat.roster.remove(PLACE)
+
+
+def test_a_feed_that_is_full_changes_nothing_and_says_so():
+    seat = Seat(Limits(rows_max=2))
+    seat.own.write("notes", b"", b"")
+    seat.own.flush(1.0)
+    dot = seat.enter(PEER)
+    with pytest.raises(RefusedError):  # a removal and an entry are one row too many
+        seat.roster.add(Specialist("agent", "docs"))
+    assert not seat.own.waiting
+    seat.own.write("notes", b"2", b"")
+    seat.own.flush(1.0)
+    named = Dot(ME, Head(1, 1), Birth(BOOT, 1))
+    seat.feeds[PEER].write(REMOVALS, removal_key(PLACE), removal_row([named]))
+    change = seat.feeds[PEER].flush(1.0)
+    assert change is not None
+    (report,) = seat.roster.tend(change)
+    assert report.event == "registry_not_tended"
+    assert dot.origin == PEER
+
+
+def test_answers_beyond_the_bound_wait(seat: Seat):
+    feed = seat.feeds[PEER]
+    for number in range(ANSWERS_MAX + 5):
+        place = Place(f"a{number}", "docs")
+        dots = [Dot(ME, Head(1, 1), Birth(BOOT, number))]
+        feed.write(REMOVALS, removal_key(place), removal_row(dots))
+    seat.flush(PEER)
+    assert len(seat.rows(Answer)) == ANSWERS_MAX
+    for number in range(5):
+        feed.write(REMOVALS, removal_key(Place(f"a{number}", "docs")), None)
+    seat.flush(PEER)
+    answered = {row.place.agent_id for row in seat.rows(Answer) if isinstance(row, Answer)}
+    assert answered == {f"a{number}" for number in range(5, ANSWERS_MAX + 5)}
