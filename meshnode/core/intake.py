@@ -90,7 +90,7 @@ class Intake(Holdings):
             if self._early.keep(flush, replica.head):
                 return Outcome(missing={header.origin: header.head})
             asks = self._fetch(peer, header, now_s)
-            return Outcome(asks + self._lost_rows(peer, header) if asks else [])
+            return Outcome(asks + self._lost_rows(header) if asks else [])
         return self._applied(peer, replica, flush, now_s)
 
     def _applied(self, peer: NodeId, replica: Replica, flush: Flush, now_s: float) -> Outcome:
@@ -120,22 +120,22 @@ class Intake(Holdings):
     ) -> Outcome:
         """Two histories of one feed: its newest snapshot decides, unless a proof is found."""
         outcome = self._pull(peer, header.origin, NOTHING, now_s)
-        outcome.effects += self._lost_rows(peer, header) if outcome.effects else []
+        outcome.effects += self._lost_rows(header) if outcome.effects else []
         outcome.effects.append(Report("feed_forked", peer, error.message))
         if replica.header is not None and replica.header.epoch == header.epoch:
             outcome.effects.append(Send(peer, Fork((replica.header,))))
         return outcome
 
-    def _lost_rows(self, peer: NodeId, header: Header) -> list[Effect]:
+    def _lost_rows(self, header: Header) -> list[Effect]:
         """Before a restarted owner's feed replaces what is held of it, show the owner what is held.
 
         Its disk may have lost that, and its new history reached beyond before anybody was linked.
         """
         replica = self.replicas.get(header.origin)
         held = None if replica is None else replica.header
-        if replica is None or held is None or peer != header.origin or held.boot == header.boot:
+        if replica is None or held is None or held.boot == header.boot:
             return []
-        return [Send(peer, whole(held, replica.rows))]
+        return [Send(header.origin, whole(held, replica.rows))]  # if it is a neighbour of ours
 
     def on_snapshot(self, peer: NodeId, snapshot: Snapshot, now_s: float) -> Outcome:
         """Take a small feed, once proved, in place of what is held of it; raises PeerError."""
@@ -203,7 +203,7 @@ class Intake(Holdings):
         self._early.take(origin)
         self._recent.drop(origin)
         replica = self._replica(origin)
-        lost = self._lost_rows(peer, header)
+        lost = self._lost_rows(header)
         self.forks.clear(origin)
         change = replica.replace(header, rows)
         self._moved(header)

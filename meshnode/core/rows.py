@@ -36,13 +36,13 @@ class Row:
     epoch: int
     seq: int
     value: bytes
-    _decoded: object = field(default=None, compare=False, repr=False)
+    meaning: object = field(default=None, compare=False, repr=False)  # of the value, once decoded
 
     def decoded(self, decode: Callable[[bytes], object]) -> object:
         """Return what the value means, worked out once; a table has one decoder."""
-        if self._decoded is None:
-            object.__setattr__(self, "_decoded", decode(self.value))
-        return self._decoded
+        if self.meaning is None:
+            object.__setattr__(self, "meaning", decode(self.value))
+        return self.meaning
 
 
 class Rows:

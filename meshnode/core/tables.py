@@ -141,10 +141,15 @@ class Tables:
         replica = self._replicas.get(origin)
         if replica is None or self._is_hidden(origin, table):
             return
-        for key in list(replica.rows.tables.get(table, ())):
-            value = self._one(origin, table, key, decode, forgotten=forgotten)
-            if value is not None:
-                yield value
+        head = NOTHING if forgotten or table in KEPT else self._forgotten.get(origin, NOTHING)
+        for key, row in list(replica.rows.tables.get(table, {}).items()):
+            if head is not NOTHING and Head(row.epoch, row.seq) <= head:
+                continue
+            value = row.meaning  # asked here: there may be a hundred thousand rows
+            if value is None:
+                value = self._meaning(key, row, decode)
+            if value is not UNREADABLE:
+                yield value  # type: ignore[misc] # one decoder a table
 
     def _one(
         self,
@@ -160,8 +165,13 @@ class Tables:
         row = None if replica is None or shut else replica.rows.get(table, key)
         if row is None or (not forgotten and self.hides(origin, table, row)):
             return None
-        value = row.decoded(lambda value: self._decode(key, value, decode))
+        value = self._meaning(key, row, decode)
         return None if value is UNREADABLE else value  # type: ignore[return-value] # one decoder a table
+
+    def _meaning(
+        self, key: bytes, row: Row, decode: Callable[[bytes, bytes], Decoded | None]
+    ) -> object:
+        return row.decoded(lambda value: self._decode(key, value, decode))
 
     def _is_hidden(self, origin: NodeId, table: str) -> bool:
         """Of a feed in quarantine only the member record shows, as the same for everybody."""
