@@ -6,10 +6,11 @@ could not hear is named in its coverage, and rows of members that cannot be hear
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.app.cost import CostAnswer, CostQuery, OwnedSlot, Prices, cost
+from meshnode.app.spending import Spent
 from meshnode.app.views import (
     AgentView,
     Coverage,
@@ -19,14 +20,13 @@ from meshnode.app.views import (
     SessionView,
 )
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId, short_id_of
-from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
+from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId
+from meshnode.core.ledger import Diagnostics, Slot, SlotKey
 from meshnode.core.liveness import MemberState
-from meshnode.core.prices import cost_nusd
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
@@ -57,30 +57,29 @@ SORTS: dict[str, Callable[[SessionView], float]] = {
 }
 
 
-@dataclass(slots=True)
-class _Spent:
-    usage: Buckets = field(default_factory=Buckets)
-    nusd: int | None = None
-    model: str | None = None
-    latest_slot: int = -1
-
-
 class Queries:
     """Answers from one node's replicas."""
 
-    def __init__(self, mesh: Mesh, prices: Prices, clock: Clock) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        prices: Prices,
+        clock: Clock,
+        state_of: Callable[[NodeId], MemberState] | None = None,
+    ) -> None:
         self._mesh = mesh
         self._prices = prices
         self._clock = clock
+        self._state_of = state_of or mesh.liveness.state
 
     def coverage(self) -> Coverage:
         """Say how much of the mesh can be heard now."""
         missing = []
         members = self._members()
         for peer in members:
-            state = self._mesh.liveness.state(peer)
+            state = self._state_of(peer)
             if state not in HEARD:
-                missing.append(Missing(self._name(peer), state, self._observed_at_s(peer)))
+                missing.append(Missing(self.name(peer), state, self._observed_at_s(peer)))
         now_s = self._clock.wall_s()
         ages = [now_s - m.observed_at_s for m in missing if m.observed_at_s is not None]
         return Coverage(
@@ -104,7 +103,7 @@ class Queries:
         wanted = self._wanted(selection)
         views = [view for view in self._views() if wanted(view)]
         spent = self._spent({view.record.session_id for view in views})
-        views = [_with_spent(view, spent.get(view.record.session_id)) for view in views]
+        views = [with_spent(view, spent.get(view.record.session_id)) for view in views]
         order = SORTS[selection.sort or "updated"]
         views.sort(key=lambda view: (order(view), view.record.session_id))
         page = views[start : start + limit]
@@ -113,7 +112,7 @@ class Queries:
     def own(self, record: SessionRecord) -> SessionView:
         """Return a session of this node as its owner has it now, ahead of the feed."""
         me = self._mesh.self_id
-        return SessionView(record, me, self._name(me), record.state, self._clock.wall_s())
+        return SessionView(record, me, self.name(me), record.state, self._clock.wall_s())
 
     def nodes(self, labels: dict[str, str]) -> list[NodeView]:
         """Return all members, this node first."""
@@ -121,12 +120,8 @@ class Queries:
         for owner, record in self._mesh.tables.sessions():
             if not record.ended:
                 live[owner] = live.get(owner, 0) + 1
-        by_short = {short_id_of(peer): peer for peer in self._members()}
-        views = []
-        for peer in self._members():
-            view = self._node(peer, live.get(peer, 0), by_short)
-            if labels.items() <= view.labels.items():
-                views.append(view)
+        members = [self.node(peer, live.get(peer, 0)) for peer in self._members()]
+        views = [view for view in members if view and labels.items() <= view.labels.items()]
         return sorted(views, key=lambda view: (not view.is_self, view.name, view.node_id))
 
     def find(self, specialization: str) -> list[AgentView]:
@@ -138,7 +133,7 @@ class Queries:
             sessions.setdefault(view.record.agent_id, []).append(view)
         found = []
         for agent_id, (origin, attributes) in self._claims(specialization, sessions).items():
-            agent = self._agent(origin, agent_id, sessions.get(agent_id))
+            agent = self.agent(origin, agent_id, sessions.get(agent_id))
             if agent is not None:
                 found.append(replace(agent, specialization=specialization, attributes=attributes))
         home = self._mesh.self_id
@@ -156,7 +151,7 @@ class Queries:
         diagnostics: list[Diagnostics] = []
         for origin, (key, value) in self._mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(value, Slot):
-                slots.append(OwnedSlot(origin, self._name(origin), key, _owned(value, key, known)))
+                slots.append(OwnedSlot(origin, self.name(origin), key, _owned(value, key, known)))
             elif isinstance(value, Diagnostics):
                 diagnostics.append(value)
         return cost(slots, diagnostics, query, self._prices)
@@ -164,7 +159,7 @@ class Queries:
     def node_named(self, name: str) -> NodeId:
         """Find a member by name, id or prefix of an id; raises NotFoundError or ConflictError."""
         members = self._members()
-        found = [p for p in members if name in {p, self._name(p)}]
+        found = [p for p in members if name in {p, self.name(p)}]
         if not found and len(name) >= PREFIX_CHARS_MIN:
             found = [p for p in members if p.startswith(name)]
         if not found:
@@ -176,17 +171,22 @@ class Queries:
 
     def described(self, peer: NodeId) -> str:
         """Name a member in a sentence, with its state unless it is alive."""
-        state = self._mesh.liveness.state(peer)
-        return self._name(peer) if state is MemberState.ALIVE else f"{self._name(peer)} ({state})"
+        state = self._state_of(peer)
+        return self.name(peer) if state is MemberState.ALIVE else f"{self.name(peer)} ({state})"
 
     def _members(self) -> list[NodeId]:
         return [peer for peer in self._mesh.liveness.members() if self._mesh.tables.node(peer)]
 
-    def _name(self, peer: NodeId) -> str:
+    def _is_heard(self, peer: NodeId) -> bool:
+        known = self._mesh.tables.node(peer) is not None
+        return known and self._state_of(peer) is MemberState.ALIVE
+
+    def name(self, peer: NodeId) -> str:
+        """Return what a member calls itself."""
         return self._mesh.tables.name_of(peer)
 
     def _observed_at_s(self, peer: NodeId) -> float | None:
-        if self._mesh.liveness.state(peer) is MemberState.ALIVE:
+        if self._state_of(peer) is MemberState.ALIVE:
             return self._clock.wall_s()
         heard_s = self._mesh.liveness.heard_at_s(peer)
         if heard_s is not None:
@@ -195,13 +195,8 @@ class Queries:
         return None if header is None else header.at_s  # from before our own start
 
     def _views(self) -> Iterable[SessionView]:
-        states = {peer: self._mesh.liveness.state(peer) for peer in self._members()}
-        now_s = self._clock.wall_s()
         for owner, record in self._mesh.tables.sessions():
-            heard = states.get(owner) is MemberState.ALIVE
-            state = record.state if heard or record.ended else State.UNREACHABLE
-            observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
-            yield SessionView(record, owner, self._name(owner), state, observed_s)
+            yield self.session(owner, record)
 
     def _wanted(self, selection: Selection) -> Callable[[SessionView], bool]:
         node = self.node_named(selection.node) if selection.node else None
@@ -226,32 +221,36 @@ class Queries:
 
         return is_wanted
 
-    def _spent(self, sessions: set[str]) -> dict[str, _Spent]:
-        spent: dict[str, _Spent] = {}
+    def _spent(self, sessions: set[str]) -> dict[str, Spent]:
+        spent: dict[str, Spent] = {}
         for _, (key, slot) in self._mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(slot, Slot) and key.session in sessions:
-                so_far = spent.setdefault(key.session, _Spent())
-                so_far.usage += slot.usage
-                priced = self._prices.rates(key.model, slot.provider, key.tier, key.start_s)
-                if priced is not None:
-                    nusd = cost_nusd(slot.usage, priced.rates, slot.records)
-                    so_far.nusd = (so_far.nusd or 0) + nusd
-                if key.slot > so_far.latest_slot:
-                    so_far.latest_slot, so_far.model = key.slot, key.model
+                spent.setdefault(key.session, Spent()).add(key, slot, self._prices)
         return spent
 
-    def _node(self, peer: NodeId, sessions: int, by_short: dict[bytes, NodeId]) -> NodeView:
+    def session(self, owner: NodeId, record: SessionRecord) -> SessionView:
+        """Return a session as seen from here, without what it has spent."""
+        heard = self._is_heard(owner)
+        state = record.state if heard or record.ended else State.UNREACHABLE
+        now_s = self._clock.wall_s()
+        observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
+        return SessionView(record, owner, self.name(owner), state, observed_s)
+
+    def node(self, peer: NodeId, sessions: int) -> NodeView | None:
+        """Return a member with that many sessions; None for whoever is not known as one."""
         mesh = self._mesh
         record, links = mesh.tables.node(peer), mesh.tables.links(peer)
-        if record is None:
-            raise NotFoundError(f"{peer} has written no member record")
+        if record is None or mesh.liveness.graph.standing(peer) is None:
+            return None
         replica = mesh.replication.replicas[peer]
-        linked = [by_short[mark] for mark in (links.peers if links else ()) if mark in by_short]
+        graph = mesh.liveness.graph
+        named = map(graph.named, links.peers if links else ())
+        linked = [other for other in named if other and graph.standing(other) is not None]
         is_self = peer == mesh.self_id
         return NodeView(
             node_id=peer,
             name=record.name,
-            state=mesh.liveness.state(peer),
+            state=self._state_of(peer),
             addresses=record.addresses,
             epoch=replica.head.epoch,
             version=record.version,
@@ -278,17 +277,17 @@ class Queries:
                 claims[entry.agent_id] = (origin, entry.attributes)
         return claims
 
-    def _agent(
-        self, origin: NodeId, agent_id: str, known: list[SessionView] | None
+    def agent(
+        self, origin: NodeId, agent_id: str, known: Sequence[SessionView] | None
     ) -> AgentView | None:
-        """Return where an agent lives; None if it has gone."""
-        if known is None:  # registered without a session: as alive as the node that says so
-            alive = self._mesh.liveness.state(origin) is MemberState.ALIVE
-            return AgentView(agent_id, None, origin, self._name(origin)) if alive else None
+        """Return where an agent lives, of its known sessions; None if it has gone."""
+        if not known:  # registered without a session: as alive as the node that says so
+            alive = self._state_of(origin) is MemberState.ALIVE
+            return AgentView(agent_id, None, origin, self.name(origin)) if alive else None
         live = [view for view in known if view.alive]
         if not live:
             return None
-        view = max(live, key=lambda view: view.record.created_at_s)
+        view = max(live, key=lambda view: (view.record.created_at_s, view.record.session_id))
         return AgentView(agent_id, view.record.session_id, view.node_id, view.node_name)
 
 
@@ -315,7 +314,8 @@ def _owned(slot: Slot, key: SlotKey, known: Mapping[str, SessionRecord]) -> Slot
     )
 
 
-def _with_spent(view: SessionView, spent: _Spent | None) -> SessionView:
+def with_spent(view: SessionView, spent: Spent | None) -> SessionView:
+    """Return a session with what it has spent."""
     if spent is None:
         return view
     return replace(view, usage=spent.usage, cost_nusd=spent.nusd, model=spent.model)
