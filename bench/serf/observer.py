@@ -19,8 +19,8 @@ def observe() -> None:  # noqa: C901 - one small function a kind of notice
     import os  # noqa: PLC0415 - as above
     import time  # noqa: PLC0415 - as above
 
-    from meshnode.app.mesh import STATES, Mesh  # noqa: PLC0415 - as above
-    from meshnode.core.effects import Announce, Persist  # noqa: PLC0415 - as above
+    from meshnode.app.mesh import Mesh  # noqa: PLC0415 - as above
+    from meshnode.core.effects import STATES, Announce, Persist  # noqa: PLC0415 - as above
     from meshnode.core.sessions import SESSIONS  # noqa: PLC0415 - as above
 
     seen: set[str] = set()

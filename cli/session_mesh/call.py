@@ -16,7 +16,7 @@ from session_mesh.render import Format, Streams, Style
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
-    from meshnode.client.targets import Selection
+    from meshnode.client.targets import Selection, Wanted
 
 
 class Reader(Protocol):
@@ -41,6 +41,9 @@ class Reader(Protocol):
         tz: str = "",
     ) -> dict[str, Any]:
         """Sum what the mesh has spent."""
+
+    def events(self, wanted: "Wanted | None" = None, since: str | None = None) -> dict[str, Any]:
+        """Return what has changed lately: `events` and `position`."""
 
 
 @dataclass(frozen=True, slots=True)

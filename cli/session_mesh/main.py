@@ -41,6 +41,8 @@ VERBS = (
     "run",
     "list",
     "show",
+    "watch",
+    "events",
     "logs",
     "steer",
     "kill",

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from meshnode.client.errors import UsageError
-from meshnode.client.targets import Selection, Target
+from meshnode.client.targets import EVENT_KINDS, Selection, Target
+from session_mesh.render import Style
 
 KEY_CHARS_MAX = 256  # of a label; what its value may be, the node says
 Labels = Annotated[
@@ -24,6 +25,16 @@ Timeout = Annotated[
 CommandId = Annotated[
     str, typer.Option("--command-id", metavar="ID", help="Repeat a command; it acts once only.")
 ]
+EventKinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", metavar="|".join(EVENT_KINDS), help="All unless told; repeat for more."),
+]
+
+
+def stream_only(style: Style) -> None:
+    """Raise UsageError for a format that has an end."""
+    if style.format not in {"table", "json"}:
+        raise UsageError(f"what never ends is no {style.format}", "use -o json: one event a line")
 
 
 def pairs(words: Sequence[str] | None, flag: str = "--label") -> dict[str, str]:

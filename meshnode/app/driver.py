@@ -57,8 +57,8 @@ class World(Protocol):
     def drop_control(self, entry_ids: tuple[bytes, ...]) -> None:
         """Delete entries of the control set from disk."""
 
-    def announce(self, tables: frozenset[str]) -> None:
-        """Wake whoever waits for these tables."""
+    def announce(self, news: Announce) -> None:
+        """Wake whoever waits for these rows, or for these members."""
 
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
         """Log."""
@@ -92,8 +92,8 @@ def perform(  # noqa: C901, PLR0912 - one case an effect
                 world.persist_fork(proof)
             case DropControl(entry_ids):
                 world.drop_control(entry_ids)
-            case Announce(tables):
-                world.announce(tables)
+            case Announce() as news:
+                world.announce(news)
             case Report(event, peer, detail):
                 world.report(event, peer, detail)
             case Obey(order, via, route):

@@ -37,6 +37,7 @@ from meshnode.core.messages import Fork, Known, Message, Reply
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import Replication
 from meshnode.core.roster import Roster
+from meshnode.core.rows import all_rows
 from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables
 
@@ -61,7 +62,6 @@ RECONCILE_S = 10.0
 COMPARE_S = 1.0  # within this a new neighbour's holdings are compared with ours
 FIRST_LINKS = 2  # whose holdings are compared at once
 ASKED_OWN_MAX = 16  # neighbours asked, after a start, what they hold of our own feed
-STATES = "states"  # announced beside table names: the state of a member has changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,10 @@ class Mesh:
             effects += self._plan_flush(now_s)
         for origin in sorted(reconsidered):
             self._learn_member(origin, now_s)
-        return [*effects, Announce(frozenset({STATES})), *self._judge(now_s)]
+        effects += self._judge(now_s)
+        for origin in sorted(reconsidered & self.replication.replicas.keys()):
+            effects.append(self._all_rows_of(origin))
+        return [*effects, Announce(members=reconsidered)]
 
     def _pass_on(self, change: Change, source: NodeId | None, now_s: float) -> list[Effect]:
         origin, head = change.origin, change.header.head
@@ -278,10 +281,14 @@ class Mesh:
         return [
             PersistFork(proof),
             Report("feed_quarantined", origin, detail),
-            Announce(frozenset(self.replication.replicas[origin].rows.tables)),
+            self._all_rows_of(origin),
             *spread(Fork(proof), self.overlay.links, source),
             *self._wake("liveness", now_s + LIVENESS_DELAY_S),
         ]
+
+    def _all_rows_of(self, origin: NodeId) -> Announce:
+        rows = self.replication.replicas[origin].rows
+        return Announce(origin, all_rows(rows).keys(), replaced=True)
 
     def _plan_grafts(self) -> list[Effect]:
         at_s = self._broadcast.next_graft_s()
@@ -295,9 +302,9 @@ class Mesh:
         return effects + self._plan_grafts()
 
     def _notice(self, change: Change, now_s: float) -> list[Effect]:
-        tables = frozenset(table for table, _ in change.rows)
-        effects: list[Effect] = [Announce(tables), *self.roster.tend(change)]
-        if tables & {NODE, LINKS}:
+        news = Announce(change.origin, change.rows.keys(), replaced=change.flush is None)
+        effects: list[Effect] = [news, *self.roster.tend(change)]
+        if news.tables & {NODE, LINKS}:
             new = self.liveness.graph.standing(change.origin) is None
             self._learn_member(change.origin, now_s)
             if new:  # whose rows are shown must be counted as known
@@ -349,7 +356,7 @@ class Mesh:
         """Take what is new about who is reachable."""
         changed = self.liveness.judge(now_s)
         self.overlay.seen(changed)
-        effects: list[Effect] = [Announce(frozenset({STATES}))] if changed else []
+        effects: list[Effect] = [Announce(members=changed)] if changed else []
         next_s = self.liveness.next_change_s(now_s)
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)

@@ -6,10 +6,11 @@ could not hear is named in its coverage, and rows of members that cannot be hear
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.app.cost import CostAnswer, CostQuery, OwnedSlot, Prices, cost
+from meshnode.app.spending import Spent
 from meshnode.app.views import (
     Coverage,
     Missing,
@@ -18,10 +19,9 @@ from meshnode.app.views import (
     SessionView,
 )
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId, short_id_of
-from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
+from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId
+from meshnode.core.ledger import Diagnostics, Slot, SlotKey
 from meshnode.core.liveness import MemberState
-from meshnode.core.prices import cost_nusd
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
@@ -56,28 +56,27 @@ SORTS: dict[str, Callable[[SessionView], float]] = {
 }
 
 
-@dataclass(slots=True)
-class _Spent:
-    usage: Buckets = field(default_factory=Buckets)
-    nusd: int | None = None
-    model: str | None = None
-    latest_slot: int = -1
-
-
 class Queries:
     """Answers from one node's replicas."""
 
-    def __init__(self, mesh: Mesh, prices: Prices, clock: Clock) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        prices: Prices,
+        clock: Clock,
+        state_of: Callable[[NodeId], MemberState] | None = None,
+    ) -> None:
         self.mesh = mesh
         self._prices = prices
         self._clock = clock
+        self.state_of = state_of or mesh.liveness.state
 
     def coverage(self) -> Coverage:
         """Say how much of the mesh can be heard now."""
         missing = []
         members = self._members()
         for peer in members:
-            state = self.mesh.liveness.state(peer)
+            state = self.state_of(peer)
             if state not in HEARD:
                 missing.append(Missing(self.name_of(peer), state, self._observed_at_s(peer)))
         now_s = self._clock.wall_s()
@@ -103,7 +102,7 @@ class Queries:
         wanted = self._wanted(selection)
         views = [view for view in self.views() if wanted(view)]
         spent = self._spent({view.record.session_id for view in views})
-        views = [_with_spent(view, spent.get(view.record.session_id)) for view in views]
+        views = [with_spent(view, spent.get(view.record.session_id)) for view in views]
         order = SORTS[selection.sort or "updated"]
         views.sort(key=lambda view: (order(view), view.record.session_id))
         page = views[start : start + limit]
@@ -120,12 +119,8 @@ class Queries:
         for owner, record in self.mesh.tables.sessions():
             if not record.ended:
                 live[owner] = live.get(owner, 0) + 1
-        by_short = {short_id_of(peer): peer for peer in self._members()}
-        views = []
-        for peer in self._members():
-            view = self._node(peer, live.get(peer, 0), by_short)
-            if labels.items() <= view.labels.items():
-                views.append(view)
+        members = [self.node(peer, live.get(peer, 0)) for peer in self._members()]
+        views = [view for view in members if view and labels.items() <= view.labels.items()]
         return sorted(views, key=lambda view: (not view.is_self, view.name, view.node_id))
 
     def cost(self, query: CostQuery) -> CostAnswer:
@@ -159,7 +154,7 @@ class Queries:
 
     def described(self, peer: NodeId) -> str:
         """Name a member in a sentence, with its state unless it is alive."""
-        state = self.mesh.liveness.state(peer)
+        state = self.state_of(peer)
         return (
             self.name_of(peer) if state is MemberState.ALIVE else f"{self.name_of(peer)} ({state})"
         )
@@ -167,12 +162,16 @@ class Queries:
     def _members(self) -> list[NodeId]:
         return [peer for peer in self.mesh.liveness.members() if self.mesh.tables.node(peer)]
 
+    def _is_heard(self, peer: NodeId) -> bool:
+        known = self.mesh.tables.node(peer) is not None
+        return known and self.state_of(peer) is MemberState.ALIVE
+
     def name_of(self, peer: NodeId) -> str:
         """Return what a member calls itself, or the beginning of its id."""
         return self.mesh.tables.name_of(peer)
 
     def _observed_at_s(self, peer: NodeId) -> float | None:
-        if self.mesh.liveness.state(peer) is MemberState.ALIVE:
+        if self.state_of(peer) is MemberState.ALIVE:
             return self._clock.wall_s()
         heard_s = self.mesh.liveness.heard_at_s(peer)
         if heard_s is not None:
@@ -182,13 +181,8 @@ class Queries:
 
     def views(self) -> Iterable[SessionView]:
         """Return every session of the mesh as it looks from here."""
-        states = {peer: self.mesh.liveness.state(peer) for peer in self._members()}
-        now_s = self._clock.wall_s()
         for owner, record in self.mesh.tables.sessions():
-            heard = states.get(owner) is MemberState.ALIVE
-            state = record.state if heard or record.ended else State.UNREACHABLE
-            observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
-            yield SessionView(record, owner, self.name_of(owner), state, observed_s)
+            yield self.session(owner, record)
 
     def _wanted(self, selection: Selection) -> Callable[[SessionView], bool]:
         node = self.node_named(selection.node) if selection.node else None
@@ -213,32 +207,36 @@ class Queries:
 
         return is_wanted
 
-    def _spent(self, sessions: set[str]) -> dict[str, _Spent]:
-        spent: dict[str, _Spent] = {}
+    def _spent(self, sessions: set[str]) -> dict[str, Spent]:
+        spent: dict[str, Spent] = {}
         for _, (key, slot) in self.mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(slot, Slot) and key.session in sessions:
-                so_far = spent.setdefault(key.session, _Spent())
-                so_far.usage += slot.usage
-                priced = self._prices.rates(key.model, slot.provider, key.tier, key.start_s)
-                if priced is not None:
-                    nusd = cost_nusd(slot.usage, priced.rates, slot.records)
-                    so_far.nusd = (so_far.nusd or 0) + nusd
-                if key.slot > so_far.latest_slot:
-                    so_far.latest_slot, so_far.model = key.slot, key.model
+                spent.setdefault(key.session, Spent()).add(key, slot, self._prices)
         return spent
 
-    def _node(self, peer: NodeId, sessions: int, by_short: dict[bytes, NodeId]) -> NodeView:
+    def session(self, owner: NodeId, record: SessionRecord) -> SessionView:
+        """Return a session as seen from here, without what it has spent."""
+        heard = self._is_heard(owner)
+        state = record.state if heard or record.ended else State.UNREACHABLE
+        now_s = self._clock.wall_s()
+        observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
+        return SessionView(record, owner, self.name_of(owner), state, observed_s)
+
+    def node(self, peer: NodeId, sessions: int) -> NodeView | None:
+        """Return a member with that many sessions; None for whoever is not known as one."""
         mesh = self.mesh
         record, links = mesh.tables.node(peer), mesh.tables.links(peer)
-        if record is None:
-            raise NotFoundError(f"{peer} has written no member record")
+        if record is None or mesh.liveness.graph.standing(peer) is None:
+            return None
         replica = mesh.replication.replicas[peer]
-        linked = [by_short[mark] for mark in (links.peers if links else ()) if mark in by_short]
+        graph = mesh.liveness.graph
+        named = map(graph.named, links.peers if links else ())
+        linked = [other for other in named if other and graph.standing(other) is not None]
         is_self = peer == mesh.self_id
         return NodeView(
             node_id=peer,
             name=record.name,
-            state=mesh.liveness.state(peer),
+            state=self.state_of(peer),
             addresses=record.addresses,
             epoch=replica.head.epoch,
             version=record.version,
@@ -275,7 +273,8 @@ def _owned(slot: Slot, key: SlotKey, known: Mapping[str, SessionRecord]) -> Slot
     )
 
 
-def _with_spent(view: SessionView, spent: _Spent | None) -> SessionView:
+def with_spent(view: SessionView, spent: Spent | None) -> SessionView:
+    """Return a session with what it has spent."""
     if spent is None:
         return view
     return replace(view, usage=spent.usage, cost_nusd=spent.nusd, model=spent.model)

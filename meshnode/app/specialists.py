@@ -19,7 +19,7 @@ from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from meshnode.app.queries import Queries
     from meshnode.app.views import SessionView
@@ -56,6 +56,20 @@ class Specialists:
         ranked.sort(key=lambda pair: pair[0])
         return [replace(agent, specialization=specialization) for _, agent in ranked]
 
+    def of_agent(
+        self,
+        agent_id: str,
+        specialization: str,
+        said: dict[NodeId, dict[str, str]],
+        known: Sequence[SessionView] | None,
+    ) -> list[AgentView]:
+        """Return where an agent lives with a specialization that somebody says it has.
+
+        `said`: who says so, and its attributes; `known`: its sessions, None if it never had one.
+        """
+        living = self._living(agent_id, said, known)
+        return [replace(agent, specialization=specialization) for agent, _ in living]
+
     def _claims(self, specialization: str, sessions: Mapping[str, list[SessionView]]) -> Claims:
         """Return who says to have it: started with it, or registered for it by anybody."""
         claims: Claims = {}
@@ -69,7 +83,7 @@ class Specialists:
         return claims
 
     def _living(
-        self, agent_id: str, said: dict[NodeId, dict[str, str]], known: list[SessionView] | None
+        self, agent_id: str, said: dict[NodeId, dict[str, str]], known: Sequence[SessionView] | None
     ) -> list[tuple[AgentView, State | None]]:
         """Return where an agent lives, and in which state; nothing if it has gone."""
         if known is None:  # without a session it is as alive as a node that speaks for it
@@ -113,7 +127,7 @@ class Specialists:
         return record.labels if record else {}
 
     def _is_alive(self, node: NodeId) -> bool:
-        return self._mesh.liveness.state(node) is MemberState.ALIVE
+        return self._queries.state_of(node) is MemberState.ALIVE
 
 
 def _started_for(view: SessionView, specialization: str) -> bool:

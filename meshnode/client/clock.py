@@ -7,3 +7,4 @@ import time
 
 wall_s = time.time  # noqa: TID251 - the composition of the client: here, and nowhere else in it
 chance = os.urandom
+pause = time.sleep

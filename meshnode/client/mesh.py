@@ -18,7 +18,7 @@ from meshnode.client import clock
 from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.messages import to_plain, to_wire
-from meshnode.client.nodes import check_forgettable, node_id_in
+from meshnode.client.nodes import check_forgettable, node_id_in, working_links
 from meshnode.client.silence import explained
 from meshnode.client.targets import (
     Delivery,
@@ -26,13 +26,17 @@ from meshnode.client.targets import (
     Order,
     Selection,
     Target,
+    Wanted,
     check_lengths,
     has_ended,
     resolve,
 )
+from meshnode.client.watching import Watch, plain_event
 from meshnode.core.errors import ConflictError, PeerError, StaleError, UsageError
 from meshnode.core.registry import place_of, specialist
+from meshnode.v1 import event_service_pb2 as event_pb
 from meshnode.v1 import local_service_pb2 as pb
+from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
 if TYPE_CHECKING:
@@ -84,21 +88,13 @@ class MeshClient:
         self._patience_s = patience_s
         self._channel: grpc.Channel | None = None
         self._node: LocalServiceStub
+        self._events: EventServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
-        if not self.home.socket.exists():
-            raise NoNodeError
-        check_private(self.home.run)
-        options = (
-            ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_S * 1000),  # bounds an attempt too
-        )
-        address = "unix:" + quote(str(self.home.socket))
-        self._channel = grpc.insecure_channel(address, options)
+        self._channel = self._connected()
         self._node = LocalServiceStub(self._channel)
+        self._events = EventServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,9 +130,7 @@ class MeshClient:
         """List the members of the mesh, this node first: `nodes` and `coverage`."""
         request = pb.ListNodesRequest(labels=labels or {})
         listed = to_plain(self._call(self._node.ListNodes, request))
-        for node in listed["nodes"]:
-            if node["state"] != "alive":
-                node["links"] = []  # what it last said of them; none of them works now
+        listed["nodes"] = list(map(working_links, listed["nodes"]))
         return listed
 
     def find(self, specialization: str) -> Plain:
@@ -154,6 +148,26 @@ class MeshClient:
         """Sum what the mesh has spent; `since` and `until` are RFC 3339, `tz` an IANA zone."""
         request = pb.GetCostRequest(by=by, since=since, until=until, tz=tz)
         return to_plain(self._call(self._node.GetCost, request))
+
+    def events(self, wanted: Wanted | None = None, since: str | None = None) -> Plain:
+        """Return what has changed lately, the oldest first: `events`, and the `position` then."""
+        wanted = (wanted or Wanted()).checked()
+        request = event_pb.ListEventsRequest(since=since, kinds=wanted.kinds, about=wanted.about)
+        try:
+            answers = self._events.ListEvents(request, timeout=self._patience_s)
+            events = [plain_event(answer.event) for answer in answers]
+        except grpc.RpcError as failure:
+            raise explained(error_from(failure), self.home) from failure
+        position = events.pop()["position"] if events and events[-1]["kind"] == "watch" else ""
+        return {"events": events, "position": position}
+
+    def watch(self, wanted: Wanted | None = None, position: str = "") -> Iterator[Plain]:
+        """Yield how things are, or what followed a position, then every change once.
+
+        Goes on through a restart of the node; see `client.watching`.
+        """
+        wanted = (wanted or Wanted()).checked()
+        return Watch(self._connected, self.home, wanted, self._now).events(position)
 
     def resolve(self, target: Target) -> Plain:
         """Return the one session meant; raises NotFoundError or ConflictError."""
@@ -297,6 +311,18 @@ class MeshClient:
             raise explained(error_from(failure), self.home) from failure
 
     # how
+
+    def _connected(self) -> grpc.Channel:
+        if not self.home.socket.exists():
+            raise NoNodeError
+        check_private(self.home.run)
+        options = (
+            ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_S * 1000),  # bounds an attempt too
+        )
+        return grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)
 
     def _call(
         self,

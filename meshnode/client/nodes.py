@@ -34,6 +34,11 @@ def check_forgettable(node: dict[str, Any]) -> None:
         )
 
 
+def working_links(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a node without the links that it last spoke of when none of them works now."""
+    return node if node["state"] == "alive" else {**node, "links": []}
+
+
 def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:
     """Return the id of the listed node that is meant; raises NotFoundError or ConflictError."""
     ids = [str(node["node_id"]) for node in nodes]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SESSION_ID_CHARS = 26
 DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
+EVENT_KINDS = ("node", "session", "agent", "cost")
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
 _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
@@ -84,6 +85,23 @@ class Target:
     def __str__(self) -> str:
         """The word that the user gave."""
         return self.name or self.session_id or self.agent_id
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events; empty is all. `about` is an id, a name of a node or agent, or node/agent."""
+
+    kinds: tuple[str, ...] = ()
+    about: str = ""
+
+    def checked(self) -> Wanted:
+        """Return it as it is; raises UsageError."""
+        for kind in self.kinds:
+            if kind not in EVENT_KINDS:
+                hint = f"one of: {', '.join(EVENT_KINDS)}"
+                raise UsageError(f"there are no events of kind {kind[:60]!r}", hint)
+        check_lengths({"name": self.about})
+        return self
 
 
 def resolve(target: Target, ask: Ask) -> Session:

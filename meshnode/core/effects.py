@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from meshnode.core.feed import Change
     from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.messages import Message, Order, Reply
+
+
+STATES = "states"  # named beside tables: the state of a member has changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +82,21 @@ class DropControl:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell whoever waits that rows of these tables, or the states of members, have changed."""
+    """Tell whoever waits which rows of one feed, or whose states, have changed.
 
-    tables: frozenset[str]
+    `replaced` if a snapshot took the place of all rows: those it does not have are gone unnamed.
+    """
+
+    origin: NodeId | None = None
+    places: Collection[tuple[str, bytes]] = ()  # table and key
+    replaced: bool = False
+    members: Collection[NodeId] = ()  # whose states changed
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """Name the tables, and STATES if states changed."""
+        named = {table for table, _ in self.places}
+        return frozenset(named | {STATES} if self.members else named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,10 @@ class RefusedError(MeshError):
     exit_code = 8
 
 
+class ExhaustedError(RefusedError):
+    """As many as there may be are there already. Nothing changed; later it may work."""
+
+
 class DamagedError(MeshError):
     """Our own disk holds something that we did not write like that. Nothing was overwritten."""
 

@@ -76,7 +76,7 @@ class Roster:
 
     def entries(self) -> list[tuple[NodeId, Registration]]:
         """Return every entry that is in force, with the node that wrote it."""
-        hidden, removed = self._behind(), self._removed()
+        hidden, removed = self.hidden(), self._removed()
         return [
             (origin, registration)
             for origin, registration in self._tables.registry()
@@ -84,7 +84,7 @@ class Roster:
             and (origin, registration.entry.place, registration.birth) not in removed
         ]
 
-    def _behind(self) -> set[NodeId]:
+    def hidden(self) -> set[NodeId]:
         """Return the origins whose feed is held less far than somebody's `after` asks for."""
         return {
             after.origin

@@ -119,6 +119,15 @@ class Tables:
         """Return all ledger rows of all owners: slots, and what was read but not counted."""
         return self._all(LEDGER, _ledger_from_row)
 
+    def ledger_keys(self, origin: NodeId) -> list[bytes]:
+        """Return the keys of all ledger rows of one owner."""
+        replica = self._replicas.get(origin)
+        return [] if replica is None else list(replica.rows.tables.get(LEDGER, ()))
+
+    def ledger_row(self, origin: NodeId, key: bytes) -> LedgerRow | None:
+        """Return one ledger row of one owner."""
+        return self._one(origin, LEDGER, key, _ledger_from_row)  # type: ignore[return-value] # pairs of one kind
+
     def _all(
         self,
         table: str,

@@ -44,6 +44,7 @@ from meshnode.node.alarming import log_alarm
 from meshnode.node.books import StoredInvites, StoredJournal
 from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.describing import Describing
+from meshnode.node.eventing import Eventing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
@@ -106,8 +107,7 @@ class Node:
         self._clock = SystemClock()
         self._started_at_s = self._clock.wall_s()
         self._facts: dict[str, bytes | None] = {}
-        self._stopping = asyncio.Event()
-        self._exit_sessions = ""
+        self._stopping, self._exit_sessions = asyncio.Event(), ""
         self.genesis = read_genesis(home)
         self._key = device_key(home)
         boot = new_u64(chance)
@@ -144,6 +144,7 @@ class Node:
         )
         self._sessions.check_writable = self._alarms.check_writable
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
+        self._eventing = Eventing(self._world, self._clock, database)
         self._generation = database.run_now(journal.generation, new_u64(chance))
         court = Court(
             self.genesis.mesh_id, self._mesh.self_id, self._mesh.control, self._generation
@@ -177,6 +178,7 @@ class Node:
             self._world, self._database, self._alarms, beginning(self._home), self._clock.wall_s()
         )
         self._writer.drop_entries(unwanted)
+        events = self._eventing.open(chance)
         self._spawn(self._writer.run())
         await self._listeners.bind_members(LinkServicer(self._world.links), self._reader)
         enrolment = EnrolmentServicer(
@@ -195,11 +197,13 @@ class Node:
         )
         self._world.start()
         await self._listeners.start()
-        local = await local_server(LocalServicer(self._local_parts()), self._home.socket)
+        servicer = LocalServicer(self._local_parts())
+        local = await local_server(servicer, events, self._home.socket)
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()
         self._following.start(self._options.ingest)
+        self._eventing.start(self._spawn)
         self._spawn(self._sessions.reattach())
         return self._ready()
 
@@ -213,12 +217,14 @@ class Node:
         await self._finding.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
+        self._eventing.end_watching()
         for server in self._listeners.servers:
             await server.stop(STOP_GRACE_S)
         await self._agents.close()
         with suppress(TimeoutError):  # a disk that takes nothing must not keep us here
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._writer.drained()
+                await self._eventing.close()
         for task in self._background:
             task.cancel()
 
@@ -343,12 +349,11 @@ class Node:
 
     def _certificates(self) -> tuple[bytes, ...]:
         try:
-            chain = from_pem(self._home.certificates.read_bytes())
+            return from_pem(self._home.certificates.read_bytes())
         except (OSError, PeerError) as error:
             raise DamagedError(
                 f"cannot read {self._home.certificates}: {error}", "restore it, or join again"
             ) from error
-        return chain
 
     def _place_of(self, session_id: str) -> tuple[Path, Path]:
         directory = self._home.sessions / session_id

@@ -20,7 +20,9 @@ from meshnode.ingest.prices import PriceBook
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
 from meshnode.node.restoring import Damage, restore
+from meshnode.rpc.events import kept_events
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
+from meshnode.store import events
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class OfflineMesh(MeshClient):
         self.damage = restore(mesh, self._database, clock.wall_s())
         mesh.liveness = Liveness(NOBODY)
         mesh.recall(clock.steady_s())
+        held = self._database.run_now(events.load)
+        self._events = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))  # type: ignore[assignment] # reads alike
         self._node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike
         return self
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.driver import perform
-from meshnode.app.mesh import STATES, Mesh
 from meshnode.core.entries import entry_id_of
 from meshnode.core.errors import ConflictError, StorageError, UnreachableError
 from meshnode.core.sessions import SESSIONS
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from meshnode.app.alarms import Alarm, Alarms
+    from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
     from meshnode.app.relaying import Relaying
-    from meshnode.core.effects import Effect
+    from meshnode.core.effects import Announce, Effect
     from meshnode.core.feed import Change
     from meshnode.core.forks import Proof
     from meshnode.core.headers import Head, Header
@@ -63,6 +63,7 @@ class NodeWorld:
         self.writer: FeedWriter | None = None
         self.relaying: Relaying | None = None
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
+        self.on_news: Callable[[Announce], None] = _nobody_waits
         self._regaining = False
         self._clock = clock
         self._identity = identity
@@ -214,14 +215,13 @@ class NodeWorld:
         if self.writer is not None:
             self.writer.drop_entries(entry_ids)
 
-    def announce(self, tables: frozenset[str]) -> None:
-        """Take back sessions that peers return; log how the states of members have changed."""
-        if self._regaining and SESSIONS in tables and self.on_regained is not None:
+    def announce(self, news: Announce) -> None:
+        """Pass news on; take back sessions that peers return; log how members' states changed."""
+        self.on_news(news)
+        if self._regaining and SESSIONS in news.tables and self.on_regained is not None:
             self._regaining = self.mesh.own.waiting
             self.on_regained()
-        if STATES not in tables:
-            return
-        for peer in self.mesh.liveness.members():
+        for peer in sorted(news.members):
             state = self.mesh.liveness.state(peer)
             if self._states.get(peer) is not state and peer != self.mesh.self_id:
                 self._states[peer] = state
@@ -312,6 +312,10 @@ class _Flushed:
 def _waits(stop: Alarm) -> StorageError:
     said = f"{stop.detail}; what was written waits, and is published once that has passed"
     return StorageError(said, stop.fix)
+
+
+def _nobody_waits(news: Announce) -> None:
+    del news
 
 
 def _resolve(written: asyncio.Future[None]) -> None:

@@ -41,7 +41,7 @@ def answer_to_wire(
         records=answer.records,
         totals=buckets_to_wire(answer.totals),
         cost_usd=_usd(answer.cost_nusd),
-        groups=[_group_to_wire(group) for group in answer.groups],
+        groups=[group_to_wire(group) for group in answer.groups],
         unpriced=[
             usage_pb2.Unpriced(model=one.model, records=one.records, total=one.total)
             for one in answer.unpriced
@@ -53,7 +53,8 @@ def answer_to_wire(
     )
 
 
-def _group_to_wire(group: CostGroup) -> usage_pb2.CostGroup:
+def group_to_wire(group: CostGroup) -> usage_pb2.CostGroup:
+    """Encode one row of an answer."""
     return usage_pb2.CostGroup(
         key=group.key,
         records=group.records,

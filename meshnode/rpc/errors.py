@@ -14,6 +14,7 @@ import grpc.aio
 
 from meshnode.core.errors import (
     ConflictError,
+    ExhaustedError,
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
@@ -43,6 +44,7 @@ _STATUS: dict[type[MeshError], grpc.StatusCode] = {
     ConflictError: grpc.StatusCode.ALREADY_EXISTS,
     StaleError: grpc.StatusCode.ABORTED,
     RefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    ExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 _log = logging.getLogger("session_mesh.rpc")
 

@@ -18,6 +18,7 @@ from meshnode.rpc.tls import SERVER_OPTIONS
 from meshnode.v1 import (
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
+    event_service_pb2_grpc,
     link_service_pb2_grpc,
     local_service_pb2_grpc,
 )
@@ -49,10 +50,13 @@ async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
     return server
 
 
-async def local_server(local: LocalServicer, socket: Path) -> grpc.aio.Server:
+async def local_server(
+    local: LocalServicer, events: event_service_pb2_grpc.EventServiceServicer, socket: Path
+) -> grpc.aio.Server:
     """Serve the user of this home. The caller holds the home's lock."""
     server = _server(Guard(anyone))
     local_service_pb2_grpc.add_LocalServiceServicer_to_server(local, server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
     await _add_health(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError
-from meshnode.store import facts, feeds, forks, invites, journal, ledger
+from meshnode.store import events, facts, feeds, forks, invites, journal, ledger
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ MIGRATIONS = (
         "why epochs are in quarantine, and a checksum beside each row",
         forks.SCHEMA + feeds.CHECKSUMS,
     ),
+    Migration("what has changed lately", events.SCHEMA),
 )
 VERSION = len(MIGRATIONS)
 

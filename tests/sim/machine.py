@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sim.network import Stream
     from sim.world import World
 
-    from meshnode.core.effects import Effect
+    from meshnode.core.effects import Announce, Effect
     from meshnode.core.feed import Change
     from meshnode.core.forks import Proof
     from meshnode.core.keys import Key, Signed
@@ -238,8 +238,8 @@ class Machine:
         self.world.counts["entries dropped"] += len(entry_ids)
         self._writer.drop_entries(entry_ids)
 
-    def announce(self, tables: frozenset[str]) -> None:
-        self.world.announced(self, tables)
+    def announce(self, news: Announce) -> None:
+        self.world.announced(self, news)
 
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
         self.world.counts[event] += 1

@@ -31,6 +31,7 @@ from meshnode.core.roles import Role
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshnode.core.effects import Announce
     from meshnode.core.feed import Change, Replica
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
@@ -75,7 +76,7 @@ class World:
         self.synced = Synced()
         self.liars: set[NodeId] = set()
         self.on_stop: Callable[[Machine], None] | None = None
-        self.on_announce: Callable[[Machine, frozenset[str]], None] | None = None
+        self.on_announce: Callable[[Machine, Announce], None] | None = None
         self.on_news: Callable[[Machine, Change], None] | None = None
         self.on_message: Callable[[Machine, Machine, Message], None] | None = None
         self._trace = sha256()
@@ -187,9 +188,9 @@ class World:
         else:
             target.received(source.id, message)
 
-    def announced(self, machine: Machine, tables: frozenset[str]) -> None:
+    def announced(self, machine: Machine, news: Announce) -> None:
         if self.on_announce is not None:
-            self.on_announce(machine, tables)
+            self.on_announce(machine, news)
 
     def news_arrived(self, machine: Machine, change: Change) -> None:
         if self.on_news is not None:

@@ -51,7 +51,7 @@ def app(
     now_s = call.now_s()
     sessions = value["sessions"]
     names = names_apart((one["node_id"], one["node_name"]) for one in sessions)
-    rows = [_row(session, names, now_s) for session in sessions]
+    rows = [row_of(session, names, now_s) for session in sessions]
     return View(
         value=value,
         human=Table(COLUMNS, rows, empty=_nothing(selection), flexible=FLEXIBLE),
@@ -71,7 +71,8 @@ def _nothing(selection: Selection) -> str:
     return "no session matches; session-mesh list --filter all shows every one that is known"
 
 
-def _row(session: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:
+def row_of(session: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:
+    """Return a session as a row of the table."""
     return (
         words.short(session["session_id"]),
         session["agent_id"],

@@ -39,6 +39,7 @@ from meshnode.v1 import command_service_pb2_grpc as commands_grpc
 from meshnode.v1 import enrolment_service_pb2 as enrolment_pb
 from meshnode.v1 import enrolment_service_pb2_grpc as enrolment_grpc
 from meshnode.v1 import link_service_pb2_grpc as links_grpc
+from meshnode.v1.event_service_pb2_grpc import EventServiceServicer
 from meshnode.v1.local_service_pb2_grpc import LocalServiceServicer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -331,7 +332,7 @@ async def test_members_may_ask_for_health_once_and_as_a_stream(mesh):
 async def test_the_unix_socket_serves_health(mesh):
     with TemporaryDirectory(prefix="smesh") as directory:
         path = Path(directory) / "s.sock"
-        server = await local_server(_NoLocalService(), path)
+        server = await local_server(_NoLocalService(), EventServiceServicer(), path)
         await server.start()
         try:
             credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)

@@ -103,10 +103,10 @@ def test_a_step_that_fails_leaves_the_file_as_the_step_before_it_did(connection)
 
 def test_a_new_table_is_one_more_step(connection):
     migrate(connection)
-    events = Migration("what happened", "CREATE TABLE events (position INTEGER PRIMARY KEY)")
-    migrate(connection, (*MIGRATIONS, events))
-    migrate(connection, (*MIGRATIONS, events))
-    assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    notes = Migration("what is noted", "CREATE TABLE notes (position INTEGER PRIMARY KEY)")
+    migrate(connection, (*MIGRATIONS, notes))
+    migrate(connection, (*MIGRATIONS, notes))
+    assert connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
     assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
 
 

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from meshnode.app.mesh import STATES, TICK_S, Mesh, Self
+from meshnode.app.mesh import TICK_S, Mesh, Self
 from meshnode.core.effects import Announce, Dial, DropControl, Effect, Persist, PersistControl, Send
 from meshnode.core.entries import Body, Forget, StandingKill, entry_id_of, sign_entry
 from meshnode.core.errors import PeerError
@@ -93,7 +93,7 @@ def test_a_forgotten_node_is_hidden_but_for_what_it_spent(viewer: Viewer):
     assert [record.owner for _, record in mesh.tables.sessions(forgotten=True)] == ["olga"]
     kinds = [type(effect) for effect in effects]
     assert PersistControl in kinds
-    assert Announce(frozenset({STATES})) in effects
+    assert Announce(members={LOST}) in effects
     assert [effect.peer for effect in effects if isinstance(effect, Send)] == [PEER]
 
 

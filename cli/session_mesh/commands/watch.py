@@ -1,0 +1,41 @@
+"""`watch`: the sessions of the mesh as they change."""
+
+from typing import Annotated
+
+import typer
+
+from meshnode.client.targets import Wanted, check_lengths
+from session_mesh.call import Call
+from session_mesh.happenings import tell
+from session_mesh.options import EventKinds, stream_only
+from session_mesh.verbs import verb
+
+
+@verb(
+    "session-mesh watch",
+    "session-mesh watch -o json",
+    "session-mesh watch --kind session --kind node -o json | jq -c .object",
+)
+def app(
+    call: Call,
+    kind: EventKinds = None,
+    position: Annotated[
+        str, typer.Option("--position", metavar="P", help="Go on behind an event seen before.")
+    ] = "",
+) -> int:
+    """Show how things are, and every change.
+
+    On a terminal: a table of sessions; q ends it. Else: one event a line.
+    """
+    stream_only(call.style)
+    check_lengths({"position": position})
+    wanted = Wanted(tuple(kind or ())).checked()
+    is_table = call.streams.out_is_terminal and call.output is None and not call.quiet
+    with call.mesh() as mesh:
+        if is_table and not kind and not position:
+            from session_mesh.live import show  # noqa: PLC0415 - a stream needs no terminal
+
+            return show(mesh.watch(Wanted(("session", "node"))), call)
+        for event in mesh.watch(wanted, position):
+            tell(event, call.streams, call.style)
+    return 0

@@ -1,0 +1,93 @@
+"""How events read: a line each for people, one JSON document a line for programs."""
+
+import json
+from typing import Any
+
+from session_mesh import words
+from session_mesh.escaping import escape
+from session_mesh.render import Streams, Style, public
+
+CONTROL = {
+    "complete": "that is how it is now; what follows are changes",
+    "resumed": "nothing was missed",
+    "lagged": "more has happened than this node keeps: all over again",
+    "reset": "this node does not know that position: all over again",
+}
+
+
+def tell(event: dict[str, Any], streams: Streams, style: Style) -> None:
+    """Write one event to stdout at once."""
+    if style.quiet:
+        text = id_of(event)
+    elif style.format == "json":
+        text = document(event)
+    else:
+        text = escape(line(event))
+    if text:
+        streams.out.write(text + "\n")
+        streams.out.flush()
+
+
+def document(event: dict[str, Any]) -> str:
+    """Return an event as JSON on one line."""
+    thing = event["object"]
+    return json.dumps(event | {"object": thing and public(thing)}, ensure_ascii=True)
+
+
+def line(event: dict[str, Any]) -> str:
+    """Return an event in words: when, who, what; from what to what."""
+    at = event["at"][:19].replace("T", " ")
+    if event["kind"] == "watch":
+        return f"{at}  {CONTROL.get(event['op'], event['op'])}"
+    parts = [at, f"{event['kind']:<7}", f"{event['op']:<8}", who(event)]
+    return "  ".join(filter(None, [*parts, what(event)]))
+
+
+def who(event: dict[str, Any]) -> str:
+    """Name what an event is about."""
+    thing = event["object"]
+    match event["kind"]:
+        case "session":
+            short = words.short(thing["session_id"])
+            return f"{thing['agent_id']} on {thing['node_name']} ({short})"
+        case "node":
+            return str(thing["name"])
+        case "agent":
+            return f"{thing['agent_id']} on {thing['node_name']}: {thing['specialization']}"
+        case _:
+            key = thing["key"]
+            session = words.short(key["session"]) or "no session"
+            return f"{session} on {key['node']}: {key['model']}"
+
+
+def what(event: dict[str, Any]) -> str:
+    """Say what has changed, or how it is."""
+    thing = event["object"]
+    if event["changes"]:
+        return ", ".join(
+            f"{one['field']} {one['before'] or '-'} → {one['after'] or '-'}"
+            for one in event["changes"]
+        )
+    match event["kind"]:
+        case "session" | "node":
+            return str(thing["state"])
+        case "agent":
+            return words.labelled(thing["attributes"])
+        case _:
+            return f"{words.tokens(thing['usage']['total'])} tokens, {words.usd(thing['cost_usd'])}"
+
+
+def id_of(event: dict[str, Any]) -> str:
+    """Return the id of what an event is about, empty for a word about the stream."""
+    thing = event["object"] or {}
+    match event["kind"]:
+        case "session":
+            return str(thing["session_id"])
+        case "node":
+            return str(thing["node_id"])
+        case "agent":
+            return str(thing["agent_id"])
+        case "cost":
+            return str(thing["key"]["session"])
+        case _:
+            return ""

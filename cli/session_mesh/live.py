@@ -1,0 +1,171 @@
+"""A table of sessions that follows the mesh, drawn over itself on a terminal.
+
+Invariant: the terminal is left as it was found, whatever ends the table; a mesh that talks faster
+than a terminal draws costs skipped pictures, never skipped changes.
+"""
+
+import io
+import os
+import queue
+import select
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TextIO
+
+from meshnode.client.durations import seconds_of
+from meshnode.client.nodes import names_apart
+from session_mesh.call import Call
+from session_mesh.commands.list import COLUMNS, FLEXIBLE, row_of
+from session_mesh.escaping import cut
+from session_mesh.render import Table, View, render
+
+QUEUE_MAX = 1000  # events; then the stream waits for us, and its node says so when that is too much
+PICTURE_S = 0.2  # between two pictures
+CLOCK_S = 1.0  # ages grow although nothing changes
+ENDED_S = 600.0  # sessions that ended earlier are not shown
+FRAME_LINES = 4  # the summary, the heading, what is left out, the last line stays free
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+HOME, LINE_END, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+class Board:
+    """What the table shows: sessions and members, as events have told."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[tuple[str, str], dict[str, Any]] = {}
+        self.nodes: dict[str, dict[str, Any]] = {}
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take an event."""
+        thing = event["object"]
+        if event["op"] in {"reset", "lagged"}:
+            self.sessions, self.nodes = {}, {}
+        elif event["kind"] == "session":
+            _put(self.sessions, (thing["node_id"], thing["session_id"]), event)
+        elif event["kind"] == "node":
+            _put(self.nodes, thing["node_id"], event)
+
+    def picture(self, now_s: float, lines: int) -> tuple[str, Table, str]:
+        """Return a summary, the table in so many lines, and what it leaves out."""
+        recent = [one for one in self.sessions.values() if _is_recent(one, now_s)]
+        recent.sort(key=lambda one: (not one["alive"], _reversed(one["last_activity"])))
+        room = max(1, lines - FRAME_LINES)
+        names = names_apart((one["node_id"], one["name"]) for one in self.nodes.values())
+        names = {one["node_id"]: one["node_name"] for one in recent} | names
+        rows = [row_of(one, names, now_s) for one in recent[:room]]
+        heard = sum(node["state"] in {"alive", "left"} for node in self.nodes.values())
+        alive = sum(one["alive"] for one in recent)
+        summary = f"sessions alive: {alive}, nodes heard: {heard} of {len(self.nodes)}; q ends"
+        left_out = len(recent) - len(rows)
+        table = Table(COLUMNS, rows, empty="no sessions", flexible=FLEXIBLE)
+        return summary, table, f"and {left_out} more" if left_out > 0 else ""
+
+
+def show(events: Iterator[dict[str, Any]], call: Call) -> int:
+    """Draw until q; an interrupt and what ends the stream are raised."""
+    arrived: queue.Queue[dict[str, Any] | BaseException] = queue.Queue(QUEUE_MAX)
+    threading.Thread(target=_read, args=(events, arrived), daemon=True).start()
+    board = Board()
+    board.take(_next(arrived))  # an error comes before the screen is taken
+    drawn_at_s = 0.0
+    with _screen(call.streams.out), _keys() as keys:
+        while True:
+            changed = _drain(arrived, board)
+            now_s = call.now_s()
+            if changed or not 0 <= now_s - drawn_at_s < CLOCK_S:
+                _draw(board, call, now_s)
+                drawn_at_s = now_s
+            if _pressed_q(keys):
+                return 0
+
+
+def _draw(board: Board, call: Call, now_s: float) -> None:
+    columns, lines = shutil.get_terminal_size()
+    summary, table, rest = board.picture(now_s, lines)
+    page = io.StringIO()
+    if table.rows:
+        streams = replace(call.streams, out=page, width=columns)
+        render(View({}, table), streams)
+    body = [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest]
+    text = "\n".join(one + LINE_END for one in body[: max(1, lines - 1)])
+    call.streams.out.write(HOME + text + BELOW)
+    call.streams.out.flush()
+
+
+def _read(
+    events: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, Any] | BaseException]"
+) -> None:
+    try:
+        for event in events:
+            arrived.put(event)
+        arrived.put(EOFError())
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        arrived.put(error)
+
+
+def _next(arrived: "queue.Queue[dict[str, Any] | BaseException]") -> dict[str, Any]:
+    one = arrived.get()
+    if isinstance(one, BaseException):
+        raise one
+    return one
+
+
+def _drain(arrived: "queue.Queue[dict[str, Any] | BaseException]", board: Board) -> bool:
+    count = 0
+    while count < QUEUE_MAX and not arrived.empty():
+        board.take(_next(arrived))
+        count += 1
+    return count > 0
+
+
+@contextmanager
+def _screen(out: TextIO) -> Iterator[None]:
+    out.write(ENTER)
+    try:
+        yield
+    finally:
+        out.write(LEAVE)
+        out.flush()
+
+
+@contextmanager
+def _keys() -> Iterator[int | None]:
+    """Let single keys through, where there is a keyboard; Ctrl-C stays an interrupt."""
+    if not sys.stdin.isatty():
+        yield None
+        return
+    import termios  # noqa: PLC0415 - only where there is a terminal
+    import tty  # noqa: PLC0415 - as above
+
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    tty.setcbreak(keyboard)
+    try:
+        yield keyboard
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+def _pressed_q(keyboard: int | None) -> bool:
+    readable, _, _ = select.select([] if keyboard is None else [keyboard], [], [], PICTURE_S)
+    return bool(readable) and keyboard is not None and b"q" in os.read(keyboard, 64)
+
+
+def _put(board: dict[Any, dict[str, Any]], key: object, event: dict[str, Any]) -> None:
+    if event["op"] == "removed":
+        board.pop(key, None)
+    else:
+        board[key] = event["object"]
+
+
+def _is_recent(session: dict[str, Any], now_s: float) -> bool:
+    ended = session["ended_at"]
+    return not ended or seconds_of(ended) >= now_s - ENDED_S
+
+
+def _reversed(moment: str) -> float:
+    return -seconds_of(moment)

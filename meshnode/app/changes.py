@@ -1,0 +1,377 @@
+"""What can be seen from this node, item by item, and how it changes.
+
+Invariant: `shown` is exactly what the changes given out so far add up to; after `settle` it is what
+the queries would answer now. A change is given out only where something visible differs, and costs
+what it touches: nobody reads the whole mesh for one row.
+
+Sessions and states of members are judged at once. What follows from them (who is linked to whom,
+how many sessions a member has, which agents are to be found) waits for `settle`, a moment later.
+Nothing takes long: of very many AT_ONCE are judged, and `busy` says that `settle` is to be called
+again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from heapq import nsmallest
+from typing import TYPE_CHECKING, TypeVar, assert_never
+
+from meshnode.app.cost import CostGroup
+from meshnode.app.queries import Queries, with_spent
+from meshnode.app.specialists import Specialists
+from meshnode.app.spending import Spending
+from meshnode.app.things import Change, Kind, Op, View, changed, cost_changed
+from meshnode.app.views import AgentView, NodeView, SessionView
+from meshnode.core.ledger import LEDGER
+from meshnode.core.linkgraph import mark_of
+from meshnode.core.liveness import MemberState
+from meshnode.core.members import LINKS, NODE
+from meshnode.core.sessions import SESSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from meshnode.app.cost import Prices
+    from meshnode.app.mesh import Mesh
+    from meshnode.app.ports import Clock
+    from meshnode.core.effects import Announce
+    from meshnode.core.ids import NodeId
+
+    SessionKey = tuple[NodeId, str]
+    AgentKey = tuple[str, str, NodeId]  # agent, specialization, node
+
+Key = TypeVar("Key")
+One = TypeVar("One")
+AT_ONCE = 64  # members with their sessions, or agents: when half a mesh is lost
+MARKS_READ_MAX = 64  # of a row that lists more links, unknown ones beyond are not waited for
+
+
+class Changes:
+    """What one node sees, and what of it has changed."""
+
+    def __init__(self, mesh: Mesh, prices: Prices, clock: Clock) -> None:
+        self._mesh = mesh
+        self._states: Mapping[NodeId, MemberState] | None = None  # said instead of what is so
+        self._queries = Queries(mesh, prices, clock, self._state_of)
+        self._specialists = Specialists(self._queries)
+        self.spending = Spending(mesh.tables, prices, self._queries.name_of)
+        self._sessions: dict[SessionKey, SessionView] = {}
+        self._nodes: dict[NodeId, NodeView] = {}
+        self._agents: dict[AgentKey, AgentView] = {}
+        self._of_owner: dict[NodeId, set[str]] = {}
+        self._of_agent: dict[str, set[SessionKey]] = {}
+        self._owners: dict[str, set[NodeId]] = {}  # of a session id; more than one is odd
+        self._live: dict[NodeId, int] = {}  # sessions not ended
+        self._of_specialist: dict[str, set[AgentKey]] = {}  # by agent id
+        self._registered: dict[str, dict[str, dict[NodeId, dict[str, str]]]] = {}
+        self._hidden: set[NodeId] = set()  # whose entries wait for more of their feeds
+        self._registrars: dict[NodeId, set[str]] = {}
+        self._unknown: dict[bytes, set[NodeId]] = {}  # short ids that no member has yet
+        self._stale_members: dict[NodeId, None] = {}
+        self._stale_nodes: set[NodeId] = set()
+        self._stale_agents: set[str] = set()
+        self._stale_registry = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether more waits than is judged at once."""
+        most = max(len(self._stale_nodes), len(self._stale_agents))
+        return bool(self._stale_members) or most > AT_ONCE
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something but costs waits for `settle`."""
+        stale = self._stale_members or self._stale_nodes or self._stale_agents
+        return bool(stale) or self._stale_registry
+
+    def begin(self, states: Mapping[NodeId, MemberState] | None = None) -> list[Change]:
+        """Look at everything anew; return what differs from what was shown.
+
+        With `states`, members are in these: as they were when this node stopped.
+        """
+        self._states = states
+        changes = self.look(self._mesh.tables.origins())
+        while self.waiting:
+            changes += self.settle()
+        self._states = None
+        return changes
+
+    def look(self, origins: Iterable[NodeId]) -> list[Change]:
+        """Look at all that these members have written; return what differs from what was shown."""
+        changes: list[Change] = []
+        for origin in origins:
+            changes += self._judge_node(origin)
+            changes += self._judge_sessions(origin)
+            self._stale_agents |= self._registrars.get(origin, set())
+        self._stale_registry = True
+        return changes
+
+    def take(self, news: Announce) -> list[Change]:
+        """Take what the mesh announces."""
+        changes: list[Change] = []
+        if news.origin is not None:
+            changes += self._take_rows(news.origin, news)
+        self._stale_members.update(dict.fromkeys(sorted(news.members)))
+        return changes + self.judge_some()
+
+    def judge_some(self) -> list[Change]:
+        """Judge members whose states changed, AT_ONCE of them."""
+        some = list(self._stale_members)[:AT_ONCE]
+        changes: list[Change] = []
+        for peer in some:
+            del self._stale_members[peer]
+            changes += self._judge_owner(peer)
+        return changes
+
+    def overhear(self, news: Announce) -> None:
+        """Note, before everything is looked at anew, what would not be noticed then."""
+        if news.origin is not None:
+            for table, key in news.places:
+                if table == LEDGER:
+                    self.spending.touch(news.origin, key)
+
+    def settle(self, *, costs: bool = False) -> list[Change]:
+        """Work out what waits; with `costs` also what was spent."""
+        if self._stale_registry:
+            self._read_registry()
+        changes = self.judge_some()
+        if costs and self.spending.followed:
+            changes += self._settle_costs()
+        for peer in nsmallest(AT_ONCE, self._stale_nodes):
+            self._stale_nodes.discard(peer)
+            changes += self._judge_node(peer)
+        for agent_id in nsmallest(AT_ONCE, self._stale_agents):
+            self._stale_agents.discard(agent_id)
+            changes += self._judge_agent(agent_id)
+        return changes
+
+    def shown(self, kinds: Collection[Kind]) -> Iterator[View]:
+        """Yield everything shown; costs only while spending is followed."""
+        held: dict[Kind, Iterable[View]] = {
+            Kind.NODE: self._nodes.values(),
+            Kind.SESSION: self._sessions.values(),
+            Kind.AGENT: self._agents.values(),
+            Kind.COST: self.spending.shown.values(),
+        }
+        for kind, views in held.items():
+            if kind in kinds:
+                yield from views
+
+    def follow_spending(self) -> list[Change]:
+        """Begin to work out costs: somebody watches. Returns what changed since nobody did."""
+        doubted, changed = self.spending.follow()
+        changes = [one for pair in changed for one in cost_changed(*pair, Op.CHANGED)]
+        for key, view in list(self._sessions.items()):
+            after = with_spent(view, self.spending.of_session(key[1]))
+            if key[1] in doubted:
+                changes += self._show_session(key, after, quiet=True)
+            else:
+                self._sessions[key] = after  # as it was when last somebody watched
+        return changes
+
+    def names_of(self, view: View) -> tuple[str, ...]:
+        """Return the ids and names that a thing goes by, and those of what it belongs to."""
+        names: tuple[str, ...]
+        match view:
+            case SessionView(record=record):
+                names = (record.session_id, record.agent_id, view.node_name, view.node_id)
+            case NodeView():
+                names = (view.name, view.node_id)
+            case AgentView():
+                session = (view.session_id,) if view.session_id else ()
+                names = (view.agent_id, *session, view.node_name, view.node_id)
+            case CostGroup(key=key):
+                session_id = key["session"]
+                agents = {
+                    self._sessions[owner, session_id].record.agent_id
+                    for owner in self._owners.get(session_id, ())
+                }
+                names = (session_id, *sorted(agents), key["node"], key["node_id"])
+            case _:
+                assert_never(view)
+        return names
+
+    def states(self) -> dict[NodeId, MemberState]:
+        """Return the states that members are shown in."""
+        return {peer: view.state for peer, view in self._nodes.items()}
+
+    # rows
+
+    def _take_rows(self, origin: NodeId, news: Announce) -> list[Change]:
+        if news.replaced:
+            self.spending.touch_all(origin)
+            return self.look([origin])
+        changes: list[Change] = []
+        for table, key in news.places:
+            if table == NODE:
+                changes += self._judge_owner(origin)
+            elif table == LINKS:
+                self._stale_nodes.add(origin)
+            elif table == SESSIONS:
+                changes += self._judge_session(origin, key.decode(errors="replace"))
+            elif table == LEDGER:
+                self.spending.touch(origin, key)
+            else:  # the registry, and whatever may hide or reveal its entries
+                self._stale_registry = True
+        self._stale_registry |= origin in self._hidden
+        shown = self._nodes.get(origin)
+        if shown is not None and shown.epoch != self._mesh.replication.replicas[origin].head.epoch:
+            self._stale_nodes.add(origin)
+        return changes
+
+    # members
+
+    def _judge_owner(self, peer: NodeId) -> list[Change]:
+        before = self._nodes.get(peer)
+        changes = self._judge_node(peer)
+        after = self._nodes.get(peer)
+        if _standing(before) == _standing(after):
+            return changes
+        for session_id in sorted(self._of_owner.get(peer, ())):
+            changes += self._judge_session(peer, session_id)
+        self._stale_agents |= self._registrars.get(peer, set())
+        if self.spending.followed or (before and after and before.name != after.name):
+            self.spending.touch_all(peer)  # its name stands beside its costs
+        return changes
+
+    def _judge_node(self, peer: NodeId) -> list[Change]:
+        before = self._nodes.get(peer)
+        after = self._queries.node(peer, self._live.get(peer, 0))
+        if after is None:
+            self._nodes.pop(peer, None)
+        else:
+            self._nodes[peer] = after
+            self._await_unknown(peer)
+        if before is None and after is not None:
+            self._stale_nodes |= self._unknown.pop(mark_of(peer), set()) - {peer}
+        quiet = _standing(before) == _standing(after)
+        return changed(Kind.NODE, before, after, quiet=quiet)
+
+    def _await_unknown(self, peer: NodeId) -> None:
+        links, graph = self._mesh.tables.links(peer), self._mesh.liveness.graph
+        for mark in sorted(links.peers if links else ())[:MARKS_READ_MAX]:
+            other = graph.named(mark)
+            if other is None or graph.standing(other) is None:
+                self._unknown.setdefault(mark, set()).add(peer)
+
+    # sessions
+
+    def _judge_sessions(self, owner: NodeId) -> list[Change]:
+        replica = self._mesh.replication.replicas[owner]
+        there = {key.decode(errors="replace") for key in replica.rows.tables.get(SESSIONS, ())}
+        changes: list[Change] = []
+        for session_id in sorted(there | self._of_owner.get(owner, set())):
+            changes += self._judge_session(owner, session_id)
+        return changes
+
+    def _judge_session(self, owner: NodeId, session_id: str) -> list[Change]:
+        record = self._mesh.tables.session(owner, session_id)
+        key = (owner, session_id)
+        before = self._sessions.get(key)
+        if record is None:
+            return self._show_session(key, None)
+        after = self._queries.session(owner, record)
+        if before is not None:  # what it spends is told of by itself, and less often
+            usage, nusd, model = before.usage, before.cost_nusd, before.model
+            after = replace(after, usage=usage, cost_nusd=nusd, model=model)
+        elif self.spending.followed:
+            after = with_spent(after, self.spending.of_session(session_id))
+        return self._show_session(key, after)
+
+    def _show_session(
+        self, key: SessionKey, after: SessionView | None, *, quiet: bool = False
+    ) -> list[Change]:
+        before = self._sessions.pop(key, None) if after is None else self._sessions.get(key)
+        if after is not None:
+            self._sessions[key] = after
+        changes = changed(Kind.SESSION, before, after, quiet=quiet)
+        if changes and not quiet:
+            self._index(key, before, after)
+            if not self.spending.followed:
+                self.spending.doubt(key[1])
+        return changes
+
+    def _index(
+        self, key: SessionKey, before: SessionView | None, after: SessionView | None
+    ) -> None:
+        owner, session_id = key
+        for view, sign in ((before, -1), (after, 1)):
+            if view is None:
+                continue
+            self._stale_agents.add(view.record.agent_id)
+            _put(self._of_owner, owner, session_id, there=sign > 0)
+            _put(self._owners, session_id, owner, there=sign > 0)
+            _put(self._of_agent, view.record.agent_id, key, there=sign > 0)
+            if not view.record.ended:
+                self._live[owner] = self._live.get(owner, 0) + sign
+                self._stale_nodes.add(owner)
+
+    # agents
+
+    def _read_registry(self) -> None:
+        """Read the registry afresh: what hides an entry may stand in any feed."""
+        self._stale_registry = False
+        before, self._registered = self._registered, {}
+        self._registrars = {}
+        self._hidden = self._mesh.roster.hidden()
+        for origin, registration in self._mesh.roster.entries():
+            entry = registration.entry
+            claims = self._registered.setdefault(entry.agent_id, {})
+            claims.setdefault(entry.specialization, {})[origin] = entry.attributes
+            self._registrars.setdefault(origin, set()).add(entry.agent_id)
+        for agent_id in before.keys() | self._registered.keys():
+            if before.get(agent_id) != self._registered.get(agent_id):
+                self._stale_agents.add(agent_id)
+
+    def _judge_agent(self, agent_id: str) -> list[Change]:
+        known = [self._sessions[key] for key in sorted(self._of_agent.get(agent_id, ()))]
+        registered = self._registered.get(agent_id, {})
+        specs = {spec for view in known if view.alive for spec in view.record.specializations}
+        after: dict[AgentKey, AgentView] = {
+            (agent_id, spec, agent.node_id): agent
+            for spec in specs | registered.keys()
+            for agent in self._specialists.of_agent(
+                agent_id, spec, registered.get(spec, {}), known or None
+            )
+        }
+        changes: list[Change] = []
+        for key in sorted(after.keys() | self._of_specialist.get(agent_id, set())):
+            before = self._agents.pop(key, None)
+            if key in after:
+                self._agents[key] = after[key]
+            _put(self._of_specialist, agent_id, key, there=key in after)
+            changes += changed(Kind.AGENT, before, after.get(key))
+        return changes
+
+    # costs
+
+    def _settle_costs(self) -> list[Change]:
+        sessions, changed = self.spending.settle()
+        changes = [one for pair in changed for one in cost_changed(*pair, Op.ADDED)]
+        for session_id in sorted(sessions):
+            spent = self.spending.of_session(session_id)
+            for owner in sorted(self._owners.get(session_id, ())):
+                key = (owner, session_id)
+                after = with_spent(self._sessions[key], spent)
+                changes += self._show_session(key, after, quiet=True)
+        return changes
+
+    def _state_of(self, peer: NodeId) -> MemberState:
+        if self._states is None:
+            return self._mesh.liveness.state(peer)
+        return self._states.get(peer, MemberState.DEAD)
+
+
+def _standing(view: NodeView | None) -> tuple[str, str] | None:
+    """Return of a member what is seen on its sessions too."""
+    return None if view is None else (view.name, view.state)
+
+
+def _put(index: dict[Key, set[One]], key: Key, one: One, *, there: bool) -> None:
+    """Enter one under a key, or take it out; empty keys go."""
+    if there:
+        index.setdefault(key, set()).add(one)
+    elif key in index:
+        index[key].discard(one)
+        if not index[key]:
+            del index[key]

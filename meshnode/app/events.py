@@ -1,0 +1,163 @@
+"""Events: what was added, changed or removed, in an order that can be resumed from any place.
+
+Invariants. An event's seq is higher than every earlier one of this log, across restarts. Whoever
+holds a position that `seq_at` knows misses nothing by reading on from there. Each event carries its
+whole object, so one that only retold a count (`quiet`) is let go when the next such one comes.
+Within EVENTS_MAX, BYTES_MAX and KEPT_S the rest stays; before what was let go no position is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from meshnode.app.things import Change, FieldChange, Kind, Op, View, differences, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EVENTS_MAX = 10_000
+BYTES_MAX = 16 << 20  # of packed events
+KEPT_S = 7 * 86400.0
+LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change in its place. It has a view, or is packed as it goes to disk, or both."""
+
+    seq: int
+    at_s: float
+    kind: Kind
+    op: Op
+    names: tuple[str, ...] = ()  # ids and names that it concerns
+    view: View | None = None
+    changes: tuple[FieldChange, ...] = ()
+    packed: bytes | None = None
+
+
+class EventLog:
+    """The newest events of one node. `log_id` names the database, `run` counts what was lost."""
+
+    def __init__(self, log_id: str, run: int, held: Iterable[Event] = ()) -> None:
+        self._log_id = log_id
+        self._run = run
+        self._events: list[Event | None] = []  # by seq, from _first on
+        self._first = 1
+        self._quiet: dict[tuple[str, ...], int] = {}  # the newest quiet change of each object
+        self._let_go: list[int] = []
+        self._bytes = 0
+        self._held = 0
+        self.floor = 0  # positions below are unknown
+        for event in held:
+            if not self._events:
+                self._first, self.floor = event.seq, event.seq - 1
+            self._events += [None] * (event.seq - self.last - 1)
+            self._put(event)
+
+    @property
+    def last(self) -> int:
+        """The seq of the newest event, 0 before the first."""
+        return self._first + len(self._events) - 1
+
+    def begin_run(self, last: int, *, resumable: bool) -> None:
+        """Continue after everything up to `last`; positions from before are unknown unless so."""
+        if last > self.last:
+            self._events += [None] * (last - self.last)
+        if not resumable:
+            self.floor = self.last
+
+    def append(self, change: Change, names: tuple[str, ...], at_s: float) -> Event:
+        """Give a change its place."""
+        changes = differences(change)
+        event = Event(self.last + 1, at_s, change.kind, change.op, names, change.view, changes)
+        if change.quiet and change.op is Op.CHANGED:
+            identity = identity_of(change.kind, change.view)
+            superseded = self._quiet.get(identity, 0)
+            if self.get(superseded) is not None:
+                self._drop(superseded)
+                self._let_go.append(superseded)
+            self._quiet[identity] = event.seq
+        self._put(event)
+        return event
+
+    def trim(self, now_s: float) -> int:
+        """Let go of what is too much or too old; returns the seq up to which all is gone."""
+        gone = 0
+        for event in self._events:
+            if event is not None:
+                many = self._held > EVENTS_MAX or self._bytes > BYTES_MAX
+                if not many and event.at_s >= now_s - KEPT_S:
+                    break
+                self._drop(event.seq)
+                self.floor = max(self.floor, event.seq)
+            gone += 1
+        del self._events[:gone]
+        self._first += gone
+        self._quiet = {i: seq for i, seq in self._quiet.items() if seq >= self._first}
+        return self._first - 1
+
+    def take_let_go(self) -> list[int]:
+        """Return, once, the seqs of events that newer ones stand for."""
+        let_go, self._let_go = self._let_go, []
+        return let_go
+
+    def pack(self, event: Event, packed: bytes) -> None:
+        """Keep an event as bytes, without the view that they were made from."""
+        if self.get(event.seq) is not None:
+            self._events[event.seq - self._first] = replace(event, view=None, packed=packed)
+            self._bytes += len(packed)
+
+    def get(self, seq: int) -> Event | None:
+        """Return an event that is still held."""
+        place = seq - self._first
+        return self._events[place] if 0 <= place < len(self._events) else None
+
+    def after(self, seq: int, limit: int) -> tuple[list[Event], int]:
+        """Return the next events, at most `limit`, and the seq up to which they were looked for."""
+        found: list[Event] = []
+        reached = max(seq, self._first - 1)
+        while reached < self.last and len(found) < limit:
+            reached += 1
+            event = self.get(reached)
+            if event is not None:
+                found.append(event)
+        return found, reached
+
+    def position(self, seq: int) -> str:
+        """Write a place as the text that is given out; texts sort as events do."""
+        return f"{self._log_id}{self._run:0{RUN_DIGITS}x}{seq:0{SEQ_DIGITS}x}"
+
+    def seq_at(self, position: str) -> int | None:
+        """Read a position; None for one of another log, from before, or made up."""
+        head, tail = position[:-SEQ_DIGITS], position[-SEQ_DIGITS:]
+        if head != self.position(0)[:-SEQ_DIGITS]:
+            return None
+        try:
+            seq = int(tail, 16)
+        except ValueError:
+            return None
+        known = self.floor <= seq <= self.last and position == self.position(seq)
+        return seq if known else None
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._held += 1
+        self._bytes += len(event.packed or b"")
+
+    def _drop(self, seq: int) -> None:
+        event = self.get(seq)
+        if event is not None:
+            self._events[seq - self._first] = None
+            self._held -= 1
+            self._bytes -= len(event.packed or b"")
+
+
+def concerns(names: tuple[str, ...], about: str, prefix_chars_min: int) -> bool:
+    """Whether one of the names is meant: exactly, by the start of an id, or as node/agent."""
+    if about in names:
+        return True
+    node, slash, agent = about.partition("/")
+    if slash and node in names and agent in names:
+        return True
+    return len(about) >= prefix_chars_min and any(name.startswith(about) for name in names)

@@ -1,0 +1,117 @@
+"""Watching a node: how things are, then every change once, through restarts of the node.
+
+Invariant: no event is yielded twice, and none is left out unsaid: after a break the stream goes on
+behind the last position; where that is not possible an event `reset` or `lagged` says that all
+before is to be forgotten, and a snapshot follows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from meshnode.client import clock
+from meshnode.client.durations import rfc3339
+from meshnode.client.errors import NoNodeError, error_from
+from meshnode.client.messages import to_plain
+from meshnode.client.nodes import working_links
+from meshnode.client.silence import explained
+from meshnode.client.targets import check_lengths
+from meshnode.v1 import event_service_pb2 as pb
+from meshnode.v1.event_service_pb2_grpc import EventServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from meshnode.client.home import Home
+    from meshnode.client.targets import Wanted
+
+    Plain = dict[str, Any]
+
+GIVE_UP_S = 60.0  # without a node; then its absence is an error
+PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
+FORGET = frozenset({"reset", "lagged"})
+
+
+class Watch:
+    """One watch of one node: connects, and again when the node ends or is not there."""
+
+    def __init__(
+        self,
+        connect: Callable[[], grpc.Channel],
+        home: Home,
+        wanted: Wanted,
+        now: Callable[[], float] = clock.wall_s,
+        pause: Callable[[float], None] = clock.pause,
+    ) -> None:
+        self._connect = connect
+        self._home = home
+        self._wanted = wanted
+        self._now = now
+        self._pause = pause
+        self._position = ""
+        self._told = False  # anything, ever
+        self._partial = False  # a snapshot has begun and is not complete
+
+    def events(self, position: str) -> Iterator[Plain]:
+        """Yield events as plain values; raises NoNodeError when no node comes back in GIVE_UP_S."""
+        check_lengths({"position": position})
+        self._position = position
+        without_s, pause_s = 0.0, PAUSE_S
+        while True:
+            try:
+                answers = self._connection()
+                for event in answers:
+                    without_s, pause_s = 0.0, PAUSE_S
+                    yield from self._begun(event)
+                    yield from map(self._noted, answers)
+            except NoNodeError:
+                if not self._told or without_s >= GIVE_UP_S:
+                    raise
+            self._pause(pause_s)
+            without_s, pause_s = without_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
+
+    def _connection(self) -> Iterator[Plain]:
+        request = pb.WatchRequest(
+            position=self._position, kinds=self._wanted.kinds, about=self._wanted.about
+        )
+        with self._connect() as channel:
+            try:
+                for answer in EventServiceStub(channel).Watch(request):
+                    yield plain_event(answer.event)
+            except grpc.RpcError as failure:
+                raise explained(error_from(failure), self._home) from failure
+
+    def _begun(self, event: Plain) -> Iterator[Plain]:
+        """Yield the first event of a connection, and before it what it means for those before."""
+        if event["op"] == "resumed" and self._told:
+            return  # a break that cost nothing is not worth a word
+        if self._partial and event["op"] not in FORGET:
+            yield self._reset()
+        yield self._noted(event)
+
+    def _noted(self, event: Plain) -> Plain:
+        self._told = True
+        self._partial = event["op"] == "snapshot" or event["op"] in FORGET
+        self._position = event["position"] or ""
+        return event
+
+    def _reset(self) -> Plain:
+        fields = {"position": None, "at": rfc3339(self._now()), "kind": "watch", "op": "reset"}
+        return {**fields, "object": None, "changes": []}
+
+
+def plain_event(event: pb.Event) -> Plain:
+    """Return an event as the contract's JSON."""
+    plain = to_plain(event)
+    name = event.WhichOneof("object")
+    thing = None if name is None else plain[name]
+    return {
+        "position": plain["position"],
+        "at": plain["at"],
+        "kind": plain["kind"],
+        "op": plain["op"],
+        "object": working_links(thing) if thing is not None and name == "node" else thing,
+        "changes": plain["changes"],
+    }

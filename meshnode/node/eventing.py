@@ -1,0 +1,172 @@
+"""Events of one node: noticed as the mesh announces them, kept on disk in the background.
+
+Invariant: nothing waits for it: feeds are written first, in pieces of STORED_AT_ONCE between them,
+and a disk that takes nothing costs only the history. A node that was stopped in order goes on where
+it stopped, and tells only what has really changed meanwhile; for that it looks around first, for
+LOOK_AROUND_S at most, since right after a start nobody else is linked yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from meshnode.app.changes import Changes
+from meshnode.app.events import EVENTS_MAX, LOG_CHARS, EventLog
+from meshnode.app.watching import WatchDesk
+from meshnode.core.errors import StorageError
+from meshnode.core.ids import NodeId, b32
+from meshnode.core.liveness import MemberState
+from meshnode.ingest.prices import PriceBook
+from meshnode.rpc.events import EventServicer, packed_event
+from meshnode.store import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from meshnode.app.events import Event
+    from meshnode.app.ports import Clock
+    from meshnode.core.effects import Announce
+    from meshnode.core.ids import Chance
+    from meshnode.node.world import NodeWorld
+    from meshnode.store.database import Database
+
+LOOK_AROUND_S = 3.0
+SETTLE_S = 0.2  # from a change to what follows from it
+STORE_S = 0.5  # more events come together
+STORED_AT_ONCE = 128
+RETRY_S = 5.0
+PENDING_MAX = 10_000  # totals not given out when a node stops; with more, nobody can resume
+_log = logging.getLogger("session_mesh.events")
+
+
+class Eventing:
+    """The event log of one node, from its start to its end."""
+
+    def __init__(self, world: NodeWorld, clock: Clock, database: Database) -> None:
+        self._world = world
+        self._mesh = world.mesh
+        self._clock = clock
+        self._database = database
+        self._changes = Changes(world.mesh, PriceBook(), clock)
+        self._unstored: deque[Event] = deque(maxlen=EVENTS_MAX)  # beyond, the disk lacks the oldest
+        self._complete = True  # whether the disk got everything
+        self._filled = asyncio.Event()
+        self._stale = asyncio.Event()
+        self._all_seen = asyncio.Event()
+        self._expected: set[NodeId] = set()
+        self._resumed = False
+        self._desk: WatchDesk
+
+    def open(self, chance: Chance) -> EventServicer:
+        """Take up the log from the disk, once the mesh is restored from there."""
+        self._world.perform(self._mesh.recall(self._clock.steady_s()))
+        held = self._database.run_now(events.begin, b32(chance(5))[:LOG_CHARS])
+        log = EventLog(held.log_id, held.run, held.events)
+        self._desk = WatchDesk(self._changes, log, self._clock)
+        left = _left_from(held.stopped)
+        log.begin_run(left["last"] if left else log.last, resumable=left is not None)
+        if left is not None:
+            states = {NodeId(peer): MemberState(said) for peer, said in left["states"].items()}
+            self._changes.spending.restore((NodeId(o), s, m) for o, s, m in left["pending"])
+            self._desk.remember(states)
+            self._expected = {peer for peer, said in states.items() if said is MemberState.ALIVE}
+            self._resumed = True
+        else:
+            records = {peer: self._mesh.tables.node(peer) for peer in self._mesh.tables.origins()}
+            up = {peer for peer, record in records.items() if record and record.standing == "up"}
+            self._expected = up | {self._mesh.self_id}
+        self._desk.on_events = self._to_store
+        self._world.on_news = self._take
+        return EventServicer(self._desk)
+
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Begin to look, in the background."""
+        self._look()
+        spawn(self._run())
+        spawn(self._store())
+
+    def end_watching(self) -> None:
+        """Let those who watch go: nothing more will change."""
+        self._desk.close()
+
+    async def close(self) -> None:
+        """Write what is left, and that it is all; the feeds must be on disk by now."""
+        pending = self._changes.spending.pending()
+        try:
+            await self._store_all()
+            if self._complete and len(pending) <= PENDING_MAX:
+                left = {
+                    "last": self._desk.log.last,
+                    "states": self._changes.states(),
+                    "pending": pending,
+                }
+                await self._database.run(events.stop, json.dumps(left).encode())
+        except (sqlite3.Error, StorageError) as error:
+            _log.warning("cannot write the last events: %s", error)
+
+    def _take(self, news: Announce) -> None:
+        self._look()
+        self._desk.take(news)
+        if self._desk.waiting:
+            self._stale.set()
+
+    def _look(self) -> None:
+        if self._expected <= self._mesh.liveness.alive:
+            self._all_seen.set()
+
+    async def _run(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AROUND_S):
+                await self._all_seen.wait()
+        await self._desk.begin(self._mesh.tables.origins(), resumed=self._resumed)
+        if self._desk.waiting:
+            self._stale.set()
+        while True:
+            await self._stale.wait()
+            await asyncio.sleep(0 if self._desk.busy else SETTLE_S)
+            self._stale.clear()
+            self._desk.settle()
+            if self._desk.waiting:  # costs, that are looked at less often
+                self._stale.set()
+
+    def _to_store(self, given: Iterable[Event]) -> None:
+        for event in given:
+            self._complete &= len(self._unstored) < EVENTS_MAX
+            self._unstored.append(event)
+        self._filled.set()
+
+    async def _store(self) -> None:
+        while True:
+            await self._filled.wait()
+            await asyncio.sleep(STORE_S)
+            self._filled.clear()
+            try:
+                await self._store_all()
+            except (sqlite3.Error, StorageError) as error:
+                _log.warning("cannot write events: %s; they are kept in memory", error)
+                await asyncio.sleep(RETRY_S)
+                self._filled.set()
+
+    async def _store_all(self) -> None:
+        log = self._desk.log
+        while self._unstored:
+            some = [self._unstored[at] for at in range(min(STORED_AT_ONCE, len(self._unstored)))]
+            for event in some:
+                if event.view is not None and log.get(event.seq) is event:
+                    log.pack(event, packed_event(event, log.position(event.seq)))
+            up_to = log.trim(self._clock.wall_s())
+            kept = [held for event in some if (held := log.get(event.seq)) is not None]
+            await self._database.run(events.save, kept, log.take_let_go(), up_to)
+            for event in some:  # only now: a disk that fails gets them again
+                if self._unstored and self._unstored[0] is event:
+                    self._unstored.popleft()
+
+
+def _left_from(stopped: bytes | None) -> dict[str, Any] | None:
+    return None if stopped is None else json.loads(stopped)

@@ -1,0 +1,126 @@
+"""What is given out as changed adds up to what the queries answer, and nothing is said twice."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.app.seen import ACTS, IDS, OnePrice, Seen, act, kinds_and_ops
+
+from meshnode.app.changes import Changes
+from meshnode.app.cost import CostGroup, CostQuery
+from meshnode.app.things import Kind, Op
+from meshnode.core.effects import Announce
+from meshnode.core.members import LINKS, NODE, ONLY_ROW
+from meshnode.core.sessions import SESSIONS, State
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+def test_a_session_is_added_changed_and_removed_once_each(seen):
+    before = len(seen.given)
+    seen.session(1, "alpha")
+    seen.session(1, "alpha", State.CLOSED)
+    seen.put(1, SESSIONS, b"alpha", None)
+    told = [one for one in seen.given[before:] if one.kind is Kind.SESSION]
+    assert [one.op for one in told] == [Op.ADDED, Op.CHANGED, Op.REMOVED]
+    assert (told[1].before.state, told[1].view.state) == (State.RUNNING, State.CLOSED)
+
+
+def test_nothing_is_said_of_a_row_that_was_written_anew_with_the_same_meaning(seen):
+    seen.session(1, "alpha")
+    seen.register(1, "smith", "docs")
+    seen.settle()
+    before = len(seen.given)
+    for table, key in ((SESSIONS, b"alpha"), (NODE, ONLY_ROW), (LINKS, ONLY_ROW)):
+        seen.rewrite(1, table, key)
+    assert seen.settle() == []
+    assert seen.given[before:] == []
+
+
+def test_sessions_of_a_member_that_cannot_be_reached_change_at_once_and_back(seen):
+    seen.session(2, "alpha")
+    before = len(seen.given)
+    seen.links({(0, 1)})
+    told = [one for one in seen.given[before:] if not one.quiet]
+    assert kinds_and_ops(told) == [("node", "changed"), ("session", "changed")]
+    assert told[1].view.state is State.UNREACHABLE
+    seen.links({(0, 1), (1, 2)})
+    assert seen.given[-1].view.state is State.RUNNING
+
+
+def test_a_row_of_one_member_makes_nobody_look_at_the_rows_of_others(seen):
+    seen.session(2, "alpha")
+    seen.settle()
+    looked = []
+    rows = seen.mesh.replication.replicas[IDS[2]].rows
+    get = rows.get
+    rows.get = lambda table, key: looked.append((table, key)) or get(table, key)
+    seen.changes.take(Announce(IDS[1], [(SESSIONS, b"none")]))
+    assert looked == []
+
+
+def test_costs_are_told_as_totals_and_only_while_somebody_follows(seen):
+    seen.session(1, "alpha")
+    seen.spend(1, "alpha", 100)
+    assert [one for one in seen.settle() if one.kind is Kind.COST] == []
+    seen.take(seen.changes.follow_spending())
+    seen.spend(1, "alpha", 300)
+    seen.spend(1, "alpha", 50, "free")
+    told = [one for one in seen.settle() if one.kind in {Kind.COST, Kind.SESSION}]
+    costs = {one.view.key["model"]: one.view for one in told if isinstance(one.view, CostGroup)}
+    assert (costs["m"].usage.total, costs["m"].cost_nusd) == (300, 300)
+    assert (costs["free"].usage.total, costs["free"].cost_nusd) == (50, None)
+    (session,) = [one.view for one in told if one.kind is Kind.SESSION]
+    assert (session.usage.total, session.cost_nusd) == (350, 300)
+    assert all(one.quiet for one in told)
+
+
+def test_what_was_spent_while_nobody_followed_is_told_to_the_next_who_does(seen):
+    seen.session(1, "alpha")
+    seen.take(seen.changes.follow_spending())
+    seen.spend(1, "alpha", 100)
+    seen.settle()
+    seen.changes.spending.stop()
+    seen.spend(1, "alpha", 300)
+    seen.settle()
+    seen.session(1, "alpha", State.IDLE)
+    told = seen.changes.follow_spending()
+    assert [one.view.usage.total for one in told] == [300, 300]
+    seen.changes.spending.stop()
+    assert seen.changes.follow_spending() == []
+
+
+def test_members_in_the_states_they_were_left_in_are_no_news_when_they_are_still(seen):
+    seen.session(2, "alpha")
+    seen.settle()
+    states = seen.changes.states()
+    restarted = Changes(seen.mesh, OnePrice(), seen.clock)
+    restarted.begin(states)
+    assert restarted.begin() == []
+    seen.links({(0, 1)})
+    told = [one for one in restarted.begin() if not one.quiet]
+    assert kinds_and_ops(told) == [("node", "changed"), ("session", "changed")]
+
+
+@pytest.mark.property
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ACTS, max_size=25))
+def test_changes_in_order_add_up_to_what_the_queries_answer(acts):
+    seen = Seen()
+    seen.take(seen.changes.follow_spending())
+    for what in acts:
+        act(seen, what)
+    if not seen.changes.spending.followed:
+        seen.take(seen.changes.follow_spending())
+    seen.settle()
+    shown = seen.shown()
+    assert {i: view for i, view in shown.items() if i[0] is not Kind.COST} == seen.afresh()
+    told = {i: view for i, view in seen.model.items() if i[0] is not Kind.COST}
+    assert told == seen.afresh()
+    costs = {i: view for i, view in seen.model.items() if i[0] is Kind.COST}
+    assert costs == {i: view for i, view in shown.items() if i[0] is Kind.COST}
+    groups = [view.usage.total for view in costs.values()]
+    assert sum(groups) == seen.queries.cost(CostQuery()).totals.total
+    assert seen.settle() == []

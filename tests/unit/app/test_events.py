@@ -1,0 +1,167 @@
+"""The log of events: its order, its bounds, and that no position lets anything be missed."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshnode.app import events
+from meshnode.app.cost import CostGroup
+from meshnode.app.events import Event, EventLog, concerns
+from meshnode.app.things import Change, FieldChange, Kind, Op
+from meshnode.core.ledger import Buckets
+
+NOW_S = 1_790_000_000.0
+
+
+def cost(session: str, tokens: int) -> CostGroup:
+    key = {"node_id": "n" * 52, "node": "anna", "session": session, "model": "m"}
+    return CostGroup(key, 1, 1, ("m",), Buckets(input=tokens), None)
+
+
+def change(session: str, tokens: int, *, quiet: bool = False) -> Change:
+    return Change(Kind.COST, Op.CHANGED, cost(session, tokens), cost(session, 0), quiet)
+
+
+def append(log: EventLog, what: Change, at_s: float = NOW_S) -> Event:
+    return log.append(what, (what.view.key["session"],), at_s)
+
+
+@pytest.fixture
+def log() -> EventLog:
+    return EventLog("abcdefgh", 1)
+
+
+def test_positions_are_texts_that_sort_as_events_do(log):
+    positions = [log.position(append(log, change("s", place)).seq) for place in range(300)]
+    assert positions == sorted(positions)
+    assert [log.seq_at(one) for one in positions] == list(range(1, 301))
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        "",
+        "x",
+        "abcdefgh0001",
+        "abcdefgh0001" + "f" * 12,
+        "ABCDEFGH0001000000000001",
+        "abcdefgh0002000000000001",
+        "abcdefgh00010000000000x1",
+        "zbcdefgh0001000000000001",
+        "abcdefgh0001-00000000001",
+        "abcdefgh0001 00000000001",
+        "\u0660" * 24,
+        "a" * 10_000,
+    ],
+)
+def test_a_position_that_was_never_given_out_is_none(log, position):
+    append(log, change("s", 1))
+    append(log, change("s", 2))
+    assert log.seq_at(position) is None
+
+
+def test_a_count_told_anew_takes_the_place_of_the_one_before(log):
+    append(log, change("a", 1, quiet=True))
+    append(log, change("b", 1, quiet=True))
+    append(log, change("a", 2, quiet=True))
+    held, reached = log.after(0, 100)
+    assert [(one.seq, one.view.usage.total) for one in held] == [(2, 1), (3, 2)]
+    assert reached == 3
+    assert log.seq_at(log.position(1)) == 1, "who has seen the first still misses nothing"
+    assert log.take_let_go() == [1]
+    assert log.take_let_go() == []
+
+
+def test_too_many_events_and_old_ones_go_and_so_do_the_positions_before(log, monkeypatch):
+    monkeypatch.setattr(events, "EVENTS_MAX", 5)
+    for number in range(8):
+        append(log, change("s", number))
+        log.trim(NOW_S)
+    held, _ = log.after(0, 100)
+    assert [one.seq for one in held] == [4, 5, 6, 7, 8]
+    assert log.seq_at(log.position(2)) is None
+    assert log.seq_at(log.position(3)) == 3, "nothing after it is gone"
+    append(log, change("s", 9), NOW_S + 1)
+    assert log.trim(NOW_S + 0.5 + events.KEPT_S) == 8
+    held, _ = log.after(8, 100)
+    assert [one.seq for one in held] == [9]
+
+
+def test_many_bytes_are_too_much_too(log, monkeypatch):
+    monkeypatch.setattr(events, "BYTES_MAX", 100)
+    for number in range(5):
+        log.pack(append(log, change("s", number)), bytes(30))
+    log.trim(NOW_S)
+    held, _ = log.after(0, 100)
+    assert [one.seq for one in held] == [3, 4, 5]
+    assert {one.view for one in held} == {None}, "what is packed is not held twice"
+
+
+def test_a_log_goes_on_from_the_disk_or_begins_a_run_that_knows_no_earlier_position(log):
+    for number in range(3):
+        log.pack(append(log, change("s", number)), b"packed")
+    held, _ = log.after(0, 100)
+    again = EventLog("abcdefgh", 1, held)
+    again.begin_run(5, resumable=True)
+    assert again.seq_at(log.position(2)) == 2
+    assert append(again, change("s", 9)).seq == 6
+    anew = EventLog("abcdefgh", 2, held)
+    anew.begin_run(3, resumable=False)
+    assert anew.seq_at(log.position(3)) is None
+    assert anew.position(3) > log.position(3)
+    assert append(anew, change("s", 9)).seq == 4
+    assert len(anew.after(0, 100)[0]) == 4, "what was is still told as history"
+
+
+def test_what_has_changed_is_told_from_what_to_what(log):
+    event = append(log, change("s", 5))
+    assert event.changes == (FieldChange("tokens", "0", "5"),)
+
+
+@pytest.mark.parametrize(
+    ("about", "meant"),
+    [
+        ("builder", True),
+        ("anna", True),
+        ("anna/builder", True),
+        ("abcdefgh", True),
+        ("berta/builder", False),
+        ("anna/other", False),
+        ("abcdefg", False),
+        ("build", False),
+        ("/", False),
+    ],
+)
+def test_an_event_concerns_whom_it_names(about, meant):
+    assert concerns(("abcdefghijklm", "builder", "anna"), about, 8) is meant
+
+
+@pytest.mark.property
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40),
+    st.integers(1, 12),
+    st.integers(1, 7),
+)
+def test_whoever_resumes_anywhere_ends_with_the_newest_of_everything(acts, held_max, batch):
+    log = EventLog("abcdefgh", 1)
+    known_at: list[dict[str, int]] = [{}]
+    for number, (session, quiet) in enumerate(acts, 1):
+        append(log, change(session, number, quiet=quiet))
+        known_at.append(known_at[-1] | {session: number})
+        while log._held > held_max:
+            oldest = next(one for one in log._events if one is not None)
+            log.floor = max(log.floor, oldest.seq)
+            log._drop(oldest.seq)
+    for seq, known in enumerate(known_at):
+        place = log.seq_at(log.position(seq))
+        if place is None:
+            assert seq < log.floor
+            continue
+        mine, told = dict(known), []
+        while place < log.last:
+            found, place = log.after(place, batch)
+            told += [one.seq for one in found]
+            mine |= {one.view.key["session"]: one.view.usage.total for one in found}
+        assert mine == known_at[-1]
+        assert told == sorted(set(told))
