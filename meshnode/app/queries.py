@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.app.cost import CostAnswer, CostQuery, OwnedSlot, Prices, cost
+from meshnode.app.listing import page_of
 from meshnode.app.spending import Spent
 from meshnode.app.views import (
     Coverage,
@@ -18,7 +19,7 @@ from meshnode.app.views import (
     Selection,
     SessionView,
 )
-from meshnode.core.errors import ConflictError, NotFoundError, UsageError
+from meshnode.core.errors import ConflictError, NotFoundError
 from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId
 from meshnode.core.ledger import Diagnostics, Slot, SlotKey
 from meshnode.core.liveness import MemberState
@@ -30,30 +31,8 @@ if TYPE_CHECKING:
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
 
-PAGE = 200
-PAGE_MAX = 1000
 MISSING_MAX = 20
-ENDED_LATELY_S = 600.0
 HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT})
-
-
-FILTERS: dict[str, Callable[[SessionView], bool]] = {
-    "alive": lambda view: view.alive,
-    "active": lambda view: view.active,
-    "idle": lambda view: view.state is State.IDLE,
-    "waiting": lambda view: view.state is State.WAITING_PERMISSION,
-    "suspended": lambda view: view.state is State.SUSPENDED,
-    "unreachable": lambda view: view.state is State.UNREACHABLE,
-    "failed": lambda view: view.state in {State.FAILED, State.KILLED, State.EXPIRED},
-    "closed": lambda view: view.state is State.CLOSED,
-    "all": lambda _view: True,
-}
-SORTS: dict[str, Callable[[SessionView], float]] = {
-    "updated": lambda view: -view.record.last_activity_s,
-    "created": lambda view: -view.record.created_at_s,
-    "cost": lambda view: -(view.cost_nusd or 0),
-    "tokens": lambda view: -view.usage.total,
-}
 
 
 class Queries:
@@ -91,22 +70,7 @@ class Queries:
 
     def sessions(self, selection: Selection) -> tuple[list[SessionView], str]:
         """Return a page of sessions and where the next one begins; raises UsageError."""
-        if selection.filter and selection.filter not in FILTERS:
-            raise UsageError(f"no such filter: {selection.filter[:40]}", _one_of(FILTERS))
-        if selection.sort and selection.sort not in SORTS:
-            raise UsageError(f"cannot sort by {selection.sort[:40]}", _one_of(SORTS))
-        limit = selection.limit or PAGE
-        if limit > PAGE_MAX:
-            raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
-        start = _place(selection.next)
-        wanted = self._wanted(selection)
-        views = [view for view in self.views() if wanted(view)]
-        spent = self._spent({view.record.session_id for view in views})
-        views = [with_spent(view, spent.get(view.record.session_id)) for view in views]
-        order = SORTS[selection.sort or "updated"]
-        views.sort(key=lambda view: (order(view), view.record.session_id))
-        page = views[start : start + limit]
-        return page, str(start + limit) if start + limit < len(views) else ""
+        return page_of(self, selection, self._clock.wall_s())
 
     def own(self, record: SessionRecord) -> SessionView:
         """Return a session of this node as its owner has it now, ahead of the feed."""
@@ -162,7 +126,8 @@ class Queries:
     def _members(self) -> list[NodeId]:
         return [peer for peer in self.mesh.liveness.members() if self.mesh.tables.node(peer)]
 
-    def _is_heard(self, peer: NodeId) -> bool:
+    def is_heard(self, peer: NodeId) -> bool:
+        """Whether a member is known and alive."""
         known = self.mesh.tables.node(peer) is not None
         return known and self.state_of(peer) is MemberState.ALIVE
 
@@ -184,39 +149,26 @@ class Queries:
         for owner, record in self.mesh.tables.sessions():
             yield self.session(owner, record)
 
-    def _wanted(self, selection: Selection) -> Callable[[SessionView], bool]:
-        node = self.node_named(selection.node) if selection.node else None
-        lately_s = self._clock.wall_s() - ENDED_LATELY_S
-        chosen = FILTERS.get(selection.filter)
-
-        def is_wanted(view: SessionView) -> bool:
-            record = view.record
-            listed = chosen(view) if chosen else _not_ended_before(record, lately_s)
-            return (
-                listed
-                and node in {None, view.node_id}
-                and selection.owner in {"", record.owner}
-                and selection.agent_id in {"", record.agent_id}
-                and _named(record, selection.session_id)
-                and (
-                    not selection.specialization
-                    or selection.specialization in record.specializations
-                )
-                and selection.labels.items() <= record.labels.items()
-            )
-
-        return is_wanted
-
-    def _spent(self, sessions: set[str]) -> dict[str, Spent]:
+    def spent(self, sessions: set[str]) -> dict[str, Spent]:
+        """Return what sessions have spent, by their ids."""
         spent: dict[str, Spent] = {}
         for _, (key, slot) in self.mesh.tables.ledger():
             if isinstance(key, SlotKey) and isinstance(slot, Slot) and key.session in sessions:
                 spent.setdefault(key.session, Spent()).add(key, slot, self._prices)
         return spent
 
+    def with_spent(
+        self, views: Iterable[SessionView], spent: dict[str, Spent] | None = None
+    ) -> list[SessionView]:
+        """Return sessions with what they have spent, if that is not worked out already."""
+        views = list(views)
+        if spent is None:
+            spent = self.spent({view.record.session_id for view in views})
+        return [with_spent(view, spent.get(view.record.session_id)) for view in views]
+
     def session(self, owner: NodeId, record: SessionRecord) -> SessionView:
         """Return a session as seen from here, without what it has spent."""
-        heard = self._is_heard(owner)
+        heard = self.is_heard(owner)
         state = record.state if heard or record.ended else State.UNREACHABLE
         now_s = self._clock.wall_s()
         observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
@@ -250,16 +202,6 @@ class Queries:
         )
 
 
-def _not_ended_before(record: SessionRecord, limit_s: float) -> bool:
-    return not record.ended or (record.ended_at_s or 0.0) >= limit_s
-
-
-def _named(record: SessionRecord, name: str) -> bool:
-    if not name or name == record.session_id:
-        return True
-    return len(name) >= PREFIX_CHARS_MIN and record.session_id.startswith(name)
-
-
 def _owned(slot: Slot, key: SlotKey, known: Mapping[str, SessionRecord]) -> Slot:
     """Fill in whose a slot is, where the log does not say and the mesh knows the session."""
     record = known.get(key.session)
@@ -278,15 +220,3 @@ def with_spent(view: SessionView, spent: Spent | None) -> SessionView:
     if spent is None:
         return view
     return replace(view, usage=spent.usage, cost_nusd=spent.nusd, model=spent.model)
-
-
-def _place(token: str) -> int:
-    if not token:
-        return 0
-    if not token.isdecimal() or len(token) > 9:  # noqa: PLR2004 - more sessions than any mesh has
-        raise UsageError("`next` is not from an earlier answer")
-    return int(token)
-
-
-def _one_of(words: Iterable[str]) -> str:
-    return f"one of {', '.join(words)}"

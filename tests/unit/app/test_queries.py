@@ -3,7 +3,8 @@
 import pytest
 from viewing import GENESIS, IDS, Viewer, chance
 
-from meshnode.app.queries import ENDED_LATELY_S, FILTERS, MISSING_MAX, PAGE, PAGE_MAX
+from meshnode.app.listing import ENDED_LATELY_S, FILTERS, PAGE, PAGE_MAX
+from meshnode.app.queries import MISSING_MAX
 from meshnode.app.views import Selection
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.keys import Key

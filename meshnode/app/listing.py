@@ -1,0 +1,140 @@
+"""A page of sessions: which are listed, in which order, and where the next page begins.
+
+Invariant: whatever is not on the page costs a look at its record and no more, so a page of many
+thousand sessions is made in milliseconds.
+"""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import UsageError
+from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.core.sessions import SessionRecord, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from meshnode.app.queries import Queries
+    from meshnode.app.spending import Spent
+    from meshnode.app.views import Selection, SessionView
+    from meshnode.core.ids import NodeId
+
+    Found = tuple[NodeId, SessionRecord]
+    Condition = Callable[[NodeId, SessionRecord, State], bool]
+
+PAGE = 200
+PAGE_MAX = 1000
+PLACE_DIGITS_MAX = 9  # of `next`: more sessions than any mesh has
+ENDED_LATELY_S = 600.0
+_ACTIVE = frozenset({State.RUNNING, State.WAITING_PERMISSION})
+_FAILED = frozenset({State.FAILED, State.KILLED, State.EXPIRED})
+
+FILTERS: dict[str, Callable[[SessionRecord, State], bool]] = {
+    "alive": lambda record, state: state is not State.UNREACHABLE and not record.ended,
+    "active": lambda _record, state: state in _ACTIVE,
+    "idle": lambda _record, state: state is State.IDLE,
+    "waiting": lambda _record, state: state is State.WAITING_PERMISSION,
+    "suspended": lambda _record, state: state is State.SUSPENDED,
+    "unreachable": lambda _record, state: state is State.UNREACHABLE,
+    "failed": lambda _record, state: state in _FAILED,
+    "closed": lambda _record, state: state is State.CLOSED,
+    "all": lambda _record, _state: True,
+}
+BY_RECORD: dict[str, Callable[[SessionRecord], float]] = {
+    "updated": lambda record: -record.last_activity_s,
+    "created": lambda record: -record.created_at_s,
+}
+BY_SPENT: dict[str, Callable[[Spent], float]] = {
+    "cost": lambda spent: -(spent.nusd or 0),
+    "tokens": lambda spent: -spent.usage.total,
+}
+
+
+def page_of(queries: Queries, selection: Selection, now_s: float) -> tuple[list[SessionView], str]:
+    """Return a page of sessions and where the next one begins; raises UsageError.
+
+    `now_s`: seconds since 1970.
+    """
+    sort = selection.sort or "updated"
+    if selection.filter and selection.filter not in FILTERS:
+        raise UsageError(f"no such filter: {selection.filter[:40]}", _one_of(FILTERS))
+    if sort not in BY_RECORD | BY_SPENT:
+        raise UsageError(f"cannot sort by {sort[:40]}", _one_of([*BY_RECORD, *BY_SPENT]))
+    limit = selection.limit or PAGE
+    if limit > PAGE_MAX:
+        raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
+    start = _place(selection.next)
+    found = list(_found(queries, _conditions(queries, selection, now_s)))
+    spent = queries.spent({record.session_id for _, record in found}) if sort in BY_SPENT else {}
+    first = nsmallest(start + limit, found, key=_order(sort, spent))
+    page = [queries.session(owner, record) for owner, record in first[start:]]
+    following = str(start + limit) if start + limit < len(found) else ""
+    return queries.with_spent(page, spent or None), following
+
+
+def _found(queries: Queries, conditions: list[Condition]) -> Iterator[Found]:
+    heard: dict[NodeId, bool] = {}
+    for owner, record in queries.mesh.tables.sessions():
+        if owner not in heard:
+            heard[owner] = queries.is_heard(owner)
+        state = record.state if heard[owner] or record.ended else State.UNREACHABLE
+        if all(condition(owner, record, state) for condition in conditions):
+            yield owner, record
+
+
+def _conditions(queries: Queries, selection: Selection, now_s: float) -> list[Condition]:
+    """Return only what was asked for."""
+    conditions: list[Condition] = []
+    if selection.session_id:
+        conditions.append(lambda _o, record, _s: _named(record, selection.session_id))
+    if selection.node:
+        node = queries.node_named(selection.node)
+        conditions.append(lambda owner, _r, _s: owner == node)
+    if selection.owner:
+        conditions.append(lambda _o, record, _s: record.owner == selection.owner)
+    if selection.agent_id:
+        conditions.append(lambda _o, record, _s: record.agent_id == selection.agent_id)
+    if selection.specialization:
+        conditions.append(lambda _o, r, _s: selection.specialization in r.specializations)
+    if selection.labels:
+        conditions.append(lambda _o, record, _s: selection.labels.items() <= record.labels.items())
+    if selection.filter:
+        chosen = FILTERS[selection.filter]
+        conditions.append(lambda _o, record, state: chosen(record, state))
+    else:
+        limit_s = now_s - ENDED_LATELY_S
+        conditions.append(lambda _o, r, _s: not r.ended or (r.ended_at_s or 0.0) >= limit_s)
+    return conditions
+
+
+def _order(sort: str, spent: dict[str, Spent]) -> Callable[[Found], tuple[float, str]]:
+    if sort in BY_RECORD:
+        value = BY_RECORD[sort]
+        return lambda found: (value(found[1]), found[1].session_id)
+    amount = BY_SPENT[sort]
+
+    def by_spent(found: Found) -> tuple[float, str]:
+        one = spent.get(found[1].session_id)
+        return (amount(one) if one else 0.0, found[1].session_id)
+
+    return by_spent
+
+
+def _named(record: SessionRecord, name: str) -> bool:
+    if name == record.session_id:
+        return True
+    return len(name) >= PREFIX_CHARS_MIN and record.session_id.startswith(name)
+
+
+def _place(token: str) -> int:
+    if not token:
+        return 0
+    if not token.isdecimal() or len(token) > PLACE_DIGITS_MAX:
+        raise UsageError("`next` is not from an earlier answer")
+    return int(token)
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return f"one of {', '.join(words)}"
