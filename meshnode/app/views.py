@@ -157,4 +157,6 @@ class Status:
     heard_by_mdns: int = 0
     seeds: tuple[str, ...] = ()
     loop_lag_s: float = 0.0
+    feeds_held: int = 0
+    feeds_wanted: int = 0  # known to be held elsewhere, and on their way
     alarms: tuple[Alarm, ...] = ()

@@ -70,6 +70,8 @@ class Describing:
             heard_by_mdns=self.finding.heard_by_mdns,
             seeds=self.seeds,
             loop_lag_s=mesh.lag_s,
+            feeds_held=len(mesh.tables.origins()),
+            feeds_wanted=len(mesh.replication.fetching),
             alarms=self.alarms.standing(),
         )
 

@@ -118,6 +118,8 @@ def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetS
         heard_by_mdns=status.heard_by_mdns,
         seeds=status.seeds,
         loop_lag_s=status.loop_lag_s,
+        feeds_held=status.feeds_held,
+        feeds_wanted=status.feeds_wanted,
         alarms=[
             local_service_pb2.Alarm(
                 id=alarm.id,

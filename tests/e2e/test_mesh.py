@@ -17,6 +17,9 @@ def test_all_nodes_see_all_nodes(trio):
         assert node.states() == {"anna": "alive", "berta": "alive", "carl": "alive"}
         coverage = node.json("nodes")["coverage"]
         assert (coverage["nodes_known"], coverage["nodes_heard"]) == (3, 3)
+        status = node.json("status")
+        assert (status["feeds_held"], status["feeds_wanted"]) == (3, 0)
+        assert "3 held" in node.call("status").out
 
 
 def test_a_session_of_one_node_is_listed_by_the_others(trio):

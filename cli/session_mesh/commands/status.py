@@ -47,12 +47,17 @@ def _described(value: dict[str, Any]) -> str:
             ("nodes alive", value["nodes_alive"]),
             ("links", str(value["links"])),
             ("sessions", str(value["sessions"])),
+            ("feeds", _feeds(value["feeds_held"], value["feeds_wanted"])),
             ("event loop", f"{value['loop_lag_s'] * 1000:.0f} ms late at most, lately"),
             ("memory", f"{value['rss_bytes'] // MIB} MiB"),
             *((f"reads {one['source']}", _source(one)) for one in value["sources"]),
             *(("trouble", f"{one['peer']}: {one['reason']}") for one in value["troubles"]),
         ]
     )
+
+
+def _feeds(held: int, wanted: int) -> str:
+    return f"{held} held, {wanted} on their way" if wanted else f"{held} held"
 
 
 def _source(source: dict[str, Any]) -> str:
