@@ -45,7 +45,7 @@ class Neighbours:
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use; a caller too many is introduced to others and refused."""
-        self.overlay.linked(peer)
+        self.overlay.linked(peer, now_s)
         self._graph.add_link(peer)
         self._silences.linked(peer, now_s)
         self._lost.pop(short_id_of(peer), None)
@@ -102,7 +102,7 @@ class Neighbours:
         crowded = self.overlay.surplus(now_s)
         if crowded is not None:
             effects.append(self._introduce(crowded))
-        return effects + self.overlay.partings() + self.overlay.dials(now_s)
+        return effects + self.overlay.partings(now_s) + self.overlay.dials(now_s)
 
     def introduced(self, source: NodeId, message: Members, now_s: float) -> list[Effect]:
         """Take hints about other members, and perhaps the wish to be let go."""

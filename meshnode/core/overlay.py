@@ -34,7 +34,8 @@ RINGS = 4
 FULL_MESH_MAX = 9
 LINKS_MIN = 3  # fewer: any known member will do
 LINKS_KEPT = 4  # so few or fewer: none is let go
-OLDEST_KEPT = 2  # nor are so many of the oldest, whoever asks
+OLDEST_KEPT = 2  # nor are so many of the oldest, whoever asks,
+OLD_S = 120.0  # once they are this old: the node that all others join through shall shed them
 LINKS_MAX = 16  # more: callers are introduced to others, and links let go that no ring asks for
 LINKS_REFUSED = 64  # so many: callers are introduced to others and refused
 RETRY_S = 0.5
@@ -103,7 +104,7 @@ class Overlay:
         self._redial_at_s = 0.0
         self._extra_at_s = 0.0
         self._trim_at_s = 0.0
-        self._links: dict[NodeId, None] = {}  # the oldest first
+        self._links: dict[NodeId, float] = {}  # since when; the oldest first
 
     @property
     def links(self) -> AbstractSet[NodeId]:
@@ -160,9 +161,9 @@ class Overlay:
                 # Whoever is nearest on a ring is wanted already, so only these need comparing.
                 self._wanted = _nearest(self._self_id, self._wanted | {peer})
 
-    def linked(self, peer: NodeId) -> None:
+    def linked(self, peer: NodeId, now_s: float) -> None:
         """Note a working link."""
-        self._links[peer] = None
+        self._links[peer] = now_s
         self._retired.discard(peer)
         self._dialling.discard(peer)
         self._attempts.pop(peer, None)
@@ -262,13 +263,14 @@ class Overlay:
         self._trim_at_s = now_s + pace_s * self._rng.uniform(0.7, 1.3)
         return self._rng.choice(unwanted) if len(self.links) > LINKS_KEPT else None
 
-    def partings(self) -> list[Effect]:
+    def partings(self, now_s: float) -> list[Effect]:
         """Return the ends of links that both ends can spare.
 
         The two oldest stay whoever asks: a node cannot be talked into keeping newcomers only.
         """
         effects: list[Effect] = []
-        oldest = islice(self._links, OLDEST_KEPT)
+        first = islice(self._links.items(), OLDEST_KEPT)
+        oldest = [peer for peer, since_s in first if now_s - since_s >= OLD_S]
         for peer in sorted(self._full - self.wanted() - set(oldest)):
             if len(self.links) - len(effects) > LINKS_KEPT:
                 effects.append(HangUp(peer, ENOUGH, parting=True))

@@ -16,6 +16,7 @@ from meshnode.core.overlay import (
     LINKS_MIN,
     LINKS_REFUSED,
     LONELY_DIALS_MAX,
+    OLD_S,
     OLDEST_KEPT,
     PART_S,
     REDIAL_S,
@@ -152,10 +153,10 @@ def test_a_lost_member_that_nobody_needs_is_tried_ever_more_rarely_then_in_turn(
         overlay.learn(peer, ("a:1",), 0.0, said=True)
     view.see(*OTHERS)
     for peer in overlay.wanted():
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     overlay.dials(1.0)  # every hint is used up: all are alive
     lost = next(peer for peer in OTHERS if peer not in overlay.wanted())
-    overlay.linked(lost)
+    overlay.linked(lost, 0.0)
     view.lose(lost)
     overlay.unlinked(lost, 10.0)
     dials, now_s = [], 10.0
@@ -178,7 +179,7 @@ def test_all_nodes_together_dial_a_lost_one_every_few_seconds_at_any_size(view: 
         overlay.learn(peer, ("a:1",), 0.0, said=True)
     view.see(*OTHERS[:31])
     for peer in overlay.wanted():
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     lost, count, now_s = set(OTHERS[31:]), 0, 1000.0
     for peer in lost:
         overlay._attempts.pop(peer, None)
@@ -230,7 +231,7 @@ def test_a_member_that_left_is_not_dialled_until_it_links_again(overlay: Overlay
     overlay.learn(OTHERS[0], ("a:1",), 0.0)
     overlay.retire(OTHERS[0])
     assert dialled(overlay, 1000.0) == set()
-    overlay.linked(OTHERS[0])
+    overlay.linked(OTHERS[0], 0.0)
     overlay.unlinked(OTHERS[0], 1000.0)
     assert dialled(overlay, 1002.0) == {OTHERS[0]}
 
@@ -243,7 +244,7 @@ def test_a_node_with_links_dials_its_ring_neighbours_and_hints_about_the_lost(vi
     view.see(*OTHERS[1:])
     linked = sorted(overlay.wanted())[:3]
     for peer in linked:
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     assert overlay.wanted() == ring_neighbours(SELF, OTHERS[1:])
     assert dialled(overlay, 1.0) == (overlay.wanted() | {lost}) - overlay.links
 
@@ -276,7 +277,7 @@ def test_after_a_restart_the_rings_over_all_members_once_known_are_dialled(view:
     assert 0 < len(second) <= LONELY_DIALS_MAX
     assert not second & first, "those next to the ones that do not answer"
     for peer in sorted(second)[:LINKS_MIN]:
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     assert dialled(overlay, 0.2) == set(), "links enough to learn the rest from"
 
 
@@ -288,7 +289,7 @@ def test_a_node_with_few_links_tries_a_few_hints_at_a_time_others_one_a_second(v
     first = dialled(overlay, 0.3)
     assert len(first) == LONELY_DIALS_MAX
     for peer in first:
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     dials = [len(dialled(overlay, 1.0 + step * 0.25)) for step in range(40)]
     assert max(dials) == 1
     assert 10 / (EXTRA_S * 1.4) - 1 <= sum(dials) <= 10 / (EXTRA_S * 0.6) + 1
@@ -299,12 +300,12 @@ def test_callers_are_taken_beyond_sixteen_and_refused_beyond_sixty_four(view: Vi
     view.see(*OTHERS, *callers)
     unwanted = [peer for peer in callers if peer not in overlay.wanted()]
     for peer in unwanted[:LINKS_REFUSED]:
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
         assert not overlay.refuses(peer)
-    overlay.linked(unwanted[LINKS_REFUSED])
+    overlay.linked(unwanted[LINKS_REFUSED], 0.0)
     assert overlay.refuses(unwanted[LINKS_REFUSED])
     neighbour = min(overlay.wanted())
-    overlay.linked(neighbour)
+    overlay.linked(neighbour, 0.0)
     assert not overlay.refuses(neighbour)
 
 
@@ -312,10 +313,10 @@ def test_beyond_sixteen_links_one_that_no_ring_asks_for_is_asked_to_part(view: V
     overlay = view.overlay
     view.see(*OTHERS)
     for peer in overlay.wanted():
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     assert overlay.surplus(0.0) is None
     for peer in OTHERS:
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     asked: list[tuple[float, int]] = []
     for step in range(4000):
         if (peer := overlay.surplus(step * 0.25)) is not None:
@@ -333,32 +334,34 @@ def test_who_is_asked_to_part_does_so_once_it_can_spare_the_link(view: View):
     view.see(*OTHERS)
     asking = next(peer for peer in OTHERS if peer not in overlay.wanted())
     overlay.asked_to_part(asking)
-    assert overlay.partings() == []  # no such link
+    assert overlay.partings(OLD_S) == []  # no such link
     wanted = sorted(overlay.wanted())
     for peer in wanted[:OLDEST_KEPT]:
-        overlay.linked(peer)
-    overlay.linked(asking)
+        overlay.linked(peer, 0.0)
+    overlay.linked(asking, 0.0)
     overlay.asked_to_part(asking)
     for peer in wanted[OLDEST_KEPT : LINKS_KEPT - 1]:
-        overlay.linked(peer)
-        assert overlay.partings() == []
-    overlay.linked(wanted[LINKS_KEPT])
-    assert overlay.partings() == [HangUp(asking, "links enough", parting=True)]
+        overlay.linked(peer, 0.0)
+        assert overlay.partings(OLD_S) == []
+    overlay.linked(wanted[LINKS_KEPT], 0.0)
+    assert overlay.partings(OLD_S) == [HangUp(asking, "links enough", parting=True)]
     overlay.asked_to_part(wanted[0])
     parting = HangUp(asking, "links enough", parting=True)  # and a ring asks for the other
-    assert overlay.partings() == [parting]
+    assert overlay.partings(OLD_S) == [parting]
 
 
 def test_the_oldest_links_are_kept_whoever_asks(view: View):
     overlay = view.overlay
     oldest = [peer for peer in OTHERS if peer not in ring_neighbours(SELF, OTHERS)][:OLDEST_KEPT]
     for peer in [*oldest, *(peer for peer in OTHERS if peer not in oldest)]:
-        overlay.linked(peer)
+        overlay.linked(peer, 0.0)
     view.see(*OTHERS)
     for peer in OTHERS:
         overlay.asked_to_part(peer)
-    parted = {effect.peer for effect in overlay.partings() if isinstance(effect, HangUp)}
+    parted = {effect.peer for effect in overlay.partings(OLD_S) if isinstance(effect, HangUp)}
     assert parted == set(OTHERS) - overlay.wanted() - set(oldest)
+    young = {effect.peer for effect in overlay.partings(OLD_S / 2) if isinstance(effect, HangUp)}
+    assert young == set(OTHERS) - overlay.wanted()
     overlay.unlinked(oldest[0], 1.0)
-    overlay.linked(oldest[0])
+    overlay.linked(oldest[0], 0.0)
     assert next(iter(overlay.links)) == oldest[1]
