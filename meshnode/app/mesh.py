@@ -92,6 +92,7 @@ class Mesh:
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
         self._controls = Controls(self.control, self.own, self.tables, self.overlay)
+        self._late_s = 0.0  # the last pulse
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
         self._rng = me.rng
         self._wall = me.wall
@@ -212,6 +213,7 @@ class Mesh:
                 due += self._controls.expire(self._wall(now_s))
                 return due + self._wake("tick", now_s + TICK_S)
             case "pulse":
+                self._late_s = late_s
                 self.lag_s = max(late_s, self.lag_s * 0.9)
                 return self.neighbours.pulses() + self._wake("pulse", now_s + PULSE_S)
             case "compare":
@@ -331,7 +333,8 @@ class Mesh:
 
     def _plan_flush(self, now_s: float, delay_s: float = FLUSH_DELAY_S) -> list[Effect]:
         pause_s = max(FLUSH_PAUSE_S, FLUSH_PAUSE_A_MEMBER_S * len(self.liveness.alive))
-        pause_s += min(self.lag_s, LAG_PAUSE_S)  # who cannot keep up says more at a time
+        if not self.own.is_pending(LINKS, ONLY_ROW):  # what liveness waits for is not held back
+            pause_s += min(self._late_s, LAG_PAUSE_S)  # who cannot keep up says more at a time
         return self._wake("flush", max(now_s + delay_s, self._flushed_at_s + pause_s))
 
     def _flush(self, now_s: float) -> list[Effect]:
