@@ -159,7 +159,7 @@ def gone_as_far_as_seen(self: Roster, dot: Dot, removal: Removal) -> bool:
     ("rule", "looser", "walks"),
     [
         ("_is_gone", gone_as_far_as_seen, long_walk_unaware),
-        ("_behind", lambda _self: set(), long_walk),
+        ("hidden", lambda _self: set(), long_walk),
         ("_removed", lambda _self: set(), long_walk),
         ("_has_held", lambda _self, _dot: False, long_walk),
     ],
