@@ -23,6 +23,7 @@ from session_mesh.verbs import (
     HomeOption,
     OutputOption,
     QuietOption,
+    UnreadError,
     VerboseOption,
 )
 
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None, streams: Streams | None = None)
     streams = streams or Streams.of_process()
     try:
         return _run(words, streams)
-    except BrokenPipeError:
+    except (BrokenPipeError, UnreadError):
         _silence_stdout()
         return BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):

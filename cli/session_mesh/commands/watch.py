@@ -6,7 +6,7 @@ import typer
 
 from meshnode.client.targets import Wanted, check_lengths
 from session_mesh.call import Call
-from session_mesh.happenings import tell
+from session_mesh.happenings import tell_all
 from session_mesh.options import EventKinds, stream_only
 from session_mesh.verbs import verb
 
@@ -36,6 +36,5 @@ def app(
             from session_mesh.live import show  # noqa: PLC0415 - a stream needs no terminal
 
             return show(mesh.watch(Wanted(("session", "node"))), call)
-        for event in mesh.watch(wanted, position):
-            tell(event, call.streams, call.style)
+        tell_all(mesh.watch(wanted, position), call.streams, call.style)
     return 0
