@@ -13,7 +13,7 @@ import grpc
 
 from meshnode.client import clock
 from meshnode.client.durations import rfc3339
-from meshnode.client.errors import NoNodeError, error_from
+from meshnode.client.errors import NoNodeError, SilentNodeError, error_from
 from meshnode.client.messages import to_plain
 from meshnode.client.nodes import working_links
 from meshnode.client.silence import explained
@@ -55,7 +55,10 @@ class Watch:
         self._partial = False  # a snapshot has begun and is not complete
 
     def events(self, position: str) -> Iterator[Plain]:
-        """Yield events as plain values; raises NoNodeError when no node comes back in GIVE_UP_S."""
+        """Yield events as plain values.
+
+        Raises NoNodeError or SilentNodeError when no node comes back in GIVE_UP_S.
+        """
         check_lengths({"position": position})
         self._position = position
         without_s, pause_s = 0.0, PAUSE_S
@@ -66,7 +69,7 @@ class Watch:
                     without_s, pause_s = 0.0, PAUSE_S
                     yield from self._begun(event)
                     yield from map(self._noted, answers)
-            except NoNodeError:
+            except (NoNodeError, SilentNodeError):  # silent: it begins, and does not answer yet
                 if not self._told or without_s >= GIVE_UP_S:
                     raise
             self._pause(pause_s)
