@@ -64,7 +64,7 @@ def document(event: dict[str, Any]) -> str:
 
 def line(event: dict[str, Any]) -> str:
     """Return an event in words: when, who, what; from what to what."""
-    at = event["at"][:19].replace("T", " ")
+    at = event["at"][:19].replace("T", " ") + "Z"
     if event["kind"] == "watch":
         return f"{at}  {CONTROL.get(event['op'], event['op'])}"
     parts = [at, f"{event['kind']:<7}", f"{event['op']:<8}", who(event)]

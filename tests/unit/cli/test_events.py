@@ -69,7 +69,7 @@ COST = {
     ],
 )
 def test_an_event_reads_as_when_who_and_what(told, words):
-    assert line(told).startswith("2026-11-20 00:00:00  ")
+    assert line(told).startswith("2026-11-20 00:00:00Z  ")
     assert words in line(told)
 
 
