@@ -56,21 +56,26 @@ def init(
     certificates = (issue_node_ca(node, node_id, now_s, chance), admitter)
     role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
     entry = role_entry(root, genesis.mesh_id, role, chance)
-    write_secret(root_out or home.root_key, root.seed)
-    database = Database(home.database)
+    root_key = root_out or home.root_key
+    write_secret(root_key, root.seed)
     try:
-        remember(home, database, {NAME_FACT: name.encode()}, [entry])
-    finally:
-        database.close()
-    write_whole(home.admitter_certificate, to_pem((admitter,)))
-    settle(home, genesis, certificates)
+        database = Database(home.database)
+        try:
+            remember(home, database, {NAME_FACT: name.encode()}, [entry])
+        finally:
+            database.close()
+        write_whole(home.admitter_certificate, to_pem((admitter,)))
+        settle(home, genesis, certificates)
+    except MeshError:
+        root_key.unlink()  # of a mesh that never was: it would be in the way of the next attempt
+        raise
     return {
         "home": str(home.path),
         "mesh_id": genesis.mesh_id,
         "mesh_name": mesh,
         "node_id": node_id,
         "name": name,
-        "root_key": str(root_out or home.root_key),
+        "root_key": str(root_key),
     }
 
 
