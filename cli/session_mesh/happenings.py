@@ -2,7 +2,7 @@
 
 import json
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from session_mesh import words
@@ -17,6 +17,12 @@ CONTROL = {
     "lagged": "more has happened than this node keeps: all over again",
     "reset": "this node does not know that position: all over again",
 }
+
+
+def tell_absence(streams: Streams) -> Callable[[bool], None]:
+    """Return what says on stderr that the node is away, and that it is back."""
+    said = {True: "warning: the node does not answer: waiting for it", False: "the node is back"}
+    return lambda absent: streams.tell(said[absent])
 
 
 def tell_all(events: Iterator[dict[str, Any]], streams: Streams, style: Style) -> None:

@@ -37,6 +37,11 @@ class Board:
     def __init__(self) -> None:
         self.sessions: dict[tuple[str, str], dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
+        self.is_old = False  # the node is away, and this is how it was
+
+    def miss(self, absent: bool) -> None:  # noqa: FBT001 - what a watch tells
+        """Note that the node is away, or back."""
+        self.is_old = absent
 
     def take(self, event: dict[str, Any]) -> None:
         """Take an event."""
@@ -59,15 +64,16 @@ class Board:
         heard = sum(node["state"] in {"alive", "left"} for node in self.nodes.values())
         alive = sum(one["alive"] for one in recent)
         summary = f"sessions alive: {alive}, nodes heard: {heard} of {len(self.nodes)}; q ends"
+        if self.is_old:
+            summary = f"the node does not answer; this is how it was: {summary}"
         left_out = len(recent) - len(rows)
         table = Table(COLUMNS, rows, empty="no sessions", flexible=FLEXIBLE)
         return summary, table, f"and {left_out} more" if left_out > 0 else ""
 
 
-def show(events: Iterator[dict[str, Any]], call: Call) -> int:
+def show(events: Iterator[dict[str, Any]], board: Board, call: Call) -> int:
     """Draw until q; an interrupt and what ends the stream are raised."""
     arriving = Arriving(events)
-    board = Board()
     if (first := arriving.next()) is not None:  # an error comes before the screen is taken
         board.take(first)
     drawn_at_s = 0.0

@@ -5,7 +5,7 @@ import pytest
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.home import home_at
 from meshnode.client.targets import Wanted
-from meshnode.client.watching import GIVE_UP_S, Watch
+from meshnode.client.watching import GIVE_UP_S, NOTICED_S, Watch
 from meshnode.v1 import event_service_pb2 as pb
 
 
@@ -30,7 +30,7 @@ class Channel:
 def ops_of(tmp_path):
     """Watch a node whose connections go as listed, the last one for ever."""
 
-    def ops_of(*connections: Channel | Exception):
+    def ops_of(*connections: Channel | Exception, absent=lambda _: None):
         left, paused_s = list(connections), []
 
         def connect():
@@ -39,7 +39,9 @@ def ops_of(tmp_path):
                 raise one
             return one
 
-        watch = Watch(connect, home_at(str(tmp_path)), Wanted(), lambda: 0.0, paused_s.append)
+        watch = Watch(
+            connect, home_at(str(tmp_path)), Wanted(), lambda: 0.0, paused_s.append, absent
+        )
         for event in watch.events(""):
             yield event["op"], sum(paused_s)
 
@@ -61,7 +63,16 @@ def test_a_node_that_was_never_heard_is_an_error_at_once(ops_of, away):
 
 
 def test_a_node_that_comes_back_late_is_still_heard(ops_of):
-    away = [SilentNodeError("7")] * 20
-    told = list(zip(range(2), ops_of(Channel("complete"), *away, Channel("lagged")), strict=False))
-    assert [op for _, (op, _) in told] == ["complete", "lagged"]
-    assert 0 < told[1][1][1] <= GIVE_UP_S
+    said: list[bool] = []
+    away = [NoNodeError()] * 10 + [SilentNodeError("7")] * 10
+    told = ops_of(Channel("complete"), *away, Channel("lagged"), absent=said.append)
+    assert next(told) == ("complete", 0)
+    op, waited_s = next(told)
+    assert (op, said) == ("lagged", [True, False])
+    assert NOTICED_S < waited_s <= GIVE_UP_S
+
+
+def test_a_short_break_is_not_worth_a_word(ops_of):
+    said: list[bool] = []
+    told = ops_of(Channel("complete"), NoNodeError(), Channel("lagged"), absent=said.append)
+    assert [next(told)[0], next(told)[0], said] == ["complete", "lagged", []]
