@@ -1,18 +1,52 @@
 """How events read: a line each for people, one JSON document a line for programs."""
 
 import json
-from typing import Any
+import select
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 from session_mesh import words
+from session_mesh.arriving import Arriving
 from session_mesh.escaping import escape
 from session_mesh.render import Streams, Style, public
 
+QUIET_S = 0.5  # without an event; then we look whether anybody still reads
 CONTROL = {
     "complete": "that is how it is now; what follows are changes",
     "resumed": "nothing was missed",
     "lagged": "more has happened than this node keeps: all over again",
     "reset": "this node does not know that position: all over again",
 }
+
+
+def tell_absence(streams: Streams) -> Callable[[bool], None]:
+    """Return what says on stderr that the node is away, and that it is back."""
+    said = {True: "warning: the node does not answer: waiting for it", False: "the node is back"}
+    return lambda absent: streams.tell(said[absent])
+
+
+def tell_all(events: Iterator[dict[str, Any]], streams: Streams, style: Style) -> None:
+    """Write events until they end; raises BrokenPipeError when nobody reads, events or none."""
+    arriving = Arriving(events)
+    while True:
+        try:
+            event = arriving.next(QUIET_S)
+        except EOFError:
+            return
+        if event is not None:
+            tell(event, streams, style)
+        elif _is_unread(streams.out):
+            raise BrokenPipeError
+
+
+def _is_unread(out: TextIO) -> bool:
+    try:
+        descriptor = out.fileno()
+    except OSError:  # no file of the system, which nobody can close at its other end
+        return False
+    watched = select.poll()
+    watched.register(descriptor, 0)  # errors and hang-ups alone, which are always told
+    return bool(watched.poll(0))
 
 
 def tell(event: dict[str, Any], streams: Streams, style: Style) -> None:
@@ -36,7 +70,7 @@ def document(event: dict[str, Any]) -> str:
 
 def line(event: dict[str, Any]) -> str:
     """Return an event in words: when, who, what; from what to what."""
-    at = event["at"][:19].replace("T", " ")
+    at = event["at"][:19].replace("T", " ") + "Z"
     if event["kind"] == "watch":
         return f"{at}  {CONTROL.get(event['op'], event['op'])}"
     parts = [at, f"{event['kind']:<7}", f"{event['op']:<8}", who(event)]

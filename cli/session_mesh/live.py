@@ -6,11 +6,9 @@ than a terminal draws costs skipped pictures, never skipped changes.
 
 import io
 import os
-import queue
 import select
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,18 +16,19 @@ from typing import Any, TextIO
 
 from meshnode.client.durations import seconds_of
 from meshnode.client.nodes import names_apart
+from session_mesh.arriving import QUEUE_MAX, Arriving
 from session_mesh.call import Call
 from session_mesh.commands.list import COLUMNS, FLEXIBLE, row_of
 from session_mesh.escaping import cut
 from session_mesh.render import Table, View, render
 
-QUEUE_MAX = 1000  # events; then the stream waits for us, and its node says so when that is too much
 PICTURE_S = 0.2  # between two pictures
 CLOCK_S = 1.0  # ages grow although nothing changes
 ENDED_S = 600.0  # sessions that ended earlier are not shown
 FRAME_LINES = 4  # the summary, the heading, what is left out, the last line stays free
-ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-HOME, LINE_END, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+# The other screen, no cursor, and no wrapping: what is too wide is cut, and rows stay rows.
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+HOME, CLEAR_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class Board:
@@ -38,6 +37,11 @@ class Board:
     def __init__(self) -> None:
         self.sessions: dict[tuple[str, str], dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
+        self.is_old = False  # the node is away, and this is how it was
+
+    def miss(self, absent: bool) -> None:  # noqa: FBT001 - what a watch tells
+        """Note that the node is away, or back."""
+        self.is_old = absent
 
     def take(self, event: dict[str, Any]) -> None:
         """Take an event."""
@@ -60,21 +64,22 @@ class Board:
         heard = sum(node["state"] in {"alive", "left"} for node in self.nodes.values())
         alive = sum(one["alive"] for one in recent)
         summary = f"sessions alive: {alive}, nodes heard: {heard} of {len(self.nodes)}; q ends"
+        if self.is_old:
+            summary = f"the node does not answer; this is how it was: {summary}"
         left_out = len(recent) - len(rows)
         table = Table(COLUMNS, rows, empty="no sessions", flexible=FLEXIBLE)
         return summary, table, f"and {left_out} more" if left_out > 0 else ""
 
 
-def show(events: Iterator[dict[str, Any]], call: Call) -> int:
+def show(events: Iterator[dict[str, Any]], board: Board, call: Call) -> int:
     """Draw until q; an interrupt and what ends the stream are raised."""
-    arrived: queue.Queue[dict[str, Any] | BaseException] = queue.Queue(QUEUE_MAX)
-    threading.Thread(target=_read, args=(events, arrived), daemon=True).start()
-    board = Board()
-    board.take(_next(arrived))  # an error comes before the screen is taken
+    arriving = Arriving(events)
+    if (first := arriving.next()) is not None:  # an error comes before the screen is taken
+        board.take(first)
     drawn_at_s = 0.0
     with _screen(call.streams.out), _keys() as keys:
         while True:
-            changed = _drain(arrived, board)
+            changed = _drain(arriving, board)
             now_s = call.now_s()
             if changed or not 0 <= now_s - drawn_at_s < CLOCK_S:
                 _draw(board, call, now_s)
@@ -91,33 +96,16 @@ def _draw(board: Board, call: Call, now_s: float) -> None:
         streams = replace(call.streams, out=page, width=columns)
         render(View({}, table), streams)
     body = [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest]
-    text = "\n".join(one + LINE_END for one in body[: max(1, lines - 1)])
+    # Cleared first: behind a line as wide as the terminal, its last character would go too.
+    text = "\n".join(CLEAR_LINE + one for one in body[: max(1, lines - 1)])
     call.streams.out.write(HOME + text + BELOW)
     call.streams.out.flush()
 
 
-def _read(
-    events: Iterator[dict[str, Any]], arrived: "queue.Queue[dict[str, Any] | BaseException]"
-) -> None:
-    try:
-        for event in events:
-            arrived.put(event)
-        arrived.put(EOFError())
-    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-        arrived.put(error)
-
-
-def _next(arrived: "queue.Queue[dict[str, Any] | BaseException]") -> dict[str, Any]:
-    one = arrived.get()
-    if isinstance(one, BaseException):
-        raise one
-    return one
-
-
-def _drain(arrived: "queue.Queue[dict[str, Any] | BaseException]", board: Board) -> bool:
+def _drain(arriving: Arriving, board: Board) -> bool:
     count = 0
-    while count < QUEUE_MAX and not arrived.empty():
-        board.take(_next(arrived))
+    while count < QUEUE_MAX and (event := arriving.next(0)) is not None:
+        board.take(event)
         count += 1
     return count > 0
 

@@ -23,6 +23,7 @@ from session_mesh.verbs import (
     HomeOption,
     OutputOption,
     QuietOption,
+    UnreadError,
     VerboseOption,
 )
 
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None, streams: Streams | None = None)
     streams = streams or Streams.of_process()
     try:
         return _run(words, streams)
-    except BrokenPipeError:
+    except (BrokenPipeError, UnreadError):
         _silence_stdout()
         return BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):
@@ -140,7 +141,8 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
         return Failure(error.code, error.message, error.hint, error.exit_code, details)
     if isinstance(error, TyperException):
         hint = f"{_path_of(error)} --help shows the options"
-        return Failure("usage", error.format_message(), hint, USAGE)
+        said = error.format_message().replace(": Value error, ", ": ")  # a validator's own prefix
+        return Failure("usage", said, hint, USAGE)
     return Failure(
         "internal",
         f"internal error: {type(error).__name__}: {error}",

@@ -56,7 +56,7 @@ def carry_out(
     ]
     return View(
         value={"results": results, "summary": {"targets": len(results), **outcomes}},
-        human=Table(("SESSION", "OUTCOME", "DETAIL"), rows, empty="nobody is meant"),
+        human=Table(("SESSION", "OUTCOME", "DETAIL"), rows, empty="no session matches"),
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
         exit_code=max((_exit_code(result) for result in results), default=0),

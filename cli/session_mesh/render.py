@@ -243,7 +243,9 @@ def _draw(table: Table, streams: Streams) -> None:
         force_terminal=streams.colour,
         highlight=False,
     )
-    drawn = Drawn(box=None, padding=(0, 2, 0, 0), header_style="bold" if streams.colour else "")
+    heading = "bold" if streams.colour else ""
+    # No padding behind the last column: a line wider than the terminal would wrap.
+    drawn = Drawn(box=None, padding=(0, GAP_CHARS, 0, 0), pad_edge=False, header_style=heading)
     widths = _widths(table, streams.width)
     for column, width in zip(table.columns, widths, strict=True):
         if width:

@@ -34,6 +34,10 @@ GLOBALS: dict[str, tuple[Any, Any]] = {
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class UnreadError(Exception):
+    """Nobody reads what is printed; typer would end the process by itself at a BrokenPipeError."""
+
+
 def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - typer's own settings
     """Make a typer app in the house style."""
     return typer.Typer(
@@ -87,8 +91,11 @@ def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
         if context.invoked_subcommand is not None:  # a verb beneath this one answers
             context.obj = call
             return 0
-        answer = command(call, **options)
-        return answer if isinstance(answer, int) else render(answer, call.streams, call.style)
+        try:
+            answer = command(call, **options)
+            return answer if isinstance(answer, int) else render(answer, call.streams, call.style)
+        except BrokenPipeError as error:
+            raise UnreadError from error
 
     parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY

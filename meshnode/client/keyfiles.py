@@ -1,22 +1,31 @@
-"""Secrets on disk: 32 bytes in base64, in a file that is the user's alone.
+"""Secrets on disk: 32 bytes in base64, in a file that is the user's alone; and what goes with them.
 
-Invariant: a key file is never followed through a link, never readable by others, never shown.
+Invariant: a key file is never followed through a link, never readable by others, never shown; what
+could not be written whole is not there.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
-from meshnode.core.errors import ConflictError, DamagedError, NotFoundError, NotPermittedError
+from meshnode.core.errors import (
+    ConflictError,
+    DamagedError,
+    MeshError,
+    NotFoundError,
+    NotPermittedError,
+    StorageError,
+)
 from meshnode.core.keys import KEY_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PRIVATE_MODE = 0o600
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 FILE_BYTES_MAX = 4096
 
 
@@ -28,11 +37,37 @@ def write_secret(path: Path, secret: bytes) -> None:
     except FileExistsError:
         raise ConflictError(f"{path} exists already", "move it away first") from None
     except OSError as error:
-        raise NotPermittedError(f"cannot write {path}: {error.strerror}") from None
+        raise _unwritten(path, error) from None
+    try:
+        _write(descriptor, b64encode(secret) + b"\n")
+    except OSError as error:
+        path.unlink()  # an empty key would be in the way of every later attempt
+        raise _unwritten(path, error) from None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is no secret, all of it or nothing; raises a MeshError."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        _write(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PUBLIC_MODE), content)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _unwritten(path, error) from None
+
+
+def _write(descriptor: int, content: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
-        file.write(b64encode(secret) + b"\n")
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _unwritten(path: Path, error: OSError) -> MeshError:
+    said = f"cannot write {path}: {error.strerror}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageError(said, f"free some room: df -h {path.parent} shows it")
+    return NotPermittedError(said)
 
 
 def read_secret(path: Path) -> bytes:

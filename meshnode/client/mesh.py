@@ -161,13 +161,19 @@ class MeshClient:
         position = events.pop()["position"] if events and events[-1]["kind"] == "watch" else ""
         return {"events": events, "position": position}
 
-    def watch(self, wanted: Wanted | None = None, position: str = "") -> Iterator[Plain]:
+    def watch(
+        self,
+        wanted: Wanted | None = None,
+        position: str = "",
+        absent: Callable[[bool], None] = lambda _: None,
+    ) -> Iterator[Plain]:
         """Yield how things are, or what followed a position, then every change once.
 
-        Goes on through a restart of the node; see `client.watching`.
+        Goes on through a restart of the node, telling `absent` meanwhile; see `client.watching`.
         """
         wanted = (wanted or Wanted()).checked()
-        return Watch(self._connected, self.home, wanted, self._now).events(position)
+        watch = Watch(self._connected, self.home, wanted, self._now, absent=absent)
+        return watch.events(position)
 
     def resolve(self, target: Target) -> Plain:
         """Return the one session meant; raises NotFoundError or ConflictError."""

@@ -12,7 +12,6 @@ from meshnode.core.registry import Specialist, specialist
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from meshnode.client.documents import Entry
 
@@ -30,15 +29,12 @@ def registrations(
 
 
 def registrations_in(
-    path: Path, agent_id: str, specs: Sequence[str], attributes: dict[str, str]
+    root: Entry, agent_id: str, specs: Sequence[str], attributes: dict[str, str]
 ) -> list[Specialist]:
-    """Read one entry or a list of them; the other arguments stand in for what the file leaves out.
+    """Read one entry or a list of them; the other arguments stand in for what it leaves out.
 
-    Raises UsageError naming file and line, NotFoundError for a file that is missing.
+    Raises UsageError naming document and line.
     """
-    from meshnode.client.documents import read_document  # noqa: PLC0415 - only files need YAML
-
-    root = read_document(path)
     entries: list[Specialist] = []
     for number, item in enumerate(root.value if isinstance(root.value, list) else [root], 1):
         try:

@@ -95,7 +95,8 @@ class ControlSet:
         entry = entry_from_signed(signed, self._mesh_id)
         verify(signed, CONTROL, entry.issuer)
         if not self._stands(entry):
-            raise NoAuthorityError(f"a {entry.kind} from somebody who may not, as far as is known")
+            said = f"the signer's role does not allow {entry.kind}, as far as is known here"
+            raise NoAuthorityError(said)
         if entry.expires_s <= now_s:
             self.cut_s = max(self.cut_s, entry.expires_s)
             return False

@@ -29,7 +29,10 @@ def alarm_of(event: str, peer: NodeId | None, detail: str) -> Alarm | None:
     """
     match event:
         case "cloned_home":
-            fix = "stop one of the two nodes, delete its home, and join it again with a new invite"
+            fix = (
+                "stop both nodes, delete one home and join it again with a new invite, "
+                "then start the other: session-mesh up --detach"
+            )
             return Alarm(CLONED_HOME, detail, fix, stops_writes=True)
         case "feed_quarantined":
             fix = "restart that node with a home of its own: it goes on in an epoch above"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import packed_signed
 from meshnode.client.home import Home, check_private, make_private
-from meshnode.client.keyfiles import read_secret, write_secret
+from meshnode.client.keyfiles import read_secret, write_secret, write_whole
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
@@ -56,21 +56,26 @@ def init(
     certificates = (issue_node_ca(node, node_id, now_s, chance), admitter)
     role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
     entry = role_entry(root, genesis.mesh_id, role, chance)
-    write_secret(root_out or home.root_key, root.seed)
-    database = Database(home.database)
+    root_key = root_out or home.root_key
+    write_secret(root_key, root.seed)
     try:
-        remember(home, database, {NAME_FACT: name.encode()}, [entry])
-    finally:
-        database.close()
-    home.admitter_certificate.write_bytes(to_pem((admitter,)))
-    settle(home, genesis, certificates)
+        database = Database(home.database)
+        try:
+            remember(home, database, {NAME_FACT: name.encode()}, [entry])
+        finally:
+            database.close()
+        write_whole(home.admitter_certificate, to_pem((admitter,)))
+        settle(home, genesis, certificates)
+    except MeshError:
+        root_key.unlink()  # of a mesh that never was: it would be in the way of the next attempt
+        raise
     return {
         "home": str(home.path),
         "mesh_id": genesis.mesh_id,
         "mesh_name": mesh,
         "node_id": node_id,
         "name": name,
-        "root_key": str(root_out or home.root_key),
+        "root_key": str(root_key),
     }
 
 
@@ -106,14 +111,14 @@ def operator_key(home: Home) -> Key:
         with suppress(ConflictError):
             write_secret(path, chance(KEY_BYTES))
     operator = Key(read_secret(home.operator_key))
-    home.operator_public.write_text(operator.public.hex() + "\n")
+    write_whole(home.operator_public, f"{operator.public.hex()}\n".encode())
     return operator
 
 
 def settle(home: Home, genesis: Genesis, certificates: tuple[bytes, ...]) -> None:
     """Make the home a member's; the genesis comes last, because it says that all else is there."""
-    home.certificates.write_bytes(to_pem(certificates))
-    home.genesis.write_bytes(genesis.to_bytes())
+    write_whole(home.certificates, to_pem(certificates))
+    write_whole(home.genesis, genesis.to_bytes())
 
 
 def read_genesis(home: Home) -> Genesis:
@@ -142,7 +147,7 @@ def remember(
     database.run_now(feeds.save, [], entries)
     database.run_now(facts.remember, values)
     packed = pack({"facts": values, "control": [packed_signed(entry) for entry in entries]})
-    home.beginning.write_bytes(packed)
+    write_whole(home.beginning, packed)
 
 
 def beginning(home: Home) -> list[Signed]:

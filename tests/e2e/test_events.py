@@ -247,3 +247,13 @@ def test_a_table_on_a_terminal_follows_the_mesh_and_q_leaves_it_as_it_was(fleet)
     assert watch.wait(PATIENCE_S) == 0
     wait_until(lambda: shows(b"\x1b[?1049l"))
     os.close(ours)
+
+
+def test_a_watch_ends_when_nobody_reads_it_although_nothing_happens(fleet):
+    (anna,) = fleet.mesh("anna")
+    watch = Watching(anna, "--kind", "cost")
+    watch.until(lambda event: event["op"] == "complete")
+    watch.process.stdout.close()
+    assert watch.process.wait(PATIENCE_S) == 128 + signal.SIGPIPE
+    assert watch.process.stderr.read() == b""
+    watch.process.stderr.close()

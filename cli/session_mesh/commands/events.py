@@ -7,7 +7,7 @@ import typer
 from meshnode.client.durations import parse_instant
 from meshnode.client.targets import Wanted
 from session_mesh.call import Call
-from session_mesh.happenings import document, id_of, line, tell
+from session_mesh.happenings import document, id_of, line, tell, tell_absence, tell_all
 from session_mesh.options import EventKinds, stream_only
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -56,9 +56,9 @@ def _follow(call: Call, wanted: Wanted, begin: str | None) -> int:
         value = mesh.events(wanted, begin)
         for event in value["events"]:
             tell(event, call.streams, call.style)
-        for event in mesh.watch(wanted, value["position"]):
-            if _is_news(event):
-                tell(event, call.streams, call.style)
+        absent = tell_absence(call.streams)
+        news = filter(_is_news, mesh.watch(wanted, value["position"], absent))
+        tell_all(news, call.streams, call.style)
     return 0
 
 

@@ -1,7 +1,7 @@
 """`register`: say what an agent is good at."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,11 @@ from session_mesh.call import Call
 from session_mesh.options import CommandId, Specializations, Timeout, pairs
 from session_mesh.orders import outcome_view
 from session_mesh.render import Table, View
+from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from meshnode.client.documents import Entry
 
 
 @verb(
@@ -36,7 +40,11 @@ def app(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("-f", "--file", help="YAML: spec, agent_id, attributes; or a list of these."),
+        typer.Option(
+            "-f",
+            "--file",
+            help="YAML: spec, agent_id, attributes; or a list of these; - reads stdin.",
+        ),
     ] = None,
     timeout: Timeout = "10s",
     command_id: CommandId = "",
@@ -48,7 +56,7 @@ def app(
     """
     attributes, specs = pairs(attr, "--attr"), tuple(spec or ())
     if file:
-        entries = registrations_in(file, agent_id, specs, attributes)
+        entries = registrations_in(_document(file), agent_id, specs, attributes)
     else:
         entries = registrations(agent_id, specs, attributes)
     if command_id and len(entries) > 1:
@@ -60,6 +68,15 @@ def app(
             for entry in entries
         ]
     return outcome_view(results[0]) if len(results) == 1 else _many(results)
+
+
+def _document(file: Path) -> "Entry":
+    from meshnode.client import documents  # noqa: PLC0415 - only files need YAML
+
+    if str(file) != "-":
+        return documents.read_document(file)
+    text = read_text(documents.DOCUMENT_BYTES_MAX + 1)
+    return documents.parse_document(text.encode(errors="surrogateescape"), "stdin")
 
 
 def _many(results: list[dict[str, Any]]) -> View:

@@ -6,7 +6,7 @@ import typer
 
 from meshnode.client.targets import Wanted, check_lengths
 from session_mesh.call import Call
-from session_mesh.happenings import tell
+from session_mesh.happenings import tell_absence, tell_all
 from session_mesh.options import EventKinds, stream_only
 from session_mesh.verbs import verb
 
@@ -33,9 +33,10 @@ def app(
     is_table = call.streams.out_is_terminal and call.output is None and not call.quiet
     with call.mesh() as mesh:
         if is_table and not kind and not position:
-            from session_mesh.live import show  # noqa: PLC0415 - a stream needs no terminal
+            from session_mesh.live import Board, show  # noqa: PLC0415 - a stream needs no terminal
 
-            return show(mesh.watch(Wanted(("session", "node"))), call)
-        for event in mesh.watch(wanted, position):
-            tell(event, call.streams, call.style)
+            board = Board()
+            return show(mesh.watch(Wanted(("session", "node")), absent=board.miss), board, call)
+        absent = tell_absence(call.streams)
+        tell_all(mesh.watch(wanted, position, absent), call.streams, call.style)
     return 0

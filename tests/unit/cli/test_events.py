@@ -69,7 +69,7 @@ COST = {
     ],
 )
 def test_an_event_reads_as_when_who_and_what(told, words):
-    assert line(told).startswith("2026-11-20 00:00:00  ")
+    assert line(told).startswith("2026-11-20 00:00:00Z  ")
     assert words in line(told)
 
 
@@ -94,6 +94,10 @@ def test_the_table_shows_what_lives_first_and_what_ended_lately_and_fits():
     board.take(event("session", "removed", session("s01")))
     board.take(event("node", "removed", NODE))
     assert board.picture(NOW_S, 3)[0].startswith("sessions alive: 28, nodes heard: 0 of 0")
+    board.miss(True)
+    assert board.picture(NOW_S, 3)[0].startswith("the node does not answer; this is how it was: ")
+    board.miss(False)
+    assert board.picture(NOW_S, 3)[0].startswith("sessions alive: 28")
     board.take(event("watch", "lagged"))
     assert board.picture(NOW_S, 100)[1].rows == []
 
@@ -113,7 +117,7 @@ class Mesh:
     def events(self, wanted=None, since=None):
         return {"events": self.told, "position": "last"}
 
-    def watch(self, wanted=None, position=""):
+    def watch(self, wanted=None, position="", absent=None):
         yield from self.told if not position else []
 
 

@@ -150,7 +150,8 @@ def test_register_takes_a_file_as_it_is_written(run, mesh, tmp_path, text):
     path = tmp_path / "agents.yaml"
     path.write_text(text)
     assert run("register", "-f", str(path))[0] == 0
-    assert mesh.calls[0][1:4] == ("007", "data", {"load": "0.3"})
+    assert run("register", "-f", "-", stdin=text)[0] == 0
+    assert [asked[1:4] for asked in mesh.calls] == [("007", "data", {"load": "0.3"})] * 2
 
 
 def test_the_seeds_file_names_only_the_specialization(run, mesh, tmp_path):
