@@ -237,7 +237,8 @@ class _Line:
             del self._waiting[request_id]
 
     def resolve(self, message: dict[str, Any]) -> None:
-        reply = self._waiting.get(message.get("id") or 0)
+        request_id = message.get("id")
+        reply = self._waiting.get(request_id) if isinstance(request_id, int) else None
         if reply is not None and not reply.done():
             reply.set_result(message)
 
@@ -246,7 +247,7 @@ class _Line:
             try:
                 text = await self._reader.readline()
                 message = json.loads(text) if text.endswith(b"\n") else None
-            except (OSError, ValueError):  # cut off, or a line beyond the limit
+            except (OSError, ValueError, RecursionError):  # cut off, or beyond the limit
                 return
             if not isinstance(message, dict):
                 return
@@ -287,7 +288,7 @@ class _Following:
         try:
             with (self.directory / "state.json").open("rb") as file:
                 state = json.loads(file.read(STATE_BYTES_MAX))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return state if isinstance(state, dict) else {}
 

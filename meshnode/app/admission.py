@@ -28,7 +28,8 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.ids import node_id_of
-from meshnode.core.packing import pack
+from meshnode.core.keys import Signed
+from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from meshnode.core.control import ControlSet
     from meshnode.core.genesis import Genesis
     from meshnode.core.ids import Chance
-    from meshnode.core.keys import Key, Signed
+    from meshnode.core.keys import Key
 
 INVITE_LIFE_S_MAX = 30 * 86400
 USES_MAX = 10_000
@@ -172,3 +173,12 @@ class AdmissionDesk:
 def packed_signed(signed: Signed) -> bytes:
     """Encode a signed value with its type."""
     return pack([signed.type, signed.payload, signed.signature])
+
+
+def unpacked_signed(packed: bytes) -> Signed:
+    """Decode a signed value with its type, not verified; raises PeerError."""
+    try:
+        kind, payload, signature = unpack(typed(packed, bytes))
+        return Signed(typed(kind, str), typed(payload, bytes), typed(signature, bytes))
+    except (TypeError, ValueError) as error:
+        raise PeerError("no signed value") from error

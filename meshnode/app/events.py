@@ -20,6 +20,8 @@ EVENTS_MAX = 10_000
 BYTES_MAX = 16 << 20  # of packed events
 KEPT_S = 7 * 86400.0
 LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
+SEQ_MAX = 16**SEQ_DIGITS - 1
+SPAN_MAX = 1 << 20  # seqs from the oldest event to the newest; what a disk holds before is let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,7 @@ class EventLog:
         self._held = 0
         self.floor = 0  # positions below are unknown
         for event in held:
-            if not self._events:
-                self._first, self.floor = event.seq, event.seq - 1
-            self._events += [None] * (event.seq - self.last - 1)
+            self._reach(event.seq - 1)
             self._put(event)
 
     @property
@@ -62,8 +62,7 @@ class EventLog:
 
     def begin_run(self, last: int, *, resumable: bool) -> None:
         """Continue after everything up to `last`; positions from before are unknown unless so."""
-        if last > self.last:
-            self._events += [None] * (last - self.last)
+        self._reach(last)
         if not resumable:
             self.floor = self.last
 
@@ -139,6 +138,13 @@ class EventLog:
             return None
         known = self.floor <= seq <= self.last and position == self.position(seq)
         return seq if known else None
+
+    def _reach(self, last: int) -> None:
+        """Let the next event come after this seq; what is too far before it is let go."""
+        if last > self.last and (not self._held or last - self._first > SPAN_MAX):
+            self._events, self._held, self._bytes = [], 0, 0
+            self._first, self.floor = last + 1, last
+        self._events += [None] * (last - self.last)
 
     def _put(self, event: Event) -> None:
         self._events.append(event)

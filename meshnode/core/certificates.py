@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
@@ -43,6 +43,14 @@ NODE_CA_LIFE = timedelta(days=730)
 CHAIN_MAX = 3  # certificates of a chain that are read: the node's, its admitter's, one to spare
 LEAF_LIFE = timedelta(days=7)
 LEAF_RENEWED_AFTER = timedelta(days=1)
+UNREADABLE = (  # what is raised by reading a certificate that anybody may have made
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
 _ANCHOR_FROM = datetime(2020, 1, 1, tzinfo=UTC)
 _ANCHOR_UNTIL = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -149,7 +157,7 @@ def from_pem(text: bytes) -> tuple[bytes, ...]:
     """Decode a PEM text into DER certificates; raises PeerError."""
     try:
         return tuple(c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(text))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise PeerError("not a list of certificates") from error
 
 
@@ -176,7 +184,7 @@ def leads_to_root(chain: Sequence[bytes], node_id: NodeId, root_keys: Collection
                 return False
         for certificate, issuer in zip(certificates, keys[1:], strict=False):
             issuer.verify(certificate.signature, certificate.tbs_certificate_bytes)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound, PeerError):
+    except (*UNREADABLE, TypeError, InvalidSignature, PeerError):
         return False
     return any(_signed_by(certificates[-1], root) for root in root_keys)
 
@@ -204,7 +212,7 @@ def hints_in(leaf_der: bytes) -> tuple[NodeId, str]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         (dns_name,) = names.value.get_values_for_type(x509.DNSName)
         (mesh,) = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except UNREADABLE as error:
         raise PeerError("the listener there is no session-mesh node") from error
     return node_id_in(dns_name), str(mesh.value)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from meshnode.app.peer_diagnosis import Attempt, Dial, Shown
-from meshnode.core.certificates import hints_in
+from meshnode.core.certificates import UNREADABLE, hints_in
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.discovery.seeds import parse_address
 
@@ -35,7 +35,6 @@ MUTE = f"takes connections but says nothing in {SPEAK_S:g} s: it hangs, or is no
 NO_TLS = "is no session-mesh node: it does not speak TLS 1.3"
 NO_NODE = "is no session-mesh node: its certificate names none"
 MESH_ID_CHARS_MAX = 64  # of a claim; ours have 52
-UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN}
 
 

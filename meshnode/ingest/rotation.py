@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import Diagnostics, DiagnosticsKey, ReaderState, UsageRecord
-from meshnode.core.packing import pack, unpack
+from meshnode.core.packing import pack, typed, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,27 @@ class _Place:
     in_long_line: bool = False  # what follows belongs to a line that is being skipped
 
 
+def _place_from(
+    device: object,
+    inode: object,
+    fingerprint: object,
+    offset: object,
+    before: object,
+    in_long_line: object,
+) -> _Place:
+    """Check what a position says; raises TypeError or ValueError."""
+    if typed(offset, int) < 0:
+        raise ValueError("a file is read from its start on")
+    return _Place(
+        typed(device, int),
+        typed(inode, int),
+        typed(fingerprint, bytes),
+        typed(offset, int),
+        typed(before, bytes),
+        typed(in_long_line, bool),
+    )
+
+
 class _Places:
     """The position of a reader: places of the files met lately, the latest last."""
 
@@ -84,7 +105,7 @@ class _Places:
         self._places: dict[tuple[int, int, bytes], _Place] = {}
         with suppress(PeerError, TypeError, ValueError):  # unreadable: read all again, count none
             for values in unpack(position) if position else ():
-                self.put(_Place(*values))
+                self.put(_place_from(*values))
 
     def put(self, place: _Place) -> None:
         key = (place.device, place.inode, place.fingerprint)

@@ -14,14 +14,16 @@ import logging
 import sqlite3
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.changes import Changes
-from meshnode.app.events import EVENTS_MAX, LOG_CHARS, EventLog
+from meshnode.app.events import EVENTS_MAX, LOG_CHARS, SEQ_MAX, EventLog
 from meshnode.app.watching import WatchDesk
 from meshnode.core.errors import StorageError
 from meshnode.core.ids import NodeId, b32
 from meshnode.core.liveness import MemberState
+from meshnode.core.packing import typed
 from meshnode.ingest.prices import PriceBook
 from meshnode.rpc.events import EventServicer, packed_event
 from meshnode.store import events
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.events import Event
     from meshnode.app.ports import Clock
+    from meshnode.app.spending import Counter
     from meshnode.core.effects import Announce
     from meshnode.core.ids import Chance
     from meshnode.node.world import NodeWorld
@@ -43,6 +46,15 @@ STORED_AT_ONCE = 128
 RETRY_S = 5.0
 PENDING_MAX = 10_000  # totals not given out when a node stops; with more, nobody can resume
 _log = logging.getLogger("session_mesh.events")
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a node leaves when it is stopped in order: how everything was that it had told."""
+
+    last: int  # the seq of the newest event
+    states: dict[NodeId, MemberState]
+    pending: tuple[Counter, ...]  # totals that had not been given out
 
 
 class Eventing:
@@ -66,16 +78,19 @@ class Eventing:
     def open(self, chance: Chance) -> EventServicer:
         """Take up the log from the disk, once the mesh is restored from there."""
         self._world.perform(self._mesh.recall(self._clock.steady_s()))
-        held = self._database.run_now(events.begin, b32(chance(5))[:LOG_CHARS])
+        fresh_id = b32(chance(5))[:LOG_CHARS]
+        held = self._database.run_now(events.begin, fresh_id)
+        left = left_from(held.stopped)
+        if left is None and held.stopped is not None:  # spoilt: as if it had not been stopped
+            held = self._database.run_now(events.begin, fresh_id)
         log = EventLog(held.log_id, held.run, held.events)
         self._desk = WatchDesk(self._changes, log, self._clock)
-        left = _left_from(held.stopped)
-        log.begin_run(left["last"] if left else log.last, resumable=left is not None)
+        log.begin_run(left.last if left else log.last, resumable=left is not None)
         if left is not None:
-            states = {NodeId(peer): MemberState(said) for peer, said in left["states"].items()}
-            self._changes.spending.restore((NodeId(o), s, m) for o, s, m in left["pending"])
-            self._desk.remember(states)
-            self._expected = {peer for peer, said in states.items() if said is MemberState.ALIVE}
+            self._changes.spending.restore(left.pending)
+            self._desk.remember(left.states)
+            alive = (peer for peer, said in left.states.items() if said is MemberState.ALIVE)
+            self._expected = set(alive)
             self._resumed = True
         else:
             records = {peer: self._mesh.tables.node(peer) for peer in self._mesh.tables.origins()}
@@ -168,5 +183,16 @@ class Eventing:
                     self._unstored.popleft()
 
 
-def _left_from(stopped: bytes | None) -> dict[str, Any] | None:
-    return None if stopped is None else json.loads(stopped)
+def left_from(stopped: bytes | None) -> Left | None:
+    """Decode what a node left when it was stopped; None if that is nothing, or makes no sense."""
+    try:
+        said = json.loads(stopped or b"null")
+        last = typed(said["last"], int)
+        states = {NodeId(peer): MemberState(state) for peer, state in said["states"].items()}
+        pending = [
+            (NodeId(typed(origin, str)), typed(session, str), typed(model, str))
+            for origin, session, model in said["pending"]
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return Left(last, states, tuple(pending)) if 0 <= last <= SEQ_MAX else None

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.admission import packed_signed
+from meshnode.app.admission import packed_signed, unpacked_signed
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import read_secret, write_secret, write_whole
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
@@ -24,7 +24,7 @@ from meshnode.core.errors import (
 from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import KEY_BYTES, Key, Signed
-from meshnode.core.packing import pack, unpack, unpack_map
+from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.roles import Role
 from meshnode.node.clock import SystemClock, chance
 from meshnode.store import facts, feeds
@@ -154,7 +154,7 @@ def beginning(home: Home) -> list[Signed]:
     """Return the control entries that this home started with; none if that is not known."""
     try:
         kept = unpack_map(home.beginning.read_bytes())
-        return [Signed(*unpack(packed)) for packed in kept["control"]]
+        return [unpacked_signed(packed) for packed in kept["control"]]
     except (OSError, PeerError, KeyError, TypeError):
         return []
 
@@ -165,9 +165,10 @@ def recover(home: Home, database: Database) -> None:
         return
     try:
         kept = unpack_map(home.beginning.read_bytes())
-        entries = [Signed(*unpack(packed)) for packed in kept["control"]]
-        remember(home, database, kept["facts"], entries)
-    except (PeerError, KeyError, TypeError) as error:
+        entries = [unpacked_signed(packed) for packed in kept["control"]]
+        values = {typed(name, str): typed(one, bytes) for name, one in kept["facts"].items()}
+        remember(home, database, values, entries)
+    except (PeerError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
             f"{home.beginning} is damaged", "restore it from a backup, or move it away"
         ) from error

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.admission import unpacked_signed
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
 from meshnode.core.certificates import expires_at_s
@@ -21,8 +22,7 @@ from meshnode.core.enrolment import (
 from meshnode.core.errors import ConflictError, NotPermittedError, PeerError, UsageError
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of, unb32
-from meshnode.core.keys import Key, Signed, parse_public
-from meshnode.core.packing import unpack
+from meshnode.core.keys import Key, parse_public
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.founding import (
@@ -187,13 +187,12 @@ def _device(public_key: str) -> bytes:
 
 
 def _known_labels(database: Database) -> dict[str, str]:
-    labels: dict[str, str] = json.loads(database.run_now(facts.recall, LABELS_FACT) or b"{}")
-    return labels
+    return facts.map_of(database.run_now(facts.recall, LABELS_FACT), LABELS_FACT, str)
 
 
 def _known_name(database: Database) -> str | None:
     name = database.run_now(facts.recall, NAME_FACT)
-    return name.decode() if name else None
+    return name.decode(errors="replace") if name else None
 
 
 def _check_expiry(invitation: Invite) -> None:
@@ -219,7 +218,7 @@ def _checked_genesis(invitation: Invite, response: enrolment_service_pb2.JoinRes
 
 def _control(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> ControlSet:
     control = ControlSet(genesis)
-    entries = (Signed(*unpack(packed)) for packed in response.control)
+    entries = (unpacked_signed(packed) for packed in response.control)
     control.add_all(entries, SystemClock().wall_s())
     return control
 

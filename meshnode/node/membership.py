@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from meshnode.app.diagnosis import CertificateFacts
-from meshnode.core.certificates import anchor
+from meshnode.core.certificates import UNREADABLE, anchor
 from meshnode.core.errors import DamagedError
 from meshnode.core.ids import node_key_of
 
@@ -24,7 +24,7 @@ def membership_in(chain: Sequence[bytes], genesis: Genesis, node_id: str) -> Cer
     try:
         found = [x509.load_der_x509_certificate(der) for der in chain]
         own = found[0].public_key().public_bytes_raw()  # type: ignore[union-attr] # others raise
-    except (ValueError, IndexError, AttributeError) as error:
+    except (*UNREADABLE, IndexError, AttributeError) as error:
         raise DamagedError(
             "node.crt holds no certificate of a node", "restore it, or join again"
         ) from error
@@ -47,6 +47,6 @@ def _chains(found: Sequence[x509.Certificate], genesis: Genesis) -> bool:
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, TypeError, InvalidSignature):
         return False
     return True

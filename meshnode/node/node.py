@@ -7,7 +7,6 @@ then links, then the disk; agents live on unless somebody asked for their end.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -265,7 +264,7 @@ class Node:
                 await self._agents.attach(record.session_id, *self._place_of(record.session_id))
 
     def _find_members(self) -> None:
-        for peer, addresses in json.loads(self._fact(SEEDS_FACT) or b"{}").items():
+        for peer, addresses in facts.map_of(self._fact(SEEDS_FACT), SEEDS_FACT, list).items():
             if peer != self._mesh.self_id:
                 self._world.hint(NodeId(peer), tuple(addresses))
         for seed in self._options.seeds:
@@ -287,7 +286,7 @@ class Node:
             name=self._name(),
             addresses=self._listeners.members.addresses,
             version=VERSION,
-            labels=json.loads(self._fact(LABELS_FACT) or b"{}") | self._options.labels,
+            labels=facts.map_of(self._fact(LABELS_FACT), LABELS_FACT, str) | self._options.labels,
             capabilities=("process",),
             journal_generation=self._generation,
             standing=standing,
@@ -297,7 +296,8 @@ class Node:
 
     def _name(self) -> str:
         known = self._fact(NAME_FACT)
-        return self._options.name or (known.decode() if known else default_node_name())
+        said = known.decode(errors="replace") if known else default_node_name()
+        return self._options.name or said
 
     def _fact(self, key: str) -> bytes | None:
         if key not in self._facts:  # read before serving: the loop never waits for the disk later

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshnode.app.peer_diagnosis import Attempt, Greeting
-from meshnode.core.certificates import hints_in
+from meshnode.core.certificates import UNREADABLE, hints_in
 from meshnode.core.errors import MeshError, UsageError
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.tls import pinned
@@ -33,7 +33,7 @@ HELLO_S = 1.5
 ENTER_S = 2.0
 OURS = PROTOCOL  # the version of the protocol that this installation speaks
 SAID_CHARS_MAX = 200  # of a peer's own words
-UNREADABLE = "its answer makes no sense"
+SENSELESS = "its answer makes no sense"
 
 
 async def hello(
@@ -55,8 +55,8 @@ async def hello(
         ahead_s = time_from_wire(answer.at) - (asked_s + heard_s) / 2
     except grpc.aio.AioRpcError as error:
         return replace(attempt, greeting_fault=_said(error))
-    except (UsageError, ValueError, OverflowError, x509.DuplicateExtension):
-        return replace(attempt, greeting_fault=UNREADABLE)
+    except (UsageError, OverflowError, *UNREADABLE):
+        return replace(attempt, greeting_fault=SENSELESS)
     except MeshError as error:
         return replace(attempt, greeting_fault=error.message)
     greeting = Greeting(answer.node_id, answer.mesh_id, answer.protocol, ahead_s)

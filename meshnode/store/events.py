@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
-from meshnode.app.events import EVENTS_MAX, Event
+from meshnode.app.events import EVENTS_MAX, LOG_CHARS, SEQ_MAX, Event
 from meshnode.app.things import Kind, Op
+from meshnode.store.facts import recall
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ CREATE TABLE IF NOT EXISTS events (
     names TEXT NOT NULL, packed BLOB NOT NULL
 );
 """
+RUN_CHARS_MAX = 8  # in decimal digits; what says more is spoilt
 _LOG, _RUN, _STOPPED = "events_log", "events_run", "events_stopped"
 
 
@@ -38,31 +41,40 @@ class Held:
 
 
 def begin(connection: sqlite3.Connection, fresh_id: str) -> Held:
-    """Begin or go on with a run; what the last one left is handed out once."""
+    """Begin or go on with a run; what the last one left is handed out once.
+
+    Where the disk has spoilt which log or which run it was, another log begins.
+    """
     with transaction(connection):
-        log_id = _recall(connection, _LOG)
-        stopped = _recall(connection, _STOPPED)
-        run = int(_recall(connection, _RUN) or b"0") + (stopped is None)
-        _remember(connection, _LOG, log_id or fresh_id.encode())
+        log_id, said = recall(connection, _LOG), recall(connection, _RUN)
+        stopped = recall(connection, _STOPPED)
+        known = log_id is not None and len(log_id) == LOG_CHARS and log_id.isalnum()
+        if not known or said is None or not said.isdigit() or len(said) > RUN_CHARS_MAX:
+            log_id, said, stopped = fresh_id.encode(), b"0", None
+        run = int(said) + (stopped is None)
+        _remember(connection, _LOG, log_id or b"")
         _remember(connection, _RUN, str(run).encode())
         connection.execute("DELETE FROM meta WHERE key = ?", (_STOPPED,))
-    events = load(connection)
-    return Held((log_id or fresh_id.encode()).decode(), run, stopped, events)
+    return Held((log_id or b"").decode(), run, stopped, load(connection))
 
 
 def load(connection: sqlite3.Connection) -> list[Event]:
     """Read the newest EVENTS_MAX events, the oldest first; rows that make no sense are left out."""
-    found = connection.execute(
-        "SELECT seq, at_s, kind, op, names, packed FROM events ORDER BY seq DESC LIMIT ?",
-        (EVENTS_MAX,),
+    found = connection.execute(  # as bytes: a text that is no UTF-8 would end the reading of all
+        "SELECT seq, at_s, CAST(kind AS BLOB), CAST(op AS BLOB), CAST(names AS BLOB), packed"
+        " FROM events WHERE seq BETWEEN 1 AND ? AND typeof(at_s) = 'real'"
+        " AND typeof(packed) = 'blob' ORDER BY seq DESC LIMIT ?",
+        (SEQ_MAX, EVENTS_MAX),
     ).fetchall()
     events = []
     for seq, at_s, kind, op, names, packed in reversed(found):
         try:
             told = tuple(str(name) for name in json.loads(names))
-            events.append(Event(seq, at_s, Kind(kind), Op(op), told, packed=bytes(packed)))
+            event = Event(seq, at_s, Kind(kind.decode()), Op(op.decode()), told, packed=packed)
         except (ValueError, TypeError, RecursionError):
             continue
+        if isfinite(at_s):
+            events.append(event)
     return events
 
 
@@ -83,11 +95,6 @@ def stop(connection: sqlite3.Connection, left: bytes) -> None:
     """Say that everything given out is here, so that the next start may go on."""
     with transaction(connection):
         _remember(connection, _STOPPED, left)
-
-
-def _recall(connection: sqlite3.Connection, key: str) -> bytes | None:
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if found is None else bytes(found[0])
 
 
 def _remember(connection: sqlite3.Connection, key: str, value: bytes) -> None:

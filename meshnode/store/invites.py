@@ -62,7 +62,9 @@ def add(connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float)
 def get(connection: sqlite3.Connection, invite_id: bytes) -> OutstandingInvite:
     """Return an invite, used up or expired ones too; raises NotFoundError."""
     found = connection.execute(
-        "SELECT id, secret, payload, signature, role, uses_left, expires_s, labels, for_key"
+        "SELECT CAST(id AS BLOB), CAST(secret AS BLOB), CAST(payload AS BLOB),"
+        " CAST(signature AS BLOB), CAST(role AS BLOB), CAST(uses_left AS INTEGER),"
+        " CAST(expires_s AS INTEGER), CAST(labels AS BLOB), CAST(for_key AS BLOB)"
         " FROM invites WHERE id = ?",
         (invite_id,),
     ).fetchone()
@@ -73,7 +75,7 @@ def get(connection: sqlite3.Connection, invite_id: bytes) -> OutstandingInvite:
         identity,
         secret,
         Signed(INVITE, payload, signature),
-        role,
+        role.decode(errors="replace"),
         uses_left,
         expires_s,
         unpack_map(labels),

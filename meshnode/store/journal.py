@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.commands import RECEIPT
 from meshnode.core.errors import ConflictError, RefusedError
 from meshnode.core.keys import Signed
+from meshnode.store.facts import recall
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from meshnode.app.ports import JournalEntry
 
 COMMANDS_MAX = 100_000  # more unexpired ones: RefusedError
+DIGITS_MAX = 20  # of a generation
+_GENERATION = "journal_generation"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
     command_id BLOB PRIMARY KEY, hash BLOB NOT NULL, expires_s INTEGER NOT NULL,
@@ -37,7 +40,9 @@ def begin(connection: sqlite3.Connection, entry: JournalEntry, now_s: float) -> 
     with transaction(connection):
         connection.execute("DELETE FROM journal WHERE expires_s < ?", (int(now_s),))
         known = connection.execute(
-            "SELECT hash, payload, signature FROM journal WHERE command_id = ?", (entry.command_id,)
+            "SELECT CAST(hash AS BLOB), CAST(payload AS BLOB), CAST(signature AS BLOB)"
+            " FROM journal WHERE command_id = ?",
+            (entry.command_id,),
         ).fetchone()
         if known is None:
             _insert(connection, entry)
@@ -45,7 +50,7 @@ def begin(connection: sqlite3.Connection, entry: JournalEntry, now_s: float) -> 
     content, payload, signature = known
     if content != entry.content_hash:
         raise ConflictError("another command was sent with the same id", "use a new --command-id")
-    if payload is None:
+    if payload is None or signature is None:
         raise ConflictError(
             "this node stopped while it executed this command: the outcome is not known",
             "look at the session, then decide on a new command",
@@ -73,12 +78,10 @@ def finish(connection: sqlite3.Connection, command_id: bytes, receipt: Signed) -
 
 
 def generation(connection: sqlite3.Connection, fresh: int) -> int:
-    """Return this database's generation, `fresh` if it has none yet."""
+    """Return this database's generation, `fresh` if it has none yet, or one that is spoilt."""
     with transaction(connection):
-        connection.execute(
-            "INSERT OR IGNORE INTO meta VALUES ('journal_generation', ?)", (str(fresh).encode(),)
-        )
-        (value,) = connection.execute(
-            "SELECT value FROM meta WHERE key = 'journal_generation'"
-        ).fetchone()
+        value = recall(connection, _GENERATION)
+        if value is None or not value.isdigit() or len(value) > DIGITS_MAX:
+            value = str(fresh).encode()
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_GENERATION, value))
     return int(value)

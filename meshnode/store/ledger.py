@@ -111,7 +111,8 @@ def commit(
 def load(connection: sqlite3.Connection, key: DiagnosticsKey) -> StoredReader | None:
     """Return how far a reader had read, None if it never has. Raises DamagedError."""
     row = connection.execute(
-        "SELECT position, diagnostics FROM usage_offsets WHERE source = ? AND path_hash = ?",
+        "SELECT CAST(position AS BLOB), CAST(diagnostics AS BLOB) FROM usage_offsets"
+        " WHERE source = ? AND path_hash = ?",
         astuple(key),
     ).fetchone()
     if row is None:
@@ -124,12 +125,15 @@ def slots(connection: sqlite3.Connection) -> list[LedgerRow]:
     """Return all that is to be published: every slot, and every reader's diagnostics."""
     rows: list[LedgerRow] = []
     with _ours("usage_slots"):
-        for packed, slot in connection.execute("SELECT key, slot FROM usage_slots"):
+        kept = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots"
+        for packed, slot in connection.execute(kept):
             key = key_from_row(packed)
             if isinstance(key, SlotKey):
                 rows.append((key, slot_from_row(slot)))
     with _ours("usage_offsets"):
-        found = connection.execute("SELECT source, path_hash, diagnostics FROM usage_offsets")
+        found = connection.execute(
+            "SELECT source, path_hash, CAST(diagnostics AS BLOB) FROM usage_offsets"
+        )
         for source, path_hash, packed in found:
             rows.append((DiagnosticsKey(source, path_hash), diagnostics_from_row(packed)))
     return rows
@@ -173,7 +177,7 @@ def _slots_of(
 ) -> dict[SlotKey, Slot]:
     known: dict[SlotKey, Slot] = {}
     for key in {slot_key_of(record) for record in records}:
-        query = "SELECT slot FROM usage_slots WHERE key = ?"
+        query = "SELECT CAST(slot AS BLOB) FROM usage_slots WHERE key = ?"
         row = connection.execute(query, (key_to_row(key),)).fetchone()
         if row is not None:
             with _ours("usage_slots"):

@@ -10,7 +10,7 @@ from integration.rpc.fleet import Founded, Member, now_s, serving
 
 from meshnode.app.peer_diagnosis import Attempt, Dial
 from meshnode.core.certificates import from_pem
-from meshnode.rpc.probes import UNREADABLE, enter, hello
+from meshnode.rpc.probes import SENSELESS, enter, hello
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.v1 import enrolment_service_pb2 as pb
 from meshnode.v1 import enrolment_service_pb2_grpc as pb_grpc
@@ -87,7 +87,7 @@ async def test_hello_is_heard_from_any_mesh_with_its_clock(seed, ahead_s):
     async with serving(server, berta.identity.for_joiners()) as address:
         seen = await hello(AT, address, leaf, now_s)
     if ahead_s is None:
-        assert (seen.greeting, seen.greeting_fault) == (None, UNREADABLE)
+        assert (seen.greeting, seen.greeting_fault) == (None, SENSELESS)
     else:
         assert (seen.greeting.protocol, seen.greeting.node_id) == (9, "n")
         assert seen.greeting.ahead_s == pytest.approx(ahead_s, abs=5)

@@ -43,7 +43,7 @@ def test_a_run_goes_on_after_an_orderly_stop_and_once_only(database):
 
 
 def test_rows_that_make_no_sense_are_left_out(database):
-    database.run_now(events.save, [event(number) for number in range(1, 7)], [], 0)
+    database.run_now(events.save, [event(number) for number in range(1, 11)], [], 0)
 
     def spoil(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE events SET names = '{' WHERE seq = 1")
@@ -51,9 +51,27 @@ def test_rows_that_make_no_sense_are_left_out(database):
         connection.execute("UPDATE events SET kind = 'nonsense' WHERE seq = 3")
         connection.execute("UPDATE events SET op = 'nonsense' WHERE seq = 4")
         connection.execute("UPDATE events SET packed = 'text' WHERE seq = 5")
+        connection.execute("UPDATE events SET packed = 1 << 40 WHERE seq = 7")
+        connection.execute("UPDATE events SET at_s = 'text' WHERE seq = 8")
+        connection.execute("UPDATE events SET names = CAST(x'ff' AS TEXT) WHERE seq = 9")
+        connection.execute("UPDATE events SET seq = -5 WHERE seq = 10")
 
     database.run_now(spoil)
     assert [one.seq for one in database.run_now(events.load)] == [6]
+
+
+@pytest.mark.parametrize("key", ["events_log", "events_run"])
+@pytest.mark.parametrize("value", [b"\xff", b"", 1 << 40])
+def test_where_the_disk_has_spoilt_which_log_it_was_another_begins(database, key, value):
+    database.run_now(events.begin, "abcdefgh")
+    database.run_now(events.stop, b"left")
+
+    def spoil(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+    database.run_now(spoil)
+    held = database.run_now(events.begin, "zzzzzzzz")
+    assert (held.log_id, held.run, held.stopped) == ("zzzzzzzz", 1, None)
 
 
 def test_no_more_is_read_than_is_kept(database, monkeypatch):

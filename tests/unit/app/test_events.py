@@ -1,5 +1,7 @@
 """The log of events: its order, its bounds, and that no position lets anything be missed."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +113,16 @@ def test_a_log_goes_on_from_the_disk_or_begins_a_run_that_knows_no_earlier_posit
     assert anew.position(3) > log.position(3)
     assert append(anew, change("s", 9)).seq == 4
     assert len(anew.after(0, 100)[0]) == 4, "what was is still told as history"
+
+
+def test_a_seq_that_a_disk_has_spoilt_takes_no_memory(log):
+    near = append(log, change("s", 1))
+    far = replace(near, seq=1 << 40)
+    again = EventLog("abcdefgh", 1, [near, far])
+    assert (again.after(0, 100)[0], again.floor) == ([far], far.seq - 1)
+    again.begin_run(1 << 45, resumable=True)
+    assert append(again, change("s", 2)).seq == (1 << 45) + 1
+    assert again.seq_at(again.position(far.seq)) is None
 
 
 def test_what_has_changed_is_told_from_what_to_what(log):

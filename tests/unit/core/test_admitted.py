@@ -26,6 +26,7 @@ def ca_of(key: Key, issuer: Key = ADMITTER) -> bytes:
     return issue_node_ca(issuer, node_id_of(key.public), NOW_S, chance)
 
 
+VERSION_3, ED25519 = b"\xa0\x03\x02\x01\x02", b"\x06\x03\x2b\x65\x70"  # in DER
 MEMBER_CHAIN = (ca_of(MEMBER), ADMITTED)
 
 
@@ -43,6 +44,8 @@ def test_a_member_s_chain_leads_to_the_root():
         (ca_of(PHANTOM, PHANTOM), ADMITTED),
         (ca_of(PHANTOM, Key.new(chance)), ADMITTED),
         (b"no certificate", ADMITTED),
+        (ca_of(PHANTOM).replace(VERSION_3, VERSION_3[:-1] + b"\x58", 1), ADMITTED),
+        (ca_of(PHANTOM).replace(ED25519, ED25519[:-1] + b"\x78"), ADMITTED),
         (ADMITTED, ADMITTED),
     ],
 )
