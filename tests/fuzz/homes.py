@@ -31,6 +31,7 @@ from meshnode.app.queries import Queries
 from meshnode.app.watching import Watching
 from meshnode.client import errors as client_errors
 from meshnode.client import outbox
+from meshnode.client.documents import parse_document
 from meshnode.client.home import Home
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.registrations import registrations_in
@@ -214,7 +215,7 @@ def configuration(raw: bytes) -> object:
 
 
 def registrations(raw: bytes) -> object:
-    return registrations_in(written("agents.yaml", raw), "agent", ("spec",), {})
+    return registrations_in(parse_document(raw, "agents.yaml"), "agent", ("spec",), {})
 
 
 def secret(raw: bytes) -> object:
