@@ -165,14 +165,18 @@ class Replica:
         return Change(self.origin, header, None, all_rows(rows))
 
 
+def too_large(rows: Rows, limits: Limits) -> bool:
+    """Whether a feed, or the part of it that is here, is beyond what the genesis allows."""
+    many = rows.count() > limits.rows_max or len(rows.tables) > TABLES_MAX
+    return many or rows.bytes > limits.feed_bytes_max
+
+
 def fits(rows: Rows, limits: Limits, written: Iterable[Op] | None = None) -> bool:
     """Whether a feed is within what the genesis allows, and can be sent bucket by bucket.
 
     With `written`, only the buckets of these writes are looked at.
     """
-    if rows.count() > limits.rows_max or rows.bytes > limits.feed_bytes_max:
-        return False
-    if len(rows.tables) > TABLES_MAX:
+    if too_large(rows, limits):
         return False
     if rows.bytes + rows.count() * ROW_BYTES <= BUCKET_BYTES_MAX:
         return True

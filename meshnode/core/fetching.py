@@ -1,8 +1,10 @@
 """Whom to ask for which feed, a few at a time: a newcomer drowns neither itself nor a relay.
 
-Invariant: a feed is asked of one neighbour at a time; one that does not answer in AGAIN_S is not
-asked for it again until it offers it anew, and the next that offered it is. At most IN_FLIGHT_MAX
-feeds are on their way from one neighbour.
+Invariant: a feed is asked of one neighbour at a time; one that sends nothing of it for AGAIN_S, or
+has it for LONGEST_S, is not asked for it again until it offers it anew, and the next that offered
+it is. At most IN_FLIGHT_MAX feeds are on their way from one neighbour, and OFFERED_MAX expected of
+it. Neighbours queue side by side, and who was late comes last: so one that offers what it never
+sends delays others, and starves none.
 """
 
 from __future__ import annotations
@@ -12,85 +14,84 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meshnode.core.headers import Head
     from meshnode.core.ids import NodeId
 
 IN_FLIGHT_MAX = 16
-OFFERS_MAX = 4  # neighbours remembered that hold a feed; more are passed over
-LOOK_MAX = 256  # feeds looked at, at once, for one that a neighbour with room can send
+OFFERED_MAX = 10_000  # by one neighbour, as many as there may be feeds; more are passed over
+LOOK_MAX = 256  # of a neighbour's offers looked at, at once, for one that nobody is asked for
 AGAIN_S = 2.0
+LONGEST_S = 60.0  # for a feed from one neighbour; what has come of it by then is kept
 
 
 class Fetching:
     """What neighbours hold and this node lacks."""
 
     def __init__(self) -> None:
-        self._offers: dict[NodeId, dict[NodeId, Head]] = {}
-        self._waiting: dict[NodeId, None] = {}  # to be asked for, in order
-        self._asked: dict[NodeId, tuple[NodeId, float]] = {}
+        self._offers: dict[NodeId, dict[NodeId, Head]] = {}  # by origin, by neighbour
+        self._queues: dict[NodeId, dict[NodeId, None]] = {}  # the latest late one last
+        self._asked: dict[NodeId, tuple[NodeId, float, float]] = {}  # whom, since when, last heard
 
     def __len__(self) -> int:
         """Count the feeds that are wanted."""
         return len(self._offers)
 
-    def offered(self, peer: NodeId, origin: NodeId, head: Head, now_s: float) -> None:
+    def offered(self, peer: NodeId, origin: NodeId, head: Head) -> None:
         """Note that a neighbour holds more of a feed than is held here."""
-        self._give_up_late(now_s)
-        offers = self._offers.setdefault(origin, {})
-        if peer in offers or len(offers) < OFFERS_MAX:
-            offers[peer] = head
-        if origin not in self._asked:
-            self._waiting[origin] = None
+        queue = self._queues.setdefault(peer, {})
+        if origin in queue or len(queue) < OFFERED_MAX:
+            queue[origin] = None
+            self._offers.setdefault(origin, {})[peer] = head
 
     def asks(self, now_s: float) -> dict[NodeId, list[NodeId]]:
         """Return whom to ask now, for what; they count as asked."""
-        self._give_up_late(now_s)
-        busy = Counter(peer for peer, _ in self._asked.values())
+        busy = Counter(peer for peer, _, _ in self._asked.values())
         chosen: dict[NodeId, list[NodeId]] = {}
-        for origin in list(islice(self._waiting, LOOK_MAX)):
-            free = (peer for peer in self._offers[origin] if busy[peer] < IN_FLIGHT_MAX)
-            peer = next(free, None)
-            if peer is not None:
-                del self._waiting[origin]
-                self._asked[origin] = (peer, now_s)
+        for peer, queue in self._queues.items():
+            for origin in islice(self._free(queue), max(0, IN_FLIGHT_MAX - busy[peer])):
                 chosen.setdefault(peer, []).append(origin)
-                busy[peer] += 1
+                self._asked[origin] = (peer, now_s, now_s)
         return chosen
 
-    def came(self, origin: NodeId, now_s: float) -> None:
-        """Note that a part of a feed has come: more of it is on its way."""
-        if origin in self._asked:
-            self._asked[origin] = (self._asked[origin][0], now_s)
+    def _free(self, queue: dict[NodeId, None]) -> Iterator[NodeId]:
+        return (one for one in islice(queue, LOOK_MAX) if one not in self._asked)
+
+    def came(self, peer: NodeId, origin: NodeId, now_s: float) -> None:
+        """Note that a part of a feed has come from whom it was asked: more of it is on its way."""
+        asked, since_s, _ = self._asked.get(origin, (None, 0.0, 0.0))
+        if asked == peer:
+            self._asked[origin] = (peer, since_s, now_s)
 
     def held(self, origin: NodeId, head: Head) -> None:
         """Note how far a feed is held now: offers of no more are done with."""
-        offers = self._offers.get(origin)
-        if offers is None:
-            return
+        offers = self._offers.get(origin, {})
         for peer in [peer for peer, offered in offers.items() if offered <= head]:
-            del offers[peer]
+            self._withdraw(peer, origin)
         self._asked.pop(origin, None)
-        self._again(origin)
 
     def forget_peer(self, peer: NodeId) -> None:
         """Expect nothing more of a lost neighbour."""
-        for origin, offers in list(self._offers.items()):
-            if offers.pop(peer, None) is not None:
-                if self._asked.get(origin, (None, 0.0))[0] == peer:
-                    del self._asked[origin]
-                self._again(origin)
-
-    def _give_up_late(self, now_s: float) -> None:
-        """Turn to others for what was asked long ago."""
-        for origin, (peer, asked_s) in list(self._asked.items()):
-            if now_s - asked_s >= AGAIN_S:
-                self._offers[origin].pop(peer, None)
+        for origin in list(self._queues.get(peer, ())):
+            self._withdraw(peer, origin)
+            if self._asked.get(origin, (None,))[0] == peer:
                 del self._asked[origin]
-                self._again(origin)
 
-    def _again(self, origin: NodeId) -> None:
-        if not self._offers[origin]:
-            del self._offers[origin]
-            self._waiting.pop(origin, None)
-        elif origin not in self._asked:
-            self._waiting[origin] = None
+    def give_up(self, now_s: float) -> None:
+        """Turn to others for what was asked long ago."""
+        for origin, (peer, since_s, heard_s) in list(self._asked.items()):
+            if now_s - heard_s >= AGAIN_S or now_s - since_s >= LONGEST_S:
+                self._withdraw(peer, origin)
+                del self._asked[origin]
+                if peer in self._queues:
+                    self._queues[peer] = self._queues.pop(peer)
+
+    def _withdraw(self, peer: NodeId, origin: NodeId) -> None:
+        offers, queue = self._offers.get(origin, {}), self._queues.get(peer, {})
+        offers.pop(peer, None)
+        queue.pop(origin, None)
+        if not offers:
+            self._offers.pop(origin, None)
+        if not queue:
+            self._queues.pop(peer, None)

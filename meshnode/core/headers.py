@@ -16,6 +16,7 @@ from meshnode.core.packing import unpack_map
 
 FLUSH = "flush"  # the signature type of headers
 HASH_BYTES = 32
+HEADER_BYTES_MAX = 4096  # ten times what is written today; larger: PeerError
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,7 +32,10 @@ NOTHING = Head(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the owner signs about a flush. `at_s` is its own clock, for people only."""
+    """What the owner signs about a flush. `at_s` is its own clock, for people only.
+
+    `left` is the boot of the process over whose history this epoch was opened; 0 for none.
+    """
 
     mesh: str
     origin: NodeId
@@ -42,6 +46,7 @@ class Header:
     delta_hash: bytes
     state_hash: bytes
     at_s: float
+    left: int = 0
     signed: Signed | None = None
 
     @property
@@ -75,6 +80,7 @@ def sign_header(key: Key, header: Header) -> Header:
         "delta": header.delta_hash,
         "state": header.state_hash,
         "at": header.at_s,
+        **({"left": header.left} if header.left else {}),
     }
     return replace(header, signed=key.sign(FLUSH, value))
 
@@ -97,10 +103,14 @@ def verify_header(header: Header, mesh_id: str) -> None:
 
 def parse_header(signed: Signed) -> Header:
     """Decode a header, unverified; raises PeerError."""
+    if len(signed.payload) > HEADER_BYTES_MAX:
+        raise PeerError("a flush header is larger than 4 KiB")
     value = unpack_map(signed.payload)
     for name, kinds in _HEADER_FIELDS.items():
         if type(value.get(name)) not in kinds:
             raise PeerError(f"a flush header without a proper {name}")
+    if type(value.get("left", 0)) is not int:
+        raise PeerError("a flush header without a proper left")
     header = Header(
         value["mesh"],
         NodeId(value["origin"]),
@@ -111,12 +121,13 @@ def parse_header(signed: Signed) -> Header:
         value["delta"],
         value["state"],
         value["at"],
+        value.get("left", 0),
         signed,
     )
     if not (0 < header.epoch < 1 << 63 and 0 < header.first_seq < 1 << 63):
         raise PeerError("a flush header whose epoch or seq is out of range")
-    if not (0 <= header.boot < 1 << 64 and isfinite(header.at_s)):
+    if not (0 <= header.boot < 1 << 64 and 0 <= header.left < 1 << 64 and isfinite(header.at_s)):
         raise PeerError("a flush header whose boot or time is out of range")
-    if header.last_seq >= 1 << 63 or header.last_seq < header.first_seq - 1:
+    if header.last_seq >= 1 << 63 or header.last_seq < header.first_seq:
         raise PeerError("a flush header whose seqs do not fit")
     return header

@@ -147,24 +147,30 @@ class Intake(Holdings):
 
     def on_manifest(self, peer: NodeId, manifest: Manifest, now_s: float) -> Outcome:
         """Ask for the buckets of a feed that are not held; raises PeerError."""
-        known = self._nothing_new(manifest.header)
-        if known is not None:
-            return known
+        answer = self._nothing_new(manifest.header)
+        if answer is not None:
+            return answer
         replica = self.replicas.get(manifest.header.origin)
-        assembly = self._assemblies.begin(manifest, replica.rows if replica else None, now_s)
-        self.fetching.came(manifest.header.origin, now_s)
+        known = self._assemblies.get(manifest.header.origin)
+        assembly = self._assemblies.begin(peer, manifest, replica.rows if replica else None, now_s)
+        if assembly is None:
+            return Outcome()  # another one is on its way
+        if assembly is not known:
+            self.fetching.came(peer, manifest.header.origin, now_s)
         return self._continued(peer, assembly, now_s)
 
     def on_bucket_rows(self, peer: NodeId, message: BucketRows, now_s: float) -> Outcome:
         """Put buckets to those of their feed; once it is whole, it replaces what is held."""
-        assembly = self._assemblies.take(message, now_s)
+        assembly = self._assemblies.get(message.origin)
         if assembly is None or self._nothing_new(assembly.header) is not None:
             self._assemblies.drop(message.origin)
             return Outcome()
+        if not self._assemblies.take(message, now_s):
+            return Outcome()  # whoever sends nothing that is missing is not asked for more
         if not assembly.admitted:  # the member record comes first
             self._check_admitted(message.origin, assembly.rows)
             assembly.admitted = True
-        self.fetching.came(message.origin, now_s)
+        self.fetching.came(peer, message.origin, now_s)
         if assembly.missing and not message.last:
             return Outcome()
         return self._continued(peer, assembly, now_s)
@@ -295,10 +301,12 @@ class Intake(Holdings):
 
     def _fetch(self, peer: NodeId, header: Header, now_s: float) -> list[Effect]:
         """Ask for what leads to a header, if there is room, and nobody was just asked for it."""
-        self.fetching.offered(peer, header.origin, header.head, now_s)
+        self.fetching.give_up(now_s)
+        self.fetching.offered(peer, header.origin, header.head)
         return self._ask_more(now_s)
 
     def _ask_more(self, now_s: float) -> list[Effect]:
+        self.fetching.give_up(now_s)
         return [
             Send(peer, Pull({origin: self._held(origin) for origin in origins}))
             for peer, origins in self.fetching.asks(now_s).items()

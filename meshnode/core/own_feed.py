@@ -1,8 +1,8 @@
 """The feed that a node writes itself.
 
 Invariants. Each write takes the next seq of the epoch, deletions too. What was once published is
-never unsaid: a history that the disk has lost is left for an epoch above it. Who sees another
-process answer with this key, above the epoch that it left that process for, writes nothing more.
+never unsaid: a history that the disk has lost is left for an epoch above it. Who sees that another
+process with this key has left what it writes itself, for an epoch above, writes nothing more.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class OwnFeed(Replica):
         self.epoch = 1
         self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
         self.cloned = False  # another process runs with our key: nothing is written any more
-        self._left_boot: int | None = None  # whose history we last left
+        self._left_boot = 0  # whose history we last left
 
     def restore(self, header: Header, rows: Rows) -> None:
         """Start from what the disk holds."""
@@ -143,15 +143,18 @@ class OwnFeed(Replica):
         }
         for place in [p for p, v in self._pending.items() if v is None and p not in held]:
             del self._pending[place]  # nothing to delete
-        self.epoch = max(self.epoch, header.epoch) + 1
+        self._open_epoch_above(header.epoch)
         self.restored = header.head
 
     def is_clone(self, header: Header) -> bool:
-        """Whether a process whose history we left has answered, above our epoch.
+        """Whether a process has opened an epoch over what we write, above ours.
 
-        What an old disk or a distant part of the mesh remembers never does.
+        It must have heard our boot, so it has run since our start: nothing that an old disk, a
+        distant part of the mesh or a liar remembers says that. Of two that leave each other at
+        once, one goes on.
         """
-        return header.boot == self._left_boot and header.epoch >= self.epoch
+        later = (header.epoch, header.boot) > (self.epoch, self._boot)
+        return header.left == self._boot != 0 and later
 
     def stop_writing(self) -> None:
         """Leave the feed to the other process."""
@@ -162,7 +165,12 @@ class OwnFeed(Replica):
         """Write every row anew above an epoch in which our key has signed two histories."""
         for place, row in all_rows(self.rows).items():
             self._pending.setdefault(place, _value(row))
+        self._open_epoch_above(epoch)
+
+    def _open_epoch_above(self, epoch: int) -> None:
         self.epoch = max(self.epoch, epoch) + 1
+        if not self._pending:  # all was deleted: others must hear of the new epoch all the same
+            self._pending["node", b""] = None
 
     def flush(self, now_s: float) -> Change | None:
         """Apply as many pending writes as one flush may hold; None if there is nothing to write."""
@@ -188,6 +196,7 @@ class OwnFeed(Replica):
             sha256(delta).digest(),
             self.rows.state_hash(),
             now_s,
+            self._left_boot,
         )
         self.header = sign_header(self._key, header)
         return Change(self.origin, self.header, Flush(self.header, delta), changed)

@@ -117,6 +117,7 @@ class Replication(Intake):
     def on_vector(self, peer: NodeId, vector: Vector, now_s: float) -> Outcome:
         """Send what the neighbour lacks, ask for what we lack, a few feeds at a time."""
         outcome = Outcome()
+        self.fetching.give_up(now_s)
         for origin, theirs in vector.positions.items():
             self._compare(peer, origin, theirs, vector.states.get(origin), outcome, now_s)
         outcome.effects += self._ask_more(now_s)
@@ -150,7 +151,7 @@ class Replication(Intake):
             if theirs > ours or (differs and theirs == self._shown(origin)):
                 outcome.effects += self._pull(peer, origin, NOTHING, now_s).effects
         elif theirs > ours:
-            self.fetching.offered(peer, origin, theirs, now_s)
+            self.fetching.offered(peer, origin, theirs)
         elif differs and not self.forks.has(origin):
             header = self.replicas[origin].header
             outcome.effects += [Send(peer, Fork((header,)))] if header else []

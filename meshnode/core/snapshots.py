@@ -6,16 +6,19 @@ its hash alone. So nothing is sent twice, a lost neighbour costs nothing, and a 
 meanwhile costs only the buckets that changed.
 
 Invariant: nothing enters an assembly that its owner has not signed; at most ASSEMBLIES_MAX feeds
-are half received.
+are half received, none beyond what the genesis allows. No neighbour can undo what others are
+sending: an older state takes no place of one that makes progress, buckets that are not wanted
+change nothing, and whoever began most assemblies is the one that makes room.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import TABLES_MAX, checked_row, fits
+from meshnode.core.feed import BUCKET_BYTES_MAX, TABLES_MAX, checked_row, fits, too_large
 from meshnode.core.headers import HASH_BYTES
 from meshnode.core.messages import BucketPull, BucketRows, Manifest, Snapshot
 from meshnode.core.packing import pack, pack_lists, typed, unpack
@@ -31,10 +34,14 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Manifest as Hashes
 
 SMALL_BYTES_MAX = 32 << 10  # sent whole
+SNAPSHOT_BYTES_MAX = 4 * SMALL_BYTES_MAX  # packed, with long names of tables; larger: PeerError
 FRAME_BYTES = 32 << 10  # of rows in one frame, unless a single bucket has more
 WINDOW_BYTES = 256 << 10  # of rows sent for one request
 ASKED_MAX = 1024  # buckets named in one request
-ASSEMBLIES_MAX = 64  # feeds half received; more: the one that stands still longest goes
+ASSEMBLIES_MAX = 64  # feeds half received; more: of whom began most, what stands still longest goes
+ROWS_MAX = BUCKET_BYTES_MAX // ROW_BYTES  # in one message; more: PeerError
+STILL_S = 2.0  # without anything new, until an older state may take its place
+RECORD = ("node", bucket_of(b""))  # the bucket with the member record
 
 
 def whole(header: Header, rows: Rows) -> Snapshot | Manifest:
@@ -51,6 +58,8 @@ def whole(header: Header, rows: Rows) -> Snapshot | Manifest:
 
 def rows_of(snapshot: Snapshot, limits: Limits) -> Rows:
     """Return the rows of a small feed; raises PeerError unless its header proves them."""
+    if len(snapshot.rows) > SNAPSHOT_BYTES_MAX:
+        raise PeerError("a snapshot of a feed that is to be sent bucket by bucket")
     rows = Rows()
     for table, key, row in _entries(snapshot.rows, limits):
         rows.put(table, key, row)
@@ -95,7 +104,8 @@ class Assembly:
     header: Header
     rows: Rows
     missing: dict[tuple[str, int], bytes]  # the hashes of the buckets that are not
-    touched_s: float
+    begun_by: NodeId
+    touched_s: float  # when anything of it came that was missing
     admitted: bool = False  # its member record was looked at
 
     def asks(self) -> BucketPull:
@@ -107,7 +117,7 @@ class Assembly:
 
 
 def _node_first(place: tuple[str, int]) -> tuple[bool, str, int]:
-    return (place[0] != "node", *place)
+    return (place != RECORD, *place)
 
 
 class Assemblies:
@@ -121,28 +131,52 @@ class Assemblies:
         """Return what is here of a feed."""
         return self._assemblies.get(origin)
 
-    def begin(self, manifest: Manifest, held: Rows | None, now_s: float) -> Assembly:
-        """Start from what is held already, here or half received; raises PeerError."""
+    def begin(
+        self, peer: NodeId, manifest: Manifest, held: Rows | None, now_s: float
+    ) -> Assembly | None:
+        """Start from what is held already, here or half received; raises PeerError.
+
+        Returns None if a later state of this feed is on its way.
+        """
         header, hashes = manifest.header, manifest.buckets
         if len(hashes) > TABLES_MAX or hash_of(hashes) != header.state_hash:
             raise PeerError("a manifest that does not match its header")
-        before = self._assemblies.pop(header.origin, None)
+        before = self._assemblies.get(header.origin)
+        if before is not None and before.header.signed == header.signed:
+            return before
+        moves = before is not None and now_s - before.touched_s < STILL_S
+        if before is not None and moves and header.head <= before.header.head:
+            return None
+        self.drop(header.origin)
         known = [rows for rows in (before.rows if before else None, held) if rows is not None]
         rows, missing = _reused(hashes, known)
         if len(self._assemblies) >= ASSEMBLIES_MAX:
-            oldest = min(self._assemblies, key=lambda origin: self._assemblies[origin].touched_s)
-            del self._assemblies[oldest]
-        assembly = self._assemblies[header.origin] = Assembly(header, rows, missing, now_s)
+            self._make_room()
+        assembly = self._assemblies[header.origin] = Assembly(header, rows, missing, peer, now_s)
         return assembly
 
-    def take(self, message: BucketRows, now_s: float) -> Assembly | None:
-        """Put proved buckets to their feed; raises PeerError for one that is not proved."""
+    def _make_room(self) -> None:
+        begun = Counter(assembly.begun_by for assembly in self._assemblies.values())
+        (most, _), *_ = begun.most_common(1)
+        theirs = (one for one in self._assemblies.values() if one.begun_by == most)
+        self.drop(min(theirs, key=lambda one: one.touched_s).header.origin)
+
+    def take(self, message: BucketRows, now_s: float) -> bool:
+        """Put proved buckets to their feed; False if nothing came of it that is missing.
+
+        Nothing is taken before the bucket with the member record, which is asked for first.
+
+        Raises PeerError for a bucket that is not proved, and for a feed that grows too large.
+        """
         assembly = self._assemblies.get(message.origin)
         if assembly is None:
-            return None
+            return False
+        lacked = len(assembly.missing)
         came: dict[tuple[str, int], dict[bytes, Row]] = {}
         for table, key, row in _entries(message.rows, self._limits):
             came.setdefault((table, bucket_of(key)), {})[key] = row
+        if RECORD in assembly.missing and RECORD not in came:
+            return False
         for place, bucket in came.items():
             expected = assembly.missing.get(place)
             if expected is None:
@@ -152,7 +186,10 @@ class Assemblies:
                 raise PeerError("a bucket that is not what its feed's header says")
             del assembly.missing[place]
             assembly.touched_s = now_s
-        return assembly
+            if too_large(assembly.rows, self._limits):
+                self.drop(message.origin)
+                raise PeerError("a feed with more rows or bytes than the mesh allows")
+        return len(assembly.missing) < lacked
 
     def drop(self, origin: NodeId) -> None:
         """Forget what is here of a feed: it is whole, or not wanted."""
@@ -182,7 +219,10 @@ def _reused(hashes: Hashes, known: list[Rows]) -> tuple[Rows, dict[tuple[str, in
 def _entries(packed: bytes, limits: Limits) -> Iterable[tuple[str, bytes, Row]]:
     """Decode rows; raises PeerError, also for what the genesis does not allow."""
     try:
-        return [checked_row(*entry, limits=limits) for entry in unpack(packed)]
+        entries = unpack(packed)
+        if len(entries) > ROWS_MAX:
+            raise PeerError(f"more than {ROWS_MAX} rows in one message")
+        return [checked_row(*entry, limits=limits) for entry in entries]
     except (TypeError, ValueError, OverflowError) as error:
         raise PeerError("rows that are malformed") from error
 

@@ -130,6 +130,7 @@ class Walk:
         self.old: dict[NodeId, list[Saved]] = {node.id: [] for node in self.nodes}
         self.wire: list[tuple[NodeId, NodeId, Message]] = []
         self.happened: Counter[str] = Counter()
+        self.boots = set(range(count + 1))  # no two starts are alike, and none is 0
 
     def other(self, node: Node) -> Node:
         return self.rng.choice([one for one in self.nodes if one is not node])
@@ -229,7 +230,11 @@ class Walk:
             "lost": Saved(),
         }[disk]
         self.happened[disk] += 1
-        fresh = Node(node.key, self.rng.getrandbits(62), saved)
+        boot = self.rng.getrandbits(62)
+        while boot in self.boots:
+            boot += 1
+        self.boots.add(boot)
+        fresh = Node(node.key, boot, saved)
         self.nodes[self.nodes.index(node)] = fresh
         self.wire = [(s, t, m) for s, t, m in self.wire if node.id not in {s, t}]
         self.tell(fresh, fresh.held.ask_for_own())

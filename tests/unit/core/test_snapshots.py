@@ -9,14 +9,18 @@ import pytest
 from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.feed import BUCKET_BYTES_MAX, TABLES_MAX, Replica
 from meshnode.core.genesis import Genesis
+from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key
+from meshnode.core.members import NODE, ONLY_ROW
 from meshnode.core.messages import BucketRows, Manifest, Snapshot
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack
 from meshnode.core.rows import Row, Rows, bucket_of
 from meshnode.core.snapshots import (
     ASSEMBLIES_MAX,
+    ROWS_MAX,
     SMALL_BYTES_MAX,
+    STILL_S,
     WINDOW_BYTES,
     Assemblies,
     Assembly,
@@ -28,6 +32,7 @@ from meshnode.core.snapshots import (
 
 chance = Random(31).randbytes
 KEY = Key.new(chance)
+A, B = NodeId("a"), NodeId("b")
 GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
 
 
@@ -51,6 +56,14 @@ def manifest_of(feed: Replica) -> Manifest:
     return manifest
 
 
+def begun(
+    assemblies: Assemblies, manifest: Manifest, held: Rows | None, now_s: float, peer: NodeId = A
+) -> Assembly:
+    assembly = assemblies.begin(peer, manifest, held, now_s)
+    assert assembly is not None
+    return assembly
+
+
 def fetched(assemblies: Assemblies, assembly: Assembly, feed: Replica) -> int:
     """Ask and take until nothing is missing; return how many bytes came."""
     came = 0
@@ -71,7 +84,7 @@ def test_a_small_feed_is_one_message_and_a_large_one_begins_with_its_hashes():
 
 def test_a_large_feed_arrives_whole():
     feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
-    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
     fetched(assemblies, assembly, feed)
     assert feed.header is not None
     assert assembly.rows.state_hash() == feed.header.state_hash
@@ -81,7 +94,7 @@ def test_a_large_feed_arrives_whole():
 
 def test_one_request_is_answered_with_a_window_and_no_more():
     feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
-    asked = assemblies.begin(manifest_of(feed), None, 0.0).asks()
+    asked = begun(assemblies, manifest_of(feed), None, 0.0).asks()
     parts = list(answers(asked, feed.rows))
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert WINDOW_BYTES / 2 < sum(len(part.rows) for part in parts) <= WINDOW_BYTES
@@ -90,13 +103,13 @@ def test_one_request_is_answered_with_a_window_and_no_more():
 def test_of_an_older_state_only_what_has_changed_is_fetched():
     feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
     old = Replica(feed.origin, GENESIS.limits)
-    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
     everything = fetched(assemblies, assembly, feed)
     old.rows = assembly.rows
     feed.write("notes", b"7", b"changed")
     feed.write("notes", b"8", None)
     flush_all(feed)
-    again = assemblies.begin(manifest_of(feed), old.rows, 0.0)
+    again = begun(assemblies, manifest_of(feed), old.rows, 0.0)
     assert len(again.missing) == 2
     assert fetched(assemblies, again, feed) < everything / 50
     assert feed.header is not None
@@ -105,13 +118,13 @@ def test_of_an_older_state_only_what_has_changed_is_fetched():
 
 def test_what_was_fetched_before_the_feed_changed_is_kept():
     feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
-    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
     for message in answers(assembly.asks(), feed.rows):
         assemblies.take(message, 0.0)
     missing = len(assembly.missing)
     feed.write("notes", b"new", b"row")
     flush_all(feed)
-    assert len(assemblies.begin(manifest_of(feed), None, 0.0).missing) <= missing + 1
+    assert len(begun(assemblies, manifest_of(feed), None, 0.0).missing) <= missing + 1
 
 
 def test_a_manifest_that_its_header_does_not_prove_is_refused():
@@ -119,13 +132,13 @@ def test_a_manifest_that_its_header_does_not_prove_is_refused():
     manifest = manifest_of(feed)
     bent = {table: {**held, 0: bytes(32)} for table, held in manifest.buckets.items()}
     with pytest.raises(PeerError):
-        assemblies.begin(replace(manifest, buckets=bent), None, 0.0)
+        assemblies.begin(A, replace(manifest, buckets=bent), None, 0.0)
     assert len(assemblies) == 0
 
 
 def test_a_bucket_that_is_not_proved_leaves_nothing_behind():
     feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
-    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
     before = len(assembly.missing)
     forged = BucketRows(feed.origin, pack([["notes", b"1", 1, 1, b"forged"]]), last=True)
     with pytest.raises(PeerError):
@@ -140,8 +153,8 @@ def test_a_bucket_that_is_not_proved_leaves_nothing_behind():
 def test_buckets_that_nobody_asked_for_are_passed_over():
     feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
     stray = BucketRows(feed.origin, pack([["other", b"1", 1, 1, b"stray"]]), last=True)
-    assert assemblies.take(stray, 0.0) is None
-    assembly = assemblies.begin(manifest_of(feed), None, 0.0)
+    assert not assemblies.take(stray, 0.0)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
     assemblies.take(stray, 0.0)
     assert assembly.rows.count() == 0
 
@@ -150,10 +163,80 @@ def test_the_feed_that_stands_still_longest_makes_room():
     assemblies = Assemblies(GENESIS.limits)
     feeds = [feed_of(40, Key.new(chance)) for _ in range(ASSEMBLIES_MAX + 1)]
     for number, feed in enumerate(feeds):
-        assemblies.begin(manifest_of(feed), None, float(number or 999))
+        begun(assemblies, manifest_of(feed), None, float(number or 999))
     assert len(assemblies) == ASSEMBLIES_MAX
     assert assemblies.get(feeds[0].origin) is not None
     assert assemblies.get(feeds[1].origin) is None
+
+
+def test_whoever_begins_most_feeds_makes_room_for_the_others():
+    assemblies = Assemblies(GENESIS.limits)
+    wanted = feed_of(40, Key.new(chance))
+    begun(assemblies, manifest_of(wanted), None, 0.0, B)
+    for number in range(ASSEMBLIES_MAX + 1):
+        begun(assemblies, manifest_of(feed_of(40, Key.new(chance))), None, 1.0 + number)
+    assert len(assemblies) == ASSEMBLIES_MAX
+    assert assemblies.get(wanted.origin) is not None
+
+
+def test_an_old_manifest_undoes_nothing_of_a_later_state_that_is_on_its_way():
+    feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
+    old = manifest_of(feed)
+    for number in range(0, 2000, 3):
+        feed.write("notes", b"%d" % number, b"changed")
+    flush_all(feed)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
+    while assembly.missing:
+        for message in answers(assembly.asks(), feed.rows):
+            assemblies.take(message, 0.0)
+            assert assemblies.begin(B, old, None, 0.0) is None
+            assert begun(assemblies, manifest_of(feed), None, 0.0, B) is assembly
+    assert assembly.rows.tables == feed.rows.tables
+
+
+def test_an_older_state_is_taken_once_the_later_one_stands_still():
+    feed, assemblies = feed_of(2000), Assemblies(GENESIS.limits)
+    old = manifest_of(feed)
+    feed.write("notes", b"1", b"changed")
+    flush_all(feed)
+    begun(assemblies, manifest_of(feed), None, 0.0)
+    assert begun(assemblies, old, None, STILL_S, B).header == old.header
+
+
+def test_nothing_is_taken_of_a_feed_before_its_member_record():
+    feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
+    feed.write(NODE, ONLY_ROW, b"record")
+    flush_all(feed)
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
+    missing = dict(assembly.missing)
+    first, *others = answers(assembly.asks(), feed.rows)
+    for message in (BucketRows(feed.origin, pack([]), last=True), *others):
+        assert not assemblies.take(message, 0.0)
+    assert assembly.missing == missing
+    assert assemblies.take(first, 0.0)
+    assert assembly.rows.get(NODE, ONLY_ROW) is not None
+
+
+def test_a_feed_that_grows_beyond_what_the_mesh_allows_is_dropped_on_its_way():
+    feed = feed_of(200)
+    assemblies = Assemblies(replace(GENESIS.limits, feed_bytes_max=50_000))
+    assembly = begun(assemblies, manifest_of(feed), None, 0.0)
+    with pytest.raises(PeerError, match="more rows or bytes"):
+        fetched(assemblies, assembly, feed)
+    assert len(assemblies) == 0
+    assert assembly.rows.bytes < 60_000
+
+
+def test_a_message_with_more_rows_than_a_bucket_can_have_is_refused_unread():
+    feed = feed_of(20)
+    assert feed.header is not None
+    rows = pack([["t", b"", 1, 1, b""]] * (ROWS_MAX + 1))
+    with pytest.raises(PeerError, match="bucket by bucket"):
+        rows_of(Snapshot(feed.header, rows), GENESIS.limits)
+    assemblies = Assemblies(GENESIS.limits)
+    begun(assemblies, manifest_of(feed_of(200)), None, 0.0)
+    with pytest.raises(PeerError, match=f"more than {ROWS_MAX} rows"):
+        assemblies.take(BucketRows(feed.origin, rows, last=True), 0.0)
 
 
 def keys_of_one_bucket(count: int) -> list[bytes]:
