@@ -45,7 +45,7 @@ class OwnFeed(Replica):
     def __init__(self, key: Key, mesh_id: str, limits: Limits, boot: int) -> None:
         super().__init__(node_id_of(key.public), limits)
         self._key = key
-        self._mesh_id = mesh_id
+        self.mesh_id = mesh_id
         self._boot = boot
         self._pending: dict[tuple[str, bytes], bytes | None] = {}
         self._written: set[tuple[str, bytes]] = set()
@@ -187,7 +187,7 @@ class OwnFeed(Replica):
         delta = delta_to_bytes(ops)
         last_seq = first_seq + len(ops) - 1
         header = Header(
-            self._mesh_id,
+            self.mesh_id,
             self.origin,
             self.epoch,
             self._boot,

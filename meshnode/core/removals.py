@@ -2,8 +2,9 @@
 
 Three kinds, told apart by the first item of their key. A *removal* names the adds that its writer
 saw of an entry. An *answer* is the word of an add's owner that it is gone. An *after* remembers how
-far the feed of an owner was when removals of its adds could be dropped: who holds less of that feed
-may still hold what was removed. What is done with them is decided in `roster`.
+far the feed of an owner was when removals of its adds could be dropped, by a header that the owner
+has signed: who holds less of that feed may still hold what was removed. What is done with them is
+decided in `roster`.
 
 Invariant: every row is bounded, and its bytes are the same for the same meaning.
 """
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.errors import PeerError
-from meshnode.core.headers import Head
+from meshnode.core.headers import FLUSH, Head, Header, parse_header, verify_header
 from meshnode.core.ids import NodeId
+from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.registry import Birth, Place, birth_from, birth_to_list, place_from
 
@@ -55,10 +57,23 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """What was removed of an origin's entries is gone for sure from here on."""
+    """What was removed of an origin's entries is gone for sure from here on.
 
-    origin: NodeId
-    at: Head
+    The origin has signed this header: a position alone, far ahead of what it will ever write, would
+    let any member hide all its entries for ever.
+    """
+
+    header: Header
+
+    @property
+    def origin(self) -> NodeId:
+        """Whose entries."""
+        return self.header.origin
+
+    @property
+    def at(self) -> Head:
+        """How far its feed must be held."""
+        return self.header.head
 
 
 RemovalsRow = Removal | Answer | After
@@ -91,9 +106,11 @@ def after_key(origin: NodeId) -> bytes:
     return pack([AFTER, origin])
 
 
-def after_row(at: Head) -> bytes:
+def after_row(header: Header) -> bytes:
     """Encode how far the origin's feed was."""
-    return pack([at.epoch, at.seq])
+    if header.signed is None:
+        raise ValueError("only a signed header says how far a feed was")
+    return pack(header.signed.to_list())
 
 
 def removals_from_row(key: bytes, row: bytes) -> RemovalsRow | None:
@@ -109,8 +126,7 @@ def removals_from_row(key: bytes, row: bytes) -> RemovalsRow | None:
                 answer = Answer(place_from(names), frozenset(map(birth_from, _bounded(parts))))
                 return _spelled(key, answer_key(answer.place), answer)
             case 2:
-                (origin,) = names
-                after = After(NodeId(typed(origin, str)), _head_from(*parts))
+                after = After(_header_from(*parts))
                 return _spelled(key, after_key(after.origin), after)
             case _:
                 return None
@@ -134,6 +150,12 @@ def _bounded(parts: list[object]) -> list[object]:
 def _dot_from(parts: object) -> Dot:
     origin, epoch, seq, *birth = typed(parts, list)
     return Dot(NodeId(typed(origin, str)), _head_from(epoch, seq), birth_from(birth))
+
+
+def _header_from(payload: object, signature: object) -> Header:
+    header = parse_header(Signed(FLUSH, typed(payload, bytes), typed(signature, bytes)))
+    verify_header(header, header.mesh)  # whether it is ours is for the reader to say
+    return header
 
 
 def _head_from(epoch: object, seq: object) -> Head:

@@ -89,8 +89,15 @@ class Roster:
         return {
             after.origin
             for _, after in self._tables.removals()
-            if isinstance(after, After) and self._head(after.origin) < after.at
+            if isinstance(after, After) and self._is_behind(after)
         }
+
+    def _is_behind(self, after: After) -> bool:
+        """Whether less of a feed is held than an `after` asks for.
+
+        One of another mesh asks nothing: a home that changed meshes has signed both with one key.
+        """
+        return after.header.mesh == self._own.mesh_id and self._head(after.origin) < after.at
 
     def _removed(self) -> set[tuple[NodeId, Place, Birth]]:
         return {
@@ -200,7 +207,7 @@ class Roster:
         wanted: dict[NodeId, Head] = {}
         for table, key in change.rows if change.origin != self._own.origin else ():
             after = self._tables.removal(change.origin, key) if table == REMOVALS else None
-            if isinstance(after, After) and self._head(after.origin) < after.at:
+            if isinstance(after, After) and self._is_behind(after):
                 wanted[after.origin] = after.at
         wanted.pop(self._own.origin, None)
         return wanted
@@ -248,9 +255,9 @@ class Roster:
         ]
         for origin in {dot.origin for dot in done}:
             after = self._decoded(after_key(origin))
-            at = self._head(origin)
-            if not isinstance(after, After) or after.at < at:
-                writes.append((REMOVALS, after_key(origin), after_row(at)))
+            header = self._replicas[origin].header
+            if header and (not isinstance(after, After) or after.at < header.head):
+                writes.append((REMOVALS, after_key(origin), after_row(header)))
         self._written(writes)
 
     def _is_gone(self, dot: Dot, removal: Removal) -> bool:

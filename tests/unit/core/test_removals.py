@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from meshnode.core.errors import PeerError
-from meshnode.core.headers import Head
+from meshnode.core.headers import FLUSH, Head, parse_header
 from meshnode.core.ids import NodeId
+from meshnode.core.keys import Signed
 from meshnode.core.packing import pack
 from meshnode.core.registry import (
     Birth,
@@ -35,6 +36,8 @@ from meshnode.core.removals import (
 
 VECTORS = Path(__file__).parents[3] / "docs" / "protocol" / "vectors" / "registry.json"
 PLACE = Place("agent", "docs")
+AFTER = next(one for one in json.loads(VECTORS.read_text()) if one["row"] == "after")
+AFTER_HEADER = bytes.fromhex(AFTER["means"]["header"])
 KEY, DOT = removal_key(PLACE), ["node", 1, 2, 7, 3]
 
 
@@ -56,8 +59,10 @@ def written(vector: dict) -> tuple[bytes, bytes]:
         case "answer":
             return answer_key(place), answer_row(births)
         case _:
-            at = Head(said["epoch"], said["seq"])
-            return after_key(NodeId(said["origin"])), after_row(at)
+            payload, signature = bytes.fromhex(said["header"]), bytes.fromhex(said["signature"])
+            header = parse_header(Signed(FLUSH, payload, signature))
+            assert header.head == Head(said["epoch"], said["seq"])
+            return after_key(NodeId(said["origin"])), after_row(header)
 
 
 @pytest.mark.parametrize("vector", json.loads(VECTORS.read_text()), ids=lambda one: one["name"])
@@ -74,8 +79,8 @@ def test_rows_are_the_bytes_that_the_protocol_says(vector: dict):
             assert (removal_key(place), removal_row(dots)) == (key, row)
         case Answer(place, births):
             assert (answer_key(place), answer_row(births)) == (key, row)
-        case After(origin, at):
-            assert (after_key(origin), after_row(at)) == (key, row)
+        case After(header):
+            assert (after_key(header.origin), after_row(header)) == (key, row)
         case None:
             raise AssertionError("a known row is not known")
 
@@ -122,6 +127,9 @@ def test_as_many_adds_as_may_be_are_read_and_no_more():
         (pack([2, "node"]), pack([1, 0])),
         (pack([2, 5]), pack([1, 1])),
         (pack([2, "node", "more"]), pack([1, 1])),
+        (pack([2, "node"]), pack([b"", bytes(64)])),
+        (pack([2, AFTER["means"]["origin"]]), pack([AFTER_HEADER, bytes(64)])),
+        (pack([2, "node"]), bytes.fromhex(AFTER["value"])),
     ],
 )
 def test_a_row_that_is_none_is_the_peers_fault(key: bytes, row: bytes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,11 @@ import pytest
 
 from meshnode.core.errors import RefusedError
 from meshnode.core.genesis import Genesis, Limits
-from meshnode.core.headers import Head
+from meshnode.core.headers import Head, Header, sign_header
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.own_feed import OwnFeed
+from meshnode.core.packing import pack
 from meshnode.core.registry import (
     REGISTRY,
     Birth,
@@ -82,6 +84,13 @@ class Seat:
         self.put(origin, REGISTRY, registry_key(place), registry_row(entry, birth))
         return Dot(origin, self.feeds[origin].head, birth)
 
+    def signed_later(self) -> Header:
+        """Return a header that PEER signs for the write after its newest."""
+        header = self.feeds[PEER].header
+        assert header is not None
+        seq = header.last_seq + 1
+        return sign_header(KEYS[1], replace(header, first_seq=seq, last_seq=seq))
+
     def shown(self) -> set[NodeId]:
         return {origin for origin, _ in self.roster.entries()}
 
@@ -104,7 +113,9 @@ def test_an_entry_of_another_is_hidden_at_once_and_dropped_on_its_owners_word(se
     assert seat.rows(Removal), "gone is not answered"
     seat.put(PEER, REMOVALS, answer_key(PLACE), answer_row([dot.birth]))
     assert seat.rows(Removal) == []
-    assert seat.rows(After) == [After(PEER, seat.feeds[PEER].head)]
+    header = seat.feeds[PEER].header
+    assert header is not None
+    assert seat.rows(After) == [After(header)]
 
 
 def test_who_registers_again_unseen_stays(seat: Seat):
@@ -153,16 +164,27 @@ def test_of_a_history_that_our_disk_has_lost_nothing_is_answered(seat: Seat):
 
 def test_a_feed_held_less_far_than_an_after_is_hidden_and_asked_for(seat: Seat):
     seat.enter(PEER)
-    ahead = Head(1, seat.feeds[PEER].head.seq + 1)
+    ahead = seat.signed_later()
     feed = seat.feeds[OTHER]
     feed.write(REMOVALS, after_key(PEER), after_row(ahead))
     change = feed.flush(1.0)
     assert change is not None
-    assert seat.roster.behind(change) == {PEER: ahead}
+    assert seat.roster.behind(change) == {PEER: ahead.head}
     assert seat.shown() == set()
     seat.put(PEER, "notes", b"", b"later")
     assert seat.shown() == {PEER}
     assert seat.roster.behind(change) == {}
+
+
+def test_an_after_that_its_origin_has_not_signed_hides_nothing(seat: Seat):
+    seat.enter(PEER)
+    ahead = seat.signed_later()
+    far = replace(ahead, epoch=(1 << 63) - 1, signed=None)
+    of_another_mesh = sign_header(KEYS[1], replace(ahead, mesh="another", epoch=9))
+    forged = sign_header(KEYS[2], far)
+    for row in (after_row(forged), after_row(of_another_mesh), pack([1 << 62, 1 << 62])):
+        seat.put(OTHER, REMOVALS, after_key(PEER), row)
+        assert seat.shown() == {PEER}
 
 
 def test_what_nobody_has_entered_is_not_removed(seat: Seat):
