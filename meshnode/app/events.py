@@ -21,7 +21,7 @@ BYTES_MAX = 16 << 20  # of packed events
 KEPT_S = 7 * 86400.0
 LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
 SEQ_MAX = 16**SEQ_DIGITS - 1
-SPAN_MAX = 1 << 20  # seqs from the oldest event to the newest; what a disk holds before is let go
+SPAN_MAX = 1 << 18  # seqs from the oldest event to the newest; what comes before is let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class EventLog:
         for event in self._events:
             if event is not None:
                 many = self._held > EVENTS_MAX or self._bytes > BYTES_MAX
+                many |= len(self._events) - gone > SPAN_MAX
                 if not many and event.at_s >= now_s - KEPT_S:
                     break
                 self._drop(event.seq)

@@ -177,3 +177,14 @@ def test_whoever_resumes_anywhere_ends_with_the_newest_of_everything(acts, held_
             mine |= {one.view.key["session"]: one.view.usage.total for one in found}
         assert mine == known_at[-1]
         assert told == sorted(set(told))
+
+
+def test_places_of_events_let_go_are_bounded_however_old_the_first_is(log, monkeypatch):
+    monkeypatch.setattr(events, "SPAN_MAX", 50)
+    append(log, change("first", 1))
+    for number in range(200):
+        append(log, change("s", number, quiet=True))
+        log.trim(NOW_S)
+        assert len(log._events) <= 50
+    assert log.get(1) is None
+    assert log.seq_at(log.position(0)) is None
