@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.broadcast import spread
 from meshnode.core.effects import DropControl, Effect, PersistControl
+from meshnode.core.errors import PeerError
 from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS, session_from_row
 
@@ -55,7 +56,7 @@ class Controls:
         for (table, key), row in all_rows(self._own.rows).items():
             if row is None or not self._tables.hides(self._own.origin, table, row):
                 continue
-            if table != SESSIONS or not session_from_row(row.value).ended:
+            if table != SESSIONS or not _has_ended(row.value):
                 self._own.repeat(table, key)
 
     def dismiss(self, peer: NodeId, liveness: Liveness) -> None:
@@ -68,3 +69,10 @@ class Controls:
     def _dropped(self) -> list[Effect]:
         dropped = self._control.take_dropped()
         return [DropControl(dropped)] if dropped else []
+
+
+def _has_ended(session: bytes) -> bool:
+    try:
+        return session_from_row(session).ended
+    except PeerError:
+        return False  # of a later version of this node

@@ -142,6 +142,11 @@ class ControlSet:
         """Return all entries, each after those that its authority hangs on."""
         return list(self._entries.values())
 
+    def chosen(self, entry_ids: frozenset[bytes]) -> list[Signed]:
+        """Return those of these entries that are held, in the order of `entries`."""
+        held = self._entries.items() if entry_ids else ()
+        return [signed for entry_id, signed in held if entry_id in entry_ids]
+
     def root(self, cut_s: int = 0) -> bytes:
         """Return one hash over all entries, or over those that expire after a time."""
         count = bisect_right(self._expiring, (cut_s, b"\xff" * 17))

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.effects import Effect, Send
-from meshnode.core.entries import entry_id_of
 from meshnode.core.feed import Replica
 from meshnode.core.headers import NOTHING, Head
 from meshnode.core.intake import Intake, Outcome
@@ -193,7 +192,7 @@ class Replication(Intake):
     def _serve(self, peer: NodeId, pull: Pull) -> list[Effect]:
         messages: list[Message] = []
         # In the order in which they became acceptable here: admins before those whom they admit.
-        messages += [e for e in self.control.entries() if entry_id_of(e) in pull.control_ids]
+        messages += self.control.chosen(pull.control_ids)
         for origin, after in pull.after.items():
             messages += self._since(peer, origin, after)
         return [Send(peer, message) for message in messages]

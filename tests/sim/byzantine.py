@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 from sim.notes import NOTES
 
+from meshnode.core.entries import Forget, sign_entry
 from meshnode.core.feed import Flush, Op, delta_to_bytes
-from meshnode.core.headers import Header, sign_header
-from meshnode.core.ids import short_id_of
+from meshnode.core.headers import Head, Header, sign_header
+from meshnode.core.ids import node_id_of, short_id_of
 from meshnode.core.members import LINKS, ONLY_ROW, LinksRecord, links_to_row
+from meshnode.core.messages import BucketRows, Fork, Have, Manifest, Vector
+from meshnode.core.packing import pack
+from meshnode.core.removals import REMOVALS, after_key, after_row
 from meshnode.core.rows import Row, Rows
 from meshnode.core.snapshots import whole
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from sim.network import Pipe
     from sim.world import World
 
+    from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Key
     from meshnode.core.messages import Message
 
 SEQ_MAX = (1 << 63) - 1
@@ -39,6 +45,7 @@ class Liar:
         self.world, self.machine, self._rng = world, machine, rng
         self._heard: list[Message] = []
         self._stale: list[Message] = []
+        self._manifests: list[Message] = []
         self._before = world.on_message
         world.liars.add(machine.id)
         world.on_message = self._listen
@@ -51,6 +58,14 @@ class Liar:
             self._bent_delta,
             self._stale_snapshot,
             self._replay,
+            self._empty_offers,
+            self._old_manifest,
+            self._stray_buckets,
+            self._two_histories,
+            self._forged_fork,
+            self._silent_flush,
+            self._far_after,
+            self._forget_without_a_role,
         )
 
     def _listen(self, source: Machine, target: Machine, message: Message) -> None:
@@ -64,6 +79,7 @@ class Liar:
         for origin, held in self.machine.running.replication.replicas.items():
             if origin != self.machine.id and held.header is not None:
                 self._stale.append(whole(held.header, held.rows))
+                self._manifests.append(Manifest(held.header, held.rows.manifest()))
 
     def lie(self) -> None:
         """Tell one lie of each kind."""
@@ -146,3 +162,68 @@ class Liar:
 
     def _replay(self) -> bool:
         return bool(self._heard) and self._say(self._rng.choice(self._heard))
+
+    def _victim(self) -> NodeId:
+        others = [machine.id for machine in self.world.nodes if machine is not self.machine]
+        return self._rng.choice(others)
+
+    def _empty_offers(self) -> bool:
+        """Offer what nobody has written, and of others more than they have."""
+        invented = (node_id_of(self._rng.randbytes(32)) for _ in range(300))
+        ahead = dict.fromkeys([*invented, self._victim()], Head(SEQ_MAX - 1, SEQ_MAX))
+        return self._say(Vector(ahead), Have(dict.fromkeys(list(ahead)[-9:], Head(SEQ_MAX, 1))))
+
+    def _old_manifest(self) -> bool:
+        return bool(self._manifests) and self._say(self._rng.choice(self._manifests))
+
+    def _stray_buckets(self) -> bool:
+        """Answer in place of those who were asked: with nothing, and with rows of nobody."""
+        origin = self._victim()
+        junk = pack([[NOTES, b"stray", 1, 1, b"bucket"]])
+        return self._say(*(BucketRows(origin, rows, last=True) for rows in (pack([]), junk)))
+
+    def _proof(self, key: Key, origin: NodeId, epoch: int) -> Fork:
+        one, other = (
+            self._flush(5, text, origin=origin, epoch=epoch).header for text in (b"one", b"other")
+        )
+        return Fork((sign_header(key, one), sign_header(key, other)))
+
+    def _two_histories(self) -> bool:
+        """Prove of itself that an epoch has two histories; the own mesh opens the next."""
+        return self._say(self._proof(self.machine.key, self.machine.id, self._epoch()))
+
+    def _epoch(self) -> int:
+        return self.machine.running.own.epoch
+
+    def _forged_fork(self) -> bool:
+        """Claim two histories of another, signed with the wrong key."""
+        return self._say(self._proof(self.machine.key, self._victim(), 1 << 40))
+
+    def _silent_flush(self) -> bool:
+        """Say two things at one position, in whole feeds whose last flush has no writes."""
+        messages = []
+        for text in (b"one", b"other"):
+            rows = Rows()
+            rows.put(NOTES, b"lie", Row(1, 1, text))
+            fields = {"epoch": self._epoch() + 1, "first_seq": 2, "last_seq": 1}
+            header = replace(self._flush(1, text).header, state_hash=rows.state_hash(), **fields)
+            messages.append(whole(sign_header(self.machine.key, header), rows))
+        frames = self.world.network.frames
+        for number, pipe in enumerate(self._pipes()):
+            self.world.network.transmit(pipe, frames.encoded(messages[number % 2]))
+        return bool(self._pipes())
+
+    def _far_after(self) -> bool:
+        """Say of another that entries must be hidden until it has written what it never will."""
+        victim = self._victim()
+        header = self._flush(SEQ_MAX, b"after", origin=victim, epoch=SEQ_MAX).header
+        row = self._rng.choice([after_row(header), pack([SEQ_MAX, SEQ_MAX])])
+        self.machine.write(REMOVALS, after_key(victim), row)
+        return True
+
+    def _forget_without_a_role(self) -> bool:
+        header = self.machine.running.replication.replicas[self.machine.id].header
+        mesh_id, chance = self.world.genesis.mesh_id, self._rng.randbytes
+        if header is None:
+            return False
+        return self._say(sign_entry(self.machine.key, mesh_id, Forget(header), chance, issued_s=1))

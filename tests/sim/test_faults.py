@@ -16,7 +16,7 @@ from meshnode.core.liveness import MemberState
 SEEDS_A_TEST = 20
 SEEDS = 220
 DAY_S = 24 * 3600.0
-LIES = 8
+LIES = 16
 
 
 def ran(seed: int) -> tuple[World, Schedule]:

@@ -163,6 +163,13 @@ def test_a_node_that_hears_that_it_was_forgotten_says_again_what_still_holds(vie
     assert mesh.own.head == Head(before.epoch, before.seq + 3), "once is enough"
 
 
+def test_a_session_that_this_version_cannot_read_is_said_again_too(viewer: Viewer):
+    viewer.do(viewer.mesh.write(SESSIONS, b"later", b"of a later version", 1.0), 1.0)
+    viewer.do(viewer.mesh.woken("flush", 2.0), 2.0)
+    viewer.forget(viewer.mesh.own)
+    assert viewer.mesh.own.is_pending(SESSIONS, b"later")
+
+
 def test_an_expired_entry_leaves_the_disk(viewer: Viewer):
     order = said(StandingKill(agent="a"), expires_s=20)
     assert PersistControl(order) in viewer.mesh.add_control(order, 2.0)
