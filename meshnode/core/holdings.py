@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Rows
 
 FEEDS_MAX = 10_000  # more origins: PeerError, the link is kept
-STATE_BYTES = 8  # of the state hash, beside a position
+STATE_BYTES = 16  # of the state hash, beside a position; two alike in 8 are found in an hour
 
 
 class Holdings:

@@ -89,7 +89,7 @@ class BucketHashes:
 class Vector:
     """What the sender holds; all that it holds in the buckets named, elsewhere only news.
 
-    `states` are the first 8 bytes of the state hash at each position.
+    `states` are the first 16 bytes of the state hash at each position.
     """
 
     positions: dict[NodeId, Head]

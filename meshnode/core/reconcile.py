@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Rows
 
 POSITIONS_MAX = 1_000  # in one frame, give or take a bucket; more travel in several
+ANSWERED_MAX = 256  # messages for one request; of more feeds the asker is told the positions
 PUSHED_MAX = 16  # feeds sent to a neighbour that did not ask; of more it is told the positions
 
 
@@ -193,8 +194,14 @@ class Replication(Intake):
         messages: list[Message] = []
         # In the order in which they became acceptable here: admins before those whom they admit.
         messages += self.control.chosen(pull.control_ids)
+        later: list[NodeId] = []
         for origin, after in pull.after.items():
-            messages += self._since(peer, origin, after)
+            if len(messages) < ANSWERED_MAX:
+                messages += self._since(peer, origin, after)
+            elif self._shown(origin) > after:
+                later.append(origin)
+        if later:  # it asks for them at its own pace
+            messages.append(self._vector(later[:POSITIONS_MAX]))
         return [Send(peer, message) for message in messages]
 
     def _since(self, peer: NodeId, origin: NodeId, after: Head) -> list[Message]:

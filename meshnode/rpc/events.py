@@ -35,7 +35,7 @@ class EventServicer(pb_grpc.EventServiceServicer):
     ) -> AsyncIterator[pb.WatchResponse]:
         """Stream how things are, then every change."""
         del context
-        watching = Watching(request.position, tuple(request.kinds), request.about)
+        watching = Watching(request.position, tuple(dict.fromkeys(request.kinds)), request.about)
         async for told in self._desk.watch(watching):
             with suppress(DecodeError):
                 yield pb.WatchResponse(event=told_to_wire(told))
@@ -54,7 +54,7 @@ class EventServicer(pb_grpc.EventServiceServicer):
 def history_from_wire(request: pb.ListEventsRequest) -> tuple[Watching, float]:
     """Decode which events, and from when on; raises UsageError."""
     since_s = time_from_wire(request.since) if request.HasField("since") else 0.0
-    return Watching("", tuple(request.kinds), request.about), since_s
+    return Watching("", tuple(dict.fromkeys(request.kinds)), request.about), since_s
 
 
 def kept_events(

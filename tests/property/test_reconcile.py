@@ -15,7 +15,7 @@ from meshnode.core.effects import Send
 from meshnode.core.entries import role_entry
 from meshnode.core.fetching import AGAIN_S
 from meshnode.core.genesis import Genesis, Limits
-from meshnode.core.headers import Head
+from meshnode.core.headers import NOTHING, Head
 from meshnode.core.ids import NodeId
 from meshnode.core.intake import Outcome
 from meshnode.core.keys import Key, Signed
@@ -34,7 +34,7 @@ from meshnode.core.messages import (
 )
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.recent import EARLY_MAX, FLUSHES_BYTES_MAX
-from meshnode.core.reconcile import Replication
+from meshnode.core.reconcile import ANSWERED_MAX, Replication
 from meshnode.core.roles import Role
 from meshnode.core.rows import all_rows
 from meshnode.core.snapshots import FRAME_BYTES
@@ -381,3 +381,20 @@ def test_what_a_lost_neighbour_has_half_sent_another_completes():
     deliver([one, other, relay], (other, relay, Pull({one.id: Head(0, 0)})))
     assert other.notes(one.id) == one.notes(one.id)
     assert len(other.held._assemblies) == 0
+
+
+def test_who_asks_for_all_feeds_at_once_gets_some_and_is_told_of_the_rest():
+    relay, asker = Node(KEYS[0], 1), Node(KEYS[1], 2)
+    for _ in range(ANSWERED_MAX + 9):
+        feed = OwnFeed(Key.new(chance), GENESIS.mesh_id, GENESIS.limits, 1)
+        feed.write("notes", b"1", b"one")
+        change = feed.flush(1.0)
+        assert change is not None
+        relay.held.restore(change.header, feed.rows)
+    everything = Pull(dict.fromkeys(relay.held.replicas, NOTHING))
+    effects = relay.held.on_pull(asker.id, everything).effects
+    messages = [one.message for one in effects if isinstance(one, Send)]
+    *feeds, rest = messages
+    assert len(feeds) == ANSWERED_MAX
+    assert isinstance(rest, Vector)
+    assert len(rest.positions) == 9
