@@ -200,7 +200,7 @@ ROWS: tuple[tuple[str, bytes, bytes], ...] = (
     (REGISTRY, registry.registry_key(SPECIALIST.place), registry.registry_row(SPECIALIST, BIRTH)),
     (REMOVALS, removals.removal_key(SPECIALIST.place), removals.removal_row([DOT])),
     (REMOVALS, removals.answer_key(SPECIALIST.place), removals.answer_row([BIRTH])),
-    (REMOVALS, removals.after_key(NODE_ID), removals.after_row(Head(1, 2))),
+    (REMOVALS, removals.after_key(NODE_ID), removals.after_row(CHANGE.header)),
     (LEDGER, key_to_row(SLOT_KEY), slot_to_row(Slot(1, Buckets(input=5, output=6)))),
     (LEDGER, key_to_row(READER), diagnostics_to_row(Diagnostics(records=1))),
 )
