@@ -81,9 +81,8 @@ class OwnFeed(Replica):
         if value is not None and self._is_full(table, key, grows_by):
             raise RefusedError("this node publishes as many bytes as the mesh allows")
         self._written.add((table, key))
-        if (row.value if row else None) == value and (table, key) not in self._repeated:
-            self._pending.pop((table, key), None)
-        else:
+        self._pending.pop((table, key), None)  # flushes keep the order of the latest writes
+        if (row.value if row else None) != value or (table, key) in self._repeated:
             self._pending[table, key] = value
 
     def _is_full(self, table: str, key: bytes, grows_by: int) -> bool:

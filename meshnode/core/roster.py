@@ -250,15 +250,15 @@ class Roster:
         if not done:
             return
         left = removal.dots - done
-        writes: list[Write] = [
-            (REMOVALS, removal_key(removal.place), removal_row(left) if left else None)
-        ]
+        writes: list[Write] = []
         for origin in {dot.origin for dot in done}:
             after = self._decoded(after_key(origin))
             header = self._replicas[origin].header
             if header and (not isinstance(after, After) or after.at < header.head):
                 writes.append((REMOVALS, after_key(origin), after_row(header)))
-        self._written(writes)
+        # Last: if they need two flushes, nobody shall see the removal gone and no `after` yet.
+        row = removal_row(left) if left else None
+        self._written([*writes, (REMOVALS, removal_key(removal.place), row)])
 
     def _is_gone(self, dot: Dot, removal: Removal) -> bool:
         answer = self._tables.removal(dot.origin, answer_key(removal.place))
