@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 from replication.made import SESSIONS_EACH, Makers
 from replication.sides import of_ours, of_redis
-from report import Figure, Fleet, Node, table
+from report import Figure, Fleet, Node, table, wait_for_nodes
 
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
@@ -80,6 +80,7 @@ def initialised(node: Node) -> Home:
 
 def joined(fleet: Fleet, name: str, rows: int, limit_s: float) -> list[Figure]:
     """Let a new node join one that holds feeds of 1,000 others, and time until it holds all."""
+    wait_for_nodes(PATIENCE_S)  # one listens once it has read its disk
     relay, joiner = fleet.node(f"{name}-relay"), fleet.node(f"{name}-new")
     home = initialised(relay)
     size = Makers(home).store(home, ORIGINS, rows)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the fleet that e2e tests drive
 
+from e2e import fleet as fleet_module
 from e2e.fleet import PROGRAM, Fleet, Node, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PROGRAM", "Figure", "Fleet", "Node", "spread", "table", "wait_until"]
+__all__ = ["PROGRAM", "Figure", "Fleet", "Node", "spread", "table", "wait_for_nodes", "wait_until"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Figure:
             return ""
         ratio = self.value / self.at_most
         return f"ok ({ratio:.0%} of the limit)" if ratio <= 1 else f"OVER: {ratio:.2f} x the limit"
+
+
+def wait_for_nodes(patience_s: float) -> None:
+    """Give nodes longer to come up than tests do."""
+    fleet_module.PATIENCE_S = patience_s
 
 
 def spread(what: str, values: Sequence[float], unit: str, at_most: float) -> list[Figure]:
