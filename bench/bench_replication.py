@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 from replication.made import SESSIONS_EACH, Makers
 from replication.sides import of_ours, of_redis
-from report import Figure, Fleet, Node, table, wait_for_nodes
+from report import Figure, Fleet, Node, copied, table, wait_for_nodes
 
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
@@ -25,7 +25,6 @@ from meshnode.core.control import ControlSet
 from meshnode.core.keys import Key
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import Replication
-from meshnode.core.rows import Rows, all_rows
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.clock import SystemClock
 from meshnode.v1 import link_service_pb2 as pb
@@ -156,14 +155,6 @@ def applied(makers: Makers) -> list[Figure]:
         Figure("1,000 flushes of 10 rows verified and applied", took_s / FLUSHES * 1000, "s", 1.0),
         Figure("bytes on the wire for a byte of keys and values", ratio, "", 1.6),
     ]
-
-
-def copied(rows: Rows) -> Rows:
-    """Return rows that may go their own way."""
-    copy = Rows()
-    for (name, key), row in all_rows(rows).items():
-        copy.put(name, key, row)
-    return copy
 
 
 def paged(makers: Makers) -> list[Figure]:

@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the fleet that e2e tests drive
 
+from copying import copied
 from e2e import fleet as fleet_module
 from e2e.fleet import PROGRAM, Fleet, Node, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PROGRAM", "Figure", "Fleet", "Node", "spread", "table", "wait_for_nodes", "wait_until"]
+__all__ = [
+    "PROGRAM",
+    "Figure",
+    "Fleet",
+    "Node",
+    "copied",
+    "spread",
+    "table",
+    "wait_for_nodes",
+    "wait_until",
+]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from copying import copied
+
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
 from meshnode.core.feed import Change, Flush
@@ -57,13 +59,6 @@ class Disk:
     """Every feed as it was synced."""
 
     feeds: dict[NodeId, tuple[Header, Rows]] = field(default_factory=dict)
-
-
-def copied(rows: Rows) -> Rows:
-    copy = Rows()
-    for (table, key), row in all_rows(rows).items():
-        copy.put(table, key, row)
-    return copy
 
 
 class Node:

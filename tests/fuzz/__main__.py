@@ -54,14 +54,14 @@ def main(words: list[str] | None = None) -> int:
         print(told, flush=True)  # noqa: T201 - the report
         for crash, raw in report.crashes.items():
             broke += 1
-            print(f"  {crash.error} in {crash.place}: {raw[:80]!r}", flush=True)  # noqa: T201
+            print(f"  {crash.error} in {crash.place}: {raw[:80]!r}", flush=True)  # noqa: T201 - the report
     if broke:
         where = (
             "" if chosen.discard else f"; the inputs are in {corpus.ROOT.name}/*/{corpus.CRASH}*"
         )
-        print(f"FAILED: {broke} {'crash' if broke == 1 else 'crashes'}{where}")  # noqa: T201
+        print(f"FAILED: {broke} {'crash' if broke == 1 else 'crashes'}{where}")  # noqa: T201 - the report
         return 1
-    print(f"passed: nothing broke {len(names)} decoder{'s' * (len(names) != 1)}")  # noqa: T201
+    print(f"passed: nothing broke {len(names)} decoder{'s' * (len(names) != 1)}")  # noqa: T201 - the report
     return 0
 
 

@@ -86,7 +86,7 @@ def _with_odd_value(raw: bytes, others: Sequence[bytes], rng: Random) -> bytes:
     values = [_unpacked(one) for one in (raw, rng.choice(others))]
     odd = _part(values[1], rng) if rng.random() < 0.3 else rng.choice(ODD)
     try:
-        return msgpack.packb(  # type: ignore[no-any-return]
+        return msgpack.packb(  # type: ignore[no-any-return] # msgpack has no types
             _replaced(values[0], odd, rng), unicode_errors="surrogatepass"
         )[:INPUT_BYTES_MAX]
     except (ValueError, TypeError, OverflowError):

@@ -157,7 +157,7 @@ def _of_disk(read: Callable[[Disk], object], disk: Disk) -> str:
 
 def _restored(disk: Disk) -> object:
     mesh = Mesh(GENESIS, Self(ROOT, 6, Random(1)))
-    damage = restore(mesh, disk, 1_790_000_000.0)  # type: ignore[arg-type]
+    damage = restore(mesh, disk, 1_790_000_000.0)  # type: ignore[arg-type] # a database of its shape
     mesh.recall(0.0)
     mesh.start(0.0)
     queries = Queries(mesh, prices(), ManualClock())
@@ -233,7 +233,7 @@ def began_with(raw: bytes) -> str:
     disk = Disk()
     try:
         count = len(beginning(home))
-        recover(home, disk)  # type: ignore[arg-type]
+        recover(home, disk)  # type: ignore[arg-type] # a database of its shape
         return f"{count} {started(disk)}"
     finally:
         disk.close()
@@ -254,7 +254,7 @@ def supervisor_request(raw: bytes) -> object:
     said: list[object] = []
     client = SimpleNamespace(send=lambda message: said.append(json.dumps(message)))
     steered = {"steer": lambda _client, _head, request: steer_line(request, "json")}
-    Supervisor._handle(SimpleNamespace(_operations=steered), client, raw)  # type: ignore[arg-type]
+    Supervisor._handle(SimpleNamespace(_operations=steered), client, raw)  # type: ignore[arg-type] # only what it handles with
     return said
 
 
@@ -265,7 +265,7 @@ def supervisor_reply(raw: bytes) -> object:
         reader = asyncio.StreamReader(limit=1 << 16)
         reader.feed_data(raw)
         reader.feed_eof()
-        line, count = _Line(reader, None), 0  # type: ignore[arg-type]
+        line, count = _Line(reader, None), 0  # type: ignore[arg-type] # a reader of bytes
         async for message in line.messages():
             line.resolve(message)
             count += 1
@@ -286,7 +286,7 @@ def announcement(raw: bytes) -> str:
         SERVICE, f"x.{SERVICE}", port=7707, addresses=[b"\x7f\0\0\1"], properties=raw
     )
     heard = SimpleNamespace(_announcement=SimpleNamespace(node_id="me"), _on_hint=hints.append)
-    Discovery._take(heard, info)  # type: ignore[arg-type]
+    Discovery._take(heard, info)  # type: ignore[arg-type] # only what it takes with
     return f"{len(hints)} hints"
 
 
@@ -335,7 +335,7 @@ def _queries() -> Queries:
 def _add_control(raw: bytes) -> object:
     async def submit(signed: object) -> None:
         mesh = Mesh(GENESIS, Self(ROOT, 6, Random(1)))
-        mesh.add_control(signed, 0.0)  # type: ignore[arg-type]
+        mesh.add_control(signed, 0.0)  # type: ignore[arg-type] # the effects are dropped
 
     return asyncio.run(add_control(submit, local.AddControlRequest.FromString(raw)))
 

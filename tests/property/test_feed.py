@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from property.walk import values
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Change, Flush, Replica
@@ -28,10 +29,6 @@ places = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([b"", b"1", b"2"
 contents = st.none() | st.binary(max_size=64)
 writes = st.lists(st.tuples(places, contents), max_size=6)
 histories = st.lists(writes, min_size=1, max_size=8)
-
-
-def values(rows: Rows) -> Model:
-    return {place: row.value for place, row in all_rows(rows).items() if row is not None}
 
 
 @dataclass

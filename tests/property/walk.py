@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from copying import copied
+
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
 from meshnode.core.errors import PeerError
@@ -51,13 +53,6 @@ Disk = dict[NodeId, tuple[Header, Values | Any]]
 
 def values(rows: Rows) -> Values:
     return {place: row.value for place, row in all_rows(rows).items() if row is not None}
-
-
-def copied(rows: Rows) -> Rows:
-    copy = Rows()
-    for (table, key), row in all_rows(rows).items():
-        copy.put(table, key, row)
-    return copy
 
 
 @dataclass

@@ -11,6 +11,8 @@ from dataclasses import replace as dataclass_replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from copying import copied
+
 from meshnode.core.feed import Change, Flush, Replica
 from meshnode.core.headers import NOTHING, Head, Header
 from meshnode.core.rows import Rows, all_rows
@@ -44,7 +46,7 @@ class State:
         if known is not None and _same(known[0], flush):
             return known[1], known[2]
         replica = Replica(self.origin, self.limits)
-        replica.header, replica.rows = self.header, _copied(self.rows)
+        replica.header, replica.rows = self.header, copied(self.rows)
         change = replica.apply(flush)
         state = _interned(State(self.origin, self.limits, change.header, replica.rows))
         self.next = {mark: (flush, state, change)}  # but for forks, one flush follows a state
@@ -61,13 +63,6 @@ def _same(one: Flush, other: Flush) -> bool:
 
 _states: WeakValueDictionary[tuple[NodeId, bytes], State] = WeakValueDictionary()
 _empty: dict[tuple[NodeId, Limits], State] = {}  # where every replica begins
-
-
-def _copied(rows: Rows) -> Rows:
-    copy = Rows()
-    for (table, key), row in all_rows(rows).items():
-        copy.put(table, key, row)
-    return copy
 
 
 def _interned(state: State) -> State:

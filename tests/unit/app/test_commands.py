@@ -319,7 +319,7 @@ async def test_a_role_that_goes_while_the_journal_is_written_stops_the_command()
         owner.clock.now_s += 60 + SKEW_S + 1
         return found
 
-    owner.journal.begin = slow  # type: ignore[method-assign,assignment]
+    owner.journal.begin = slow  # type: ignore[method-assign,assignment] # a slower one for this test
     receipt = await owner.submit(signed)
     assert receipt.outcome == "failed"
     assert owner.agents.steered == []
