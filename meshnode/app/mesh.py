@@ -134,7 +134,7 @@ class Mesh:
             lost = (LINKS, ONLY_ROW) in change.rows and self.neighbours.take_lost()
             if lost or (NODE, ONLY_ROW) in change.rows:  # perhaps our last words
                 change = replace(change, flush=replace(change.flush, flooded=True))
-            effects += self._pass_on(change, None, now_s)
+            effects += self._pass_on(change, None, now_s) + self.replication.pay()
         return effects + (self._plan_flush(now_s) if self.own.waiting else [])
 
     def add_control(self, entry: Signed, now_s: float) -> list[Effect]:

@@ -56,6 +56,7 @@ class Replication(Intake):
     ) -> None:
         super().__init__(genesis, own, replica, admits)
         self.control = control
+        self._owed: dict[NodeId, Head] = {}  # who asked for our feed while it was ahead of our disk
 
     def tick(self, now_s: float) -> list[Effect]:
         """Turn to others for feeds that were asked for and did not come."""
@@ -214,8 +215,10 @@ class Replication(Intake):
         messages: list[Message] = []
         if held > after and not proved:
             messages += self._recent.since(origin, after, held)
-            if not messages and replica.head == held:  # or else our disk is behind, and follows
+            if not messages and replica.head == held:
                 messages.append(whole(replica.header, replica.rows))
+        if not messages and replica.head > held:  # our disk is behind: answered once it is not
+            self._owed[peer] = after
         if proof is not None and proof[0].epoch >= after.epoch:
             messages.append(Fork(proof))
         return messages
@@ -223,3 +226,14 @@ class Replication(Intake):
     def forget_peer(self, peer: NodeId) -> None:
         """Expect nothing more of a lost neighbour; what it has half sent, others can complete."""
         self.fetching.forget_peer(peer)
+        self._owed.pop(peer, None)
+
+    def pay(self) -> list[Effect]:
+        """Answer who asked for our feed while it was ahead of our disk; called once it is not."""
+        owed, self._owed = self._owed, {}
+        origin = self.own.origin
+        return [
+            Send(peer, message)
+            for peer, after in owed.items()
+            for message in self._since(peer, origin, after)
+        ]
