@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from meshnode.app.executing import Task
 from meshnode.app.ports import JournalEntry
 from meshnode.app.sessions import Done
 from meshnode.core.commands import (
@@ -25,13 +26,11 @@ from meshnode.core.errors import (
     NotAuthenticatedError,
     RefusedError,
 )
-from meshnode.core.grants import grant_from_signed
-from meshnode.core.keys import key_id_of
 from meshnode.core.packing import unpack_map
 
 if TYPE_CHECKING:
+    from meshnode.app.executing import Executor
     from meshnode.app.ports import Clock, Journal
-    from meshnode.app.registry import Registrar
     from meshnode.app.sessions import OwnSessions
     from meshnode.core.keys import Key, Signed
     from meshnode.core.sessions import SessionRecord
@@ -47,14 +46,14 @@ class CommandDesk:
         court: Court,
         key: Key,
         sessions: OwnSessions,
-        registrar: Registrar,
+        executor: Executor,
         journal: Journal,
         clock: Clock,
     ) -> None:
         self._court = court
         self._key = key
         self._sessions = sessions
-        self._registrar = registrar
+        self._executor = executor
         self._journal = journal
         self._clock = clock
         self._executing: dict[bytes, asyncio.Future[Signed]] = {}
@@ -107,7 +106,7 @@ class CommandDesk:
             return known
         try:
             self._court.recheck(command, self._clock.wall_s())
-            done = await self._execute(command, session)
+            done = await self._executor.execute(Task(command, session))
         except (ConflictError, NotAuthenticatedError, RefusedError) as error:
             done = Done("refused", error.message)
         except MeshError as error:
@@ -128,20 +127,6 @@ class CommandDesk:
             detail=done.detail,
             processes=done.processes,
         )
-
-    async def _execute(self, command: Command, session: SessionRecord | None) -> Done:
-        command_id = command.command_id.hex()
-        if command.action == "register":
-            return await self._registrar.register(command.args)
-        if command.action == "unregister":
-            return await self._registrar.unregister(command.args)
-        if session is None:
-            raise RefusedError(f"{command.action} needs a session")
-        present = self._sessions.get(session.session_id) or session
-        if command.action == "steer":
-            return await self._sessions.steer(present, command_id, command.args)
-        by = key_id_of(grant_from_signed(command.chain[0]).issuer)  # a person, not a passing key
-        return await self._sessions.kill(present, command_id, command.args, by)
 
     @staticmethod
     def _same(receipt: Signed, signed: Signed) -> Signed:

@@ -13,18 +13,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from meshnode.agents.processes import Ending, ProcessAgents, read_log
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.alarms import Alarms
-from meshnode.app.commands import CommandDesk
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
-from meshnode.app.registry import Registrar
-from meshnode.app.relaying import Relaying
-from meshnode.app.sessions import Ended, OwnSessions
-from meshnode.client.home import make_private
 from meshnode.core.certificates import from_pem
-from meshnode.core.commands import Court
 from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError, UsageError
 from meshnode.core.ids import NodeId, new_u64
 from meshnode.core.members import (
@@ -40,31 +33,32 @@ from meshnode.core.members import (
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
-from meshnode.node.books import StoredInvites, StoredJournal
+from meshnode.node.books import StoredInvites
 from meshnode.node.clock import SystemClock, chance, new_rng
+from meshnode.node.commanding import Commanding
 from meshnode.node.describing import Describing
 from meshnode.node.eventing import Eventing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
+from meshnode.node.ground import Ground
+from meshnode.node.hosting import Hosting
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.restoring import take_up
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
-from meshnode.rpc.commands import CommandServicer, Courier
 from meshnode.rpc.enrolment import EnrolmentServicer
 from meshnode.rpc.links import LinkServicer
 from meshnode.rpc.local import LocalParts, LocalServicer
 from meshnode.rpc.servers import local_server
 from meshnode.rpc.tls import Credentials, Identity
-from meshnode.store import facts, journal
+from meshnode.store import facts
 from meshnode.wire.links import Introduction
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-    from pathlib import Path
+    from collections.abc import Coroutine
 
     from meshnode.client.home import Home
     from meshnode.ingest.follow import SourceConfig
@@ -74,7 +68,6 @@ LAST_NEWS_S = 0.2  # for the last flush to reach the neighbours before the links
 STOP_GRACE_S = 0.3
 CLOSE_SESSIONS_S = 30.0  # for all of them; what is left lives on
 LAST_WRITE_S = 2.0  # then the node ends without its last word
-SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -131,31 +124,24 @@ class Node:
             database, replicas.__getitem__, self._world.persisted, self._alarms
         )
         self._world.writer = self._writer
-        self._world.on_regained = lambda: self._spawn(self._take_back_sessions())
         self._finding = Finding(self._world, self._spawn)
         self._following = Following(database, self._world, self._spawn)
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
-        self._agents = ProcessAgents(
-            self._on_started, self._on_ended, tasks=tasks, clock=self._clock.wall_s
+        ground = Ground(
+            home,
+            self._key,
+            self._identity,
+            database,
+            self._clock,
+            self._alarms,
+            self._world,
+            tasks,
+            self._spawn,
         )
-        self._sessions = OwnSessions(
-            self._world.publish, self._agents, self._clock, chance, self._place_of, self._spawn
-        )
-        self._sessions.check_writable = self._alarms.check_writable
+        self._hosting = Hosting(ground)
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
-        self._generation = database.run_now(journal.generation, new_u64(chance))
-        court = Court(
-            self.genesis.mesh_id, self._mesh.self_id, self._mesh.control, self._generation
-        )
-        registrar = Registrar(self._mesh.roster, self._world.publish)
-        self._commands = CommandDesk(
-            court, self._key, self._sessions, registrar, StoredJournal(database), self._clock
-        )
-        self._relaying = Relaying(
-            self._mesh, self._world.perform, self._commands.submit, self._spawn
-        )
-        self._world.relaying = self._relaying
+        self._commanding = Commanding(ground, self._hosting, self._queries)
         self._admission = self._new_admission()
         self._describing = Describing(
             home,
@@ -164,12 +150,11 @@ class Node:
             options.seeds,
             self._world,
             self._listeners,
-            self._sessions,
+            self._hosting.sessions,
             self._finding,
             self._following,
             self._alarms,
         )
-        self._reader = CommandServicer(self._commands, self._read_log)
 
     async def start(self) -> dict[str, Any]:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
@@ -179,7 +164,9 @@ class Node:
         self._writer.drop_entries(unwanted)
         events = self._eventing.open(chance)
         self._spawn(self._writer.run())
-        await self._listeners.bind_members(LinkServicer(self._world.links), self._reader)
+        await self._listeners.bind_members(
+            LinkServicer(self._world.links), self._commanding.servicer
+        )
         enrolment = EnrolmentServicer(
             self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock
         )
@@ -191,9 +178,7 @@ class Node:
         self._admission.addresses = lambda: addresses
         with suppress(StorageError):  # a disk without room: the record waits, the node answers
             await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
-        self._sessions.restore(  # after the first flush: a home that has joined signs rows anew
-            record for owner, record in self._mesh.tables.sessions() if owner == self._mesh.self_id
-        )
+        self._hosting.restore()  # after that flush: a home that has joined signs its rows anew
         self._world.start()
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
@@ -203,7 +188,7 @@ class Node:
         self._find_members()
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
-        self._spawn(self._sessions.reattach())
+        self._spawn(self._hosting.sessions.reattach())
         return self._ready()
 
     async def run(self) -> None:
@@ -212,14 +197,14 @@ class Node:
         if self._exit_sessions == "close":
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SESSIONS_S):
-                    await self._sessions.close_all("node")
+                    await self._hosting.sessions.close_all("node")
         await self._finding.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
         self._eventing.end_watching()
         for server in self._listeners.servers:
             await server.stop(STOP_GRACE_S)
-        await self._agents.close()
+        await self._hosting.agents.close()
         with suppress(TimeoutError):  # a disk that takes nothing must not keep us here
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._writer.drained()
@@ -248,20 +233,10 @@ class Node:
         if sessions not in {"", "keep", "close"}:
             raise UsageError("sessions are kept or closed")
         chosen = sessions or self._options.on_exit
-        live = len(self._sessions.live())
-        closed = await self._sessions.close_all("node") if chosen == "close" else 0
+        live = len(self._hosting.sessions.live())
+        closed = await self._hosting.sessions.close_all("node") if chosen == "close" else 0
         await self._begin_stop("left" if leave else "down", "keep")
         return live - closed, closed
-
-    async def _take_back_sessions(self) -> None:
-        """Find the agents again whose sessions our disk had lost, once peers have returned them."""
-        mine = [own for owner, own in self._mesh.tables.sessions() if owner == self._mesh.self_id]
-        lost = [record for record in mine if self._sessions.get(record.session_id) is None]
-        known = [self._sessions.get(record.session_id) or record for record in mine]
-        self._sessions.restore([*known, *self._sessions.live()])
-        for record in lost:
-            if not record.ended:
-                await self._agents.attach(record.session_id, *self._place_of(record.session_id))
 
     def _find_members(self) -> None:
         for peer, addresses in facts.map_of(self._fact(SEEDS_FACT), SEEDS_FACT, list).items():
@@ -288,7 +263,7 @@ class Node:
             version=VERSION,
             labels=facts.map_of(self._fact(LABELS_FACT), LABELS_FACT, str) | self._options.labels,
             capabilities=("process",),
-            journal_generation=self._generation,
+            journal_generation=self._commanding.journal_generation,
             standing=standing,
             started_at_s=self._started_at_s,
             certificates=self._chain,
@@ -321,15 +296,10 @@ class Node:
         return LocalParts(
             self_id=self._mesh.self_id,
             queries=self._queries,
-            sessions=self._sessions,
-            commands=self._commands,
-            reader=self._reader,
-            courier=Courier(
-                self._identity,
-                self._mesh.overlay.addresses_of,
-                self._queries.described,
-                self._relaying,
-            ),
+            sessions=self._hosting.sessions,
+            commands=self._commanding.desk,
+            reader=self._commanding.servicer,
+            courier=self._commanding.courier,
             admission=self._admission,
             enrolment_addresses=lambda: self._listeners.joiners.addresses,
             status=self._describing.status,
@@ -354,27 +324,6 @@ class Node:
             raise DamagedError(
                 f"cannot read {self._home.certificates}: {error}", "restore it, or join again"
             ) from error
-
-    def _place_of(self, session_id: str) -> tuple[Path, Path]:
-        directory = self._home.sessions / session_id
-        make_private(directory)
-        return directory, self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
-
-    def _read_log(self, session_id: str, tail: int | None) -> Iterator[bytes]:
-        return read_log(self._home.sessions / session_id, tail)
-
-    def _on_started(self, session_id: str, pid: int) -> None:
-        self._spawn(self._sessions.started(session_id, pid))
-
-    def _on_ended(self, session_id: str, ending: Ending) -> None:
-        ended = Ended(
-            ending.exit_code,
-            ending.signal,
-            ending.reason,
-            killed=ending.killed_by_command is not None,
-            at_s=ending.at_s,
-        )
-        self._spawn(self._sessions.ended(session_id, ended))
 
     def _wall_at(self, steady_s: float) -> float:
         return self._clock.wall_s() - (self._clock.steady_s() - steady_s)

@@ -35,6 +35,7 @@ from fuzz.values import (
 
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.commands import CommandDesk
+from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.ports import OutstandingInvite
 from meshnode.app.registry import Registrar
@@ -92,7 +93,7 @@ def command(payload: bytes) -> str:
     roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
     court = Court(GENESIS.mesh_id, NODE_ID, _control(), 1)
     registrar = Registrar(roster, sessions.publish)
-    desk = CommandDesk(court, NODE, sessions, registrar, MemoryJournal(), clock)
+    desk = CommandDesk(court, NODE, sessions, Executor(sessions, registrar), MemoryJournal(), clock)
     signed = resigned(COMMAND, payload, USER)
     receipt = receipt_from_signed(asyncio.run(desk.submit(signed, NODE_ID)), NODE.public)
     return f"{receipt.outcome} {receipt.detail[:60]}"

@@ -10,6 +10,7 @@ import pytest
 from integration.rpc.fleet import WAIT_S, now_s, serving
 
 from meshnode.app.commands import CommandDesk
+from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
@@ -66,7 +67,9 @@ class Owner:
         journal = StoredJournal(database)
         roster = Mesh(mesh.genesis, Self(self.member.key, 1, Random(1))).roster
         registrar = Registrar(roster, self._publish)
-        desk = CommandDesk(court, self.member.key, sessions, registrar, journal, SystemClock())
+        desk = CommandDesk(
+            court, self.member.key, sessions, Executor(sessions, registrar), journal, SystemClock()
+        )
         self.servicer = CommandServicer(desk, self._read_log)
 
     async def _publish(self, table, key, value):

@@ -16,6 +16,7 @@ from doubles import (
 )
 
 from meshnode.app.commands import EXECUTING_MAX, CommandDesk
+from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
@@ -91,7 +92,9 @@ class Owner:
         court = Court(GENESIS.mesh_id, NODE_ID, self.control, GENERATION)
         self.roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
         registrar = Registrar(self.roster, self.published)
-        self.desk = CommandDesk(court, NODE, self.sessions, registrar, self.journal, self.clock)
+        self.desk = CommandDesk(
+            court, NODE, self.sessions, Executor(self.sessions, registrar), self.journal, self.clock
+        )
 
     def order(
         self,
@@ -208,7 +211,9 @@ async def test_after_a_restart_of_the_desk_the_journal_answers():
     again = Owner()
     court = Court(GENESIS.mesh_id, NODE_ID, again.control, GENERATION)
     registrar = Registrar(again.roster, again.published)
-    desk = CommandDesk(court, NODE, again.sessions, registrar, owner.journal, again.clock)
+    desk = CommandDesk(
+        court, NODE, again.sessions, Executor(again.sessions, registrar), owner.journal, again.clock
+    )
     assert await desk.submit(signed, "") == first
     assert again.agents.steered == []
 

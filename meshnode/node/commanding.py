@@ -1,0 +1,43 @@
+"""What judges, executes and forwards commands at a node, put together.
+
+Invariant: a command takes one way through a node, `CommandDesk.submit`, whether it came from the
+user's socket, over a connection of its own, or over links.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.app.commands import CommandDesk
+from meshnode.app.executing import Executor
+from meshnode.app.registry import Registrar
+from meshnode.app.relaying import Relaying
+from meshnode.core.commands import Court
+from meshnode.core.ids import new_u64
+from meshnode.node.books import StoredJournal
+from meshnode.node.clock import chance
+from meshnode.rpc.commands import CommandServicer, Courier
+from meshnode.store import journal
+
+if TYPE_CHECKING:
+    from meshnode.app.queries import Queries
+    from meshnode.node.ground import Ground
+    from meshnode.node.hosting import Hosting
+
+
+class Commanding:
+    """The desk of a node, and the ways to the desks of others."""
+
+    def __init__(self, ground: Ground, hosting: Hosting, queries: Queries) -> None:
+        world, mesh = ground.world, ground.world.mesh
+        self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
+        court = Court(mesh.genesis.mesh_id, mesh.self_id, mesh.control, self.journal_generation)
+        executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
+        book = StoredJournal(ground.database)
+        self.desk = CommandDesk(court, ground.key, hosting.sessions, executor, book, ground.clock)
+        relaying = Relaying(mesh, world.perform, self.desk.submit, ground.spawn)
+        world.relaying = relaying
+        self.courier = Courier(
+            ground.identity, mesh.overlay.addresses_of, queries.described, relaying
+        )
+        self.servicer = CommandServicer(self.desk, hosting.read_log)

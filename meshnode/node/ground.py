@@ -1,0 +1,33 @@
+"""What every part of a running node stands on: its home and key, its disk, its clock, its world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from meshnode.app.alarms import Alarms
+    from meshnode.client.home import Home
+    from meshnode.core.keys import Key
+    from meshnode.node.clock import SystemClock
+    from meshnode.node.world import NodeWorld
+    from meshnode.rpc.tls import Identity
+    from meshnode.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Handed to each part when it is constructed. `spawn` runs a task that ends with the node."""
+
+    home: Home
+    key: Key
+    identity: Identity
+    database: Database
+    clock: SystemClock
+    alarms: Alarms
+    world: NodeWorld
+    tasks: asyncio.TaskGroup
+    spawn: Callable[[Coroutine[Any, Any, None]], None]

@@ -1,0 +1,80 @@
+"""The sessions and agents that a node owns: where they live, and what is noted when they change.
+
+Invariant: whatever an agent's supervisor reports reaches the session's row through one task of the
+node; losing our disk loses no agent, since peers return the row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.agents.processes import Ending, ProcessAgents, read_log
+from meshnode.app.sessions import Ended, OwnSessions
+from meshnode.client.home import make_private
+from meshnode.node.clock import chance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from meshnode.core.sessions import SessionRecord
+    from meshnode.node.ground import Ground
+
+SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
+
+
+class Hosting:
+    """What a node runs for its user."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._home = ground.home
+        self._mesh = ground.world.mesh
+        self._spawn = ground.spawn
+        self.agents = ProcessAgents(
+            self._on_started, self._on_ended, tasks=ground.tasks, clock=ground.clock.wall_s
+        )
+        self.sessions = OwnSessions(
+            ground.world.publish, self.agents, ground.clock, chance, self._place_of, ground.spawn
+        )
+        self.sessions.check_writable = ground.alarms.check_writable
+        ground.world.on_regained = lambda: ground.spawn(self._take_back())
+
+    def restore(self) -> None:
+        """Take over what our feed says; after its first flush, at the start."""
+        self.sessions.restore(self._published())
+
+    def read_log(self, session_id: str, tail: int | None) -> Iterator[bytes]:
+        """Read a session's output, from the last `tail` lines on."""
+        return read_log(self._home.sessions / session_id, tail)
+
+    def _published(self) -> list[SessionRecord]:
+        sessions = self._mesh.tables.sessions()
+        return [record for owner, record in sessions if owner == self._mesh.self_id]
+
+    async def _take_back(self) -> None:
+        """Find the agents again whose sessions our disk had lost, once peers have returned them."""
+        mine = self._published()
+        lost = [record for record in mine if self.sessions.get(record.session_id) is None]
+        known = [self.sessions.get(record.session_id) or record for record in mine]
+        self.sessions.restore([*known, *self.sessions.live()])
+        for record in lost:
+            if not record.ended:
+                await self.agents.attach(record.session_id, *self._place_of(record.session_id))
+
+    def _place_of(self, session_id: str) -> tuple[Path, Path]:
+        directory = self._home.sessions / session_id
+        make_private(directory)
+        return directory, self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
+
+    def _on_started(self, session_id: str, pid: int) -> None:
+        self._spawn(self.sessions.started(session_id, pid))
+
+    def _on_ended(self, session_id: str, ending: Ending) -> None:
+        ended = Ended(
+            ending.exit_code,
+            ending.signal,
+            ending.reason,
+            killed=ending.killed_by_command is not None,
+            at_s=ending.at_s,
+        )
+        self._spawn(self.sessions.ended(session_id, ended))
