@@ -9,8 +9,9 @@ from integration.client.service import (
     session,
 )
 
+from meshnode.client.connection import CONNECT_TIMEOUT_S
 from meshnode.client.errors import NoNodeError, SilentNodeError
-from meshnode.client.mesh import CONNECT_TIMEOUT_S, MeshClient
+from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import NewSession, Selection
 from meshnode.core.errors import (
     ConflictError,

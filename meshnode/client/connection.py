@@ -1,0 +1,105 @@
+"""A connection to the node of one home: calls go out, answers or MeshErrors come back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import quote
+
+import grpc
+
+from meshnode.client import clock
+from meshnode.client.errors import NoNodeError, error_from
+from meshnode.client.home import check_private
+from meshnode.client.silence import explained
+from meshnode.v1.event_service_pb2_grpc import EventServiceStub
+from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from meshnode.client.home import Home
+    from meshnode.core.ids import Chance
+
+CALL_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 4  # gRPC would wait 20 s for a process that is stopped to say hello
+ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """Use it in a `with`; NoNodeError when no node is running, SilentNodeError when it is silent.
+
+    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY;
+    an answer that takes longer than `patience_s` is UnreachableError.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        now: Callable[[], float] = clock.wall_s,
+        chance: Chance = clock.chance,
+        patience_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        self.home = home
+        self.environment = environment
+        self.now = now
+        self.chance = chance
+        self.patience_s = patience_s
+        self._channel: grpc.Channel | None = None
+        self.node: LocalServiceStub
+        self.node_events: EventServiceStub
+
+    def __enter__(self) -> Self:
+        """Connect; raises NoNodeError when there is no socket to connect to."""
+        self._channel = self.connected()
+        self.node = LocalServiceStub(self._channel)
+        self.node_events = EventServiceStub(self._channel)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Ask once; raises a MeshError."""
+        try:
+            return method(request, timeout=timeout_s or self.patience_s)
+        except grpc.RpcError as failure:
+            raise explained(error_from(failure), self.home) from failure
+
+    def stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Answer],
+        request: Request,
+        timeout_s: float | None = None,
+    ) -> Iterator[Answer]:
+        """Yield each part of an answer; raises a MeshError."""
+        try:
+            yield from method(request, timeout=timeout_s or self.patience_s)
+        except grpc.RpcError as failure:
+            raise explained(error_from(failure), self.home) from failure
+
+    def connected(self) -> grpc.Channel:
+        """Open one more channel to the node's socket; raises NoNodeError."""
+        if not self.home.socket.exists():
+            raise NoNodeError
+        check_private(self.home.run)
+        options = (
+            ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_S * 1000),  # bounds an attempt too
+        )
+        return grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)

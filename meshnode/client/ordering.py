@@ -1,0 +1,168 @@
+"""What is ordered with a signature: steer, kill, register, and reading what an agent wrote.
+
+Invariant: nothing here decides who may do what; the owners of sessions do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.asking import Asking
+from meshnode.client.targets import (
+    Delivery,
+    Order,
+    Target,
+    check_lengths,
+    has_ended,
+)
+from meshnode.core.errors import ConflictError, PeerError, StaleError, UsageError
+from meshnode.core.registry import place_of, specialist
+from meshnode.v1 import local_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from meshnode.client.orders import Commander
+    from meshnode.v1.signed_pb2 import Signed as SignedMessage
+
+    Plain = dict[str, Any]
+
+LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
+SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
+GRACE_S_MAX = 60
+MESSAGE_BYTES_MAX = 32 << 10  # a command has room for 64 KiB
+
+
+class Ordering(Asking):
+    """The part of the client that signs."""
+
+    def steer(
+        self,
+        target: Target,
+        *,
+        message: str = "",
+        direction: str = "",
+        mode: str = "soft",
+        delivery: Delivery | None = None,
+    ) -> Plain:
+        """Send a session a message or a direction; returns the outcome that its owner signed."""
+        check_lengths({"direction": direction})
+        if len(message.encode()) > MESSAGE_BYTES_MAX:
+            raise UsageError(
+                f"a message has at most {MESSAGE_BYTES_MAX} bytes",
+                "put it in a file, and name that",
+            )
+        args = {"direction": direction, "message": message, "mode": mode}
+
+        def steer_once(session: Plain) -> Plain:
+            if has_ended(session):
+                raise ConflictError(
+                    f"session {session['session_id']} of {session['agent_id']} has ended"
+                    f" ({session['state']})",
+                    "session-mesh list shows which are alive",
+                )
+            return self._commander.submit(_order(session, "steer", args), delivery or Delivery())
+
+        return self._fresh(target, steer_once)
+
+    def kill(
+        self,
+        target: Target,
+        *,
+        force: bool = False,
+        grace_s: int = 5,
+        delivery: Delivery | None = None,
+    ) -> Plain:
+        """End a session with its whole process tree; one that has ended already is left alone."""
+        if not 0 <= grace_s <= GRACE_S_MAX:
+            raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX} s, not {grace_s} s")
+        args = {"force": force, "grace_s": 0 if force else grace_s}
+
+        def kill_once(session: Plain) -> Plain:
+            if has_ended(session):
+                return _already_ended(session)
+            return self._commander.submit(_order(session, "kill", args), delivery or Delivery())
+
+        return self._fresh(target, kill_once)
+
+    def register(
+        self,
+        agent_id: str,
+        specialization: str,
+        attributes: Mapping[str, str] | None = None,
+        delivery: Delivery | None = None,
+    ) -> Plain:
+        """Enter an agent into the specialization registry, through the feed of this node."""
+        entry = specialist(agent_id, specialization, dict(attributes or {}))
+        return self._changed_here("register", asdict(entry), delivery)
+
+    def unregister(
+        self, agent_id: str, specialization: str, delivery: Delivery | None = None
+    ) -> Plain:
+        """Take an agent out of the registry, whoever entered it; outcome unknown: nobody did."""
+        place = place_of(agent_id, specialization)
+        return self._changed_here("unregister", asdict(place), delivery)
+
+    def logs(self, target: Target, tail: int | None = None) -> Iterator[bytes]:
+        """Stream a session's output, its last `tail` lines or all, as the process wrote it."""
+        order = _order(self.resolve(target), "read_messages", {"tail": tail})
+        request = pb.ReadSessionLogRequest(
+            node_id=order.node_id, command=self._commander.sign(order)
+        )
+        for piece in self.stream(self.node.ReadSessionLog, request, LOG_TIMEOUT_S):
+            yield piece.output
+
+    def _fresh(self, target: Target, act: Callable[[Plain], Plain]) -> Plain:
+        """Act on a session; once more on what it is by then, if it has started anew meanwhile."""
+        try:
+            return act(self.resolve(target))
+        except StaleError:
+            return act(self.resolve(target))
+
+    def _changed_here(self, action: str, args: Plain, delivery: Delivery | None) -> Plain:
+        """Let this node change the registry; once more if it has started anew meanwhile."""
+
+        def change_once() -> Plain:
+            return self._commander.submit(self._local_order(action, args), delivery or Delivery())
+
+        try:
+            outcome = change_once()
+        except StaleError:
+            outcome = change_once()
+        return {**{name: args[name] for name in ("agent_id", "specialization")}, **outcome}
+
+    def _local_order(self, action: str, args: Plain) -> Order:
+        here = next((node for node in self.nodes()["nodes"] if node["self"]), None)
+        if here is None:
+            raise PeerError("the node does not list itself")
+        return Order(here["node_id"], here["journal_generation"], action, args=args)
+
+    @cached_property
+    def _commander(self) -> Commander:
+        from meshnode.client.orders import Commander  # noqa: PLC0415 - a list needs no cryptography
+
+        return Commander(self.home, self.environment, self.now, self.chance, self._send)
+
+    def _send(self, node_id: str, command: SignedMessage, timeout_s: float) -> SignedMessage:
+        request = pb.SubmitCommandRequest(node_id=node_id, command=command, timeout_s=timeout_s)
+        return self.call(self.node.SubmitCommand, request, timeout_s + SLACK_S).receipt
+
+
+def _order(session: Plain, action: str, args: Plain) -> Order:
+    return Order(session["node_id"], session["session_epoch"], action, session["session_id"], args)
+
+
+def _already_ended(session: Plain) -> Plain:
+    return {
+        "command_id": None,
+        "session_id": session["session_id"],
+        "node_id": session["node_id"],
+        "outcome": "applied",
+        "at": session["ended_at"],
+        "detail": "already ended",
+        "receipt": None,
+        "receipt_verified": False,
+        "processes": {"found": 0, "gone": 0, "survivors": []},
+    }
