@@ -51,7 +51,8 @@ class OfflineMesh(MeshClient):
         mesh.liveness = Liveness(NOBODY)
         mesh.recall(clock.steady_s())
         held = self._database.run_now(events.load)
-        self.node_events = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))  # type: ignore[assignment] # reads alike
+        happened = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))
+        self.node_events = happened  # type: ignore[assignment] # reads alike
         self.node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike
         return self
 
