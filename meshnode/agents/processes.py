@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
 FIRST_SIGN_WAIT_S = 30.0  # for a supervisor to write its first word, on the busiest machine
-RETRY_S = 0.02  # between two tries while it starts
+RETRY_S = 0.02  # between two tries while it starts,
+RETRY_GROWTH = 1.2  # so it is found late by a fifth of the time it took, and by no more
 RETRY_LATER_S = 0.5  # between two tries once it is late, yet alive
 STEER_WAIT_S = 5.0  # longer than the supervisor's own limit, which decides
 PING_WAIT_S = 1.0  # a supervisor silent for longer does not get to do the killing
@@ -153,6 +154,7 @@ class ProcessAgents:
         loop = asyncio.get_running_loop()
         late_at_s = loop.time() + START_WAIT_S
         unheard_at_s = loop.time() + FIRST_SIGN_WAIT_S
+        pause_s = RETRY_S
         while True:
             if (line := await following.connect()) is not None:
                 with line:
@@ -161,14 +163,15 @@ class ProcessAgents:
                 if ended is not None:
                     return _ending(ended)
                 if line.is_answered:
-                    late_at_s = loop.time() + START_WAIT_S
+                    late_at_s, pause_s = loop.time() + START_WAIT_S, RETRY_S
             state = following.state()
             if state.get("state") == "ended":
                 return _ending(state)
             is_late = loop.time() >= late_at_s
+            pause_s = min(pause_s * RETRY_GROWTH, RETRY_LATER_S)
             if _supervisor_is_gone(state) if state else loop.time() >= unheard_at_s:
                 return await self._clear(following)
-            await asyncio.sleep(RETRY_LATER_S if is_late else RETRY_S)
+            await asyncio.sleep(RETRY_LATER_S if is_late else pause_s)
 
     async def _listen(self, following: _Following, line: _Line) -> dict[str, Any] | None:
         """Read until the supervisor says that it ended; None if it hung up without."""

@@ -8,6 +8,7 @@ A box that parts gives out what waits in it, up to PARTING_BYTES_MAX, and a fare
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from meshnode.core.feed import Flush
 from meshnode.core.keys import Signed
@@ -31,9 +32,14 @@ from meshnode.core.messages import (
     Vector,
 )
 
+if TYPE_CHECKING:
+    from meshnode.core.headers import Head
+    from meshnode.core.ids import NodeId
+
 OUTBOX_BYTES_MAX = 8 << 20
 PARTING_BYTES_MAX = 1 << 20  # the rest is left to whoever else has it
 HAVE_POSITIONS_MAX = 1_000  # announcements that wait are put together up to so many
+PRUNED_MAX = 1_000  # origins, likewise
 ENTRY_BYTES = 120  # of a position, an id or a step in memory
 HASH_BYTES_HELD = 34  # of a bucket's hash and number
 MESSAGE_BYTES = 200  # what a message costs beside its payload
@@ -42,7 +48,7 @@ MESSAGE_BYTES = 200  # what a message costs beside its payload
 class Outbox:
     """A queue of messages with two priorities.
 
-    Pulses, digests and announcements that wait stand for later ones of their kind.
+    Pulses, digests, announcements and prunes that wait stand for later ones of their kind.
     """
 
     def __init__(self) -> None:
@@ -72,16 +78,34 @@ class Outbox:
             case Digest():  # an older one starts the same comparison
                 return any(isinstance(waiting, Digest) for waiting in self._rest)
             case Have(positions):
-                for waiting in self._rest:
-                    if (
-                        isinstance(waiting, Have)
-                        and len(waiting.positions) + len(positions) <= HAVE_POSITIONS_MAX
-                    ):
-                        waiting.positions.update(positions)
-                        return True
-                return False
+                return self._announces_too(positions)
+            case Prune(origins):
+                return self._prunes_too(origins)
             case _:
                 return False
+
+    def _announces_too(self, positions: dict[NodeId, Head]) -> bool:
+        """Let an announcement that waits say these positions too."""
+        for waiting in self._rest:
+            if (
+                isinstance(waiting, Have)
+                and len(waiting.positions) + len(positions) <= HAVE_POSITIONS_MAX
+            ):
+                waiting.positions.update(positions)
+                return True
+        return False
+
+    def _prunes_too(self, origins: frozenset[NodeId]) -> bool:
+        """Let a prune that waits name these origins too."""
+        for place, waiting in enumerate(self._rest):
+            if isinstance(waiting, Prune):
+                both = waiting.origins | origins
+                if len(both) > PRUNED_MAX:
+                    return False
+                self._bytes += ENTRY_BYTES * (len(both) - len(waiting.origins))
+                self._rest[place] = Prune(both)
+                return True
+        return False
 
     def part(self, farewell: Farewell) -> None:
         """Keep what waits, in its order and up to the bound; the farewell comes last."""

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from meshnode.core.messages import Known, Message
     from meshnode.rpc.tls import Identity
 
+TOGETHER_MAX = 64  # frames that waited together travel as one message of the stream,
+TOGETHER_BYTES_MAX = 256 << 10  # until they are so large together
 DIAL_TIMEOUT_S = 4.0
 INTRODUCTION_TIMEOUT_S = 4.0
 ACCEPT_TIMEOUT_S = 1.0
@@ -93,12 +95,18 @@ class Link:
         self.outbox.put(message)
         self._filled.set()
 
-    async def next(self) -> Message | None:
-        """Take the next message, waiting for one; None once closed and empty."""
+    async def next(self) -> list[pb.Frame]:
+        """Take what waits, at least one frame, as far as it travels together; none once closed."""
         while (message := self.outbox.pop()) is None and not self.outbox.closed:
             self._filled.clear()
             await self._filled.wait()
-        return message
+        frames: list[pb.Frame] = []
+        room = TOGETHER_BYTES_MAX
+        while message is not None:
+            frames.append(message_to_wire(message))
+            room -= frames[-1].ByteSize()
+            message = self.outbox.pop() if room > 0 and len(frames) < TOGETHER_MAX else None
+        return frames
 
     def part(self, reason: str) -> None:
         """End the stream from this side once what waits is written, or PARTING_S are over."""
@@ -216,8 +224,8 @@ class Links:
 
     async def _write(self, link: Link, call: Any) -> None:  # noqa: ANN401 - not generic
         try:
-            while (message := await link.next()) is not None:
-                await call.write(pb.LinkRequest(frame=message_to_wire(message)))
+            while frames := await link.next():
+                await call.write(pb.LinkRequest(frame=frames[0], more=frames[1:]))
                 self._check_overflow(link)
             await call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -243,8 +251,8 @@ class Links:
             return
         self._spawn(self._read(link, frames))
         try:
-            while (message := await link.next()) is not None:
-                yield pb.LinkResponse(frame=message_to_wire(message))
+            while waiting := await link.next():
+                yield pb.LinkResponse(frame=waiting[0], more=waiting[1:])
                 self._check_overflow(link)
         finally:
             self._drop(link, link.reason)
@@ -274,7 +282,8 @@ class Links:
     ) -> None:
         try:
             async for request in frames:
-                self._take(link, request.frame)
+                for frame in (request.frame, *request.more):
+                    self._take(link, frame)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):

@@ -7,6 +7,7 @@ from meshnode.app.outbox import (
     MESSAGE_BYTES,
     OUTBOX_BYTES_MAX,
     PARTING_BYTES_MAX,
+    PRUNED_MAX,
     Outbox,
 )
 from meshnode.core.feed import Flush
@@ -79,6 +80,16 @@ def test_announcements_that_wait_travel_together_up_to_a_bound():
     assert isinstance(second, Have)
     assert len(first.positions) == HAVE_POSITIONS_MAX
     assert second.positions[NodeId("n0")] == Head(1, 2)
+    assert outbox.pop() is None
+
+
+def test_prunes_that_wait_travel_together_up_to_a_bound():
+    outbox = Outbox()
+    names = [NodeId(f"n{number}") for number in range(PRUNED_MAX + 1)]
+    for name in (*names, names[0]):
+        outbox.put(Prune(frozenset({name})))
+    assert outbox.pop() == Prune(frozenset(names[:PRUNED_MAX]))
+    assert outbox.pop() == Prune(frozenset(names[PRUNED_MAX:]))
     assert outbox.pop() is None
 
 

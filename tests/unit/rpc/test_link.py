@@ -3,8 +3,10 @@
 import asyncio
 
 from meshnode.core.ids import NodeId
-from meshnode.core.messages import Digest
-from meshnode.rpc.links import Link
+from meshnode.core.keys import Signed
+from meshnode.core.messages import Digest, Pulse
+from meshnode.rpc.links import TOGETHER_BYTES_MAX, TOGETHER_MAX, Link
+from meshnode.wire.links import message_to_wire
 
 DIGEST = Digest(bytes(16), bytes(16))
 
@@ -20,7 +22,7 @@ async def test_next_waits_for_a_message():
         await asyncio.sleep(0)
         assert not waiting.done()
         link.put(DIGEST)
-    assert waiting.result() == DIGEST
+    assert waiting.result() == [message_to_wire(DIGEST)]
 
 
 async def test_closing_wakes_whoever_waits():
@@ -29,4 +31,23 @@ async def test_closing_wakes_whoever_waits():
         waiting = tasks.create_task(link.next())
         await asyncio.sleep(0)
         link.close("reset")
-    assert waiting.result() is None
+    assert waiting.result() == []
+
+
+async def test_what_waits_together_travels_together_urgent_things_first():
+    link = a_link()
+    link.put(DIGEST)
+    link.put(Pulse(0))
+    assert await link.next() == [message_to_wire(Pulse(0)), message_to_wire(DIGEST)]
+
+
+async def test_no_more_travels_together_than_the_bounds_allow():
+    link = a_link()
+    for _ in range(TOGETHER_MAX + 1):
+        link.put(Signed("control", b"", b""))
+    assert len(await link.next()) == TOGETHER_MAX
+    assert len(await link.next()) == 1
+    half = bytes(TOGETHER_BYTES_MAX // 2)
+    for _ in range(4):
+        link.put(Signed("control", half, b""))
+    assert [len(await link.next()) for _ in range(2)] == [2, 2]
