@@ -27,7 +27,7 @@ from meshnode.core.grants import (
     grant_from_signed,
     verify_chain,
 )
-from meshnode.core.keys import Key, Signed, key_id_of, verify
+from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.packing import typed, unpack_map
 from meshnode.core.roles import ACTIONS_OF_ROLE
 
@@ -181,7 +181,7 @@ class Court:
         grants = verify_chain(command.chain, self.mesh)
         check_time(grants, now_s, SKEW_S)
         self._check_signer(signed, command, grants)
-        role = self._role(grants[0])
+        role = self.control.role_behind(grants)
         if command.session and session is None:
             raise NotFoundError(f"no session {command.session[:60]} on this node")
         self._check_permission(command, role, grants, self._request(command, session, via))
@@ -208,20 +208,15 @@ class Court:
         except PeerError as error:
             raise NotAuthenticatedError(error.message) from error
 
-    def _role(self, first: Grant) -> str:
-        role = self.control.role_of(first.issuer)
-        if not role:
-            raise NotAuthenticatedError(
-                f"key {key_id_of(first.issuer)} has no role in this mesh",
-                "ask an admin for an invite with --role operator",
-            )
-        return role
-
     def recheck(self, command: Command, now_s: float) -> None:
-        """Step 10: at the moment of execution, time and role still stand."""
+        """Step 10: at the moment of execution, time and role stand, and nothing is revoked."""
         check_command_time(command, now_s)
         check_time(verify_chain(command.chain, self.mesh), now_s, SKEW_S)
-        self._role(grant_from_signed(command.chain[0]))
+        self.check_revocations(command)
+
+    def check_revocations(self, command: Command) -> None:
+        """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""
+        self.control.role_behind([grant_from_signed(link) for link in command.chain])
 
     @staticmethod
     def _check_permission(

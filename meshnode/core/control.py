@@ -10,6 +10,9 @@ An entry is stored once its issuer's authority is known here, which only ever gr
 own entries. One that comes too early is refused and offered again by the next reconciliation. So
 nobody without a role can fill the set, and whoever has one only a share of it.
 
+Storing asks what was ever given (`ever_role_of`); whoever acts on an entry or on a chain of grants
+asks what still counts (`role_of`, `role_behind`), and that revocations take away.
+
 Clocks differ, so one node drops an entry before another does. `cut_s` is the latest expiry dropped
 here; two nodes compare what both would hold at the higher of their cuts (`root`), and stay quiet.
 """
@@ -17,6 +20,7 @@ here; two nodes compare what both would hold at the higher of their cuts (`root`
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from functools import lru_cache
 from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.entries import (
@@ -30,22 +34,26 @@ from meshnode.core.entries import (
     entry_from_signed,
     entry_id_of,
 )
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import NotAuthenticatedError, PeerError
 from meshnode.core.headers import NOTHING, Head
 from meshnode.core.ids import NodeId, node_id_of
-from meshnode.core.keys import Signed, verify
+from meshnode.core.keys import Signed, key_id_of, verify
+from meshnode.core.revocations import Revocations
 from meshnode.core.roles import Role, authorization_from_signed
 from meshnode.core.settings import Budget, Policy
 from meshnode.core.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from meshnode.core.genesis import Genesis
+    from meshnode.core.grants import Grant
 
 ENTRY_BYTES_MAX = 4096
 ENTRIES_MAX = 50_000  # more: PeerError to the sender, the link is kept
 ROLES_MAX = 10_000  # given by one issuer; more: PeerError. None makes room: others hang on them
+REVOKED_BY_ADMIN_MAX = 10_000  # keys and nodes, for ever, by one issuer; the same
+REVOKED_MAX = 16  # the same by one that is no admin: it can only revoke itself
 ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
 ISSUED_BY_ADMIN_MAX = 10_000  # by one admin: as many as there are feeds to forget
 
@@ -69,14 +77,16 @@ class ControlSet:
         self._entries: dict[bytes, Signed] = {}
         self._held: dict[bytes, Entry] = {}
         self._roles: dict[bytes, list[Role]] = {}
-        self._given: dict[bytes, int] = {}  # roles by issuer
+        self._given: dict[tuple[bytes, str], int] = {}  # what never goes, by issuer and kind
         self._places: dict[bytes, list[Place]] = {}  # of all else by issuer, the earliest first
         self._slots: dict[tuple[bytes, str, str], Place] = {}
         self._expiring: list[tuple[int, bytes]] = []  # the earliest first
         self._forgets: dict[NodeId, dict[bytes, Head]] = {}  # by entry
+        self._forgetters: dict[bytes, set[NodeId]] = {}
         self._forgotten: dict[NodeId, Head] = {}
         self._reconsidered: set[NodeId] = set()
         self._dropped: list[bytes] = []
+        self.revocations = Revocations(self._root_keys)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
@@ -101,7 +111,7 @@ class ControlSet:
             self.cut_s = max(self.cut_s, entry.expires_s)
             return False
         place = (entry.expires_s, entry.issued_s, entry_id)
-        if not isinstance(entry.body, Role) and not self._make_room(entry, place, ours=ours):
+        if not _stays(entry) and not self._make_room(entry, place, ours=ours):
             return False
         self._keep(entry, place, signed)
         return True
@@ -152,12 +162,47 @@ class ControlSet:
         count = bisect_right(self._expiring, (cut_s, b"\xff" * 17))
         return self.summary.root_without({entry_id for _, entry_id in self._expiring[:count]})
 
+    def ever_role_of(self, public_key: bytes) -> str:
+        """Return the strongest role that a key was ever given, or the empty string."""
+        return self._strongest(public_key, self._roles.get(public_key, ()))
+
     def role_of(self, public_key: bytes) -> str:
-        """Return the strongest role of a key, or the empty string."""
+        """Return the strongest role that a key has now, or the empty string."""
+        return "" if self.revocations.has_key(public_key) else self._given_role(public_key)
+
+    def role_behind(self, grants: Sequence[Grant]) -> str:
+        """Return the role that a chain of grants acts with.
+
+        Raises NotAuthenticatedError if its first issuer has none, or if part of it is revoked. What
+        a revoked key has granted to a survivor goes on, with the role that the key was given.
+        """
+        fault = self.revocations.fault_of(grants, self._is_admin)
+        if fault:
+            raise NotAuthenticatedError(f"{fault}: it counts for nothing", "ask for a new key")
+        role = self._given_role(grants[0].issuer)
+        if not role:
+            raise NotAuthenticatedError(
+                f"key {key_id_of(grants[0].issuer)} has no role in this mesh",
+                "ask an admin for an invite with --role operator",
+            )
+        return role
+
+    def _given_role(self, public_key: bytes) -> str:
+        """Return the role of a key without what was revoked, the key itself excepted."""
+        roles = self._roles.get(public_key, ())
+        return self._strongest(public_key, (role for role in roles if self._counts(role)))
+
+    def _strongest(self, public_key: bytes, roles: Iterable[Role]) -> str:
         if public_key in self._root_keys:
             return "admin"
-        held = {role.role for role in self._roles.get(public_key, ())}
+        held = {role.role for role in roles}
         return next((name for name in ("admin", "operator", "observer") if name in held), "")
+
+    def _counts(self, role: Role) -> bool:
+        """Whether who gave a role was not revoked, key and node, or spares its subject."""
+        if role.via is not None and self.revocations.cuts_off(role.issuer, role.subject):
+            return False
+        return self.revocations.spares(_giver(role), role.subject)
 
     @property
     def forgotten(self) -> Mapping[NodeId, Head]:
@@ -173,7 +218,7 @@ class ControlSet:
 
     def _stands(self, entry: Entry) -> bool:
         """Whether what is known here allows an entry. More is never known to allow less."""
-        role = self.role_of(entry.issuer)
+        role = self.ever_role_of(entry.issuer)
         match entry.body:
             case Role():
                 return self._role_stands(entry.body)
@@ -190,9 +235,9 @@ class ControlSet:
         if issuer in self._root_keys:
             return True
         if revoke.what == "grant":  # counts only against grants that the issuer gave
-            return bool(self.role_of(issuer))
-        if revoke.what == "node":
-            return False
+            return bool(self.ever_role_of(issuer))
+        if revoke.what == "node":  # of a node that admits others it counts for nothing
+            return self._is_admin(issuer)
         roles = self._roles.get(revoke.name, ())
         return bool(roles) and (
             issuer == revoke.name
@@ -241,8 +286,7 @@ class ControlSet:
             if before < place:
                 self._drop(before[2])
             return before < place
-        admin = self.role_of(entry.issuer) == "admin"
-        limit = ISSUED_BY_ADMIN_MAX if admin else ISSUED_MAX
+        limit = ISSUED_BY_ADMIN_MAX if self._is_admin(entry.issuer) else ISSUED_MAX
         if len(mine) < limit:
             return True
         if ours:
@@ -257,11 +301,13 @@ class ControlSet:
         if len(self._entries) >= ENTRIES_MAX:
             raise PeerError(f"more than {ENTRIES_MAX} control entries")
         entry_id = place[2]
-        if isinstance(entry.body, Role):
-            if self._given.get(entry.issuer, 0) >= ROLES_MAX:
-                raise PeerError(f"more than {ROLES_MAX} roles from one issuer")
-            self._given[entry.issuer] = self._given.get(entry.issuer, 0) + 1
-            self._roles.setdefault(entry.body.subject, []).append(entry.body)
+        if _stays(entry):
+            given = self._given.get((entry.issuer, entry.kind), 0)
+            limit = ROLES_MAX if isinstance(entry.body, Role) else self._revoked_max(entry.issuer)
+            if given >= limit:
+                what = "roles" if isinstance(entry.body, Role) else "revocations"
+                raise PeerError(f"more than {limit} {what} from one issuer")
+            self._given[entry.issuer, entry.kind] = given + 1
         else:
             insort(self._places.setdefault(entry.issuer, []), place)
             if entry.slot:
@@ -271,12 +317,30 @@ class ControlSet:
         self._entries[entry_id] = signed
         self._held[entry_id] = entry
         self.summary.add(entry_id)
-        if isinstance(entry.body, Forget):
-            self._forgets.setdefault(entry.body.node, {})[entry_id] = entry.body.head
-            self._reconsider(entry.body.node)
+        self._learn(entry_id, entry)
+
+    def _learn(self, entry_id: bytes, entry: Entry) -> None:
+        """Take what an entry says, and what follows from it for others."""
+        match entry.body:
+            case Role() as role:
+                self._roles.setdefault(role.subject, []).append(role)
+                self._reconsider_all(self._forgetters.get(role.subject, ()))
+            case Revoke() as revoke:
+                self.revocations.add(entry_id, entry.issuer, revoke)
+                if revoke.what != "grant":
+                    self._reconsider_all(self._forgets)
+            case Forget() as forget:
+                self._forgets.setdefault(forget.node, {})[entry_id] = forget.head
+                self._forgetters.setdefault(entry.issuer, set()).add(forget.node)
+                self._reconsider(forget.node)
+            case _:
+                pass
+
+    def _revoked_max(self, issuer: bytes) -> int:
+        return REVOKED_BY_ADMIN_MAX if self._is_admin(issuer) else REVOKED_MAX
 
     def _drop(self, entry_id: bytes) -> None:
-        """Leave nothing of an entry; it is no role, of which none is ever dropped."""
+        """Leave nothing of an entry; it is none of those that stay for ever."""
         entry = self._held.pop(entry_id)
         del self._entries[entry_id]
         self.summary.remove(entry_id)
@@ -289,19 +353,37 @@ class ControlSet:
         if entry.expires_s < NEVER_S:
             self._expiring.remove((entry.expires_s, entry_id))
         self._dropped.append(entry_id)
+        if isinstance(entry.body, Revoke):
+            self.revocations.drop(entry_id, entry.issuer, entry.body)
         if isinstance(entry.body, Forget):
             del self._forgets[entry.body.node][entry_id]
             self._reconsider(entry.body.node)
 
+    def _reconsider_all(self, nodes: Iterable[NodeId]) -> None:
+        for node in list(nodes):
+            self._reconsider(node)
+
     def _reconsider(self, node: NodeId) -> None:
-        head = max(self._forgets[node].values(), default=NOTHING)
-        if head == NOTHING:
-            del self._forgets[node]
-        if head != self._forgotten.get(node, NOTHING):
-            self._forgotten[node] = head
+        """Work out anew what of a node is hidden: by those only who may still say so."""
+        heads = self._forgets.get(node, {})
+        by = ((self.role_of(self._held[entry_id].issuer), head) for entry_id, head in heads.items())
+        head = max((head for role, head in by if role in {"operator", "admin"}), default=NOTHING)
+        if not heads:
+            self._forgets.pop(node, None)
+        if head != self._forgotten.pop(node, NOTHING):
             self._reconsidered.add(node)
+        if head != NOTHING:
+            self._forgotten[node] = head
 
 
+def _stays(entry: Entry) -> bool:
+    """Whether an entry is never dropped: others hang on it, or a thief would push it out."""
+    return isinstance(entry.body, Role) or (
+        isinstance(entry.body, Revoke) and entry.body.what != "grant"
+    )
+
+
+@lru_cache(maxsize=1 << 12)
 def _giver(role: Role) -> bytes:
     """Return the key on whose word a role stands: an admitting node only passes it on."""
     return role.issuer if role.via is None else authorization_from_signed(role.via).signer

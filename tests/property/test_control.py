@@ -76,6 +76,11 @@ ROLES = [
     role(ADMIN, OPERATOR, "operator"),
     role(ADMIN, OTHER, "observer"),
 ]
+REVOCATIONS = [
+    said(ADMIN, Revoke("key", OPERATOR.public)),
+    said(OTHER, Revoke("key", OTHER.public)),
+]
+STAYING = [*ROLES, *REVOCATIONS]
 POOL = [
     *ROLES,
     *(said(OPERATOR, StandingKill(agent="a"), NOW_S + n, NOW_S + n * 900) for n in range(1, 9)),
@@ -83,8 +88,7 @@ POOL = [
     *(said(key, Policy("p", {"n": n}), NOW_S + n) for key in (ADMIN, OPERATOR) for n in range(3)),
     said(ADMIN, Policy("p", None), NOW_S + 9),
     *(said(ADMIN, Forget(head(seq))) for seq in (3, 9, 5)),
-    said(ADMIN, Revoke("key", OPERATOR.public)),
-    said(OTHER, Revoke("key", OTHER.public)),
+    *REVOCATIONS,
     *(said(STRANGER, body) for body in (Policy("p", {}), Forget(head(7)))),
     said(OTHER, Policy("p", {})),
     said(OPERATOR, Revoke("key", ADMIN.public)),
@@ -94,8 +98,8 @@ FORBIDDEN = {entry_id_of(entry) for entry in POOL[-4:]}
 
 
 def model(heard: list[Signed], now_s: int) -> set[bytes]:
-    """What a set must hold: naively, from everything ever heard, roles first."""
-    kept = {entry_id_of(entry) for entry in heard if entry in ROLES}
+    """What a set must hold: naively, from everything ever heard, roles and revocations first."""
+    kept = {entry_id_of(entry) for entry in heard if entry in STAYING}
     by_issuer: dict[bytes, dict[Any, tuple[int, int, bytes]]] = {}
     for signed in heard:
         entry = entry_from_signed(signed, GENESIS.mesh_id)

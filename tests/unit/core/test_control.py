@@ -92,6 +92,7 @@ MAY = {
     "the root revokes a node": (ROOT, Revoke("node", NODE.public), None),
     "the root revokes whomever it likes": (ROOT, Revoke("key", STRANGER.public), None),
     "an admin revokes whom it made": (ADMIN, Revoke("key", OPERATOR.public), None),
+    "an admin revokes a node": (ADMIN, Revoke("node", NODE.public), None),
     "a key revokes itself": (OBSERVER, Revoke("key", OBSERVER.public), None),
     "a key revokes a grant": (OBSERVER, Revoke("grant", bytes(16)), 60),
 }
@@ -101,7 +102,7 @@ MAY_NOT = {
     "a stranger cancels": (STRANGER, Cancel(bytes(16)), 60),
     "a stranger forgets": (STRANGER, Forget(head_of(1)), None),
     "a node forgets another": (NODE, Forget(head_of(1)), None),
-    "an admin revokes a node": (ADMIN, Revoke("node", NODE.public), None),
+    "an operator revokes a node": (OPERATOR, Revoke("node", NODE.public), None),
     "an admin revokes whom another made": (ADMIN, Revoke("key", OBSERVER.public), None),
     "an operator revokes its admin": (OPERATOR, Revoke("key", ADMIN.public), None),
     "a stranger revokes itself": (STRANGER, Revoke("key", STRANGER.public), None),
@@ -186,6 +187,28 @@ def test_roles_have_a_bound_and_none_of_them_makes_room(
     with pytest.raises(PeerError, match="roles"):
         control.add(made_by(ADMIN, OBSERVER, "observer"), NOW_S)
     assert control.role_of(OPERATOR.public) == "operator"
+
+
+def test_what_is_revoked_stays_so_whatever_else_a_thief_of_that_key_issues(
+    peopled: ControlSet, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("ISSUED_BY_ADMIN_MAX", "REVOKED_BY_ADMIN_MAX"):
+        monkeypatch.setattr(control_module, name, 1)
+    assert peopled.add(said(ADMIN, Revoke("key", OPERATOR.public)), NOW_S)
+    for late_s in range(1, 4):
+        peopled.add(said(ADMIN, Policy(f"p{late_s}", {}), NOW_S + late_s), NOW_S)
+    with pytest.raises(PeerError, match="more than 1 revocations"):
+        peopled.add(said(ADMIN, Revoke("node", NODE.public)), NOW_S)
+    assert peopled.role_of(OPERATOR.public) == ""
+
+
+def test_who_is_no_admin_revokes_itself_a_few_times_only(
+    peopled: ControlSet, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(control_module, "REVOKED_MAX", 1)
+    assert peopled.add(said(OPERATOR, Revoke("key", OPERATOR.public)), NOW_S)
+    with pytest.raises(PeerError, match="more than 1 revocations"):
+        peopled.add(said(OPERATOR, Revoke("key", OPERATOR.public)), NOW_S)
 
 
 def test_the_set_has_a_bound(control: ControlSet, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,112 @@
+"""What is revoked: the view over the control set's revocations by which commands are judged.
+
+Invariants: the view is a function of the set of revocations held, not of their order. A key's or a
+node's first revocation by an issuer only takes away; what else that issuer lists as surviving is
+given back if every issuer that revoked it lists it too. A revocation outlives its signer, what it
+spares does not: the list of an issuer that was revoked itself counts as empty, and so does the list
+of a key that revokes itself, because whoever stole that key could add to it.
+
+Storing never looks here (core/control.py): nodes that hear of a revocation at different times must
+hold the same entries. Root keys are exchanged, never revoked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.core.keys import key_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from meshnode.core.entries import Revoke
+    from meshnode.core.grants import Grant
+
+Lists = dict[bytes, dict[bytes, tuple[bytes, ...]]]  # survivors by issuer and entry
+
+
+class Revocations:
+    """Which keys, nodes and grants count for nothing."""
+
+    def __init__(self, root_keys: Collection[bytes]) -> None:
+        self._root_keys = frozenset(root_keys)
+        self._keys: dict[bytes, Lists] = {}
+        self._nodes: dict[bytes, Lists] = {}
+        self._grants: dict[bytes, Lists] = {}
+        self.nodes_version = 0  # rises when a revocation of a node comes
+
+    def add(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> None:
+        """Take a revocation that is stored."""
+        lists = self._of(revoke.what).setdefault(revoke.name, {})
+        lists.setdefault(issuer, {})[entry_id] = revoke.survivors
+        self.nodes_version += revoke.what == "node"
+
+    def drop(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> None:
+        """Leave out one that has expired."""
+        named = self._of(revoke.what)
+        lists = named[revoke.name]
+        del lists[issuer][entry_id]
+        if not lists[issuer]:
+            del lists[issuer]
+        if not lists:
+            del named[revoke.name]
+
+    # Keys, and what they have given.
+
+    def has_key(self, key: bytes) -> bool:
+        """Whether somebody has revoked a key."""
+        return key in self._keys and key not in self._root_keys
+
+    def spares(self, giver: bytes, subject: bytes) -> bool:
+        """Whether what one key gave to another still counts: a role, or a grant."""
+        if not self.has_key(giver):
+            return True
+        return all(
+            issuer != giver and not self.has_key(issuer) and _lists(lists, subject)
+            for issuer, lists in self._keys[giver].items()
+        )
+
+    def fault_of(self, grants: Sequence[Grant], is_admin: Callable[[bytes], bool]) -> str:
+        """Say which part of a chain of grants is revoked; empty if none is.
+
+        The revocation of a grant's id counts if its issuer gave that grant, or one before it in the
+        chain, or is an admin, or was one: ids are chosen by whoever grants, so they prove nothing.
+        """
+        givers: set[bytes] = set()
+        for link in grants:
+            givers.add(link.issuer)
+            for key in (link.subject, link.issuer):
+                spared = key == link.issuer and self.spares(key, link.subject)
+                if self.has_key(key) and not spared:
+                    return f"key {key_id_of(key)} was revoked"
+            if any(by in givers or is_admin(by) for by in self._grants.get(link.grant_id, ())):
+                return f"the grant of key {key_id_of(link.subject)} was revoked"
+        return ""
+
+    # Nodes, and whom they have admitted.
+
+    @property
+    def nodes(self) -> Iterable[bytes]:
+        """The keys of all nodes that somebody has revoked; a live view."""
+        return self._nodes.keys()
+
+    def has_node(self, node: bytes, *, admits: bool) -> bool:
+        """Whether a node is revoked itself; only the root revokes one that `admits` others."""
+        issuers = self._nodes.get(node, {})
+        return bool(issuers) and (not admits or not self._root_keys.isdisjoint(issuers))
+
+    def cuts_off(self, admitter: bytes, subject: bytes) -> bool:
+        """Whether what an admitter has admitted, or given a role, falls with it.
+
+        Only the root can revoke an admitter, so only its lists are looked at.
+        """
+        issuers = self._nodes.get(admitter, {})
+        roots = self._root_keys.intersection(issuers)
+        return bool(roots) and not all(_lists(issuers[root], subject) for root in roots)
+
+    def _of(self, what: str) -> dict[bytes, Lists]:
+        return {"key": self._keys, "node": self._nodes, "grant": self._grants}[what]
+
+
+def _lists(by_entry: dict[bytes, tuple[bytes, ...]], subject: bytes) -> bool:
+    return any(subject in survivors for survivors in by_entry.values())
