@@ -134,6 +134,7 @@ class AdmissionDesk:
         now_s = float(int(self._clock.wall_s()))  # whole seconds survive every encoding
         if now_s > invite.expires_s:
             raise NotPermittedError("this invite has expired", "ask for a new one")
+        self._check_word(invite)
         if invite.for_key not in {b"", application.node_key}:
             raise NotPermittedError(
                 "this invite is for another device", "ask for one with --for-key of this one"
@@ -154,6 +155,15 @@ class AdmissionDesk:
         return Admitted(
             genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark
         )
+
+    def _check_word(self, invite: OutstandingInvite) -> None:
+        """Raise NotPermittedError if who made an invite, or this node, was revoked since."""
+        me = self._admitter
+        if me.control.revocations.has_node(me.key.public, admits=True):
+            raise NotPermittedError("this node was revoked", "ask another admitter for an invite")
+        admin = authorization_from_signed(invite.authorization).signer
+        if me.control.role_of(admin) != "admin":
+            raise NotPermittedError("who made this invite was revoked", "ask for a new one")
 
     def _give_role(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Signed:
         me = self._admitter

@@ -92,6 +92,10 @@ class CommandDesk:
             raise RefusedError("only output can be read by this call")
         return command, session
 
+    def check_revocations(self, command: Command) -> None:
+        """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""
+        self._court.check_revocations(command)
+
     def _judge(self, signed: Signed, via: str) -> tuple[Command, SessionRecord | None]:
         session = self._sessions.get(command_from_signed(signed).session)
         return self._court.judge(signed, session, via, self._clock.wall_s()), session

@@ -1,17 +1,20 @@
-"""What follows from the control set as entries come and go: the disk, the news, who is forgotten.
+"""What follows from the control set as entries come and go: the disk, the news, who is out.
 
 Invariant: a forgotten node is no member, is not dialled and does not count, from the moment that
 the entry arrives and after every restart, until it writes a newer member record. A node that hears
-that it was forgotten itself says again what still holds, so nobody can silence one that runs.
+that it was forgotten itself says again what still holds, so nobody can silence one that runs. With
+a revoked node links end when the revocation comes; it stays listed, and is nobody's neighbour.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshnode.app.revoking import REVOKED, RevokedNodes
 from meshnode.core.broadcast import spread
-from meshnode.core.effects import DropControl, Effect, PersistControl
+from meshnode.core.effects import DropControl, Effect, HangUp, PersistControl, Report
 from meshnode.core.errors import PeerError
+from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS, session_from_row
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshnode.core.control import ControlSet
+    from meshnode.core.genesis import Genesis
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import Liveness
@@ -30,7 +34,10 @@ if TYPE_CHECKING:
 class Controls:
     """The control set of one node, and what hangs on it."""
 
-    def __init__(self, control: ControlSet, own: OwnFeed, tables: Tables, overlay: Overlay) -> None:
+    def __init__(
+        self, genesis: Genesis, control: ControlSet, own: OwnFeed, tables: Tables, overlay: Overlay
+    ) -> None:
+        self.revoked = RevokedNodes(genesis, control, tables)
         self._control = control
         self._own = own
         self._tables = tables
@@ -65,6 +72,23 @@ class Controls:
             liveness.forget(peer)
             self._overlay.retire(peer)
             self._overlay.seen({peer})
+
+    def shun(self) -> tuple[set[NodeId], list[Effect]]:
+        """Part from whoever is revoked now and was not; return whose standing is another."""
+        moved = self.revoked.renew()
+        effects: list[Effect] = []
+        for peer in sorted(filter(self.revoked.has, moved)):
+            self._overlay.retire(peer)
+            if peer == self._own.origin:
+                effects.append(Report(REVOKED, None, "this node was revoked by the mesh"))
+            elif peer in self._overlay.links:  # parting tells it the revocation too
+                effects.append(HangUp(peer, REVOKED, parting=True))
+        return moved, effects
+
+    def disown(self, peer: NodeId, liveness: Liveness) -> None:
+        """Let a revoked node be listed as that, and its links count for nothing."""
+        self._overlay.retire(peer)
+        liveness.hear(peer, standing_of(REVOKED, NOBODY, NOBODY))
 
     def _dropped(self) -> list[Effect]:
         dropped = self._control.take_dropped()

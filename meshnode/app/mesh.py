@@ -91,7 +91,8 @@ class Mesh:
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
-        self._controls = Controls(self.control, self.own, self.tables, self.overlay)
+        self._controls = Controls(genesis, self.control, self.own, self.tables, self.overlay)
+        self.revoked = self._controls.revoked
         self._late_s = 0.0  # the last pulse
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
         self._rng = me.rng
@@ -116,9 +117,10 @@ class Mesh:
 
     def recall(self, now_s: float) -> list[Effect]:
         """Take what our own disk says about all members."""
+        _, effects = self._controls.shun()
         for origin in self.tables.origins():
             self._learn_member(origin, now_s, live=False)
-        return self._judge(now_s)
+        return effects + self._judge(now_s)
 
     def write(self, table: str, key: bytes, value: bytes | None, now_s: float) -> list[Effect]:
         """Put a row into our feed; it is visible and on its way after the next flush."""
@@ -246,7 +248,9 @@ class Mesh:
         self, entries: list[Signed], source: NodeId | None, now_s: float
     ) -> list[Effect]:
         effects = self._controls.taken(entries, source)
-        reconsidered = self.control.take_reconsidered()
+        moved, partings = self._controls.shun()
+        effects += partings
+        reconsidered = self.control.take_reconsidered() | moved
         if not reconsidered:
             return effects
         if self.self_id in reconsidered:
@@ -318,6 +322,9 @@ class Mesh:
         record, links = self.tables.node(origin), self.tables.links(origin)
         if record is None:
             self._controls.dismiss(origin, self.liveness)
+            return
+        if self.revoked.consider(origin) and origin != self.self_id:
+            self._controls.disown(origin, self.liveness)
             return
         peers, lost = (links.peers, links.lost) if links else (NOBODY, {})
         stalled = frozenset(peer for peer, reason in lost.items() if reason == STALLED)

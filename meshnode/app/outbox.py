@@ -1,7 +1,9 @@
 """What waits to be written to one link: bounded, urgent things first, nothing dropped in silence.
 
-Invariant: at most OUTBOX_BYTES_MAX wait. At the bound, news and repair are dropped and `overflowed`
-is set; once the box is empty again its owner starts a reconciliation, which repairs the rest.
+Invariant: at most OUTBOX_BYTES_MAX wait, and CONTROL_BYTES_MAX more of control entries, which go
+first: behind what it shall stop, a revocation would come too late. At the bound, news and repair
+are dropped and `overflowed` is set; once the box is empty again its owner starts a reconciliation,
+which repairs the rest.
 A box that parts gives out what waits in it, up to PARTING_BYTES_MAX, and a farewell last.
 """
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 OUTBOX_BYTES_MAX = 8 << 20
+CONTROL_BYTES_MAX = 1 << 20  # beyond it, for entries of the control set
 PARTING_BYTES_MAX = 1 << 20  # the rest is left to whoever else has it
 HAVE_POSITIONS_MAX = 1_000  # announcements that wait are put together up to so many
 PRUNED_MAX = 1_000  # origins, likewise
@@ -46,12 +49,13 @@ MESSAGE_BYTES = 200  # what a message costs beside its payload
 
 
 class Outbox:
-    """A queue of messages with two priorities.
+    """A queue of messages with three priorities.
 
     Pulses, digests, announcements and prunes that wait stand for later ones of their kind.
     """
 
     def __init__(self) -> None:
+        self._first: deque[Message] = deque()
         self._urgent: deque[Message] = deque()
         self._rest: deque[Message] = deque()
         self._bytes = 0
@@ -63,11 +67,13 @@ class Outbox:
         if self._says_nothing_new(message):
             return
         size = _size_of(message)
-        if self._bytes + size > OUTBOX_BYTES_MAX and not isinstance(message, Farewell):
+        is_control = isinstance(message, Signed)
+        room = OUTBOX_BYTES_MAX + (CONTROL_BYTES_MAX if is_control else 0)
+        if self._bytes + size > room and not isinstance(message, Farewell):
             self.overflowed = True
             return
-        urgent = isinstance(message, Pulse | Signed | Routed | Fork | Farewell)
-        (self._urgent if urgent else self._rest).append(message)
+        urgent = isinstance(message, Pulse | Routed | Fork | Farewell)
+        (self._first if is_control else self._urgent if urgent else self._rest).append(message)
         self._bytes += size
 
     def _says_nothing_new(self, message: Message) -> bool:
@@ -110,7 +116,8 @@ class Outbox:
     def part(self, farewell: Farewell) -> None:
         """Keep what waits, in its order and up to the bound; the farewell comes last."""
         self.closed = True
-        waiting = (*self._urgent, *self._rest)
+        waiting = (*self._first, *self._urgent, *self._rest)
+        self._first.clear()
         self._urgent.clear()
         self._rest.clear()
         self._bytes = 0
@@ -126,20 +133,22 @@ class Outbox:
     def close(self) -> None:
         """Keep a waiting farewell, whatever else waits."""
         self.closed = True
+        self._first.clear()
         self._rest.clear()
         self._urgent = deque(m for m in self._urgent if isinstance(m, Farewell))
 
     def pop(self) -> Message | None:
         """Take the next message; None if nothing waits."""
-        if not self._urgent and not self._rest:
+        waiting = self._first or self._urgent or self._rest
+        if not waiting:
             return None
-        message = (self._urgent or self._rest).popleft()
+        message = waiting.popleft()
         self._bytes -= _size_of(message)
         return message
 
     def emptied_after_overflow(self) -> bool:
         """Whether messages were dropped and the box is empty again; asked once an overflow."""
-        if not self.overflowed or self._urgent or self._rest:
+        if not self.overflowed or self._first or self._urgent or self._rest:
             return False
         self.overflowed = False
         return True

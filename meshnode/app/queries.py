@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
 
 MISSING_MAX = 20
-HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT})
+HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT, MemberState.REVOKED})  # or not waited for
 
 
 class Queries:

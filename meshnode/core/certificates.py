@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -31,7 +32,7 @@ from meshnode.core.ids import NodeId, node_id_of, node_key_of
 from meshnode.core.keys import parse_public
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from meshnode.core.ids import Chance
     from meshnode.core.keys import Key
@@ -74,7 +75,7 @@ def node_id_in(dns_name: str) -> NodeId:
     node_id, dot, rest = dns_name.partition(".")
     if not dot or rest != DOMAIN:
         raise PeerError("a certificate for a name outside the mesh")
-    node_key_of(node_id)
+    parse_public(node_key_of(node_id))
     return NodeId(node_id)
 
 
@@ -189,11 +190,55 @@ def leads_to_root(chain: Sequence[bytes], node_id: NodeId, root_keys: Collection
     return any(_signed_by(certificates[-1], root) for root in root_keys)
 
 
+@lru_cache(maxsize=1 << 12)
+def keys_of(chain: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Return the Ed25519 keys of certificates in DER: the node's and its admitter's.
+
+    Nothing of what cannot be read. Leaves are passed over, whose keys are no Ed25519 keys.
+    """
+    try:
+        return _keys_in(x509.load_der_x509_certificate(der) for der in chain[:CHAIN_MAX])
+    except UNREADABLE:
+        return frozenset()
+
+
+@lru_cache(maxsize=1 << 10)
+def keys_shown(pem: bytes) -> frozenset[bytes]:
+    """Return the same of certificates in PEM, as TLS shows them, whatever their order.
+
+    A chain that was proved needs its admitter's certificate, so it is among them. Raises PeerError.
+    """
+    try:
+        return _keys_in(x509.load_pem_x509_certificates(pem))
+    except UNREADABLE as error:
+        raise PeerError("a chain of certificates that is none") from error
+
+
+@lru_cache(maxsize=1 << 12)
+def admitters_in(chain: tuple[bytes, ...], root_keys: frozenset[bytes]) -> frozenset[bytes]:
+    """Return the keys that certificates in DER prove to have been made admitters by a root."""
+    try:
+        certificates = [x509.load_der_x509_certificate(der) for der in chain[:CHAIN_MAX]]
+        return _keys_in(
+            one
+            for one in certificates
+            if any(_signed_by(one, root) for root in root_keys)
+            and one.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length != 0
+        )
+    except UNREADABLE:
+        return frozenset()
+
+
+def _keys_in(certificates: Iterable[x509.Certificate]) -> frozenset[bytes]:
+    keys = (certificate.public_key() for certificate in certificates)
+    return frozenset(key.public_bytes_raw() for key in keys if isinstance(key, Ed25519PublicKey))
+
+
 def _ed25519(certificate: x509.Certificate) -> Ed25519PublicKey:
     key = certificate.public_key()
     if not isinstance(key, Ed25519PublicKey):
         raise TypeError("an identity that is no Ed25519 key")
-    return key
+    return parse_public(key.public_bytes_raw())
 
 
 def _signed_by(certificate: x509.Certificate, public_key: bytes) -> bool:

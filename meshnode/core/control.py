@@ -94,7 +94,8 @@ class ControlSet:
         """Store an entry; False if it is known, has expired, or is not among the latest.
 
         Raises PeerError if it cannot be stored: NoAuthorityError if its issuer may not say so as
-        far as is known here, NoRoomError if it is `ours` and another entry would have to go.
+        far as is known here, or it is `ours` and its issuer is revoked; NoRoomError if it is `ours`
+        and another entry would have to go.
         """
         self.expire(now_s)
         entry_id = entry_id_of(signed)
@@ -104,6 +105,8 @@ class ControlSet:
             raise PeerError("a control entry is larger than 4 KiB")
         entry = entry_from_signed(signed, self._mesh_id)
         verify(signed, CONTROL, entry.issuer)
+        if ours and self.revocations.has_key(entry.issuer):
+            raise NoAuthorityError("the key that signed it was revoked")
         if not self._stands(entry):
             said = f"the signer's role does not allow {entry.kind}, as far as is known here"
             raise NoAuthorityError(said)

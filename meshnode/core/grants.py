@@ -2,6 +2,9 @@
 
 Invariant: a chain only narrows, since every link must permit. Holding a key authorises nothing; the
 chain does, and its first issuer must hold a role.
+
+A renewal key is one whose last grant names `keys`: it makes other keys and does nothing else, and
+the other actions of that grant are what these may be given.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError, PeerError
-from meshnode.core.keys import Key, Signed, decode_checked, encode_checked, verify
+from meshnode.core.keys import Key, Signed, decode_checked, encode_checked, parse_public, verify
 from meshnode.core.packing import pack, typed, unpack, unpack_map
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ CHAIN_LINKS_MAX = 4  # longer: NotAuthenticatedError
 GRANT_BYTES_MAX = 4096  # larger: NotAuthenticatedError
 GRANT_TTL_S = 8 * 3600
 GRANT_TTL_S_MAX = 30 * 86400
+RENEWAL = "keys"  # the action of renewal keys
 KEY_PREFIX = "smk1_"
 KEY_TEXT_CHARS_MAX = 24 * 1024
 ACTIONS = frozenset(
@@ -128,7 +132,7 @@ def grant_from_signed(signed: Signed) -> Grant:
     if set(value) != _GRANT_FIELDS or value["v"] != 1:
         raise PeerError("a grant of a version that this node does not know")
     try:
-        return Grant(
+        read = Grant(
             mesh=typed(value["mesh"], str),
             issuer=typed(value["issuer"], bytes),
             subject=typed(value["subject"], bytes),
@@ -146,6 +150,8 @@ def grant_from_signed(signed: Signed) -> Grant:
         )
     except TypeError as error:
         raise PeerError(f"a grant field is off: {error}") from error
+    parse_public(read.subject)
+    return read
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:
@@ -198,9 +204,14 @@ def check_time(grants: Sequence[Grant], now_s: float, skew_s: float) -> None:
 
 def check_permission(grants: Sequence[Grant], request: Request) -> None:
     """Raise NotPermittedError unless every link of the chain allows the request."""
+    if is_renewal(grants) and request.action != RENEWAL:
+        raise NotPermittedError(
+            "this key makes other keys, and does nothing else",
+            "make one with it: session-mesh keys new",
+        )
     if all(link.permits(request) for link in grants):
         return
-    actions = set(ACTIONS).intersection(*(link.actions for link in grants))
+    actions = actions_of(grants)
     if request.action not in actions:
         raise NotPermittedError(
             f"this key may not {request.action.replace('_', ' ')}",
@@ -210,6 +221,16 @@ def check_permission(grants: Sequence[Grant], request: Request) -> None:
         f"this key may {request.action.replace('_', ' ')}, but not here",
         "its grant names other nodes, agents, sessions or specializations",
     )
+
+
+def actions_of(grants: Sequence[Grant]) -> frozenset[str]:
+    """Return what every link of a chain allows; of a renewal key, what it may hand on as well."""
+    return ACTIONS.intersection(*(link.actions for link in grants))
+
+
+def is_renewal(grants: Sequence[Grant]) -> bool:
+    """Whether the last key of a chain only makes other keys."""
+    return RENEWAL in grants[-1].actions
 
 
 @dataclass(frozen=True, slots=True)

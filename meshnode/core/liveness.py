@@ -35,6 +35,7 @@ class MemberState(StrEnum):
     DEAD = "dead"
     DOWN = "down"
     LEFT = "left"
+    REVOKED = "revoked"
 
 
 class Liveness:

@@ -12,7 +12,7 @@ from typing import Any
 
 from meshnode.core.errors import PeerError
 from meshnode.core.grants import ACTIONS
-from meshnode.core.keys import Key, Signed, verify
+from meshnode.core.keys import Key, Signed, parse_public, verify
 from meshnode.core.packing import typed, unpack_map
 
 INVITE = "invite"  # the signature type of an admin's word that a node may admit
@@ -114,4 +114,5 @@ def role_from_map(value: dict[str, Any]) -> Role:
         raise PeerError(f"not a role: {error}") from error
     if role.role not in ACTIONS_OF_ROLE:
         raise PeerError(f"no such role: {role.role[:40]!r}")
+    parse_public(role.subject)
     return role

@@ -13,7 +13,7 @@ from meshnode.app.alarms import Alarm
 if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
-CLONED_HOME = "cloned_home"
+CLONED_HOME, REVOKED = "cloned_home", "revoked"
 _log = logging.getLogger("session_mesh.alarms")
 
 
@@ -37,6 +37,12 @@ def alarm_of(event: str, peer: NodeId | None, detail: str) -> Alarm | None:
         case "feed_quarantined":
             fix = "restart that node with a home of its own: it goes on in an epoch above"
             return Alarm(feed_alarm_id(peer or ""), detail, fix)
+        case "revoked":
+            fix = (
+                "nothing here: if that was a mistake, ask the mesh's owner for a new invite, and"
+                " move this home away before joining with it: its key stays revoked"
+            )
+            return Alarm(REVOKED, detail, fix)
         case _:
             return None
 

@@ -13,6 +13,7 @@ from meshnode.app.executing import Executor
 from meshnode.app.registry import Registrar
 from meshnode.app.relaying import Relaying
 from meshnode.core.commands import Court
+from meshnode.core.errors import UnreachableError
 from meshnode.core.ids import new_u64
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import chance
@@ -21,6 +22,7 @@ from meshnode.store import journal
 
 if TYPE_CHECKING:
     from meshnode.app.queries import Queries
+    from meshnode.core.ids import NodeId
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
 
@@ -30,6 +32,7 @@ class Commanding:
 
     def __init__(self, ground: Ground, hosting: Hosting, queries: Queries) -> None:
         world, mesh = ground.world, ground.world.mesh
+        self._mesh = mesh
         self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
         court = Court(mesh.genesis.mesh_id, mesh.self_id, mesh.control, self.journal_generation)
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
@@ -37,7 +40,14 @@ class Commanding:
         self.desk = CommandDesk(court, ground.key, hosting.sessions, executor, book, ground.clock)
         relaying = Relaying(mesh, world.perform, self.desk.submit, ground.spawn)
         world.relaying = relaying
-        self.courier = Courier(
-            ground.identity, mesh.overlay.addresses_of, queries.described, relaying
-        )
+        self.courier = Courier(ground.identity, self._addresses_of, queries.described, relaying)
         self.servicer = CommandServicer(self.desk, hosting.read_log)
+
+    def _addresses_of(self, owner: NodeId) -> tuple[str, ...]:
+        """Return where to dial an owner; raises UnreachableError for one that is revoked."""
+        if self._mesh.revoked.has(owner):
+            raise UnreachableError(
+                f"{self._mesh.tables.name_of(owner)} was revoked: nothing is sent to it any more",
+                "stop its agents on that machine",
+            )
+        return self._mesh.overlay.addresses_of(owner)

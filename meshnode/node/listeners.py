@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
+    from meshnode.rpc.guard import Membership
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.tls import Identity
 
@@ -33,9 +34,11 @@ class Listeners:
         self.members = listening_at(self._host, self._port, advertise)
         self.joiners = self.members
 
-    async def bind_members(self, links: LinkServicer, commands: CommandServicer) -> None:
+    async def bind_members(
+        self, links: LinkServicer, commands: CommandServicer, membership: Membership
+    ) -> None:
         """Take the members' port; raises ConflictError if it is in use."""
-        server = await members_server(links, commands)
+        server = await members_server(links, commands, membership)
         port = bind(server, joined(self._host, self._port), self._identity.for_members())
         self.members = listening_at(self._host, port, self._advertise)
         self.servers.append(server)

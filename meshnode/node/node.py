@@ -115,7 +115,7 @@ class Node:
             self._mesh,
             self._clock,
             self._identity,
-            Introduction(boot, ()),
+            Introduction(boot, (), self._chain),
             self._spawn,
             self._alarms,
         )
@@ -165,7 +165,7 @@ class Node:
         events = self._eventing.open(chance)
         self._spawn(self._writer.run())
         await self._listeners.bind_members(
-            LinkServicer(self._world.links), self._commanding.servicer
+            LinkServicer(self._world.links), self._commanding.servicer, self._mesh.revoked
         )
         enrolment = EnrolmentServicer(
             self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock

@@ -68,6 +68,7 @@ class NodeWorld:
         self._clock = clock
         self._identity = identity
         self.links = Links(mesh.self_id, mesh.genesis.mesh_id, introduction, self, spawn)
+        self.links.refusal = mesh.revoked.refusal_of_called
         self._published: dict[tuple[str, bytes], list[asyncio.Future[None]]] = {}
         self._flushed: dict[Head, _Flushed] = {}  # ours, on their way to the disk
         self._states: dict[NodeId, MemberState] = {}

@@ -53,11 +53,15 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
             yield pb.ReadLogResponse(output=output)
 
     async def read(self, signed: Signed, via: str) -> AsyncIterator[bytes]:
-        """Check that the signer may read, then read off the event loop, piece by piece."""
+        """Check that the signer may read, then read off the event loop, piece by piece.
+
+        Reading may take as long as the reader does: it ends when what it stands on is revoked.
+        """
         command, session = self._desk.judge_reading(signed, via)
         tail = command.args.get("tail")
         lines = self._read_log(session.session_id, tail if isinstance(tail, int) else None)
         while (piece := await asyncio.to_thread(next, lines, None)) is not None:
+            self._desk.check_revocations(command)
             yield piece
 
 

@@ -1,14 +1,15 @@
 """One guard over every service of a port: who calls, over what, and errors on the way out.
 
 Invariant: on the members' port no handler runs unless the connection is TLS 1.3, not resumed, and
-carries exactly one DNS name, of a node of this mesh. Subject, common name and URIs are never read:
-name constraints do not bind them.
+carries exactly one DNS name, of a node of this mesh that is not revoked. Subject, common name and
+URIs are never read: name constraints do not bind them. A stream that runs gives nothing more to a
+node that was revoked meanwhile.
 """
 
 from __future__ import annotations
 
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -42,11 +43,37 @@ def peer_of(context: Context) -> NodeId:
         raise NotAuthenticatedError("a certificate for a name outside the mesh") from error
 
 
+class Membership(Protocol):
+    """Who of the nodes with a certificate is a member still."""
+
+    @property
+    def version(self) -> int:
+        """Another one whenever somebody may have been revoked."""
+
+    def check_caller(self, node: NodeId, shown: bytes) -> None:
+        """Raise NotPermittedError for a node that is revoked, by the chain (PEM) that it shows."""
+
+
+def members_guard(membership: Membership) -> Guard:
+    """Guard the members' port: at every call, however old the connection is."""
+
+    def check(context: Context) -> None:
+        peer = peer_of(context)
+        (shown,) = context.auth_context().get("x509_pem_cert_chain") or (b"",)
+        membership.check_caller(peer, shown)
+
+    return Guard(check, lambda: membership.version)
+
+
 class Guard(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server: checks the peer first, turns exceptions into sentences."""
 
-    def __init__(self, check: Callable[[Context], object]) -> None:
+    def __init__(
+        self, check: Callable[[Context], object], version: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Check each call, and a stream that runs again whenever `version` is another."""
         self._check = check
+        self._version = version
 
     async def intercept_service(
         self,
@@ -92,11 +119,15 @@ class Guard(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401 - grpc is untyped here
             try:
                 self._check(context)
+                version = self._version()
                 responses = method(requests_of(request), context)
                 if isawaitable(responses):  # it writes by itself, as the stock health service does
                     await responses
                     return
                 async for response in responses:
+                    if version != self._version():
+                        version = self._version()
+                        self._check(context)
                     yield response
             except grpc.aio.AbortError:
                 raise

@@ -141,6 +141,7 @@ class Links:
         self.introduction = introduction
         self._events = events
         self._spawn = spawn
+        self.refusal: Callable[[NodeId, tuple[bytes, ...]], str] = _nobody_is_refused
         self._links: dict[NodeId, Link] = {}
 
     def send(self, peer: NodeId, message: Message) -> None:
@@ -258,6 +259,9 @@ class Links:
             self._drop(link, link.reason)
 
     def _open(self, peer: NodeId, introduction: Introduction, dialler: NodeId) -> Link | None:
+        reason = "" if dialler == peer else self.refusal(peer, introduction.certificates)
+        if reason:  # callers have shown their chain to the guard
+            raise PeerError(reason)
         present = self._links.get(peer)
         if present is not None:
             if present.boot == introduction.boot and present.dialler < dialler:
@@ -320,6 +324,10 @@ class LinkServicer(pb_grpc.LinkServiceServicer):
     ) -> AsyncIterator[pb.LinkResponse]:
         """Open the stream of a pair of neighbours."""
         return self._links.serve(peer_of(context), request_iterator)
+
+
+def _nobody_is_refused(_peer: NodeId, _certificates: tuple[bytes, ...]) -> str:
+    return ""
 
 
 async def _responses(call: Any) -> AsyncIterator[pb.LinkResponse]:  # noqa: ANN401 - not generic

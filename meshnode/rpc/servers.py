@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from meshnode.core.errors import ConflictError
-from meshnode.rpc.guard import Guard, anyone, peer_of
+from meshnode.rpc.guard import Guard, anyone, members_guard, peer_of
 from meshnode.rpc.tls import SERVER_OPTIONS
 from meshnode.v1 import (
     command_service_pb2_grpc,
@@ -28,15 +28,20 @@ if TYPE_CHECKING:
 
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
+    from meshnode.rpc.guard import Membership
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.local import LocalServicer
 
 CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC
 
 
-async def members_server(links: LinkServicer, commands: CommandServicer) -> grpc.aio.Server:
+async def members_server(
+    links: LinkServicer,
+    commands: CommandServicer,
+    membership: Membership | None = None,
+) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
-    server = _server(Guard(peer_of))
+    server = _server(members_guard(membership) if membership else Guard(peer_of))
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
     await _add_health(server)

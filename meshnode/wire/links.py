@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from meshnode.core.certificates import CHAIN_MAX
 from meshnode.core.control import ENTRIES_MAX
 from meshnode.core.entries import ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
@@ -56,13 +57,17 @@ class Introduction:
 
     boot: int
     addresses: tuple[str, ...]
+    certificates: tuple[bytes, ...] = ()  # DER: the sender's CA, then its admitter's
 
 
 def introduction_to_wire(introduction: Introduction) -> pb.Frame:
     """Encode the first frame."""
     return pb.Frame(
         introduction=pb.Introduction(
-            boot=introduction.boot, protocol=PROTOCOL, addresses=introduction.addresses
+            boot=introduction.boot,
+            protocol=PROTOCOL,
+            addresses=introduction.addresses,
+            certificates=introduction.certificates,
         )
     )
 
@@ -74,7 +79,8 @@ def introduction_from_wire(frame: pb.Frame) -> Introduction:
     message = frame.introduction
     if message.protocol != PROTOCOL:
         raise PeerError(f"the peer speaks protocol {message.protocol}, this node {PROTOCOL}")
-    return Introduction(message.boot, _addresses(message.addresses))
+    certificates = tuple(message.certificates[:CHAIN_MAX])
+    return Introduction(message.boot, _addresses(message.addresses), certificates)
 
 
 def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message

@@ -67,7 +67,7 @@ def granted(issuer: Key = OPERATOR, **limits: object) -> SessionKey:
         "mesh": GENESIS.mesh_id,
         "issuer": issuer.public,
         "subject": key.public,
-        "actions": tuple(sorted(ACTIONS)),
+        "actions": tuple(sorted(ACTIONS - {"keys"})),
         "not_before_s": NOW_S - 10,
         "expires_s": NOW_S + 3600,
         "grant_id": bytes(16),
