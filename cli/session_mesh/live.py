@@ -61,7 +61,7 @@ class Board:
         names = names_apart((one["node_id"], one["name"]) for one in self.nodes.values())
         names = {one["node_id"]: one["node_name"] for one in recent} | names
         rows = [row_of(one, names, now_s) for one in recent[:room]]
-        heard = sum(node["state"] in {"alive", "left"} for node in self.nodes.values())
+        heard = sum(node["state"] in {"alive", "left", "revoked"} for node in self.nodes.values())
         alive = sum(one["alive"] for one in recent)
         summary = f"sessions alive: {alive}, nodes heard: {heard} of {len(self.nodes)}; q ends"
         if self.is_old:

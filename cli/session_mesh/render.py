@@ -31,6 +31,7 @@ COLOURS = {
     "pending": "yellow",
     "unreachable": "red",
     "dead": "red",
+    "revoked": "red",
     "failed": "red",
     "killed": "red",
     "✓": "green",

@@ -59,7 +59,7 @@ def verb(
 
     def decorate(command: Callable[..., View | int]) -> typer.Typer:
         into.command(
-            name=command.__name__,
+            name=command.__name__.rstrip("_"),  # `list_` is no builtin
             help=_help(command, examples),
             context_settings=SETTINGS | context_settings,
         )(_typed(command))

@@ -14,7 +14,7 @@ from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.words import nearest
 from meshnode.core.commands import KILL_LIFE_S
-from meshnode.core.entries import Forget, sign_entry
+from meshnode.core.entries import SKEW_S, Forget, Revoke, sign_entry
 from meshnode.core.errors import (
     DamagedError,
     NotAuthenticatedError,
@@ -27,9 +27,11 @@ from meshnode.core.grants import (
     ACTIONS,
     ACTIONS_OF_NEW_KEY,
     GRANT_TTL_S_MAX,
+    RENEWAL,
     Grant,
     SessionKey,
     grant,
+    grant_from_signed,
     session_key_from_text,
 )
 from meshnode.core.headers import Head, header_from_signed
@@ -38,7 +40,7 @@ from meshnode.core.packing import PACKED_BYTES_MAX
 from meshnode.core.roles import ACTIONS_OF_ROLE, Authorization, authorize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from meshnode.client.home import Home
@@ -60,6 +62,7 @@ class Scope:
     nodes: tuple[str, ...] | None = None
     agents: tuple[str, ...] | None = None
     specializations: tuple[str, ...] | None = None
+    via: str = ""  # the id of the one node that may deliver its commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def session_key(
         return session_key_from_text(text)
     if action == "kill":
         return _granted(home, Scope((action,)), _Life(int(now_s), KILL_LIFE_S, KILL_LIFE_S), chance)
-    scope = Scope(tuple(sorted(ACTIONS_OF_ROLE["operator"])))
+    scope = Scope(tuple(sorted(ACTIONS_OF_ROLE["operator"] - {RENEWAL})))
     return _granted(home, scope, _Life(int(now_s), OWN_KEY_TTL_S), chance)
 
 
@@ -115,26 +118,35 @@ def new_key(home: Home, scope: Scope, ttl_s: int, now_s: float, chance: Chance) 
     """
     if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
         raise UsageError(f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {ttl_s} s")
-    scope = replace(scope, actions=tuple(dict.fromkeys(scope.actions)) or ACTIONS_OF_NEW_KEY)
-    for action in scope.actions:
-        _check_action(action)
-    life = _Life(int(now_s), ttl_s)
-    made = _granted(home, scope, life, chance)
+    scope = replace(scope, actions=checked_actions(scope.actions) or ACTIONS_OF_NEW_KEY)
+    return described(_granted(home, scope, _Life(int(now_s), ttl_s), chance), now_s)
+
+
+def described(made: SessionKey, now_s: float) -> dict[str, Any]:
+    """Say of a key that was just made: `key, key_id, label, ttl, expires_at, actions`."""
+    last = grant_from_signed(made.chain[-1])
     return {
         "key": made.to_text(),
         "key_id": key_id_of(made.key.public),
         "label": None,
-        "ttl": ttl_s,
-        "expires_at": rfc3339(life.expires_s),
-        "actions": sorted(scope.actions),
+        "ttl": last.expires_s - int(now_s),
+        "expires_at": rfc3339(last.expires_s),
+        "actions": sorted(last.actions),
     }
+
+
+def checked_actions(actions: Sequence[str]) -> tuple[str, ...]:
+    """Return actions without repetitions; raises UsageError for one that there is not."""
+    for action in actions:
+        _check_action(action)
+    return tuple(dict.fromkeys(actions))
 
 
 def authorize_invite(home: Home, terms: InviteTerms, now_s: float) -> Signed:
     """Sign the operator's word that a node may admit devices; the mesh decides if it counts."""
     issued_s = int(now_s)
     return authorize(
-        _operator(home),
+        operator_of(home),
         Authorization(
             mesh=mesh_id_of(home),
             invite_id=terms.invite_id,
@@ -155,10 +167,27 @@ def sign_forget(
 
     Raises NotAuthenticatedError without identity, PeerError if the header is not genuine.
     """
-    operator, mesh_id = _operator(home), mesh_id_of(home)
+    operator, mesh_id = operator_of(home), mesh_id_of(home)
     signed = Signed(header.type, header.payload, header.signature)
     forget = Forget(header_from_signed(signed, mesh_id))
     return sign_entry(operator, mesh_id, forget, chance, issued_s=int(now_s)), forget.head
+
+
+def sign_revocation(home: Home, revoke: Revoke, now_s: float, chance: Chance) -> Signed:
+    """Sign with the operator's key that a key, a node or a grant counts for nothing.
+
+    Raises NotAuthenticatedError without identity; whether it has effect is for the mesh to say.
+    """
+    return revocation_by(operator_of(home), mesh_id_of(home), revoke, now_s, chance)
+
+
+def revocation_by(
+    issuer: Key, mesh_id: str, revoke: Revoke, now_s: float, chance: Chance
+) -> Signed:
+    """Sign the same with any key. That of a grant lasts for as long as one may, and a day more."""
+    life_s = GRANT_TTL_S_MAX + SKEW_S if revoke.what == "grant" else None
+    expires_s = None if life_s is None else int(now_s) + life_s
+    return sign_entry(issuer, mesh_id, revoke, chance, issued_s=int(now_s), expires_s=expires_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +202,7 @@ class _Life:
 
 
 def _granted(home: Home, scope: Scope, life: _Life, chance: Chance) -> SessionKey:
-    operator = _operator(home)
+    operator = operator_of(home)
     mesh_id = mesh_id_of(home)
     root = read_secret(home.session_root)
     key = derive_session_key(root, mesh_id, chance(ID_BYTES), GENERATION)
@@ -190,12 +219,14 @@ def _granted(home: Home, scope: Scope, life: _Life, chance: Chance) -> SessionKe
             nodes=scope.nodes,
             agents=scope.agents,
             specializations=scope.specializations,
+            via=scope.via,
         ),
     )
     return SessionKey(key, (link,))
 
 
-def _operator(home: Home) -> Key:
+def operator_of(home: Home) -> Key:
+    """Read the key that commands; raises NotAuthenticatedError in a home that only obeys."""
     if home.path.exists():
         check_private(home.path)
     try:

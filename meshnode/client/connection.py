@@ -13,6 +13,7 @@ from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.silence import explained
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
+from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ class Connection:
         self._channel: grpc.Channel | None = None
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
+        self.node_keys: KeyServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
         self._channel = self.connected()
         self.node = LocalServiceStub(self._channel)
         self.node_events = EventServiceStub(self._channel)
+        self.node_keys = KeyServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:

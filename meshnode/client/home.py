@@ -61,6 +61,11 @@ class Home:
         return self.path / "session-root.key"
 
     @property
+    def handed_keys(self) -> Path:
+        """What is known of the session keys that this home has made; never the keys."""
+        return self.path / "keys"
+
+    @property
     def root_key(self) -> Path:
         """The mesh's root, unless `init --root-out` put it elsewhere."""
         return self.path / "root.key"

@@ -20,7 +20,6 @@ here; two nodes compare what both would hold at the higher of their cuts (`root`
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from functools import lru_cache
 from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.entries import (
@@ -39,6 +38,7 @@ from meshnode.core.headers import NOTHING, Head
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Signed, key_id_of, verify
 from meshnode.core.revocations import Revocations
+from meshnode.core.rolebook import RoleBook, giver_of
 from meshnode.core.roles import Role, authorization_from_signed
 from meshnode.core.settings import Budget, Policy
 from meshnode.core.summary import Summary
@@ -76,7 +76,6 @@ class ControlSet:
         self._root_keys = frozenset(genesis.root_keys)
         self._entries: dict[bytes, Signed] = {}
         self._held: dict[bytes, Entry] = {}
-        self._roles: dict[bytes, list[Role]] = {}
         self._given: dict[tuple[bytes, str], int] = {}  # what never goes, by issuer and kind
         self._places: dict[bytes, list[Place]] = {}  # of all else by issuer, the earliest first
         self._slots: dict[tuple[bytes, str, str], Place] = {}
@@ -87,6 +86,7 @@ class ControlSet:
         self._reconsidered: set[NodeId] = set()
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self._root_keys)
+        self.roles = RoleBook(self._root_keys, self.revocations)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
@@ -167,11 +167,11 @@ class ControlSet:
 
     def ever_role_of(self, public_key: bytes) -> str:
         """Return the strongest role that a key was ever given, or the empty string."""
-        return self._strongest(public_key, self._roles.get(public_key, ()))
+        return self.roles.ever(public_key)
 
     def role_of(self, public_key: bytes) -> str:
         """Return the strongest role that a key has now, or the empty string."""
-        return "" if self.revocations.has_key(public_key) else self._given_role(public_key)
+        return self.roles.now(public_key)
 
     def role_behind(self, grants: Sequence[Grant]) -> str:
         """Return the role that a chain of grants acts with.
@@ -179,10 +179,10 @@ class ControlSet:
         Raises NotAuthenticatedError if its first issuer has none, or if part of it is revoked. What
         a revoked key has granted to a survivor goes on, with the role that the key was given.
         """
-        fault = self.revocations.fault_of(grants, self._is_admin)
+        fault = self.fault_of(grants)
         if fault:
             raise NotAuthenticatedError(f"{fault}: it counts for nothing", "ask for a new key")
-        role = self._given_role(grants[0].issuer)
+        role = self.roles.given(grants[0].issuer)
         if not role:
             raise NotAuthenticatedError(
                 f"key {key_id_of(grants[0].issuer)} has no role in this mesh",
@@ -190,22 +190,9 @@ class ControlSet:
             )
         return role
 
-    def _given_role(self, public_key: bytes) -> str:
-        """Return the role of a key without what was revoked, the key itself excepted."""
-        roles = self._roles.get(public_key, ())
-        return self._strongest(public_key, (role for role in roles if self._counts(role)))
-
-    def _strongest(self, public_key: bytes, roles: Iterable[Role]) -> str:
-        if public_key in self._root_keys:
-            return "admin"
-        held = {role.role for role in roles}
-        return next((name for name in ("admin", "operator", "observer") if name in held), "")
-
-    def _counts(self, role: Role) -> bool:
-        """Whether who gave a role was not revoked, key and node, or spares its subject."""
-        if role.via is not None and self.revocations.cuts_off(role.issuer, role.subject):
-            return False
-        return self.revocations.spares(_giver(role), role.subject)
+    def fault_of(self, grants: Sequence[Grant]) -> str:
+        """Say which part of a chain of grants was revoked; empty if none was."""
+        return self.revocations.fault_of(grants, self.roles.is_admin)
 
     @property
     def forgotten(self) -> Mapping[NodeId, Head]:
@@ -240,11 +227,11 @@ class ControlSet:
         if revoke.what == "grant":  # counts only against grants that the issuer gave
             return bool(self.ever_role_of(issuer))
         if revoke.what == "node":  # of a node that admits others it counts for nothing
-            return self._is_admin(issuer)
-        roles = self._roles.get(revoke.name, ())
+            return self.roles.is_admin(issuer)
+        roles = self.roles.of(revoke.name)
         return bool(roles) and (
             issuer == revoke.name
-            or (self._is_admin(issuer) and any(_giver(role) == issuer for role in roles))
+            or (self.roles.is_admin(issuer) and any(giver_of(role) == issuer for role in roles))
         )
 
     def _role_stands(self, role: Role) -> bool:
@@ -253,7 +240,7 @@ class ControlSet:
         if role.role == "admin":
             return False  # only the root makes admins, so there is no ring of admins to follow
         if role.via is None:
-            return self._is_admin(role.issuer)
+            return self.roles.is_admin(role.issuer)
         return self._stands_by_invite(role, role.via)
 
     def _stands_by_invite(self, role: Role, via: Signed) -> bool:
@@ -266,14 +253,7 @@ class ControlSet:
             and word.role == role.role
             and word.admitter == node_id_of(role.issuer)
             and role.issued_s <= word.expires_s
-            and self._is_admin(word.signer)
-        )
-
-    def _is_admin(self, public_key: bytes) -> bool:
-        """Whether a key is the root's, or an admin's by the root: one step, so never a ring."""
-        return public_key in self._root_keys or any(
-            role.role == "admin" and role.issuer in self._root_keys
-            for role in self._roles.get(public_key, ())
+            and self.roles.is_admin(word.signer)
         )
 
     # What is kept.
@@ -289,7 +269,7 @@ class ControlSet:
             if before < place:
                 self._drop(before[2])
             return before < place
-        limit = ISSUED_BY_ADMIN_MAX if self._is_admin(entry.issuer) else ISSUED_MAX
+        limit = ISSUED_BY_ADMIN_MAX if self.roles.is_admin(entry.issuer) else ISSUED_MAX
         if len(mine) < limit:
             return True
         if ours:
@@ -326,7 +306,7 @@ class ControlSet:
         """Take what an entry says, and what follows from it for others."""
         match entry.body:
             case Role() as role:
-                self._roles.setdefault(role.subject, []).append(role)
+                self.roles.add(role)
                 self._reconsider_all(self._forgetters.get(role.subject, ()))
             case Revoke() as revoke:
                 self.revocations.add(entry_id, entry.issuer, revoke)
@@ -340,7 +320,7 @@ class ControlSet:
                 pass
 
     def _revoked_max(self, issuer: bytes) -> int:
-        return REVOKED_BY_ADMIN_MAX if self._is_admin(issuer) else REVOKED_MAX
+        return REVOKED_BY_ADMIN_MAX if self.roles.is_admin(issuer) else REVOKED_MAX
 
     def _drop(self, entry_id: bytes) -> None:
         """Leave nothing of an entry; it is none of those that stay for ever."""
@@ -384,9 +364,3 @@ def _stays(entry: Entry) -> bool:
     return isinstance(entry.body, Role) or (
         isinstance(entry.body, Revoke) and entry.body.what != "grant"
     )
-
-
-@lru_cache(maxsize=1 << 12)
-def _giver(role: Role) -> bytes:
-    """Return the key on whose word a role stands: an admitting node only passes it on."""
-    return role.issuer if role.via is None else authorization_from_signed(role.via).signer

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.alarms import Alarms
+from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.core.certificates import from_pem
@@ -50,6 +51,7 @@ from meshnode.node.restoring import take_up
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.enrolment import EnrolmentServicer
+from meshnode.rpc.keys import KeyServicer
 from meshnode.rpc.links import LinkServicer
 from meshnode.rpc.local import LocalParts, LocalServicer
 from meshnode.rpc.servers import local_server
@@ -182,7 +184,8 @@ class Node:
         self._world.start()
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
-        local = await local_server(servicer, events, self._home.socket)
+        keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
+        local = await local_server(servicer, events, self._home.socket, keys)
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()

@@ -19,6 +19,7 @@ from meshnode.v1 import (
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
     event_service_pb2_grpc,
+    key_service_pb2_grpc,
     link_service_pb2_grpc,
     local_service_pb2_grpc,
 )
@@ -56,12 +57,17 @@ async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
 
 
 async def local_server(
-    local: LocalServicer, events: event_service_pb2_grpc.EventServiceServicer, socket: Path
+    local: LocalServicer,
+    events: event_service_pb2_grpc.EventServiceServicer,
+    socket: Path,
+    keys: key_service_pb2_grpc.KeyServiceServicer | None = None,
 ) -> grpc.aio.Server:
     """Serve the user of this home. The caller holds the home's lock."""
     server = _server(Guard(anyone))
     local_service_pb2_grpc.add_LocalServiceServicer_to_server(local, server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+    if keys is not None:
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
     await _add_health(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)

@@ -19,7 +19,10 @@ CONTRACT = (  # all verbs there will ever be, in the order in which people meet 
     *("operator", "receipt", "cost", "usage", "stats-model", "stats-date", "export", "prices"),
     *("statusline", "budget", "load-config", "config", "self", "report", "steer-inbox"),
 )
-BENEATH = ("keys new", "nodes forget")
+BENEATH = (
+    *("keys new", "keys list", "keys inspect", "keys revoke"),
+    *("nodes forget", "nodes revoke"),
+)
 PAGES = [(), *((verb,) for verb in VERBS), *(tuple(verb.split()) for verb in BENEATH)]
 
 

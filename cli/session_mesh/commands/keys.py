@@ -1,26 +1,36 @@
 """`keys`: session keys for scripts, services and other people."""
 
-from typing import Annotated
+import os
+from typing import Annotated, Any
 
 import typer
 
 from meshnode.client.durations import parse_duration
+from meshnode.client.errors import NoNodeError, SilentNodeError, UsageError
+from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Specializations
-from session_mesh.render import View
+from session_mesh.render import Table, View
+from session_mesh.stdin import read_text
 from session_mesh.verbs import new_app, verb
 
-app = new_app(help="Make session keys: what SESSION_API_KEY holds.")
+TEXT_CHARS_MAX = 25_000  # a key has 24 KiB at most
+COLUMNS = ("KEY", "LABEL", "STATE", "EXPIRES", "MAY", "WHERE")
+FLEXIBLE = ("WHERE", "MAY", "LABEL")
+LINK_COLUMNS = ("ISSUER", "SUBJECT", "MAY", "WHERE", "FROM", "UNTIL")
+
+app = new_app(help="Make, list, inspect and revoke session keys: what SESSION_API_KEY holds.")
 
 
 @app.callback()
 def keys() -> None:
-    """Make session keys: what SESSION_API_KEY holds."""
+    """Make, list, inspect and revoke session keys: what SESSION_API_KEY holds."""
 
 
 @verb(
     "export SESSION_API_KEY=$(session-mesh keys new --ttl 8h)",
     "session-mesh keys new --action read --action steer --spec review -o json",
+    "session-mesh keys new --renewable --ttl 30d --label nightly",
     app=app,
 )
 def new(
@@ -37,23 +47,135 @@ def new(
     node: Annotated[
         list[str] | None, typer.Option("--node", metavar="N", help="Only on these nodes.")
     ] = None,
+    via: Annotated[
+        str, typer.Option("--via", metavar="NODE", help="Only delivered by this node.")
+    ] = "",
+    renewable: Annotated[
+        bool,
+        typer.Option("--renewable", help="It makes such keys, and does nothing else."),
+    ] = False,
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="What it is for.")] = "",
 ) -> View:
-    """Make a session key from the operator identity of this home. No node needs to run.
+    """Make a session key. No node needs to run.
 
-    The key alone goes to stdout, also with -q. It can be used until it expires by whoever has it.
+    It is made from the operator identity of this home, or, with SESSION_API_KEY set, from that key:
+    narrower, and for no longer. The key alone goes to stdout, also with -q. Whoever has it can use
+    it until it expires or is revoked.
     """
-    from meshnode.client import authority, clock  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client import clock, keyring  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.authority import Scope  # noqa: PLC0415 - as above
 
-    scope = authority.Scope(
+    scope = Scope(
         actions=tuple(action or ()),
         nodes=_node_ids(call, node) if node else None,
         agents=tuple(agent_id) if agent_id else None,
         specializations=tuple(spec) if spec else None,
+        via=_node_ids(call, [via])[0] if via else "",
     )
-    now_s = call.now_s()
-    made = authority.new_key(call.home, scope, parse_duration(ttl), now_s, clock.chance)
-    notes = [f"key {made['key_id']} may {', '.join(made['actions'])} until {made['expires_at']}"]
+    maker = keyring.Maker(call.home, os.environ, call.now_s(), clock.chance)
+    made = maker.make(keyring.Wish(scope, parse_duration(ttl), label, renewable))
+    may = "make keys for" if renewable else "may"
+    notes = [f"key {made['key_id']} {may} {_may(made)} until {made['expires_at']}"]
     return View(value=made, human=made["key"], ids=[made["key"]], notes=notes)
+
+
+@verb("session-mesh keys list", "session-mesh keys list -o json", app=app)
+def list_(call: Call) -> View:
+    """List the keys that this home has made; never the keys themselves.
+
+    Whether a key was revoked elsewhere is known while a node runs.
+    """
+    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+
+    found, notes = keyring.listed(call.home, call.now_s()), []
+    try:
+        with call.mesh() as mesh:
+            found = keyring.with_verdicts(mesh, call.home, found)
+    except (NoNodeError, SilentNodeError):
+        notes = ["no node answers: what others have revoked is not known here"]
+    table = Table(COLUMNS, [_row(key) for key in found], "no keys were made here", FLEXIBLE)
+    ids = [key["key_id"] for key in found]
+    return View({"keys": found}, table, records="keys", ids=ids, notes=notes)
+
+
+@verb(
+    "session-mesh keys inspect - < key.txt",
+    'printf %s "$SESSION_API_KEY" | session-mesh keys inspect - -o json',
+    app=app,
+)
+def inspect(
+    call: Call,
+    key: Annotated[str, typer.Argument(metavar="KEY|-", help="A session key; - reads stdin.")],
+) -> View:
+    """Show what a session key may do, where and until when; never the key itself.
+
+    It is decoded here. If a node runs on this home, it says what the key is worth.
+    """
+    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+
+    text = _text(key)
+    value, notes = keyring.inspect(text), []
+    try:
+        with call.mesh() as mesh:
+            value["verdict"] = keyring.verdict_of(mesh, text)
+    except (NoNodeError, SilentNodeError):
+        notes = ["no node answers: whether it is revoked is not known here"]
+    state = value["verdict"]["state"] if value["verdict"] else "not judged"
+    rows = [_link_row(link) for link in value["links"]]
+    notes.insert(0, f"key {value['key_id']} ({state}) {_may(value)} until {value['expires_at']}")
+    return View(value, Table(LINK_COLUMNS, rows), ids=[value["key_id"]], notes=notes)
+
+
+@verb(
+    "session-mesh keys revoke 4f0c21aa9be0d377",
+    "session-mesh keys revoke - < key.txt",
+    app=app,
+)
+def revoke(
+    call: Call,
+    key: Annotated[
+        str, typer.Argument(metavar="KEY_ID|KEY|-", help="From keys list; - reads the key itself.")
+    ],
+) -> View:
+    """Revoke a session key, and all that were made of it, on all nodes.
+
+    It is for good: the revocation outlasts the key.
+    """
+    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+
+    with call.mesh() as mesh:
+        value = keyring.revoke(mesh, _text(key))
+    return View(value=value, human=f"revoked: {value['key_id']}", ids=[value["key_id"]])
+
+
+def _text(word: str) -> str:
+    text = (read_text(TEXT_CHARS_MAX) if word == "-" else word).strip()
+    if not text:
+        raise UsageError("which key?", "give its id, or - and the key on stdin")
+    return text
+
+
+def _may(key: dict[str, Any]) -> str:
+    actions = [action for action in key["actions"] if action != "keys"]
+    return ", ".join(actions) or "nothing"
+
+
+def _where(key: dict[str, Any]) -> str:
+    named = ("nodes", "agents", "sessions", "specializations")
+    limits = [f"{name} {','.join(key[name])}" for name in named if key[name] is not None]
+    return "; ".join([*limits, *([f"via {key['via']}"] if key["via"] else [])]) or "anywhere"
+
+
+def _row(key: dict[str, Any]) -> tuple[str, ...]:
+    may = f"makes keys: {_may(key)}" if key["renewable"] else _may(key)
+    label = key["label"] or "-"
+    return (key["key_id"], label, key["state"], key["expires_at"], may, _where(key))
+
+
+def _link_row(link: dict[str, Any]) -> tuple[str, ...]:
+    may = ", ".join(link["actions"]) or "nothing"
+    span = (link["not_before"], link["expires_at"])
+    return (words.short(link["issuer"]), words.short(link["subject"]), may, _where(link), *span)
 
 
 def _node_ids(call: Call, names: list[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`nodes`: the members of the mesh; `nodes forget`: those that will not come back."""
+"""`nodes`: the members of the mesh; beneath it what is done about those who do not belong."""
 
 from typing import Annotated, Any
 
@@ -71,6 +71,42 @@ def forget(
             raise MeshError("nothing was changed")
         value = mesh.forget(known)
     return View(value=value, human=f"forgotten: {name}", ids=[value["node_id"]])
+
+
+@verb(
+    "session-mesh nodes revoke berta",
+    "session-mesh nodes revoke anna --survivor berta --survivor carl --yes",
+    app=app,
+)
+def revoke(
+    call: Call,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    survivor: Annotated[
+        list[str] | None,
+        typer.Option("--survivor", metavar="NODE|KEY_ID", help="Who stays, if NODE let it in."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> View:
+    """Put a node out of the mesh for good, as after a theft.
+
+    An admin can; one that admits others only the root can, and whom it let in goes with it unless
+    named. What it has spent stays counted. A key of its user is revoked apart: operator remove.
+    """
+    from meshnode.client import revoking  # noqa: PLC0415 - cryptography is slow to import
+
+    with call.mesh() as mesh:
+        plan = revoking.planned(mesh, node, survivor or ())
+        name = plan.node["name"]
+        also = f", and with it {', '.join(plan.falls)}" if plan.falls else ""
+        if not yes and not call.can_ask:
+            said = f"revoking is for good: {name}{also}"
+            raise UsageError(said, "say --yes, since nobody can be asked here")
+        asked = f"revoke {name} ({words.short(plan.node['node_id'])}){also}?"
+        if not yes and not call.confirm(asked):
+            raise MeshError("nothing was changed")
+        value = revoking.carry_out(mesh, plan)
+    notes = [f"with it fell: {', '.join(plan.falls)}"] if plan.falls else []
+    return View(value, human=f"revoked: {name}", ids=[value["node_id"]], notes=notes)
 
 
 def _row(node: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def home(bare_home: Home, chance) -> Home:
 def test_an_operator_gets_a_short_lived_key_for_everything_but_admin(home, chance):
     key = session_key(home, {}, NOW_S, chance)
     (grant,) = verify_chain(key.chain, mesh_id_of(home))
-    assert set(grant.actions) == ACTIONS - {"admin"}
+    assert set(grant.actions) == ACTIONS - {"admin", "keys"}
     assert (grant.not_before_s, grant.expires_s) == (int(NOW_S) - 120, int(NOW_S) + 300)
     assert grant.subject == key.key.public
     check_time([grant], NOW_S, 0)

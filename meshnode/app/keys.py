@@ -1,0 +1,84 @@
+"""What a key is worth at this node, and what hangs on a node: questions before a revocation.
+
+Invariant: a verdict is what the owner's court would say (core/commands.py), the target left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.core.certificates import admitters_in, keys_of
+from meshnode.core.commands import SKEW_S
+from meshnode.core.errors import NotAuthenticatedError
+from meshnode.core.grants import check_time, verify_chain
+from meshnode.core.ids import NodeId, node_key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from meshnode.app.mesh import Mesh
+    from meshnode.core.keys import Signed
+    from meshnode.core.members import NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`state`: valid, expired, early, revoked, or worthless, which no role stands behind."""
+
+    state: str
+    detail: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a node admits, whom it has admitted, and which keys it gave a role."""
+
+    admits: bool
+    nodes: tuple[NodeId, ...]
+    operators: tuple[bytes, ...]
+
+
+class Keys:
+    """Answers about keys from one node's control set and member records."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    def judge(self, chain: Sequence[Signed], now_s: float) -> Verdict:
+        """Say what a command signed with this key would meet."""
+        control = self._mesh.control
+        try:
+            grants = verify_chain(chain, self._mesh.genesis.mesh_id)
+        except NotAuthenticatedError as error:
+            return Verdict("worthless", error.message)
+        if fault := control.fault_of(grants):
+            return Verdict("revoked", fault)
+        try:
+            check_time(grants, now_s, SKEW_S)
+        except NotAuthenticatedError as error:
+            late = any(now_s > link.expires_s for link in grants)
+            return Verdict("expired" if late else "early", error.message)
+        try:
+            return Verdict("valid", role=control.role_behind(grants))
+        except NotAuthenticatedError as error:
+            return Verdict("worthless", error.message)
+
+    def admission(self, node: NodeId) -> Admission:
+        """Say what hangs on a node; raises PeerError for what is no node id."""
+        key = node_key_of(node)
+        roots = frozenset(self._mesh.genesis.root_keys)
+        records = list(self._records())
+        through = (peer for peer, one in records if key in keys_of(one.certificates))
+        return Admission(
+            any(key in admitters_in(one.certificates, roots) for _, one in records),
+            tuple(sorted(peer for peer in through if peer != node)),
+            tuple(sorted(self._mesh.control.roles.given_by(key))),
+        )
+
+    def _records(self) -> Iterator[tuple[NodeId, NodeRecord]]:
+        for origin in self._mesh.tables.origins():
+            record = self._mesh.tables.node(origin)
+            if record is not None:
+                yield origin, record

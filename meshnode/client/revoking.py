@@ -1,0 +1,101 @@
+"""Revoking nodes: what hangs on one, and the entries that put it out of the mesh for good.
+
+Invariant: nothing is signed before it is known who would fall with the node, and with whose key its
+revocation counts: an admin's, or for a node that admits others the root's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
+from meshnode.client.keyfiles import read_secret
+from meshnode.client.messages import to_wire
+from meshnode.client.nodes import node_id_in
+from meshnode.core.entries import SURVIVORS_MAX, Revoke
+from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
+from meshnode.core.ids import node_key_of
+from meshnode.core.keys import Key, key_id_of
+from meshnode.v1 import key_service_pb2 as pb
+from meshnode.v1 import local_service_pb2 as local_pb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshnode.client.asking import Asking
+
+    Plain = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A node that is to be revoked. `falls`: who goes with it, nodes by name and keys by id."""
+
+    node: Plain
+    admits: bool
+    survivors: tuple[bytes, ...]
+    falls: tuple[str, ...]
+
+
+def planned(mesh: Asking, name: str, spared: Sequence[str]) -> Revocation:
+    """Find out what revoking a node would mean; raises a MeshError, having changed nothing.
+
+    `spared` are nodes that it has admitted, by name or id, and keys that it gave a role, by id.
+    """
+    nodes = mesh.nodes()["nodes"]
+    node_id = node_id_in(nodes, name)
+    node: Plain = next(one for one in nodes if one["node_id"] == node_id)
+    if node["self"]:
+        raise ConflictError(
+            "a node cannot revoke itself", "run it on another one, or leave: session-mesh leave"
+        )
+    request = pb.ReadAdmissionRequest(node_id=node_id)
+    admission = mesh.call(mesh.node_keys.ReadAdmission, request)
+    names = {node_key_of(one["node_id"]): str(one["name"]) for one in nodes}
+    keys = {node_key_of(one): names.get(node_key_of(one), one) for one in admission.node_ids}
+    keys |= {key: f"key {key_id_of(key)}" for key in admission.operator_keys}
+    survivors = {_spared(word, nodes, keys) for word in spared}
+    falls = sorted(said for key, said in keys.items() if key not in survivors)
+    return Revocation(node, admission.admits, tuple(sorted(survivors)), tuple(falls))
+
+
+def _spared(word: str, nodes: Sequence[Plain], keys: dict[bytes, str]) -> bytes:
+    by_id = [key for key in keys if key_id_of(key) == word or key.hex() == word]
+    key = by_id[0] if by_id else node_key_of(node_id_in(nodes, word))
+    if key not in keys:
+        raise UsageError(f"{word} does not hang on that node", "leave out --survivor for it")
+    return key
+
+
+def carry_out(mesh: Asking, plan: Revocation) -> Plain:
+    """Revoke a node on all nodes, for good; raises a MeshError.
+
+    A list of survivors may need several entries. They are sent one after the other, so for a moment
+    some survivors are refused; their next attempt, within seconds, succeeds.
+    """
+    issuer = _root_of(mesh) if plan.admits else operator_of(mesh.home)
+    mesh_id, key = mesh_id_of(mesh.home), node_key_of(plan.node["node_id"])
+    parts = range(0, max(1, len(plan.survivors)), SURVIVORS_MAX)
+    for start in parts:
+        revoke = Revoke("node", key, plan.survivors[start : start + SURVIVORS_MAX])
+        entry = revocation_by(issuer, mesh_id, revoke, mesh.now(), mesh.chance)
+        mesh.call(mesh.node.AddControl, local_pb.AddControlRequest(entry=to_wire(entry)))
+    return {
+        "node_id": plan.node["node_id"],
+        "name": plan.node["name"],
+        "was": plan.node["state"],
+        "by": key_id_of(issuer.public),
+        "survivors": [key_id_of(one) for one in plan.survivors],
+        "falls": list(plan.falls),
+    }
+
+
+def _root_of(mesh: Asking) -> Key:
+    try:
+        return Key(read_secret(mesh.home.root_key))
+    except NotFoundError:
+        raise NotPermittedError(
+            "only the root revokes a node that admits others, and its key is not in this home",
+            "run it where the root key is kept; see docs/keys.md",
+        ) from None
