@@ -1,4 +1,4 @@
-"""What is revoked on one node counts on all: a key that was handed out, and a node with its links."""
+"""What is revoked on one node counts on all: a handed-out key, and a node with its links."""
 
 import json
 import os
