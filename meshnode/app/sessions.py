@@ -20,7 +20,7 @@ from meshnode.core.errors import (
     UnreachableError,
     UsageError,
 )
-from meshnode.core.ids import new_session_id, new_u64
+from meshnode.core.ids import new_u64, session_id_of
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class OwnSessions:
         self._ended_by: dict[str, str] = {}
         self._spawn = spawn
         self._changed = asyncio.Condition()
+        self.self_id = ""  # the node's: its session ids prove that they are its own
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
@@ -124,10 +125,11 @@ class OwnSessions:
         if len(self.live()) >= SESSIONS_MAX:
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
         now_s = self._clock.wall_s()
-        session_id = new_session_id(self._chance)
+        epoch = new_u64(self._chance)
+        session_id = session_id_of(self.self_id, epoch)
         record = SessionRecord(
             session_id=session_id,
-            session_epoch=new_u64(self._chance),
+            session_epoch=epoch,
             agent_id=opening.agent_id or session_id,
             state=State.PENDING,
             created_at_s=now_s,

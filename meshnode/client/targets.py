@@ -1,6 +1,7 @@
 """What a caller says: which session is meant, what shall be done with it, which ones to list.
 
-Invariant: a name that fits two live sessions is never guessed; it is an error that lists both.
+Invariant: a name that fits two live sessions is never guessed; it is an error that lists both. Of
+rows with the same session id, one that proves to be its owner's comes before what copies it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.words import nearest
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.core.ids import PREFIX_CHARS_MIN, session_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -136,6 +137,7 @@ def _matches(target: Target, ask: Ask) -> list[Session]:
     if _may_be_session_id(wanted):
         listed = ask(replace(everywhere, session_id=wanted))
         by_id = [one for one in listed if str(one["session_id"]).startswith(wanted)]
+        by_id = _without_copies(by_id)
     if exact := [one for one in by_id if one["session_id"] == wanted]:
         return exact
     if agent := target.agent_id or (target.name if not target.session_id else ""):
@@ -143,8 +145,20 @@ def _matches(target: Target, ask: Ask) -> list[Session]:
             one for one in ask(replace(everywhere, agent_id=agent)) if one["agent_id"] == agent
         ]
         if by_agent:
-            return by_agent
+            return _without_copies(by_agent)
     return by_id
+
+
+def _without_copies(found: list[Session]) -> list[Session]:
+    """Leave out rows whose session id is proved to be another node's."""
+    proved = {one["session_id"] for one in found if _is_proved(one)}
+    return [one for one in found if one["session_id"] not in proved or _is_proved(one)]
+
+
+def _is_proved(session: Session) -> bool:
+    return bool(
+        session["session_id"] == session_id_of(session["node_id"], session["session_epoch"])
+    )
 
 
 def _may_be_session_id(text: str) -> bool:

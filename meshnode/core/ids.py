@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 NodeId = NewType("NodeId", str)  # 52 characters of lower-case base32: an Ed25519 public key
 MeshId = NewType("MeshId", str)  # 52 characters of lower-case base32: SHA-256 of the genesis
-SessionId = NewType("SessionId", str)  # 26 characters of lower-case base32: 16 random bytes
+SessionId = NewType("SessionId", str)  # 26 characters of lower-case base32: see session_id_of
+SESSION_ID_BYTES = 16
 SHORT_ID_BYTES = 8  # how `links` rows name peers
 PREFIX_CHARS_MIN = 8  # shorter prefixes of an id are not accepted from users
 
@@ -61,9 +62,13 @@ def short_id_of(node_id: str) -> bytes:
     return sha256(node_id.encode()).digest()[:SHORT_ID_BYTES]
 
 
-def new_session_id(chance: Chance) -> SessionId:
-    """Make a session id of 128 random bits."""
-    return SessionId(b32(chance(16)))
+def session_id_of(node_id: str, epoch: int) -> SessionId:
+    """Name the session that a node has started with this random epoch.
+
+    So a row proves whose session it is: who copies another's id has no epoch that goes with it.
+    """
+    named = b"smesh/v1/session\0" + node_id.encode() + epoch.to_bytes(8, "big")
+    return SessionId(b32(sha256(named).digest()[:SESSION_ID_BYTES]))
 
 
 def new_u64(chance: Chance) -> int:

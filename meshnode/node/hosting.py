@@ -36,6 +36,7 @@ class Hosting:
         self.sessions = OwnSessions(
             ground.world.publish, self.agents, ground.clock, chance, self._place_of, ground.spawn
         )
+        self.sessions.self_id = ground.world.mesh.self_id
         self.sessions.check_writable = ground.alarms.check_writable
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
 

@@ -8,6 +8,7 @@ from meshnode.core.errors import (
     ConflictError,
     NotFoundError,
 )
+from meshnode.core.ids import session_id_of
 
 
 def test_a_session_is_found_by_its_id_by_a_prefix_and_by_its_agent(mesh, service):
@@ -22,6 +23,23 @@ def test_a_session_is_found_by_its_id_by_a_prefix_and_by_its_agent(mesh, service
         Target(session_id=wanted.session_id),
     ):
         assert mesh.resolve(target)["session_id"] == wanted.session_id
+
+
+def test_a_member_that_copies_the_row_of_another_is_not_taken_for_it(mesh, service):
+    own = session("builder")
+    own.session_id = session_id_of(own.node_id, own.session_epoch)
+    copy = session("builder", "berta", session_id=own.session_id)
+    for listed in ([own, copy], [copy, own]):
+        service.sessions = listed
+        for word in (own.session_id, own.session_id[:8], "builder"):
+            assert mesh.resolve(Target(word))["node_id"] == own.node_id
+
+
+def test_of_two_rows_with_one_id_that_nobody_proves_both_are_named(mesh, service):
+    one = session("builder")
+    service.sessions = [one, session("builder", "berta", session_id=one.session_id)]
+    with pytest.raises(ConflictError, match="fits 2 sessions"):
+        mesh.resolve(Target(one.session_id))
 
 
 def test_a_prefix_of_seven_characters_is_none(mesh, service):
