@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from meshnode.app.mesh import Mesh
+    from meshnode.core.grants import Grant
     from meshnode.core.keys import Signed
     from meshnode.core.members import NodeRecord
 
@@ -58,8 +59,7 @@ class Keys:
         try:
             check_time(grants, now_s, SKEW_S)
         except NotAuthenticatedError as error:
-            late = any(now_s > link.expires_s for link in grants)
-            return Verdict("expired" if late else "early", error.message)
+            return Verdict(_out_of_time(grants, now_s), error.message)
         try:
             return Verdict("valid", role=control.role_behind(grants))
         except NotAuthenticatedError as error:
@@ -82,3 +82,10 @@ class Keys:
             record = self._mesh.tables.node(origin)
             if record is not None:
                 yield origin, record
+
+
+def _out_of_time(grants: Sequence[Grant], now_s: float) -> str:
+    if any(now_s > link.expires_s for link in grants):
+        return "expired"
+    early = any(now_s < link.not_before_s for link in grants)
+    return "early" if early else "worthless"  # for longer than any key is

@@ -116,6 +116,8 @@ DIAL_FIX = {
 
 def judge_peer(peer: Peer, attempts: Sequence[Attempt], here: Here) -> list[Check]:
     """Explain one peer. One that is alive, well and was not asked for is one line."""
+    if peer.state == "revoked":
+        return [Check(_id("link", peer), ok=None, detail="it was revoked: nobody links with it")]
     checks = _steps(peer, best_of(attempts, peer), attempts, here)
     bad = any(check.ok is False for check in checks)
     well = peer.state == "alive" and not peer.asked and not bad
@@ -305,6 +307,9 @@ def _turned_away(peer: Peer, best: Attempt, here: Here) -> Check:
     if "CERTIFICATE_VERIFY_FAILED" in best.refusal:
         detail = "it claims this mesh, but the root of this mesh has not signed its certificate"
         return Check(check_id, ok=False, detail=detail, fix=f"on {peer.name} {REJOIN}")
+    if "revoked" in best.refusal:
+        fix = "ask who runs the mesh; a new invite lets this machine in again, with a new home"
+        return Check(check_id, ok=False, detail=f"it says: {best.refusal}", fix=fix)
     detail = f"it does not take this node's certificate: {best.refusal}"
     fix = (
         "look at the check `certificate`, compare the clocks, and see whether this node was"

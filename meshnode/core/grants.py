@@ -23,6 +23,7 @@ CHAIN_LINKS_MAX = 4  # longer: NotAuthenticatedError
 GRANT_BYTES_MAX = 4096  # larger: NotAuthenticatedError
 GRANT_TTL_S = 8 * 3600
 GRANT_TTL_S_MAX = 30 * 86400
+CLOCKS_S = 86400  # beyond it, for clocks that differ
 RENEWAL = "keys"  # the action of renewal keys
 KEY_PREFIX = "smk1_"
 KEY_TEXT_CHARS_MAX = 24 * 1024
@@ -192,6 +193,10 @@ def _follows(child: Grant, parent: Grant, signed_parent: Signed) -> bool:
 def check_time(grants: Sequence[Grant], now_s: float, skew_s: float) -> None:
     """Raise NotAuthenticatedError when a link is not yet valid or no longer."""
     for link in grants:
+        if link.expires_s > now_s + GRANT_TTL_S_MAX + CLOCKS_S:
+            raise NotAuthenticatedError(  # it would outlive a revocation of its id
+                "this session key is valid for more than 30 days", "no key is: make another"
+            )
         if now_s > link.expires_s + skew_s:
             raise NotAuthenticatedError(
                 "this session key has expired", "make a new one: session-mesh keys new"

@@ -108,9 +108,9 @@ def _asked(word: str, known: Known) -> Peer:
 
 
 def suspects(known: Known) -> list[Peer]:
-    """Return members and seeds, those first that are not seen; members that left are left out."""
+    """Return members and seeds, those first that are not seen; not who left, or is revoked."""
     others = [one for one in known.members if one["node_id"] != known.self_id]
-    peers = [known.peer(one) for one in others if one["state"] != "left"]
+    peers = [known.peer(one) for one in others if one["state"] not in {"left", "revoked"}]
     claimed = {address for one in known.members for address in one["addresses"]}
     peers += [known.at(seed) for seed in known.seeds if seed not in claimed]
     return sorted(peers, key=_urgency)

@@ -3,6 +3,7 @@
 import pytest
 from integration.attacks.grantors import (
     CODE,
+    DAY_S,
     DOCS,
     GATEWAY_ID,
     NODE_ID,
@@ -25,7 +26,12 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.genesis import Genesis, genesis_from_bytes
-from meshnode.core.grants import GRANT_BYTES_MAX, grant_from_signed, session_key_from_text
+from meshnode.core.grants import (
+    GRANT_BYTES_MAX,
+    GRANT_TTL_S_MAX,
+    grant_from_signed,
+    session_key_from_text,
+)
 from meshnode.core.ids import b32, node_id_of
 from meshnode.core.keys import Key, Signed, encode_checked, parse_public, verify
 from meshnode.core.packing import pack
@@ -112,6 +118,16 @@ async def test_a_grant_counts_between_its_times_only(desk):
     early = of("carl").child(not_before_s=NOW_S + SKEW_S + 1)
     assert "expired" in await desk.refuses(NotAuthenticatedError, late)
     assert "not valid yet" in await desk.refuses(NotAuthenticatedError, early)
+
+
+async def test_a_key_for_longer_than_a_revocation_of_it_lasts_is_none(desk):
+    month_s = GRANT_TTL_S_MAX + DAY_S
+    await desk.obeys(of("carl").child(expires_s=NOW_S + month_s))
+    for chain in (
+        of("carl").child(expires_s=NOW_S + month_s + 1),
+        of("carl").child(expires_s=1 << 40),
+    ):
+        assert "30 days" in await desk.refuses(NotAuthenticatedError, chain)
 
 
 async def test_a_key_disclosed_to_its_gateway_is_worth_nothing_elsewhere(desk):

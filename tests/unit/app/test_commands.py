@@ -55,6 +55,7 @@ ROOT, NODE = Key.new(chance), Key.new(chance)
 GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
 NODE_ID = node_id_of(NODE.public)
 GENERATION = 5
+UNTIL_S = int(ManualClock().now_s) + 25 * 86400
 SESSION = SessionRecord(SessionId("s" * 26), 42, "agent", State.RUNNING, 1.0, 1.0)
 KEY = SessionKey(
     ROOT,
@@ -67,7 +68,7 @@ KEY = SessionKey(
                 ROOT.public,
                 ("steer", "kill", "register", "read_messages"),
                 0,
-                1 << 40,
+                UNTIL_S,
                 bytes(16),
             ),
         ),
@@ -174,7 +175,7 @@ async def test_who_may_not_register_may_not_unregister():
     owner = Owner()
     link = grant(
         ROOT,
-        Grant(GENESIS.mesh_id, ROOT.public, ROOT.public, ("steer",), 0, 1 << 40, bytes(16)),
+        Grant(GENESIS.mesh_id, ROOT.public, ROOT.public, ("steer",), 0, UNTIL_S, bytes(16)),
     )
     words = {"agent_id": "agent", "specialization": "docs"}
     signed = owner.order("unregister", key=SessionKey(ROOT, (link,)), **words)
@@ -359,7 +360,7 @@ async def test_reading_is_judged_and_not_journalled():
 async def test_an_operator_with_a_role_in_the_control_set_may_command():
     owner = Owner()
     operator, key = Key.new(chance), Key.new(chance)
-    link = Grant(GENESIS.mesh_id, operator.public, key.public, ("steer",), 0, 1 << 40, bytes(16))
+    link = Grant(GENESIS.mesh_id, operator.public, key.public, ("steer",), 0, UNTIL_S, bytes(16))
     signed = sign_command(SessionKey(key, (grant(operator, link),)), _command(owner))
     with pytest.raises(NotAuthenticatedError):
         await owner.desk.submit(signed, "")

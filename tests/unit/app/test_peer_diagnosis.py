@@ -57,6 +57,18 @@ def test_every_step_is_told_of_a_peer_that_was_asked_for():
     assert all(check.ok for check in checks.values())
 
 
+def test_no_link_is_missed_with_a_peer_that_was_revoked():
+    (check,) = judge_peer(replace(PEER, state="revoked"), [WELL], HERE)
+    assert (check.ok, check.detail) == (None, "it was revoked: nobody links with it")
+
+
+def test_a_node_that_was_revoked_is_told_so_by_who_refuses_it():
+    refused = replace(WELL, entered=False, refusal="this node was revoked: the mesh has had enough")
+    kind, detail, fix = only_fault(judged(refused))
+    assert (kind, "was revoked" in detail) == ("peer_tls", True)
+    assert "new invite" in fix
+
+
 def test_one_line_is_told_of_a_peer_that_is_well():
     checks = judged(WELL, peer=replace(PEER, state="alive", linked=True, asked=False))
     assert list(checks) == ["peer_link"]
