@@ -9,12 +9,15 @@ from urllib.parse import quote
 import grpc
 
 from meshnode.client import clock
+from meshnode.client.bearing import bearing
 from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.silence import explained
+from meshnode.client.tickets import ticket_in
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
+from meshnode.v1.session_service_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,8 +36,9 @@ Answer = TypeVar("Answer")
 class Connection:
     """Use it in a `with`; NoNodeError when no node is running, SilentNodeError when it is silent.
 
-    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY;
-    an answer that takes longer than `patience_s` is UnreachableError.
+    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY, and
+    inside a session its ticket, which every call then bears; an answer that takes longer than
+    `patience_s` is UnreachableError.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Connection:
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
         self.node_keys: KeyServiceStub
+        self.node_sessions: SessionServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -62,6 +67,7 @@ class Connection:
         self.node = LocalServiceStub(self._channel)
         self.node_events = EventServiceStub(self._channel)
         self.node_keys = KeyServiceStub(self._channel)
+        self.node_sessions = SessionServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,4 +111,6 @@ class Connection:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_S * 1000),  # bounds an attempt too
         )
-        return grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)
+        channel = grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)
+        ticket = ticket_in(self.environment)
+        return bearing(channel, ticket) if ticket else channel
