@@ -58,6 +58,7 @@ class ScriptedInboxes:
     steers: dict[str, list[Received]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     taken: list[tuple[str, int]] = field(default_factory=list)
+    took: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(
         self, session_id: str, after: int | None, *, follow: bool
@@ -71,6 +72,7 @@ class ScriptedInboxes:
 
     async def take(self, session_id: str, position: int) -> None:
         self.taken.append((session_id, position))
+        self.took.set()
 
 
 class Inhabited:

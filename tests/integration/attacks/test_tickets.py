@@ -6,10 +6,13 @@ import stat
 import grpc
 import pytest
 from integration.attacks.inhabited import inhabited, refused, unchanged
+from integration.rpc.fleet import Founded, serving
 
 from meshnode.app import inboxes, own_entries
+from meshnode.app.sessions import Opening
 from meshnode.client.connection import Connection
 from meshnode.client.errors import (
+    ConflictError,
     NotAuthenticatedError,
     NotPermittedError,
     RefusedError,
@@ -18,9 +21,14 @@ from meshnode.client.home import Home
 from meshnode.client.inside import Inside, Usage
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import NewSession, Target
+from meshnode.core.sessions import State
 from meshnode.node.inside import TICKET_FILE
+from meshnode.rpc.servers import joiners_server, members_server
 from meshnode.v1 import local_service_pb2 as local_pb
 from meshnode.v1 import session_service_pb2 as session_pb
+from meshnode.v1.command_service_pb2_grpc import CommandServiceServicer
+from meshnode.v1.enrolment_service_pb2_grpc import EnrolmentServiceServicer
+from meshnode.v1.link_service_pb2_grpc import LinkServiceServicer
 
 USED = Usage(input=100, output=20)
 READ_LOG = local_pb.ReadSessionLogRequest(node_id="n")
@@ -296,3 +304,59 @@ async def test_whatever_stands_in_a_ticket_gets_a_sentence(node):
                 await who(b"", metadata=(("session-mesh-ticket", value),))
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     unchanged(node)
+
+
+async def test_a_ticket_is_worth_nothing_on_the_network_ports(node):
+    _, ticket = await node.open("worker")
+    mesh = Founded()
+    owner, attacker = mesh.node(), mesh.node()
+    servers = [
+        (await members_server(LinkServiceServicer(), CommandServiceServicer()), "members"),
+        (await joiners_server(EnrolmentServiceServicer()), "joiners"),
+    ]
+    bearing = (("session-mesh-ticket", ticket),)
+    for server, port in servers:
+        identity = owner.identity
+        credentials = identity.for_members() if port == "members" else identity.for_joiners()
+        async with (
+            serving(server, credentials) as address,
+            attacker.identity.channel(owner.node_id, address) as channel,
+        ):
+            for method in ("SessionService/GetSelf", "LocalService/Stop"):
+                call = channel.unary_unary(f"/meshnode.v1.{method}")
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(b"", metadata=bearing, timeout=5)
+                assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    unchanged(node)
+
+
+async def test_a_session_whose_ticket_cannot_be_kept_has_failed_and_gets_none(node):
+    record = await node.sessions.open(Opening(agent_id="worker"))
+    (node.directory / "sessions" / record.session_id / TICKET_FILE).symlink_to("/dev/null")
+    with pytest.raises(ConflictError):
+        await node.tickets.issue(record.session_id)
+    assert node.sessions.get(record.session_id).state is State.FAILED
+    unchanged(node)
+
+
+async def test_a_follower_is_found_again_after_its_node_has_restarted(node):
+    session, ticket = await node.open("worker")
+    node.inboxes.steers[session] = [inboxes.Received(1, "c1", "", "before", 5.0)]
+    heard, loop = asyncio.Queue(), asyncio.get_running_loop()
+
+    def follow(me: Inside) -> None:
+        for steer in me.steers(follow=True):
+            loop.call_soon_threadsafe(heard.put_nowait, steer["message"])
+            if steer["message"] == "after":
+                return
+
+    async with node.serving():
+        following = asyncio.ensure_future(node.as_agent(ticket, follow))
+        assert await heard.get() == "before"
+        await node.inboxes.took.wait()
+    node.restart()
+    node.inboxes.steers[session].append(inboxes.Received(2, "c2", "", "after", 6.0))
+    async with node.serving():
+        assert await heard.get() == "after"
+        await following
+    assert node.inboxes.taken == [(session, 1)]
