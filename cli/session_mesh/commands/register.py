@@ -13,6 +13,7 @@ from session_mesh.call import Call
 from session_mesh.inside import is_inside, own_agent_id, register_self
 from session_mesh.options import CommandId, Specializations, Timeout, pairs
 from session_mesh.orders import outcome_view
+from session_mesh.progress import Progress
 from session_mesh.render import Table, View
 from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
@@ -77,11 +78,15 @@ def app(
 def _register(
     call: Call, entries: "Sequence[Specialist]", delivery: Delivery
 ) -> list[dict[str, Any]]:
-    with call.mesh() as mesh:
-        return [
-            mesh.register(entry.agent_id, entry.specialization, entry.attributes, delivery)
-            for entry in entries
-        ]
+    from meshnode.client.registering import register_all  # noqa: PLC0415 - --help needs no gRPC
+
+    progress = Progress(call, len(entries))
+    try:
+        with call.mesh() as mesh:
+            return register_all(mesh, entries, delivery, progress.note)
+    except BaseException:
+        progress.stop()
+        raise
 
 
 def _document(file: Path) -> "Entry":
