@@ -86,7 +86,15 @@ class Call:
         """A client of the node on this home; enter it."""
         from meshnode.client.mesh import MeshClient  # noqa: PLC0415 - --help needs no gRPC
 
-        return MeshClient(self.home)
+        return MeshClient(self.home, on_wait=self._say_that_it_waits())
+
+    def _say_that_it_waits(self) -> "Callable[[], None] | None":
+        if not self.streams.err_is_terminal:
+            return None
+        from meshnode.client.silence import pid_of  # noqa: PLC0415 - as above
+
+        node = f"the node (pid {pid_of(self.home)})"
+        return lambda: self.streams.tell(f"waiting for {node} to answer; Ctrl-C ends the wait")
 
     def inside(self) -> "Inside":
         """A client for the session that this process runs in; enter it."""

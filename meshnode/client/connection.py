@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import quote
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import Chance
 
 CALL_TIMEOUT_S = 30.0
+NOTICED_S = 2.0  # then somebody at a terminal wonders
 CONNECT_TIMEOUT_S = 4  # gRPC would wait 20 s for a process that is stopped to say hello
 ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
 
@@ -38,7 +41,8 @@ class Connection:
 
     `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY, and
     inside a session its ticket, which every call then bears; an answer that takes longer than
-    `patience_s` is UnreachableError.
+    `patience_s` is UnreachableError. `on_wait` is told, from another thread, of each call that has
+    waited for NOTICED_S.
     """
 
     def __init__(
@@ -49,12 +53,14 @@ class Connection:
         now: Callable[[], float] = clock.wall_s,
         chance: Chance = clock.chance,
         patience_s: float = CALL_TIMEOUT_S,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
         self.home = home
         self.environment = environment
         self.now = now
         self.chance = chance
         self.patience_s = patience_s
+        self._on_wait = on_wait
         self._channel: grpc.Channel | None = None
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
@@ -84,7 +90,8 @@ class Connection:
     ) -> Answer:
         """Ask once; raises a MeshError."""
         try:
-            return method(request, timeout=timeout_s or self.patience_s)
+            with self._noticed():
+                return method(request, timeout=timeout_s or self.patience_s)
         except grpc.RpcError as failure:
             raise explained(error_from(failure), self.home) from failure
 
@@ -100,10 +107,23 @@ class Connection:
         except grpc.RpcError as failure:
             raise explained(error_from(failure), self.home) from failure
 
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        if self._on_wait is None:
+            yield
+            return
+        notice = Timer(NOTICED_S, self._on_wait)
+        notice.daemon = True
+        notice.start()
+        try:
+            yield
+        finally:
+            notice.cancel()
+
     def connected(self) -> grpc.Channel:
         """Open one more channel to the node's socket; raises NoNodeError."""
         if not self.home.socket.exists():
-            raise NoNodeError
+            raise NoNodeError(belongs_to_a_mesh=self.home.initialised)
         check_private(self.home.run)
         options = (
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
