@@ -1,5 +1,6 @@
 """Several nodes: whatever happens on one is seen, and can be done, from the others."""
 
+import shlex
 import signal
 
 import pytest
@@ -200,6 +201,14 @@ def test_down_is_seen_as_down_and_leave_as_left(fleet):
     refused = anna.call("up", "-o", "json", *anna.flags)
     assert (refused.code, refused.error["code"]) == (7, "conflict")
     assert "has left" in refused.error["message"]
+    enter, make = (one.split(": ")[1] for one in refused.error["hint"].split("; "))
+    assert anna.call(*shlex.split(make)[1:], "--no-mdns", "--listen", "127.0.0.1:0").code == 0
+    assert anna.call("--home", f"{anna.home}-new", "down").code == 0
+    invite = carl.json("invite")["invite"]
+    entered = anna.call(*shlex.split(enter)[1:], "--listen", "127.0.0.1:0", stdin=invite)
+    assert entered.code == 0, entered.err
+    wait_until(lambda: carl.states()["anna"] == "alive")
+    assert anna.call("down").code == 0
 
 
 def test_a_restart_answers_at_once_from_its_disk(fleet):
