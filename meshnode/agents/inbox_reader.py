@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ANSWER_WAIT_S = 5.0  # of a supervisor that has something to say
 LINE_BYTES_MAX = 1 << 20  # of one answer; longer: hung up on
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class SupervisorInboxes:
@@ -35,15 +36,14 @@ class SupervisorInboxes:
         async with self._line(session_id) as line:
             while True:
                 asked: dict[str, object] = {"op": "inbox", "after": after, "follow": follow}
-                page = await line.ask(asked, wait_s=None if follow else ANSWER_WAIT_S)
-                if page is None:
+                reply = await line.ask(asked, wait_s=None if follow else ANSWER_WAIT_S)
+                if reply is None:
                     return
-                steers = [_received(steer) for steer in page["steers"]]
+                steers, after = page_of(reply)
                 for steer in steers:
                     yield steer
                 if not steers and not follow:
                     return
-                after = int(page["next"])
 
     async def take(self, session_id: str, position: int) -> None:
         """Note up to where steers are dealt with; raises UsageError, UnreachableError."""
@@ -81,12 +81,27 @@ class _Line:
             raise _silent() from None
         except (OSError, ValueError):  # cut off, or beyond the limit
             return None
-        if not text.endswith(b"\n"):
-            return None
-        reply: dict[str, Any] = json.loads(text)
-        if not reply.get("ok"):
-            raise UsageError(str(reply.get("error")))
-        return reply
+        return answer_of(text) if text.endswith(b"\n") else None
+
+
+def answer_of(text: bytes) -> dict[str, Any]:
+    """Read a line of a supervisor; raises UsageError if it refuses, UnreachableError."""
+    try:
+        reply = json.loads(text)
+        refused = None if reply["ok"] is True else str(reply.get("error"))
+    except _NONSENSE as error:
+        raise _silent() from error
+    if refused is not None:
+        raise UsageError(refused)
+    return dict(reply)
+
+
+def page_of(reply: dict[str, Any]) -> tuple[list[Received], int]:
+    """Read a page of an inbox, and behind which position the next one begins."""
+    try:
+        return [_received(steer) for steer in reply["steers"]], int(reply["next"])
+    except _NONSENSE as error:
+        raise _silent() from error
 
 
 def _received(steer: dict[str, Any]) -> Received:
