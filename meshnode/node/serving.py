@@ -22,9 +22,10 @@ from meshnode.node.founding import (
     read_genesis,
     recover,
 )
+from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.node import Node, NodeOptions
-from meshnode.node.restoring import has_left
+from meshnode.node.restoring import leaving_in
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
@@ -67,7 +68,8 @@ def serve(
 
 
 def _check_membership(home: Home, database: Database) -> None:
-    if has_left(database.run_now(feeds.load_own, node_id_of(device_key(home).public))):
+    left = leaving_in(database.run_now(feeds.load_own, node_id_of(device_key(home).public)))
+    if left and left != database.run_now(facts.recall, RETURNED_FACT):
         there, beside = quote(str(home.path)), quote(f"{home.path}-new")
         raise ConflictError(
             f"this home has left the mesh {read_genesis(home).name}",
