@@ -97,10 +97,7 @@ class ProcessAgents:
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
     ) -> Steered:
-        """Hand over a steer; returns once it is in the inbox, and in the pipe unless that is full.
-
-        Raises RefusedError if it certainly is in neither, UnreachableError if nobody knows.
-        """
+        """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows."""
         following = self._following.get(session_id)
         if following is None:
             raise RefusedError(f"no agent of session {session_id} runs here")
