@@ -52,6 +52,9 @@ VERBS = (
     "find",
     "keys",
     "cost",
+    "self",
+    "report",
+    "steer-inbox",
 )
 USAGE = 2
 INTERRUPTED = 130
@@ -73,7 +76,7 @@ class Verbs(TyperGroup):
         """Import a verb."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"session_mesh.commands.{cmd_name}")
+        module = importlib.import_module(f"session_mesh.commands.{cmd_name.replace('-', '_')}")
         command = cast("TyperCommand", typer.main.get_command(module.app))
         command.name = cmd_name
         return command

@@ -22,6 +22,7 @@ from meshnode.agents.tree import (
     is_alive,
     stop_tree,
 )
+from meshnode.app.ports import Steered
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -95,11 +96,8 @@ class ProcessAgents:
 
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> None:
-        """Write one line to the agent's stdin; returns once it is in the pipe.
-
-        Raises RefusedError if it certainly was not written, UnreachableError if nobody knows.
-        """
+    ) -> Steered:
+        """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows."""
         following = self._following.get(session_id)
         if following is None:
             raise RefusedError(f"no agent of session {session_id} runs here")
@@ -108,6 +106,7 @@ class ProcessAgents:
         if not reply.get("ok"):
             error = str(reply.get("error"))
             raise UnreachableError(error) if reply.get("indeterminate") else RefusedError(error)
+        return Steered(reply.get("stdin", True) is True, reply.get("followed") is True)
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool

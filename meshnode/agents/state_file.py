@@ -26,7 +26,7 @@ class StateFile:
             raise OSError("this process is not in /proc")
         self.supervisor = own
         self._directory = directory
-        self._clock = clock
+        self.clock = clock
         self.fields: dict[str, object] = {
             "state": "starting",
             "session_id": session_id,
@@ -68,7 +68,7 @@ class StateFile:
             "exit_code": exit_code,
             "signal": signal,
             "reason": reason,
-            "ended_at": self._clock(),
+            "ended_at": self.clock(),
         }
         self.save()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
+from meshnode.agents.inbox import Inbox
 from meshnode.agents.signals import signal_name
 from meshnode.agents.steering import Steer, steer_line
 
@@ -70,9 +71,12 @@ class Supervisor:
         self._ladder: tree.Ladder | None = None
         self._kill_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
+        self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
         self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
             "info": self._on_info,
             "steer": self._on_steer,
+            "inbox": self._inbox.read,
+            "take": self._inbox.take,
             "kill": self._on_kill,
             "subscribe": self._on_subscribe,
         }
@@ -210,9 +214,23 @@ class Supervisor:
         if self._agent.returncode is not None:
             raise RequestError("the agent has ended")
         line = steer_line(request, self._options.steer_format)
-        give_up_at_s = self._clock() + STEER_WAIT_S
-        steer = Steer(line, lambda reply: client.send({**head, **reply}), give_up_at_s)
-        self._agent.inlet.steer(steer)
+        followed = self._inbox.is_followed
+        position = self._inbox.add(request)
+
+        def landed(*, stdin: bool) -> None:
+            client.send({**head, "ok": True, "stdin": stdin, "followed": followed})
+
+        def answer(reply: Reply) -> None:
+            if reply["ok"] or self._inbox.was_read:  # at worst it has the steer the other way
+                landed(stdin=bool(reply["ok"]))
+                return
+            self._inbox.withdraw(position)
+            client.send({**head, **reply})
+
+        if not line:
+            landed(stdin=False)
+            return
+        self._agent.inlet.steer(Steer(line, answer, self._clock() + STEER_WAIT_S))
 
     def _on_kill(self, client: Client, head: Reply, request: Reply) -> None:
         grace_s = request.get("grace_s", self._options.grace_s)

@@ -94,6 +94,14 @@ class Killing(Protocol):
         """Process ids that are still there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """Where a steer has come: into the agent's inbox always, and perhaps into its stdin."""
+
+    on_stdin: bool
+    followed: bool  # whether somebody was waiting at the inbox
+
+
 class Agents(Protocol):
     """Processes under supervision."""
 
@@ -102,8 +110,8 @@ class Agents(Protocol):
 
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> None:
-        """Write one line to an agent; raises RefusedError or UnreachableError."""
+    ) -> Steered:
+        """Hand a steer to an agent; raises RefusedError or UnreachableError."""
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool

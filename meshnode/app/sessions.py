@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from pathlib import Path
 
-    from meshnode.app.ports import Agents, Clock, Publish
+    from meshnode.app.ports import Agents, Clock, Publish, Steered
     from meshnode.core.ids import Chance
 
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
@@ -205,7 +205,7 @@ class OwnSessions:
         if record.ended:
             raise ConflictError(f"session {record.session_id} has ended ({record.state})")
         try:
-            await self._agents.steer(record.session_id, command_id, direction, message)
+            steered = await self._agents.steer(record.session_id, command_id, direction, message)
         except RefusedError as error:
             return Done("refused", error.message)
         except UnreachableError as error:
@@ -215,7 +215,7 @@ class OwnSessions:
             now_s = self._clock.wall_s()
             count = present.message_count + 1
             await self._keep(replace(present, message_count=count, last_activity_s=now_s))
-        return Done("delivered", "one line written to the agent's stdin")
+        return _landed(steered)
 
     async def kill(
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
@@ -312,6 +312,15 @@ def _reason(ending: Ended) -> str:
     if ending.signal:
         return f"ended by {ending.signal}"
     return "finished" if ending.exit_code == 0 else f"exited with {ending.exit_code}"
+
+
+def _landed(steered: Steered) -> Done:
+    if steered.on_stdin:
+        whom = "its inbox is followed too" if steered.followed else "nobody follows its inbox"
+        return Done("delivered", f"one line written to the agent's stdin; {whom}")
+    if steered.followed:
+        return Done("delivered", "handed to whoever follows the agent's inbox")
+    return Done("queued", "in the agent's inbox, which nobody follows now")
 
 
 def _text(args: dict[str, Any], name: str) -> str | None:

@@ -33,7 +33,7 @@ from meshnode.app.diagnosis import (
     judge_version,
     unknown,
 )
-from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_stranger
+from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_strangers
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
@@ -113,7 +113,7 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
     if left_out:
         found.checks.append(judge_not_checked(left_out))
     if not words:
-        found.checks += [judge_stranger(*one) for one in known.strangers()]
+        found.checks += judge_strangers(known.strangers())
     return found.checks
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SEED_RETRY_S = 2.0
 SEED_RETRY_S_MAX = 30.0
+OTHERS_MAX = 256  # nodes of other meshes that are counted; of more, those heard last
+OTHERS_SHOWN_MAX = 3
+MDNS = "mDNS"
 _log = logging.getLogger("session_mesh.discovery")
 
 
@@ -32,6 +35,7 @@ class Finding:
         self._discovery: Discovery | None = None
         self.mdns = "off"
         self.heard_by_mdns = 0
+        self._others: dict[str, Hint] = {}  # of other meshes, the latest last
 
     def listen(self, announcement: Announcement) -> None:
         """Announce this node with mDNS and listen for others, in the background."""
@@ -62,7 +66,28 @@ class Finding:
 
     def _on_mdns(self, hint: Hint) -> None:
         self.heard_by_mdns += 1
-        self._take(hint)
+        self._others.pop(hint.node_id, None)
+        if hint.mesh_id == self._world.mesh.genesis.mesh_id:
+            self._take(hint)
+        else:
+            while len(self._others) >= OTHERS_MAX:
+                del self._others[next(iter(self._others))]
+            self._others[hint.node_id] = hint
+        self._tell_of_others()
+
+    def _tell_of_others(self) -> None:
+        """Say in one line who else is there: a crowd of strangers must not hide a real trouble."""
+        others = list(self._others.values())
+        if not others:
+            self._world.troubles.pop(MDNS, None)
+            return
+        meshes = len({hint.mesh_id for hint in others})
+        shown = [", ".join(hint.addresses[:1]) for hint in others[-OTHERS_SHOWN_MAX:]]
+        nodes = "a node" if len(others) == 1 else f"{len(others)} nodes"
+        whose = "another mesh" if meshes == 1 else f"{meshes} other meshes"
+        left_out = len(others) - len(shown)
+        more = f" and {left_out} more" if left_out else ""
+        self._world.trouble(MDNS, f"heard of {nodes} of {whose}: {', '.join(shown)}{more}")
 
     def _take(self, hint: Hint) -> bool:
         if hint.mesh_id != self._world.mesh.genesis.mesh_id:

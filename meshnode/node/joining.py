@@ -36,7 +36,7 @@ from meshnode.node.founding import (
     settle,
 )
 from meshnode.node.lock import HomeLock
-from meshnode.node.restoring import has_left
+from meshnode.node.restoring import leaving_in
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 SEEDS_FACT = "seeds"
 LABELS_FACT = "labels"
+RETURNED_FACT = "returned"  # the leaving that this home has joined after
 CLOCK_TOLERATED_S = 120.0
 NODE_ID_CHARS = 52
 
@@ -124,7 +125,9 @@ def _join_locked(
         genesis = _checked_genesis(invitation, response)
         _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: list(response.addresses)}
+        left = leaving_in(database.run_now(feeds.load_own, node_id_of(node.public)))
         values = {
+            RETURNED_FACT: left,
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(_known_labels(database) | dict(response.labels)).encode(),
@@ -161,7 +164,7 @@ def _clock_warnings(off_s: float) -> list[str]:
 def _check_replaceable(home: Home, invitation: Invite, database: Database) -> None:
     present = read_genesis(home)
     self_id = node_id_of(device_key(home).public)
-    if has_left(database.run_now(feeds.load_own, self_id)):
+    if leaving_in(database.run_now(feeds.load_own, self_id)):
         return
     if present.mesh_id == invitation.mesh_id:
         if invitation.commands:

@@ -44,6 +44,7 @@ from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
+from meshnode.node.inside import Inside
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
@@ -144,6 +145,7 @@ class Node:
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
         self._commanding = Commanding(ground, self._hosting, self._queries)
+        self._inside = Inside(ground, self._hosting, self._queries)
         self._admission = self._new_admission()
         self._describing = Describing(
             home,
@@ -185,7 +187,8 @@ class Node:
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
-        local = await local_server(servicer, events, self._home.socket, keys)
+        inside = self._inside.served
+        local = await local_server(servicer, events, inside, self._home.socket, keys)
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()
@@ -300,6 +303,7 @@ class Node:
             self_id=self._mesh.self_id,
             queries=self._queries,
             sessions=self._hosting.sessions,
+            tickets=self._inside.tickets,
             commands=self._commanding.desk,
             reader=self._commanding.servicer,
             courier=self._commanding.courier,

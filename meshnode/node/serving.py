@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, check_private, make_private
@@ -13,11 +14,19 @@ from meshnode.core.ids import node_id_of
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
 from meshnode.node.config import Config, load_config
-from meshnode.node.founding import device_key, init, read_genesis, recover
+from meshnode.node.founding import (
+    NAME_FACT,
+    checked_name,
+    device_key,
+    init,
+    read_genesis,
+    recover,
+)
+from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.node import Node, NodeOptions
-from meshnode.node.restoring import has_left
-from meshnode.store import feeds
+from meshnode.node.restoring import leaving_in
+from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
 
@@ -33,11 +42,13 @@ def serve(
     home: Home, options: UpOptions, tell: Callable[[dict[str, Any]], None], *, on_terminal: bool
 ) -> int:
     """Run a node; `tell` gets the ready event once."""
+    if options.name is not None:
+        checked_name(options.name)
     founded = not home.initialised
     config = _config(home, options)
     node_options = _merged(config, options)
     if founded:
-        init(home, None, config.node, None)
+        init(home, None, options.name or config.node, None)
     check_private(home.path)
     make_private(home.sessions)
     with HomeLock(home):
@@ -48,6 +59,8 @@ def serve(
         try:
             _check_membership(home, database)
             recover(home, database)
+            if options.name:
+                database.run_now(facts.remember, {NAME_FACT: options.name.encode()})
             asyncio.run(_serve(home, node_options, database, tell, founded=founded))
         finally:
             database.close()
@@ -55,10 +68,13 @@ def serve(
 
 
 def _check_membership(home: Home, database: Database) -> None:
-    if has_left(database.run_now(feeds.load_own, node_id_of(device_key(home).public))):
+    left = leaving_in(database.run_now(feeds.load_own, node_id_of(device_key(home).public)))
+    if left and left != database.run_now(facts.recall, RETURNED_FACT):
+        there, beside = quote(str(home.path)), quote(f"{home.path}-new")
         raise ConflictError(
             f"this home has left the mesh {read_genesis(home).name}",
-            "join again with a new invite: session-mesh join -",
+            f"enter one with a new invite: session-mesh --home {there} join - --up;"
+            f" or make one in a home beside it: session-mesh --home {beside} up --detach",
         )
 
 
@@ -103,7 +119,7 @@ def _merged(config: Config, options: UpOptions) -> NodeOptions:
         advertise=options.advertise or config.advertise,
         seeds=options.seeds or config.seeds,
         mdns=True if mdns is None else mdns,
-        name=config.node,
+        name=options.name or config.node,
         labels=config.labels | options.labels,
         on_exit=config.on_exit,
         ingest=config.ingest,

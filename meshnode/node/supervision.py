@@ -59,13 +59,8 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
         )
     )
     argv = _supervisor_argv(opened, options)
-    environment = agent_environment(
-        os.environ,
-        opened["session_id"],
-        opened["agent_id"],
-        opened["node_id"],
-        str(home.socket),
-    )
+    environment = agent_environment(os.environ, opened, str(home.socket))
+    del opened["ticket"]  # the agent's alone: what is shown or kept of a session has none
     if not options.detach:
         options.on_session(opened)
         _become(argv, environment)

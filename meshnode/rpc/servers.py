@@ -22,6 +22,7 @@ from meshnode.v1 import (
     key_service_pb2_grpc,
     link_service_pb2_grpc,
     local_service_pb2_grpc,
+    session_service_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
+    from meshnode.rpc.inside import SessionServicer, TicketGate
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.local import LocalServicer
+
+    Inside = tuple[SessionServicer, TicketGate]
 
 CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC
 
@@ -59,11 +63,14 @@ async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
 async def local_server(
     local: LocalServicer,
     events: event_service_pb2_grpc.EventServiceServicer,
+    inside: Inside,
     socket: Path,
     keys: key_service_pb2_grpc.KeyServiceServicer | None = None,
 ) -> grpc.aio.Server:
-    """Serve the user of this home. The caller holds the home's lock."""
-    server = _server(Guard(anyone))
+    """Serve the user of this home, and the agents inside sessions. The caller holds its lock."""
+    session, gate = inside
+    server = _server(Guard(anyone), gate)
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(session, server)
     local_service_pb2_grpc.add_LocalServiceServicer_to_server(local, server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
     if keys is not None:
@@ -92,9 +99,9 @@ def _in_use(address: str) -> ConflictError:
     )
 
 
-def _server(guard: Guard) -> grpc.aio.Server:
+def _server(*interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
     return grpc.aio.server(
-        interceptors=[guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
+        interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
     )
 
 

@@ -46,7 +46,7 @@ from meshnode.core import (
 )
 from meshnode.core.commands import COMMAND, command_from_signed, receipt_from_signed
 from meshnode.core.entries import CONTROL, entry_id_of
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import PeerError, UnreachableError, UsageError
 from meshnode.core.feed import delta_from_bytes
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.headers import FLUSH, parse_header
@@ -316,7 +316,21 @@ FROM_HOME: dict[str, Decoder] = {
         homes.supervisor_state, (b'{"boot_id":"b","pid":1,"start_ticks":2}',), ()
     ),
     "supervisor request": Decoder(
-        homes.supervisor_request, (b'{"id":1,"op":"steer","message":"go"}',), ()
+        homes.supervisor_request,
+        (
+            b'{"id":1,"op":"steer","message":"go"}',
+            b'{"id":2,"op":"inbox","after":0,"follow":true}',
+            b'{"id":3,"op":"take","position":1}',
+        ),
+        (),
+    ),
+    "inbox page": Decoder(
+        homes.inbox_page,
+        (
+            b'{"ok":true,"steers":[{"position":1,"command_id":"c","direction":null,'
+            b'"message":"go","at_s":5.0}],"next":1}',
+        ),
+        (UnreachableError, UsageError),
     ),
     "supervisor reply": Decoder(homes.supervisor_reply, (b'{"id":1,"ok":true}\n{"id":2}\n',), ()),
     "announcement": Decoder(

@@ -58,16 +58,17 @@ def forget(
     node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
-    """Let the mesh forget a node that will not come back, for good.
+    """Let the mesh forget a node that will not come back.
 
-    What it has spent stays counted. If it comes back, it is shown by what it writes from then on.
+    Hides on all nodes what it has written so far: itself, its sessions, its registrations. What it
+    has spent stays counted. If it comes back, it is shown again, by what it writes from then on.
     """
     with call.mesh() as mesh:
         known = mesh.forgettable(node)
         name = known["name"]
         if not yes and not call.can_ask:
-            raise UsageError("forgetting is for good", "say --yes, since nobody can be asked here")
-        if not yes and not call.confirm(f"forget {name} ({words.short(known['node_id'])})?"):
+            raise UsageError(_hidden(known), "say --yes, since nobody can be asked here")
+        if not yes and not call.confirm(f"{_hidden(known)}. Forget it?"):
             raise MeshError("nothing was changed")
         value = mesh.forget(known)
     return View(value=value, human=f"forgotten: {name}", ids=[value["node_id"]])
@@ -107,6 +108,18 @@ def revoke(
         value = revoking.carry_out(mesh, plan)
     notes = [f"with it fell: {', '.join(plan.falls)}"] if plan.falls else []
     return View(value, human=f"revoked: {name}", ids=[value["node_id"]], notes=notes)
+
+
+def _hidden(node: dict[str, Any]) -> str:
+    """Say what will be hidden, and what will not."""
+    live = node["sessions"]
+    sessions = f"{live} sessions that have not ended" if live else "its sessions"
+    return (
+        f"all nodes will hide {node['name']} ({words.short(node['node_id'])}) and what it has"
+        f" written so far: {sessions}, its registrations. What it has spent stays counted. This"
+        " cannot be undone; but if the node runs again, it shows again with what it writes from"
+        " then on"
+    )
 
 
 def _row(node: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:

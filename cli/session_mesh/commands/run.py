@@ -31,7 +31,11 @@ def app(
     label: Labels = None,
     owner: Annotated[str, typer.Option("--owner", help="Whom it works for.")] = "",
     steer_format: Annotated[
-        Literal["text", "json"], typer.Option("--steer-format", help="What it reads on stdin.")
+        Literal["none", "text", "json"],
+        typer.Option(
+            "--steer-format",
+            help="A steer as a line on its stdin, or none: then it asks steer-inbox.",
+        ),
     ] = "text",
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> View | int:

@@ -17,6 +17,7 @@ from meshnode.agents.streams import LOG_BYTES_MAX
 pytestmark = pytest.mark.integration
 
 ROOT = str(Path(meshnode.__file__).parents[1])
+LANDED = {"ok": True, "stdin": True, "followed": False}
 PYTHON = (sys.executable, "-I", "-u", "-c")
 ECHO = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print('got', line, end='')\n"
 WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\n"
@@ -151,7 +152,7 @@ def test_files_are_private_whatever_the_umask(supervise):
 
 def test_a_steer_is_one_line_on_stdin(supervise):
     one = python(supervise, ECHO)
-    assert one.ask("steer", command_id="c1", message="turn\nleft\r\nnow") == {"id": 7, "ok": True}
+    assert one.ask("steer", command_id="c1", message="turn\nleft\r\nnow") == {"id": 7} | LANDED
     assert one.line() == b"got turn left now\n"
     assert one.ask("steer", command_id="c2", direction="north")["ok"]
     assert one.line() == b"got direction: north\n"
@@ -176,7 +177,7 @@ def test_a_steer_waits_for_the_end_of_the_callers_line(supervise):
     one.write(b'{"id": 1, "op": "steer", "message": "steered"}')
     one.process.stdin.write(b"a line\nmore\n")
     one.process.stdin.flush()
-    assert one.read() == {"id": 1, "ok": True}
+    assert one.read() == {"id": 1} | LANDED
     assert [one.line() for _ in range(3)] == [b"a line\n", b"steered\n", b"more\n"]
 
 

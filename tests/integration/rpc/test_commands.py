@@ -12,6 +12,7 @@ from integration.rpc.fleet import WAIT_S, now_s, serving
 from meshnode.app.commands import CommandDesk
 from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
+from meshnode.app.ports import Steered
 from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
 from meshnode.core.commands import Command, Court, receipt_from_signed, sign_command
@@ -46,6 +47,7 @@ class Agents:
         if self.hangs:
             await asyncio.Event().wait()
         self.told.append((session_id, direction, message))
+        return Steered(on_stdin=True, followed=False)
 
 
 class Owner:

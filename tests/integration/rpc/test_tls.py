@@ -21,6 +21,7 @@ from integration.rpc.fleet import (
     handmade_leaf,
     health_of,
     leaf_under_a_leaf,
+    no_tickets,
     now_s,
     serving,
 )
@@ -332,7 +333,7 @@ async def test_members_may_ask_for_health_once_and_as_a_stream(mesh):
 async def test_the_unix_socket_serves_health(mesh):
     with TemporaryDirectory(prefix="smesh") as directory:
         path = Path(directory) / "s.sock"
-        server = await local_server(_NoLocalService(), EventServiceServicer(), path)
+        server = await local_server(_NoLocalService(), EventServiceServicer(), no_tickets(), path)
         await server.start()
         try:
             credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
