@@ -51,6 +51,7 @@ VERBS = (
     "unregister",
     "find",
     "keys",
+    "root",
     "cost",
 )
 USAGE = 2

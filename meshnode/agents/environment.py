@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 # The ticket is stripped too: it belongs to the session that our caller may itself run in.
 WITHHELD = frozenset(
-    {"SESSION_API_KEY", "SESSION_MESH_INVITE", "SESSION_MESH_HOME", "SESSION_MESH_TICKET"}
+    {
+        "SESSION_API_KEY",
+        "SESSION_MESH_INVITE",
+        "SESSION_MESH_HOME",
+        "SESSION_MESH_TICKET",
+        "SESSION_MESH_ROOT_PASSPHRASE",
+        "SESSION_MESH_ROOT_PASSPHRASE_NEW",
+    }
 )
 SECRET_MARKS = ("smk1_", "smj1_")  # anywhere in a value: `Bearer smk1_…` is as good as the key
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.admission import packed_signed, unpacked_signed
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import read_secret, write_secret, write_whole
+from meshnode.client.rootfile import write_root
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
@@ -31,15 +32,18 @@ from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from meshnode.client.rootfile import Sealed
 
 NAME_FACT = "node_name"
 
 
 def init(
-    home: Home, mesh_name: str | None, node_name: str | None, root_out: Path | None
+    home: Home, mesh_name: str | None, node_name: str | None, root_out: Sealed | None
 ) -> dict[str, Any]:
-    """Make a mesh of one in an empty home; raises ConflictError if there is one already."""
+    """Make a mesh of one in an empty home; raises ConflictError if there is one already.
+
+    `root_out`: where the root key is put instead of the home, sealed.
+    """
     make_private(home.path)
     if home.initialised:
         raise ConflictError(
@@ -56,8 +60,11 @@ def init(
     certificates = (issue_node_ca(node, node_id, now_s, chance), admitter)
     role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
     entry = role_entry(root, genesis.mesh_id, role, chance)
-    root_key = root_out or home.root_key
-    write_secret(root_key, root.seed)
+    root_key = root_out.path.absolute() if root_out else home.root_key
+    if root_out:
+        write_root(root_out, root, chance)
+    else:
+        write_secret(root_key, root.seed)
     try:
         database = Database(home.database)
         try:
