@@ -60,12 +60,12 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Admitter:
-    """The identity that admits; `certificate` is None on nodes that may not."""
+    """The identity that admits; `certificate` returns None on nodes that may not."""
 
     key: Key
     genesis: Genesis
     control: ControlSet
-    certificate: bytes | None
+    certificate: Callable[[], bytes | None]
 
 
 class AdmissionDesk:
@@ -90,9 +90,10 @@ class AdmissionDesk:
     ) -> None:
         """Keep an invite that an admin has signed; raises a MeshError if it is not in order."""
         me = self._admitter
-        if me.certificate is None:
+        if me.certificate() is None:
             raise NotPermittedError(
-                "this node may not admit others", "run invite on the machine that ran init"
+                "this node may not admit others",
+                "run invite where the mesh was made; or let this node: session-mesh nodes promote",
             )
         try:
             word = authorization_from_signed(authorization)
@@ -125,7 +126,8 @@ class AdmissionDesk:
         """Admit a device; raises a MeshError, having signed and spent nothing."""
         application = application_from_signed(signed)
         me = self._admitter
-        if me.certificate is None or application.mesh_id != me.genesis.mesh_id:
+        certificate = me.certificate()
+        if certificate is None or application.mesh_id != me.genesis.mesh_id:
             raise NotFoundError("this node does not admit into that mesh", "ask for a new invite")
         invite = await self._book.get(invite_id)
         self_id = node_id_of(me.key.public)
@@ -147,7 +149,7 @@ class AdmissionDesk:
             entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))
         certificates = (
             issue_node_ca(me.key, node_id_of(application.node_key), now_s, self._chance),
-            me.certificate,
+            certificate,
         )
         genesis, addresses = me.genesis.to_bytes(), self.addresses()
         response = [genesis, list(certificates), entries, list(addresses), now_s, invite.labels]

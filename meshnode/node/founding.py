@@ -13,7 +13,7 @@ from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import read_secret, write_secret, write_whole
 from meshnode.client.rootfile import write_root
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
-from meshnode.core.entries import role_entry
+from meshnode.core.entries import role_entry, sign_entry
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -27,6 +27,7 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import KEY_BYTES, Key, Signed
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.roles import Role
+from meshnode.core.succession import Admits
 from meshnode.node.clock import SystemClock, chance
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -59,7 +60,12 @@ def init(
     admitter = issue_admitter(root, genesis.mesh_id, node_id, now_s, chance)
     certificates = (issue_node_ca(node, node_id, now_s, chance), admitter)
     role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
-    entry = role_entry(root, genesis.mesh_id, role, chance)
+    entries = [
+        role_entry(root, genesis.mesh_id, role, chance),
+        sign_entry(
+            root, genesis.mesh_id, Admits(node.public, admitter), chance, issued_s=int(now_s)
+        ),
+    ]
     root_key = root_out.path.absolute() if root_out else home.root_key
     if root_out:
         write_root(root_out, root, chance)
@@ -68,10 +74,9 @@ def init(
     try:
         database = Database(home.database)
         try:
-            remember(home, database, {NAME_FACT: name.encode()}, [entry])
+            remember(home, database, {NAME_FACT: name.encode()}, entries)
         finally:
             database.close()
-        write_whole(home.admitter_certificate, to_pem((admitter,)))
         settle(home, genesis, certificates)
     except MeshError:
         root_key.unlink()  # of a mesh that never was: it would be in the way of the next attempt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.admission import unpacked_signed
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
-from meshnode.core.certificates import expires_at_s
+from meshnode.core.certificates import expires_at_s, from_pem
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import (
     ADDRESSES_MAX,
@@ -19,7 +19,13 @@ from meshnode.core.enrolment import (
     apply_with,
     invite_from_text,
 )
-from meshnode.core.errors import ConflictError, NotPermittedError, PeerError, UsageError
+from meshnode.core.errors import (
+    ConflictError,
+    DamagedError,
+    NotPermittedError,
+    PeerError,
+    UsageError,
+)
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of, unb32
 from meshnode.core.keys import Key, parse_public
@@ -36,7 +42,9 @@ from meshnode.node.founding import (
     settle,
 )
 from meshnode.node.lock import HomeLock
+from meshnode.node.membership import membership_in
 from meshnode.node.restoring import has_left
+from meshnode.node.roots import known_roots, remember_roots, root_behind
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshnode.client.mesh import MeshClient
+    from meshnode.core.ids import NodeId
     from meshnode.v1 import enrolment_service_pb2
 
 SEEDS_FACT = "seeds"
@@ -76,7 +85,7 @@ def invite(home: Home, client: MeshClient, wish: Inviting) -> dict[str, Any]:
     device = b"" if wish.for_key is None else _device(wish.for_key)
     addresses = client.invite(word, secret, wish.labels, device)
     made = Invite(
-        root_key=genesis.root_keys[0],
+        root_key=_root_behind(home, genesis),
         mesh_id=genesis.mesh_id,
         admitter=node_id_of(node.public),
         invite_id=invite_id,
@@ -122,6 +131,7 @@ def _join_locked(
         invitation = _with_seeds(invitation, seeds)
         response = ask_to_join(invitation, application)
         genesis = _checked_genesis(invitation, response)
+        control = _control(invitation, genesis, response)
         _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: list(response.addresses)}
         values = {
@@ -129,8 +139,8 @@ def _join_locked(
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(_known_labels(database) | dict(response.labels)).encode(),
         }
-        control = _control(genesis, response)
         remember(home, database, values, control.entries())
+        remember_roots(home, control.succession)
         settle(home, genesis, tuple(response.certificates))
     finally:
         database.close()
@@ -164,14 +174,24 @@ def _check_replaceable(home: Home, invitation: Invite, database: Database) -> No
     if has_left(database.run_now(feeds.load_own, self_id)):
         return
     if present.mesh_id == invitation.mesh_id:
-        if invitation.commands:
-            return  # a member already, and now its user gets a role
+        if invitation.commands or not _is_valid(home, present, self_id):
+            return  # a member already, and now its user gets a role, or it is one again
         raise ConflictError("this home is already a member of that mesh", "session-mesh up")
     if len(database.run_now(feeds.load).feeds) > 1:
         raise ConflictError(
             f"this home belongs to the mesh {present.name}, which has other members",
             "session-mesh leave first, or join with another --home",
         )
+
+
+def _is_valid(home: Home, genesis: Genesis, self_id: NodeId) -> bool:
+    """Whether a home's certificates make it a member now."""
+    try:
+        chain = from_pem(home.certificates.read_bytes())
+        facts = membership_in(chain, genesis, self_id, known_roots(home, genesis))
+    except (OSError, DamagedError, PeerError):
+        return False
+    return facts.chains_to_root and SystemClock().wall_s() < facts.valid_until_s
 
 
 def _device(public_key: str) -> bytes:
@@ -211,16 +231,29 @@ def _with_seeds(invitation: Invite, seeds: Sequence[str]) -> Invite:
 
 def _checked_genesis(invitation: Invite, response: enrolment_service_pb2.JoinResponse) -> Genesis:
     genesis = genesis_from_bytes(response.genesis)
-    if genesis.mesh_id != invitation.mesh_id or invitation.root_key not in genesis.root_keys:
+    if genesis.mesh_id != invitation.mesh_id:
         raise PeerError("the inviting node answered for another mesh")
     return genesis
 
 
-def _control(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> ControlSet:
+def _control(
+    invitation: Invite, genesis: Genesis, response: enrolment_service_pb2.JoinResponse
+) -> ControlSet:
     control = ControlSet(genesis)
     entries = (unpacked_signed(packed) for packed in response.control)
     control.add_all(entries, SystemClock().wall_s())
+    if invitation.root_key not in control.succession.present:
+        raise NotPermittedError(
+            "the root key that this invite names is no root of the mesh any more",
+            "ask for a new invite",
+        )
     return control
+
+
+def _root_behind(home: Home, genesis: Genesis) -> bytes:
+    """Return the root that joiners shall trust: what this node shows them leads to it."""
+    chain, roots = from_pem(home.certificates.read_bytes()), known_roots(home, genesis)
+    return root_behind(chain, node_id_of(device_key(home).public), roots) or roots[0]
 
 
 def _forget_old_mesh(home: Home, invitation: Invite) -> None:
@@ -234,4 +267,3 @@ def _forget_old_mesh(home: Home, invitation: Invite) -> None:
     for path in secrets:
         if path.exists():
             path.rename(path.with_name(path.name + old))
-    home.admitter_certificate.unlink(missing_ok=True)

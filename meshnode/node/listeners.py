@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
     from meshnode.rpc.links import LinkServicer
+    from meshnode.rpc.renewal import RenewalServicer
     from meshnode.rpc.tls import Identity
 
 PORT_MAX = 65535
@@ -35,10 +36,14 @@ class Listeners:
         self.joiners = self.members
 
     async def bind_members(
-        self, links: LinkServicer, commands: CommandServicer, membership: Membership
+        self,
+        links: LinkServicer,
+        commands: CommandServicer,
+        membership: Membership,
+        renewals: RenewalServicer,
     ) -> None:
         """Take the members' port; raises ConflictError if it is in use."""
-        server = await members_server(links, commands, membership)
+        server = await members_server(links, commands, membership, renewals)
         port = bind(server, joined(self._host, self._port), self._identity.for_members())
         self.members = listening_at(self._host, port, self._advertise)
         self.servers.append(server)

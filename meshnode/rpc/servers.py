@@ -22,6 +22,7 @@ from meshnode.v1 import (
     key_service_pb2_grpc,
     link_service_pb2_grpc,
     local_service_pb2_grpc,
+    renewal_service_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from meshnode.rpc.guard import Membership
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.local import LocalServicer
+    from meshnode.rpc.renewal import RenewalServicer
 
 CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC
 
@@ -40,11 +42,14 @@ async def members_server(
     links: LinkServicer,
     commands: CommandServicer,
     membership: Membership | None = None,
+    renewals: RenewalServicer | None = None,
 ) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
     server = _server(members_guard(membership) if membership else Guard(peer_of))
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
+    if renewals is not None:
+        renewal_service_pb2_grpc.add_RenewalServiceServicer_to_server(renewals, server)
     await _add_health(server)
     return server
 

@@ -101,7 +101,7 @@ def command(payload: bytes) -> str:
 
 def _admission(control: ControlSet) -> tuple[AdmissionDesk, MemoryInvites]:
     book = MemoryInvites()
-    admitter = Admitter(NODE, GENESIS, control, ADMITTER)
+    admitter = Admitter(NODE, GENESIS, control, lambda: ADMITTER)
     return AdmissionDesk(admitter, book, ManualClock(NOW_S), Random(1).randbytes), book
 
 

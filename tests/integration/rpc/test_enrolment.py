@@ -63,7 +63,9 @@ class Desk:
         self.clock = TurnedClock()
         self.member = mesh.the_admitter()
         self.control = ControlSet(mesh.genesis)
-        admitter = Admitter(mesh.admitter, mesh.genesis, self.control, mesh.admitter_certificate)
+        admitter = Admitter(
+            mesh.admitter, mesh.genesis, self.control, lambda: mesh.admitter_certificate
+        )
         self.desk = AdmissionDesk(admitter, StoredInvites(database), self.clock, mesh.chance)
         self.desk.addresses = lambda: ("192.0.2.1:7707",)
 
