@@ -51,6 +51,7 @@ VERBS = (
     "unregister",
     "find",
     "keys",
+    "operator",
     "root",
     "cost",
 )

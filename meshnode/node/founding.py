@@ -24,7 +24,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
-from meshnode.core.keys import KEY_BYTES, Key, Signed
+from meshnode.core.keys import KEY_BYTES, Key, Signed, key_id_of
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.roles import Role
 from meshnode.core.succession import Admits
@@ -91,11 +91,18 @@ def init(
     }
 
 
-def identity(home: Home) -> dict[str, Any]:
-    """Return this device's public identity, making its key if there is none yet."""
+def identity(home: Home, *, operator: bool = False) -> dict[str, Any]:
+    """Return this device's public identity, making its key if there is none yet.
+
+    `operator`: making the key that commands, too; it commands nothing before it is given a role.
+    """
     make_private(home.path)
     node = device_key(home)
     found: dict[str, Any] = {"node_id": node_id_of(node.public), "public_key": node.public.hex()}
+    if operator or home.operator_key.exists() or home.operator_key.is_symlink():
+        commands = operator_key(home)
+        found["operator_key"] = commands.public.hex()
+        found["operator_key_id"] = key_id_of(commands.public)
     if home.initialised:
         genesis = read_genesis(home)
         found |= {"mesh_id": genesis.mesh_id, "mesh_name": genesis.name}

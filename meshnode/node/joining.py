@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.admission import unpacked_signed
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
+from meshnode.client.publickeys import public_key_from
 from meshnode.core.certificates import expires_at_s, from_pem
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import (
@@ -24,11 +25,10 @@ from meshnode.core.errors import (
     DamagedError,
     NotPermittedError,
     PeerError,
-    UsageError,
 )
 from meshnode.core.genesis import Genesis, genesis_from_bytes
-from meshnode.core.ids import node_id_of, unb32
-from meshnode.core.keys import Key, parse_public
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.founding import (
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 SEEDS_FACT = "seeds"
 LABELS_FACT = "labels"
 CLOCK_TOLERATED_S = 120.0
-NODE_ID_CHARS = 52
+WHERE = "session-mesh id prints it on that device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def invite(home: Home, client: MeshClient, wish: Inviting) -> dict[str, Any]:
     terms = InviteTerms(invite_id, node_id_of(node.public), wish.role, wish.uses, wish.ttl_s)
     now_s = SystemClock().wall_s()
     word = authorize_invite(home, terms, now_s)
-    device = b"" if wish.for_key is None else _device(wish.for_key)
+    device = b"" if wish.for_key is None else public_key_from(wish.for_key, "a device", WHERE)
     addresses = client.invite(word, secret, wish.labels, device)
     made = Invite(
         root_key=_root_behind(home, genesis),
@@ -192,18 +192,6 @@ def _is_valid(home: Home, genesis: Genesis, self_id: NodeId) -> bool:
     except (OSError, DamagedError, PeerError):
         return False
     return facts.chains_to_root and SystemClock().wall_s() < facts.valid_until_s
-
-
-def _device(public_key: str) -> bytes:
-    try:
-        raw = unb32(public_key) if len(public_key) == NODE_ID_CHARS else bytes.fromhex(public_key)
-        parse_public(raw)
-    except (PeerError, ValueError) as error:
-        raise UsageError(
-            f"not a device's public key: {public_key[:80]!r}",
-            "session-mesh id prints it on that device",
-        ) from error
-    return raw
 
 
 def _known_labels(database: Database) -> dict[str, str]:

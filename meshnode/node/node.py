@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.alarms import Alarms
+from meshnode.app.authorities import Authorities
 from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
@@ -50,6 +51,7 @@ from meshnode.node.renewing import Renewing
 from meshnode.node.restoring import take_up
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
+from meshnode.rpc.authorities import AuthorityServicer
 from meshnode.rpc.enrolment import EnrolmentServicer
 from meshnode.rpc.keys import KeyServicer
 from meshnode.rpc.links import LinkServicer
@@ -192,7 +194,10 @@ class Node:
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
-        local = await local_server(servicer, events, self._home.socket, keys)
+        authorities = Authorities(self._mesh.control, self.genesis.mesh_id)
+        local = await local_server(
+            servicer, events, self._home.socket, keys, AuthorityServicer(authorities)
+        )
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()

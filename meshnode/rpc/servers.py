@@ -16,6 +16,7 @@ from meshnode.core.errors import ConflictError
 from meshnode.rpc.guard import Guard, anyone, members_guard, peer_of
 from meshnode.rpc.tls import SERVER_OPTIONS
 from meshnode.v1 import (
+    authority_service_pb2_grpc,
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
     event_service_pb2_grpc,
@@ -66,6 +67,7 @@ async def local_server(
     events: event_service_pb2_grpc.EventServiceServicer,
     socket: Path,
     keys: key_service_pb2_grpc.KeyServiceServicer | None = None,
+    authorities: authority_service_pb2_grpc.AuthorityServiceServicer | None = None,
 ) -> grpc.aio.Server:
     """Serve the user of this home. The caller holds the home's lock."""
     server = _server(Guard(anyone))
@@ -73,6 +75,8 @@ async def local_server(
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
     if keys is not None:
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
+    if authorities is not None:
+        authority_service_pb2_grpc.add_AuthorityServiceServicer_to_server(authorities, server)
     await _add_health(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)
