@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock, InviteBook
     from meshnode.core.control import ControlSet
     from meshnode.core.genesis import Genesis
-    from meshnode.core.ids import Chance
+    from meshnode.core.ids import Chance, NodeId
     from meshnode.core.keys import Key
 
 INVITE_LIFE_S_MAX = 30 * 86400
@@ -56,6 +56,7 @@ class Admitted:
     at_s: float
     labels: dict[str, str]
     proof: bytes
+    replaced: bytes = b""  # of the node whose place it takes: its name, labels and head, packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class AdmissionDesk:
         self._clock = clock
         self._chance = chance
         self.addresses: Callable[[], tuple[str, ...]] = tuple
+        self.find_replaceable: Callable[[str, NodeId], bytes] = _nobody
         self.add_control: Callable[[Signed], object] = lambda entry: admitter.control.add(
             entry, clock.wall_s()
         )
@@ -141,6 +143,13 @@ class AdmissionDesk:
             raise NotPermittedError(
                 "this invite is for another device", "ask for one with --for-key of this one"
             )
+        device_id = node_id_of(application.node_key)
+        if me.control.revocations.has_node(application.node_key, admits=False):
+            raise NotPermittedError(
+                "this device's key was revoked, for good", "join with a new home: --home DIR"
+            )
+        old = application.replaces
+        replaced = self.find_replaceable(old, device_id) if old else b""
         await self._book.take_use(
             invite_id, Device(application.node_key, application.operator_key or b""), now_s
         )
@@ -148,14 +157,15 @@ class AdmissionDesk:
         if invite.role and application.operator_key is not None:
             entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))
         certificates = (
-            issue_node_ca(me.key, node_id_of(application.node_key), now_s, self._chance),
+            issue_node_ca(me.key, device_id, now_s, self._chance),
             certificate,
         )
         genesis, addresses = me.genesis.to_bytes(), self.addresses()
         response = [genesis, list(certificates), entries, list(addresses), now_s, invite.labels]
+        response += [replaced] if replaced else []
         mark = admit_proof(invite.secret, signed.payload, response)
         return Admitted(
-            genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark
+            genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark, replaced
         )
 
     def _check_word(self, invite: OutstandingInvite) -> None:
@@ -180,6 +190,10 @@ class AdmissionDesk:
         entry = role_entry(me.key, me.genesis.mesh_id, role, self._chance)
         self.add_control(entry)
         return entry
+
+
+def _nobody(_word: str, _joiner: NodeId) -> bytes:
+    raise NotFoundError("this node knows no node to replace")
 
 
 def packed_signed(signed: Signed) -> bytes:

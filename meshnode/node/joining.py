@@ -43,6 +43,7 @@ from meshnode.node.founding import (
 )
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import membership_in
+from meshnode.node.replacing import replaced_from, retire_node
 from meshnode.node.restoring import has_left
 from meshnode.node.roots import known_roots, remember_roots, root_behind
 from meshnode.rpc.enrolment import ask_to_join
@@ -105,19 +106,32 @@ def invite(home: Home, client: MeshClient, wish: Inviting) -> dict[str, Any]:
 
 
 def join(
-    home: Home, text: str, *, node_name: str | None = None, seeds: Sequence[str] = ()
+    home: Home,
+    text: str,
+    *,
+    node_name: str | None = None,
+    seeds: Sequence[str] = (),
+    replaces: str = "",
 ) -> dict[str, Any]:
-    """Follow an invite; raises a MeshError, having left the home as it was."""
+    """Follow an invite; raises a MeshError, having left the home as it was.
+
+    `replaces`: the name or id of a node that this one takes the place of, labels and name included.
+    """
     invitation = invite_from_text(text)
+    if replaces and not invitation.commands:
+        raise NotPermittedError(
+            "this invite gives no role, and whoever replaces a node must forget the old one",
+            "ask for one without --node-only; or join, and ask for: session-mesh nodes forget",
+        )
     for seed in seeds:
         parse_address(seed)
     make_private(home.path)
     with HomeLock(home):
-        return _join_locked(home, invitation, node_name, seeds)
+        return _join_locked(home, _with_seeds(invitation, seeds), node_name, replaces)
 
 
 def _join_locked(
-    home: Home, invitation: Invite, node_name: str | None, seeds: Sequence[str]
+    home: Home, invitation: Invite, node_name: str | None, replaces: str
 ) -> dict[str, Any]:
     database = Database(home.database)
     try:
@@ -127,17 +141,23 @@ def _join_locked(
         node = device_key(home)
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
-        application = apply_with(node, operator, invitation, name, chance(16))
-        invitation = _with_seeds(invitation, seeds)
+        application = apply_with(node, operator, invitation, name, chance(16), replaces)
         response = ask_to_join(invitation, application)
         genesis = _checked_genesis(invitation, response)
         control = _control(invitation, genesis, response)
+        old = replaced_from(response.replaced, genesis.mesh_id) if replaces else None
+        labels = _known_labels(database) | dict(response.labels)
+        warnings = []
+        if old is not None and operator is not None:
+            name = checked_name(node_name or old.name)
+            labels = old.labels | labels
+            warnings = retire_node(control, operator, genesis.mesh_id, old)
         _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: list(response.addresses)}
         values = {
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
-            LABELS_FACT: json.dumps(_known_labels(database) | dict(response.labels)).encode(),
+            LABELS_FACT: json.dumps(labels).encode(),
         }
         remember(home, database, values, control.entries())
         remember_roots(home, control.succession)
@@ -154,7 +174,8 @@ def _join_locked(
         "admitter": invitation.admitter,
         "certificate_expires_at": time_to_wire(expires_at_s(response.certificates[0])),
         "clock_off_s": round(off_s, 3),
-        "warnings": _clock_warnings(off_s),
+        "replaces": old.node if old else None,
+        "warnings": [*warnings, *_clock_warnings(off_s)],
     }
 
 

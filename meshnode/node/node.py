@@ -10,6 +10,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import AdmissionDesk, Admitter
@@ -48,6 +49,7 @@ from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.renewing import Renewing
+from meshnode.node.replacing import find_replaceable
 from meshnode.node.restoring import take_up
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
@@ -149,6 +151,7 @@ class Node:
         admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)
         self._admission = AdmissionDesk(admitter, StoredInvites(database), self._clock, chance)
         self._admission.add_control = self._world.add_control
+        self._admission.find_replaceable = partial(find_replaceable, self._mesh)
         self._renewing = Renewing(ground, admitter, self._republish)
         self._describing = Describing(
             home,

@@ -1,7 +1,7 @@
 """Roots and operators through the command line: made, given, taken back, exchanged."""
 
 import pytest
-from e2e.fleet import Node, wait_until
+from e2e.fleet import Fleet, Node, wait_until
 
 WORDS = {"SESSION_MESH_ROOT_PASSPHRASE": "one two three four"}
 WRONG = {"SESSION_MESH_ROOT_PASSPHRASE": "one two three five"}
@@ -92,7 +92,10 @@ def test_a_root_is_exchanged_under_a_running_mesh_and_another_machine_admits(fle
         assert operators(node).keys() == before.keys()
     answer = anna.call("nodes", "promote", "berta", "--root", old, "-o", "json", env=WORDS)
     assert (answer.code, "retired" in answer.error["message"]) == (5, True)
+    another_machine_admits(anna, berta, carl, new)
 
+
+def another_machine_admits(anna: Node, berta: Node, carl: Node, new: str) -> None:
     anna.json("nodes", "promote", "berta", "--root", new, env=WORDS)
     key = berta.json("id")["operator_key"]
     admin = ("operator", "add", "bert", key, "--role", "admin", "--root", new)
@@ -102,7 +105,7 @@ def test_a_root_is_exchanged_under_a_running_mesh_and_another_machine_admits(fle
         node.up()
     all_alive(berta, "anna", "berta")
     anna.end()
-    joined = fleet.join(berta, carl)
+    joined = Fleet.join(berta, carl)
     assert (joined["role"], joined["admitter"]) == ("operator", berta.ready["node_id"])
     carl.up(*ALONE)
     wait_until(lambda: carl.states().get("berta") == "alive")
