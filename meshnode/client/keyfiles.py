@@ -85,6 +85,9 @@ def read_private(path: Path) -> bytes:
         raise NotPermittedError(
             f"cannot read {path}: {error.strerror}", "key files are plain files, never links"
         ) from None
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # Python opens no file on one
+        os.close(descriptor)
+        raise NotPermittedError(f"{path} is no plain file")
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):

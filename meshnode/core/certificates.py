@@ -190,6 +190,19 @@ def issuer_of(chain: Sequence[bytes]) -> NodeId:
     return node_id_of(key.public_bytes_raw())
 
 
+@lru_cache(maxsize=1 << 10)
+def is_own_leaf(leaf_pem: bytes, node_id: NodeId) -> bool:
+    """Whether a leaf was signed with the key that the node id is, whoever vouches for the rest.
+
+    TLS alone would let an admitter make authorities for the names of others.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(leaf_pem)
+        return _signed_by(leaf, node_key_of(node_id))
+    except (*UNREADABLE, PeerError):
+        return False
+
+
 def lets_admit(der: bytes, node_id: NodeId, root_key: bytes) -> bool:
     """Whether a certificate (DER) is a root's word that a node may admit others, now or once."""
     try:

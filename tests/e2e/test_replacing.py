@@ -1,4 +1,4 @@
-"""A machine that was installed anew takes the place of its old node; what that spent is not lost."""
+"""A machine installed anew takes the place of its old node, and what that spent stays counted."""
 
 import json
 import shutil
