@@ -44,7 +44,7 @@ from meshnode.node.founding import (
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import membership_in
 from meshnode.node.replacing import replaced_from, retire_node
-from meshnode.node.restoring import has_left
+from meshnode.node.restoring import REJOINED_FACT, left_at
 from meshnode.node.roots import known_roots, remember_roots, root_behind
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
@@ -156,11 +156,12 @@ def _join_locked(
         hints = {invitation.admitter: list(response.addresses)}
         values = {
             NAME_FACT: name.encode(),
+            REJOINED_FACT: left_at(database.run_now(feeds.load_own, node_id_of(node.public))),
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(labels).encode(),
         }
         remember(home, database, values, control.entries())
-        remember_roots(home, control.succession)
+        remember_roots(home, genesis, control.succession)
         settle(home, genesis, tuple(response.certificates))
     finally:
         database.close()
@@ -192,7 +193,7 @@ def _clock_warnings(off_s: float) -> list[str]:
 def _check_replaceable(home: Home, invitation: Invite, database: Database) -> None:
     present = read_genesis(home)
     self_id = node_id_of(device_key(home).public)
-    if has_left(database.run_now(feeds.load_own, self_id)):
+    if left_at(database.run_now(feeds.load_own, self_id)):
         return
     if present.mesh_id == invitation.mesh_id:
         if invitation.commands or not _is_valid(home, present, self_id):

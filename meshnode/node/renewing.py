@@ -57,7 +57,7 @@ class Renewing:
         self._rng = new_rng()
         self._steps = 0
         self._chain_on_disk = ground.identity.chain
-        self._mesh.control.succession.follow(followed_by(ground.home))
+        self._mesh.control.succession.follow(followed_by(ground.home, self._mesh.genesis))
         desk = RenewalDesk(admitter, self._is_member, ground.clock, chance)
         self.servicer = RenewalServicer(desk)
 
@@ -147,7 +147,7 @@ class Renewing:
         self._steps = succession.steps
         certificate = succession.certificate_of(issuer_of(chain))
         try:
-            remember_roots(self._ground.home, succession)
+            remember_roots(self._ground.home, self._mesh.genesis, succession)
         except MeshError as error:  # a disk without room: the control set says it again
             _log.warning("%s", error.message)
         self._show(chain if certificate is None else (chain[0], certificate))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
 OWN_FEED = "own_feed"
+REJOINED_FACT = "rejoined"  # the word of leaving that a later joining has made up for
 CONTROL_SET = "control_set"
 _log = logging.getLogger("session_mesh.store")
 _LOOK = "look at this machine's disk: smartctl -H, dmesg"
@@ -164,13 +165,17 @@ def repair(mesh: Mesh, database: Database, damage: Damage) -> None:
     database.run_now(feeds.rewrite, damage.held, own)
 
 
-def has_left(own: Rows) -> bool:
-    """Whether the node of a home has withdrawn from its mesh for good, by its own feed."""
+def left_at(own: Rows) -> bytes:
+    """Name the word with which a home's node withdrew from its mesh for good; empty if it did not.
+
+    It is the last one of its feed, also after the home has joined a mesh again, until it is up.
+    """
     row = own.get(NODE, ONLY_ROW)
     try:
-        return row is not None and node_from_row(row.value).standing == "left"
+        has_left = row is not None and node_from_row(row.value).standing == "left"
     except PeerError:
-        return False  # of a version that we cannot read
+        return b""  # of a version that we cannot read
+    return b"%d.%d" % (row.epoch, row.seq) if row is not None and has_left else b""
 
 
 def _damaged_own(held: Held, self_id: NodeId, database: Database) -> dict[Place, Row] | None:

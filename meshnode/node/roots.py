@@ -27,17 +27,21 @@ FOLLOWED_MAX = 64  # exchanges that are remembered; of earlier ones nobody has a
 
 def known_roots(home: Home, genesis: Genesis) -> tuple[bytes, ...]:
     """Return the roots that this home trusts, the oldest first."""
-    return _read(home)[0] or genesis.root_keys
+    return _read(home, genesis)[0] or genesis.root_keys
 
 
-def followed_by(home: Home) -> tuple[bytes, ...]:
+def followed_by(home: Home, genesis: Genesis) -> tuple[bytes, ...]:
     """Return the exchanges that this home's node has followed."""
-    return _read(home)[1]
+    return _read(home, genesis)[1]
 
 
-def remember_roots(home: Home, succession: Succession) -> None:
+def remember_roots(home: Home, genesis: Genesis, succession: Succession) -> None:
     """Write down who the roots are; raises a MeshError if the disk does not take it."""
-    kept = {"present": list(succession.present), "followed": succession.followed[:FOLLOWED_MAX]}
+    kept = {
+        "mesh": genesis.mesh_id,
+        "present": list(succession.present),
+        "followed": succession.followed[:FOLLOWED_MAX],
+    }
     write_whole(home.roots, pack(kept))
 
 
@@ -46,7 +50,7 @@ def root_behind(chain: Sequence[bytes], node_id: NodeId, roots: Sequence[bytes])
     return next((root for root in roots if leads_to_root(chain, node_id, (root,))), None)
 
 
-def _read(home: Home) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+def _read(home: Home, genesis: Genesis) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     try:
         with home.roots.open("rb") as file:
             kept = unpack_map(file.read(FILE_BYTES_MAX))
@@ -56,6 +60,8 @@ def _read(home: Home) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         )
         for key in present:
             parse_public(key)
+        if kept["mesh"] != genesis.mesh_id:  # the home has joined another one since
+            return (), ()
     except (OSError, PeerError, KeyError, TypeError, ValueError):
         return (), ()
     return present, followed

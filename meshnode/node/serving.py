@@ -16,8 +16,8 @@ from meshnode.node.config import Config, load_config
 from meshnode.node.founding import device_key, init, read_genesis, recover
 from meshnode.node.lock import HomeLock
 from meshnode.node.node import Node, NodeOptions
-from meshnode.node.restoring import has_left
-from meshnode.store import feeds
+from meshnode.node.restoring import REJOINED_FACT, left_at
+from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
 
@@ -55,7 +55,8 @@ def serve(
 
 
 def _check_membership(home: Home, database: Database) -> None:
-    if has_left(database.run_now(feeds.load_own, node_id_of(device_key(home).public))):
+    left = left_at(database.run_now(feeds.load_own, node_id_of(device_key(home).public)))
+    if left and database.run_now(facts.recall, REJOINED_FACT) != left:
         raise ConflictError(
             f"this home has left the mesh {read_genesis(home).name}",
             "join again with a new invite: session-mesh join -",
