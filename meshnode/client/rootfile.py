@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.ids import Chance
 
-# A guess costs 0.2 s of a core. The library's own encryption of this form takes 2,048 rounds, and
+# A guess costs 80 ms of a core. The library's own encryption of this form takes 2,048 rounds, and
 # offers no other number: 0.4 ms a guess. So the sealing, not the opening, is done here.
 ROUNDS = 600_000
 PASSPHRASE_CHARS_MIN, PASSPHRASE_CHARS_MAX = 8, 1024
