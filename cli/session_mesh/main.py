@@ -51,6 +51,8 @@ VERBS = (
     "unregister",
     "find",
     "keys",
+    "operator",
+    "root",
     "cost",
     "self",
     "report",

@@ -91,7 +91,7 @@ class Mesh:
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
-        self._controls = Controls(genesis, self.control, self.own, self.tables, self.overlay)
+        self._controls = Controls(self.control, self.own, self.tables, self.overlay)
         self.revoked = self._controls.revoked
         self._late_s = 0.0  # the last pulse
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse

@@ -16,6 +16,7 @@ from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.silence import explained
 from meshnode.client.tickets import ticket_in
+from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
@@ -66,6 +67,7 @@ class Connection:
         self.node_events: EventServiceStub
         self.node_keys: KeyServiceStub
         self.node_sessions: SessionServiceStub
+        self.node_authorities: AuthorityServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -74,6 +76,7 @@ class Connection:
         self.node_events = EventServiceStub(self._channel)
         self.node_keys = KeyServiceStub(self._channel)
         self.node_sessions = SessionServiceStub(self._channel)
+        self.node_authorities = AuthorityServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -36,9 +36,9 @@ class Home:
         return self.path / "node.crt"
 
     @property
-    def admitter_certificate(self) -> Path:
-        """The root's word that this node may admit others; absent in most homes."""
-        return self.path / "admitter.crt"
+    def roots(self) -> Path:
+        """Who the roots are by now, for what runs without a node."""
+        return self.path / "roots.bin"
 
     @property
     def node_key(self) -> Path:

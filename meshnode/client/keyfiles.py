@@ -1,4 +1,4 @@
-"""Secrets on disk: 32 bytes in base64, in a file that is the user's alone; and what goes with them.
+"""Secrets on disk, each in a file that is the user's alone: 32 bytes in base64, unless encrypted.
 
 Invariant: a key file is never followed through a link, never readable by others, never shown; what
 could not be written whole is not there.
@@ -31,6 +31,11 @@ FILE_BYTES_MAX = 4096
 
 def write_secret(path: Path, secret: bytes) -> None:
     """Write 32 bytes into a new file; raises ConflictError if there is one already."""
+    write_private(path, b64encode(secret) + b"\n")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file for the user alone; raises ConflictError if there is one already."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, PRIVATE_MODE)
@@ -39,7 +44,7 @@ def write_secret(path: Path, secret: bytes) -> None:
     except OSError as error:
         raise _unwritten(path, error) from None
     try:
-        _write(descriptor, b64encode(secret) + b"\n")
+        _write(descriptor, content)
     except OSError as error:
         path.unlink()  # an empty key would be in the way of every later attempt
         raise _unwritten(path, error) from None
@@ -70,8 +75,8 @@ def _unwritten(path: Path, error: OSError) -> MeshError:
     return NotPermittedError(said)
 
 
-def read_secret(path: Path) -> bytes:
-    """Read 32 bytes; raises a MeshError that says what is wrong with the file."""
+def read_private(path: Path) -> bytes:
+    """Read a file of the user's alone; raises a MeshError that says what is wrong with it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -80,15 +85,22 @@ def read_secret(path: Path) -> bytes:
         raise NotPermittedError(
             f"cannot read {path}: {error.strerror}", "key files are plain files, never links"
         ) from None
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # Python opens no file on one
+        os.close(descriptor)
+        raise NotPermittedError(f"{path} is no plain file")
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
             raise NotPermittedError(f"{path} is no plain file")
         if stat.S_IMODE(info.st_mode) & 0o077:
             raise NotPermittedError(f"{path} is open to other users", f"run: chmod 600 {path}")
-        text = file.read(FILE_BYTES_MAX)
+        return file.read(FILE_BYTES_MAX)
+
+
+def read_secret(path: Path) -> bytes:
+    """Read 32 bytes; raises a MeshError that says what is wrong with the file."""
     try:
-        secret = b64decode(text, validate=False)
+        secret = b64decode(read_private(path), validate=False)
     except ValueError:
         secret = b""
     if len(secret) != KEY_BYTES:

@@ -41,6 +41,7 @@ from meshnode.core.revocations import Revocations
 from meshnode.core.rolebook import RoleBook, giver_of
 from meshnode.core.roles import Role, authorization_from_signed
 from meshnode.core.settings import Budget, Policy
+from meshnode.core.succession import Admits, RootKeys, Succession
 from meshnode.core.summary import Summary
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class ControlSet:
 
     def __init__(self, genesis: Genesis) -> None:
         self._mesh_id = genesis.mesh_id
-        self._root_keys = frozenset(genesis.root_keys)
+        self.succession = Succession(genesis.root_keys)
+        self._root_keys = self.succession.ever
         self._entries: dict[bytes, Signed] = {}
         self._held: dict[bytes, Entry] = {}
         self._given: dict[tuple[bytes, str], int] = {}  # what never goes, by issuer and kind
@@ -86,7 +88,7 @@ class ControlSet:
         self._reconsidered: set[NodeId] = set()
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self._root_keys)
-        self.roles = RoleBook(self._root_keys, self.revocations)
+        self.roles = RoleBook(self.succession, self.revocations)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
@@ -216,6 +218,8 @@ class ControlSet:
                 return self._revoke_stands(entry.body, entry.issuer)
             case StandingKill() | Cancel() | Policy() | Budget() | Forget():
                 return role in {"operator", "admin"}
+            case RootKeys() | Admits():
+                return entry.issuer in self._root_keys
             case None:
                 return bool(role)  # kinds of newer versions are kept and passed on
             case _:
@@ -308,6 +312,11 @@ class ControlSet:
             case Role() as role:
                 self.roles.add(role)
                 self._reconsider_all(self._forgetters.get(role.subject, ()))
+            case RootKeys() | Admits() as step:
+                removed = self.succession.learn(entry.issuer, entry_id, step)
+                self._leave_out(removed)
+            case Revoke() if entry.issuer in self.succession.removed:
+                pass
             case Revoke() as revoke:
                 self.revocations.add(entry_id, entry.issuer, revoke)
                 if revoke.what != "grant":
@@ -318,6 +327,13 @@ class ControlSet:
                 self._reconsider(forget.node)
             case _:
                 pass
+
+    def _leave_out(self, roots: set[bytes]) -> None:
+        """Let what removed roots have revoked, or hidden, count no more."""
+        for entry_id, entry in self._held.items() if roots else ():
+            if isinstance(entry.body, Revoke) and entry.issuer in roots:
+                self.revocations.drop(entry_id, entry.issuer, entry.body)
+        self._reconsider_all(self._forgets if roots else ())
 
     def _revoked_max(self, issuer: bytes) -> int:
         return REVOKED_BY_ADMIN_MAX if self.roles.is_admin(issuer) else REVOKED_MAX
@@ -336,7 +352,7 @@ class ControlSet:
         if entry.expires_s < NEVER_S:
             self._expiring.remove((entry.expires_s, entry_id))
         self._dropped.append(entry_id)
-        if isinstance(entry.body, Revoke):
+        if isinstance(entry.body, Revoke) and entry.issuer not in self.succession.removed:
             self.revocations.drop(entry_id, entry.issuer, entry.body)
         if isinstance(entry.body, Forget):
             del self._forgets[entry.body.node][entry_id]
@@ -361,6 +377,6 @@ class ControlSet:
 
 def _stays(entry: Entry) -> bool:
     """Whether an entry is never dropped: others hang on it, or a thief would push it out."""
-    return isinstance(entry.body, Role) or (
+    return isinstance(entry.body, Role | RootKeys | Admits) or (
         isinstance(entry.body, Revoke) and entry.body.what != "grant"
     )

@@ -48,6 +48,7 @@ from meshnode.node.founding import device_key, read_genesis
 from meshnode.node.membership import membership_in
 from meshnode.node.observing import Observer, Seen
 from meshnode.node.offline import OfflineMesh
+from meshnode.node.roots import known_roots
 from meshnode.node.suspects import Known, asked_for, suspects
 from meshnode.node.version import VERSION
 from meshnode.rpc.probes import OURS
@@ -155,10 +156,11 @@ def _certificate(home: Home, genesis: Genesis, found: _Found) -> Check:
     chain = from_pem(home.certificates.read_bytes())
     if not found.node_id:
         return unknown("certificate", "node.key cannot be read: see the check `keys`")
-    facts = membership_in(chain, genesis, found.node_id)
+    roots = known_roots(home, genesis)
+    facts = membership_in(chain, genesis, found.node_id, roots)
     check = judge_certificate(facts, found.clock.wall_s())
     if check.ok:
-        mine = Credentials(device_key(home), genesis, chain, found.clock.wall_s, chance)
+        mine = Credentials(device_key(home), genesis, chain, found.clock.wall_s, chance, roots)
         found.identity = Identity(mine)
     return check
 

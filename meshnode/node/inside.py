@@ -47,14 +47,14 @@ class Inside:
         )
         registrar = Registrar(mesh.roster, ground.world.publish)
         book = StoredReports(ground.database, ground.alarms.check_writable)
-        servicer = SessionServicer(
+        self.servicer = SessionServicer(
             self.tickets,
             queries,
             OwnEntries(registrar, mesh.roster.entries, mesh.self_id),
             ReportDesk(sessions, book, self._publish, ground.clock),
             Inboxes(SupervisorInboxes(sessions.place_of)),
         )
-        self.served = servicer, TicketGate(self.tickets)
+        self.gate = TicketGate(self.tickets)
 
     def _publish(self, rows: Iterable[LedgerRow]) -> None:
         for key, value in rows:

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from meshnode.app.diagnosis import CertificateFacts
-from meshnode.core.certificates import UNREADABLE, anchor
+from meshnode.core.certificates import UNREADABLE, anchor, renewal_due_s
 from meshnode.core.errors import DamagedError
 from meshnode.core.ids import node_key_of
 
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from meshnode.core.genesis import Genesis
 
 
-def membership_in(chain: Sequence[bytes], genesis: Genesis, node_id: str) -> CertificateFacts:
-    """Read a chain (DER: the node's CA, then its admitter's); raises DamagedError."""
+def membership_in(
+    chain: Sequence[bytes], genesis: Genesis, node_id: str, roots: Sequence[bytes] = ()
+) -> CertificateFacts:
+    """Read a chain (DER: the node's CA, then its admitter's); raises DamagedError.
+
+    `roots`: whom this home trusts by now; none: those of the genesis.
+    """
     try:
         found = [x509.load_der_x509_certificate(der) for der in chain]
         own = found[0].public_key().public_bytes_raw()  # type: ignore[union-attr] # others raise
@@ -32,14 +37,13 @@ def membership_in(chain: Sequence[bytes], genesis: Genesis, node_id: str) -> Cer
         valid_from_s=max(one.not_valid_before_utc for one in found).timestamp(),
         valid_until_s=min(one.not_valid_after_utc for one in found).timestamp(),
         is_for_our_key=own == node_key_of(node_id),
-        chains_to_root=_chains(found, genesis),
+        chains_to_root=_chains(found, genesis.mesh_id, roots or genesis.root_keys),
+        renewal_from_s=renewal_due_s(chain[0], 0.0),
     )
 
 
-def _chains(found: Sequence[x509.Certificate], genesis: Genesis) -> bool:
-    anchors = [
-        x509.load_pem_x509_certificate(anchor(root, genesis.mesh_id)) for root in genesis.root_keys
-    ]
+def _chains(found: Sequence[x509.Certificate], mesh_id: str, roots: Sequence[bytes]) -> bool:
+    anchors = [x509.load_pem_x509_certificate(anchor(root, mesh_id)) for root in roots]
     links = all(_issued(one, above) for one, above in pairwise(found))
     return links and any(_issued(found[-1], root) for root in anchors)
 

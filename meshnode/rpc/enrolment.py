@@ -100,6 +100,7 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
             at=time_to_wire(admitted.at_s),
             labels=admitted.labels,
             proof=admitted.proof,
+            replaced=admitted.replaced,
         )
 
 
@@ -130,6 +131,7 @@ def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -
         list(response.addresses),
         at_s,
         dict(response.labels),
+        *([response.replaced] if response.replaced else []),
     ]
     return same(response.proof, admit_proof(invite.secret, application.payload, parts))
 

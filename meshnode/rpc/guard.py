@@ -1,9 +1,9 @@
 """One guard over every service of a port: who calls, over what, and errors on the way out.
 
 Invariant: on the members' port no handler runs unless the connection is TLS 1.3, not resumed, and
-carries exactly one DNS name, of a node of this mesh that is not revoked. Subject, common name and
-URIs are never read: name constraints do not bind them. A stream that runs gives nothing more to a
-node that was revoked meanwhile.
+carries exactly one DNS name, of a node of this mesh that has signed it and is not revoked. Subject,
+common name and URIs are never read: name constraints do not bind them. A stream that runs gives
+nothing more to a node that was revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from meshnode.core.certificates import node_id_in
+from meshnode.core.certificates import is_own_leaf, node_id_in
 from meshnode.core.errors import NotAuthenticatedError, PeerError
 from meshnode.rpc.errors import refuse
 
@@ -38,9 +38,12 @@ def peer_of(context: Context) -> NodeId:
     if len(names) != 1:
         raise NotAuthenticatedError("a certificate must carry exactly one DNS name")
     try:
-        return node_id_in(names[0].decode())
+        node = node_id_in(names[0].decode())
     except (PeerError, UnicodeDecodeError) as error:
         raise NotAuthenticatedError("a certificate for a name outside the mesh") from error
+    if not is_own_leaf(b"".join(auth.get("x509_pem_cert", ())), node):
+        raise NotAuthenticatedError("a certificate that was not signed by the node it names")
+    return node
 
 
 class Membership(Protocol):

@@ -54,6 +54,10 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self._reports = reports
         self._inboxes = inboxes
 
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for it."""
+        pb_grpc.add_SessionServiceServicer_to_server(self, server)
+
     async def GetSelf(  # noqa: N802 - named by the proto
         self, request: pb.GetSelfRequest, context: Context
     ) -> pb.GetSelfResponse:

@@ -5,7 +5,7 @@ Invariant: a port that is taken is an error that names it, never a port silently
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
@@ -19,36 +19,43 @@ from meshnode.v1 import (
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
     event_service_pb2_grpc,
-    key_service_pb2_grpc,
     link_service_pb2_grpc,
     local_service_pb2_grpc,
-    session_service_pb2_grpc,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
-    from meshnode.rpc.inside import SessionServicer, TicketGate
+    from meshnode.rpc.inside import TicketGate
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.local import LocalServicer
 
-    Inside = tuple[SessionServicer, TicketGate]
-
 CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC
+
+
+class Service(Protocol):
+    """One more service of a port."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for it."""
 
 
 async def members_server(
     links: LinkServicer,
     commands: CommandServicer,
     membership: Membership | None = None,
+    more: Iterable[Service] = (),
 ) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
     server = _server(members_guard(membership) if membership else Guard(peer_of))
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
+    for service in more:
+        service.add_to(server)
     await _add_health(server)
     return server
 
@@ -63,18 +70,16 @@ async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
 async def local_server(
     local: LocalServicer,
     events: event_service_pb2_grpc.EventServiceServicer,
-    inside: Inside,
     socket: Path,
-    keys: key_service_pb2_grpc.KeyServiceServicer | None = None,
+    more: Iterable[Service] = (),
+    gate: TicketGate | None = None,
 ) -> grpc.aio.Server:
     """Serve the user of this home, and the agents inside sessions. The caller holds its lock."""
-    session, gate = inside
-    server = _server(Guard(anyone), gate)
-    session_service_pb2_grpc.add_SessionServiceServicer_to_server(session, server)
+    server = _server(Guard(anyone), *([gate] if gate else []))
     local_service_pb2_grpc.add_LocalServiceServicer_to_server(local, server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
-    if keys is not None:
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
+    for service in more:
+        service.add_to(server)
     await _add_health(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)

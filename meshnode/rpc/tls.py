@@ -1,12 +1,15 @@
 """TLS between nodes: who we are, whom we trust, and pinning a peer by its node id.
 
+Both may change while a node runs: its certificate is renewed, roots are exchanged. Servers take
+that up at the next handshake, clients with their next channel.
+
 Invariant: a server hands out a fresh configuration for every handshake, because a stale one lets an
 expired certificate resume; a client only ever accepts the one DNS name of the node it dialled.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -49,24 +52,42 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A node's identity on the network. `chain` is DER: the node's CA, then its admitter's."""
+    """A node's identity on the network. `chain` is DER: the node's CA, then its admitter's.
+
+    `roots`: whom it trusts to make admitters; empty: those of the genesis.
+    """
 
     key: Key
     genesis: Genesis
     chain: tuple[bytes, ...]
     wall_s: Callable[[], float]
     chance: Chance
+    roots: tuple[bytes, ...] = ()
 
 
 class Identity:
     """Makes TLS credentials from a node's identity; leaves live in memory only."""
 
     def __init__(self, credentials: Credentials) -> None:
+        self._mesh_id = credentials.genesis.mesh_id
+        self._take(credentials)
+
+    def _take(self, credentials: Credentials) -> None:
+        roots = credentials.roots or credentials.genesis.root_keys
         self._credentials = credentials
-        mesh_id = credentials.genesis.mesh_id
-        self._mesh_id = mesh_id
-        self._anchor = b"".join(anchor(root, mesh_id) for root in credentials.genesis.root_keys)
+        self._anchor = b"".join(anchor(root, self._mesh_id) for root in roots)
         self._leaf: Leaf | None = None
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """What makes this node a member (DER): its CA, then its admitter's certificate."""
+        return self._credentials.chain
+
+    def exchange(self, chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> None:
+        """Show another chain from now on, and trust other roots."""
+        known = self._credentials
+        if (chain, roots) != (known.chain, known.roots or known.genesis.root_keys):
+            self._take(replace(known, chain=chain, roots=roots))
 
     def leaf(self) -> Leaf:
         """Return the present leaf, a new one each day."""

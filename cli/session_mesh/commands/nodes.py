@@ -8,7 +8,8 @@ from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.nodes import names_apart
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Labels, pairs
+from session_mesh.options import Labels, RootFile, pairs
+from session_mesh.passphrases import passphrase_asker
 from session_mesh.render import Table, View
 from session_mesh.verbs import leading_verb, verb
 
@@ -86,6 +87,7 @@ def revoke(
         list[str] | None,
         typer.Option("--survivor", metavar="NODE|KEY_ID", help="Who stays, if NODE let it in."),
     ] = None,
+    root_file: RootFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
     """Put a node out of the mesh for good, as after a theft.
@@ -94,6 +96,7 @@ def revoke(
     named. What it has spent stays counted. A key of its user is revoked apart: operator remove.
     """
     from meshnode.client import revoking  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
         plan = revoking.planned(mesh, node, survivor or ())
@@ -105,9 +108,33 @@ def revoke(
         asked = f"revoke {name} ({words.short(plan.node['node_id'])}){also}?"
         if not yes and not call.confirm(asked):
             raise MeshError("nothing was changed")
-        value = revoking.carry_out(mesh, plan)
+        root = None
+        if plan.admits:
+            root = open_root(call.home, root_file, passphrase_asker(call))
+        value = revoking.carry_out(mesh, plan, root)
     notes = [f"with it fell: {', '.join(plan.falls)}"] if plan.falls else []
     return View(value, human=f"revoked: {name}", ids=[value["node_id"]], notes=notes)
+
+
+@verb(
+    "session-mesh nodes promote berta --root /media/usb/root.pem",
+    app=app,
+)
+def promote(
+    call: Call,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    root_file: RootFile = None,
+) -> View:
+    """Let a node admit others: make invites, and renew what keeps members in. The root says so.
+
+    For a second machine beside the first, or in its place. Again, for ten more years.
+    """
+    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+
+    key = roots.open_root(call.home, root_file, passphrase_asker(call))
+    with call.mesh() as mesh:
+        value = roots.promote(mesh, node, key)
+    return View(value, human=f"{value['name']} may admit others", ids=[value["node_id"]])
 
 
 def _hidden(node: dict[str, Any]) -> str:

@@ -124,8 +124,9 @@ class Inhabited:
         server = await local_server(
             LocalServicer(self.parts),
             EventServiceServicer(),
-            (self.servicer, TicketGate(self.tickets)),
             self.socket,
+            [self.servicer],
+            TicketGate(self.tickets),
         )
         await server.start()
         try:

@@ -23,16 +23,12 @@ from meshnode.core.certificates import (
     issue_node_ca,
     to_pem,
 )
-from meshnode.core.errors import NotAuthenticatedError
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.sessions import SessionRecord
 from meshnode.node.clock import SystemClock
-from meshnode.rpc.inside import TicketGate
 from meshnode.rpc.servers import bind
 from meshnode.rpc.tls import Credentials, Identity
-from meshnode.v1.session_service_pb2_grpc import SessionServiceServicer
 
 WAIT_S = 20.0  # a bound for what happens in milliseconds, so that a failure ends
 LOOPBACK = "127.0.0.1:0"
@@ -191,15 +187,3 @@ async def health_of(channel: grpc.aio.Channel) -> int:
         request = health_pb2.HealthCheckRequest()
         answer = await health_pb2_grpc.HealthStub(channel).Check(request)
         return answer.status
-
-
-class NoTickets:
-    """A node without sessions: nobody has a ticket for it."""
-
-    async def admit(self, ticket: str) -> SessionRecord:
-        raise NotAuthenticatedError("this ticket is of no session of this node")
-
-
-def no_tickets():
-    """Return the parts of a socket that are for agents, where there are none."""
-    return SessionServiceServicer(), TicketGate(NoTickets())

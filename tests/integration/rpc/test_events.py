@@ -7,7 +7,6 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 import pytest
-from integration.rpc.fleet import no_tickets
 from unit.app.seen import IDS, OnePrice, Seen
 
 from meshnode.app import events
@@ -45,9 +44,7 @@ class Serving(Seen):
     async def up(self, *, resumed: bool = False) -> None:
         await self.desk.begin(self.mesh.tables.origins(), resumed=resumed)
         servicer = EventServicer(self.desk)
-        self.server = await local_server(
-            LocalServiceServicer(), servicer, no_tickets(), self.home.socket
-        )
+        self.server = await local_server(LocalServiceServicer(), servicer, self.home.socket)
         await self.server.start()
 
     async def down(self) -> None:

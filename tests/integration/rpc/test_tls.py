@@ -21,7 +21,6 @@ from integration.rpc.fleet import (
     handmade_leaf,
     health_of,
     leaf_under_a_leaf,
-    no_tickets,
     now_s,
     serving,
 )
@@ -333,7 +332,7 @@ async def test_members_may_ask_for_health_once_and_as_a_stream(mesh):
 async def test_the_unix_socket_serves_health(mesh):
     with TemporaryDirectory(prefix="smesh") as directory:
         path = Path(directory) / "s.sock"
-        server = await local_server(_NoLocalService(), EventServiceServicer(), no_tickets(), path)
+        server = await local_server(_NoLocalService(), EventServiceServicer(), path)
         await server.start()
         try:
             credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)

@@ -87,7 +87,7 @@ def test_a_certificate_that_is_good_says_for_how_long():
 def test_a_certificate_that_ends_soon_is_well_and_says_what_to_do():
     check = certificate(valid_until_s=NOW_S + 10 * DAY_S)
     assert check.ok
-    assert "before it expires" in check.fix
+    assert "one that admits" in check.fix
 
 
 @pytest.mark.parametrize(
