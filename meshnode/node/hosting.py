@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.agents.processes import Ending, ProcessAgents, read_log
+from meshnode.agents.output import read_log
+from meshnode.agents.processes import ProcessAgents
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.client.home import make_private
 from meshnode.node.clock import chance
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from meshnode.agents.following import Ending
     from meshnode.core.sessions import SessionRecord
     from meshnode.node.ground import Ground
 
