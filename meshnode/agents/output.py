@@ -48,11 +48,10 @@ def _plain_file(path: Path) -> BinaryIO:
         raise
     except OSError:
         raise _not_a_log(path) from None
-    file = open(fd, "rb")  # noqa: PTH123, SIM115 - a descriptor; whoever asked closes it
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        file.close()
+        os.close(fd)
         raise _not_a_log(path)
-    return file
+    return os.fdopen(fd, "rb")
 
 
 def _not_a_log(path: Path) -> RefusedError:

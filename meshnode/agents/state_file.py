@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from meshnode.agents import tree
@@ -119,16 +119,14 @@ def read_state(directory: Path) -> dict[str, Any]:
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        place = os.open(directory, flags | os.O_DIRECTORY)
-        try:
+        with ExitStack() as opened:
+            place = os.open(directory, flags | os.O_DIRECTORY)
+            opened.callback(os.close, place)
             fd = os.open(NAME, flags | os.O_NONBLOCK, dir_fd=place)
-        finally:
-            os.close(place)
-        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, relative to the directory
-            info = os.fstat(fd)
-            if not _is_ours(info):
+            opened.callback(os.close, fd)
+            if not _is_ours(os.fstat(fd)):
                 return {}
-            state = json.loads(file.read(STATE_BYTES_MAX))
+            state = json.loads(os.read(fd, STATE_BYTES_MAX))
     except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, check_private, make_private
+from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
 from meshnode.discovery.seeds import parse_address
@@ -15,6 +18,7 @@ from meshnode.node.addresses import DEFAULT_LISTEN
 from meshnode.node.config import Config, load_config
 from meshnode.node.founding import device_key, init, read_genesis, recover
 from meshnode.node.lock import HomeLock
+from meshnode.node.membership import check_identity
 from meshnode.node.node import Node, NodeOptions
 from meshnode.node.restoring import has_left
 from meshnode.store import feeds
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from meshnode.node.options import UpOptions
 
+PRIVATE_MASK = 0o077  # a node starts no agents: what it writes is its user's alone
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -33,6 +38,7 @@ def serve(
     home: Home, options: UpOptions, tell: Callable[[dict[str, Any]], None], *, on_terminal: bool
 ) -> int:
     """Run a node; `tell` gets the ready event once."""
+    os.umask(PRIVATE_MASK)
     founded = not home.initialised
     config = _config(home, options)
     node_options = _merged(config, options)
@@ -41,6 +47,8 @@ def serve(
     check_private(home.path)
     make_private(home.sessions)
     with HomeLock(home):
+        _keep_private(home)
+        check_identity(home, node_id_of(device_key(home).public))
         start_logging(home.log, on_terminal=on_terminal)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -52,6 +60,13 @@ def serve(
         finally:
             database.close()
     return 0
+
+
+def _keep_private(home: Home) -> None:
+    """Close to others what was left open to them; raises NotPermittedError for what is not ours."""
+    database, log = str(home.database), str(home.log)
+    for path in (database, f"{database}-wal", f"{database}-shm", log, f"{log}.1"):
+        tighten(Path(path))
 
 
 def _check_membership(home: Home, database: Database) -> None:
