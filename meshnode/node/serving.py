@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.dumping import forbid_dumps
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
@@ -39,6 +40,7 @@ def serve(
 ) -> int:
     """Run a node; `tell` gets the ready event once."""
     os.umask(PRIVATE_MASK)
+    forbid_dumps()
     founded = not home.initialised
     config = _config(home, options)
     node_options = _merged(config, options)
