@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
-from session_mesh.escaping import cut, escape, width_of
+from session_mesh.escaping import cut, encodable, escape, inert, width_of
 
 Format = Literal["table", "json", "yaml", "csv"]
 ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
@@ -153,7 +153,10 @@ def _yaml(value: dict[str, Any]) -> str:
     import yaml  # noqa: PLC0415 - only who asks for YAML pays for its import
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
+    try:
+        return yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
+    except UnicodeEncodeError:  # a lone surrogate, which the slower one spells out
+        return yaml.dump(public(value), Dumper=yaml.SafeDumper, sort_keys=False)
 
 
 def _is_utf8(stream: TextIO) -> bool:
@@ -161,7 +164,7 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 def _write(streams: Streams, text: str) -> None:
-    streams.out.write(escape(text, keep="\n") if streams.out_is_terminal else text)
+    streams.out.write(escape(text, keep="\n") if streams.out_is_terminal else encodable(text))
     streams.out.flush()
 
 
@@ -173,6 +176,8 @@ def _write_csv(view: View, streams: Streams) -> None:
     rows = [[record.get(name, "") for name in names] for record in flat]
     if streams.out_is_terminal:
         rows = [[escape(cell) for cell in row] for row in rows]
+    else:  # Python's writer leaves a lone CR unquoted, and readers take it for the end of a row
+        rows = [[encodable(cell, spell="\r") for cell in row] for row in rows]
     writer = csv.writer(streams.out, lineterminator="\n")
     if names:
         writer.writerows([names, *rows])
@@ -194,11 +199,11 @@ def _cell(item: object) -> str:
         case None:
             return ""
         case str():
-            return item
+            return inert(item)
         case bool():
             return "true" if item else "false"
         case list() if all(isinstance(one, str) for one in item):
-            return ";".join(item)
+            return inert(";".join(item))
         case _:
             return json.dumps(item, ensure_ascii=False)
 
