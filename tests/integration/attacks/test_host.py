@@ -15,6 +15,7 @@ from integration.attacks.supervised import NOW_S, WAIT, Session, a_node, alive, 
 
 from meshnode.agents import cgroup, tree
 from meshnode.agents.processes import LOST
+from meshnode.agents.pruning import prune
 from meshnode.agents.state_file import read_state
 
 READY = "os.write(1, b'%d\\n' % os.getpid())\nwhile True: signal.pause()\n"
@@ -355,3 +356,41 @@ def test_a_signal_needs_the_very_process_that_was_found(bystander):
     former = tree.Identity(bystander.pid, bystander.start_ticks - 1)
     assert not tree.send(former, signal.SIGKILL)
     assert tree.is_alive(bystander)
+
+
+AGES_LATER_S = NOW_S * 2
+
+
+async def test_a_directory_whose_agent_lives_is_not_removed_whatever_its_files_say(session):
+    one = session(now=False)
+    named = one.home.with_name("a" * 26)
+    one.home.rename(named)
+    moved = Session(named, WAIT, groups=True)
+    one.command, one.environment, one.home = moved.command, moved.environment, named
+    one.socket, one.session_id = moved.socket, moved.session_id
+    one.start()
+    found = one.pids(1)
+    before = one.state
+    one.forge(state="ended", exit_code=0, supervisor_pid=1, pid=1, cgroup=None)
+    assert prune(named.parent, set(), lambda _: one.socket, AGES_LATER_S) == 0
+    assert one.socket.exists()
+    assert alive(found) == found
+    one.forge(**before)
+
+
+def test_pruning_removes_neither_links_nor_strangers(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("words")
+    sessions = tmp_path / "sessions"
+    sessions.mkdir()
+    (sessions / ("b" * 26)).symlink_to(outside)
+    (sessions / "not-a-session").mkdir()
+    (sessions / ("c" * 26)).write_text("a file")
+    old = sessions / ("d" * 26)
+    old.mkdir()
+    (old / "link").symlink_to(outside)
+    assert prune(sessions, set(), lambda name: tmp_path / name, AGES_LATER_S) == 1
+    assert (outside / "mine").read_text() == "words"
+    left = {one.name for one in sessions.iterdir()}
+    assert left == {"b" * 26, "c" * 26, "not-a-session"}
