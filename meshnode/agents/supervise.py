@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PR_SET_CHILD_SUBREAPER = 36
+NOT_STARTED = "the agent was not started"
 
 
 def main(argv: list[str]) -> int:
@@ -75,9 +76,14 @@ def _supervise(
     options: Options, *, clock: Callable[[], float], wall_clock: Callable[[], float]
 ) -> int:
     group = cgroup.create(options.session_id, apart=options.detached)
-    state = StateFile(options.directory, options.session_id, group, clock=wall_clock)
-    log = Log(options.directory)
-    door = Door(options.socket)
+    try:
+        state = StateFile(options.directory, options.session_id, group, clock=wall_clock)
+        log = Log(options.directory)
+        door = Door(options.socket)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        sys.stderr.write(f"session-mesh: {NOT_STARTED}: {why} ({options.directory})\n")
+        return FAILED
     signals = signals_as_bytes()
     if options.detached:
         _leave_the_terminal()

@@ -43,6 +43,8 @@ def write_private(path: Path, content: bytes) -> None:
     """
     draft = _draft(path)
     try:
+        if os.path.lexists(path):  # asked at every start: a full disk must not be written to then
+            raise FileExistsError
         _write(draft, content, PRIVATE_MODE)
         _take_name(draft, path)
         _sync(path.parent)
@@ -86,7 +88,7 @@ def _take_name(draft: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a stick's file system has no links: another process could come between
-        if path.exists() or path.is_symlink():
+        if os.path.lexists(path):
             raise FileExistsError from None
         draft.rename(path)
 

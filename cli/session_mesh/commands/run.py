@@ -39,7 +39,7 @@ def app(
 
     Ends with the exit code of the agent. Starts a node if none runs.
     """
-    from meshnode.node.supervision import RunOptions, run  # noqa: PLC0415 - large
+    from meshnode.node.supervision import RunOptions, check, run  # noqa: PLC0415 - large
 
     if not command:
         raise UsageError("what shall run?", "session-mesh run -- CMD")
@@ -61,6 +61,7 @@ def app(
         command=tuple(command),
         on_session=on_session,
     )
+    check(options)
     _have_a_node(call)
     with call.mesh() as mesh:
         code = run(call.home, mesh, options)

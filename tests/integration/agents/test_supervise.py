@@ -143,6 +143,16 @@ def test_the_supervisors_own_failure_is_125(supervise):
     assert supervise(options=("--no-such-option",)).finish()[0] == 125
 
 
+@pytest.mark.parametrize("options", [(), ("--detached",)])
+def test_a_supervisor_that_can_keep_no_notes_starts_nothing_and_says_so(supervise, options):
+    one = supervise("touch", "started", options=("--directory", "/proc/none", *options))
+    code, _, errors = one.finish()
+    assert code == 125
+    assert b"the agent was not started: no such file or directory (/proc/none)" in errors
+    assert list(one.home.iterdir()) == []
+    assert not Path("started").exists()
+
+
 def test_files_are_private_whatever_the_umask(supervise):
     one = python(supervise, ECHO)
     modes = [(one.home / name).stat().st_mode & 0o777 for name in ("output.log", "state.json")]
