@@ -20,6 +20,7 @@ Format = Literal["table", "json", "yaml", "csv"]
 ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
 COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
 GAP_CHARS = 2  # between two columns
+Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
 INTERNAL_FIELDS = frozenset({"session_epoch", "journal_generation"})
 COLOURS = {
     "alive": "green",
@@ -64,7 +65,7 @@ class View:
     """What a command has to say: the value, and the same for people, for scripts and for tables."""
 
     value: dict[str, Any]
-    human: Table | Listing | str
+    human: Table | Listing | Lines | str  # a text is one line, whatever is in it
     records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
     ids: Sequence[str] = ()
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON
@@ -208,9 +209,10 @@ def _cell(item: object) -> str:
             return json.dumps(item, ensure_ascii=False)
 
 
-def _write_human(human: Table | Listing | str, streams: Streams) -> None:
-    if isinstance(human, str):
-        _write(streams, escape(human, keep="\n") + "\n" if human else "")
+def _write_human(human: Table | Listing | Lines | str, streams: Streams) -> None:
+    if isinstance(human, str | tuple):
+        lines = human if isinstance(human, tuple) else (human,)
+        _write(streams, "".join(f"{escape(line)}\n" for line in lines) if human else "")
     elif isinstance(human, Listing):
         streams.out.writelines(_listed(human, streams))
         streams.out.flush()

@@ -183,7 +183,8 @@ def judge_agents(why_no_groups: str) -> Check:
         f"no cgroups for sessions ({why_no_groups}): a kill walks the tree of processes, and does"
         " not find what hid itself before its supervisor was killed"
     )
-    return unknown("agents", said, "start agents in a delegated one: systemd-run --user --scope")
+    fix = "start them in a delegated one: systemd-run --user --scope -p Delegate=yes"
+    return unknown("agents", said, fix)
 
 
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:

@@ -6,7 +6,6 @@ import typer
 
 from meshnode.client.errors import NoNodeError, UsageError
 from session_mesh.call import Call
-from session_mesh.escaping import escape
 from session_mesh.options import Labels, Specializations, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -69,7 +68,7 @@ def app(
         return code
     return View(
         value=started[0],
-        human=f"session {started[0]['session_id']}, agent {escape(started[0]['agent_id'])}",
+        human=f"session {started[0]['session_id']}, agent {started[0]['agent_id']}",
         ids=[started[0]["session_id"]],
         notes=[f"it has ended: {started[0]['end_reason']}"] if code else [],
         exit_code=code,

@@ -42,7 +42,7 @@ def _names_of_the_monitor(session: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _described(session: dict[str, Any]) -> str:
+def _described(session: dict[str, Any]) -> tuple[str, ...]:
     usage = session["usage"]
     return words.described(
         [

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from meshnode.agents.pruning import UNLISTED_KEPT, UNLISTED_KEPT_S, prune
-from meshnode.core.ids import new_session_id
+from meshnode.core.ids import session_id_of
 
 pytestmark = pytest.mark.integration
 
@@ -25,7 +25,7 @@ def socket_of(sessions):
 
 
 def leave(sessions, number, touched_s):
-    name = new_session_id(number.to_bytes)
+    name = session_id_of("node", number)
     (sessions / name).mkdir(mode=0o700)
     for file in ("output.log", "state.json"):
         (sessions / name / file).write_text("{}")

@@ -28,7 +28,7 @@ from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
 
 SECRET = bytes(range(32))
-NOBODY = 65534
+NOBODY = 65533
 
 
 @pytest.fixture

@@ -13,7 +13,16 @@ from meshnode.core.keys import Key
 from session_mesh import happenings
 from session_mesh.commands.logs import _copy
 from session_mesh.live import Board, _draw
-from session_mesh.render import Failure, Streams, Style, Table, View, render, render_failure
+from session_mesh.render import (
+    Failure,
+    Listing,
+    Streams,
+    Style,
+    Table,
+    View,
+    render,
+    render_failure,
+)
 
 ESC = "\x1b]0;owned\x07\x1b[2J\x9b31m"
 BIDI = "\u202egnp.exe\u2066"
@@ -56,6 +65,22 @@ def test_no_word_acts_on_a_terminal_in_any_format(style, word):
     render(view, to, style)
     assert acts(to.out.written() + to.err.written()) == []
     assert to.out.written(), "it is shown all the same"
+
+
+@pytest.mark.parametrize("human", ["it said {}", ("it said {}", "and {}"), Listing([("", "{}")])])
+def test_no_word_begins_a_line_of_its_own(human):
+    forged = "done\nall is well\r\nvery\u2028well\x85indeed"
+    match human:
+        case str():
+            human, lines = human.format(forged), 1
+        case tuple():
+            human, lines = tuple(line.format(forged) for line in human), 2
+        case _:
+            human, lines = Listing([("", forged)]), 1
+    for terminal in (True, False):
+        to = streams(terminal=terminal)
+        render(View({}, human), to)
+        assert len(to.out.written().decode().splitlines()) == lines
 
 
 @pytest.mark.parametrize("name", HIDDEN, ids=ascii)
