@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from integration.attacks.supervised import remove_group
 
 import meshnode
 from meshnode.agents import tree
@@ -107,6 +108,7 @@ def start(tmp_path, short_path):
         one.process.wait()
         clock = iter(range(1000)).__next__
         tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(one.session_id)
         one.process.stdin.close()
         one.process.stdout.close()
 

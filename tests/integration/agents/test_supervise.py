@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from integration.attacks.supervised import remove_group
 
 import meshnode
 from meshnode.agents import tree
@@ -101,6 +102,7 @@ def supervise(tmp_path, short_path):
         one.process.wait()
         clock = iter(range(1000)).__next__
         tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(one.session_id)
         for stream in (one.process.stdin, one.process.stdout, one.process.stderr):
             if stream:
                 stream.close()

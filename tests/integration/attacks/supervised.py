@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import meshnode
-from meshnode.agents import tree
+from meshnode.agents import cgroup, tree
 from meshnode.agents.processes import ProcessAgents
 
 ROOT = str(Path(meshnode.__file__).parents[1])
@@ -100,6 +100,13 @@ class Session:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+        remove_group(self.session_id)
+
+
+def remove_group(session_id: str) -> None:
+    """Remove the cgroup of a session whose supervisor a test has killed."""
+    if (group := cgroup.create(session_id, apart=False)) is not None:
+        group.remove()
 
 
 def until(condition):
