@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.targets import Delivery, Selection, Target
-from session_mesh.escaping import escape
 from session_mesh.render import Table, View
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def carry_out(
 
 def outcome_view(result: dict[str, Any]) -> View:
     """Show what became of one order."""
-    detail = f": {escape(result['detail'])}" if result["detail"] else ""
+    detail = f": {result['detail']}" if result["detail"] else ""
     return View(
         value=result,
         human=f"{result['outcome']}{detail}{_processes(result)}",

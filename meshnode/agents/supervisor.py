@@ -34,6 +34,7 @@ READERS_WAIT_S = 2.0  # after the end, for clients that still read
 FLUSH_WAIT_S = 600.0  # after the end, for a caller who reads our stdout slowly; the log has it all
 IDLE_WAIT_S = 60.0
 GRACE_S_MAX = 3600.0
+SPARED_MAX = 4096  # supervisors of other sessions below this one; more are refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Supervisor:
         self._kill_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
         self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
+        self._spared: set[tree.Identity] = set()
         self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
             "info": self._on_info,
             "steer": self._on_steer,
@@ -79,6 +81,7 @@ class Supervisor:
             "take": self._inbox.take,
             "kill": self._on_kill,
             "subscribe": self._on_subscribe,
+            "spare": self._on_spare,
         }
 
     def run(self) -> int:
@@ -140,8 +143,15 @@ class Supervisor:
 
     def _new_ladder(self, now_s: float, grace_s: float, *, force: bool) -> tree.Ladder:
         roots = [self._state.supervisor]
+        self._spared = {one for one in self._spared if tree.is_alive(one)}
+        reach = tree.Reach(self._agent.group, frozenset(self._spared), self._agent.seize)
         return tree.Ladder(
-            self._options.session_id, roots, now_s=now_s, grace_s=grace_s, force=force
+            self._options.session_id,
+            roots,
+            now_s=now_s,
+            grace_s=grace_s,
+            force=force,
+            reach=reach,
         )
 
     def _killed(self, killing: tree.Killing) -> None:
@@ -185,7 +195,7 @@ class Supervisor:
     def _on_signals(self) -> None:
         forwarded = {signal.SIGTERM, signal.SIGHUP}
         for number in forwarded.intersection(self._signals.recv(CHUNK_BYTES)):
-            self._agent.signal(number)
+            self._agent.pass_on(number)
 
     # --- operations
 
@@ -250,3 +260,16 @@ class Supervisor:
             self._ladder = self._new_ladder(self._clock(), grace_s, force=force)
         elif force:
             self._ladder.hurry(self._clock())
+
+    def _on_spare(self, client: Client, head: Reply, request: Reply) -> None:
+        """Learn of another session's supervisor in our tree; only the node may say so."""
+        pid, ticks = request.get("pid"), request.get("start_ticks")
+        if not isinstance(pid, int) or not isinstance(ticks, int):
+            raise RequestError("spare needs pid and start_ticks, both integers")
+        teller = tree.identity_of(client.pid)
+        if teller is None or self._state.supervisor in tree.ancestors(teller):
+            raise RequestError("what we supervise does not decide what is spared")
+        if len(self._spared) >= SPARED_MAX:
+            raise RequestError(f"at most {SPARED_MAX} are spared")
+        self._spared.add(tree.Identity(pid, ticks))
+        client.send({**head, "ok": True})

@@ -179,6 +179,19 @@ def judge_disk(summary: str, members: int) -> Check:
     return _yes("database", f"readable, and as signed; members on it: {members}")
 
 
+def judge_agents(why_no_groups: str) -> Check:
+    """Judge how surely a kill finds all of an agent's processes; empty: by cgroups."""
+    if not why_no_groups:
+        said = "each session has a cgroup of its own: a kill finds whatever its agent started"
+        return _yes("agents", said)
+    said = (
+        f"no cgroups for sessions ({why_no_groups}): a kill walks the tree of processes, and does"
+        " not find what hid itself before its supervisor was killed"
+    )
+    fix = "start them in a delegated one: systemd-run --user --scope -p Delegate=yes"
+    return unknown("agents", said, fix)
+
+
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:
     """Judge whether others can find this node where it tells them to."""
     if not addresses:

@@ -120,13 +120,14 @@ class OwnSessions:
 
         Raises UsageError, RefusedError, and StorageError if it could not be written: it has failed.
         """
-        _check(opening)
+        check_opening(opening)
         self.check_writable()
         if len(self.live()) >= SESSIONS_MAX:
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
         now_s = self._clock.wall_s()
         epoch = new_u64(self._chance)
         session_id = session_id_of(self.self_id, epoch)
+        place = self.place_of(session_id)  # before anybody hears of it: it may not be made
         record = SessionRecord(
             session_id=session_id,
             session_epoch=epoch,
@@ -149,7 +150,7 @@ class OwnSessions:
             await self._keep(failed)
             raise
         await self._sweep(now_s)
-        self._spawn(self._agents.attach(session_id, *self.place_of(session_id)))
+        self._spawn(self._agents.attach(session_id, *place))
         return record
 
     async def begun(self, session_id: str) -> SessionRecord:
@@ -280,7 +281,8 @@ class OwnSessions:
                     await self.publish(SESSIONS, record.session_id.encode(), None)
 
 
-def _check(opening: Opening) -> None:
+def check_opening(opening: Opening) -> None:
+    """Raise UsageError for what no session may say of itself."""
     texts = {
         "agent id": opening.agent_id,
         "title": opening.title,

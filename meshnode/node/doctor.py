@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from meshnode.agents.cgroup import why_none
 from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     NO_NODE,
@@ -20,6 +21,7 @@ from meshnode.app.diagnosis import (
     Check,
     NodeFacts,
     from_error,
+    judge_agents,
     judge_alarms,
     judge_certificate,
     judge_clock,
@@ -104,6 +106,7 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
     """
     found = _Found()
     _look_at_home(home, found)
+    found.checks.append(judge_agents(why_none()))
     _ask_node(home, found)
     known = Known(found.node_id, found.members, found.status or {}, found.config.seeds)
     peers = asked_for(words, known) if words else suspects(known)

@@ -9,13 +9,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from meshnode.app.diagnosis import CertificateFacts
-from meshnode.core.certificates import UNREADABLE, anchor, renewal_due_s
-from meshnode.core.errors import DamagedError
-from meshnode.core.ids import node_key_of
+from meshnode.core.certificates import UNREADABLE, anchor, from_pem, renewal_due_s
+from meshnode.core.errors import DamagedError, PeerError
+from meshnode.core.ids import node_id_of, node_key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshnode.client.home import Home
     from meshnode.core.genesis import Genesis
 
 
@@ -40,6 +41,25 @@ def membership_in(
         chains_to_root=_chains(found, genesis.mesh_id, roots or genesis.root_keys),
         renewal_from_s=renewal_due_s(chain[0], 0.0),
     )
+
+
+def check_identity(home: Home, node_id: str) -> None:
+    """Raise DamagedError if a home's key is not the one that its certificate was made for.
+
+    Such a node would publish as somebody whom nobody has admitted. A certificate that is unreadable
+    is told where it is used.
+    """
+    try:
+        (first, *_) = from_pem(home.certificates.read_bytes())
+        certified = x509.load_der_x509_certificate(first).public_key().public_bytes_raw()  # type: ignore[union-attr] # others raise
+    except (*UNREADABLE, OSError, PeerError, AttributeError):
+        return
+    if certified != node_key_of(node_id):
+        raise DamagedError(
+            f"{home.node_key} is not the key of {home.certificates}: one of them was replaced",
+            f"restore {home.node_key} of node {node_id_of(certified)} from a backup, or move"
+            f" {home.path} away and join again",
+        )
 
 
 def _chains(found: Sequence[x509.Certificate], mesh_id: str, roots: Sequence[bytes]) -> bool:

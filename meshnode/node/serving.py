@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.dumping import forbid_dumps
 from meshnode.client.home import Home, check_private, make_private
+from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
 from meshnode.discovery.seeds import parse_address
@@ -24,6 +28,7 @@ from meshnode.node.founding import (
 )
 from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
+from meshnode.node.membership import check_identity
 from meshnode.node.node import Node, NodeOptions
 from meshnode.node.restoring import leaving_in
 from meshnode.store import facts, feeds
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
     from meshnode.node.options import UpOptions
 
+PRIVATE_MASK = 0o077  # a node starts no agents: what it writes is its user's alone
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -42,6 +48,8 @@ def serve(
     home: Home, options: UpOptions, tell: Callable[[dict[str, Any]], None], *, on_terminal: bool
 ) -> int:
     """Run a node; `tell` gets the ready event once."""
+    os.umask(PRIVATE_MASK)
+    forbid_dumps()
     if options.name is not None:
         checked_name(options.name)
     founded = not home.initialised
@@ -52,6 +60,8 @@ def serve(
     check_private(home.path)
     make_private(home.sessions)
     with HomeLock(home):
+        _keep_private(home)
+        check_identity(home, node_id_of(device_key(home).public))
         start_logging(home.log, on_terminal=on_terminal)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -65,6 +75,13 @@ def serve(
         finally:
             database.close()
     return 0
+
+
+def _keep_private(home: Home) -> None:
+    """Close to others what was left open to them; raises NotPermittedError for what is not ours."""
+    database, log = str(home.database), str(home.log)
+    for path in (database, f"{database}-wal", f"{database}-shm", log, f"{log}.1"):
+        tighten(Path(path))
 
 
 def _check_membership(home: Home, database: Database) -> None:

@@ -21,9 +21,9 @@ from fuzz.meshes import prices
 from fuzz.values import GENESIS, NODE, NODE_ID, READER, ROOT
 from zeroconf.asyncio import AsyncServiceInfo
 
+from meshnode.agents.following import Following, Line, ending_of
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.inbox_reader import answer_of, page_of
-from meshnode.agents.processes import _Following, _Line
 from meshnode.agents.steering import steer_line
 from meshnode.agents.supervisor import Supervisor
 from meshnode.app.events import EventLog
@@ -247,8 +247,10 @@ def sent_before(raw: bytes) -> object:
 
 
 def supervisor_state(raw: bytes) -> object:
-    written("state.json", raw)
-    return _Following("s", place(), place() / "socket").roots()
+    directory = written("state.json", raw).parent
+    following = Following("s", directory, directory / "socket")
+    state = following.state()
+    return following.roots(state), following.group(state), ending_of(state, 1.0)
 
 
 def supervisor_request(raw: bytes) -> object:
@@ -278,7 +280,7 @@ def supervisor_reply(raw: bytes) -> object:
         reader = asyncio.StreamReader(limit=1 << 16)
         reader.feed_data(raw)
         reader.feed_eof()
-        line, count = _Line(reader, None), 0  # type: ignore[arg-type] # a reader of bytes
+        line, count = Line(reader, None), 0  # type: ignore[arg-type] # a reader of bytes
         async for message in line.messages():
             line.resolve(message)
             count += 1

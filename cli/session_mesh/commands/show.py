@@ -42,7 +42,7 @@ def _names_of_the_monitor(session: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def described(session: dict[str, Any]) -> str:
+def described(session: dict[str, Any]) -> tuple[str, ...]:
     """Lay out what is known about a session."""
     usage = session["usage"]
     return words.described(

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from integration.attacks.supervised import remove_group
 
 import meshnode
 from meshnode.agents import tree
@@ -102,6 +103,7 @@ def supervise(tmp_path, short_path):
         one.process.wait()
         clock = iter(range(1000)).__next__
         tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(one.session_id)
         for stream in (one.process.stdin, one.process.stdout, one.process.stderr):
             if stream:
                 stream.close()
@@ -142,6 +144,16 @@ def test_a_command_that_cannot_start_answers_as_docker_does(supervise, command, 
 
 def test_the_supervisors_own_failure_is_125(supervise):
     assert supervise(options=("--no-such-option",)).finish()[0] == 125
+
+
+@pytest.mark.parametrize("options", [(), ("--detached",)])
+def test_a_supervisor_that_can_keep_no_notes_starts_nothing_and_says_so(supervise, options):
+    one = supervise("touch", "started", options=("--directory", "/proc/none", *options))
+    code, _, errors = one.finish()
+    assert code == 125
+    assert b"the agent was not started: no such file or directory (/proc/none)" in errors
+    assert list(one.home.iterdir()) == []
+    assert not Path("started").exists()
 
 
 def test_files_are_private_whatever_the_umask(supervise):
