@@ -31,6 +31,7 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
+from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
@@ -270,6 +271,7 @@ class Node:
             standing=standing,
             started_at_s=self._started_at_s,
             certificates=self._chain,
+            sealing_key=SealingKey.of_node(self._key, self.genesis.mesh_id).public,
         )
 
     def _name(self) -> str:
