@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from meshnode.node.options import UpOptions
 
+OPEN_FILES = 65_536  # at once; often 1,024 by default, which a crowd at the ports would use up
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -41,6 +43,7 @@ def serve(
     check_private(home.path)
     make_private(home.sessions)
     with HomeLock(home):
+        _raise_open_files()
         start_logging(home.log, on_terminal=on_terminal)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -52,6 +55,14 @@ def serve(
         finally:
             database.close()
     return 0
+
+
+def _raise_open_files() -> None:
+    """Let a crowd of strangers' connections not use up what our disk and our agents need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_membership(home: Home, database: Database) -> None:

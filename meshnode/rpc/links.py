@@ -22,6 +22,7 @@ from meshnode.core.errors import MeshError, PeerError
 from meshnode.core.messages import Farewell
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.guard import Context, peer_of
+from meshnode.rpc.share import Shares
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.v1 import link_service_pb2_grpc as pb_grpc
 from meshnode.wire.links import (
@@ -143,6 +144,7 @@ class Links:
         self._spawn = spawn
         self.refusal: Callable[[NodeId, tuple[bytes, ...]], str] = _nobody_is_refused
         self._links: dict[NodeId, Link] = {}
+        self._shares = Shares()
 
     def send(self, peer: NodeId, message: Message) -> None:
         """Queue a message for a peer; without a link nothing happens."""
@@ -285,9 +287,15 @@ class Links:
         self, link: Link, frames: AsyncIterator[pb.LinkRequest] | AsyncIterator[pb.LinkResponse]
     ) -> None:
         try:
+            clock_s = asyncio.get_running_loop().time
             async for request in frames:
+                if len(request.more) >= TOGETHER_MAX:
+                    raise PeerError(f"more than {TOGETHER_MAX} frames together")
                 for frame in (request.frame, *request.more):
+                    began_s = clock_s()
                     self._take(link, frame)
+                    if self._shares.charge(link.peer, began_s, clock_s()):
+                        await self._shares.give_way(link.peer)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
