@@ -230,7 +230,7 @@ async def test_metadata_that_are_too_large_end_the_call(mesh, commands):
         assert await submitted(channel) is None
 
 
-SECRET = "the path /home/anna/secret and a key"
+SECRET = "the path /var/anna/secret and a key"
 
 
 async def test_what_a_handler_raises_is_for_the_log_and_not_for_the_caller(mesh, commands, caplog):
