@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 ORDERS_MAX = 256  # more: RefusedError to whoever sends one
 PIECE_S = 10.0  # for one piece of output to come
 PIECE_TRIES = 3  # of one piece of output, when a node on the way fails: the path may be another now
+BUSY_TRIES, BUSY_S = 8, 0.25  # when our share of a node on the way is used up
 AGAIN = "the same --command-id may be sent again safely"
+
+
+class BusyOnTheWayError(UnreachableError):
+    """A node on the way, or the owner, has as many orders of ours as it takes. Nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Relaying:
 
         It waits for as long as the caller does.
         """
-        answer = await self._ask(owner, Request(command))
+        answer = await self._ask_patiently(owner, Request(command))
         if answer.receipt is None:
             raise PeerError("the owner answered without a receipt", AGAIN)
         return answer.receipt
@@ -108,12 +113,21 @@ class Relaying:
                 async with asyncio.timeout(
                     min(PIECE_S, until_s - asyncio.get_running_loop().time())
                 ):
-                    return await self._ask(owner, request)
+                    return await self._ask_patiently(owner, request)
             except TimeoutError:
                 pass
             except UnreachableError as failed:
                 error = failed
         raise error
+
+    async def _ask_patiently(self, owner: NodeId, request: Request) -> Answer:
+        """Ask again a little later when a node on the way has enough to do for us already."""
+        for _ in range(BUSY_TRIES - 1):
+            try:
+                return await self._ask(owner, request)
+            except BusyOnTheWayError:
+                await asyncio.sleep(BUSY_S)
+        return await self._ask(owner, request)
 
     async def _ask(self, owner: NodeId, request: Request) -> Answer:
         if len(self._waiting) >= ORDERS_MAX:
@@ -196,5 +210,6 @@ class Relaying:
 
 def _on_the_way(reply: Reply) -> MeshError:
     """Word what a node on the way said: that is never more than that it did not go on."""
-    _, message, hint = reply.error
-    return UnreachableError(f"it did not get there: {message or 'no reason was given'}", hint)
+    code, message, hint = reply.error
+    kind = BusyOnTheWayError if code == RefusedError.code else UnreachableError
+    return kind(f"it did not get there: {message or 'no reason was given'}", hint)

@@ -26,8 +26,8 @@ ROUTE_MAX = 17  # nodes, both ends included
 ORDERS_MAX = 256  # unanswered that came over links; more: refused
 ORDERS_OF_NEIGHBOUR_MAX = 96  # of them, brought by one neighbour, whomever it names as senders
 ORDERS_OF_SENDER_MAX = 32  # of them, of one sender, by the word of the neighbour that brings them
-ORDERS_PER_S, ORDERS_BURST = 200, 400  # by one neighbour
-ORDERS_OF_SENDER_PER_S, ORDERS_OF_SENDER_BURST = 50, 100  # of one sender, by one neighbour
+ORDERS_PER_S, ORDERS_BURST = 500, 1000  # by one neighbour
+ORDERS_OF_SENDER_PER_S, ORDERS_OF_SENDER_BURST = 250, 500  # of one sender, by one neighbour
 ANSWERED_WITHIN_S = 120.0  # as long as anybody waits; then an order no longer counts
 
 

@@ -334,7 +334,7 @@ FROM_HOME: dict[str, Decoder] = {
     "supervisor reply": Decoder(homes.supervisor_reply, (b'{"id":1,"ok":true}\n{"id":2}\n',), ()),
     "announcement": Decoder(
         homes.announcement,
-        (b"\x37id=" + NODE_ID.encode() + b"\x09mesh=abcd",),
+        (b"\x37id=" + NODE_ID.encode() + b"\x39mesh=" + GENESIS.mesh_id.encode(),),
         (PeerError, ValueError),
     ),
     "leaf": Decoder(certificates.hints_in, (LEAF,)),

@@ -216,7 +216,8 @@ async def test_a_relay_that_answers_with_anothers_receipt_is_found_out(town: Tow
         await town.submit(town.command())
 
 
-async def test_a_member_that_floods_a_relay_leaves_room_for_others(town: Town):
+async def test_a_member_that_floods_a_relay_leaves_room_for_others(town: Town, monkeypatch):
+    monkeypatch.setattr(relaying, "BUSY_TRIES", 1)
     town.otto.agents.gate = asyncio.Event()  # the owner answers nobody for a while
     flood = [
         asyncio.create_task(town.olga.relaying.submit(town.otto.node_id, town.command()))
@@ -234,6 +235,16 @@ async def test_a_member_that_floods_a_relay_leaves_room_for_others(town: Town):
     assert await mine
     await asyncio.gather(*flood, return_exceptions=True)
     assert len(town.otto.agents.steered) == ORDERS_OF_SENDER_MAX + 1
+
+
+async def test_who_sends_more_than_its_share_at_once_gets_all_of_it_through(
+    town: Town, monkeypatch
+):
+    monkeypatch.setattr(relaying, "BUSY_S", 0.01)
+    commands = [town.command() for _ in range(2 * ORDERS_OF_SENDER_MAX)]
+    receipts = await asyncio.gather(*map(town.submit, commands))
+    assert len({receipt.hash for receipt in receipts}) == len(commands)
+    assert len(town.otto.agents.steered) == len(commands)
 
 
 async def test_output_is_not_read_without_the_right_to_it(town: Town):

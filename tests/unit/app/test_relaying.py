@@ -140,13 +140,28 @@ async def test_an_answer_without_a_receipt_is_no_success(around: Around):
             await around.replies(Answer())
 
 
-@pytest.mark.parametrize("code", ["refused", "not_permitted", "stale", "nonsense"])
+@pytest.mark.parametrize("code", ["not_permitted", "stale", "nonsense"])
 async def test_what_a_node_on_the_way_says_is_never_the_owners_word(around: Around, code: str):
     with pytest.RaisesGroup(pytest.RaisesExc(UnreachableError, match="did not get there: no")):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(around.relaying.submit(OWNER, COMMAND))
             number, _ = await around.asked()
             around.relaying.answered(Reply(number, error=(code, "no", "")))
+
+
+async def test_who_is_turned_back_by_a_share_asks_again_for_a_while(around: Around, monkeypatch):
+    monkeypatch.setattr(module, "BUSY_S", 0.001)
+    with pytest.RaisesGroup(pytest.RaisesExc(UnreachableError, match="32 of one sender")):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(around.relaying.submit(OWNER, COMMAND))
+            numbers = set()
+            for _ in range(module.BUSY_TRIES):
+                number, asked = await around.asked()
+                assert asked.request == Request(COMMAND)
+                numbers.add(number)
+                busy = ("refused", "32 of one sender are under way", "")
+                around.relaying.answered(Reply(number, error=busy))
+    assert len(numbers) == module.BUSY_TRIES
 
 
 async def test_without_a_path_nothing_is_sent(around: Around):
