@@ -165,7 +165,7 @@ class Town:
         now_s = int(self.clock.now_s)
         rights = ("steer", "read_messages")
         word = Grant(
-            GENESIS.mesh_id, ROOT.public, key.public, rights, 0, 1 << 40, bytes(16), via=via
+            GENESIS.mesh_id, ROOT.public, key.public, rights, now_s, now_s + 600, bytes(16), via=via
         )
         return sign_command(
             SessionKey(key, (grant(ROOT, word),)),
