@@ -16,7 +16,6 @@ from meshnode.app.controls import Controls
 from meshnode.app.incoming import Incoming
 from meshnode.app.neighbours import STALLED, Neighbours
 from meshnode.app.pace import LinksPace
-from meshnode.core import relay
 from meshnode.core.broadcast import HAVE_DELAY_S, Broadcast, spread
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import (
@@ -183,8 +182,8 @@ class Mesh:
         return [Send(peer, self.replication.digest())]
 
     def answer(self, route: tuple[NodeId, ...], reply: Reply) -> list[Effect]:
-        """Answer a command that came along links."""
-        return [Send(route[1], relay.answer(route, reply))]
+        """Answer an order that came along links."""
+        return self.neighbours.answer(route, reply)
 
     def received(self, peer: NodeId, message: Message | Known, now_s: float) -> list[Effect]:
         """Take a message from a neighbour. What breaks the protocol is reported, not believed."""

@@ -56,6 +56,7 @@ ROLES_MAX = 10_000  # given by one issuer; more: PeerError. None makes room: oth
 REVOKED_BY_ADMIN_MAX = 10_000  # keys and nodes, for ever, by one issuer; the same
 REVOKED_MAX = 16  # the same by one that is no admin: it can only revoke itself
 ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
+ROOTS_MAX = 64  # remembered until the set changes, by how many entries they leave out
 ISSUED_BY_ADMIN_MAX = 10_000  # by one admin: as many as there are feeds to forget
 
 Place = tuple[int, int, bytes]  # (expiry, time of issue, id): the higher is the later
@@ -86,6 +87,7 @@ class ControlSet:
         self._forgetters: dict[bytes, set[NodeId]] = {}
         self._forgotten: dict[NodeId, Head] = {}
         self._reconsidered: set[NodeId] = set()
+        self._roots: dict[int, bytes] = {}
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self._root_keys)
         self.roles = RoleBook(self.succession, self.revocations)
@@ -165,7 +167,13 @@ class ControlSet:
     def root(self, cut_s: int = 0) -> bytes:
         """Return one hash over all entries, or over those that expire after a time."""
         count = bisect_right(self._expiring, (cut_s, b"\xff" * 17))
-        return self.summary.root_without({entry_id for _, entry_id in self._expiring[:count]})
+        known = self._roots.get(count)
+        if known is None:
+            gone = {entry_id for _, entry_id in self._expiring[:count]}
+            if len(self._roots) >= ROOTS_MAX:
+                self._roots.clear()
+            known = self._roots[count] = self.summary.root_without(gone)
+        return known
 
     def ever_role_of(self, public_key: bytes) -> str:
         """Return the strongest role that a key was ever given, or the empty string."""
@@ -304,6 +312,7 @@ class ControlSet:
         self._entries[entry_id] = signed
         self._held[entry_id] = entry
         self.summary.add(entry_id)
+        self._roots.clear()
         self._learn(entry_id, entry)
 
     def _learn(self, entry_id: bytes, entry: Entry) -> None:
@@ -343,6 +352,7 @@ class ControlSet:
         entry = self._held.pop(entry_id)
         del self._entries[entry_id]
         self.summary.remove(entry_id)
+        self._roots.clear()
         mine = self._places[entry.issuer]
         mine.remove((entry.expires_s, entry.issued_s, entry_id))
         if not mine:

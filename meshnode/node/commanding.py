@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.commands import CommandDesk
 from meshnode.app.executing import Executor
+from meshnode.app.readings import Readings
 from meshnode.app.registry import Registrar
-from meshnode.app.relaying import Relaying
+from meshnode.app.relaying import Desk, Relaying
 from meshnode.core.commands import Court
+from meshnode.core.envelopes import Correspondence
 from meshnode.core.errors import UnreachableError
 from meshnode.core.ids import new_u64
 from meshnode.node.books import StoredJournal
@@ -38,7 +40,10 @@ class Commanding:
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
         book = StoredJournal(ground.database)
         self.desk = CommandDesk(court, ground.key, hosting.sessions, executor, book, ground.clock)
-        relaying = Relaying(mesh, world.perform, self.desk.submit, ground.spawn)
+        readings = Readings(self.desk.judge_reading, hosting.read_log, ground.clock)
+        correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
+        desk = Desk(self.desk.submit, readings.piece)
+        relaying = Relaying(mesh, correspondence, world.perform, desk, ground.spawn)
         world.relaying = relaying
         self.courier = Courier(ground.identity, self._addresses_of, queries.described, relaying)
         self.servicer = CommandServicer(self.desk, hosting.read_log)

@@ -21,6 +21,8 @@ SEED_RETRY_S_MAX = 30.0
 OTHERS_MAX = 256  # nodes of other meshes that are counted; of more, those heard last
 OTHERS_SHOWN_MAX = 3
 MDNS = "mDNS"
+CROWD_CHECK_S = 1.0
+QUIET_S = 60.0  # without mDNS, after somebody has shouted too much
 _log = logging.getLogger("session_mesh.discovery")
 
 
@@ -57,12 +59,26 @@ class Finding:
         from meshnode.discovery.mdns import Discovery  # noqa: PLC0415 - the same
 
         try:
-            self._discovery = Discovery(announcement, self._on_mdns, self._spawn)
-            await self._discovery.run()
-            self.mdns = "on"
-        except (OSError, RuntimeError, Error) as error:
+            while True:
+                self._discovery = Discovery(announcement, self._on_mdns, self._spawn)
+                async with asyncio.TaskGroup() as tasks:
+                    running = tasks.create_task(self._discovery.run())
+                    await self._until_crowded(self._discovery, running)
+                    running.cancel()
+                await self._discovery.close()
+                self._discovery = None
+                self.mdns = f"silent for {QUIET_S:g} s: too much is announced on this network"
+                _log.warning("mDNS is %s; use --seed HOST:PORT", self.mdns)
+                await asyncio.sleep(QUIET_S)
+        except* (OSError, RuntimeError, Error) as group:
+            error = group.exceptions[0]
             self.mdns = f"unavailable: {str(error) or type(error).__name__}"
             _log.warning("mDNS is unavailable (%s): use --seed HOST:PORT", error)
+
+    async def _until_crowded(self, discovery: Discovery, running: asyncio.Task[None]) -> None:
+        while not discovery.is_crowded:
+            await asyncio.sleep(CROWD_CHECK_S)
+            self.mdns = "on" if running.done() else self.mdns
 
     def _on_mdns(self, hint: Hint) -> None:
         self.heard_by_mdns += 1
@@ -91,9 +107,8 @@ class Finding:
 
     def _take(self, hint: Hint) -> bool:
         if hint.mesh_id != self._world.mesh.genesis.mesh_id:
-            self._world.trouble(
-                ", ".join(hint.addresses), f"belongs to another mesh ({hint.mesh_id[:12]}…)"
-            )
+            where = ", ".join(hint.addresses)
+            self._world.trouble(where, f"belongs to another mesh ({hint.mesh_id[:12]}…)")
             return False
         if hint.node_id != self._world.mesh.self_id:
             self._world.hint(hint.node_id, hint.addresses)

@@ -32,6 +32,7 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
+from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
@@ -288,6 +289,7 @@ class Node:
             standing=standing,
             started_at_s=self._started_at_s,
             certificates=self._identity.chain,
+            sealing_key=SealingKey.of_node(self._key, self.genesis.mesh_id).public,
         )
 
     def _name(self) -> str:

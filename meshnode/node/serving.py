@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 from pathlib import Path
 from shlex import quote
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from meshnode.node.options import UpOptions
 
 PRIVATE_MASK = 0o077  # a node starts no agents: what it writes is its user's alone
+OPEN_FILES = 65_536  # at once; often 1,024 by default, which a crowd at the ports would use up
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -62,6 +64,7 @@ def serve(
     with HomeLock(home):
         _keep_private(home)
         check_identity(home, node_id_of(device_key(home).public))
+        _raise_open_files()
         start_logging(home.log, on_terminal=on_terminal)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -82,6 +85,14 @@ def _keep_private(home: Home) -> None:
     database, log = str(home.database), str(home.log)
     for path in (database, f"{database}-wal", f"{database}-shm", log, f"{log}.1"):
         tighten(Path(path))
+
+
+def _raise_open_files() -> None:
+    """Let a crowd of strangers' connections not use up what our disk and our agents need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_membership(home: Home, database: Database) -> None:

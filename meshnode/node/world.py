@@ -250,10 +250,10 @@ class NodeWorld:
         _log.warning("%s: %s", event.replace("_", " "), detail, extra={"fields": fields})
         self._regaining |= event == "epoch_raised"
 
-    def obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
-        """Judge a command that came over links."""
+    def obey(self, order: Order, route: tuple[NodeId, ...]) -> None:
+        """Judge what came sealed over links."""
         if self.relaying is not None:
-            self.relaying.obey(order, via, route)
+            self.relaying.obey(order, route)
 
     def answered(self, reply: Reply) -> None:
         """Hand the answer to whoever sent the command."""

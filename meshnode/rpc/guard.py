@@ -27,13 +27,22 @@ if TYPE_CHECKING:
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+def check_tls(context: Context) -> dict[str, list[bytes]]:
+    """Return what TLS knows of a caller; raises NotAuthenticatedError for TLS below 1.3, resumed.
+
+    gRPC cannot refuse such handshakes by itself.
+    """
+    auth = {name: list(values) for name, values in context.auth_context().items()}
+    if auth.get("ssl_tls_version") != [b"TLSv1.3"]:
+        raise NotAuthenticatedError("only TLS 1.3 is served")
+    if auth.get("ssl_session_reused") != [b"false"]:
+        raise NotAuthenticatedError("resumed TLS sessions are not served")
+    return auth
+
+
 def peer_of(context: Context) -> NodeId:
     """Return the node at the other end; raises NotAuthenticatedError."""
-    auth = context.auth_context()
-    if list(auth.get("ssl_tls_version", ())) != [b"TLSv1.3"]:
-        raise NotAuthenticatedError("only TLS 1.3 is served")
-    if list(auth.get("ssl_session_reused", ())) != [b"false"]:
-        raise NotAuthenticatedError("resumed TLS sessions are not served")
+    auth = check_tls(context)
     names = list(auth.get("peer_dns", ()))
     if len(names) != 1:
         raise NotAuthenticatedError("a certificate must carry exactly one DNS name")
@@ -158,5 +167,5 @@ def _requests_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[Any], An
 
 
 def anyone(context: Context) -> None:
-    """Check nothing: for the Unix socket, whose directory is the guard, and for joiners."""
+    """Check nothing: for the Unix socket, whose directory is the guard."""
     del context

@@ -12,9 +12,10 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from meshnode.core.errors import ConflictError
-from meshnode.rpc.guard import Guard, anyone, members_guard, peer_of
-from meshnode.rpc.tls import SERVER_OPTIONS
+from meshnode.core.errors import ConflictError, RefusedError
+from meshnode.rpc.guard import Guard, anyone, check_tls, members_guard, peer_of
+from meshnode.rpc.limits import Doorkeeper, Limits, source_of
+from meshnode.rpc.tls import JOINERS_OPTIONS, LOCAL_OPTIONS, MEMBERS_OPTIONS
 from meshnode.v1 import (
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
@@ -29,12 +30,23 @@ if TYPE_CHECKING:
 
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
-    from meshnode.rpc.guard import Membership
+    from meshnode.rpc.guard import Context, Membership
     from meshnode.rpc.inside import TicketGate
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.local import LocalServicer
+    from meshnode.rpc.tls import Options
 
-CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC
+CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC, before anybody is asked
+OF_MEMBERS = Limits(
+    calls_max=384,
+    of_one_max=48,
+    per_s=1000,
+    burst=2000,
+    receive_s=5.0,
+    answer_s=180.0,  # a command's whole life on its way, and room to say how it ended
+    endless=frozenset({"/meshnode.v1.LinkService/Link"}),
+)
+OF_JOINERS = Limits(calls_max=256, of_one_max=16, per_s=50, burst=100, receive_s=2.0, answer_s=10.0)
 
 
 class Service(Protocol):
@@ -51,18 +63,20 @@ async def members_server(
     more: Iterable[Service] = (),
 ) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
-    server = _server(members_guard(membership) if membership else Guard(peer_of))
+    guard = members_guard(membership) if membership else Guard(peer_of)
+    server = _server(Doorkeeper(OF_MEMBERS, peer_of), guard, options=MEMBERS_OPTIONS)
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
     for service in more:
         service.add_to(server)
-    await _add_health(server)
+    await _add_health(server, Health())
     return server
 
 
 async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
     """Serve strangers."""
-    server = _server(Guard(anyone))
+    doorkeeper = Doorkeeper(OF_JOINERS, source_of)
+    server = _server(doorkeeper, Guard(check_tls), options=JOINERS_OPTIONS)
     enrolment_service_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
     return server
 
@@ -80,7 +94,7 @@ async def local_server(
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
     for service in more:
         service.add_to(server)
-    await _add_health(server)
+    await _add_health(server, HealthServicer())
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)
     return server
@@ -104,13 +118,25 @@ def _in_use(address: str) -> ConflictError:
     )
 
 
-def _server(*interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
+def _server(
+    *interceptors: grpc.aio.ServerInterceptor, options: Options = LOCAL_OPTIONS
+) -> grpc.aio.Server:
     return grpc.aio.server(
-        interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
+        interceptors=interceptors, options=options, maximum_concurrent_rpcs=CALLS_MAX
     )
 
 
-async def _add_health(server: grpc.aio.Server) -> None:
-    health = HealthServicer()
+class Health(HealthServicer):
+    """Tells members that this node serves, once a call: who watches would hold a place for ever."""
+
+    async def Watch(  # noqa: N802 - named by the proto
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> None:
+        """Refuse."""
+        del request, context
+        raise RefusedError("health is not watched over the network", "call Check now and then")
+
+
+async def _add_health(server: grpc.aio.Server, health: HealthServicer) -> None:
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -3,8 +3,9 @@
 Both may change while a node runs: its certificate is renewed, roots are exchanged. Servers take
 that up at the next handshake, clients with their next channel.
 
-Invariant: a server hands out a fresh configuration for every handshake, because a stale one lets an
-expired certificate resume; a client only ever accepts the one DNS name of the node it dialled.
+Invariant: a server shows a leaf that is at most a day old; a client only ever accepts the one DNS
+name of the node it dialled. A resumed session would outlive the certificate it began with: gRPC
+grants it, so `guard.check_tls` refuses every call on one.
 """
 
 from __future__ import annotations
@@ -41,12 +42,33 @@ FLOW_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", STREAM_BYTES_MAX),
 ]
-SERVER_OPTIONS: list[tuple[str, int]] = [
+METADATA_BYTES_MAX = 8 << 10  # more: the call ends with RESOURCE_EXHAUSTED
+STRANGERS_MESSAGE_BYTES_MAX = 64 << 10
+STRANGERS_STREAMS_MAX = 16
+Options = list[tuple[str, int]]
+_EVERY_SERVER: Options = [
     *FLOW_OPTIONS,
     ("grpc.so_reuseport", 0),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+    ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+]
+LOCAL_OPTIONS: Options = [
+    *_EVERY_SERVER,
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", STREAMS_MAX),
+]
+MEMBERS_OPTIONS: Options = [
+    *LOCAL_OPTIONS,
+    ("grpc.max_connection_idle_ms", 60_000),  # without a call: a link is one
+]
+JOINERS_OPTIONS: Options = [
+    *_EVERY_SERVER,
+    ("grpc.max_receive_message_length", STRANGERS_MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", STRANGERS_STREAMS_MAX),
+    ("grpc.max_connection_idle_ms", 5_000),
+    ("grpc.max_connection_age_ms", 15_000),  # whatever it does: a joiner needs one call
+    ("grpc.max_connection_age_grace_ms", 5_000),
 ]
 
 

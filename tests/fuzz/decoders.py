@@ -26,6 +26,7 @@ from fuzz.values import (
     RECEIPT,
     ROOT,
     ROWS,
+    SELF_ID,
     USER,
     WHOLE,
     WORD,
@@ -97,6 +98,16 @@ SECRET = pack([1, USER.seed, [link.to_list() for link in KEY.chain]])
 INVITED = pack([1, ROOT.public, bytes(32), NODE.public, bytes(16), bytes(16), 9, ["a:1"], True])
 SLOTS, REGISTERED = _rows_of(ledger.LEDGER), _rows_of(registry.REGISTRY)[0]
 REMOVED = _rows_of(removals.REMOVALS)
+
+_ASKED = {
+    "about": pack([GENESIS.mesh_id, SELF_ID, NODE_ID, 7]),
+    "answer_key": USER.public,
+    "command": COMMAND_SIGNED.to_list(),
+    "piece": 0,
+}
+REQUESTS = (pack(_ASKED), pack({**_ASKED, "piece": None}))
+_ANSWERED = {"receipt": None, "piece": b"said", "last": True, "error": ["", "", ""]}
+ANSWERS = (pack(_ANSWERED), pack({**_ANSWERED, "receipt": RECEIPT.to_list(), "piece": None}))
 
 # MessagePack, most of it signed by whoever may be hostile.
 PACKED: dict[str, Decoder] = {
@@ -202,6 +213,8 @@ INTO_A_MESH: dict[str, Decoder] = {
     "snapshot into a mesh": Decoder(meshes.snapshot, (WHOLE.rows,), packed=True),
     "control entry": Decoder(meshes.entry, tuple(one.payload for one in ENTRIES), packed=True),
     "command into a mesh": Decoder(meshes.command, (COMMAND_SIGNED.payload,), packed=True),
+    "request in its envelope": Decoder(meshes.request, REQUESTS, packed=True),
+    "answer in its envelope": Decoder(meshes.answer, ANSWERS, packed=True),
     "command at its owner": Decoder(desks.command, desks.COMMANDS, packed=True),
     "invite at its desk": Decoder(desks.invite, (WORD.payload,), packed=True),
     "application at its desk": Decoder(desks.application, (JOIN.payload,), packed=True),
@@ -335,7 +348,7 @@ FROM_HOME: dict[str, Decoder] = {
     "supervisor reply": Decoder(homes.supervisor_reply, (b'{"id":1,"ok":true}\n{"id":2}\n',), ()),
     "announcement": Decoder(
         homes.announcement,
-        (b"\x37id=" + NODE_ID.encode() + b"\x09mesh=abcd",),
+        (b"\x37id=" + NODE_ID.encode() + b"\x39mesh=" + GENESIS.mesh_id.encode(),),
         (PeerError, ValueError),
     ),
     "leaf": Decoder(certificates.hints_in, (LEAF,)),

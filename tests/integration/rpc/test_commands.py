@@ -154,6 +154,11 @@ class OtherWay:
         self.brought.append(command)
         return command
 
+    async def read(self, owner: NodeId, command: Signed, timeout_s: float):
+        assert timeout_s > 0
+        self.brought.append(command)
+        yield b"over links"
+
 
 def courier(mesh, *addresses: str, links: OtherWay | None = None) -> Courier:
     return Courier(
@@ -319,6 +324,19 @@ async def test_an_owner_that_cannot_be_dialled_is_reached_over_links(mesh, owner
     links, command = OtherWay(path=True), steering(owner)
     await courier(mesh, DEAD, links=links).submit(owner.member.node_id, command, 5.0)
     assert links.brought == [command]
+
+
+async def test_output_of_an_owner_that_cannot_be_dialled_is_read_over_links(mesh, owner):
+    links, command = OtherWay(path=True), owner.command("read_messages")
+    output = courier(mesh, DEAD, links=links).read_log(owner.member.node_id, command)
+    assert [piece async for piece in output] == [b"over links"]
+    assert links.brought == [command]
+
+
+async def test_output_without_any_way_to_its_owner_is_not_to_be_had(mesh, owner):
+    output = courier(mesh, DEAD).read_log(owner.member.node_id, owner.command("read_messages"))
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        await anext(output)
 
 
 async def test_an_owner_that_refuses_is_not_asked_again_over_links(mesh, owner):

@@ -1,6 +1,7 @@
 """Devices that join over the joiners' port: with the secret, without it, and against impostors."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,13 @@ from meshnode.core.errors import (
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.keys import Signed
 from meshnode.core.packing import unpack
-from meshnode.rpc.enrolment import HELLOS_PER_S, JOINS_PER_S, EnrolmentServicer, ask_to_join
+from meshnode.rpc.enrolment import (
+    HELLOS,
+    JOINS,
+    NEWCOMER_CALLS,
+    EnrolmentServicer,
+    ask_to_join,
+)
 from meshnode.rpc.servers import members_server
 from meshnode.store.database import Database
 from meshnode.v1 import command_service_pb2_grpc as commands_grpc
@@ -200,23 +207,52 @@ async def test_the_next_address_is_tried_and_dead_ones_are_named(desk, device, a
         await device.joins(replace(invite, addresses=(DEAD,)))
 
 
-async def test_more_callers_than_a_second_has_room_for_are_told_to_come_back(mesh, desk, address):
+async def test_more_calls_than_an_address_has_room_for_are_told_to_come_back(mesh, desk, address):
     invite = await desk.invite(address, uses=100)
-    for _ in range(JOINS_PER_S):
+    for _ in range(int(JOINS.of_source)):
         await Device(mesh).joins(invite)
     late = Device(mesh)
-    with pytest.raises(RefusedError, match="too many callers"):
+    with pytest.raises(RefusedError, match="too many calls from this address"):
         await late.joins(invite)
     desk.clock.steady += 1
     await late.joins(invite)
 
 
+class From:
+    """A call from some address."""
+
+    def __init__(self, host: str):
+        self.host = host
+
+    def peer(self) -> str:
+        return f"ipv4:{self.host}:4711"
+
+
+async def hellos(servicer: EnrolmentServicer, host: str, count: int) -> int:
+    """Count how many of so many calls at once are answered."""
+    answered = 0
+    for _ in range(count):
+        with suppress(RefusedError):
+            answered += bool(await servicer.Hello(pb.HelloRequest(), From(host)))
+    return answered
+
+
 async def test_hellos_have_a_pace_of_their_own(desk):
     servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
-    for _ in range(HELLOS_PER_S):
-        await servicer.Hello(pb.HelloRequest(), None)
-    with pytest.raises(RefusedError):
-        await servicer.Hello(pb.HelloRequest(), None)
+    assert await hellos(servicer, "192.0.2.1", 100) == HELLOS.of_source
+    assert await hellos(servicer, "192.0.2.2", 100) == HELLOS.of_source
+
+
+async def test_a_flood_from_some_addresses_leaves_room_for_who_comes_anew(desk):
+    servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    flooding = [f"192.0.2.{number}" for number in range(20)]
+    answered = 0
+    for number in range(60):
+        desk.clock.steady += 0.5
+        for host in flooding:
+            answered += await hellos(servicer, host, 20)
+        assert await hellos(servicer, f"198.51.100.{number}", 1) == 1
+    assert answered <= 20 * NEWCOMER_CALLS * 1.5 + 31 * HELLOS.of_others
 
 
 async def test_of_twenty_devices_at_once_an_invite_for_one_admits_one(mesh, desk, address):
