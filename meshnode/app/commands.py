@@ -29,6 +29,8 @@ from meshnode.core.errors import (
 from meshnode.core.packing import unpack_map
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.app.executing import Executor
     from meshnode.app.ports import Clock, Journal
     from meshnode.app.sessions import OwnSessions
@@ -57,6 +59,7 @@ class CommandDesk:
         self._journal = journal
         self._clock = clock
         self._executing: dict[bytes, asyncio.Future[Signed]] = {}
+        self.on_outcome: Callable[[Task, Done], None] = lambda _task, _done: None
 
     async def submit(self, signed: Signed, via: str) -> Signed:
         """Execute a command at most once; returns its receipt, raises a MeshError if refused."""
@@ -115,6 +118,7 @@ class CommandDesk:
             done = Done("refused", error.message)
         except MeshError as error:
             done = Done("failed", error.message)
+        self.on_outcome(Task(command, session), done)  # before the disk is written once more
         receipt = sign_receipt(self._key, self._receipt(signed, command, done))
         await self._journal.finish(command.command_id, receipt)
         return receipt

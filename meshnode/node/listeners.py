@@ -13,6 +13,7 @@ from meshnode.rpc.servers import bind, joiners_server, members_server
 if TYPE_CHECKING:
     import grpc.aio
 
+    from meshnode.rpc.audit import AuditServicer
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
@@ -35,10 +36,14 @@ class Listeners:
         self.joiners = self.members
 
     async def bind_members(
-        self, links: LinkServicer, commands: CommandServicer, membership: Membership
+        self,
+        links: LinkServicer,
+        commands: CommandServicer,
+        membership: Membership,
+        audit: AuditServicer,
     ) -> None:
         """Take the members' port; raises ConflictError if it is in use."""
-        server = await members_server(links, commands, membership)
+        server = await members_server(links, commands, membership, audit)
         port = bind(server, joined(self._host, self._port), self._identity.for_members())
         self.members = listening_at(self._host, port, self._advertise)
         self.servers.append(server)

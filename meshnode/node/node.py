@@ -34,6 +34,7 @@ from meshnode.core.members import (
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
+from meshnode.node.auditing import Auditing
 from meshnode.node.books import StoredInvites
 from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.commanding import Commanding
@@ -140,10 +141,12 @@ class Node:
             tasks,
             self._spawn,
         )
+        self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
+        self._hosting.sessions.on_change = self._auditing.auditor.session
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
-        self._commanding = Commanding(ground, self._hosting, self._queries)
+        self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._admission = self._new_admission()
         self._describing = Describing(
             home,
@@ -166,8 +169,13 @@ class Node:
         self._writer.drop_entries(unwanted)
         events = self._eventing.open(chance)
         self._spawn(self._writer.run())
+        self._auditing.start()
+        commanding = self._commanding
         await self._listeners.bind_members(
-            LinkServicer(self._world.links), self._commanding.servicer, self._mesh.revoked
+            LinkServicer(self._world.links),
+            commanding.servicer,
+            self._mesh.revoked,
+            commanding.audit_for_members,
         )
         enrolment = EnrolmentServicer(
             self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock
@@ -185,7 +193,9 @@ class Node:
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
-        local = await local_server(servicer, events, self._home.socket, keys)
+        local = await local_server(
+            servicer, events, self._home.socket, keys, commanding.audit_for_user
+        )
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()
@@ -201,6 +211,9 @@ class Node:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SESSIONS_S):
                     await self._hosting.sessions.close_all("node")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._auditing.close()
         await self._finding.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
@@ -318,6 +331,7 @@ class Node:
         admitter = Admitter(self._key, self.genesis, self._mesh.control, certificate)
         desk = AdmissionDesk(admitter, StoredInvites(self._database), self._clock, chance)
         desk.add_control = self._world.add_control
+        desk.on_event = self._auditing.auditor.admission
         return desk
 
     def _certificates(self) -> tuple[bytes, ...]:

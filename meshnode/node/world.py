@@ -64,6 +64,7 @@ class NodeWorld:
         self.relaying: Relaying | None = None
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
+        self.on_entry: Callable[[Signed], None] = _nobody_reads  # new in our control set
         self._regaining = False
         self._clock = clock
         self._identity = identity
@@ -203,6 +204,7 @@ class NodeWorld:
 
     def persist_control(self, entry: Signed) -> None:
         """Write a control entry to disk."""
+        self.on_entry(entry)
         if self.writer is not None:
             self.writer.put_entry(entry)
 
@@ -317,6 +319,10 @@ def _waits(stop: Alarm) -> StorageError:
 
 def _nobody_waits(news: Announce) -> None:
     del news
+
+
+def _nobody_reads(entry: Signed) -> None:
+    del entry
 
 
 def _resolve(written: asyncio.Future[None]) -> None:

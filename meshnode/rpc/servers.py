@@ -16,6 +16,7 @@ from meshnode.core.errors import ConflictError
 from meshnode.rpc.guard import Guard, anyone, members_guard, peer_of
 from meshnode.rpc.tls import SERVER_OPTIONS
 from meshnode.v1 import (
+    audit_service_pb2_grpc,
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
     event_service_pb2_grpc,
@@ -27,6 +28,7 @@ from meshnode.v1 import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from meshnode.rpc.audit import AuditServicer
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
@@ -40,11 +42,13 @@ async def members_server(
     links: LinkServicer,
     commands: CommandServicer,
     membership: Membership | None = None,
+    audit: AuditServicer | None = None,
 ) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
     server = _server(members_guard(membership) if membership else Guard(peer_of))
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
+    _add_audit(audit, server)
     await _add_health(server)
     return server
 
@@ -61,6 +65,7 @@ async def local_server(
     events: event_service_pb2_grpc.EventServiceServicer,
     socket: Path,
     keys: key_service_pb2_grpc.KeyServiceServicer | None = None,
+    audit: AuditServicer | None = None,
 ) -> grpc.aio.Server:
     """Serve the user of this home. The caller holds the home's lock."""
     server = _server(Guard(anyone))
@@ -68,6 +73,7 @@ async def local_server(
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
     if keys is not None:
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
+    _add_audit(audit, server)
     await _add_health(server)
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)
@@ -96,6 +102,11 @@ def _server(guard: Guard) -> grpc.aio.Server:
     return grpc.aio.server(
         interceptors=[guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
     )
+
+
+def _add_audit(audit: AuditServicer | None, server: grpc.aio.Server) -> None:
+    if audit is not None:
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
 
 
 async def _add_health(server: grpc.aio.Server) -> None:
