@@ -39,6 +39,7 @@ VERBS = (
     "nodes",
     "status",
     "doctor",
+    "audit",
     "run",
     "list",
     "show",

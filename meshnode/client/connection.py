@@ -12,6 +12,7 @@ from meshnode.client import clock
 from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.silence import explained
+from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
@@ -55,6 +56,7 @@ class Connection:
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
         self.node_keys: KeyServiceStub
+        self.node_audit: AuditServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -62,6 +64,7 @@ class Connection:
         self.node = LocalServiceStub(self._channel)
         self.node_events = EventServiceStub(self._channel)
         self.node_keys = KeyServiceStub(self._channel)
+        self.node_audit = AuditServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS audit (
 """
 RECORDS_MAX = 100_000  # more: the oldest DROPPED_AT_ONCE are dropped
 DROPPED_AT_ONCE = 1_000
+KEPT_MAX = 2 * RECORDS_MAX  # read of a disk, whatever somebody has put there
 KEPT_MS = 400 * 86_400_000  # older records are dropped, once some are SLACK_MS older than that
 SLACK_MS = 30 * 86_400_000
 WAITING_MAX = 4_096  # records that wait for a disk; more are counted, and the count is recorded
