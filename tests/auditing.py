@@ -77,10 +77,10 @@ class Log:
         self.database.close()
 
     def note(self, *kinds: str, at_ms: int = AT_MS, **texts: str) -> None:
-        """Record things that happened, each in a transaction."""
+        """Record things that happened, in one transaction."""
         for kind in kinds:
             self.rider.put(audit.Noted(at_ms, {"kind": kind, **texts}))
-            self.database.run_now(audit.write_waiting)
+        self.database.run_now(audit.write_waiting)
 
     def head(self) -> Signed:
         """Sign where the log is, as the node publishes it."""

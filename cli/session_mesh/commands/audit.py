@@ -81,7 +81,7 @@ def _verdict(value: dict[str, Any]) -> View:
             f"{value['node_name']}: {value['records']} records up to {value['seq']} are as written",
             f"hash {value['hash']}",
         ]
-    notes = [f"compared with {value['heads']} heads seen of it"]
+    notes = [f"compared with heads seen of it: {value['heads']}"]
     if value["neighbours_heard"] < value["neighbours_asked"]:
         heard = f"{value['neighbours_heard']} of {value['neighbours_asked']}"
         notes.append(f"{heard} neighbours said what they have seen")
