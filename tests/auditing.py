@@ -121,7 +121,7 @@ class Desk:
         sessions.on_change = self.auditor.session
         sessions.restore([SESSION])
         control = ControlSet(GENESIS)
-        court = AuditedCourt(GENESIS.mesh_id, NODE_ID, control, GENERATION, self.auditor)
+        court = AuditedCourt(GENESIS.mesh_id, NODE_ID, control, GENERATION, auditor=self.auditor)
         roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
         executor = Executor(sessions, Registrar(roster, published))
         desk = AuditedDesk(court, NODE, sessions, executor, self.journal, self.clock)

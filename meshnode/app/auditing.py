@@ -7,8 +7,8 @@ line of the log carries what was said to an agent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, assert_never
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, assert_never
 
 from meshnode.app.commands import CommandDesk
 from meshnode.core.commands import Court, command_from_signed
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshnode.app.alarms import Alarm
-    from meshnode.app.executing import Task
     from meshnode.app.ports import Clock
     from meshnode.app.sessions import Done
     from meshnode.core.commands import Command
@@ -204,9 +203,9 @@ class Auditor:
             del self._accepted[next(iter(self._accepted))]
         self.note(about)
 
-    def executed(self, task: Task, done: Done) -> None:
+    def executed(self, command: Command, session: SessionRecord | None, done: Done) -> None:
         """Take what became of a command; it is on disk before, or with, its receipt."""
-        about = _about(task.command, task.session)
+        about = _about(command, session)
         began_s = self._accepted.get(about.command)
         lasted_s = None if began_s is None else self._clock.steady_s() - began_s
         self.note(
@@ -262,7 +261,7 @@ class Auditor:
 class AuditedCourt(Court):
     """Tells of each command that may be executed, before the journal takes it."""
 
-    auditor: Auditor
+    auditor: Auditor = field(kw_only=True)
 
     def judge(
         self, signed: Signed, session: SessionRecord | None, via: str, now_s: float
@@ -282,10 +281,15 @@ class AuditedDesk(CommandDesk):
         self.on_outcome = auditor.executed
         return self
 
-    async def submit(self, signed: Signed, via: str) -> Signed:
+    async def submit(
+        self,
+        signed: Signed,
+        via: str,
+        **how: Any,  # noqa: ANN401 - as every desk takes it
+    ) -> Signed:
         """Execute as every desk does; raises a MeshError if refused."""
         try:
-            return await CommandDesk.submit(self, signed, via)
+            return await CommandDesk.submit(self, signed, via, **how)
         except MeshError as error:
             self._auditor.refused(signed, via, error)
             raise

@@ -59,7 +59,7 @@ class CommandDesk:
         self._journal = journal
         self._clock = clock
         self._executing: dict[bytes, asyncio.Future[Signed]] = {}
-        self.on_outcome: Callable[[Task, Done], None] = lambda _task, _done: None
+        self.on_outcome: Callable[[Command, SessionRecord | None, Done], None] = _nobody_told
 
     async def submit(self, signed: Signed, via: str) -> Signed:
         """Execute a command at most once; returns its receipt, raises a MeshError if refused."""
@@ -118,7 +118,7 @@ class CommandDesk:
             done = Done("refused", error.message)
         except MeshError as error:
             done = Done("failed", error.message)
-        self.on_outcome(Task(command, session), done)  # before the disk is written once more
+        self.on_outcome(command, self._sessions.get(command.session), done)  # written with it
         receipt = sign_receipt(self._key, self._receipt(signed, command, done))
         await self._journal.finish(command.command_id, receipt)
         return receipt
@@ -141,3 +141,7 @@ class CommandDesk:
         if unpack_map(receipt.payload)["command_hash"] != signed.hash:
             raise ConflictError("another command was sent with the same id")
         return receipt
+
+
+def _nobody_told(command: Command, session: SessionRecord | None, done: Done) -> None:
+    del command, session, done

@@ -42,7 +42,7 @@ class Commanding:
             mesh.self_id,
             mesh.control,
             self.journal_generation,
-            auditing.auditor,
+            auditor=auditing.auditor,
         )
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
         book = StoredJournal(ground.database)

@@ -43,8 +43,7 @@ DROPPED_AT_ONCE = 1_000
 KEPT_MAX = 2 * RECORDS_MAX  # read of a disk, whatever somebody has put there
 KEPT_MS = 400 * 86_400_000  # older records are dropped, once some are SLACK_MS older than that
 SLACK_MS = 30 * 86_400_000
-WAITING_MAX = 4_096  # records that wait for a disk; more are counted, and the count is recorded
-BOARDED_MAX = 256  # in one transaction that somebody else waits for
+WAITING_MAX = 4_096  # records that wait for a disk, 80 ms of its time; more are only counted
 LOST = "records_lost"
 _LOG = "audit_log"
 _INSERT = f"INSERT OR REPLACE INTO audit VALUES ({', '.join('?' * (len(TEXTS) + 3))})"  # noqa: S608 - our own names; replaces what no node has written
@@ -177,7 +176,7 @@ class AuditRider:
 
     def board(self, connection: sqlite3.Connection) -> None:
         """Write what waits. Raises sqlite3.Error for a disk that fails."""
-        count = min(len(self._waiting), BOARDED_MAX)
+        count = len(self._waiting)
         if count == 0:
             return
         noted = [self._waiting[at] for at in range(count)]

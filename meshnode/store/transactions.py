@@ -1,4 +1,4 @@
-"""One transaction at a time, and whatever else waits to be written with the next."""
+"""One transaction at a time; several can be made one, and rows may travel with any."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ class Connection(sqlite3.Connection):
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit, synced, if the block ends well; leave everything as it was if not."""
+    """Commit, synced, if the block ends well; leave everything as it was if not.
+
+    Inside another one it is part of that, and synced with it.
+    """
+    if connection.in_transaction:
+        yield
+        return
     rider = connection.rider if isinstance(connection, Connection) else None
     connection.execute("BEGIN IMMEDIATE")
     try:

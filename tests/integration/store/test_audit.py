@@ -67,12 +67,16 @@ def test_records_wait_when_the_transaction_fails_that_carries_them(log):
     assert log.verdict(log.head()) is None
 
 
-def test_a_transaction_takes_a_bounded_number_of_records_along(log):
-    wait(log, *["many"] * (audit.BOARDED_MAX + 1))
-    log.database.run_now(audit.write_waiting)
-    assert len(log.kept()) == audit.BOARDED_MAX
-    log.database.run_now(audit.write_waiting)
-    assert len(log.kept()) == audit.BOARDED_MAX + 1
+def test_a_transaction_inside_another_carries_nothing_of_its_own(log):
+    def nested(connection: sqlite3.Connection) -> list[str]:
+        with transaction(connection):
+            with transaction(connection):
+                pass
+            return [row[0] for row in connection.execute("SELECT kind FROM audit")]
+
+    wait(log, "patient")
+    assert log.database.run_now(nested) == []
+    assert kinds(log) == ["patient"]
 
 
 def test_a_log_goes_on_after_a_restart_where_it_was(log):
