@@ -108,6 +108,9 @@ class AuditBook(Protocol):
     async def heads(self, node_id: str) -> list[Seen]:
         """Return what was seen of a node's log; of all nodes what proves a change, for no id."""
 
+    async def accept(self, node: NodeId) -> int:
+        """Forget what was seen of a node's log; return how many heads that was."""
+
     def neighbours(self) -> tuple[NodeId, ...]:
         """Return who else may have seen heads."""
 

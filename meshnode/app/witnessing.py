@@ -71,6 +71,13 @@ class Witness:
         taken, self._to_keep = list(self._to_keep.values()), {}
         return taken
 
+    def forget(self, node: NodeId) -> None:
+        """Begin anew with a node."""
+        self._newest.pop(node, None)
+        self._kept_s.pop(node, None)
+        self._accused.pop(node, None)
+        self._to_keep = {place: one for place, one in self._to_keep.items() if place[0] != node}
+
     def _keep(self, seen: Seen) -> None:
         self._kept_s[seen.head.node] = seen.seen_s
         self._to_keep[seen.head.node, seen.trouble, seen.head.seq] = seen

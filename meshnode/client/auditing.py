@@ -96,6 +96,18 @@ def verify_audit(mesh: MeshClient, node: str = "") -> Plain:
     }
 
 
+def accept_log(mesh: MeshClient, node: str) -> Plain:
+    """Take another node's log as it is now: `node_id`, `node_name`, `forgotten`."""
+    nodes = mesh.nodes()["nodes"]
+    node_id = node_id_in(nodes, node)
+    answer = mesh.call(mesh.node_audit.AcceptLog, pb.AcceptLogRequest(node_id=node_id))
+    return {
+        "node_id": node_id,
+        "node_name": _name(nodes, node_id),
+        "forgotten": answer.forgotten,
+    }
+
+
 def _read(mesh: MeshClient, nodes: list[Plain], wanted: Wanted) -> _Log:
     check_lengths({"session id": wanted.session, "node": wanted.node})
     request = pb.ReadAuditRequest(

@@ -127,6 +127,17 @@ class Auditing:
         seen = self._seen(node)
         return kept if seen is None else [*kept, seen]
 
+    async def accept(self, node: NodeId) -> int:
+        """Forget what was seen of a node's log; return how many heads that was."""
+        count = await self._database.run(heads.drop, node)
+        self._witness.forget(node)
+        seen = self._seen(node)
+        if seen is not None and node != self.self_id:
+            self._witness.see(seen)
+        self._ground.alarms.clear(_alarm_id(node))
+        self.auditor.note(Happening("log_accepted", detail=f"of {node}, {count} heads forgotten"))
+        return count
+
     def neighbours(self) -> tuple[NodeId, ...]:
         """Return who is linked."""
         return tuple(sorted(self._mesh.overlay.links))
@@ -260,5 +271,12 @@ class Auditing:
     def _sound(self, node: NodeId, what: str) -> None:
         name = self._mesh.tables.name_of(node)
         said = f"the audit log of {name} ({node[:12]}) was changed: {what}"
-        fix = f"find out who had access to it; session-mesh audit --verify --node {node}"
-        self._ground.alarms.sound(Alarm(f"audit:{node[:12]}", said, fix))
+        fix = (
+            f"find out why: session-mesh audit --verify --node {name}; if its disk was lost or "
+            f"restored: session-mesh audit --accept {name}"
+        )
+        self._ground.alarms.sound(Alarm(_alarm_id(node), said, fix))
+
+
+def _alarm_id(node: NodeId) -> str:
+    return f"audit:{node[:12]}"

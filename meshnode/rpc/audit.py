@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.app.ports import Sought
-from meshnode.core.errors import MeshError, UsageError
+from meshnode.core.errors import MeshError, NotPermittedError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.rpc.commands import Courier
 from meshnode.rpc.guard import Context, peer_of
@@ -97,6 +97,16 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             for heads in said:
                 answer.heads.extend(heads or ())
         return answer
+
+    async def AcceptLog(  # noqa: N802 - named by the proto
+        self, request: pb.AcceptLogRequest, context: Context
+    ) -> pb.AcceptLogResponse:
+        """Take another node's log as it is now."""
+        del context
+        if self._courier is None:
+            raise NotPermittedError("what a node has seen is forgotten by its own user only")
+        node_key_of(request.node_id)
+        return pb.AcceptLogResponse(forgotten=await self._book.accept(NodeId(request.node_id)))
 
 
 def sought_from_wire(request: pb.ReadAuditRequest) -> Sought:

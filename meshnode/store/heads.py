@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS audit_heads (
 ) WITHOUT ROWID;
 """
 HEADS_MAX = 16  # of a node: with gaps that double, from a minute to a year
-TROUBLES_MAX = 8  # heads of a node kept as proofs; the first ones stay
+TROUBLES_MAX = 8  # heads of a node kept as proofs of one kind; the first ones stay
+PROOF_S = 400 * 86400.0  # as long as records are kept; older proofs are deleted with the next one
 
 
 def keep(connection: sqlite3.Connection, seen: Iterable[Seen]) -> None:
@@ -38,6 +39,9 @@ def keep(connection: sqlite3.Connection, seen: Iterable[Seen]) -> None:
         for one in seen:
             query = "SELECT seen_s, payload FROM audit_heads WHERE node = ? AND trouble = ?"
             place = (one.head.node, one.trouble)
+            if one.trouble:
+                old = "DELETE FROM audit_heads WHERE trouble != '' AND seen_s < ?"
+                connection.execute(old, (one.seen_s - PROOF_S,))
             held = connection.execute(f"{query} ORDER BY seen_s", place).fetchall()
             if one.trouble and len(held) >= TROUBLES_MAX:
                 continue
@@ -50,6 +54,12 @@ def keep(connection: sqlite3.Connection, seen: Iterable[Seen]) -> None:
                 _, payload = held[spare([*(seen_s for seen_s, _ in held), one.seen_s])]
                 query = "DELETE FROM audit_heads WHERE node = ? AND trouble = ? AND payload = ?"
                 connection.execute(query, (*place, payload))
+
+
+def drop(connection: sqlite3.Connection, node: NodeId) -> int:
+    """Delete all that was kept of one node; return how much that was."""
+    with transaction(connection):
+        return connection.execute("DELETE FROM audit_heads WHERE node = ?", (node,)).rowcount
 
 
 def spare(times: Sequence[float]) -> int:

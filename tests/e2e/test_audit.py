@@ -90,3 +90,10 @@ def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(
     assert named(berta) == {"berta"}
     (alarm,) = [one for one in anna.json("status")["alarms"] if one["id"].startswith("audit:")]
     assert "berta" in alarm["detail"]
+
+    accepted = anna.json("audit", "--accept", "berta", "--yes")
+    assert accepted["forgotten"] > 0
+    assert named(anna) == set()
+    assert named(berta) == set()
+    assert not [one for one in anna.json("status")["alarms"] if one["id"].startswith("audit:")]
+    assert anna.json("audit", "--kind", "log_accepted")["records"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from meshnode.client.durations import parse_instant
-from meshnode.client.errors import UsageError
+from meshnode.client.errors import MeshError, UsageError
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Node, SessionId
@@ -26,6 +26,7 @@ FLEXIBLE = ("DETAIL", "SESSION", "AGENT", "ACTION")
     "session-mesh audit --since 1d --kind command_executed -o json",
     "session-mesh audit --verify",
     "session-mesh audit --verify --node berta",
+    "session-mesh audit --accept berta --yes",
 )
 def app(
     call: Call,
@@ -41,14 +42,20 @@ def app(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="The newest so many.")
     ] = LIMIT,
+    accept: Annotated[
+        str, typer.Option("--accept", metavar="N", help="Take a node's changed log as it is now.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
     """Show who did what at a node: commands, sessions, members, alarms.
 
     Another node's log is read with a signed request. --verify also names every node whose log is
-    known here to have been changed.
+    known here to have been changed; --accept forgets that, when its disk was lost or restored.
     """
     from meshnode.client import auditing  # noqa: PLC0415 - cryptography is slow to import
 
+    if accept:
+        return _accepted(call, accept, yes=yes)
     if verify:
         if since or session or kind:
             raise UsageError("a log is verified as a whole", "leave out --since, --session, --kind")
@@ -60,6 +67,19 @@ def app(
     records = value["records"]
     table = Table(COLUMNS, list(map(_row, records)), "nothing of that is recorded", FLEXIBLE)
     return View(value, table, "records", ids=[str(one["seq"]) for one in records])
+
+
+def _accepted(call: Call, node: str, *, yes: bool) -> View:
+    from meshnode.client import auditing  # noqa: PLC0415 - as above
+
+    if not yes and not call.can_ask:
+        raise UsageError("what was seen is forgotten for good", "say --yes, if that is meant")
+    with call.mesh() as mesh:
+        if not yes and not call.confirm(f"believe the log of {node} as it is now?"):
+            raise MeshError("nothing was changed")
+        value = auditing.accept_log(mesh, node)
+    said = f"{value['node_name']}: {value['forgotten']} heads forgotten; its log is believed anew"
+    return View(value, said, ids=[value["node_id"]])
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:

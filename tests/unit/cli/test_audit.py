@@ -27,6 +27,7 @@ class Auditable(Mesh):
     heads: list[pb.SeenHead] = field(default_factory=list)
     signs: list = field(default_factory=list)
     asked: list[pb.ReadAuditRequest] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         common = {"journal_generation": 5, "state": "alive"}
@@ -52,6 +53,10 @@ class Auditable(Mesh):
         owner = request.node_id or NODE_ID
         limit = request.limit or len(self.kept)
         yield part_to_wire(owner, LOG, self.kept[-limit:])
+
+    def AcceptLog(self, request):
+        self.accepted.append(request.node_id)
+        return pb.AcceptLogResponse(forgotten=3)
 
     def ListHeads(self, request):
         heads = [one for one in self.heads if request.node_id or one.trouble]
@@ -173,3 +178,12 @@ def test_a_moment_that_no_text_can_say_is_shown_as_none(run, audited):
     audited.kept = chained(AuditRecord(1, (1 << 63) - 1, "thing"))
     assert json.loads(run("audit", "-o", "json")[1])["records"][0]["at"] is None
     assert run("audit")[0] == 0
+
+
+def test_a_changed_log_is_accepted_by_name_and_never_unasked(run, audited):
+    code, _, err = run("audit", "--accept", "berta")
+    assert (code, "--yes" in err, audited.accepted) == (2, True, [])
+    code, out, _ = run("audit", "--accept", "berta", "--yes")
+    assert (code, out) == (0, "berta: 3 heads forgotten; its log is believed anew\n")
+    assert audited.accepted == [OTHER_ID]
+    assert run("audit", "--accept", "carl", "--yes")[0] == 3
