@@ -8,8 +8,9 @@ raise PeerError. No field of a record is longer than its bound; longer words are
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
@@ -47,16 +48,23 @@ class AuditRecord:
     outcome: str = ""
     detail: str = ""
 
+    @property
+    def values(self) -> tuple[int | str, ...]:
+        """All fields in their order; `astuple` would copy each, for ten times as long."""
+        return tuple(_values(self))
+
     def to_bytes(self) -> bytes:
         """Encode: the MessagePack array of all fields in their order."""
-        return pack(list(astuple(self)))
+        return pack(self.values)
 
     def hash_after(self, previous: bytes) -> bytes:
         """Return the hash of the log up to here, given that of the record before."""
         return sha256(b"smesh/v1/audit\0" + previous + self.to_bytes()).digest()
 
 
-TEXTS = tuple(one.name for one in fields(AuditRecord))[2:]
+_NAMES = tuple(one.name for one in fields(AuditRecord))
+TEXTS = _NAMES[2:]
+_values = attrgetter(*_NAMES)
 
 
 def cut_texts(texts: Mapping[str, str]) -> dict[str, str]:
@@ -210,8 +218,8 @@ class Walk:
     hashes: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        start = Base(0, start_hash(self.node_key, self.log))
-        self.seq, self.hash = astuple(self.base or start)
+        base = self.base or Base(0, start_hash(self.node_key, self.log))
+        self.seq, self.hash = base.seq, base.hash
         self._note()
 
     def take(self, kept: Kept) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.audit import (
@@ -222,7 +222,7 @@ class AuditRider:
 def _append(connection: sqlite3.Connection, tail: Tail, noted: Noted) -> Tail:
     record = AuditRecord(tail.seq + 1, noted.at_ms, **cut_texts(noted.texts))
     chain = record.hash_after(tail.hash)
-    connection.execute(_INSERT, (*astuple(record), chain))
+    connection.execute(_INSERT, (*record.values, chain))
     begun = {} if tail.seq else {"first": record.seq, "first_at_ms": record.at_ms}
     return replace(tail, seq=record.seq, hash=chain, **begun)
 
