@@ -51,7 +51,8 @@ SESSION = SessionRecord(
     owner="olga",
     specializations=("x",),
 )
-AT_MS = 1_790_000_000_000
+NOW_S = 1_790_000_000  # as `ManualClock` begins
+AT_MS = NOW_S * 1000
 
 
 @dataclass
@@ -156,8 +157,8 @@ def granted(issuer: Key = ROOT, **fields) -> SessionKey:
         "issuer": issuer.public,
         "subject": issuer.public,
         "actions": actions,
-        "not_before_s": 0,
-        "expires_s": 1 << 40,
+        "not_before_s": NOW_S - 60,
+        "expires_s": NOW_S + 86400,
         "grant_id": bytes(16),
     }
     return SessionKey(issuer, (grant(issuer, Grant(**values | fields)),))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.witnessing import Seen
     from meshnode.core.audit import Kept
+    from meshnode.core.commands import Command
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 
@@ -99,8 +100,11 @@ class AuditBook(Protocol):
     def self_id(self) -> NodeId:
         """Whose log it is."""
 
-    def judge(self, signed: Signed, via: str) -> None:
-        """Raise a MeshError unless somebody may read it."""
+    def judge(self, signed: Signed, via: str) -> Command:
+        """Return a request if it may read the log; raises a MeshError."""
+
+    def check_revocations(self, command: Command) -> None:
+        """Raise NotAuthenticatedError if what a request stands on was revoked since."""
 
     def pages(self, sought: Sought) -> AsyncIterator[tuple[int, list[Kept]]]:
         """Yield the log's number and records, part by part, one part at least."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Sought
     from meshnode.core.audit import Kept, Wrong
-    from meshnode.core.commands import Court
+    from meshnode.core.commands import Command, Court
     from meshnode.core.effects import Announce
     from meshnode.core.keys import Signed
     from meshnode.node.ground import Ground
@@ -95,8 +95,8 @@ class Auditing:
 
     # What is read of it: app/ports.py AuditBook.
 
-    def judge(self, signed: Signed, via: str) -> None:
-        """Raise a MeshError unless somebody may read this node's log."""
+    def judge(self, signed: Signed, via: str) -> Command:
+        """Return a request if it may read this node's log; raises a MeshError."""
         try:
             command = self.court.judge(signed, None, via, self._clock.wall_s())
         except MeshError as error:
@@ -104,6 +104,11 @@ class Auditing:
             raise
         if command.action != READ_AUDIT:
             raise RefusedError("only the audit log can be read by this call")
+        return command
+
+    def check_revocations(self, command: Command) -> None:
+        """Raise NotAuthenticatedError if what a request stands on was revoked since."""
+        self.court.check_revocations(command)
 
     async def pages(self, sought: Sought) -> AsyncIterator[tuple[int, list[Kept]]]:
         """Yield the log's number and records, part by part, one part at least."""

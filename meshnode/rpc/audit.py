@@ -70,14 +70,17 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     ) -> AsyncIterator[pb.ReadAuditResponse]:
         """Stream records."""
         sought = sought_from_wire(request)
+        command = None
         if self._courier is None:
-            self._book.judge(signed_from_wire(request.command), peer_of(context))
+            command = self._book.judge(signed_from_wire(request.command), peer_of(context))
         elif request.node_id not in {"", self._book.self_id}:
             node_key_of(request.node_id)
             async for response in self._courier.read_audit(NodeId(request.node_id), request):
                 yield response
             return
         async for log, kept in self._book.pages(sought):
+            if command is not None:
+                self._book.check_revocations(command)
             yield part_to_wire(self._book.self_id, log, kept)
 
     async def ListHeads(  # noqa: N802 - named by the proto

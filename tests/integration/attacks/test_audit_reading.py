@@ -29,13 +29,19 @@ class Book:
     def __init__(self, log: Log, node_id: str) -> None:
         self.log, self.desk, self.self_id = log, Desk(), node_id
         self.read = self.forgotten = 0
+        self.revoked = False
 
     def judge(self, signed, via):
-        self.desk.court.judge(signed, None, via, self.desk.clock.now_s)
+        return self.desk.court.judge(signed, None, via, self.desk.clock.now_s)
+
+    def check_revocations(self, command):
+        if self.revoked:
+            raise NotAuthenticatedError("the key was revoked")
 
     async def pages(self, sought):
         self.read += 1
-        yield self.log.rider.tail.log, self.log.kept()
+        for one in self.log.kept():
+            yield self.log.rider.tail.log, [one]
 
     async def heads(self, node_id):
         signed = self.log.head()
@@ -60,7 +66,7 @@ async def town(tmp_path):
     server = await members_server(
         links_grpc.LinkServiceServicer(),
         commands_grpc.CommandServiceServicer(),
-        AuditServicer(book),
+        audit=AuditServicer(book),
     )
     async with serving(server, owner.identity.for_members()) as address, asyncio.timeout(WAIT_S):
         yield book, owner, asker, address
@@ -110,8 +116,15 @@ async def test_a_request_that_does_not_permit_it_reads_nothing(town, request_of,
 
 async def test_a_signed_request_reads_the_log(town):
     command = signed_to_wire(town[0].desk.order("read_audit"))
-    (part,) = await read(town, pb.ReadAuditRequest(command=command))
-    assert [entry.seq for entry in part.records] == [1, 2]
+    parts = await read(town, pb.ReadAuditRequest(command=command))
+    assert [entry.seq for part in parts for entry in part.records] == [1, 2]
+
+
+async def test_a_reader_whose_key_is_revoked_reads_no_further(town):
+    command = signed_to_wire(town[0].desk.order("read_audit"))
+    town[0].revoked = True
+    with pytest.raises(NotAuthenticatedError):
+        await read(town, pb.ReadAuditRequest(command=command))
 
 
 async def test_a_member_cannot_make_another_node_forget_what_it_has_seen(town):
