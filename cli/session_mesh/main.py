@@ -40,6 +40,7 @@ VERBS = (
     "nodes",
     "status",
     "doctor",
+    "audit",
     "run",
     "list",
     "show",

@@ -21,6 +21,7 @@ from meshnode.core.enrolment import (
 )
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
+    MeshError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -82,6 +83,7 @@ class AdmissionDesk:
         self.add_control: Callable[[Signed], object] = lambda entry: admitter.control.add(
             entry, clock.wall_s()
         )
+        self.on_event: Callable[[str, bytes, str], None] = _nobody_told  # what, whose key, words
 
     async def invite(
         self,
@@ -123,9 +125,18 @@ class AdmissionDesk:
             for_key,
         )
         await self._book.add(kept, self._clock.wall_s())
+        said = f"{word.invite_id.hex()} for {word.uses}, role {word.role or 'none'}"
+        self.on_event("invite_made", word.signer, said)
 
     async def join(self, signed: Signed, invite_id: bytes, proof: bytes) -> Admitted:
         """Admit a device; raises a MeshError, having signed and spent nothing."""
+        try:
+            return await self._join(signed, invite_id, proof)
+        except MeshError as error:
+            self.on_event("join_refused", b"", error.message)
+            raise
+
+    async def _join(self, signed: Signed, invite_id: bytes, proof: bytes) -> Admitted:
         application = application_from_signed(signed)
         me = self._admitter
         certificate = me.certificate()
@@ -156,6 +167,8 @@ class AdmissionDesk:
         entries = [packed_signed(entry) for entry in me.control.entries()]
         if invite.role and application.operator_key is not None:
             entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))
+        said = f"{node_id_of(application.node_key)} by invite {invite_id.hex()}"
+        self.on_event("member_admitted", application.operator_key or b"", said)
         certificates = (
             issue_node_ca(me.key, device_id, now_s, self._chance),
             certificate,
@@ -194,6 +207,10 @@ class AdmissionDesk:
 
 def _nobody(_word: str, _joiner: NodeId) -> bytes:
     raise NotFoundError("this node knows no node to replace")
+
+
+def _nobody_told(what: str, key: bytes, words: str) -> None:
+    del what, key, words
 
 
 def packed_signed(signed: Signed) -> bytes:

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from meshnode.app.witnessing import Seen
+    from meshnode.core.audit import Kept
+    from meshnode.core.commands import Command
+    from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 
 
@@ -45,6 +50,16 @@ class Device:
     operator_key: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which audit records: all that is not empty must fit. `session` may be how an id begins."""
+
+    since_ms: int = 0
+    session: str = ""
+    kinds: tuple[str, ...] = ()
+    limit: int = 0  # the newest so many; 0 for the whole log, whatever is sought
+
+
 class Clock(Protocol):
     """Time, twice: steady for timers, wall for people and signatures. Both in seconds."""
 
@@ -76,6 +91,32 @@ class InviteBook(Protocol):
 
     async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
         """Take one use for a device; raises NotPermittedError."""
+
+
+class AuditBook(Protocol):
+    """A node's audit log, and what the node has seen of others'."""
+
+    @property
+    def self_id(self) -> NodeId:
+        """Whose log it is."""
+
+    def judge(self, signed: Signed, via: str) -> Command:
+        """Return a request if it may read the log; raises a MeshError."""
+
+    def check_revocations(self, command: Command) -> None:
+        """Raise NotAuthenticatedError if what a request stands on was revoked since."""
+
+    def pages(self, sought: Sought) -> AsyncIterator[tuple[int, list[Kept]]]:
+        """Yield the log's number and records, part by part, one part at least."""
+
+    async def heads(self, node_id: str) -> list[Seen]:
+        """Return what was seen of a node's log; of all nodes what proves a change, for no id."""
+
+    async def accept(self, node: NodeId) -> int:
+        """Forget what was seen of a node's log; return how many heads that was."""
+
+    def neighbours(self) -> tuple[NodeId, ...]:
+        """Return who else may have seen heads."""
 
 
 class Killing(Protocol):

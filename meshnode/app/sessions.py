@@ -97,6 +97,7 @@ class OwnSessions:
         self._changed = asyncio.Condition()
         self.self_id = ""  # the node's: its session ids prove that they are its own
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
+        self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
         """Take over what our feed says, at the start."""
@@ -266,6 +267,7 @@ class OwnSessions:
             await self._publish(record)
 
     async def _publish(self, record: SessionRecord) -> None:
+        self.on_change(self._records.get(record.session_id), record)
         self._records[record.session_id] = record
         async with self._changed:
             self._changed.notify_all()
@@ -279,6 +281,10 @@ class OwnSessions:
                 del self._records[record.session_id]
                 with suppress(StorageError, RefusedError):  # the deletion waits
                     await self.publish(SESSIONS, record.session_id.encode(), None)
+
+
+def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:
+    del before, after
 
 
 def check_opening(opening: Opening) -> None:

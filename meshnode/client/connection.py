@@ -16,6 +16,7 @@ from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.silence import explained
 from meshnode.client.tickets import ticket_in
+from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
 from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
@@ -68,6 +69,7 @@ class Connection:
         self.node_keys: KeyServiceStub
         self.node_sessions: SessionServiceStub
         self.node_authorities: AuthorityServiceStub
+        self.node_audit: AuditServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -77,6 +79,7 @@ class Connection:
         self.node_keys = KeyServiceStub(self._channel)
         self.node_sessions = SessionServiceStub(self._channel)
         self.node_authorities = AuthorityServiceStub(self._channel)
+        self.node_audit = AuditServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:

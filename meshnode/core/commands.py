@@ -43,8 +43,11 @@ SKEW_S = 120  # a command issued further in the future is refused
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
 SESSION_ACTIONS = frozenset({"steer", "kill", "read_messages"})
-NODE_ACTIONS = frozenset({"register", "unregister"})
-GRANTED_AS = {"unregister": "register"}  # whoever may enter an agent may take it out again
+NODE_ACTIONS = frozenset({"register", "unregister", "read_audit"})
+GRANTED_AS = {
+    "unregister": "register",  # whoever may enter an agent may take it out again
+    "read_audit": "read_messages",  # of a key that is not narrowed to some sessions
+}
 OUTCOMES = frozenset(
     {
         "accepted",

@@ -36,6 +36,7 @@ from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
+from meshnode.node.auditing import Auditing
 from meshnode.node.books import StoredInvites
 from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.commanding import Commanding
@@ -147,14 +148,17 @@ class Node:
             tasks,
             self._spawn,
         )
+        self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
+        self._hosting.sessions.on_change = self._auditing.auditor.session
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
-        self._commanding = Commanding(ground, self._hosting, self._queries)
+        self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._inside = Inside(ground, self._hosting, self._queries)
         admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)
         self._admission = AdmissionDesk(admitter, StoredInvites(database), self._clock, chance)
         self._admission.add_control = self._world.add_control
+        self._admission.on_event = self._auditing.auditor.admission
         self._admission.find_replaceable = partial(find_replaceable, self._mesh)
         self._renewing = Renewing(ground, admitter, self._republish)
         self._describing = Describing(
@@ -179,11 +183,13 @@ class Node:
         self._renewing.begin()
         events = self._eventing.open(chance)
         self._spawn(self._writer.run())
+        self._auditing.start()
+        commanding = self._commanding
         await self._listeners.bind_members(
             LinkServicer(self._world.links),
-            self._commanding.servicer,
+            commanding.servicer,
             self._mesh.revoked,
-            [self._renewing.servicer],
+            [self._renewing.servicer, commanding.audit_for_members],
         )
         enrolment = EnrolmentServicer(
             self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock
@@ -202,7 +208,7 @@ class Node:
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
         authorities = AuthorityServicer(Authorities(self._mesh.control, self.genesis.mesh_id))
-        more: list[Service] = [keys, authorities, self._inside.servicer]
+        more: list[Service] = [keys, authorities, self._inside.servicer, commanding.audit_for_user]
         local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
         await local.start()
         self._listeners.servers.append(local)
@@ -220,6 +226,9 @@ class Node:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SESSIONS_S):
                     await self._hosting.sessions.close_all("node")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._auditing.close()
         await self._finding.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()

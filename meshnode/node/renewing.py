@@ -66,7 +66,7 @@ class Renewing:
         self._follow()
         if self._due_s() <= 0 and self._admitter.certificate() is not None:
             self._show(self._issued_by_myself())
-        self._ground.world.on_entry = self._heard
+        self._ground.world.on_entry.append(self._heard)
 
     async def run(self) -> None:
         """Renew in time, until cancelled; after failures again, each time a little later."""

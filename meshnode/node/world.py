@@ -64,7 +64,7 @@ class NodeWorld:
         self.relaying: Relaying | None = None
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
-        self.on_entry: Callable[[Signed], None] = _nobody_waits  # new in the control set
+        self.on_entry: list[Callable[[Signed], None]] = []  # told of what is new in the control set
         self._regaining = False
         self._clock = clock
         self._identity = identity
@@ -206,7 +206,8 @@ class NodeWorld:
         """Write a control entry to disk."""
         if self.writer is not None:
             self.writer.put_entry(entry)
-        self.on_entry(entry)
+        for told in self.on_entry:
+            told(entry)
 
     def persist_fork(self, proof: Proof) -> None:
         """Write to disk why an epoch is in quarantine."""
@@ -317,7 +318,7 @@ def _waits(stop: Alarm) -> StorageError:
     return StorageError(said, stop.fix)
 
 
-def _nobody_waits(news: Announce | Signed) -> None:
+def _nobody_waits(news: Announce) -> None:
     del news
 
 

@@ -143,7 +143,7 @@ class Courier:
             async for output in self._over_links.read(owner, command, READ_LOG_TIMEOUT_S):
                 yield output
 
-    def _reach(self, owner: NodeId, patience_s: float) -> _Reached:
+    def _reach(self, owner: NodeId, patience_s: float = DIAL_TIMEOUT_S) -> _Reached:
         addresses, described = self._addresses_of(owner), self._described(owner)
         return _Reached(self._identity, owner, addresses, described, patience_s)
 
