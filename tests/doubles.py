@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, RefusedError
+from meshnode.app.ports import Undone
+from meshnode.core.errors import ConflictError, ExhaustedError, NotFoundError, NotPermittedError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -38,29 +39,60 @@ class MemoryJournal:
     """A replay journal without a disk; every call takes a turn of the loop, as a disk does."""
 
     commands_max: int = 100_000
+    signer_max: int = 25_000
     begun: Counter[bytes] = field(default_factory=Counter)
-    _kept: dict[bytes, tuple[JournalEntry, Signed | None]] = field(default_factory=dict)
+    floor_s: float = 0.0
+    kept: dict[bytes, tuple[JournalEntry, Signed | None]] = field(default_factory=dict)
+    executing: set[bytes] = field(default_factory=set)
 
     async def begin(self, entry: JournalEntry, now_s: float) -> Signed | None:
         await asyncio.sleep(0)
-        self._kept = {i: kept for i, kept in self._kept.items() if kept[0].expires_s >= int(now_s)}
-        known = self._kept.get(entry.command_id)
-        if known is None:
-            if len(self._kept) >= self.commands_max:
-                raise RefusedError("this node's journal is full")
-            self._kept[entry.command_id] = (entry, None)
-            self.begun[entry.command_id] += 1
+        left = {i: kept for i, kept in self.kept.items() if kept[0].expires_s >= int(now_s)}
+        if len(left) < len(self.kept):
+            self.kept = left
+            await self.raise_floor(now_s)
+        if entry.command_id in self.kept:
+            return await self.answered(entry)
+        shares = Counter(kept.signer for kept, _ in self.kept.values())
+        for held, most in (
+            (len(self.kept), self.commands_max),
+            (shares[entry.signer], self.signer_max),
+        ):
+            if held >= (most if entry.is_stop else most - most // 10):
+                raise ExhaustedError("this node's journal is full")
+        self.kept[entry.command_id] = (entry, None)
+        self.begun[entry.command_id] += 1
+        return None
+
+    async def answered(self, entry: JournalEntry) -> Signed | None:
+        await asyncio.sleep(0)
+        if entry.command_id not in self.kept:
             return None
-        if known[0].content_hash != entry.content_hash:
+        known, receipt = self.kept[entry.command_id]
+        if known.content_hash != entry.content_hash:
             raise ConflictError("another command was sent with the same id")
-        if known[1] is None:
+        if receipt is None:
             raise ConflictError("the outcome is not known")
-        return known[1]
+        return receipt
+
+    async def execute(self, command_id: bytes) -> None:
+        await asyncio.sleep(0)
+        self.executing.add(command_id)
+
+    async def raise_floor(self, now_s: float) -> None:
+        self.floor_s = max(self.floor_s, int(now_s))
+
+    async def undone(self) -> list[Undone]:
+        return [
+            Undone(entry.command, command_id in self.executing)
+            for command_id, (entry, receipt) in self.kept.items()
+            if receipt is None and entry.command is not None
+        ]
 
     async def finish(self, command_id: bytes, receipt: Signed) -> None:
         await asyncio.sleep(0)
-        if command_id in self._kept:
-            self._kept[command_id] = (self._kept[command_id][0], receipt)
+        if command_id in self.kept:
+            self.kept[command_id] = (self.kept[command_id][0], receipt)
 
 
 @dataclass

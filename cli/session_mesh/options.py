@@ -1,7 +1,7 @@
 """Options that several verbs share, and what their words mean."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ Timeout = Annotated[
 ]
 CommandId = Annotated[
     str, typer.Option("--command-id", metavar="ID", help="Repeat a command; it acts once only.")
+]
+Wait = Annotated[
+    Literal["accepted", "delivered", "applied"],
+    typer.Option("--wait", help="Until the owner has journalled it, or for all that it can tell."),
 ]
 EventKinds = Annotated[
     list[str] | None,

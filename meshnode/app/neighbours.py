@@ -112,7 +112,9 @@ class Neighbours:
             self.overlay.learn(peer, addresses, now_s)
         return self.overlay.dials(now_s)
 
-    def order(self, owner: NodeId, command: Signed) -> tuple[int, list[Effect]]:
+    def order(
+        self, owner: NodeId, command: Signed, *, until_accepted: bool = False
+    ) -> tuple[int, list[Effect]]:
         """Send a command along links; the number comes back with what answers it.
 
         There are no effects if no path of links leads to the owner.
@@ -121,7 +123,8 @@ class Neighbours:
         path = self._graph.path(owner)
         if not path:
             return number, []
-        return number, [Send(path[0], relay.sent(self._self_id, path, Order(number, command)))]
+        order = Order(number, command, until_accepted)
+        return number, [Send(path[0], relay.sent(self._self_id, path, order))]
 
     def routed(self, peer: NodeId, routed: Routed, now_s: float) -> list[Effect]:
         """Pass a message on, or take it if it is for this node; raises PeerError."""

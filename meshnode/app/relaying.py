@@ -8,13 +8,13 @@ most once whatever way it came (app/commands.py), so sending it again is safe.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshnode.core.errors import MeshError, RefusedError, UnreachableError, error_of
 from meshnode.core.messages import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from meshnode.app.mesh import Mesh
     from meshnode.core.effects import Effect
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 ORDERS_MAX = 256  # more: RefusedError to whoever sends one
 
 
+class Judge(Protocol):
+    """Where a command that came over links is judged and executed."""
+
+    async def __call__(self, signed: Signed, via: str, *, until_accepted: bool = False) -> Signed:
+        """Return a receipt; raises a MeshError."""
+
+
 class Relaying:
     """Sends commands over links, and answers those that come over them."""
 
@@ -32,7 +39,7 @@ class Relaying:
         self,
         mesh: Mesh,
         perform: Callable[[Iterable[Effect]], None],
-        judge: Callable[[Signed, str], Awaitable[Signed]],
+        judge: Judge,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._mesh = mesh
@@ -50,14 +57,16 @@ class Relaying:
         """Whether links lead to this node."""
         return owner in self._mesh.liveness.graph.reached
 
-    async def submit(self, owner: NodeId, command: Signed) -> Signed:
+    async def submit(
+        self, owner: NodeId, command: Signed, *, until_accepted: bool = False
+    ) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said.
 
         It waits for as long as the caller does.
         """
         if len(self._waiting) >= ORDERS_MAX:
             raise RefusedError(f"{ORDERS_MAX} commands wait for an answer", "try again")
-        number, effects = self._mesh.neighbours.order(owner, command)
+        number, effects = self._mesh.neighbours.order(owner, command, until_accepted=until_accepted)
         if not effects:
             raise UnreachableError("no path of links leads there", "session-mesh nodes --links")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -88,7 +97,8 @@ class Relaying:
 
     async def _obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
         try:
-            reply = Reply(order.number, await self._judge(order.command, via))
+            receipt = await self._judge(order.command, via, until_accepted=order.until_accepted)
+            reply = Reply(order.number, receipt)
         except MeshError as error:
             reply = Reply(order.number, None, (error.code, error.message, error.hint))
         finally:

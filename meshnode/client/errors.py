@@ -13,6 +13,7 @@ from meshnode.core.errors import (
     ConflictError,
     DamagedError,
     MeshError,
+    NoAnswerError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -31,6 +32,7 @@ __all__ = [
     "ConflictError",
     "DamagedError",
     "MeshError",
+    "NoAnswerError",
     "NoNodeError",
     "NotAuthenticatedError",
     "NotFoundError",
@@ -71,7 +73,7 @@ def error_from(failure: grpc.RpcError) -> MeshError:
         case "UNAVAILABLE":
             return NoNodeError()
         case "DEADLINE_EXCEEDED":
-            return UnreachableError(
+            return NoAnswerError(
                 "the node did not answer in time", "try again with a longer --timeout"
             )
         case "UNIMPLEMENTED":

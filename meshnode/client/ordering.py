@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
 from meshnode.client.targets import (
+    WAITS,
     Delivery,
     Order,
     Target,
@@ -145,9 +146,14 @@ class Ordering(Asking):
 
         return Commander(self.home, self.environment, self.now, self.chance, self._send)
 
-    def _send(self, node_id: str, command: SignedMessage, timeout_s: float) -> SignedMessage:
-        request = pb.SubmitCommandRequest(node_id=node_id, command=command, timeout_s=timeout_s)
-        return self.call(self.node.SubmitCommand, request, timeout_s + SLACK_S).receipt
+    def _send(self, node_id: str, command: SignedMessage, delivery: Delivery) -> SignedMessage:
+        request = pb.SubmitCommandRequest(
+            node_id=node_id,
+            command=command,
+            timeout_s=delivery.timeout_s,
+            until_accepted=delivery.wait == WAITS[0],
+        )
+        return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S).receipt
 
 
 def _order(session: Plain, action: str, args: Plain) -> Order:

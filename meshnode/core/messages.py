@@ -154,6 +154,7 @@ class Order:
 
     number: int
     command: Signed
+    until_accepted: bool = False  # answer once it is journalled
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError, StorageError
 from meshnode.store import invites, journal
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator
 
     from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
@@ -29,6 +30,7 @@ class StoredJournal:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._unkept: dict[bytes, Signed] = {}
+        self._held: journal.Held | None = None  # used on the database's thread only
 
     async def begin(self, entry: JournalEntry, now_s: float) -> Signed | None:
         """Insert a command, synced; None if new, else its receipt.
@@ -40,7 +42,17 @@ class StoredJournal:
                 command_id, receipt = next(iter(self._unkept.items()))
                 await self._database.run(journal.finish, command_id, receipt)
                 self._unkept.pop(command_id, None)
-            return await self._database.run(journal.begin, entry, now_s)
+            return await self._database.run(self._begin, entry, now_s)
+
+    async def answered(self, entry: JournalEntry) -> Signed | None:
+        """Return a command's receipt, None if it is not known; raises ConflictError."""
+        async with _or_refused():
+            return await self._database.run(journal.answered, entry)
+
+    async def execute(self, command_id: bytes) -> None:
+        """Mark a command whose execution begins; raises RefusedError if the disk fails."""
+        async with _or_refused():
+            await self._database.run(journal.execute, command_id)
 
     async def finish(self, command_id: bytes, receipt: Signed) -> None:
         """Keep what became of a command."""
@@ -49,6 +61,18 @@ class StoredJournal:
         except StorageError:
             if len(self._unkept) < RECEIPTS_MAX:
                 self._unkept[command_id] = receipt
+
+    async def raise_floor(self, now_s: float) -> None:
+        """Note the latest time that the clock has shown, as far as the disk takes it."""
+        with suppress(StorageError):
+            await self._database.run(journal.raise_floor, now_s)
+
+    def _begin(
+        self, connection: sqlite3.Connection, entry: JournalEntry, now_s: float
+    ) -> Signed | None:
+        if self._held is None:
+            self._held = journal.count(connection)
+        return journal.begin(connection, entry, now_s, self._held)
 
 
 class StoredInvites:

@@ -6,6 +6,7 @@ user's socket, over a connection of its own, or over links.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.app.commands import CommandDesk
@@ -14,9 +15,8 @@ from meshnode.app.registry import Registrar
 from meshnode.app.relaying import Relaying
 from meshnode.core.commands import Court
 from meshnode.core.errors import UnreachableError
-from meshnode.core.ids import new_u64
+from meshnode.core.floor import ClockFloor
 from meshnode.node.books import StoredJournal
-from meshnode.node.clock import chance
 from meshnode.rpc.commands import CommandServicer, Courier
 from meshnode.store import journal
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
 
+CLOCK_NOTED_S = 300.0  # on disk: as long as a steer lives; more often would wake an idle node
+
 
 class Commanding:
     """The desk of a node, and the ways to the desks of others."""
@@ -33,11 +35,16 @@ class Commanding:
     def __init__(self, ground: Ground, hosting: Hosting, queries: Queries) -> None:
         world, mesh = ground.world, ground.world.mesh
         self._mesh = mesh
-        self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
-        court = Court(mesh.genesis.mesh_id, mesh.self_id, mesh.control, self.journal_generation)
+        self.journal_generation = hosting.journal_generation
+        floor = ClockFloor(ground.database.run_now(journal.floor))
+        court = Court(
+            mesh.genesis.mesh_id, mesh.self_id, mesh.control, self.journal_generation, floor
+        )
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
         book = StoredJournal(ground.database)
         self.desk = CommandDesk(court, ground.key, hosting.sessions, executor, book, ground.clock)
+        self.desk.spawn = ground.spawn
+        self._ground, self._agents_found = ground, hosting.agents_found
         relaying = Relaying(mesh, world.perform, self.desk.submit, ground.spawn)
         world.relaying = relaying
         self.courier = Courier(ground.identity, self._addresses_of, queries.described, relaying)
@@ -51,3 +58,14 @@ class Commanding:
                 "stop its agents on that machine",
             )
         return self._mesh.overlay.addresses_of(owner)
+
+    def start(self) -> None:
+        """Go on with what the last run left, before anything new comes in; watch the clock."""
+        undone = self._ground.database.run_now(journal.undone)
+        self.desk.resume(undone, self._agents_found)
+        self._ground.spawn(self._watch_clock())
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await self.desk.tick()
+            await asyncio.sleep(CLOCK_NOTED_S)

@@ -6,12 +6,15 @@ node; losing our disk loses no agent, since peers return the row.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.agents.processes import Ending, ProcessAgents, read_log
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.client.home import make_private
+from meshnode.core.ids import new_u64
 from meshnode.node.clock import chance
+from meshnode.store import journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +41,17 @@ class Hosting:
         )
         self.sessions.self_id = ground.world.mesh.self_id
         self.sessions.check_writable = ground.alarms.check_writable
+        self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
+        self.sessions.journal_generation = self.journal_generation
+        self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
+
+    async def reattach(self) -> None:
+        """Find the agents again that lived on while this node was away."""
+        try:
+            await self.sessions.reattach()
+        finally:
+            self.agents_found.set()  # one that is not found is stopped without its supervisor
 
     def restore(self) -> None:
         """Take over what our feed says; after its first flush, at the start."""

@@ -43,6 +43,7 @@ MIGRATIONS = (
         forks.SCHEMA + feeds.CHECKSUMS,
     ),
     Migration("what has changed lately", events.SCHEMA),
+    Migration("how far each command has come, and whose it is", journal.STATES),
 )
 VERSION = len(MIGRATIONS)
 

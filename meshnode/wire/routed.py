@@ -25,13 +25,14 @@ def routed_to_wire(routed: Routed) -> pb.Routed:
             message.ask.about = body.about
         case Heard(about, ago_s):
             message.heard.CopyFrom(pb.Heard(about=about, ago_s=ago_s))
-        case Order(number, command):
-            order = pb.Order(number=number, command=signed_to_wire(command))
+        case Order(number, command, until_accepted):
+            signed = signed_to_wire(command)
+            order = pb.Order(number=number, command=signed, until_accepted=until_accepted)
             message.order.CopyFrom(order)
         case Reply(number, receipt, (code, text, hint)):
-            signed = None if receipt is None else signed_to_wire(receipt)
+            answer = None if receipt is None else signed_to_wire(receipt)
             reply = pb.Reply(
-                number=number, receipt=signed, code=code, message=_cut(text), hint=_cut(hint)
+                number=number, receipt=answer, code=code, message=_cut(text), hint=_cut(hint)
             )
             message.reply.CopyFrom(reply)
         case _:
@@ -58,7 +59,8 @@ def _body_from_wire(message: pb.Routed) -> Ask | Heard | Order | Reply | None:
             ago_s = heard.ago_s if heard.HasField("ago_s") and isfinite(heard.ago_s) else None
             return Heard(node_id_from_wire(heard.about), ago_s)
         case "order":
-            return Order(message.order.number, signed_from_wire(message.order.command))
+            order = message.order
+            return Order(order.number, signed_from_wire(order.command), order.until_accepted)
         case "reply":
             reply = message.reply
             signed = signed_from_wire(reply.receipt) if reply.HasField("receipt") else None

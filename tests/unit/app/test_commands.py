@@ -2,37 +2,22 @@
 
 import asyncio
 from dataclasses import replace
-from random import Random
 
 import pytest
-from doubles import (
-    Killed,
-    ManualClock,
-    MemoryJournal,
-    Published,
-    ScriptedAgents,
-    nowhere,
-    unexpected,
-)
+from doubles import Killed, ManualClock, MemoryJournal, ScriptedAgents
+from owner import GENESIS, KEY, NODE, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance
 
-from meshnode.app.commands import EXECUTING_MAX, CommandDesk
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.commands import (
-    SKEW_S,
-    Command,
-    Court,
-    Receipt,
-    receipt_from_signed,
-    sign_command,
-)
-from meshnode.core.control import ControlSet
+from meshnode.app.lanes import EXECUTING_MAX, WAITING_MAX
+from meshnode.app.quotas import NAMES_MAX, OF_PEER, OF_SIGNER, Allowance, Quota
+from meshnode.core.commands import Command, receipt_from_signed, sign_command
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
+    DamagedError,
+    ExhaustedError,
+    ExpiredError,
     MeshError,
+    NoAnswerError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -41,88 +26,15 @@ from meshnode.core.errors import (
     UnreachableError,
     UsageError,
 )
-from meshnode.core.genesis import Genesis
+from meshnode.core.floor import SKEW_S
 from meshnode.core.grants import Grant, SessionKey, grant
-from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import pack
 from meshnode.core.registry import REGISTRY
 from meshnode.core.roles import Role
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_from_row
+from meshnode.core.sessions import SESSIONS, State, session_from_row
 
-chance = Random(13).randbytes
-ROOT, NODE = Key.new(chance), Key.new(chance)
-GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
-NODE_ID = node_id_of(NODE.public)
-GENERATION = 5
-UNTIL_S = int(ManualClock().now_s) + 25 * 86400
-SESSION = SessionRecord(SessionId("s" * 26), 42, "agent", State.RUNNING, 1.0, 1.0)
-KEY = SessionKey(
-    ROOT,
-    (
-        grant(
-            ROOT,
-            Grant(
-                GENESIS.mesh_id,
-                ROOT.public,
-                ROOT.public,
-                ("steer", "kill", "register", "read_messages"),
-                0,
-                UNTIL_S,
-                bytes(16),
-            ),
-        ),
-    ),
-)
 THE_SAME = bytes(16)
-
-
-class Owner:
-    """A node's desk with everything behind it, and what its users sign."""
-
-    def __init__(self, agents: ScriptedAgents | None = None) -> None:
-        self.agents = agents or ScriptedAgents()
-        self.clock = ManualClock()
-        self.published = Published()
-        self.journal = MemoryJournal()
-        self.control = ControlSet(GENESIS)
-        self.sessions = OwnSessions(
-            self.published, self.agents, self.clock, chance, nowhere, unexpected
-        )
-        self.sessions.restore([SESSION])
-        court = Court(GENESIS.mesh_id, NODE_ID, self.control, GENERATION)
-        self.roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
-        registrar = Registrar(self.roster, self.published)
-        self.desk = CommandDesk(
-            court, NODE, self.sessions, Executor(self.sessions, registrar), self.journal, self.clock
-        )
-
-    def order(
-        self,
-        action: str = "steer",
-        command_id: bytes = b"",
-        key: SessionKey = KEY,
-        **args: object,
-    ) -> Signed:
-        now_s = int(self.clock.now_s)
-        about_node = action in {"register", "unregister"}
-        return sign_command(
-            key,
-            Command(
-                mesh=GENESIS.mesh_id,
-                command_id=command_id or chance(16),
-                node=NODE_ID,
-                session="" if about_node else SESSION.session_id,
-                epoch=GENERATION if about_node else SESSION.session_epoch,
-                action=action,
-                issued_s=now_s,
-                expires_s=now_s + 60,
-                args=args or {"message": "hello"},
-            ),
-        )
-
-    async def submit(self, signed: Signed) -> Receipt:
-        return receipt_from_signed(await self.desk.submit(signed, ""), NODE.public)
 
 
 async def test_a_steer_is_delivered_and_its_receipt_names_exactly_it():
@@ -193,7 +105,7 @@ async def test_a_hundred_duplicates_at_once_are_executed_once_and_answered_alike
         owner.agents.gate.set()
     assert len({task.result().hash for task in waiting}) == 1
     assert len(owner.agents.steered) == 1
-    assert sum(owner.journal.begun.values()) == 1
+    assert sum(owner.memory.begun.values()) == 1
 
 
 async def test_a_duplicate_after_the_end_gets_the_first_receipt():
@@ -209,13 +121,8 @@ async def test_after_a_restart_of_the_desk_the_journal_answers():
     owner = Owner()
     signed = owner.order()
     first = await owner.desk.submit(signed, "")
-    again = Owner()
-    court = Court(GENESIS.mesh_id, NODE_ID, again.control, GENERATION)
-    registrar = Registrar(again.roster, again.published)
-    desk = CommandDesk(
-        court, NODE, again.sessions, Executor(again.sessions, registrar), owner.journal, again.clock
-    )
-    assert await desk.submit(signed, "") == first
+    again = Owner(journal=owner.memory)
+    assert await again.desk.submit(signed, "") == first
     assert again.agents.steered == []
 
 
@@ -247,8 +154,10 @@ async def _conflict(owner: Owner, signed: Signed) -> bool:
         (UnreachableError("nobody knows"), "indeterminate"),
         (ConflictError("it has ended"), "refused"),
         (NotAuthenticatedError("no role any more"), "refused"),
-        (UsageError("no such direction"), "failed"),
-        (NotFoundError("no such agent"), "failed"),
+        (UsageError("no such direction"), "refused"),
+        (NotFoundError("no such agent"), "unknown"),
+        (ExpiredError("too late"), "expired"),
+        (DamagedError("not as it was written"), "failed"),
         (MeshError("something"), "failed"),
     ],
 )
@@ -261,27 +170,27 @@ async def test_what_goes_wrong_while_executing_becomes_a_receipt(fault: MeshErro
 
 
 @pytest.mark.parametrize("args", [{"message": 5}, {"direction": "", "message": ""}, {"other": 1}])
-async def test_a_steer_that_says_nothing_fails_and_reaches_nobody(args: dict):
+async def test_a_steer_that_says_nothing_is_refused_and_reaches_nobody(args: dict):
     owner = Owner()
-    assert (await owner.submit(owner.order(**args))).outcome == "failed"
+    assert (await owner.submit(owner.order(**args))).outcome == "refused"
     assert not owner.agents.reached.is_set()
 
 
 @pytest.mark.parametrize("grace_s", [-1, 61, "long", float("nan")])
-async def test_a_kill_with_an_odd_grace_fails_and_kills_nobody(grace_s: object):
+async def test_a_kill_with_an_odd_grace_is_refused_and_kills_nobody(grace_s: object):
     owner = Owner()
-    assert (await owner.submit(owner.order("kill", grace_s=grace_s))).outcome == "failed"
+    assert (await owner.submit(owner.order("kill", grace_s=grace_s))).outcome == "refused"
     assert owner.agents.kills == []
 
 
-async def test_an_unforeseen_failure_is_not_answered_and_not_repeated():
+async def test_an_unforeseen_failure_is_indeterminate_and_not_repeated():
     owner = Owner(ScriptedAgents(fault=OSError("broken")))
     signed = owner.order()
-    with pytest.raises(OSError, match="broken"):
-        await owner.desk.submit(signed, "")
+    receipt = await owner.submit(signed)
+    assert receipt.outcome == "indeterminate"
+    assert "broken" not in receipt.detail
     owner.agents.fault = None
-    with pytest.raises(ConflictError, match="outcome is not known"):
-        await owner.desk.submit(signed, "")
+    assert await owner.submit(signed) == receipt
     assert owner.agents.steered == []
 
 
@@ -295,7 +204,7 @@ async def test_what_is_not_allowed_never_reaches_the_journal():
     ):
         with pytest.raises(refused):
             await owner.desk.submit(signed, "")
-    assert not owner.journal.begun
+    assert not owner.memory.begun
     assert not owner.agents.reached.is_set()
 
 
@@ -314,7 +223,7 @@ def _command(owner: Owner) -> Command:
     )
 
 
-async def test_a_role_that_goes_while_the_journal_is_written_stops_the_command():
+async def test_a_command_that_expires_while_the_journal_is_written_is_not_executed():
     """Step 10: the last look is at the moment of execution."""
     owner = Owner()
     signed = owner.order()
@@ -327,22 +236,160 @@ async def test_a_role_that_goes_while_the_journal_is_written_stops_the_command()
 
     owner.journal.begin = slow  # type: ignore[method-assign,assignment] # a slower one for this test
     receipt = await owner.submit(signed)
-    assert receipt.outcome == "failed"
+    assert receipt.outcome == "expired"
     assert owner.agents.steered == []
 
 
-async def test_more_commands_at_once_than_the_limit_are_refused_and_may_come_again():
+async def held_up(owner: Owner, orders: list[Signed]) -> list[asyncio.Task[Signed]]:
+    """Submit orders that hang at their agents, and wait until the first is there."""
+    running = [asyncio.ensure_future(owner.desk.submit(signed, "")) for signed in orders]
+    await owner.agents.reached.wait()
+    for _ in range(10 * len(orders)):
+        await asyncio.sleep(0)
+    return running
+
+
+async def test_more_at_once_than_the_limit_wait_for_their_turn_and_more_than_that_are_refused():
     owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    orders = [owner.order() for _ in range(EXECUTING_MAX + 1)]
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(owner.desk.submit(s, "")) for s in orders[:-1]]
-        await owner.agents.reached.wait()
-        with pytest.raises(RefusedError):
-            await owner.desk.submit(orders[-1], "")
-        assert owner.agents.gate is not None
-        owner.agents.gate.set()
-    assert all(task.result() for task in running)
+    orders = [owner.order() for _ in range(EXECUTING_MAX + WAITING_MAX + 1)]
+    running = await held_up(owner, orders[:-1])
+    assert len(owner.memory.executing) == EXECUTING_MAX
+    with pytest.raises(ExhaustedError, match="wait to be executed"):
+        await owner.desk.submit(orders[-1], "")
+    assert owner.agents.gate is not None
+    owner.agents.gate.set()
+    assert len(await asyncio.gather(*running)) == EXECUTING_MAX + WAITING_MAX
     assert (await owner.submit(orders[-1])).outcome == "delivered"
+
+
+async def test_steers_that_hang_keep_nobody_from_a_kill():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    running = await held_up(owner, [owner.order() for _ in range(EXECUTING_MAX + 5)])
+    kill = asyncio.ensure_future(owner.desk.submit(owner.order("kill"), ""))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(owner.memory.executing) == EXECUTING_MAX + 1
+    assert owner.agents.gate is not None
+    owner.agents.gate.set()
+    await asyncio.gather(kill, *running)
+    assert owner.agents.kills == [SESSION.session_id]
+
+
+async def test_a_caller_who_goes_away_takes_nothing_from_those_who_wait_for_the_same():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    signed = owner.order()
+    (first,) = await held_up(owner, [signed])
+    second = asyncio.ensure_future(owner.desk.submit(signed, ""))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert owner.agents.gate is not None
+    owner.agents.gate.set()
+    receipt = receipt_from_signed(await second, NODE.public)
+    assert receipt.outcome == "delivered"
+    assert first.cancelled()
+    assert len(owner.agents.steered) == 1
+
+
+async def test_who_waits_for_acceptance_only_is_answered_before_the_agent_is():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    signed = owner.order()
+    receipt = await owner.submit(signed, until_accepted=True)
+    assert (receipt.outcome, receipt.command_hash) == ("accepted", signed.hash)
+    assert owner.agents.steered == []
+    assert owner.agents.gate is not None
+    owner.agents.gate.set()
+    assert (await owner.submit(signed)).outcome == "delivered"
+    assert (await owner.submit(signed, until_accepted=True)).outcome == "delivered"
+
+
+async def test_who_waits_for_acceptance_is_told_a_refusal_too():
+    owner = Owner(journal=MemoryJournal(commands_max=0))
+    with pytest.raises(RefusedError, match="full"):
+        await owner.submit(owner.order(), until_accepted=True)
+
+
+async def test_a_node_that_ends_tells_those_who_wait_that_it_is_not_known():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    (waiting,) = await held_up(owner, [owner.order()])
+    await owner.crash()
+    with pytest.raises(NoAnswerError):
+        await waiting
+
+
+async def test_after_a_crash_a_kill_runs_again_and_a_steer_is_indeterminate():
+    for action, outcome, done in (("kill", "applied", 1), ("steer", "indeterminate", 0)):
+        owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+        signed = owner.order(action)
+        await held_up(owner, [signed])
+        await owner.crash()
+        again = Owner(journal=owner.memory)
+        again.resume(await owner.memory.undone())
+        assert (await again.submit(signed)).outcome == outcome
+        assert len(again.agents.kills + again.agents.steered) == done
+
+
+async def test_after_a_crash_what_had_not_begun_is_executed_if_it_is_still_in_time():
+    for late_s, outcome in ((0, "delivered"), (60 + SKEW_S + 1, "expired")):
+        owner = Owner()
+        signed = owner.order()
+        owner.journal.execute = forever  # type: ignore[method-assign] # the node ends before
+        waiting = asyncio.ensure_future(owner.submit(signed, until_accepted=True))
+        assert (await waiting).outcome == "accepted"
+        await owner.crash()
+        again = Owner(journal=owner.memory, clock=ManualClock(owner.clock.now_s + late_s))
+        del owner.memory.execute  # type: ignore[attr-defined] # the class's own is back
+        again.resume(await owner.memory.undone())
+        assert (await again.submit(signed)).outcome == outcome
+        assert len(again.agents.steered) == (outcome == "delivered")
+
+
+async def forever(command_id: bytes) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_kill_that_was_interrupted_and_may_not_run_again_is_indeterminate():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    signed = owner.order("kill")
+    await held_up(owner, [signed])
+    await owner.crash()
+    again = Owner(journal=owner.memory, sessions=[replace(SESSION, session_epoch=43)])
+    again.resume(await owner.memory.undone())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    ((entry, receipt),) = owner.memory.kept.values()
+    assert entry.content_hash == signed.hash
+    assert receipt is not None
+    said = receipt_from_signed(receipt, NODE.public)
+    assert said.outcome == "indeterminate"
+    assert "not run again" in said.detail
+    assert again.agents.kills == []
+
+
+def test_a_quota_refuses_what_is_too_much_and_says_when_to_come_again():
+    quota = Quota(Allowance(burst=2, per_s=4.0), "this peer")
+    quota.take("a", 10.0)
+    quota.take("a", 10.0)
+    with pytest.raises(ExhaustedError) as refused:
+        quota.take("a", 10.0)
+    assert refused.value.hint == "try again in 0.25 s"
+    quota.take("b", 10.0)
+    quota.take("a", 10.25)
+    with pytest.raises(ExhaustedError):
+        quota.take("a", 10.3)
+
+
+def test_a_quota_remembers_so_many_names_and_survives_a_clock_that_goes_back():
+    quota = Quota(Allowance(burst=1, per_s=0.001), "this peer")
+    for number in range(NAMES_MAX):
+        quota.take(str(number), 10.0)
+    with pytest.raises(ExhaustedError):
+        quota.take("0", 5.0)
+    quota.take("another", 10.0)
+    quota.take("0", 10.0)  # the oldest was forgotten
+
+
+def test_the_quotas_let_a_fan_out_to_all_sessions_of_a_node_through():
+    assert min(OF_PEER.burst, OF_SIGNER.burst) > 1000
 
 
 async def test_reading_is_judged_and_not_journalled():
@@ -354,7 +401,7 @@ async def test_reading_is_judged_and_not_journalled():
         await owner.desk.submit(signed, "")
     with pytest.raises(RefusedError):
         owner.desk.judge_reading(owner.order(), "")
-    assert not owner.journal.begun
+    assert not owner.memory.begun
 
 
 async def test_an_operator_with_a_role_in_the_control_set_may_command():
