@@ -15,7 +15,7 @@ from meshnode.app.ports import Undone
 from meshnode.core.errors import ConflictError, ExhaustedError, NotFoundError, NotPermittedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
     from meshnode.core.keys import Signed
@@ -147,6 +147,7 @@ class ScriptedAgents:
     fault: Exception | None = None
     killed: Killed = Killed()
     gate: asyncio.Event | None = None
+    on_killed: Callable[[str], Awaitable[None]] | None = None  # what a supervisor would report
     steered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -167,6 +168,8 @@ class ScriptedAgents:
         del command_id, grace_s, force
         await self._act()
         self.kills.append(session_id)
+        if self.on_killed is not None:
+            await self.on_killed(session_id)
         return self.killed
 
     async def _act(self) -> None:

@@ -6,13 +6,13 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from doubles import ManualClock, MemoryJournal, Published, ScriptedAgents, nowhere, unexpected
+from doubles import ManualClock, MemoryJournal, Published, ScriptedAgents, nowhere
 
 from meshnode.app.commands import CommandDesk
 from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
+from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.core.commands import (
     Command,
     Court,
@@ -32,7 +32,7 @@ from meshnode.store import journal as stored
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
     from pathlib import Path
 
     from meshnode.app.ports import Journal, Undone
@@ -85,17 +85,31 @@ class Owner:
         self.journal = journal or self.memory
         self.control = ControlSet(GENESIS)
         self.generation = generation
+        self.tasks: set[asyncio.Task[None]] = set()
         self.sessions = OwnSessions(
-            self.published, self.agents, self.clock, chance, nowhere, unexpected
+            self.published, self.agents, self.clock, chance, nowhere, self.spawn
         )
+        self.sessions.journal_generation = generation
         self.sessions.restore(sessions)
+        self.agents.on_killed = self._ended
         self.court = Court(GENESIS.mesh_id, NODE_ID, self.control, generation, ClockFloor(floor_s))
         self.roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
         registrar = Registrar(self.roster, self.published)
         executor = Executor(self.sessions, registrar)
         self.desk = CommandDesk(self.court, NODE, self.sessions, executor, self.journal, self.clock)
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.desk.spawn = lambda work: self.tasks.add(asyncio.get_running_loop().create_task(work))
+        self.desk.spawn = self.spawn
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run a task that ends with the desk."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    @property
+    def epoch(self) -> int:
+        """Of the session."""
+        record = self.sessions.get(SESSION.session_id)
+        return SESSION.session_epoch if record is None else record.session_epoch
 
     def command(self, action: str = "steer", **changes: object) -> Command:
         """Say what a user orders now; `args` and the like may be something else."""
@@ -106,7 +120,7 @@ class Owner:
             "command_id": chance(16),
             "node": NODE_ID,
             "session": "" if about_node else SESSION.session_id,
-            "epoch": self.generation if about_node else SESSION.session_epoch,
+            "epoch": self.generation if about_node else self.epoch,
             "action": action,
             "issued_s": now_s,
             "expires_s": now_s + 60,
@@ -131,6 +145,11 @@ class Owner:
         """Bring a command, and verify its receipt."""
         return receipt_from_signed(await self.desk.submit(signed, via, **how), NODE.public)
 
+    async def _ended(self, session_id: str) -> None:
+        if not self.agents.killed.survivors:
+            ending = Ended(None, "SIGKILL", None, killed=True, at_s=self.clock.now_s)
+            await self.sessions.ended(session_id, ending)
+
     async def crash(self) -> None:
         """End the desk's tasks wherever they are, as the end of its process does."""
         tasks, self.tasks = self.tasks, set()
@@ -138,33 +157,40 @@ class Owner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def resume(self, undone: Iterable[Undone]) -> None:
-        """Go on with what an earlier run has left; its agents are there."""
-        ready = asyncio.Event()
-        ready.set()
+    def resume(self, undone: Iterable[Undone], ready: asyncio.Event | None = None) -> None:
+        """Go on with what an earlier run has left; its agents are there, or will be once ready."""
+        if ready is None:
+            ready = asyncio.Event()
+            ready.set()
         self.desk.resume(undone, ready)
 
 
 class Disk:
-    """A journal in a real database, which can be closed, opened again and wiped."""
+    """A journal in a real database, which can be closed, opened again and wiped.
+
+    Agents live on whatever becomes of it, and so does what peers hold of their sessions.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.database = Database(path)
+        self.owner: Owner | None = None
 
-    def start(self, agents: ScriptedAgents, clock: ManualClock, **said: object) -> Owner:
+    def start(
+        self, agents: ScriptedAgents, clock: ManualClock, ready: asyncio.Event | None = None
+    ) -> Owner:
         """Start a desk on it as a node does, and let it go on with what was left."""
-        generation = self.database.run_now(stored.generation, int.from_bytes(chance(8), "big"))
-        owner = Owner(
+        said = None if self.owner is None else self.owner.sessions.get(SESSION.session_id)
+        self.owner = Owner(
             agents,
             StoredJournal(self.database),
             clock,
-            generation=generation,
+            generation=self.database.run_now(stored.generation, int.from_bytes(chance(8), "big")),
             floor_s=self.database.run_now(stored.floor),
-            **said,  # type: ignore[arg-type] # passed through
+            sessions=[said or SESSION],
         )
-        owner.resume(self.database.run_now(stored.undone))
-        return owner
+        self.owner.resume(self.database.run_now(stored.undone), ready)
+        return self.owner
 
     def reopen(self) -> None:
         """Close the file and open it again."""

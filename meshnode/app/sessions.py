@@ -247,7 +247,7 @@ class OwnSessions:
         if record.ended:
             return Done("applied", "already ended", {"found": 0, "gone": 0, "survivors": []})
         grace_s = args.get("grace_s", 5.0)
-        if not isinstance(grace_s, int | float) or not 0 <= grace_s <= GRACE_S_MAX:
+        if type(grace_s) not in {int, float} or not 0 <= grace_s <= GRACE_S_MAX:
             raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX:g} s")
         self._ended_by[record.session_id] = by
         force = args.get("force") is True

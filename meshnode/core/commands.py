@@ -293,6 +293,8 @@ def check_command_time(command: Command, now_s: float, behind_s: float = 0.0) ->
         raise RefusedError(f"a command id has {COMMAND_ID_BYTES} bytes")
     if not 0 <= command.expires_s - command.issued_s <= life_s:
         raise RefusedError(f"a {command.action} may live {life_s} s at most")
+    if command.action not in STOPS:
+        _check_clock(behind_s)
     late_s = now_s + behind_s - command.expires_s
     if late_s > SKEW_S:
         raise ExpiredError(
@@ -300,9 +302,7 @@ def check_command_time(command: Command, now_s: float, behind_s: float = 0.0) ->
             " it is not carried out",
             hint,
         )
-    if command.action not in STOPS:
-        _check_clock(behind_s)
-    elif behind_s:
+    if behind_s:
         return
     if command.expires_s > now_s + life_s + SKEW_S:
         raise RefusedError("the command expires too far in this node's future", hint)
