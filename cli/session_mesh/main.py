@@ -51,6 +51,7 @@ VERBS = (
     "unregister",
     "find",
     "keys",
+    "receipt",
     "cost",
 )
 USAGE = 2

@@ -144,7 +144,8 @@ def test_every_command_that_is_shown_exists_with_its_flags(document):
         for words in calls_in(line):
             if not words or words[0].startswith("--"):
                 continue
-            verb = words[: 2 if words[0] == "keys" or tuple(words[:2]) in BENEATH_NODES else 1]
+            beneath = words[0] in {"keys", "receipt"} or tuple(words[:2]) in BENEATH_NODES
+            verb = words[: 2 if beneath else 1]
             text = help_of(verb)
             flags = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
             for flag in flags:
