@@ -114,7 +114,7 @@ class OwnSessions:
         before is void from here on, since the session gets another epoch.
         """
         self._records = {record.session_id: record for record in records}
-        for record in self.live():
+        for record in list(self._records.values()):
             if not is_of_journal(record, self.journal_generation):
                 fresh = replace(
                     record,

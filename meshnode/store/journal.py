@@ -10,17 +10,18 @@ nothing signed for the old one matches.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.app.ports import Undone
 from meshnode.core.commands import COMMAND, RECEIPT
-from meshnode.core.errors import ConflictError, ExhaustedError
+from meshnode.core.errors import ConflictError, ExhaustedError, MeshError
 from meshnode.core.keys import Signed
 from meshnode.store.facts import recall
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Sequence
 
     from meshnode.app.ports import JournalEntry
 
@@ -46,6 +47,7 @@ UPDATE journal SET state = 'done' WHERE payload IS NOT NULL;
 CREATE INDEX IF NOT EXISTS journal_undone ON journal (state) WHERE state <> 'done';
 """
 
+Result = TypeVar("Result")
 Held = Counter[bytes]  # how many unexpired commands there are, by signer
 
 
@@ -54,21 +56,35 @@ def begin(
 ) -> Signed | None:
     """Insert a command; None if it is new, its receipt if it was answered before.
 
-    `held` is what `count` has returned, kept up to date here. Raises ConflictError if the id is
-    known with other content, or its execution was interrupted, RefusedError without room.
+    `held` is what `count` has returned, kept up to date here: count anew if the transaction fails.
+    Raises ConflictError if the id is known with other content, or its execution was interrupted,
+    RefusedError without room.
     """
     with transaction(connection):
         if held is None:
             held = count(connection)
-        left = held - _forget(connection, now_s)
+        held.subtract(_forget(connection, now_s))
         known = _known(connection, entry.command_id)
-        if known is None:
-            _check_room(entry, left)
-            _insert(connection, entry)
-            left[entry.signer] += 1
-    held.clear()  # only now: the transaction might have failed
-    held.update(left)
-    return None if known is None else _answered(entry, *known)
+        if known is not None:
+            return _answered(entry, *known)
+        _check_room(entry, held)
+        _insert(connection, entry)
+        held[entry.signer] += 1
+        return None
+
+
+def together(
+    connection: sqlite3.Connection, works: Sequence[Callable[[sqlite3.Connection], Result]]
+) -> list[Result | MeshError]:
+    """Do several things in one transaction, which is synced once; a refusal is one's own affair."""
+    results: list[Result | MeshError] = []
+    with transaction(connection):
+        for work in works:
+            try:
+                results.append(work(connection))
+            except MeshError as refusal:
+                results.append(refusal)
+    return results
 
 
 def answered(connection: sqlite3.Connection, entry: JournalEntry) -> Signed | None:

@@ -1,4 +1,4 @@
-"""One transaction at a time."""
+"""One transaction at a time; several can be made one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit, synced, if the block ends well; leave everything as it was if not."""
+    """Commit, synced, if the block ends well; leave everything as it was if not.
+
+    Inside another one it is part of that, and synced with it.
+    """
+    if connection.in_transaction:
+        yield
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
