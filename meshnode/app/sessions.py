@@ -237,7 +237,9 @@ class OwnSessions:
         if not present.ended:
             now_s = self._clock.wall_s()
             count = present.message_count + 1
-            await self._keep(replace(present, message_count=count, last_activity_s=now_s))
+            counted = replace(present, message_count=count, last_activity_s=now_s)
+            self._records[record.session_id] = counted
+            self._spawn(self._republish(record.session_id))  # the receipt does not wait for it
         return Done("delivered", "one line written to the agent's stdin")
 
     async def kill(

@@ -146,6 +146,7 @@ class Replays:
         self.path = path
         self.report = Report()
         self.clock, self.crash = ManualClock(), Crash()
+        self.set_back_s = 0
         self.agents = CountingAgents(self.crash)
         self.database = Database(path)
         self.records: list[SessionRecord] = [
@@ -256,9 +257,14 @@ class Replays:
 
     def _step_clock(self) -> None:
         chosen = self.rng.random()
-        if chosen < 0.02:
+        if self.set_back_s:
+            if chosen < 0.3:  # somebody sets it right
+                self.clock.now_s += self.set_back_s
+                self.set_back_s = 0
+        elif chosen < 0.02:
             self.report.clock_steps += 1
-            self.clock.now_s -= self.rng.choice((60, 3600))
+            self.set_back_s = self.rng.choice((60, 3600))
+            self.clock.now_s -= self.set_back_s
         elif chosen < 0.04:
             self.clock.now_s += self.rng.choice((400, 3600))
         else:
