@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
+from meshnode.client.errors import NoNodeError, may_have_acted
 from meshnode.client.targets import (
     WAITS,
     Delivery,
@@ -18,7 +19,7 @@ from meshnode.client.targets import (
     check_lengths,
     has_ended,
 )
-from meshnode.core.errors import ConflictError, PeerError, StaleError, UsageError
+from meshnode.core.errors import ConflictError, NoAnswerError, PeerError, StaleError, UsageError
 from meshnode.core.registry import place_of, specialist
 from meshnode.v1 import local_service_pb2 as pb
 
@@ -153,7 +154,12 @@ class Ordering(Asking):
             timeout_s=delivery.timeout_s,
             until_accepted=delivery.wait == WAITS[0],
         )
-        return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S).receipt
+        try:
+            return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S).receipt
+        except NoNodeError as error:
+            if may_have_acted(error):
+                raise NoAnswerError("the node of this home ended before it answered") from error
+            raise
 
 
 def _order(session: Plain, action: str, args: Plain) -> Order:

@@ -85,6 +85,24 @@ def test_a_kill_goes_on_after_its_node_was_killed_in_the_midst_of_it(pair):
     assert session_id
 
 
+def test_a_node_that_ends_before_it_answers_its_own_user_leaves_it_open(fleet):
+    (node,) = fleet.mesh("alone")
+    started(node, node, "stubborn")
+    command = [PROGRAM, "kill", "stubborn", "--yes", "--grace", "8s", "-o", "json"]
+    waiting = subprocess.Popen(
+        command, env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: begun(node), "the kill to begin")
+    node.end(signal.SIGKILL)
+    with waiting:
+        assert waiting.wait(20) == 6
+        assert json.loads(waiting.stderr.read())["error"]["code"] == "timeout"
+    refused = node.call("steer", "stubborn", "north", "-o", "json")
+    assert (refused.code, refused.error["code"]) == (6, "unreachable")
+    node.up()
+    wait_until(lambda: node.sessions("--filter", "all")["stubborn"]["state"] == "killed")
+
+
 def begun(owner) -> bool:
     """Whether the owner's journal holds a command whose execution has begun."""
     with closing(sqlite3.connect(owner.home / "state.db")) as database:
