@@ -20,8 +20,8 @@ class Allowance:
     per_s: float
 
 
-# Verifying costs about 0.4 ms: one peer gets a fifth of a core, and all 16 links of a node can
-# bring what it is able to verify. The burst is two commands for each session that a node may have.
+# A core verifies some 5,000 commands a second and carries 1,500 out (bench/bench_commands.py): one
+# peer gets a tenth to a third of it. The burst is two commands for each of 1,000 sessions.
 OF_PEER = Allowance(burst=2000, per_s=500.0)
 # Each costs three synced writes. The burst lets `kill --all` through for all 1,000 sessions.
 OF_SIGNER = Allowance(burst=1200, per_s=100.0)

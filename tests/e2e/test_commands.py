@@ -67,7 +67,7 @@ def test_a_steer_is_proved_by_its_receipt_anywhere(pair, tmp_path):
 def test_a_kill_goes_on_after_its_node_was_killed_in_the_midst_of_it(pair):
     asker, owner = pair
     session_id = started(asker, owner, "stubborn")
-    asked = ("kill", "stubborn", "--yes", "--grace", "8s", "--timeout", "3s")
+    asked = ("kill", "stubborn", "--yes", "--grace", "5s", "--timeout", "2s")
     asked += ("--command-id", new_id(2), "-o", "json")
     command = [PROGRAM, *asked]
     waiting = subprocess.Popen(
@@ -88,7 +88,7 @@ def test_a_kill_goes_on_after_its_node_was_killed_in_the_midst_of_it(pair):
 def test_a_node_that_ends_before_it_answers_its_own_user_leaves_it_open(fleet):
     (node,) = fleet.mesh("alone")
     started(node, node, "stubborn")
-    command = [PROGRAM, "kill", "stubborn", "--yes", "--grace", "8s", "-o", "json"]
+    command = [PROGRAM, "kill", "stubborn", "--yes", "--grace", "5s", "-o", "json"]
     waiting = subprocess.Popen(
         command, env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -12,6 +12,7 @@ from owner import (
     ROOT,
     SESSION,
     STRANGER,
+    UNTIL_S,
     Owner,
     chance,
     key_for,
@@ -79,7 +80,7 @@ async def test_a_command_that_names_its_forger_as_signer_is_refused(owner: Owner
 
 async def test_a_grant_that_its_holder_has_signed_itself_is_refused(owner: Owner):
     link = Grant(
-        GENESIS.mesh_id, STRANGER.public, STRANGER.public, ("steer",), 0, 1 << 40, bytes(16)
+        GENESIS.mesh_id, STRANGER.public, STRANGER.public, ("steer",), 0, UNTIL_S, bytes(16)
     )
     own = SessionKey(STRANGER, (grant(STRANGER, link),))
     said = await refused(owner, owner.order(key=own), NotAuthenticatedError)
@@ -106,7 +107,7 @@ async def test_one_flipped_bit_of_payload_or_signature_is_refused(owner: Owner):
 
 async def test_a_public_key_of_small_order_as_signer_is_refused(owner: Owner):
     zero = bytes(32)
-    word = Grant(GENESIS.mesh_id, ROOT.public, zero, ("steer",), 0, 1 << 40, bytes(16))
+    word = Grant(GENESIS.mesh_id, ROOT.public, zero, ("steer",), 0, UNTIL_S, bytes(16))
     chain = [grant(ROOT, word).to_list()]
     forged = resigned(owner.order(), signer=zero, chain=chain)
     await refused(owner, replace(forged, signature=bytes(64)), NotAuthenticatedError)

@@ -4,20 +4,16 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from doubles import Killed, ManualClock, MemoryJournal, ScriptedAgents
-from owner import GENESIS, KEY, NODE, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance
+from doubles import Killed, ScriptedAgents
+from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance
 
-from meshnode.app.lanes import EXECUTING_MAX, WAITING_MAX
-from meshnode.app.quotas import NAMES_MAX, OF_PEER, OF_SIGNER, Allowance, Quota
-from meshnode.core.commands import Command, receipt_from_signed, sign_command
+from meshnode.core.commands import Command, sign_command
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
-    ExhaustedError,
     ExpiredError,
     MeshError,
-    NoAnswerError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -238,158 +234,6 @@ async def test_a_command_that_expires_while_the_journal_is_written_is_not_execut
     receipt = await owner.submit(signed)
     assert receipt.outcome == "expired"
     assert owner.agents.steered == []
-
-
-async def held_up(owner: Owner, orders: list[Signed]) -> list[asyncio.Task[Signed]]:
-    """Submit orders that hang at their agents, and wait until the first is there."""
-    running = [asyncio.ensure_future(owner.desk.submit(signed, "")) for signed in orders]
-    await owner.agents.reached.wait()
-    for _ in range(10 * len(orders)):
-        await asyncio.sleep(0)
-    return running
-
-
-async def test_more_at_once_than_the_limit_wait_for_their_turn_and_more_than_that_are_refused():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    orders = [owner.order() for _ in range(EXECUTING_MAX + WAITING_MAX + 1)]
-    running = await held_up(owner, orders[:-1])
-    assert len(owner.memory.executing) == EXECUTING_MAX
-    with pytest.raises(ExhaustedError, match="wait to be executed"):
-        await owner.desk.submit(orders[-1], "")
-    assert owner.agents.gate is not None
-    owner.agents.gate.set()
-    assert len(await asyncio.gather(*running)) == EXECUTING_MAX + WAITING_MAX
-    assert (await owner.submit(orders[-1])).outcome == "delivered"
-
-
-async def test_steers_that_hang_keep_nobody_from_a_kill():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    running = await held_up(owner, [owner.order() for _ in range(EXECUTING_MAX + 5)])
-    kill = asyncio.ensure_future(owner.desk.submit(owner.order("kill"), ""))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert len(owner.memory.executing) == EXECUTING_MAX + 1
-    assert owner.agents.gate is not None
-    owner.agents.gate.set()
-    await asyncio.gather(kill, *running)
-    assert owner.agents.kills == [SESSION.session_id]
-
-
-async def test_a_caller_who_goes_away_takes_nothing_from_those_who_wait_for_the_same():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    signed = owner.order()
-    (first,) = await held_up(owner, [signed])
-    second = asyncio.ensure_future(owner.desk.submit(signed, ""))
-    await asyncio.sleep(0)
-    first.cancel()
-    assert owner.agents.gate is not None
-    owner.agents.gate.set()
-    receipt = receipt_from_signed(await second, NODE.public)
-    assert receipt.outcome == "delivered"
-    assert first.cancelled()
-    assert len(owner.agents.steered) == 1
-
-
-async def test_who_waits_for_acceptance_only_is_answered_before_the_agent_is():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    signed = owner.order()
-    receipt = await owner.submit(signed, until_accepted=True)
-    assert (receipt.outcome, receipt.command_hash) == ("accepted", signed.hash)
-    assert owner.agents.steered == []
-    assert owner.agents.gate is not None
-    owner.agents.gate.set()
-    assert (await owner.submit(signed)).outcome == "delivered"
-    assert (await owner.submit(signed, until_accepted=True)).outcome == "delivered"
-
-
-async def test_who_waits_for_acceptance_is_told_a_refusal_too():
-    owner = Owner(journal=MemoryJournal(commands_max=0))
-    with pytest.raises(RefusedError, match="full"):
-        await owner.submit(owner.order(), until_accepted=True)
-
-
-async def test_a_node_that_ends_tells_those_who_wait_that_it_is_not_known():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    (waiting,) = await held_up(owner, [owner.order()])
-    await owner.crash()
-    with pytest.raises(NoAnswerError):
-        await waiting
-
-
-async def test_after_a_crash_a_kill_runs_again_and_a_steer_is_indeterminate():
-    for action, outcome, done in (("kill", "applied", 1), ("steer", "indeterminate", 0)):
-        owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-        signed = owner.order(action)
-        await held_up(owner, [signed])
-        await owner.crash()
-        again = Owner(journal=owner.memory)
-        again.resume(await owner.memory.undone())
-        assert (await again.submit(signed)).outcome == outcome
-        assert len(again.agents.kills + again.agents.steered) == done
-
-
-async def test_after_a_crash_what_had_not_begun_is_executed_if_it_is_still_in_time():
-    for late_s, outcome in ((0, "delivered"), (60 + SKEW_S + 1, "expired")):
-        owner = Owner()
-        signed = owner.order()
-        owner.journal.execute = forever  # type: ignore[method-assign] # the node ends before
-        waiting = asyncio.ensure_future(owner.submit(signed, until_accepted=True))
-        assert (await waiting).outcome == "accepted"
-        await owner.crash()
-        again = Owner(journal=owner.memory, clock=ManualClock(owner.clock.now_s + late_s))
-        del owner.memory.execute  # type: ignore[attr-defined] # the class's own is back
-        again.resume(await owner.memory.undone())
-        assert (await again.submit(signed)).outcome == outcome
-        assert len(again.agents.steered) == (outcome == "delivered")
-
-
-async def forever(command_id: bytes) -> None:
-    await asyncio.Event().wait()
-
-
-async def test_a_kill_that_was_interrupted_and_may_not_run_again_is_indeterminate():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    signed = owner.order("kill")
-    await held_up(owner, [signed])
-    await owner.crash()
-    again = Owner(journal=owner.memory, sessions=[replace(SESSION, session_epoch=43)])
-    again.resume(await owner.memory.undone())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    ((entry, receipt),) = owner.memory.kept.values()
-    assert entry.content_hash == signed.hash
-    assert receipt is not None
-    said = receipt_from_signed(receipt, NODE.public)
-    assert said.outcome == "indeterminate"
-    assert "not run again" in said.detail
-    assert again.agents.kills == []
-
-
-def test_a_quota_refuses_what_is_too_much_and_says_when_to_come_again():
-    quota = Quota(Allowance(burst=2, per_s=4.0), "this peer")
-    quota.take("a", 10.0)
-    quota.take("a", 10.0)
-    with pytest.raises(ExhaustedError) as refused:
-        quota.take("a", 10.0)
-    assert refused.value.hint == "try again in 0.25 s"
-    quota.take("b", 10.0)
-    quota.take("a", 10.25)
-    with pytest.raises(ExhaustedError):
-        quota.take("a", 10.3)
-
-
-def test_a_quota_remembers_so_many_names_and_survives_a_clock_that_goes_back():
-    quota = Quota(Allowance(burst=1, per_s=0.001), "this peer")
-    for number in range(NAMES_MAX):
-        quota.take(str(number), 10.0)
-    with pytest.raises(ExhaustedError):
-        quota.take("0", 5.0)
-    quota.take("another", 10.0)
-    quota.take("0", 10.0)  # the oldest was forgotten
-
-
-def test_the_quotas_let_a_fan_out_to_all_sessions_of_a_node_through():
-    assert min(OF_PEER.burst, OF_SIGNER.burst) > 1000
 
 
 async def test_reading_is_judged_and_not_journalled():
