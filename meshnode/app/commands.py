@@ -42,7 +42,6 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.floor import SKEW_S
-from meshnode.core.grants import grant_from_signed
 from meshnode.core.keys import Signed
 
 if TYPE_CHECKING:
@@ -63,6 +62,7 @@ REFUSALS = (
     RefusedError,
 )
 INTERRUPTED = "this node stopped while it executed this command"
+SIGNER_BYTES = 16
 _log = logging.getLogger("session_mesh.commands")
 
 
@@ -170,7 +170,7 @@ class CommandDesk:
         return under_way
 
     def _begin(self, signed: Signed, command: Command) -> UnderWay:
-        self._lane_of(command).check_room()
+        self._lane_of(command).check_room(command.session)
         self.of_signer.take(_signer(command), self._clock.steady_s())
         return self._start(signed, command, partial(self._once, signed, command))
 
@@ -182,6 +182,7 @@ class CommandDesk:
     ) -> UnderWay:
         under_way = UnderWay(signed.hash)
         self._under_way[command.command_id] = under_way
+        self._lane_of(command).enter(command.session)
         self.spawn(self._answer(under_way, command, work))
         return under_way
 
@@ -200,6 +201,7 @@ class CommandDesk:
             raise
         finally:
             del self._under_way[command.command_id]
+            self._lane_of(command).leave(command.session)
 
     async def _once(self, signed: Signed, command: Command, under_way: UnderWay) -> Signed:
         known = await self._journal.begin(_entry(signed, command), self._now_s())
@@ -221,7 +223,7 @@ class CommandDesk:
     async def _carry_out(
         self, signed: Signed, command: Command, *, has_begun: bool = False
     ) -> Signed:
-        async with self._lane_of(command):
+        async with self._lane_of(command).turn(command.session):
             try:
                 session = await self._permitted(command)
             except MeshError as error:
@@ -304,8 +306,12 @@ def _entry(signed: Signed, command: Command) -> JournalEntry:
 
 
 def _signer(command: Command) -> bytes:
-    """Return whom a command counts for: the first issuer, since others can be made at will."""
-    return grant_from_signed(command.chain[0]).issuer
+    """Return what a command counts for: the first grant of its chain.
+
+    Whoever holds it can make keys beneath it at will, and no other such grant; so the thief of a
+    session key uses up that key's share, and not what its operator needs to stop him.
+    """
+    return command.chain[0].hash[:SIGNER_BYTES]
 
 
 def _not_done(error: MeshError) -> Done:

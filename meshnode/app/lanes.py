@@ -7,19 +7,22 @@ away, and those who wait for the same one are answered alike.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import ExhaustedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Callable
 
     from meshnode.core.errors import MeshError
     from meshnode.core.keys import Signed
 
 EXECUTING_MAX = 64  # at once, of one lane; more wait in it
 WAITING_MAX = 1000  # a command for each session that a node may have; more: ExhaustedError
+EXECUTING_OF_SESSION_MAX = 8  # an agent that hangs must not hold up those of others
+OF_SESSION_MAX = 32  # that wait included; more: ExhaustedError
 
 
 class UnderWay:
@@ -61,33 +64,37 @@ class UnderWay:
 
 
 class Lane:
-    """Lets so many execute at a time, in order of arrival."""
+    """Lets so many execute at a time, in order of arrival, and of one session fewer."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(EXECUTING_MAX)
-        self._inside = 0
+        self._inside: Counter[str] = Counter()  # by session, those that wait included
+        self._of_session: dict[str, asyncio.Semaphore] = {}
 
-    def check_room(self) -> None:
-        """Raise ExhaustedError if too many wait."""
-        if self._inside >= EXECUTING_MAX + WAITING_MAX:
-            raise ExhaustedError(f"{self._inside} commands wait to be executed", "try again")
+    def check_room(self, session: str) -> None:
+        """Raise ExhaustedError if too many are inside."""
+        if self._inside.total() >= EXECUTING_MAX + WAITING_MAX:
+            raise ExhaustedError(
+                f"{self._inside.total()} commands wait to be executed", "try again"
+            )
+        if session and self._inside[session] >= OF_SESSION_MAX:
+            raise ExhaustedError(f"{OF_SESSION_MAX} commands to this session wait", "try again")
 
-    async def __aenter__(self) -> None:
-        """Wait for a turn."""
-        self._inside += 1
-        try:
-            await self._turns.acquire()
-        except BaseException:
-            self._inside -= 1
-            raise
+    def enter(self, session: str) -> None:
+        """Count a command from the moment it is taken."""
+        self._inside[session] += 1
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """Let the next one."""
-        del kind, error, at
-        self._inside -= 1
-        self._turns.release()
+    def leave(self, session: str) -> None:
+        """Count it no more."""
+        self._inside[session] -= 1
+        if not self._inside[session]:
+            del self._inside[session]
+            self._of_session.pop(session, None)
+
+    @asynccontextmanager
+    async def turn(self, session: str) -> AsyncIterator[None]:
+        """Wait for a turn; the block is executed in it."""
+        at_a_time = EXECUTING_OF_SESSION_MAX if session else EXECUTING_MAX
+        own = self._of_session.setdefault(session, asyncio.Semaphore(at_a_time))
+        async with own, self._turns:  # first its own: who waits there holds up nobody else
+            yield

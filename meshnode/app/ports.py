@@ -21,7 +21,7 @@ class JournalEntry:
     command_id: bytes
     content_hash: bytes
     expires_s: int
-    signer: bytes = b""  # whose share of the journal it takes
+    signer: bytes = b""  # whose share of the journal it takes: a name for a grant
     is_stop: bool = False  # taken also where there is room for nothing else
     command: Signed | None = None  # kept until it is done, so that a restarted node can go on
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from meshnode.app.ports import JournalEntry
 
 COMMANDS_MAX = 100_000  # unexpired ones; more: RefusedError
-SIGNER_MAX = 25_000  # of one signer, so that three who flood leave room for the others
+SIGNER_MAX = 25_000  # under one grant, so that three thieves who flood leave room for others
 RESERVED = 10  # one in so many places, of all and of each signer, is for kills alone
 DIGITS_MAX = 20  # of a generation
 _GENERATION = "journal_generation"

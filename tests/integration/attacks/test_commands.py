@@ -1,14 +1,12 @@
 """What forged, misdirected, malformed and too many commands do at their owner: nothing."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
-from doubles import MemoryJournal
+from integration.attacks.desk import refused, resigned
 from owner import (
     GENESIS,
     KEY,
-    NODE,
     ROOT,
     SESSION,
     STRANGER,
@@ -18,21 +16,17 @@ from owner import (
     key_for,
 )
 
-from meshnode.app.quotas import Allowance, Quota
 from meshnode.core.commands import (
     COMMAND,
     COMMAND_BYTES_MAX,
     KILL_LIFE_S,
     RECEIPT,
     STEER_LIFE_S,
-    receipt_from_signed,
     sign_command,
 )
 from meshnode.core.entries import Cancel, sign_entry
 from meshnode.core.errors import (
-    ExhaustedError,
     ExpiredError,
-    MeshError,
     NotAuthenticatedError,
     NotPermittedError,
     PeerError,
@@ -40,9 +34,14 @@ from meshnode.core.errors import (
     StaleError,
 )
 from meshnode.core.floor import SKEW_S
-from meshnode.core.grants import CHAIN_LINKS_MAX, Grant, SessionKey, grant
+from meshnode.core.grants import (
+    CHAIN_LINKS_MAX,
+    Grant,
+    SessionKey,
+    grant,
+)
 from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key, Signed
+from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, unpack_map
 
 NOW_S = 1_790_000_000
@@ -51,22 +50,6 @@ NOW_S = 1_790_000_000
 @pytest.fixture
 def owner() -> Owner:
     return Owner()
-
-
-async def refused(owner: Owner, signed: Signed, error: type[MeshError], via: str = "") -> str:
-    """Bring a command that must be refused, and look whether anything has changed by it."""
-    before = (dict(owner.memory.kept), dict(owner.published.rows), owner.sessions.get("s" * 26))
-    with pytest.raises(error) as raised:
-        await owner.desk.submit(signed, via)
-    assert (owner.memory.kept, owner.published.rows, owner.sessions.get("s" * 26)) == before
-    assert not owner.agents.reached.is_set()
-    return raised.value.message
-
-
-def resigned(signed: Signed, key: Key = ROOT, **changed: object) -> Signed:
-    """Change what a command says, and sign it again; `...` takes a field away."""
-    said = unpack_map(signed.payload) | changed
-    return key.sign(COMMAND, {name: value for name, value in said.items() if value is not ...})
 
 
 async def test_a_signature_by_somebody_else_is_refused(owner: Owner):
@@ -299,60 +282,3 @@ async def test_escape_sequences_reach_the_agent_as_they_are_and_no_terminal(owne
     receipt = await owner.submit(owner.order(direction=words))
     assert owner.agents.steered == [(SESSION.session_id, words, None)]
     assert "\x1b" not in receipt.detail
-
-
-async def test_a_signer_over_its_quota_is_told_when_to_come_again_and_others_are_served():
-    owner = Owner()
-    other = key_for(STRANGER)
-    owner.desk.of_signer = Quota(Allowance(burst=3, per_s=0.5), "this signer")
-    for _ in range(3):
-        await owner.submit(owner.order())
-    before = list(owner.agents.steered)
-    with pytest.raises(ExhaustedError) as raised:
-        await owner.submit(owner.order(key=other))  # another key, of the same operator
-    assert raised.value.hint == "try again in 2.00 s"
-    assert owner.agents.steered == before
-    owner.clock.now_s += 2
-    assert (await owner.submit(owner.order())).outcome == "delivered"
-
-
-async def test_a_peer_over_its_quota_is_refused_unread_while_another_is_served():
-    owner = Owner()
-    owner.desk.of_peer = Quota(Allowance(burst=2, per_s=0.5), "this peer")
-    garbage = Signed(COMMAND, b"\xc1", bytes(64))
-    for _ in range(2):
-        await refused(owner, garbage, PeerError, "flooder")
-    await refused(owner, garbage, ExhaustedError, "flooder")
-    await refused(owner, owner.order(), ExhaustedError, "flooder")
-    assert (await owner.submit(owner.order(), "honest")).outcome == "delivered"
-
-
-async def test_garbage_uses_up_nobodys_quota_but_its_peers(owner: Owner):
-    owner.desk.of_signer = Quota(Allowance(burst=1, per_s=0.001), "this signer")
-    for _ in range(5):
-        await refused(owner, resigned(owner.order(), STRANGER), NotAuthenticatedError, "liar")
-    assert (await owner.submit(owner.order())).outcome == "delivered"
-
-
-@pytest.mark.parametrize("full", [{"commands_max": 10}, {"signer_max": 10}])
-async def test_a_full_journal_refuses_steers_first_and_still_takes_kills(full: dict):
-    owner = Owner(journal=(journal := MemoryJournal(**full)))
-    for _ in range(9):
-        await owner.submit(owner.order())
-    steered = len(owner.agents.steered)
-    with pytest.raises(ExhaustedError):
-        await owner.submit(owner.order())
-    assert (len(journal.kept), len(owner.agents.steered)) == (9, steered)
-    assert (await owner.submit(owner.order("kill", force=True))).outcome == "applied"
-
-
-async def test_a_hundred_callers_who_hang_up_leave_one_execution(owner: Owner):
-    owner.agents.gate = asyncio.Event()
-    signed = owner.order()
-    callers = [asyncio.ensure_future(owner.desk.submit(signed, "")) for _ in range(100)]
-    await owner.agents.reached.wait()
-    for caller in callers[:99]:
-        caller.cancel()
-    owner.agents.gate.set()
-    assert receipt_from_signed(await callers[99], NODE.public).outcome == "delivered"
-    assert len(owner.agents.steered) == 1

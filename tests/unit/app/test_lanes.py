@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 from doubles import ManualClock, MemoryJournal, ScriptedAgents
-from owner import NODE, SESSION, Owner
+from owner import KEY, NODE, SESSION, Owner
 
 from meshnode.app.lanes import EXECUTING_MAX, WAITING_MAX
-from meshnode.core.commands import receipt_from_signed
+from meshnode.core.commands import receipt_from_signed, sign_command
 from meshnode.core.errors import (
     ExhaustedError,
     NoAnswerError,
     RefusedError,
 )
 from meshnode.core.floor import SKEW_S
+from meshnode.core.ids import SessionId
 from meshnode.core.keys import Signed
 
 
@@ -27,9 +28,16 @@ async def held_up(owner: Owner, orders: list[Signed]) -> list[asyncio.Task[Signe
     return running
 
 
+def crowd(count: int) -> tuple[Owner, list[Signed]]:
+    """Return an owner of so many sessions whose agents hang, and a steer to each."""
+    records = [replace(SESSION, session_id=SessionId(f"{number:026}")) for number in range(count)]
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()), sessions=[SESSION, *records])
+    commands = [owner.command(session=record.session_id) for record in records]
+    return owner, [sign_command(KEY, command) for command in commands]
+
+
 async def test_more_at_once_than_the_limit_wait_for_their_turn_and_more_than_that_are_refused():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    orders = [owner.order() for _ in range(EXECUTING_MAX + WAITING_MAX + 1)]
+    owner, orders = crowd(EXECUTING_MAX + WAITING_MAX + 1)
     running = await held_up(owner, orders[:-1])
     assert len(owner.memory.executing) == EXECUTING_MAX
     with pytest.raises(ExhaustedError, match="wait to be executed"):
@@ -41,8 +49,8 @@ async def test_more_at_once_than_the_limit_wait_for_their_turn_and_more_than_tha
 
 
 async def test_steers_that_hang_keep_nobody_from_a_kill():
-    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
-    running = await held_up(owner, [owner.order() for _ in range(EXECUTING_MAX + 5)])
+    owner, orders = crowd(EXECUTING_MAX + 5)
+    running = await held_up(owner, orders)
     kill = asyncio.ensure_future(owner.desk.submit(owner.order("kill"), ""))
     for _ in range(20):
         await asyncio.sleep(0)
