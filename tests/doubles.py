@@ -197,6 +197,18 @@ def unexpected(work: Coroutine[object, object, None]) -> None:
     raise AssertionError("nothing runs in the background here")
 
 
+class InBackground:
+    """Runs background work as a node does; `tasks` are those that have not ended."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
 def nowhere(session_id: str) -> tuple[Path, Path]:
     """Give a session a place that nobody looks at."""
     return Path("sessions", session_id), Path("run", session_id)

@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from doubles import ManualClock, MemoryJournal, Published, ScriptedAgents, nowhere
+from doubles import InBackground, ManualClock, MemoryJournal, Published, ScriptedAgents, nowhere
 
 from meshnode.app.commands import CommandDesk
 from meshnode.app.executing import Executor
@@ -32,7 +32,7 @@ from meshnode.store import journal as stored
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
     from meshnode.app.ports import Journal, Undone
@@ -85,7 +85,7 @@ class Owner:
         self.journal = journal or self.memory
         self.control = ControlSet(GENESIS)
         self.generation = generation
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.spawn = InBackground()
         self.sessions = OwnSessions(
             self.published, self.agents, self.clock, chance, nowhere, self.spawn
         )
@@ -98,12 +98,6 @@ class Owner:
         executor = Executor(self.sessions, registrar)
         self.desk = CommandDesk(self.court, NODE, self.sessions, executor, self.journal, self.clock)
         self.desk.spawn = self.spawn
-
-    def spawn(self, work: Coroutine[object, object, None]) -> None:
-        """Run a task that ends with the desk."""
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     @property
     def epoch(self) -> int:
@@ -152,7 +146,7 @@ class Owner:
 
     async def crash(self) -> None:
         """End the desk's tasks wherever they are, as the end of its process does."""
-        tasks, self.tasks = self.tasks, set()
+        tasks = list(self.spawn.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -136,7 +136,7 @@ async def test_a_steer_from_before_a_wipe_is_stale_while_its_agent_lives_on(disk
     with pytest.raises(StaleError):
         await again.desk.submit(signed, "")
     assert len(agents.steered) == 1
-    await asyncio.gather(*again.tasks)
+    await asyncio.gather(*again.spawn.tasks)
     row = again.published.rows[SESSIONS, SESSION.session_id.encode()]
     assert row is not None
     assert session_from_row(row).session_epoch == again.epoch != before
