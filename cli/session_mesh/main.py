@@ -55,6 +55,7 @@ VERBS = (
     "keys",
     "operator",
     "root",
+    "receipt",
     "cost",
     "self",
     "report",

@@ -5,6 +5,7 @@ Invariant: with many targets one failure stops no other; the exit code is that o
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.errors import MeshError, UsageError
@@ -43,11 +44,16 @@ def chosen(mesh: "MeshClient", selection: Selection, delivery: Delivery) -> list
 
 
 def carry_out(
-    targets: Sequence[Target], act: Callable[[Target], dict[str, Any]], *, many: bool
+    targets: Sequence[Target],
+    act: Callable[[Target], dict[str, Any]],
+    *,
+    many: bool,
+    wait: str = "delivered",
 ) -> View:
     """Act on each target; one target's error is raised, of many each is told in its place."""
     if not many:
-        return outcome_view(act(targets[0]))
+        result = act(targets[0])
+        return replace(outcome_view(result), notes=_unapplied([result], wait))
     results = [_tried(target, act) for target in targets]
     outcomes = Counter(result["outcome"] for result in results)
     rows = [
@@ -59,6 +65,7 @@ def carry_out(
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
         exit_code=max((_exit_code(result) for result in results), default=0),
+        notes=_unapplied(results, wait),
     )
 
 
@@ -89,6 +96,15 @@ def _tried(target: Target, act: Callable[[Target], dict[str, Any]]) -> dict[str,
 
 def _exit_code(result: dict[str, Any]) -> int:
     return int(result.get("exit_code", EXIT_OF_OUTCOME.get(result["outcome"], 1)))
+
+
+def _unapplied(results: Sequence[dict[str, Any]], wait: str) -> list[str]:
+    """Say where an agent has the message and nothing tells whether it did anything with it."""
+    if wait == "applied" and any(
+        result["outcome"] in {"delivered", "queued"} for result in results
+    ):
+        return ["delivered is all that such an agent lets its node know"]
+    return []
 
 
 def _processes(result: dict[str, Any]) -> str:

@@ -10,14 +10,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
+from meshnode.client.errors import NoNodeError, may_have_acted
 from meshnode.client.targets import (
+    WAITS,
     Delivery,
     Order,
     Target,
     check_lengths,
     has_ended,
 )
-from meshnode.core.errors import ConflictError, PeerError, StaleError, UsageError
+from meshnode.core.errors import ConflictError, NoAnswerError, PeerError, StaleError, UsageError
 from meshnode.core.registry import place_of, specialist
 from meshnode.v1 import local_service_pb2 as pb
 
@@ -147,9 +149,19 @@ class Ordering(Asking):
 
         return Commander(self.home, self.environment, self.now, self.chance, self._send)
 
-    def _send(self, node_id: str, command: SignedMessage, timeout_s: float) -> SignedMessage:
-        request = pb.SubmitCommandRequest(node_id=node_id, command=command, timeout_s=timeout_s)
-        return self.call(self.node.SubmitCommand, request, timeout_s + SLACK_S).receipt
+    def _send(self, node_id: str, command: SignedMessage, delivery: Delivery) -> SignedMessage:
+        request = pb.SubmitCommandRequest(
+            node_id=node_id,
+            command=command,
+            timeout_s=delivery.timeout_s,
+            until_accepted=delivery.wait == WAITS[0],
+        )
+        try:
+            return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S).receipt
+        except NoNodeError as error:
+            if may_have_acted(error):
+                raise NoAnswerError("the node of this home ended before it answered") from error
+            raise
 
 
 def _order(session: Plain, action: str, args: Plain) -> Order:

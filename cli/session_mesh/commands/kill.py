@@ -8,7 +8,7 @@ from meshnode.client.durations import parse_duration
 from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.targets import Delivery, Target
 from session_mesh.call import Call
-from session_mesh.options import CommandId, Labels, Node, Timeout, alive, target_of
+from session_mesh.options import CommandId, Labels, Node, Timeout, Wait, alive, target_of
 from session_mesh.orders import carry_out, chosen
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
@@ -48,6 +48,7 @@ def app(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show who is meant.")] = False,
     timeout: Timeout = "10s",
     command_id: CommandId = "",
+    wait: Wait = "delivered",
 ) -> View:
     """End agents with all they started.
 
@@ -61,7 +62,7 @@ def app(
     _check(targets, everyone=everyone, narrowed=bool(spec or label))
     if not (yes or force or dry_run or call.can_ask):
         raise UsageError("kill asks first, and there is no terminal", "say --yes or --force")
-    delivery = Delivery(parse_duration(timeout), command_id)
+    delivery = Delivery(parse_duration(timeout), command_id, wait)
     grace_s = parse_duration(grace)
     many = everyone or len(targets) > 1
     if many and command_id:

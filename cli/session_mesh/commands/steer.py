@@ -15,6 +15,7 @@ from session_mesh.options import (
     Node,
     SessionId,
     Timeout,
+    Wait,
     alive,
     target_of,
 )
@@ -51,6 +52,7 @@ def app(
     label: Labels = None,
     timeout: Timeout = "10s",
     command_id: CommandId = "",
+    wait: Wait = "delivered",
 ) -> View:
     """Redirect an agent.
 
@@ -61,7 +63,7 @@ def app(
     said = _message(text, message)
     if not said and not direction:
         raise UsageError("nothing to say", "give TEXT, --message or --direction")
-    delivery = Delivery(parse_duration(timeout), command_id)
+    delivery = Delivery(parse_duration(timeout), command_id, wait)
     with call.mesh() as mesh:
         if everyone:
             targets = chosen(mesh, alive(spec, node, label), delivery)
@@ -73,6 +75,7 @@ def app(
                 target, message=said, direction=direction, mode=mode, delivery=delivery
             ),
             many=everyone,
+            wait=wait,
         )
 
 

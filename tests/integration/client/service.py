@@ -61,6 +61,7 @@ class Service(LocalServiceServicer):
     sessions: list[Session] = field(default_factory=list)
     errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
     commands: list[Signed] = field(default_factory=list)
+    waits: list[bool] = field(default_factory=list)
     requests: list[object] = field(default_factory=list)
     receipt_key: Key | None = None
     outcome: str = "delivered"
@@ -130,6 +131,7 @@ class Service(LocalServiceServicer):
         self._fail_if_told(context)
         signed = _from_wire(request.command)
         self.commands.append(signed)
+        self.waits.append(request.until_accepted)
         command = self._judge(signed, context)
         fields = {
             "mesh": command.mesh,
