@@ -1,4 +1,4 @@
-"""The node's side of supervised agents: follow their supervisors, steer, kill, read their logs.
+"""The node's side of supervised agents: follow their supervisors, steer, suspend, end them.
 
 Invariant: a session that was attached gets exactly one `on_ended`, unless we are closed first.
 A supervisor that is merely silent (a foreground session under Ctrl-Z) is waited for, never taken
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from meshnode.agents.holding import HALT_S, TERM_WAIT_S
 from meshnode.agents.tree import (
     VERIFY_S,
     Identity,
@@ -25,7 +25,7 @@ from meshnode.agents.tree import (
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
@@ -40,7 +40,6 @@ GRACE_S = 5.0  # for what a lost supervisor left running
 LINE_BYTES_MAX = 1 << 20  # of one line from a supervisor; longer: hung up on, and dialled again
 REQUEST_BYTES_MAX = 64 << 10  # what the supervisor takes; larger: refused here
 STATE_BYTES_MAX = 1 << 20
-CHUNK_BYTES = 64 << 10
 LOST = "its supervisor was lost"
 
 
@@ -53,18 +52,20 @@ class Ending:
     reason: str | None
     killed_by_command: str | None
     at_s: float
+    closed_by_command: str | None = None
 
 
 class ProcessAgents:
     """Every agent process of this node. Tasks live in the given group; `close` ends them.
 
     `clock` returns seconds since 1970. Callbacks run in the event loop and must not block;
-    `on_started` comes again when a session is attached again after a node restart.
+    `on_started` comes again when a session is attached again after a node restart, and says whether
+    the tree stands still: it may have been suspended while nobody could be told.
     """
 
     def __init__(
         self,
-        on_started: Callable[[str, int], None],
+        on_started: Callable[[str, int, bool], None],
         on_ended: Callable[[str, Ending], None],
         *,
         tasks: asyncio.TaskGroup,
@@ -116,12 +117,9 @@ class ProcessAgents:
         following = self._following.get(session_id)
         if following is not None:
             with suppress(UnreachableError):
-                # A stopped supervisor would swallow the order and the grace: ask for a sign first.
-                await following.ask("info", PING_WAIT_S)
                 order = {"command_id": command_id, "grace_s": grace_s, "force": force}
                 wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
-                reply = await following.ask("kill", wait_s, **order)
-                return _killing(reply)
+                return _killing(await self._order(session_id, "kill", wait_s, **order))
         if following is None:
             return await _stop(session_id, (), grace_s=grace_s, force=force)
         following.killed_by_command = command_id  # before: its end is noticed while we still work
@@ -129,6 +127,44 @@ class ProcessAgents:
         if not killing.found:
             following.killed_by_command = None
         return killing
+
+    async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
+        """Close the agent's stdin, and send TERM after the grace; returns who is gone by then.
+
+        Raises RefusedError if it was not asked, UnreachableError if nobody knows.
+        """
+        wait_s = grace_s + max(grace_s, TERM_WAIT_S) + VERIFY_S + KILL_MARGIN_S
+        order = {"command_id": command_id, "grace_s": grace_s}
+        return _killing(await self._order(session_id, "close", wait_s, **order))
+
+    async def suspend(self, session_id: str) -> int:
+        """Stop the whole tree; returns of how many processes. All or none: raises RefusedError."""
+        reply = await self._order(session_id, "suspend", HALT_S + KILL_MARGIN_S)
+        if reply["running"]:
+            stuck = ", ".join(map(str, reply["running"]))
+            raise RefusedError(
+                f"not all of it stops (process {stuck}), so it was let go on",
+                "what waits for a device stops only after it: try again",
+            )
+        return int(reply["found"])
+
+    async def resume(self, session_id: str) -> int:
+        """Let the whole tree run on; returns of how many processes, 0 if it was not suspended."""
+        reply = await self._order(session_id, "resume", STEER_WAIT_S)
+        return int(reply["found"])
+
+    async def _order(
+        self, session_id: str, operation: str, wait_s: float, **fields: object
+    ) -> dict[str, Any]:
+        following = self._following.get(session_id)
+        if following is None:
+            raise RefusedError(f"no agent of session {session_id} runs here")
+        # A stopped supervisor would act upon it whenever it runs on: ask for a sign first.
+        await following.ask("info", PING_WAIT_S)
+        reply = await following.ask(operation, wait_s, **fields)
+        if not reply.get("ok"):
+            raise RefusedError(str(reply.get("error")))
+        return reply
 
     async def close(self) -> None:
         """Stop following; the agents and their supervisors live on."""
@@ -182,7 +218,8 @@ class ProcessAgents:
             pid = message.get("pid")
             if message.get("id") == subscription and isinstance(pid, int):
                 line.is_answered, following.line = True, line
-                self._on_started(following.session_id, pid)
+                is_suspended = message.get("suspended") is True
+                self._on_started(following.session_id, pid, is_suspended)
                 following.settled.set()
             else:
                 line.resolve(message)
@@ -308,67 +345,6 @@ class _Following:
         )
 
 
-def read_log(directory: Path, tail_lines: int | None) -> Iterator[bytes]:
-    """Yield an agent's output, oldest first, in chunks of at most 64 KiB, up to its size now.
-
-    `tail_lines` bounds it to the last lines, found from the end; None means all that is kept.
-    """
-    with suppress(FileNotFoundError), (directory / "output.log").open("rb") as newest:
-        parts = [newest]
-        with suppress(FileNotFoundError):
-            older = (directory / "output.log.1").open("rb")
-            # Rotated between the two: the old one is the very file that we hold already.
-            if os.path.sameopenfile(older.fileno(), newest.fileno()):
-                older.close()
-            else:
-                parts.append(older)
-        try:
-            yield from _read_parts(parts, tail_lines)
-        finally:
-            for part in parts:
-                part.close()
-
-
-def _read_parts(newest_first: Sequence[BinaryIO], tail_lines: int | None) -> Iterator[bytes]:
-    spans: list[tuple[BinaryIO, int, int]] = []
-    lines, end_is_a_line = tail_lines, True
-    for file in newest_first:
-        size = os.fstat(file.fileno()).st_size
-        start = 0
-        if lines is not None:
-            start, lines = _tail(file, size, lines, ends_a_line=end_is_a_line)
-            end_is_a_line = end_is_a_line and size == 0
-        spans.append((file, start, size))
-        if start > 0 or lines == 0:
-            break
-    for file, start, size in reversed(spans):
-        file.seek(start)
-        left = size - start
-        while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
-
-
-def _tail(file: BinaryIO, size: int, lines: int, *, ends_a_line: bool) -> tuple[int, int]:
-    """Return where the last lines begin, and how many are still to be found in an older file."""
-    if lines <= 0:
-        return size, 0
-    end = size
-    while end > 0:
-        start = max(end - CHUNK_BYTES, 0)
-        file.seek(start)
-        block = file.read(end - start)
-        at = len(block)
-        while (at := block.rfind(b"\n", 0, at)) >= 0:
-            if start + at == size - 1 and ends_a_line:
-                continue  # the last line's own end begins no other line
-            lines -= 1
-            if lines == 0:
-                return start + at + 1, 0
-        end = start
-    return 0, lines
-
-
 def _supervisor_is_gone(state: dict[str, Any]) -> bool:
     pid, ticks = state.get("supervisor_pid"), state.get("supervisor_start_ticks")
     if state.get("boot_id") != boot_id() or not isinstance(pid, int) or not isinstance(ticks, int):
@@ -386,8 +362,6 @@ async def _stop(
 
 
 def _killing(reply: dict[str, Any]) -> Killing:
-    if not reply.get("ok"):
-        raise RefusedError(str(reply.get("error")))
     return Killing(int(reply["found"]), int(reply["gone"]), tuple(reply["survivors"]))
 
 
@@ -397,5 +371,6 @@ def _ending(state: dict[str, Any]) -> Ending:
         signal=state.get("signal"),
         reason=state.get("reason"),
         killed_by_command=state.get("killed_by_command"),
+        closed_by_command=state.get("closed_by_command"),
         at_s=float(state.get("ended_at") or 0.0),
     )

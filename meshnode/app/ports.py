@@ -110,6 +110,15 @@ class Agents(Protocol):
     ) -> Killing:
         """Stop a whole process tree and verify that it is gone."""
 
+    async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
+        """Ask an agent to end by itself, and wait; raises RefusedError or UnreachableError."""
+
+    async def suspend(self, session_id: str) -> int:
+        """Stop all processes of a tree; returns how many. Raises RefusedError, UnreachableError."""
+
+    async def resume(self, session_id: str) -> int:
+        """Let a tree run on; returns how many processes. Raises as `suspend` does."""
+
 
 class Publish(Protocol):
     """Writes a row into this node's feed; returns once it is on disk and on its way."""

@@ -42,9 +42,11 @@ COMMAND_ID_BYTES = 16
 SKEW_S = 120  # a command issued further in the future is refused
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
-SESSION_ACTIONS = frozenset({"steer", "kill", "read_messages"})
+SESSION_ACTIONS = frozenset({"steer", "kill", "close", "suspend", "resume", "read_messages"})
 NODE_ACTIONS = frozenset({"register", "unregister"})
-GRANTED_AS = {"unregister": "register"}  # whoever may enter an agent may take it out again
+# Whoever may enter an agent may take it out again, who may end one may also ask it to end, and who
+# may suspend one may let it run on.
+GRANTED_AS = {"unregister": "register", "close": "kill", "resume": "suspend"}
 OUTCOMES = frozenset(
     {
         "accepted",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.agents.processes import Ending, ProcessAgents, read_log
+from meshnode.agents.output import read_log
+from meshnode.agents.processes import Ending, ProcessAgents
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.client.home import make_private
 from meshnode.node.clock import chance
@@ -67,8 +68,8 @@ class Hosting:
         make_private(directory)
         return directory, self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
 
-    def _on_started(self, session_id: str, pid: int) -> None:
-        self._spawn(self.sessions.started(session_id, pid))
+    def _on_started(self, session_id: str, pid: int, suspended: bool) -> None:  # noqa: FBT001 - as agents say it
+        self._spawn(self.sessions.started(session_id, pid, suspended=suspended))
 
     def _on_ended(self, session_id: str, ending: Ending) -> None:
         ended = Ended(
@@ -77,5 +78,6 @@ class Hosting:
             ending.reason,
             killed=ending.killed_by_command is not None,
             at_s=ending.at_s,
+            closed=ending.closed_by_command is not None,
         )
         self._spawn(self.sessions.ended(session_id, ended))

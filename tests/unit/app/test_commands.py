@@ -2,33 +2,15 @@
 
 import asyncio
 from dataclasses import replace
-from random import Random
 
 import pytest
-from doubles import (
-    Killed,
-    ManualClock,
-    MemoryJournal,
-    Published,
-    ScriptedAgents,
-    nowhere,
-    unexpected,
-)
+from doubles import Killed, ScriptedAgents
+from owner import GENERATION, GENESIS, KEY, NODE, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance
 
 from meshnode.app.commands import EXECUTING_MAX, CommandDesk
 from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
 from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.commands import (
-    SKEW_S,
-    Command,
-    Court,
-    Receipt,
-    receipt_from_signed,
-    sign_command,
-)
-from meshnode.core.control import ControlSet
+from meshnode.core.commands import SKEW_S, Command, Court, sign_command
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
@@ -41,88 +23,14 @@ from meshnode.core.errors import (
     UnreachableError,
     UsageError,
 )
-from meshnode.core.genesis import Genesis
 from meshnode.core.grants import Grant, SessionKey, grant
-from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import pack
 from meshnode.core.registry import REGISTRY
 from meshnode.core.roles import Role
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_from_row
+from meshnode.core.sessions import SESSIONS, State, session_from_row
 
-chance = Random(13).randbytes
-ROOT, NODE = Key.new(chance), Key.new(chance)
-GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
-NODE_ID = node_id_of(NODE.public)
-GENERATION = 5
-UNTIL_S = int(ManualClock().now_s) + 25 * 86400
-SESSION = SessionRecord(SessionId("s" * 26), 42, "agent", State.RUNNING, 1.0, 1.0)
-KEY = SessionKey(
-    ROOT,
-    (
-        grant(
-            ROOT,
-            Grant(
-                GENESIS.mesh_id,
-                ROOT.public,
-                ROOT.public,
-                ("steer", "kill", "register", "read_messages"),
-                0,
-                UNTIL_S,
-                bytes(16),
-            ),
-        ),
-    ),
-)
 THE_SAME = bytes(16)
-
-
-class Owner:
-    """A node's desk with everything behind it, and what its users sign."""
-
-    def __init__(self, agents: ScriptedAgents | None = None) -> None:
-        self.agents = agents or ScriptedAgents()
-        self.clock = ManualClock()
-        self.published = Published()
-        self.journal = MemoryJournal()
-        self.control = ControlSet(GENESIS)
-        self.sessions = OwnSessions(
-            self.published, self.agents, self.clock, chance, nowhere, unexpected
-        )
-        self.sessions.restore([SESSION])
-        court = Court(GENESIS.mesh_id, NODE_ID, self.control, GENERATION)
-        self.roster = Mesh(GENESIS, Self(NODE, 1, Random(1))).roster
-        registrar = Registrar(self.roster, self.published)
-        self.desk = CommandDesk(
-            court, NODE, self.sessions, Executor(self.sessions, registrar), self.journal, self.clock
-        )
-
-    def order(
-        self,
-        action: str = "steer",
-        command_id: bytes = b"",
-        key: SessionKey = KEY,
-        **args: object,
-    ) -> Signed:
-        now_s = int(self.clock.now_s)
-        about_node = action in {"register", "unregister"}
-        return sign_command(
-            key,
-            Command(
-                mesh=GENESIS.mesh_id,
-                command_id=command_id or chance(16),
-                node=NODE_ID,
-                session="" if about_node else SESSION.session_id,
-                epoch=GENERATION if about_node else SESSION.session_epoch,
-                action=action,
-                issued_s=now_s,
-                expires_s=now_s + 60,
-                args=args or {"message": "hello"},
-            ),
-        )
-
-    async def submit(self, signed: Signed) -> Receipt:
-        return receipt_from_signed(await self.desk.submit(signed, ""), NODE.public)
 
 
 async def test_a_steer_is_delivered_and_its_receipt_names_exactly_it():
