@@ -65,6 +65,16 @@ class Journal(Protocol):
         """Keep what became of a command."""
 
 
+class OrderBook(Protocol):
+    """What became of standing kills, each an order's id and a session's."""
+
+    async def begin(self, key: tuple[bytes, str], expires_s: int, now_s: float) -> bool:
+        """Insert one, synced; False if it was answered before. Raises RefusedError."""
+
+    async def finish(self, key: tuple[bytes, str], outcome: str) -> None:
+        """Keep what became of it."""
+
+
 class InviteBook(Protocol):
     """The invites of an admitter."""
 

@@ -36,6 +36,7 @@ ENDED_KEPT_S = 7 * 86400
 TEXT_CHARS_MAX = 256
 COMMAND_CHARS_MAX = 2048
 LIST_MAX = 32
+ORDERS_SHOWN = 8  # with a session, the newest
 GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
@@ -101,6 +102,7 @@ class OwnSessions:
         self._spawn = spawn
         self._changed = asyncio.Condition()
         self.self_id = ""  # the node's: its session ids prove that they are its own
+        self.reattached = asyncio.Event()
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
@@ -109,8 +111,11 @@ class OwnSessions:
 
     async def reattach(self) -> None:
         """Find the agents again that lived on while this node was away."""
-        for record in [record for record in self._records.values() if not record.ended]:
-            await self.agents.attach(record.session_id, *self.place_of(record.session_id))
+        try:
+            for record in self.live():
+                await self.agents.attach(record.session_id, *self.place_of(record.session_id))
+        finally:
+            self.reattached.set()  # one that is not found is ended without its supervisor
 
     def get(self, session_id: str) -> SessionRecord | None:
         """Return a session of this node."""
@@ -242,6 +247,12 @@ class OwnSessions:
             return Done("failed", f"{len(killing.survivors)} processes are still there", processes)
         await self.told_of_end(record.session_id)
         return Done("applied", f"{are(killing.gone)} gone", processes)
+
+    async def note_order(self, session_id: str, told: str) -> None:
+        """Show with a session what became of a standing kill of it."""
+        record = self._records.get(session_id)
+        if record is not None:
+            await self.keep(replace(record, orders=(told, *record.orders)[:ORDERS_SHOWN]))
 
     def ending_by(self, session_id: str, by: str) -> None:
         """Note who is to be named if the session ends now."""

@@ -15,6 +15,7 @@ from meshnode.client.silence import explained
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
+from meshnode.v1.order_service_pb2_grpc import OrderServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,7 @@ class Connection:
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
         self.node_keys: KeyServiceStub
+        self.node_orders: OrderServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -62,6 +64,7 @@ class Connection:
         self.node = LocalServiceStub(self._channel)
         self.node_events = EventServiceStub(self._channel)
         self.node_keys = KeyServiceStub(self._channel)
+        self.node_orders = OrderServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -86,6 +86,7 @@ class SessionRecord:
     labels: dict[str, str] = field(default_factory=dict)
     can_steer: str = "queue"
     can_kill: str = "tree"
+    orders: tuple[str, ...] = ()  # what became of standing kills: id, outcome, why; newest first
 
     @property
     def ended(self) -> bool:
@@ -120,6 +121,7 @@ def session_from_row(row: bytes) -> SessionRecord:
         known["state"] = State(known["state"])
         known["specializations"] = _texts(known.get("specializations", ()))
         known["command"] = _texts(known.get("command", ()))
+        known["orders"] = _texts(known.get("orders", ()))
         known["labels"] = {str(key): str(value) for key, value in known.get("labels", {}).items()}
         return SessionRecord(**known)
     except (KeyError, ValueError, TypeError) as error:

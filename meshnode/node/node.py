@@ -48,6 +48,7 @@ from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.restoring import take_up
+from meshnode.node.standing import Standing
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.enrolment import EnrolmentServicer
@@ -144,6 +145,7 @@ class Node:
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
         self._commanding = Commanding(ground, self._hosting, self._queries)
+        self._standing = Standing(ground, self._hosting, self._queries)
         self._admission = self._new_admission()
         self._describing = Describing(
             home,
@@ -186,12 +188,14 @@ class Node:
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
         local = await local_server(servicer, events, self._home.socket, keys)
+        self._standing.serve(local)
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
         self._spawn(self._hosting.sessions.reattach())
+        self._standing.start()
         return self._ready()
 
     async def run(self) -> None:

@@ -64,6 +64,7 @@ class NodeWorld:
         self.relaying: Relaying | None = None
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
+        self.on_entry: Callable[[], None] = lambda: None  # the control set has another one
         self._regaining = False
         self._clock = clock
         self._identity = identity
@@ -203,6 +204,7 @@ class NodeWorld:
 
     def persist_control(self, entry: Signed) -> None:
         """Write a control entry to disk."""
+        self.on_entry()
         if self.writer is not None:
             self.writer.put_entry(entry)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError
-from meshnode.store import events, facts, feeds, forks, invites, journal, ledger
+from meshnode.store import events, facts, feeds, forks, invites, journal, ledger, standing
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ MIGRATIONS = (
         forks.SCHEMA + feeds.CHECKSUMS,
     ),
     Migration("what has changed lately", events.SCHEMA),
+    Migration("what became of standing kills", standing.SCHEMA),
 )
 VERSION = len(MIGRATIONS)
 
