@@ -53,6 +53,7 @@ class StandingKills:
         self._spawn = spawn
         self._tell = tell
         self._taken: set[tuple[bytes, str]] = set()
+        self._held_up: set[tuple[bytes, str]] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
         self._heard = asyncio.Event()
         self._patience = Patience(clock.steady_s(), UNHEARD_S)
@@ -70,23 +71,29 @@ class StandingKills:
         """Look whenever something came, and now and then; until cancelled."""
         await self._sessions.reattached.wait()
         while True:
-            await self._until_ready()
-            self._heard.clear()
-            self._patience.looked()
-            for one in self._due():
-                self._taken.add(one.key)
-                self._spawn(self._answer(one))
+            left_s = self.look()
+            if left_s <= LOOK_S:
+                await asyncio.sleep(left_s)
+                continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_AGAIN_S):
+                async with asyncio.timeout(left_s):
                     await self._heard.wait()
 
-    async def _until_ready(self) -> None:
-        while True:
-            at_s = self._patience.ready_at_s(abreast=self._is_abreast())
-            left_s = at_s - self._clock.steady_s()
-            if left_s <= 0:
-                return
-            await asyncio.sleep(min(left_s, LOOK_S))
+    def look(self) -> float:
+        """Begin what is due, if it is time; returns in how many seconds to look again.
+
+        After LOOK_AGAIN_S, unless an entry comes before.
+        """
+        at_s = self._patience.ready_at_s(abreast=self._is_abreast())
+        left_s = at_s - self._clock.steady_s()
+        if left_s > 0:
+            return min(left_s, LOOK_S)
+        self._heard.clear()
+        self._patience.looked()
+        for one in self._due():
+            self._taken.add(one.key)
+            self._spawn(self._answer(one))
+        return LOOK_AGAIN_S
 
     def _is_abreast(self) -> bool:
         """Whether every cancel that a neighbour knew has been seen, or nobody is there to ask."""
@@ -112,8 +119,11 @@ class StandingKills:
                     return
             except RefusedError as error:  # our disk: what cannot be noted down is not begun
                 self._taken.discard(one.key)
-                self._tell(one, Done("waits", error.message))
+                if one.key not in self._held_up:
+                    self._held_up.add(one.key)
+                    self._tell(one, Done("waits", error.message))
                 return
+            self._held_up.discard(one.key)
             done = await self._carry_out(one)
             await self._book.finish(one.key, done.outcome)
             order_id = b32(one.standing.order_id)
