@@ -1,6 +1,7 @@
 """Standing kills as seen from this node: which there are, and what became of them.
 
-Invariant: what became of an order is the word of the owner of each session, read from its row.
+Invariant: what became of an order is the word of the owner of each session that it means, and of
+nobody else.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.ids import NodeId, b32
-from meshnode.core.standing import Standing, cancelled, fate_of, standing_kills
+from meshnode.core.standing import Standing, cancelled, fate_of, fits, standing_kills
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meshnode.app.queries import Queries
     from meshnode.core.sessions import SessionRecord
+
+    Owned = tuple[NodeId, SessionRecord]
 
 DONE = "done"
 
@@ -49,25 +54,27 @@ class Orders:
         """Return every order that is held here, the newest first."""
         control = self._queries.mesh.control
         cancels = cancelled(control)
-        results: dict[str, list[Result]] = {}
-        ended: set[tuple[str, int]] = set()
+        named: dict[str, list[Owned]] = {}  # by session, and by the orders that sessions tell of
         for owner, record in self._queries.mesh.tables.sessions():
-            if record.ended:
-                ended.add((record.session_id, record.session_epoch))
-            for told in record.orders:
-                order_id, outcome, detail = (*told.split(" ", 2), "", "")[:3]
-                name = self._queries.name_of(owner)
-                result = Result(record, owner, name, outcome, detail)
-                results.setdefault(order_id, []).append(result)
-        orders = sorted(standing_kills(control), key=lambda one: (-one.issued_s, one.order_id))
-        return [
-            OrderView(
-                one,
-                self._queries.name_of(NodeId(one.kill.node)) if one.kill.node else None,
-                DONE
-                if (one.kill.session, one.kill.epoch) in ended
-                else fate_of(control, one, cancels),
-                tuple(results.get(b32(one.order_id), ())),
-            )
-            for one in orders
-        ]
+            for name in {record.session_id, *(told.split(" ", 1)[0] for told in record.orders)}:
+                named.setdefault(name, []).append((owner, record))
+        views = []
+        for one in standing_kills(control):
+            meant = [
+                owned for owned in named.get(one.kill.session, ()) if fits(one, owned[1], owned[0])
+            ]
+            is_done = bool(meant) and all(record.ended for _, record in meant)
+            state = DONE if is_done else str(fate_of(control, one, cancels))
+            node = self._queries.name_of(NodeId(one.kill.node)) if one.kill.node else None
+            results = self._results(one, named.get(b32(one.order_id), ()))
+            views.append(OrderView(one, node, state, tuple(results)))
+        return sorted(views, key=lambda view: (-view.standing.issued_s, view.standing.order_id))
+
+    def _results(self, standing: Standing, tellers: Iterable[Owned]) -> Iterable[Result]:
+        order_id = b32(standing.order_id)
+        for owner, record in tellers:
+            for told in record.orders if fits(standing, record, owner) else ():
+                name, outcome, detail = (*told.split(" ", 2), "", "")[:3]
+                if name == order_id:
+                    shown = self._queries.name_of(owner)
+                    yield Result(record, owner, shown, outcome, detail)

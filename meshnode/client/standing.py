@@ -54,6 +54,7 @@ def park(mesh: Connection, session: Plain, terms: Terms) -> Plain:
     body = StandingKill(
         session=session["session_id"],
         epoch=session["session_epoch"],
+        node=session["node_id"],  # so that nobody else's row can pass for it
         force=terms.force,
         grace_s=0 if terms.force else terms.grace_s,
     )

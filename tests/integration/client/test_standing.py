@@ -39,7 +39,8 @@ def test_who_is_known_to_be_away_is_left_an_order_at_once(mesh, service):
     assert service.commands == []
     (entry,) = service.entries
     one = service.sessions[0]
-    assert entry.body == StandingKill(one.session_id, one.session_epoch, grace_s=9)
+    expected = StandingKill(one.session_id, one.session_epoch, node=one.node_id, grace_s=9)
+    assert entry.body == expected
     assert (entry.issued_s, entry.expires_s) == (NOW_S, NOW_S + 3600)
     assert (said["outcome"], said["session_id"]) == ("parked", one.session_id)
     assert said["detail"] == "berta ends it when it returns, until 2026-11-20T01:00:00.000Z"
