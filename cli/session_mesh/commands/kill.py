@@ -48,7 +48,10 @@ def app(
         bool, typer.Option("--standing", help="Who cannot be reached ends when it returns.")
     ] = False,
     expires: Annotated[
-        str, typer.Option("--expires", metavar="D", help="With --standing; 7d at most.  [24h]")
+        str,
+        typer.Option(
+            "--expires", metavar="D", help="With --standing: 24h unless told, 7d at most."
+        ),
     ] = "",
     timeout: Timeout = "10s",
     command_id: CommandId = "",
