@@ -11,7 +11,7 @@ from doubles import ManualClock, Published, ScriptedAgents, nowhere, unexpected
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.sessions import Done, OwnSessions
 from meshnode.app.standing import StandingKills
-from meshnode.core.entries import Body, entry_id_of, role_entry, sign_entry
+from meshnode.core.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
@@ -89,12 +89,9 @@ class Returned:
         return [entry_id_of(one) for one in entries]
 
     def revoke(self, key: Key) -> None:
-        """Let a key have no role any more, as `role_of` answers once it is revoked."""
-        role_of = self.control.role_of
-        self.control.role_of = (  # type: ignore[method-assign] # of this one only
-            lambda asked: "" if asked == key.public else role_of(asked)
-        )
-        self.kills.heard()
+        """Let the root revoke a key."""
+        body = Revoke("key", key.public)
+        self.hear(sign_entry(ROOT, GENESIS.mesh_id, body, chance, issued_s=NOW_S))
 
     def meet(self) -> None:
         """Complete a reconciliation with a neighbour."""

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.core.control import ControlSet
-from meshnode.core.entries import Cancel, StandingKill, entry_id_of, role_entry, sign_entry
+from meshnode.core.entries import (
+    Cancel,
+    Revoke,
+    StandingKill,
+    entry_id_of,
+    role_entry,
+    sign_entry,
+)
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
@@ -98,9 +105,9 @@ def entries_of(world) -> list[Signed]:
 
 def control_with(entries: list[Signed], revoked) -> ControlSet:
     control = ControlSet(GENESIS)
-    control.add_all([*ROLES, *entries], NOW_S)
-    role_of, gone = control.role_of, {key.public for key in revoked}
-    control.role_of = lambda key: "" if key in gone else role_of(key)  # as once it is revoked
+    gone = [Revoke("key", key.public) for key in revoked]
+    said = [sign_entry(ROOT, GENESIS.mesh_id, one, chance, issued_s=NOW_S) for one in gone]
+    control.add_all([*ROLES, *entries, *said], NOW_S)
     return control
 
 

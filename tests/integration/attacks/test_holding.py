@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from doubles import ScriptedAgents
-from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, Owner, chance, key_for
+from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance, key_for
 
 from meshnode.agents import tree
 from meshnode.agents.holding import HALT_S, Halt, Parting, let_go
@@ -197,7 +197,7 @@ async def test_an_observer_suspends_nothing():
     role = Role(oscar.public, "observer", "", ROOT.public, 1, None)
     owner.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance), 0.0)
     stops = ("suspend", "kill")
-    link = Grant(GENESIS.mesh_id, oscar.public, oscar.public, stops, 0, 1 << 40, bytes(16))
+    link = Grant(GENESIS.mesh_id, oscar.public, oscar.public, stops, 0, UNTIL_S, bytes(16))
     key = SessionKey(oscar, (grant(oscar, link),))
     for action in ACTIONS:
         await refused(owner, owner.order(action, key=key), NotPermittedError)

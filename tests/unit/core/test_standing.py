@@ -6,7 +6,15 @@ from random import Random
 import pytest
 
 from meshnode.core.control import ControlSet
-from meshnode.core.entries import Body, Cancel, StandingKill, entry_id_of, role_entry, sign_entry
+from meshnode.core.entries import (
+    Body,
+    Cancel,
+    Revoke,
+    StandingKill,
+    entry_id_of,
+    role_entry,
+    sign_entry,
+)
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key
@@ -62,9 +70,10 @@ class Mesh:
         return due(self.control, HERE, sessions or (SESSION,), done, now_s)
 
     def revoke(self, key: Key) -> None:
-        """Let a key have no role any more, as `role_of` answers once it is revoked."""
-        role_of = self.control.role_of
-        self.control.role_of = lambda asked: "" if asked == key.public else role_of(asked)
+        """Let the root revoke a key."""
+        body = Revoke("key", key.public)
+        entry = sign_entry(ROOT, GENESIS.mesh_id, body, chance, issued_s=NOW_S)
+        self.control.add(entry, NOW_S)
 
 
 FITTING = [
