@@ -63,7 +63,11 @@ class StandingKills:
         self._taken.update(done)
 
     def heard(self) -> None:
-        """Note that the control set has another entry: an order, a cancel, a revocation."""
+        """Note that the control set has another entry: an order, a cancel, a revocation.
+
+        What comes after a time apart comes piece by piece, so that we compare once more.
+        """
+        self._mesh.replication.doubt()
         self._patience.note(self._clock.steady_s())
         self._heard.set()
 

@@ -57,7 +57,7 @@ class Replication(Intake):
     ) -> None:
         super().__init__(genesis, own, replica, admits)
         self.control = control
-        self.abreast = False  # whether our control set has held all that a neighbour's did, once
+        self.abreast = False  # whether our control set has held all that a neighbour's did, lately
         self._hurries = 0
         self._owed: dict[NodeId, Head] = {}  # who asked for our feed while it was ahead of our disk
 
@@ -69,6 +69,10 @@ class Replication(Intake):
         """Say what is held, in two hashes."""
         asks = not self.abreast
         return Digest(self._feeds.root(), self.control.root(), self.control.cut_s, asks)
+
+    def doubt(self) -> None:
+        """Want to know anew whether our control set holds all that a neighbour's does."""
+        self.abreast, self._hurries = False, 0
 
     def hurry(self) -> bool:
         """Whether to compare now: until our control set is known to be a neighbour's."""

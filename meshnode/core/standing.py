@@ -193,20 +193,22 @@ def _is_time(standing: Standing, now_s: float) -> bool:
 class Patience:
     """How long to hold back: cancels must have had their chance to be seen first.
 
-    After a start until our control set has held all that a neighbour's did (`abreast`), or for
-    `unheard_s` if there is nobody to be heard; and for a moment after every entry. Times are of a
-    steady clock, in seconds.
+    After a start, and after every entry, until our control set has held all that a neighbour's did
+    since then (`abreast`), or for `unheard_s` if there is nobody to be heard; and for a moment
+    besides. Times are of a steady clock, in seconds.
     """
 
     def __init__(self, started_at_s: float, unheard_s: float) -> None:
-        self._heard_or_not_at_s = started_at_s + unheard_s
+        self._unheard_s = unheard_s
+        self._doubted_at_s = started_at_s
         self._first_s = self._last_s = -math.inf
         self._settled = True
 
     def note(self, now_s: float) -> None:
         """Note that an entry has come."""
         if self._settled:
-            self._first_s, self._settled = now_s, False
+            self._doubted_at_s = self._first_s = now_s
+            self._settled = False
         self._last_s = now_s
 
     def looked(self) -> None:
@@ -215,6 +217,6 @@ class Patience:
 
     def ready_at_s(self, *, abreast: bool) -> float:
         """Return from when on orders may be carried out, as things are."""
-        begun_s = -math.inf if abreast else self._heard_or_not_at_s
+        begun_s = -math.inf if abreast else self._doubted_at_s + self._unheard_s
         settled_s = min(self._last_s + SETTLE_S, self._first_s + SETTLE_S_MAX)
         return max(begun_s, settled_s)

@@ -21,7 +21,7 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
-from meshnode.core.ids import new_session_id
+from meshnode.core.ids import session_id_of
 from meshnode.core.keys import Key
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SessionRecord, State
@@ -45,7 +45,7 @@ class Wards:
         self._operator = Key.new(self.rng.randbytes)
         role = Role(self._operator.public, "operator", "", world.root.public, int(WALL_S), None)
         self._role = role_entry(world.root, world.genesis.mesh_id, role, self.rng.randbytes)
-        self.sessions = {machine.id: self._session() for machine in world.nodes}
+        self.sessions = {machine.id: self._session(machine.id) for machine in world.nodes}
         self.carried_out: list[tuple[NodeId, bytes]] = []
         self._done: dict[NodeId, set[tuple[bytes, str]]] = {m.id: set() for m in world.nodes}
         self._runs: dict[NodeId, tuple[int, Patience, int]] = {}
@@ -71,10 +71,10 @@ class Wards:
             ]
         )
 
-    def _session(self) -> SessionRecord:
+    def _session(self, owner: NodeId) -> SessionRecord:
         at_s = WALL_S + self.world.now_s
-        session_id = new_session_id(self.rng.randbytes)
         epoch = self.rng.getrandbits(63) + 1
+        session_id = session_id_of(owner, epoch)
         return SessionRecord(
             session_id, epoch, "a", State.RUNNING, at_s, at_s, specializations=("s",)
         )
@@ -106,6 +106,7 @@ class Wards:
         if life != machine.life or patience is None:
             patience, before = Patience(now_s, UNHEARD_S), held
         if held != before:
+            mesh.replication.doubt()
             patience.note(now_s)
         self._runs[machine.id] = (machine.life, patience, held)
         if patience.ready_at_s(abreast=mesh.replication.abreast) > now_s:

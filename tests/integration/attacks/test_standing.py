@@ -97,6 +97,19 @@ async def test_a_cancel_that_arrives_right_behind_its_order_is_in_time(node):
     (order_id,) = node.hear(entry(ORDER))
     await node.settle(SETTLE_S / 2)
     node.hear(entry(Cancel(order_id), at_s=NOW_S - DAY_S))
+    node.meet()
+    await node.settle()
+    assert node.untouched()
+
+
+async def test_a_cancel_that_is_late_is_waited_for_until_a_neighbour_has_no_more(node):
+    """The same over a link so slow that a moment is not enough."""
+    node.meet()
+    await node.settle()
+    (order_id,) = node.hear(entry(ORDER))
+    await node.settle(UNHEARD_S / 2)
+    node.hear(entry(Cancel(order_id), at_s=NOW_S - DAY_S))
+    node.meet()
     await node.settle()
     assert node.untouched()
 
