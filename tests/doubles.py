@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meshnode.app.ports import Steered
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, RefusedError
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class Killed:
     survivors: tuple[int, ...] = ()
 
 
+ON_STDIN = Steered(on_stdin=True, followed=False)
+
+
 @dataclass
 class ScriptedAgents:
     """Agents that do as they are told, and remember it; `gate` holds them until it is set."""
@@ -115,6 +119,7 @@ class ScriptedAgents:
     fault: Exception | None = None
     killed: Killed = Killed()
     gate: asyncio.Event | None = None
+    landed: Steered = ON_STDIN
     steered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
     asked_to_end: list[str] = field(default_factory=list)
@@ -126,10 +131,11 @@ class ScriptedAgents:
 
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> None:
+    ) -> Steered:
         del command_id
         await self._act()
         self.steered.append((session_id, direction, message))
+        return self.landed
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool

@@ -34,7 +34,7 @@ class Makers:
     def __init__(self, home: Home) -> None:
         self.genesis: Genesis = read_genesis(home)
         self._admitter = device_key(home)
-        (self._word,) = from_pem(home.admitter_certificate.read_bytes())
+        self._word = from_pem(home.certificates.read_bytes())[1]
         self._chance = Random(4).randbytes
         self._now_s = SystemClock().wall_s()
 

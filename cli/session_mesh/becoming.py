@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 from meshnode.client.errors import MeshError
-from meshnode.node.main import up
+from meshnode.node.main import up, without_secrets
 from meshnode.node.options import told_from
 from session_mesh.render import Failure, Streams, Style, render_failure
 
@@ -19,7 +19,7 @@ def become_node(told: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     argv = [sys.executable, "-P", "-m", "session_mesh.becoming", told]
-    os.execv(argv[0], argv)  # noqa: S606 - our own interpreter and module
+    os.execve(argv[0], argv, without_secrets(os.environ))  # noqa: S606 - our own interpreter and module
 
 
 def main() -> int:

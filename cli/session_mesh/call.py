@@ -6,15 +6,17 @@ Invariant: a verb is handed a Call and returns a View; it neither prints nor end
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from meshnode.client.clock import wall_s
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.home import Home, home_at
 from session_mesh.escaping import escape
+from session_mesh.inside import is_inside
 from session_mesh.render import Format, Streams, Style
 
 if TYPE_CHECKING:
+    from meshnode.client.inside import Inside
     from meshnode.client.mesh import MeshClient
     from meshnode.client.targets import Selection, Wanted
 
@@ -84,10 +86,30 @@ class Call:
         """A client of the node on this home; enter it."""
         from meshnode.client.mesh import MeshClient  # noqa: PLC0415 - --help needs no gRPC
 
-        return MeshClient(self.home)
+        return MeshClient(self.home, on_wait=self._say_that_it_waits())
+
+    def _say_that_it_waits(self) -> "Callable[[], None] | None":
+        if not self.streams.err_is_terminal:
+            return None
+        from meshnode.client.silence import pid_of  # noqa: PLC0415 - as above
+
+        node = f"the node (pid {pid_of(self.home)})"
+        return lambda: self.streams.tell(f"waiting for {node} to answer; Ctrl-C ends the wait")
+
+    def inside(self) -> "Inside":
+        """A client for the session that this process runs in; enter it."""
+        from meshnode.client.inside import Inside  # noqa: PLC0415 - as for mesh
+
+        return Inside()
 
     def read(self, ask: "Callable[[Reader], dict[str, Any]]") -> dict[str, Any]:
-        """Ask the running node, or the disk of one that does not run or answer, saying so."""
+        """Ask the running node, or the disk of one that does not run or answer, saying so.
+
+        Inside a session the node is asked with the ticket, and no home is looked for.
+        """
+        if is_inside():
+            with self.inside() as session:
+                return ask(cast("Reader", session))  # what it cannot answer is not allowed there
         home = self.home
         try:
             with self.mesh() as mesh:

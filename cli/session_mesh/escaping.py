@@ -4,16 +4,50 @@ Invariant: what `escape` returns cannot move the cursor, change colours, reverse
 or hide: every character that does not print itself is spelled out as JSON would spell it.
 """
 
+from itertools import chain
 from unicodedata import category, east_asian_width
+
+# Python calls these printable, yet they show nothing: two names that look alike would differ.
+UNSEEN = frozenset(
+    map(
+        chr,
+        chain(
+            (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+            range(0x180B, 0x1810),
+            range(0xFE00, 0xFE0F),  # not the last: emoji are written with it
+            range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+FORMULA = frozenset("=+-@\t\r")  # what begins with one is computed by a spreadsheet
+MARKS_MAX = 4  # on one character, more than any script needs; a tower of them covers other lines
 
 
 def escape(text: str, keep: str = "") -> str:
     """Spell out control characters, ESC, bidi overrides and invisible ones, except those kept."""
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
+        return text
+    shown: list[str] = []
+    marks = 0
+    for one in text:
+        marks = marks + 1 if category(one) in {"Mn", "Me"} else 0
+        is_plain = (one.isprintable() and one not in UNSEEN) or one in keep
+        is_plain = is_plain or category(one) == "Zs"
+        shown.append(one if is_plain and marks <= MARKS_MAX else _spelled(one))
+    return "".join(shown)
+
+
+def inert(cell: str) -> str:
+    """Return a word as a spreadsheet shows it, and does not compute it: after an apostrophe."""
+    return f"'{cell}" if cell[:1] in FORMULA else cell
+
+
+def encodable(text: str, spell: str = "") -> str:
+    """Spell out lone surrogates, which no stream takes, and the characters named."""
+    if text.isascii() and not spell:
         return text
     return "".join(
-        one if one.isprintable() or one in keep or category(one) == "Zs" else _spelled(one)
-        for one in text
+        _spelled(one) if "\ud800" <= one <= "\udfff" or one in spell else one for one in text
     )
 
 

@@ -52,7 +52,7 @@ def _is_unread(out: TextIO) -> bool:
 def tell(event: dict[str, Any], streams: Streams, style: Style) -> None:
     """Write one event to stdout at once."""
     if style.quiet:
-        text = id_of(event)
+        text = escape(id_of(event))
     elif style.format == "json":
         text = document(event)
     else:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
+from meshnode.client.dumping import forbid_dumps
 from meshnode.client.errors import MeshError, UsageError
 from session_mesh.call import Call
 from session_mesh.render import Failure, Streams, Style, render_failure
@@ -39,6 +40,7 @@ VERBS = (
     "nodes",
     "status",
     "doctor",
+    "audit",
     "run",
     "list",
     "show",
@@ -55,7 +57,12 @@ VERBS = (
     "unregister",
     "find",
     "keys",
+    "operator",
+    "root",
     "cost",
+    "self",
+    "report",
+    "steer-inbox",
 )
 USAGE = 2
 INTERRUPTED = 130
@@ -77,7 +84,7 @@ class Verbs(TyperGroup):
         """Import a verb."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"session_mesh.commands.{cmd_name}")
+        module = importlib.import_module(f"session_mesh.commands.{cmd_name.replace('-', '_')}")
         command = cast("TyperCommand", typer.main.get_command(module.app))
         command.name = cmd_name
         return command
@@ -116,7 +123,9 @@ def root(
 def main(arguments: Sequence[str] | None = None, streams: Streams | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    streams = streams or Streams.of_process()
+    if streams is None:
+        forbid_dumps()  # a process of our own, which may be about to read a key
+        streams = Streams.of_process()
     try:
         return _run(words, streams)
     except (BrokenPipeError, UnreadError):

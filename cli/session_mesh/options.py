@@ -1,6 +1,7 @@
 """Options that several verbs share, and what their words mean."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,10 @@ Timeout = Annotated[
 ]
 CommandId = Annotated[
     str, typer.Option("--command-id", metavar="ID", help="Repeat a command; it acts once only.")
+]
+RootFile = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="FILE", help="The root key; else root.key in the home."),
 ]
 EventKinds = Annotated[
     list[str] | None,

@@ -15,7 +15,6 @@ from meshnode.client.nodes import names_apart
 from meshnode.client.targets import Delivery, Selection, Target, has_ended
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.escaping import escape
 from session_mesh.render import Table, View
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def asked(call: Call, mesh: "MeshClient", aim: Aim, verb: str) -> Aim:
 
 def outcome_view(result: dict[str, Any]) -> View:
     """Show what became of one order."""
-    detail = f": {escape(result['detail'])}" if result["detail"] else ""
+    detail = f": {result['detail']}" if result["detail"] else ""
     return View(
         value=result,
         human=f"{result['outcome']}{detail}{_processes(result)}",

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
-from session_mesh.escaping import cut, escape, width_of
+from session_mesh.escaping import cut, encodable, escape, inert, width_of
 
 Format = Literal["table", "json", "yaml", "csv"]
 ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
 COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
 GAP_CHARS = 2  # between two columns
+Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
 INTERNAL_FIELDS = frozenset({"session_epoch", "journal_generation"})
 COLOURS = {
     "alive": "green",
@@ -64,7 +65,7 @@ class View:
     """What a command has to say: the value, and the same for people, for scripts and for tables."""
 
     value: dict[str, Any]
-    human: Table | Listing | str
+    human: Table | Listing | Lines | str  # a text is one line, whatever is in it
     records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
     ids: Sequence[str] = ()
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON
@@ -153,7 +154,10 @@ def _yaml(value: dict[str, Any]) -> str:
     import yaml  # noqa: PLC0415 - only who asks for YAML pays for its import
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
+    try:
+        return yaml.dump(public(value), Dumper=dumper, sort_keys=False, allow_unicode=False)
+    except UnicodeEncodeError:  # a lone surrogate, which the slower one spells out
+        return yaml.dump(public(value), Dumper=yaml.SafeDumper, sort_keys=False)
 
 
 def _is_utf8(stream: TextIO) -> bool:
@@ -161,7 +165,7 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 def _write(streams: Streams, text: str) -> None:
-    streams.out.write(escape(text, keep="\n") if streams.out_is_terminal else text)
+    streams.out.write(escape(text, keep="\n") if streams.out_is_terminal else encodable(text))
     streams.out.flush()
 
 
@@ -173,6 +177,8 @@ def _write_csv(view: View, streams: Streams) -> None:
     rows = [[record.get(name, "") for name in names] for record in flat]
     if streams.out_is_terminal:
         rows = [[escape(cell) for cell in row] for row in rows]
+    else:  # Python's writer leaves a lone CR unquoted, and readers take it for the end of a row
+        rows = [[encodable(cell, spell="\r") for cell in row] for row in rows]
     writer = csv.writer(streams.out, lineterminator="\n")
     if names:
         writer.writerows([names, *rows])
@@ -194,18 +200,19 @@ def _cell(item: object) -> str:
         case None:
             return ""
         case str():
-            return item
+            return inert(item)
         case bool():
             return "true" if item else "false"
         case list() if all(isinstance(one, str) for one in item):
-            return ";".join(item)
+            return inert(";".join(item))
         case _:
             return json.dumps(item, ensure_ascii=False)
 
 
-def _write_human(human: Table | Listing | str, streams: Streams) -> None:
-    if isinstance(human, str):
-        _write(streams, escape(human, keep="\n") + "\n" if human else "")
+def _write_human(human: Table | Listing | Lines | str, streams: Streams) -> None:
+    if isinstance(human, str | tuple):
+        lines = human if isinstance(human, tuple) else (human,)
+        _write(streams, "".join(f"{escape(line)}\n" for line in lines) if human else "")
     elif isinstance(human, Listing):
         streams.out.writelines(_listed(human, streams))
         streams.out.flush()

@@ -4,11 +4,12 @@ Invariant: a verb's module is imported only when that verb runs, completes or ex
 """
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from session_mesh.inside import check_allowed
 from session_mesh.render import Format, View, render
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ OutputOption = Annotated[
     Format | None, typer.Option("-o", "--output", help="How to print; table unless told.")
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print ids only.")]
+FormatOption = Annotated[
+    Format | None, typer.Option("-o", "--format", help="How to print; table unless told.")
+]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Show the traceback of an internal error.")
 ]
@@ -88,6 +92,7 @@ def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
         said = {name: options.pop(name) for name in GLOBALS}
         given: Call = context.obj
         call = given.overridden(said)
+        check_allowed(_name_of(context))
         if context.invoked_subcommand is not None:  # a verb beneath this one answers
             context.obj = call
             return 0
@@ -101,7 +106,7 @@ def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     extra = [
         inspect.Parameter(name, keyword, default=default, annotation=annotation)
-        for name, (annotation, default) in GLOBALS.items()
+        for name, (annotation, default) in _globals_beside(parameters).items()
     ]
     first = inspect.Parameter("context", keyword, annotation=typer.Context)
     own = [parameter.replace(kind=keyword) for parameter in parameters]
@@ -110,6 +115,18 @@ def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
     run.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
     run.__name__ = command.__name__
     return run
+
+
+def _globals_beside(parameters: Sequence[inspect.Parameter]) -> dict[str, tuple[Any, Any]]:
+    """Return the global options of a verb, which may need the word --output for something else."""
+    own = [get_args(one.annotation)[1] for one in parameters]
+    spelled = {word for one in own for word in (one.default, *(one.param_decls or ()))}
+    return GLOBALS | ({"output": (FormatOption, None)} if "--output" in spelled else {})
+
+
+def _name_of(context: typer.Context) -> str:
+    """Return the verb as a user knows it: of `nodes forget`, nodes."""
+    return context.command_path.split()[1]
 
 
 def _help(command: Callable[..., View | int], examples: tuple[str, ...]) -> str:

@@ -5,7 +5,6 @@ from decimal import Decimal
 from typing import Any
 
 from meshnode.client.durations import seconds_of
-from session_mesh.escaping import escape
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 SHORT_ID_CHARS = 10
@@ -76,10 +75,8 @@ def _missing(node: Mapping[str, Any]) -> str:
     return f"{node['node_name']} ({node['state']}{since})"
 
 
-def described(fields: Sequence[tuple[str, object]]) -> str:
+def described(fields: Sequence[tuple[str, object]]) -> tuple[str, ...]:
     """Lay out names and values in two columns; absent values are left out."""
-    shown = [
-        (name, escape(str(value))) for name, value in fields if value not in (None, "", [], {})
-    ]
+    shown = [(name, str(value)) for name, value in fields if value not in (None, "", [], {})]
     width = max((len(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+    return tuple(f"{name:<{width}}  {value}" for name, value in shown)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
@@ -16,13 +19,20 @@ from meshnode.agents.streams import CHUNK_BYTES, Inlet, Outlet, Source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from meshnode.agents.cgroup import Cgroup
     from meshnode.agents.clients import Watch
     from meshnode.agents.streams import Log
 
+REAPED_MAX = 2048  # in one go: an agent that forks without end must not keep us from our clients
+SWEEPS_MAX = 200  # in one go; then clients are served, and the next go follows
+QUIET_SWEEPS, QUIET_S = 5, 0.001  # so many without anybody new end the go
+PIDFD_SIGNAL_PROCESS_GROUP = 4  # Linux 6.9; the group cannot change hands while the pidfd is open
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as docker answers
 
 
-def start(command: Sequence[str], session_id: str, *, detached: bool) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str], session_id: str, group: Cgroup | None, *, detached: bool
+) -> subprocess.Popen[bytes]:
     """Start the command with the session's mark; raises OSError, and then nothing runs."""
     return subprocess.Popen(  # noqa: S603  # starting the user's command is the purpose
         command,
@@ -31,6 +41,7 @@ def start(command: Sequence[str], session_id: str, *, detached: bool) -> subproc
         stderr=subprocess.PIPE,
         bufsize=0,
         start_new_session=detached,
+        preexec_fn=group.enter if group else None,  # noqa: PLW1509 - one thread: no lock is held
         env={**os.environ, tree.MARK: session_id},
     )
 
@@ -47,8 +58,8 @@ def why_not_started(error: OSError) -> tuple[int, str]:
 
 
 def reap() -> Iterator[tuple[int, int]]:
-    """Collect every ended child and adopted orphan; yields its pid and its return code."""
-    while True:
+    """Collect ended children and adopted orphans; yields pids and return codes, so many at most."""
+    for _ in range(REAPED_MAX):
         try:
             pid, ending = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
@@ -61,11 +72,15 @@ def reap() -> Iterator[tuple[int, int]]:
 class Agent:
     """A started agent. In front of a caller, its streams are copied from and to 0, 1 and 2."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Log, *, detached: bool) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], log: Log, group: Cgroup | None, *, detached: bool
+    ) -> None:
         if not (process.stdin and process.stdout and process.stderr):
             raise OSError("the agent has no pipes")
         self._process = process
+        self.group = group
         self._detached = detached
+        self._pidfd = os.pidfd_open(process.pid)  # not waited for yet, so it is still its own
         # Each pipe has one owner here, which closes it: Popen's own file objects let go of them.
         self.inlet = Inlet(os.dup(process.stdin.fileno()))
         self._sources = [
@@ -102,13 +117,15 @@ class Agent:
             if source.outlet and source.outlet.pending:
                 yield source.outlet.fd, select.POLLOUT, source.outlet.flush
 
-    def reap(self) -> None:
-        """Collect it, and every orphan that we adopted."""
+    def reap(self, struck: set[int] | None = None) -> None:
+        """Collect it, and orphans that we adopted; whose pid may come back is no longer struck."""
         for pid, returncode in reap():
+            if struck is not None:
+                struck.discard(pid)
             if pid == self.pid and self.returncode is None:
                 self._process.returncode = returncode
 
-    def signal(self, number: int) -> None:
+    def pass_on(self, number: int) -> None:
         """Pass on a signal; once it has ended: let go of what the caller has not read."""
         if self.returncode is None:
             os.kill(self.pid, number)  # not waited for yet, so the pid is still its
@@ -117,6 +134,30 @@ class Agent:
         for source in self._sources:
             if source.outlet:
                 source.outlet.pending.clear()
+
+    def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
+        """Signal its process group and every orphan that we adopted, and those they leave us."""
+        self._signal_group(number)
+        struck: set[int] = set()
+        quiet = 0
+        for _ in range(SWEEPS_MAX):
+            fresh = tree.signal_children(number, spared, struck)
+            struck |= fresh
+            self.reap(struck)
+            quiet = 0 if fresh else quiet + 1
+            if quiet > QUIET_SWEEPS:
+                return
+            time.sleep(0.0 if fresh else QUIET_S)  # what is a grandchild now is ours once it forks
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if not self._detached:
+            return  # its group is its caller's, and our own
+        try:
+            signal.pidfd_send_signal(self._pidfd, number, None, PIDFD_SIGNAL_PROCESS_GROUP)
+        except OSError:
+            with suppress(OSError):
+                if self.returncode is None:  # not waited for: the group is still its
+                    os.killpg(self.pid, number)
 
     def finish(self) -> None:
         """Copy what it left in its pipes, and close its stdin."""

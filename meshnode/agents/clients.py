@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,22 @@ def text_of(request: Reply, name: str) -> str | None:
     return value
 
 
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Return pid and uid of whoever connected, or of whoever listens, as the kernel knows them."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    return pid, uid
+
+
 class Client:
     """One connection to the supervisor's socket."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(0.0)
         self.connection = connection
+        self.pid = peer_of(connection)[0]
         self.inbox = bytearray()
         self.outbox = bytearray()
         self.subscribed = False

@@ -1,6 +1,7 @@
 """The environment an agent starts with: its caller's, without our secrets, with its own names.
 
-Invariant: no key, invite, ticket or home of this mesh is inherited by an agent.
+Invariant: no key, invite, passphrase, home or foreign ticket of this mesh is inherited by an agent.
+What is stripped goes by rule, so that a name that comes later is stripped too.
 """
 
 from __future__ import annotations
@@ -10,25 +11,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The ticket is stripped too: it belongs to the session that our caller may itself run in.
-WITHHELD = frozenset(
-    {"SESSION_API_KEY", "SESSION_MESH_INVITE", "SESSION_MESH_HOME", "SESSION_MESH_TICKET"}
-)
-SECRET_MARKS = ("smk1_", "smj1_")  # anywhere in a value: `Bearer smk1_…` is as good as the key
+# Every name of ours goes: what an agent may know is set anew, and a ticket or an id that is there
+# belongs to the session that our caller may itself run in.
+WITHHELD = ("SESSION_MESH_", "SESSION_API_KEY")  # how names begin; SESSION_API_KEY_FILE goes too
+TOLD = ("session_id", "agent_id", "node_id", "ticket")
+SECRET_MARKS = ("smk1_", "smj1_", "smt1_")  # anywhere in a value: `Bearer smk1_…` is as good
 
 
 def agent_environment(
-    base: Mapping[str, str], session_id: str, agent_id: str, node_id: str, socket: str
+    base: Mapping[str, str], opened: Mapping[str, str], socket: str
 ) -> dict[str, str]:
-    """Return a copy of `base` that is fit for the agent of this session."""
+    """Return a copy of `base` that is fit for the agent of a session that was opened.
+
+    `opened` holds `session_id, agent_id, node_id, ticket`; `socket` is the node's.
+    """
     kept = {
         name: value
         for name, value in base.items()
-        if name not in WITHHELD and not any(mark in value for mark in SECRET_MARKS)
+        if not name.startswith(WITHHELD) and not any(mark in value for mark in SECRET_MARKS)
     }
     return kept | {
-        "SESSION_MESH_SESSION_ID": session_id,
-        "SESSION_MESH_AGENT_ID": agent_id,
-        "SESSION_MESH_NODE_ID": node_id,
+        **{f"SESSION_MESH_{name.upper()}": opened[name] for name in TOLD},
         "SESSION_MESH_SOCKET": socket,
     }

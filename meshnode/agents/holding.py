@@ -33,30 +33,40 @@ class Halt:
     fewer, and one that finds nobody new beside the stopped is the last.
     """
 
-    def __init__(self, session_id: str, roots: Iterable[tree.Identity], *, now_s: float) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        roots: Iterable[tree.Identity],
+        reach: tree.Reach = tree.NO_MORE,
+        *,
+        now_s: float,
+    ) -> None:
         self._session_id = session_id
         self._roots = frozenset(roots)
+        self._reach = reach
         self._give_up_at_s = now_s + HALT_S
         self._found: frozenset[tree.Identity] = frozenset()
 
     def step(self, now_s: float) -> Halted | None:
         """Look once, and stop whoever runs; returns the result when it is over."""
-        there = tree.members(self._session_id, self._roots | self._found)
+        there = tree.members(self._session_id, self._roots | self._found, self._reach)
         fresh, self._found = there - self._found, there
         running = [one for one in there if one in fresh or not tree.is_stopped(one)]
         if not running:
             return Halted(len(there), ())
         if now_s >= self._give_up_at_s:
-            let_go(self._session_id, self._roots | there)
+            let_go(self._session_id, self._roots | there, self._reach)
             return Halted(len(there), tuple(sorted(one.pid for one in running)))
         for one in fresh:
             tree.send(one, signal.SIGSTOP)
         return None
 
 
-def let_go(session_id: str, roots: Iterable[tree.Identity]) -> int:
+def let_go(
+    session_id: str, roots: Iterable[tree.Identity], reach: tree.Reach = tree.NO_MORE
+) -> int:
     """Let a tree run on; returns how many processes of it there are."""
-    there = tree.members(session_id, roots)
+    there = tree.members(session_id, roots, reach)
     for one in there:
         tree.send(one, signal.SIGCONT)
     return len(there)
@@ -69,20 +79,27 @@ class Parting:
     """
 
     def __init__(
-        self, session_id: str, roots: Iterable[tree.Identity], *, now_s: float, grace_s: float
+        self,
+        session_id: str,
+        roots: Iterable[tree.Identity],
+        reach: tree.Reach = tree.NO_MORE,
+        *,
+        now_s: float,
+        grace_s: float,
     ) -> None:
         self._session_id = session_id
         self._roots = frozenset(roots)
+        self._reach = reach
         self._term_at_s = now_s + grace_s
         self._give_up_at_s = self._term_at_s + max(grace_s, TERM_WAIT_S)
-        self._found = tree.members(session_id, self._roots)
+        self._found = tree.members(session_id, self._roots, reach)
         self._asked = False
 
     def step(self, now_s: float) -> tree.Killing | None:
         """Ask if it is time; returns how it stands when waiting is over."""
         if not self._asked and now_s >= self._term_at_s:
             self._asked = True
-            self._found |= tree.members(self._session_id, self._roots)
+            self._found |= tree.members(self._session_id, self._roots, self._reach)
             tree.ask_to_end(self._found)
         return self.result() if now_s >= self._give_up_at_s else None
 

@@ -1,13 +1,16 @@
-"""What an agent has written, read back from its session's directory.
+"""What a session's agent has written, read from its directory.
 
-Invariant: what is read is bounded by the size that the files had when reading began.
+Invariant: only plain files of that directory are read, in bounded chunks.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
+
+from meshnode.core.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,10 +24,10 @@ def read_log(directory: Path, tail_lines: int | None) -> Iterator[bytes]:
 
     `tail_lines` bounds it to the last lines, found from the end; None means all that is kept.
     """
-    with suppress(FileNotFoundError), (directory / "output.log").open("rb") as newest:
+    with suppress(FileNotFoundError), _plain_file(directory / "output.log") as newest:
         parts = [newest]
         with suppress(FileNotFoundError):
-            older = (directory / "output.log.1").open("rb")
+            older = _plain_file(directory / "output.log.1")
             # Rotated between the two: the old one is the very file that we hold already.
             if os.path.sameopenfile(older.fileno(), newest.fileno()):
                 older.close()
@@ -35,6 +38,24 @@ def read_log(directory: Path, tail_lines: int | None) -> Iterator[bytes]:
         finally:
             for part in parts:
                 part.close()
+
+
+def _plain_file(path: Path) -> BinaryIO:
+    """Open a log; what the agent may have put in its place is neither followed nor waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        raise _not_a_log(path) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _not_a_log(path)
+    return os.fdopen(fd, "rb")
+
+
+def _not_a_log(path: Path) -> RefusedError:
+    return RefusedError(f"the session's {path.name} is no plain file", "somebody has replaced it")
 
 
 def _read_parts(newest_first: Sequence[BinaryIO], tail_lines: int | None) -> Iterator[bytes]:

@@ -2,31 +2,28 @@
 
 Invariant: a session that was attached gets exactly one `on_ended`, unless we are closed first.
 A supervisor that is merely silent (a foreground session under Ctrl-Z) is waited for, never taken
-for lost; a supervisor that is gone without a word takes what is left of its tree with it.
+for lost; a supervisor that is gone without a word takes what is left of its tree with it. No kill
+is confirmed by a supervisor's word alone: we look ourselves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from meshnode.agents.following import Ending, Following, ending_of
 from meshnode.agents.holding import HALT_S, TERM_WAIT_S
-from meshnode.agents.tree import (
-    VERIFY_S,
-    Identity,
-    Killing,
-    boot_id,
-    is_alive,
-    stop_tree,
-)
+from meshnode.agents.tree import VERIFY_S, Identity, Killing, Reach, is_alive, members, stop_tree
+from meshnode.app.ports import Steered
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
+
+    from meshnode.agents.following import Line
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
 FIRST_SIGN_WAIT_S = 30.0  # for a supervisor to write its first word, on the busiest machine
@@ -37,22 +34,7 @@ STEER_WAIT_S = 5.0  # longer than the supervisor's own limit, which decides
 PING_WAIT_S = 1.0  # a supervisor silent for longer does not get to do the killing
 KILL_MARGIN_S = 2.0
 GRACE_S = 5.0  # for what a lost supervisor left running
-LINE_BYTES_MAX = 1 << 20  # of one line from a supervisor; longer: hung up on, and dialled again
-REQUEST_BYTES_MAX = 64 << 10  # what the supervisor takes; larger: refused here
-STATE_BYTES_MAX = 1 << 20
 LOST = "its supervisor was lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a session's agent ended; `at_s` is in seconds since 1970. Code and signal exclude."""
-
-    exit_code: int | None
-    signal: str | None
-    reason: str | None
-    killed_by_command: str | None
-    at_s: float
-    closed_by_command: str | None = None
 
 
 class ProcessAgents:
@@ -75,7 +57,7 @@ class ProcessAgents:
         self._on_ended = on_ended
         self._tasks = tasks
         self._clock = clock
-        self._following: dict[str, _Following] = {}
+        self._following: dict[str, Following] = {}
 
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
         """Follow a session until it ends; returns when its supervisor has answered or ended.
@@ -85,7 +67,7 @@ class ProcessAgents:
         """
         if session_id in self._following:
             raise ConflictError(f"session {session_id} is followed already")
-        following = _Following(session_id, directory, socket)
+        following = Following(session_id, directory, socket)
         self._following[session_id] = following
         following.task = self._tasks.create_task(self._follow(following))
         with suppress(TimeoutError):
@@ -96,11 +78,8 @@ class ProcessAgents:
 
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> None:
-        """Write one line to the agent's stdin; returns once it is in the pipe.
-
-        Raises RefusedError if it certainly was not written, UnreachableError if nobody knows.
-        """
+    ) -> Steered:
+        """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows."""
         following = self._following.get(session_id)
         if following is None:
             raise RefusedError(f"no agent of session {session_id} runs here")
@@ -109,21 +88,23 @@ class ProcessAgents:
         if not reply.get("ok"):
             error = str(reply.get("error"))
             raise UnreachableError(error) if reply.get("indeterminate") else RefusedError(error)
+        return Steered(reply.get("stdin", True) is True, reply.get("followed") is True)
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool
     ) -> Killing:
         """Stop the whole tree and verify it; through its supervisor, or without it."""
         following = self._following.get(session_id)
-        if following is not None:
-            with suppress(UnreachableError):
-                order = {"command_id": command_id, "grace_s": grace_s, "force": force}
-                wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
-                return _killing(await self._order(session_id, "kill", wait_s, **order))
         if following is None:
-            return await _stop(session_id, (), grace_s=grace_s, force=force)
+            return await _stop(session_id, (), Reach(), grace_s=grace_s, force=force)
+        with suppress(UnreachableError):
+            order = {"command_id": command_id, "grace_s": grace_s, "force": force}
+            wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
+            said = _killing(await self._order(session_id, "kill", wait_s, **order))
+            if said.survivors or not await self._leftovers(following):
+                return said
         following.killed_by_command = command_id  # before: its end is noticed while we still work
-        killing = await _stop(session_id, following.roots(), grace_s=grace_s, force=force)
+        killing = await self._stop(following, grace_s=grace_s, force=force)
         if not killing.found:
             following.killed_by_command = None
         return killing
@@ -140,18 +121,17 @@ class ProcessAgents:
     async def suspend(self, session_id: str) -> int:
         """Stop the whole tree; returns of how many processes. All or none: raises RefusedError."""
         reply = await self._order(session_id, "suspend", HALT_S + KILL_MARGIN_S)
-        if reply["running"]:
+        if reply.get("running"):
             stuck = ", ".join(map(str, reply["running"]))
             raise RefusedError(
                 f"not all of it stops (process {stuck}), so it was let go on",
                 "what waits for a device stops only after it: try again",
             )
-        return int(reply["found"])
+        return _found(reply)
 
     async def resume(self, session_id: str) -> int:
         """Let the whole tree run on; returns of how many processes, 0 if it was not suspended."""
-        reply = await self._order(session_id, "resume", STEER_WAIT_S)
-        return int(reply["found"])
+        return _found(await self._order(session_id, "resume", STEER_WAIT_S))
 
     async def _order(
         self, session_id: str, operation: str, wait_s: float, **fields: object
@@ -175,7 +155,7 @@ class ProcessAgents:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, following: _Following) -> None:
+    async def _follow(self, following: Following) -> None:
         try:
             ending = await self._ending(following)
             if ending.killed_by_command is None:
@@ -185,7 +165,7 @@ class ProcessAgents:
         finally:
             following.settled.set()
 
-    async def _ending(self, following: _Following) -> Ending:
+    async def _ending(self, following: Following) -> Ending:
         """Return how it ended, however many connections that takes."""
         loop = asyncio.get_running_loop()
         late_at_s = loop.time() + START_WAIT_S
@@ -197,27 +177,30 @@ class ProcessAgents:
                     ended = await self._listen(following, line)
                 following.line = None
                 if ended is not None:
-                    return _ending(ended)
+                    return ending_of(ended, self._clock())
                 if line.is_answered:
                     late_at_s, pause_s = loop.time() + START_WAIT_S, RETRY_S
             state = following.state()
-            if state.get("state") == "ended":
-                return _ending(state)
+            is_gone = following.supervisor_is_gone(state)
+            if state.get("state") == "ended" and not (is_gone and await self._leftovers(following)):
+                return ending_of(state, self._clock())
             is_late = loop.time() >= late_at_s
             pause_s = min(pause_s * RETRY_GROWTH, RETRY_LATER_S)
-            if _supervisor_is_gone(state) if state else loop.time() >= unheard_at_s:
+            knows_it = bool(state) or following.supervisor is not None
+            if is_gone if knows_it else loop.time() >= unheard_at_s:
                 return await self._clear(following)
             await asyncio.sleep(RETRY_LATER_S if is_late else pause_s)
 
-    async def _listen(self, following: _Following, line: _Line) -> dict[str, Any] | None:
+    async def _listen(self, following: Following, line: Line) -> dict[str, Any] | None:
         """Read until the supervisor says that it ended; None if it hung up without."""
         subscription = line.send("subscribe")
         async for message in line.messages():
             if message.get("event") == "ended" or message.get("state") == "ended":
                 return message
-            pid = message.get("pid")
-            if message.get("id") == subscription and isinstance(pid, int):
+            is_answer = message.get("id") == subscription
+            if is_answer and (pid := following.heard(message)) is not None:
                 line.is_answered, following.line = True, line
+                self._spare(following)
                 is_suspended = message.get("suspended") is True
                 self._on_started(following.session_id, pid, is_suspended)
                 following.settled.set()
@@ -225,152 +208,76 @@ class ProcessAgents:
                 line.resolve(message)
         return None
 
-    async def _clear(self, following: _Following) -> Ending:
+    async def _clear(self, following: Following) -> Ending:
         following.is_being_cleared = True
-        await _stop(following.session_id, following.roots(), grace_s=GRACE_S, force=False)
+        killing = await self._stop(following, grace_s=GRACE_S, force=False)
         # Our signal may have let it say its last word after all.
         state = following.state()
-        if state.get("state") == "ended":
-            return _ending(state)
-        return Ending(None, None, LOST, None, self._clock())
+        if state.get("state") == "ended" and not killing.survivors and not killing.found:
+            return ending_of(state, self._clock())
+        reason = LOST
+        if killing.survivors:
+            reason += f"; still there are {', '.join(map(str, killing.survivors))}"
+        return Ending(None, None, reason, None, self._clock())
+
+    def _spare(self, following: Following) -> None:
+        """Tell sessions one of whose processes started another, whom not to take for theirs.
+
+        `above` is as it was when we first looked; later its parents may have died.
+        """
+        for one in self._following.values():
+            if one is following or one.supervisor is None or following.supervisor is None:
+                continue
+            if one.supervisor in following.above:
+                _say_spare(one, following.supervisor)
+            elif following.supervisor in one.above:
+                _say_spare(following, one.supervisor)
+
+    def _reach(self, following: Following, state: dict[str, Any]) -> Reach:
+        others = (one.supervisor for one in self._following.values() if one is not following)
+        spared = frozenset(one for one in others if one is not None and is_alive(one))
+        return Reach(following.group(state), spared)
+
+    async def _leftovers(self, following: Following) -> frozenset[Identity]:
+        """Look for processes of a session, its supervisor left aside."""
+        state = following.state()
+        roots, reach = following.roots(state), self._reach(following, state)
+        found = await asyncio.to_thread(members, following.session_id, roots, reach)
+        return found - {following.living_supervisor(state)}
+
+    async def _stop(self, following: Following, *, grace_s: float, force: bool) -> Killing:
+        state = following.state()
+        roots, reach = following.roots(state), self._reach(following, state)
+        killing = await _stop(following.session_id, roots, reach, grace_s=grace_s, force=force)
+        if reach.cgroup is not None and not killing.survivors:
+            reach.cgroup.remove()
+        return killing
 
 
-class _Line:
-    """One connection to a supervisor: requests out, replies and events in."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._last_id = 0
-        self.is_answered = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-        for reply in self._waiting.values():
-            if not reply.done():
-                reply.cancel()
-
-    def send(self, operation: str, **fields: object) -> int:
-        self._last_id += 1
-        request = json.dumps({"id": self._last_id, "op": operation, **fields}).encode()
-        if len(request) > REQUEST_BYTES_MAX:
-            raise RefusedError(f"a request has at most {REQUEST_BYTES_MAX} bytes")
-        if self._writer.transport.get_write_buffer_size() > LINE_BYTES_MAX:
-            raise UnreachableError("the session's supervisor does not read")
-        self._writer.write(request + b"\n")
-        return self._last_id
-
-    async def ask(self, operation: str, wait_s: float, **fields: object) -> dict[str, Any]:
-        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        request_id = self.send(operation, **fields)
-        self._waiting[request_id] = reply
-        try:
-            done, _ = await asyncio.wait({reply}, timeout=wait_s)
-            if not done or reply.cancelled():
-                raise UnreachableError("the session's supervisor does not answer")
-            return reply.result()
-        finally:
-            del self._waiting[request_id]
-
-    def resolve(self, message: dict[str, Any]) -> None:
-        request_id = message.get("id")
-        reply = self._waiting.get(request_id) if isinstance(request_id, int) else None
-        if reply is not None and not reply.done():
-            reply.set_result(message)
-
-    async def messages(self) -> AsyncIterator[dict[str, Any]]:
-        while True:
-            try:
-                text = await self._reader.readline()
-                message = json.loads(text) if text.endswith(b"\n") else None
-            except (OSError, ValueError, RecursionError):  # cut off, or beyond the limit
-                return
-            if not isinstance(message, dict):
-                return
-            yield message
-
-
-class _Following:
-    """One attached session."""
-
-    def __init__(self, session_id: str, directory: Path, socket: Path) -> None:
-        self.session_id = session_id
-        self.directory = directory
-        self.socket = socket
-        self.task: asyncio.Task[None] | None = None
-        self.line: _Line | None = None
-        self.settled = asyncio.Event()
-        self.is_being_cleared = False
-        self.killed_by_command: str | None = None
-
-    async def connect(self) -> _Line | None:
-        self.line = None
-        try:
-            async with asyncio.timeout(START_WAIT_S):
-                reader, writer = await asyncio.open_unix_connection(
-                    self.socket, limit=LINE_BYTES_MAX
-                )
-        except OSError:  # TimeoutError is one
-            return None
-        return _Line(reader, writer)
-
-    async def ask(self, operation: str, wait_s: float, **fields: object) -> dict[str, Any]:
-        if self.line is None:
-            raise UnreachableError("the session's supervisor does not answer")
-        return await self.line.ask(operation, wait_s, **fields)
-
-    def state(self) -> dict[str, Any]:
-        """Return state.json; empty if there is none, or none that can be read."""
-        try:
-            with (self.directory / "state.json").open("rb") as file:
-                state = json.loads(file.read(STATE_BYTES_MAX))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return state if isinstance(state, dict) else {}
-
-    def roots(self) -> tuple[Identity, ...]:
-        """Return the supervisor and the agent as last recorded; the mark finds the others."""
-        state = self.state()
-        if state.get("boot_id") != boot_id():
-            return ()
-        pairs = (("supervisor_pid", "supervisor_start_ticks"), ("pid", "start_ticks"))
-        return tuple(
-            Identity(state[pid], state[ticks])
-            for pid, ticks in pairs
-            if isinstance(state.get(pid), int) and isinstance(state.get(ticks), int)
-        )
-
-
-def _supervisor_is_gone(state: dict[str, Any]) -> bool:
-    pid, ticks = state.get("supervisor_pid"), state.get("supervisor_start_ticks")
-    if state.get("boot_id") != boot_id() or not isinstance(pid, int) or not isinstance(ticks, int):
-        return True
-    return not is_alive(Identity(pid, ticks))
+def _say_spare(outer: Following, inner: Identity) -> None:
+    if outer.line is not None:
+        with suppress(UnreachableError):
+            outer.line.send("spare", pid=inner.pid, start_ticks=inner.start_ticks)
 
 
 async def _stop(
-    session_id: str, roots: tuple[Identity, ...], *, grace_s: float, force: bool
+    session_id: str, roots: tuple[Identity, ...], reach: Reach, *, grace_s: float, force: bool
 ) -> Killing:
     clock = asyncio.get_running_loop().time
     return await asyncio.to_thread(
-        stop_tree, session_id, roots, grace_s=grace_s, force=force, clock=clock
+        stop_tree, session_id, roots, grace_s=grace_s, force=force, clock=clock, reach=reach
     )
 
 
 def _killing(reply: dict[str, Any]) -> Killing:
-    return Killing(int(reply["found"]), int(reply["gone"]), tuple(reply["survivors"]))
+    try:
+        return Killing(int(reply["found"]), int(reply["gone"]), tuple(map(int, reply["survivors"])))
+    except (KeyError, TypeError, ValueError):
+        raise UnreachableError("the session's supervisor answers nothing we know") from None
 
 
-def _ending(state: dict[str, Any]) -> Ending:
-    return Ending(
-        exit_code=state.get("exit_code"),
-        signal=state.get("signal"),
-        reason=state.get("reason"),
-        killed_by_command=state.get("killed_by_command"),
-        closed_by_command=state.get("closed_by_command"),
-        at_s=float(state.get("ended_at") or 0.0),
-    )
+def _found(reply: dict[str, Any]) -> int:
+    count = reply.get("found")
+    if not isinstance(count, int):
+        raise UnreachableError("the session's supervisor answers nothing we know")
+    return count

@@ -1,14 +1,16 @@
 """`state.json`: what is known of one session's agent, for whoever comes after this process.
 
-Invariant: the file is either the old state or the new one, whole and on the disk.
+Invariant: the file is either the old state or the new one, whole and on the disk. Whoever reads it
+takes it for a claim: the agent runs as the same user and may have written it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import stat
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 from meshnode.agents import tree
 
@@ -16,17 +18,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from meshnode.agents.cgroup import Cgroup
+
+NAME = "state.json"
+STATE_BYTES_MAX = 1 << 20  # a larger one was not written by us, and is not read
+
 
 class StateFile:
     """The session's state, in memory and on the disk; `clock` returns seconds since 1970."""
 
-    def __init__(self, directory: Path, session_id: str, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        session_id: str,
+        group: Cgroup | None,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         own = tree.identity_of(os.getpid())
         if own is None:
             raise OSError("this process is not in /proc")
         self.supervisor = own
         self._directory = directory
-        self._clock = clock
+        self.clock = clock
         self.fields: dict[str, object] = {
             "state": "starting",
             "session_id": session_id,
@@ -37,6 +51,7 @@ class StateFile:
             "pid": None,
             "started": None,
             "start_ticks": None,
+            "cgroup": None if group is None else str(group.path),
             "exit_code": None,
             "signal": None,
             "reason": None,
@@ -70,7 +85,7 @@ class StateFile:
             "exit_code": exit_code,
             "signal": signal,
             "reason": reason,
-            "ended_at": self._clock(),
+            "ended_at": self.clock(),
         }
         self.save()
 
@@ -80,9 +95,10 @@ class StateFile:
             self._write()
 
     def _write(self) -> None:
-        path = self._directory / "state.json"
-        draft = self._directory / f"state.json.{os.getpid()}"
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode=0o600)
+        path = self._directory / NAME
+        draft = self._directory / f"{NAME}.{os.getpid()}"
+        draft.unlink(missing_ok=True)  # ours, or put there by the agent: never written through
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode=0o600)
         try:
             content = json.dumps(self.fields).encode()
             if os.write(fd, content) != len(content):
@@ -96,3 +112,28 @@ class StateFile:
             os.fsync(fd)  # or the rename may be lost with the power
         finally:
             os.close(fd)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """Return what the file claims; empty if there is none, or none that we could have written.
+
+    Never blocks, never follows a link: the agent may have put anything there.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with ExitStack() as opened:
+            place = os.open(directory, flags | os.O_DIRECTORY)
+            opened.callback(os.close, place)
+            fd = os.open(NAME, flags | os.O_NONBLOCK, dir_fd=place)
+            opened.callback(os.close, fd)
+            if not _is_ours(os.fstat(fd)):
+                return {}
+            state = json.loads(os.read(fd, STATE_BYTES_MAX))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _is_ours(info: os.stat_result) -> bool:
+    is_private = info.st_uid == os.getuid() and not stat.S_IMODE(info.st_mode) & 0o022
+    return stat.S_ISREG(info.st_mode) and is_private and info.st_size <= STATE_BYTES_MAX

@@ -44,10 +44,12 @@ class Steer:
 
 
 def steer_line(request: Reply, steer_format: str) -> bytes:
-    """Return the one line that the agent reads; raises RequestError."""
+    """Return the one line that the agent reads, nothing if it reads none; raises RequestError."""
     message, direction = text_of(request, "message"), text_of(request, "direction")
     if not message and not direction:
         raise RequestError("a steer needs a message or a direction")
+    if steer_format == "none":
+        return b""
     if steer_format == "json":
         order = {
             "command_id": text_of(request, "command_id"),

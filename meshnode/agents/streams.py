@@ -6,8 +6,10 @@ has gone. A steer goes between two lines of the caller's.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import stat
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -36,17 +38,22 @@ class Log:
         try:
             if self._size and self._size + len(chunk) > LOG_BYTES_MAX:
                 self._path.replace(self._path.with_name("output.log.1"))
-                os.close(self._fd)
+                full = self._fd
                 self._open()
+                os.close(full)
             self._size += os.write(self._fd, chunk)
         except OSError:
             return
 
     def _open(self) -> None:
-        self._fd = os.open(
-            self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode=0o600
-        )
-        self._size = os.fstat(self._fd).st_size
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        # The agent may have put something there: neither followed nor waited for.
+        fd = os.open(self._path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o600)
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a plain file")
+        self._fd, self._size = fd, info.st_size
 
 
 class Piece:

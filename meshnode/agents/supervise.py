@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshnode.agents import tree
+from meshnode.agents import cgroup, tree
 from meshnode.agents.agent import FAILED, Agent, reap, start, why_not_started
 from meshnode.agents.clients import Door
 from meshnode.agents.signals import signals_as_bytes
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PR_SET_CHILD_SUBREAPER = 36
+NOT_STARTED = "the agent was not started"
 
 
 def main(argv: list[str]) -> int:
@@ -57,7 +58,7 @@ def _options(argv: list[str]) -> Options:
     parser.add_argument("--directory", type=_path, required=True)
     parser.add_argument("--socket", type=_path, required=True)
     parser.add_argument("--session-id", required=True)
-    parser.add_argument("--steer-format", choices=("text", "json"), default="text")
+    parser.add_argument("--steer-format", choices=("none", "text", "json"), default="text")
     parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
     parser.add_argument("--detached", action="store_true")
     at = argv.index("--") if "--" in argv else len(argv)
@@ -75,24 +76,36 @@ def _path(text: str) -> Path:
 def _supervise(
     options: Options, *, clock: Callable[[], float], wall_clock: Callable[[], float]
 ) -> int:
-    state = StateFile(options.directory, options.session_id, clock=wall_clock)
-    log = Log(options.directory)
-    door = Door(options.socket)
+    group = cgroup.create(options.session_id, apart=options.detached)
+    try:
+        state = StateFile(options.directory, options.session_id, group, clock=wall_clock)
+        log = Log(options.directory)
+        door = Door(options.socket)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        sys.stderr.write(f"session-mesh: {NOT_STARTED}: {why} ({options.directory})\n")
+        return FAILED
     signals = signals_as_bytes()
     if options.detached:
         _leave_the_terminal()
     try:
         _adopt_orphans()
         try:
-            process = start(options.command, options.session_id, detached=options.detached)
+            process = start(options.command, options.session_id, group, detached=options.detached)
         except OSError as error:
             return _not_started(options, state, log, error)
-        agent = Agent(process, log, detached=options.detached)
+        agent = Agent(process, log, group, detached=options.detached)
         return Supervisor(options, agent, state, door, signals, clock=clock).run()
     except Exception as error:
         # Whatever went wrong here, an agent without a supervisor must not stay behind.
-        roots = [state.supervisor]
-        tree.stop_tree(options.session_id, roots, grace_s=0.0, force=True, clock=clock)
+        tree.stop_tree(
+            options.session_id,
+            [state.supervisor],
+            grace_s=0.0,
+            force=True,
+            clock=clock,
+            reach=tree.Reach(group),
+        )
         for _ in reap():
             pass
         state.ended(FAILED, None, f"its supervisor failed: {type(error).__name__}: {error}")
@@ -100,6 +113,8 @@ def _supervise(
         raise
     finally:
         options.socket.unlink(missing_ok=True)
+        if group is not None:
+            group.remove()
 
 
 def _not_started(options: Options, state: StateFile, log: Log, error: OSError) -> int:

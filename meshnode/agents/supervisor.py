@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from meshnode.agents import tree
 from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
+from meshnode.agents.inbox import Inbox
 from meshnode.agents.signals import signal_name
 from meshnode.agents.steering import Steer, steer_line
 
@@ -34,6 +35,7 @@ READERS_WAIT_S = 2.0  # after the end, for clients that still read
 FLUSH_WAIT_S = 600.0  # after the end, for a caller who reads our stdout slowly; the log has it all
 IDLE_WAIT_S = 60.0
 GRACE_S_MAX = 3600.0
+SPARED_MAX = 4096  # supervisors of other sessions below this one; more are refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +77,19 @@ class Supervisor:
         self._parting: Parting | None = None
         self._parting_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
+        self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
+        self._spared: set[tree.Identity] = set()
         self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
             "info": self._on_info,
             "steer": self._on_steer,
+            "inbox": self._inbox.read,
+            "take": self._inbox.take,
             "kill": self._on_kill,
             "close": self._on_close,
             "suspend": self._on_suspend,
             "resume": self._on_resume,
             "subscribe": self._on_subscribe,
+            "spare": self._on_spare,
         }
 
     def run(self) -> int:
@@ -154,12 +161,21 @@ class Supervisor:
         self._halted(None)
         self._state.fields["suspended"] = False  # a TERM is followed by a CONT
         return tree.Ladder(
-            self._options.session_id, self._roots, now_s=now_s, grace_s=grace_s, force=force
+            self._options.session_id,
+            self._roots,
+            now_s=now_s,
+            grace_s=grace_s,
+            force=force,
+            reach=self._reach(),
         )
 
     @property
     def _roots(self) -> list[tree.Identity]:
         return [self._state.supervisor]
+
+    def _reach(self) -> tree.Reach:
+        self._spared = {one for one in self._spared if tree.is_alive(one)}
+        return tree.Reach(self._agent.group, frozenset(self._spared), self._agent.seize)
 
     def _halted(self, halted: Halted | None) -> None:
         """Tell who waits for a suspension; None: something else was ordered meanwhile."""
@@ -180,7 +196,7 @@ class Supervisor:
             return 0
         self._state.fields["suspended"] = False
         self._state.save()
-        return let_go(self._options.session_id, self._roots)
+        return let_go(self._options.session_id, self._roots, self._reach())
 
     def _parted(self, standing: tree.Killing) -> None:
         self._parting = None
@@ -223,7 +239,7 @@ class Supervisor:
     def _on_signals(self) -> None:
         forwarded = {signal.SIGTERM, signal.SIGHUP}
         for number in forwarded.intersection(self._signals.recv(CHUNK_BYTES)):
-            self._agent.signal(number)
+            self._agent.pass_on(number)
 
     # --- operations
 
@@ -252,9 +268,23 @@ class Supervisor:
         if self._agent.returncode is not None:
             raise RequestError("the agent has ended")
         line = steer_line(request, self._options.steer_format)
-        give_up_at_s = self._clock() + STEER_WAIT_S
-        steer = Steer(line, lambda reply: client.send({**head, **reply}), give_up_at_s)
-        self._agent.inlet.steer(steer)
+        followed = self._inbox.is_followed
+        position = self._inbox.add(request)
+
+        def landed(*, stdin: bool) -> None:
+            client.send({**head, "ok": True, "stdin": stdin, "followed": followed})
+
+        def answer(reply: Reply) -> None:
+            if reply["ok"] or self._inbox.was_read:  # at worst it has the steer the other way
+                landed(stdin=bool(reply["ok"]))
+                return
+            self._inbox.withdraw(position)
+            client.send({**head, **reply})
+
+        if not line:
+            landed(stdin=False)
+            return
+        self._agent.inlet.steer(Steer(line, answer, self._clock() + STEER_WAIT_S))
 
     def _on_suspend(self, client: Client, head: Reply, _request: Reply) -> None:
         self._check_runs("suspended")
@@ -262,7 +292,9 @@ class Supervisor:
             raise RequestError("it was asked to end, and cannot be suspended")
         self._halt_waiters.append(lambda reply: client.send({**head, **reply}))
         if self._halt is None:
-            self._halt = Halt(self._options.session_id, self._roots, now_s=self._clock())
+            self._halt = Halt(
+                self._options.session_id, self._roots, self._reach(), now_s=self._clock()
+            )
 
     def _on_resume(self, client: Client, head: Reply, _request: Reply) -> None:
         self._check_runs("resumed")
@@ -277,7 +309,11 @@ class Supervisor:
         self._parting_waiters.append(lambda reply: client.send({**head, **reply}))
         if self._parting is None:
             self._parting = Parting(
-                self._options.session_id, self._roots, now_s=self._clock(), grace_s=grace_s
+                self._options.session_id,
+                self._roots,
+                self._reach(),
+                now_s=self._clock(),
+                grace_s=grace_s,
             )
         self._agent.inlet.end("it was asked to end")
 
@@ -309,6 +345,19 @@ class Supervisor:
             self._ladder = self._new_ladder(self._clock(), grace_s, force=force)
         elif force:
             self._ladder.hurry(self._clock())
+
+    def _on_spare(self, client: Client, head: Reply, request: Reply) -> None:
+        """Learn of another session's supervisor in our tree; only the node may say so."""
+        pid, ticks = request.get("pid"), request.get("start_ticks")
+        if not isinstance(pid, int) or not isinstance(ticks, int):
+            raise RequestError("spare needs pid and start_ticks, both integers")
+        teller = tree.identity_of(client.pid)
+        if teller is None or self._state.supervisor in tree.ancestors(teller):
+            raise RequestError("what we supervise does not decide what is spared")
+        if len(self._spared) >= SPARED_MAX:
+            raise RequestError(f"at most {SPARED_MAX} are spared")
+        self._spared.add(tree.Identity(pid, ticks))
+        client.send({**head, "ok": True})
 
 
 def _reply_of(killing: tree.Killing) -> Reply:

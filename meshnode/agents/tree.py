@@ -1,26 +1,31 @@
 """Find and stop one session's process tree (Linux 5.3 or later: /proc and pidfds).
 
-Invariant: a signal only reaches a process that descends from one of the tree's roots or carries
-the session's mark in its environment, that is still the very process which was found (pid *and*
-start time), and that is neither the caller nor one of its ancestors.
+Invariant: a signal only reaches a process that descends from one of the tree's roots, carries the
+session's mark in its environment or is in the session's control group, that is still the very
+process which was found (pid *and* start time), and that is neither the caller nor one of its
+ancestors.
 
 A detached supervisor of *another* session, started from inside this one, is not part of the tree:
-its session is listed, steered and killed by its own id.
+its session is listed, steered and killed by its own id. Whether a process is one is never read from
+its words or its files: the node knows it by what the kernel says of its socket, and names it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from meshnode.agents.cgroup import Cgroup
+
 MARK = "SESSION_MESH_SESSION_ID"
-SUPERVISOR_MODULE = "meshnode.agents.supervise"
 VERIFY_S = 5.0  # after the first KILL; what still lives then is reported as a survivor
 STEP_S = 0.02  # between two looks at the tree while it is being stopped
 PROC_BYTES_MAX = 4 << 20  # of one file under /proc; the rest is not read
@@ -41,6 +46,22 @@ class Killing:
     found: int
     gone: int
     survivors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What else belongs to a tree, what does not, and how to seize many at once.
+
+    `spared`: supervisors of other sessions. `seize` gives a signal to what it reaches without a
+    look: a tree that forks faster than we look is otherwise only caught by luck.
+    """
+
+    cgroup: Cgroup | None = None
+    spared: frozenset[Identity] = frozenset()
+    seize: Callable[[signal.Signals, frozenset[Identity]], None] | None = None
+
+
+NO_MORE = Reach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +99,66 @@ def started_at_s(one: Identity) -> float:
     return boot_s + one.start_ticks / os.sysconf("SC_CLK_TCK")
 
 
-def members(session_id: str, roots: Iterable[Identity] = ()) -> frozenset[Identity]:
+def members(
+    session_id: str, roots: Iterable[Identity] = (), reach: Reach = NO_MORE
+) -> frozenset[Identity]:
     """Return the living processes of the tree, roots included, without caller and ancestors."""
     table = dict(_table())
     children: dict[int, list[int]] = {}
     for pid, row in table.items():
         children.setdefault(row.parent, []).append(pid)
     spared = _caller_and_ancestors(table)
+    apart = _closure({one.pid for one in reach.spared if _is_in(table, one)}, children, set())
     wanted = {one.pid for one in roots if _is_in(table, one)}
     marked = {pid for pid in table.keys() - spared if _is_marked(pid, session_id)}
-    seen, queue = set[int](), list(wanted | marked)
+    inside = reach.cgroup.pids() & table.keys() if reach.cgroup else set()
+    first = wanted | ((marked | inside) - spared)
+    seen = _closure(first - apart, children, apart | (spared - wanted))
+    return frozenset(Identity(pid, table[pid].start_ticks) for pid in seen - spared)
+
+
+def _closure(first: set[int], children: dict[int, list[int]], without: set[int]) -> set[int]:
+    seen, queue = set[int](), list(first)
     while queue:
         pid = queue.pop()
-        if pid in seen or (pid in spared and pid not in wanted) or _is_apart(pid, session_id):
-            continue
-        seen.add(pid)
-        queue.extend(children.get(pid, ()))
-    return frozenset(Identity(pid, table[pid].start_ticks) for pid in seen - spared)
+        if pid not in seen and pid not in without:
+            seen.add(pid)
+            queue.extend(children.get(pid, ()))
+    return seen
+
+
+def ancestors(one: Identity) -> frozenset[Identity]:
+    """Return the parents of a process, up to the first."""
+    found: set[Identity] = set()
+    row = _row(one.pid) if is_alive(one) else None
+    while row is not None:
+        parent = identity_of(row.parent)
+        if parent is None or parent in found:
+            break
+        found.add(parent)
+        row = _row(parent.pid)
+    return frozenset(found)
+
+
+def carries_mark(one: Identity, session_id: str) -> bool:
+    """Whether that very process lives and was started with the session's mark."""
+    return _is_marked(one.pid, session_id) and is_alive(one)
+
+
+def signal_children(
+    number: signal.Signals, spared: frozenset[Identity], known: set[int]
+) -> frozenset[int]:
+    """Signal every direct child but those spared or known; returns their pids.
+
+    No look is needed first: a child's pid stays its own until its parent waits for it.
+    """
+    own = os.getpid()
+    pids = {int(word) for word in _read(f"/proc/{own}/task/{own}/children").split()} - known
+    struck = {pid for pid in pids if not spared or identity_of(pid) not in spared}
+    for pid in struck:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+    return frozenset(struck)
 
 
 def send(one: Identity, number: signal.Signals) -> bool:
@@ -129,11 +193,16 @@ class Ladder:
         now_s: float,
         grace_s: float,
         force: bool,
+        reach: Reach = NO_MORE,
     ) -> None:
         self._session_id = session_id
+        self._reach = reach
         self._roots = frozenset(roots)
         self._kill_at_s = now_s if force else now_s + max(grace_s, 0.0)
+        self._give_up_at_s = math.inf
         self._found: set[Identity] = set()
+        if force:
+            self._seize(signal.SIGSTOP)
         fresh = self._look()
         if not force:
             ask_to_end(fresh)
@@ -147,23 +216,38 @@ class Ladder:
         alive = {one for one in self._found if is_alive(one)}
         if alive and now_s < self._kill_at_s:
             return None
+        if now_s >= self._kill_at_s:
+            self._seize(signal.SIGSTOP)  # a tree that stands still is seen whole
         fresh = self._look()
         alive |= fresh
-        if not alive or now_s >= self._kill_at_s + VERIFY_S:
+        if not alive or now_s >= self._give_up_at_s:
             survivors = tuple(sorted(one.pid for one in alive if is_alive(one)))
             return Killing(len(self._found), len(self._found) - len(survivors), survivors)
         if now_s < self._kill_at_s:
             ask_to_end(fresh)
         else:
+            self._give_up_at_s = min(self._give_up_at_s, now_s + VERIFY_S)
+            self._seize(signal.SIGKILL)
             for one in alive:
                 send(one, signal.SIGKILL)
         return None
 
     def _look(self) -> frozenset[Identity]:
         # What was found stays a root: a parent's death must not hide the children it leaves.
-        fresh = members(self._session_id, self._roots | self._found) - self._found
+        roots = self._roots | self._found
+        fresh = members(self._session_id, roots, self._reach) - self._found
         self._found |= fresh
         return fresh
+
+    def _seize(self, number: signal.Signals) -> None:
+        group, spared = self._reach.cgroup, self._reach.spared
+        if group is not None:
+            inside = group.pids()
+            self._found.update(filter(None, map(identity_of, inside)))
+            if inside and not inside & {os.getpid(), *(one.pid for one in spared)}:
+                group.kill()
+        if self._reach.seize is not None:
+            self._reach.seize(number, spared)
 
 
 def stop_tree(
@@ -173,9 +257,10 @@ def stop_tree(
     grace_s: float,
     force: bool,
     clock: Callable[[], float],
+    reach: Reach = NO_MORE,
 ) -> Killing:
     """Climb the whole ladder; blocks for at most `grace_s` + VERIFY_S. `clock` is monotonic."""
-    ladder = Ladder(session_id, roots, now_s=clock(), grace_s=grace_s, force=force)
+    ladder = Ladder(session_id, roots, now_s=clock(), grace_s=grace_s, force=force, reach=reach)
     while (killing := ladder.step(clock())) is None:
         time.sleep(STEP_S)
     return killing
@@ -241,14 +326,6 @@ def _is_ours(pid: int) -> bool:
         return os.stat(f"/proc/{pid}").st_uid == os.getuid()  # noqa: PTH116  # pathlib costs 1 MiB
     except OSError:
         return False
-
-
-def _is_apart(pid: int, session_id: str) -> bool:
-    words = _read(f"/proc/{pid}/cmdline").split(b"\0")
-    if SUPERVISOR_MODULE.encode() not in words:
-        return False
-    options = words[: words.index(b"--")] if b"--" in words else words
-    return b"--detached" in options and session_id.encode() not in options
 
 
 def _read(path: str) -> bytes:

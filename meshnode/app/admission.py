@@ -21,6 +21,7 @@ from meshnode.core.enrolment import (
 )
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
+    MeshError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock, InviteBook
     from meshnode.core.control import ControlSet
     from meshnode.core.genesis import Genesis
-    from meshnode.core.ids import Chance
+    from meshnode.core.ids import Chance, NodeId
     from meshnode.core.keys import Key
 
 INVITE_LIFE_S_MAX = 30 * 86400
@@ -56,16 +57,17 @@ class Admitted:
     at_s: float
     labels: dict[str, str]
     proof: bytes
+    replaced: bytes = b""  # of the node whose place it takes: its name, labels and head, packed
 
 
 @dataclass(frozen=True, slots=True)
 class Admitter:
-    """The identity that admits; `certificate` is None on nodes that may not."""
+    """The identity that admits; `certificate` returns None on nodes that may not."""
 
     key: Key
     genesis: Genesis
     control: ControlSet
-    certificate: bytes | None
+    certificate: Callable[[], bytes | None]
 
 
 class AdmissionDesk:
@@ -77,9 +79,11 @@ class AdmissionDesk:
         self._clock = clock
         self._chance = chance
         self.addresses: Callable[[], tuple[str, ...]] = tuple
+        self.find_replaceable: Callable[[str, NodeId], bytes] = _nobody
         self.add_control: Callable[[Signed], object] = lambda entry: admitter.control.add(
             entry, clock.wall_s()
         )
+        self.on_event: Callable[[str, bytes, str], None] = _nobody_told  # what, whose key, words
 
     async def invite(
         self,
@@ -90,9 +94,10 @@ class AdmissionDesk:
     ) -> None:
         """Keep an invite that an admin has signed; raises a MeshError if it is not in order."""
         me = self._admitter
-        if me.certificate is None:
+        if me.certificate() is None:
             raise NotPermittedError(
-                "this node may not admit others", "run invite on the machine that ran init"
+                "this node may not admit others",
+                "run invite where the mesh was made; or let this node: session-mesh nodes promote",
             )
         try:
             word = authorization_from_signed(authorization)
@@ -120,12 +125,22 @@ class AdmissionDesk:
             for_key,
         )
         await self._book.add(kept, self._clock.wall_s())
+        said = f"{word.invite_id.hex()} for {word.uses}, role {word.role or 'none'}"
+        self.on_event("invite_made", word.signer, said)
 
     async def join(self, signed: Signed, invite_id: bytes, proof: bytes) -> Admitted:
         """Admit a device; raises a MeshError, having signed and spent nothing."""
+        try:
+            return await self._join(signed, invite_id, proof)
+        except MeshError as error:
+            self.on_event("join_refused", b"", error.message)
+            raise
+
+    async def _join(self, signed: Signed, invite_id: bytes, proof: bytes) -> Admitted:
         application = application_from_signed(signed)
         me = self._admitter
-        if me.certificate is None or application.mesh_id != me.genesis.mesh_id:
+        certificate = me.certificate()
+        if certificate is None or application.mesh_id != me.genesis.mesh_id:
             raise NotFoundError("this node does not admit into that mesh", "ask for a new invite")
         invite = await self._book.get(invite_id)
         self_id = node_id_of(me.key.public)
@@ -139,21 +154,31 @@ class AdmissionDesk:
             raise NotPermittedError(
                 "this invite is for another device", "ask for one with --for-key of this one"
             )
+        device_id = node_id_of(application.node_key)
+        if me.control.revocations.has_node(application.node_key, admits=False):
+            raise NotPermittedError(
+                "this device's key was revoked, for good", "join with a new home: --home DIR"
+            )
+        old = application.replaces
+        replaced = self.find_replaceable(old, device_id) if old else b""
         await self._book.take_use(
             invite_id, Device(application.node_key, application.operator_key or b""), now_s
         )
         entries = [packed_signed(entry) for entry in me.control.entries()]
         if invite.role and application.operator_key is not None:
             entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))
+        said = f"{node_id_of(application.node_key)} by invite {invite_id.hex()}"
+        self.on_event("member_admitted", application.operator_key or b"", said)
         certificates = (
-            issue_node_ca(me.key, node_id_of(application.node_key), now_s, self._chance),
-            me.certificate,
+            issue_node_ca(me.key, device_id, now_s, self._chance),
+            certificate,
         )
         genesis, addresses = me.genesis.to_bytes(), self.addresses()
         response = [genesis, list(certificates), entries, list(addresses), now_s, invite.labels]
+        response += [replaced] if replaced else []
         mark = admit_proof(invite.secret, signed.payload, response)
         return Admitted(
-            genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark
+            genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark, replaced
         )
 
     def _check_word(self, invite: OutstandingInvite) -> None:
@@ -178,6 +203,14 @@ class AdmissionDesk:
         entry = role_entry(me.key, me.genesis.mesh_id, role, self._chance)
         self.add_control(entry)
         return entry
+
+
+def _nobody(_word: str, _joiner: NodeId) -> bytes:
+    raise NotFoundError("this node knows no node to replace")
+
+
+def _nobody_told(what: str, key: bytes, words: str) -> None:
+    del what, key, words
 
 
 def packed_signed(signed: Signed) -> bytes:

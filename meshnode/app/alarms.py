@@ -40,9 +40,15 @@ class Alarms:
 
     def __init__(self, wall_s: Callable[[], float], tell: Callable[[Alarm, bool], None]) -> None:
         self._wall_s = wall_s
-        self._tell = tell
+        self._tells = [tell]
         self._standing: dict[str, Alarm] = {}
         self.on_stopped: Callable[[Alarm], None] = lambda _alarm: None
+
+    def tell_also(self, tell: Callable[[Alarm, bool], None]) -> None:
+        """Let one more hear of each, and now of those that stand."""
+        self._tells.append(tell)
+        for alarm in self._standing.values():
+            tell(alarm, True)  # noqa: FBT003 - raised, not cleared
 
     def sound(self, alarm: Alarm) -> None:
         """Raise an alarm; one that stands already gets the newest words, and nobody is told."""
@@ -55,7 +61,7 @@ class Alarms:
             del self._standing[next(others, next(iter(self._standing)))]
         alarm = replace(alarm, since_s=self._wall_s())
         self._standing[alarm.id] = alarm
-        self._tell(alarm, True)  # noqa: FBT003 - raised, not cleared
+        self._told(alarm, raised=True)
         if alarm.stops_writes:
             self.on_stopped(alarm)
 
@@ -63,7 +69,7 @@ class Alarms:
         """End an alarm, if it stands."""
         alarm = self._standing.pop(alarm_id, None)
         if alarm is not None:
-            self._tell(alarm, False)  # noqa: FBT003 - cleared, not raised
+            self._told(alarm, raised=False)
 
     def standing(self) -> tuple[Alarm, ...]:
         """Return all alarms that stand, the oldest first."""
@@ -78,3 +84,7 @@ class Alarms:
         stop = self.stop()
         if stop is not None:
             raise RefusedError(f"this node takes nothing new: {stop.detail}", stop.fix)
+
+    def _told(self, alarm: Alarm, *, raised: bool) -> None:
+        for tell in self._tells:
+            tell(alarm, raised)

@@ -29,6 +29,8 @@ from meshnode.core.errors import (
 from meshnode.core.packing import unpack_map
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.app.executing import Executor
     from meshnode.app.ports import Clock, Journal
     from meshnode.app.sessions import OwnSessions
@@ -57,6 +59,7 @@ class CommandDesk:
         self._journal = journal
         self._clock = clock
         self._executing: dict[bytes, asyncio.Future[Signed]] = {}
+        self.on_outcome: Callable[[Command, SessionRecord | None, Done], None] = _nobody_told
 
     async def submit(self, signed: Signed, via: str) -> Signed:
         """Execute a command at most once; returns its receipt, raises a MeshError if refused."""
@@ -115,6 +118,7 @@ class CommandDesk:
             done = Done("refused", error.message)
         except MeshError as error:
             done = Done("failed", error.message)
+        self.on_outcome(command, self._sessions.get(command.session), done)  # written with it
         receipt = sign_receipt(self._key, self._receipt(signed, command, done))
         await self._journal.finish(command.command_id, receipt)
         return receipt
@@ -137,3 +141,7 @@ class CommandDesk:
         if unpack_map(receipt.payload)["command_hash"] != signed.hash:
             raise ConflictError("another command was sent with the same id")
         return receipt
+
+
+def _nobody_told(command: Command, session: SessionRecord | None, done: Done) -> None:
+    del command, session, done

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshnode.core.control import ControlSet
-    from meshnode.core.genesis import Genesis
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import Liveness
@@ -34,10 +33,8 @@ if TYPE_CHECKING:
 class Controls:
     """The control set of one node, and what hangs on it."""
 
-    def __init__(
-        self, genesis: Genesis, control: ControlSet, own: OwnFeed, tables: Tables, overlay: Overlay
-    ) -> None:
-        self.revoked = RevokedNodes(genesis, control, tables)
+    def __init__(self, control: ControlSet, own: OwnFeed, tables: Tables, overlay: Overlay) -> None:
+        self.revoked = RevokedNodes(control, tables)
         self._control = control
         self._own = own
         self._tables = tables

@@ -8,6 +8,7 @@ Other nodes are judged in `peer_diagnosis`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ START = "session-mesh up --detach"
 FREE_MACHINE = "free this machine's processor, memory or disk for the node"
 RESTART = "session-mesh down --keep-sessions, then session-mesh up --detach"
 REJOIN = "join again with a new invite: session-mesh join -"
+RENEWS = f"let this node reach one that admits (session-mesh nodes shows who is alive); or {REJOIN}"
 NAME_A_NODE = "name a node instead: session-mesh up --seed HOST:PORT"
 SET_CLOCK = "set this machine's clock: timedatectl set-ntp true"
 
@@ -51,6 +53,7 @@ class CertificateFacts:
     valid_until_s: float
     is_for_our_key: bool
     chains_to_root: bool
+    renewal_from_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,10 @@ def judge_certificate(facts: CertificateFacts, now_s: float) -> Check:
     if left_s <= 0:
         said = f"expired {span(-left_s)} ago, by this machine's clock"
         return _no("certificate", said, f"{SET_CLOCK}; if it is right, {REJOIN}")
-    fix = f"before it expires, {REJOIN}" if left_s < EXPIRES_SOON_S else ""
+    fix = RENEWS if left_s < EXPIRES_SOON_S else ""
     detail = f"a member of this mesh for another {span(left_s)}"
+    if now_s > facts.renewal_from_s:
+        detail += "; a new certificate is due, and comes with the next node reached that admits"
     return Check("certificate", ok=True, detail=detail, fix=fix)
 
 
@@ -172,6 +177,19 @@ def judge_disk(summary: str, members: int) -> Check:
         fix = f"{START}: it leaves that out, and peers return it"
         return _no("database", summary, fix)
     return _yes("database", f"readable, and as signed; members on it: {members}")
+
+
+def judge_agents(why_no_groups: str) -> Check:
+    """Judge how surely a kill finds all of an agent's processes; empty: by cgroups."""
+    if not why_no_groups:
+        said = "each session has a cgroup of its own: a kill finds whatever its agent started"
+        return _yes("agents", said)
+    said = (
+        f"no cgroups for sessions ({why_no_groups}): a kill walks the tree of processes, and does"
+        " not find what hid itself before its supervisor was killed"
+    )
+    fix = "start them in a delegated one: systemd-run --user --scope -p Delegate=yes"
+    return unknown("agents", said, fix)
 
 
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:

@@ -63,8 +63,8 @@ class World(Protocol):
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
         """Log."""
 
-    def obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
-        """Judge a command that came over links, and answer it."""
+    def obey(self, order: Order, route: tuple[NodeId, ...]) -> None:
+        """Judge what came sealed over links, and answer it along this route."""
 
     def answered(self, reply: Reply) -> None:
         """Hand the answer to whoever sent the command."""
@@ -96,8 +96,8 @@ def perform(  # noqa: C901, PLR0912 - one case an effect
                 world.announce(news)
             case Report(event, peer, detail):
                 world.report(event, peer, detail)
-            case Obey(order, via, route):
-                world.obey(order, via, route)
+            case Obey(order, route):
+                world.obey(order, route)
             case Answered(reply):
                 world.answered(reply)
             case _:

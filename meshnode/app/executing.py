@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.holding import Holding
 from meshnode.core.errors import RefusedError
 from meshnode.core.grants import grant_from_signed
+from meshnode.core.ids import b32
 from meshnode.core.keys import key_id_of
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Task:
 
     @property
     def command_id(self) -> str:
-        """As logs and supervisors name it."""
-        return self.command.command_id.hex()
+        """As users, agents and logs name it."""
+        return b32(self.command.command_id)
 
     @property
     def by(self) -> str:

@@ -68,7 +68,7 @@ class Keys:
     def admission(self, node: NodeId) -> Admission:
         """Say what hangs on a node; raises PeerError for what is no node id."""
         key = node_key_of(node)
-        roots = frozenset(self._mesh.genesis.root_keys)
+        roots = frozenset(self._mesh.control.succession.ever)
         records = list(self._records())
         through = (peer for peer, one in records if key in keys_of(one.certificates))
         return Admission(

@@ -16,7 +16,6 @@ from meshnode.app.controls import Controls
 from meshnode.app.incoming import Incoming
 from meshnode.app.neighbours import STALLED, Neighbours
 from meshnode.app.pace import LinksPace
-from meshnode.core import relay
 from meshnode.core.broadcast import HAVE_DELAY_S, Broadcast, spread
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import (
@@ -91,7 +90,7 @@ class Mesh:
         self.liveness = Liveness(self.self_id)
         self.neighbours = Neighbours(self.self_id, me.rng, self.liveness)
         self.overlay = self.neighbours.overlay
-        self._controls = Controls(genesis, self.control, self.own, self.tables, self.overlay)
+        self._controls = Controls(self.control, self.own, self.tables, self.overlay)
         self.revoked = self._controls.revoked
         self._late_s = 0.0  # the last pulse
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
@@ -183,8 +182,8 @@ class Mesh:
         return [Send(peer, self.replication.digest())]
 
     def answer(self, route: tuple[NodeId, ...], reply: Reply) -> list[Effect]:
-        """Answer a command that came along links."""
-        return [Send(route[1], relay.answer(route, reply))]
+        """Answer an order that came along links."""
+        return self.neighbours.answer(route, reply)
 
     def received(self, peer: NodeId, message: Message | Known, now_s: float) -> list[Effect]:
         """Take a message from a neighbour. What breaks the protocol is reported, not believed."""

@@ -19,7 +19,6 @@ from meshnode.core.silence import Silences
 if TYPE_CHECKING:
     from random import Random
 
-    from meshnode.core.keys import Signed
     from meshnode.core.liveness import Liveness
 
 LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody yet
@@ -27,6 +26,7 @@ INTRODUCED_MAX = 8
 LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
 REASON_CHARS_MAX = 80
 PARTED = frozenset({ENOUGH, "replaced"})  # reasons that are no news about the peer
+LATER = "try again in a second"
 STALLED = "stalled"  # the machine of a lost peer accepts connections, its node says nothing
 
 
@@ -40,6 +40,7 @@ class Neighbours:
         self._graph = liveness.graph
         self._liveness = liveness
         self._silences = Silences()
+        self._turnstile = relay.Turnstile()
         self._lost: dict[bytes, str] = {}
         self._has_lost = False
 
@@ -112,28 +113,39 @@ class Neighbours:
             self.overlay.learn(peer, addresses, now_s)
         return self.overlay.dials(now_s)
 
-    def order(self, owner: NodeId, command: Signed) -> tuple[int, list[Effect]]:
-        """Send a command along links; the number comes back with what answers it.
+    def order_number(self) -> int:
+        """Return a number for an order of ours, which nobody can guess who does not see it."""
+        return self._rng.getrandbits(63)
 
-        There are no effects if no path of links leads to the owner.
-        """
-        number = self._rng.getrandbits(63)
+    def order(self, owner: NodeId, order: Order) -> list[Effect]:
+        """Send an order along links; no effects if no path of links leads to its owner."""
         path = self._graph.path(owner)
-        if not path:
-            return number, []
-        return number, [Send(path[0], relay.sent(self._self_id, path, Order(number, command)))]
+        return [Send(path[0], relay.sent(self._self_id, path, order))] if path else []
+
+    def answer(self, route: tuple[NodeId, ...], reply: Reply) -> list[Effect]:
+        """Answer an order that came along links; `route` leads from here to its sender."""
+        self._turnstile.answered(route[1], route[-1], reply.number)
+        return [Send(route[1], relay.answer(route, reply))]
 
     def routed(self, peer: NodeId, routed: Routed, now_s: float) -> list[Effect]:
         """Pass a message on, or take it if it is for this node; raises PeerError."""
-        onward = relay.next_hop(self._self_id, peer, routed)
+        onward, body = relay.next_hop(self._self_id, peer, routed), routed.body
+        if isinstance(body, Order):
+            why = self._turnstile.refusal(peer, routed.route[0], body.number, now_s)
+            if why:
+                error = ("refused", f"a node on the way refuses: {why}", LATER)
+                return [
+                    Send(peer, relay.answer(relay.back(routed), Reply(body.number, b"", error)))
+                ]
         if onward is None:
             return self._arrived(peer, routed, now_s)
+        if isinstance(body, Reply):
+            self._turnstile.answered(onward, routed.route[-1], body.number)
         if onward in self.overlay.links:
             return [Send(onward, relay.onward(routed))]
-        if isinstance(routed.body, Order):
+        if isinstance(body, Order):
             error = ("unreachable", "a link on the way has just been lost", "send it again")
-            lost = Reply(routed.body.number, None, error)
-            return [Send(peer, relay.answer(relay.back(routed), lost))]
+            return self.answer(relay.back(routed), Reply(body.number, b"", error))
         return []  # who asked hears nothing, and decides without
 
     def _arrived(self, peer: NodeId, routed: Routed, now_s: float) -> list[Effect]:
@@ -146,7 +158,7 @@ class Neighbours:
                 self._silences.answered(about, ago_s)
                 return []
             case Order():
-                return [Obey(body, peer, relay.back(routed))]
+                return [Obey(body, relay.back(routed))]
             case Reply():
                 return [Answered(body)]
             case _:

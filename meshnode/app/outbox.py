@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 OUTBOX_BYTES_MAX = 8 << 20
 CONTROL_BYTES_MAX = 1 << 20  # beyond it, for entries of the control set
+URGENT_BYTES_MAX = 24 << 10  # of something routed; what is larger waits its turn
 PARTING_BYTES_MAX = 1 << 20  # the rest is left to whoever else has it
 HAVE_POSITIONS_MAX = 1_000  # announcements that wait are put together up to so many
 PRUNED_MAX = 1_000  # origins, likewise
@@ -73,6 +74,8 @@ class Outbox:
             self.overflowed = True
             return
         urgent = isinstance(message, Pulse | Routed | Fork | Farewell)
+        if size > URGENT_BYTES_MAX and isinstance(message, Routed):
+            urgent = False  # a piece of output: pulses do not queue behind many of those
         (self._first if is_control else self._urgent if urgent else self._rest).append(message)
         self._bytes += size
 
@@ -178,9 +181,7 @@ def _size_of(message: Message) -> int:  # noqa: C901, PLR0911, PLR0912 - one cas
         case Members():
             return MESSAGE_BYTES + ENTRY_BYTES * 10 * len(message.addresses)
         case Routed(route, _, body):
-            carried = body.command if isinstance(body, Order) else None
-            carried = body.receipt if isinstance(body, Reply) else carried
-            size = 0 if carried is None else len(carried.payload)
+            size = len(body.sealed) if isinstance(body, Order | Reply) else 0
             return MESSAGE_BYTES + ENTRY_BYTES * len(route) + size
         case _:
             return MESSAGE_BYTES

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SHORT_CHARS = 10
+STRANGERS_SHOWN_MAX = 3
 MOVE_IT = (
     "to bring that node into this mesh, run there: session-mesh leave, then session-mesh join -"
     " with an invite of this mesh; otherwise take the address out of the seeds"
@@ -333,6 +334,16 @@ def _link(peer: Peer, here: Here) -> Check:
     if peer.trouble:
         detail += f"; the last failure was: {peer.trouble}"
     return Check(check_id, None, detail, "wait 20 seconds, then run session-mesh doctor again")
+
+
+def judge_strangers(strangers: Sequence[tuple[str, str]]) -> list[Check]:
+    """Tell of those whom nobody sent us to, in one line if they are many."""
+    if len(strangers) <= STRANGERS_SHOWN_MAX:
+        return [judge_stranger(*one) for one in strangers]
+    names = ", ".join(address for address, _ in strangers[:STRANGERS_SHOWN_MAX])
+    more = len(strangers) - STRANGERS_SHOWN_MAX
+    detail = f"{len(strangers)} that are no members of this mesh: {names} and {more} more"
+    return [Check("strangers", None, detail, "session-mesh status says what is wrong with each")]
 
 
 def judge_stranger(address: str, reason: str) -> Check:

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from meshnode.app.witnessing import Seen
+    from meshnode.core.audit import Kept
+    from meshnode.core.commands import Command
+    from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 
 
@@ -43,6 +48,16 @@ class Device:
 
     node_key: bytes
     operator_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which audit records: all that is not empty must fit. `session` may be how an id begins."""
+
+    since_ms: int = 0
+    session: str = ""
+    kinds: tuple[str, ...] = ()
+    limit: int = 0  # the newest so many; 0 for the whole log, whatever is sought
 
 
 class Clock(Protocol):
@@ -88,6 +103,32 @@ class InviteBook(Protocol):
         """Take one use for a device; raises NotPermittedError."""
 
 
+class AuditBook(Protocol):
+    """A node's audit log, and what the node has seen of others'."""
+
+    @property
+    def self_id(self) -> NodeId:
+        """Whose log it is."""
+
+    def judge(self, signed: Signed, via: str) -> Command:
+        """Return a request if it may read the log; raises a MeshError."""
+
+    def check_revocations(self, command: Command) -> None:
+        """Raise NotAuthenticatedError if what a request stands on was revoked since."""
+
+    def pages(self, sought: Sought) -> AsyncIterator[tuple[int, list[Kept]]]:
+        """Yield the log's number and records, part by part, one part at least."""
+
+    async def heads(self, node_id: str) -> list[Seen]:
+        """Return what was seen of a node's log; of all nodes what proves a change, for no id."""
+
+    async def accept(self, node: NodeId) -> int:
+        """Forget what was seen of a node's log; return how many heads that was."""
+
+    def neighbours(self) -> tuple[NodeId, ...]:
+        """Return who else may have seen heads."""
+
+
 class Killing(Protocol):
     """What became of a process tree."""
 
@@ -104,6 +145,14 @@ class Killing(Protocol):
         """Process ids that are still there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """Where a steer has come: into the agent's inbox always, and perhaps into its stdin."""
+
+    on_stdin: bool
+    followed: bool  # whether somebody was waiting at the inbox
+
+
 class Agents(Protocol):
     """Processes under supervision."""
 
@@ -112,8 +161,8 @@ class Agents(Protocol):
 
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> None:
-        """Write one line to an agent; raises RefusedError or UnreachableError."""
+    ) -> Steered:
+        """Hand a steer to an agent; raises RefusedError or UnreachableError."""
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool

@@ -1,28 +1,57 @@
-"""Commands that travel over links: to a neighbour at once, to others along a route.
+"""Commands that travel over links, sealed: to a neighbour at once, to others along a route.
 
-Invariant: every command sent is answered, by its owner, by a relay, or by the deadline; at most
-ORDERS_MAX wait at a time, and as many from others are judged at a time. A command id is executed at
-most once whatever way it came (app/commands.py), so sending it again is safe.
+Invariant: every request sent is answered, by its owner, by a node on the way, or by the deadline;
+at most ORDERS_MAX wait at a time, and as many from others are judged at a time. A node on the way
+can only drop or delay: what it says itself is never taken for the owner's word. A command id is
+executed at most once whatever way it came (app/commands.py), so sending it again is safe.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.errors import MeshError, RefusedError, UnreachableError, error_of
-from meshnode.core.messages import Reply
+from meshnode.core.envelopes import Answer, Request
+from meshnode.core.errors import (
+    MeshError,
+    PeerError,
+    RefusedError,
+    UnreachableError,
+    error_of,
+)
+from meshnode.core.messages import Order, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
     from meshnode.app.mesh import Mesh
     from meshnode.core.effects import Effect
+    from meshnode.core.envelopes import Asked, Correspondence
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.messages import Order
 
 ORDERS_MAX = 256  # more: RefusedError to whoever sends one
+PIECE_S = 10.0  # for one piece of output to come
+PIECE_TRIES = 3  # of one piece of output, when a node on the way fails: the path may be another now
+BUSY_TRIES, BUSY_S = 8, 0.25  # when our share of a node on the way is used up
+AGAIN = "the same --command-id may be sent again safely"
+
+
+class BusyOnTheWayError(UnreachableError):
+    """A node on the way, or the owner, has as many orders of ours as it takes. Nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Who answers here for what is owned here, given a command and the member that delivers it.
+
+    `submit` executes it at most once; `read_piece` returns the piece of this number of a session's
+    output, and whether it is the last. Both raise a MeshError if they refuse.
+    """
+
+    submit: Callable[[Signed, str], Awaitable[Signed]]
+    read_piece: Callable[[Signed, str, int], Awaitable[tuple[bytes, bool]]]
 
 
 class Relaying:
@@ -31,66 +60,156 @@ class Relaying:
     def __init__(
         self,
         mesh: Mesh,
+        correspondence: Correspondence,
         perform: Callable[[Iterable[Effect]], None],
-        judge: Callable[[Signed, str], Awaitable[Signed]],
+        desk: Desk,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._mesh = mesh
+        self._correspondence = correspondence
         self._perform = perform
-        self._judge = judge
+        self._desk = desk
         self._spawn = spawn
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._judging = 0
 
     def is_linked(self, owner: NodeId) -> bool:
-        """Whether there is a link with this node."""
-        return owner in self._mesh.overlay.links
+        """Whether there is a link with this node, and a key to seal to."""
+        return owner in self._mesh.overlay.links and bool(self._sealing_key_of(owner))
 
     def has_path(self, owner: NodeId) -> bool:
-        """Whether links lead to this node."""
-        return owner in self._mesh.liveness.graph.reached
+        """Whether links lead to this node, and there is a key to seal to."""
+        return owner in self._mesh.liveness.graph.reached and bool(self._sealing_key_of(owner))
 
     async def submit(self, owner: NodeId, command: Signed) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said.
 
         It waits for as long as the caller does.
         """
+        answer = await self._ask_patiently(owner, Request(command))
+        if answer.receipt is None:
+            raise PeerError("the owner answered without a receipt", AGAIN)
+        return answer.receipt
+
+    async def read(self, owner: NodeId, command: Signed, timeout_s: float) -> AsyncIterator[bytes]:
+        """Read a session's output piece by piece; the next is asked for when one was taken."""
+        loop = asyncio.get_running_loop()
+        deadline_s, number = loop.time() + timeout_s, 0
+        while True:
+            left_s = deadline_s - loop.time()
+            answer = await self._ask_piece(owner, Request(command, number), left_s)
+            if answer.piece:
+                yield answer.piece
+            if answer.last:
+                return
+            number += 1
+
+    async def _ask_piece(self, owner: NodeId, request: Request, left_s: float) -> Answer:
+        """Ask again, perhaps along another path, when a node on the way fails or says nothing."""
+        error = UnreachableError("the output did not come in time", "read it again")
+        until_s = asyncio.get_running_loop().time() + left_s
+        for _ in range(PIECE_TRIES):
+            try:
+                async with asyncio.timeout(
+                    min(PIECE_S, until_s - asyncio.get_running_loop().time())
+                ):
+                    return await self._ask_patiently(owner, request)
+            except TimeoutError:
+                pass
+            except UnreachableError as failed:
+                error = failed
+        raise error
+
+    async def _ask_patiently(self, owner: NodeId, request: Request) -> Answer:
+        """Ask again a little later when a node on the way has enough to do for us already."""
+        for _ in range(BUSY_TRIES - 1):
+            try:
+                return await self._ask(owner, request)
+            except BusyOnTheWayError:
+                await asyncio.sleep(BUSY_S)
+        return await self._ask(owner, request)
+
+    async def _ask(self, owner: NodeId, request: Request) -> Answer:
         if len(self._waiting) >= ORDERS_MAX:
             raise RefusedError(f"{ORDERS_MAX} commands wait for an answer", "try again")
-        number, effects = self._mesh.neighbours.order(owner, command)
+        number = self._mesh.neighbours.order_number()
+        key = self._sealing_key_of(owner)
+        if not key:
+            raise UnreachableError("its record has no key to seal to: is its version older?")
+        sealed, awaited = self._correspondence.ask(owner, key, number, request)
+        effects = self._mesh.neighbours.order(owner, Order(number, sealed))
         if not effects:
             raise UnreachableError("no path of links leads there", "session-mesh nodes --links")
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        told: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = told
         try:
             self._perform(effects)
-            reply = await answer
+            reply = await told
         finally:
             del self._waiting[number]
-        if reply.receipt is None:
-            raise error_of(dict(zip(("code", "message", "hint"), reply.error, strict=True)))
-        return reply.receipt
+        if not reply.sealed:
+            raise _on_the_way(reply)
+        try:
+            answer = awaited.open(reply.sealed)
+        except PeerError as error:
+            raise UnreachableError("the answer was changed on its way", AGAIN) from error
+        if any(answer.error):
+            raise error_of(dict(zip(("code", "message", "hint"), answer.error, strict=True)))
+        return answer
 
     def answered(self, reply: Reply) -> None:
         """Take an answer; one that nobody waits for any more is dropped."""
-        answer = self._waiting.get(reply.number)
-        if answer is not None and not answer.done():
-            answer.set_result(reply)
+        told = self._waiting.get(reply.number)
+        if told is not None and not told.done():
+            told.set_result(reply)
 
-    def obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
-        """Judge a command in the background, and answer it."""
+    def obey(self, order: Order, route: tuple[NodeId, ...]) -> None:
+        """Judge what came over links in the background, and answer it."""
+        try:
+            asked = self._correspondence.hear(route[-1], order.number, order.sealed)
+        except PeerError as error:  # nobody's key is known to answer to
+            self._reply(route, Reply(order.number, error=(error.code, error.message, error.hint)))
+            return
         if self._judging >= ORDERS_MAX:
             busy = ("refused", f"{ORDERS_MAX} commands are being judged", "try again")
-            self._perform(self._mesh.answer(route, Reply(order.number, None, busy)))
+            self._answer(route, order.number, asked, Answer(error=busy))
             return
         self._judging += 1
-        self._spawn(self._obey(order, via, route))
+        self._spawn(self._obey(order.number, asked, route))
 
-    async def _obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
+    async def _obey(self, number: int, asked: Asked, route: tuple[NodeId, ...]) -> None:
         try:
-            reply = Reply(order.number, await self._judge(order.command, via))
+            answer = await self._judged(asked)
         except MeshError as error:
-            reply = Reply(order.number, None, (error.code, error.message, error.hint))
+            answer = Answer(error=(error.code, error.message, error.hint))
         finally:
             self._judging -= 1
+        self._answer(route, number, asked, answer)
+
+    async def _judged(self, asked: Asked) -> Answer:
+        command, piece = asked.request.command, asked.request.piece
+        if piece is None:
+            return Answer(await self._desk.submit(command, asked.sender))
+        output, last = await self._desk.read_piece(command, asked.sender, piece)
+        return Answer(piece=output, last=last)
+
+    def _answer(self, route: tuple[NodeId, ...], number: int, asked: Asked, answer: Answer) -> None:
+        try:
+            reply = Reply(number, asked.answer(answer))
+        except PeerError as error:
+            reply = Reply(number, error=(error.code, error.message, error.hint))
+        self._reply(route, reply)
+
+    def _reply(self, route: tuple[NodeId, ...], reply: Reply) -> None:
         self._perform(self._mesh.answer(route, reply))
+
+    def _sealing_key_of(self, owner: NodeId) -> bytes:
+        record = self._mesh.tables.node(owner)
+        return b"" if record is None else record.sealing_key
+
+
+def _on_the_way(reply: Reply) -> MeshError:
+    """Word what a node on the way said: that is never more than that it did not go on."""
+    code, message, hint = reply.error
+    kind = BusyOnTheWayError if code == RefusedError.code else UnreachableError
+    return kind(f"it did not get there: {message or 'no reason was given'}", hint)

@@ -16,7 +16,6 @@ from meshnode.core.ids import NodeId, node_id_of, node_key_of
 
 if TYPE_CHECKING:
     from meshnode.core.control import ControlSet
-    from meshnode.core.genesis import Genesis
     from meshnode.core.tables import Tables
 
 REVOKED = "revoked"
@@ -29,8 +28,8 @@ AGAIN = "ask for a new invite, and join with it: session-mesh join -"
 class RevokedNodes:
     """One node's view of who is out."""
 
-    def __init__(self, genesis: Genesis, control: ControlSet, tables: Tables) -> None:
-        self._root_keys = frozenset(genesis.root_keys)
+    def __init__(self, control: ControlSet, tables: Tables) -> None:
+        self._root_keys = control.succession.ever
         self._revoked = control.revocations
         self._tables = tables
         self._judged = 0  # the version that `_out` is for
@@ -96,8 +95,9 @@ class RevokedNodes:
 
     def _is_out(self, key: bytes) -> bool:
         """Whether the revocation of a node counts: that of an admitter does only if the root's."""
+        roots = frozenset(self._root_keys)
         return self._revoked.has_node(key, admits=True) or not any(
-            key in admitters_in(self._certificates_of(origin), self._root_keys)
+            key in admitters_in(self._certificates_of(origin), roots)
             for origin in self._tables.origins()
         )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from pathlib import Path
 
-    from meshnode.app.ports import Agents, Clock, Killing, Publish
+    from meshnode.app.ports import Agents, Clock, Killing, Publish, Steered
     from meshnode.core.ids import Chance
 
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
@@ -104,6 +104,7 @@ class OwnSessions:
         self.self_id = ""  # the node's: its session ids prove that they are its own
         self.reattached = asyncio.Event()
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
+        self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
         """Take over what our feed says, at the start."""
@@ -130,13 +131,14 @@ class OwnSessions:
 
         Raises UsageError, RefusedError, and StorageError if it could not be written: it has failed.
         """
-        _check(opening)
+        check_opening(opening)
         self.check_writable()
         if len(self.live()) >= SESSIONS_MAX:
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
         now_s = self.clock.wall_s()
         epoch = new_u64(self._chance)
         session_id = session_id_of(self.self_id, epoch)
+        place = self.place_of(session_id)  # before anybody hears of it: it may not be made
         record = SessionRecord(
             session_id=session_id,
             session_epoch=epoch,
@@ -159,7 +161,7 @@ class OwnSessions:
             await self.keep(failed)
             raise
         await self._sweep(now_s)
-        self._spawn(self.agents.attach(session_id, *self.place_of(session_id)))
+        self._spawn(self.agents.attach(session_id, *place))
         return record
 
     async def begun(self, session_id: str) -> SessionRecord:
@@ -218,7 +220,7 @@ class OwnSessions:
         if record.ended:
             raise ConflictError(f"session {record.session_id} has ended ({record.state})")
         try:
-            await self.agents.steer(record.session_id, command_id, direction, message)
+            steered = await self.agents.steer(record.session_id, command_id, direction, message)
         except RefusedError as error:
             return Done("refused", error.message)
         except UnreachableError as error:
@@ -230,7 +232,7 @@ class OwnSessions:
             await self.keep(replace(present, message_count=count, last_activity_s=now_s))
         if present.state is State.SUSPENDED:
             return Done("queued", "the agent is suspended: it reads this once it is resumed")
-        return Done("delivered", "one line written to the agent's stdin")
+        return _landed(steered)
 
     async def kill(
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
@@ -285,6 +287,7 @@ class OwnSessions:
             await self._publish(record)
 
     async def _publish(self, record: SessionRecord) -> None:
+        self.on_change(self._records.get(record.session_id), record)
         self._records[record.session_id] = record
         async with self._changed:
             self._changed.notify_all()
@@ -318,7 +321,12 @@ def are(count: int) -> str:
     return "1 process is" if count == 1 else f"{count} processes are"
 
 
-def _check(opening: Opening) -> None:
+def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:
+    del before, after
+
+
+def check_opening(opening: Opening) -> None:
+    """Raise UsageError for what no session may say of itself."""
     texts = {
         "agent id": opening.agent_id,
         "title": opening.title,
@@ -350,6 +358,15 @@ def _reason(ending: Ended) -> str:
     if ending.signal:
         return f"ended by {ending.signal}"
     return "finished" if ending.exit_code == 0 else f"exited with {ending.exit_code}"
+
+
+def _landed(steered: Steered) -> Done:
+    if steered.on_stdin:
+        whom = "its inbox is followed too" if steered.followed else "nobody follows its inbox"
+        return Done("delivered", f"one line written to the agent's stdin; {whom}")
+    if steered.followed:
+        return Done("delivered", "handed to whoever follows the agent's inbox")
+    return Done("queued", "in the agent's inbox, which nobody follows now")
 
 
 def _text(args: dict[str, Any], name: str) -> str | None:

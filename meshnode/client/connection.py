@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import quote
 
 import grpc
 
 from meshnode.client import clock
+from meshnode.client.bearing import bearing
 from meshnode.client.errors import NoNodeError, error_from
 from meshnode.client.home import check_private
 from meshnode.client.silence import explained
+from meshnode.client.tickets import ticket_in
+from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
+from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 from meshnode.v1.order_service_pb2_grpc import OrderServiceStub
+from meshnode.v1.session_service_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import Chance
 
 CALL_TIMEOUT_S = 30.0
+NOTICED_S = 2.0  # then somebody at a terminal wonders
 CONNECT_TIMEOUT_S = 4  # gRPC would wait 20 s for a process that is stopped to say hello
 ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
 
@@ -34,8 +42,10 @@ Answer = TypeVar("Answer")
 class Connection:
     """Use it in a `with`; NoNodeError when no node is running, SilentNodeError when it is silent.
 
-    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY;
-    an answer that takes longer than `patience_s` is UnreachableError.
+    `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY, and
+    inside a session its ticket, which every call then bears; an answer that takes longer than
+    `patience_s` is UnreachableError. `on_wait` is told, from another thread, of each call that has
+    waited for NOTICED_S.
     """
 
     def __init__(
@@ -46,17 +56,22 @@ class Connection:
         now: Callable[[], float] = clock.wall_s,
         chance: Chance = clock.chance,
         patience_s: float = CALL_TIMEOUT_S,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
         self.home = home
         self.environment = environment
         self.now = now
         self.chance = chance
         self.patience_s = patience_s
+        self._on_wait = on_wait
         self._channel: grpc.Channel | None = None
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
         self.node_keys: KeyServiceStub
         self.node_orders: OrderServiceStub
+        self.node_sessions: SessionServiceStub
+        self.node_authorities: AuthorityServiceStub
+        self.node_audit: AuditServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -65,6 +80,9 @@ class Connection:
         self.node_events = EventServiceStub(self._channel)
         self.node_keys = KeyServiceStub(self._channel)
         self.node_orders = OrderServiceStub(self._channel)
+        self.node_sessions = SessionServiceStub(self._channel)
+        self.node_authorities = AuthorityServiceStub(self._channel)
+        self.node_audit = AuditServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,7 +99,8 @@ class Connection:
     ) -> Answer:
         """Ask once; raises a MeshError."""
         try:
-            return method(request, timeout=timeout_s or self.patience_s)
+            with self._noticed():
+                return method(request, timeout=timeout_s or self.patience_s)
         except grpc.RpcError as failure:
             raise explained(error_from(failure), self.home) from failure
 
@@ -97,10 +116,23 @@ class Connection:
         except grpc.RpcError as failure:
             raise explained(error_from(failure), self.home) from failure
 
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        if self._on_wait is None:
+            yield
+            return
+        notice = Timer(NOTICED_S, self._on_wait)
+        notice.daemon = True
+        notice.start()
+        try:
+            yield
+        finally:
+            notice.cancel()
+
     def connected(self) -> grpc.Channel:
         """Open one more channel to the node's socket; raises NoNodeError."""
         if not self.home.socket.exists():
-            raise NoNodeError
+            raise NoNodeError(belongs_to_a_mesh=self.home.initialised)
         check_private(self.home.run)
         options = (
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
@@ -108,4 +140,6 @@ class Connection:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_S * 1000),  # bounds an attempt too
         )
-        return grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)
+        channel = grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)
+        ticket = ticket_in(self.environment)
+        return bearing(channel, ticket) if ticket else channel

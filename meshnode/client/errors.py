@@ -50,8 +50,14 @@ ERROR_KEY = "session-mesh-error-bin"
 class NoNodeError(UnreachableError):
     """Nobody listens on the socket of this home. Nothing changed."""
 
-    def __init__(self) -> None:
-        super().__init__("no node is running on this home", "start one: session-mesh up --detach")
+    def __init__(self, *, belongs_to_a_mesh: bool = True) -> None:
+        hint = "start one: session-mesh up --detach"
+        if not belongs_to_a_mesh:
+            hint = (
+                "to enter a mesh that there is: session-mesh join - --up, with an invite of it;"
+                " to make one of your own: session-mesh up --detach"
+            )
+        super().__init__("no node is running on this home", hint)
 
 
 class SilentNodeError(UnreachableError):

@@ -1,6 +1,8 @@
 """Where one node keeps everything: the layout of a home, and the checks before it is used.
 
-Invariant: a home and its socket directory belong to the user alone (0700), or nothing is read.
+Invariant: a home and its socket directory belong to the user alone (0700) and lie where nobody else
+can put others in their place, or nothing is read. Links may lead to a home; it is none itself: what
+was checked would not be what is used.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ class Home:
         return self.path / "node.crt"
 
     @property
-    def admitter_certificate(self) -> Path:
-        """The root's word that this node may admit others; absent in most homes."""
-        return self.path / "admitter.crt"
+    def roots(self) -> Path:
+        """Who the roots are by now, for what runs without a node."""
+        return self.path / "roots.bin"
 
     @property
     def node_key(self) -> Path:
@@ -135,13 +137,25 @@ def make_private(directory: Path) -> None:
     """Create a directory for the user alone, or check that it is one."""
     missing = [part for part in (directory, *directory.parents) if not part.exists()]
     for part in reversed(missing):
-        part.mkdir(mode=OWNER_ONLY, exist_ok=True)
+        try:
+            part.mkdir(mode=OWNER_ONLY)
+        except FileExistsError:
+            continue  # made meanwhile, or a link to nowhere: the check says which
+        except OSError as error:
+            raise NotPermittedError(
+                f"cannot make the directory {part}: {(error.strerror or str(error)).lower()}",
+                "name another with --home",
+            ) from None
     check_private(directory)
 
 
 def check_private(directory: Path) -> None:
     """Raise NotPermittedError unless the directory is the user's alone."""
     info = directory.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        raise UsageError(
+            f"{directory} is a link", f"name what it leads to: {os.path.realpath(directory)}"
+        )
     if not stat.S_ISDIR(info.st_mode):
         raise UsageError(f"{directory} is not a directory", "move it away, or name another --home")
     if info.st_uid != os.getuid():
@@ -150,4 +164,14 @@ def check_private(directory: Path) -> None:
         raise NotPermittedError(
             f"{directory} is open to other users (mode {stat.S_IMODE(info.st_mode):o})",
             f"run: chmod 700 {directory}",
+        )
+    check_surroundings(directory.parent)
+
+
+def check_surroundings(directory: Path) -> None:
+    """Raise NotPermittedError if anybody may replace what lies in the directory."""
+    mode = directory.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise NotPermittedError(
+            f"every user may replace what lies in {directory}", f"run: chmod o-w {directory}"
         )

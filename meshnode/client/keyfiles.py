@@ -1,7 +1,8 @@
-"""Secrets on disk: 32 bytes in base64, in a file that is the user's alone; and what goes with them.
+"""Secrets on disk, each in a file that is the user's alone: 32 bytes in base64, unless encrypted.
 
-Invariant: a key file is never followed through a link, never readable by others, never shown; what
-could not be written whole is not there.
+Invariant: a secret is read only from a plain file of this user that nobody else may open, in a
+place where nobody else could have put it; never followed through a link, never waited for, never
+shown. What could not be written whole and synced is not there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import stat
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
+from meshnode.client.home import check_surroundings
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -31,36 +33,75 @@ FILE_BYTES_MAX = 4096
 
 def write_secret(path: Path, secret: bytes) -> None:
     """Write 32 bytes into a new file; raises ConflictError if there is one already."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    write_private(path, b64encode(secret) + b"\n")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file for the user alone; raises ConflictError if there is one already.
+
+    A crash leaves all of it or nothing under its name.
+    """
+    draft = _draft(path)
     try:
-        descriptor = os.open(path, flags, PRIVATE_MODE)
+        if os.path.lexists(path):  # asked at every start: a full disk must not be written to then
+            raise FileExistsError
+        _write(draft, content, PRIVATE_MODE)
+        _take_name(draft, path)
+        _sync(path.parent)
     except FileExistsError:
         raise ConflictError(f"{path} exists already", "move it away first") from None
     except OSError as error:
         raise _unwritten(path, error) from None
-    try:
-        _write(descriptor, b64encode(secret) + b"\n")
-    except OSError as error:
-        path.unlink()  # an empty key would be in the way of every later attempt
-        raise _unwritten(path, error) from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is no secret, all of it or nothing; raises a MeshError."""
-    draft = path.with_name(path.name + ".new")
+    draft = _draft(path)
     try:
-        _write(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PUBLIC_MODE), content)
+        _write(draft, content, PUBLIC_MODE)
         draft.replace(path)
+        _sync(path.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise _unwritten(path, error) from None
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    with os.fdopen(descriptor, "wb") as file:
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.new")
+
+
+def _write(draft: Path, content: bytes, mode: int) -> None:
+    draft.unlink(missing_ok=True)  # of a process with our id that did not come to its end
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(draft, flags, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _take_name(draft: Path, path: Path) -> None:
+    """Give a draft its name unless it is taken; raises FileExistsError."""
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise
+    except OSError:  # a stick's file system has no links: another process could come between
+        if os.path.lexists(path):
+            raise FileExistsError from None
+        draft.rename(path)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)  # or the name may be lost with the power
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without synced directories
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _unwritten(path: Path, error: OSError) -> MeshError:
@@ -73,24 +114,62 @@ def _unwritten(path: Path, error: OSError) -> MeshError:
 def read_secret(path: Path) -> bytes:
     """Read 32 bytes; raises a MeshError that says what is wrong with the file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        secret = b64decode(read_private(path), validate=False)
+    except ValueError:
+        secret = b""
+    if len(secret) != KEY_BYTES:
+        raise DamagedError(f"{path} holds no key", "restore it from a backup, or join again")
+    return secret
+
+
+def read_private(path: Path) -> bytes:
+    """Read a file of the user's alone; raises a MeshError that says what is wrong with it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFoundError(f"{path} is missing") from None
     except OSError as error:
         raise NotPermittedError(
             f"cannot read {path}: {error.strerror}", "key files are plain files, never links"
         ) from None
-    with os.fdopen(descriptor, "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise NotPermittedError(f"{path} is no plain file")
-        if stat.S_IMODE(info.st_mode) & 0o077:
-            raise NotPermittedError(f"{path} is open to other users", f"run: chmod 600 {path}")
-        text = file.read(FILE_BYTES_MAX)
     try:
-        secret = b64decode(text, validate=False)
-    except ValueError:
-        secret = b""
-    if len(secret) != KEY_BYTES:
-        raise DamagedError(f"{path} holds no key", "restore it from a backup, or join again")
-    return secret
+        check_alone(path, os.fstat(descriptor))
+        check_surroundings(path.parent)
+        return os.read(descriptor, FILE_BYTES_MAX)
+    finally:
+        os.close(descriptor)
+
+
+def check_alone(path: Path, info: os.stat_result) -> None:
+    """Raise NotPermittedError unless it is a plain file that this user alone may open."""
+    if not stat.S_ISREG(info.st_mode):
+        raise NotPermittedError(f"{path} is no plain file", "move it away, restore a backup")
+    if info.st_uid != os.getuid():
+        raise NotPermittedError(
+            f"{path} belongs to another user",
+            f"if it is yours, as root: chown {os.getuid()} {path}",
+        )
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise NotPermittedError(f"{path} is open to other users", f"run: chmod 600 {path}")
+
+
+def tighten(path: Path) -> None:
+    """Close a file of ours, if it is there, to others; raises NotPermittedError if it is not ours.
+
+    For what older versions left readable: a log, a database.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NotPermittedError(
+            f"cannot open {path}: {error.strerror}", "it has to be a plain file, never a link"
+        ) from None
+    try:
+        info = os.fstat(descriptor)
+        if stat.S_ISREG(info.st_mode) and info.st_uid == os.getuid():
+            os.fchmod(descriptor, PRIVATE_MODE)
+        check_alone(path, os.fstat(descriptor))
+    finally:
+        os.close(descriptor)

@@ -123,11 +123,13 @@ class Ordering(Asking):
     def logs(self, target: Target, tail: int | None = None) -> Iterator[bytes]:
         """Stream a session's output, its last `tail` lines or all, as the process wrote it."""
         order = _order(self.resolve(target), "read_messages", {"tail": tail})
-        request = pb.ReadSessionLogRequest(
-            node_id=order.node_id, command=self._commander.sign(order)
-        )
+        request = pb.ReadSessionLogRequest(node_id=order.node_id, command=self.signed(order))
         for piece in self.stream(self.node.ReadSessionLog, request, LOG_TIMEOUT_S):
             yield piece.output
+
+    def signed(self, order: Order) -> SignedMessage:
+        """Sign a request that is answered at once, and not carried out."""
+        return self._commander.sign(order)
 
     def _end(
         self, action: str, target: Target | Plain, args: Plain, delivery: Delivery | None

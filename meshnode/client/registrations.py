@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from meshnode.client.documents import Entry
 
+__all__ = ["Specialist", "registrations", "registrations_in"]
+
 ENTRIES_MAX = 1000  # as many as one node registers
 KEYS = ("spec", "specialization", "agent_id", "attributes")
 

@@ -32,7 +32,10 @@ HAVE_DELAY_S = 0.1  # announcements that come together travel together
 SOURCES = 2  # neighbours that send a node everything, until it has it from elsewhere first
 GRAFT_S = 0.3  # how long announced news may take before it is asked for
 ANNOUNCERS_MAX = 4  # remembered for missing news; when all have failed, reconciliation repairs
-MISSING_MAX = 10_000  # origins with missing news; more: left to reconciliation
+MISSING_MAX = 10_000  # origins with missing news; more: left to reconciliation,
+MISSING_OF_ONE_MAX = (
+    2_500  # as is what one neighbour alone announces beyond this: it may be made up
+)
 
 
 def spread(message: Message, links: Iterable[NodeId], source: NodeId | None) -> list[Effect]:
@@ -45,6 +48,7 @@ class _Missing:
     head: Head
     announcers: list[NodeId]
     due_s: float
+    first: NodeId  # who announced it first, and answers for its place
 
 
 @dataclass(slots=True)
@@ -64,6 +68,7 @@ class Broadcast:
         self._parents: dict[NodeId, NodeId] = {}  # by origin: who brought its last news
         self._sources: set[NodeId] = set()  # neighbours asked for all news unasked
         self._missing: dict[NodeId, _Missing] = {}
+        self._missing_of: dict[NodeId, int] = {}  # by who announced them first
         self.queued = False  # whether announcements wait to be sent
 
     def linked(self, peer: NodeId) -> list[Effect]:
@@ -186,9 +191,11 @@ class Broadcast:
         for origin, head in missing.items():
             known = self._missing.get(origin)
             if known is None:
-                if len(self._missing) < MISSING_MAX:
+                of_peer = self._missing_of.get(peer, 0)
+                if len(self._missing) < MISSING_MAX and of_peer < MISSING_OF_ONE_MAX:
                     wait_s = GRAFT_S if origin in self._parents else 0.0  # nobody may be sending it
-                    self._missing[origin] = _Missing(head, [peer], now_s + wait_s)
+                    self._missing[origin] = _Missing(head, [peer], now_s + wait_s, peer)
+                    self._missing_of[peer] = of_peer + 1
                 continue
             known.head = max(known.head, head)
             if peer not in known.announcers and len(known.announcers) < ANNOUNCERS_MAX:
@@ -203,11 +210,18 @@ class Broadcast:
         asks: dict[NodeId, list[NodeId]] = {}
         for origin, missing in list(self._missing.items()):
             if head_of(origin) >= missing.head:
-                del self._missing[origin]
+                self._found(origin)
             elif now_s >= missing.due_s:
                 if missing.announcers:
                     asks.setdefault(missing.announcers.pop(0), []).append(origin)
                     missing.due_s = now_s + 2 * GRAFT_S
                 else:
-                    del self._missing[origin]
+                    self._found(origin)
         return asks
+
+    def _found(self, origin: NodeId) -> None:
+        """Look for news of an origin no longer."""
+        first = self._missing.pop(origin).first
+        self._missing_of[first] -= 1
+        if not self._missing_of[first]:
+            del self._missing_of[first]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -80,7 +81,11 @@ def node_id_in(dns_name: str) -> NodeId:
 
 
 def anchor(root_key: bytes, mesh_id: str) -> bytes:
-    """Make the trust anchor from 32 bytes: TLS looks at its name and key, not at its signature."""
+    """Make the trust anchor from 32 bytes: TLS looks at its name and key, not at its signature.
+
+    The roots of a mesh share one name. Their key identifiers, in the anchor and in what they issue,
+    tell TLS which one to take: without both, BoringSSL tries only the first of that name.
+    """
     unused = Ed25519PrivateKey.from_private_bytes(bytes(32))
     certificate = (
         x509.CertificateBuilder()
@@ -92,6 +97,7 @@ def anchor(root_key: bytes, mesh_id: str) -> bytes:
         .not_valid_after(_ANCHOR_UNTIL)
         .add_extension(x509.BasicConstraints(ca=True, path_length=2), critical=True)
         .add_extension(_CA_USAGE, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(_key_identifier(root_key)), critical=False)
         .sign(unused, None)
     )
     return certificate.public_bytes(Encoding.PEM)
@@ -103,7 +109,8 @@ def issue_admitter(root: Key, mesh_id: str, node_id: NodeId, now_s: float, chanc
     builder = builder.issuer_name(_root_name(mesh_id)).add_extension(
         x509.NameConstraints([x509.DNSName(DOMAIN)], None), critical=True
     )
-    return _sign(builder, root)
+    issuer = x509.AuthorityKeyIdentifier(_key_identifier(root.public), None, None)
+    return _sign(builder.add_extension(issuer, critical=False), root)
 
 
 def issue_node_ca(admitter: Key, node_id: NodeId, now_s: float, chance: Chance) -> bytes:
@@ -165,6 +172,46 @@ def from_pem(text: bytes) -> tuple[bytes, ...]:
 def expires_at_s(der: bytes) -> float:
     """Return when a certificate ends, in seconds since 1970."""
     return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+
+
+def renewal_due_s(der: bytes, now_s: float) -> float:
+    """Return in how many seconds a certificate is past half of its life; it may be by now."""
+    certificate = x509.load_der_x509_certificate(der)
+    begins_s = (certificate.not_valid_before_utc + BACKDATED).timestamp()
+    return (begins_s + expires_at_s(der)) / 2 - now_s
+
+
+def issuer_of(chain: Sequence[bytes]) -> NodeId:
+    """Return the node that admitted the owner of a chain; raises PeerError."""
+    try:
+        key = _ed25519(x509.load_der_x509_certificate(chain[1]))
+    except (*UNREADABLE, TypeError, IndexError) as error:
+        raise PeerError("a chain without an admitter") from error
+    return node_id_of(key.public_bytes_raw())
+
+
+@lru_cache(maxsize=1 << 10)
+def is_own_leaf(leaf_pem: bytes, node_id: NodeId) -> bool:
+    """Whether a leaf was signed with the key that the node id is, whoever vouches for the rest.
+
+    TLS alone would let an admitter make authorities for the names of others.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(leaf_pem)
+        return _signed_by(leaf, node_key_of(node_id))
+    except (*UNREADABLE, PeerError):
+        return False
+
+
+def lets_admit(der: bytes, node_id: NodeId, root_key: bytes) -> bool:
+    """Whether a certificate (DER) is a root's word that a node may admit others, now or once."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        own = _ed25519(certificate).public_bytes_raw() == node_key_of(node_id)
+    except (*UNREADABLE, TypeError, PeerError):
+        return False
+    return own and limits.ca and limits.path_length == 1 and _signed_by(certificate, root_key)
 
 
 def leads_to_root(chain: Sequence[bytes], node_id: NodeId, root_keys: Collection[bytes]) -> bool:
@@ -298,6 +345,10 @@ def _authority(
 def _sign(builder: x509.CertificateBuilder, issuer: Key) -> bytes:
     certificate = builder.sign(Ed25519PrivateKey.from_private_bytes(issuer.seed), None)
     return certificate.public_bytes(Encoding.DER)
+
+
+def _key_identifier(public_key: bytes) -> bytes:
+    return sha256(public_key).digest()[:20]
 
 
 def _root_name(mesh_id: str) -> x509.Name:

@@ -43,10 +43,13 @@ SKEW_S = 120  # a command issued further in the future is refused
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
 SESSION_ACTIONS = frozenset({"steer", "kill", "close", "suspend", "resume", "read_messages"})
-NODE_ACTIONS = frozenset({"register", "unregister"})
-# Whoever may enter an agent may take it out again, who may end one may also ask it to end, and who
-# may suspend one may let it run on.
-GRANTED_AS = {"unregister": "register", "close": "kill", "resume": "suspend"}
+NODE_ACTIONS = frozenset({"register", "unregister", "read_audit"})
+GRANTED_AS = {
+    "unregister": "register",  # whoever may enter an agent may take it out again
+    "close": "kill",  # who may end one may also ask it to end
+    "resume": "suspend",  # who may suspend one may let it run on
+    "read_audit": "read_messages",  # of a key that is not narrowed to some sessions
+}
 OUTCOMES = frozenset(
     {
         "accepted",

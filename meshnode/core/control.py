@@ -41,6 +41,7 @@ from meshnode.core.revocations import Revocations
 from meshnode.core.rolebook import RoleBook, giver_of
 from meshnode.core.roles import Role, authorization_from_signed
 from meshnode.core.settings import Budget, Policy
+from meshnode.core.succession import Admits, RootKeys, Succession
 from meshnode.core.summary import Summary
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ ROLES_MAX = 10_000  # given by one issuer; more: PeerError. None makes room: oth
 REVOKED_BY_ADMIN_MAX = 10_000  # keys and nodes, for ever, by one issuer; the same
 REVOKED_MAX = 16  # the same by one that is no admin: it can only revoke itself
 ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
+ROOTS_MAX = 64  # remembered until the set changes, by how many entries they leave out
 ISSUED_BY_ADMIN_MAX = 10_000  # by one admin: as many as there are feeds to forget
 
 Place = tuple[int, int, bytes]  # (expiry, time of issue, id): the higher is the later
@@ -73,7 +75,8 @@ class ControlSet:
 
     def __init__(self, genesis: Genesis) -> None:
         self._mesh_id = genesis.mesh_id
-        self._root_keys = frozenset(genesis.root_keys)
+        self.succession = Succession(genesis.root_keys)
+        self._root_keys = self.succession.ever
         self._entries: dict[bytes, Signed] = {}
         self._held: dict[bytes, Entry] = {}
         self._given: dict[tuple[bytes, str], int] = {}  # what never goes, by issuer and kind
@@ -85,9 +88,10 @@ class ControlSet:
         self._forgetters: dict[bytes, set[NodeId]] = {}
         self._forgotten: dict[NodeId, Head] = {}
         self._reconsidered: set[NodeId] = set()
+        self._roots: dict[int, bytes] = {}
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self._root_keys)
-        self.roles = RoleBook(self._root_keys, self.revocations)
+        self.roles = RoleBook(self.succession, self.revocations)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
@@ -168,7 +172,13 @@ class ControlSet:
     def root(self, cut_s: int = 0) -> bytes:
         """Return one hash over all entries, or over those that expire after a time."""
         count = bisect_right(self._expiring, (cut_s, b"\xff" * 17))
-        return self.summary.root_without({entry_id for _, entry_id in self._expiring[:count]})
+        known = self._roots.get(count)
+        if known is None:
+            gone = {entry_id for _, entry_id in self._expiring[:count]}
+            if len(self._roots) >= ROOTS_MAX:
+                self._roots.clear()
+            known = self._roots[count] = self.summary.root_without(gone)
+        return known
 
     def ever_role_of(self, public_key: bytes) -> str:
         """Return the strongest role that a key was ever given, or the empty string."""
@@ -221,6 +231,8 @@ class ControlSet:
                 return self._revoke_stands(entry.body, entry.issuer)
             case StandingKill() | Cancel() | Policy() | Budget() | Forget():
                 return role in {"operator", "admin"}
+            case RootKeys() | Admits():
+                return entry.issuer in self._root_keys
             case None:
                 return bool(role)  # kinds of newer versions are kept and passed on
             case _:
@@ -306,6 +318,7 @@ class ControlSet:
         self._entries[entry_id] = signed
         self._held[entry_id] = entry
         self.summary.add(entry_id)
+        self._roots.clear()
         self._learn(entry_id, entry)
 
     def _learn(self, entry_id: bytes, entry: Entry) -> None:
@@ -314,6 +327,11 @@ class ControlSet:
             case Role() as role:
                 self.roles.add(role)
                 self._reconsider_all(self._forgetters.get(role.subject, ()))
+            case RootKeys() | Admits() as step:
+                removed = self.succession.learn(entry.issuer, entry_id, step)
+                self._leave_out(removed)
+            case Revoke() if entry.issuer in self.succession.removed:
+                pass
             case Revoke() as revoke:
                 self.revocations.add(entry_id, entry.issuer, revoke)
                 if revoke.what != "grant":
@@ -325,6 +343,13 @@ class ControlSet:
             case _:
                 pass
 
+    def _leave_out(self, roots: set[bytes]) -> None:
+        """Let what removed roots have revoked, or hidden, count no more."""
+        for entry_id, entry in self._held.items() if roots else ():
+            if isinstance(entry.body, Revoke) and entry.issuer in roots:
+                self.revocations.drop(entry_id, entry.issuer, entry.body)
+        self._reconsider_all(self._forgets if roots else ())
+
     def _revoked_max(self, issuer: bytes) -> int:
         return REVOKED_BY_ADMIN_MAX if self.roles.is_admin(issuer) else REVOKED_MAX
 
@@ -333,6 +358,7 @@ class ControlSet:
         entry = self._held.pop(entry_id)
         del self._entries[entry_id], self._kinds[type(entry.body)][entry_id]
         self.summary.remove(entry_id)
+        self._roots.clear()
         mine = self._places[entry.issuer]
         mine.remove((entry.expires_s, entry.issued_s, entry_id))
         if not mine:
@@ -342,7 +368,7 @@ class ControlSet:
         if entry.expires_s < NEVER_S:
             self._expiring.remove((entry.expires_s, entry_id))
         self._dropped.append(entry_id)
-        if isinstance(entry.body, Revoke):
+        if isinstance(entry.body, Revoke) and entry.issuer not in self.succession.removed:
             self.revocations.drop(entry_id, entry.issuer, entry.body)
         if isinstance(entry.body, Forget):
             del self._forgets[entry.body.node][entry_id]
@@ -367,6 +393,6 @@ class ControlSet:
 
 def _stays(entry: Entry) -> bool:
     """Whether an entry is never dropped: others hang on it, or a thief would push it out."""
-    return isinstance(entry.body, Role) or (
+    return isinstance(entry.body, Role | RootKeys | Admits) or (
         isinstance(entry.body, Revoke) and entry.body.what != "grant"
     )

@@ -110,19 +110,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Obey:
-    """Judge a command that came over links, and answer along `route` with a receipt.
-
-    `via` is the neighbour that brought it: the only one on the route that TLS has proved.
-    """
+    """Judge what came sealed over links, and answer along `route`, which ends at its sender."""
 
     order: Order
-    via: NodeId
     route: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A command sent over links was answered."""
+    """What was sent over links was answered."""
 
     reply: Reply
 

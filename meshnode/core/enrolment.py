@@ -94,9 +94,12 @@ class Application:
     node_key: bytes
     name: str
     operator_key: bytes | None
+    replaces: str = ""  # the name or id of a node whose place it takes
 
 
-def apply_with(node: Key, operator: Key | None, invite: Invite, name: str, nonce: bytes) -> Signed:
+def apply_with(
+    node: Key, operator: Key | None, invite: Invite, name: str, nonce: bytes, replaces: str = ""
+) -> Signed:
     """Sign an application with every key it names."""
     claim = None
     if operator is not None:
@@ -111,6 +114,7 @@ def apply_with(node: Key, operator: Key | None, invite: Invite, name: str, nonce
             "name": name,
             "nonce": nonce,
             "operator": claim,
+            **({"replaces": replaces} if replaces else {}),
         },
     )
 
@@ -125,6 +129,7 @@ def application_from_signed(signed: Signed) -> Application:
             node_key=typed(value["node"], bytes),
             name=typed(value["name"], str),
             operator_key=_operator_in(value),
+            replaces=typed(value.get("replaces", ""), str),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PeerError(f"not an application: {error}") from error

@@ -18,6 +18,7 @@ from meshnode.core.keys import KEY_BYTES, Key, Signed, parse_public
 from meshnode.core.packing import typed, unpack_map
 from meshnode.core.roles import Role, role_from_map
 from meshnode.core.settings import Budget, Policy, budget_from_map, policy_from_map, text
+from meshnode.core.succession import Admits, RootKeys, admits_from_map, root_keys_from_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ class Forget:
         return {"head": self.header.signed.to_list()}
 
 
-Body = Role | Revoke | StandingKill | Cancel | Policy | Budget | Forget
+Body = Role | Revoke | StandingKill | Cancel | Policy | Budget | Forget | RootKeys | Admits
 KINDS: dict[type, str] = {
     Role: "role",
     Revoke: "revoke",
@@ -122,6 +123,8 @@ KINDS: dict[type, str] = {
     Policy: "policy",
     Budget: "budget",
     Forget: "forget",
+    RootKeys: "roots",
+    Admits: "admitter",
 }
 
 
@@ -273,4 +276,6 @@ _DECODERS: dict[str, Callable[[dict[str, Any], str], Body]] = {
     "policy": lambda value, _: policy_from_map(value),
     "budget": lambda value, _: budget_from_map(value),
     "forget": _forget_from_map,
+    "roots": lambda value, _: root_keys_from_map(value),
+    "admitter": lambda value, _: admits_from_map(value),
 }

@@ -73,6 +73,8 @@ def genesis_from_bytes(packed: bytes) -> Genesis:
             parse_public(key)
     except (KeyError, TypeError, ValueError) as error:
         raise PeerError(f"not a genesis record: {error}") from error
+    if not genesis.name.isprintable() or len(genesis.name) > NAME_CHARS_MAX:
+        raise PeerError("not a genesis record: the name of the mesh is none")
     if not genesis.root_keys or genesis.to_bytes() != packed:
         raise PeerError("not a genesis record: it is not canonical, or has no root key")
     return genesis

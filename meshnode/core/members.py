@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.certificates import CHAIN_MAX, leads_to_root
 from meshnode.core.errors import PeerError
 from meshnode.core.packing import pack, typed, unpack_map
+from meshnode.core.sealing import KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,6 +40,7 @@ class NodeRecord:
     standing: str = "up"  # up, down or left
     started_at_s: float = 0.0
     certificates: tuple[bytes, ...] = ()  # DER: the node's CA, then its admitter's
+    sealing_key: bytes = b""  # X25519: what is sealed to it, only this node reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def node_to_row(record: NodeRecord) -> bytes:
             "standing": record.standing,
             "started": record.started_at_s,
             "certificates": list(record.certificates),
+            "sealing": record.sealing_key,
         }
     )
 
@@ -82,6 +85,7 @@ def node_from_row(row: bytes) -> NodeRecord:
             certificates=tuple(
                 typed(der, bytes) for der in value.get("certificates", ())[:CHAIN_MAX]
             ),
+            sealing_key=typed(value.get("sealing", b""), bytes)[:KEY_BYTES],
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PeerError(f"not a node row: {error}") from error

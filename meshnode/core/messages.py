@@ -152,19 +152,19 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A signed command for the receiver; answered with `Reply`. `number` is the sender's."""
+    """A request, sealed to the receiver; answered with `Reply`. `number` is the sender's."""
 
     number: int
-    command: Signed
+    sealed: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to an order: the owner's receipt, or the code, message and hint of an error."""
+    """The answer to an order, sealed by its owner; or why some node on the way could not go on."""
 
     number: int
-    receipt: Signed | None
-    error: tuple[str, str, str] = ("", "", "")
+    sealed: bytes = b""
+    error: tuple[str, str, str] = ("", "", "")  # code, message, hint
 
 
 @dataclass(frozen=True, slots=True)

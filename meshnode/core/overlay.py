@@ -129,7 +129,7 @@ class Overlay:
             self._heard[peer] = (fresh + self._heard.get(peer, ()))[:HEARD_MAX]
             self._forget_strangers()
         new = said and not known  # dialled when a ring asks for it
-        if fresh and not new and peer not in self.links:
+        if fresh and not new and peer not in self.links and peer not in self._retired:
             wait_s = 0.0 if self._self_id < peer else SECOND_DIALLER_S
             self._attempts[peer] = _Attempt(now_s + wait_s, now_s + wait_s, RETRY_S)
 
@@ -144,7 +144,7 @@ class Overlay:
         return said if heard is None else tuple(dict.fromkeys(said + heard))
 
     def retire(self, peer: NodeId) -> None:
-        """Stop dialling a member that left for good, or was forgotten."""
+        """Stop dialling a member that left for good, was forgotten or revoked; hints do nothing."""
         self._retired.add(peer)
         self._attempts.pop(peer, None)
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from meshnode.core.keys import key_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from meshnode.core.entries import Revoke
     from meshnode.core.grants import Grant
@@ -28,12 +29,12 @@ Lists = dict[bytes, dict[bytes, tuple[bytes, ...]]]  # survivors by issuer and e
 class Revocations:
     """Which keys, nodes and grants count for nothing."""
 
-    def __init__(self, root_keys: Collection[bytes]) -> None:
-        self._root_keys = frozenset(root_keys)
+    def __init__(self, root_keys: AbstractSet[bytes]) -> None:
+        self._root_keys = root_keys  # of all times; a live view
         self._keys: dict[bytes, Lists] = {}
         self._nodes: dict[bytes, Lists] = {}
         self._grants: dict[bytes, Lists] = {}
-        self.nodes_version = 0  # rises when a revocation of a node comes
+        self.nodes_version = 0  # rises when a revocation of a node comes or goes
 
     def add(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> None:
         """Take a revocation that is stored."""
@@ -42,7 +43,7 @@ class Revocations:
         self.nodes_version += revoke.what == "node"
 
     def drop(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> None:
-        """Leave out one that has expired."""
+        """Leave out one that has expired, or whose issuer was a root that was removed."""
         named = self._of(revoke.what)
         lists = named[revoke.name]
         del lists[issuer][entry_id]
@@ -50,6 +51,7 @@ class Revocations:
             del lists[issuer]
         if not lists:
             del named[revoke.name]
+        self.nodes_version += revoke.what == "node"
 
     # Keys, and what they have given.
 
@@ -101,7 +103,7 @@ class Revocations:
         Only the root can revoke an admitter, so only its lists are looked at.
         """
         issuers = self._nodes.get(admitter, {})
-        roots = self._root_keys.intersection(issuers)
+        roots = [issuer for issuer in issuers if issuer in self._root_keys]
         return bool(roots) and not all(_lists(issuers[root], subject) for root in roots)
 
     def _of(self, what: str) -> dict[bytes, Lists]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from meshnode.core.audit import AUDIT, AuditHead, head_from_row
 from meshnode.core.errors import PeerError
 from meshnode.core.forks import Forks
 from meshnode.core.headers import NOTHING, Head
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.feed import Replica
     from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
     from meshnode.core.ledger import LedgerRow
     from meshnode.core.rows import Row
 
@@ -84,6 +86,10 @@ class Tables:
     def links(self, origin: NodeId) -> LinksRecord | None:
         """Return whom a member says to be linked to."""
         return self._one(origin, LINKS, ONLY_ROW, lambda _key, row: links_from_row(row))
+
+    def audit_head(self, origin: NodeId) -> tuple[AuditHead, Signed] | None:
+        """Return where a node says that its audit log is, and the same as it has signed it."""
+        return self._one(origin, AUDIT, ONLY_ROW, lambda _key, row: head_from_row(row, origin))
 
     def sessions(self, *, forgotten: bool = False) -> Iterator[tuple[NodeId, SessionRecord]]:
         """Return all sessions with their owners; with `forgotten` those of forgotten nodes too."""

@@ -1,12 +1,17 @@
 """Finding nodes on the same network with mDNS and DNS-SD (RFC 6762, RFC 6763).
 
 Invariant: what is heard here is a hint where to dial, from anybody who cares to shout; TLS decides
-who is there. Registration runs in the background: it takes over a second, and nothing waits for it.
+who is there. However much is shouted, at most WAITING_MAX names wait to be looked at, LOOKED_AT_S a
+second are, and `is_crowded` says when it is too much to go on listening. Registration runs in the
+background: it takes over a second, and nothing waits for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from zeroconf import DNSQuestionType, InterfaceChoice, IPVersion, ServiceStateChange
@@ -18,6 +23,8 @@ from zeroconf.asyncio import (
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.keys import parse_public
+from meshnode.core.pacing import Buckets
 from meshnode.discovery.hints import Announcement, Hint
 
 if TYPE_CHECKING:
@@ -28,8 +35,13 @@ if TYPE_CHECKING:
 
 SERVICE = "_session-mesh._tcp.local."
 RESOLVE_TIMEOUT_MS = 1500
-RESOLVING_MAX = 64  # at once; more announcements than that wait for their repetition
+LOOK_AGAIN_S = 0.1
+RESOLVING_MAX = 64  # at once; other names wait, the first heard first,
+WAITING_MAX = 1024  # up to so many: what is announced beyond is passed over
+LOOKED_AT_S, LOOKED_AT_BURST = 50, 200  # names a second
+CACHED_NAMES_MAX = 8192  # of anything: the library remembers all that is shouted, for hours
 ADDRESSES_MAX = 8
+_MESH_ID = re.compile("[a-z2-7]{52}")
 _log = logging.getLogger("session_mesh.mdns")
 
 
@@ -46,6 +58,9 @@ class Discovery:
         self._on_hint = on_hint
         self._spawn = spawn
         self._resolving = 0
+        self._waiting: dict[tuple[str, str], None] = {}  # service type and name
+        self._pace: Buckets[str] = Buckets(LOOKED_AT_S, LOOKED_AT_BURST)
+        self._timer: asyncio.TimerHandle | None = None
         self._browser: AsyncServiceBrowser | None = None
         interfaces = ["127.0.0.1"] if announcement.loopback_only else InterfaceChoice.All
         self._zeroconf = AsyncZeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
@@ -71,42 +86,73 @@ class Discovery:
 
     async def close(self) -> None:
         """Say goodbye and fall silent."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._browser is not None:
             await self._browser.async_cancel()
         await self._zeroconf.async_close()
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much was shouted that listening costs more than it is worth."""
+        return len(self._zeroconf.zeroconf.cache.cache) > CACHED_NAMES_MAX
+
     def _on_change(
         self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
     ) -> None:
-        if state_change is ServiceStateChange.Removed or self._resolving >= RESOLVING_MAX:
-            return
-        self._resolving += 1
-        self._spawn(self._resolve(zeroconf, service_type, name))
+        del zeroconf
+        if state_change is ServiceStateChange.Removed:
+            self._waiting.pop((service_type, name), None)
+        elif len(self._waiting) < WAITING_MAX:
+            self._waiting[service_type, name] = None
+            self._look_at_more()
 
-    async def _resolve(self, zeroconf: Zeroconf, service_type: str, name: str) -> None:
+    def _look_at_more(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        while self._waiting and self._resolving < RESOLVING_MAX and self._pace.take("", now_s):
+            service_type, name = next(iter(self._waiting))
+            del self._waiting[service_type, name]
+            self._resolving += 1
+            self._spawn(self._resolve(service_type, name))
+        if self._waiting and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._look_at_more()
+
+    async def _resolve(self, service_type: str, name: str) -> None:
         try:
             info = AsyncServiceInfo(service_type, name)
             found = await info.async_request(
-                zeroconf, RESOLVE_TIMEOUT_MS, question_type=DNSQuestionType.QM
+                self._zeroconf.zeroconf, RESOLVE_TIMEOUT_MS, question_type=DNSQuestionType.QM
             )
             if found:
                 self._take(info)
         except (PeerError, UnicodeDecodeError, ValueError) as error:
-            _log.debug("an mDNS announcement makes no sense: %s", error)
+            _log.debug("an mDNS announcement makes no sense: %r", str(error)[:200])
         finally:
             self._resolving -= 1
 
     def _take(self, info: AsyncServiceInfo) -> None:
         node_id = _text(info.properties.get(b"id"))
         mesh_id = _text(info.properties.get(b"mesh"))
-        node_key_of(node_id)
+        parse_public(node_key_of(node_id))
+        if _MESH_ID.fullmatch(mesh_id) is None:
+            raise PeerError("not a mesh id")
         if node_id == self._announcement.node_id or not info.port:
             return
-        addresses = tuple(
-            f"{address}:{info.port}"
-            for address in info.parsed_addresses(IPVersion.V4Only)[:ADDRESSES_MAX]
-        )
-        self._on_hint(Hint(NodeId(node_id), mesh_id[:64], addresses))
+        shouted = info.parsed_addresses(IPVersion.V4Only)[:ADDRESSES_MAX]
+        addresses = tuple(f"{one}:{info.port}" for one in shouted if _is_one_machine(one))
+        if addresses:
+            self._on_hint(Hint(NodeId(node_id), mesh_id, addresses))
+
+
+def _is_one_machine(address: str) -> bool:
+    """Whether an address may be a node's: not everybody's, nobody's, or of no use today."""
+    ip = IPv4Address(address)
+    return not (ip.is_multicast or ip.is_unspecified or ip.is_reserved)
 
 
 def _text(value: bytes | None) -> str:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.app.commands import CommandDesk
+from meshnode.app.auditing import AuditedCourt, AuditedDesk
 from meshnode.app.executing import Executor
+from meshnode.app.readings import Readings
 from meshnode.app.registry import Registrar
-from meshnode.app.relaying import Relaying
-from meshnode.core.commands import Court
+from meshnode.app.relaying import Desk, Relaying
+from meshnode.core.envelopes import Correspondence
 from meshnode.core.errors import UnreachableError
 from meshnode.core.ids import new_u64
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import chance
+from meshnode.rpc.audit import AuditCourier, AuditServicer
 from meshnode.rpc.commands import CommandServicer, Courier
 from meshnode.store import journal
 
 if TYPE_CHECKING:
     from meshnode.app.queries import Queries
     from meshnode.core.ids import NodeId
+    from meshnode.node.auditing import Auditing
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
 
@@ -30,18 +33,35 @@ if TYPE_CHECKING:
 class Commanding:
     """The desk of a node, and the ways to the desks of others."""
 
-    def __init__(self, ground: Ground, hosting: Hosting, queries: Queries) -> None:
+    def __init__(
+        self, ground: Ground, hosting: Hosting, queries: Queries, auditing: Auditing
+    ) -> None:
         world, mesh = ground.world, ground.world.mesh
         self._mesh = mesh
         self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
-        court = Court(mesh.genesis.mesh_id, mesh.self_id, mesh.control, self.journal_generation)
+        court = AuditedCourt(
+            mesh.genesis.mesh_id,
+            mesh.self_id,
+            mesh.control,
+            self.journal_generation,
+            auditor=auditing.auditor,
+        )
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
         book = StoredJournal(ground.database)
-        self.desk = CommandDesk(court, ground.key, hosting.sessions, executor, book, ground.clock)
-        relaying = Relaying(mesh, world.perform, self.desk.submit, ground.spawn)
+        self.desk = AuditedDesk(
+            court, ground.key, hosting.sessions, executor, book, ground.clock
+        ).audited_by(auditing.auditor)
+        readings = Readings(self.desk.judge_reading, hosting.read_log, ground.clock)
+        correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
+        desk = Desk(self.desk.submit, readings.piece)
+        relaying = Relaying(mesh, correspondence, world.perform, desk, ground.spawn)
         world.relaying = relaying
-        self.courier = Courier(ground.identity, self._addresses_of, queries.described, relaying)
+        ways = (ground.identity, self._addresses_of, queries.described, relaying)
+        self.courier = Courier(*ways)
         self.servicer = CommandServicer(self.desk, hosting.read_log)
+        auditing.court = court
+        self.audit_for_members = AuditServicer(auditing)
+        self.audit_for_user = AuditServicer(auditing, AuditCourier(*ways))
 
     def _addresses_of(self, owner: NodeId) -> tuple[str, ...]:
         """Return where to dial an owner; raises UnreachableError for one that is revoked."""

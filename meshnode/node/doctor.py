@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from meshnode.agents.cgroup import why_none
 from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     NO_NODE,
@@ -20,6 +21,7 @@ from meshnode.app.diagnosis import (
     Check,
     NodeFacts,
     from_error,
+    judge_agents,
     judge_alarms,
     judge_certificate,
     judge_clock,
@@ -33,7 +35,7 @@ from meshnode.app.diagnosis import (
     judge_version,
     unknown,
 )
-from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_stranger
+from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_strangers
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
@@ -48,6 +50,7 @@ from meshnode.node.founding import device_key, read_genesis
 from meshnode.node.membership import membership_in
 from meshnode.node.observing import Observer, Seen
 from meshnode.node.offline import OfflineMesh
+from meshnode.node.roots import known_roots
 from meshnode.node.suspects import Known, asked_for, suspects
 from meshnode.node.version import VERSION
 from meshnode.rpc.probes import OURS
@@ -103,6 +106,7 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
     """
     found = _Found()
     _look_at_home(home, found)
+    found.checks.append(judge_agents(why_none()))
     _ask_node(home, found)
     known = Known(found.node_id, found.members, found.status or {}, found.config.seeds)
     peers = asked_for(words, known) if words else suspects(known)
@@ -113,7 +117,7 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
     if left_out:
         found.checks.append(judge_not_checked(left_out))
     if not words:
-        found.checks += [judge_stranger(*one) for one in known.strangers()]
+        found.checks += judge_strangers(known.strangers())
     return found.checks
 
 
@@ -155,10 +159,11 @@ def _certificate(home: Home, genesis: Genesis, found: _Found) -> Check:
     chain = from_pem(home.certificates.read_bytes())
     if not found.node_id:
         return unknown("certificate", "node.key cannot be read: see the check `keys`")
-    facts = membership_in(chain, genesis, found.node_id)
+    roots = known_roots(home, genesis)
+    facts = membership_in(chain, genesis, found.node_id, roots)
     check = judge_certificate(facts, found.clock.wall_s())
     if check.ok:
-        mine = Credentials(device_key(home), genesis, chain, found.clock.wall_s, chance)
+        mine = Credentials(device_key(home), genesis, chain, found.clock.wall_s, chance, roots)
         found.identity = Identity(mine)
     return check
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 SEED_RETRY_S = 2.0
 SEED_RETRY_S_MAX = 30.0
+OTHERS_MAX = 256  # nodes of other meshes that are counted; of more, those heard last
+OTHERS_SHOWN_MAX = 3
+MDNS = "mDNS"
+CROWD_CHECK_S = 1.0
+QUIET_S = 60.0  # without mDNS, after somebody has shouted too much
 _log = logging.getLogger("session_mesh.discovery")
 
 
@@ -32,6 +37,7 @@ class Finding:
         self._discovery: Discovery | None = None
         self.mdns = "off"
         self.heard_by_mdns = 0
+        self._others: dict[str, Hint] = {}  # of other meshes, the latest last
 
     def listen(self, announcement: Announcement) -> None:
         """Announce this node with mDNS and listen for others, in the background."""
@@ -53,22 +59,56 @@ class Finding:
         from meshnode.discovery.mdns import Discovery  # noqa: PLC0415 - the same
 
         try:
-            self._discovery = Discovery(announcement, self._on_mdns, self._spawn)
-            await self._discovery.run()
-            self.mdns = "on"
-        except (OSError, RuntimeError, Error) as error:
+            while True:
+                self._discovery = Discovery(announcement, self._on_mdns, self._spawn)
+                async with asyncio.TaskGroup() as tasks:
+                    running = tasks.create_task(self._discovery.run())
+                    await self._until_crowded(self._discovery, running)
+                    running.cancel()
+                await self._discovery.close()
+                self._discovery = None
+                self.mdns = f"silent for {QUIET_S:g} s: too much is announced on this network"
+                _log.warning("mDNS is %s; use --seed HOST:PORT", self.mdns)
+                await asyncio.sleep(QUIET_S)
+        except* (OSError, RuntimeError, Error) as group:
+            error = group.exceptions[0]
             self.mdns = f"unavailable: {str(error) or type(error).__name__}"
             _log.warning("mDNS is unavailable (%s): use --seed HOST:PORT", error)
 
+    async def _until_crowded(self, discovery: Discovery, running: asyncio.Task[None]) -> None:
+        while not discovery.is_crowded:
+            await asyncio.sleep(CROWD_CHECK_S)
+            self.mdns = "on" if running.done() else self.mdns
+
     def _on_mdns(self, hint: Hint) -> None:
         self.heard_by_mdns += 1
-        self._take(hint)
+        self._others.pop(hint.node_id, None)
+        if hint.mesh_id == self._world.mesh.genesis.mesh_id:
+            self._take(hint)
+        else:
+            while len(self._others) >= OTHERS_MAX:
+                del self._others[next(iter(self._others))]
+            self._others[hint.node_id] = hint
+        self._tell_of_others()
+
+    def _tell_of_others(self) -> None:
+        """Say in one line who else is there: a crowd of strangers must not hide a real trouble."""
+        others = list(self._others.values())
+        if not others:
+            self._world.troubles.pop(MDNS, None)
+            return
+        meshes = len({hint.mesh_id for hint in others})
+        shown = [", ".join(hint.addresses[:1]) for hint in others[-OTHERS_SHOWN_MAX:]]
+        nodes = "a node" if len(others) == 1 else f"{len(others)} nodes"
+        whose = "another mesh" if meshes == 1 else f"{meshes} other meshes"
+        left_out = len(others) - len(shown)
+        more = f" and {left_out} more" if left_out else ""
+        self._world.trouble(MDNS, f"heard of {nodes} of {whose}: {', '.join(shown)}{more}")
 
     def _take(self, hint: Hint) -> bool:
         if hint.mesh_id != self._world.mesh.genesis.mesh_id:
-            self._world.trouble(
-                ", ".join(hint.addresses), f"belongs to another mesh ({hint.mesh_id[:12]}…)"
-            )
+            where = ", ".join(hint.addresses)
+            self._world.trouble(where, f"belongs to another mesh ({hint.mesh_id[:12]}…)")
             return False
         if hint.node_id != self._world.mesh.self_id:
             self._world.hint(hint.node_id, hint.addresses)

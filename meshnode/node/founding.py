@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.admission import packed_signed, unpacked_signed
 from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import read_secret, write_secret, write_whole
+from meshnode.client.rootfile import write_root
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
-from meshnode.core.entries import role_entry
+from meshnode.core.entries import role_entry, sign_entry
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -23,23 +24,27 @@ from meshnode.core.errors import (
 )
 from meshnode.core.genesis import NAME_CHARS_MAX, Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
-from meshnode.core.keys import KEY_BYTES, Key, Signed
+from meshnode.core.keys import KEY_BYTES, Key, Signed, key_id_of
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.roles import Role
+from meshnode.core.succession import Admits
 from meshnode.node.clock import SystemClock, chance
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from meshnode.client.rootfile import Sealed
 
 NAME_FACT = "node_name"
 
 
 def init(
-    home: Home, mesh_name: str | None, node_name: str | None, root_out: Path | None
+    home: Home, mesh_name: str | None, node_name: str | None, root_out: Sealed | None
 ) -> dict[str, Any]:
-    """Make a mesh of one in an empty home; raises ConflictError if there is one already."""
+    """Make a mesh of one in an empty home; raises ConflictError if there is one already.
+
+    `root_out`: where the root key is put instead of the home, sealed.
+    """
     make_private(home.path)
     if home.initialised:
         raise ConflictError(
@@ -55,16 +60,23 @@ def init(
     admitter = issue_admitter(root, genesis.mesh_id, node_id, now_s, chance)
     certificates = (issue_node_ca(node, node_id, now_s, chance), admitter)
     role = Role(operator.public, "admin", _user(), root.public, int(now_s), None)
-    entry = role_entry(root, genesis.mesh_id, role, chance)
-    root_key = root_out or home.root_key
-    write_secret(root_key, root.seed)
+    entries = [
+        role_entry(root, genesis.mesh_id, role, chance),
+        sign_entry(
+            root, genesis.mesh_id, Admits(node.public, admitter), chance, issued_s=int(now_s)
+        ),
+    ]
+    root_key = root_out.path.absolute() if root_out else home.root_key
+    if root_out:
+        write_root(root_out, root, chance)
+    else:
+        write_secret(root_key, root.seed)
     try:
         database = Database(home.database)
         try:
-            remember(home, database, {NAME_FACT: name.encode()}, [entry])
+            remember(home, database, {NAME_FACT: name.encode()}, entries)
         finally:
             database.close()
-        write_whole(home.admitter_certificate, to_pem((admitter,)))
         settle(home, genesis, certificates)
     except MeshError:
         root_key.unlink()  # of a mesh that never was: it would be in the way of the next attempt
@@ -79,11 +91,18 @@ def init(
     }
 
 
-def identity(home: Home) -> dict[str, Any]:
-    """Return this device's public identity, making its key if there is none yet."""
+def identity(home: Home, *, operator: bool = False) -> dict[str, Any]:
+    """Return this device's public identity, making its key if there is none yet.
+
+    `operator`: making the key that commands, too; it commands nothing before it is given a role.
+    """
     make_private(home.path)
     node = device_key(home)
     found: dict[str, Any] = {"node_id": node_id_of(node.public), "public_key": node.public.hex()}
+    if operator or home.operator_key.exists() or home.operator_key.is_symlink():
+        commands = operator_key(home)
+        found["operator_key"] = commands.public.hex()
+        found["operator_key_id"] = key_id_of(commands.public)
     if home.initialised:
         genesis = read_genesis(home)
         found |= {"mesh_id": genesis.mesh_id, "mesh_name": genesis.name}

@@ -6,10 +6,13 @@ node; losing our disk loses no agent, since peers return the row.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from meshnode.agents.output import read_log
-from meshnode.agents.processes import Ending, ProcessAgents
+from meshnode.agents.processes import ProcessAgents
+from meshnode.agents.pruning import prune
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.client.home import make_private
 from meshnode.node.clock import chance
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from meshnode.agents.following import Ending
     from meshnode.core.sessions import SessionRecord
     from meshnode.node.ground import Ground
 
+PRUNE_S = 3600.0
 SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
+
+_log = logging.getLogger("session_mesh.sessions")
 
 
 class Hosting:
@@ -29,6 +36,7 @@ class Hosting:
 
     def __init__(self, ground: Ground) -> None:
         self._home = ground.home
+        self._clock = ground.clock
         self._mesh = ground.world.mesh
         self._spawn = ground.spawn
         self.agents = ProcessAgents(
@@ -44,6 +52,21 @@ class Hosting:
     def restore(self) -> None:
         """Take over what our feed says; after its first flush, at the start."""
         self.sessions.restore(self._published())
+        self._spawn(self._prune())
+
+    async def _prune(self) -> None:
+        """Remove what is left of sessions that are listed no more, now and then."""
+        while True:
+            await asyncio.sleep(PRUNE_S)  # not at once: peers may have to return our list
+            # Who opens a session meanwhile makes the newest directory, which stays.
+            listed = {record.session_id for record in self._published()}
+            listed |= {record.session_id for record in self.sessions.live()}
+            now_s = self._clock.wall_s()
+            count = await asyncio.to_thread(
+                prune, self._home.sessions, listed, self._socket_of, now_s
+            )
+            if count:
+                _log.info("removed what was left of %d sessions that had ended", count)
 
     def read_log(self, session_id: str, tail: int | None) -> Iterator[bytes]:
         """Read a session's output, from the last `tail` lines on."""
@@ -66,7 +89,10 @@ class Hosting:
     def _place_of(self, session_id: str) -> tuple[Path, Path]:
         directory = self._home.sessions / session_id
         make_private(directory)
-        return directory, self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
+        return directory, self._socket_of(session_id)
+
+    def _socket_of(self, session_id: str) -> Path:
+        return self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
 
     def _on_started(self, session_id: str, pid: int, suspended: bool) -> None:  # noqa: FBT001 - as agents say it
         self._spawn(self.sessions.started(session_id, pid, suspended=suspended))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.admission import unpacked_signed
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
-from meshnode.core.certificates import expires_at_s
+from meshnode.client.publickeys import public_key_from
+from meshnode.core.certificates import expires_at_s, from_pem
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import (
     ADDRESSES_MAX,
@@ -19,10 +20,15 @@ from meshnode.core.enrolment import (
     apply_with,
     invite_from_text,
 )
-from meshnode.core.errors import ConflictError, NotPermittedError, PeerError, UsageError
+from meshnode.core.errors import (
+    ConflictError,
+    DamagedError,
+    NotPermittedError,
+    PeerError,
+)
 from meshnode.core.genesis import Genesis, genesis_from_bytes
-from meshnode.core.ids import node_id_of, unb32
-from meshnode.core.keys import Key, parse_public
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.founding import (
@@ -36,7 +42,10 @@ from meshnode.node.founding import (
     settle,
 )
 from meshnode.node.lock import HomeLock
-from meshnode.node.restoring import has_left
+from meshnode.node.membership import membership_in
+from meshnode.node.replacing import replaced_from, retire_node
+from meshnode.node.restoring import leaving_in
+from meshnode.node.roots import known_roots, remember_roots, root_behind
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -46,12 +55,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshnode.client.mesh import MeshClient
+    from meshnode.core.ids import NodeId
     from meshnode.v1 import enrolment_service_pb2
 
 SEEDS_FACT = "seeds"
 LABELS_FACT = "labels"
+RETURNED_FACT = "returned"  # the leaving that this home has joined after
 CLOCK_TOLERATED_S = 120.0
-NODE_ID_CHARS = 52
+WHERE = "session-mesh id prints it on that device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +84,10 @@ def invite(home: Home, client: MeshClient, wish: Inviting) -> dict[str, Any]:
     terms = InviteTerms(invite_id, node_id_of(node.public), wish.role, wish.uses, wish.ttl_s)
     now_s = SystemClock().wall_s()
     word = authorize_invite(home, terms, now_s)
-    device = b"" if wish.for_key is None else _device(wish.for_key)
+    device = b"" if wish.for_key is None else public_key_from(wish.for_key, "a device", WHERE)
     addresses = client.invite(word, secret, wish.labels, device)
     made = Invite(
-        root_key=genesis.root_keys[0],
+        root_key=_root_behind(home, genesis),
         mesh_id=genesis.mesh_id,
         admitter=node_id_of(node.public),
         invite_id=invite_id,
@@ -96,19 +107,32 @@ def invite(home: Home, client: MeshClient, wish: Inviting) -> dict[str, Any]:
 
 
 def join(
-    home: Home, text: str, *, node_name: str | None = None, seeds: Sequence[str] = ()
+    home: Home,
+    text: str,
+    *,
+    node_name: str | None = None,
+    seeds: Sequence[str] = (),
+    replaces: str = "",
 ) -> dict[str, Any]:
-    """Follow an invite; raises a MeshError, having left the home as it was."""
+    """Follow an invite; raises a MeshError, having left the home as it was.
+
+    `replaces`: the name or id of a node that this one takes the place of, labels and name included.
+    """
     invitation = invite_from_text(text)
+    if replaces and not invitation.commands:
+        raise NotPermittedError(
+            "this invite gives no role, and whoever replaces a node must forget the old one",
+            "ask for one without --node-only; or join, and ask for: session-mesh nodes forget",
+        )
     for seed in seeds:
         parse_address(seed)
     make_private(home.path)
     with HomeLock(home):
-        return _join_locked(home, invitation, node_name, seeds)
+        return _join_locked(home, _with_seeds(invitation, seeds), node_name, replaces)
 
 
 def _join_locked(
-    home: Home, invitation: Invite, node_name: str | None, seeds: Sequence[str]
+    home: Home, invitation: Invite, node_name: str | None, replaces: str
 ) -> dict[str, Any]:
     database = Database(home.database)
     try:
@@ -118,19 +142,28 @@ def _join_locked(
         node = device_key(home)
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
-        application = apply_with(node, operator, invitation, name, chance(16))
-        invitation = _with_seeds(invitation, seeds)
+        application = apply_with(node, operator, invitation, name, chance(16), replaces)
         response = ask_to_join(invitation, application)
         genesis = _checked_genesis(invitation, response)
+        control = _control(invitation, genesis, response)
+        old = replaced_from(response.replaced, genesis.mesh_id) if replaces else None
+        labels = _known_labels(database) | dict(response.labels)
+        warnings = []
+        if old is not None and operator is not None:
+            name = checked_name(node_name or old.name)
+            labels = old.labels | labels
+            warnings = retire_node(control, operator, genesis.mesh_id, old)
         _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: list(response.addresses)}
+        left = leaving_in(database.run_now(feeds.load_own, node_id_of(node.public)))
         values = {
+            RETURNED_FACT: left,
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
-            LABELS_FACT: json.dumps(_known_labels(database) | dict(response.labels)).encode(),
+            LABELS_FACT: json.dumps(labels).encode(),
         }
-        control = _control(genesis, response)
         remember(home, database, values, control.entries())
+        remember_roots(home, genesis, control.succession)
         settle(home, genesis, tuple(response.certificates))
     finally:
         database.close()
@@ -144,7 +177,8 @@ def _join_locked(
         "admitter": invitation.admitter,
         "certificate_expires_at": time_to_wire(expires_at_s(response.certificates[0])),
         "clock_off_s": round(off_s, 3),
-        "warnings": _clock_warnings(off_s),
+        "replaces": old.node if old else None,
+        "warnings": [*warnings, *_clock_warnings(off_s)],
     }
 
 
@@ -161,11 +195,11 @@ def _clock_warnings(off_s: float) -> list[str]:
 def _check_replaceable(home: Home, invitation: Invite, database: Database) -> None:
     present = read_genesis(home)
     self_id = node_id_of(device_key(home).public)
-    if has_left(database.run_now(feeds.load_own, self_id)):
+    if leaving_in(database.run_now(feeds.load_own, self_id)):
         return
     if present.mesh_id == invitation.mesh_id:
-        if invitation.commands:
-            return  # a member already, and now its user gets a role
+        if invitation.commands or not _is_valid(home, present, self_id):
+            return  # a member already, and now its user gets a role, or it is one again
         raise ConflictError("this home is already a member of that mesh", "session-mesh up")
     if len(database.run_now(feeds.load).feeds) > 1:
         raise ConflictError(
@@ -174,16 +208,14 @@ def _check_replaceable(home: Home, invitation: Invite, database: Database) -> No
         )
 
 
-def _device(public_key: str) -> bytes:
+def _is_valid(home: Home, genesis: Genesis, self_id: NodeId) -> bool:
+    """Whether a home's certificates make it a member now."""
     try:
-        raw = unb32(public_key) if len(public_key) == NODE_ID_CHARS else bytes.fromhex(public_key)
-        parse_public(raw)
-    except (PeerError, ValueError) as error:
-        raise UsageError(
-            f"not a device's public key: {public_key[:80]!r}",
-            "session-mesh id prints it on that device",
-        ) from error
-    return raw
+        chain = from_pem(home.certificates.read_bytes())
+        facts = membership_in(chain, genesis, self_id, known_roots(home, genesis))
+    except (OSError, DamagedError, PeerError):
+        return False
+    return facts.chains_to_root and SystemClock().wall_s() < facts.valid_until_s
 
 
 def _known_labels(database: Database) -> dict[str, str]:
@@ -211,16 +243,29 @@ def _with_seeds(invitation: Invite, seeds: Sequence[str]) -> Invite:
 
 def _checked_genesis(invitation: Invite, response: enrolment_service_pb2.JoinResponse) -> Genesis:
     genesis = genesis_from_bytes(response.genesis)
-    if genesis.mesh_id != invitation.mesh_id or invitation.root_key not in genesis.root_keys:
+    if genesis.mesh_id != invitation.mesh_id:
         raise PeerError("the inviting node answered for another mesh")
     return genesis
 
 
-def _control(genesis: Genesis, response: enrolment_service_pb2.JoinResponse) -> ControlSet:
+def _control(
+    invitation: Invite, genesis: Genesis, response: enrolment_service_pb2.JoinResponse
+) -> ControlSet:
     control = ControlSet(genesis)
     entries = (unpacked_signed(packed) for packed in response.control)
     control.add_all(entries, SystemClock().wall_s())
+    if invitation.root_key not in control.succession.present:
+        raise NotPermittedError(
+            "the root key that this invite names is no root of the mesh any more",
+            "ask for a new invite",
+        )
     return control
+
+
+def _root_behind(home: Home, genesis: Genesis) -> bytes:
+    """Return the root that joiners shall trust: what this node shows them leads to it."""
+    chain, roots = from_pem(home.certificates.read_bytes()), known_roots(home, genesis)
+    return root_behind(chain, node_id_of(device_key(home).public), roots) or roots[0]
 
 
 def _forget_old_mesh(home: Home, invitation: Invite) -> None:
@@ -234,4 +279,3 @@ def _forget_old_mesh(home: Home, invitation: Invite) -> None:
     for path in secrets:
         if path.exists():
             path.rename(path.with_name(path.name + old))
-    home.admitter_certificate.unlink(missing_ok=True)

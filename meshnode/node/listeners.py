@@ -11,12 +11,15 @@ from meshnode.node.addresses import joined, listening_at
 from meshnode.rpc.servers import bind, joiners_server, members_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import grpc.aio
 
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
     from meshnode.rpc.links import LinkServicer
+    from meshnode.rpc.servers import Service
     from meshnode.rpc.tls import Identity
 
 PORT_MAX = 65535
@@ -35,10 +38,14 @@ class Listeners:
         self.joiners = self.members
 
     async def bind_members(
-        self, links: LinkServicer, commands: CommandServicer, membership: Membership
+        self,
+        links: LinkServicer,
+        commands: CommandServicer,
+        membership: Membership,
+        more: Iterable[Service],
     ) -> None:
         """Take the members' port; raises ConflictError if it is in use."""
-        server = await members_server(links, commands, membership)
+        server = await members_server(links, commands, membership, more)
         port = bind(server, joined(self._host, self._port), self._identity.for_members())
         self.members = listening_at(self._host, port, self._advertise)
         self.servers.append(server)

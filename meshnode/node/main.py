@@ -72,6 +72,6 @@ def _answer(process: subprocess.Popen[bytes], told: bytes) -> dict[str, Any]:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without keys and invites: a node needs none."""
-    secret = {"SESSION_API_KEY", "SESSION_MESH_INVITE"}
-    return {name: value for name, value in environment.items() if name not in secret}
+    """Return an environment without keys, invites and passphrases: a node needs none."""
+    secret = ("SESSION_API_KEY", "SESSION_MESH_INVITE", "SESSION_MESH_ROOT_PASSPHRASE")
+    return {name: value for name, value in environment.items() if not name.startswith(secret)}

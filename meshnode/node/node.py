@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.alarms import Alarms
+from meshnode.app.authorities import Authorities
 from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
@@ -31,9 +32,11 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
+from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
+from meshnode.node.auditing import Auditing
 from meshnode.node.books import StoredInvites
 from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.commanding import Commanding
@@ -44,13 +47,17 @@ from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
+from meshnode.node.inside import Inside
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
+from meshnode.node.renewing import Renewing
+from meshnode.node.replacing import find_replaceable
 from meshnode.node.restoring import take_up
 from meshnode.node.standing import Standing
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
+from meshnode.rpc.authorities import AuthorityServicer
 from meshnode.rpc.enrolment import EnrolmentServicer
 from meshnode.rpc.keys import KeyServicer
 from meshnode.rpc.links import LinkServicer
@@ -64,7 +71,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from meshnode.client.home import Home
+    from meshnode.core.rows import Rows
     from meshnode.ingest.follow import SourceConfig
+    from meshnode.rpc.servers import Service
     from meshnode.store.database import Database
 
 LAST_NEWS_S = 0.2  # for the last flush to reach the neighbours before the links close
@@ -106,19 +115,18 @@ class Node:
         self.genesis = read_genesis(home)
         self._key = device_key(home)
         boot = new_u64(chance)
-        admits = partial(is_admitted, root_keys=self.genesis.root_keys)
-        me = Self(self._key, boot, new_rng(), self._wall_at, admits=admits)
+        me = Self(self._key, boot, new_rng(), self._wall_at, admits=self._admits)
         self._mesh = Mesh(self.genesis, me)
-        self._chain = self._certificates()  # read once: the disk may go while the node runs
+        chain = self._certificates()  # read once: the disk may go while the node runs
         self._identity = Identity(
-            Credentials(self._key, self.genesis, self._chain, self._clock.wall_s, chance)
+            Credentials(self._key, self.genesis, chain, self._clock.wall_s, chance)
         )
         self._alarms = Alarms(self._clock.wall_s, log_alarm)
         self._world = NodeWorld(
             self._mesh,
             self._clock,
             self._identity,
-            Introduction(boot, (), self._chain),
+            Introduction(boot, (), chain),
             self._spawn,
             self._alarms,
         )
@@ -141,12 +149,20 @@ class Node:
             tasks,
             self._spawn,
         )
+        self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
+        self._hosting.sessions.on_change = self._auditing.auditor.session
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
-        self._commanding = Commanding(ground, self._hosting, self._queries)
-        self._standing = Standing(ground, self._hosting, self._queries)
-        self._admission = self._new_admission()
+        self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
+        self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
+        self._inside = Inside(ground, self._hosting, self._queries)
+        admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)
+        self._admission = AdmissionDesk(admitter, StoredInvites(database), self._clock, chance)
+        self._admission.add_control = self._world.add_control
+        self._admission.on_event = self._auditing.auditor.admission
+        self._admission.find_replaceable = partial(find_replaceable, self._mesh)
+        self._renewing = Renewing(ground, admitter, self._republish)
         self._describing = Describing(
             home,
             self._name,
@@ -166,10 +182,16 @@ class Node:
             self._world, self._database, self._alarms, beginning(self._home), self._clock.wall_s()
         )
         self._writer.drop_entries(unwanted)
+        self._renewing.begin()
         events = self._eventing.open(chance)
         self._spawn(self._writer.run())
+        self._auditing.start()
+        commanding = self._commanding
         await self._listeners.bind_members(
-            LinkServicer(self._world.links), self._commanding.servicer, self._mesh.revoked
+            LinkServicer(self._world.links),
+            commanding.servicer,
+            self._mesh.revoked,
+            [self._renewing.servicer, commanding.audit_for_members],
         )
         enrolment = EnrolmentServicer(
             self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock
@@ -187,8 +209,10 @@ class Node:
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
-        local = await local_server(servicer, events, self._home.socket, keys)
-        self._standing.serve(local)
+        authorities = AuthorityServicer(Authorities(self._mesh.control, self.genesis.mesh_id))
+        more: list[Service] = [keys, authorities, self._inside.servicer, commanding.audit_for_user]
+        more.append(self._standing.servicer)
+        local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()
@@ -196,6 +220,7 @@ class Node:
         self._eventing.start(self._spawn)
         self._spawn(self._hosting.sessions.reattach())
         self._standing.start()
+        self._spawn(self._renewing.run())
         return self._ready()
 
     async def run(self) -> None:
@@ -205,6 +230,9 @@ class Node:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SESSIONS_S):
                     await self._hosting.sessions.close_all("node")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._auditing.close()
         await self._finding.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
@@ -273,7 +301,8 @@ class Node:
             journal_generation=self._commanding.journal_generation,
             standing=standing,
             started_at_s=self._started_at_s,
-            certificates=self._chain,
+            certificates=self._identity.chain,
+            sealing_key=SealingKey.of_node(self._key, self.genesis.mesh_id).public,
         )
 
     def _name(self) -> str:
@@ -304,6 +333,7 @@ class Node:
             self_id=self._mesh.self_id,
             queries=self._queries,
             sessions=self._hosting.sessions,
+            tickets=self._inside.tickets,
             commands=self._commanding.desk,
             reader=self._commanding.servicer,
             courier=self._commanding.courier,
@@ -315,14 +345,15 @@ class Node:
             stop=self._stop,
         )
 
-    def _new_admission(self) -> AdmissionDesk:
-        certificate = None
-        if self._home.admitter_certificate.exists():
-            (certificate,) = from_pem(self._home.admitter_certificate.read_bytes())
-        admitter = Admitter(self._key, self.genesis, self._mesh.control, certificate)
-        desk = AdmissionDesk(admitter, StoredInvites(self._database), self._clock, chance)
-        desk.add_control = self._world.add_control
-        return desk
+    def _admits(self, origin: NodeId, rows: Rows) -> bool:
+        return is_admitted(origin, rows, self._mesh.control.succession.ever)
+
+    def _admits_by(self) -> bytes | None:
+        return self._mesh.control.succession.certificate_of(self._mesh.self_id)
+
+    async def _republish(self) -> None:
+        if not self._stopping.is_set():
+            await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
 
     def _certificates(self) -> tuple[bytes, ...]:
         try:

@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any, Self
 from meshnode.app.mesh import Mesh
 from meshnode.app.mesh import Self as Who
 from meshnode.app.queries import Queries
+from meshnode.app.witnessing import Seen
+from meshnode.client.errors import NoNodeError
 from meshnode.client.mesh import MeshClient
-from meshnode.core.ids import NodeId
+from meshnode.core.headers import NOTHING
+from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.liveness import Liveness
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
 from meshnode.node.restoring import Damage, restore
+from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
-from meshnode.store import events
+from meshnode.store import audit, events, heads
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from meshnode.client.home import Home
 
@@ -53,6 +57,7 @@ class OfflineMesh(MeshClient):
         held = self._database.run_now(events.load)
         happened = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))
         self.node_events = happened  # type: ignore[assignment] # reads alike
+        self.node_audit = _audit_half(self._database, mesh)  # type: ignore[assignment] # reads alike
         self.node = _reading_half(Queries(mesh, PriceBook(), clock))  # type: ignore[assignment] # reads alike
         return self
 
@@ -74,3 +79,29 @@ def _reading_half(queries: Queries) -> SimpleNamespace:
         FindAgents=answering(find_agents),
         GetCost=answering(get_cost),
     )
+
+
+def _audit_half(database: Database, mesh: Mesh) -> SimpleNamespace:
+    """Return what answers about audit logs from the disk: our own, and what proves changes."""
+    tail = database.run_now(audit.tail_of, node_key_of(mesh.self_id))
+
+    def read(request: Any, **_: object) -> Iterator[Any]:  # noqa: ANN401 - as the stub takes it
+        if request.node_id not in {"", mesh.self_id}:
+            raise NoNodeError
+        sought = sought_from_wire(request)
+        kept = (
+            database.run_now(audit.newest, sought)
+            if sought.limit
+            else database.run_now(audit.page, 0, audit.KEPT_MAX)
+        )
+        yield part_to_wire(mesh.self_id, tail.log if tail else 0, kept)
+
+    def list_heads(request: Any, **_: object) -> Any:  # noqa: ANN401 - as the stub takes it
+        node = NodeId(request.node_id)
+        seen = database.run_now(heads.of_node, node) if node else database.run_now(heads.troubles)
+        said = mesh.tables.audit_head(node)
+        if said is not None:
+            seen.append(Seen(*said, 0.0, NOTHING))
+        return heads_to_wire(mesh.self_id, seen)
+
+    return SimpleNamespace(ReadAudit=read, ListHeads=list_heads)

@@ -19,6 +19,7 @@ class UpOptions:
     seeds: tuple[str, ...] = ()
     mdns: bool | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    name: str | None = None
     config: Path | None = None
     json_ready: bool = False
 

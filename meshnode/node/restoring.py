@@ -164,13 +164,18 @@ def repair(mesh: Mesh, database: Database, damage: Damage) -> None:
     database.run_now(feeds.rewrite, damage.held, own)
 
 
-def has_left(own: Rows) -> bool:
-    """Whether the node of a home has withdrawn from its mesh for good, by its own feed."""
+def leaving_in(own: Rows) -> bytes:
+    """Name the row by which the node of a home has withdrawn from its mesh; empty if it has not.
+
+    Each leaving has another name: what a home has joined after one does not outlive the next.
+    """
     row = own.get(NODE, ONLY_ROW)
     try:
-        return row is not None and node_from_row(row.value).standing == "left"
+        if row is not None and node_from_row(row.value).standing == "left":
+            return f"{row.epoch}:{row.seq}".encode()
     except PeerError:
-        return False  # of a version that we cannot read
+        pass  # of a version that we cannot read
+    return b""
 
 
 def _damaged_own(held: Held, self_id: NodeId, database: Database) -> dict[Place, Row] | None:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import resource
 import signal
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.dumping import forbid_dumps
 from meshnode.client.home import Home, check_private, make_private
+from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
 from meshnode.node.config import Config, load_config
-from meshnode.node.founding import device_key, init, read_genesis, recover
+from meshnode.node.founding import (
+    NAME_FACT,
+    checked_name,
+    device_key,
+    init,
+    read_genesis,
+    recover,
+)
+from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
+from meshnode.node.membership import check_identity
 from meshnode.node.node import Node, NodeOptions
-from meshnode.node.restoring import has_left
-from meshnode.store import feeds
+from meshnode.node.restoring import leaving_in
+from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
 
@@ -26,6 +41,8 @@ if TYPE_CHECKING:
 
     from meshnode.node.options import UpOptions
 
+PRIVATE_MASK = 0o077  # a node starts no agents: what it writes is its user's alone
+OPEN_FILES = 65_536  # at once; often 1,024 by default, which a crowd at the ports would use up
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -33,14 +50,21 @@ def serve(
     home: Home, options: UpOptions, tell: Callable[[dict[str, Any]], None], *, on_terminal: bool
 ) -> int:
     """Run a node; `tell` gets the ready event once."""
+    os.umask(PRIVATE_MASK)
+    forbid_dumps()
+    if options.name is not None:
+        checked_name(options.name)
     founded = not home.initialised
     config = _config(home, options)
     node_options = _merged(config, options)
     if founded:
-        init(home, None, config.node, None)
+        init(home, None, options.name or config.node, None)
     check_private(home.path)
     make_private(home.sessions)
     with HomeLock(home):
+        _keep_private(home)
+        check_identity(home, node_id_of(device_key(home).public))
+        _raise_open_files()
         start_logging(home.log, on_terminal=on_terminal)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -48,17 +72,37 @@ def serve(
         try:
             _check_membership(home, database)
             recover(home, database)
+            if options.name:
+                database.run_now(facts.remember, {NAME_FACT: options.name.encode()})
             asyncio.run(_serve(home, node_options, database, tell, founded=founded))
         finally:
             database.close()
     return 0
 
 
+def _keep_private(home: Home) -> None:
+    """Close to others what was left open to them; raises NotPermittedError for what is not ours."""
+    database, log = str(home.database), str(home.log)
+    for path in (database, f"{database}-wal", f"{database}-shm", log, f"{log}.1"):
+        tighten(Path(path))
+
+
+def _raise_open_files() -> None:
+    """Let a crowd of strangers' connections not use up what our disk and our agents need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _check_membership(home: Home, database: Database) -> None:
-    if has_left(database.run_now(feeds.load_own, node_id_of(device_key(home).public))):
+    left = leaving_in(database.run_now(feeds.load_own, node_id_of(device_key(home).public)))
+    if left and left != database.run_now(facts.recall, RETURNED_FACT):
+        there, beside = quote(str(home.path)), quote(f"{home.path}-new")
         raise ConflictError(
             f"this home has left the mesh {read_genesis(home).name}",
-            "join again with a new invite: session-mesh join -",
+            f"enter one with a new invite: session-mesh --home {there} join - --up;"
+            f" or make one in a home beside it: session-mesh --home {beside} up --detach",
         )
 
 
@@ -103,7 +147,7 @@ def _merged(config: Config, options: UpOptions) -> NodeOptions:
         advertise=options.advertise or config.advertise,
         seeds=options.seeds or config.seeds,
         mdns=True if mdns is None else mdns,
-        name=config.node,
+        name=options.name or config.node,
         labels=config.labels | options.labels,
         on_exit=config.on_exit,
         ingest=config.ingest,

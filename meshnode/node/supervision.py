@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import select
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -15,13 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from meshnode.agents.environment import agent_environment
+from meshnode.agents.supervise import NOT_STARTED
+from meshnode.app.sessions import Opening, check_opening
 from meshnode.client.targets import NewSession
+from meshnode.core.errors import MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from meshnode.client.home import Home
     from meshnode.client.mesh import MeshClient
+
+READY_WAIT_S = 20.0  # for a supervisor to be ready, on the busiest machine; then the node waits
+SAID_BYTES_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +47,78 @@ class RunOptions:
 
 
 def run(home: Home, client: MeshClient, options: RunOptions) -> int:
-    """Start an agent under supervision.
+    """Start an agent under supervision; whatever fails, the error says that no agent runs.
 
     Detached, this returns 0 once the agent runs, or the code it already ended with. In the
     foreground it does not return: this process becomes the supervisor, so that the terminal, its
     signals and the exit code are the agent's own.
     """
-    opened = client.open_session(
-        NewSession(
-            agent_id=options.agent_id,
-            title=options.title,
-            specializations=options.specializations,
-            labels=options.labels,
-            owner=options.owner or getpass.getuser(),
-            cwd=_shown(str(Path.cwd())),
-            command=tuple(map(_shown, options.command)),
-            steer_format=options.steer_format,
-        )
-    )
+    try:
+        opened = client.open_session(_session_of(options))
+    except MeshError as error:
+        raise _not_started(error) from None
     argv = _supervisor_argv(opened, options)
-    environment = agent_environment(
-        os.environ,
-        opened["session_id"],
-        opened["agent_id"],
-        opened["node_id"],
-        str(home.socket),
-    )
+    environment = agent_environment(os.environ, opened, str(home.socket))
+    del opened["ticket"]  # the agent's alone: what is shown or kept of a session has none
     if not options.detach:
         options.on_session(opened)
         _become(argv, environment)
-    subprocess.Popen(  # noqa: S603 - our own interpreter and module
+    if said := _start_detached(argv, environment):
+        raise MeshError(said, f"look at the disk: df -h {home.path}")
+    session = client.attach_session(opened["session_id"])
+    options.on_session(session)
+    return _code_of(session)
+
+
+def check(options: RunOptions) -> None:
+    """Raise UsageError for what no node would accept, before one is started for it."""
+    session = _session_of(options)
+    check_opening(
+        Opening(
+            agent_id=session.agent_id,
+            title=session.title,
+            specializations=session.specializations,
+            labels=session.labels,
+            owner=session.owner,
+        )
+    )
+
+
+def _session_of(options: RunOptions) -> NewSession:
+    return NewSession(
+        agent_id=options.agent_id,
+        title=options.title,
+        specializations=options.specializations,
+        labels=options.labels,
+        owner=options.owner or getpass.getuser(),
+        cwd=_shown(str(Path.cwd())),
+        command=tuple(map(_shown, options.command)),
+        steer_format=options.steer_format,
+    )
+
+
+def _not_started(error: MeshError) -> MeshError:
+    error.message = f"{NOT_STARTED}: {error.message}"
+    return error
+
+
+def _start_detached(argv: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Start a supervisor; returns what it said if it failed before it could start the agent."""
+    with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         argv,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
-    )
-    session = client.attach_session(opened["session_id"])
-    options.on_session(session)
-    return _code_of(session)
+    ) as process:
+        said = b""
+        if process.stderr is not None:  # closed by the supervisor once it is ready
+            readable, _, _ = select.select([process.stderr], [], [], READY_WAIT_S)
+            said = process.stderr.read(SAID_BYTES_MAX) if readable else b""
+        process.returncode = 0  # it lives on: leaving the block must not wait for it
+    text = said.decode(errors="replace").strip()
+    return text.removeprefix("session-mesh: ") if NOT_STARTED in text else ""
 
 
 def _shown(word: str) -> str:

@@ -64,7 +64,7 @@ class NodeWorld:
         self.relaying: Relaying | None = None
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
-        self.on_entry: Callable[[], None] = lambda: None  # the control set has another one
+        self.on_entry: list[Callable[[Signed], None]] = []  # told of what is new in the control set
         self._regaining = False
         self._clock = clock
         self._identity = identity
@@ -204,9 +204,10 @@ class NodeWorld:
 
     def persist_control(self, entry: Signed) -> None:
         """Write a control entry to disk."""
-        self.on_entry()
         if self.writer is not None:
             self.writer.put_entry(entry)
+        for told in self.on_entry:
+            told(entry)
 
     def persist_fork(self, proof: Proof) -> None:
         """Write to disk why an epoch is in quarantine."""
@@ -250,10 +251,10 @@ class NodeWorld:
         _log.warning("%s: %s", event.replace("_", " "), detail, extra={"fields": fields})
         self._regaining |= event == "epoch_raised"
 
-    def obey(self, order: Order, via: NodeId, route: tuple[NodeId, ...]) -> None:
-        """Judge a command that came over links."""
+    def obey(self, order: Order, route: tuple[NodeId, ...]) -> None:
+        """Judge what came sealed over links."""
         if self.relaying is not None:
-            self.relaying.obey(order, via, route)
+            self.relaying.obey(order, route)
 
     def answered(self, reply: Reply) -> None:
         """Hand the answer to whoever sent the command."""

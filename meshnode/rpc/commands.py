@@ -77,6 +77,9 @@ class OverLinks(Protocol):
     async def submit(self, owner: NodeId, command: Signed) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said."""
 
+    def read(self, owner: NodeId, command: Signed, timeout_s: float) -> AsyncIterator[bytes]:
+        """Read a session's output, piece by piece."""
+
 
 class UndialledError(UnreachableError):
     """No address of the node answered. Nothing changed."""
@@ -115,9 +118,8 @@ class Courier:
         """Dial the owner; one that cannot be dialled is reached over the links of others."""
         request = pb.SubmitRequest(command=signed_to_wire(command))
         otherwise = self._over_links.has_path(owner)
-        patience_s = RACED_TIMEOUT_S if otherwise else DIAL_TIMEOUT_S
         try:
-            async with self._reach(owner, patience_s) as channel:
+            async with self._reach(owner, _patience_s(otherwise=otherwise)) as channel:
                 stub = pb_grpc.CommandServiceStub(channel)
                 response = await stub.Submit(request, timeout=timeout_s)
         except UndialledError:
@@ -127,16 +129,27 @@ class Courier:
         return signed_from_wire(response.receipt)
 
     async def read_log(self, owner: NodeId, command: Signed) -> AsyncIterator[bytes]:
-        """Stream a session's output from its owner."""
+        """Stream a session's output from its owner; over the links of others if need be."""
         request = pb.ReadLogRequest(command=signed_to_wire(command))
-        async with self._reach(owner) as channel:
-            stub = pb_grpc.CommandServiceStub(channel)
-            async for response in stub.ReadLog(request, timeout=READ_LOG_TIMEOUT_S):
-                yield response.output
+        otherwise = self._over_links.has_path(owner)
+        try:
+            async with self._reach(owner, _patience_s(otherwise=otherwise)) as channel:
+                stub = pb_grpc.CommandServiceStub(channel)
+                async for response in stub.ReadLog(request, timeout=READ_LOG_TIMEOUT_S):
+                    yield response.output
+        except UndialledError:
+            if not otherwise:
+                raise
+            async for output in self._over_links.read(owner, command, READ_LOG_TIMEOUT_S):
+                yield output
 
     def _reach(self, owner: NodeId, patience_s: float = DIAL_TIMEOUT_S) -> _Reached:
         addresses, described = self._addresses_of(owner), self._described(owner)
         return _Reached(self._identity, owner, addresses, described, patience_s)
+
+
+def _patience_s(*, otherwise: bool) -> float:
+    return RACED_TIMEOUT_S if otherwise else DIAL_TIMEOUT_S
 
 
 class _Reached:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 from meshnode.app.cost import CostAnswer, CostQuery
+from meshnode.core.ledger import Buckets
 from meshnode.core.prices import usd_text
 from meshnode.v1 import local_service_pb2, usage_pb2
 from meshnode.wire.times import time_from_wire
 
 if TYPE_CHECKING:
     from meshnode.app.cost import CostGroup
-    from meshnode.core.ledger import Buckets
     from meshnode.v1 import coverage_pb2
 
 
 def buckets_to_wire(usage: Buckets) -> usage_pb2.Buckets:
     """Encode token counts, their sum included."""
     return usage_pb2.Buckets(**asdict(usage), total=usage.total)
+
+
+def buckets_from_wire(message: usage_pb2.Buckets) -> Buckets:
+    """Decode token counts; their sum is not read."""
+    return Buckets(*(getattr(message, field.name) for field in fields(Buckets)))
 
 
 def query_from_wire(request: local_service_pb2.GetCostRequest) -> CostQuery:

@@ -1,11 +1,14 @@
 """Enrolment over gRPC: what strangers may ask, and how a device joins.
 
-Invariant: strangers get an answer to `Hello` at most HELLOS_PER_S times a second and to `Join` at
-most JOINS_PER_S times, all together; beyond that they are told to come back.
+Invariant: strangers take a bounded part of a node: `HELLOS` and `JOINS` say how many calls a second
+are answered, of one source and of all; beyond that they are told to come back. Who comes for the
+first time in a while is let in from a share of its own, so a flood from a few sources starves
+nobody else.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
@@ -24,7 +27,9 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.keys import Signed
+from meshnode.core.pacing import Buckets
 from meshnode.rpc.errors import error_from
+from meshnode.rpc.limits import source_of
 from meshnode.rpc.tls import joining_channel
 from meshnode.v1 import enrolment_service_pb2 as pb
 from meshnode.v1 import enrolment_service_pb2_grpc as pb_grpc
@@ -36,27 +41,42 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
     from meshnode.rpc.guard import Context
 
-HELLOS_PER_S = 50
-JOINS_PER_S = 5
 JOIN_TIMEOUT_S = 8.0
+NEWCOMER_CALLS = 4  # of one source, from the share of newcomers; they grow again in a minute
+SOURCES_MAX = 10_000  # remembered; the longest silent is a newcomer again
+ALL = ""  # all sources together
 
 
+@dataclass(frozen=True, slots=True)
 class Pace:
-    """Lets so many calls through each second."""
+    """Calls a second, each also the burst that is allowed after a rest."""
 
-    def __init__(self, per_s: int, clock: Clock) -> None:
-        self._per_s = per_s
+    of_source: float
+    of_newcomers: float  # all together
+    of_others: float  # all together
+
+
+HELLOS = Pace(of_source=10, of_newcomers=100, of_others=50)
+JOINS = Pace(of_source=5, of_newcomers=20, of_others=10)
+
+
+class Turns:
+    """Decides whose call is answered now."""
+
+    def __init__(self, pace: Pace, clock: Clock) -> None:
         self._clock = clock
-        self._second = 0
-        self._count = 0
+        self._sources: Buckets[str] = Buckets(pace.of_source, pace.of_source, SOURCES_MAX)
+        self._firsts: Buckets[str] = Buckets(NEWCOMER_CALLS / 60, NEWCOMER_CALLS, SOURCES_MAX)
+        self._newcomers: Buckets[str] = Buckets(pace.of_newcomers, pace.of_newcomers)
+        self._others: Buckets[str] = Buckets(pace.of_others, pace.of_others)
 
-    def check(self) -> None:
-        """Raise RefusedError when this second has had its calls."""
-        second = int(self._clock.steady_s())
-        if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        if self._count > self._per_s:
+    def check(self, source: str) -> None:
+        """Raise RefusedError when this source, or all together, have had their calls."""
+        now_s = self._clock.steady_s()
+        if not self._sources.take(source, now_s):
+            raise RefusedError("too many calls from this address", "try again in a second")
+        new = self._firsts.take(source, now_s)
+        if not (new and self._newcomers.take(ALL, now_s)) and not self._others.take(ALL, now_s):
             raise RefusedError("too many callers", "try again in a second")
 
 
@@ -68,15 +88,15 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
         self._mesh_id = mesh_id
         self._node_id = node_id
         self._clock = clock
-        self._hellos = Pace(HELLOS_PER_S, clock)
-        self._joins = Pace(JOINS_PER_S, clock)
+        self._hellos = Turns(HELLOS, clock)
+        self._joins = Turns(JOINS, clock)
 
     async def Hello(  # noqa: N802 - named by the proto
         self, request: pb.HelloRequest, context: Context
     ) -> pb.HelloResponse:
         """Say which mesh this is, and the time."""
-        del request, context
-        self._hellos.check()
+        del request
+        self._hellos.check(source_of(context))
         return pb.HelloResponse(
             mesh_id=self._mesh_id,
             protocol=PROTOCOL,
@@ -88,8 +108,7 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
         self, request: pb.JoinRequest, context: Context
     ) -> pb.JoinResponse:
         """Admit a device that proves the secret of an outstanding invite."""
-        del context
-        self._joins.check()
+        self._joins.check(source_of(context))
         application = Signed("join", request.application, request.signature)
         admitted = await self._desk.join(application, request.invite_id, request.proof)
         return pb.JoinResponse(
@@ -100,6 +119,7 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
             at=time_to_wire(admitted.at_s),
             labels=admitted.labels,
             proof=admitted.proof,
+            replaced=admitted.replaced,
         )
 
 
@@ -130,6 +150,7 @@ def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -
         list(response.addresses),
         at_s,
         dict(response.labels),
+        *([response.replaced] if response.replaced else []),
     ]
     return same(response.proof, admit_proof(invite.secret, application.payload, parts))
 

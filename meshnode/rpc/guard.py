@@ -1,9 +1,9 @@
 """One guard over every service of a port: who calls, over what, and errors on the way out.
 
 Invariant: on the members' port no handler runs unless the connection is TLS 1.3, not resumed, and
-carries exactly one DNS name, of a node of this mesh that is not revoked. Subject, common name and
-URIs are never read: name constraints do not bind them. A stream that runs gives nothing more to a
-node that was revoked meanwhile.
+carries exactly one DNS name, of a node of this mesh that has signed it and is not revoked. Subject,
+common name and URIs are never read: name constraints do not bind them. A stream that runs gives
+nothing more to a node that was revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from meshnode.core.certificates import node_id_in
+from meshnode.core.certificates import is_own_leaf, node_id_in
 from meshnode.core.errors import NotAuthenticatedError, PeerError
 from meshnode.rpc.errors import refuse
 
@@ -27,20 +27,32 @@ if TYPE_CHECKING:
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+def check_tls(context: Context) -> dict[str, list[bytes]]:
+    """Return what TLS knows of a caller; raises NotAuthenticatedError for TLS below 1.3, resumed.
+
+    gRPC cannot refuse such handshakes by itself.
+    """
+    auth = {name: list(values) for name, values in context.auth_context().items()}
+    if auth.get("ssl_tls_version") != [b"TLSv1.3"]:
+        raise NotAuthenticatedError("only TLS 1.3 is served")
+    if auth.get("ssl_session_reused") != [b"false"]:
+        raise NotAuthenticatedError("resumed TLS sessions are not served")
+    return auth
+
+
 def peer_of(context: Context) -> NodeId:
     """Return the node at the other end; raises NotAuthenticatedError."""
-    auth = context.auth_context()
-    if list(auth.get("ssl_tls_version", ())) != [b"TLSv1.3"]:
-        raise NotAuthenticatedError("only TLS 1.3 is served")
-    if list(auth.get("ssl_session_reused", ())) != [b"false"]:
-        raise NotAuthenticatedError("resumed TLS sessions are not served")
+    auth = check_tls(context)
     names = list(auth.get("peer_dns", ()))
     if len(names) != 1:
         raise NotAuthenticatedError("a certificate must carry exactly one DNS name")
     try:
-        return node_id_in(names[0].decode())
+        node = node_id_in(names[0].decode())
     except (PeerError, UnicodeDecodeError) as error:
         raise NotAuthenticatedError("a certificate for a name outside the mesh") from error
+    if not is_own_leaf(b"".join(auth.get("x509_pem_cert", ())), node):
+        raise NotAuthenticatedError("a certificate that was not signed by the node it names")
+    return node
 
 
 class Membership(Protocol):
@@ -155,5 +167,5 @@ def _requests_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[Any], An
 
 
 def anyone(context: Context) -> None:
-    """Check nothing: for the Unix socket, whose directory is the guard, and for joiners."""
+    """Check nothing: for the Unix socket, whose directory is the guard."""
     del context

@@ -13,6 +13,8 @@ from meshnode.wire.signed import signed_from_wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import grpc.aio
+
     from meshnode.app.keys import Keys
     from meshnode.rpc.guard import Context
 
@@ -25,6 +27,10 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     def __init__(self, keys: Keys, wall_s: Callable[[], float]) -> None:
         self._keys = keys
         self._wall_s = wall_s
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for it."""
+        pb_grpc.add_KeyServiceServicer_to_server(self, server)
 
     async def JudgeKeys(  # noqa: N802 - named by the proto
         self, request: pb.JudgeKeysRequest, context: Context

@@ -20,8 +20,10 @@ import grpc.aio
 from meshnode.app.outbox import Outbox
 from meshnode.core.errors import MeshError, PeerError
 from meshnode.core.messages import Farewell
+from meshnode.rpc.dialling import TOO_OFTEN, DialPace
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.guard import Context, peer_of
+from meshnode.rpc.share import Shares
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.v1 import link_service_pb2_grpc as pb_grpc
 from meshnode.wire.links import (
@@ -34,7 +36,7 @@ from meshnode.wire.links import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from meshnode.core.headers import Header
     from meshnode.core.ids import NodeId
@@ -143,6 +145,8 @@ class Links:
         self._spawn = spawn
         self.refusal: Callable[[NodeId, tuple[bytes, ...]], str] = _nobody_is_refused
         self._links: dict[NodeId, Link] = {}
+        self._shares = Shares()
+        self._dial_pace = DialPace()
 
     def send(self, peer: NodeId, message: Message) -> None:
         """Queue a message for a peer; without a link nothing happens."""
@@ -176,8 +180,9 @@ class Links:
         self._spawn(self._dial(peer, addresses, identity))
 
     async def _dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
-        reasons, stalled = [], False
-        for address in addresses:
+        reasons: list[str] = []
+        stalled = False
+        for address in self._due(addresses, reasons):
             if peer in self._links:
                 return
             try:
@@ -195,6 +200,14 @@ class Links:
         if peer not in self._links:
             reason = "; ".join(reasons) or "no address is known"
             self._events.dial_failed(peer, reason, stalled=stalled)
+
+    def _due(self, addresses: tuple[str, ...], reasons: list[str]) -> Iterator[str]:
+        """Yield the addresses that may be dialled now; of the others, the reasons say why not."""
+        for address in addresses:
+            if self._dial_pace.allows(address, asyncio.get_running_loop().time()):
+                yield address
+            else:
+                reasons.append(f"{address} {TOO_OFTEN}")
 
     async def _run_dialled(self, peer: NodeId, channel: grpc.aio.Channel) -> None:
         call = pb_grpc.LinkServiceStub(channel).Link()
@@ -285,9 +298,15 @@ class Links:
         self, link: Link, frames: AsyncIterator[pb.LinkRequest] | AsyncIterator[pb.LinkResponse]
     ) -> None:
         try:
+            clock_s = asyncio.get_running_loop().time
             async for request in frames:
+                if len(request.more) >= TOGETHER_MAX:
+                    raise PeerError(f"more than {TOGETHER_MAX} frames together")
                 for frame in (request.frame, *request.more):
+                    began_s = clock_s()
                     self._take(link, frame)
+                    if self._shares.charge(link.peer, began_s, clock_s()):
+                        await self._shares.give_way(link.peer)
         except PeerError as error:
             self._events.refused(link.peer, error.message)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from meshnode.app.commands import CommandDesk
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import OwnSessions
+    from meshnode.app.tickets import TicketDesk
     from meshnode.app.views import Status
     from meshnode.core.feed import Replica
     from meshnode.core.keys import Signed
@@ -48,6 +49,7 @@ class LocalParts:
     self_id: NodeId
     queries: Queries
     sessions: OwnSessions
+    tickets: TicketDesk
     commands: CommandDesk
     reader: CommandServicer
     courier: Courier
@@ -105,8 +107,8 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.OpenSessionResponse:
         """Record a session that the caller is about to start."""
         del context
-        if request.steer_format not in {"", "text", "json"}:
-            raise UsageError("the steer format is text or json")
+        if request.steer_format not in {"", "none", "text", "json"}:
+            raise UsageError("the steer format is none, text or json")
         record = await self._parts.sessions.open(
             Opening(
                 agent_id=request.agent_id,
@@ -125,6 +127,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
             node_id=self._parts.self_id,
             directory=str(directory),
             socket=str(socket),
+            ticket=await self._parts.tickets.issue(record.session_id),
         )
 
     async def AttachSession(  # noqa: N802 - named by the proto

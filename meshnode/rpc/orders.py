@@ -23,17 +23,16 @@ class OrderServicer(pb_grpc.OrderServiceServicer):
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
 
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for it."""
+        pb_grpc.add_OrderServiceServicer_to_server(self, server)
+
     async def ListOrders(  # noqa: N802 - named by the proto
         self, request: pb.ListOrdersRequest, context: Context
     ) -> pb.ListOrdersResponse:
         """Return all that are held."""
         del request, context
         return pb.ListOrdersResponse(orders=map(order_to_wire, self._orders.listed()))
-
-
-def serve_orders(orders: Orders, server: grpc.aio.Server) -> None:
-    """Let a server answer for orders; before it starts."""
-    pb_grpc.add_OrderServiceServicer_to_server(OrderServicer(orders), server)
 
 
 def order_to_wire(view: OrderView) -> pb.StandingOrder:

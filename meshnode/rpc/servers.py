@@ -5,53 +5,78 @@ Invariant: a port that is taken is an error that names it, never a port silently
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from meshnode.core.errors import ConflictError
-from meshnode.rpc.guard import Guard, anyone, members_guard, peer_of
-from meshnode.rpc.tls import SERVER_OPTIONS
+from meshnode.core.errors import ConflictError, RefusedError
+from meshnode.rpc.guard import Guard, anyone, check_tls, members_guard, peer_of
+from meshnode.rpc.limits import Doorkeeper, Limits, source_of
+from meshnode.rpc.tls import JOINERS_OPTIONS, LOCAL_OPTIONS, MEMBERS_OPTIONS
 from meshnode.v1 import (
     command_service_pb2_grpc,
     enrolment_service_pb2_grpc,
     event_service_pb2_grpc,
-    key_service_pb2_grpc,
     link_service_pb2_grpc,
     local_service_pb2_grpc,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
-    from meshnode.rpc.guard import Membership
+    from meshnode.rpc.guard import Context, Membership
+    from meshnode.rpc.inside import TicketGate
     from meshnode.rpc.links import LinkServicer
     from meshnode.rpc.local import LocalServicer
+    from meshnode.rpc.tls import Options
 
-CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC
+CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC, before anybody is asked
+OF_MEMBERS = Limits(
+    calls_max=384,
+    of_one_max=48,
+    per_s=1000,
+    burst=2000,
+    receive_s=5.0,
+    answer_s=180.0,  # a command's whole life on its way, and room to say how it ended
+    endless=frozenset({"/meshnode.v1.LinkService/Link"}),
+)
+OF_JOINERS = Limits(calls_max=256, of_one_max=16, per_s=50, burst=100, receive_s=2.0, answer_s=10.0)
+
+
+class Service(Protocol):
+    """One more service of a port."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for it."""
 
 
 async def members_server(
     links: LinkServicer,
     commands: CommandServicer,
     membership: Membership | None = None,
+    more: Iterable[Service] = (),
 ) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
-    server = _server(members_guard(membership) if membership else Guard(peer_of))
+    guard = members_guard(membership) if membership else Guard(peer_of)
+    server = _server(Doorkeeper(OF_MEMBERS, peer_of), guard, options=MEMBERS_OPTIONS)
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
-    await _add_health(server)
+    for service in more:
+        service.add_to(server)
+    await _add_health(server, Health())
     return server
 
 
 async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
     """Serve strangers."""
-    server = _server(Guard(anyone))
+    doorkeeper = Doorkeeper(OF_JOINERS, source_of)
+    server = _server(doorkeeper, Guard(check_tls), options=JOINERS_OPTIONS)
     enrolment_service_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
     return server
 
@@ -60,15 +85,16 @@ async def local_server(
     local: LocalServicer,
     events: event_service_pb2_grpc.EventServiceServicer,
     socket: Path,
-    keys: key_service_pb2_grpc.KeyServiceServicer | None = None,
+    more: Iterable[Service] = (),
+    gate: TicketGate | None = None,
 ) -> grpc.aio.Server:
-    """Serve the user of this home. The caller holds the home's lock."""
-    server = _server(Guard(anyone))
+    """Serve the user of this home, and the agents inside sessions. The caller holds its lock."""
+    server = _server(Guard(anyone), *([gate] if gate else []))
     local_service_pb2_grpc.add_LocalServiceServicer_to_server(local, server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
-    if keys is not None:
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
-    await _add_health(server)
+    for service in more:
+        service.add_to(server)
+    await _add_health(server, HealthServicer())
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
     server.add_secure_port(f"unix:{socket}", credentials)
     return server
@@ -92,13 +118,25 @@ def _in_use(address: str) -> ConflictError:
     )
 
 
-def _server(guard: Guard) -> grpc.aio.Server:
+def _server(
+    *interceptors: grpc.aio.ServerInterceptor, options: Options = LOCAL_OPTIONS
+) -> grpc.aio.Server:
     return grpc.aio.server(
-        interceptors=[guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
+        interceptors=interceptors, options=options, maximum_concurrent_rpcs=CALLS_MAX
     )
 
 
-async def _add_health(server: grpc.aio.Server) -> None:
-    health = HealthServicer()
+class Health(HealthServicer):
+    """Tells members that this node serves, once a call: who watches would hold a place for ever."""
+
+    async def Watch(  # noqa: N802 - named by the proto
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> None:
+        """Refuse."""
+        del request, context
+        raise RefusedError("health is not watched over the network", "call Check now and then")
+
+
+async def _add_health(server: grpc.aio.Server, health: HealthServicer) -> None:
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

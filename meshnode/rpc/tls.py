@@ -1,12 +1,16 @@
 """TLS between nodes: who we are, whom we trust, and pinning a peer by its node id.
 
-Invariant: a server hands out a fresh configuration for every handshake, because a stale one lets an
-expired certificate resume; a client only ever accepts the one DNS name of the node it dialled.
+Both may change while a node runs: its certificate is renewed, roots are exchanged. Servers take
+that up at the next handshake, clients with their next channel.
+
+Invariant: a server shows a leaf that is at most a day old; a client only ever accepts the one DNS
+name of the node it dialled. A resumed session would outlive the certificate it began with: gRPC
+grants it, so `guard.check_tls` refuses every call on one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -38,35 +42,74 @@ FLOW_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", STREAM_BYTES_MAX),
 ]
-SERVER_OPTIONS: list[tuple[str, int]] = [
+METADATA_BYTES_MAX = 8 << 10  # more: the call ends with RESOURCE_EXHAUSTED
+STRANGERS_MESSAGE_BYTES_MAX = 64 << 10
+STRANGERS_STREAMS_MAX = 16
+Options = list[tuple[str, int]]
+_EVERY_SERVER: Options = [
     *FLOW_OPTIONS,
     ("grpc.so_reuseport", 0),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+    ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+]
+LOCAL_OPTIONS: Options = [
+    *_EVERY_SERVER,
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", STREAMS_MAX),
+]
+MEMBERS_OPTIONS: Options = [
+    *LOCAL_OPTIONS,
+    ("grpc.max_connection_idle_ms", 60_000),  # without a call: a link is one
+]
+JOINERS_OPTIONS: Options = [
+    *_EVERY_SERVER,
+    ("grpc.max_receive_message_length", STRANGERS_MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", STRANGERS_STREAMS_MAX),
+    ("grpc.max_connection_idle_ms", 5_000),
+    ("grpc.max_connection_age_ms", 15_000),  # whatever it does: a joiner needs one call
+    ("grpc.max_connection_age_grace_ms", 5_000),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A node's identity on the network. `chain` is DER: the node's CA, then its admitter's."""
+    """A node's identity on the network. `chain` is DER: the node's CA, then its admitter's.
+
+    `roots`: whom it trusts to make admitters; empty: those of the genesis.
+    """
 
     key: Key
     genesis: Genesis
     chain: tuple[bytes, ...]
     wall_s: Callable[[], float]
     chance: Chance
+    roots: tuple[bytes, ...] = ()
 
 
 class Identity:
     """Makes TLS credentials from a node's identity; leaves live in memory only."""
 
     def __init__(self, credentials: Credentials) -> None:
+        self._mesh_id = credentials.genesis.mesh_id
+        self._take(credentials)
+
+    def _take(self, credentials: Credentials) -> None:
+        roots = credentials.roots or credentials.genesis.root_keys
         self._credentials = credentials
-        mesh_id = credentials.genesis.mesh_id
-        self._mesh_id = mesh_id
-        self._anchor = b"".join(anchor(root, mesh_id) for root in credentials.genesis.root_keys)
+        self._anchor = b"".join(anchor(root, self._mesh_id) for root in roots)
         self._leaf: Leaf | None = None
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """What makes this node a member (DER): its CA, then its admitter's certificate."""
+        return self._credentials.chain
+
+    def exchange(self, chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> None:
+        """Show another chain from now on, and trust other roots."""
+        known = self._credentials
+        if (chain, roots) != (known.chain, known.roots or known.genesis.root_keys):
+            self._take(replace(known, chain=chain, roots=roots))
 
     def leaf(self) -> Leaf:
         """Return the present leaf, a new one each day."""

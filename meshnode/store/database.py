@@ -23,12 +23,14 @@ from meshnode.store.faults import (
     storage_error,
 )
 from meshnode.store.migrations import check_version, migrate
+from meshnode.store.transactions import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from meshnode.core.errors import StorageError
+    from meshnode.store.transactions import Rider
 
 BUSY_TIMEOUT_MS = 5000
 
@@ -84,12 +86,16 @@ class Database:
                 raise
             raise opening_error(self.path, error) from error
 
+    def carry(self, rider: Rider) -> None:
+        """Let rows travel with every transaction from now on."""
+        self._connection.rider = rider
+
     def close(self) -> None:
         """Finish what waits, then close the file."""
         self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Connection:
         try:
             self.path.touch(mode=0o600, exist_ok=True)
             with closing(
@@ -108,9 +114,9 @@ class Database:
             raise disk_error(self.path, (error.strerror or str(error)).lower()) from error
         return connection
 
-    def _connect(self, mode: str) -> sqlite3.Connection:
+    def _connect(self, mode: str) -> Connection:
         uri = f"file:{quote(str(self.path))}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection)
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         return connection
 

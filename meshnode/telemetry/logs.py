@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from io import TextIOWrapper
     from pathlib import Path
 
 LOG_BYTES_MAX = 4 << 20  # then the file is renamed to .1, one old one being kept
+TEXT_CHARS_MAX = 4_000  # of a message or a field; longer ones are cut
 LOGGER = "session_mesh"
 
 
@@ -31,8 +34,12 @@ class JsonFormatter(logging.Formatter):
         if isinstance(fields, dict):
             value |= fields
         if record.exc_info:
-            value["exception"] = self.formatException(record.exc_info)
-        return json.dumps(value, default=str)
+            value["exception"] = self.formatException(record.exc_info)[-TEXT_CHARS_MAX:]
+        cut = {
+            name: said[:TEXT_CHARS_MAX] if isinstance(said, str) else said
+            for name, said in value.items()
+        }
+        return json.dumps(cut, default=str)
 
 
 class Plain(logging.Formatter):
@@ -45,7 +52,12 @@ class Plain(logging.Formatter):
 
 
 class LogFile(RotatingFileHandler):
-    """The file; what a disk without room does not take is lost, and no reason to say it twice."""
+    """The file, its user's alone; what a disk without room does not take is lost, and said once."""
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file, made for its user alone: it names sessions and who commanded them."""
+        made = os.open(self.baseFilename, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+        return os.fdopen(made, "a", encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - named by logging
         """Pass over what the disk refused; the node's alarms say that it does."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import isfinite
 from typing import assert_never
 
+from meshnode.core.envelopes import ORDER_BYTES_MAX, REPLY_BYTES_MAX
 from meshnode.core.errors import PeerError
 from meshnode.core.messages import Ask, Heard, Order, Reply, Routed
 from meshnode.core.relay import ROUTE_MAX
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.ids import node_id_from_wire
-from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 TEXT_CHARS_MAX = 400  # of an error; the rest is cut
 CODE_CHARS_MAX = 40
@@ -25,13 +25,11 @@ def routed_to_wire(routed: Routed) -> pb.Routed:
             message.ask.about = body.about
         case Heard(about, ago_s):
             message.heard.CopyFrom(pb.Heard(about=about, ago_s=ago_s))
-        case Order(number, command):
-            order = pb.Order(number=number, command=signed_to_wire(command))
-            message.order.CopyFrom(order)
-        case Reply(number, receipt, (code, text, hint)):
-            signed = None if receipt is None else signed_to_wire(receipt)
+        case Order(number, sealed):
+            message.order.CopyFrom(pb.Order(number=number, sealed=sealed))
+        case Reply(number, sealed, (code, text, hint)):
             reply = pb.Reply(
-                number=number, receipt=signed, code=code, message=_cut(text), hint=_cut(hint)
+                number=number, sealed=sealed, code=code, message=_cut(text), hint=_cut(hint)
             )
             message.reply.CopyFrom(reply)
         case _:
@@ -58,14 +56,20 @@ def _body_from_wire(message: pb.Routed) -> Ask | Heard | Order | Reply | None:
             ago_s = heard.ago_s if heard.HasField("ago_s") and isfinite(heard.ago_s) else None
             return Heard(node_id_from_wire(heard.about), ago_s)
         case "order":
-            return Order(message.order.number, signed_from_wire(message.order.command))
+            order = message.order
+            return Order(order.number, _sealed(order.sealed, ORDER_BYTES_MAX))
         case "reply":
             reply = message.reply
-            signed = signed_from_wire(reply.receipt) if reply.HasField("receipt") else None
             error = (reply.code[:CODE_CHARS_MAX], _cut(reply.message), _cut(reply.hint))
-            return Reply(reply.number, signed, error)
+            return Reply(reply.number, _sealed(reply.sealed, REPLY_BYTES_MAX), error)
         case _:
             return None
+
+
+def _sealed(sealed: bytes, bytes_max: int) -> bytes:
+    if len(sealed) > bytes_max:
+        raise PeerError(f"more than {bytes_max} bytes sealed")
+    return sealed
 
 
 def _cut(text: str) -> str:

@@ -87,7 +87,9 @@ def test_a_full_disk_makes_a_node_read_only_until_there_is_room(fleet, small_dis
     os.kill(before["pid"], signal.SIGKILL)  # what happens must be recorded, room or not
     wait_until(lambda: "disk" in alarms(berta), "the alarm")
     refused_as_full(register(berta, "during"))
-    refused_as_full(run(berta, "during"))
+    refused = run(berta, "during")
+    refused_as_full(refused)
+    assert refused.error["message"].startswith("the agent was not started: ")
     refused_as_full(berta.call("steer", "--agent-id", "living", "hello", "-o", "json"))
     check = wait_until(lambda: checks(berta).get("alarm:disk"), "doctor")
     assert check["ok"] is False

@@ -1,5 +1,6 @@
 """Several nodes: whatever happens on one is seen, and can be done, from the others."""
 
+import shlex
 import signal
 
 import pytest
@@ -190,16 +191,24 @@ def test_a_killed_node_turns_unreachable_and_comes_back(fleet):
 
 def test_down_is_seen_as_down_and_leave_as_left(fleet):
     anna, berta, carl = fleet.mesh("anna", "berta", "carl")
-    berta.json("down")
-    wait_until(lambda: carl.states()["berta"] == "down")
+    carl.json("down")
+    wait_until(lambda: anna.states()["carl"] == "down")
+    assert carl.process.wait(10) == 0
+    assert berta.call("leave").code == 2, "leaving is for good: off a terminal it needs --yes"
+    berta.json("leave", "--yes")
+    wait_until(lambda: anna.states()["berta"] == "left")
     assert berta.process.wait(10) == 0
-    assert anna.call("leave").code == 2, "leaving is for good: off a terminal it needs --yes"
-    anna.json("leave", "--yes")
-    wait_until(lambda: carl.states()["anna"] == "left")
-    assert anna.process.wait(10) == 0
-    refused = anna.call("up", "-o", "json", *anna.flags)
+    refused = berta.call("up", "-o", "json", *berta.flags)
     assert (refused.code, refused.error["code"]) == (7, "conflict")
     assert "has left" in refused.error["message"]
+    enter, make = (one.split(": ")[1] for one in refused.error["hint"].split("; "))
+    assert berta.call(*shlex.split(make)[1:], "--no-mdns", "--listen", "127.0.0.1:0").code == 0
+    assert berta.call("--home", f"{berta.home}-new", "down").code == 0
+    invite = anna.json("invite")["invite"]
+    entered = berta.call(*shlex.split(enter)[1:], "--listen", "127.0.0.1:0", stdin=invite)
+    assert entered.code == 0, entered.err
+    wait_until(lambda: anna.states()["berta"] == "alive")
+    assert berta.call("down").code == 0
 
 
 def test_a_restart_answers_at_once_from_its_disk(fleet):

@@ -172,6 +172,8 @@ FAULTS = (
     a_node_that_is_cut_off_turns_unreachable_and_then_dead,
     a_node_that_lets_nobody_in_is_a_member_like_any,
 )
+SAID = [str(number) for number in range(1, 30_001)]  # three pieces of output
+TALKING = ("sh", "-c", f"seq 1 {len(SAID)}; exec sleep 10000")
 HARMS_NO_PACKET = (a_frozen_node_is_not_alive_until_it_thaws, a_killed_node_returns_with_its_rows)
 
 
@@ -214,6 +216,7 @@ def test_orders_reach_a_node_that_lets_nobody_in(walled_town):
 
 def test_orders_are_relayed_to_a_node_that_only_others_can_reach(walled_town):
     anna, dora = walled_town.nodes[0], walled_town.nodes[3]
+    assert dora.call("run", "--detach", "--agent-id", "talks", "--", *TALKING).code == 0
     walled_town.hosts.cut(anna.host, dora.host)
     eventually(
         "the link across a cut is gone",
@@ -221,6 +224,11 @@ def test_orders_are_relayed_to_a_node_that_only_others_can_reach(walled_town):
     )
     steer(anna, "behind-the-wall")
     kill(anna, "behind-the-wall")
+    eventually(
+        "output is read over the links of others, all of it and in order",
+        lambda: anna.call("logs", "talks").out.split() != SAID,
+    )
+    kill(anna, "talks")
 
 
 def steer(node: HostedNode, agent: str) -> None:

@@ -166,6 +166,24 @@ def test_up_detach_answers_when_the_node_serves(fleet):
     wait_until(lambda: bert.call("status").code == 6)
 
 
+def test_up_names_a_node_for_good(fleet):
+    node = fleet.node("somebody")
+    flags = ("up", "--detach", "--listen", "127.0.0.1:0", "--no-mdns", "-o", "json")
+    refused = node.call(*flags, "--name", "not a name")
+    assert (refused.code, node.home.joinpath("genesis.bin").exists()) == (2, False)
+    for told, name in (
+        (("--name", "carla"), "carla"),
+        ((), "carla"),
+        (("--name", "clara"), "clara"),
+    ):
+        answer = node.call(*flags, *told)
+        assert answer.code == 0, answer.err
+        assert answer.json["name"] == name
+        assert set(node.states()) == {name}
+        node.call("down")
+        wait_until(lambda: node.call("status").code == 6)
+
+
 def test_a_node_whose_disk_has_gone_still_stops_when_told(fleet):
     bert = fleet.node("bert")
     bert.up("--listen", "127.0.0.1:0", "--no-mdns")

@@ -141,4 +141,5 @@ def check_what_became(anna, carl, spared, done):
     assert "unreachable → running" in told
     assert "→ killed" in told
     assert "applied 1 process is gone" in told
-    assert "standing kill of of-carl: applied" in carl.stderr
+    audited = carl.call("audit", "-o", "json").out
+    assert '"standing_kill"' in audited

@@ -26,6 +26,7 @@ from fuzz.values import (
     RECEIPT,
     ROOT,
     ROWS,
+    SELF_ID,
     USER,
     WHOLE,
     WORD,
@@ -46,7 +47,7 @@ from meshnode.core import (
 )
 from meshnode.core.commands import COMMAND, command_from_signed, receipt_from_signed
 from meshnode.core.entries import CONTROL, entry_id_of
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import PeerError, UnreachableError, UsageError
 from meshnode.core.feed import delta_from_bytes
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.headers import FLUSH, parse_header
@@ -97,6 +98,16 @@ SECRET = pack([1, USER.seed, [link.to_list() for link in KEY.chain]])
 INVITED = pack([1, ROOT.public, bytes(32), NODE.public, bytes(16), bytes(16), 9, ["a:1"], True])
 SLOTS, REGISTERED = _rows_of(ledger.LEDGER), _rows_of(registry.REGISTRY)[0]
 REMOVED = _rows_of(removals.REMOVALS)
+
+_ASKED = {
+    "about": pack([GENESIS.mesh_id, SELF_ID, NODE_ID, 7]),
+    "answer_key": USER.public,
+    "command": COMMAND_SIGNED.to_list(),
+    "piece": 0,
+}
+REQUESTS = (pack(_ASKED), pack({**_ASKED, "piece": None}))
+_ANSWERED = {"receipt": None, "piece": b"said", "last": True, "error": ["", "", ""]}
+ANSWERS = (pack(_ANSWERED), pack({**_ANSWERED, "receipt": RECEIPT.to_list(), "piece": None}))
 
 # MessagePack, most of it signed by whoever may be hostile.
 PACKED: dict[str, Decoder] = {
@@ -202,6 +213,8 @@ INTO_A_MESH: dict[str, Decoder] = {
     "snapshot into a mesh": Decoder(meshes.snapshot, (WHOLE.rows,), packed=True),
     "control entry": Decoder(meshes.entry, tuple(one.payload for one in ENTRIES), packed=True),
     "command into a mesh": Decoder(meshes.command, (COMMAND_SIGNED.payload,), packed=True),
+    "request in its envelope": Decoder(meshes.request, REQUESTS, packed=True),
+    "answer in its envelope": Decoder(meshes.answer, ANSWERS, packed=True),
     "command at its owner": Decoder(desks.command, desks.COMMANDS, packed=True),
     "invite at its desk": Decoder(desks.invite, (WORD.payload,), packed=True),
     "application at its desk": Decoder(desks.application, (JOIN.payload,), packed=True),
@@ -316,12 +329,26 @@ FROM_HOME: dict[str, Decoder] = {
         homes.supervisor_state, (b'{"boot_id":"b","pid":1,"start_ticks":2}',), ()
     ),
     "supervisor request": Decoder(
-        homes.supervisor_request, (b'{"id":1,"op":"steer","message":"go"}',), ()
+        homes.supervisor_request,
+        (
+            b'{"id":1,"op":"steer","message":"go"}',
+            b'{"id":2,"op":"inbox","after":0,"follow":true}',
+            b'{"id":3,"op":"take","position":1}',
+        ),
+        (),
+    ),
+    "inbox page": Decoder(
+        homes.inbox_page,
+        (
+            b'{"ok":true,"steers":[{"position":1,"command_id":"c","direction":null,'
+            b'"message":"go","at_s":5.0}],"next":1}',
+        ),
+        (UnreachableError, UsageError),
     ),
     "supervisor reply": Decoder(homes.supervisor_reply, (b'{"id":1,"ok":true}\n{"id":2}\n',), ()),
     "announcement": Decoder(
         homes.announcement,
-        (b"\x37id=" + NODE_ID.encode() + b"\x09mesh=abcd",),
+        (b"\x37id=" + NODE_ID.encode() + b"\x39mesh=" + GENESIS.mesh_id.encode(),),
         (PeerError, ValueError),
     ),
     "leaf": Decoder(certificates.hints_in, (LEAF,)),

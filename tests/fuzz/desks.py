@@ -31,6 +31,7 @@ from fuzz.values import (
     RECORD,
     ROOT,
     USER,
+    WORD,
 )
 
 from meshnode.app.admission import AdmissionDesk, Admitter
@@ -45,7 +46,6 @@ from meshnode.core.commands import COMMAND, Court, receipt_from_signed, sign_com
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import JOIN, join_proof
 from meshnode.core.errors import PeerError
-from meshnode.core.keys import Signed
 from meshnode.core.packing import typed, unpack_map
 from meshnode.core.roles import INVITE as INVITED
 from meshnode.core.sessions import session_to_row
@@ -101,7 +101,7 @@ def command(payload: bytes) -> str:
 
 def _admission(control: ControlSet) -> tuple[AdmissionDesk, MemoryInvites]:
     book = MemoryInvites()
-    admitter = Admitter(NODE, GENESIS, control, ADMITTER)
+    admitter = Admitter(NODE, GENESIS, control, lambda: ADMITTER)
     return AdmissionDesk(admitter, book, ManualClock(NOW_S), Random(1).randbytes), book
 
 
@@ -117,11 +117,10 @@ def invite(payload: bytes) -> str:
 def application(payload: bytes) -> str:
     """Let a device join that knows the secret of an invite."""
     desk, book = _admission(_control())
-    word = Signed(INVITED, b"word", bytes(64))
     proof = join_proof(INVITE.secret, NODE_ID, payload)
 
     async def join() -> tuple[bytes, ...]:
-        kept = OutstandingInvite(INVITE.invite_id, INVITE.secret, word, "", 1, 9, {}, b"")
+        kept = OutstandingInvite(INVITE.invite_id, INVITE.secret, WORD, "", 1, 9, {}, b"")
         await book.add(kept, NOW_S)
         signed = resigned(JOIN, payload, NODE)
         return (await desk.join(signed, INVITE.invite_id, proof)).certificates

@@ -21,7 +21,9 @@ from fuzz.meshes import prices
 from fuzz.values import GENESIS, NODE, NODE_ID, READER, ROOT
 from zeroconf.asyncio import AsyncServiceInfo
 
-from meshnode.agents.processes import _Following, _Line
+from meshnode.agents.following import Following, Line, ending_of
+from meshnode.agents.inbox import Inbox
+from meshnode.agents.inbox_reader import answer_of, page_of
 from meshnode.agents.steering import steer_line
 from meshnode.agents.supervisor import Supervisor
 from meshnode.app.events import EventLog
@@ -245,17 +247,30 @@ def sent_before(raw: bytes) -> object:
 
 
 def supervisor_state(raw: bytes) -> object:
-    written("state.json", raw)
-    return _Following("s", place(), place() / "socket").roots()
+    directory = written("state.json", raw).parent
+    following = Following("s", directory, directory / "socket")
+    state = following.state()
+    return following.roots(state), following.group(state), ending_of(state, 1.0)
 
 
 def supervisor_request(raw: bytes) -> object:
     """Take a line from the supervisor's socket."""
     said: list[object] = []
     client = SimpleNamespace(send=lambda message: said.append(json.dumps(message)))
-    steered = {"steer": lambda _client, _head, request: steer_line(request, "json")}
-    Supervisor._handle(SimpleNamespace(_operations=steered), client, raw)  # type: ignore[arg-type] # only what it handles with
+    inbox = Inbox(lambda: 5.0, lone=False)
+    inbox.add({"command_id": "c", "message": "go"})
+    operations = {
+        "steer": lambda _client, _head, request: steer_line(request, "json"),
+        "inbox": inbox.read,
+        "take": inbox.take,
+    }
+    Supervisor._handle(SimpleNamespace(_operations=operations), client, raw)  # type: ignore[arg-type] # only what it handles with
     return said
+
+
+def inbox_page(raw: bytes) -> object:
+    """Take the answer of a supervisor about an inbox."""
+    return page_of(answer_of(raw))
 
 
 def supervisor_reply(raw: bytes) -> object:
@@ -265,7 +280,7 @@ def supervisor_reply(raw: bytes) -> object:
         reader = asyncio.StreamReader(limit=1 << 16)
         reader.feed_data(raw)
         reader.feed_eof()
-        line, count = _Line(reader, None), 0  # type: ignore[arg-type] # a reader of bytes
+        line, count = Line(reader, None), 0  # type: ignore[arg-type] # a reader of bytes
         async for message in line.messages():
             line.resolve(message)
             count += 1

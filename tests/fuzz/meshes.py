@@ -22,9 +22,11 @@ from fuzz.values import (
     NODE_ROLE,
     RECORD,
     ROOT,
+    SELF_ID,
     USER,
     WALL_S,
     WHOLE,
+    chance,
 )
 
 from meshnode.app.changes import Changes
@@ -35,6 +37,14 @@ from meshnode.client.messages import to_plain
 from meshnode.core.commands import COMMAND, Court
 from meshnode.core.effects import Announce, Persist, Report, Send
 from meshnode.core.entries import CONTROL
+from meshnode.core.envelopes import (
+    REQUEST,
+    SEALED_ANSWER,
+    SEALED_REQUEST,
+    Answer,
+    Awaited,
+    Correspondence,
+)
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Flush, delta_from_bytes
 from meshnode.core.headers import FLUSH, sign_header
@@ -43,8 +53,9 @@ from meshnode.core.members import NODE as NODE_TABLE
 from meshnode.core.members import ONLY_ROW, NodeRecord, is_admitted, node_to_row
 from meshnode.core.messages import Order, Routed, Snapshot
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.packing import typed, unpack
+from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.rows import Row, Rows, all_rows
+from meshnode.core.sealing import SealingKey, seal
 from meshnode.core.snapshots import _entries, whole
 from meshnode.ingest.prices import PriceBook
 from meshnode.rpc.events import event_to_wire
@@ -201,10 +212,26 @@ def command(payload: bytes) -> str:
     """Take a command along a link, and judge it as its owner does."""
     taking = Taking()
     signed = resigned(COMMAND, payload, USER)
-    taking.receive(Routed((NODE_ID, taking.mesh.self_id), 1, Order(7, signed)))
+    taking.receive(Routed((NODE_ID, taking.mesh.self_id), 1, Order(7, payload)))
     court = Court(GENESIS.mesh_id, NODE_ID, taking.mesh.control, 1)
     court.judge(signed, RECORD, NODE_ID, 1.0)
     return taking.answer()
+
+
+def request(payload: bytes) -> str:
+    """Open what a hostile member has signed and sealed to us, and answer it."""
+    about = pack([GENESIS.mesh_id, SELF_ID, NODE_ID, 7])
+    inside = pack(resigned(REQUEST, payload).to_list())
+    sealed = seal(SealingKey.of_node(ROOT, GENESIS.mesh_id).public, inside, SEALED_REQUEST + about)
+    asked = Correspondence(ROOT, GENESIS.mesh_id, chance).hear(NODE_ID, 7, sealed)
+    asked.answer(Answer(piece=b"said", last=True))
+    return repr(asked)
+
+
+def answer(value: bytes) -> str:
+    """Open what the owner of a request answers, however hostile."""
+    key = SealingKey(bytes(32))
+    return repr(Awaited(key, b"").open(seal(key.public, value, SEALED_ANSWER)))
 
 
 def flush(delta: bytes) -> str:

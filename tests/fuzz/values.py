@@ -169,8 +169,8 @@ MESSAGES = (
         for body in (
             Ask(NODE_ID),
             Heard(NODE_ID, 0.5),
-            Order(7, ROLE),
-            Reply(7, ROLE, ("refused", "no", "ask again")),
+            Order(7, b"sealed"),
+            Reply(7, b"sealed", ("refused", "no", "ask again")),
         )
     ),
     ROLE,

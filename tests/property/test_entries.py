@@ -26,6 +26,7 @@ from meshnode.core.keys import Key
 from meshnode.core.packing import unpack_map
 from meshnode.core.roles import Role
 from meshnode.core.settings import Budget, Policy, Terms
+from meshnode.core.succession import Admits, RootKeys
 
 chance = Random(76).randbytes
 ROOT, ADMIN, NODE = (Key.new(chance) for _ in range(3))
@@ -43,13 +44,21 @@ BODIES: dict[str, tuple[Body, int | None]] = {
     "policy": (Policy("p", {"a": 1, "b": True, "c": "d"}), None),
     "budget": (Budget("b", Terms(5, "tokens", "day", "kill")), None),
     "forget": (Forget(HEADER), None),
+    "roots": (RootKeys(2, (ROOT.public, NODE.public)), None),
+    "admitter": (Admits(NODE.public, b"a certificate"), None),
 }
-ENTRIES = {
-    kind: unpack_map(
-        sign_entry(ADMIN, GENESIS.mesh_id, body, chance, issued_s=5, expires_s=expires_s).payload
+SIGNERS = dict.fromkeys(BODIES, ADMIN) | {"roots": ROOT, "admitter": ROOT}
+
+
+def signed(kind: str) -> dict[str, Any]:
+    body, expires_s = BODIES[kind]
+    entry = sign_entry(
+        SIGNERS[kind], GENESIS.mesh_id, body, chance, issued_s=5, expires_s=expires_s
     )
-    for kind, (body, expires_s) in BODIES.items()
-}
+    return unpack_map(entry.payload)
+
+
+ENTRIES = {kind: signed(kind) for kind in BODIES}
 leaves = (
     st.none()
     | st.booleans()
@@ -65,13 +74,13 @@ odds = st.recursive(
 )
 
 
-def taken(value: dict[str, Any]) -> bool:
-    """Sign it as an admin, whatever it is, and let a set take it; True if it is held."""
+def taken(value: dict[str, Any], signer: Key) -> bool:
+    """Sign it, whatever it is, and let a set take it; True if it is held."""
     control = ControlSet(GENESIS)
     control.add(ROLE, 0.0)
     before = control.root()
     try:
-        added = control.add(ADMIN.sign(CONTROL, value), 0.0)
+        added = control.add(signer.sign(CONTROL, value), 0.0)
     except PeerError:
         added = False
     assert (control.root() != before) is added
@@ -81,7 +90,7 @@ def taken(value: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("kind", ENTRIES)
 def test_a_proper_entry_is_taken(kind: str):
-    assert taken(ENTRIES[kind])
+    assert taken(ENTRIES[kind], SIGNERS[kind])
 
 
 @settings(max_examples=100, deadline=None)
@@ -94,4 +103,4 @@ def test_an_entry_with_any_field_replaced_is_taken_or_refused_whole(kind: str, d
             value[name] = data.draw(odds)
         else:
             del value[name]
-    taken(value)
+    taken(value, SIGNERS[kind])

@@ -44,7 +44,7 @@ def app(
             call.streams.out.write(document(event) + "\n")
         call.streams.out.flush()
         return 0
-    lines = "\n".join(map(line, events))
+    lines = tuple(map(line, events))
     notes = () if events else ("nothing is known to have changed",)
     ids = list(dict.fromkeys(filter(None, map(id_of, events))))
     return View({"events": events}, lines, records="events", ids=ids, notes=notes)

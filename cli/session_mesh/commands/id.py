@@ -1,20 +1,33 @@
 """`id`: who this device is."""
 
+from typing import Annotated
+
+import typer
+
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
 from session_mesh.words import described
 
 
-@verb("session-mesh id", "session-mesh invite --for-key $(session-mesh id -q)")
-def app(call: Call) -> View:
-    """Show this device's public key, also before it joins.
+@verb(
+    "session-mesh id",
+    "session-mesh invite --for-key $(session-mesh id -q)",
+    "session-mesh id --operator    # then, where an admin is: session-mesh operator add NAME KEY",
+)
+def app(
+    call: Call,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Make a key that may be given a role, too.")
+    ] = False,
+) -> View:
+    """Show this device's public key, also before it joins, and its user's if there is one.
 
     A new home gets its key by this.
     """
     from meshnode.node import founding  # noqa: PLC0415 - the composition root is large
 
-    value = founding.identity(call.home)
+    value = founding.identity(call.home, operator=operator)
     return View(
         value=value,
         human=described(list(value.items())),

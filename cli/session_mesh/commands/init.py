@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from session_mesh.call import Call
+from session_mesh.passphrases import new_passphrase
 from session_mesh.render import View
 from session_mesh.verbs import verb
 from session_mesh.words import described
@@ -22,11 +23,15 @@ def app(
 ) -> View:
     """Make a mesh.
 
-    This device becomes its first node, and you become its first operator.
+    This device becomes its first node, and you become its first operator. The root key stays in
+    the home unless --root-out puts it elsewhere, sealed by a passphrase: asked for twice, or taken
+    from SESSION_MESH_ROOT_PASSPHRASE.
     """
+    from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - cryptography is slow to import
     from meshnode.node import founding  # noqa: PLC0415 - the composition root is large
 
-    value = founding.init(call.home, mesh, name, root_out)
+    sealed = Sealed(root_out, new_passphrase(call, root_out)) if root_out else None
+    value = founding.init(call.home, mesh, name, sealed)
     return View(
         value=value,
         human=described(list(value.items())),

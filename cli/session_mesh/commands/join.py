@@ -14,6 +14,7 @@ from session_mesh.words import described
 @verb(
     "session-mesh join -            # then paste the invite, and Ctrl-D",
     "SESSION_MESH_INVITE=smj1_... session-mesh join --up",
+    "session-mesh join - --replaces berta < invite.txt",
     "session-mesh join - --seed 192.0.2.7:7708 --name berta < invite.txt",
 )
 def app(
@@ -25,6 +26,9 @@ def app(
         list[str] | None, typer.Option("--seed", metavar="H:P", help="Try here first.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this node.")] = None,
+    replaces: Annotated[
+        str, typer.Option("--replaces", metavar="NODE", help="Take the place of a lost node.")
+    ] = "",
     up: Annotated[bool, typer.Option("--up", help="Start the node, in the background.")] = False,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="H:P", help="With --up; else port 7707.")
@@ -32,12 +36,15 @@ def app(
 ) -> View:
     """Enter the mesh of an invite.
 
-    A mesh of its own that never had a second member gives way.
+    A mesh of its own that never had a second member gives way. With --replaces a machine that was
+    installed anew ends its old node, takes over its name and labels, and keeps its ledger counted.
     """
     from meshnode.node import joining  # noqa: PLC0415 - the composition root is large
 
     text = invite_from(invite)
-    value = joining.join(call.home, text, node_name=name, seeds=tuple(seed or ()))
+    value = joining.join(
+        call.home, text, node_name=name, seeds=tuple(seed or ()), replaces=replaces
+    )
     notes = [*value["warnings"], "next: session-mesh up --detach"]
     if up:
         from session_mesh.starting import start  # noqa: PLC0415 - as above

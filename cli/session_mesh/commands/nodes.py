@@ -8,7 +8,8 @@ from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.nodes import names_apart
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Labels, pairs
+from session_mesh.options import Labels, RootFile, pairs
+from session_mesh.passphrases import passphrase_asker
 from session_mesh.render import Table, View
 from session_mesh.verbs import leading_verb, verb
 
@@ -58,16 +59,17 @@ def forget(
     node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
-    """Let the mesh forget a node that will not come back, for good.
+    """Let the mesh forget a node that will not come back.
 
-    What it has spent stays counted. If it comes back, it is shown by what it writes from then on.
+    Hides on all nodes what it has written so far: itself, its sessions, its registrations. What it
+    has spent stays counted. If it comes back, it is shown again, by what it writes from then on.
     """
     with call.mesh() as mesh:
         known = mesh.forgettable(node)
         name = known["name"]
         if not yes and not call.can_ask:
-            raise UsageError("forgetting is for good", "say --yes, since nobody can be asked here")
-        if not yes and not call.confirm(f"forget {name} ({words.short(known['node_id'])})?"):
+            raise UsageError(_hidden(known), "say --yes, since nobody can be asked here")
+        if not yes and not call.confirm(f"{_hidden(known)}. Forget it?"):
             raise MeshError("nothing was changed")
         value = mesh.forget(known)
     return View(value=value, human=f"forgotten: {name}", ids=[value["node_id"]])
@@ -85,6 +87,7 @@ def revoke(
         list[str] | None,
         typer.Option("--survivor", metavar="NODE|KEY_ID", help="Who stays, if NODE let it in."),
     ] = None,
+    root_file: RootFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
     """Put a node out of the mesh for good, as after a theft.
@@ -93,6 +96,7 @@ def revoke(
     named. What it has spent stays counted. A key of its user is revoked apart: operator remove.
     """
     from meshnode.client import revoking  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
         plan = revoking.planned(mesh, node, survivor or ())
@@ -104,9 +108,45 @@ def revoke(
         asked = f"revoke {name} ({words.short(plan.node['node_id'])}){also}?"
         if not yes and not call.confirm(asked):
             raise MeshError("nothing was changed")
-        value = revoking.carry_out(mesh, plan)
+        root = None
+        if plan.admits:
+            root = open_root(call.home, root_file, passphrase_asker(call))
+        value = revoking.carry_out(mesh, plan, root)
     notes = [f"with it fell: {', '.join(plan.falls)}"] if plan.falls else []
     return View(value, human=f"revoked: {name}", ids=[value["node_id"]], notes=notes)
+
+
+@verb(
+    "session-mesh nodes promote berta --root /media/usb/root.pem",
+    app=app,
+)
+def promote(
+    call: Call,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    root_file: RootFile = None,
+) -> View:
+    """Let a node admit others: make invites, and renew what keeps members in. The root says so.
+
+    For a second machine beside the first, or in its place. Again, for ten more years.
+    """
+    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+
+    key = roots.open_root(call.home, root_file, passphrase_asker(call))
+    with call.mesh() as mesh:
+        value = roots.promote(mesh, node, key)
+    return View(value, human=f"{value['name']} may admit others", ids=[value["node_id"]])
+
+
+def _hidden(node: dict[str, Any]) -> str:
+    """Say what will be hidden, and what will not."""
+    live = node["sessions"]
+    sessions = f"{live} sessions that have not ended" if live else "its sessions"
+    return (
+        f"all nodes will hide {node['name']} ({words.short(node['node_id'])}) and what it has"
+        f" written so far: {sessions}, its registrations. What it has spent stays counted. This"
+        " cannot be undone; but if the node runs again, it shows again with what it writes from"
+        " then on"
+    )
 
 
 def _row(node: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:

@@ -10,14 +10,19 @@ from meshnode.client.errors import UsageError
 from meshnode.client.registrations import registrations, registrations_in
 from meshnode.client.targets import Delivery
 from session_mesh.call import Call
+from session_mesh.inside import is_inside, own_agent_id, register_self
 from session_mesh.options import CommandId, Specializations, Timeout, pairs
 from session_mesh.orders import outcome_view
+from session_mesh.progress import Progress
 from session_mesh.render import Table, View
 from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshnode.client.documents import Entry
+    from meshnode.client.registrations import Specialist
 
 
 @verb(
@@ -52,22 +57,36 @@ def app(
     """Say what an agent is good at.
 
     Enters it into the specialization registry of the mesh, in place of what is known of it there;
-    this authorises nothing.
+    this authorises nothing. Inside a session an agent registers itself, and nobody else.
     """
     attributes, specs = pairs(attr, "--attr"), tuple(spec or ())
+    if is_inside():
+        agent_id = agent_id or own_agent_id()
     if file:
         entries = registrations_in(_document(file), agent_id, specs, attributes)
     else:
         entries = registrations(agent_id, specs, attributes)
     if command_id and len(entries) > 1:
         raise UsageError("--command-id is for one entry")
-    delivery = Delivery(parse_duration(timeout), command_id)
-    with call.mesh() as mesh:
-        results = [
-            mesh.register(entry.agent_id, entry.specialization, entry.attributes, delivery)
-            for entry in entries
-        ]
+    if is_inside():
+        results = register_self(call, entries, command_id)
+    else:
+        results = _register(call, entries, Delivery(parse_duration(timeout), command_id))
     return outcome_view(results[0]) if len(results) == 1 else _many(results)
+
+
+def _register(
+    call: Call, entries: "Sequence[Specialist]", delivery: Delivery
+) -> list[dict[str, Any]]:
+    from meshnode.client.registering import register_all  # noqa: PLC0415 - --help needs no gRPC
+
+    progress = Progress(call, len(entries))
+    try:
+        with call.mesh() as mesh:
+            return register_all(mesh, entries, delivery, progress.note)
+    except BaseException:
+        progress.stop()
+        raise
 
 
 def _document(file: Path) -> "Entry":

@@ -6,7 +6,6 @@ import typer
 
 from meshnode.client.errors import NoNodeError, UsageError
 from session_mesh.call import Call
-from session_mesh.escaping import escape
 from session_mesh.options import Labels, Specializations, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -31,7 +30,11 @@ def app(
     label: Labels = None,
     owner: Annotated[str, typer.Option("--owner", help="Whom it works for.")] = "",
     steer_format: Annotated[
-        Literal["text", "json"], typer.Option("--steer-format", help="What it reads on stdin.")
+        Literal["none", "text", "json"],
+        typer.Option(
+            "--steer-format",
+            help="A steer as a line on its stdin, or none: then it asks steer-inbox.",
+        ),
     ] = "text",
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> View | int:
@@ -39,7 +42,7 @@ def app(
 
     Ends with the exit code of the agent. Starts a node if none runs.
     """
-    from meshnode.node.supervision import RunOptions, run  # noqa: PLC0415 - large
+    from meshnode.node.supervision import RunOptions, check, run  # noqa: PLC0415 - large
 
     if not command:
         raise UsageError("what shall run?", "session-mesh run -- CMD")
@@ -61,6 +64,7 @@ def app(
         command=tuple(command),
         on_session=on_session,
     )
+    check(options)
     _have_a_node(call)
     with call.mesh() as mesh:
         code = run(call.home, mesh, options)
@@ -68,7 +72,7 @@ def app(
         return code
     return View(
         value=started[0],
-        human=f"session {started[0]['session_id']}, agent {escape(started[0]['agent_id'])}",
+        human=f"session {started[0]['session_id']}, agent {started[0]['agent_id']}",
         ids=[started[0]["session_id"]],
         notes=[f"it has ended: {started[0]['end_reason']}"] if code else [],
         exit_code=code,

@@ -26,7 +26,7 @@ def app(
     with call.mesh() as mesh:
         found = mesh.resolve(target_of(name, session, agent_id, node))
     value = public(found) | _names_of_the_monitor(found)
-    return View(value=value, human=_described(found), ids=[found["session_id"]])
+    return View(value=value, human=described(found), ids=[found["session_id"]])
 
 
 def _names_of_the_monitor(session: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,8 @@ def _names_of_the_monitor(session: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _described(session: dict[str, Any]) -> str:
+def described(session: dict[str, Any]) -> tuple[str, ...]:
+    """Lay out what is known about a session."""
     usage = session["usage"]
     return words.described(
         [

@@ -29,7 +29,7 @@ def app(call: Call) -> View:
     )
 
 
-def _described(value: dict[str, Any]) -> str:
+def _described(value: dict[str, Any]) -> tuple[str, ...]:
     return words.described(
         [
             *(("ALARM", f"{one['detail']}: {one['fix']}") for one in value["alarms"]),

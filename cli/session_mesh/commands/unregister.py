@@ -8,6 +8,7 @@ from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import Delivery
 from session_mesh.call import Call
+from session_mesh.inside import is_inside, unregister_self
 from session_mesh.options import CommandId, Timeout
 from session_mesh.orders import outcome_view
 from session_mesh.render import View
@@ -24,8 +25,11 @@ def app(
 ) -> View:
     """Take an agent out of the specialization registry.
 
-    Whichever node registered it. Whoever registers it anew at the same time, unseen, wins.
+    Whichever node registered it. Whoever registers it anew at the same time, unseen, wins. Inside a
+    session an agent takes out itself, and nobody else.
     """
+    if is_inside():
+        return outcome_view(unregister_self(call, spec, agent_id, command_id))
     if not spec or not agent_id:
         raise UsageError("unregister needs --spec and --agent-id")
     with call.mesh() as mesh:

@@ -16,7 +16,7 @@ from session_mesh.verbs import verb
 
 @verb(
     "session-mesh up",
-    "session-mesh up --detach --seed 192.0.2.7:7707",
+    "session-mesh up --detach --name berta --seed 192.0.2.7:7707",
     "SESSION_MESH_INVITE=smj1_... session-mesh up",
 )
 def app(
@@ -34,6 +34,10 @@ def app(
         bool | None, typer.Option("--mdns/--no-mdns", help="Find nodes by multicast.")
     ] = None,
     label: Labels = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NODE", help="What this node is called."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="Else config.yaml in the home.")
     ] = None,
@@ -52,23 +56,24 @@ def app(
         seeds=tuple(seed or ()),
         mdns=mdns,
         labels=pairs(label),
+        name=name,
         config=config,
         json_ready=call.style.format == "json",
     )
-    _follow_invite(call)
+    _follow_invite(call, name)
     if not detach:
         become_node(told_of(call.home, options))
     ready = up_detached(call.home, options)
     return View(value=ready, human=ready_text(ready), ids=[ready["node_id"]])
 
 
-def _follow_invite(call: Call) -> None:
+def _follow_invite(call: Call, name: str | None) -> None:
     """Take a new home into the mesh that the environment's invite is for."""
     invite = os.environ.get(INVITE_VARIABLE, "").strip()
     if call.home.initialised or not invite:
         return
     from meshnode.node import joining  # noqa: PLC0415 - only a new home joins
 
-    joined = joining.join(call.home, invite)
+    joined = joining.join(call.home, invite, node_name=name)
     for note in (*joined["warnings"], f"joined the mesh {joined['mesh_name']}"):
         call.streams.tell(note)

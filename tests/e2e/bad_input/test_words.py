@@ -128,6 +128,8 @@ NASTY_CALLS = [
     ("keys", "new", "--action", NASTY),
     ("join", NASTY),
     ("nodes", "--label", NASTY),
+    ("events",),
+    ("events", "-q"),
     (NASTY,),
     ("list", f"--{NASTY}"),
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from integration.agents.watched import Started
+from integration.attacks.supervised import remove_group
 
 from meshnode.agents import tree
 
@@ -31,5 +32,6 @@ def start(tmp_path, short_path):
         one.process.wait()
         clock = iter(range(1000)).__next__
         tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(one.session_id)
         one.process.stdin.close()
         one.process.stdout.close()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from integration.attacks.supervised import remove_group
 
 import meshnode
 from meshnode.agents import tree
@@ -16,6 +17,7 @@ from meshnode.agents.streams import LOG_BYTES_MAX
 pytestmark = pytest.mark.integration
 
 ROOT = str(Path(meshnode.__file__).parents[1])
+LANDED = {"ok": True, "stdin": True, "followed": False}
 PYTHON = (sys.executable, "-I", "-u", "-c")
 ECHO = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print('got', line, end='')\n"
 WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\n"
@@ -94,6 +96,7 @@ def supervise(tmp_path, short_path):
         one.process.wait()
         clock = iter(range(1000)).__next__
         tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(one.session_id)
         for stream in (one.process.stdin, one.process.stdout, one.process.stderr):
             if stream:
                 stream.close()
@@ -136,6 +139,16 @@ def test_the_supervisors_own_failure_is_125(supervise):
     assert supervise(options=("--no-such-option",)).finish()[0] == 125
 
 
+@pytest.mark.parametrize("options", [(), ("--detached",)])
+def test_a_supervisor_that_can_keep_no_notes_starts_nothing_and_says_so(supervise, options):
+    one = supervise("touch", "started", options=("--directory", "/proc/none", *options))
+    code, _, errors = one.finish()
+    assert code == 125
+    assert b"the agent was not started: no such file or directory (/proc/none)" in errors
+    assert list(one.home.iterdir()) == []
+    assert not Path("started").exists()
+
+
 def test_files_are_private_whatever_the_umask(supervise):
     one = python(supervise, ECHO)
     modes = [(one.home / name).stat().st_mode & 0o777 for name in ("output.log", "state.json")]
@@ -144,7 +157,7 @@ def test_files_are_private_whatever_the_umask(supervise):
 
 def test_a_steer_is_one_line_on_stdin(supervise):
     one = python(supervise, ECHO)
-    assert one.ask("steer", command_id="c1", message="turn\nleft\r\nnow") == {"id": 7, "ok": True}
+    assert one.ask("steer", command_id="c1", message="turn\nleft\r\nnow") == {"id": 7} | LANDED
     assert one.line() == b"got turn left now\n"
     assert one.ask("steer", command_id="c2", direction="north")["ok"]
     assert one.line() == b"got direction: north\n"
@@ -169,7 +182,7 @@ def test_a_steer_waits_for_the_end_of_the_callers_line(supervise):
     one.write(b'{"id": 1, "op": "steer", "message": "steered"}')
     one.process.stdin.write(b"a line\nmore\n")
     one.process.stdin.flush()
-    assert one.read() == {"id": 1, "ok": True}
+    assert one.read() == {"id": 1} | LANDED
     assert [one.line() for _ in range(3)] == [b"a line\n", b"steered\n", b"more\n"]
 
 

@@ -105,9 +105,9 @@ def test_the_caller_and_its_ancestors_are_never_in_the_tree():
     assert os.getppid() not in {one.pid for one in tree.members("t7", roots)}
 
 
-def test_a_detached_supervisor_of_another_session_is_apart(start):
-    words = (tree.SUPERVISOR_MODULE, "--detached", "--session-id", "t8-inner", "--", "agent")
-    command = [sys.executable, "-I", "-c", "import os, signal\nos.fork()\n" + READY, *words]
+def test_a_supervisor_that_is_spared_keeps_its_tree_and_no_other_word_spares(start):
+    command = [sys.executable, "-I", "-c", "import os, signal\nos.fork()\n" + READY]
+    command += ["-m", "meshnode.agents.supervise", "--detached", "--session-id", "t8-inner", "--"]
     outer = (
         f"import os, signal, subprocess\nsubprocess.Popen({command!r}, "
         f"env={{'{tree.MARK}': 't8-inner'}})\n"
@@ -115,8 +115,10 @@ def test_a_detached_supervisor_of_another_session_is_apart(start):
     process = start(outer, session_id="t8")
     others = set(pids(process, 3)) - {process.pid}
     try:
-        root = tree.identity_of(process.pid)
-        assert tree.members("t8", [root]) == {root}
+        root, inner = tree.identity_of(process.pid), tree.identity_of(min(others))
+        assert {one.pid for one in tree.members("t8", [root])} == others | {process.pid}
+        spared = tree.Reach(spared=frozenset({inner}))
+        assert tree.members("t8", [root], spared) == {root}
         assert {one.pid for one in tree.members("t8-inner")} == others
     finally:
         stop("t8-inner", force=True)

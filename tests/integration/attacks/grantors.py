@@ -242,7 +242,7 @@ class Door:
         self.book = MemoryInvites()
         admitter_id = node_id_of(key("admitter"))
         certificate = issue_admitter(KEYS["root"], GENESIS.mesh_id, admitter_id, NOW_S, chance)
-        admitter = Admitter(KEYS["admitter"], GENESIS, self.desk.control, certificate)
+        admitter = Admitter(KEYS["admitter"], GENESIS, self.desk.control, lambda: certificate)
         self.admission = AdmissionDesk(admitter, self.book, self.desk.clock, chance)
         self.invite_id = b""
 

@@ -2,6 +2,8 @@
 
 import socket
 import time
+from threading import Event, Timer
+from threading import enumerate as enumerate_threads
 
 import grpc
 import pytest
@@ -9,6 +11,7 @@ from integration.client.service import (
     session,
 )
 
+from meshnode.client import connection
 from meshnode.client.connection import CONNECT_TIMEOUT_S
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.mesh import MeshClient
@@ -23,8 +26,35 @@ from meshnode.core.keys import Signed
 def test_without_a_socket_no_node_is_running(home):
     with pytest.raises(NoNodeError, match="no node is running on this home") as raised:
         MeshClient(home).__enter__()
-    assert raised.value.hint == "start one: session-mesh up --detach"
+    assert "session-mesh join - --up" in raised.value.hint, "it belongs to no mesh yet"
+    assert "session-mesh up --detach" in raised.value.hint
     assert raised.value.exit_code == 6
+    home.genesis.touch()
+    with pytest.raises(NoNodeError) as raised:
+        MeshClient(home).__enter__()
+    assert raised.value.hint == "start one: session-mesh up --detach"
+
+
+def test_who_waits_for_a_node_is_told_so_once_it_takes_long(home, monkeypatch):
+    monkeypatch.setattr(connection, "NOTICED_S", 0.05)
+    told = Event()
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(home.socket))
+        held.listen(1)
+        with MeshClient(home, on_wait=told.set) as mesh, pytest.raises(SilentNodeError):
+            mesh.status()
+    assert told.is_set()
+
+
+def test_who_is_answered_soon_is_told_nothing(home, service, monkeypatch):
+    monkeypatch.setattr(connection, "NOTICED_S", 3600.0)
+    told = []
+    with MeshClient(home, on_wait=lambda: told.append(1)) as mesh:
+        assert mesh.status()["name"] == "anna"
+    assert told == []
+    for timer in [one for one in enumerate_threads() if isinstance(one, Timer)]:
+        timer.join(5)
+        assert not timer.is_alive()
 
 
 def test_a_socket_that_nobody_listens_on_is_no_node_either(home):

@@ -32,6 +32,7 @@ from meshnode.core.own_feed import OwnFeed
 from meshnode.core.rows import Rows, all_rows
 from meshnode.node.books import StoredJournal
 from meshnode.node.persistence import FeedWriter
+from meshnode.store import audit
 from meshnode.store.database import Database
 
 CHANCE = Random(77).randbytes
@@ -52,6 +53,9 @@ async def work(path: Path, told: int, rounds: range | count[int]) -> None:
     writer = FeedWriter(database, replicas.__getitem__, published.put_nowait, alarms)
     running = asyncio.get_running_loop().create_task(writer.run())
     journal = StoredJournal(database)
+    rider = audit.AuditRider(database.run_now(audit.begin, KEYS[0].public, 7))
+    rider.on_arrived = lambda tail: _tell(told, "audited", tail.seq, tail.hash.hex())
+    database.carry(rider)
     for number in rounds:
         for feed in feeds:
             feed.write("sessions", b"%d" % number, b"%d" % number * 600)
@@ -67,8 +71,10 @@ async def work(path: Path, told: int, rounds: range | count[int]) -> None:
         _tell(told, "head", change.header.epoch, change.header.last_seq)
         _tell(told, "entry", entry.hash.hex())  # they travelled in the same transaction
         command_id = number.to_bytes(16, "big")
+        rider.put(audit.Noted(number, {"kind": "command_accepted"}))
         await journal.begin(JournalEntry(command_id, bytes(32), 1 << 40), 0.0)
         _tell(told, "begun", command_id.hex())
+        rider.put(audit.Noted(number, {"kind": "command_executed"}))
         await journal.finish(command_id, KEYS[0].sign(RECEIPT, {"number": number}))
         _tell(told, "finished", command_id.hex())
     await writer.drained()

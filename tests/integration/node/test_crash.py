@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from integration.node import dying
 
+from meshnode.core.audit import walked
 from meshnode.core.headers import Head
-from meshnode.store import feeds
+from meshnode.store import audit, feeds
 from meshnode.store.database import Database
 
 SCRIPT = str(Path(dying.__file__))
@@ -41,7 +42,9 @@ def check(path: Path) -> int:
     (verdict,) = database.run_now(lambda c: c.execute("PRAGMA integrity_check").fetchone())
     assert verdict == "ok"
     held = database.run_now(feeds.load)
+    kept = database.run_now(audit.page, 0, audit.KEPT_MAX)
     database.close()
+    chain = {one.seq: one.hash.hex() for one in kept}
     assert held.damaged == []
     assert held.damaged_entries == 0
     heads = {header.origin: header.head for header, _ in held.feeds}
@@ -59,9 +62,15 @@ def check(path: Path) -> int:
                 assert words[0].upper() in journal
             case "finished":
                 assert journal[words[0].upper()]
+            case "audited":
+                assert chain[words[0]] == words[1]
             case _:
                 raise AssertionError(kind)
-    return len(promised)
+    assert walked(ours, 7, kept, ())[1] is None
+    finished = [words for kind, *words in promised if kind == "finished"]
+    executed = [one for one in kept if one.record and one.record.kind == "command_executed"]
+    assert len(executed) >= len(finished)  # the outcome is written with the receipt
+    return len([kind for kind, *_ in promised if kind != "audited"])
 
 
 def spread(first: int, last: int) -> range:
@@ -113,4 +122,5 @@ def test_dying_at_whatever_instant_loses_nothing_that_was_promised(tmp_path, lin
         heard += reading.readlines()
     told.unlink()
     told.write_bytes(b"".join(heard))
-    assert check(tmp_path / "end.db") >= lines
+    audited = sum(b'"audited"' in line for line in heard)
+    assert check(tmp_path / "end.db") >= lines - audited

@@ -1,4 +1,4 @@
-"""A client that speaks just enough HTTP/2 (RFC 9113) to call Submit over any TLS it likes."""
+"""A client that speaks just enough HTTP/2 (RFC 9113) to call over any TLS it likes, or half."""
 
 import socket
 import ssl
@@ -26,22 +26,28 @@ def literal(name: str, value: str) -> bytes:
     return b"\0" + b"".join(bytes([len(part)]) + part for part in parts)  # RFC 7541, 6.2.2
 
 
-def submit_request(authority: str) -> bytes:
+SUBMIT = "/meshnode.v1.CommandService/Submit"
+OPENING = PREFACE + frame(SETTINGS, 0, 0, b"")
+
+
+def call_without_body(authority: str, path: str, stream: int = 1) -> bytes:
+    """Begin a call, and leave its request open."""
     headers = {
         ":method": "POST",
         ":scheme": "https",
-        ":path": "/meshnode.v1.CommandService/Submit",
+        ":path": path,
         ":authority": authority,
         "content-type": "application/grpc",
         "te": "trailers",
     }
     block = b"".join(literal(name, value) for name, value in headers.items())
-    return (
-        PREFACE
-        + frame(SETTINGS, 0, 0, b"")
-        + frame(HEADERS, END_HEADERS, 1, block)
-        + frame(DATA, END_STREAM, 1, bytes(5))
-    )
+    return frame(HEADERS, END_HEADERS, stream, block)
+
+
+def whole_call(authority: str, path: str, stream: int = 1) -> bytes:
+    """Make a call with an empty request."""
+    begun = call_without_body(authority, path, stream)
+    return begun + frame(DATA, END_STREAM, stream, bytes(5))
 
 
 @dataclass(frozen=True)
@@ -55,18 +61,23 @@ class Spoken:
 
 
 def speak(
-    member: Member, peer: Member, address: str, context: ssl.SSLContext, session=None
+    member: Member,
+    peer: Member,
+    address: str,
+    context: ssl.SSLContext,
+    session=None,
+    path: str = SUBMIT,
 ) -> Spoken:
-    """Call Submit over a TLS connection of our own; returns everything that came back."""
+    """Call over a TLS connection of our own; returns everything that came back."""
     host, port = address.split(":")
     name = dns_name_of(peer.node_id)
     with (
         socket.create_connection((host, int(port)), WAIT_S) as plain,
         context.wrap_socket(plain, server_hostname=name, session=session) as stream,
     ):
-        stream.sendall(submit_request(name))
+        stream.sendall(OPENING + whole_call(name, path))
         answer = b""
-        while not ends_the_stream(answer):
+        while not streams_ended(answer):
             piece = stream.recv(65536)
             if not piece:
                 break
@@ -74,10 +85,10 @@ def speak(
         return Spoken(stream.version(), bool(stream.session_reused), answer, stream.session)
 
 
-def ends_the_stream(answer: bytes) -> bool:
-    while len(answer) >= 9:
-        size = int.from_bytes(answer[:3], "big")
-        if answer[3] in {DATA, HEADERS} and answer[4] & END_STREAM:
-            return len(answer) >= 9 + size
+def streams_ended(answer: bytes) -> int:
+    """Count the streams whose end has come."""
+    ended = 0
+    while len(answer) >= 9 and len(answer) >= 9 + (size := int.from_bytes(answer[:3], "big")):
+        ended += answer[3] in {DATA, HEADERS} and bool(answer[4] & END_STREAM)
         answer = answer[9 + size :]
-    return False
+    return ended

@@ -12,6 +12,7 @@ from integration.rpc.fleet import WAIT_S, now_s, serving
 from meshnode.app.commands import CommandDesk
 from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
+from meshnode.app.ports import Steered
 from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
 from meshnode.core.commands import Command, Court, receipt_from_signed, sign_command
@@ -46,6 +47,7 @@ class Agents:
         if self.hangs:
             await asyncio.Event().wait()
         self.told.append((session_id, direction, message))
+        return Steered(on_stdin=True, followed=False)
 
 
 class Owner:
@@ -151,6 +153,11 @@ class OtherWay:
     async def submit(self, owner: NodeId, command: Signed) -> Signed:
         self.brought.append(command)
         return command
+
+    async def read(self, owner: NodeId, command: Signed, timeout_s: float):
+        assert timeout_s > 0
+        self.brought.append(command)
+        yield b"over links"
 
 
 def courier(mesh, *addresses: str, links: OtherWay | None = None) -> Courier:
@@ -317,6 +324,19 @@ async def test_an_owner_that_cannot_be_dialled_is_reached_over_links(mesh, owner
     links, command = OtherWay(path=True), steering(owner)
     await courier(mesh, DEAD, links=links).submit(owner.member.node_id, command, 5.0)
     assert links.brought == [command]
+
+
+async def test_output_of_an_owner_that_cannot_be_dialled_is_read_over_links(mesh, owner):
+    links, command = OtherWay(path=True), owner.command("read_messages")
+    output = courier(mesh, DEAD, links=links).read_log(owner.member.node_id, command)
+    assert [piece async for piece in output] == [b"over links"]
+    assert links.brought == [command]
+
+
+async def test_output_without_any_way_to_its_owner_is_not_to_be_had(mesh, owner):
+    output = courier(mesh, DEAD).read_log(owner.member.node_id, owner.command("read_messages"))
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        await anext(output)
 
 
 async def test_an_owner_that_refuses_is_not_asked_again_over_links(mesh, owner):

@@ -1,16 +1,15 @@
 """Devices that join over the joiners' port: with the secret, without it, and against impostors."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
-from integration.rpc.fleet import DAY_S, WAIT_S, Founded, Member, now_s, serving
+from integration.rpc.enrolling import Desk, Device, Impostor, answering
+from integration.rpc.fleet import DAY_S, serving
 
-from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import Invite, apply_with
+from meshnode.core.enrolment import apply_with
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
@@ -21,95 +20,22 @@ from meshnode.core.errors import (
     UnreachableError,
 )
 from meshnode.core.genesis import genesis_from_bytes
-from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key, Signed
+from meshnode.core.keys import Signed
 from meshnode.core.packing import unpack
-from meshnode.core.roles import Authorization, authorize
-from meshnode.node.books import StoredInvites
-from meshnode.rpc.enrolment import HELLOS_PER_S, JOINS_PER_S, EnrolmentServicer, ask_to_join
-from meshnode.rpc.servers import joiners_server, members_server
-from meshnode.rpc.tls import Credentials, Identity
+from meshnode.rpc.enrolment import (
+    HELLOS,
+    JOINS,
+    NEWCOMER_CALLS,
+    EnrolmentServicer,
+    ask_to_join,
+)
+from meshnode.rpc.servers import members_server
 from meshnode.store.database import Database
 from meshnode.v1 import command_service_pb2_grpc as commands_grpc
 from meshnode.v1 import enrolment_service_pb2 as pb
-from meshnode.v1 import enrolment_service_pb2_grpc as pb_grpc
 from meshnode.v1 import link_service_pb2_grpc as links_grpc
 
-SECRET = b"s" * 16
 DEAD = "127.0.0.1:1"  # nobody listens on this port of the loopback
-
-
-@dataclass
-class TurnedClock:
-    """A clock that a test turns; `stride_s` passes whenever it is looked at."""
-
-    wall: float = field(default_factory=now_s)
-    steady: float = 1000.0
-    stride_s: float = 0.0
-
-    def wall_s(self) -> float:
-        return self.wall
-
-    def steady_s(self) -> float:
-        self.steady += self.stride_s
-        return self.steady
-
-
-class Desk:
-    """An admitter with its book on disk, and the invites it makes."""
-
-    def __init__(self, mesh: Founded, database: Database) -> None:
-        self.mesh = mesh
-        self.clock = TurnedClock()
-        self.member = mesh.the_admitter()
-        self.control = ControlSet(mesh.genesis)
-        admitter = Admitter(mesh.admitter, mesh.genesis, self.control, mesh.admitter_certificate)
-        self.desk = AdmissionDesk(admitter, StoredInvites(database), self.clock, mesh.chance)
-        self.desk.addresses = lambda: ("192.0.2.1:7707",)
-
-    async def invite(
-        self,
-        address: str,
-        *,
-        role: str = "",
-        uses: int = 1,
-        ttl_s: int = 600,
-        labels: dict[str, str] | None = None,
-        for_key: bytes = b"",
-    ) -> Invite:
-        """Make an invite and keep it."""
-        mesh, invite_id, at_s = self.mesh, self.mesh.chance(16), int(self.clock.wall_s())
-        word = authorize(
-            mesh.root,
-            Authorization(
-                mesh.mesh_id,
-                invite_id,
-                self.member.node_id,
-                role,
-                uses,
-                at_s,
-                at_s + ttl_s,
-                b"",
-            ),
-        )
-        await self.desk.invite(word, SECRET, labels, for_key)
-        return Invite(
-            mesh.root.public,
-            mesh.mesh_id,
-            self.member.node_id,
-            invite_id,
-            SECRET,
-            at_s + ttl_s,
-            (address,),
-            bool(role),
-        )
-
-
-@asynccontextmanager
-async def answering(servicer: pb_grpc.EnrolmentServiceServicer, identity: Identity):
-    server = await joiners_server(servicer)
-    async with serving(server, identity.for_joiners()) as address, asyncio.timeout(WAIT_S):
-        yield address
 
 
 @pytest.fixture
@@ -124,25 +50,6 @@ async def address(desk):
     servicer = EnrolmentServicer(desk.desk, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
     async with answering(servicer, desk.member.identity) as address:
         yield address
-
-
-class Device:
-    """A device that wants to be a member."""
-
-    def __init__(self, mesh: Founded) -> None:
-        self.mesh = mesh
-        self.key, self.operator = Key.new(mesh.chance), Key.new(mesh.chance)
-
-    async def joins(self, invite: Invite) -> pb.JoinResponse:
-        operator = self.operator if invite.commands else None
-        application = apply_with(self.key, operator, invite, "pi", self.mesh.chance(16))
-        return await asyncio.to_thread(ask_to_join, invite, application)
-
-    def member(self, answer: pb.JoinResponse) -> Member:
-        """Become what the answer makes of it."""
-        genesis, chain = genesis_from_bytes(answer.genesis), tuple(answer.certificates)
-        identity = Identity(Credentials(self.key, genesis, chain, now_s, self.mesh.chance))
-        return Member(self.key, node_id_of(self.key.public), chain, identity)
 
 
 @pytest.fixture
@@ -240,18 +147,6 @@ async def test_an_application_signed_by_another_key_never_leaves_the_device(desk
         await asyncio.to_thread(ask_to_join, invite, replace(application, signature=bytes(64)))
 
 
-class Impostor(pb_grpc.EnrolmentServiceServicer):
-    """Answers every applicant with what it likes."""
-
-    def __init__(self, answer: Callable[[pb.JoinRequest], pb.JoinResponse]) -> None:
-        self.answer = answer
-        self.asked = 0
-
-    async def Join(self, request, context):
-        self.asked += 1
-        return self.answer(request)
-
-
 @pytest.mark.parametrize("whose", ["another member", "a stranger"])
 async def test_a_fake_admitter_at_the_right_address_is_refused_by_tls(
     mesh, foreign, desk, device, whose
@@ -312,23 +207,52 @@ async def test_the_next_address_is_tried_and_dead_ones_are_named(desk, device, a
         await device.joins(replace(invite, addresses=(DEAD,)))
 
 
-async def test_more_callers_than_a_second_has_room_for_are_told_to_come_back(mesh, desk, address):
+async def test_more_calls_than_an_address_has_room_for_are_told_to_come_back(mesh, desk, address):
     invite = await desk.invite(address, uses=100)
-    for _ in range(JOINS_PER_S):
+    for _ in range(int(JOINS.of_source)):
         await Device(mesh).joins(invite)
     late = Device(mesh)
-    with pytest.raises(RefusedError, match="too many callers"):
+    with pytest.raises(RefusedError, match="too many calls from this address"):
         await late.joins(invite)
     desk.clock.steady += 1
     await late.joins(invite)
 
 
+class From:
+    """A call from some address."""
+
+    def __init__(self, host: str):
+        self.host = host
+
+    def peer(self) -> str:
+        return f"ipv4:{self.host}:4711"
+
+
+async def hellos(servicer: EnrolmentServicer, host: str, count: int) -> int:
+    """Count how many of so many calls at once are answered."""
+    answered = 0
+    for _ in range(count):
+        with suppress(RefusedError):
+            answered += bool(await servicer.Hello(pb.HelloRequest(), From(host)))
+    return answered
+
+
 async def test_hellos_have_a_pace_of_their_own(desk):
     servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
-    for _ in range(HELLOS_PER_S):
-        await servicer.Hello(pb.HelloRequest(), None)
-    with pytest.raises(RefusedError):
-        await servicer.Hello(pb.HelloRequest(), None)
+    assert await hellos(servicer, "192.0.2.1", 100) == HELLOS.of_source
+    assert await hellos(servicer, "192.0.2.2", 100) == HELLOS.of_source
+
+
+async def test_a_flood_from_some_addresses_leaves_room_for_who_comes_anew(desk):
+    servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    flooding = [f"192.0.2.{number}" for number in range(20)]
+    answered = 0
+    for number in range(60):
+        desk.clock.steady += 0.5
+        for host in flooding:
+            answered += await hellos(servicer, host, 20)
+        assert await hellos(servicer, f"198.51.100.{number}", 1) == 1
+    assert answered <= 20 * NEWCOMER_CALLS * 1.5 + 31 * HELLOS.of_others
 
 
 async def test_of_twenty_devices_at_once_an_invite_for_one_admits_one(mesh, desk, address):

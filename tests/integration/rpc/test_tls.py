@@ -319,14 +319,15 @@ async def test_joiners_get_an_answer_without_a_certificate_and_nothing_else(mesh
         assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_members_may_ask_for_health_once_and_as_a_stream(mesh):
+async def test_members_may_ask_for_health_and_not_watch_it(mesh):
     anna, bert = mesh.node(), mesh.node()
     async with members_port(bert) as address, asyncio.timeout(WAIT_S):
         assert await health_of(anna.identity.channel(bert.node_id, address)) == SERVING
         async with anna.identity.channel(bert.node_id, address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            assert (await watch.read()).status == SERVING
-            watch.cancel()
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await watch.read()
+    assert error_from(failure.value, "it").hint == "call Check now and then"
 
 
 async def test_the_unix_socket_serves_health(mesh):

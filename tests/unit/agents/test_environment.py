@@ -1,29 +1,45 @@
+import pytest
+
 from meshnode.agents.environment import agent_environment
+
+OPENED = {"session_id": "s1", "agent_id": "a1", "node_id": "n1", "ticket": "t1"}
+SECRETS = (
+    "SESSION_API_KEY",
+    "SESSION_API_KEY_FILE",
+    "SESSION_MESH_INVITE",
+    "SESSION_MESH_HOME",
+    "SESSION_MESH_ROOT_PASSPHRASE",
+    "SESSION_MESH_TICKET_OF_TOMORROW",
+)
 
 
 def environment_of(**base):
-    return agent_environment(base, "s1", "a1", "n1", "/run/mesh.sock")
+    return agent_environment(base, OPENED, "/run/mesh.sock")
 
 
 def test_an_agent_learns_its_own_names_and_keeps_its_callers_environment():
-    assert environment_of(PATH="/bin") == {
+    assert environment_of(PATH="/bin", SESSION_MANAGER="local/x") == {
         "PATH": "/bin",
+        "SESSION_MANAGER": "local/x",
         "SESSION_MESH_SESSION_ID": "s1",
         "SESSION_MESH_AGENT_ID": "a1",
         "SESSION_MESH_NODE_ID": "n1",
+        "SESSION_MESH_TICKET": "t1",
         "SESSION_MESH_SOCKET": "/run/mesh.sock",
     }
 
 
-def test_an_agent_inherits_no_key_invite_home_or_ticket():
-    names = ("SESSION_API_KEY", "SESSION_MESH_INVITE", "SESSION_MESH_HOME", "SESSION_MESH_TICKET")
-    assert environment_of(**dict.fromkeys(names, "x")) == environment_of()
+@pytest.mark.parametrize("name", SECRETS)
+def test_an_agent_inherits_no_key_invite_passphrase_or_home(name):
+    assert environment_of(**{name: "x"}) == environment_of()
 
 
-def test_a_secret_under_another_name_is_withheld_too():
-    hidden = environment_of(A="smk1_abc", B="smj1_abc", C="Authorization: Bearer smk1_abc")
+@pytest.mark.parametrize("mark", ["smk1_", "smj1_", "smt1_"])
+def test_a_secret_under_another_name_is_withheld_too(mark):
+    hidden = environment_of(A=f"{mark}abc", B=f"Authorization: Bearer {mark}abc")
     assert hidden == environment_of()
 
 
-def test_the_names_of_an_outer_session_are_replaced_by_ones_own():
-    assert environment_of(SESSION_MESH_SESSION_ID="outer") == environment_of()
+@pytest.mark.parametrize("name", ["SESSION_ID", "AGENT_ID", "NODE_ID", "TICKET", "SOCKET"])
+def test_the_names_of_an_outer_session_are_replaced_by_ones_own(name):
+    assert environment_of(**{f"SESSION_MESH_{name}": "outer"}) == environment_of()

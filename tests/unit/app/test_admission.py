@@ -44,7 +44,7 @@ class Mesh:
         self.control = ControlSet(GENESIS)
         role = Role(ADMIN.public, "admin", "", ROOT.public, 1, None)
         self.control.add(role_entry(ROOT, GENESIS.mesh_id, role, chance), 0.0)
-        admitter = Admitter(ADMITTER, GENESIS, self.control, certificate)
+        admitter = Admitter(ADMITTER, GENESIS, self.control, lambda: certificate)
         self.desk = AdmissionDesk(admitter, self.book, self.clock, chance)
         self.desk.addresses = lambda: ("a:1",)
 

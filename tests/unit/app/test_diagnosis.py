@@ -11,6 +11,7 @@ from meshnode.app.diagnosis import (
     NodeFacts,
     OwnAddress,
     from_error,
+    judge_agents,
     judge_alarms,
     judge_certificate,
     judge_clock,
@@ -87,7 +88,7 @@ def test_a_certificate_that_is_good_says_for_how_long():
 def test_a_certificate_that_ends_soon_is_well_and_says_what_to_do():
     check = certificate(valid_until_s=NOW_S + 10 * DAY_S)
     assert check.ok
-    assert "before it expires" in check.fix
+    assert "one that admits" in check.fix
 
 
 @pytest.mark.parametrize(
@@ -266,3 +267,11 @@ def test_a_stopped_nodes_damaged_rows_are_left_out_when_it_starts():
     damaged = judge_disk("damaged on the disk are feeds of others: 1", 3)
     assert not damaged.ok
     assert "up" in damaged.fix
+
+
+def test_how_surely_a_kill_finds_an_agents_processes_is_said():
+    assert judge_agents("").ok is True
+    check = judge_agents("no cgroup v2 is mounted")
+    assert check.ok is None, "nothing is wrong with the node"
+    assert "no cgroup v2 is mounted" in check.detail
+    assert "Delegate=yes" in check.fix

@@ -241,7 +241,7 @@ def test_a_message_for_somebody_else_is_passed_on_along_its_route_only(mesh: Mes
 
 def test_an_order_that_cannot_be_passed_on_is_answered(mesh: Mesh):
     mesh.linked(PEERS[0], 0.0, dialled=False)
-    order = Order(7, Signed("command", b"", bytes(64)))
+    order = Order(7, b"sealed")
     (answer,) = mesh.received(PEERS[0], Routed((PEERS[0], mesh.self_id, PEERS[1]), 1, order), 1.0)
     assert isinstance(answer, Send)
     assert isinstance(answer.message, Routed)
@@ -252,11 +252,11 @@ def test_an_order_that_cannot_be_passed_on_is_answered(mesh: Mesh):
 
 def test_an_order_for_us_is_obeyed_and_an_answer_handed_over(mesh: Mesh):
     linked_with_two(mesh)
-    order = Order(7, Signed("command", b"", bytes(64)))
+    order = Order(7, b"sealed")
     routed = Routed((PEERS[1], PEERS[0], mesh.self_id), 2, order)
     way_back = (mesh.self_id, PEERS[0], PEERS[1])
-    assert mesh.received(PEERS[0], routed, 1.0) == [Obey(order, PEERS[0], way_back)]
-    reply = Reply(7, None, ("refused", "no", ""))
+    assert mesh.received(PEERS[0], routed, 1.0) == [Obey(order, way_back)]
+    reply = Reply(7, b"sealed answer")
     assert mesh.answer(way_back, reply) == [Send(PEERS[0], Routed(way_back, 1, reply))]
     back = Routed((PEERS[0], mesh.self_id), 1, reply)
     assert mesh.received(PEERS[0], back, 1.0) == [Answered(reply)]
@@ -264,10 +264,10 @@ def test_an_order_for_us_is_obeyed_and_an_answer_handed_over(mesh: Mesh):
 
 def test_a_command_takes_the_shortest_way_along_links(mesh: Mesh):
     linked_with_two(mesh)
-    command = Signed("command", b"", bytes(64))
-    number, (send,) = mesh.neighbours.order(PEERS[1], command)
-    assert send == Send(PEERS[1], Routed((mesh.self_id, PEERS[1]), 1, Order(number, command)))
-    assert mesh.neighbours.order(PEERS[9], command)[1] == []
+    order = Order(7, b"sealed")
+    (send,) = mesh.neighbours.order(PEERS[1], order)
+    assert send == Send(PEERS[1], Routed((mesh.self_id, PEERS[1]), 1, order))
+    assert mesh.neighbours.order(PEERS[9], order) == []
 
 
 def test_a_member_whose_machine_takes_connections_and_says_nothing_is_stalled(mesh: Mesh):

@@ -176,7 +176,7 @@ def test_a_parting_that_takes_too_long_says_good_bye_and_nothing_else():
         Pull({}, frozenset(n.to_bytes(16, "big") for n in range(10_000))),
         Vector({NodeId(f"n{number}"): Head(1, 1) for number in range(10_000)}),
         Prune(frozenset(NodeId(f"n{number}") for number in range(10_000))),
-        Routed((NodeId("a"), NodeId("b")), 1, Order(1, Signed("command", bytes(1 << 20), b""))),
+        Routed((NodeId("a"), NodeId("b")), 1, Order(1, bytes(1 << 20))),
     ],
 )
 def test_what_is_large_counts_as_large(message: Message):

@@ -15,6 +15,7 @@ from meshnode.app.peer_diagnosis import (
     clock_of,
     judge_peer,
     judge_stranger,
+    judge_strangers,
 )
 
 NOW_S = 1_790_000_000.0
@@ -272,3 +273,13 @@ def test_strangers_are_told_and_no_fault():
     assert check.ok is None
     assert "session-mesh leave" in check.fix
     assert judge_stranger(CARL, "no answer").fix == ""
+
+
+def test_many_strangers_are_one_line():
+    few = [(f"192.0.2.{number}:7707", "no answer") for number in range(3)]
+    assert [check.id for check in judge_strangers(few)] == [f"stranger:{one}" for one, _ in few]
+    many = few + [(f"198.51.100.{number}:7707", "no answer") for number in range(40)]
+    (check,) = judge_strangers(many)
+    assert (check.id, check.ok) == ("strangers", None)
+    assert check.detail.startswith("43 that are no members of this mesh: 192.0.2.0:7707, ")
+    assert check.detail.endswith("192.0.2.2:7707 and 40 more")

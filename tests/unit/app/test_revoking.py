@@ -161,11 +161,10 @@ def test_a_disk_that_knows_of_a_revocation_starts_with_it(viewer):
 def test_a_revocation_goes_out_before_all_that_waits_even_from_a_full_outbox():
     outbox = Outbox()
     news = Flush(Signed("flush", b"h", bytes(64)), bytes(200_000))
-    command = Signed("command", bytes(40_000), bytes(64))
     outbox.put(Pulse(1))
     for _ in range(OUTBOX_BYTES_MAX // 200_000 + 9):
         outbox.put(news)
-        outbox.put(Routed((ME, BERTA), 0, Order(1, command)))
+        outbox.put(Routed((ME, BERTA), 0, Order(1, bytes(40_000))))
     assert outbox.overflowed
     entries = [revocation(OTHERS[1]), revocation(OTHERS[2])]
     for entry in entries:

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from doubles import ManualClock, ScriptedAgents, nowhere
 
+from meshnode.app.ports import Steered
 from meshnode.app.sessions import Ended, Opening, OwnSessions
 from meshnode.core.errors import RefusedError, StorageError
 from meshnode.core.sessions import State
@@ -79,3 +80,20 @@ async def test_what_happens_to_an_agent_is_recorded_whatever_the_disk_does(
     assert agents.steered
     await sessions.ended(opened.session_id, Ended(0, None, None, killed=False, at_s=1.8e9))
     assert sessions.get(opened.session_id).state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("landed", "outcome", "said"),
+    [
+        (Steered(on_stdin=True, followed=False), "delivered", "nobody follows its inbox"),
+        (Steered(on_stdin=True, followed=True), "delivered", "its inbox is followed too"),
+        (Steered(on_stdin=False, followed=True), "delivered", "whoever follows the agent's inbox"),
+        (Steered(on_stdin=False, followed=False), "queued", "which nobody follows now"),
+    ],
+)
+async def test_a_receipt_says_where_a_steer_has_come(sessions, agents, landed, outcome, said):
+    agents.landed = landed
+    opened = await sessions.open(Opening(agent_id="worker"))
+    steered = await sessions.steer(opened, "id", {"direction": "north"})
+    assert steered.outcome == outcome
+    assert said in steered.detail

@@ -79,6 +79,13 @@ class Mesh:
         self.calls.append(("nodes", labels))
         return {"nodes": self.members, "coverage": self.coverage}
 
+    def forgettable(self, name):
+        return next(one for one in self.members if one["name"] == name)
+
+    def forget(self, node):
+        self.calls.append(("forget", node["node_id"]))
+        return {"node_id": node["node_id"], "name": node["name"]}
+
     def resolve(self, target):
         self.calls.append(("resolve", target))
         return SESSION

@@ -4,7 +4,9 @@
 """What `nodes`, `list` and `cost` ask the mesh, and what they show of its answer."""
 
 import io
+import sys
 
+import pytest
 from unit.cli.doubles import PARTIAL, SESSION
 
 from meshnode.client.targets import Selection
@@ -39,6 +41,29 @@ def test_namesakes_are_told_apart_in_tables(run, mesh):
     assert "anna/bbbbbbbb" in run("list")[1]
     mesh.sessions = [SESSION, SESSION]
     assert "anna/" not in run("list")[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "forgotten"), [("y\n", 0, 1), ("n\n", 1, 0), ("", 1, 0)]
+)
+def test_whoever_lets_a_node_be_forgotten_is_told_what_that_hides(
+    mesh, monkeypatch, answer, code, forgotten
+):
+    mesh.members = [member("b", name="berta", state="dead", sessions=2)]
+    keyboard = io.StringIO(answer)
+    keyboard.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    streams = Streams(io.StringIO(), io.StringIO(), err_is_terminal=True)
+    assert main(["nodes", "forget", "berta"], streams) == code
+    said = streams.err.getvalue()
+    for words in (
+        "hide berta (bbbbbbbbbb)",
+        "2 sessions that have not ended, its registrations",
+        "spent stays counted",
+        "if the node runs again, it shows again with what it writes from then on",
+    ):
+        assert words in said
+    assert len([call for call in mesh.calls if call[0] == "forget"]) == forgotten
 
 
 # list and cost

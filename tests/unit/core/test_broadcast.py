@@ -6,6 +6,7 @@ from meshnode.core.broadcast import (
     ANNOUNCERS_MAX,
     GRAFT_S,
     MISSING_MAX,
+    MISSING_OF_ONE_MAX,
     SOURCES,
     Broadcast,
     spread,
@@ -176,7 +177,19 @@ def test_a_lost_announcer_is_not_asked(broadcast: Broadcast):
 
 
 def test_what_is_remembered_as_missing_is_bounded(broadcast: Broadcast):
-    many = {NodeId(f"origin{number}"): ONE for number in range(MISSING_MAX + 10)}
-    broadcast.announced(PEERS[0], many, 10.0)
-    (asked,) = broadcast.grafts(lambda _: NOTHING, 99.0).values()
-    assert len(asked) == MISSING_MAX
+    for peer in PEERS[:5]:
+        many = {NodeId(f"{peer} {number}"): ONE for number in range(MISSING_OF_ONE_MAX + 10)}
+        broadcast.announced(peer, many, 10.0)
+    asked = broadcast.grafts(lambda _: NOTHING, 99.0)
+    assert [len(one) for one in asked.values()] == [MISSING_OF_ONE_MAX] * 4
+    assert sum(map(len, asked.values())) == MISSING_MAX
+
+
+def test_who_makes_up_origins_leaves_room_for_what_others_announce(broadcast: Broadcast):
+    made_up = {NodeId(f"origin{number}"): ONE for number in range(10_000)}
+    broadcast.announced(PEERS[0], made_up, 10.0)
+    broadcast.announced(PEERS[1], {ORIGIN: ONE}, 10.0)
+    assert broadcast.grafts(lambda _: NOTHING, 99.0)[PEERS[1]] == [ORIGIN]
+    assert broadcast.grafts(lambda _: NOTHING, 199.0) == {}  # nobody has them: forgotten
+    broadcast.announced(PEERS[0], made_up, 200.0)
+    assert len(broadcast.grafts(lambda _: NOTHING, 299.0)[PEERS[0]]) == MISSING_OF_ONE_MAX

@@ -250,3 +250,13 @@ def test_the_root_at_a_cut_leaves_out_what_has_expired_by_then(peopled: ControlS
     assert peopled.root(NOW_S + 90) == before
     peopled.expire(NOW_S + 60)
     assert peopled.root(NOW_S + 60) == peopled.root() != before
+
+
+def test_what_a_neighbour_asks_about_a_cut_is_remembered_until_the_set_changes(peopled):
+    first = [peopled.root(NOW_S + late_s) for late_s in range(0, 1000, 10)]
+    assert len(peopled._roots) <= control_module.ROOTS_MAX
+    assert [peopled.root(NOW_S + late_s) for late_s in range(0, 1000, 10)] == first
+    peopled.expire(NOW_S + 500)
+    again = peopled.root(NOW_S + 990)
+    peopled._roots.clear()
+    assert again == peopled.root(NOW_S + 990)

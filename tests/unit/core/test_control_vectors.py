@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from meshnode.core.certificates import issue_admitter
 from meshnode.core.entries import (
     CONTROL,
     Body,
@@ -25,6 +26,7 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.roles import Authorization, Role, authorize
 from meshnode.core.settings import Budget, Policy, Terms
+from meshnode.core.succession import Admits, RootKeys
 
 FILE = Path(__file__).parents[3] / "docs" / "protocol" / "vectors" / "control.json"
 SEEDS = {name: bytes([number]) * 32 for number, name in enumerate(("root", "operator", "node"), 1)}
@@ -77,6 +79,15 @@ SAID: dict[str, tuple[str, Body, int | None]] = {
     ),
     "budget deleted": ("operator", Budget("team", None), None),
     "forget": ("operator", Forget(HEADER), None),
+    "roots": ("root", RootKeys(2, (KEYS["root"].public, KEYS["operator"].public)), None),
+    "admitter": (
+        "root",
+        Admits(
+            KEYS["node"].public,
+            issue_admitter(KEYS["root"], GENESIS.mesh_id, NODE_ID, NOW_S, bytes),
+        ),
+        None,
+    ),
 }
 
 

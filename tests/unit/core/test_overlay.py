@@ -236,6 +236,22 @@ def test_a_member_that_left_is_not_dialled_until_it_links_again(overlay: Overlay
     assert dialled(overlay, 1002.0) == {OTHERS[0]}
 
 
+def test_hints_about_a_member_that_is_not_dialled_hold_up_no_others(view: View):
+    overlay = view.overlay
+    view.see(*OTHERS[3:7])
+    for peer in OTHERS[3:7]:
+        overlay.learn(peer, ("a:1",), 0.0, said=True)
+        overlay.linked(peer, 0.0)
+    overlay.retire(OTHERS[0])
+    found: set[NodeId] = set()
+    for second in range(100):  # the one that was put out shouts each second, the other did once
+        overlay.learn(OTHERS[0], (f"a:{second + 1}",), second)
+        if second == 0:
+            overlay.learn(OTHERS[1], ("b:1",), second)
+        found |= dialled(overlay, second + 0.5)
+    assert found == {OTHERS[1]}
+
+
 def test_a_node_with_links_dials_its_ring_neighbours_and_hints_about_the_lost(view: View):
     overlay = view.overlay
     for peer in OTHERS:

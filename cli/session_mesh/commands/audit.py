@@ -1,0 +1,109 @@
+"""`audit`: what a node has recorded about itself, and whether somebody has changed that since."""
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from meshnode.client.durations import parse_instant
+from meshnode.client.errors import MeshError, UsageError
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.options import Node, SessionId
+from session_mesh.render import Table, View
+from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+
+LIMIT = 50
+LIMIT_MAX = 10_000
+COLUMNS = ("SEQ", "AT", "KIND", "AGENT", "SESSION", "KEY", "ACTION", "OUTCOME", "DETAIL")
+FLEXIBLE = ("DETAIL", "SESSION", "AGENT", "ACTION")
+
+
+@verb(
+    "session-mesh audit",
+    "session-mesh audit --since 1d --kind command_executed -o json",
+    "session-mesh audit --verify",
+    "session-mesh audit --verify --node berta",
+    "session-mesh audit --accept berta --yes",
+)
+def app(
+    call: Call,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Look whether the log was changed; exit 1 if so.")
+    ] = False,
+    node: Node = "",
+    since: Annotated[str, typer.Option("--since", help="A moment, a date, or 15m.")] = "",
+    session: SessionId = "",
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", metavar="K", help="Repeat for more.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="The newest so many.")
+    ] = LIMIT,
+    accept: Annotated[
+        str, typer.Option("--accept", metavar="N", help="Take a node's changed log as it is now.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> View:
+    """Show who did what at a node: commands, sessions, members, alarms.
+
+    Another node's log is read with a signed request. --verify also names every node whose log is
+    known here to have been changed; --accept forgets that, when its disk was lost or restored.
+    """
+    from meshnode.client import auditing  # noqa: PLC0415 - cryptography is slow to import
+
+    if accept:
+        return _accepted(call, accept, yes=yes)
+    if verify:
+        if since or session or kind:
+            raise UsageError("a log is verified as a whole", "leave out --since, --session, --kind")
+        value = call.read(lambda mesh: auditing.verify_audit(cast("MeshClient", mesh), node))
+        return _verdict(value)
+    begin = parse_instant(since, call.now_s()) if since else None
+    wanted = auditing.Wanted(node, begin, session, tuple(kind or ()), limit)
+    value = call.read(lambda mesh: auditing.read_audit(cast("MeshClient", mesh), wanted))
+    records = value["records"]
+    table = Table(COLUMNS, list(map(_row, records)), "nothing of that is recorded", FLEXIBLE)
+    return View(value, table, "records", ids=[str(one["seq"]) for one in records])
+
+
+def _accepted(call: Call, node: str, *, yes: bool) -> View:
+    from meshnode.client import auditing  # noqa: PLC0415 - as above
+
+    if not yes and not call.can_ask:
+        raise UsageError("what was seen is forgotten for good", "say --yes, if that is meant")
+    with call.mesh() as mesh:
+        if not yes and not call.confirm(f"believe the log of {node} as it is now?"):
+            raise MeshError("nothing was changed")
+        value = auditing.accept_log(mesh, node)
+    said = f"{value['node_name']}: {value['forgotten']} heads forgotten; its log is believed anew"
+    return View(value, said, ids=[value["node_id"]])
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    moment = (record["at"] or "-")[:19].replace("T", " ")
+    named = ("agent_id", "session_id", "key_id", "action", "outcome", "detail")
+    agent, session, key, action, outcome, detail = (record.get(name) or "" for name in named)
+    shown = (agent, words.short(session), key, action, outcome, detail)
+    return (str(record["seq"]), moment, record["kind"], *shown)
+
+
+def _verdict(value: dict[str, Any]) -> View:
+    """Say that a log is whole, or which record of which node is the first that is not."""
+    lines = [
+        f"{one['node_name']} ({words.short(one['node_id'])}): record {one['seq']}: {one['what']}"
+        for one in value["wrong"]
+    ]
+    if value["ok"]:
+        lines = [
+            f"{value['node_name']}: {value['records']} records up to {value['seq']} are as written",
+            f"hash {value['hash']}",
+        ]
+    notes = [f"compared with heads seen of it: {value['heads']}"]
+    if value["neighbours_heard"] < value["neighbours_asked"]:
+        heard = f"{value['neighbours_heard']} of {value['neighbours_asked']}"
+        notes.append(f"{heard} neighbours said what they have seen")
+    ids = [f"{one['node_id']} {one['seq']}" for one in value["wrong"]]
+    return View(value, "\n".join(lines), "wrong", ids, notes, 0 if value["ok"] else 1)

@@ -1,0 +1,132 @@
+"""`operator`: who may command the mesh."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from meshnode.client.errors import MeshError, UsageError
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.options import RootFile
+from session_mesh.passphrases import passphrase_asker
+from session_mesh.render import Table, View
+from session_mesh.verbs import new_app, verb
+
+app = new_app(help="Say who may command: list them, give a role, take it back.")
+COLUMNS = ("NAME", "ROLE", "STATE", "GIVEN BY", "SINCE", "KEY ID")
+WHERE = "session-mesh id --operator prints it on their machine"
+
+
+@app.callback()
+def operator() -> None:
+    """Say who may command: list them, give a role, take it back."""
+
+
+@verb(
+    "session-mesh operator add carol 3b6a27bc... --role observer",
+    "session-mesh operator add dave 1f0c5e3a... --role admin --root /media/usb/root.pem",
+    app=app,
+)
+def add(
+    call: Call,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call them.")],
+    public_key: Annotated[str, typer.Argument(metavar="PUBLICKEY", help="Their operator's key.")],
+    role: Annotated[
+        Literal["observer", "operator", "admin"], typer.Option("--role", help="What they may.")
+    ] = "operator",
+    root_file: RootFile = None,
+) -> View:
+    """Give a person's key a role in the mesh.
+
+    An admin gives observer and operator; only the root gives admin.
+    """
+    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.publickeys import public_key_from  # noqa: PLC0415 - as above
+    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
+
+    subject = public_key_from(public_key, "an operator", WHERE)
+    root = None
+    if root_file or (role == "admin" and call.home.root_key.exists()):
+        root = open_root(call.home, root_file, passphrase_asker(call))
+    with call.mesh() as mesh:
+        value = authorities.add(mesh, name, subject, role, root)
+    return View(value=value, human=f"{name} is {role} now", ids=[value["key_id"]])
+
+
+@verb("session-mesh operator list", "session-mesh operator list -o json", app=app)
+def list_(call: Call) -> View:
+    """List who was given a role, by whom, and whether it still counts."""
+    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+
+    with call.mesh() as mesh:
+        rows = authorities.operators(authorities.known(mesh))
+    now_s = call.now_s()
+    table = Table(COLUMNS, [_row(row, now_s) for row in rows], flexible=("NAME", "GIVEN BY"))
+    return View(
+        value={"operators": rows},
+        human=table,
+        records="operators",
+        ids=[row["key_id"] for row in rows],
+    )
+
+
+@verb(
+    "session-mesh operator remove carol",
+    "session-mesh operator remove dave --keep carol --yes --root /media/usb/root.pem",
+    app=app,
+)
+def remove(
+    call: Call,
+    name: Annotated[str, typer.Argument(metavar="NAME|KEY_ID", help="Whose key.")],
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", metavar="NAME|KEY_ID", help="Who stays.")
+    ] = None,
+    root_file: RootFile = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> View:
+    """Take a person's key out of the mesh for good: its roles, its session keys, its orders.
+
+    Whom it gave a role falls with it, unless you keep them: each is asked for, or named by --keep.
+    An admin removes whom it made, the root anybody.
+    """
+    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
+
+    root = open_root(call.home, root_file, passphrase_asker(call)) if root_file else None
+    with call.mesh() as mesh:
+        plan = authorities.planned(mesh, name)
+        survivors = authorities.chosen(plan.given, keep or ())
+        if not yes and not call.can_ask:
+            said = _said(plan.row, [one for one in plan.given if one not in survivors])
+            raise UsageError(f"removing is for good: {said}", "say --yes, or keep some: --keep")
+        if not yes:
+            survivors += [
+                one
+                for one in plan.given
+                if one not in survivors and call.confirm(f"keep {authorities.called([one])}?")
+            ]
+            falls = [one for one in plan.given if one not in survivors]
+            if not call.confirm(f"revoke {_said(plan.row, falls)}?"):
+                raise MeshError("nothing was changed")
+        value = authorities.remove(mesh, plan, survivors, root)
+    falls = [one for one in plan.given if one not in survivors]
+    notes = [f"with it fell: {authorities.called(falls)}"] if falls else []
+    return View(value=value, human=f"removed: {name}", ids=[str(value["key_id"])], notes=notes)
+
+
+def _said(row: dict[str, Any], falls: list[dict[str, Any]]) -> str:
+    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+
+    also = f", and with it {authorities.called(falls)}" if falls else ""
+    return authorities.called([row]) + also
+
+
+def _row(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
+    return (
+        row["name"] or "-",
+        row["role"],
+        row["state"],
+        row["given_by_name"] or row["given_by"],
+        words.age(row["since"], now_s),
+        row["key_id"],
+    )

@@ -1,0 +1,153 @@
+"""`root`: the key that the whole mesh hangs on."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meshnode.client.errors import MeshError, UsageError
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.options import RootFile
+from session_mesh.passphrases import new_passphrase, passphrase_asker
+from session_mesh.render import Table, View
+from session_mesh.verbs import new_app, verb
+from session_mesh.words import described
+
+app = new_app(help="Keep the mesh's root key: put it offline, exchange it, retire it.")
+
+
+@app.callback()
+def root() -> None:
+    """Keep the mesh's root key: put it offline, exchange it, retire it."""
+
+
+@verb("session-mesh root list", "session-mesh root list -o json", app=app)
+def list_(call: Call) -> View:
+    """List the roots by key id, and which nodes each lets admit others."""
+    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+
+    with call.mesh() as mesh:
+        value = roots.listed(mesh)
+    rows = [(one["key_id"], *_admits(one["key_id"], value["admitters"])) for one in value["roots"]]
+    table = Table(("KEY ID", "ADMITTERS", "UNTIL"), rows, flexible=("ADMITTERS",))
+    return View(
+        value=value, human=table, records="roots", ids=[one["key_id"] for one in value["roots"]]
+    )
+
+
+@verb(
+    "session-mesh root export /media/usb/root.pem --remove",
+    "session-mesh root export new.pem --root old.pem     # the same key, another passphrase",
+    app=app,
+)
+def export(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    root_file: RootFile = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Then delete root.key from this home.")
+    ] = False,
+) -> View:
+    """Copy the root key into a file that a passphrase seals.
+
+    openssl can open it too. Off a terminal the passphrases come from SESSION_MESH_ROOT_PASSPHRASE
+    and, for the new file if it shall be another, SESSION_MESH_ROOT_PASSPHRASE_NEW.
+    """
+    from meshnode.client import clock, roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - as above
+
+    key = roots.open_root(call.home, root_file, passphrase_asker(call))
+    value = roots.export_root(key, Sealed(file, new_passphrase(call, file)), clock.chance)
+    if remove:
+        roots.remove_plain_root(call.home, file)
+    value["removed"] = remove
+    return View(value=value, human=described(list(value.items())), ids=[str(value["key_id"])])
+
+
+@verb(
+    "session-mesh root rotate --root /media/usb/root.pem --root-out /media/usb/root2.pem", app=app
+)
+def rotate(
+    call: Call,
+    root_out: Annotated[
+        Path, typer.Option("--root-out", metavar="FILE", help="Where the new key is put, sealed.")
+    ],
+    root_file: RootFile = None,
+) -> View:
+    """Make a new root key beside the present one.
+
+    Nodes trust both from now on. Let each node of the mesh be heard once, then retire the old one.
+    """
+    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - as above
+
+    key = roots.open_root(call.home, root_file, passphrase_asker(call))
+    sealed = Sealed(root_out, new_passphrase(call, root_out))
+    with call.mesh() as mesh:
+        value = roots.rotate(mesh, key, sealed)
+    old = " ".join(value["roots"][:-1])
+    return View(
+        value=value,
+        human=described(list(value.items())),
+        ids=[str(value["key_id"])],
+        notes=[f"once every node was heard: session-mesh root retire {old} --root {root_out}"],
+    )
+
+
+@verb(
+    "session-mesh root retire 4f2c09a1b3d45e67 --root /media/usb/root2.pem",
+    "session-mesh root retire 4f2c09a1b3d45e67 --root root2.pem --drop mallory --yes",
+    app=app,
+)
+def retire(
+    call: Call,
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="From session-mesh root list.")],
+    root_file: RootFile = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", metavar="NAME|KEY_ID", help="Who falls with it; else nobody."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> View:
+    """Remove a root for good; one that stays signs.
+
+    Who has a role by the old root gets it by the new one, unless dropped; nodes that admit get
+    new certificates. Whatever else the old root says, then or later, counts for nothing. A node
+    that has heard of the new root by now goes on; any other must join again.
+    """
+    from meshnode.client import authorities, roots  # noqa: PLC0415 - cryptography is slow to import
+
+    key = roots.open_root(call.home, root_file, passphrase_asker(call))
+    with call.mesh() as mesh:
+        plan = roots.retirement(mesh, key_id, key)
+        dropped = authorities.chosen(plan.given, drop or ())
+        kept = [one for one in plan.given if one not in dropped]
+        unheard = _unheard(mesh.nodes())
+        said = f"retiring {key_id} is for good; who keeps a role: {authorities.called(kept) or '-'}"
+        if unheard:
+            said += f"; not heard now, and perhaps cut off: {', '.join(unheard)}"
+        if not yes and not call.can_ask:
+            raise UsageError(said, "say --yes, since nobody can be asked here")
+        if not yes and not call.confirm(f"{said}. Retire it?"):
+            raise MeshError("nothing was changed")
+        value = roots.retire(mesh, plan, key, dropped)
+    notes = [f"not heard now, and perhaps to join again: {', '.join(unheard)}"] if unheard else []
+    return View(
+        value=value,
+        human=described(list(value.items())),
+        ids=[str(value["key_id"])],
+        notes=notes,
+    )
+
+
+def _admits(root: str, admitters: list[dict[str, Any]]) -> tuple[str, str]:
+    mine = [one for one in admitters if one["root"] == root]
+    until = min((one["expires_at"] for one in mine), default="-")
+    return ", ".join(words.short(one["node_id"]) for one in mine) or "-", until
+
+
+def _unheard(listed: dict[str, Any]) -> list[str]:
+    return [
+        one["name"] for one in listed["nodes"] if one["state"] not in {"alive", "left", "revoked"}
+    ]

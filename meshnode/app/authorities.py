@@ -1,0 +1,82 @@
+"""Who may command and who may admit, as one node's control set says: questions before a change.
+
+Invariant: nothing here decides; `state` is what those who judge commands would say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.core.certificates import expires_at_s
+from meshnode.core.entries import Entry, Revoke, entry_from_signed
+from meshnode.core.ids import NodeId, node_id_of
+from meshnode.core.rolebook import giver_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshnode.core.control import ControlSet
+    from meshnode.core.roles import Role
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRole:
+    """A role, on whose word it stands, and whether it counts: active, revoked or fallen."""
+
+    role: Role
+    giver: bytes
+    node: str  # that passed it on; empty if it was given directly
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittingNode:
+    """A node that a present root lets admit."""
+
+    node: NodeId
+    root: bytes
+    expires_at_s: float
+
+
+class Authorities:
+    """Answers about one control set."""
+
+    def __init__(self, control: ControlSet, mesh_id: str) -> None:
+        self._control = control
+        self._mesh_id = mesh_id
+        self.succession = control.succession
+
+    def roles(self) -> list[GivenRole]:
+        """Return every role that was ever given, the oldest first."""
+        roles = sorted(self._control.roles.all(), key=lambda one: one.issued_s)
+        return [
+            GivenRole(
+                role,
+                giver_of(role),
+                "" if role.via is None else node_id_of(role.issuer),
+                self._state(role),
+            )
+            for role in roles
+        ]
+
+    def admitters(self) -> Iterator[AdmittingNode]:
+        """Yield the nodes that may admit, with the certificate of each present root."""
+        for node in sorted(self.succession.admitters()):
+            for root in self.succession.present:
+                certificate = self.succession.certificate_of(node, root)
+                if certificate is not None:
+                    yield AdmittingNode(node, root, expires_at_s(certificate))
+
+    def revocations(self) -> Iterator[tuple[bytes, Revoke]]:
+        """Yield what was revoked for good, and by whom; what removed roots said is left out."""
+        for signed in self._control.entries():
+            entry: Entry = entry_from_signed(signed, self._mesh_id)
+            counts = entry.issuer not in self.succession.removed
+            if isinstance(entry.body, Revoke) and entry.body.what != "grant" and counts:
+                yield entry.issuer, entry.body
+
+    def _state(self, role: Role) -> str:
+        if self._control.revocations.has_key(role.subject):
+            return "revoked"
+        return "active" if self._control.roles.counts(role) else "fallen"

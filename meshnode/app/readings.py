@@ -1,0 +1,120 @@
+"""Output that is read over links, one piece asked for at a time.
+
+Invariant: each piece is judged as its command would be if it came alone, so a reader that may no
+longer read gets nothing more; at most READINGS_MAX readings are open, of one reader
+READINGS_OF_MAX, and one that nobody goes on with is closed after IDLE_S.
+
+A piece that was lost on its way may be asked for again; earlier ones are gone, as the reader has
+them. So an open reading holds one piece in memory, and the file that it reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import ExhaustedError, StaleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from meshnode.app.ports import Clock
+    from meshnode.core.commands import Command
+    from meshnode.core.keys import Signed
+    from meshnode.core.sessions import SessionRecord
+
+READINGS_MAX = 32  # open at a time; more: ExhaustedError
+READINGS_OF_MAX = 4  # of one reader
+IDLE_S = 30.0
+LAST_S = 5.0  # a reading whose last piece was given out; it may have to be given out again
+
+
+@dataclass(eq=False)
+class _Reading:
+    """An output that is being read: the piece of `number` was the last one given out."""
+
+    lines: Iterator[bytes]
+    used_at_s: float
+    number: int = -1
+    piece: bytes = b""
+    ahead: bytes | None = None  # the next one: whether there is any decides what is the last
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def next(self) -> None:
+        """Read on, off the event loop."""
+        first = next(self.lines, None) if self.number < 0 else self.ahead
+        self.ahead = None if first is None else next(self.lines, None)
+        self.piece = first or b""
+        self.number += 1
+
+    def close(self) -> None:
+        """Let go of the file."""
+        close: Callable[[], None] | None = getattr(self.lines, "close", None)
+        if close is not None:
+            close()
+
+
+class Readings:
+    """The readings that are open at this node."""
+
+    def __init__(
+        self,
+        judge: Callable[[Signed, str], tuple[Command, SessionRecord]],
+        read_log: Callable[[str, int | None], Iterator[bytes]],
+        clock: Clock,
+    ) -> None:
+        self._judge = judge
+        self._read_log = read_log
+        self._clock = clock
+        self._open: dict[tuple[str, bytes], _Reading] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def piece(self, signed: Signed, via: str, number: int) -> tuple[bytes, bool]:
+        """Return one piece of a session's output, and whether it is the last.
+
+        Raises what the judge says, ExhaustedError, or StaleError for a piece that is not here.
+        """
+        command, session = self._judge(signed, via)
+        self._close_idle()
+        name = (via, signed.hash)
+        reading = self._open.get(name)
+        if reading is None:
+            if number != 0:
+                raise StaleError("this reading has ended here", "read it again from its beginning")
+            reading = self._opened(name, command, session)
+        async with reading.turn:
+            reading.used_at_s = self._clock.steady_s()
+            if number == reading.number + 1 and (number == 0 or reading.ahead is not None):
+                await asyncio.to_thread(reading.next)
+            elif number != reading.number:
+                raise StaleError("this piece is not here", "read it again from its beginning")
+            return reading.piece, reading.ahead is None
+
+    def _opened(
+        self, name: tuple[str, bytes], command: Command, session: SessionRecord
+    ) -> _Reading:
+        of_reader = sum(reader == name[0] for reader, _ in self._open)
+        if len(self._open) >= READINGS_MAX or of_reader >= READINGS_OF_MAX:
+            raise ExhaustedError("too many readings at once", f"try again in {IDLE_S:g} s")
+        tail = command.args.get("tail")
+        lines = self._read_log(session.session_id, tail if isinstance(tail, int) else None)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LAST_S, self._tick)
+        reading = self._open[name] = _Reading(lines, self._clock.steady_s())
+        return reading
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._close_idle()
+        if self._open:
+            self._timer = asyncio.get_running_loop().call_later(LAST_S, self._tick)
+
+    def _close_idle(self) -> None:
+        now_s = self._clock.steady_s()
+        for name, reading in list(self._open.items()):
+            over = reading.number >= 0 and reading.ahead is None
+            idle_s = now_s - reading.used_at_s
+            if not reading.turn.locked() and (idle_s > IDLE_S or (over and idle_s > LAST_S)):
+                reading.close()
+                del self._open[name]

@@ -1,0 +1,198 @@
+"""Who may command: listing them, giving a role, taking it back with or without what it gave.
+
+Invariant: every entry is signed in this process, by the operator of the home or by the root; who
+would fall with a key is known before its revocation is signed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
+from meshnode.client.messages import to_wire
+from meshnode.core.entries import SURVIVORS_MAX, Body, Revoke, role_entry, sign_entry
+from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
+from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.core.keys import key_id_of
+from meshnode.core.roles import ACTIONS_OF_ROLE, Role
+from meshnode.v1 import authority_service_pb2 as pb
+from meshnode.v1 import local_service_pb2 as local_pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from meshnode.client.connection import Connection
+    from meshnode.core.keys import Key, Signed
+
+    Plain = dict[str, Any]
+
+NAME_CHARS_MAX = 64
+ROOT_NEEDED = "sign with the root's key: --root FILE"
+
+
+def known(mesh: Connection) -> pb.ListAuthoritiesResponse:
+    """Ask the node what its control set says."""
+    return mesh.call(mesh.node_authorities.ListAuthorities, pb.ListAuthoritiesRequest())
+
+
+def submit(mesh: Connection, entry: Signed) -> None:
+    """Put an entry into the control set of the mesh; raises the MeshError of the node."""
+    mesh.call(mesh.node.AddControl, local_pb.AddControlRequest(entry=to_wire(entry)))
+
+
+def issue(mesh: Connection, issuer: Key, body: Body) -> None:
+    """Sign an entry that stands for ever, and put it into the control set."""
+    mesh_id = mesh_id_of(mesh.home)
+    submit(mesh, sign_entry(issuer, mesh_id, body, mesh.chance, issued_s=int(mesh.now())))
+
+
+def give(mesh: Connection, issuer: Key, subject: bytes, role: str, name: str) -> None:
+    """Sign that a key has a role, and tell the mesh."""
+    value = Role(subject, role, name, issuer.public, int(mesh.now()), None)
+    submit(mesh, role_entry(issuer, mesh_id_of(mesh.home), value, mesh.chance))
+
+
+def operators(found: pb.ListAuthoritiesResponse) -> list[Plain]:
+    """Return everybody who was given a role: `key_id, public_key, name, role, …, state`."""
+    names = {one.subject: one.name for one in found.roles if one.name}
+    names |= dict.fromkeys((*found.removed_roots, *found.roots), "the root")
+    rows: dict[bytes, Plain] = {}
+    for one in found.roles:
+        row = {
+            "key_id": key_id_of(one.subject),
+            "public_key": one.subject.hex(),
+            "name": names.get(one.subject) or None,
+            "role": one.role,
+            "given_by": key_id_of(one.giver),
+            "given_by_name": names.get(one.giver),
+            "by_node": one.node_id or None,
+            "since": one.at,
+            "state": one.state,
+        }
+        before = rows.get(one.subject)
+        if before is None or _weight(row) > _weight(before):
+            rows[one.subject] = row
+    return list(rows.values())
+
+
+def _weight(row: Plain) -> tuple[bool, int]:
+    return row["state"] == "active", len(ACTIONS_OF_ROLE[row["role"]])
+
+
+def add(mesh: Connection, name: str, subject: bytes, role: str, root: Key | None) -> Plain:
+    """Give a person's key a role; raises a MeshError, having changed nothing.
+
+    ConflictError if it has that role or more, or was revoked; NotPermittedError if only the root
+    may say so.
+    """
+    if not name.strip() or len(name) > NAME_CHARS_MAX or not name.isprintable():
+        raise UsageError(f"a name has 1 to {NAME_CHARS_MAX} printable characters")
+    if role == "admin" and root is None:
+        raise NotPermittedError("only the root makes admins", ROOT_NEEDED)
+    issuer = operator_of(mesh.home) if root is None else root
+    found = known(mesh)
+    check_root(root, found)
+    if any(one.subject == subject and one.state == "revoked" for one in found.roles):
+        said = f"key {key_id_of(subject)} was revoked, which is for good"
+        raise ConflictError(said, "let them make another one, in a new home")
+    for row in operators(found):
+        at_least = ACTIONS_OF_ROLE[row["role"]] >= ACTIONS_OF_ROLE[role]
+        if row["public_key"] == subject.hex() and row["state"] == "active" and at_least:
+            raise ConflictError(f"key {row['key_id']} is {row['role']} already")
+        if row["name"] == name and row["state"] == "active" and row["public_key"] != subject.hex():
+            raise ConflictError(f"another key is called {name!r}: {row['key_id']}")
+    give(mesh, issuer, subject, role, name)
+    return {
+        "key_id": key_id_of(subject),
+        "public_key": subject.hex(),
+        "name": name,
+        "role": role,
+        "given_by": key_id_of(issuer.public),
+    }
+
+
+def check_root(root: Key | None, found: pb.ListAuthoritiesResponse) -> None:
+    """Raise NotPermittedError for a key that is no root of this mesh."""
+    if root is None or root.public in found.roots:
+        return
+    said = f"key {key_id_of(root.public)} is the root of another mesh"
+    if root.public in found.removed_roots:
+        said = f"key {key_id_of(root.public)} was a root of this mesh, and was retired"
+    present = ", ".join(map(key_id_of, found.roots))
+    raise NotPermittedError(said, f"roots of this mesh: {present}")
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A key that is to be revoked, and the active keys that it gave a role."""
+
+    subject: bytes
+    row: Plain
+    given: tuple[Plain, ...]
+
+
+def planned(mesh: Connection, name: str) -> Removal:
+    """Find whose key is meant, and what hangs on it; raises NotFoundError or ConflictError."""
+    found = known(mesh)
+    rows = operators(found)
+    fitting = [row for row in rows if name in {row["name"], row["key_id"], row["public_key"]}]
+    if not fitting and len(name) >= PREFIX_CHARS_MIN:
+        fitting = [row for row in rows if row["key_id"].startswith(name)]
+    if not fitting:
+        raise NotFoundError(f"no operator {name[:80]!r}", "session-mesh operator list")
+    if len(fitting) > 1:
+        ids = ", ".join(row["key_id"] for row in fitting)
+        raise ConflictError(f"{name!r} fits {len(fitting)} keys", f"key ids: {ids}")
+    (row,) = fitting
+    if row["state"] == "revoked":
+        raise ConflictError(f"key {row['key_id']} is revoked already")
+    subject = bytes.fromhex(row["public_key"])
+    by_key = {one["public_key"]: one for one in rows}
+    given = dict.fromkeys(
+        one.subject.hex()
+        for one in found.roles
+        if one.giver == subject and one.state == "active" and one.subject != subject
+    )
+    return Removal(subject, row, tuple(by_key[key] for key in given))
+
+
+def remove(mesh: Connection, plan: Removal, survivors: Sequence[Plain], root: Key | None) -> Plain:
+    """Revoke a key for good, but for the survivors among whom it gave a role."""
+    issuer = operator_of(mesh.home) if root is None else root
+    check_root(root, known(mesh))
+    kept = [bytes.fromhex(one["public_key"]) for one in survivors]
+    for start in range(0, max(1, len(kept)), SURVIVORS_MAX):
+        revoke = Revoke("key", plan.subject, tuple(kept[start : start + SURVIVORS_MAX]))
+        submit(mesh, revocation_by(issuer, mesh_id_of(mesh.home), revoke, mesh.now(), mesh.chance))
+    falls = [one for one in plan.given if one not in survivors]
+    return {
+        "key_id": plan.row["key_id"],
+        "name": plan.row["name"],
+        "by": key_id_of(issuer.public),
+        "survivors": [one["key_id"] for one in survivors],
+        "falls": [one["key_id"] for one in falls],
+    }
+
+
+def chosen(rows: Iterable[Plain], words: Sequence[str]) -> list[Plain]:
+    """Return the rows that are named, by name or key id; raises UsageError for a stranger."""
+    listed = list(rows)
+    found = []
+    for word in words:
+        fitting = [row for row in listed if word in {row["name"], row["key_id"]}]
+        if not fitting:
+            raise UsageError(f"{word[:80]!r} is none of those that hang on it", called(listed))
+        found += fitting
+    return found
+
+
+def called(rows: Iterable[Plain]) -> str:
+    """List keys for people: name or nothing, role, key id."""
+    said = (
+        f"{row['name']} ({row['role']}, {row['key_id']})"
+        if row["name"]
+        else f"{row['key_id']} ({row['role']})"
+        for row in rows
+    )
+    return ", ".join(said)

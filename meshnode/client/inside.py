@@ -1,0 +1,190 @@
+"""For agents: what a process inside a session can ask of the mesh, and tell it about itself.
+
+    with Inside() as session:
+        print(session.who()["agent_id"])
+        session.register("review", {"load": "0.2"})
+        for steer in session.steers(follow=True):
+            work_on(steer["message"] or steer["direction"])
+
+Invariant: it works by the ticket alone, which `session-mesh run` put into the environment; no key
+of the home is read, and no home is looked for. Everything that goes wrong is a MeshError.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from meshnode.client import clock
+from meshnode.client.asking import Asking
+from meshnode.client.errors import NotAuthenticatedError, UnreachableError, UsageError
+from meshnode.client.home import Home
+from meshnode.client.messages import to_plain
+from meshnode.client.tickets import TICKET_VARIABLE, ticket_in
+from meshnode.v1 import session_service_pb2 as pb
+from meshnode.v1.usage_pb2 import Buckets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from meshnode.client.targets import Selection
+
+    Plain = dict[str, Any]
+
+SOCKET_VARIABLE = "SESSION_MESH_SOCKET"
+FOLLOW_S = 86400.0  # of one call; then it is made again
+GIVE_UP_S = 60.0  # without a node; then its absence is an error
+PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
+COUNT_MAX = (1 << 64) - 1  # what the wire carries; what makes sense, the node says
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one response of a model provider has used, in disjoint tokens.
+
+    `reasoning` is a part of `output`; `web_search` counts searches.
+    """
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    web_search: int = 0
+
+
+class Inside:
+    """The session that this process runs in. Use it in a `with`.
+
+    Raises NotAuthenticatedError outside a session, or once the session has ended; NoNodeError when
+    its node is not running.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        pause: Callable[[float], None] = clock.pause,
+    ) -> None:
+        if not ticket_in(environment):
+            raise NotAuthenticatedError(
+                "this process runs in no session", "start it: session-mesh run -- CMD"
+            )
+        self._asking = Asking(_door(environment), environment=environment)
+        self._pause = pause
+
+    def __enter__(self) -> Self:
+        """Connect; raises NoNodeError when there is no socket to connect to."""
+        self._asking.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect."""
+        self._asking.__exit__()
+
+    def who(self) -> Plain:
+        """Describe this session, as `list` does."""
+        return to_plain(
+            self._asking.call(self._asking.node_sessions.GetSelf, pb.GetSelfRequest()).session
+        )
+
+    def list_sessions(self, selection: Selection | None = None, limit: int | None = None) -> Plain:
+        """List sessions of the whole mesh: `sessions` and `coverage`."""
+        return self._asking.list_sessions(selection, limit)
+
+    def find(self, specialization: str) -> Plain:
+        """List who is alive with a specialization, the best first: `agents`, `coverage`."""
+        return self._asking.find(specialization)
+
+    def register(self, specialization: str, attributes: Mapping[str, str] | None = None) -> Plain:
+        """Enter this agent into the registry: `agent_id, specialization, outcome, detail`."""
+        request = pb.RegisterSelfRequest(
+            specialization=specialization, attributes=dict(attributes or {})
+        )
+        answer = to_plain(self._asking.call(self._asking.node_sessions.RegisterSelf, request))
+        return {"specialization": specialization, **answer}
+
+    def unregister(self, specialization: str) -> Plain:
+        """Take this agent out of the registry; outcome unknown: it was not in there."""
+        request = pb.UnregisterSelfRequest(specialization=specialization)
+        answer = to_plain(self._asking.call(self._asking.node_sessions.UnregisterSelf, request))
+        return {"specialization": specialization, **answer}
+
+    def report(
+        self, report_id: str, model: str, usage: Usage, *, provider: str = "", tier: str = ""
+    ) -> bool:
+        """Count what one response has used; False if it was counted before.
+
+        Raises ConflictError for other numbers under a known id, UsageError, RefusedError.
+        """
+        counts = asdict(usage)
+        for name, count in counts.items():
+            if type(count) is not int or not 0 <= count <= COUNT_MAX:
+                raise UsageError(f"{name} is a count of tokens, not {str(count)[:40]}")
+        request = pb.ReportUsageRequest(
+            id=report_id, model=model, usage=Buckets(**counts), provider=provider, tier=tier
+        )
+        return self._asking.call(self._asking.node_sessions.ReportUsage, request).counted
+
+    def steers(self, *, after: int | None = None, follow: bool = False) -> Iterator[Plain]:
+        """Yield the steers that were not taken yet, or those behind a position, the oldest first.
+
+        Each is `position, command_id, direction, message, at`. One is taken when the next is asked
+        for: whoever ends in the middle gets it again. To `follow` is to wait for more until the
+        session ends, also through a restart of its node.
+        """
+        away_s, pause_s = 0.0, PAUSE_S
+        while True:
+            try:
+                for steer in self._inbox(after, follow=follow):
+                    away_s, pause_s = 0.0, PAUSE_S
+                    yield steer
+                    after = steer["position"]
+                    self.take(steer["position"])
+            except UnreachableError:
+                if not follow or away_s >= GIVE_UP_S:
+                    raise
+            else:
+                return
+            self._pause(pause_s)
+            away_s, pause_s = away_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
+
+    def take(self, position: int) -> None:
+        """Say that all steers up to this one are dealt with: `steers` goes on behind it."""
+        self._asking.call(
+            self._asking.node_sessions.TakeSteers, pb.TakeSteersRequest(position=position)
+        )
+
+    def _inbox(self, after: int | None, *, follow: bool) -> Iterator[Plain]:
+        request = pb.ReadInboxRequest(after=after, follow=follow)
+        timeout_s = FOLLOW_S if follow else None
+        return map(
+            to_plain, self._asking.stream(self._asking.node_sessions.ReadInbox, request, timeout_s)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Door(Home):
+    """The directory of a node's socket. What else a home holds is not looked for beside it."""
+
+    @property
+    def run(self) -> Path:
+        return self.path
+
+    @property
+    def initialised(self) -> bool:
+        return True  # its node has opened a session
+
+
+def _door(environment: Mapping[str, str]) -> _Door:
+    socket = Path(environment.get(SOCKET_VARIABLE, ""))
+    door = _Door(socket.parent)
+    if not socket.is_absolute() or door.socket != socket:
+        raise UsageError(
+            f"{SOCKET_VARIABLE} names no socket of a node",
+            f"session-mesh run sets it beside {TICKET_VARIABLE}",
+        )
+    return door

@@ -1,0 +1,168 @@
+"""The mesh's root key in the hands of its owner: opened for one act, copied, exchanged.
+
+Invariant: a root key is read where a person says it lies, signs in this process, and never goes to
+the node, which gets signed entries only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.authorities import check_root, give, issue, known, operators
+from meshnode.client.authority import mesh_id_of
+from meshnode.client.nodes import node_id_in
+from meshnode.client.rootfile import Sealed, read_root, write_root
+from meshnode.core.certificates import issue_admitter
+from meshnode.core.entries import Revoke
+from meshnode.core.errors import ConflictError, MeshError, NotFoundError, UsageError
+from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.keys import Key, key_id_of
+from meshnode.core.succession import ROOTS_MAX, Admits, RootKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from meshnode.client.asking import Asking
+    from meshnode.client.connection import Connection
+    from meshnode.client.home import Home
+    from meshnode.core.ids import Chance
+    from meshnode.v1 import authority_service_pb2 as pb
+
+    Ask = Callable[[Path], str]
+    Plain = dict[str, Any]
+
+
+def open_root(home: Home, path: Path | None, ask: Ask) -> Key:
+    """Read the root key from a file, else from the home; raises a MeshError."""
+    try:
+        return read_root(path or home.root_key, ask)
+    except NotFoundError as error:
+        hint = "say where it is kept: --root FILE" if path is None else "see docs/keys.md"
+        raise NotFoundError(error.message, hint) from None
+
+
+def export_root(root: Key, place: Sealed, chance: Chance) -> dict[str, Any]:
+    """Write a sealed copy of the root key, and read it back: `file, key_id`."""
+    write_root(place, root, chance)
+    if read_root(place.path, lambda _: place.passphrase).seed != root.seed:
+        raise MeshError(f"{place.path} does not hold what was written", "try another disk")
+    return {"file": str(place.path.absolute()), "key_id": key_id_of(root.public)}
+
+
+def remove_plain_root(home: Home, kept: Path) -> None:
+    """Delete the unsealed root key of a home, of which there is a copy elsewhere."""
+    if home.root_key.absolute() == kept.absolute():
+        raise UsageError(f"{kept} is the copy itself", "export it to another place")
+    home.root_key.unlink(missing_ok=True)
+
+
+def listed(mesh: Connection) -> Plain:
+    """Return the roots and who admits by which: `version, roots, admitters`."""
+    found = known(mesh)
+    return {
+        "version": found.version,
+        "roots": [{"key_id": key_id_of(key), "public_key": key.hex()} for key in found.roots],
+        "retired": [key_id_of(key) for key in found.removed_roots],
+        "admitters": [
+            {"node_id": one.node_id, "root": key_id_of(one.root), "expires_at": one.expires_at}
+            for one in found.admitters
+        ],
+    }
+
+
+def promote(mesh: Asking, name: str, root: Key) -> Plain:
+    """Let a node admit others for ten years, by the root's word: `node_id, name, root`."""
+    check_root(root, known(mesh))
+    nodes = mesh.nodes()["nodes"]
+    node_id = node_id_in(nodes, name)
+    _certify(mesh, root, node_id)
+    called = next(one["name"] for one in nodes if one["node_id"] == node_id)
+    return {"node_id": node_id, "name": called, "root": key_id_of(root.public)}
+
+
+def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:
+    """Make another root beside the present ones, and let it certify who admits.
+
+    Its file is written first, and deleted if the mesh does not take the key.
+    """
+    found = known(mesh)
+    check_root(root, found)
+    if len(found.roots) >= ROOTS_MAX:
+        raise ConflictError(f"there are {ROOTS_MAX} roots already", "retire one: root retire")
+    new = Key.new(mesh.chance)
+    export_root(new, place, mesh.chance)
+    try:
+        issue(mesh, root, RootKeys(found.version + 1, (*found.roots, new.public)))
+    except MeshError:
+        place.path.unlink()  # of a root that never was
+        raise
+    for node_id in {one.node_id for one in found.admitters}:
+        _certify(mesh, new, node_id)
+    return {
+        "key_id": key_id_of(new.public),
+        "file": str(place.path.absolute()),
+        "version": found.version + 1,
+        "roots": [key_id_of(key) for key in (*found.roots, new.public)],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """A root that is to be removed, and the active keys that it gave a role itself."""
+
+    key: bytes
+    found: pb.ListAuthoritiesResponse
+    given: tuple[Plain, ...]
+
+
+def retirement(mesh: Connection, key_id: str, root: Key) -> Retirement:
+    """Find out what retiring a root would mean; raises a MeshError, having changed nothing.
+
+    `root`: one that stays, and signs.
+    """
+    found = known(mesh)
+    check_root(root, found)
+    fitting = [key for key in found.roots if key_id_of(key) == key_id]
+    if not fitting:
+        raise NotFoundError(f"no root {key_id[:80]!r}", "session-mesh root list shows them")
+    if fitting == [root.public]:
+        raise ConflictError(
+            "a root does not retire itself",
+            "sign with one that stays: session-mesh root rotate makes one",
+        )
+    rows = {row["public_key"]: row for row in operators(found)}
+    mine = [one for one in found.roles if one.giver == fitting[0] and one.state == "active"]
+    given = dict.fromkeys(one.subject.hex() for one in mine)
+    return Retirement(fitting[0], found, tuple(rows[key] for key in given))
+
+
+def retire(mesh: Connection, plan: Retirement, root: Key, dropped: Sequence[Plain]) -> Plain:
+    """Remove a root. What it has said and shall stay is said again by the one that signs, first."""
+    found = plan.found
+    for row in plan.given:
+        if row not in dropped:
+            subject = bytes.fromhex(row["public_key"])
+            give(mesh, root, subject, row["role"], row["name"] or "")
+    for said in found.revocations:
+        if said.issuer == plan.key:
+            issue(mesh, root, Revoke(said.what, said.name, tuple(said.survivors)))
+    certified = {one.node_id for one in found.admitters if one.root != plan.key}
+    for node_id in {one.node_id for one in found.admitters} - certified:
+        _certify(mesh, root, node_id)
+    left = tuple(key for key in found.roots if key != plan.key)
+    issue(mesh, root, RootKeys(found.version + 1, left))
+    return {
+        "key_id": key_id_of(plan.key),
+        "version": found.version + 1,
+        "roots": [key_id_of(key) for key in left],
+        "falls": [row["key_id"] for row in dropped],
+    }
+
+
+def _certify(mesh: Connection, root: Key, node_id: str) -> None:
+    certificate = issue_admitter(
+        root, mesh_id_of(mesh.home), NodeId(node_id), mesh.now(), mesh.chance
+    )
+    issue(mesh, root, Admits(node_key_of(node_id), certificate))

@@ -1,0 +1,106 @@
+"""What a node has for the agents inside its sessions, put together.
+
+Invariant: a ticket's hash lies beside its session's log, in a file that is the user's alone, so it
+outlives the node and even the loss of its database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from meshnode.agents.inbox_reader import SupervisorInboxes
+from meshnode.app.inboxes import Inboxes
+from meshnode.app.own_entries import OwnEntries
+from meshnode.app.registry import Registrar
+from meshnode.app.reporting import ReportDesk
+from meshnode.app.tickets import TicketDesk
+from meshnode.client.keyfiles import read_secret, write_secret
+from meshnode.core.errors import MeshError, RefusedError, StorageError
+from meshnode.core.ledger import LEDGER, key_to_row, value_to_row
+from meshnode.node.clock import chance
+from meshnode.rpc.inside import SessionServicer, TicketGate
+from meshnode.store import reports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from meshnode.app.queries import Queries
+    from meshnode.app.reporting import Tally
+    from meshnode.core.ledger import LedgerRow, UsageRecord
+    from meshnode.node.ground import Ground
+    from meshnode.node.hosting import Hosting
+    from meshnode.store.database import Database
+
+TICKET_FILE = "ticket.sha256"
+
+
+class Inside:
+    """Tickets, and what they are good for."""
+
+    def __init__(self, ground: Ground, hosting: Hosting, queries: Queries) -> None:
+        self._world = ground.world
+        mesh, sessions = ground.world.mesh, hosting.sessions
+        self.tickets = TicketDesk(
+            sessions, TicketFiles(lambda one: sessions.place_of(one)[0]), ground.clock, chance
+        )
+        registrar = Registrar(mesh.roster, ground.world.publish)
+        book = StoredReports(ground.database, ground.alarms.check_writable)
+        self.servicer = SessionServicer(
+            self.tickets,
+            queries,
+            OwnEntries(registrar, mesh.roster.entries, mesh.self_id),
+            ReportDesk(sessions, book, self._publish, ground.clock),
+            Inboxes(SupervisorInboxes(sessions.place_of)),
+        )
+        self.gate = TicketGate(self.tickets)
+
+    def _publish(self, rows: Iterable[LedgerRow]) -> None:
+        for key, value in rows:
+            self._world.write(LEDGER, key_to_row(key), value_to_row(value))
+
+
+class TicketFiles:
+    """The hash of a session's ticket, in the session's directory."""
+
+    def __init__(self, directory_of: Callable[[str], Path]) -> None:
+        self._directory_of = directory_of
+
+    async def keep(self, session_id: str, digest: bytes) -> None:
+        """Write a hash; raises StorageError, ConflictError, NotPermittedError."""
+        await asyncio.to_thread(write_secret, self._directory_of(session_id) / TICKET_FILE, digest)
+
+    async def digest_of(self, session_id: str) -> bytes | None:
+        """Read a hash; None if there is none that is the user's alone."""
+        path = self._directory_of(session_id) / TICKET_FILE
+        try:
+            return await asyncio.to_thread(read_secret, path)
+        except MeshError:
+            return None
+
+
+class StoredReports:
+    """The ledger in the node's database, as reports reach it."""
+
+    def __init__(self, database: Database, check_writable: Callable[[], None]) -> None:
+        self._database = database
+        self._check_writable = check_writable
+
+    async def tally(self, session_id: str) -> Tally:
+        """Count what a session has reported since ever."""
+        return await self._database.run(reports.tally, session_id)
+
+    async def knows(self, record: UsageRecord) -> bool:
+        """Whether it is counted already; raises ConflictError if it said something else."""
+        return await self._database.run(reports.knows, record)
+
+    async def count(self, record: UsageRecord) -> list[LedgerRow]:
+        """Keep a record that is not known; raises RefusedError while the disk takes nothing."""
+        self._check_writable()
+        try:
+            return await self._database.run(reports.count, record)
+        except StorageError as error:
+            raise RefusedError(
+                f"this node takes nothing new: {error.message}", error.hint
+            ) from error

@@ -1,0 +1,99 @@
+"""What is done at a node is recorded there, and who changes the record is found out."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from e2e.fleet import wait_until
+
+from meshnode.core.keys import key_id_of
+
+
+@pytest.fixture
+def pair(fleet):
+    anna, berta = fleet.mesh("anna", "berta")
+    started = berta.call("run", "--detach", "--agent-id", "echo", "--", "cat")
+    assert started.code == 0, started.err
+    wait_until(lambda: "echo" in anna.sessions(), "anna to see echo")
+    return anna, berta
+
+
+def events_in(node) -> list[dict]:
+    lines = (node.home / "node.log").read_text().splitlines()
+    return [one for one in map(json.loads, lines) if "event" in one]
+
+
+def test_who_steers_and_kills_is_recorded_and_an_edited_record_is_named(pair):
+    anna, berta = pair
+    operator = key_id_of(bytes.fromhex((anna.home / "operator.pub").read_text().strip()))
+    steered = anna.json("steer", "echo", "a secret of the user")
+    killed = anna.json("kill", "echo", "--yes")
+    records = berta.json("audit")["records"]
+    done = {one["action"]: one for one in records if one["kind"] == "command_executed"}
+    for action, answer in (("steer", steered), ("kill", killed)):
+        assert done[action]["command_id"] == answer["command_id"]
+        assert (done[action]["key_id"], done[action]["agent_id"]) == (operator, "echo")
+        assert done[action]["outcome"] == answer["outcome"]
+    assert [one["seq"] for one in records] == list(range(1, len(records) + 1))
+
+    from_afar = anna.json("audit", "--node", "berta", "--kind", "command_executed")["records"]
+    assert from_afar == list(done.values())
+    assert berta.call("audit", "--verify").code == 0
+    assert anna.json("audit", "--verify", "--node", "berta")["ok"] is True
+
+    said = {one["event"]: one for one in events_in(berta)}
+    wanted = {"session_created", "session_prompt", "session_killed", "command_accepted"}
+    assert wanted | {"command_executed", "node_started"} <= set(said)
+    assert said["command_executed"]["key_id"] == operator
+    assert said["session_killed"]["duration_s"] > 0
+    assert "secret" not in (berta.home / "node.log").read_text()
+    assert "secret" not in json.dumps(records)
+
+    berta.end()
+    assert berta.json("audit", "--verify")["source"] == "disk"
+    seq = done["kill"]["seq"]
+    with closing(sqlite3.connect(berta.home / "state.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE audit SET actor = 'nobody' WHERE seq = ?", (seq,))
+    verdict = berta.call("audit", "--verify", "-o", "json")
+    assert verdict.code == 1
+    (wrong,) = verdict.json["wrong"]
+    assert (wrong["node_name"], wrong["seq"]) == ("berta", seq)
+    assert f"record {seq}" in berta.call("audit", "--verify").out
+
+
+def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(pair):
+    anna, berta = pair
+    berta.end()
+    backup = berta.home.parent / "backup.db"
+    shutil.copy(berta.home / "state.db", backup)
+    berta.up()
+    anna_sees = lambda: anna.states() == {"anna": "alive", "berta": "alive"}  # noqa: E731 - twice
+    wait_until(anna_sees, "berta's return")
+    wait_until(lambda: anna.call("kill", "echo", "--force").code == 0, "the end of echo")
+    assert anna.call("audit", "--verify").code == 0
+    berta.end()
+    for name in ("state.db-wal", "state.db-shm"):
+        (berta.home / name).unlink(missing_ok=True)
+    shutil.copy(backup, berta.home / "state.db")
+    berta.up()
+    wait_until(anna_sees, "berta's second return")
+
+    def named(node, *words: str) -> set[str]:
+        answer = node.call("audit", "--verify", *words, "-o", "json")
+        assert answer.code in {0, 1}, answer.err
+        return {one["node_name"] for one in answer.json["wrong"]}
+
+    wait_until(lambda: named(anna) == {"berta"}, "anna to notice")
+    assert named(anna, "--node", "berta") == {"berta"}
+    assert named(berta) == {"berta"}
+    (alarm,) = [one for one in anna.json("status")["alarms"] if one["id"].startswith("audit:")]
+    assert "berta" in alarm["detail"]
+
+    accepted = anna.json("audit", "--accept", "berta", "--yes")
+    assert accepted["forgotten"] > 0
+    assert named(anna) == set()
+    assert named(berta) == set()
+    assert not [one for one in anna.json("status")["alarms"] if one["id"].startswith("audit:")]
+    assert anna.json("audit", "--kind", "log_accepted")["records"]

@@ -1,0 +1,150 @@
+"""Steers on their way into an agent: a real supervisor, its socket, and the node's side of it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import meshnode
+from meshnode.agents import tree
+from meshnode.agents.inbox_reader import SupervisorInboxes
+from meshnode.agents.processes import ProcessAgents
+from meshnode.core.errors import RefusedError, UnreachableError, UsageError
+
+pytestmark = pytest.mark.integration
+
+ROOT = str(Path(meshnode.__file__).parents[1])
+WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\n"
+DEAF = "import os, signal\nos.close(0)\n" + WAIT
+WAIT_S = 20.0
+
+
+class Session:
+    """A supervised agent, and a node that follows it."""
+
+    def __init__(self, directory: Path, code: str, steer_format: str) -> None:
+        self.session_id = directory.name
+        self.home, self.socket = directory, directory / "s.sock"
+        self.inboxes = SupervisorInboxes(lambda _: (self.home, self.socket))
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
+                *("--directory", str(directory), "--socket", str(self.socket)),
+                *("--session-id", self.session_id, "--steer-format", steer_format, "--"),
+                *(sys.executable, "-I", "-u", "-c", code),
+            ],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: self.session_id},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.process.stdout.readline() == b"ready\n"
+        self.agents = None
+
+    async def follow(self, tasks: asyncio.TaskGroup) -> None:
+        nothing = lambda *_: None  # noqa: E731 - said once
+        self.agents = ProcessAgents(nothing, nothing, tasks=tasks, clock=lambda: 5.0)
+        await self.agents.attach(self.session_id, self.home, self.socket)
+
+    async def steer(self, message: str):
+        return await self.agents.steer(self.session_id, "c1", None, message)
+
+    async def read(self, after: int | None = None) -> list[str]:
+        steers = self.inboxes.read(self.session_id, after, follow=False)
+        return [steer.message async for steer in steers]
+
+    def close(self) -> None:
+        clock = iter(range(1000)).__next__
+        roots = [found for found in [tree.identity_of(self.process.pid)] if found]
+        tree.stop_tree(self.session_id, roots, grace_s=0.0, force=True, clock=clock)
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def session():
+    opened = []
+    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:
+
+        def start(code: str = WAIT, steer_format: str = "text") -> Session:
+            one = Session(Path(directory), code, steer_format)
+            opened.append(one)
+            return one
+
+        yield start
+        for one in opened:
+            one.close()
+
+
+async def test_an_agent_without_stdin_lines_is_told_through_its_inbox_alone(session):
+    one = session(steer_format="none")
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        landed = await one.steer("x" * 30_000)
+        assert (landed.on_stdin, landed.followed) == (False, False)
+        for _ in range(20):  # far more than a pipe holds: nothing of it waits for the agent
+            await one.steer("y" * 30_000)
+        assert len(await one.read()) == 21
+        await one.agents.close()
+
+
+async def test_a_follower_hears_at_once_and_the_sender_hears_of_the_follower(session):
+    one = session()
+    heard = asyncio.Queue()
+
+    async def follow() -> None:
+        async for steer in one.inboxes.read(one.session_id, None, follow=True):
+            heard.put_nowait(steer)
+
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        following = tasks.create_task(follow())
+        while not (landed := await one.steer("early")).followed:
+            assert landed.on_stdin
+        await one.steer("on")
+        while (steer := await heard.get()).message != "on":
+            assert steer.message == "early"
+        following.cancel()
+        await asyncio.wait({following})
+        await one.inboxes.take(one.session_id, steer.position)
+        assert await one.read() == []
+        while (await one.steer("later")).followed:
+            assert one.process.poll() is None, "the supervisor notices that its follower left"
+        await one.agents.close()
+
+
+async def test_a_steer_that_stdin_refuses_is_refused_until_somebody_has_read_the_inbox(session):
+    one = session(DEAF)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        with pytest.raises(RefusedError, match="closed"):
+            await one.steer("lost")
+        assert await one.read() == [], "a refused steer is nowhere"
+        landed = await one.steer("found")
+        assert (landed.on_stdin, landed.followed) == (False, False)
+        assert await one.read() == ["found"]
+        await one.agents.close()
+
+
+async def test_following_ends_with_the_session(session):
+    one = session()
+    following = one.inboxes.read(one.session_id, None, follow=True)
+    waiting = asyncio.ensure_future(anext(following, None))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.to_thread(one.close)
+        assert await waiting is None
+
+
+async def test_a_session_without_a_supervisor_and_a_wrong_position_get_a_sentence(session):
+    one = session()
+    with pytest.raises(UsageError, match="position"):
+        await one.inboxes.take(one.session_id, 7)
+    await asyncio.to_thread(one.close)
+    with pytest.raises(UnreachableError, match="does not answer"):
+        await one.read()

@@ -1,0 +1,150 @@
+"""Attacks on the audit log: on its size, on its words, and on who reads it."""
+
+from dataclasses import replace
+
+import pytest
+from auditing import AT_MS, NODE, OTHER, SESSION, Desk, Log, chance, granted
+
+from meshnode.app.auditing import WINDOW_S, Happening
+from meshnode.core.audit import start_hash
+from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedError, StaleError
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Signed
+from meshnode.store import audit
+
+KINDS = [f"thing_{number}" for number in range(1, 11)]
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = Log(tmp_path / "state.db")
+    log.note(*KINDS, agent="builder", detail="as it was")
+    assert log.verdict(log.head()) is None
+    yield log
+    log.close()
+
+
+# Its size.
+
+
+async def refused(desk: Desk, signed: Signed, kind: type[MeshError]) -> None:
+    with pytest.raises(kind):
+        await desk.desk.submit(signed, "n" * 52)
+
+
+async def test_a_flood_of_forged_commands_leaves_one_record_and_a_count():
+    desk = Desk()
+    genuine = desk.order()
+    for number in range(3000):
+        forged = replace(genuine, signature=number.to_bytes(64, "big"))
+        await refused(desk, forged, NotAuthenticatedError)
+    assert desk.kinds() == ["command_refused"]
+    assert desk.records[0].actor == ""  # nobody is blamed for what was not proved
+    desk.clock.now_s += WINDOW_S
+    desk.auditor.tick()
+    assert [one.detail for one in desk.records[1:]] == ["2999 more like it"]
+    assert len(desk.lines) == 2  # in the node's log too
+    assert desk.agents.steered == []
+
+
+async def test_a_flood_of_garbage_leaves_one_record():
+    desk = Desk()
+    for number in range(500):
+        await refused(desk, Signed("command", chance(number), bytes(64)), MeshError)
+    assert len(desk.records) == 1
+    assert not desk.journal.begun
+
+
+async def test_a_thief_of_a_key_fills_a_share_and_is_counted_beyond_it():
+    desk = Desk()
+    key = granted(actions=("read",))
+    for _ in range(300):
+        await refused(desk, desk.order(key=key), NotPermittedError)
+    assert len(desk.records) == 20
+    assert len({one.actor for one in desk.records} - {""}) == 1
+    await refused(desk, desk.order(epoch=1), StaleError)
+    assert desk.agents.steered == []
+
+
+async def test_a_replayed_command_is_recorded_once():
+    desk = Desk()
+    signed = desk.order()
+    receipts = {(await desk.desk.submit(signed, "")).hash for _ in range(200)}
+    assert len(receipts) == 1
+    assert desk.kinds() == ["command_accepted", "command_executed"]
+    assert len(desk.agents.steered) == 1
+
+
+def test_a_flood_of_joiners_leaves_one_record():
+    desk = Desk()
+    for _ in range(1000):
+        desk.auditor.admission("join_refused", b"", "the invite's secret is wrong")
+    assert desk.kinds() == ["join_refused"]
+
+
+def test_a_disk_that_takes_nothing_hides_nothing_but_says_how_much_it_lost(log):
+    for _ in range(audit.WAITING_MAX + 5):
+        log.rider.put(audit.Noted(AT_MS, {"kind": "while_full"}))
+    while log.rider.waiting:
+        log.database.run_now(audit.write_waiting)
+    lost = [one.record for one in log.kept() if one.record.kind == audit.LOST]
+    assert [record.detail for record in lost] == ["5, while the disk took none"]
+    assert log.verdict(log.head()) is None
+
+
+def test_old_records_make_room_and_the_rest_still_proves_itself(log, monkeypatch):
+    monkeypatch.setattr(audit, "RECORDS_MAX", 50)
+    monkeypatch.setattr(audit, "DROPPED_AT_ONCE", 10)
+    early = log.head()
+    log.note(*["flood"] * 200)
+    kept = log.kept()
+    assert len(kept) <= 51
+    assert kept[0].seq > 100
+    assert log.verdict(early, log.head()) is None
+    log.edit(f"DELETE FROM audit WHERE seq = {kept[0].seq}")
+    assert log.verdict().seq == kept[0].seq
+
+
+# What it says, and to whom.
+
+
+def test_words_of_others_are_cut_to_their_bounds(log):
+    log.note("k" * 500, agent="\x1b[31m" + "a" * 9000, detail="\ud800" * 9000, actor="x" * 900)
+    record = log.kept()[-1].record
+    assert (len(record.kind), len(record.agent), len(record.detail)) == (64, 256, 512)
+    assert log.verdict(log.head()) is None
+
+
+async def test_what_was_said_to_an_agent_is_recorded_nowhere():
+    desk = Desk()
+    await desk.desk.submit(desk.order(), "")
+    assert desk.agents.steered == [(SESSION.session_id, None, "the words of a user")]
+    for happening in (*desk.records, *desk.lines):
+        assert isinstance(happening, Happening)
+        assert "words of a user" not in repr(happening)
+
+
+def test_a_key_narrowed_to_some_agents_does_not_read_the_log_of_a_node():
+    desk = Desk()
+    now_s = desk.clock.now_s
+    for narrow in ({"agents": ("builder",)}, {"specializations": ("x",)}, {"actions": ("steer",)}):
+        signed = desk.order("read_audit", key=granted(**narrow))
+        with pytest.raises(NotPermittedError):
+            desk.court.judge(signed, None, "", now_s)
+    assert desk.records == []
+    desk.court.judge(desk.order("read_audit"), None, "", now_s)
+    assert desk.kinds() == ["audit_read"]
+
+
+def test_a_log_cannot_be_read_with_a_request_for_another_node_or_an_old_one():
+    desk = Desk()
+    other = desk.order("read_audit", node=node_id_of(OTHER.public))
+    old = desk.order("read_audit", epoch=8)
+    for signed, kind in ((other, MeshError), (old, StaleError)):
+        with pytest.raises(kind):
+            desk.court.judge(signed, None, "", desk.clock.now_s)
+    assert desk.records == []
+
+
+def test_a_chain_starts_at_its_node_and_number_only():
+    assert len({start_hash(key, log) for key in (NODE.public, OTHER.public) for log in (1, 2)}) == 4

@@ -1,0 +1,138 @@
+"""Output read a piece at a time: in order, once, bounded, and only while it may be read."""
+
+import pytest
+from doubles import ManualClock
+
+from meshnode.app import readings as module
+from meshnode.app.readings import IDLE_S, LAST_S, READINGS_MAX, READINGS_OF_MAX, Readings
+from meshnode.core.commands import Command
+from meshnode.core.errors import ExhaustedError, NotPermittedError, StaleError
+from meshnode.core.ids import SessionId
+from meshnode.core.keys import Signed
+from meshnode.core.sessions import SessionRecord, State
+
+SESSION = SessionRecord(SessionId("s" * 26), 1, "a", State.RUNNING, 1.0, 1.0)
+
+
+def signed(number: int = 0) -> Signed:
+    return Signed("command", b"%d" % number, bytes(64))
+
+
+class Desk:
+    """Judges as told, and yields the pieces of a file that knows whether it was closed."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.pieces = [b"one", b"two", b"three"]
+        self.may_read, self.opened, self.closed = True, 0, 0
+        self.readings = Readings(self.judge, self.read_log, self.clock)
+
+    def judge(self, command: Signed, via: str):
+        if not self.may_read:
+            raise NotPermittedError("not any more")
+        args = {"tail": 5} if command.payload == b"5" else {}
+        return Command("m", bytes(16), "n", "s", 1, "read_messages", 0, 1, args=args), SESSION
+
+    def read_log(self, session_id: str, tail: int | None):
+        assert session_id == SESSION.session_id
+        self.opened += 1
+        self.tail = tail
+        try:
+            yield from self.pieces
+        finally:
+            self.closed += 1
+
+    async def piece(self, number: int, command: int = 0, via: str = "anna") -> tuple[bytes, bool]:
+        return await self.readings.piece(signed(command), via, number)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+async def test_pieces_come_in_order_and_the_last_says_so(desk: Desk):
+    read = [await desk.piece(number) for number in range(3)]
+    assert read == [(b"one", False), (b"two", False), (b"three", True)]
+    assert (desk.opened, desk.tail) == (1, None)
+
+
+async def test_a_piece_that_was_lost_comes_again(desk: Desk):
+    read = [await desk.piece(number) for number in (0, 0, 1, 1, 2, 2)]
+    assert [piece for piece, _ in read] == [b"one", b"one", b"two", b"two", b"three", b"three"]
+    assert desk.opened == 1
+
+
+@pytest.mark.parametrize("number", [0, 3, 9])
+async def test_a_piece_that_is_not_here_is_stale(desk: Desk, number: int):
+    await desk.piece(0)
+    await desk.piece(1)
+    with pytest.raises(StaleError):
+        await desk.piece(number)
+    assert await desk.piece(2) == (b"three", True)
+
+
+async def test_nothing_follows_the_last(desk: Desk):
+    for number in range(3):
+        await desk.piece(number)
+    with pytest.raises(StaleError):
+        await desk.piece(3)
+
+
+async def test_an_empty_output_is_one_last_piece_of_nothing(desk: Desk):
+    desk.pieces = []
+    assert await desk.piece(0) == (b"", True)
+
+
+async def test_who_may_no_longer_read_gets_nothing_more(desk: Desk):
+    await desk.piece(0)
+    desk.may_read = False
+    with pytest.raises(NotPermittedError):
+        await desk.piece(1)
+
+
+async def test_two_readers_of_one_output_do_not_share_a_place(desk: Desk):
+    await desk.piece(0, via="anna")
+    await desk.piece(1, via="anna")
+    assert await desk.piece(0, via="bert") == (b"one", False)
+    assert desk.opened == 2
+
+
+async def test_how_many_lines_are_wanted_is_the_commands_word(desk: Desk):
+    await desk.piece(0, command=5)
+    assert desk.tail == 5
+
+
+async def test_readings_are_bounded_for_one_reader_and_for_all(desk: Desk):
+    for command in range(READINGS_OF_MAX):
+        await desk.piece(0, command)
+    with pytest.raises(ExhaustedError):
+        await desk.piece(0, READINGS_OF_MAX)
+    for number in range(READINGS_MAX - READINGS_OF_MAX):
+        await desk.piece(0, via=f"reader{number}")
+    with pytest.raises(ExhaustedError):
+        await desk.piece(0, via="one more")
+    assert desk.opened == READINGS_MAX
+
+
+@pytest.mark.parametrize(("pieces", "patience_s"), [(1, IDLE_S), (3, LAST_S)])
+async def test_a_reading_that_nobody_goes_on_with_is_closed(desk: Desk, pieces, patience_s):
+    for number in range(pieces):
+        await desk.piece(number)
+    desk.clock.now_s += patience_s + 1
+    await desk.piece(0, via="somebody else")
+    with pytest.raises(StaleError):
+        await desk.piece(pieces)
+    assert (desk.opened, desk.closed) == (2, 1)
+
+
+async def test_it_is_closed_without_anybody_coming(desk: Desk, monkeypatch):
+    monkeypatch.setattr(module, "LAST_S", 0.01)
+    desk.pieces = []
+    await desk.piece(0)
+    desk.clock.now_s += 1
+    for _ in range(1000):
+        if not desk.readings._open:
+            break
+        await module.asyncio.sleep(0.005)
+    assert not desk.readings._open

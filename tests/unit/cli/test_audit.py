@@ -1,0 +1,189 @@
+"""What `audit` asks, what it shows, and what it makes of a log that was changed."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from unit.cli.doubles import Mesh
+from unit.core.test_audit import LOG, NODE, NODE_ID, WHOLE, head_of
+
+from meshnode.core.audit import AuditRecord, Kept, sign_head, start_hash
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.rpc.audit import part_to_wire
+from meshnode.v1 import audit_service_pb2 as pb
+from meshnode.wire.signed import signed_to_wire
+from session_mesh.call import Call
+
+OTHER = Key(b"\2" * 32)
+OTHER_ID = node_id_of(OTHER.public)
+
+
+@dataclass
+class Auditable(Mesh):
+    """A mesh of two, of which this node's log is given."""
+
+    kept: list[Kept] = field(default_factory=lambda: list(WHOLE))
+    heads: list[pb.SeenHead] = field(default_factory=list)
+    signs: list = field(default_factory=list)
+    asked: list[pb.ReadAuditRequest] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        common = {"journal_generation": 5, "state": "alive"}
+        self.members = [
+            {"node_id": NODE_ID, "name": "anna", "self": True, **common},
+            {"node_id": OTHER_ID, "name": "berta", "self": False, **common},
+        ]
+
+    node_audit = property(lambda self: self)
+
+    def call(self, method, request):
+        return method(request)
+
+    def stream(self, method, request, timeout_s):
+        return method(request)
+
+    def signed(self, order):
+        self.signs.append(order)
+        return signed_to_wire(OTHER.sign("command", {}))
+
+    def ReadAudit(self, request):
+        self.asked.append(request)
+        owner = request.node_id or NODE_ID
+        limit = request.limit or len(self.kept)
+        yield part_to_wire(owner, LOG, self.kept[-limit:])
+
+    def AcceptLog(self, request):
+        self.accepted.append(request.node_id)
+        return pb.AcceptLogResponse(forgotten=3)
+
+    def ListHeads(self, request):
+        heads = [one for one in self.heads if request.node_id or one.trouble]
+        return pb.ListHeadsResponse(heads=heads, asked=2, heard=1)
+
+
+def seen(head, key=NODE, trouble="") -> pb.SeenHead:
+    return pb.SeenHead(head=signed_to_wire(sign_head(key, head)), seen_by=NODE_ID, trouble=trouble)
+
+
+@pytest.fixture
+def audited(monkeypatch, mesh):
+    fake = Auditable()
+    monkeypatch.setattr(Call, "mesh", lambda _: fake)
+    return fake
+
+
+def chained(*records: AuditRecord) -> list[Kept]:
+    chain, kept = start_hash(NODE.public, LOG), []
+    for record in records:
+        chain = record.hash_after(chain)
+        kept.append(Kept(record.seq, record, chain))
+    return kept
+
+
+def test_the_newest_records_are_shown_and_options_select(run, audited):
+    code, out, _ = run(
+        "audit", "--limit", "2", "--session", "s1", "--kind", "a", "--kind", "b", "--since", "1h"
+    )
+    (request,) = audited.asked
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["SEQ", "6", "7"]
+    assert (request.limit, request.session, list(request.kinds)) == (2, "s1", ["a", "b"])
+    assert request.since == "2026-11-19T23:00:00.000Z"
+    assert audited.signs == []
+    assert run("audit", "--limit", "2", "-q")[1] == "6\n7\n"
+
+
+def test_another_nodes_log_is_asked_for_with_a_signed_request(run, audited):
+    code, out, _ = run("audit", "--node", "berta", "-o", "json")
+    assert (code, json.loads(out)["node_name"]) == (0, "berta")
+    (order,) = audited.signs
+    assert (order.node_id, order.action, order.epoch) == (OTHER_ID, "read_audit", 5)
+    assert audited.asked[0].command.type == "command"
+
+
+def test_a_node_that_is_not_known_is_not_found(run, audited):
+    assert run("audit", "--node", "carl")[0] == 3
+    assert run("audit", "--verify", "--node", "carl")[0] == 3
+    assert audited.asked == []
+
+
+def test_words_of_agents_cannot_move_the_cursor(run, audited):
+    nasty = "a\x1b[2Jb\u202ec\nd"
+    audited.kept = chained(AuditRecord(1, 5, "thing", agent=nasty, detail=nasty, outcome=nasty))
+    for words in (["audit"], ["audit", "--verify"]):
+        code, out, err = run(*words)
+        assert code == 0
+        assert not {"\x1b", "\u202e"} & set(out + err), words
+    assert "a\\u001b[2Jb\\u202ec\\u000ad" in run("audit")[1]
+
+
+def test_a_record_that_makes_no_sense_is_shown_as_unreadable(run, audited):
+    audited.kept[2] = Kept(3, None, b"")
+    code, out, _ = run("audit")
+    assert (code, "unreadable" in out) == (0, True)
+    assert run("audit", "--verify")[0] == 1
+
+
+def test_a_whole_log_is_told_with_its_count_and_hash(run, audited):
+    audited.heads = [seen(head_of(WHOLE[3]))]
+    code, out, err = run("audit", "--verify")
+    assert code == 0
+    assert out == f"anna: 7 records up to 7 are as written\nhash {WHOLE[-1].hash.hex()}\n"
+    assert "compared with heads seen of it: 1" in err
+    assert "1 of 2 neighbours said what they have seen" in err
+    value = json.loads(run("audit", "--verify", "-o", "json")[1])
+    assert (value["ok"], value["records"], value["wrong"]) == (True, 7, [])
+
+
+def test_a_changed_log_is_told_with_node_and_record_and_exit_1(run, audited):
+    del audited.kept[3]
+    code, out, _ = run("audit", "--verify")
+    assert (code, out) == (1, f"anna ({NODE_ID[:10]}): record 4: it was removed: 5 follows 3\n")
+    value = json.loads(run("audit", "--verify", "-o", "json")[1])
+    assert value["wrong"] == [
+        {"node_id": NODE_ID, "node_name": "anna", "seq": 4, "what": "it was removed: 5 follows 3"}
+    ]
+    assert run("audit", "--verify", "-q")[1] == f"{NODE_ID} 4\n"
+
+
+def test_a_node_whose_heads_contradict_each_other_is_named(run, audited):
+    what = "record 4 has two hashes, both signed by the node"
+    pair = [head_of(WHOLE[3], node=OTHER_ID, hash=bytes([n]) * 32) for n in (1, 2)]
+    audited.heads = [seen(head, OTHER, what) for head in pair]
+    code, out, _ = run("audit", "--verify")
+    assert (code, out) == (1, f"berta ({OTHER_ID[:10]}): record 4: {what}\n")
+
+
+def test_a_witness_that_invents_trouble_accuses_nobody(run, audited):
+    what = "record 4 has two hashes, both signed by the node"
+    pair = [head_of(WHOLE[3], node=OTHER_ID, hash=bytes([n]) * 32) for n in (1, 2)]
+    audited.heads = [
+        seen(head_of(WHOLE[3]), trouble="it looks odd"),
+        seen(head_of(WHOLE[3]), trouble=what),
+        *(seen(head, NODE, what) for head in pair),  # not signed by the node that they name
+        pb.SeenHead(trouble=what),
+    ]
+    assert run("audit", "--verify")[0] == 0
+
+
+def test_a_log_is_verified_whole_or_not_at_all(run, audited):
+    code, _, err = run("audit", "--verify", "--since", "1h")
+    assert (code, "as a whole" in err) == (2, True)
+    assert audited.asked == []
+
+
+def test_a_moment_that_no_text_can_say_is_shown_as_none(run, audited):
+    audited.kept = chained(AuditRecord(1, (1 << 63) - 1, "thing"))
+    assert json.loads(run("audit", "-o", "json")[1])["records"][0]["at"] is None
+    assert run("audit")[0] == 0
+
+
+def test_a_changed_log_is_accepted_by_name_and_never_unasked(run, audited):
+    code, _, err = run("audit", "--accept", "berta")
+    assert (code, "--yes" in err, audited.accepted) == (2, True, [])
+    code, out, _ = run("audit", "--accept", "berta", "--yes")
+    assert (code, out) == (0, "berta: 3 heads forgotten; its log is believed anew\n")
+    assert audited.accepted == [OTHER_ID]
+    assert run("audit", "--accept", "carl", "--yes")[0] == 3

@@ -1,0 +1,30 @@
+"""One place is dialled so often and no more, whoever is said to listen there."""
+
+from meshnode.rpc.dialling import BURST, HOST_BURST, HOST_PER_S, PER_S, DialPace
+
+
+def dialled(pace: DialPace, addresses: list[str], for_s: int) -> int:
+    """Try every address ten times a second."""
+    moments = [step / 10 for step in range(10 * for_s)]
+    return sum(pace.allows(address, now_s) for now_s in moments for address in addresses)
+
+
+def test_one_address_is_dialled_at_its_pace():
+    assert dialled(DialPace(), ["192.0.2.1:7707"], 60) <= BURST + 60 * PER_S
+
+
+def test_one_host_is_dialled_at_its_pace_whatever_its_ports():
+    ports = [f"192.0.2.1:{port}" for port in range(1, 500)]
+    assert dialled(DialPace(), ports, 20) <= HOST_BURST + 20 * HOST_PER_S
+
+
+def test_other_hosts_are_dialled_meanwhile():
+    pace = DialPace()
+    dialled(pace, [f"192.0.2.1:{port}" for port in range(1, 500)], 5)
+    assert pace.allows("192.0.2.2:7707", 5.0)
+    assert pace.allows("[2001:db8::1]:7707", 5.0)
+
+
+def test_a_fleet_on_one_host_is_dialled_at_once():
+    pace = DialPace()
+    assert all(pace.allows(f"127.0.0.1:{7707 + number}", 0.0) for number in range(HOST_BURST))
