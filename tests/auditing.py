@@ -9,12 +9,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from doubles import (
+    InBackground,
     ManualClock,
     MemoryJournal,
     Published,
     ScriptedAgents,
     nowhere,
-    unexpected,
 )
 
 from meshnode.app.auditing import AuditedCourt, AuditedDesk, Auditor, Happening
@@ -118,7 +118,7 @@ class Desk:
         self.lines: list[Happening] = []
         self.auditor = Auditor(self.clock, self.records.append, self.lines.append)
         self.journal, published = MemoryJournal(), Published()
-        sessions = OwnSessions(published, self.agents, self.clock, chance, nowhere, unexpected)
+        sessions = OwnSessions(published, self.agents, self.clock, chance, nowhere, InBackground())
         sessions.on_change = self.auditor.session
         sessions.restore([SESSION])
         control = ControlSet(GENESIS)

@@ -11,11 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshnode.app.ports import Steered
-from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, RefusedError
+from meshnode.app.ports import Steered, Undone
+from meshnode.core.errors import (
+    ConflictError,
+    ExhaustedError,
+    NotFoundError,
+    NotPermittedError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
     from meshnode.core.keys import Signed
@@ -39,29 +44,60 @@ class MemoryJournal:
     """A replay journal without a disk; every call takes a turn of the loop, as a disk does."""
 
     commands_max: int = 100_000
+    signer_max: int = 25_000
     begun: Counter[bytes] = field(default_factory=Counter)
-    _kept: dict[bytes, tuple[JournalEntry, Signed | None]] = field(default_factory=dict)
+    floor_s: float = 0.0
+    kept: dict[bytes, tuple[JournalEntry, Signed | None]] = field(default_factory=dict)
+    executing: set[bytes] = field(default_factory=set)
 
     async def begin(self, entry: JournalEntry, now_s: float) -> Signed | None:
         await asyncio.sleep(0)
-        self._kept = {i: kept for i, kept in self._kept.items() if kept[0].expires_s >= int(now_s)}
-        known = self._kept.get(entry.command_id)
-        if known is None:
-            if len(self._kept) >= self.commands_max:
-                raise RefusedError("this node's journal is full")
-            self._kept[entry.command_id] = (entry, None)
-            self.begun[entry.command_id] += 1
+        left = {i: kept for i, kept in self.kept.items() if kept[0].expires_s >= int(now_s)}
+        if len(left) < len(self.kept):
+            self.kept = left
+            await self.raise_floor(now_s)
+        if entry.command_id in self.kept:
+            return await self.answered(entry)
+        shares = Counter(kept.signer for kept, _ in self.kept.values())
+        for held, most in (
+            (len(self.kept), self.commands_max),
+            (shares[entry.signer], self.signer_max),
+        ):
+            if held >= (most if entry.is_stop else most - most // 10):
+                raise ExhaustedError("this node's journal is full")
+        self.kept[entry.command_id] = (entry, None)
+        self.begun[entry.command_id] += 1
+        return None
+
+    async def answered(self, entry: JournalEntry) -> Signed | None:
+        await asyncio.sleep(0)
+        if entry.command_id not in self.kept:
             return None
-        if known[0].content_hash != entry.content_hash:
+        known, receipt = self.kept[entry.command_id]
+        if known.content_hash != entry.content_hash:
             raise ConflictError("another command was sent with the same id")
-        if known[1] is None:
+        if receipt is None:
             raise ConflictError("the outcome is not known")
-        return known[1]
+        return receipt
+
+    async def execute(self, command_id: bytes) -> None:
+        await asyncio.sleep(0)
+        self.executing.add(command_id)
+
+    async def raise_floor(self, now_s: float) -> None:
+        self.floor_s = max(self.floor_s, int(now_s))
+
+    async def undone(self) -> list[Undone]:
+        return [
+            Undone(entry.command, command_id in self.executing)
+            for command_id, (entry, receipt) in self.kept.items()
+            if receipt is None and entry.command is not None
+        ]
 
     async def finish(self, command_id: bytes, receipt: Signed) -> None:
         await asyncio.sleep(0)
-        if command_id in self._kept:
-            self._kept[command_id] = (self._kept[command_id][0], receipt)
+        if command_id in self.kept:
+            self.kept[command_id] = (self.kept[command_id][0], receipt)
 
 
 @dataclass
@@ -120,6 +156,7 @@ class ScriptedAgents:
     killed: Killed = Killed()
     gate: asyncio.Event | None = None
     landed: Steered = ON_STDIN
+    on_killed: Callable[[str], Awaitable[None]] | None = None  # what a supervisor would report
     steered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
     asked_to_end: list[str] = field(default_factory=list)
@@ -143,6 +180,8 @@ class ScriptedAgents:
         del command_id, grace_s, force
         await self._act()
         self.kills.append(session_id)
+        if self.on_killed is not None:
+            await self.on_killed(session_id)
         return self.killed
 
     async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killed:
@@ -181,10 +220,16 @@ class Published:
         self.rows[table, key] = value
 
 
-def unexpected(work: Coroutine[object, object, None]) -> None:
-    """Refuse background work where a test expects none."""
-    work.close()
-    raise AssertionError("nothing runs in the background here")
+class InBackground:
+    """Runs background work as a node does; `tasks` are those that have not ended."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 def nowhere(session_id: str) -> tuple[Path, Path]:

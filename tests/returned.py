@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from doubles import ManualClock, Published, ScriptedAgents, nowhere, unexpected
+from doubles import InBackground, ManualClock, Published, ScriptedAgents, nowhere
 
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.sessions import Done, OwnSessions
@@ -66,10 +66,9 @@ class Returned:
         self.mesh = Mesh(GENESIS, Self(NODE, 1, Random(1)))
         self.control = self.mesh.control
         self.sessions = OwnSessions(
-            self.published, self.agents, self.clock, chance, nowhere, unexpected
+            self.published, self.agents, self.clock, chance, nowhere, InBackground()
         )
         self.sessions.restore(sessions)
-        self.sessions.reattached.set()
         for key, role in ROLES:
             said = Role(key.public, role, "", ROOT.public, NOW_S, None)
             self.control.add(role_entry(ROOT, GENESIS.mesh_id, said, chance), NOW_S)

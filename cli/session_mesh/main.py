@@ -59,6 +59,7 @@ VERBS = (
     "keys",
     "operator",
     "root",
+    "receipt",
     "cost",
     "self",
     "report",

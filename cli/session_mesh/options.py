@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,6 +30,10 @@ CommandId = Annotated[
 RootFile = Annotated[
     Path | None,
     typer.Option("--root", metavar="FILE", help="The root key; else root.key in the home."),
+]
+Wait = Annotated[
+    Literal["accepted", "delivered", "applied"],
+    typer.Option("--wait", help="Until the owner has journalled it, or for all that it can tell."),
 ]
 EventKinds = Annotated[
     list[str] | None,

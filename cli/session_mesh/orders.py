@@ -6,7 +6,7 @@ whoever could not be meant, because it was not heard or started meanwhile, is sa
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client import fanning
@@ -66,21 +66,24 @@ def chosen(mesh: "MeshClient", selection: Selection, delivery: Delivery) -> Aim:
     return Aim(_living(listed), listed["coverage"], selection)
 
 
-def carry_out(call: Call, mesh: "MeshClient", aim: Aim, act: "Act") -> View:
+def carry_out(
+    call: Call, mesh: "MeshClient", aim: Aim, act: "Act", wait: str = "delivered"
+) -> View:
     """Act on each target; one target's error is raised, of many each is told in its place."""
     if not aim.many:
-        return outcome_view(act(aim.targets[0]))
+        result = act(aim.targets[0])
+        return replace(outcome_view(result), notes=_unapplied([result], wait))
     with _Progress(call, len(aim.targets)) as progress:
         results = fanning.fan_out(aim.targets, act, progress.told)
     summary: dict[str, Any] = {"targets": len(results)}
     summary |= Counter(str(result["outcome"]) for result in results)
     value: dict[str, Any] = {"results": results, "summary": summary}
-    notes: list[str] = []
+    notes = list(_unapplied(results, wait))
     if aim.selection is not None:
         meanwhile = _started_meanwhile(mesh, aim)
         summary["started_meanwhile"] = [one["session_id"] for one in meanwhile]
         value["coverage"] = aim.coverage
-        notes = [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
+        notes += [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
     return View(
         value=value,
         human=Table(COLUMNS, _rows(aim, results), empty="no session matches", flexible=FLEXIBLE),
@@ -194,6 +197,15 @@ def _rows(aim: Aim, results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def _exit_code(result: dict[str, Any]) -> int:
     return int(result.get("exit_code", EXIT_OF_OUTCOME.get(result["outcome"], 1)))
+
+
+def _unapplied(results: Sequence[dict[str, Any]], wait: str) -> list[str]:
+    """Say where an agent has the message and nothing tells whether it did anything with it."""
+    if wait == "applied" and any(
+        result["outcome"] in {"delivered", "queued"} for result in results
+    ):
+        return ["delivered is all that such an agent lets its node know"]
+    return []
 
 
 def _processes(result: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
 COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
 GAP_CHARS = 2  # between two columns
 Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
-INTERNAL_FIELDS = frozenset({"session_epoch", "journal_generation"})
+INTERNAL_FIELDS = frozenset({"session_epoch", "session_start", "journal_generation"})
 COLOURS = {
     "alive": "green",
     "running": "green",

@@ -1,19 +1,26 @@
 """The life of a command at its owner: judged, journalled, executed at most once, answered.
 
 Invariant: the journal holds a command, synced, before anything is done about it; whoever sends the
-same command again, at once or after a restart, gets the same receipt and starts nothing.
+same command again, at once or after a restart, gets the same receipt and starts nothing. What a
+crash interrupted is finished or told as indeterminate by the next start, never begun twice, but for
+what may be done twice (`STOPS`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from meshnode.app.executing import Task
+from meshnode.app.lanes import Lane, UnderWay
 from meshnode.app.ports import JournalEntry
+from meshnode.app.quotas import OF_PEER, OF_SIGNER, Quota
 from meshnode.app.sessions import Done
 from meshnode.core.commands import (
-    SKEW_S,
+    READ_ACTIONS,
+    STOPS,
     Command,
     Court,
     Receipt,
@@ -21,27 +28,47 @@ from meshnode.core.commands import (
     sign_receipt,
 )
 from meshnode.core.errors import (
+    ClockError,
     ConflictError,
+    ExpiredError,
     MeshError,
+    NoAnswerError,
     NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+    PeerError,
     RefusedError,
+    StaleError,
+    UnreachableError,
+    UsageError,
 )
-from meshnode.core.packing import unpack_map
+from meshnode.core.floor import SKEW_S
+from meshnode.core.keys import Signed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from meshnode.app.executing import Executor
-    from meshnode.app.ports import Clock, Journal
+    from meshnode.app.ports import Clock, Journal, Undone
     from meshnode.app.sessions import OwnSessions
-    from meshnode.core.keys import Key, Signed
+    from meshnode.core.keys import Key
     from meshnode.core.sessions import SessionRecord
 
-EXECUTING_MAX = 64  # at once; more: RefusedError
+REFUSALS = (
+    UsageError,
+    NotAuthenticatedError,
+    NotPermittedError,
+    ConflictError,
+    StaleError,
+    RefusedError,
+)
+INTERRUPTED = "this node stopped while it executed this command"
+SIGNER_BYTES = 16
+_log = logging.getLogger("session_mesh.commands")
 
 
 class CommandDesk:
-    """Takes signed commands for what this node owns."""
+    """Takes signed commands for what this node owns; `spawn` runs what ends with the node."""
 
     def __init__(
         self,
@@ -58,90 +85,251 @@ class CommandDesk:
         self._executor = executor
         self._journal = journal
         self._clock = clock
-        self._executing: dict[bytes, asyncio.Future[Signed]] = {}
+        self._under_way: dict[bytes, UnderWay] = {}
+        self._lane, self._stops = Lane(), Lane()  # what hangs must not keep anybody from a kill
+        self.of_peer = Quota(OF_PEER, "this peer")
+        self.of_signer = Quota(OF_SIGNER, "this signer")
+        self.spawn: Callable[[Coroutine[Any, Any, None]], object] = _Loose()
         self.on_outcome: Callable[[Command, SessionRecord | None, Done], None] = _nobody_told
 
-    async def submit(self, signed: Signed, via: str) -> Signed:
-        """Execute a command at most once; returns its receipt, raises a MeshError if refused."""
-        command, session = self._judge(signed, via)
-        if command.action == "read_messages":
-            raise RefusedError("output is read by a call of its own")
-        running = self._executing.get(command.command_id)
-        if running is not None:
-            return self._same(await asyncio.shield(running), signed)
-        if len(self._executing) >= EXECUTING_MAX:
-            raise RefusedError(f"{EXECUTING_MAX} commands are being executed", "try again")
-        answer: asyncio.Future[Signed] = asyncio.get_running_loop().create_future()
-        self._executing[command.command_id] = answer
-        try:
-            receipt = await self._once(signed, command, session)
-        except BaseException as error:
-            if not isinstance(error, MeshError):
-                answer.cancel()
-            else:
-                answer.set_exception(error)
-                answer.exception()  # read here, so that nobody waiting is no warning
-            raise
-        else:
-            answer.set_result(receipt)
-            return receipt
-        finally:
-            del self._executing[command.command_id]
+    async def submit(self, signed: Signed, via: str, *, until_accepted: bool = False) -> Signed:
+        """Execute a command at most once; returns its receipt, raises a MeshError if refused.
+
+        `until_accepted` returns as soon as it is journalled, with a receipt that says no more: the
+        same command sent again gets the final one.
+        """
+        self.of_peer.take(via, self._clock.steady_s())
+        under_way = await self._taken(signed, via)
+        if isinstance(under_way, Signed):
+            return under_way
+        return await (under_way.accepted() if until_accepted else under_way.done())
 
     def judge_reading(self, signed: Signed, via: str) -> tuple[Command, SessionRecord]:
         """Allow or refuse the reading of a session's output; raises a MeshError."""
+        self.of_peer.take(via, self._clock.steady_s())
         command, session = self._judge(signed, via)
         if command.action != "read_messages" or session is None:
             raise RefusedError("only output can be read by this call")
+        self.of_signer.take(_signer(command), self._clock.steady_s())
         return command, session
 
     def check_revocations(self, command: Command) -> None:
         """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""
         self._court.check_revocations(command)
 
+    def resume(self, undone: Iterable[Undone], ready: asyncio.Event) -> None:
+        """Go on with what the last run left, once its agents are found again.
+
+        Call it before commands come in: their duplicates wait for what becomes of the first.
+        """
+        for one in undone:
+            try:
+                command = command_from_signed(one.command)
+            except PeerError as error:  # of an older version, or damaged: it stays unanswered
+                _log.warning("a command in the journal is no more understood: %s", error.message)
+                continue
+            work = partial(self._go_on, one, command, ready)
+            self._start(one.command, command, work)
+
+    async def tick(self) -> None:
+        """Note what time it is, so that a clock which is set back later is noticed."""
+        now_s = self._clock.wall_s()
+        self._court.floor.raise_to(now_s)
+        await self._journal.raise_floor(now_s)
+
+    async def _taken(self, signed: Signed, via: str) -> UnderWay | Signed:
+        """Return a command that is under way by now, or its receipt if it was answered before."""
+        try:
+            command, _session = self._judge(signed, via)
+        except (ExpiredError, ClockError):
+            # What became of it can be told for as long as it is known, whatever our clock says.
+            known = await self._known(signed)
+            if known is None:
+                raise
+            return known
+        if command.action in READ_ACTIONS:
+            raise RefusedError("what is kept is read by a call of its own")
+        return self._same(signed, command) or self._begin(signed, command)
+
     def _judge(self, signed: Signed, via: str) -> tuple[Command, SessionRecord | None]:
         session = self._sessions.get(command_from_signed(signed).session)
-        return self._court.judge(signed, session, via, self._clock.wall_s()), session
+        return self._court.judge(signed, session, via, self._now_s()), session
 
-    async def _once(
-        self, signed: Signed, command: Command, session: SessionRecord | None
-    ) -> Signed:
+    def _now_s(self) -> float:
         now_s = self._clock.wall_s()
-        entry = JournalEntry(command.command_id, signed.hash, command.expires_s + 2 * SKEW_S)
-        known = await self._journal.begin(entry, now_s)
+        self._court.floor.raise_to(now_s)
+        return now_s
+
+    async def _known(self, signed: Signed) -> UnderWay | Signed | None:
+        command = command_from_signed(signed)
+        entry = _entry(signed, command)
+        return self._same(signed, command) or await self._journal.answered(entry)
+
+    def _same(self, signed: Signed, command: Command) -> UnderWay | None:
+        under_way = self._under_way.get(command.command_id)
+        if under_way is not None and under_way.hash != signed.hash:
+            raise ConflictError("another command was sent with the same id")
+        return under_way
+
+    def _begin(self, signed: Signed, command: Command) -> UnderWay:
+        self._lane_of(command).check_room(command.session)
+        self.of_signer.take(_signer(command), self._clock.steady_s())
+        return self._start(signed, command, partial(self._once, signed, command))
+
+    def _start(
+        self,
+        signed: Signed,
+        command: Command,
+        work: Callable[[UnderWay], Coroutine[Any, Any, Signed]],
+    ) -> UnderWay:
+        under_way = UnderWay(signed.hash)
+        self._under_way[command.command_id] = under_way
+        self._lane_of(command).enter(command.session)
+        self.spawn(self._answer(under_way, command, work))
+        return under_way
+
+    async def _answer(
+        self,
+        under_way: UnderWay,
+        command: Command,
+        work: Callable[[UnderWay], Coroutine[Any, Any, Signed]],
+    ) -> None:
+        try:
+            under_way.finish(await work(under_way))
+        except MeshError as error:
+            under_way.fail(error)
+        except BaseException:
+            under_way.fail(NoAnswerError("the node ended, or failed, before it could tell"))
+            raise
+        finally:
+            del self._under_way[command.command_id]
+            self._lane_of(command).leave(command.session)
+
+    async def _once(self, signed: Signed, command: Command, under_way: UnderWay) -> Signed:
+        known = await self._journal.begin(_entry(signed, command), self._now_s())
         if known is not None:
             return known
+        under_way.accept(lambda: self._receipt(signed, command, Done("accepted", "journalled")))
+        return await self._carry_out(signed, command)
+
+    async def _go_on(
+        self, undone: Undone, command: Command, ready: asyncio.Event, under_way: UnderWay
+    ) -> Signed:
+        signed = undone.command
+        under_way.accept(lambda: self._receipt(signed, command, Done("accepted", "journalled")))
+        await ready.wait()
+        if undone.has_begun and command.action not in STOPS:
+            return await self._settle(signed, command, Done("indeterminate", INTERRUPTED))
+        return await self._carry_out(signed, command, has_begun=undone.has_begun)
+
+    async def _carry_out(
+        self, signed: Signed, command: Command, *, has_begun: bool = False
+    ) -> Signed:
+        async with self._lane_of(command).turn(command.session):
+            try:
+                session = await self._permitted(command)
+            except MeshError as error:
+                done = _not_done(error)
+                if has_begun:
+                    detail = f"{INTERRUPTED}, and it is not run again: {error.message}"
+                    done = Done("indeterminate", detail)
+            else:
+                done = await self._executed(Task(command, session))
+        return await self._settle(signed, command, done)
+
+    async def _permitted(self, command: Command) -> SessionRecord | None:
+        """Mark a command as begun, then look once more whether it may be; raises a MeshError."""
         try:
-            self._court.recheck(command, self._clock.wall_s())
-            done = await self._executor.execute(Task(command, session))
-        except (ConflictError, NotAuthenticatedError, RefusedError) as error:
-            done = Done("refused", error.message)
+            await self._journal.execute(command.command_id)
+        except RefusedError:
+            if command.action not in STOPS:  # after a crash it would be begun again
+                raise
+        session = self._sessions.get(command.session)
+        self._court.recheck(command, session, self._now_s())
+        return session
+
+    async def _executed(self, task: Task) -> Done:
+        try:
+            return await self._executor.execute(task)
         except MeshError as error:
-            done = Done("failed", error.message)
+            return _not_done(error)
+        except Exception:  # noqa: BLE001 - whoever waits is told, whatever it was
+            _log.exception("command %s failed", task.command_id)
+            return Done("indeterminate", "internal error in the node; its log says more")
+
+    async def _settle(self, signed: Signed, command: Command, done: Done) -> Signed:
+        """Sign and keep what became of a command: each one that was journalled comes by here."""
         self.on_outcome(command, self._sessions.get(command.session), done)  # written with it
-        receipt = sign_receipt(self._key, self._receipt(signed, command, done))
+        receipt = self._receipt(signed, command, done)
         await self._journal.finish(command.command_id, receipt)
         return receipt
 
-    def _receipt(self, signed: Signed, command: Command, done: Done) -> Receipt:
-        return Receipt(
-            mesh=command.mesh,
-            command_id=command.command_id,
-            command_hash=signed.hash,
-            node=command.node,
-            session=command.session,
-            outcome=done.outcome,
-            at_s=self._clock.wall_s(),
-            detail=done.detail,
-            processes=done.processes,
+    def _receipt(self, signed: Signed, command: Command, done: Done) -> Signed:
+        return sign_receipt(
+            self._key,
+            Receipt(
+                mesh=command.mesh,
+                command_id=command.command_id,
+                command_hash=signed.hash,
+                node=command.node,
+                session=command.session,
+                outcome=done.outcome,
+                at_s=self._clock.wall_s(),
+                detail=done.detail,
+                processes=done.processes,
+            ),
         )
 
-    @staticmethod
-    def _same(receipt: Signed, signed: Signed) -> Signed:
-        if unpack_map(receipt.payload)["command_hash"] != signed.hash:
-            raise ConflictError("another command was sent with the same id")
-        return receipt
+    def _lane_of(self, command: Command) -> Lane:
+        return self._stops if command.action in STOPS else self._lane
 
 
 def _nobody_told(command: Command, session: SessionRecord | None, done: Done) -> None:
     del command, session, done
+
+
+class _Loose:
+    """Runs tasks that nothing ends, where there is no node: it keeps them from being collected."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _entry(signed: Signed, command: Command) -> JournalEntry:
+    return JournalEntry(
+        command.command_id,
+        signed.hash,
+        # It is taken until one skew after its end, and the clock may go back by another unnoticed.
+        command.expires_s + 2 * SKEW_S,
+        _signer(command),
+        command.action in STOPS,
+        signed,
+    )
+
+
+def _signer(command: Command) -> bytes:
+    """Return what a command counts for: the first grant of its chain.
+
+    Whoever holds it can make keys beneath it at will, and no other such grant; so the thief of a
+    session key uses up that key's share, and not what its operator needs to stop him.
+    """
+    return command.chain[0].hash[:SIGNER_BYTES]
+
+
+def _not_done(error: MeshError) -> Done:
+    """Say what an error makes of a command that was journalled."""
+    match error:
+        case ExpiredError():
+            return Done("expired", error.message)
+        case NotFoundError():
+            return Done("unknown", error.message)
+        case UnreachableError():
+            return Done("indeterminate", error.message)
+        case _:
+            outcome = "refused" if isinstance(error, REFUSALS) else "failed"
+            return Done(outcome, error.message)

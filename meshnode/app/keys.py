@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.certificates import admitters_in, keys_of
-from meshnode.core.commands import SKEW_S
 from meshnode.core.errors import NotAuthenticatedError
+from meshnode.core.floor import SKEW_S
 from meshnode.core.grants import check_time, verify_chain
 from meshnode.core.ids import NodeId, node_key_of
 

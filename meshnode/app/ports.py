@@ -26,6 +26,17 @@ class JournalEntry:
     command_id: bytes
     content_hash: bytes
     expires_s: int
+    signer: bytes = b""  # whose share of the journal it takes: a name for a grant
+    is_stop: bool = False  # taken also where there is room for nothing else
+    command: Signed | None = None  # kept until it is done, so that a restarted node can go on
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A command that a node had taken and not finished when it ended."""
+
+    command: Signed
+    has_begun: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +82,25 @@ class Clock(Protocol):
 
 
 class Journal(Protocol):
-    """The replay journal."""
+    """The replay journal. What it is told is on disk, synced, when a call returns."""
 
     async def begin(self, entry: JournalEntry, now_s: float) -> Signed | None:
-        """Insert a command, synced; None if new, else its receipt; raises ConflictError."""
+        """Insert a command; None if new, else its receipt.
+
+        Raises ConflictError, and RefusedError if there is no room or the disk fails.
+        """
+
+    async def answered(self, entry: JournalEntry) -> Signed | None:
+        """Return a command's receipt, None if it is not known; raises ConflictError."""
+
+    async def execute(self, command_id: bytes) -> None:
+        """Mark a command whose execution begins; raises RefusedError if the disk fails."""
 
     async def finish(self, command_id: bytes, receipt: Signed) -> None:
         """Keep what became of a command."""
+
+    async def raise_floor(self, now_s: float) -> None:
+        """Note the latest time that the clock has shown, as far as the disk takes it."""
 
 
 class OrderBook(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshnode.core.envelopes import Answer, Request
 from meshnode.core.errors import (
@@ -42,6 +42,13 @@ class BusyOnTheWayError(UnreachableError):
     """A node on the way, or the owner, has as many orders of ours as it takes. Nothing changed."""
 
 
+class Judge(Protocol):
+    """Where a command that came over links is judged and executed."""
+
+    async def __call__(self, signed: Signed, via: str, *, until_accepted: bool = False) -> Signed:
+        """Return a receipt; raises a MeshError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Who answers here for what is owned here, given a command and the member that delivers it.
@@ -50,7 +57,7 @@ class Desk:
     output, and whether it is the last. Both raise a MeshError if they refuse.
     """
 
-    submit: Callable[[Signed, str], Awaitable[Signed]]
+    submit: Judge
     read_piece: Callable[[Signed, str, int], Awaitable[tuple[bytes, bool]]]
 
 
@@ -81,12 +88,14 @@ class Relaying:
         """Whether links lead to this node, and there is a key to seal to."""
         return owner in self._mesh.liveness.graph.reached and bool(self._sealing_key_of(owner))
 
-    async def submit(self, owner: NodeId, command: Signed) -> Signed:
+    async def submit(
+        self, owner: NodeId, command: Signed, *, until_accepted: bool = False
+    ) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said.
 
         It waits for as long as the caller does.
         """
-        answer = await self._ask_patiently(owner, Request(command))
+        answer = await self._ask_patiently(owner, Request(command, until_accepted=until_accepted))
         if answer.receipt is None:
             raise PeerError("the owner answered without a receipt", AGAIN)
         return answer.receipt
@@ -189,7 +198,10 @@ class Relaying:
     async def _judged(self, asked: Asked) -> Answer:
         command, piece = asked.request.command, asked.request.piece
         if piece is None:
-            return Answer(await self._desk.submit(command, asked.sender))
+            until_accepted = asked.request.until_accepted
+            return Answer(
+                await self._desk.submit(command, asked.sender, until_accepted=until_accepted)
+            )
         output, last = await self._desk.read_piece(command, asked.sender, piece)
         return Answer(piece=output, last=last)
 

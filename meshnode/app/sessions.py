@@ -21,7 +21,15 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.ids import new_u64, session_id_of
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
+from meshnode.core.sessions import (
+    SESSIONS,
+    SessionRecord,
+    State,
+    is_of_journal,
+    moved,
+    new_session_epoch,
+    session_to_row,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -102,21 +110,31 @@ class OwnSessions:
         self._spawn = spawn
         self._changed = asyncio.Condition()
         self.self_id = ""  # the node's: its session ids prove that they are its own
-        self.reattached = asyncio.Event()
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
         self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
+        self.journal_generation = 0
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
-        """Take over what our feed says, at the start."""
+        """Take over what our feed says, at the start, and what peers return of a lost disk.
+
+        A journal that was lost has forgotten what was carried out: what was signed for a session
+        before is void from here on, since the session gets another epoch.
+        """
         self._records = {record.session_id: record for record in records}
+        for record in list(self._records.values()):
+            if not is_of_journal(record, self.journal_generation):
+                fresh = replace(
+                    record,
+                    session_epoch=new_session_epoch(self._chance, self.journal_generation),
+                    start=record.start or record.session_epoch,
+                )
+                self._records[record.session_id] = fresh
+                self._spawn(self._republish(record.session_id))
 
     async def reattach(self) -> None:
         """Find the agents again that lived on while this node was away."""
-        try:
-            for record in self.live():
-                await self.agents.attach(record.session_id, *self.place_of(record.session_id))
-        finally:
-            self.reattached.set()  # one that is not found is ended without its supervisor
+        for record in self.live():
+            await self.agents.attach(record.session_id, *self.place_of(record.session_id))
 
     def get(self, session_id: str) -> SessionRecord | None:
         """Return a session of this node."""
@@ -136,12 +154,13 @@ class OwnSessions:
         if len(self.live()) >= SESSIONS_MAX:
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
         now_s = self.clock.wall_s()
-        epoch = new_u64(self._chance)
-        session_id = session_id_of(self.self_id, epoch)
+        start = new_u64(self._chance)
+        session_id = session_id_of(self.self_id, start)
         place = self.place_of(session_id)  # before anybody hears of it: it may not be made
         record = SessionRecord(
             session_id=session_id,
-            session_epoch=epoch,
+            start=start,
+            session_epoch=new_session_epoch(self._chance, self.journal_generation),
             agent_id=opening.agent_id or session_id,
             state=State.PENDING,
             created_at_s=now_s,
@@ -229,7 +248,10 @@ class OwnSessions:
         if not present.ended:
             now_s = self.clock.wall_s()
             count = present.message_count + 1
-            await self.keep(replace(present, message_count=count, last_activity_s=now_s))
+            counted = replace(present, message_count=count, last_activity_s=now_s)
+            self.on_change(present, counted)
+            self._records[record.session_id] = counted
+            self._spawn(self._republish(record.session_id))  # the receipt does not wait for it
         if present.state is State.SUSPENDED:
             return Done("queued", "the agent is suspended: it reads this once it is resumed")
         return _landed(steered)
@@ -281,6 +303,10 @@ class OwnSessions:
                 continue  # what cannot be ended stays listed as it is
         return len(live) - len(self.live())
 
+    async def _republish(self, session_id: str) -> None:
+        if (record := self._records.get(session_id)) is not None:
+            await self.keep(record)
+
     async def keep(self, record: SessionRecord) -> None:
         """Record what has happened, whether or not it can be published now; its row waits."""
         with suppress(StorageError, RefusedError):
@@ -306,9 +332,9 @@ class OwnSessions:
 def grace_of(args: dict[str, Any]) -> float:
     """Return the grace that an order gives; raises UsageError."""
     grace_s = args.get("grace_s", GRACE_S)
-    if not isinstance(grace_s, int | float) or not 0 <= grace_s <= GRACE_S_MAX:
+    if type(grace_s) not in {int, float} or not 0 <= grace_s <= GRACE_S_MAX:
         raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX:g} s")
-    return grace_s
+    return float(grace_s)
 
 
 def counted(killing: Killing) -> dict[str, Any]:

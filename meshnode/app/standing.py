@@ -71,9 +71,9 @@ class StandingKills:
         self._patience.note(self._clock.steady_s())
         self._heard.set()
 
-    async def run(self) -> None:
+    async def run(self, agents_found: asyncio.Event) -> None:
         """Look whenever something came, and now and then; until cancelled."""
-        await self._sessions.reattached.wait()
+        await agents_found.wait()
         while True:
             left_s = self.look()
             if left_s <= LOOK_S:
@@ -139,8 +139,8 @@ class StandingKills:
         standing = one.standing
         record = self._sessions.get(one.session.session_id)
         why_not = one.refusal or objection(self._mesh.control, standing, self._clock.wall_s())
-        if record is None or record.session_epoch != one.session.session_epoch:
-            why_not = "the session is another one by now"
+        if record is None:
+            why_not = "the session is no more"
         if why_not or record is None:
             return Done("refused", why_not)
         args = {"force": standing.kill.force, "grace_s": standing.kill.grace_s}

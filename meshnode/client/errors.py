@@ -13,6 +13,7 @@ from meshnode.core.errors import (
     ConflictError,
     DamagedError,
     MeshError,
+    NoAnswerError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -31,6 +32,7 @@ __all__ = [
     "ConflictError",
     "DamagedError",
     "MeshError",
+    "NoAnswerError",
     "NoNodeError",
     "NotAuthenticatedError",
     "NotFoundError",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 ERROR_KEY = "session-mesh-error-bin"
+NEVER_CONNECTED = "failed to connect"  # how gRPC begins what it says then
 
 
 class NoNodeError(UnreachableError):
@@ -77,7 +80,7 @@ def error_from(failure: grpc.RpcError) -> MeshError:
         case "UNAVAILABLE":
             return NoNodeError()
         case "DEADLINE_EXCEEDED":
-            return UnreachableError(
+            return NoAnswerError(
                 "the node did not answer in time", "try again with a longer --timeout"
             )
         case "UNIMPLEMENTED":
@@ -88,6 +91,13 @@ def error_from(failure: grpc.RpcError) -> MeshError:
         case _:
             details = str(failure.details() or code)[:TEXT_CHARS_MAX]
             return MeshError(f"the call to the node failed: {details}")
+
+
+def may_have_acted(error: NoNodeError) -> bool:
+    """Whether the node was there when it was called, and ended before it answered."""
+    failure: Any = error.__cause__
+    details = str(failure.details() or "") if failure is not None else NEVER_CONNECTED
+    return not details.startswith(NEVER_CONNECTED)
 
 
 def _pairs(metadata: Any) -> tuple[tuple[str, Any], ...]:  # noqa: ANN401 - its stubs are off

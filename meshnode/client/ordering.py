@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
-from meshnode.client.errors import NoNodeError, SilentNodeError
+from meshnode.client.errors import NoNodeError, SilentNodeError, may_have_acted
 from meshnode.client.targets import (
+    WAITS,
     Delivery,
     Order,
     Target,
@@ -20,6 +21,7 @@ from meshnode.client.targets import (
 )
 from meshnode.core.errors import (
     ConflictError,
+    NoAnswerError,
     PeerError,
     StaleError,
     UnreachableError,
@@ -86,7 +88,7 @@ class Ordering(Asking):
             raise
         except UnreachableError as error:
             hint = "; ".join(filter(None, (error.hint, STANDING_HINT)))
-            raise UnreachableError(error.message, hint) from error
+            raise type(error)(error.message, hint) from error
 
     def close(
         self, target: Target | Plain, *, grace_s: int = 5, delivery: Delivery | None = None
@@ -188,9 +190,19 @@ class Ordering(Asking):
 
         return Commander(self.home, self.environment, self.now, self.chance, self._send)
 
-    def _send(self, node_id: str, command: SignedMessage, timeout_s: float) -> SignedMessage:
-        request = pb.SubmitCommandRequest(node_id=node_id, command=command, timeout_s=timeout_s)
-        return self.call(self.node.SubmitCommand, request, timeout_s + SLACK_S).receipt
+    def _send(self, node_id: str, command: SignedMessage, delivery: Delivery) -> SignedMessage:
+        request = pb.SubmitCommandRequest(
+            node_id=node_id,
+            command=command,
+            timeout_s=delivery.timeout_s,
+            until_accepted=delivery.wait == WAITS[0],
+        )
+        try:
+            return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S).receipt
+        except NoNodeError as error:
+            if may_have_acted(error):
+                raise NoAnswerError("the node of this home ended before it answered") from error
+            raise
 
 
 def _order(session: Plain, action: str, args: Plain) -> Order:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client import outbox
 from meshnode.client.authority import mesh_id_of, session_key
 from meshnode.client.durations import rfc3339
-from meshnode.client.errors import NoNodeError
+from meshnode.client.errors import SilentNodeError
 from meshnode.client.messages import to_wire
 from meshnode.core.commands import (
     KILL_LIFE_S,
@@ -22,7 +22,7 @@ from meshnode.core.commands import (
     receipt_from_signed,
     sign_command,
 )
-from meshnode.core.errors import PeerError, UnreachableError, UsageError
+from meshnode.core.errors import NoAnswerError, PeerError, UsageError
 from meshnode.core.ids import b32, node_key_of, unb32
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
-    Send = Callable[[str, SignedMessage, float], SignedMessage]
+    Send = Callable[[str, SignedMessage, Delivery], SignedMessage]
 
 COMMAND_ID_BYTES = 16
 
@@ -73,16 +73,14 @@ class Commander:
         if delivery.command_id:
             outbox.keep(self._home, command_id, command)
         try:
-            receipt = self._send(order.node_id, to_wire(command), delivery.timeout_s)
-        except NoNodeError:
-            raise
-        except UnreachableError as error:
+            receipt = self._send(order.node_id, to_wire(command), delivery)
+        except (NoAnswerError, SilentNodeError) as error:
             outbox.keep(self._home, command_id, command)
             again = (
                 f"it may have been carried out; to be sure, repeat it: --command-id {command_id}"
             )
             hint = "; ".join(filter(None, (error.hint, again)))
-            raise UnreachableError(error.message, hint) from error
+            raise NoAnswerError(error.message, hint) from error
         return outcome_of(command, Signed(receipt.type, receipt.payload, receipt.signature))
 
     def _signed(self, order: Order, command_id: bytes) -> Signed:

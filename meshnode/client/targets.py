@@ -24,6 +24,7 @@ DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
 STANDS_S = 86400  # a standing kill, unless told
 STANDS_S_MAX = 7 * 86400
+WAITS = ("accepted", "delivered", "applied")
 EVENT_KINDS = ("node", "session", "agent", "cost")
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
 _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
@@ -70,10 +71,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How long to try to reach the owner; with a command id, a retry that never acts twice."""
+    """How long to try to reach the owner; with a command id, a retry that never acts twice.
+
+    `wait` is what to wait for: that it is accepted, or for all that the owner can tell.
+    """
 
     timeout_s: float = DELIVERY_TIMEOUT_S
     command_id: str = ""
+    wait: str = WAITS[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +179,8 @@ def _without_copies(found: list[Session]) -> list[Session]:
 
 
 def _is_proved(session: Session) -> bool:
-    return bool(
-        session["session_id"] == session_id_of(session["node_id"], session["session_epoch"])
-    )
+    start = session.get("session_start") or session["session_epoch"]
+    return bool(session["session_id"] == session_id_of(session["node_id"], start))
 
 
 def _may_be_session_id(text: str) -> bool:

@@ -7,31 +7,35 @@ record, in the order below, and refuses at the first step that fails, having cha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from meshnode.core.chains import Chains
 from meshnode.core.errors import (
+    ClockError,
+    ExpiredError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
     PeerError,
     RefusedError,
     StaleError,
-    UnreachableError,
 )
+from meshnode.core.floor import SKEW_S, ClockFloor
 from meshnode.core.grants import (
     Grant,
     Request,
     SessionKey,
     check_permission,
     check_time,
-    grant_from_signed,
-    verify_chain,
 )
 from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.packing import typed, unpack_map
 from meshnode.core.roles import ACTIONS_OF_ROLE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshnode.core.control import ControlSet
     from meshnode.core.sessions import SessionRecord
 
@@ -39,11 +43,13 @@ COMMAND = "command"
 RECEIPT = "receipt"
 COMMAND_BYTES_MAX = 64 << 10
 COMMAND_ID_BYTES = 16
-SKEW_S = 120  # a command issued further in the future is refused
+HASH_BYTES = 32
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
 SESSION_ACTIONS = frozenset({"steer", "kill", "close", "suspend", "resume", "read_messages"})
 NODE_ACTIONS = frozenset({"register", "unregister", "read_audit"})
+STOPS = frozenset({"kill"})  # may be done twice: run again after a crash, taken when all is full
+READ_ACTIONS = frozenset({"read_messages", "read_audit"})  # each has a call of its own
 GRANTED_AS = {
     "unregister": "register",  # whoever may enter an agent may take it out again
     "close": "kill",  # who may end one may also ask it to end
@@ -130,22 +136,20 @@ _COMMAND_FIELDS: dict[str, type] = {
     "signer": bytes,
     "chain": list,
 }
+_LARGEST_AT_S = 1 << 37  # beyond, a time has no year of four digits
 _LARGEST = {"epoch": (1 << 64) - 1, "issued": 1 << 53, "expires": 1 << 53}
 
 
 def command_from_signed(signed: Signed) -> Command:
-    """Decode a command (steps 1 and 2); raises PeerError. Nothing is verified yet."""
+    """Decode a command (steps 1 and 2); raises PeerError. Nothing is verified yet.
+
+    Its version is in the prefix that is signed, and in its fields: one more or one less is another.
+    """
+    if signed.type != COMMAND:
+        raise PeerError(f"expected a signed {COMMAND}, got a {signed.type[:40]!r}")
     if len(signed.payload) > COMMAND_BYTES_MAX:
         raise PeerError(f"a command is larger than {COMMAND_BYTES_MAX} bytes")
-    value = unpack_map(signed.payload)
-    if set(value) != set(_COMMAND_FIELDS):
-        raise PeerError("a command with fields that this node does not know, or without some")
-    for name, kind in _COMMAND_FIELDS.items():
-        if type(value[name]) is not kind:
-            raise PeerError(f"command field {name} is a {type(value[name]).__name__}")
-    for name in ("epoch", "issued", "expires"):
-        if not 0 <= value[name] <= _LARGEST[name]:
-            raise PeerError(f"command field {name} is out of range")
+    value = _fields(signed.payload)
     try:
         chain = tuple(
             Signed("grant", typed(body, bytes), typed(mark, bytes)) for body, mark in value["chain"]
@@ -167,6 +171,19 @@ def command_from_signed(signed: Signed) -> Command:
     )
 
 
+def _fields(payload: bytes) -> dict[str, Any]:
+    value = unpack_map(payload)
+    if set(value) != set(_COMMAND_FIELDS):
+        raise PeerError("a command with fields that this node does not know, or without some")
+    for name, kind in _COMMAND_FIELDS.items():
+        if type(value[name]) is not kind:
+            raise PeerError(f"command field {name} is a {type(value[name]).__name__}")
+    for name in ("epoch", "issued", "expires"):
+        if not 0 <= value[name] <= _LARGEST[name]:
+            raise PeerError(f"command field {name} is out of range")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Court:
     """Where commands are judged: one node's own knowledge."""
@@ -175,6 +192,8 @@ class Court:
     node: str
     control: ControlSet
     journal_generation: int
+    floor: ClockFloor = field(default_factory=ClockFloor)
+    chains: Chains = field(default_factory=Chains)
 
     def judge(
         self, signed: Signed, session: SessionRecord | None, via: str, now_s: float
@@ -182,13 +201,12 @@ class Court:
         """Return the command if it may be executed now (steps 2 to 8); raises a MeshError."""
         command = command_from_signed(signed)
         self._check_audience(command)
-        check_command_time(command, now_s)
-        grants = verify_chain(command.chain, self.mesh)
-        check_time(grants, now_s, SKEW_S)
+        check_command_time(command, now_s, self.floor.behind_s(now_s))
+        grants = self.chains.verified(command.chain, self.mesh)
+        self._check_grant_time(command, grants, now_s)
         self._check_signer(signed, command, grants)
         role = self.control.role_behind(grants)
-        if command.session and session is None:
-            raise NotFoundError(f"no session {command.session[:60]} on this node")
+        self._check_exists(command, session)
         self._check_permission(command, role, grants, self._request(command, session, via))
         self._check_epoch(command, session)
         return command
@@ -203,7 +221,13 @@ class Court:
         if (command.action in SESSION_ACTIONS) != bool(command.session):
             raise PeerError(f"{command.action} does not fit its target")
 
-    def _check_signer(self, signed: Signed, command: Command, grants: list[Grant]) -> None:
+    def _check_grant_time(self, command: Command, grants: Sequence[Grant], now_s: float) -> None:
+        if command.action in STOPS and self.floor.behind_s(now_s):
+            # Our clock is known to be wrong: all that it proves is what has expired by now.
+            now_s = max(self.floor.at_s, *(link.not_before_s for link in grants))
+        check_time(grants, now_s, SKEW_S)
+
+    def _check_signer(self, signed: Signed, command: Command, grants: Sequence[Grant]) -> None:
         if command.signer != grants[-1].subject:
             raise NotAuthenticatedError(
                 "this command is signed by another key than its grant names"
@@ -213,19 +237,27 @@ class Court:
         except PeerError as error:
             raise NotAuthenticatedError(error.message) from error
 
-    def recheck(self, command: Command, now_s: float) -> None:
-        """Step 10: at the moment of execution, time and role stand, and nothing is revoked."""
-        check_command_time(command, now_s)
-        check_time(verify_chain(command.chain, self.mesh), now_s, SKEW_S)
-        self.check_revocations(command)
+    def recheck(self, command: Command, session: SessionRecord | None, now_s: float) -> None:
+        """Step 10: at the moment of execution all that may have changed still stands."""
+        check_command_time(command, now_s, self.floor.behind_s(now_s))
+        grants = self.chains.verified(command.chain, self.mesh)
+        self._check_grant_time(command, grants, now_s)
+        self.control.role_behind(grants)
+        self._check_exists(command, session)
+        self._check_epoch(command, session)
 
     def check_revocations(self, command: Command) -> None:
         """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""
-        self.control.role_behind([grant_from_signed(link) for link in command.chain])
+        self.control.role_behind(self.chains.verified(command.chain, self.mesh))
+
+    @staticmethod
+    def _check_exists(command: Command, session: SessionRecord | None) -> None:
+        if command.session and session is None:
+            raise NotFoundError(f"no session {command.session[:60]} on this node")
 
     @staticmethod
     def _check_permission(
-        command: Command, role: str, grants: list[Grant], request: Request
+        command: Command, role: str, grants: Sequence[Grant], request: Request
     ) -> None:
         if request.action not in ACTIONS_OF_ROLE[role]:
             raise NotPermittedError(f"the role {role} does not allow {command.action}")
@@ -255,22 +287,43 @@ class Court:
             )
 
 
-def check_command_time(command: Command, now_s: float) -> None:
-    """Step 4, and again at the moment of execution (step 10); raises a MeshError."""
-    life_s = KILL_LIFE_S if command.action == "kill" else STEER_LIFE_S
+def check_command_time(command: Command, now_s: float, behind_s: float = 0.0) -> None:
+    """Step 4, and again at the moment of execution (step 10); raises a MeshError.
+
+    `behind_s` is by how much this node's clock is behind what it showed before. Then it can tell
+    nothing but what has expired: steers are refused, and a kill is bound by its epoch alone.
+    """
+    life_s = KILL_LIFE_S if command.action in STOPS else STEER_LIFE_S
     hint = "compare the clocks of the two machines: session-mesh status shows this one's"
     if len(command.command_id) != COMMAND_ID_BYTES:
         raise RefusedError(f"a command id has {COMMAND_ID_BYTES} bytes")
     if not 0 <= command.expires_s - command.issued_s <= life_s:
         raise RefusedError(f"a {command.action} may live {life_s} s at most")
-    if now_s > command.expires_s + SKEW_S:
-        late_s = round(now_s - command.expires_s)
-        raise UnreachableError(f"the command expired {late_s} s ago by this node's clock", hint)
+    if command.action not in STOPS:
+        _check_clock(behind_s)
+    late_s = now_s + behind_s - command.expires_s
+    if late_s > SKEW_S:
+        raise ExpiredError(
+            f"the command expired {round(late_s)} s ago by this node's clock:"
+            " it is not carried out",
+            hint,
+        )
+    if behind_s:
+        return
     if command.expires_s > now_s + life_s + SKEW_S:
         raise RefusedError("the command expires too far in this node's future", hint)
-    if command.action != "kill" and command.issued_s > now_s + SKEW_S:
+    if command.action not in STOPS and command.issued_s > now_s + SKEW_S:
         ahead_s = round(command.issued_s - now_s)
         raise RefusedError(f"the command was issued {ahead_s} s in this node's future", hint)
+
+
+def _check_clock(behind_s: float) -> None:
+    if behind_s:
+        raise ClockError(
+            f"this node's clock is {round(behind_s)} s behind what it has shown before:"
+            " it takes nothing but kills until it is right",
+            "set that machine's clock; docs/protocol/commands.md says what to do if it was ahead",
+        )
 
 
 def sign_receipt(key: Key, receipt: Receipt) -> Signed:
@@ -296,7 +349,7 @@ def receipt_from_signed(signed: Signed, node_key: bytes) -> Receipt:
     verify(signed, RECEIPT, node_key)
     value = unpack_map(signed.payload)
     try:
-        return Receipt(
+        receipt = Receipt(
             mesh=typed(value["mesh"], str),
             command_id=typed(value["command_id"], bytes),
             command_hash=typed(value["command_hash"], bytes),
@@ -305,7 +358,23 @@ def receipt_from_signed(signed: Signed, node_key: bytes) -> Receipt:
             outcome=typed(value["outcome"], str),
             at_s=float(value["at"]),
             detail=typed(value["detail"], str),
-            processes=value["processes"],
+            processes=_processes(value["processes"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise PeerError(f"not a receipt: {error}") from error
+    if len(receipt.command_id) != COMMAND_ID_BYTES or len(receipt.command_hash) != HASH_BYTES:
+        raise PeerError("not a receipt: it names no command")
+    if not (isfinite(receipt.at_s) and 0 <= receipt.at_s <= _LARGEST_AT_S):
+        raise PeerError("not a receipt: its time is none")
+    return receipt
+
+
+def _processes(value: object) -> dict[str, Any] | None:
+    """Return what a kill found, as far as it is numbers and lists of numbers; raises TypeError."""
+    if value is None:
+        return None
+    for name, said in typed(value, dict).items():
+        typed(name, str)
+        for number in said if isinstance(said, list) else [said]:
+            typed(number, int)
+    return dict(typed(value, dict))

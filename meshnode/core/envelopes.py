@@ -36,10 +36,14 @@ TEXT_CHARS_MAX = 1000  # of an error's message, and of its hint; the rest is cut
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command to be executed; or, with `piece`, that piece of the output that it may read."""
+    """A command to be executed; or, with `piece`, that piece of the output that it may read.
+
+    With `until_accepted` it is answered once it is journalled.
+    """
 
     command: Signed
     piece: int | None = None
+    until_accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class Correspondence:
                 "answer_key": answer_key.public,
                 "command": request.command.to_list(),
                 "piece": request.piece,
+                "until_accepted": request.until_accepted,
             },
         )
         sealed = seal(sealing_key, pack(signed.to_list()), SEALED_REQUEST + about)
@@ -139,6 +144,7 @@ class Correspondence:
                 Request(
                     _signed(COMMAND, value["command"]),
                     None if piece is None else typed(piece, int),
+                    typed(value["until_accepted"], bool),
                 ),
                 sender,
                 typed(value["answer_key"], bytes),

@@ -46,9 +46,22 @@ class NotPermittedError(MeshError):
 
 
 class UnreachableError(MeshError):
-    """Nobody answered in time. Whether anything changed is not known."""
+    """Nobody can be reached, or nobody answers."""
 
     code = "unreachable"
+    exit_code = 6
+
+
+class NoAnswerError(UnreachableError):
+    """It was sent, and no answer came. Whether anything changed is not known."""
+
+    code = "timeout"
+
+
+class ExpiredError(MeshError):
+    """It came too late. Nothing changed."""
+
+    code = "expired"
     exit_code = 6
 
 
@@ -68,6 +81,10 @@ class RefusedError(MeshError):
 
 class ExhaustedError(RefusedError):
     """As many as there may be are there already. Nothing changed; later it may work."""
+
+
+class ClockError(RefusedError):
+    """The node's own clock cannot be believed. Nothing changed; later it may work."""
 
 
 class DamagedError(MeshError):
@@ -105,6 +122,8 @@ BY_CODE: dict[str, type[MeshError]] = {
         NotAuthenticatedError,
         NotPermittedError,
         UnreachableError,
+        NoAnswerError,
+        ExpiredError,
         ConflictError,
         RefusedError,
         DamagedError,

@@ -62,12 +62,12 @@ def short_id_of(node_id: str) -> bytes:
     return sha256(node_id.encode()).digest()[:SHORT_ID_BYTES]
 
 
-def session_id_of(node_id: str, epoch: int) -> SessionId:
-    """Name the session that a node has started with this random epoch.
+def session_id_of(node_id: str, start: int) -> SessionId:
+    """Name the session that a node has started with this random number.
 
-    So a row proves whose session it is: who copies another's id has no epoch that goes with it.
+    So a row proves whose session it is: who copies another's id has no number that goes with it.
     """
-    named = b"smesh/v1/session\0" + node_id.encode() + epoch.to_bytes(8, "big")
+    named = b"smesh/v1/session\0" + node_id.encode() + start.to_bytes(8, "big")
     return SessionId(b32(sha256(named).digest()[:SESSION_ID_BYTES]))
 
 

@@ -14,7 +14,7 @@ from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.packing import pack, unpack_map
 
 if TYPE_CHECKING:
-    from meshnode.core.ids import SessionId
+    from meshnode.core.ids import Chance, SessionId
 
 
 class State(StrEnum):
@@ -56,12 +56,29 @@ PHASE = {
 }
 
 
+_LOW_BITS = 32  # of an epoch: random; those above are the journal generation's
+
+
+def new_session_epoch(chance: Chance, generation: int) -> int:
+    """Make what commands to this start of a session name, for as long as this journal lives.
+
+    A journal that was lost cannot tell what was carried out before. Its successor has another
+    generation, which shows in an epoch, so the owner knows which sessions need a new one.
+    """
+    return (generation >> _LOW_BITS << _LOW_BITS) | int.from_bytes(chance(4), "big") or 1
+
+
+def is_of_journal(record: SessionRecord, generation: int) -> bool:
+    """Whether commands that name this session's epoch are in the journal of this generation."""
+    return record.session_epoch >> _LOW_BITS == generation >> _LOW_BITS
+
+
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
     """What the owner publishes about a session. Times are seconds since 1970, UTC."""
 
     session_id: SessionId
-    session_epoch: int  # random per start: commands name it, so none outlives its session
+    session_epoch: int  # of this start and this journal: commands name it, so none outlives both
     agent_id: str
     state: State
     created_at_s: float
@@ -86,6 +103,7 @@ class SessionRecord:
     labels: dict[str, str] = field(default_factory=dict)
     can_steer: str = "queue"
     can_kill: str = "tree"
+    start: int | None = None  # what its id is made of; None: its epoch
     orders: tuple[str, ...] = ()  # what became of standing kills: id, outcome, why; newest first
 
     @property
@@ -134,7 +152,7 @@ def _fits(name: str, value: float) -> bool:
         return isfinite(value)
     if name == "exit_code":
         return -(1 << 31) <= value < 1 << 31
-    return 0 <= value < 1 << (64 if name == "session_epoch" else 63)
+    return 0 <= value < 1 << (64 if name in {"session_epoch", "start"} else 63)
 
 
 def _texts(values: list[Any] | tuple[Any, ...]) -> tuple[str, ...]:

@@ -108,7 +108,9 @@ def fits(standing: Standing, session: SessionRecord, node: NodeId) -> bool:
     if kill.specialization and kill.specialization not in session.specializations:
         return False
     if kill.session:
-        return (kill.session, kill.epoch) == (session.session_id, session.session_epoch)
+        # Its first epoch means the same start: another one follows when a journal was lost.
+        is_start = kill.epoch in {session.session_epoch, session.start}
+        return kill.session == session.session_id and is_start
     return int(session.created_at_s) <= standing.issued_s
 
 

@@ -6,6 +6,7 @@ user's socket, over a connection of its own, or over links.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.app.auditing import AuditedCourt, AuditedDesk
@@ -15,7 +16,7 @@ from meshnode.app.registry import Registrar
 from meshnode.app.relaying import Desk, Relaying
 from meshnode.core.envelopes import Correspondence
 from meshnode.core.errors import UnreachableError
-from meshnode.core.ids import new_u64
+from meshnode.core.floor import ClockFloor
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import chance
 from meshnode.rpc.audit import AuditCourier, AuditServicer
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
 
+CLOCK_NOTED_S = 300.0  # on disk: as long as a steer lives; more often would wake an idle node
+
 
 class Commanding:
     """The desk of a node, and the ways to the desks of others."""
@@ -38,12 +41,14 @@ class Commanding:
     ) -> None:
         world, mesh = ground.world, ground.world.mesh
         self._mesh = mesh
-        self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
+        self.journal_generation = hosting.journal_generation
+        floor = ClockFloor(ground.database.run_now(journal.floor))
         court = AuditedCourt(
             mesh.genesis.mesh_id,
             mesh.self_id,
             mesh.control,
             self.journal_generation,
+            floor,
             auditor=auditing.auditor,
         )
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
@@ -51,6 +56,8 @@ class Commanding:
         self.desk = AuditedDesk(
             court, ground.key, hosting.sessions, executor, book, ground.clock
         ).audited_by(auditing.auditor)
+        self.desk.spawn = ground.spawn
+        self._ground, self._agents_found = ground, hosting.agents_found
         readings = Readings(self.desk.judge_reading, hosting.read_log, ground.clock)
         correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
         desk = Desk(self.desk.submit, readings.piece)
@@ -71,3 +78,14 @@ class Commanding:
                 "stop its agents on that machine",
             )
         return self._mesh.overlay.addresses_of(owner)
+
+    def start(self) -> None:
+        """Go on with what the last run left, before anything new comes in; watch the clock."""
+        undone = self._ground.database.run_now(journal.undone)
+        self.desk.resume(undone, self._agents_found)
+        self._ground.spawn(self._watch_clock())
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await self.desk.tick()
+            await asyncio.sleep(CLOCK_NOTED_S)

@@ -15,7 +15,9 @@ from meshnode.agents.processes import ProcessAgents
 from meshnode.agents.pruning import prune
 from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.client.home import make_private
+from meshnode.core.ids import new_u64
 from meshnode.node.clock import chance
+from meshnode.store import journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +49,17 @@ class Hosting:
         )
         self.sessions.self_id = ground.world.mesh.self_id
         self.sessions.check_writable = ground.alarms.check_writable
+        self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
+        self.sessions.journal_generation = self.journal_generation
+        self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
+
+    async def reattach(self) -> None:
+        """Find the agents again that lived on while this node was away."""
+        try:
+            await self.sessions.reattach()
+        finally:
+            self.agents_found.set()  # one that is not found is stopped without its supervisor
 
     def restore(self) -> None:
         """Take over what our feed says; after its first flush, at the start."""

@@ -205,6 +205,7 @@ class Node:
         with suppress(StorageError):  # a disk without room: the record waits, the node answers
             await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
         self._hosting.restore()  # after that flush: a home that has joined signs its rows anew
+        self._commanding.start()
         self._world.start()
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
@@ -218,9 +219,9 @@ class Node:
         self._find_members()
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
-        self._spawn(self._hosting.sessions.reattach())
         self._standing.start()
         self._spawn(self._renewing.run())
+        self._spawn(self._hosting.reattach())
         return self._ready()
 
     async def run(self) -> None:

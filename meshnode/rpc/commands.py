@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
 
-from meshnode.core.errors import UnreachableError
+from meshnode.core.errors import NoAnswerError, UnreachableError
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.guard import Context, peer_of
 from meshnode.v1 import command_service_pb2 as pb
@@ -42,7 +43,10 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
         self, request: pb.SubmitRequest, context: Context
     ) -> pb.SubmitResponse:
         """Verify, execute at most once, and answer with a receipt."""
-        receipt = await self._desk.submit(signed_from_wire(request.command), peer_of(context))
+        command = signed_from_wire(request.command)
+        receipt = await self._desk.submit(
+            command, peer_of(context), until_accepted=request.until_accepted
+        )
         return pb.SubmitResponse(receipt=signed_to_wire(receipt))
 
     async def ReadLog(  # noqa: N802 - named by the proto
@@ -74,7 +78,9 @@ class OverLinks(Protocol):
     def has_path(self, owner: NodeId) -> bool:
         """Whether links lead to this node."""
 
-    async def submit(self, owner: NodeId, command: Signed) -> Signed:
+    async def submit(
+        self, owner: NodeId, command: Signed, *, until_accepted: bool = False
+    ) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said."""
 
     def read(self, owner: NodeId, command: Signed, timeout_s: float) -> AsyncIterator[bytes]:
@@ -83,6 +89,16 @@ class OverLinks(Protocol):
 
 class UndialledError(UnreachableError):
     """No address of the node answered. Nothing changed."""
+
+
+@dataclass(slots=True)
+class _Sending:
+    """A command on its way, and whether it may have left this node."""
+
+    command: Signed
+    timeout_s: float
+    until_accepted: bool
+    is_sent: bool = False
 
 
 class Courier:
@@ -100,32 +116,47 @@ class Courier:
         self._described = described
         self._over_links = over_links
 
-    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
-        """Deliver a command; returns the receipt, raises what the owner said."""
-        timeout_s = min(max(timeout_s, 0.1), TIMEOUT_S_MAX)
+    async def submit(
+        self, owner: NodeId, command: Signed, timeout_s: float, *, until_accepted: bool = False
+    ) -> Signed:
+        """Deliver a command; returns the receipt, raises what the owner said.
+
+        Raises UnreachableError if it was certainly not sent, NoAnswerError if it may have been.
+        """
+        sending = _Sending(command, min(max(timeout_s, 0.1), TIMEOUT_S_MAX), until_accepted)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(sending.timeout_s):
                 if self._over_links.is_linked(owner):
-                    return await self._over_links.submit(owner, command)
-                return await self._submit(owner, command, timeout_s)
+                    return await self._send_over_links(owner, sending)
+                return await self._submit(owner, sending)
         except TimeoutError:
-            raise UnreachableError(
-                f"{self._described(owner)} did not answer in {timeout_s:g} s",
+            kind = NoAnswerError if sending.is_sent else UnreachableError
+            raise kind(
+                f"{self._described(owner)} did not answer in {sending.timeout_s:g} s",
                 "the same --command-id may be sent again safely",
             ) from None
 
-    async def _submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+    async def _send_over_links(self, owner: NodeId, sending: _Sending) -> Signed:
+        sending.is_sent = True
+        return await self._over_links.submit(
+            owner, sending.command, until_accepted=sending.until_accepted
+        )
+
+    async def _submit(self, owner: NodeId, sending: _Sending) -> Signed:
         """Dial the owner; one that cannot be dialled is reached over the links of others."""
-        request = pb.SubmitRequest(command=signed_to_wire(command))
+        request = pb.SubmitRequest(
+            command=signed_to_wire(sending.command), until_accepted=sending.until_accepted
+        )
         otherwise = self._over_links.has_path(owner)
         try:
             async with self._reach(owner, _patience_s(otherwise=otherwise)) as channel:
                 stub = pb_grpc.CommandServiceStub(channel)
-                response = await stub.Submit(request, timeout=timeout_s)
+                sending.is_sent = True
+                response = await stub.Submit(request, timeout=sending.timeout_s)
         except UndialledError:
             if not otherwise:
                 raise
-            return await self._over_links.submit(owner, command)
+            return await self._send_over_links(owner, sending)
         return signed_from_wire(response.receipt)
 
     async def read_log(self, owner: NodeId, command: Signed) -> AsyncIterator[bytes]:
@@ -189,7 +220,10 @@ class _Reached:
         if self._channel is not None:
             await self._channel.close()
         if isinstance(error, grpc.aio.AioRpcError):
-            raise error_from(error, self._described) from error
+            said = error_from(error, self._described)
+            if type(said) is UnreachableError:  # it was connected: the request may have arrived
+                said = NoAnswerError(said.message, said.hint)
+            raise said from error
 
 
 async def _connects(channel: grpc.aio.Channel, patience_s: float) -> bool:

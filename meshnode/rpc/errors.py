@@ -13,9 +13,12 @@ import grpc
 import grpc.aio
 
 from meshnode.core.errors import (
+    ClockError,
     ConflictError,
     ExhaustedError,
+    ExpiredError,
     MeshError,
+    NoAnswerError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -41,9 +44,12 @@ _STATUS: dict[type[MeshError], grpc.StatusCode] = {
     NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     NotPermittedError: grpc.StatusCode.PERMISSION_DENIED,
     UnreachableError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    NoAnswerError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ExpiredError: grpc.StatusCode.FAILED_PRECONDITION,
     ConflictError: grpc.StatusCode.ALREADY_EXISTS,
     StaleError: grpc.StatusCode.ABORTED,
     RefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    ClockError: grpc.StatusCode.FAILED_PRECONDITION,
     ExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 _log = logging.getLogger("session_mesh.rpc")
@@ -78,7 +84,7 @@ def error_from(failure: grpc.RpcError, peer: str) -> MeshError:
         if key == ERROR_KEY and isinstance(value, bytes):
             return _rebuild(value)
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return UnreachableError(f"{peer} did not answer in time")
+        return NoAnswerError(f"{peer} did not answer in time")
     return UnreachableError(f"cannot reach {peer}: {reason_of(call)}")
 
 

@@ -118,10 +118,9 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
         async def limited(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             try:
                 with self._place_of(context):
-                    request = await request_of(requests)
-                    async with _within(answer_s):
-                        async for response in method(request, context):
-                            yield response
+                    responses = method(await request_of(requests), context)
+                    async for response in _until(responses, answer_s):
+                        yield response
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - the last place that can word it
@@ -160,6 +159,26 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
 
 async def _as_they_come(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     return requests
+
+
+async def _until(responses: AsyncIterator[Any], seconds: float | None) -> AsyncIterator[Any]:
+    """Yield what is answered in time.
+
+    No deadline is kept while gRPC writes: cancelled there, it would send no status, and the caller
+    would wait for ever. A reader that does not read holds a place of its own.
+    """
+    clock_s = asyncio.get_running_loop().time
+    until_s = None if seconds is None else clock_s() + seconds
+    while True:
+        left_s = None if until_s is None else max(0.0, until_s - clock_s())
+        try:
+            async with asyncio.timeout(left_s):
+                response = await anext(responses)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise UnreachableError(f"it took more than {seconds:g} s") from None
+        yield response
 
 
 @asynccontextmanager

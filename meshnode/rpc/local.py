@@ -145,9 +145,16 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         del context
         owner, command = _owner(request.node_id), signed_from_wire(request.command)
         if owner == self._parts.self_id:
-            receipt = await self._parts.commands.submit(command, owner)
+            receipt = await self._parts.commands.submit(
+                command, owner, until_accepted=request.until_accepted
+            )
         else:
-            receipt = await self._parts.courier.submit(owner, command, request.timeout_s or 10.0)
+            receipt = await self._parts.courier.submit(
+                owner,
+                command,
+                request.timeout_s or 10.0,
+                until_accepted=request.until_accepted,
+            )
         return pb.SubmitCommandResponse(receipt=signed_to_wire(receipt))
 
     async def ReadSessionLog(  # noqa: N802 - named by the proto

@@ -55,6 +55,7 @@ MIGRATIONS = (
     ),
     Migration("what has changed lately", events.SCHEMA),
     Migration("who did what here, and what was seen of others' logs", audit.SCHEMA + heads.SCHEMA),
+    Migration("how far each command has come, and whose it is", journal.STATES),
     Migration("what became of standing kills", standing.SCHEMA),
 )
 VERSION = len(MIGRATIONS)

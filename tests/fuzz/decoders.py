@@ -13,6 +13,7 @@ from fuzz.meshes import resigned
 from fuzz.values import (
     CHAIN,
     CHANGE,
+    COMMAND_OF_USER,
     COMMAND_SIGNED,
     ENTRIES,
     FEED,
@@ -33,6 +34,7 @@ from fuzz.values import (
 )
 
 from meshnode.app.admission import packed_signed
+from meshnode.client import receipts
 from meshnode.client.durations import parse_duration, parse_instant, seconds_of
 from meshnode.core import (
     certificates,
@@ -230,6 +232,10 @@ INTO_A_MESH: dict[str, Decoder] = {
 }
 ENTRY = ENTRIES[0]
 BLOB = [bytes(16), bytes(32), 99, RECEIPT.payload, RECEIPT.signature]
+UNDONE = [
+    *(COMMAND_OF_USER.command_id, COMMAND_SIGNED.hash, 99, None, None),
+    *("executing", b"", COMMAND_SIGNED.payload, COMMAND_SIGNED.signature),
+]
 EVENT = event_pb.Event(at="2026-11-20T09:30:00Z", kind="node", op="added").SerializeToString()
 DATABASE = (
     [
@@ -244,6 +250,7 @@ DATABASE = (
     [["forks", [NODE_ID, 1, *(HEADER.payload, HEADER.signature) * 2]]],
     [["events", [7, 1.5, "node", "added", '["n"]', EVENT]], ["meta", ["events_run", b"3"]]],
     [["journal", BLOB], ["meta", ["journal_generation", b"5"]]],
+    [["journal", UNDONE], ["meta", ["clock_floor", b"7"]]],
     [
         [
             "invites",
@@ -367,6 +374,13 @@ FROM_HOME: dict[str, Decoder] = {
     ),
     "session key text": Decoder(
         _text(grants.session_key_from_text), (b"smk1_" + encode_checked(SECRET, b"smk1").encode(),)
+    ),
+    "receipt text": Decoder(
+        receipts.receipt_in,
+        (
+            b64encode(pack(["receipt", RECEIPT.payload, RECEIPT.signature])),
+            json.dumps({"receipt": "aaaa"}).encode(),
+        ),
     ),
     "invite text": Decoder(
         _text(enrolment.invite_from_text), (b"smj1_" + encode_checked(INVITED, b"smj1").encode(),)

@@ -39,6 +39,7 @@ from meshnode.client.keyfiles import read_secret
 from meshnode.client.registrations import registrations_in
 from meshnode.client.targets import Order
 from meshnode.core.certificates import leads_to_root
+from meshnode.core.commands import command_from_signed
 from meshnode.core.enrolment import join_proof
 from meshnode.core.errors import DamagedError, MeshError, PeerError
 from meshnode.core.ids import node_id_of
@@ -106,10 +107,12 @@ class Disk:
 
     def put(self, table: str, values: list[object]) -> None:
         """Write a row as a flipped bit may leave it: a map {"": bytes} is a text of any bytes."""
+        columns = [name for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})")]
+        written = f"{table} ({', '.join(columns[: len(values)])})"  # as an older version did, too
         marks = ", ".join("CAST(? AS TEXT)" if isinstance(one, dict) else "?" for one in values)
         flat = [one.get("", b"") if isinstance(one, dict) else one for one in values]
         try:
-            self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", flat)
+            self._connection.execute(f"INSERT OR REPLACE INTO {written} VALUES ({marks})", flat)
         except (sqlite3.Error, OverflowError) as error:
             raise PeerError("no disk holds that") from error
 
@@ -182,8 +185,11 @@ def _told(disk: Disk) -> object:
 
 def _journal(disk: Disk) -> object:
     disk.run_now(journal.generation, 5)
-    receipt = disk.run_now(journal.begin, JournalEntry(bytes(16), bytes(32), 99), 0.0)
-    return None if receipt is None else signed_to_wire(receipt).type
+    disk.run_now(journal.raise_floor, 9.0)
+    going_on = [command_from_signed(one.command) for one in disk.run_now(journal.undone)]
+    entry = JournalEntry(bytes(16), bytes(32), 99)
+    receipt = disk.run_now(journal.begin, entry, 0.0, disk.run_now(journal.count))
+    return len(going_on) if receipt is None else signed_to_wire(receipt).type
 
 
 def _invites(disk: Disk) -> object:

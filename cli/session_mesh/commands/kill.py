@@ -9,7 +9,7 @@ from meshnode.client.errors import UsageError
 from meshnode.client.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import CommandId, Grace, Labels, Node, Timeout, narrowed, target_of
+from session_mesh.options import CommandId, Grace, Labels, Node, Timeout, Wait, narrowed, target_of
 from session_mesh.orders import Aim, asked, carry_out, chosen, sessions_of
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
@@ -55,6 +55,7 @@ def app(
     ] = "",
     timeout: Timeout = "10s",
     command_id: CommandId = "",
+    wait: Wait = "delivered",
 ) -> View:
     """End agents with all they started.
 
@@ -74,7 +75,7 @@ def app(
         raise UsageError("kill asks first, and there is no terminal", "say --yes or --force")
     if expires and not standing:
         raise UsageError("--expires goes with --standing")
-    delivery = Delivery(parse_duration(timeout), command_id)
+    delivery = Delivery(parse_duration(timeout), command_id, wait)
     if command_id and (everyone or standing or len(targets) > 1):
         raise UsageError("--command-id is for one session, and not for --standing")
     terms = Terms(parse_duration(expires or "24h"), force, parse_duration(grace)).checked()

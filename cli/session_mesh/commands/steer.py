@@ -15,6 +15,7 @@ from session_mesh.options import (
     Node,
     SessionId,
     Timeout,
+    Wait,
     narrowed,
     target_of,
 )
@@ -51,6 +52,7 @@ def app(
     label: Labels = None,
     timeout: Timeout = "10s",
     command_id: CommandId = "",
+    wait: Wait = "delivered",
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
 ) -> View:
     """Redirect an agent.
@@ -64,7 +66,7 @@ def app(
     said = _message(text, message)
     if not said and not direction:
         raise UsageError("nothing to say", "give TEXT, --message or --direction")
-    delivery = Delivery(parse_duration(timeout), command_id)
+    delivery = Delivery(parse_duration(timeout), command_id, wait)
     with call.mesh() as mesh:
         if everyone:
             aim = chosen(mesh, narrowed(spec, node, label), delivery)
@@ -79,6 +81,7 @@ def app(
             lambda target: mesh.steer(
                 target, message=said, direction=direction, mode=mode, delivery=delivery
             ),
+            wait,
         )
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from doubles import (
+    InBackground,
     ManualClock,
     MemoryInvites,
     MemoryJournal,
     Published,
     ScriptedAgents,
     nowhere,
-    unexpected,
 )
 
 from meshnode.app.admission import AdmissionDesk, Admitted, Admitter
@@ -145,7 +145,9 @@ class Desk:
         self.published = Published()
         self.control = ControlSet(GENESIS)
         assert self.control.add_all(ROLES, NOW_S) == []
-        sessions = OwnSessions(self.published, self.agents, self.clock, chance, nowhere, unexpected)
+        sessions = OwnSessions(
+            self.published, self.agents, self.clock, chance, nowhere, InBackground()
+        )
         sessions.restore([DOCS, CODE])
         court = Court(GENESIS.mesh_id, NODE_ID, self.control, GENERATION)
         roster = Mesh(GENESIS, Self(KEYS["node"], 1, Random(1))).roster

@@ -7,12 +7,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from doubles import (
+    InBackground,
     ManualClock,
     MemoryJournal,
     Published,
     ScriptedAgents,
     nowhere,
-    unexpected,
 )
 
 from meshnode.app.commands import CommandDesk
@@ -69,7 +69,9 @@ class House:
         self.node_id = node_id_of(self.key.public)
         self.mesh = Mesh(GENESIS, Self(self.key, 1, Random(number)))
         self.agents, self.journal = ScriptedAgents(), MemoryJournal()
-        sessions = OwnSessions(Published(), self.agents, town.clock, chance, nowhere, unexpected)
+        sessions = OwnSessions(
+            Published(), self.agents, town.clock, chance, nowhere, InBackground()
+        )
         sessions.restore([SESSION])
         court = Court(GENESIS.mesh_id, self.node_id, ControlSet(GENESIS), GENERATION)
         executor = Executor(sessions, Registrar(self.mesh.roster, Published()))

@@ -16,7 +16,6 @@ from integration.attacks.grantors import (
 )
 
 from meshnode.core.certificates import keys_shown, node_id_in
-from meshnode.core.commands import SKEW_S
 from meshnode.core.enrolment import invite_from_text
 from meshnode.core.errors import (
     MeshError,
@@ -25,6 +24,7 @@ from meshnode.core.errors import (
     PeerError,
     UsageError,
 )
+from meshnode.core.floor import SKEW_S
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.grants import (
     GRANT_BYTES_MAX,

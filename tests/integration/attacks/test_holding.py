@@ -140,7 +140,7 @@ async def test_a_command_id_is_not_used_for_another_order():
 @pytest.mark.parametrize("grace_s", [-1, 61, 1 << 40, "long", float("nan"), float("inf"), None])
 async def test_a_close_with_a_huge_grace_asks_nobody(grace_s):
     owner = Owner()
-    assert (await owner.submit(owner.order("close", grace_s=grace_s))).outcome == "failed"
+    assert (await owner.submit(owner.order("close", grace_s=grace_s))).outcome == "refused"
     assert untouched(owner)
 
 

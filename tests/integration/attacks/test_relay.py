@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from integration.attacks.relays import OUTPUT, SECRET, SESSION, Town
 
-from meshnode.app import relaying
+from meshnode.app import lanes, relaying
 from meshnode.core.commands import receipt_from_signed
 from meshnode.core.errors import NotPermittedError, PeerError, UnreachableError
 from meshnode.core.keys import Key
@@ -218,6 +218,7 @@ async def test_a_relay_that_answers_with_anothers_receipt_is_found_out(town: Tow
 
 async def test_a_member_that_floods_a_relay_leaves_room_for_others(town: Town, monkeypatch):
     monkeypatch.setattr(relaying, "BUSY_TRIES", 1)
+    monkeypatch.setattr(lanes, "OF_SESSION_MAX", 1000)  # the relay's share is meant, not theirs
     town.otto.agents.gate = asyncio.Event()  # the owner answers nobody for a while
     flood = [
         asyncio.create_task(town.olga.relaying.submit(town.otto.node_id, town.command()))
@@ -241,6 +242,7 @@ async def test_who_sends_more_than_its_share_at_once_gets_all_of_it_through(
     town: Town, monkeypatch
 ):
     monkeypatch.setattr(relaying, "BUSY_S", 0.01)
+    monkeypatch.setattr(lanes, "OF_SESSION_MAX", 1000)
     commands = [town.command() for _ in range(2 * ORDERS_OF_SENDER_MAX)]
     receipts = await asyncio.gather(*map(town.submit, commands))
     assert len({receipt.hash for receipt in receipts}) == len(commands)

@@ -77,6 +77,7 @@ class Service(LocalServiceServicer):
     sessions: list[Session] = field(default_factory=list)
     errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
     commands: list[Signed] = field(default_factory=list)
+    waits: list[bool] = field(default_factory=list)
     requests: list[object] = field(default_factory=list)
     receipt_key: Key | None = None
     outcome: str = "delivered"
@@ -158,6 +159,7 @@ class Service(LocalServiceServicer):
         self._fail_if_told(context)
         signed = _from_wire(request.command)
         self.commands.append(signed)
+        self.waits.append(request.until_accepted)
         if request.node_id in self.away:
             away = UnreachableError("it cannot be reached", "session-mesh nodes")
             _refuse(context, grpc.StatusCode.UNAVAILABLE, away)

@@ -5,11 +5,13 @@ import pytest
 from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, NOW_S, session
 
 from meshnode.client.authority import Scope, new_key
-from meshnode.client.targets import Delivery, Target
+from meshnode.client.targets import WAITS, Delivery, Target
 from meshnode.core.commands import command_from_signed
 from meshnode.core.errors import (
     ConflictError,
+    ExpiredError,
     MeshError,
+    NoAnswerError,
     NotAuthenticatedError,
     NotFoundError,
     PeerError,
@@ -164,12 +166,31 @@ def test_a_command_id_that_ordered_something_else_is_a_conflict(mesh, service):
 
 def test_an_unanswered_command_says_how_to_repeat_it(mesh, service):
     service.sessions = [session("builder")]
-    service.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, UnreachableError("berta is away"))]
-    with pytest.raises(UnreachableError, match="berta is away") as raised:
+    service.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, NoAnswerError("berta is silent"))]
+    with pytest.raises(NoAnswerError, match="berta is silent") as raised:
         mesh.steer(Target("builder"), message="go")
     command_id = raised.value.hint.rpartition(" ")[2]
     again = mesh.steer(Target("builder"), message="go", delivery=Delivery(command_id=command_id))
     assert again["command_id"] == command_id
+
+
+@pytest.mark.parametrize("said", [UnreachableError("berta is away"), ExpiredError("too late")])
+def test_a_command_that_certainly_was_not_carried_out_is_not_said_to_have_been(mesh, service, said):
+    service.sessions = [session("builder")]
+    service.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, said)]
+    with pytest.raises(type(said)) as raised:
+        mesh.steer(Target("builder"), message="go")
+    assert (raised.value.exit_code, raised.value.hint) == (6, "")
+
+
+def test_what_to_wait_for_travels_beside_the_command_and_not_in_it(mesh, service):
+    service.sessions = [session("builder")]
+    asked = []
+    for wait in WAITS:
+        mesh.steer(Target("builder"), message="go", delivery=Delivery(wait=wait))
+        asked.append(service.waits[-1])
+    assert asked == [True, False, False]
+    assert len({len(one.payload) for one in service.commands}) == 1
 
 
 def test_a_home_without_a_role_cannot_command(mesh, service, home):

@@ -150,7 +150,9 @@ class OtherWay:
     def has_path(self, owner: NodeId) -> bool:
         return self.path
 
-    async def submit(self, owner: NodeId, command: Signed) -> Signed:
+    async def submit(
+        self, owner: NodeId, command: Signed, *, until_accepted: bool = False
+    ) -> Signed:
         self.brought.append(command)
         return command
 

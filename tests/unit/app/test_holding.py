@@ -76,7 +76,10 @@ async def test_a_close_of_what_has_ended_is_applied_and_touches_nothing():
 
 @pytest.mark.parametrize(
     ("fault", "outcome"),
-    [(RefusedError("one does not stop"), "refused"), (UnreachableError("silence"), "failed")],
+    [
+        (RefusedError("one does not stop"), "refused"),
+        (UnreachableError("silence"), "indeterminate"),
+    ],
 )
 @pytest.mark.parametrize("action", ["suspend", "resume", "close"])
 async def test_what_the_agent_does_not_do_is_not_recorded(action, fault, outcome):

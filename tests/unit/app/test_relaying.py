@@ -67,7 +67,7 @@ class Around:
             assert effect.peer == OWNER
             self.sent.put_nowait(effect.message)
 
-    async def judge(self, command: Signed, via: str) -> Signed:
+    async def judge(self, command: Signed, via: str, *, until_accepted: bool = False) -> Signed:
         assert (command, via) == (COMMAND, OWNER)
         await self.may_answer.wait()
         if self.error is not None:

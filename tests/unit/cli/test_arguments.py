@@ -29,7 +29,7 @@ def test_no_verb_shows_the_help_and_is_a_usage_error(run):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_with_examples(run, capsys, verb):
-    words = ("keys", "new") if verb == "keys" else (verb,)
+    words = {"keys": ("keys", "new"), "receipt": ("receipt", "verify")}.get(verb, (verb,))
     assert run(*words, "--help")[0] == 0
     shown = capsys.readouterr().out
     assert "Examples:" in shown

@@ -46,7 +46,7 @@ CONTRACT_SESSION = [
 
 def test_a_session_has_every_field_of_the_contract_under_its_name():
     plain = to_plain(Session())
-    assert set(plain) == {*CONTRACT_SESSION, "session_epoch"}
+    assert set(plain) == {*CONTRACT_SESSION, "session_epoch", "session_start"}
 
 
 def test_what_is_absent_is_none_and_what_is_zero_is_zero():

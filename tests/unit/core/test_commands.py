@@ -10,7 +10,6 @@ from meshnode.core.commands import (
     COMMAND,
     COMMAND_BYTES_MAX,
     KILL_LIFE_S,
-    SKEW_S,
     STEER_LIFE_S,
     Command,
     Court,
@@ -23,6 +22,7 @@ from meshnode.core.commands import (
 from meshnode.core.control import ControlSet
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
+    ExpiredError,
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
@@ -30,8 +30,8 @@ from meshnode.core.errors import (
     PeerError,
     RefusedError,
     StaleError,
-    UnreachableError,
 )
+from meshnode.core.floor import SKEW_S
 from meshnode.core.genesis import Genesis
 from meshnode.core.grants import ACTIONS, Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
@@ -127,7 +127,7 @@ FAULTS = {
     ),
     "expired": Fault(
         4,
-        UnreachableError,
+        ExpiredError,
         lambda c: replace(c, issued_s=NOW_S - SKEW_S - 61, expires_s=NOW_S - SKEW_S - 1),
     ),
     "from the future": Fault(
@@ -211,7 +211,7 @@ def test_a_kill_ignores_when_it_was_issued_but_not_when_it_expires(court: Court)
     early = replace(KILL, issued_s=NOW_S + 9999, expires_s=NOW_S + KILL_LIFE_S)
     assert court.judge(sign_command(granted(), early), SESSION, "", NOW_S)
     late = replace(KILL, issued_s=NOW_S - KILL_LIFE_S, expires_s=NOW_S - SKEW_S - 1)
-    with pytest.raises(UnreachableError):
+    with pytest.raises(ExpiredError):
         court.judge(sign_command(granted(), late), SESSION, "", NOW_S)
     long = replace(KILL, expires_s=KILL.issued_s + KILL_LIFE_S + 1)
     far = replace(KILL, issued_s=NOW_S + 9999, expires_s=NOW_S + 9999 + KILL_LIFE_S)
@@ -256,7 +256,6 @@ def test_a_signature_by_another_key_than_the_granted_one_is_refused(court: Court
     stolen_chain = SessionKey(STRANGER, mine.chain)
     for forged in (
         Signed(COMMAND, signed.payload, bytes(64)),
-        Signed("grant", signed.payload, signed.signature),
         sign_command(stolen_chain, STEER),
         STRANGER.sign(COMMAND, unpack_map(signed.payload)),
     ):
@@ -266,11 +265,11 @@ def test_a_signature_by_another_key_than_the_granted_one_is_refused(court: Court
 
 def test_a_role_that_has_gone_is_noticed_at_the_moment_of_execution(court: Court):
     command = court.judge(sign_command(granted(), STEER), SESSION, "", NOW_S)
-    court.recheck(command, NOW_S)
-    with pytest.raises(UnreachableError):
-        court.recheck(command, STEER.expires_s + SKEW_S + 1)
+    court.recheck(command, SESSION, NOW_S)
+    with pytest.raises(ExpiredError):
+        court.recheck(command, SESSION, STEER.expires_s + SKEW_S + 1)
     with pytest.raises(NotAuthenticatedError):
-        replace(court, control=EMPTY).recheck(command, NOW_S)
+        replace(court, control=EMPTY).recheck(command, SESSION, NOW_S)
 
 
 def fields(**changed: object) -> Signed:
