@@ -159,6 +159,8 @@ class ScriptedAgents:
     on_killed: Callable[[str], Awaitable[None]] | None = None  # what a supervisor would report
     steered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
+    asked_to_end: list[str] = field(default_factory=list)
+    suspended: set[str] = field(default_factory=set)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
@@ -181,6 +183,23 @@ class ScriptedAgents:
         if self.on_killed is not None:
             await self.on_killed(session_id)
         return self.killed
+
+    async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killed:
+        del command_id, grace_s
+        await self._act()
+        self.asked_to_end.append(session_id)
+        return self.killed
+
+    async def suspend(self, session_id: str) -> int:
+        await self._act()
+        self.suspended.add(session_id)
+        return 2
+
+    async def resume(self, session_id: str) -> int:
+        await self._act()
+        was = session_id in self.suspended
+        self.suspended.discard(session_id)
+        return 2 if was else 0
 
     async def _act(self) -> None:
         self.reached.set()

@@ -44,7 +44,7 @@ NODE_ID = node_id_of(NODE.public)
 GENERATION = 5
 SESSION = SessionRecord(SessionId("s" * 26), 42, "agent", State.RUNNING, 1.0, 1.0)
 UNTIL_S = int(ManualClock().now_s) + 25 * 86400  # a key stands for 30 days at most
-ALL = ("steer", "kill", "register", "read_messages")
+ALL = ("steer", "kill", "suspend", "register", "read_messages")
 
 
 def key_for(subject: Key = ROOT, **limits: object) -> SessionKey:

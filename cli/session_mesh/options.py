@@ -20,6 +20,7 @@ Specializations = Annotated[
 Node = Annotated[str, typer.Option("--node", metavar="N", help="Name or id of a node.")]
 SessionId = Annotated[str, typer.Option("--session", metavar="ID", help="A session id.")]
 AgentId = Annotated[str, typer.Option("--agent-id", metavar="A", help="An agent id, exactly.")]
+Grace = Annotated[str, typer.Option("--grace", metavar="D", help="Time to end by itself.")]
 Timeout = Annotated[
     str, typer.Option("--timeout", metavar="D", help="How long to try to reach the owner node.")
 ]
@@ -71,6 +72,6 @@ def target_of(name: str, session: str, agent_id: str, node: str) -> Target:
     return Target(name=name, session_id=session, agent_id=agent_id, node=node)
 
 
-def alive(spec: str, node: str, labels: Sequence[str] | None) -> Selection:
-    """Select what is alive, for orders to many."""
-    return Selection(filter="alive", specialization=spec, node=node, labels=pairs(labels))
+def narrowed(spec: str, node: str, labels: Sequence[str] | None) -> Selection:
+    """Select for orders to many: also who cannot be reached, so that it is told."""
+    return Selection(specialization=spec, node=node, labels=pairs(labels))

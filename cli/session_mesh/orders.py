@@ -1,25 +1,34 @@
 """Orders to one session or to many, and what became of them.
 
-Invariant: with many targets one failure stops no other; the exit code is that of the worst.
+Invariant: with many targets one failure stops no other; the exit code is that of the worst, and
+whoever could not be meant, because it was not heard or started meanwhile, is said.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
+from meshnode.client import fanning
 from meshnode.client.errors import MeshError, UsageError
-from meshnode.client.targets import Delivery, Selection, Target
+from meshnode.client.nodes import names_apart
+from meshnode.client.targets import Delivery, Selection, Target, has_ended
+from session_mesh import words
+from session_mesh.call import Call
 from session_mesh.render import Table, View
 
 if TYPE_CHECKING:
+    from meshnode.client.fanning import Act, Aimed
     from meshnode.client.mesh import MeshClient
 
+PROGRESS_AFTER_S = 1.0
+NAMED_MAX = 8  # in a question; more are listed above it
 EXIT_OF_OUTCOME = {
     "accepted": 0,
     "delivered": 0,
     "applied": 0,
     "queued": 0,
+    "parked": 0,
     "failed": 1,
     "indeterminate": 1,
     "unknown": 3,
@@ -28,45 +37,87 @@ EXIT_OF_OUTCOME = {
 }
 
 
-def one(target: Target, spec: str, labels: Sequence[str] | None) -> list[Target]:
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Who is meant: by name, or all that are selected and how much of the mesh was heard."""
+
+    targets: Sequence["Aimed"]
+    coverage: dict[str, Any] = field(default_factory=dict)
+    selection: Selection | None = None
+
+    @property
+    def many(self) -> bool:
+        """Whether each target is told in its place."""
+        return self.selection is not None or len(self.targets) > 1
+
+
+def one(target: Target, spec: str, labels: Sequence[str] | None) -> Aim:
     """Aim at one session; raises UsageError when it is narrowed as only many can be."""
     if spec or labels:
         raise UsageError("--spec and --label go with --all")
-    return [target]
+    return Aim([target])
 
 
-def chosen(mesh: "MeshClient", selection: Selection, delivery: Delivery) -> list[Target]:
-    """Aim at every session that is selected."""
+def chosen(mesh: "MeshClient", selection: Selection, delivery: Delivery) -> Aim:
+    """Aim at every session that is selected and has not ended, reachable or not."""
     if delivery.command_id:
         raise UsageError("--command-id is for one session")
-    sessions = mesh.list_sessions(selection)["sessions"]
-    return [Target(session_id=session["session_id"]) for session in sessions]
+    listed = mesh.list_sessions(selection)
+    return Aim(_living(listed), listed["coverage"], selection)
 
 
 def carry_out(
-    targets: Sequence[Target],
-    act: Callable[[Target], dict[str, Any]],
-    *,
-    many: bool,
-    wait: str = "delivered",
+    call: Call, mesh: "MeshClient", aim: Aim, act: "Act", wait: str = "delivered"
 ) -> View:
     """Act on each target; one target's error is raised, of many each is told in its place."""
-    if not many:
-        result = act(targets[0])
+    if not aim.many:
+        result = act(aim.targets[0])
         return replace(outcome_view(result), notes=_unapplied([result], wait))
-    results = [_tried(target, act) for target in targets]
-    outcomes = Counter(result["outcome"] for result in results)
-    rows = [
-        (result["target"], result["outcome"], str(result["detail"] or "")) for result in results
-    ]
+    with _Progress(call, len(aim.targets)) as progress:
+        results = fanning.fan_out(aim.targets, act, progress.told)
+    summary: dict[str, Any] = {"targets": len(results)}
+    summary |= Counter(str(result["outcome"]) for result in results)
+    value: dict[str, Any] = {"results": results, "summary": summary}
+    notes = list(_unapplied(results, wait))
+    if aim.selection is not None:
+        meanwhile = _started_meanwhile(mesh, aim)
+        summary["started_meanwhile"] = [one["session_id"] for one in meanwhile]
+        value["coverage"] = aim.coverage
+        notes += [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
     return View(
-        value={"results": results, "summary": {"targets": len(results), **outcomes}},
-        human=Table(("SESSION", "OUTCOME", "DETAIL"), rows, empty="no session matches"),
+        value=value,
+        human=Table(COLUMNS, _rows(aim, results), empty="no session matches", flexible=FLEXIBLE),
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
+        notes=notes,
         exit_code=max((_exit_code(result) for result in results), default=0),
-        notes=_unapplied(results, wait),
     )
+
+
+COLUMNS = ("SESSION", "AGENT", "NODE", "OUTCOME", "DETAIL")
+FLEXIBLE = ("DETAIL", "AGENT", "NODE")
+
+
+def sessions_of(mesh: "MeshClient", aim: Aim) -> list[dict[str, Any]]:
+    """Look up who is meant; raises NotFoundError or ConflictError for a name."""
+    return [mesh.resolve(one) if isinstance(one, Target) else one for one in aim.targets]
+
+
+def asked(call: Call, mesh: "MeshClient", aim: Aim, verb: str) -> Aim:
+    """Ask once for all of them, on the terminal; raises MeshError for a no."""
+    sessions = sessions_of(mesh, aim)
+    if not sessions:
+        return aim
+    names = [f"{one['node_name']}/{one['agent_id']}" for one in sessions]
+    if len(names) > NAMED_MAX:
+        for name, one in zip(names, sessions, strict=True):
+            call.streams.tell(f"{words.short(one['session_id'])}  {name}  {one['state']}")
+        names = [f"these {len(names)} sessions"]
+    for note in words.coverage_notes(aim.coverage) if aim.coverage else ():
+        call.streams.tell(note)
+    if not call.confirm(f"{verb} {', '.join(names)}?"):
+        raise MeshError("nothing was changed")
+    return Aim(sessions, aim.coverage, aim.selection)
 
 
 def outcome_view(result: dict[str, Any]) -> View:
@@ -80,18 +131,68 @@ def outcome_view(result: dict[str, Any]) -> View:
     )
 
 
-def _tried(target: Target, act: Callable[[Target], dict[str, Any]]) -> dict[str, Any]:
+class _Progress:
+    """A line on the terminal that says how many are done, once it takes longer than a moment."""
+
+    def __init__(self, call: Call, total: int) -> None:
+        self._call = call
+        self._total = total
+        self._begun_at_s = call.now_s()
+        self._is_shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_shown:
+            self._write("\r\x1b[K")
+
+    def told(self, count: int) -> None:
+        streams = self._call.streams
+        late = self._call.now_s() - self._begun_at_s > PROGRESS_AFTER_S
+        if streams.err_is_terminal and late:
+            self._is_shown = True
+            self._write(f"\r{count} of {self._total} done\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self._call.streams.err.write(text)
+        self._call.streams.err.flush()
+
+
+def _living(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    return [session for session in listed["sessions"] if not has_ended(session)]
+
+
+def _started_meanwhile(mesh: "MeshClient", aim: Aim) -> list[dict[str, Any]]:
+    """Return who is selected now and was not then."""
+    meant = {one["session_id"] for one in aim.targets if not isinstance(one, Target)}
     try:
-        return {"target": str(target), **act(target)}
-    except MeshError as error:
-        return {
-            "target": str(target),
-            "session_id": target.session_id or None,
-            "outcome": error.code,
-            "detail": error.message,
-            "hint": error.hint,
-            "exit_code": error.exit_code,
-        }
+        present = _living(mesh.list_sessions(aim.selection))
+    except MeshError:
+        return []  # what was done is told all the same
+    return [one for one in present if one["session_id"] not in meant]
+
+
+def _noted(meanwhile: list[dict[str, Any]]) -> list[str]:
+    if not meanwhile:
+        return []
+    names = ", ".join(f"{one['node_name']}/{one['agent_id']}" for one in meanwhile[:NAMED_MAX])
+    more = f" and {len(meanwhile) - NAMED_MAX} more" if len(meanwhile) > NAMED_MAX else ""
+    return [f"started meanwhile, and not meant: {names}{more}; run it again for those"]
+
+
+def _rows(aim: Aim, results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    known = [one for one in aim.targets if not isinstance(one, Target)]
+    names = names_apart((one["node_id"], one["node_name"]) for one in known)
+    rows = []
+    for target, result in zip(aim.targets, results, strict=True):
+        who = (
+            (result["target"], "", "")
+            if isinstance(target, Target)
+            else (words.short(target["session_id"]), target["agent_id"], names[target["node_id"]])
+        )
+        rows.append((*who, result["outcome"], f"{result['detail'] or ''}{_processes(result)}"))
+    return rows
 
 
 def _exit_code(result: dict[str, Any]) -> int:

@@ -42,6 +42,7 @@ class Ending:
     reason: str | None
     killed_by_command: str | None
     at_s: float
+    closed_by_command: str | None = None
 
 
 def ending_of(state: dict[str, Any], now_s: float) -> Ending:
@@ -52,6 +53,7 @@ def ending_of(state: dict[str, Any], now_s: float) -> Ending:
         signal=_text(state.get("signal")),
         reason=_text(state.get("reason")),
         killed_by_command=_text(state.get("killed_by_command")),
+        closed_by_command=_text(state.get("closed_by_command")),
         at_s=float(at_s) if isinstance(at_s, int | float) and 0 < at_s < now_s else now_s,
     )
 

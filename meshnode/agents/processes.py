@@ -1,4 +1,4 @@
-"""The node's side of supervised agents: follow their supervisors, steer and kill.
+"""The node's side of supervised agents: follow their supervisors, steer, suspend, end them.
 
 Invariant: a session that was attached gets exactly one `on_ended`, unless we are closed first.
 A supervisor that is merely silent (a foreground session under Ctrl-Z) is waited for, never taken
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.agents.following import Ending, Following, ending_of
+from meshnode.agents.holding import HALT_S, TERM_WAIT_S
 from meshnode.agents.tree import VERIFY_S, Identity, Killing, Reach, is_alive, members, stop_tree
 from meshnode.app.ports import Steered
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
@@ -40,12 +41,13 @@ class ProcessAgents:
     """Every agent process of this node. Tasks live in the given group; `close` ends them.
 
     `clock` returns seconds since 1970. Callbacks run in the event loop and must not block;
-    `on_started` comes again when a session is attached again after a node restart.
+    `on_started` comes again when a session is attached again after a node restart, and says whether
+    the tree stands still: it may have been suspended while nobody could be told.
     """
 
     def __init__(
         self,
-        on_started: Callable[[str, int], None],
+        on_started: Callable[[str, int, bool], None],
         on_ended: Callable[[str, Ending], None],
         *,
         tasks: asyncio.TaskGroup,
@@ -96,11 +98,9 @@ class ProcessAgents:
         if following is None:
             return await _stop(session_id, (), Reach(), grace_s=grace_s, force=force)
         with suppress(UnreachableError):
-            # A stopped supervisor would swallow the order and the grace: ask for a sign first.
-            await following.ask("info", PING_WAIT_S)
             order = {"command_id": command_id, "grace_s": grace_s, "force": force}
             wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
-            said = _killing(await following.ask("kill", wait_s, **order))
+            said = _killing(await self._order(session_id, "kill", wait_s, **order))
             if said.survivors or not await self._leftovers(following):
                 return said
         following.killed_by_command = command_id  # before: its end is noticed while we still work
@@ -108,6 +108,43 @@ class ProcessAgents:
         if not killing.found:
             following.killed_by_command = None
         return killing
+
+    async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
+        """Close the agent's stdin, and send TERM after the grace; returns who is gone by then.
+
+        Raises RefusedError if it was not asked, UnreachableError if nobody knows.
+        """
+        wait_s = grace_s + max(grace_s, TERM_WAIT_S) + VERIFY_S + KILL_MARGIN_S
+        order = {"command_id": command_id, "grace_s": grace_s}
+        return _killing(await self._order(session_id, "close", wait_s, **order))
+
+    async def suspend(self, session_id: str) -> int:
+        """Stop the whole tree; returns of how many processes. All or none: raises RefusedError."""
+        reply = await self._order(session_id, "suspend", HALT_S + KILL_MARGIN_S)
+        if reply.get("running"):
+            stuck = ", ".join(map(str, reply["running"]))
+            raise RefusedError(
+                f"not all of it stops (process {stuck}), so it was let go on",
+                "what waits for a device stops only after it: try again",
+            )
+        return _found(reply)
+
+    async def resume(self, session_id: str) -> int:
+        """Let the whole tree run on; returns of how many processes, 0 if it was not suspended."""
+        return _found(await self._order(session_id, "resume", STEER_WAIT_S))
+
+    async def _order(
+        self, session_id: str, operation: str, wait_s: float, **fields: object
+    ) -> dict[str, Any]:
+        following = self._following.get(session_id)
+        if following is None:
+            raise RefusedError(f"no agent of session {session_id} runs here")
+        # A stopped supervisor would act upon it whenever it runs on: ask for a sign first.
+        await following.ask("info", PING_WAIT_S)
+        reply = await following.ask(operation, wait_s, **fields)
+        if not reply.get("ok"):
+            raise RefusedError(str(reply.get("error")))
+        return reply
 
     async def close(self) -> None:
         """Stop following; the agents and their supervisors live on."""
@@ -164,7 +201,8 @@ class ProcessAgents:
             if is_answer and (pid := following.heard(message)) is not None:
                 line.is_answered, following.line = True, line
                 self._spare(following)
-                self._on_started(following.session_id, pid)
+                is_suspended = message.get("suspended") is True
+                self._on_started(following.session_id, pid, is_suspended)
                 following.settled.set()
             else:
                 line.resolve(message)
@@ -232,9 +270,14 @@ async def _stop(
 
 
 def _killing(reply: dict[str, Any]) -> Killing:
-    if not reply.get("ok"):
-        raise RefusedError(str(reply.get("error")))
     try:
         return Killing(int(reply["found"]), int(reply["gone"]), tuple(map(int, reply["survivors"])))
     except (KeyError, TypeError, ValueError):
         raise UnreachableError("the session's supervisor answers nothing we know") from None
+
+
+def _found(reply: dict[str, Any]) -> int:
+    count = reply.get("found")
+    if not isinstance(count, int):
+        raise UnreachableError("the session's supervisor answers nothing we know")
+    return count

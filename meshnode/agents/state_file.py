@@ -57,6 +57,8 @@ class StateFile:
             "reason": None,
             "ended_at": None,
             "killed_by_command": None,
+            "closed_by_command": None,
+            "suspended": False,
             "leftovers": 0,
             "survivors": [],
         }

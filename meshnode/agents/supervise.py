@@ -3,7 +3,8 @@
     python -I -m meshnode.agents.supervise --directory DIR --socket SOCK --session-id ID -- CMD...
 
 It keeps the agent's log and `state.json` in DIR, answers newline-delimited JSON on SOCK
-(`info`, `steer`, `kill`, `subscribe`) and stops the whole process tree when told to.
+(`info`, `steer`, `kill`, `close`, `suspend`, `resume`, `subscribe`) and stops, halts or lets go of
+the whole process tree when told to.
 This is its front: the command line, the order of starting, and what happens if we fail ourselves.
 
 Invariant: once the agent is started, it never runs on without a supervisor: if we fail, it is

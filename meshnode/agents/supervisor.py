@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
+from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.signals import signal_name
 from meshnode.agents.steering import Steer, steer_line
@@ -71,6 +72,10 @@ class Supervisor:
         self._clock = clock
         self._ladder: tree.Ladder | None = None
         self._kill_waiters: list[Callable[[Reply], None]] = []
+        self._halt: Halt | None = None
+        self._halt_waiters: list[Callable[[Reply], None]] = []
+        self._parting: Parting | None = None
+        self._parting_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
         self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
         self._spared: set[tree.Identity] = set()
@@ -80,6 +85,9 @@ class Supervisor:
             "inbox": self._inbox.read,
             "take": self._inbox.take,
             "kill": self._on_kill,
+            "close": self._on_close,
+            "suspend": self._on_suspend,
+            "resume": self._on_resume,
             "subscribe": self._on_subscribe,
             "spare": self._on_spare,
         }
@@ -102,6 +110,10 @@ class Supervisor:
         self._agent.inlet.expire(now_s)
         self._agent.reap()
         self._door.forget_gone()
+        if self._halt and (halted := self._halt.step(now_s)):
+            self._halted(halted)
+        if self._parting and (standing := self._parting.step(now_s)):
+            self._parted(standing)
         if self._ladder and (killing := self._ladder.step(now_s)):
             self._killed(killing)
         if self._agent.returncode is not None and self._ladder is None:
@@ -119,11 +131,15 @@ class Supervisor:
         name = signal_name(-returncode) if returncode < 0 else None
         exit_code = returncode if returncode >= 0 else None
         self._state.ended(exit_code, name, self._reason(returncode, name))
+        if self._parting:
+            self._parted(self._parting.result())
         self._door.announce({"event": "ended", **self._state.fields})
 
     def _reason(self, returncode: int, name: str | None) -> str | None:
         if self._state.fields["killed_by_command"] is not None:
             return "killed by command"
+        if self._state.fields["closed_by_command"] is not None:
+            return "closed by command"
         if name:
             return f"ended by {name}"
         return f"exit code {returncode}" if returncode else None
@@ -142,17 +158,51 @@ class Supervisor:
             self._watch_once(left_s)
 
     def _new_ladder(self, now_s: float, grace_s: float, *, force: bool) -> tree.Ladder:
-        roots = [self._state.supervisor]
-        self._spared = {one for one in self._spared if tree.is_alive(one)}
-        reach = tree.Reach(self._agent.group, frozenset(self._spared), self._agent.seize)
+        self._halted(None)
+        self._state.fields["suspended"] = False  # a TERM is followed by a CONT
         return tree.Ladder(
             self._options.session_id,
-            roots,
+            self._roots,
             now_s=now_s,
             grace_s=grace_s,
             force=force,
-            reach=reach,
+            reach=self._reach(),
         )
+
+    @property
+    def _roots(self) -> list[tree.Identity]:
+        return [self._state.supervisor]
+
+    def _reach(self) -> tree.Reach:
+        self._spared = {one for one in self._spared if tree.is_alive(one)}
+        return tree.Reach(self._agent.group, frozenset(self._spared), self._agent.seize)
+
+    def _halted(self, halted: Halted | None) -> None:
+        """Tell who waits for a suspension; None: something else was ordered meanwhile."""
+        self._halt = None
+        reply: Reply = {"ok": False, "error": "another order came while it was being suspended"}
+        if halted is not None:
+            self._state.fields["suspended"] = not halted.running
+            self._state.save()
+            reply = {"ok": True, "found": halted.found, "running": list(halted.running)}
+        for answer in self._halt_waiters:
+            answer(reply)
+        self._halt_waiters.clear()
+
+    def _release(self) -> int:
+        """Let the tree run on, if it was suspended or is about to be."""
+        self._halted(None)
+        if not self._state.fields["suspended"]:
+            return 0
+        self._state.fields["suspended"] = False
+        self._state.save()
+        return let_go(self._options.session_id, self._roots, self._reach())
+
+    def _parted(self, standing: tree.Killing) -> None:
+        self._parting = None
+        for answer in self._parting_waiters:
+            answer(_reply_of(standing))
+        self._parting_waiters.clear()
 
     def _killed(self, killing: tree.Killing) -> None:
         self._ladder = None
@@ -161,14 +211,8 @@ class Supervisor:
             self._state.fields["leftovers"] = killing.found
         self._swept = self._agent.returncode is not None
         self._state.fields["survivors"] = list(killing.survivors)
-        reply: Reply = {
-            "ok": True,
-            "found": killing.found,
-            "gone": killing.gone,
-            "survivors": list(killing.survivors),
-        }
         for answer in self._kill_waiters:
-            answer(reply)
+            answer(_reply_of(killing))
         self._kill_waiters.clear()
 
     # --- events
@@ -187,7 +231,7 @@ class Supervisor:
         yield from self._agent.watches()
 
     def _timeout_s(self) -> float:
-        if self._ladder or self._agent.returncode is not None:
+        if self._ladder or self._halt or self._parting or self._agent.returncode is not None:
             return tree.STEP_S
         deadline_s = self._agent.inlet.next_deadline_s()
         return IDLE_WAIT_S if deadline_s is None else min(deadline_s - self._clock(), IDLE_WAIT_S)
@@ -242,11 +286,52 @@ class Supervisor:
             return
         self._agent.inlet.steer(Steer(line, answer, self._clock() + STEER_WAIT_S))
 
-    def _on_kill(self, client: Client, head: Reply, request: Reply) -> None:
+    def _on_suspend(self, client: Client, head: Reply, _request: Reply) -> None:
+        self._check_runs("suspended")
+        if self._parting is not None:
+            raise RequestError("it was asked to end, and cannot be suspended")
+        self._halt_waiters.append(lambda reply: client.send({**head, **reply}))
+        if self._halt is None:
+            self._halt = Halt(
+                self._options.session_id, self._roots, self._reach(), now_s=self._clock()
+            )
+
+    def _on_resume(self, client: Client, head: Reply, _request: Reply) -> None:
+        self._check_runs("resumed")
+        client.send({**head, "ok": True, "found": self._release()})
+
+    def _on_close(self, client: Client, head: Reply, request: Reply) -> None:
+        grace_s, command_id = self._grace_s(request), text_of(request, "command_id")
+        self._check_runs("closed")
+        self._release()  # a stopped agent would not see that its stdin has ended
+        self._state.fields["closed_by_command"] = command_id or ""
+        self._state.save()
+        self._parting_waiters.append(lambda reply: client.send({**head, **reply}))
+        if self._parting is None:
+            self._parting = Parting(
+                self._options.session_id,
+                self._roots,
+                self._reach(),
+                now_s=self._clock(),
+                grace_s=grace_s,
+            )
+        self._agent.inlet.end("it was asked to end")
+
+    def _check_runs(self, asked: str) -> None:
+        if self._agent.returncode is not None:
+            raise RequestError("the agent has ended")
+        if self._ladder is not None:
+            raise RequestError(f"it is being killed, and cannot be {asked}")
+
+    def _grace_s(self, request: Reply) -> float:
         grace_s = request.get("grace_s", self._options.grace_s)
-        force, command_id = request.get("force", False), text_of(request, "command_id")
         if not isinstance(grace_s, int | float) or not 0 <= grace_s <= GRACE_S_MAX:
             raise RequestError(f"grace_s is between 0 and {GRACE_S_MAX:.0f}")
+        return grace_s
+
+    def _on_kill(self, client: Client, head: Reply, request: Reply) -> None:
+        grace_s = self._grace_s(request)
+        force, command_id = request.get("force", False), text_of(request, "command_id")
         if not isinstance(force, bool):
             raise RequestError("force is true or false")
         if self._state.has_ended:
@@ -273,3 +358,12 @@ class Supervisor:
             raise RequestError(f"at most {SPARED_MAX} are spared")
         self._spared.add(tree.Identity(pid, ticks))
         client.send({**head, "ok": True})
+
+
+def _reply_of(killing: tree.Killing) -> Reply:
+    return {
+        "ok": True,
+        "found": killing.found,
+        "gone": killing.gone,
+        "survivors": list(killing.survivors),
+    }

@@ -86,6 +86,12 @@ def boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
+def is_stopped(one: Identity) -> bool:
+    """Whether that very process is stopped, by a signal or by whoever traces it, or is gone."""
+    state, row = _stat(one.pid)
+    return row is None or row.start_ticks != one.start_ticks or state in {b"T", b"t"}
+
+
 def started_at_s(one: Identity) -> float:
     """Return when a process started, in seconds since 1970 (psutil's `create_time`)."""
     lines = _read("/proc/stat").splitlines()
@@ -199,7 +205,7 @@ class Ladder:
             self._seize(signal.SIGSTOP)
         fresh = self._look()
         if not force:
-            _ask_to_end(fresh)
+            ask_to_end(fresh)
 
     def hurry(self, now_s: float) -> None:
         """Skip what is left of the grace."""
@@ -218,7 +224,7 @@ class Ladder:
             survivors = tuple(sorted(one.pid for one in alive if is_alive(one)))
             return Killing(len(self._found), len(self._found) - len(survivors), survivors)
         if now_s < self._kill_at_s:
-            _ask_to_end(fresh)
+            ask_to_end(fresh)
         else:
             self._give_up_at_s = min(self._give_up_at_s, now_s + VERIFY_S)
             self._seize(signal.SIGKILL)
@@ -260,7 +266,8 @@ def stop_tree(
     return killing
 
 
-def _ask_to_end(them: Iterable[Identity]) -> None:
+def ask_to_end(them: Iterable[Identity]) -> None:
+    """Send TERM, so that also a stopped process acts upon it at once."""
     for one in them:
         if send(one, signal.SIGTERM):
             send(one, signal.SIGCONT)  # a stopped process would see the TERM only after the grace
@@ -274,11 +281,15 @@ def _table() -> Iterator[tuple[int, _Row]]:
 
 
 def _row(pid: int) -> _Row | None:
+    return _stat(pid)[1]
+
+
+def _stat(pid: int) -> tuple[bytes, _Row | None]:
     # The name before the last bracket may hold anything, brackets and spaces included.
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     if not fields or fields[0] == b"X" or (fields[0] == b"Z" and not _has_threads(pid)):
-        return None
-    return _Row(parent=int(fields[1]), start_ticks=int(fields[19]))
+        return b"", None
+    return fields[0], _Row(parent=int(fields[1]), start_ticks=int(fields[19]))
 
 
 def _has_threads(pid: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshnode.app.holding import Holding
 from meshnode.core.errors import RefusedError
 from meshnode.core.grants import grant_from_signed
 from meshnode.core.ids import b32
@@ -54,11 +55,17 @@ class Executor:
 
     def __init__(self, sessions: OwnSessions, registrar: Registrar) -> None:
         self._sessions = sessions
+        holding = Holding(sessions)
         self._handlers: dict[str, Handler] = {
             "register": lambda task: registrar.register(task.command.args),
             "unregister": lambda task: registrar.unregister(task.command.args),
             "steer": self._steer,
             "kill": self._kill,
+            "close": lambda task: holding.close(
+                task.target(), task.command_id, task.command.args, task.by
+            ),
+            "suspend": lambda task: holding.suspend(task.target()),
+            "resume": lambda task: holding.resume(task.target()),
         }
 
     async def execute(self, task: Task) -> Done:

@@ -216,7 +216,8 @@ class Mesh:
             case "pulse":
                 self._late_s = late_s
                 self.lag_s = max(late_s, self.lag_s * 0.9)
-                return self.neighbours.pulses() + self._wake("pulse", now_s + PULSE_S)
+                hurried = self._reconcile() if self.replication.hurry() else []
+                return self.neighbours.pulses() + hurried + self._wake("pulse", now_s + PULSE_S)
             case "compare":
                 return self._compare()
             case "reconcile":

@@ -103,6 +103,16 @@ class Journal(Protocol):
         """Note the latest time that the clock has shown, as far as the disk takes it."""
 
 
+class OrderBook(Protocol):
+    """What became of standing kills, each an order's id and a session's."""
+
+    async def begin(self, key: tuple[bytes, str], expires_s: int, now_s: float) -> bool:
+        """Insert one, synced; False if it was answered before. Raises RefusedError."""
+
+    async def finish(self, key: tuple[bytes, str], outcome: str) -> None:
+        """Keep what became of it."""
+
+
 class InviteBook(Protocol):
     """The invites of an admitter."""
 
@@ -181,6 +191,15 @@ class Agents(Protocol):
         self, session_id: str, command_id: str, grace_s: float, *, force: bool
     ) -> Killing:
         """Stop a whole process tree and verify that it is gone."""
+
+    async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
+        """Ask an agent to end by itself, and wait; raises RefusedError or UnreachableError."""
+
+    async def suspend(self, session_id: str) -> int:
+        """Stop all processes of a tree; returns how many. Raises RefusedError, UnreachableError."""
+
+    async def resume(self, session_id: str) -> int:
+        """Let a tree run on; returns how many processes. Raises as `suspend` does."""
 
 
 class Publish(Protocol):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from pathlib import Path
 
-    from meshnode.app.ports import Agents, Clock, Publish, Steered
+    from meshnode.app.ports import Agents, Clock, Killing, Publish, Steered
     from meshnode.core.ids import Chance
 
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
@@ -44,6 +44,8 @@ ENDED_KEPT_S = 7 * 86400
 TEXT_CHARS_MAX = 256
 COMMAND_CHARS_MAX = 2048
 LIST_MAX = 32
+ORDERS_SHOWN = 8  # with a session, the newest
+GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
 START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
@@ -71,6 +73,7 @@ class Ended:
     reason: str | None
     killed: bool
     at_s: float
+    closed: bool = False  # because it was asked to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ class Done:
     outcome: str
     detail: str = ""
     processes: dict[str, Any] | None = None
+
+
+ALREADY_ENDED = Done("applied", "already ended", {"found": 0, "gone": 0, "survivors": []})
 
 
 class OwnSessions:
@@ -95,8 +101,8 @@ class OwnSessions:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.publish = publish
-        self._agents = agents
-        self._clock = clock
+        self.agents = agents
+        self.clock = clock
         self._chance = chance
         self.place_of = place_of
         self._records: dict[str, SessionRecord] = {}
@@ -127,8 +133,8 @@ class OwnSessions:
 
     async def reattach(self) -> None:
         """Find the agents again that lived on while this node was away."""
-        for record in [record for record in self._records.values() if not record.ended]:
-            await self._agents.attach(record.session_id, *self.place_of(record.session_id))
+        for record in self.live():
+            await self.agents.attach(record.session_id, *self.place_of(record.session_id))
 
     def get(self, session_id: str) -> SessionRecord | None:
         """Return a session of this node."""
@@ -147,7 +153,7 @@ class OwnSessions:
         self.check_writable()
         if len(self.live()) >= SESSIONS_MAX:
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
-        now_s = self._clock.wall_s()
+        now_s = self.clock.wall_s()
         start = new_u64(self._chance)
         session_id = session_id_of(self.self_id, start)
         place = self.place_of(session_id)  # before anybody hears of it: it may not be made
@@ -171,10 +177,10 @@ class OwnSessions:
             await self._publish(record)
         except StorageError:
             failed = moved(record, State.FAILED, now_s, end_reason="could not be written to disk")
-            await self._keep(failed)
+            await self.keep(failed)
             raise
         await self._sweep(now_s)
-        self._spawn(self._agents.attach(session_id, *place))
+        self._spawn(self.agents.attach(session_id, *place))
         return record
 
     async def begun(self, session_id: str) -> SessionRecord:
@@ -190,14 +196,17 @@ class OwnSessions:
             raise UnreachableError("the agent's supervisor did not report in time") from None
         return self._records[session_id]
 
-    async def started(self, session_id: str, pid: int) -> None:
-        """Note that an agent runs."""
+    async def started(self, session_id: str, pid: int, *, suspended: bool = False) -> None:
+        """Note that an agent runs, or stands still."""
         record = self._records.get(session_id)
         if record is None or record.ended:
             return
-        if record.state is State.PENDING:
-            record = moved(record, State.RUNNING, self._clock.wall_s())
-        await self._keep(replace(record, pid=pid))
+        now_s = self.clock.wall_s()
+        if record.state is State.PENDING or (record.state is State.SUSPENDED and not suspended):
+            record = moved(record, State.RUNNING, now_s)
+        if suspended and record.state is not State.SUSPENDED:
+            record = moved(record, State.SUSPENDED, now_s)
+        await self.keep(replace(record, pid=pid))
 
     async def ended(self, session_id: str, ending: Ended) -> None:
         """Note that an agent has ended, and how."""
@@ -207,10 +216,10 @@ class OwnSessions:
         state = State.FAILED
         if ending.killed:
             state = State.KILLED
-        elif ending.exit_code == 0:
+        elif ending.closed or ending.exit_code == 0:
             state = State.CLOSED
         reason = ending.reason or _reason(ending)
-        await self._keep(
+        await self.keep(
             moved(
                 record,
                 state,
@@ -230,19 +239,21 @@ class OwnSessions:
         if record.ended:
             raise ConflictError(f"session {record.session_id} has ended ({record.state})")
         try:
-            steered = await self._agents.steer(record.session_id, command_id, direction, message)
+            steered = await self.agents.steer(record.session_id, command_id, direction, message)
         except RefusedError as error:
             return Done("refused", error.message)
         except UnreachableError as error:
             return Done("indeterminate", error.message)
         present = self._records[record.session_id]
         if not present.ended:
-            now_s = self._clock.wall_s()
+            now_s = self.clock.wall_s()
             count = present.message_count + 1
             counted = replace(present, message_count=count, last_activity_s=now_s)
             self.on_change(present, counted)
             self._records[record.session_id] = counted
             self._spawn(self._republish(record.session_id))  # the receipt does not wait for it
+        if present.state is State.SUSPENDED:
+            return Done("queued", "the agent is suspended: it reads this once it is resumed")
         return _landed(steered)
 
     async def kill(
@@ -250,32 +261,37 @@ class OwnSessions:
     ) -> Done:
         """Stop the agent's whole process tree and verify that it is gone."""
         if record.ended:
-            return Done("applied", "already ended", {"found": 0, "gone": 0, "survivors": []})
-        grace_s = args.get("grace_s", 5.0)
-        if type(grace_s) not in {int, float} or not 0 <= grace_s <= GRACE_S_MAX:
-            raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX:g} s")
-        self._ended_by[record.session_id] = by
+            return ALREADY_ENDED
+        grace_s = grace_of(args)
+        self.ending_by(record.session_id, by)
         force = args.get("force") is True
-        killing = await self._agents.kill(record.session_id, command_id, grace_s, force=force)
-        processes = {
-            "found": killing.found,
-            "gone": killing.gone,
-            "survivors": list(killing.survivors),
-        }
+        killing = await self.agents.kill(record.session_id, command_id, grace_s, force=force)
+        processes = counted(killing)
         if killing.survivors:
             return Done("failed", f"{len(killing.survivors)} processes are still there", processes)
-        await self._gone(record.session_id)
-        gone = "1 process is" if killing.gone == 1 else f"{killing.gone} processes are"
-        return Done("applied", f"{gone} gone", processes)
+        await self.told_of_end(record.session_id)
+        return Done("applied", f"{are(killing.gone)} gone", processes)
 
-    async def _gone(self, session_id: str) -> None:
+    async def note_order(self, session_id: str, told: str) -> None:
+        """Show with a session what became of a standing kill of it."""
+        record = self._records.get(session_id)
+        if record is not None:
+            await self.keep(replace(record, orders=(told, *record.orders)[:ORDERS_SHOWN]))
+
+    def ending_by(self, session_id: str, by: str) -> None:
+        """Note who is to be named if the session ends now."""
+        self._ended_by[session_id] = by
+
+    async def told_of_end(self, session_id: str, *, closed: bool = False) -> None:
         """Let the supervisor tell how the agent ended; record it ourselves if it does not."""
         try:
             async with asyncio.timeout(LAST_WORD_WAIT_S), self._changed:
                 await self._changed.wait_for(lambda: self._records[session_id].ended)
         except TimeoutError:
-            now_s = self._clock.wall_s()
-            await self.ended(session_id, Ended(None, None, "killed", killed=True, at_s=now_s))
+            now_s = self.clock.wall_s()
+            reason = "closed" if closed else "killed"
+            ending = Ended(None, None, reason, killed=not closed, at_s=now_s, closed=closed)
+            await self.ended(session_id, ending)
 
     async def close_all(self, by: str) -> int:
         """End every session of this node; returns how many were ended."""
@@ -289,9 +305,9 @@ class OwnSessions:
 
     async def _republish(self, session_id: str) -> None:
         if (record := self._records.get(session_id)) is not None:
-            await self._keep(record)
+            await self.keep(record)
 
-    async def _keep(self, record: SessionRecord) -> None:
+    async def keep(self, record: SessionRecord) -> None:
         """Record what has happened, whether or not it can be published now; its row waits."""
         with suppress(StorageError, RefusedError):
             await self._publish(record)
@@ -311,6 +327,24 @@ class OwnSessions:
                 del self._records[record.session_id]
                 with suppress(StorageError, RefusedError):  # the deletion waits
                     await self.publish(SESSIONS, record.session_id.encode(), None)
+
+
+def grace_of(args: dict[str, Any]) -> float:
+    """Return the grace that an order gives; raises UsageError."""
+    grace_s = args.get("grace_s", GRACE_S)
+    if type(grace_s) not in {int, float} or not 0 <= grace_s <= GRACE_S_MAX:
+        raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX:g} s")
+    return float(grace_s)
+
+
+def counted(killing: Killing) -> dict[str, Any]:
+    """Return what became of a tree as receipts say it."""
+    return {"found": killing.found, "gone": killing.gone, "survivors": list(killing.survivors)}
+
+
+def are(count: int) -> str:
+    """Say how many processes, up to the verb."""
+    return "1 process is" if count == 1 else f"{count} processes are"
 
 
 def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:

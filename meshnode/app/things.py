@@ -138,6 +138,7 @@ def _told(view: View) -> dict[str, object]:
                 "tokens": view.usage.total,
                 "cost_usd": _usd(view.cost_nusd),
                 "labels": record.labels,
+                "orders": record.orders,
                 "node": view.node_name,
             }
         case NodeView():

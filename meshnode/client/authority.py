@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from meshnode.client.home import Home
+    from meshnode.core.entries import Body
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
@@ -188,6 +189,18 @@ def revocation_by(
     life_s = GRANT_TTL_S_MAX + SKEW_S if revoke.what == "grant" else None
     expires_s = None if life_s is None else int(now_s) + life_s
     return sign_entry(issuer, mesh_id, revoke, chance, issued_s=int(now_s), expires_s=expires_s)
+
+
+def operator_id(home: Home) -> str:
+    """Name the operator identity of a home; raises NotAuthenticatedError if it has none."""
+    return key_id_of(operator_of(home).public)
+
+
+def sign_body(home: Home, body: Body, now_s: float, chance: Chance, *, expires_s: int) -> Signed:
+    """Sign an entry of the control set; raises NotAuthenticatedError without identity."""
+    mesh_id = mesh_id_of(home)
+    operator = operator_of(home)
+    return sign_entry(operator, mesh_id, body, chance, issued_s=int(now_s), expires_s=expires_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
+from meshnode.v1.order_service_pb2_grpc import OrderServiceStub
 from meshnode.v1.session_service_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Connection:
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
         self.node_keys: KeyServiceStub
+        self.node_orders: OrderServiceStub
         self.node_sessions: SessionServiceStub
         self.node_authorities: AuthorityServiceStub
         self.node_audit: AuditServiceStub
@@ -77,6 +79,7 @@ class Connection:
         self.node = LocalServiceStub(self._channel)
         self.node_events = EventServiceStub(self._channel)
         self.node_keys = KeyServiceStub(self._channel)
+        self.node_orders = OrderServiceStub(self._channel)
         self.node_sessions = SessionServiceStub(self._channel)
         self.node_authorities = AuthorityServiceStub(self._channel)
         self.node_audit = AuditServiceStub(self._channel)

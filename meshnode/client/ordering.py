@@ -1,16 +1,16 @@
-"""What is ordered with a signature: steer, kill, register, and reading what an agent wrote.
+"""What is ordered with a signature: steer, suspend, kill, register, and reading an agent's output.
 
 Invariant: nothing here decides who may do what; the owners of sessions do.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
-from meshnode.client.errors import NoNodeError, may_have_acted
+from meshnode.client.errors import NoNodeError, SilentNodeError, may_have_acted
 from meshnode.client.targets import (
     WAITS,
     Delivery,
@@ -19,7 +19,14 @@ from meshnode.client.targets import (
     check_lengths,
     has_ended,
 )
-from meshnode.core.errors import ConflictError, NoAnswerError, PeerError, StaleError, UsageError
+from meshnode.core.errors import (
+    ConflictError,
+    NoAnswerError,
+    PeerError,
+    StaleError,
+    UnreachableError,
+    UsageError,
+)
 from meshnode.core.registry import place_of, specialist
 from meshnode.v1 import local_service_pb2 as pb
 
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
 GRACE_S_MAX = 60
+STANDING_HINT = "to end it when it returns, add --standing"
 MESSAGE_BYTES_MAX = 32 << 10  # a command has room for 64 KiB
 
 
@@ -42,7 +50,7 @@ class Ordering(Asking):
 
     def steer(
         self,
-        target: Target,
+        target: Target | Plain,
         *,
         message: str = "",
         direction: str = "",
@@ -59,35 +67,42 @@ class Ordering(Asking):
         args = {"direction": direction, "message": message, "mode": mode}
 
         def steer_once(session: Plain) -> Plain:
-            if has_ended(session):
-                raise ConflictError(
-                    f"session {session['session_id']} of {session['agent_id']} has ended"
-                    f" ({session['state']})",
-                    "session-mesh list shows which are alive",
-                )
+            _check_lives(session)
             return self._commander.submit(_order(session, "steer", args), delivery or Delivery())
 
         return self._fresh(target, steer_once)
 
     def kill(
         self,
-        target: Target,
+        target: Target | Plain,
         *,
         force: bool = False,
         grace_s: int = 5,
         delivery: Delivery | None = None,
     ) -> Plain:
         """End a session with its whole process tree; one that has ended already is left alone."""
-        if not 0 <= grace_s <= GRACE_S_MAX:
-            raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX} s, not {grace_s} s")
-        args = {"force": force, "grace_s": 0 if force else grace_s}
+        args = {"force": force, "grace_s": 0 if force else _grace(grace_s)}
+        try:
+            return self._end("kill", target, args, delivery)
+        except (NoNodeError, SilentNodeError):
+            raise
+        except UnreachableError as error:
+            hint = "; ".join(filter(None, (error.hint, STANDING_HINT)))
+            raise type(error)(error.message, hint) from error
 
-        def kill_once(session: Plain) -> Plain:
-            if has_ended(session):
-                return _already_ended(session)
-            return self._commander.submit(_order(session, "kill", args), delivery or Delivery())
+    def close(
+        self, target: Target | Plain, *, grace_s: int = 5, delivery: Delivery | None = None
+    ) -> Plain:
+        """Ask an agent to end: its input ends, TERM follows after the grace; it is never killed."""
+        return self._end("close", target, {"grace_s": _grace(grace_s)}, delivery)
 
-        return self._fresh(target, kill_once)
+    def suspend(self, target: Target | Plain, delivery: Delivery | None = None) -> Plain:
+        """Stop all processes of a session where they stand, until `resume`."""
+        return self._hold("suspend", target, delivery)
+
+    def resume(self, target: Target | Plain, delivery: Delivery | None = None) -> Plain:
+        """Let the processes of a session run on."""
+        return self._hold("resume", target, delivery)
 
     def register(
         self,
@@ -118,12 +133,38 @@ class Ordering(Asking):
         """Sign a request that is answered at once, and not carried out."""
         return self._commander.sign(order)
 
-    def _fresh(self, target: Target, act: Callable[[Plain], Plain]) -> Plain:
-        """Act on a session; once more on what it is by then, if it has started anew meanwhile."""
+    def _end(
+        self, action: str, target: Target | Plain, args: Plain, delivery: Delivery | None
+    ) -> Plain:
+        """Order an end; the time that an agent is given comes on top of that to reach its owner."""
+        graces = 2 if action == "close" else 1  # before TERM, and after it
+        delivery = delivery or Delivery()
+        delivery = replace(delivery, timeout_s=delivery.timeout_s + graces * args["grace_s"])
+
+        def end_once(session: Plain) -> Plain:
+            if has_ended(session):
+                return _already_ended(session)
+            return self._commander.submit(_order(session, action, args), delivery)
+
+        return self._fresh(target, end_once)
+
+    def _hold(self, action: str, target: Target | Plain, delivery: Delivery | None) -> Plain:
+        def hold_once(session: Plain) -> Plain:
+            _check_lives(session)
+            return self._commander.submit(_order(session, action, {}), delivery or Delivery())
+
+        return self._fresh(target, hold_once)
+
+    def _fresh(self, target: Target | Plain, act: Callable[[Plain], Plain]) -> Plain:
+        """Act on a session; once more on what it is by then, if it has started anew meanwhile.
+
+        A session that was listed just now is taken as it was.
+        """
+        named = target if isinstance(target, Target) else Target(session_id=target["session_id"])
         try:
-            return act(self.resolve(target))
+            return act(self.resolve(named) if isinstance(target, Target) else target)
         except StaleError:
-            return act(self.resolve(target))
+            return act(self.resolve(named))
 
     def _changed_here(self, action: str, args: Plain, delivery: Delivery | None) -> Plain:
         """Let this node change the registry; once more if it has started anew meanwhile."""
@@ -166,6 +207,21 @@ class Ordering(Asking):
 
 def _order(session: Plain, action: str, args: Plain) -> Order:
     return Order(session["node_id"], session["session_epoch"], action, session["session_id"], args)
+
+
+def _grace(grace_s: int) -> int:
+    if not 0 <= grace_s <= GRACE_S_MAX:
+        raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX} s, not {grace_s} s")
+    return grace_s
+
+
+def _check_lives(session: Plain) -> None:
+    if has_ended(session):
+        raise ConflictError(
+            f"session {session['session_id']} of {session['agent_id']} has ended"
+            f" ({session['state']})",
+            "session-mesh list shows which are alive",
+        )
 
 
 def _already_ended(session: Plain) -> Plain:

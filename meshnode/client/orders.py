@@ -124,7 +124,7 @@ def outcome_of(command: Signed, receipt: Signed) -> dict[str, Any]:
         "receipt": b64encode(pack([receipt.type, receipt.payload, receipt.signature])).decode(),
         "receipt_verified": True,
     }
-    if sent.action == "kill":
+    if sent.action in {"kill", "close"}:
         outcome["processes"] = said.processes or {"found": 0, "gone": 0, "survivors": []}
     return outcome
 

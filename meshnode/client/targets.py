@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SESSION_ID_CHARS = 26
 DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
+STANDS_S = 86400  # a standing kill, unless told
+STANDS_S_MAX = 7 * 86400
 WAITS = ("accepted", "delivered", "applied")
 EVENT_KINDS = ("node", "session", "agent", "cost")
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
@@ -77,6 +79,22 @@ class Delivery:
     timeout_s: float = DELIVERY_TIMEOUT_S
     command_id: str = ""
     wait: str = WAITS[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a standing kill shall be carried out, and until when it may be."""
+
+    expires_s: int = STANDS_S
+    force: bool = False
+    grace_s: int = 5
+
+    def checked(self) -> Terms:
+        """Return them as they are; raises UsageError."""
+        if not 1 <= self.expires_s <= STANDS_S_MAX:
+            days = STANDS_S_MAX // 86400
+            raise UsageError(f"an order stands for 1 s to {days} days, not {self.expires_s} s")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

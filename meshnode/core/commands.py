@@ -46,12 +46,14 @@ COMMAND_ID_BYTES = 16
 HASH_BYTES = 32
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
-SESSION_ACTIONS = frozenset({"steer", "kill", "read_messages"})
+SESSION_ACTIONS = frozenset({"steer", "kill", "close", "suspend", "resume", "read_messages"})
 NODE_ACTIONS = frozenset({"register", "unregister", "read_audit"})
 STOPS = frozenset({"kill"})  # may be done twice: run again after a crash, taken when all is full
 READ_ACTIONS = frozenset({"read_messages", "read_audit"})  # each has a call of its own
 GRANTED_AS = {
     "unregister": "register",  # whoever may enter an agent may take it out again
+    "close": "kill",  # who may end one may also ask it to end
+    "resume": "suspend",  # who may suspend one may let it run on
     "read_audit": "read_messages",  # of a key that is not narrowed to some sessions
 }
 OUTCOMES = frozenset(

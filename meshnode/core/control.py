@@ -83,6 +83,7 @@ class ControlSet:
         self._places: dict[bytes, list[Place]] = {}  # of all else by issuer, the earliest first
         self._slots: dict[tuple[bytes, str, str], Place] = {}
         self._expiring: list[tuple[int, bytes]] = []  # the earliest first
+        self._kinds: dict[type, dict[bytes, Entry]] = {}  # by id, but for roles
         self._forgets: dict[NodeId, dict[bytes, Head]] = {}  # by entry
         self._forgetters: dict[bytes, set[NodeId]] = {}
         self._forgotten: dict[NodeId, Head] = {}
@@ -163,6 +164,10 @@ class ControlSet:
         """Return those of these entries that are held, in the order of `entries`."""
         held = self._entries.items() if entry_ids else ()
         return [signed for entry_id, signed in held if entry_id in entry_ids]
+
+    def held(self, kind: type) -> Mapping[bytes, Entry]:
+        """Return the entries whose body is of a kind other than Role, by id; a live view."""
+        return self._kinds.setdefault(kind, {})
 
     def root(self, cut_s: int = 0) -> bytes:
         """Return one hash over all entries, or over those that expire after a time."""
@@ -304,6 +309,7 @@ class ControlSet:
                 raise PeerError(f"more than {limit} {what} from one issuer")
             self._given[entry.issuer, entry.kind] = given + 1
         else:
+            self._kinds.setdefault(type(entry.body), {})[entry_id] = entry
             insort(self._places.setdefault(entry.issuer, []), place)
             if entry.slot:
                 self._slots[entry.issuer, entry.kind, entry.slot] = place
@@ -350,7 +356,7 @@ class ControlSet:
     def _drop(self, entry_id: bytes) -> None:
         """Leave nothing of an entry; it is none of those that stay for ever."""
         entry = self._held.pop(entry_id)
-        del self._entries[entry_id]
+        del self._entries[entry_id], self._kinds[type(entry.body)][entry_id]
         self.summary.remove(entry_id)
         self._roots.clear()
         mine = self._places[entry.issuer]

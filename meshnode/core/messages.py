@@ -70,11 +70,13 @@ class Digest:
     """What the sender holds, in two hashes of 16 bytes.
 
     `cut_s` is the latest expiry of a control entry that the sender has dropped, seconds since 1970.
+    Who `asks` is answered also when both hold the same.
     """
 
     feeds_root: bytes
     control_root: bytes
     cut_s: int = 0
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 POSITIONS_MAX = 1_000  # in one frame, give or take a bucket; more travel in several
 ANSWERED_MAX = 256  # messages for one request; of more feeds the asker is told the positions
+HURRIES_MAX = 60  # comparisons beside those that are due, until one ends well; then as they come
 PUSHED_MAX = 16  # feeds sent to a neighbour that did not ask; of more it is told the positions
 
 
@@ -56,6 +57,8 @@ class Replication(Intake):
     ) -> None:
         super().__init__(genesis, own, replica, admits)
         self.control = control
+        self.abreast = False  # whether our control set has held all that a neighbour's did, lately
+        self._hurries = 0
         self._owed: dict[NodeId, Head] = {}  # who asked for our feed while it was ahead of our disk
 
     def tick(self, now_s: float) -> list[Effect]:
@@ -64,7 +67,19 @@ class Replication(Intake):
 
     def digest(self) -> Digest:
         """Say what is held, in two hashes."""
-        return Digest(self._feeds.root(), self.control.root(), self.control.cut_s)
+        asks = not self.abreast
+        return Digest(self._feeds.root(), self.control.root(), self.control.cut_s, asks)
+
+    def doubt(self) -> None:
+        """Want to know anew whether our control set holds all that a neighbour's does."""
+        self.abreast, self._hurries = False, 0
+
+    def hurry(self) -> bool:
+        """Whether to compare now: until our control set is known to be a neighbour's."""
+        if self.abreast or self._hurries >= HURRIES_MAX:
+            return False
+        self._hurries += 1
+        return True
 
     def bucket_hashes(self) -> BucketHashes:
         """Say what is held, in the hashes of all buckets."""
@@ -77,16 +92,27 @@ class Replication(Intake):
     def on_digest(self, peer: NodeId, digest: Digest) -> Outcome:
         """Answer a neighbour whose holdings differ with the hashes of all buckets."""
         control = self.control.root(digest.cut_s)  # what has expired there is not missing there
+        self.abreast |= digest.control_root == control
+        outcome = Outcome([Send(peer, self._answer(digest))] if digest.asks else [])
         if (digest.feeds_root, digest.control_root) == (self._feeds.root(), control):
-            return Outcome()
+            return outcome
         if digest.feeds_root == self._feeds.root() and digest.cut_s < self.control.cut_s:
-            return Outcome([Send(peer, self.digest())])  # let it leave out what has expired here
-        return Outcome([Send(peer, self.bucket_hashes())])
+            # Let it leave out what has expired here.
+            outcome.effects.append(Send(peer, self.digest()))
+        else:
+            outcome.effects.append(Send(peer, self.bucket_hashes()))
+        return outcome
+
+    def _answer(self, digest: Digest) -> Digest:
+        """Say what is held but for what has expired here or there, so that it can be compared."""
+        cut_s = max(digest.cut_s, self.control.cut_s)
+        return Digest(self._feeds.root(), self.control.root(cut_s), cut_s)
 
     def on_bucket_hashes(self, peer: NodeId, theirs: BucketHashes) -> Outcome:
         """Name all that is held in the buckets that differ."""
         feeds = self._feeds.differing(theirs.feeds)
         control = self.control.summary.differing(theirs.control)
+        self.abreast |= not control
         return Outcome([Send(peer, vector) for vector in self._vectors(feeds, control)])
 
     def _vectors(self, feeds: frozenset[int], control: frozenset[int]) -> Iterator[Vector]:

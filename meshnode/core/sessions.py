@@ -104,6 +104,7 @@ class SessionRecord:
     can_steer: str = "queue"
     can_kill: str = "tree"
     start: int | None = None  # what its id is made of; None: its epoch
+    orders: tuple[str, ...] = ()  # what became of standing kills: id, outcome, why; newest first
 
     @property
     def ended(self) -> bool:
@@ -138,6 +139,7 @@ def session_from_row(row: bytes) -> SessionRecord:
         known["state"] = State(known["state"])
         known["specializations"] = _texts(known.get("specializations", ()))
         known["command"] = _texts(known.get("command", ()))
+        known["orders"] = _texts(known.get("orders", ()))
         known["labels"] = {str(key): str(value) for key, value in known.get("labels", {}).items()}
         return SessionRecord(**known)
     except (KeyError, ValueError, TypeError) as error:

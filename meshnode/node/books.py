@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError, StorageError
-from meshnode.store import invites, journal
+from meshnode.store import invites, journal, standing
 
 if TYPE_CHECKING:
     import sqlite3
@@ -116,6 +116,23 @@ def _tell(written: asyncio.Future[Signed | None], result: Signed | Exception | N
         written.set_exception(result)
     else:
         written.set_result(result)
+
+
+class StoredOrders:
+    """What became of standing kills, on disk. A failing disk keeps none from being told."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, key: tuple[bytes, str], expires_s: int, now_s: float) -> bool:
+        """Insert one, synced; False if it was answered before. Raises RefusedError."""
+        async with _or_refused():
+            return await self._database.run(standing.begin, key, expires_s, now_s)
+
+    async def finish(self, key: tuple[bytes, str], outcome: str) -> None:
+        """Keep what became of it; what the disk does not take is begun again after a restart."""
+        with suppress(StorageError):
+            await self._database.run(standing.finish, key, outcome)
 
 
 class StoredInvites:

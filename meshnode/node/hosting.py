@@ -106,8 +106,8 @@ class Hosting:
     def _socket_of(self, session_id: str) -> Path:
         return self._home.run / f"{session_id[:SOCKET_NAME_CHARS]}.sock"
 
-    def _on_started(self, session_id: str, pid: int) -> None:
-        self._spawn(self.sessions.started(session_id, pid))
+    def _on_started(self, session_id: str, pid: int, suspended: bool) -> None:  # noqa: FBT001 - as agents say it
+        self._spawn(self.sessions.started(session_id, pid, suspended=suspended))
 
     def _on_ended(self, session_id: str, ending: Ending) -> None:
         ended = Ended(
@@ -116,5 +116,6 @@ class Hosting:
             ending.reason,
             killed=ending.killed_by_command is not None,
             at_s=ending.at_s,
+            closed=ending.closed_by_command is not None,
         )
         self._spawn(self.sessions.ended(session_id, ended))

@@ -54,6 +54,7 @@ from meshnode.node.persistence import FeedWriter
 from meshnode.node.renewing import Renewing
 from meshnode.node.replacing import find_replaceable
 from meshnode.node.restoring import take_up
+from meshnode.node.standing import Standing
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.authorities import AuthorityServicer
@@ -154,6 +155,7 @@ class Node:
         self._queries = Queries(self._mesh, PriceBook(), self._clock)
         self._eventing = Eventing(self._world, self._clock, database)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
+        self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
         self._inside = Inside(ground, self._hosting, self._queries)
         admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)
         self._admission = AdmissionDesk(admitter, StoredInvites(database), self._clock, chance)
@@ -210,12 +212,14 @@ class Node:
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
         authorities = AuthorityServicer(Authorities(self._mesh.control, self.genesis.mesh_id))
         more: list[Service] = [keys, authorities, self._inside.servicer, commanding.audit_for_user]
+        more.append(self._standing.servicer)
         local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
         await local.start()
         self._listeners.servers.append(local)
         self._find_members()
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
+        self._standing.start()
         self._spawn(self._renewing.run())
         self._spawn(self._hosting.reattach())
         return self._ready()

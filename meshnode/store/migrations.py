@@ -16,7 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError
-from meshnode.store import audit, events, facts, feeds, forks, heads, invites, journal, ledger
+from meshnode.store import (
+    audit,
+    events,
+    facts,
+    feeds,
+    forks,
+    heads,
+    invites,
+    journal,
+    ledger,
+    standing,
+)
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -45,6 +56,7 @@ MIGRATIONS = (
     Migration("what has changed lately", events.SCHEMA),
     Migration("who did what here, and what was seen of others' logs", audit.SCHEMA + heads.SCHEMA),
     Migration("how far each command has come, and whose it is", journal.STATES),
+    Migration("what became of standing kills", standing.SCHEMA),
 )
 VERSION = len(MIGRATIONS)
 

@@ -103,6 +103,7 @@ def message_to_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
                 feeds_root=message.feeds_root,
                 control_root=message.control_root,
                 cut_s=message.cut_s,
+                asks=message.asks,
             )
             return pb.Frame(digest=digest)
         case Vector():
@@ -165,7 +166,7 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             return feed_part_from_wire(frame, mesh_id)
         case "digest":
             digest = frame.digest
-            return Digest(digest.feeds_root, digest.control_root, digest.cut_s)
+            return Digest(digest.feeds_root, digest.control_root, digest.cut_s, digest.asks)
         case "vector":
             return _vector_from_wire(frame.vector)
         case "bucket_hashes":

@@ -152,7 +152,7 @@ MESSAGES = (
     BucketPull(NODE_ID, CHANGE.header.head, {"notes": [0, 255]}),
     BucketRows(NODE_ID, WHOLE.rows, last=True),
     Fork((CHANGE.header,)),
-    Digest(bytes(16), bytes(16), 7),
+    Digest(bytes(16), bytes(16), 7, asks=True),
     BucketHashes((bytes(8),) * BUCKETS, (bytes(8),) * BUCKETS),
     Vector(
         {NODE_ID: CHANGE.header.head},

@@ -15,13 +15,14 @@ README = Path(__file__).parents[2] / "README.md"
 CONTRACT = (  # all verbs there will ever be, in the order in which people meet them
     *("init", "id", "up", "down", "leave", "invite", "join", "nodes", "status", "doctor", "audit"),
     *("service", "run", "list", "show", "watch", "events", "logs", "steer", "kill", "close"),
-    *("suspend", "resume", "handoff", "attach", "permit", "register", "unregister", "find", "keys"),
+    *("suspend", "resume", "orders", "handoff", "attach", "permit", "register", "unregister"),
+    *("find", "keys"),
     *("operator", "root", "receipt", "cost", "usage", "stats-model", "stats-date", "export"),
     *("prices", "statusline", "budget", "load-config", "config", "self", "report", "steer-inbox"),
 )
 BENEATH = (
     *("keys new", "keys list", "keys inspect", "keys revoke"),
-    *("nodes forget", "nodes revoke", "receipt verify"),
+    *("nodes forget", "nodes revoke", "orders list", "orders cancel", "receipt verify"),
     *("operator add", "operator list", "operator remove"),
     *("root list", "root export", "root rotate", "root retire", "nodes promote"),
 )

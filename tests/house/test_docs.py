@@ -27,7 +27,10 @@ COMMANDS_MAX = 100  # of one document: they run for real
 CONFIGURATION = "listen: 127.0.0.1:0\nmdns: off\n"  # what a document's homes have of their own
 GROUPS = {"keys", "operator", "root", "receipt"}  # verbs that do nothing without one beneath them
 NOT_FOUND = 3
-BENEATH_NODES = {("nodes", "forget"), ("nodes", "revoke"), ("nodes", "promote")}
+BENEATH = {
+    *(("nodes", "forget"), ("nodes", "revoke"), ("nodes", "promote")),
+    *(("orders", "list"), ("orders", "cancel")),
+}
 
 SAMPLE = """
 <!-- run -->
@@ -145,7 +148,7 @@ def test_every_command_that_is_shown_exists_with_its_flags(document):
         for words in calls_in(line):
             if not words or words[0].startswith("--"):
                 continue
-            verb = words[: 2 if words[0] in GROUPS or tuple(words[:2]) in BENEATH_NODES else 1]
+            verb = words[: 2 if words[0] in GROUPS or tuple(words[:2]) in BENEATH else 1]
             text = help_of(verb)
             flags = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
             for flag in flags:

@@ -229,6 +229,56 @@ def test_nodes_whose_clocks_are_an_hour_apart_converge_and_go_quiet(
         )
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    mine=st.sets(st.sampled_from(range(len(POOL)))),
+    theirs=st.sets(st.sampled_from(range(len(POOL)))),
+    off_s=st.integers(-HOUR_S, HOUR_S),
+    past_s=st.integers(0, 4 * HOUR_S),
+)
+def test_who_asks_is_abreast_soon_and_then_holds_all_that_its_neighbour_does(
+    mine: set[int], theirs: set[int], off_s: int, past_s: int
+):
+    with bounded():
+        one, other = Peer(0), Peer(off_s)
+        one.control.add_all([*ROLES, *(POOL[number] for number in mine)], NOW_S)
+        other.control.add_all([*ROLES, *(POOL[number] for number in theirs)], NOW_S + off_s)
+        now_s = NOW_S + past_s
+        for peer in (one, other):
+            peer.control.expire(now_s + peer.off_s)
+        for _ in range(3):
+            asked = one.held.digest()
+            assert asked.asks is not one.held.abreast
+            wire = [(one, other, asked)]
+            while wire:
+                source, target, message = wire.pop(0)
+                was = one.held.abreast
+                answers = target.take(source.id, message, now_s)
+                wire += [(target, source, answer) for answer in answers]
+                if one.held.abreast and not was:
+                    assert missing(one, other) == set()
+        assert one.held.abreast
+
+
+def missing(one: Peer, other: Peer) -> set[bytes]:
+    """Return what another holds, and neither of the two has dropped as expired."""
+    cut_s = max(one.control.cut_s, other.control.cut_s)
+    return {
+        entry_id
+        for entry_id in held_by(other.control) - held_by(one.control)
+        if entry_from_signed(BY_ID[entry_id], GENESIS.mesh_id).expires_s > cut_s
+    }
+
+
+def test_who_does_not_ask_is_met_with_silence_and_who_asks_with_one_word():
+    one, other = Peer(0), Peer(0)
+    assert one.held.digest().asks
+    assert reconciled(one, other, NOW_S) == 4
+    assert one.held.abreast
+    assert other.held.abreast
+    assert reconciled(one, other, NOW_S) == 2
+
+
 def test_a_clock_that_was_set_back_gets_back_what_it_had_dropped():
     entry = said(OPERATOR, StandingKill(agent="a"), NOW_S, NOW_S + HOUR_S)
     one, other = Peer(0), Peer(2 * HOUR_S)

@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshnode.client.durations import parse_duration
-from meshnode.client.errors import MeshError, UsageError
-from meshnode.client.targets import Delivery, Target
+from meshnode.client.errors import UsageError
+from meshnode.client.targets import Delivery, Target, Terms
+from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import CommandId, Labels, Node, Timeout, Wait, alive, target_of
-from session_mesh.orders import carry_out, chosen
+from session_mesh.options import CommandId, Grace, Labels, Node, Timeout, Wait, narrowed, target_of
+from session_mesh.orders import Aim, asked, carry_out, chosen, sessions_of
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
+    from meshnode.client.fanning import Aimed
     from meshnode.client.mesh import MeshClient
-
-
-COLUMNS = ("SESSION", "AGENT", "NODE", "STATE")
 
 
 @verb(
     "session-mesh kill builder",
     "session-mesh kill --agent-id 456 --force",
     "session-mesh kill --all --spec crawler --dry-run",
+    "session-mesh kill berta/builder --standing --expires 3d --yes",
 )
 def app(
     call: Call,
@@ -37,23 +37,34 @@ def app(
         list[str] | None, typer.Option("--agent-id", metavar="A", help="An agent id, exactly.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="At once, without asking.")] = False,
-    grace: Annotated[str, typer.Option("--grace", metavar="D", help="Time to end by itself.")] = (
-        "5s"
-    ),
+    grace: Grace = "5s",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    everyone: Annotated[bool, typer.Option("--all", help="Every session alive.")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="Every session not ended.")] = False,
     spec: Annotated[str, typer.Option("--spec", help="With --all: of this one.")] = "",
     node: Node = "",
     label: Labels = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show who is meant.")] = False,
+    standing: Annotated[
+        bool, typer.Option("--standing", help="Who cannot be reached ends when it returns.")
+    ] = False,
+    expires: Annotated[
+        str,
+        typer.Option(
+            "--expires", metavar="D", help="With --standing: 24h unless told, 7d at most."
+        ),
+    ] = "",
     timeout: Timeout = "10s",
     command_id: CommandId = "",
     wait: Wait = "delivered",
 ) -> View:
     """End agents with all they started.
 
-    Says what was found and what survived. A session that has ended already is left alone.
+    Says what was found and what survived. A session that has ended already is left alone. Several
+    are ended 16 at a time; who cannot be reached holds up no other. With --standing an order waits
+    for those on all nodes: session-mesh orders lists it, and takes it back.
     """
+    from meshnode.client.standing import kill_or_park  # noqa: PLC0415 - --help needs no gRPC
+
     targets = [
         *(target_of(name, "", "", node) for name in given or ()),
         *(target_of("", name, "", node) for name in session or ()),
@@ -62,23 +73,26 @@ def app(
     _check(targets, everyone=everyone, narrowed=bool(spec or label))
     if not (yes or force or dry_run or call.can_ask):
         raise UsageError("kill asks first, and there is no terminal", "say --yes or --force")
+    if expires and not standing:
+        raise UsageError("--expires goes with --standing")
     delivery = Delivery(parse_duration(timeout), command_id, wait)
-    grace_s = parse_duration(grace)
-    many = everyone or len(targets) > 1
-    if many and command_id:
-        raise UsageError("--command-id is for one session")
+    if command_id and (everyone or standing or len(targets) > 1):
+        raise UsageError("--command-id is for one session, and not for --standing")
+    terms = Terms(parse_duration(expires or "24h"), force, parse_duration(grace)).checked()
     with call.mesh() as mesh:
-        if everyone:
-            targets = chosen(mesh, alive(spec, node, label), delivery)
+        aim = chosen(mesh, narrowed(spec, node, label), delivery) if everyone else Aim(targets)
         if dry_run:
-            return _dry_run(mesh, targets)
+            return _dry_run(mesh, aim)
         if not (yes or force):
-            targets = _asked(call, mesh, targets)
-        return carry_out(
-            targets,
-            lambda target: mesh.kill(target, force=force, grace_s=grace_s, delivery=delivery),
-            many=many,
-        )
+            aim = asked(call, mesh, aim, "kill")
+
+        def end(target: "Aimed") -> dict[str, Any]:
+            if standing:
+                return kill_or_park(mesh, target, terms, delivery)
+            return mesh.kill(target, force=force, grace_s=terms.grace_s, delivery=delivery)
+
+        view = carry_out(call, mesh, aim, end)
+        return _waiting(mesh, aim, view, terms) if standing and everyone else view
 
 
 def _check(targets: list[Target], *, everyone: bool, narrowed: bool) -> None:
@@ -90,23 +104,41 @@ def _check(targets: list[Target], *, everyone: bool, narrowed: bool) -> None:
         raise UsageError("which session?", "give an ID, --agent-id A, --session ID, or --all")
 
 
-def _asked(call: Call, mesh: "MeshClient", targets: list[Target]) -> list[Target]:
-    sessions = [mesh.resolve(target) for target in targets]
-    if not sessions:
-        return []
-    names = ", ".join(f"{one['node_name']}/{one['agent_id']}" for one in sessions)
-    if not call.confirm(f"kill {names}?"):
-        raise MeshError("nothing was killed")
-    return [Target(session_id=one["session_id"]) for one in sessions]
+def _waiting(mesh: "MeshClient", aim: Aim, view: View, terms: Terms) -> View:
+    """Leave an order also for what nodes that were not heard may run and this one never heard of.
+
+    An order can name a specialization or a node, so it is left for those only.
+    """
+    from meshnode.client.standing import park_for  # noqa: PLC0415 - as above
+
+    wanted = aim.selection
+    unheard = not words.is_full(aim.coverage)
+    if not unheard or not wanted or wanted.labels or not (wanted.specialization or wanted.node):
+        return view
+    node_id = mesh.node_id_of(wanted.node) if wanted.node else ""
+    order = park_for(mesh, wanted.specialization, node_id, terms)
+    note = f"order {words.short(order['order_id'])} waits for others of that started by now"
+    view.value["standing"] = order
+    return View(
+        value=view.value,
+        human=view.human,
+        records=view.records,
+        ids=view.ids,
+        notes=[*view.notes, note],
+        exit_code=view.exit_code,
+    )
 
 
-def _dry_run(mesh: "MeshClient", targets: list[Target]) -> View:
-    sessions: list[dict[str, Any]] = [mesh.resolve(target) for target in targets]
+def _dry_run(mesh: "MeshClient", aim: Aim) -> View:
+    sessions = sessions_of(mesh, aim)
     rows = [
         (one["session_id"], one["agent_id"], one["node_name"], one["state"]) for one in sessions
     ]
+    value: dict[str, Any] = {"sessions": sessions}
+    if aim.coverage:
+        value["coverage"] = aim.coverage
     return View(
-        value={"sessions": sessions},
+        value=value,
         human=Table(
             ("SESSION", "AGENT", "NODE", "STATE"),
             rows,
@@ -115,4 +147,5 @@ def _dry_run(mesh: "MeshClient", targets: list[Target]) -> View:
         ),
         records="sessions",
         ids=[one["session_id"] for one in sessions],
+        notes=words.coverage_notes(aim.coverage) if aim.coverage else (),
     )

@@ -16,10 +16,10 @@ from session_mesh.options import (
     SessionId,
     Timeout,
     Wait,
-    alive,
+    narrowed,
     target_of,
 )
-from session_mesh.orders import carry_out, chosen, one
+from session_mesh.orders import asked, carry_out, chosen, one
 from session_mesh.render import View
 from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
@@ -46,17 +46,20 @@ def app(
     mode: Annotated[
         Literal["soft", "now", "after"], typer.Option("--mode", help="How to interrupt.")
     ] = "soft",
-    everyone: Annotated[bool, typer.Option("--all", help="Every session alive.")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="Every session not ended.")] = False,
     spec: Annotated[str, typer.Option("--spec", help="With --all: of this one.")] = "",
     node: Node = "",
     label: Labels = None,
     timeout: Timeout = "10s",
     command_id: CommandId = "",
     wait: Wait = "delivered",
+    yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
 ) -> View:
     """Redirect an agent.
 
-    Sends a message or a direction, and says what the owner node answered and signed.
+    Sends a message or a direction, and says what the owner node answered and signed. A suspended
+    agent is sent it too (queued): it reads it once it is resumed. Many are told 16 at a time, after
+    one question on a terminal.
     """
     named = bool(session or agent_id or everyone)
     name, text = _words(given or [], named=named)
@@ -66,16 +69,19 @@ def app(
     delivery = Delivery(parse_duration(timeout), command_id, wait)
     with call.mesh() as mesh:
         if everyone:
-            targets = chosen(mesh, alive(spec, node, label), delivery)
+            aim = chosen(mesh, narrowed(spec, node, label), delivery)
+            if call.can_ask and not yes:
+                aim = asked(call, mesh, aim, "steer")
         else:
-            targets = one(target_of(name, session, agent_id, node), spec, label)
+            aim = one(target_of(name, session, agent_id, node), spec, label)
         return carry_out(
-            targets,
+            call,
+            mesh,
+            aim,
             lambda target: mesh.steer(
                 target, message=said, direction=direction, mode=mode, delivery=delivery
             ),
-            many=everyone,
-            wait=wait,
+            wait,
         )
 
 

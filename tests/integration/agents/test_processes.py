@@ -1,123 +1,21 @@
-import asyncio
-import os
 import signal
-import subprocess
-import sys
-import tempfile
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from integration.attacks.supervised import remove_group
+from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, a_node
 
-import meshnode
 from meshnode.agents import tree
 from meshnode.agents.following import Ending
-from meshnode.agents.processes import LOST, ProcessAgents
+from meshnode.agents.processes import LOST
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 
 pytestmark = pytest.mark.integration
-
-ROOT = str(Path(meshnode.__file__).parents[1])
-ECHO = "import sys\nfor line in sys.stdin: print('got', line, end='')\n"
-WAIT = "import signal\nwhile True: signal.pause()\n"
-STUBBORN = (
-    "import os, signal\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "if os.fork() == 0:\n"
-    "    os.setsid()\n"
-    "    if os.fork(): os._exit(0)\n"
-    "else: os.wait()\n"
-    "os.write(1, b'%d\\n' % os.getpid())\n"
-) + WAIT
-NOW_S = 1_000_000.0
-
-
-class Watcher:
-    """A node that only remembers what it was told."""
-
-    def __init__(self, tasks):
-        self.started = asyncio.Queue()
-        self.ended = asyncio.Queue()
-        self.agents = ProcessAgents(
-            lambda *start: self.started.put_nowait(start),
-            lambda *end: self.ended.put_nowait(end),
-            tasks=tasks,
-            clock=lambda: NOW_S,
-        )
-
-
-@asynccontextmanager
-async def a_node():
-    async with asyncio.TaskGroup() as tasks:
-        node = Watcher(tasks)
-        try:
-            yield node
-        finally:
-            await node.agents.close()
-
-
-class Started:
-    """A session whose supervisor was started, in the foreground so that we can read along."""
-
-    def __init__(self, home, socket, code, options=()):
-        self.home, self.session_id, self.socket = home, home.name, socket
-        self.process = subprocess.Popen(  # our own code
-            [
-                *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
-                *("--directory", str(home), "--socket", str(self.socket)),
-                *("--session-id", home.name, *options, "--"),
-                *(sys.executable, "-I", "-u", "-c", code),
-            ],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: home.name},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    @property
-    def place(self):
-        return self.session_id, self.home, self.socket
-
-    async def line(self):
-        return await asyncio.to_thread(self.process.stdout.readline)
-
-    async def wait(self):
-        return await asyncio.to_thread(self.process.wait)
-
-
-@pytest.fixture
-def short_path():
-    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:  # a socket's path is < 108 bytes
-        yield Path(directory)
-
-
-@pytest.fixture
-def start(tmp_path, short_path):
-    started = []
-
-    def run(code, *options):
-        home = tmp_path / f"{short_path.name}-{len(started)}"
-        home.mkdir(mode=0o700)
-        started.append(Started(home, short_path / str(len(started)), code, options))
-        return started[-1]
-
-    yield run
-    for one in started:
-        one.process.kill()
-        one.process.wait()
-        clock = iter(range(1000)).__next__
-        tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
-        remove_group(one.session_id)
-        one.process.stdin.close()
-        one.process.stdout.close()
 
 
 async def test_a_session_is_followed_from_its_start_to_its_end(start):
     one = start("input()\nraise SystemExit(4)\n")
     async with a_node() as node:
         await node.agents.attach(*one.place)
-        session_id, pid = await node.started.get()
+        session_id, pid, _ = await node.started.get()
         assert session_id == one.session_id
         assert tree.identity_of(pid) is not None
         await node.agents.steer(session_id, "c1", "north", None)

@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -76,12 +75,6 @@ class Supervised:
 
     def state(self):
         return json.loads((self.home / "state.json").read_bytes())
-
-
-@pytest.fixture
-def short_path():
-    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:  # a socket's path is < 108 bytes
-        yield Path(directory)
 
 
 @pytest.fixture

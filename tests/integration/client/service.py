@@ -4,31 +4,47 @@ Commands are judged by the node's own court, so what the client signs is what a 
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
+from threading import Event
+from urllib.parse import quote
 
 import grpc
 
-from meshnode.client.home import Home
+from meshnode.client.home import Home, make_private
+from meshnode.client.keyfiles import write_secret
 from meshnode.core.commands import Court, Receipt, command_from_signed, sign_receipt
 from meshnode.core.control import ControlSet
-from meshnode.core.errors import (
-    MeshError,
-)
+from meshnode.core.entries import Entry, entry_from_signed, role_entry
+from meshnode.core.errors import MeshError, UnreachableError
+from meshnode.core.genesis import Genesis
 from meshnode.core.ids import b32, node_id_of
 from meshnode.core.keys import Key, Signed
+from meshnode.core.roles import Role
 from meshnode.core.sessions import SessionRecord, State
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.v1.coverage_pb2 import Coverage
 from meshnode.v1.local_service_pb2_grpc import (
     LocalServiceServicer,
+    add_LocalServiceServicer_to_server,
 )
 from meshnode.v1.node_pb2 import Node
+from meshnode.v1.order_service_pb2 import ListOrdersResponse, StandingOrder
+from meshnode.v1.order_service_pb2_grpc import (
+    OrderServiceServicer,
+    add_OrderServiceServicer_to_server,
+)
 from meshnode.v1.session_pb2 import Session
 from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
 NOW_S = 1_795_132_800.0
 GENERATION = 77
+CALLS_AT_ONCE = 24
+HANG_S_MAX = 20.0
 CHANCE = Random(7).randbytes
 NODE_KEYS = {name: Key.new(CHANCE) for name in ("anna", "berta")}
 NODE_IDS = {name: node_id_of(key.public) for name, key in NODE_KEYS.items()}
@@ -66,10 +82,16 @@ class Service(LocalServiceServicer):
     receipt_key: Key | None = None
     outcome: str = "delivered"
     forge: dict[str, object] = field(default_factory=dict)
+    role: str = "operator"
+    entries: list[Entry] = field(default_factory=list)
+    away: set[str] = field(default_factory=set)
+    hanging: set[str] = field(default_factory=set)
+    release: Event = field(default_factory=Event)
+    orders: list[StandingOrder] = field(default_factory=list)
 
     def GetStatus(self, request, context):
         self._fail_if_told(context)
-        return pb.GetStatusResponse(name="anna", node_id=NODE_IDS["anna"], pid=1)
+        return pb.GetStatusResponse(name="anna", node_id=NODE_IDS["anna"], pid=1, role=self.role)
 
     def ListSessions(self, request, context):
         self.requests.append(request)
@@ -127,11 +149,22 @@ class Service(LocalServiceServicer):
         self.requests.append(request)
         return pb.StopResponse(kept=2)
 
+    def AddControl(self, request, context):
+        entry = _from_wire(request.entry)
+        self.control.add(entry, NOW_S)
+        self.entries.append(entry_from_signed(entry, self.mesh_id))
+        return pb.AddControlResponse()
+
     def SubmitCommand(self, request, context):
         self._fail_if_told(context)
         signed = _from_wire(request.command)
         self.commands.append(signed)
         self.waits.append(request.until_accepted)
+        if request.node_id in self.away:
+            away = UnreachableError("it cannot be reached", "session-mesh nodes")
+            _refuse(context, grpc.StatusCode.UNAVAILABLE, away)
+        if request.node_id in self.hanging:
+            self.release.wait(HANG_S_MAX)
         command = self._judge(signed, context)
         fields = {
             "mesh": command.mesh,
@@ -166,6 +199,50 @@ class Service(LocalServiceServicer):
     def _fail_if_told(self, context):
         if self.errors:
             _refuse(context, *self.errors.pop(0))
+
+
+class Orders(OrderServiceServicer):
+    """Lists what a test put into the service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def ListOrders(self, request, context):
+        return ListOrdersResponse(orders=self.service.orders)
+
+
+@contextmanager
+def served(home: Home):
+    """Serve a home that belongs to an operator; yields the service."""
+    root, operator = Key.new(CHANCE), Key.new(CHANCE)
+    genesis = Genesis((root.public,), 1, "test", CHANCE(16))
+    home.genesis.write_bytes(genesis.to_bytes())
+    write_secret(home.operator_key, operator.seed)
+    write_secret(home.session_root, CHANCE(32))
+    control = ControlSet(genesis)
+    role = Role(operator.public, "operator", "me", root.public, int(NOW_S), None)
+    control.add(role_entry(root, genesis.mesh_id, role, CHANCE), 0.0)
+    service = Service(home, control, genesis.mesh_id)
+    with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+        server = grpc.server(pool)
+        add_LocalServiceServicer_to_server(service, server)
+        add_OrderServiceServicer_to_server(Orders(service), server)
+        server.add_insecure_port("unix:" + quote(str(home.socket)))
+        server.start()
+        yield service
+        service.release.set()
+        server.stop(0).wait()
+
+
+@contextmanager
+def short_home():
+    """Make a home whose socket has room: a path of one has 108 bytes; tmp_path takes most."""
+    with TemporaryDirectory() as short:
+        home = Home(Path(short) / "100% #ü?")
+        make_private(home.path)
+        make_private(home.run)
+        assert home.run.parent == home.path
+        yield home
 
 
 def _record(one: Session) -> SessionRecord:

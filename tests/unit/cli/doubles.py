@@ -1,5 +1,6 @@
 """A mesh that remembers what it was asked, and the rows it answers with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from meshnode.client.errors import (
@@ -23,6 +24,8 @@ SESSION = {
     "node_id": "a" * 52,
     "node_name": "anna",
     "state": "running",
+    "phase": "ACTIVE",
+    "alive": True,
     "specializations": [],
     "usage": BUCKETS,
     "cost_usd": None,
@@ -52,6 +55,7 @@ class Mesh:
     sessions: list[dict] = field(default_factory=lambda: [SESSION])
     outcomes: list[dict | BaseException] = field(default_factory=list)
     coverage: dict = field(default_factory=lambda: FULL)
+    after_orders: Callable[[], None] | None = None
     missing: bool = False
     silent: bool = False
     members: list[dict] = field(default_factory=list)
@@ -102,6 +106,15 @@ class Mesh:
     def kill(self, target, **options):
         return self._answer("kill", target, options)
 
+    def close(self, target, **options):
+        return self._answer("close", target, options)
+
+    def suspend(self, target, delivery):
+        return self._answer("suspend", target, delivery)
+
+    def resume(self, target, delivery):
+        return self._answer("resume", target, delivery)
+
     def register(self, *entry):
         named = {"agent_id": entry[0], "specialization": entry[1]}
         return named | self._answer("register", *entry)
@@ -115,6 +128,8 @@ class Mesh:
 
     def _answer(self, *asked):
         self.calls.append(asked)
+        if self.after_orders is not None:
+            self.after_orders()
         answer = self.outcomes.pop(0) if self.outcomes else outcome()
         if isinstance(answer, BaseException):
             raise answer

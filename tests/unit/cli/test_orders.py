@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from unit.cli.doubles import SESSION, outcome
+from unit.cli.doubles import PARTIAL, SESSION, outcome
 
+from meshnode.client import fanning
 from meshnode.client.errors import (
     ConflictError,
     NotFoundError,
@@ -13,6 +14,14 @@ from meshnode.client.errors import (
 )
 from meshnode.client.targets import Delivery, Selection, Target
 from session_mesh.call import Call
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """Act on one target after the other, so that scripted answers meet theirs."""
+    whole = fanning.fan_out
+    monkeypatch.setattr(fanning, "fan_out", lambda *given: whole(*given, at_once=1))
+
 
 # steer
 
@@ -76,15 +85,17 @@ def test_errors_have_the_exit_codes_of_the_contract(run, mesh, error, code):
 # kill
 
 
-def test_steer_to_all_tells_each_and_ends_with_the_worst(run, mesh):
+def test_steer_to_all_tells_each_and_ends_with_the_worst(run, mesh, in_turn):
     mesh.sessions = [SESSION | {"session_id": one} for one in "abc"]
     mesh.outcomes = [outcome(), UnreachableError("away", "wait"), outcome(outcome="refused")]
     code, out, _ = run("steer", "--all", "--spec", "s", "hello", "-o", "json")
     value = json.loads(out)
     assert code == 8
-    assert mesh.calls[0] == ("list", Selection("alive", specialization="s"), None)
+    assert mesh.calls[0] == ("list", Selection(specialization="s"), None)
     assert [one["outcome"] for one in value["results"]] == ["delivered", "unreachable", "refused"]
-    assert value["summary"] == {"targets": 3, "delivered": 1, "unreachable": 1, "refused": 1}
+    counts = {"delivered": 1, "unreachable": 1, "refused": 1}
+    assert value["summary"] == {"targets": 3, **counts, "started_meanwhile": []}
+    assert value["coverage"]["nodes_heard"] == 2
 
 
 def test_kill_off_a_terminal_needs_a_word(run, mesh):
@@ -106,10 +117,10 @@ def test_kill_asks_on_a_terminal(run, mesh, monkeypatch, answer, killed):
     assert "kill anna/builder? [y/N]" in err
     assert code == (0 if killed else 1)
     aimed = [asked[1] for asked in mesh.calls if asked[0] == "kill"]
-    assert aimed == ([Target(session_id=SESSION["session_id"])] if killed else [])
+    assert aimed == ([SESSION] if killed else [])
 
 
-def test_kill_of_several_ends_with_the_worst(run, mesh):
+def test_kill_of_several_ends_with_the_worst(run, mesh, in_turn):
     mesh.outcomes = [outcome(outcome="applied"), NotFoundError("no such session")]
     code, out, _ = run("kill", "a", "b", "--yes", "--grace", "9s", "-o", "json")
     assert code == 3
@@ -121,6 +132,96 @@ def test_a_dry_run_only_shows_who_is_meant(run, mesh):
     code, out, _ = run("kill", "--all", "--dry-run", "-q")
     assert (code, out) == (0, SESSION["session_id"] + "\n")
     assert not [asked for asked in mesh.calls if asked[0] == "kill"]
+
+
+def test_a_question_about_many_lists_them_first(run, mesh, monkeypatch):
+    monkeypatch.setattr(Call, "can_ask", True)
+    mesh.sessions = [SESSION | {"session_id": f"{n:026d}"} for n in range(12)]
+    mesh.coverage = PARTIAL
+    for verb in ("kill", "steer"):
+        code, _, err = run(verb, "--all", *(["stop"] if verb == "steer" else []), stdin="n\n")
+        assert (code, err.count("anna/builder")) == (1, 12)
+        assert f"{verb} these 12 sessions? [y/N]" in err
+        assert "1 of 2 nodes heard; missing: berta" in err
+    assert {asked[0] for asked in mesh.calls} == {"list"}
+
+
+def test_steer_to_all_goes_ahead_where_nobody_can_be_asked(run, mesh, monkeypatch):
+    assert run("steer", "--all", "stop")[0] == 0
+    monkeypatch.setattr(Call, "can_ask", True)
+    assert run("steer", "--all", "stop", "--yes")[0] == 0
+    assert [asked[1] for asked in mesh.calls if asked[0] == "steer"] == [SESSION, SESSION]
+
+
+def test_what_has_ended_is_not_meant_and_what_cannot_be_reached_is(run, mesh):
+    mesh.sessions = [
+        SESSION | {"phase": "CLOSED"},
+        SESSION | {"session_id": "away", "state": "unreachable", "phase": "RECONNECT"},
+    ]
+    run("kill", "--all", "--yes")
+    assert [asked[1]["session_id"] for asked in mesh.calls if asked[0] == "kill"] == ["away"]
+
+
+def test_what_started_meanwhile_is_said(run, mesh):
+    late = SESSION | {"session_id": "l" * 26, "agent_id": "late"}
+    mesh.after_orders = lambda: mesh.sessions.append(late)
+    code, _, err = run("kill", "--all", "--yes")
+    assert code == 0
+    assert "started meanwhile, and not meant: anna/late; run it again" in err
+    mesh.sessions = [SESSION]
+    value = json.loads(run("kill", "--all", "--yes", "-o", "json")[1])
+    assert value["summary"]["started_meanwhile"] == ["l" * 26]
+
+
+def test_nobody_to_kill_is_no_error(run, mesh):
+    mesh.sessions = []
+    assert run("kill", "--all", "--yes") == (0, "", "no session matches\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "--yes", "--expires", "1h"],
+        ["a", "--yes", "--standing", "--expires", "8d"],
+        ["a", "--yes", "--standing", "--expires", "0"],
+        ["a", "--yes", "--standing", "--command-id", "c"],
+        ["a", "b", "--yes", "--command-id", "c"],
+        ["--all", "--yes", "--command-id", "c"],
+        ["--all", "a", "--yes"],
+        ["a", "--spec", "s", "--yes"],
+    ],
+)
+def test_kill_refuses_what_makes_no_sense(run, mesh, words):
+    code, _, err = run("kill", *words)
+    assert (code, mesh.calls) == (2, [])
+    assert err.startswith("error: ")
+
+
+# close, suspend, resume
+
+
+def test_close_gives_the_agent_time(run, mesh):
+    mesh.outcomes = [outcome(outcome="applied", detail="1 process is gone")]
+    assert run("close", "a", "--grace", "1m") == (0, "applied: 1 process is gone\n", "")
+    assert mesh.calls == [("close", Target("a"), {"grace_s": 60, "delivery": Delivery(10, "")})]
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+@pytest.mark.parametrize(
+    ("words", "target"),
+    [
+        (["berta/a"], Target("berta/a")),
+        (["--agent-id", "7", "--node", "n"], Target(agent_id="7", node="n")),
+        (["--session", "s"], Target(session_id="s")),
+    ],
+)
+def test_suspend_and_resume_take_every_form_of_a_target(run, mesh, verb, words, target):
+    code, out, _ = run(verb, *words, "-o", "json")
+    assert (code, json.loads(out)["outcome"]) == (0, "delivered")
+    assert mesh.calls == [(verb, target, Delivery(10, ""))]
+    assert run(verb)[0] == 2
+    mesh.outcomes = [outcome(outcome="refused", detail="it is being killed")]
+    assert run(verb, "a")[0] == 8
 
 
 # register

@@ -1,0 +1,66 @@
+"""Standing kills of a node, put together: what it carries out, and what it lists.
+
+Invariant: what became of an order is in the audit log, with the order's id and its signer's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.app.auditing import Happening
+from meshnode.app.orders import Orders
+from meshnode.app.standing import StandingKills
+from meshnode.core.ids import b32
+from meshnode.core.keys import key_id_of
+from meshnode.node.books import StoredOrders
+from meshnode.rpc.orders import OrderServicer
+from meshnode.store import standing
+
+if TYPE_CHECKING:
+    from meshnode.app.auditing import Auditor
+    from meshnode.app.queries import Queries
+    from meshnode.app.sessions import Done
+    from meshnode.core.standing import Due
+    from meshnode.node.ground import Ground
+    from meshnode.node.hosting import Hosting
+
+
+class Standing:
+    """Orders that wait for what they mean."""
+
+    def __init__(
+        self, ground: Ground, hosting: Hosting, queries: Queries, auditor: Auditor
+    ) -> None:
+        self._ground = ground
+        self._auditor = auditor
+        self._agents_found = hosting.agents_found
+        self._kills = StandingKills(
+            ground.world.mesh,
+            hosting.sessions,
+            StoredOrders(ground.database),
+            ground.clock,
+            ground.spawn,
+            self._tell,
+        )
+        self.servicer = OrderServicer(Orders(queries))
+
+    def start(self) -> None:
+        """Begin once all that the disk remembers is there."""
+        self._kills.restore(self._ground.database.run_now(standing.done))
+        self._ground.world.on_entry.append(lambda _entry: self._kills.heard())
+        self._ground.spawn(self._kills.run(self._agents_found))
+
+    def _tell(self, one: Due, done: Done) -> None:
+        self._auditor.note(
+            Happening(
+                "standing_kill",
+                one.session.session_id,
+                one.session.agent_id,
+                one.session.owner or "",
+                command=b32(one.standing.order_id),
+                actor=key_id_of(one.standing.issuer),
+                action="kill",
+                outcome=done.outcome,
+                detail=done.detail,
+            )
+        )

@@ -1,0 +1,59 @@
+"""What became of standing kills here: each order meets each session once, restarts included.
+
+Invariant: an order to a session is inserted, synced, before it is carried out. One that was begun
+and not finished is begun again: a kill of the same start does no more the second time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import RefusedError
+from meshnode.store.transactions import transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+
+MET_MAX = 100_000  # orders met by sessions, until the orders expire; more: RefusedError
+KEPT_S = 86400  # after an order has expired: a clock that is set back may let it return
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS standing (
+    order_id BLOB NOT NULL, session TEXT NOT NULL, expires_s INTEGER NOT NULL, outcome TEXT,
+    PRIMARY KEY (order_id, session)
+) WITHOUT ROWID;
+"""
+
+
+def done(connection: sqlite3.Connection) -> set[tuple[bytes, str]]:
+    """Return which orders were answered for which sessions."""
+    rows = connection.execute(
+        "SELECT CAST(order_id AS BLOB), CAST(session AS TEXT) FROM standing"
+        " WHERE outcome IS NOT NULL"
+    )
+    return {(order_id, session) for order_id, session in rows}
+
+
+def begin(
+    connection: sqlite3.Connection, key: tuple[bytes, str], expires_s: int, now_s: float
+) -> bool:
+    """Insert an order to a session; False if it was answered before. Raises RefusedError."""
+    with transaction(connection):
+        connection.execute("DELETE FROM standing WHERE expires_s < ?", (int(now_s) - KEPT_S,))
+        known = connection.execute(
+            "SELECT outcome FROM standing WHERE order_id = ? AND session = ?", key
+        ).fetchone()
+        if known is not None:
+            return known[0] is None
+        (count,) = connection.execute("SELECT count(*) FROM standing").fetchone()
+        if count >= MET_MAX:
+            raise RefusedError(f"{MET_MAX} standing kills were met here already")
+        connection.execute("INSERT INTO standing VALUES (?, ?, ?, NULL)", (*key, expires_s))
+    return True
+
+
+def finish(connection: sqlite3.Connection, key: tuple[bytes, str], outcome: str) -> None:
+    """Keep what became of it."""
+    with transaction(connection):
+        connection.execute(
+            "UPDATE standing SET outcome = ? WHERE order_id = ? AND session = ?", (outcome, *key)
+        )

@@ -1,0 +1,37 @@
+"""Places for sockets, and sessions whose supervisors end with their test."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from integration.agents.watched import Started
+from integration.attacks.supervised import remove_group
+
+from meshnode.agents import tree
+
+
+@pytest.fixture
+def short_path():
+    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:  # a socket's path is < 108 bytes
+        yield Path(directory)
+
+
+@pytest.fixture
+def start(tmp_path, short_path):
+    started = []
+
+    def run(code, *options):
+        home = tmp_path / f"{short_path.name}-{len(started)}"
+        home.mkdir(mode=0o700)
+        started.append(Started(home, short_path / str(len(started)), code, options))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        clock = iter(range(1000)).__next__
+        tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(one.session_id)
+        one.process.stdin.close()
+        one.process.stdout.close()

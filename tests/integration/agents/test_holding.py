@@ -1,0 +1,191 @@
+"""Real process trees that are suspended, run on, and are asked to end."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node
+
+from meshnode.agents import tree
+from meshnode.agents.holding import HALT_S, Halt, Halted, let_go
+from meshnode.core.errors import RefusedError, UnreachableError
+
+pytestmark = pytest.mark.integration
+
+FAMILY = (
+    "import os, sys\nif os.fork() == 0:\n    os.setsid()\nos.write(1, b'%d\\n' % os.getpid())\n"
+) + WAIT
+FORKING = (
+    "import os, time\n"
+    "os.write(1, b'ready\\n')\n"
+    "while True:\n"
+    "    if os.fork() == 0:\n"
+    "        time.sleep(0.05)\n"
+    "        os._exit(0)\n"
+    "    time.sleep(0.005)\n"
+    "    while os.waitpid(-1, os.WNOHANG)[0]: pass\n"
+)
+ENDS_WITH_ITS_INPUT = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
+
+
+def stopped(pid):
+    one = tree.identity_of(pid)
+    return one is not None and tree.is_stopped(one)
+
+
+async def test_a_whole_tree_stands_still_and_runs_on(start):
+    one = start(FAMILY)
+    pids = [int(await one.line()) for _ in range(2)]
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        assert await node.agents.suspend(one.session_id) == 2
+        assert all(map(stopped, pids))
+        assert await node.agents.suspend(one.session_id) == 2, "it stands still already"
+        assert await node.agents.resume(one.session_id) == 2
+        assert not any(map(stopped, pids))
+        assert await node.agents.resume(one.session_id) == 0, "it was not suspended"
+
+
+async def test_a_tree_that_forks_all_the_time_is_caught_whole(start):
+    one = start(FORKING)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        assert await node.agents.suspend(one.session_id) >= 1
+        members = tree.members(one.session_id, ())
+        assert all(tree.is_stopped(member) for member in members - supervisor(one))
+        assert tree.members(one.session_id, ()) == members
+
+
+def supervisor(one):
+    return {tree.identity_of(one.process.pid)}
+
+
+async def test_a_node_that_was_away_hears_that_a_tree_is_suspended(start):
+    one = start(ECHO)
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        assert (await node.started.get())[2] is False
+        await node.agents.suspend(one.session_id)
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        assert (await node.started.get())[2] is True
+        await node.agents.steer(one.session_id, "c1", None, "good morning")
+        await node.agents.resume(one.session_id)
+        assert await one.line() == b"got good morning\n"
+
+
+@pytest.mark.parametrize("force", [True, False])
+async def test_a_suspended_tree_can_be_killed(start, force):
+    one = start(FAMILY)
+    pids = [int(await one.line()) for _ in range(2)]
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        await node.agents.suspend(one.session_id)
+        killing = await node.agents.kill(one.session_id, "c1", 20.0, force=force)
+        assert killing == tree.Killing(2, 2, ())
+        _, ending = await node.ended.get()
+    assert ending.killed_by_command == "c1"
+    assert [tree.identity_of(pid) for pid in pids] == [None, None]
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_an_agent_that_heeds_its_input_ends_by_itself_when_it_is_closed(start, suspended):
+    one = start(ENDS_WITH_ITS_INPUT)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        if suspended:
+            await node.agents.suspend(one.session_id)
+        standing = await node.agents.ask_to_end(one.session_id, "c1", 20.0)
+        assert standing == tree.Killing(1, 1, ())
+        _, ending = await node.ended.get()
+    assert (ending.exit_code, ending.reason) == (0, "closed by command")
+    assert (ending.closed_by_command, ending.killed_by_command) == ("c1", None)
+
+
+async def test_an_agent_that_ignores_its_input_is_told_to_end_after_the_grace(start):
+    one = start("print('ready')\n" + WAIT)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        assert (await node.agents.ask_to_end(one.session_id, "c1", 0.05)).gone == 1
+        _, ending = await node.ended.get()
+    assert (ending.signal, ending.closed_by_command) == ("SIGTERM", "c1")
+
+
+async def test_an_agent_that_heeds_nothing_is_not_killed_by_a_close(start):
+    one = start(STUBBORN)
+    pids = [int(await one.line()) for _ in range(2)]
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        standing = await node.agents.ask_to_end(one.session_id, "c1", 0.05)
+        assert (standing.found, standing.gone) == (2, 0)
+        assert set(standing.survivors) == set(pids)
+        with pytest.raises(RefusedError, match="stdin is closed"):
+            await node.agents.steer(one.session_id, "c2", None, "still there?")
+        await node.agents.kill(one.session_id, "c3", 0.0, force=True)
+        _, ending = await node.ended.get()
+    assert ending.killed_by_command == "c3"
+
+
+async def test_a_stopped_supervisor_is_not_asked_to_act_later(start, monkeypatch):
+    one = start("print('ready')\n" + WAIT)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        with monkeypatch.context() as impatient:
+            impatient.setattr("meshnode.agents.processes.PING_WAIT_S", 0.1)
+            one.process.send_signal(signal.SIGSTOP)
+            for order in (node.agents.suspend, node.agents.resume):
+                with pytest.raises(UnreachableError):
+                    await order(one.session_id)
+        one.process.send_signal(signal.SIGCONT)
+        await node.agents.steer(one.session_id, "c1", None, "it answers again")
+        assert not stopped(pid)
+
+
+async def test_what_has_ended_is_not_suspended():
+    async with a_node() as node:
+        for order in (node.agents.suspend, node.agents.resume):
+            with pytest.raises(RefusedError, match="no agent"):
+                await order("no-such-session")
+        with pytest.raises(RefusedError, match="no agent"):
+            await node.agents.ask_to_end("no-such-session", "c1", 1.0)
+
+
+def step_until_over(halt):
+    for number in range(int(HALT_S * 100) + 2):
+        if (halted := halt.step(number / 100)) is not None:
+            return halted
+    raise AssertionError("it goes on for ever")
+
+
+@pytest.fixture
+def stranger():
+    with subprocess.Popen([sys.executable, "-I", "-c", WAIT]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_process_that_took_over_a_pid_is_neither_stopped_nor_continued(stranger):
+    there = tree.identity_of(stranger.pid)
+    before = tree.Identity(stranger.pid, there.start_ticks - 1)
+    assert step_until_over(Halt("no-such-session", [before], now_s=0.0)) == Halted(0, ())
+    assert not tree.is_stopped(there)
+    os.kill(stranger.pid, signal.SIGSTOP)
+    os.waitpid(stranger.pid, os.WUNTRACED)
+    assert let_go("no-such-session", [before]) == 0
+    assert tree.is_stopped(there)
+
+
+def test_a_tree_of_which_one_does_not_stop_is_let_go_whole(stranger, monkeypatch):
+    one = tree.identity_of(stranger.pid)
+    with monkeypatch.context() as blind:
+        blind.setattr(tree, "is_stopped", lambda _: False)
+        halted = step_until_over(Halt("no-such-session", [one], now_s=0.0))
+    assert halted == Halted(1, (stranger.pid,))
+    assert not tree.is_stopped(one)

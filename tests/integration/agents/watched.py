@@ -1,0 +1,79 @@
+"""Supervisors started for tests, and a node that only remembers what it was told of them."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import meshnode
+from meshnode.agents import tree
+from meshnode.agents.processes import ProcessAgents
+
+ROOT = str(Path(meshnode.__file__).parents[1])
+ECHO = "import sys\nfor line in sys.stdin: print('got', line, end='')\n"
+WAIT = "import signal\nwhile True: signal.pause()\n"
+STUBBORN = (
+    "import os, signal\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    if os.fork(): os._exit(0)\n"
+    "else: os.wait()\n"
+    "os.write(1, b'%d\\n' % os.getpid())\n"
+) + WAIT
+NOW_S = 1_000_000.0
+
+
+class Watcher:
+    """A node that only remembers what it was told."""
+
+    def __init__(self, tasks):
+        self.started = asyncio.Queue()
+        self.ended = asyncio.Queue()
+        self.agents = ProcessAgents(
+            lambda *start: self.started.put_nowait(start),
+            lambda *end: self.ended.put_nowait(end),
+            tasks=tasks,
+            clock=lambda: NOW_S,
+        )
+
+
+@asynccontextmanager
+async def a_node():
+    async with asyncio.TaskGroup() as tasks:
+        node = Watcher(tasks)
+        try:
+            yield node
+        finally:
+            await node.agents.close()
+
+
+class Started:
+    """A session whose supervisor was started, in the foreground so that we can read along."""
+
+    def __init__(self, home, socket, code, options=()):
+        self.home, self.session_id, self.socket = home, home.name, socket
+        self.process = subprocess.Popen(  # our own code
+            [
+                *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
+                *("--directory", str(home), "--socket", str(self.socket)),
+                *("--session-id", home.name, *options, "--"),
+                *(sys.executable, "-I", "-u", "-c", code),
+            ],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: home.name},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    @property
+    def place(self):
+        return self.session_id, self.home, self.socket
+
+    async def line(self):
+        return await asyncio.to_thread(self.process.stdout.readline)
+
+    async def wait(self):
+        return await asyncio.to_thread(self.process.wait)
