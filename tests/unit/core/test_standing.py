@@ -133,6 +133,13 @@ def test_an_order_for_one_start_asks_no_clock():
     assert len(mesh.due(late, now_s=0.0)) == 1
 
 
+def test_an_order_names_a_start_whatever_epoch_follows_a_lost_journal():
+    mesh = Mesh()
+    mesh.say(FITTING[0])
+    assert len(mesh.due(replace(SESSION, session_epoch=99, start=42))) == 1
+    assert mesh.due(replace(SESSION, session_epoch=99, start=7)) == []
+
+
 def test_an_order_from_the_future_waits_for_it():
     mesh = Mesh()
     mesh.say(StandingKill(agent="builder"), at_s=NOW_S + SKEW_S + 1)
