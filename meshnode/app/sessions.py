@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.opening import Opening, check_opening, shown
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -41,27 +42,11 @@ if TYPE_CHECKING:
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
 ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S
 ENDED_KEPT_S = 7 * 86400
-TEXT_CHARS_MAX = 256
-COMMAND_CHARS_MAX = 2048
-LIST_MAX = 32
 ORDERS_SHOWN = 8  # with a session, the newest
 GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
 START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a user says about a session that is about to start."""
-
-    agent_id: str = ""
-    title: str = ""
-    specializations: tuple[str, ...] = ()
-    labels: dict[str, str] | None = None
-    owner: str = ""
-    cwd: str = ""
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +156,7 @@ class OwnSessions:
             owner=opening.owner or None,
             project=opening.cwd.rstrip("/").rpartition("/")[2] or None,
             cwd=opening.cwd or None,
-            command=_shown(opening.command),
+            command=shown(opening.command),
         )
         try:
             await self._publish(record)
@@ -349,35 +334,6 @@ def are(count: int) -> str:
 
 def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:
     del before, after
-
-
-def check_opening(opening: Opening) -> None:
-    """Raise UsageError for what no session may say of itself."""
-    texts = {
-        "agent id": opening.agent_id,
-        "title": opening.title,
-        "owner": opening.owner,
-        **{f"specialization {spec[:20]!r}": spec for spec in opening.specializations},
-        **{f"label {key[:20]!r}": text for key, text in (opening.labels or {}).items()},
-    }
-    for name, text in texts.items():
-        if len(text) > TEXT_CHARS_MAX:
-            raise UsageError(f"the {name} is longer than {TEXT_CHARS_MAX} characters")
-    if not all(opening.specializations) or "/" in opening.agent_id:
-        raise UsageError("a specialization is never empty, and an agent id has no slash")
-    if max(len(opening.specializations), len(opening.labels or {})) > LIST_MAX:
-        raise UsageError(f"at most {LIST_MAX} specializations and {LIST_MAX} labels")
-
-
-def _shown(command: tuple[str, ...]) -> tuple[str, ...]:
-    shown: list[str] = []
-    room = COMMAND_CHARS_MAX
-    for word in command:
-        room -= len(word)
-        if room < 0:
-            return (*shown, "…")
-        shown.append(word)
-    return tuple(shown)
 
 
 def _reason(ending: Ended) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from meshnode.agents.environment import agent_environment
 from meshnode.agents.supervise import NOT_STARTED
-from meshnode.app.sessions import Opening, check_opening
+from meshnode.app.opening import Opening, check_opening
 from meshnode.client.targets import NewSession
 from meshnode.core.errors import MeshError
 

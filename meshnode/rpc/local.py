@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.app.sessions import Opening
+from meshnode.app.opening import Opening
 from meshnode.app.specialists import Specialists
 from meshnode.app.views import Selection
 from meshnode.core.errors import PeerError, UsageError

@@ -106,6 +106,7 @@ _ASKED = {
     "answer_key": USER.public,
     "command": COMMAND_SIGNED.to_list(),
     "piece": 0,
+    "until_accepted": False,
 }
 REQUESTS = (pack(_ASKED), pack({**_ASKED, "piece": None}))
 _ANSWERED = {"receipt": None, "piece": b"said", "last": True, "error": ["", "", ""]}
@@ -377,10 +378,7 @@ FROM_HOME: dict[str, Decoder] = {
     ),
     "receipt text": Decoder(
         receipts.receipt_in,
-        (
-            b64encode(pack(["receipt", RECEIPT.payload, RECEIPT.signature])),
-            json.dumps({"receipt": "aaaa"}).encode(),
-        ),
+        (b64encode(pack(["receipt", RECEIPT.payload, RECEIPT.signature])),),
     ),
     "invite text": Decoder(
         _text(enrolment.invite_from_text), (b"smj1_" + encode_checked(INVITED, b"smj1").encode(),)

@@ -38,9 +38,10 @@ from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.commands import CommandDesk
 from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
+from meshnode.app.opening import Opening
 from meshnode.app.ports import OutstandingInvite
 from meshnode.app.registry import Registrar
-from meshnode.app.sessions import Opening, OwnSessions
+from meshnode.app.sessions import OwnSessions
 from meshnode.core.certificates import leads_to_root
 from meshnode.core.commands import COMMAND, Court, receipt_from_signed, sign_command
 from meshnode.core.control import ControlSet

@@ -106,4 +106,4 @@ def _verdict(value: dict[str, Any]) -> View:
         heard = f"{value['neighbours_heard']} of {value['neighbours_asked']}"
         notes.append(f"{heard} neighbours said what they have seen")
     ids = [f"{one['node_id']} {one['seq']}" for one in value["wrong"]]
-    return View(value, "\n".join(lines), "wrong", ids, notes, 0 if value["ok"] else 1)
+    return View(value, tuple(lines), "wrong", ids, notes, 0 if value["ok"] else 1)

@@ -78,16 +78,16 @@ def _known(call: Call) -> tuple[str, list[dict[str, Any]] | None]:
     return mesh_id_of(call.home), nodes
 
 
-def _words(value: dict[str, Any]) -> str:
+def _words(value: dict[str, Any]) -> tuple[str, ...]:
     member = {True: "a member", False: "not a member", None: "membership not known"}
-    detail = f" ({escape(value['detail'])})" if value["detail"] else ""
-    name = f"{escape(value['node_name'])} " if value["node_name"] else ""
+    detail = f" ({value['detail']})" if value["detail"] else ""
+    name = f"{value['node_name']} " if value["node_name"] else ""
     lines = {
-        "outcome": f"{escape(value['outcome'])}{detail}",
+        "outcome": f"{value['outcome']}{detail}",
         "at": value["at"],
         "command": value["command_id"],
         "session": escape(value["session_id"] or "-"),
         "node": f"{name}{value['node_id']} ({member[value['is_member']]})",
         "mesh": escape(value["mesh_id"]),
     }
-    return "\n".join(["the signature is good", *(f"{k:<9}{v}" for k, v in lines.items())])
+    return ("the signature is good", *(f"{k:<9}{v}" for k, v in lines.items()))

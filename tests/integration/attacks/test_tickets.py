@@ -9,7 +9,7 @@ from integration.attacks.inhabited import inhabited, refused, unchanged
 from integration.rpc.fleet import Founded, serving
 
 from meshnode.app import inboxes, own_entries
-from meshnode.app.sessions import Opening
+from meshnode.app.opening import Opening
 from meshnode.client.connection import Connection
 from meshnode.client.errors import (
     ConflictError,

@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 from integration.rpc.fleet import WAIT_S, health_of, serving
 
-from meshnode.core.errors import BY_CODE, MeshError, NotPermittedError, PeerError, UnreachableError
+from meshnode.core.errors import BY_CODE, MeshError, NoAnswerError, NotPermittedError, PeerError
 from meshnode.rpc.errors import ERROR_KEY, error_from
 from meshnode.rpc.servers import members_server
 from meshnode.v1 import command_service_pb2 as pb
@@ -195,5 +195,5 @@ async def test_a_call_without_an_answer_in_time_says_so(mesh, failing):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await pb_grpc.CommandServiceStub(channel).Submit(pb.SubmitRequest(), timeout=0.1)
     error = error_from(failure.value, "node b")
-    assert type(error) is UnreachableError
+    assert type(error) is NoAnswerError
     assert error.message == "node b did not answer in time"

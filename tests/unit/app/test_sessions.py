@@ -5,8 +5,9 @@ from random import Random
 import pytest
 from doubles import ManualClock, ScriptedAgents, nowhere
 
+from meshnode.app.opening import Opening
 from meshnode.app.ports import Steered
-from meshnode.app.sessions import Ended, Opening, OwnSessions
+from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.core.errors import RefusedError, StorageError
 from meshnode.core.sessions import State
 

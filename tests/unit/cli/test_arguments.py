@@ -27,9 +27,18 @@ def test_no_verb_shows_the_help_and_is_a_usage_error(run):
     assert "Usage: session-mesh" in err
 
 
+BENEATH = {  # of groups that do nothing by themselves
+    "keys": ("keys", "new"),
+    "receipt": ("receipt", "verify"),
+    "operator": ("operator", "list"),
+    "root": ("root", "list"),
+    "orders": ("orders", "list"),
+}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_with_examples(run, capsys, verb):
-    words = {"keys": ("keys", "new"), "receipt": ("receipt", "verify")}.get(verb, (verb,))
+    words = BENEATH.get(verb, (verb,))
     assert run(*words, "--help")[0] == 0
     shown = capsys.readouterr().out
     assert "Examples:" in shown

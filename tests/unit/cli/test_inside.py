@@ -47,6 +47,10 @@ WORDS = {
     "nodes": ["forget", "berta", "--yes"],
     "logs": ["a"],
     "show": ["a"],
+    "operator": ["list"],
+    "root": ["list"],
+    "receipt": ["verify", "-"],
+    "orders": ["list"],
 }
 
 

@@ -1,0 +1,57 @@
+"""What a user says about a session that is about to start, and how much of it may be said.
+
+Invariant: whatever passes here fits into a row, and is shown as it was said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshnode.core.errors import UsageError
+
+TEXT_CHARS_MAX = 256
+COMMAND_CHARS_MAX = 2048
+LIST_MAX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a user says about a session that is about to start."""
+
+    agent_id: str = ""
+    title: str = ""
+    specializations: tuple[str, ...] = ()
+    labels: dict[str, str] | None = None
+    owner: str = ""
+    cwd: str = ""
+    command: tuple[str, ...] = ()
+
+
+def check_opening(opening: Opening) -> None:
+    """Raise UsageError for what no session may say of itself."""
+    texts = {
+        "agent id": opening.agent_id,
+        "title": opening.title,
+        "owner": opening.owner,
+        **{f"specialization {spec[:20]!r}": spec for spec in opening.specializations},
+        **{f"label {key[:20]!r}": text for key, text in (opening.labels or {}).items()},
+    }
+    for name, text in texts.items():
+        if len(text) > TEXT_CHARS_MAX:
+            raise UsageError(f"the {name} is longer than {TEXT_CHARS_MAX} characters")
+    if not all(opening.specializations) or "/" in opening.agent_id:
+        raise UsageError("a specialization is never empty, and an agent id has no slash")
+    if max(len(opening.specializations), len(opening.labels or {})) > LIST_MAX:
+        raise UsageError(f"at most {LIST_MAX} specializations and {LIST_MAX} labels")
+
+
+def shown(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Return as much of a command line as a row shows."""
+    words: list[str] = []
+    room = COMMAND_CHARS_MAX
+    for word in command:
+        room -= len(word)
+        if room < 0:
+            return (*words, "…")
+        words.append(word)
+    return tuple(words)
