@@ -16,7 +16,10 @@ from e2e.fleet import PROGRAM, Answer, Fleet, Node, wait_until
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    {ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/**/*.md")}
+    {
+        *(ROOT / "README.md", ROOT / ".github" / "SECURITY.md"),
+        *(*(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/**/*.md")),
+    }
 )
 BLOCK = re.compile(
     r"(?:^<!-- (?P<run>run)(?:: *(?P<home>\w+))? -->\n)?^```\w*\n(?P<body>.*?)^```$",
