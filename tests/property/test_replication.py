@@ -34,7 +34,7 @@ def test_replicas_are_signed_states_at_every_step_and_equal_at_rest(count: int, 
 
 def test_the_walks_meet_every_kind_of_trouble():
     happened: Counter[str] = Counter()
-    for seed in range(40):
+    for seed in range(80):
         walk = Walk(Random(seed), 3)
         for _ in range(STEPS):
             walk.step()

@@ -16,20 +16,20 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from doubles import Killed, ManualClock, ScriptedAgents
+from doubles import ON_STDIN, Killed, ManualClock, ScriptedAgents
 from owner import KEY, NODE, SESSION, Owner, chance
 
 from meshnode.app.quotas import Allowance, Quota
 from meshnode.core.commands import KILL_LIFE_S, receipt_from_signed, sign_command
 from meshnode.core.errors import MeshError
 from meshnode.core.floor import SKEW_S
-from meshnode.core.ids import SessionId
+from meshnode.core.ids import SessionId, b32
 from meshnode.node.books import StoredJournal
 from meshnode.store import journal as stored
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from meshnode.app.ports import JournalEntry
+    from meshnode.app.ports import JournalEntry, Steered
     from meshnode.core.commands import Receipt
     from meshnode.core.keys import Signed
     from meshnode.core.sessions import SessionRecord
@@ -119,10 +119,11 @@ class CountingAgents(ScriptedAgents):
 
     async def steer(
         self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> None:
+    ) -> Steered:
         await self._crash.pass_by("agent")
         self.told[command_id] += 1
         await self._crash.pass_by("acted")
+        return ON_STDIN
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool
@@ -253,7 +254,7 @@ class Replays:
             issued_s=now_s,
             expires_s=now_s + life_s,
         )
-        return command.command_id.hex(), sign_command(KEY, command)
+        return b32(command.command_id), sign_command(KEY, command)
 
     def _step_clock(self) -> None:
         chosen = self.rng.random()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ class Inhabited:
         """Do something as a process inside a session does it."""
 
         def acting() -> Any:
-            with Inside(environment=self.environment(ticket), pause=lambda _: None) as session:
+            with Inside(environment=self.environment(ticket), pause=shortly) as session:
                 return act(session)
 
         return await asyncio.get_running_loop().run_in_executor(self._clients, acting)
@@ -209,3 +210,8 @@ def unchanged(node: Inhabited) -> None:
     assert node.registered() == set()
     assert node.agents.steered == node.agents.kills == []
     assert node.parts.touched == []
+
+
+def shortly(pause_s: float) -> None:
+    """Pause for a tenth: who does not pause at all has given up before a node can be back."""
+    time.sleep(pause_s / 10)
