@@ -100,9 +100,8 @@ def remove(
         own = "; it is your own key: this home commands nothing then" if is_own else ""
         if not yes and not call.can_ask:
             said = _said(plan.row, [one for one in plan.given if one not in survivors])
-            raise UsageError(
-                f"removing is for good: {said}{own}", "say --yes, or keep some: --keep"
-            )
+            hint = "say --yes" if is_own else "say --yes, or keep some: --keep"
+            raise UsageError(f"removing is for good: {said}{own}", hint)
         if not yes and not is_own:  # which spares nobody
             survivors += [
                 one
