@@ -1,11 +1,10 @@
 """Where an invite comes from, so that it need not stand in argv for all to see."""
 
 import os
-import sys
 from getpass import getpass
 
 from meshnode.client.errors import UsageError
-from session_mesh.stdin import read_text
+from session_mesh.stdin import on_terminal, read_text
 
 INVITE_VARIABLE = "SESSION_MESH_INVITE"
 INVITE_CHARS_MAX = 4096
@@ -13,7 +12,7 @@ INVITE_CHARS_MAX = 4096
 
 def invite_from(argument: str) -> str:
     """Take the invite from stdin for `-`, from the argument, or from the environment."""
-    if argument == "-" and sys.stdin.isatty():
+    if argument == "-" and on_terminal():
         found = getpass("paste the invite (it is not shown), then Enter: ").strip()
     elif argument == "-":
         found = read_text(INVITE_CHARS_MAX).strip()

@@ -23,6 +23,7 @@ ITSELF = "this node was revoked: the mesh has nothing more to do with it"
 WITH_ADMITTER = "the node that admitted this one was revoked, and this one was not spared"
 UNPROVED = "a node that does not show who admitted it, while an admitter is revoked"
 AGAIN = "ask for a new invite, and join with it: session-mesh join -"
+ANEW = "ask for a new invite, and join with it in a new home: the key of this one stays revoked"
 
 
 class RevokedNodes:
@@ -50,7 +51,7 @@ class RevokedNodes:
             keys = keys_shown(shown) if shown else self._keys_known(node)
             reason = self._refusal(node, keys)
             if reason:
-                raise NotPermittedError(reason, AGAIN)
+                raise NotPermittedError(reason, ANEW if reason == ITSELF else AGAIN)
 
     def refusal_of_called(self, node: NodeId, chain: tuple[bytes, ...]) -> str:
         """Say why a node that we have dialled is not spoken to, by the chain (DER) that it sent.

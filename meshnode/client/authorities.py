@@ -99,7 +99,9 @@ def add(mesh: Connection, name: str, subject: bytes, role: str, root: Key | None
     for row in operators(found):
         at_least = ACTIONS_OF_ROLE[row["role"]] >= ACTIONS_OF_ROLE[role]
         if row["public_key"] == subject.hex() and row["state"] == "active" and at_least:
-            raise ConflictError(f"key {row['key_id']} is {row['role']} already")
+            lower = "a role is not lowered: operator remove takes the key out for good"
+            hint = "" if row["role"] == role else lower
+            raise ConflictError(f"key {row['key_id']} is {row['role']} already", hint)
         if row["name"] == name and row["state"] == "active" and row["public_key"] != subject.hex():
             raise ConflictError(f"another key is called {name!r}: {row['key_id']}")
     give(mesh, issuer, subject, role, name)
@@ -157,10 +159,18 @@ def planned(mesh: Connection, name: str) -> Removal:
     return Removal(subject, row, tuple(by_key[key] for key in given))
 
 
+def removes_itself(mesh: Connection, plan: Removal, root: Key | None) -> bool:
+    """Whether the key that would sign is the one that would be revoked."""
+    return root is None and operator_of(mesh.home).public == plan.subject
+
+
 def remove(mesh: Connection, plan: Removal, survivors: Sequence[Plain], root: Key | None) -> Plain:
     """Revoke a key for good, but for the survivors among whom it gave a role."""
     issuer = operator_of(mesh.home) if root is None else root
     check_root(root, known(mesh))
+    if survivors and issuer.public == plan.subject:
+        said = "a key that removes itself spares nobody, or its thief could say who stays"
+        raise ConflictError(said, f"leave out --keep, or {ROOT_NEEDED}")
     kept = [bytes.fromhex(one["public_key"]) for one in survivors]
     for start in range(0, max(1, len(kept)), SURVIVORS_MAX):
         revoke = Revoke("key", plan.subject, tuple(kept[start : start + SURVIVORS_MAX]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshnode.client.durations import rfc3339
+from meshnode.client.durations import rfc3339, words_of
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.words import nearest
@@ -118,7 +118,9 @@ def new_key(home: Home, scope: Scope, ttl_s: int, now_s: float, chance: Chance) 
     Raises UsageError when the lifetime or an action is off, NotAuthenticatedError without identity.
     """
     if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
-        raise UsageError(f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {ttl_s} s")
+        raise UsageError(
+            f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
+        )
     scope = replace(scope, actions=checked_actions(scope.actions) or ACTIONS_OF_NEW_KEY)
     return described(_granted(home, scope, _Life(int(now_s), ttl_s), chance), now_s)
 

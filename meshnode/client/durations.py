@@ -27,6 +27,12 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
+def words_of(seconds: int) -> str:
+    """Write seconds as `parse_duration` reads them, in the largest unit that is exact: `400d`."""
+    unit = next(unit for unit in "dhms" if seconds % UNIT_S[unit] == 0)
+    return f"{seconds // UNIT_S[unit]}{unit}" if seconds else "0s"
+
+
 def parse_instant(text: str, now_s: float, zone: tzinfo = UTC) -> str:
     """Return RFC 3339 UTC of a moment, a date in `zone`, or a duration ago; raises UsageError."""
     written = text.strip()

@@ -20,7 +20,7 @@ from meshnode.client.authority import (
     new_key,
     sign_revocation,
 )
-from meshnode.client.durations import rfc3339
+from meshnode.client.durations import rfc3339, words_of
 from meshnode.client.handed import (
     HandedKey,
     all_handed,
@@ -89,6 +89,8 @@ class Maker:
         """Make a key: `key, key_id, label, ttl, expires_at, actions`; raises a MeshError."""
         label = checked_label(wish.label)
         scope = wish.scope
+        if "" in (*(scope.agents or ()), *(scope.specializations or ())):
+            raise UsageError("an agent or a specialization without a name", "leave it out")
         actions = checked_actions(scope.actions)
         if wish.renewable:
             actions = tuple(dict.fromkeys((*(actions or ACTIONS_OF_NEW_KEY), RENEWAL)))
@@ -107,7 +109,9 @@ class Maker:
     def _child(self, parent: SessionKey, scope: Scope, ttl_s: int) -> Plain:
         """Make a narrower key with another one, which needs neither a node nor a home."""
         if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
-            raise UsageError(f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {ttl_s} s")
+            raise UsageError(
+                f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
+            )
         grants = verify_chain(parent.chain, grant_from_signed(parent.chain[0]).mesh)
         check_time(grants, self.now_s, 0)
         if len(grants) == CHAIN_LINKS_MAX:

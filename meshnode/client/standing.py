@@ -44,7 +44,18 @@ def kill_or_park(mesh: Ordering, target: Target | Plain, terms: Terms, delivery:
             raise
         except UnreachableError:
             pass  # whether or not it came there: an order for the same start does it once
+    _check_returns(mesh, session)
     return park(mesh, session, terms)
+
+
+def _check_returns(mesh: Ordering, session: Plain) -> None:
+    """Raise UnreachableError for a session of a node that was put out: it hears of no order."""
+    nodes = mesh.nodes()["nodes"]
+    if any(one["node_id"] == session["node_id"] and one["state"] == "revoked" for one in nodes):
+        raise UnreachableError(
+            f"{session['node_name']} was revoked: it hears of no order any more",
+            "stop its agents on that machine",
+        )
 
 
 def park(mesh: Connection, session: Plain, terms: Terms) -> Plain:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.durations import words_of
 from meshnode.client.words import nearest
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN, session_id_of
@@ -93,7 +94,9 @@ class Terms:
         """Return them as they are; raises UsageError."""
         if not 1 <= self.expires_s <= STANDS_S_MAX:
             days = STANDS_S_MAX // 86400
-            raise UsageError(f"an order stands for 1 s to {days} days, not {self.expires_s} s")
+            raise UsageError(
+                f"an order stands for 1 s to {days} days, not {words_of(self.expires_s)}"
+            )
         return self
 
 

@@ -113,7 +113,7 @@ class ControlSet:
         if ours and self.revocations.has_key(entry.issuer):
             raise NoAuthorityError("the key that signed it was revoked")
         if not self._stands(entry):
-            said = f"the signer's role does not allow {entry.kind}, as far as is known here"
+            said = f"the signer's role does not allow entry {entry.kind!r}, as far as is known here"
             raise NoAuthorityError(said)
         if entry.expires_s <= now_s:
             self.cut_s = max(self.cut_s, entry.expires_s)

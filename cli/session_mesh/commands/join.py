@@ -12,7 +12,7 @@ from session_mesh.words import described
 
 
 @verb(
-    "session-mesh join -            # then paste the invite, and Ctrl-D",
+    "session-mesh join -            # then paste the invite, and Enter",
     "SESSION_MESH_INVITE=smj1_... session-mesh join --up",
     "session-mesh join - --replaces berta < invite.txt",
     "session-mesh join - --seed 192.0.2.7:7708 --name berta < invite.txt",

@@ -1,6 +1,8 @@
 """`keys`: session keys for scripts, services and other people."""
 
 import os
+import re
+from getpass import getpass
 from typing import Annotated, Any
 
 import typer
@@ -11,12 +13,13 @@ from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Specializations
 from session_mesh.render import Table, View
-from session_mesh.stdin import read_text
+from session_mesh.stdin import on_terminal, read_text
 from session_mesh.verbs import new_app, verb
 
 TEXT_CHARS_MAX = 25_000  # a key has 24 KiB at most
 COLUMNS = ("KEY", "LABEL", "STATE", "EXPIRES", "MAY", "WHERE")
 FLEXIBLE = ("WHERE", "MAY", "LABEL")
+_KEY_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 LINK_COLUMNS = ("ISSUER", "SUBJECT", "MAY", "WHERE", "FROM", "UNTIL")
 
 app = new_app(help="Make, list, inspect and revoke session keys: what SESSION_API_KEY holds.")
@@ -113,7 +116,11 @@ def inspect(
     """
     from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
 
-    text = _text(key)
+    text = _text(key, "give the key itself, or - and the key on stdin")
+    if _KEY_ID.fullmatch(text):
+        raise UsageError(
+            "that is the id of a key, and no key", "what is known by id: session-mesh keys list"
+        )
     value, notes = keyring.inspect(text), []
     try:
         with call.mesh() as mesh:
@@ -122,7 +129,10 @@ def inspect(
         notes = ["no node answers: whether it is revoked is not known here"]
     state = value["verdict"]["state"] if value["verdict"] else "not judged"
     rows = [_link_row(link) for link in value["links"]]
-    notes.insert(0, f"key {value['key_id']} ({state}) {_may(value)} until {value['expires_at']}")
+    may = "may make keys for" if value["renewable"] else "may"
+    notes.insert(
+        0, f"key {value['key_id']} ({state}) {may} {_may(value)} until {value['expires_at']}"
+    )
     return View(value, Table(LINK_COLUMNS, rows), ids=[value["key_id"]], notes=notes)
 
 
@@ -144,14 +154,17 @@ def revoke(
     from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
 
     with call.mesh() as mesh:
-        value = keyring.revoke(mesh, _text(key))
+        value = keyring.revoke(mesh, _text(key, "give its id, or - and the key on stdin"))
     return View(value=value, human=f"revoked: {value['key_id']}", ids=[value["key_id"]])
 
 
-def _text(word: str) -> str:
-    text = (read_text(TEXT_CHARS_MAX) if word == "-" else word).strip()
+def _text(word: str, hint: str) -> str:
+    if word == "-" and on_terminal():
+        text = getpass("paste the key (it is not shown), then Enter: ").strip()
+    else:
+        text = (read_text(TEXT_CHARS_MAX) if word == "-" else word).strip()
     if not text:
-        raise UsageError("which key?", "give its id, or - and the key on stdin")
+        raise UsageError("which key?", hint)
     return text
 
 

@@ -117,7 +117,10 @@ def _waiting(mesh: "MeshClient", aim: Aim, view: View, terms: Terms) -> View:
         return view
     node_id = mesh.node_id_of(wanted.node) if wanted.node else ""
     order = park_for(mesh, wanted.specialization, node_id, terms)
-    note = f"order {words.short(order['order_id'])} waits for others of that started by now"
+    meant = [f"spec {wanted.specialization}"] if wanted.specialization else []
+    meant += [f"on {wanted.node}"] if wanted.node else []
+    what = f"sessions that were not heard of ({' '.join(meant)}, started by now)"
+    note = f"order {words.short(order['order_id'])} waits for {what}"
     view.value["standing"] = order
     return View(
         value=view.value,

@@ -77,7 +77,7 @@ def forget(
 
 @verb(
     "session-mesh nodes revoke berta",
-    "session-mesh nodes revoke anna --survivor berta --survivor carl --yes",
+    "session-mesh nodes revoke anna --survivor berta --root /media/usb/root.pem --yes",
     app=app,
 )
 def revoke(

@@ -96,21 +96,25 @@ def remove(
     with call.mesh() as mesh:
         plan = authorities.planned(mesh, name)
         survivors = authorities.chosen(plan.given, keep or ())
+        is_own = authorities.removes_itself(mesh, plan, root)
+        own = "; it is your own key: this home commands nothing then" if is_own else ""
         if not yes and not call.can_ask:
             said = _said(plan.row, [one for one in plan.given if one not in survivors])
-            raise UsageError(f"removing is for good: {said}", "say --yes, or keep some: --keep")
-        if not yes:
+            hint = "say --yes" if is_own else "say --yes, or keep some: --keep"
+            raise UsageError(f"removing is for good: {said}{own}", hint)
+        if not yes and not is_own:  # which spares nobody
             survivors += [
                 one
                 for one in plan.given
                 if one not in survivors and call.confirm(f"keep {authorities.called([one])}?")
             ]
-            falls = [one for one in plan.given if one not in survivors]
-            if not call.confirm(f"revoke {_said(plan.row, falls)}?"):
-                raise MeshError("nothing was changed")
+        falls = [one for one in plan.given if one not in survivors]
+        if not yes and not call.confirm(f"revoke {_said(plan.row, falls)}{own}?"):
+            raise MeshError("nothing was changed")
         value = authorities.remove(mesh, plan, survivors, root)
-    falls = [one for one in plan.given if one not in survivors]
     notes = [f"with it fell: {authorities.called(falls)}"] if falls else []
+    if is_own:
+        notes.append("that was your own key: this home can look but not command")
     return View(value=value, human=f"removed: {name}", ids=[str(value["key_id"])], notes=notes)
 
 

@@ -95,7 +95,7 @@ def _document(file: Path) -> "Entry":
     if str(file) != "-":
         return documents.read_document(file)
     text = read_text(documents.DOCUMENT_BYTES_MAX + 1)
-    return documents.parse_document(text.encode(errors="surrogateescape"), "stdin")
+    return documents.parse_document(text.encode(), "stdin")
 
 
 def _many(results: list[dict[str, Any]]) -> View:

@@ -85,6 +85,7 @@ class Service(LocalServiceServicer):
     role: str = "operator"
     entries: list[Entry] = field(default_factory=list)
     away: set[str] = field(default_factory=set)
+    state_of_others: str = "dead"
     hanging: set[str] = field(default_factory=set)
     release: Event = field(default_factory=Event)
     orders: list[StandingOrder] = field(default_factory=list)
@@ -118,7 +119,7 @@ class Service(LocalServiceServicer):
             Node(
                 node_id=node_id,
                 name=name,
-                state="alive" if name == "anna" else "dead",
+                state="alive" if name == "anna" else self.state_of_others,
                 links=[one for one in NODE_IDS.values() if one != node_id],
                 self=name == "anna",
                 journal_generation=GENERATION,

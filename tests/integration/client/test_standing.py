@@ -60,6 +60,14 @@ def test_who_turns_out_to_be_away_is_left_an_order(mesh, service):
     assert (service.entries[0].body.force, service.entries[0].body.grace_s) == (True, 0)
 
 
+def test_a_node_that_was_revoked_is_left_no_order_that_it_never_hears_of(mesh, service):
+    service.sessions, service.state_of_others = [lost()], "revoked"
+    with pytest.raises(UnreachableError, match="berta was revoked") as raised:
+        standing.kill_or_park(mesh, Target("builder"), TERMS, Delivery())
+    assert raised.value.hint == "stop its agents on that machine"
+    assert (service.commands, service.entries) == ([], [])
+
+
 def test_who_refuses_is_left_no_order(mesh, service):
     service.sessions = [session("builder")]
     service.errors = [(_FAILED, RefusedError("no"))]

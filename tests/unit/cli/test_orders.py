@@ -5,7 +5,7 @@ import json
 import pytest
 from unit.cli.doubles import PARTIAL, SESSION, outcome
 
-from meshnode.client import fanning
+from meshnode.client import fanning, standing
 from meshnode.client.errors import (
     ConflictError,
     NotFoundError,
@@ -304,3 +304,15 @@ def test_what_nobody_registered_is_not_found(run, mesh):
     mesh.outcomes = [outcome(outcome="unknown", detail="789 is not registered for data")]
     code, out, _ = run("unregister", "--spec", "data", "--agent-id", "789")
     assert (code, out) == (3, "unknown: 789 is not registered for data\n")
+
+
+def test_an_order_for_what_nobody_heard_of_says_what_it_means(run, mesh, monkeypatch):
+    mesh.coverage = PARTIAL
+    mesh.node_id_of = lambda name: name * 10
+    monkeypatch.setattr(standing, "kill_or_park", lambda *_: outcome(outcome="parked"))
+    monkeypatch.setattr(standing, "park_for", lambda *_: {"order_id": "zsnz6mebaxvlgwjd"})
+    words = ("kill", "--all", "--standing", "--yes", "--spec", "docs")
+    assert run(*words)[2].splitlines()[-1] == (
+        "order zsnz6mebax waits for sessions that were not heard of (spec docs, started by now)"
+    )
+    assert "(spec docs on berta, started by now)" in run(*words, "--node", "berta")[2]

@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from meshnode.client.durations import parse_duration, parse_instant, rfc3339, seconds_of
+from meshnode.client.durations import parse_duration, parse_instant, rfc3339, seconds_of, words_of
 from meshnode.core.errors import UsageError
 
 NOW_S = 1_795_132_800.0  # 2026-11-20T00:00:00Z
@@ -15,6 +15,15 @@ NOW_S = 1_795_132_800.0  # 2026-11-20T00:00:00Z
     [("90", 90), ("90s", 90), ("15m", 900), ("8h", 28800), ("7d", 604800), ("0", 0), (" 5s ", 5)],
 )
 def test_the_forms_of_the_contract_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (90, "90s"), (900, "15m"), (28800, "8h"), (8 * 86400, "8d"), (86401, "86401s")],
+)
+def test_a_duration_is_told_as_people_write_it(seconds, text):
+    assert words_of(seconds) == text
     assert parse_duration(text) == seconds
 
 

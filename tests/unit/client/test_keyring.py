@@ -116,6 +116,18 @@ def test_a_child_never_outlives_its_parent_nor_gets_what_that_has_not(home):
         make(home, parent=nothing["key"])
 
 
+@pytest.mark.parametrize("limit", [{"agents": ("",)}, {"specializations": ("docs", "")}])
+def test_a_limit_without_a_name_is_refused_and_nothing_is_remembered(home, limit):
+    with pytest.raises(UsageError, match="without a name"):
+        make(home, "steer", **limit)
+    assert all_handed(home) == []
+
+
+def test_how_long_a_key_may_live_is_told_as_people_write_it(home):
+    with pytest.raises(UsageError, match="1 s to 30 days, not 400d"):
+        make(home, "steer", ttl_s=400 * DAY_S)
+
+
 def test_keys_of_keys_end_at_four_links(home):
     made = make(home, "steer", renewable=True)
     for _ in range(3):
