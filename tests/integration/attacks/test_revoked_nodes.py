@@ -206,6 +206,20 @@ async def test_a_revocation_by_somebody_not_entitled_changes_nothing(gate):
     assert await gate.serves(victim)
 
 
+async def test_a_refused_node_is_told_whether_its_key_may_come_back(gate):
+    thief, admitter = gate.founded.node(), Key.new(gate.founded.chance)
+    fallen = admitted_by(gate.founded, admitter)
+    gate.revoke(thief.key)
+    gate.revoke(admitter)
+    hints = []
+    for one in (thief, fallen):
+        with pytest.raises(NotPermittedError, match="was revoked") as refused:
+            gate.mesh.revoked.check_caller(one.node_id, to_pem(one.chain))
+        hints.append(refused.value.hint)
+    assert "in a new home" in hints[0]
+    assert hints[1].endswith("session-mesh join -"), "with the key it has"
+
+
 @asynccontextmanager
 async def two_stations(founded: Founded, called: Member) -> AsyncIterator[tuple[Station, Station]]:
     async with station(founded, founded.node()) as one, station(founded, called) as other:
