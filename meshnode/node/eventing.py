@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
 
-LOOK_AROUND_S = 3.0
+LOOK_AROUND_S = 6.0
 SETTLE_S = 0.2  # from a change to what follows from it
 STORE_S = 0.5  # more events come together
 STORED_AT_ONCE = 128
