@@ -86,7 +86,7 @@ def loss_makes_nobody_stop(town: Town) -> None:
         for node in town.nodes:
             looks += 1
             lost += look(node).states != town.all_alive
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # between two looks at real nodes there is nothing to wait on
     tell(began_at, f"of {LOSS_PERCENT} % loss: {lost} of {looks} views had lost somebody")
 
 

@@ -29,21 +29,21 @@ NOW_S = 1_000_000.0
 class Watcher:
     """A node that only remembers what it was told."""
 
-    def __init__(self, tasks):
+    def __init__(self, tasks, now_s):
         self.started = asyncio.Queue()
         self.ended = asyncio.Queue()
         self.agents = ProcessAgents(
             lambda *start: self.started.put_nowait(start),
             lambda *end: self.ended.put_nowait(end),
             tasks=tasks,
-            clock=lambda: NOW_S,
+            clock=lambda: now_s,
         )
 
 
 @asynccontextmanager
-async def a_node():
+async def a_node(now_s=NOW_S):
     async with asyncio.TaskGroup() as tasks:
-        node = Watcher(tasks)
+        node = Watcher(tasks, now_s)
         try:
             yield node
         finally:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
 from pathlib import Path
+
+from integration.agents import watched
 
 import meshnode
 from meshnode.agents import cgroup, tree
-from meshnode.agents.processes import ProcessAgents
 
 ROOT = str(Path(meshnode.__file__).parents[1])
 NOW_S = 2_000_000_000.0
@@ -26,28 +25,9 @@ WITHOUT_GROUPS = (
 )
 
 
-class Watcher:
-    """A node that only remembers what it was told."""
-
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        self.started: asyncio.Queue = asyncio.Queue()
-        self.ended: asyncio.Queue = asyncio.Queue()
-        self.agents = ProcessAgents(
-            lambda *start: self.started.put_nowait(start),
-            lambda *end: self.ended.put_nowait(end),
-            tasks=tasks,
-            clock=lambda: NOW_S,
-        )
-
-
-@asynccontextmanager
-async def a_node():
-    async with asyncio.TaskGroup() as tasks:
-        node = Watcher(tasks)
-        try:
-            yield node
-        finally:
-            await node.agents.close()
+def a_node():
+    """Return a node that only remembers what it was told, at the time of these tests."""
+    return watched.a_node(NOW_S)
 
 
 class Session:
@@ -113,7 +93,7 @@ def until(condition):
     give_up_at = time.monotonic() + PATIENCE_S
     while not (answer := condition()):
         assert time.monotonic() < give_up_at, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.02)  # between real processes there is nothing else to wait on
     return answer
 
 

@@ -228,7 +228,8 @@ async def test_an_agent_that_takes_its_supervisors_socket_is_not_believed(sessio
         await node.agents.attach(*one.place)
         await node.agents.steer(one.session_id, "c1", None, str(one.socket))
         found = await asyncio.to_thread(one.pids, 1)
-        await node.agents.steer(one.session_id, "c2", None, "now")
+        with suppress(UnreachableError):  # its supervisor may be dead before it can answer
+            await node.agents.steer(one.session_id, "c2", None, "now")
         await lost(node)
     assert alive(found) == []
 

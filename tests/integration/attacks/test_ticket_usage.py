@@ -26,7 +26,7 @@ async def test_a_repeated_report_counts_once_and_other_numbers_change_nothing(no
         counted = node.ledger()
         assert await node.as_agent(ticket, lambda me: me.report("r1", "m", USED)) is False
         for usage, model in ((replace(USED, input=1), "m"), (USED, "n"), (Usage(), "m")):
-            report = lambda me, usage=usage, model=model: me.report("r1", model, usage)  # noqa: E731
+            report = lambda me, usage=usage, model=model: me.report("r1", model, usage)  # noqa: E731 - bound here
             await refused(node, ticket, report, ConflictError)
     assert node.ledger() == counted
     (slot,) = [value for key, value in counted if isinstance(value, Slot)]
