@@ -6,14 +6,16 @@ order of reading or merging changes a total. Any bytes decode to a value or rais
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.packing import pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LEDGER = "ledger"  # the table, in every node's feed
 SLOT_S = 1800  # slots of 30 minutes cut exact local days in every zone but those on :15 or :45
@@ -37,8 +39,7 @@ CONTEXT_STEPS_TOKENS = (
 _SLOT_KIND, _DIAGNOSTICS_KIND = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class Buckets:
+class Buckets(msgspec.Struct, frozen=True):  # ten times quicker to make than a frozen dataclass
     """Disjoint token counts; reasoning is a part of output, web_search counts searches."""
 
     input: int = 0
@@ -77,10 +78,17 @@ class Buckets:
         pairs = zip(self.counts, other.counts, strict=True)
         return Buckets(*[min(mine + theirs, COUNT_MAX) for mine, theirs in pairs])
 
+    def __sub__(self, other: Buckets) -> Buckets:
+        """Take away what was added before, bucket by bucket; what is not there stays at 0."""
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Buckets(*[max(mine - theirs, 0) for mine, theirs in pairs])
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
-    """One provider response, counted once by its `idem_key`. Unknown texts are empty."""
+
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider response, counted once by its `idem_key`. Unknown texts are empty.
+
+    Logs tell of one response several times: the line of the highest `rank` is the one that counts.
+    """
 
     idem_key: str
     source: str
@@ -94,6 +102,9 @@ class UsageRecord:
     tier: str  # from tier_of
     usage: Buckets
     flags: tuple[str, ...] = ()
+    rank: int = 0
+    file: str = ""  # where it was read, and at which byte: never leaves this node
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -150,25 +161,26 @@ class Diagnostics:
 
 
 @dataclass(frozen=True, slots=True)
-class ReaderState:
-    """How far a reader has read; `position` is the reader's own business, and opaque to others."""
+class Batch:
+    """What one reading found, to be kept whole or not at all.
 
-    source: str
+    `places` are the files whose place has moved, by a name the reader gave them (at most 32 bytes);
+    a place is the reader's own business, and b"" forgets it. The counts of `diagnostics` are what
+    this reading adds, its `partial_tail_bytes` is what it found.
+    """
+
+    key: DiagnosticsKey
     path: str
-    path_hash: str
-    position: bytes
-
-    @property
-    def key(self) -> DiagnosticsKey:
-        """The key under which the reader's diagnostics are kept."""
-        return DiagnosticsKey(self.source, self.path_hash)
+    places: Mapping[bytes, bytes]
+    records: Sequence[UsageRecord]
+    diagnostics: Diagnostics
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReader:
-    """What is on disk about a reader."""
+    """What is on disk about a reader: the place of each file it has read, and its counts."""
 
-    position: bytes
+    places: Mapping[bytes, bytes]
     diagnostics: Diagnostics
 
 
@@ -184,11 +196,23 @@ class Slots:
 
     def fold(self, records: Iterable[UsageRecord]) -> list[tuple[SlotKey, Slot]]:
         """Count the records; return the slots that changed, by key."""
+        return self.correct((), records)
+
+    def correct(
+        self, wrong: Iterable[UsageRecord], right: Iterable[UsageRecord]
+    ) -> list[tuple[SlotKey, Slot]]:
+        """Take back records that were counted, count others; return what changed, by key.
+
+        A slot that nothing is left of stays, with zeros: what was published is not forgotten.
+        """
         changed: set[SlotKey] = set()
-        for record in records:
+        for record in wrong:
             key = slot_key_of(record)
-            self._slots[key] = _grown(self._slots.get(key), record)
             changed.add(key)
+            self._slots[key] = _shrunk(self._slots[key], record)
+        for key, added in _added_up(right):
+            changed.add(key)
+            self._slots[key] = _grown(self._slots.get(key), added)
         return [(key, self._slots[key]) for key in sorted(changed)]
 
     def __iter__(self) -> Iterator[tuple[SlotKey, Slot]]:
@@ -283,20 +307,36 @@ def diagnostics_from_row(row: bytes) -> Diagnostics:
     return Diagnostics(*(_number(count) for count in counts[: len(fields(Diagnostics))]))
 
 
-_BUCKETS = len(fields(Buckets))
+_BUCKETS = len(Buckets.__struct_fields__)
 
 
-def _grown(slot: Slot | None, record: UsageRecord) -> Slot:
-    if slot is None:
-        slot = Slot(0, Buckets())
+def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
+    """Add up what goes to one slot and says the same of itself: logs tell of thousands at once."""
+    sums: dict[tuple[SlotKey, str, str, str, str], list[int]] = {}
+    for record in records:
+        texts = (record.agent, record.owner, record.project, record.provider)
+        counts = sums.setdefault((slot_key_of(record), *texts), [0] * (_BUCKETS + 1))
+        counts[0] += 1
+        for index, count in enumerate(record.usage.counts, 1):
+            counts[index] += count
+    for (key, *said), (number, *added) in sums.items():
+        yield key, Slot(number, Buckets(*added), *said)
+
+
+def _grown(slot: Slot | None, added: Slot) -> Slot:
+    slot = slot or Slot(0, Buckets())
     return Slot(
-        min(slot.records + 1, COUNT_MAX),
-        slot.usage + record.usage,
-        _smaller(slot.agent, record.agent),
-        _smaller(slot.owner, record.owner),
-        _smaller(slot.project, record.project),
-        _smaller(slot.provider, record.provider),
+        min(slot.records + added.records, COUNT_MAX),
+        slot.usage + added.usage,
+        _smaller(slot.agent, added.agent),
+        _smaller(slot.owner, added.owner),
+        _smaller(slot.project, added.project),
+        _smaller(slot.provider, added.provider),
     )
+
+
+def _shrunk(slot: Slot, record: UsageRecord) -> Slot:
+    return replace(slot, records=max(slot.records - 1, 0), usage=slot.usage - record.usage)
 
 
 def _smaller(one: str, other: str) -> str:

@@ -11,27 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
-from meshnode.core.ledger import Diagnostics, StoredReader
+from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.higress import SOURCE as HIGRESS
 from meshnode.ingest.higress import HigressReader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from meshnode.core.ledger import (
-        DiagnosticsKey,
-        LedgerRow,
-        ReaderState,
-        Slot,
-        SlotKey,
-        UsageRecord,
-    )
-    from meshnode.ingest.rotation import Reading
+    from meshnode.core.ledger import DiagnosticsKey, LedgerRow, Slot, SlotKey
+    from meshnode.ingest.reading import Reader
 
 READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next
 BACK_OFF_MAX_S = 60.0
 
-READERS = {HIGRESS: HigressReader}
+READERS: Mapping[str, Callable[[str, str | None], Reader]] = {HIGRESS: HigressReader}
+"""Makes the reader of a source from a path and, or None, the one session that is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +51,8 @@ class SourceState:
 if TYPE_CHECKING:
     Load = Callable[[DiagnosticsKey], Awaitable[StoredReader | None]]
     """Returns how far a reader had read: `store.ledger.load` on the node's connection."""
-    Commit = Callable[[ReaderState, Sequence[UsageRecord], Diagnostics], Awaitable[list[LedgerRow]]]
-    """Keeps records and position together: `store.ledger.commit` on the node's connection."""
+    Commit = Callable[[Batch], Awaitable[list[LedgerRow]]]
+    """Keeps records and places together: `store.ledger.commit` on the node's connection."""
     Publish = Callable[[list[LedgerRow]], None]
     Report = Callable[["SourceState"], None]
 
@@ -118,14 +112,15 @@ class _Follower:
         """Read once and keep it; return whether there is more to read at once."""
         stored = self._stored
         if stored is None:
-            stored = await self._load(self.reader.key) or StoredReader(b"", Diagnostics())
+            stored = await self._load(self.reader.key) or StoredReader({}, Diagnostics())
             self._stored = stored
         read = self.reader.read
-        reading = await asyncio.to_thread(read, stored.position, READ_BYTES_MAX)
-        if _is_news(reading, stored):
-            rows = await self._commit(reading.state, reading.records, reading.diagnostics)
+        reading = await asyncio.to_thread(read, stored.places, READ_BYTES_MAX)
+        batch = reading.batch
+        if _is_news(batch, stored):
+            rows = await self._commit(batch)
             self._stored = StoredReader(
-                reading.state.position,
+                _moved(stored.places, batch.places),
                 next((v for _, v in rows if isinstance(v, Diagnostics)), stored.diagnostics),
             )
             self._unpublished.update(rows)
@@ -144,10 +139,11 @@ class _Follower:
             self._report(state)
 
 
-def _is_news(reading: Reading, stored: StoredReader) -> bool:
+def _is_news(batch: Batch, stored: StoredReader) -> bool:
     tail_bytes = stored.diagnostics.partial_tail_bytes
-    return (
-        reading.state.position != stored.position
-        or bool(reading.records)
-        or reading.diagnostics != Diagnostics(partial_tail_bytes=tail_bytes)
-    )
+    counted = batch.diagnostics != Diagnostics(partial_tail_bytes=tail_bytes)
+    return bool(batch.places or batch.records) or counted
+
+
+def _moved(places: Mapping[bytes, bytes], moved: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    return {file: place for file, place in {**places, **moved}.items() if place}

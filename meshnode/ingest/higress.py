@@ -22,7 +22,8 @@ from meshnode.core.ledger import (
     cut,
     tier_of,
 )
-from meshnode.ingest.rotation import Reason, RotatingReader, Skipped
+from meshnode.ingest.reading import Reason, Skipped
+from meshnode.ingest.rotation import RotatingReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,9 @@ _PROVIDER = re.compile(r"\|\|llm-([a-z0-9-]{1,40})\.internal\.")
 _AGENT = re.compile(r"agent:([^:]{1,256}):")
 
 
-def parse_line(line: bytes, fingerprint: str = "", offset: int = 0) -> UsageRecord | Skipped:
+def parse_line(  # noqa: PLR0911 - one way out for each fate of a line
+    line: bytes, file: str = "", fingerprint: str = "", offset: int = 0
+) -> UsageRecord | Skipped:
     """Read one line. A call without any id is known by its file, place and content."""
     if not line.strip():
         return Skipped(Reason.NOT_A_CALL)
@@ -88,26 +91,21 @@ def parse_line(line: bytes, fingerprint: str = "", offset: int = 0) -> UsageReco
     if call is None:
         return Skipped(Reason.NOT_A_CALL)
     session = _session(call, outer)
+    try:
+        usage, flags = _usage(call)
+        at_s = 0.0 if usage is None else _at_s(outer)
+    except ValueError:
+        return Skipped(Reason.QUARANTINED, session)
+    if usage is None:
+        return Skipped(Reason.NO_USAGE, session)
     idem_key = _idem_key(call, outer)
     if not idem_key:
         idem_key = f"{SOURCE}:{fingerprint}:{offset}:{sha256(line).hexdigest()[:16]}"
-    try:
-        return _record(call, outer, session, idem_key) or Skipped(Reason.NO_USAGE, session)
-    except ValueError:
-        return Skipped(Reason.QUARANTINED, session)
-
-
-def _record(
-    call: _Call, outer: Mapping[str, Any], session: str, idem_key: str
-) -> UsageRecord | None:
-    usage, flags = _usage(call)
-    if usage is None:
-        return None
     agent = _AGENT.match(session)
     return UsageRecord(
         idem_key=idem_key,
         source=SOURCE,
-        at_s=_at_s(outer),
+        at_s=at_s,
         session=session,
         project=_text(call.project),
         agent=agent[1] if agent else "",
@@ -117,6 +115,8 @@ def _record(
         tier=tier_of(_text(call.service_tier), usage.prompt),
         usage=usage,
         flags=flags,
+        file=file,
+        offset=offset,
     )
 
 

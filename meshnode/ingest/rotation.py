@@ -11,58 +11,31 @@ import os
 import re
 import stat
 import zlib
-from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import astuple, dataclass, field
-from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import Diagnostics, DiagnosticsKey, ReaderState, UsageRecord
+from meshnode.core.ledger import Batch, DiagnosticsKey
 from meshnode.core.packing import pack, typed, unpack
+from meshnode.ingest.reading import LINE_BYTES_MAX, Findings, Reading, Reason, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import BinaryIO
 
-    Parse = Callable[[bytes, str, int], "UsageRecord | Skipped"]
-    """Turns a line, the name of its file and its offset there into a record."""
+    from meshnode.core.ledger import UsageRecord
 
-LINE_BYTES_MAX = 1 << 20  # longer: skipped and counted as unparsable
+    Parse = Callable[[bytes, str, str, int], UsageRecord | Skipped]
+    """Turns a line, its file's path and fingerprint and its offset there into a record."""
+
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 FILES_MAX = 64  # rotated files looked at, the newest first; older ones are not read
+POSITION = b""  # the one place under which a reader keeps those of all its files
 OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
-
-
-class Reason(StrEnum):
-    """Why a line is no record."""
-
-    NOT_A_CALL = "not_a_call"
-    NO_USAGE = "no_usage"
-    UNPARSABLE = "unparsable"
-    QUARANTINED = "quarantined"
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A line that is not counted; `session` is None where the line does not tell."""
-
-    reason: Reason
-    session: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one call read: `state` is to be kept together with `records`, or not at all."""
-
-    state: ReaderState
-    records: tuple[UsageRecord, ...]
-    diagnostics: Diagnostics
-    more: bool
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +109,14 @@ class _Run:
     places: _Places
     bytes_left: int
     session_key: str | None
-    records: list[UsageRecord] = field(default_factory=list)
-    skipped: Counter[Reason] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
     news: set[tuple[int, int]] = field(default_factory=set)
     detail: str = ""
     tail_bytes: int = 0
     live: tuple[int, int] | None = None
     live_begun: bool = False
 
-    def take(self, file: BinaryIO, *, live: bool = False) -> None:
+    def take(self, file: BinaryIO, path: str, *, live: bool = False) -> None:
         """Read whole lines on from where this file was left, as far as the budget goes."""
         found = os.fstat(file.fileno())
         fingerprint = _fingerprint(file)
@@ -157,9 +129,10 @@ class _Run:
         tail_bytes = len(chunk) - whole  # of a full chunk these are read again
         in_long_line = place.in_long_line and not whole
         if whole:
-            self._lines(chunk[:whole], place)
+            self._lines(chunk[:whole], place, path)
         elif in_long_line or tail_bytes > LINE_BYTES_MAX:
-            self.skipped[Reason.UNPARSABLE] += not in_long_line
+            if not in_long_line:
+                self.findings.skip(Reason.UNPARSABLE, path, place.offset)
             in_long_line, whole, tail_bytes = True, tail_bytes, 0
         self.tail_bytes = tail_bytes if live else self.tail_bytes
         ident, offset = (found.st_dev, found.st_ino), place.offset + whole
@@ -184,32 +157,24 @@ class _Run:
         place = _Place(found.st_dev, found.st_ino, fingerprint)
         return place, *_chunk(file, 0, self.bytes_left)
 
-    def _lines(self, chunk: bytes, place: _Place) -> None:
+    def _lines(self, chunk: bytes, place: _Place, path: str) -> None:
         offset, name = place.offset, place.fingerprint.hex()
         for number, line in enumerate(chunk.split(b"\n")[:-1]):
             if number or not place.in_long_line:
-                self._line(line, name, offset)
+                self._line(line, path, name, offset)
             offset += len(line) + 1
 
-    def _line(self, line: bytes, name: str, offset: int) -> None:
+    def _line(self, line: bytes, path: str, fingerprint: str, offset: int) -> None:
         if len(line) > LINE_BYTES_MAX:
-            self.skipped[Reason.UNPARSABLE] += 1
+            self.findings.skip(Reason.UNPARSABLE, path, offset)
             return
-        found = self.parse(line, name, offset)
+        found = self.parse(line, path, fingerprint, offset)
         if self.session_key is not None and found.session not in (self.session_key, None):
             return
         if isinstance(found, Skipped):
-            self.skipped[found.reason] += 1
+            self.findings.skip(found.reason, path, offset)
         else:
-            self.records.append(found)
-
-    def diagnostics(self) -> Diagnostics:
-        return Diagnostics(
-            requests_without_usage=self.skipped[Reason.NO_USAGE],
-            quarantined=self.skipped[Reason.QUARANTINED],
-            unparsable_lines=self.skipped[Reason.UNPARSABLE],
-            partial_tail_bytes=self.tail_bytes,
-        )
+            self.findings.records.append(found)
 
 
 class RotatingReader:
@@ -231,26 +196,25 @@ class RotatingReader:
         named = f"{source}\0{self._path}\0{session_key or ''}"
         self.key = DiagnosticsKey(source, sha256(named.encode("utf-8", "replace")).hexdigest()[:16])
 
-    def read(self, position: bytes, bytes_max: int) -> Reading:
-        """Read on from a position, b"" for the start: at most bytes_max, or a single line.
-
-        Never raises for what it finds: `detail` is "ok" or a sentence that says what is wrong.
-        """
-        run = _Run(self._parse, _Places(position), bytes_max, self._session_key)
+    def read(self, places: Mapping[bytes, bytes], bytes_max: int) -> Reading:
+        """Read on: at most bytes_max, or a single line. See `Reader`."""
+        run = _Run(self._parse, _Places(places.get(POSITION, b"")), bytes_max, self._session_key)
         with self._reading:
             for path in [*_rotated(self._path), self._path]:
                 if run.bytes_left > 0:
                     self._try(path, run)
             self._take_renamed(run)
-        return Reading(
-            state=ReaderState(
-                self._source, str(self._path), self.key.path_hash, run.places.packed()
-            ),
-            records=tuple(run.records),
-            diagnostics=run.diagnostics(),
-            more=run.bytes_left <= 0,
-            detail=run.detail or "ok",
+        found = run.findings
+        position = run.places.packed()
+        moved = position != places.get(POSITION, b"")
+        batch = Batch(
+            self.key,
+            str(self._path),
+            {POSITION: position} if moved else {},
+            tuple(found.records),
+            found.diagnostics(run.tail_bytes),
         )
+        return Reading(batch, run.bytes_left <= 0, run.detail or "ok", tuple(found.remarks))
 
     def close(self) -> None:
         """Let go of all files; waits for a `read` in another thread to end."""
@@ -286,7 +250,7 @@ class RotatingReader:
                 self._hold(ident, file)
             else:
                 stack.enter_context(file)
-            run.take(file, live=live)
+            run.take(file, str(path), live=live)
 
     def _hold(self, ident: tuple[int, int], file: BinaryIO) -> None:
         if len(self._held) >= OPEN_FILES_MAX:
@@ -299,7 +263,7 @@ class RotatingReader:
         if self._gzip_ends.get(key) in run.places.offsets(found):
             return
         with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
-            run.take(file)  # type: ignore[arg-type] # reads as a file does
+            run.take(file, str(path))  # type: ignore[arg-type] # reads as a file does
         if key[:2] not in run.news:
             self._gzip_ends[key] = max(run.places.offsets(found), default=0)
             while len(self._gzip_ends) > FILES_MAX:
@@ -309,7 +273,7 @@ class RotatingReader:
         """Read files to their end that had our name; let go of them when their heir has begun."""
         for ident in [ident for ident in self._held if ident != run.live]:
             if run.bytes_left > 0:
-                run.take(self._held[ident])
+                run.take(self._held[ident], str(self._path))
                 # Nothing new since the position that is safely kept: only then is it read.
                 if run.live_begun and ident not in run.news:
                     self._held.pop(ident).close()

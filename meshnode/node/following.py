@@ -12,14 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-    from meshnode.core.ledger import (
-        Diagnostics,
-        DiagnosticsKey,
-        LedgerRow,
-        ReaderState,
-        StoredReader,
-        UsageRecord,
-    )
+    from meshnode.app.ports import Clock
+    from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
     from meshnode.ingest.follow import SourceConfig
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
@@ -32,10 +26,12 @@ class Following:
         self,
         database: Database,
         world: NodeWorld,
+        clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._database = database
         self._world = world
+        self._clock = clock
         self._spawn = spawn
         self.states: dict[str, SourceState] = {}
 
@@ -46,10 +42,9 @@ class Following:
             self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
             self._spawn(follow(source, self._commit, self._publish, self._load, self._note))
 
-    async def _commit(
-        self, reader: ReaderState, records: Sequence[UsageRecord], diagnostics: Diagnostics
-    ) -> list[LedgerRow]:
-        return await self._database.run(ledger.commit, reader, records, diagnostics)
+    async def _commit(self, batch: Batch) -> list[LedgerRow]:
+        now_ms = int(self._clock.wall_s() * 1000)
+        return await self._database.run(ledger.commit, batch, now_ms)
 
     async def _load(self, key: DiagnosticsKey) -> StoredReader | None:
         return await self._database.run(ledger.load, key)

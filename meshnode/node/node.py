@@ -136,7 +136,7 @@ class Node:
         )
         self._world.writer = self._writer
         self._finding = Finding(self._world, self._spawn)
-        self._following = Following(database, self._world, self._spawn)
+        self._following = Following(database, self._world, self._clock, self._spawn)
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
         ground = Ground(
             home,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from meshnode.app.cost import CostAnswer, CostQuery
 from meshnode.core.ledger import Buckets
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
 def buckets_to_wire(usage: Buckets) -> usage_pb2.Buckets:
     """Encode token counts, their sum included."""
-    return usage_pb2.Buckets(**asdict(usage), total=usage.total)
+    return usage_pb2.Buckets(**structs.asdict(usage), total=usage.total)
 
 
 def buckets_from_wire(message: usage_pb2.Buckets) -> Buckets:
     """Decode token counts; their sum is not read."""
-    return Buckets(*(getattr(message, field.name) for field in fields(Buckets)))
+    return Buckets(*(getattr(message, field.name) for field in structs.fields(Buckets)))
 
 
 def query_from_wire(request: local_service_pb2.GetCostRequest) -> CostQuery:

@@ -1,8 +1,8 @@
-"""The ledger on disk: every record once, how far each log is read, and the slots they add up to.
+"""The ledger on disk: the log of records, how far each file is read, and the slots they add up to.
 
-Invariant: records, position and slots change in one transaction, so a crash neither loses nor
-repeats a record. Functions are synchronous; the caller owns the connection and its lock.
-No prompt text is kept.
+Invariant: records, places and slots change in one transaction, so a crash neither loses nor repeats
+a record. Functions are synchronous; the caller owns the connection and its lock. No prompt text is
+kept.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from meshnode.core.ledger import (
     slot_key_of,
     slot_to_row,
 )
+from meshnode.core.usage_log import Charge, Entry, preferred
+from meshnode.store import usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from meshnode.core.ledger import LedgerRow, ReaderState, Slot, UsageRecord
+    from meshnode.core.ledger import Batch, LedgerRow, Slot, UsageRecord
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage_records (
@@ -70,105 +72,161 @@ CREATE TABLE IF NOT EXISTS usage_slots (
 """
 
 
+PLACES = """
+CREATE TABLE IF NOT EXISTS usage_places (
+    source TEXT NOT NULL, path_hash TEXT NOT NULL, file BLOB NOT NULL, place BLOB NOT NULL,
+    PRIMARY KEY (source, path_hash, file)
+) WITHOUT ROWID;
+INSERT INTO usage_places SELECT source, path_hash, x'', position FROM usage_offsets;
+CREATE TABLE IF NOT EXISTS usage_readers (
+    source TEXT NOT NULL, path_hash TEXT NOT NULL, path TEXT NOT NULL, diagnostics BLOB NOT NULL,
+    PRIMARY KEY (source, path_hash)
+) WITHOUT ROWID;
+INSERT INTO usage_readers SELECT source, path_hash, path, diagnostics FROM usage_offsets;
+DROP TABLE usage_offsets;
+ALTER TABLE usage_slots ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX IF NOT EXISTS usage_slots_seq ON usage_slots (seq)
+"""
+"""A place for each file instead of one position, and in each slot the seq that changed it last."""
+
+PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again
+
+
+def unpriced(record: UsageRecord) -> Charge:
+    """Charge nothing that is known: what a process without prices does."""
+    del record
+    return Charge()
+
+
 def commit(
     connection: sqlite3.Connection,
-    reader: ReaderState,
-    records: Sequence[UsageRecord],
-    diagnostics: Diagnostics,
+    batch: Batch,
+    now_ms: int,
+    price: Callable[[UsageRecord], Charge] = unpriced,
 ) -> list[LedgerRow]:
     """Keep what a reader read, all or nothing; return the rows to publish.
 
-    The counts of `diagnostics` are what this reading adds, `partial_tail_bytes` is what it found.
-    Records known by their key are counted as duplicates. Raises DamagedError and sqlite3.Error,
+    A record whose key is known counts as a duplicate; if it is the one that counts from now on, it
+    becomes a further revision and the slots are corrected. Raises DamagedError and sqlite3.Error,
     and then nothing has changed.
     """
     with transaction(connection):
-        stored = load(connection, reader.key)
-        fresh = _fresh(connection, records)
-        connection.executemany(_INSERT, map(_row, fresh))
-        slots = Slots(_slots_of(connection, fresh)).fold(fresh)
+        stored = load(connection, batch.key)
+        known, fresh = _news(connection, batch.records)
+        seq, before_hash = usage_log.tail(connection)
+        entries = [
+            Entry(
+                number,
+                known[record.idem_key].revision + 1 if record.idem_key in known else 0,
+                now_ms,
+                record,
+                price(record),
+            )
+            for number, record in enumerate(fresh, seq + 1)
+        ]
+        usage_log.append(connection, usage_log.chain_on(before_hash, entries))
+        wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
+        slots = Slots(_slots_of(connection, [*wrong, *fresh])).correct(wrong, fresh)
         connection.executemany(
-            "INSERT OR REPLACE INTO usage_slots VALUES (?, ?)",
-            [(key_to_row(key), slot_to_row(slot)) for key, slot in slots],
+            "INSERT OR REPLACE INTO usage_slots VALUES (?, ?, ?)",
+            [(key_to_row(key), slot_to_row(slot), seq + len(fresh)) for key, slot in slots],
         )
         before = stored.diagnostics if stored else Diagnostics()
+        first = len(fresh) - len(wrong)
         after = replace(
-            before + diagnostics,
-            records=before.records + len(fresh),
-            duplicates_ignored=before.duplicates_ignored + len(records) - len(fresh),
-            partial_tail_bytes=diagnostics.partial_tail_bytes,
+            before + batch.diagnostics,
+            records=before.records + first,
+            duplicates_ignored=before.duplicates_ignored
+            + batch.diagnostics.duplicates_ignored
+            + len(batch.records)
+            - first,
+            partial_tail_bytes=batch.diagnostics.partial_tail_bytes,
         )
+        _keep_places(connection, batch)
         connection.execute(
-            "INSERT OR REPLACE INTO usage_offsets VALUES (?, ?, ?, ?, ?)",
-            (*astuple(reader.key), reader.path, reader.position, diagnostics_to_row(after)),
+            "INSERT OR REPLACE INTO usage_readers VALUES (?, ?, ?, ?)",
+            (*astuple(batch.key), batch.path, diagnostics_to_row(after)),
         )
     changed: list[LedgerRow] = [*slots]
     if after != before:
-        changed.append((reader.key, after))
+        changed.append((batch.key, after))
     return changed
 
 
 def load(connection: sqlite3.Connection, key: DiagnosticsKey) -> StoredReader | None:
     """Return how far a reader had read, None if it never has. Raises DamagedError."""
     row = connection.execute(
-        "SELECT CAST(position AS BLOB), CAST(diagnostics AS BLOB) FROM usage_offsets"
-        " WHERE source = ? AND path_hash = ?",
+        "SELECT CAST(diagnostics AS BLOB) FROM usage_readers WHERE source = ? AND path_hash = ?",
         astuple(key),
     ).fetchone()
     if row is None:
         return None
-    with _ours("usage_offsets"):
-        return StoredReader(bytes(row[0]), diagnostics_from_row(row[1]))
+    with _ours("usage_readers"):
+        diagnostics = diagnostics_from_row(row[0])
+    places = connection.execute(
+        "SELECT CAST(file AS BLOB), CAST(place AS BLOB) FROM usage_places"
+        " WHERE source = ? AND path_hash = ? LIMIT ?",
+        (*astuple(key), PLACES_MAX),
+    )
+    return StoredReader(dict(places), diagnostics)
 
 
-def slots(connection: sqlite3.Connection) -> list[LedgerRow]:
-    """Return all that is to be published: every slot, and every reader's diagnostics."""
+def forget_places(connection: sqlite3.Connection, key: DiagnosticsKey) -> None:
+    """Let a reader begin anew: it counts nothing twice, since its records stay."""
+    with transaction(connection):
+        connection.execute(
+            "DELETE FROM usage_places WHERE source = ? AND path_hash = ?", astuple(key)
+        )
+
+
+def slots(connection: sqlite3.Connection, after_seq: int = -1) -> list[LedgerRow]:
+    """Return what is to be published: slots that changed after a seq, all readers' diagnostics."""
     rows: list[LedgerRow] = []
     with _ours("usage_slots"):
-        kept = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots"
-        for packed, slot in connection.execute(kept):
+        kept = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots WHERE seq > ?"
+        for packed, slot in connection.execute(kept, (after_seq,)):
             key = key_from_row(packed)
             if isinstance(key, SlotKey):
                 rows.append((key, slot_from_row(slot)))
-    with _ours("usage_offsets"):
+    with _ours("usage_readers"):
         found = connection.execute(
-            "SELECT source, path_hash, CAST(diagnostics AS BLOB) FROM usage_offsets"
+            "SELECT source, path_hash, CAST(diagnostics AS BLOB) FROM usage_readers"
         )
         for source, path_hash, packed in found:
             rows.append((DiagnosticsKey(source, path_hash), diagnostics_from_row(packed)))
     return rows
 
 
-_INSERT = "INSERT INTO usage_records VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-
-
-def _fresh(connection: sqlite3.Connection, records: Sequence[UsageRecord]) -> list[UsageRecord]:
-    """Return the records that are not kept yet, the first of each key."""
+def _news(
+    connection: sqlite3.Connection, records: Iterable[UsageRecord]
+) -> tuple[dict[str, Entry], list[UsageRecord]]:
+    """Return what counted so far of these keys, and what counts from now on where that differs."""
     by_key: dict[str, UsageRecord] = {}
     for record in records:
-        by_key.setdefault(record.idem_key, record)
-    known = "SELECT 1 FROM usage_records WHERE idem_key = ?"
-    return [
-        record
-        for key, record in by_key.items()
-        if connection.execute(known, (key,)).fetchone() is None
-    ]
+        other = by_key.get(record.idem_key)
+        by_key[record.idem_key] = record if other is None else preferred(other, record)
+    known = usage_log.latest(connection, list(by_key))
+    fresh: list[UsageRecord] = []
+    for key, record in by_key.items():
+        counted = known.get(key)
+        if counted is None:
+            fresh.append(record)
+            continue
+        better = preferred(counted.record, record)
+        if better is not counted.record:
+            fresh.append(better)
+    return known, fresh
 
 
-def _row(record: UsageRecord) -> tuple[object, ...]:
-    return (
-        record.idem_key,
-        record.source,
-        record.at_s,
-        record.session,
-        record.project,
-        record.agent,
-        record.owner,
-        record.model,
-        record.provider,
-        record.tier,
-        " ".join(record.flags),
-        *record.usage.counts,
+def _keep_places(connection: sqlite3.Connection, batch: Batch) -> None:
+    reader = astuple(batch.key)
+    connection.executemany(
+        "INSERT OR REPLACE INTO usage_places VALUES (?, ?, ?, ?)",
+        [(*reader, file, place) for file, place in batch.places.items() if place],
+    )
+    connection.executemany(
+        "DELETE FROM usage_places WHERE source = ? AND path_hash = ? AND file = ?",
+        [(*reader, file) for file, place in batch.places.items() if not place],
     )
 
 

@@ -27,6 +27,7 @@ from meshnode.store import (
     journal,
     ledger,
     standing,
+    usage_log,
 )
 from meshnode.store.transactions import transaction
 
@@ -57,6 +58,10 @@ MIGRATIONS = (
     Migration("who did what here, and what was seen of others' logs", audit.SCHEMA + heads.SCHEMA),
     Migration("how far each command has come, and whose it is", journal.STATES),
     Migration("what became of standing kills", standing.SCHEMA),
+    Migration(
+        "a log of usage that is chained and corrected, and a place for each file",
+        f"{usage_log.SCHEMA};{usage_log.FROM_RECORDS};{ledger.PLACES}",
+    ),
 )
 VERSION = len(MIGRATIONS)
 

@@ -10,27 +10,25 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.reporting import SOURCE, Tally, idem_key_of
 from meshnode.core.errors import ConflictError
-from meshnode.core.ledger import Diagnostics, ReaderState
-from meshnode.store import ledger
+from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
+from meshnode.store import ledger, usage_log
 
 if TYPE_CHECKING:
     import sqlite3
 
     from meshnode.core.ledger import LedgerRow, UsageRecord
 
-READER = ReaderState(SOURCE, "", "", b"")  # what all sessions of a node report, together
-_BUCKETS = "input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search"
+READER = DiagnosticsKey(SOURCE, "")  # what all sessions of a node report, together
 
 
 def knows(connection: sqlite3.Connection, record: UsageRecord) -> bool:
     """Whether a report is counted; raises ConflictError if its id is counted with other content."""
-    known = connection.execute(
-        f"SELECT model, provider, tier, {_BUCKETS} FROM usage_records WHERE idem_key = ?",  # noqa: S608 - our own names
-        (record.idem_key,),
-    ).fetchone()
-    if known is None:
+    entry = usage_log.latest(connection, [record.idem_key]).get(record.idem_key)
+    if entry is None:
         return False
-    if tuple(known) != (record.model, record.provider, record.tier, *record.usage.counts):
+    known = entry.record
+    said = (record.model, record.provider, record.tier, record.usage)
+    if (known.model, known.provider, known.tier, known.usage) != said:
         raise ConflictError(
             "this id was reported with other numbers, and those stay counted",
             "give each response of a provider an id of its own",
@@ -40,7 +38,8 @@ def knows(connection: sqlite3.Connection, record: UsageRecord) -> bool:
 
 def count(connection: sqlite3.Connection, record: UsageRecord) -> list[LedgerRow]:
     """Keep a report, synced; returns the rows to publish."""
-    return ledger.commit(connection, READER, [record], Diagnostics())
+    batch = Batch(READER, "", {}, [record], Diagnostics())
+    return ledger.commit(connection, batch, int(record.at_s * 1000))
 
 
 def tally(connection: sqlite3.Connection, session_id: str) -> Tally:
@@ -48,8 +47,8 @@ def tally(connection: sqlite3.Connection, session_id: str) -> Tally:
     begin = idem_key_of(session_id, "")
     end = begin[:-1] + chr(ord(begin[-1]) + 1)
     found = connection.execute(
-        "SELECT model, count(*) FROM usage_records WHERE idem_key >= ? AND idem_key < ?"
-        " GROUP BY model",
+        "SELECT model, count(*) FROM usage_log JOIN usage_kinds ON usage_kinds.id = kind"
+        " WHERE idem_key >= ? AND idem_key < ? AND revision = 0 GROUP BY model",
         (begin, end),
     ).fetchall()
     return Tally(sum(number for _, number in found), {model for model, _ in found})

@@ -260,7 +260,10 @@ DATABASE = (
     ],
     [["meta", ["events_stopped", b'{"last": 7, "states": {}, "pending": []}']]],
     [
-        ["usage_offsets", ["higress", "0" * 16, "p", b"", SLOTS[1][1]]],
+        ["usage_readers", ["higress", "0" * 16, "p", SLOTS[1][1]]],
+        ["usage_places", ["higress", "0" * 16, b"", b"place"]],
+        ["usage_kinds", [1, *"sopaomptfxy"]],
+        ["usage_log", [1, "k", 0, 5, 1, 0, 1.5, 0, *range(7), None, b""]],
         ["usage_slots", [SLOTS[0][0], SLOTS[0][1]]],
     ],
 )

@@ -47,6 +47,7 @@ from meshnode.core.ledger import key_to_row, value_to_row
 from meshnode.core.packing import typed, unpack
 from meshnode.discovery.mdns import SERVICE, Discovery
 from meshnode.ingest.higress import HigressReader, parse_line
+from meshnode.ingest.rotation import POSITION
 from meshnode.node.config import load_config
 from meshnode.node.eventing import left_from
 from meshnode.node.founding import beginning, read_genesis, recover
@@ -57,7 +58,7 @@ from meshnode.rpc.control import add_control, read_head
 from meshnode.rpc.cost import query_from_wire
 from meshnode.rpc.events import history_from_wire, kept_events
 from meshnode.rpc.local import _owner, find_agents, get_cost, list_nodes, list_sessions
-from meshnode.store import events, facts, feeds, invites, journal, ledger
+from meshnode.store import events, facts, feeds, invites, journal, ledger, usage_log
 from meshnode.store.faults import damaged, is_of_the_disk
 from meshnode.store.migrations import migrate
 from meshnode.v1 import event_service_pb2 as event_pb
@@ -122,7 +123,8 @@ class Disk:
 
 TABLES = {
     *("feeds", "rows", "control", "forks"),
-    *("events", "journal", "invites", "meta", "usage_offsets", "usage_slots"),
+    *("events", "journal", "invites", "meta", "usage_readers"),
+    *("usage_places", "usage_slots", "usage_kinds", "usage_log"),
 }
 
 
@@ -203,6 +205,8 @@ def _ledger(disk: Disk) -> object:
     for key, value in disk.run_now(ledger.slots):
         key_to_row(key), value_to_row(value)
     disk.run_now(ledger.load, READER)
+    disk.run_now(usage_log.page, 0, 10)
+    disk.run_now(usage_log.of_session, "s", 0, 10)
     return disk.run_now(facts.recall, "name")
 
 
@@ -213,7 +217,7 @@ def higress(raw: bytes) -> str:
 def position_of_a_reader(raw: bytes) -> str:
     reader = HigressReader(str(written("access.log", LOG)))
     try:
-        return reader.read(raw, 1 << 16).detail
+        return reader.read({POSITION: raw}, 1 << 16).detail
     finally:
         reader.close()
 

@@ -1,7 +1,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,16 +9,16 @@ import pytest
 
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import (
+    Batch,
     Diagnostics,
     DiagnosticsKey,
     LedgerRow,
-    ReaderState,
     Slot,
     StoredReader,
-    UsageRecord,
 )
 from meshnode.ingest.follow import SourceConfig, SourceState, follow
 from meshnode.store import ledger
+from meshnode.store.migrations import migrate
 
 pytestmark = pytest.mark.integration
 
@@ -35,8 +35,8 @@ class Node:
 
     def __init__(self, source: SourceConfig) -> None:
         self.source = source
-        self.connection = sqlite3.connect(":memory:")
-        self.connection.executescript(ledger.SCHEMA)
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self.connection)
         self.published: list[LedgerRow] = []
         self.states: list[SourceState] = []
         self.pauses_s: list[float] = []
@@ -48,13 +48,11 @@ class Node:
     async def load(self, key: DiagnosticsKey) -> StoredReader | None:
         return ledger.load(self.connection, key)
 
-    async def commit(
-        self, reader: ReaderState, records: Sequence[UsageRecord], diagnostics: Diagnostics
-    ) -> list[LedgerRow]:
+    async def commit(self, batch: Batch) -> list[LedgerRow]:
         self.commits += 1
         if self.fail:
             raise self.fail
-        return ledger.commit(self.connection, reader, records, diagnostics)
+        return ledger.commit(self.connection, batch, 0)
 
     async def wait(self, pause_s: float) -> None:
         self.pauses_s.append(pause_s)

@@ -6,14 +6,8 @@ import pytest
 
 from meshnode.core.ledger import Buckets, Diagnostics, UsageRecord
 from meshnode.ingest.higress import HigressReader, parse_line
-from meshnode.ingest.rotation import (
-    FILES_MAX,
-    LINE_BYTES_MAX,
-    OPEN_FILES_MAX,
-    Reading,
-    Reason,
-    Skipped,
-)
+from meshnode.ingest.reading import LINE_BYTES_MAX, Reading, Reason, Skipped
+from meshnode.ingest.rotation import FILES_MAX, OPEN_FILES_MAX, POSITION
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"
 ALL = 1 << 30
@@ -21,7 +15,7 @@ ALL = 1 << 30
 
 def golden(name: str) -> list[UsageRecord | Skipped]:
     lines = (GOLDEN / f"{name}.log").read_bytes().splitlines()
-    return [parse_line(line, "f", offset) for offset, line in enumerate(lines)]
+    return [parse_line(line, "", "f", offset) for offset, line in enumerate(lines)]
 
 
 def records(name: str) -> list[UsageRecord]:
@@ -158,19 +152,22 @@ class Log:
     def __init__(self, directory: Path, session_key: str | None = None) -> None:
         self.path = directory / "access.log"
         self.reader = HigressReader(str(self.path), session_key)
-        self.position = b""
+        self.places: dict[bytes, bytes] = {}
 
     def write(self, *lines: bytes) -> None:
         with self.path.open("ab") as file:
             file.write(b"".join(lines))
 
     def read(self, bytes_max: int = ALL) -> Reading:
-        reading = self.reader.read(self.position, bytes_max)
-        self.position = reading.state.position
+        reading = self.reader.read(self.places, bytes_max)
+        self.places |= reading.batch.places
         return reading
 
     def keys(self, bytes_max: int = ALL) -> list[str]:
-        return [record.idem_key.removeprefix("higress:") for record in self.read(bytes_max).records]
+        return [
+            record.idem_key.removeprefix("higress:")
+            for record in self.read(bytes_max).batch.records
+        ]
 
     def rename(self, name: str) -> Path:
         return self.path.rename(self.path.with_name(name))
@@ -194,15 +191,15 @@ def test_only_what_is_new_is_read(log: Log):
 def test_a_partial_line_waits_for_its_end(log: Log):
     log.write(call(1), call(2)[:50])
     reading = log.read()
-    assert len(reading.records) == 1
-    assert reading.diagnostics == Diagnostics(partial_tail_bytes=50)
+    assert len(reading.batch.records) == 1
+    assert reading.batch.diagnostics == Diagnostics(partial_tail_bytes=50)
     log.write(call(2)[50:])
     assert log.keys() == ["r2"]
 
 
 def test_a_first_line_without_end_waits_too(log: Log):
     log.write(call(1)[:-1])
-    assert log.read().diagnostics.partial_tail_bytes == len(call(1)) - 1
+    assert log.read().batch.diagnostics.partial_tail_bytes == len(call(1)) - 1
     log.write(b"\n")
     assert log.keys() == ["r1"]
 
@@ -210,9 +207,9 @@ def test_a_first_line_without_end_waits_too(log: Log):
 def test_a_call_reads_no_more_than_its_budget_or_one_line(log: Log):
     log.write(*(call(number) for number in range(10, 20)))
     reading = log.read(3 * len(call(10)))
-    assert (len(reading.records), reading.more) == (3, True)
+    assert (len(reading.batch.records), reading.more) == (3, True)
     assert log.keys(1) == ["r13"]
-    assert len(log.read().records) == 6
+    assert len(log.read().batch.records) == 6
     assert not log.read().more
 
 
@@ -220,7 +217,7 @@ def test_a_missing_file_is_waited_for(log: Log):
     assert log.read().detail == f"waiting for {log.path}: it does not exist yet"
     log.write(call(1))
     reading = log.read()
-    assert (len(reading.records), reading.detail) == (1, "ok")
+    assert (len(reading.batch.records), reading.detail) == (1, "ok")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -335,7 +332,7 @@ def test_a_damaged_archive_is_told_and_the_log_is_read_all_the_same(log: Log):
     log.path.with_name("access.log.2.gz").write_bytes(packed[: len(packed) // 2])
     log.write(call(2))
     reading = log.read()
-    assert [record.idem_key for record in reading.records] == ["higress:r2"]
+    assert [record.idem_key for record in reading.batch.records] == ["higress:r2"]
     assert "access.log.2.gz" in reading.detail
 
 
@@ -343,18 +340,18 @@ def test_after_losing_the_position_the_same_records_come_again(log: Log):
     log.write(call(1), call(2).replace(b'"r2"', b'"-"').replace(b"chatcmpl-1", b"-"))
     log.rename("access.log.1")
     log.write(call(3))
-    before = log.read().records
-    log.position = b"\xc1 damaged"
-    assert log.read().records == before
+    before = log.read().batch.records
+    log.places = {POSITION: b"\xc1 damaged"}
+    assert log.read().batch.records == before
 
 
 def test_a_line_over_a_mebibyte_is_skipped_and_counted_once(log: Log):
     log.write(call(1), b"x" * (LINE_BYTES_MAX + 1))
     reading = log.read(1000)
-    assert (len(reading.records), reading.diagnostics.unparsable_lines) == (1, 0)
-    assert log.read(1000).diagnostics.unparsable_lines == 1
+    assert (len(reading.batch.records), reading.batch.diagnostics.unparsable_lines) == (1, 0)
+    assert log.read(1000).batch.diagnostics.unparsable_lines == 1
     log.write(b"x" * 5000)
-    assert log.read(1000).diagnostics == Diagnostics()
+    assert log.read(1000).batch.diagnostics == Diagnostics()
     log.write(b"\n", call(2))
     assert log.keys() == ["r2"]
 
@@ -362,13 +359,13 @@ def test_a_line_over_a_mebibyte_is_skipped_and_counted_once(log: Log):
 def test_a_long_line_read_at_once_is_skipped_as_well(log: Log):
     log.write(call(1), b"x" * (LINE_BYTES_MAX + 1), b"\n", call(2))
     reading = log.read()
-    assert (len(reading.records), reading.diagnostics.unparsable_lines) == (2, 1)
+    assert (len(reading.batch.records), reading.batch.diagnostics.unparsable_lines) == (2, 1)
 
 
 def test_a_log_may_begin_with_a_long_line(log: Log):
     log.write(b"x" * (LINE_BYTES_MAX + 9), b"\n", call(1))
     reading = log.read()
-    assert (len(reading.records), reading.diagnostics.unparsable_lines) == (1, 1)
+    assert (len(reading.batch.records), reading.batch.diagnostics.unparsable_lines) == (1, 1)
 
 
 def test_a_session_key_counts_that_session_only(tmp_path: Path):
@@ -376,8 +373,8 @@ def test_a_session_key_counts_that_session_only(tmp_path: Path):
     log.write(call(1), call(2, "s2"), (GOLDEN / "failed_call.log").read_bytes(), b"no line\n")
     reading = log.read()
     log.reader.close()
-    assert [record.session for record in reading.records] == ["s2"]
-    assert reading.diagnostics == Diagnostics(unparsable_lines=1)
+    assert [record.session for record in reading.batch.records] == ["s2"]
+    assert reading.batch.diagnostics == Diagnostics(unparsable_lines=1)
 
 
 def test_another_filter_is_another_reader(tmp_path: Path):
@@ -389,5 +386,5 @@ def test_another_filter_is_another_reader(tmp_path: Path):
 def test_the_position_stays_small_with_many_rotated_files(log: Log):
     for number in range(2 * FILES_MAX + 9):
         log.path.with_name(f"access.log.{number}").write_bytes(call(number))
-    assert len(log.read().records) == FILES_MAX
-    assert len(log.position) < 128 * 2 * FILES_MAX
+    assert len(log.read().batch.records) == FILES_MAX
+    assert len(log.places[POSITION]) < 128 * 2 * FILES_MAX

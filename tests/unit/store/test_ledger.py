@@ -1,22 +1,27 @@
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.errors import DamagedError
 from meshnode.core.ledger import (
+    Batch,
     Buckets,
     Diagnostics,
-    ReaderState,
+    DiagnosticsKey,
+    LedgerRow,
     Slot,
     SlotKey,
     Slots,
+    StoredReader,
     UsageRecord,
 )
-from meshnode.store import ledger
+from meshnode.core.usage_log import START_HASH
+from meshnode.store import ledger, usage_log
+from meshnode.store.migrations import migrate
 
-READER = ReaderState("higress", "access.log", "00ff", b"position 1")
+READER = DiagnosticsKey("higress", "00ff")
 RECORD = UsageRecord(
     idem_key="a",
     source="higress",
@@ -37,91 +42,154 @@ OTHER = replace(RECORD, idem_key="b", usage=Buckets(input=100))
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(ledger.SCHEMA)
+    connection.isolation_level = None
+    migrate(connection)
     yield connection
     connection.close()
 
 
+def commit(
+    connection: sqlite3.Connection,
+    records: Sequence[UsageRecord],
+    diagnostics: Diagnostics = Diagnostics(),  # noqa: B008 - it is a value
+    places: Mapping[bytes, bytes] = {b"log": b"place 1"},
+    reader: DiagnosticsKey = READER,
+) -> list[LedgerRow]:
+    batch = Batch(reader, "access.log", places, records, diagnostics)
+    return ledger.commit(connection, batch, 1_000)
+
+
 def counts(connection: sqlite3.Connection) -> list[int]:
-    tables = ("usage_records", "usage_offsets", "usage_slots")
+    tables = ("usage_log", "usage_readers", "usage_places", "usage_slots")
     return [connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables]
 
 
 def test_records_position_and_slots_are_kept_together(connection: sqlite3.Connection):
-    rows = ledger.commit(connection, READER, [RECORD, OTHER], Diagnostics(quarantined=1))
+    rows = commit(connection, [RECORD, OTHER], Diagnostics(quarantined=1))
     slot = Slot(2, Buckets(101, 2, 3, 4, 5, 6, 7), "a", "o", "p", "openai")
     kept = Diagnostics(records=2, quarantined=1)
-    assert rows == [(SlotKey("s", "m", "standard", 1), slot), (READER.key, kept)]
+    assert rows == [(SlotKey("s", "m", "standard", 1), slot), (READER, kept)]
     assert ledger.slots(connection) == rows
-    stored = ledger.load(connection, READER.key)
+    stored = ledger.load(connection, READER)
     assert stored is not None
-    assert (stored.position, stored.diagnostics) == (b"position 1", kept)
-    assert counts(connection) == [2, 1, 1]
+    assert (stored.places, stored.diagnostics) == ({b"log": b"place 1"}, kept)
+    assert counts(connection) == [2, 1, 1, 1]
 
 
 def test_a_record_counts_once_however_often_it_is_read(connection: sqlite3.Connection):
-    ledger.commit(connection, READER, [RECORD, RECORD], Diagnostics())
-    rows = ledger.commit(connection, READER, [RECORD, OTHER], Diagnostics())
+    commit(connection, [RECORD, RECORD])
+    rows = commit(connection, [RECORD, OTHER])
     assert rows[0][1] == Slot(2, RECORD.usage + OTHER.usage, "a", "o", "p", "openai")
     assert rows[1][1] == Diagnostics(records=2, duplicates_ignored=2)
 
 
 def test_counts_add_up_and_the_tail_is_the_latest(connection: sqlite3.Connection):
-    ledger.commit(connection, READER, [], Diagnostics(unparsable_lines=1, partial_tail_bytes=9))
-    ledger.commit(connection, READER, [], Diagnostics(unparsable_lines=2, partial_tail_bytes=4))
-    stored = ledger.load(connection, READER.key)
+    commit(connection, [], Diagnostics(unparsable_lines=1, partial_tail_bytes=9))
+    commit(connection, [], Diagnostics(unparsable_lines=2, partial_tail_bytes=4))
+    stored = ledger.load(connection, READER)
     assert stored is not None
     assert stored.diagnostics == Diagnostics(unparsable_lines=3, partial_tail_bytes=4)
 
 
 def test_a_position_that_only_moves_is_not_published(connection: sqlite3.Connection):
-    assert ledger.commit(connection, READER, [], Diagnostics()) == []
-    assert ledger.load(connection, READER.key) is not None
+    assert commit(connection, []) == []
+    assert ledger.load(connection, READER) is not None
 
 
 def test_a_failed_commit_changes_nothing(
     connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ):
-    ledger.commit(connection, READER, [RECORD], Diagnostics())
+    commit(connection, [RECORD])
     before = list(connection.iterdump())
 
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Slots, "fold", crash)
+    monkeypatch.setattr(Slots, "correct", crash)
     with pytest.raises(KeyboardInterrupt):
-        ledger.commit(connection, replace(READER, position=b"2"), [OTHER], Diagnostics())
+        commit(connection, [OTHER], places={b"log": b"2"})
     assert list(connection.iterdump()) == before
     monkeypatch.undo()
-    [(_, slot), _] = ledger.commit(connection, READER, [OTHER], Diagnostics())
+    [(_, slot), _] = commit(connection, [OTHER])
     assert isinstance(slot, Slot)
     assert slot.records == 2
 
 
 def test_readers_do_not_disturb_each_other(connection: sqlite3.Connection):
-    ledger.commit(connection, READER, [RECORD], Diagnostics())
-    ledger.commit(connection, replace(READER, path_hash="11"), [RECORD], Diagnostics())
+    commit(connection, [RECORD])
+    commit(connection, [RECORD], reader=DiagnosticsKey("higress", "11"))
     found = [value for _, value in ledger.slots(connection) if isinstance(value, Diagnostics)]
     assert found == [Diagnostics(records=1), Diagnostics(duplicates_ignored=1)]
 
 
 def test_an_unknown_reader_has_no_position(connection: sqlite3.Connection):
-    assert ledger.load(connection, READER.key) is None
+    assert ledger.load(connection, READER) is None
 
 
-@pytest.mark.parametrize("statement", ["slots SET slot", "offsets SET diagnostics"])
+@pytest.mark.parametrize("statement", ["slots SET slot", "readers SET diagnostics"])
 def test_a_damaged_row_is_named(connection: sqlite3.Connection, statement: str):
-    ledger.commit(connection, READER, [RECORD], Diagnostics())
+    commit(connection, [RECORD])
     connection.execute(f"UPDATE usage_{statement} = x'c1'")
     connection.commit()
     with pytest.raises(DamagedError, match="usage_"):
         ledger.slots(connection)
     with pytest.raises(DamagedError):
-        ledger.commit(connection, READER, [OTHER], Diagnostics())
+        commit(connection, [OTHER])
     assert counts(connection)[0] == 1
 
 
-def test_the_schema_may_be_run_again(connection: sqlite3.Connection):
-    ledger.commit(connection, READER, [RECORD], Diagnostics())
-    connection.executescript(ledger.SCHEMA)
-    assert counts(connection) == [1, 1, 1]
+def test_a_line_of_higher_rank_corrects_what_was_counted(connection: sqlite3.Connection):
+    first = replace(RECORD, usage=Buckets(input=3, output=1), rank=1)
+    final = replace(first, usage=Buckets(input=3, output=90), rank=90, at_s=3700.0, model="n")
+    commit(connection, [first])
+    rows = dict(commit(connection, [final]))
+    old, new = SlotKey("s", "m", "standard", 1), SlotKey("s", "n", "standard", 1)
+    assert rows[old] == Slot(0, Buckets(), "a", "o", "p", "openai")
+    assert rows[new] == Slot(1, final.usage, "a", "o", "p", "openai")
+    assert rows[READER] == Diagnostics(records=1, duplicates_ignored=1)
+    [kept] = usage_log.of_session(connection, "s", 0, 9)
+    assert (kept.revision, kept.record) == (1, replace(final, at_s=first.at_s))
+    assert [one.revision for one in usage_log.revisions(connection, "a")] == [0, 1]
+    assert commit(connection, [first])[0] == (READER, Diagnostics(records=1, duplicates_ignored=2))
+
+
+def test_every_record_is_chained_to_the_one_before(connection: sqlite3.Connection):
+    commit(connection, [RECORD])
+    commit(connection, [OTHER, replace(RECORD, rank=1)])
+    entries = usage_log.page(connection, 0, 10)
+    assert [entry.seq for entry, _ in entries] == [1, 2, 3]
+    hashes = usage_log.chain_on(START_HASH, [entry for entry, _ in entries])
+    assert list(hashes) == entries
+    connection.execute("UPDATE usage_log SET output = output + 1 WHERE seq = 2")
+    edited = [entry for entry, _ in usage_log.page(connection, 0, 10)]
+    assert [
+        made == kept
+        for (_, made), (_, kept) in zip(
+            usage_log.chain_on(START_HASH, edited), entries, strict=True
+        )
+    ] == [True, False, False]
+
+
+def test_a_place_is_moved_and_forgotten(connection: sqlite3.Connection):
+    commit(connection, [RECORD], places={b"one": b"1", b"two": b"1"})
+    commit(connection, [], places={b"one": b"2", b"two": b""})
+    stored = ledger.load(connection, READER)
+    assert stored is not None
+    assert stored.places == {b"one": b"2"}
+    ledger.forget_places(connection, READER)
+    assert ledger.load(connection, READER) == replace_places(stored)
+    assert commit(connection, [RECORD])[0][1] == Diagnostics(records=1, duplicates_ignored=1)
+
+
+def replace_places(stored: StoredReader) -> StoredReader:
+    return StoredReader({}, stored.diagnostics)
+
+
+def test_slots_are_told_from_a_seq_on(connection: sqlite3.Connection):
+    commit(connection, [RECORD])
+    commit(connection, [replace(OTHER, session="t")])
+    sessions = [
+        [key.session for key, _ in ledger.slots(connection, seq) if isinstance(key, SlotKey)]
+        for seq in (-1, 1, 2)
+    ]
+    assert sessions == [["s", "t"], ["t"], []]

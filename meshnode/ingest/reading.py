@@ -1,0 +1,105 @@
+"""What every reader of usage logs gives: records, where it is now, and what it left out, and why.
+
+Invariant: a reader never raises for what it finds on disk, and reads on from any place it gave, so
+whoever keeps records and places together counts each response once. No prompt text leaves a reader.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from meshnode.core.ledger import Batch, Diagnostics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshnode.core.ledger import DiagnosticsKey, UsageRecord
+
+LINE_BYTES_MAX = 1 << 20  # longer: skipped and counted as unparsable
+REMARKS_MAX = 100  # kept of one reading, the first; the counts are of all
+
+
+class Reason(StrEnum):
+    """Why a line is no record."""
+
+    NOT_A_CALL = "not_a_call"  # not counted as anything: logs are full of such lines
+    NO_USAGE = "no_usage"
+    UNPARSABLE = "unparsable"
+    QUARANTINED = "quarantined"
+    DUPLICATE = "duplicate"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A line that is not counted; `session` is None where the line does not tell."""
+
+    reason: Reason
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Where something was left out: the byte at which its line begins, and why."""
+
+    file: str
+    offset: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one call read: the batch is to be kept whole, or not at all."""
+
+    batch: Batch
+    more: bool
+    detail: str
+    remarks: tuple[Remark, ...] = ()
+
+
+class Reader(Protocol):
+    """Reads one source on, from the places it is given. Blocking: use a thread."""
+
+    @property
+    def key(self) -> DiagnosticsKey:
+        """What the reader's places and counts are kept under."""
+
+    def read(self, places: Mapping[bytes, bytes], bytes_max: int) -> Reading:
+        """Read on from all places it ever gave, none for the start: about bytes_max at most.
+
+        `detail` of the answer is "ok" or a sentence that says what is wrong.
+        """
+
+    def close(self) -> None:
+        """Let go of all files; waits for a `read` in another thread to end."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a reading has found so far."""
+
+    records: list[UsageRecord] = field(default_factory=list)
+    skipped: Counter[Reason] = field(default_factory=Counter)
+    remarks: list[Remark] = field(default_factory=list)
+
+    def skip(self, reason: Reason, file: str, offset: int) -> None:
+        """Leave a line out, and remember why and where."""
+        if reason is Reason.NOT_A_CALL:
+            return
+        self.skipped[reason] += 1
+        if len(self.remarks) < REMARKS_MAX and reason is not Reason.DUPLICATE:
+            self.remarks.append(Remark(file, offset, reason))
+
+    def diagnostics(self, partial_tail_bytes: int) -> Diagnostics:
+        """Count what was left out."""
+        return Diagnostics(
+            requests_without_usage=self.skipped[Reason.NO_USAGE],
+            duplicates_ignored=self.skipped[Reason.DUPLICATE],
+            quarantined=self.skipped[Reason.QUARANTINED],
+            unparsable_lines=self.skipped[Reason.UNPARSABLE],
+            partial_tail_bytes=partial_tail_bytes,
+            incomplete=self.skipped[Reason.INCOMPLETE],
+        )

@@ -1,0 +1,220 @@
+"""Reading a tree of transcripts: many files that only grow, are moved, rewritten and deleted.
+
+Invariant: only whole lines are read. A file that is not what its place says, because it was emptied
+or replaced, is read from its start: records are known by their keys, so none counts twice.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from stat import S_ISREG
+from struct import Struct
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
+
+from meshnode.core.ledger import Batch, DiagnosticsKey
+from meshnode.ingest.reading import Findings, Reading, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+CHUNK_BYTES = 4 << 20  # of a file held in memory at a time; a line that is longer is skipped
+BEHIND_BYTES = 256  # compared before reading on
+FILES_MAX = 100_000  # of one tree, the first found; said in the reading's detail
+WHOLE_BYTES_MAX = 64 << 20  # of a file that is one document; larger: unparsable
+STATE_BYTES_MAX = 1 << 16  # of what a parser carries from line to line; larger: begun anew
+_PLACE = Struct("<QQQQ?8s")
+
+
+class Parser(Protocol):
+    """Reads the lines of one file, in their order."""
+
+    def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
+        """Read whole lines (each ends with a newline) that begin at an offset of the file."""
+
+    def state(self) -> bytes:
+        """Return what to go on with after a restart, at most STATE_BYTES_MAX bytes."""
+
+
+class Format(Protocol):
+    """What the files of one agent look like."""
+
+    source: str
+
+    def files(self, root: Path) -> Iterator[Path]:
+        """Find the files under a root; raises OSError if the root cannot be read."""
+
+    def is_whole(self, path: Path) -> bool:
+        """Tell whether a file is one document, written anew each time, rather than lines."""
+
+    def begin(self, path: Path, state: bytes) -> Parser:
+        """Go on with a file where `state` was returned, b"" for its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How far a file is read; `before` is the hash of the bytes that lead up to the offset."""
+
+    inode: int = 0
+    mtime_ns: int = 0
+    size: int = 0
+    offset: int = 0
+    in_long_line: bool = False
+    before: bytes = bytes(8)
+    state: bytes = b""
+
+    @property
+    def tail_bytes(self) -> int:
+        return 0 if self.in_long_line else max(self.size - self.offset, 0)
+
+    def packed(self) -> bytes:
+        numbers = (self.inode, self.mtime_ns, self.size, self.offset)
+        return _PLACE.pack(*numbers, self.in_long_line, self.before) + self.state
+
+
+def _unpacked(place: bytes | None) -> _Place:
+    if place is None or len(place) < _PLACE.size:  # unreadable: read all again, count none twice
+        return _Place()
+    inode, mtime_ns, size, offset, in_long_line, before = _PLACE.unpack_from(place)
+    return _Place(inode, mtime_ns, size, offset, in_long_line, before, place[_PLACE.size :])
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of `read`: what it may still read, and what it has found."""
+
+    places: Mapping[bytes, bytes]
+    bytes_left: int
+    findings: Findings = field(default_factory=Findings)
+    moved: dict[bytes, bytes] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
+
+
+class TreeReader:
+    """Reads all transcripts under one root on. Blocking: use a thread."""
+
+    def __init__(self, transcripts: Format, root: str, session_key: str | None = None) -> None:
+        self._format = transcripts
+        self._root = Path(root).expanduser().absolute()
+        self._session_key = session_key
+        self._reading = Lock()
+        self._listed: list[Path] = []  # found and not looked at yet, the next one last
+        self._tail_bytes = 0
+        named = f"{transcripts.source}\0{self._root}\0{session_key or ''}"
+        path_hash = sha256(named.encode("utf-8", "replace")).hexdigest()[:16]
+        self.key = DiagnosticsKey(transcripts.source, path_hash)
+
+    def read(self, places: Mapping[bytes, bytes], bytes_max: int) -> Reading:
+        """Read on: about bytes_max. See `Reader`."""
+        run = _Run(places, bytes_max)
+        with self._reading:
+            if not self._listed:
+                self._tail_bytes = 0
+                self._list(run)
+            while self._listed and run.bytes_left > 0:
+                self._try(self._listed.pop(), run)
+        found = run.findings
+        records = tuple(
+            record
+            for record in found.records
+            if self._session_key is None or record.session == self._session_key
+        )
+        diagnostics = found.diagnostics(self._tail_bytes)
+        batch = Batch(self.key, str(self._root), run.moved, records, diagnostics)
+        return Reading(batch, bool(self._listed), _detail(run), tuple(found.remarks))
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def _list(self, run: _Run) -> None:
+        try:
+            for path in self._format.files(self._root):
+                if len(self._listed) == FILES_MAX:
+                    run.troubles.append(f"{self._root} holds more than {FILES_MAX} files")
+                    break
+                self._listed.append(path)
+        except FileNotFoundError:
+            run.troubles.append(f"waiting for {self._root}: it does not exist yet")
+        except OSError as error:
+            run.troubles.append(f"cannot read {self._root}: {error.strerror}")
+        self._listed.sort(reverse=True)
+
+    def _try(self, path: Path, run: _Run) -> None:
+        name = sha256(os.fsencode(path)).digest()[:16]
+        try:
+            found = path.stat()
+            if not S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
+                return
+            place = _unpacked(run.places.get(name))
+            seen = (place.inode, place.mtime_ns, place.size)
+            if seen != (found.st_ino, found.st_mtime_ns, found.st_size):
+                with path.open("rb") as file:
+                    take = self._take_whole if self._format.is_whole(path) else self._take_lines
+                    place = take(file, path, place, run)
+                run.moved[name] = place.packed()
+            self._tail_bytes += place.tail_bytes
+        except FileNotFoundError:
+            pass  # deleted since it was listed: what was read of it stays counted
+        except OSError as error:
+            run.troubles.append(f"cannot read {path}: {error.strerror}")
+
+    def _take_lines(self, file: BinaryIO, path: Path, place: _Place, run: _Run) -> _Place:
+        found = os.fstat(file.fileno())
+        if place.offset > found.st_size or _hash_before(file, place.offset) != place.before:
+            place = _Place()
+        parser = self._format.begin(path, place.state)
+        offset, in_long_line, ended = place.offset, place.in_long_line, False
+        while not ended and run.bytes_left > 0:
+            file.seek(offset)
+            chunk = file.read(CHUNK_BYTES)
+            whole = chunk.rfind(b"\n") + 1
+            ended = len(chunk) < CHUNK_BYTES
+            if whole:
+                begin = chunk.find(b"\n") + 1 if in_long_line else 0
+                in_long_line = False
+                parser.take(chunk[begin:whole], offset + begin, run.findings)
+            elif not ended:
+                if not in_long_line:
+                    run.findings.skip(Reason.UNPARSABLE, str(path), offset)
+                in_long_line, whole = True, len(chunk)
+            offset += whole
+            run.bytes_left -= whole
+        if not ended:  # it is looked at again, and first
+            self._listed.append(path)
+        state = parser.state()
+        return _Place(
+            found.st_ino,
+            found.st_mtime_ns if ended else 0,
+            found.st_size if ended else offset,
+            offset,
+            in_long_line,
+            _hash_before(file, offset),
+            state if len(state) <= STATE_BYTES_MAX else b"",
+        )
+
+    def _take_whole(self, file: BinaryIO, path: Path, place: _Place, run: _Run) -> _Place:
+        del place
+        found = os.fstat(file.fileno())
+        if found.st_size > WHOLE_BYTES_MAX:
+            run.findings.skip(Reason.UNPARSABLE, str(path), 0)
+        else:
+            self._format.begin(path, b"").take(file.read(WHOLE_BYTES_MAX), 0, run.findings)
+        run.bytes_left -= found.st_size
+        return _Place(found.st_ino, found.st_mtime_ns, found.st_size, found.st_size)
+
+
+def _hash_before(file: BinaryIO, offset: int) -> bytes:
+    behind = min(offset, BEHIND_BYTES)
+    file.seek(offset - behind)
+    return sha256(file.read(behind)).digest()[:8] if behind else bytes(8)
+
+
+def _detail(run: _Run) -> str:
+    if not run.troubles:
+        return "ok"
+    more = len(run.troubles) - 1
+    return run.troubles[0] + (f" (and {more} more)" if more else "")

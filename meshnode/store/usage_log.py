@@ -1,0 +1,191 @@
+"""The raw log of usage on disk: what it says twice is kept once, in `usage_kinds`.
+
+Invariant: rows of `usage_log` are only added, in the order of their seq, each with the hash that
+chains it to the one before. Records older than the chain have an empty hash. Functions are
+synchronous, and change nothing outside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshnode.core.errors import DamagedError
+from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Sequence
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage_kinds (
+    id INTEGER PRIMARY KEY,
+    session TEXT NOT NULL, source TEXT NOT NULL, project TEXT NOT NULL, agent TEXT NOT NULL,
+    owner TEXT NOT NULL, model TEXT NOT NULL, provider TEXT NOT NULL, tier TEXT NOT NULL,
+    flags TEXT NOT NULL, file TEXT NOT NULL, price_source TEXT NOT NULL,
+    UNIQUE (session, source, project, agent, owner, model, provider, tier, flags, file,
+            price_source)
+);
+CREATE TABLE IF NOT EXISTS usage_log (
+    seq INTEGER PRIMARY KEY, idem_key TEXT NOT NULL, revision INTEGER NOT NULL,
+    recorded_ms INTEGER NOT NULL, kind INTEGER NOT NULL, rank INTEGER NOT NULL, at_s REAL NOT NULL,
+    byte_offset INTEGER NOT NULL, input INTEGER NOT NULL, cache_read INTEGER NOT NULL,
+    cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL, web_search INTEGER NOT NULL, cost_nusd INTEGER, hash BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS usage_log_keys ON usage_log (idem_key, revision);
+CREATE INDEX IF NOT EXISTS usage_log_kinds ON usage_log (kind)
+"""
+FROM_RECORDS = """
+INSERT INTO usage_kinds SELECT NULL, session, source, project, agent, owner, model, provider, tier,
+    flags, '', '' FROM usage_records GROUP BY 2, 3, 4, 5, 6, 7, 8, 9, 10;
+INSERT INTO usage_log SELECT NULL, idem_key, 0, CAST(at_s * 1000 AS INTEGER), usage_kinds.id, 0,
+    at_s, 0, input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search, NULL,
+    x'' FROM usage_records JOIN usage_kinds USING (session, source, project, agent, owner, model,
+    provider, tier, flags) ORDER BY at_s, idem_key;
+DROP TABLE usage_records
+"""
+"""Takes over what was kept before there was a chain."""
+
+ASKED_AT_ONCE = 500  # keys in one question; SQLite takes 32,766 values at most
+_KIND = "session, source, project, agent, owner, model, provider, tier, flags, file, price_source"
+_NUMBERS = "seq, idem_key, revision, recorded_ms, rank, at_s, byte_offset, cost_nusd, hash"
+_COUNTS = "input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search"
+_FROM = "usage_log JOIN usage_kinds ON usage_kinds.id = kind"
+_READ = f"SELECT {_NUMBERS}, {_COUNTS}, {_KIND} FROM {_FROM}"  # noqa: S608 - our own names
+_INSERT = f"INSERT INTO usage_log VALUES ({', '.join('?' * 17)})"  # noqa: S608 - no values
+_OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?) AND seq > ?
+    AND NOT EXISTS (SELECT 1 FROM usage_log AS later WHERE later.idem_key = usage_log.idem_key
+                    AND later.revision > usage_log.revision) ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
+
+
+def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> None:
+    """Add entries with their hashes; they must follow the log's end."""
+    kinds: dict[tuple[str, ...], int] = {}
+    rows: list[tuple[object, ...]] = []
+    for entry, hash_ in entries:
+        record, charge = entry.record, entry.charge
+        texts = (
+            record.session,
+            record.source,
+            record.project,
+            record.agent,
+            record.owner,
+            record.model,
+            record.provider,
+            record.tier,
+            " ".join(record.flags),
+            record.file,
+            charge.price_source,
+        )
+        kind = kinds.get(texts)
+        if kind is None:
+            kind = kinds[texts] = _kind(connection, texts)
+        rows.append(
+            (
+                entry.seq,
+                record.idem_key,
+                entry.revision,
+                entry.recorded_ms,
+                kind,
+                record.rank,
+                record.at_s,
+                record.offset,
+                *record.usage.counts,
+                charge.cost_nusd,
+                hash_,
+            )
+        )
+    connection.executemany(_INSERT, rows)
+
+
+def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:
+    """Return the last seq and its hash: (0, START_HASH) of an empty log."""
+    query = "SELECT seq, CAST(hash AS BLOB) FROM usage_log ORDER BY seq DESC LIMIT 1"
+    seq, hash_ = connection.execute(query).fetchone() or (0, b"")
+    return seq, hash_ if len(hash_) == HASH_BYTES else START_HASH
+
+
+def latest(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Entry]:
+    """Return what counts of each of these keys, as far as they are known."""
+    found: dict[str, Entry] = {}
+    for start in range(0, len(keys), ASKED_AT_ONCE):
+        some = keys[start : start + ASKED_AT_ONCE]
+        query = f"{_READ} WHERE idem_key IN ({', '.join('?' * len(some))}) ORDER BY revision"
+        found.update((e.record.idem_key, e) for e, _ in _entries(connection, query, some))
+    return found
+
+
+def revisions(connection: sqlite3.Connection, idem_key: str) -> list[Entry]:
+    """Return all that was ever recorded of one response, the first first."""
+    query = f"{_READ} WHERE idem_key = ? ORDER BY revision"
+    return [entry for entry, _ in _entries(connection, query, (idem_key,))]
+
+
+def of_session(
+    connection: sqlite3.Connection, session: str, after_seq: int, limit: int
+) -> list[Entry]:
+    """Return what counts of a session, in the order it was recorded, after a seq."""
+    values = (session, after_seq, limit)
+    return [entry for entry, _ in _entries(connection, _OF_SESSION, values)]
+
+
+def page(connection: sqlite3.Connection, after_seq: int, limit: int) -> list[tuple[Entry, bytes]]:
+    """Return the entries that follow a seq, each with its hash, in their order."""
+    query = f"{_READ} WHERE seq > ? ORDER BY seq LIMIT ?"
+    return list(_entries(connection, query, (after_seq, limit)))
+
+
+def chain_on(before: bytes, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Chain entries to a hash, and each to the one before it."""
+    for entry in entries:
+        before = chained(before, entry)
+        yield entry, before
+
+
+def _kind(connection: sqlite3.Connection, texts: tuple[str, ...]) -> int:
+    connection.execute(
+        f"INSERT OR IGNORE INTO usage_kinds ({_KIND}) VALUES ({', '.join('?' * len(texts))})",  # noqa: S608 - no values
+        texts,
+    )
+    names = " AND ".join(f"{name} = ?" for name in _KIND.split(", "))
+    query = f"SELECT id FROM usage_kinds WHERE {names}"  # noqa: S608 - our own names
+    (kind,) = connection.execute(query, texts).fetchone()
+    return int(kind)
+
+
+def _entries(
+    connection: sqlite3.Connection, query: str, values: Sequence[object]
+) -> Iterator[tuple[Entry, bytes]]:
+    try:
+        for row in connection.execute(query, values):
+            yield _entry(row)
+    except (TypeError, ValueError, UnicodeDecodeError) as error:
+        hint = "restore the home from a backup, or move the database away: logs are read again"
+        raise DamagedError("the table usage_log holds a broken row", hint) from error
+
+
+def _entry(row: Sequence[Any]) -> tuple[Entry, bytes]:
+    seq, key, revision, recorded_ms, rank, at_s, offset, cost_nusd, hash_, *rest = row
+    counts, texts = rest[:7], [str(text) for text in rest[7:]]
+    session, source, project, agent, owner, model, provider, tier, flags, file, price = texts
+    record = UsageRecord(
+        idem_key=str(key),
+        source=source,
+        at_s=float(at_s),
+        session=session,
+        project=project,
+        agent=agent,
+        owner=owner,
+        model=model,
+        provider=provider,
+        tier=tier,
+        usage=Buckets(*map(int, counts)),
+        flags=tuple(flags.split()),
+        rank=int(rank),
+        file=file,
+        offset=int(offset),
+    )
+    charge = Charge(None if cost_nusd is None else int(cost_nusd), price)
+    numbers = (int(seq), int(revision), int(recorded_ms))
+    return Entry(*numbers, record, charge), bytes(hash_)
