@@ -10,22 +10,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.core.errors import UsageError
 from meshnode.core.ledger import Batch, Diagnostics, StoredReader
-from meshnode.ingest.higress import SOURCE as HIGRESS
-from meshnode.ingest.higress import HigressReader
+from meshnode.ingest.sources import source_named
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from meshnode.core.ledger import DiagnosticsKey, LedgerRow, Slot, SlotKey
-    from meshnode.ingest.reading import Reader
 
 READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next
 BACK_OFF_MAX_S = 60.0
-
-READERS: Mapping[str, Callable[[str, str | None], Reader]] = {HIGRESS: HigressReader}
-"""Makes the reader of a source from a path and, or None, the one session that is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +60,6 @@ async def follow(
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Follow a log until cancelled; raises UsageError for a source that nobody can read."""
-    if source.source not in READERS:
-        known = ", ".join(sorted(READERS))
-        raise UsageError(f"cannot follow {source.source[:60]!r} logs", f"use one of {known}")
     follower = _Follower(source, commit, publish, load, report)
     failures = 0
     try:
@@ -99,7 +90,7 @@ class _Follower:
         load: Load,
         report: Report,
     ) -> None:
-        self.reader = READERS[source.source](source.path, source.session_key)
+        self.reader = source_named(source.source).reader(source.path, source.session_key)
         self._source = source
         self._load, self._commit = load, commit
         self._publish, self._report = publish, report

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SOURCE = "higress"
+STANDARD_PATHS = ("/var/log/proxy/access.log", "/var/log/higress/access.log")
 COUNT_MAX = 1 << 40  # more tokens in one request: set aside
 ID_CHARS_MAX = 128  # longer request ids are hashed
 DEFAULT_SESSION = "default"

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 from meshnode.core.ledger import Batch, Diagnostics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from meshnode.core.ledger import DiagnosticsKey, UsageRecord
 
+    ParseLine = Callable[[bytes, str, str, int], "UsageRecord | Skipped"]
+    """Turns a line, its file's path and fingerprint and its offset there into a record."""
+
 LINE_BYTES_MAX = 1 << 20  # longer: skipped and counted as unparsable
+STATE_BYTES_MAX = 1 << 16  # of what a parser carries from line to line; larger: begun anew
 REMARKS_MAX = 100  # kept of one reading, the first; the counts are of all
 
 
@@ -103,3 +107,36 @@ class Findings:
             partial_tail_bytes=partial_tail_bytes,
             incomplete=self.skipped[Reason.INCOMPLETE],
         )
+
+
+class Parser(Protocol):
+    """Reads the lines of one file, in their order."""
+
+    def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
+        """Read whole lines (each ends with a newline) that begin at an offset of the file."""
+
+    def state(self) -> bytes:
+        """Return what to go on with after a restart, at most STATE_BYTES_MAX bytes."""
+
+
+class LineParser:
+    """Reads a file whose lines each stand for themselves."""
+
+    def __init__(self, parse: ParseLine, file: str, fingerprint: str = "") -> None:
+        self._parse = parse
+        self._file = file
+        self._fingerprint = fingerprint
+
+    def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
+        """Read whole lines. See `Parser`."""
+        for line in chunk.split(b"\n")[:-1]:
+            found = self._parse(line, self._file, self._fingerprint, offset)
+            if isinstance(found, Skipped):
+                findings.skip(found.reason, self._file, offset)
+            else:
+                findings.records.append(found)
+            offset += len(line) + 1
+
+    def state(self) -> bytes:
+        """Return nothing: a line stands for itself."""
+        return b""

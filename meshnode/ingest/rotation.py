@@ -24,13 +24,10 @@ from meshnode.core.packing import pack, typed, unpack
 from meshnode.ingest.reading import LINE_BYTES_MAX, Findings, Reading, Reason, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import BinaryIO
 
-    from meshnode.core.ledger import UsageRecord
-
-    Parse = Callable[[bytes, str, str, int], UsageRecord | Skipped]
-    """Turns a line, its file's path and fingerprint and its offset there into a record."""
+    from meshnode.ingest.reading import ParseLine
 
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 FILES_MAX = 64  # rotated files looked at, the newest first; older ones are not read
@@ -105,7 +102,7 @@ class _Places:
 class _Run:
     """One call of `read`: what it may still read, and what it has found."""
 
-    parse: Parse
+    parse: ParseLine
     places: _Places
     bytes_left: int
     session_key: str | None
@@ -184,7 +181,7 @@ class RotatingReader:
     renamed file is also read to its end through its open descriptor, whatever its new name is.
     """
 
-    def __init__(self, source: str, parse: Parse, path: str, session_key: str | None) -> None:
+    def __init__(self, source: str, parse: ParseLine, path: str, session_key: str | None) -> None:
         self._source = source
         self._parse = parse
         self._path = Path(path).expanduser().absolute()

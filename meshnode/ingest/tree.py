@@ -16,28 +16,19 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ledger import Batch, DiagnosticsKey
-from meshnode.ingest.reading import Findings, Reading, Reason
+from meshnode.ingest.reading import STATE_BYTES_MAX, Findings, Reading, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
+    from meshnode.ingest.reading import Parser
+
 CHUNK_BYTES = 4 << 20  # of a file held in memory at a time; a line that is longer is skipped
 BEHIND_BYTES = 256  # compared before reading on
 FILES_MAX = 100_000  # of one tree, the first found; said in the reading's detail
 WHOLE_BYTES_MAX = 64 << 20  # of a file that is one document; larger: unparsable
-STATE_BYTES_MAX = 1 << 16  # of what a parser carries from line to line; larger: begun anew
 _PLACE = Struct("<QQQQ?8s")
-
-
-class Parser(Protocol):
-    """Reads the lines of one file, in their order."""
-
-    def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
-        """Read whole lines (each ends with a newline) that begin at an offset of the file."""
-
-    def state(self) -> bytes:
-        """Return what to go on with after a restart, at most STATE_BYTES_MAX bytes."""
 
 
 class Format(Protocol):

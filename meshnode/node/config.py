@@ -13,7 +13,8 @@ from meshnode.client.documents import Entry, parse_document, read_document
 from meshnode.client.durations import parse_duration
 from meshnode.core.errors import UsageError
 from meshnode.discovery.seeds import parse_address
-from meshnode.ingest.follow import READERS, SourceConfig
+from meshnode.ingest.follow import SourceConfig
+from meshnode.ingest.sources import SOURCES
 from meshnode.node.founding import checked_name
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _source(entry: Entry, warnings: list[str]) -> SourceConfig | None:
     missing = [name for name in ("source", "path") if name not in fields]
     if missing:
         entry.fail(f'an entry of "ingest" needs "{missing[0]}"')
-    source = fields["source"].choice("source", (*READERS, *LATER_SOURCES))
+    source = fields["source"].choice("source", (*SOURCES, *LATER_SOURCES))
     if source in LATER_SOURCES:
         warnings.append(
             f'{entry.document}:{entry.line}: source "{source}" is not supported by this version yet'
