@@ -195,6 +195,6 @@ async def test_a_log_larger_than_one_reading_is_taken_in_pieces(
 
 async def test_a_source_that_nobody_can_read_is_a_usage_error(path: Path):
     node = Node(SourceConfig("higres", str(path)))
-    with pytest.raises(UsageError, match="cannot follow 'higres' logs"):
+    with pytest.raises(UsageError, match="cannot read 'higres' logs"):
         await follow(node.source, node.commit, print, node.load, node.states.append, node.wait)
     node.connection.close()
