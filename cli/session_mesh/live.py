@@ -9,7 +9,7 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TextIO
@@ -77,14 +77,14 @@ def show(events: Iterator[dict[str, Any]], board: Board, call: Call) -> int:
     if (first := arriving.next()) is not None:  # an error comes before the screen is taken
         board.take(first)
     drawn_at_s = 0.0
-    with _screen(call.streams.out), _keys() as keys:
+    with screen(call.streams.out), keys() as keyboard:
         while True:
             changed = _drain(arriving, board)
             now_s = call.now_s()
             if changed or not 0 <= now_s - drawn_at_s < CLOCK_S:
                 _draw(board, call, now_s)
                 drawn_at_s = now_s
-            if _pressed_q(keys):
+            if pressed_q(keyboard):
                 return 0
 
 
@@ -95,8 +95,13 @@ def _draw(board: Board, call: Call, now_s: float) -> None:
     if table.rows:
         streams = replace(call.streams, out=page, width=columns)
         render(View({}, table), streams)
-    body = [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest]
+    draw(call, [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest])
+
+
+def draw(call: Call, body: Sequence[str]) -> None:
+    """Draw lines over what is on the screen; those that do not fit are left out."""
     # Cleared first: behind a line as wide as the terminal, its last character would go too.
+    lines = shutil.get_terminal_size().lines
     text = "\n".join(CLEAR_LINE + one for one in body[: max(1, lines - 1)])
     call.streams.out.write(HOME + text + BELOW)
     call.streams.out.flush()
@@ -111,7 +116,8 @@ def _drain(arriving: Arriving, board: Board) -> bool:
 
 
 @contextmanager
-def _screen(out: TextIO) -> Iterator[None]:
+def screen(out: TextIO) -> Iterator[None]:
+    """Take the terminal's other screen, and give it back."""
     out.write(ENTER)
     try:
         yield
@@ -121,7 +127,7 @@ def _screen(out: TextIO) -> Iterator[None]:
 
 
 @contextmanager
-def _keys() -> Iterator[int | None]:
+def keys() -> Iterator[int | None]:
     """Let single keys through, where there is a keyboard; Ctrl-C stays an interrupt."""
     if not sys.stdin.isatty():
         yield None
@@ -138,7 +144,8 @@ def _keys() -> Iterator[int | None]:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
-def _pressed_q(keyboard: int | None) -> bool:
+def pressed_q(keyboard: int | None) -> bool:
+    """Wait until the next picture is due or a key is pressed; tell whether it was q."""
     readable, _, _ = select.select([] if keyboard is None else [keyboard], [], [], PICTURE_S)
     return bool(readable) and keyboard is not None and b"q" in os.read(keyboard, 64)
 

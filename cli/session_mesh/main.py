@@ -61,6 +61,7 @@ VERBS = (
     "root",
     "receipt",
     "cost",
+    "usage",
     "self",
     "report",
     "steer-inbox",

@@ -6,11 +6,12 @@ PATIENCE_S = 1.0  # before the first word, and between two
 
 
 class Progress:
-    """Counts, and says so now and then."""
+    """Counts, and says so now and then; `total` is None where nobody knows it beforehand."""
 
-    def __init__(self, call: Call, total: int) -> None:
+    def __init__(self, call: Call, total: int | None, what: str = "entries are registered") -> None:
         self._call = call
         self._total = total
+        self._what = what
         self._done = 0
         self._said_at_s = call.now_s()
 
@@ -24,8 +25,9 @@ class Progress:
 
     def stop(self) -> None:
         """Say, wherever that is read, how many of several are done although the rest is not."""
-        if self._total > 1:
+        if self._total is not None and self._total > 1:
             self._say()
 
     def _say(self) -> None:
-        self._call.streams.tell(f"{self._done} of {self._total} entries are registered")
+        of = "" if self._total is None else f" of {self._total}"
+        self._call.streams.tell(f"{self._done}{of} {self._what}")

@@ -212,8 +212,12 @@ class Slots:
             self._slots[key] = _shrunk(self._slots[key], record)
         for key, added in _added_up(right):
             changed.add(key)
-            self._slots[key] = _grown(self._slots.get(key), added)
+            self.add(key, added)
         return [(key, self._slots[key]) for key in sorted(changed)]
+
+    def add(self, key: SlotKey, added: Slot) -> None:
+        """Count what is already added up."""
+        self._slots[key] = _grown(self._slots.get(key), added)
 
     def __iter__(self) -> Iterator[tuple[SlotKey, Slot]]:
         return iter(self._slots.items())

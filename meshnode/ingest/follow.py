@@ -14,7 +14,7 @@ from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.sources import source_named
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Sequence
 
     from meshnode.core.ledger import DiagnosticsKey, LedgerRow, Slot, SlotKey
 
@@ -108,12 +108,9 @@ class _Follower:
         read = self.reader.read
         reading = await asyncio.to_thread(read, stored.places, READ_BYTES_MAX)
         batch = reading.batch
-        if _is_news(batch, stored):
+        if is_news(batch, stored):
             rows = await self._commit(batch)
-            self._stored = StoredReader(
-                _moved(stored.places, batch.places),
-                next((v for _, v in rows if isinstance(v, Diagnostics)), stored.diagnostics),
-            )
+            self._stored = moved_on(stored, batch, rows)
             self._unpublished.update(rows)
         if self._unpublished:
             self._publish([*self._unpublished.items()])  # type: ignore[list-item] # keys and values pair up
@@ -130,11 +127,15 @@ class _Follower:
             self._report(state)
 
 
-def _is_news(batch: Batch, stored: StoredReader) -> bool:
+def is_news(batch: Batch, stored: StoredReader) -> bool:
+    """Tell whether a reading found anything that is worth a transaction."""
     tail_bytes = stored.diagnostics.partial_tail_bytes
     counted = batch.diagnostics != Diagnostics(partial_tail_bytes=tail_bytes)
     return bool(batch.places or batch.records) or counted
 
 
-def _moved(places: Mapping[bytes, bytes], moved: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    return {file: place for file, place in {**places, **moved}.items() if place}
+def moved_on(stored: StoredReader, batch: Batch, rows: Sequence[LedgerRow]) -> StoredReader:
+    """Return what is on disk about a reader once a batch is kept and has changed these rows."""
+    places = {file: place for file, place in {**stored.places, **batch.places}.items() if place}
+    counted = (value for _, value in rows if isinstance(value, Diagnostics))
+    return StoredReader(places, next(counted, stored.diagnostics))

@@ -13,6 +13,7 @@ import stat
 import zlib
 from contextlib import ExitStack, suppress
 from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -276,12 +277,22 @@ class RotatingReader:
                     self._held.pop(ident).close()
 
 
+def owns(path: str, file: str) -> bool:
+    """Tell whether a file is the log of that path, or what logrotate made of it."""
+    return file == path or (
+        Path(file).parent == Path(path).parent
+        and _rotated_name(Path(path)).fullmatch(Path(file).name) is not None
+    )
+
+
+def files(path: str) -> list[Path]:
+    """List what there is of a log now, what was rotated first."""
+    log = Path(path)
+    return [*_rotated(log), *([log] if log.exists() else [])]
+
+
 def _rotated(path: Path) -> list[Path]:
-    """Return what logrotate makes of a name: NAME.1, NAME-DATE, STEM-DATE.EXT, each also .gz."""
-    date = r"[.-]\d[\dTZ_.:-]*"
-    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    pattern = rf"(?:{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix})(?:\.gz)?"
-    named = re.compile(pattern).fullmatch
+    named = _rotated_name(path).fullmatch
     aged: list[tuple[int, Path]] = []
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
@@ -289,6 +300,14 @@ def _rotated(path: Path) -> list[Path]:
                 with suppress(FileNotFoundError):
                     aged.append((entry.stat().st_mtime_ns, Path(entry.path)))
     return [found for _, found in sorted(aged)[-FILES_MAX:]]
+
+
+@lru_cache(64)
+def _rotated_name(path: Path) -> re.Pattern[str]:
+    """Match what logrotate makes of a name: NAME.1, NAME-DATE, STEM-DATE.EXT, each also .gz."""
+    date = r"[.-]\d[\dTZ_.:-]*"
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    return re.compile(rf"(?:{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix})(?:\.gz)?")
 
 
 def _fingerprint(file: BinaryIO) -> bytes | None:

@@ -6,17 +6,19 @@ Invariant: this is the only list of them; whoever adds one adds it here and nowh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
-from meshnode.ingest import higress
+from meshnode.ingest import higress, rotation
 from meshnode.ingest.reading import LineParser
+from meshnode.ingest.tree import TreeReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
 
     from meshnode.ingest.reading import Parser, Reader
+    from meshnode.ingest.tree import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,28 @@ class Source:
 
     `reader` takes a path and, or None, the one session that is counted; `parser` reads a single
     file line by line; `standard` names the paths where this user's own may be, whether they exist
-    or not, from the environment and the user's directory.
+    or not, from the environment and the user's directory; `owns` tells whether a file belongs to
+    what is read at a path, `files` lists those, and `is_whole` which are one document.
     """
 
     reader: Callable[[str, str | None], Reader]
     parser: Callable[[Path], Parser]
     standard: Callable[[Mapping[str, str], Path], list[str]]
+    owns: Callable[[str, str], bool]
+    files: Callable[[str], Iterable[Path]]
+    is_whole: Callable[[Path], bool]
+
+
+def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], list[str]]) -> Source:
+    """Describe a source that is a tree of files."""
+    return Source(
+        reader=lambda root, session: TreeReader(found, root, session),
+        parser=lambda path: found.begin(path, b""),
+        standard=standard,
+        owns=lambda root, file: Path(file).is_relative_to(root),
+        files=lambda root: found.files(Path(root)),
+        is_whole=found.is_whole,
+    )
 
 
 SOURCES: Mapping[str, Source] = {
@@ -38,6 +56,9 @@ SOURCES: Mapping[str, Source] = {
         reader=higress.HigressReader,
         parser=lambda path: LineParser(higress.parse_line, str(path)),
         standard=lambda _environment, _directory: list(higress.STANDARD_PATHS),
+        owns=rotation.owns,
+        files=rotation.files,
+        is_whole=lambda _path: False,
     ),
 }
 

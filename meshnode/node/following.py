@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import LEDGER, key_to_row, value_to_row
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from meshnode.ingest.follow import SourceConfig
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
+
+LOOK_S = 2.0  # at what others have written in this home
 
 
 class Following:
@@ -41,6 +44,17 @@ class Following:
         for source in sources:
             self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
             self._spawn(follow(source, self._commit, self._publish, self._load, self._note))
+        self._spawn(self._publish_what_others_read())
+
+    async def _publish_what_others_read(self) -> None:
+        """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""
+        seen = await self._database.run(ledger.mark)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            mark = await self._database.run(ledger.mark)
+            if mark.commits != seen.commits:
+                self._publish(await self._database.run(ledger.slots, seen.seq))
+            seen = mark
 
     async def _commit(self, batch: Batch) -> list[LedgerRow]:
         now_ms = int(self._clock.wall_s() * 1000)

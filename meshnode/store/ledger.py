@@ -8,7 +8,7 @@ kept.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError, PeerError
@@ -92,6 +92,14 @@ CREATE INDEX IF NOT EXISTS usage_slots_seq ON usage_slots (seq)
 PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How the ledger is: what was written after it is found by `slots(seq)`."""
+
+    seq: int
+    commits: int
+
+
 def unpriced(record: UsageRecord) -> Charge:
     """Charge nothing that is known: what a process without prices does."""
     del record
@@ -169,6 +177,21 @@ def load(connection: sqlite3.Connection, key: DiagnosticsKey) -> StoredReader | 
         (*astuple(key), PLACES_MAX),
     )
     return StoredReader(dict(places), diagnostics)
+
+
+def readers(connection: sqlite3.Connection) -> list[tuple[str, str, Diagnostics]]:
+    """Return the source, the path and the counts of every reader."""
+    found = connection.execute(
+        "SELECT source, path, CAST(diagnostics AS BLOB) FROM usage_readers ORDER BY source, path"
+    )
+    with _ours("usage_readers"):
+        return [(source, path, diagnostics_from_row(packed)) for source, path, packed in found]
+
+
+def mark(connection: sqlite3.Connection) -> Mark:
+    """Return the log's last seq, and a number that another process's commit changes."""
+    (commits,) = connection.execute("PRAGMA data_version").fetchone()
+    return Mark(usage_log.tail(connection)[0], commits)
 
 
 def forget_places(connection: sqlite3.Connection, key: DiagnosticsKey) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import DamagedError
-from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.ledger import SLOT_S, Buckets, Slot, SlotKey, Slots, UsageRecord, cut
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage_kinds (
@@ -54,9 +54,15 @@ _COUNTS = "input, cache_read, cache_write_5m, cache_write_1h, output, reasoning,
 _FROM = "usage_log JOIN usage_kinds ON usage_kinds.id = kind"
 _READ = f"SELECT {_NUMBERS}, {_COUNTS}, {_KIND} FROM {_FROM}"  # noqa: S608 - our own names
 _INSERT = f"INSERT INTO usage_log VALUES ({', '.join('?' * 17)})"  # noqa: S608 - no values
+_COUNTS_NOW = """NOT EXISTS (SELECT 1 FROM usage_log AS later
+    WHERE later.idem_key = usage_log.idem_key AND later.revision > usage_log.revision)"""
 _OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?) AND seq > ?
-    AND NOT EXISTS (SELECT 1 FROM usage_log AS later WHERE later.idem_key = usage_log.idem_key
-                    AND later.revision > usage_log.revision) ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
+    AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
+_KINDS = """SELECT id, source, file, session, model, tier, agent, owner, project, provider
+    FROM usage_kinds"""
+_SUMS = ", ".join(f"sum({name})" for name in _COUNTS.split(", "))
+_SLOTS = f"""SELECT kind, CAST(at_s / {SLOT_S} AS INTEGER) AS slot, count(*), {_SUMS} FROM usage_log
+    WHERE {_COUNTS_NOW} GROUP BY kind, slot"""  # noqa: S608 - our own names
 
 
 def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> None:
@@ -128,6 +134,25 @@ def of_session(
     """Return what counts of a session, in the order it was recorded, after a seq."""
     values = (session, after_seq, limit)
     return [entry for entry, _ in _entries(connection, _OF_SESSION, values)]
+
+
+def slots_where(
+    connection: sqlite3.Connection, is_wanted: Callable[[str, str], bool]
+) -> list[tuple[SlotKey, Slot]]:
+    """Add up to slots what counts of some sources and files, without the roll-ups of all."""
+    kinds: dict[int, Sequence[str]] = {}
+    for kind, source, file, *texts in connection.execute(_KINDS):
+        if is_wanted(source, file):
+            kinds[kind] = texts
+    slots = Slots()
+    for kind, slot, records, *counts in connection.execute(_SLOTS):
+        if kind in kinds:
+            session, model, tier, *said = kinds[kind]
+            slots.add(
+                SlotKey(cut(session), cut(model), cut(tier), slot),
+                Slot(records, Buckets(*counts), *map(cut, said)),
+            )
+    return list(slots)
 
 
 def page(connection: sqlite3.Connection, after_seq: int, limit: int) -> list[tuple[Entry, bytes]]:

@@ -1,0 +1,87 @@
+"""Sums of tokens and money: which span and groups the user means, and how they read in a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from meshnode.client.durations import parse_instant, rfc3339
+from meshnode.client.errors import UsageError
+from meshnode.client.words import nearest
+from session_mesh import words
+from session_mesh.render import Table
+
+GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+DAYS_MAX = 3650
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From when, until when, and in which zone days begin, as the user wrote it."""
+
+    since: str = ""
+    until: str = ""
+    days: int | None = None
+    tz: str = ""
+
+    def bounds(self, now_s: float) -> tuple[str | None, str | None]:
+        """Return both ends in RFC 3339; raises UsageError."""
+        zone = self.zone
+        if self.since and self.days:
+            raise UsageError("--since and --days both say from when", "give one of them")
+        begin = parse_instant(self.since, now_s, zone) if self.since else None
+        if self.days:
+            begin = _midnight(now_s, self.days, zone)
+        return begin, parse_instant(self.until, now_s, zone) if self.until else None
+
+    @property
+    def zone(self) -> tzinfo:
+        """The zone; raises UsageError for one that nobody knows."""
+        try:
+            return ZoneInfo(self.tz or "UTC")
+        except (ValueError, OSError, KeyError):
+            hint = "write it like Europe/Berlin"
+            raise UsageError(f"no time zone {self.tz[:60]!r}", hint) from None
+
+
+def groupings(names: Sequence[str]) -> tuple[str, ...]:
+    """Return each grouping once; raises UsageError for an unknown one."""
+    for name in names:
+        if name not in GROUPINGS:
+            hint = f"one of: {', '.join(GROUPINGS)}"
+            raise UsageError(f"cannot group by {name[:60]!r}{nearest(name, GROUPINGS)}", hint)
+    return tuple(dict.fromkeys(names))
+
+
+def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
+    """Lay out groups and their total."""
+    columns = (*(name.upper() for name in by), "INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
+    rows = [
+        (*(group["key"].get(name, "") for name in by), *_amounts(group["usage"], group["cost_usd"]))
+        for group in value["groups"]
+        if by
+    ]
+    heads = ("total", *[""] * (len(by) - 1)) if by else ()
+    rows.append((*heads, *_amounts(value["totals"], value["cost_usd"])))
+    return Table(columns, rows, flexible=columns[: len(by)])
+
+
+def unpriced(model: dict[str, Any]) -> str:
+    """Say of a model that its tokens are not in the money."""
+    return f"no price known for {model['model']}: {model['total']} tokens are not in the money"
+
+
+def _midnight(now_s: float, days: int, zone: tzinfo) -> str:
+    today = datetime.fromtimestamp(now_s, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return rfc3339((today - timedelta(days=days - 1)).timestamp())
+
+
+def _amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:
+    return (
+        str(usage["input"]),
+        str(usage["cache_read"] + usage["cache_write_5m"] + usage["cache_write_1h"]),
+        str(usage["output"]),
+        str(usage["total"]),
+        words.usd(cost_usd),
+    )

@@ -1,0 +1,150 @@
+"""`usage`: what the agents of this machine have used, from their logs, without a node."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshnode.client.durations import parse_duration
+from meshnode.client.errors import UsageError
+from session_mesh.amounts import DAYS_MAX, GROUPINGS, Span, groupings, table_of, unpriced
+from session_mesh.call import Call
+from session_mesh.progress import Progress
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshnode.ingest.follow import SourceConfig
+    from meshnode.node.usage import Read, Usage
+
+REFRESH_MIN_S = 0.1
+REMARKS_MAX = 5  # in words; JSON has all of them
+LEFT_OUT = {
+    "quarantined": "record(s) with numbers that cannot be true are not counted",
+    "unparsable_lines": "line(s) cannot be read",
+    "incomplete": "response(s) have not ended, or nobody logged their end",
+}
+
+
+@verb(
+    "session-mesh usage",
+    "session-mesh usage --by model --by project --days 7",
+    "session-mesh usage --source higress --path /var/log/proxy/access.log --follow",
+    "session-mesh usage --explain msg_01AbC",
+)
+def app(
+    call: Call,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="S", help="Only of these agents' logs.")
+    ] = None,
+    path: Annotated[
+        list[str] | None, typer.Option("--path", metavar="P", help="Read here, not where usual.")
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", metavar="|".join(GROUPINGS), help="Group; by day unless told."),
+    ] = None,
+    session_key: Annotated[
+        str, typer.Option("--session-key", metavar="K", help="Count this session only.")
+    ] = "",
+    since: Annotated[str, typer.Option("--since", help="A moment, a date, or 7d.")] = "",
+    until: Annotated[str, typer.Option("--until", help="A moment, a date, or 7d.")] = "",
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, max=DAYS_MAX, help="So many, today included.")
+    ] = None,
+    tz: Annotated[
+        str, typer.Option("--tz", metavar="ZONE", help="Of days; yours by default.")
+    ] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as the logs grow.")] = False,
+    refresh_interval: Annotated[
+        str, typer.Option("--refresh-interval", metavar="D", help="Between two looks.")
+    ] = "1s",
+    rescan: Annotated[
+        bool, typer.Option("--rescan", help="Read all logs anew; counts nothing twice.")
+    ] = False,
+    explain: Annotated[
+        str, typer.Option("--explain", metavar="ID", help="Show which lines made a figure.")
+    ] = "",
+) -> View | int:
+    """Sum tokens and money of this machine's agents, read from their logs.
+
+    Needs no node. What was read is kept in the home, and stays when logs are deleted.
+    """
+    from meshnode.node import usage  # noqa: PLC0415 - --help needs no ledger
+
+    pause_s = parse_duration(refresh_interval)
+    if pause_s < REFRESH_MIN_S:
+        raise UsageError(f"--refresh-interval is at least {REFRESH_MIN_S} s")
+    if explain and follow:
+        raise UsageError("--explain does not follow", "leave out --follow")
+    span = Span(since, until, days, tz or _own_zone())
+    asked = usage.Asked(groupings(by or ("day",)), *span.bounds(call.now_s()), span.tz)
+    configs = usage.sources_at(source or (), path or ())
+    paths = tuple(config.path for config in configs) if path else ()
+    wanted = usage.Wanted(tuple(source or ()), paths, session_key or None)
+    with usage.Usage(call.home, call.now_s) as ledger:
+        if rescan:
+            ledger.forget_places(configs)
+        if explain:
+            from session_mesh.explaining import explained  # noqa: PLC0415 - rarely needed
+
+            _read(ledger, configs, call)
+            return explained(ledger.explain(explain))
+        if follow:
+            from session_mesh.monitor import Monitor  # noqa: PLC0415 - as above
+
+            return Monitor(call, ledger, configs, wanted).run(asked, pause_s)
+        read = _read(ledger, configs, call)
+        value = ledger.answer(wanted, asked) | {"sources": _sources(read)}
+    return View(
+        value=value,
+        human=table_of(value, asked.by),
+        records="groups",
+        notes=_notes(value, read),
+    )
+
+
+def _read(ledger: "Usage", configs: "Sequence[SourceConfig]", call: Call) -> "list[Read]":
+    progress = Progress(call, None, "records are read")
+    return [ledger.read(config, progress.note) for config in configs]
+
+
+def _own_zone() -> str:
+    """Name the zone of this machine's user."""
+    import tzlocal  # noqa: PLC0415 - with --tz nobody needs it
+
+    try:
+        return tzlocal.get_localzone_name() or "UTC"
+    except (LookupError, OSError, ValueError):  # a TZ or a file that means nothing
+        return "UTC"
+
+
+def _sources(read: "Sequence[Read]") -> list[dict[str, Any]]:
+    return [
+        {
+            "source": one.state.source,
+            "path": one.state.path,
+            "records": one.state.records,
+            "detail": one.state.detail,
+            "left_out": [
+                {"file": remark.file, "offset": remark.offset, "reason": remark.reason}
+                for remark in one.remarks
+            ],
+        }
+        for one in read
+    ]
+
+
+def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
+    notes = [one.state.detail for one in read if one.state.detail != "ok"]
+    if not read and not value["records"]:
+        notes.append("no logs of agents here: name them with --source and --path")
+    notes += map(unpriced, value["unpriced"])
+    diagnostics = value["diagnostics"]
+    for name, meaning in LEFT_OUT.items():
+        if diagnostics[name]:
+            notes.append(f"{diagnostics[name]} {meaning}")
+    left_out = [remark for one in read for remark in one.remarks]
+    notes += [f"{one.file}, byte {one.offset}: {one.reason}" for one in left_out[:REMARKS_MAX]]
+    return notes

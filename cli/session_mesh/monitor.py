@@ -1,0 +1,110 @@
+"""`usage --follow`: the sessions of this machine's logs as they grow.
+
+On a terminal a picture drawn over itself; else one line of JSON for each change. It ends at an
+interrupt, or at q on a terminal.
+"""
+
+import io
+import json
+import shutil
+import time
+from dataclasses import replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.escaping import cut
+from session_mesh.live import PICTURE_S, draw, keys, pressed_q, screen
+from session_mesh.options import stream_only
+from session_mesh.render import Table, View, render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshnode.ingest.follow import SourceConfig
+    from meshnode.node.usage import Asked, Usage, Wanted
+
+COLUMNS = ("SESSION", "MSGS", "INPUT", "CACHED", "OUTPUT", "USD")
+TOTALS = 6  # lines below the table, the last line of the screen stays free
+HEADING = 4  # lines above its rows
+
+
+class Monitor:
+    """Reads and shows until it is ended."""
+
+    def __init__(
+        self, call: Call, ledger: "Usage", sources: "Sequence[SourceConfig]", wanted: "Wanted"
+    ) -> None:
+        self._call = call
+        self._ledger = ledger
+        self._sources = sources
+        self._wanted = wanted
+
+    def run(self, asked: "Asked", pause_s: float) -> int:
+        """Show what there is and each change, looking again after a pause."""
+        stream_only(self._call.style)
+        by_session = replace(asked, by=("session",))
+        streams = self._call.streams
+        if not (streams.out_is_terminal and self._call.output is None):
+            return self._tell(by_session, pause_s)
+        with screen(streams.out), keys() as keyboard:
+            while True:
+                value = self._look(by_session)
+                draw(self._call, picture(value, self._call))
+                if any(pressed_q(keyboard) for _ in range(ceil(pause_s / PICTURE_S))):
+                    return 0
+
+    def _tell(self, asked: "Asked", pause_s: float) -> int:
+        told = None
+        while True:
+            value = self._look(asked)
+            if value != told:
+                told = value
+                self._call.streams.out.write(json.dumps(value, ensure_ascii=False) + "\n")
+                self._call.streams.out.flush()
+            time.sleep(pause_s)
+
+    def _look(self, asked: "Asked") -> dict[str, Any]:
+        for source in self._sources:
+            self._ledger.read(source)
+        return self._ledger.answer(self._wanted, asked)
+
+
+def picture(value: dict[str, Any], call: Call) -> list[str]:
+    """Lay out the sessions, the dearest first, and the totals, in the lines of a terminal."""
+    columns, lines = shutil.get_terminal_size()
+    groups = value["groups"]
+    room = max(1, lines - TOTALS - HEADING)
+    rows = [
+        (
+            group["key"]["session"],
+            str(group["records"]),
+            words.tokens(group["usage"]["input"]),
+            words.tokens(_cached(group["usage"])),
+            words.tokens(group["usage"]["output"]),
+            words.usd(group["cost_usd"]),
+        )
+        for group in groups[:room]
+    ]
+    page = io.StringIO()
+    render(
+        View({}, Table(COLUMNS, rows, empty="no sessions yet", flexible=COLUMNS[:1])),
+        replace(call.streams, out=page, width=columns),
+    )
+    totals = value["totals"]
+    left_out = len(groups) - len(rows)
+    return [
+        cut(f"sessions: {len(groups)}; q ends", columns),
+        "",
+        *page.getvalue().splitlines(),
+        f"and {left_out} more" if left_out > 0 else "",
+        f"input   {totals['input']:,} tokens",
+        f"cached  {_cached(totals):,} tokens",
+        f"output  {totals['output']:,} tokens",
+        f"cost    {words.usd(value['cost_usd'])}",
+    ]
+
+
+def _cached(usage: dict[str, int]) -> int:
+    return usage["cache_read"] + usage["cache_write_5m"] + usage["cache_write_1h"]

@@ -1,0 +1,164 @@
+"""Why a figure of the ledger is what it is: the records behind it, and the lines they were read in.
+
+Invariant: the records are those that count; what a file says now is read anew and changes nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from meshnode.client.durations import rfc3339
+from meshnode.core.errors import NotFoundError
+from meshnode.core.prices import usd_text
+from meshnode.ingest.reading import Findings, Reason
+from meshnode.ingest.sources import SOURCES
+from meshnode.store import ledger, usage_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from meshnode.core.ledger import Buckets, UsageRecord
+    from meshnode.core.usage_log import Entry
+    from meshnode.ingest.sources import Source
+    from meshnode.store.database import Database
+
+LINES_MAX = 1000  # told of; the rest is only counted
+ENTRIES_MAX = 1000  # of one session
+COUNTED, AGAIN, WORSE = "counted", "the same response again", "another line of it counts"
+FATES = {
+    Reason.NO_USAGE: "a request without usage",
+    Reason.UNPARSABLE: "cannot be read",
+    Reason.QUARANTINED: "numbers that cannot be true",
+    Reason.DUPLICATE: AGAIN,
+    Reason.INCOMPLETE: "a response that has not ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that has to do with a figure; `line` counts from 1."""
+
+    file: str
+    line: int
+    offset: int
+    fate: str
+    output: int | None = None
+
+
+def explain(database: Database, name: str) -> dict[str, Any]:
+    """Explain a response, by its id or key, or a session; raises NotFoundError."""
+    entries, history = _response(database, name), True
+    if not entries:
+        entries = database.run_now(usage_log.of_session, name, 0, ENTRIES_MAX)
+        history = False
+    if not entries:
+        raise NotFoundError(
+            f"nothing is counted under {name[:60]!r}",
+            "name a response or a session: usage --by session lists those",
+        )
+    counting = {entry.record.idem_key: entry for entry in entries}
+    lines = list(_lines(database, name, counting))
+    gone = sorted(
+        {e.record.file for e in entries if e.record.file and not Path(e.record.file).exists()}
+    )
+    return {
+        "id": name,
+        "kind": "response" if history else "session",
+        "records": [_record(entry, counting) for entry in entries],
+        "lines": [asdict(line) for line in lines[:LINES_MAX]],
+        "lines_more": max(len(lines) - LINES_MAX, 0),
+        "files_gone": gone,
+    }
+
+
+def _response(database: Database, name: str) -> list[Entry]:
+    for key in (name, *(f"{source}:{name}" for source in SOURCES)):
+        if found := database.run_now(usage_log.revisions, key):
+            return found
+    return []
+
+
+def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iterator[Line]:
+    needle = name.rsplit(":", 1)[-1].encode("utf-8", "replace")
+    sources = {entry.record.source for entry in counting.values()}
+    for source_name, path, _ in database.run_now(ledger.readers):
+        if source_name in sources and source_name in SOURCES:
+            source = SOURCES[source_name]
+            for file in source.files(path):
+                if _holds(file, needle):
+                    yield from _fates(source, file, counting, needle)
+
+
+def _fates(
+    source: Source, file: Path, counting: Mapping[str, Entry], needle: bytes
+) -> Iterator[Line]:
+    parser = source.parser(file)
+    offset = 0
+    for number, piece in enumerate(_pieces(source, file), 1):
+        found = Findings()
+        parser.take(piece, offset, found)
+        for record in found.records:
+            entry = counting.get(record.idem_key)
+            if entry is not None:
+                fate = _fate(record, entry.record)
+                yield Line(str(file), number, offset, fate, record.usage.output)
+        for remark in found.remarks if needle in piece else ():
+            yield Line(str(file), number, remark.offset, FATES[remark.reason])
+        offset += len(piece)
+
+
+def _fate(record: UsageRecord, counted: UsageRecord) -> str:
+    if (record.file, record.offset) == (counted.file, counted.offset):
+        return COUNTED
+    return AGAIN if record.usage == counted.usage else WORSE
+
+
+def _holds(file: Path, needle: bytes) -> bool:
+    try:
+        if file.suffix == ".gz" or not file.stat().st_size:
+            return file.suffix == ".gz"
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as found:
+            return found.find(needle) >= 0
+    except (OSError, ValueError):  # gone, or emptied since it was looked at
+        return False
+
+
+def _pieces(source: Source, file: Path) -> Iterable[bytes]:
+    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
+        if source.is_whole(file):
+            yield opened.read()
+        else:
+            yield from (line for line in opened if line.endswith(b"\n"))
+
+
+def _record(entry: Entry, counting: Mapping[str, Entry]) -> dict[str, Any]:
+    record, charge = entry.record, entry.charge
+    counts = counting[record.idem_key] is entry
+    return {
+        "key": record.idem_key,
+        "source": record.source,
+        "at": rfc3339(record.at_s),
+        "session": record.session,
+        "project": record.project,
+        "model": record.model,
+        "tier": record.tier,
+        "usage": buckets(record.usage),
+        "cost_usd": None if charge.cost_nusd is None else usd_text(charge.cost_nusd),
+        "price_source": charge.price_source,
+        "flags": list(record.flags),
+        "file": record.file,
+        "offset": record.offset,
+        "revision": entry.revision,
+        "counts": counts,
+    }
+
+
+def buckets(usage: Buckets) -> dict[str, int]:
+    """Write token counts by name, and their sum."""
+    return {**structs.asdict(usage), "total": usage.total}

@@ -1,0 +1,225 @@
+"""The ledger of a home, read into and asked without a node.
+
+Invariant: what was counted stays, whatever becomes of the logs; a node that runs on the same home
+may read the same logs meanwhile, and nothing is counted twice. Nothing here opens a socket.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from meshnode.app.cost import CostQuery, OwnedSlot, cost
+from meshnode.client.durations import seconds_of
+from meshnode.client.home import make_private
+from meshnode.core.errors import NotFoundError, UsageError
+from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
+from meshnode.core.prices import cost_nusd, usd_text
+from meshnode.core.usage_log import Charge
+from meshnode.ingest.follow import SourceConfig, SourceState, is_news, moved_on
+from meshnode.ingest.prices import PriceBook
+from meshnode.ingest.sources import SOURCES, source_named
+from meshnode.node.explaining import buckets, explain
+from meshnode.store import ledger, usage_log
+from meshnode.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from meshnode.app.cost import CostAnswer
+    from meshnode.client.home import Home
+    from meshnode.core.ledger import UsageRecord
+    from meshnode.ingest.reading import Remark
+
+READ_BYTES_MAX = 64 << 20  # read before what was read is kept
+REMARKS_MAX = 1000  # of one call; the counts are of all
+HERE = "here"  # the one node that is heard
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What became of one source: its state, and where something was left out, and why."""
+
+    state: SourceState
+    remarks: tuple[Remark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which usage: of some sources, below some paths, of one session; empty means all."""
+
+    sources: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    session: str | None = None
+
+    @property
+    def is_all_sources(self) -> bool:
+        """Whether the slots, which do not tell sources apart, can answer."""
+        return not self.sources and not self.paths
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How to sum it: groups, both ends in RFC 3339 or None, and the zone of days."""
+
+    by: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+    tz: str = "UTC"
+
+
+def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]:
+    """Find what to read: the paths given, or what exists of the standard places.
+
+    Raises UsageError for unknown sources and for paths of an unsaid source, NotFoundError for a
+    path that does not exist and for a source that was asked for and is nowhere.
+    """
+    for name in names:
+        source_named(name)
+    if paths:
+        if len(names) != 1:
+            raise UsageError(
+                "a path needs to know what it holds", f"add --source {'|'.join(sorted(SOURCES))}"
+            )
+        for path in paths:
+            if not Path(path).expanduser().exists():
+                raise NotFoundError(f"there is no {path}", "name a file or a directory that exists")
+        return [SourceConfig(names[0], str(Path(path).expanduser().absolute())) for path in paths]
+    found: list[SourceConfig] = []
+    for name in names or sorted(SOURCES):
+        standard = SOURCES[name].standard(os.environ, Path.home())
+        here = [path for path in standard if Path(path).exists()]
+        if names and not here:
+            raise NotFoundError(
+                f"no {name} logs here: looked for {', '.join(standard)}", "name them with --path"
+            )
+        found += [SourceConfig(name, path) for path in here]
+    return found
+
+
+class Usage:
+    """The ledger of one home; enter it."""
+
+    def __init__(self, home: Home, now_s: Callable[[], float]) -> None:
+        self._home = home
+        self._now_s = now_s
+        self._prices = PriceBook()
+
+    def __enter__(self) -> Self:
+        """Open the ledger, of a new home if need be. Raises what a home or a disk may."""
+        make_private(self._home.path)
+        self._database = Database(self._home.database)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the ledger."""
+        self._database.close()
+
+    def forget_places(self, sources: Iterable[SourceConfig]) -> None:
+        """Let sources be read once more from their start: no record is forgotten."""
+        for source in sources:
+            reader = source_named(source.source).reader(source.path, source.session_key)
+            self._database.run_now(ledger.forget_places, reader.key)
+
+    def read(
+        self,
+        source: SourceConfig,
+        progress: Callable[[int], None] = lambda _records: None,
+    ) -> Read:
+        """Read what is new in a source, and keep it; tell how many records there are meanwhile."""
+        reader = source_named(source.source).reader(source.path, source.session_key)
+        run = self._database.run_now
+        stored = run(ledger.load, reader.key) or StoredReader({}, Diagnostics())
+        remarks: list[Remark] = []
+        while True:
+            reading = reader.read(stored.places, READ_BYTES_MAX)
+            remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
+            if is_news(reading.batch, stored):
+                now_ms = int(self._now_s() * 1000)
+                rows = run(ledger.commit, reading.batch, now_ms, self._charge)
+                stored = moved_on(stored, reading.batch, rows)
+            progress(stored.diagnostics.records)
+            if not reading.more:
+                break
+        reader.close()
+        records = stored.diagnostics.records
+        state = SourceState(source.source, source.path, records, reading.detail)
+        return Read(state, tuple(remarks))
+
+    def answer(self, wanted: Wanted, asked: Asked) -> dict[str, Any]:
+        """Sum what was read, as `cost` does; raises UsageError for an unknown grouping or zone."""
+        slots = self._all_slots() if wanted.is_all_sources else self._slots_of(wanted)
+        rows = [
+            OwnedSlot(HERE, HERE, key, slot)
+            for key, slot in slots
+            if slot.records and wanted.session in (None, key.session)
+        ]
+        query = CostQuery(asked.by, _seconds(asked.since), _seconds(asked.until), asked.tz)
+        return _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
+
+    def explain(self, name: str) -> dict[str, Any]:
+        """Say which lines made a figure, by the id of a response or of a session."""
+        return explain(self._database, name)
+
+    def _charge(self, record: UsageRecord) -> Charge:
+        priced = self._prices.rates(record.model, record.provider, record.tier, record.at_s)
+        if priced is None:
+            return Charge()
+        return Charge(cost_nusd(record.usage, priced.rates, 1), priced.source)
+
+    def _all_slots(self) -> list[tuple[SlotKey, Slot]]:
+        rows = self._database.run_now(ledger.slots)
+        return [(k, v) for k, v in rows if isinstance(k, SlotKey) and isinstance(v, Slot)]
+
+    def _slots_of(self, wanted: Wanted) -> list[tuple[SlotKey, Slot]]:
+        def is_wanted(source: str, file: str) -> bool:
+            at_home = not wanted.paths or any(
+                source_named(source).owns(path, file) for path in wanted.paths
+            )
+            return source in (wanted.sources or (source,)) and source in SOURCES and at_home
+
+        return self._database.run_now(usage_log.slots_where, is_wanted)
+
+    def _diagnostics(self, wanted: Wanted) -> list[Diagnostics]:
+        readers = self._database.run_now(ledger.readers)
+        return [
+            diagnostics
+            for source, path, diagnostics in readers
+            if source in (wanted.sources or (source,)) and path in (wanted.paths or (path,))
+        ]
+
+
+def _seconds(moment: str | None) -> float | None:
+    return None if moment is None else seconds_of(moment)
+
+
+def _plain(answer: CostAnswer) -> dict[str, Any]:
+    diagnostics = asdict(answer.diagnostics)
+    del diagnostics["records"]
+    return {
+        "records": answer.records,
+        "totals": buckets(answer.totals),
+        "cost_usd": _usd(answer.cost_nusd),
+        "groups": [
+            {
+                "key": dict(group.key),
+                "records": group.records,
+                "sessions": group.sessions,
+                "models": list(group.models),
+                "usage": buckets(group.usage),
+                "cost_usd": _usd(group.cost_nusd),
+            }
+            for group in answer.groups
+        ],
+        "unpriced": [asdict(one) for one in answer.unpriced],
+        "diagnostics": diagnostics,
+        "coverage": {"nodes_known": 1, "nodes_heard": 1, "oldest_s": 0, "missing": []},
+        "price_source": answer.price_source,
+        "tz_exact": answer.tz_exact,
+    }
+
+
+def _usd(nusd: int | None) -> str | None:
+    return None if nusd is None else usd_text(nusd)
