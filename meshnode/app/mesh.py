@@ -29,6 +29,7 @@ from meshnode.core.effects import (
 )
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Change, Replica
+from meshnode.core.ledger import merged_row
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.liveness import Liveness
 from meshnode.core.members import LINKS, NODE, ONLY_ROW
@@ -81,7 +82,7 @@ class Mesh:
     def __init__(self, genesis: Genesis, me: Self) -> None:
         self.genesis = genesis
         self.control = ControlSet(genesis)
-        self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot)
+        self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot, merged_row)
         self.self_id = self.own.origin
         self.replication = Replication(genesis, self.own, self.control, me.replica, me.admits)
         replicas = self.replication.replicas

@@ -314,6 +314,34 @@ def diagnostics_from_row(row: bytes) -> Diagnostics:
 _BUCKETS = len(Buckets.__struct_fields__)
 
 
+def merged(one: Slot, other: Slot) -> Slot:
+    """Join what two readings of the same logs have counted: of each count the larger."""
+    pairs = zip(one.usage.counts, other.usage.counts, strict=True)
+    return Slot(
+        max(one.records, other.records),
+        Buckets(*(max(mine, theirs) for mine, theirs in pairs)),
+        _smaller(one.agent, other.agent),
+        _smaller(one.owner, other.owner),
+        _smaller(one.project, other.project),
+        _smaller(one.provider, other.provider),
+    )
+
+
+def merged_row(table: str, key: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """Join a row of ours with what a history of ours says that our disk has lost.
+
+    Slots are counted anew from what is left of the logs; every other row is as we say it now.
+    """
+    if table != LEDGER:
+        return ours
+    try:
+        if not isinstance(key_from_row(key), SlotKey):
+            return ours
+        return slot_to_row(merged(slot_from_row(ours), slot_from_row(theirs)))
+    except PeerError:
+        return ours
+
+
 def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
     """Add up what goes to one slot and says the same of itself: logs tell of thousands at once."""
     sums: dict[tuple[SlotKey, str, str, str, str], list[int]] = {}

@@ -26,8 +26,13 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.core.genesis import Limits
     from meshnode.core.keys import Key
+
+    Merge = Callable[[str, bytes, bytes, bytes], bytes]
+    """Makes one value of a table, a key, what we say of it, and what our lost history says."""
 
 FRAMING_BYTES = 16  # more than MessagePack adds to one write
 CLONED_HINT = (
@@ -39,12 +44,20 @@ def _value(row: Row | None) -> bytes | None:
     return None if row is None else row.value
 
 
+def _ours(table: str, key: bytes, ours: bytes, theirs: bytes) -> bytes:
+    del table, key, theirs
+    return ours
+
+
 class OwnFeed(Replica):
     """The feed that this node writes. Writes wait until `flush` groups, signs and applies them."""
 
-    def __init__(self, key: Key, mesh_id: str, limits: Limits, boot: int) -> None:
+    def __init__(
+        self, key: Key, mesh_id: str, limits: Limits, boot: int, merge: Merge = _ours
+    ) -> None:
         super().__init__(node_id_of(key.public), limits)
         self._key = key
+        self._merge = merge  # of what was written since our start with what our disk has lost
         self.mesh_id = mesh_id
         self._boot = boot
         self._pending: dict[tuple[str, bytes], bytes | None] = {}
@@ -131,19 +144,26 @@ class OwnFeed(Replica):
         """Leave the history of our disk for one that we once published and our disk has lost.
 
         Every row is written anew in an epoch above both: what was written since our start, and
-        beneath it what that history says; what it has deleted does not come back.
+        beneath it what that history says; what it has deleted does not come back. Of a row that
+        both say, `merge` decides.
         """
         self._left_boot = header.boot
         self._repeated.clear()
         held, theirs = all_rows(self.rows), all_rows(rows)
         self._pending = {
-            place: self.latest(*place) if place in self._written else _value(theirs.get(place))
+            place: self._merged(place, _value(theirs.get(place)))
             for place in {**held, **theirs, **self._pending}
         }
         for place in [p for p, v in self._pending.items() if v is None and p not in held]:
             del self._pending[place]  # nothing to delete
         self._open_epoch_above(header.epoch)
         self.restored = header.head
+
+    def _merged(self, place: tuple[str, bytes], theirs: bytes | None) -> bytes | None:
+        if place not in self._written:
+            return theirs
+        ours = self.latest(*place)
+        return ours if ours is None or theirs is None else self._merge(*place, ours, theirs)
 
     def is_clone(self, header: Header) -> bool:
         """Whether a process has opened an epoch over what we write, above ours.

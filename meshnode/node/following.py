@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import LEDGER, key_to_row, value_to_row
+from meshnode.core.ledger import (
+    LEDGER,
+    Buckets,
+    Slot,
+    SlotKey,
+    key_from_row,
+    key_to_row,
+    merged,
+    slot_from_row,
+    value_to_row,
+)
 from meshnode.ingest.follow import SourceState, follow
 from meshnode.store import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
     from meshnode.app.ports import Clock
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
 
+NO_SLOT = Slot(0, Buckets())
 LOOK_S = 2.0  # at what others have written in this home
 
 
@@ -36,6 +47,8 @@ class Following:
         self._world = world
         self._clock = clock
         self._spawn = spawn
+        self._imported: dict[SlotKey, Slot] = {}  # at most as many as there are rows of ours
+        self._epoch = 0  # of our feed, when it was last held against the disk
         self.states: dict[str, SourceState] = {}
 
     def start(self, sources: Sequence[SourceConfig]) -> None:
@@ -63,9 +76,36 @@ class Following:
     async def _load(self, key: DiagnosticsKey) -> StoredReader | None:
         return await self._database.run(ledger.load, key)
 
-    def _publish(self, rows: list[LedgerRow]) -> None:
+    def _publish(self, rows: Iterable[LedgerRow]) -> None:
+        if self._epoch != self._world.mesh.own.epoch:
+            self._take_back()
         for key, value in rows:
+            if isinstance(key, SlotKey) and isinstance(value, Slot) and key in self._imported:
+                value = merged(value, self._imported[key])  # noqa: PLW2901 - what is said of it
             self._world.write(LEDGER, key_to_row(key), value_to_row(value))
+
+    def _take_back(self) -> None:
+        """Keep what our own feed says beyond this disk: counted on one that is lost.
+
+        Logs that were deleted since are in it alone; those still there are read again, and of each
+        count the larger is published, so that nothing is counted twice.
+        """
+        own = self._world.mesh.own
+        known = self._database.run_now(ledger.imported)
+        for key, slot in self._database.run_now(ledger.slots):
+            if isinstance(key, SlotKey) and isinstance(slot, Slot):
+                known[key] = merged(slot, known.get(key, slot))
+        found: dict[SlotKey, Slot] = {}
+        for packed in own.keys(LEDGER):
+            place, said = key_from_row(packed), own.latest(LEDGER, packed)
+            if isinstance(place, SlotKey) and said is not None:
+                slot = merged(slot_from_row(said), known.get(place, NO_SLOT))
+                if slot != known.get(place):
+                    found[place] = slot
+        if found:
+            self._database.run_now(ledger.keep_imported, found)
+        self._imported = self._database.run_now(ledger.imported)
+        self._epoch = own.epoch
 
     def _note(self, state: SourceState) -> None:
         self.states[state.path] = state

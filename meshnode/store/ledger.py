@@ -32,7 +32,7 @@ from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from meshnode.core.ledger import Batch, LedgerRow, Slot, UsageRecord
 
@@ -85,7 +85,8 @@ CREATE TABLE IF NOT EXISTS usage_readers (
 INSERT INTO usage_readers SELECT source, path_hash, path, diagnostics FROM usage_offsets;
 DROP TABLE usage_offsets;
 ALTER TABLE usage_slots ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX IF NOT EXISTS usage_slots_seq ON usage_slots (seq)
+CREATE INDEX IF NOT EXISTS usage_slots_seq ON usage_slots (seq);
+CREATE TABLE IF NOT EXISTS usage_imported (key BLOB PRIMARY KEY, slot BLOB NOT NULL) WITHOUT ROWID
 """
 """A place for each file instead of one position, and in each slot the seq that changed it last."""
 
@@ -186,6 +187,27 @@ def readers(connection: sqlite3.Connection) -> list[tuple[str, str, Diagnostics]
     )
     with _ours("usage_readers"):
         return [(source, path, diagnostics_from_row(packed)) for source, path, packed in found]
+
+
+def imported(connection: sqlite3.Connection) -> dict[SlotKey, Slot]:
+    """Return what was counted on a disk that is lost, as the mesh has given it back."""
+    found: dict[SlotKey, Slot] = {}
+    with _ours("usage_imported"):
+        kept = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_imported"
+        for packed, slot in connection.execute(kept):
+            key = key_from_row(packed)
+            if isinstance(key, SlotKey):
+                found[key] = slot_from_row(slot)
+    return found
+
+
+def keep_imported(connection: sqlite3.Connection, slots: Mapping[SlotKey, Slot]) -> None:
+    """Keep what the mesh has given back."""
+    with transaction(connection):
+        connection.executemany(
+            "INSERT OR REPLACE INTO usage_imported VALUES (?, ?)",
+            [(key_to_row(key), slot_to_row(slot)) for key, slot in slots.items()],
+        )
 
 
 def mark(connection: sqlite3.Connection) -> Mark:

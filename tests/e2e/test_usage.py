@@ -128,3 +128,32 @@ def test_lines_that_mean_nothing_are_counted_and_named(fleet: Fleet, log: Path):
     kinds = [one["reason"] for one in value["sources"][0]["left_out"]]
     assert kinds == ["unparsable", "unparsable", "quarantined"]
     assert value["diagnostics"]["partial_tail_bytes"] == 16
+
+
+def test_a_lost_disk_and_logs_read_again_count_nothing_twice_and_lose_nothing(
+    fleet: Fleet, log: Path
+):
+    anna, berta = fleet.mesh("berta", "anna")
+    older = log.with_name("older.log")
+    older.write_text(line("o1", "s1", 50, 18) + line("o2", "s1", 60, 20))
+    read(berta, older)
+    read(berta, log)
+    wait_until(lambda: anna.json("cost")["records"] == 5, "berta's usage")
+    before = anna.json("cost", "--by", "session", "--by", "day")["groups"]
+    older.unlink()
+    berta.end()
+    for file in berta.home.glob("state.db*"):
+        file.unlink()
+    assert read(berta, log)["records"] == 3
+    berta.up()
+    wait_until(lambda: berta.json("cost")["coverage"]["nodes_heard"] == 2, "anna")
+    read(berta, log, "--rescan")
+    with log.open("a") as file:
+        file.write(line("r5", "s2", 10, 21))
+    read(berta, log)
+    wait_until(lambda: anna.json("cost")["records"] == 6, "what is new")
+    after = anna.json("cost", "--by", "session", "--by", "day", "--until", "2026-11-21")["groups"]
+    assert after == before
+    berta.end()
+    berta.up()
+    assert berta.json("cost")["records"] == 6

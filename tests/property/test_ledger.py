@@ -16,6 +16,7 @@ from meshnode.app.cost import BY, CostQuery, OwnedSlot, cost
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import (
     COUNT_MAX,
+    LEDGER,
     SLOT_MAX,
     Buckets,
     Diagnostics,
@@ -26,6 +27,8 @@ from meshnode.core.ledger import (
     diagnostics_from_row,
     key_from_row,
     key_to_row,
+    merged,
+    merged_row,
     slot_from_row,
     slot_to_row,
 )
@@ -269,3 +272,22 @@ def test_any_bytes_are_a_row_or_the_peers_fault(row: bytes):
         except PeerError:
             continue
         assert found is None or isinstance(found, (SlotKey, Slot, Diagnostics)) or found.source
+
+
+@given(slots, slots, slots)
+def test_what_two_disks_counted_joins_in_any_order_and_as_often_as_you_like(
+    one: Slot, other: Slot, third: Slot
+):
+    assert merged(one, other) == merged(other, one)
+    assert merged(one, one) == one
+    assert merged(merged(one, other), third) == merged(one, merged(other, third))
+    assert merged(one, other).usage.total >= max(one.usage.total, other.usage.total)
+
+
+@given(keys, slots, slots)
+def test_only_slots_are_joined_with_what_a_lost_disk_said(key: SlotKey, ours: Slot, theirs: Slot):
+    said = slot_to_row(ours), slot_to_row(theirs)
+    assert merged_row(LEDGER, key_to_row(key), *said) == slot_to_row(merged(ours, theirs))
+    assert merged_row("sessions", key_to_row(key), *said) == said[0]
+    assert merged_row(LEDGER, b"\xc1", *said) == said[0]
+    assert merged_row(LEDGER, key_to_row(key), said[0], b"\xc1") == said[0]
