@@ -102,16 +102,23 @@ class Database:
                 self._connect("ro")
             ) as reader:  # closing a writer would write the WAL back
                 self._check(reader)
-            connection = self._connect("rw")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            migrate(connection)
+            return self._prepared(self._connect("rw"))
         except sqlite3.Error as error:
             raise opening_error(self.path, error) from error
         except UnicodeDecodeError as error:  # in what SQLite says about a spoiled schema
             raise damaged(self.path, "its schema is unreadable") from error
         except OSError as error:
             raise disk_error(self.path, (error.strerror or str(error)).lower()) from error
+
+    @staticmethod
+    def _prepared(connection: Connection) -> Connection:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            migrate(connection)
+        except BaseException:
+            connection.close()  # or its locks would outlive it, and spoil the next attempt
+            raise
         return connection
 
     def _connect(self, mode: str) -> Connection:
