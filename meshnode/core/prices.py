@@ -35,7 +35,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Rates, the price list that they are from, and the entry there that matched."""
+    """Rates, the price list@version that they are from, and the entry there that matched."""
 
     rates: Rates
     source: str
@@ -62,6 +62,20 @@ def cost_nusd(usage: Buckets, rates: Rates, records: int = 0) -> int:
 
 def usd_text(nusd: int) -> str:
     """Write nano-USD as a decimal number of USD: `12.5`, `0.000000001`, `-3`, `0`."""
-    whole, rest = divmod(abs(nusd), NUSD_PER_USD)
-    text = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
-    return f"-{text}" if nusd < 0 else text
+    return _decimal(nusd, 9)
+
+
+def per_million_text(pusd: int) -> str:
+    """Write pico-USD per token as USD per million tokens."""
+    return _decimal(pusd, 6)
+
+
+def fee_text(pusd: int) -> str:
+    """Write pico-USD per request, or per search, as USD."""
+    return _decimal(pusd, 12)
+
+
+def _decimal(amount: int, places: int) -> str:
+    whole, rest = divmod(abs(amount), 10**places)
+    text = f"{whole}.{rest:0{places}d}".rstrip("0").rstrip(".")
+    return f"-{text}" if amount < 0 else text

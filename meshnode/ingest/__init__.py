@@ -1,1 +1,1 @@
-"""Readers of usage logs."""
+"""Readers of usage logs, and of the price lists that say what the usage costs."""

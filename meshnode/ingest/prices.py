@@ -1,45 +1,47 @@
-"""What tokens cost: genai-prices, then the table of the Higress monitor, then nothing.
+"""What tokens cost: the user's file, the shipped table, genai-prices, the monitor's table, nothing.
 
-Invariant: a price is never made up: what no list knows is None. genai-prices is imported when the
-first price is asked for, since it costs 16 MiB that a node which never prices does not pay.
+Invariant: a price is never made up: what no list knows is None. The shipped table is read when the
+first price is asked for; genai-prices is imported only if it may know what that table does not.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-from decimal import Decimal
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import STANDARD, slot_number, tier_parts
-from meshnode.core.prices import PUSD_PER_USD, Priced, Rates
+import msgspec
+
+from meshnode.core.ledger import SLOT_S, STANDARD
+from meshnode.core.prices import Priced, Rates
+from meshnode.ingest.genai_list import genai_list, installed_version
+from meshnode.ingest.own_prices import FOREVER_S, OwnPrices, Rule
+from meshnode.ingest.price_list import MTOK, Found, PriceList, pusd, rates_at, tiers_of
+from meshnode.ingest.price_names import readings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from genai_prices.types import ModelInfo, ModelPrice, Provider
+    from collections.abc import Callable, Iterator
 
 MONITOR = "higress-monitor"
-CACHED_MAX = 65_536  # resolved prices kept; beyond that all are resolved again
-_MTOK, _KILO = 1_000_000, 1_000
-_DAY_S = 86_400
+MONITOR_VERSION = "1"
+CACHED_MAX = 65_536  # names whose prices are kept; beyond that all are resolved again
+SHIPPED_FILE = "shipped_prices.json"
+_SLOTS_A_DAY = 86_400 // SLOT_S
 
 
 def _monitor(input_usd: str, output_usd: str, cached_usd: str, reasoning_usd: str = "") -> Rates:
-    sent, received = _pusd(Decimal(input_usd), _MTOK), _pusd(Decimal(output_usd), _MTOK)
+    sent, received = pusd(input_usd, MTOK), pusd(output_usd, MTOK)
     return Rates(
         input_pusd=sent,
-        cache_read_pusd=_pusd(Decimal(cached_usd), _MTOK),
+        cache_read_pusd=pusd(cached_usd, MTOK),
         cache_write_5m_pusd=sent,
         cache_write_1h_pusd=sent,
         output_pusd=received,
-        reasoning_pusd=_pusd(Decimal(reasoning_usd), _MTOK) if reasoning_usd else received,
+        reasoning_pusd=pusd(reasoning_usd, MTOK) if reasoning_usd else received,
     )
-
-
-def _pusd(usd: Decimal, per: int) -> int:
-    return int((usd * PUSD_PER_USD / per).to_integral_value())
 
 
 MONITOR_RATES = {
@@ -56,134 +58,223 @@ MONITOR_RATES = {
 }
 """The seed's table, by model in lower case: USD per million of input, output, cached, reasoning."""
 
-_ALIASES = {"bedrock": "aws", "aliyun": "alibaba", "qwen": "alibaba", "zhipu": "zhipuai"}
-_BEDROCK = re.compile(r"(?:(?:us|eu|apac|ap|global|us-gov|jp|au)\.)?([a-z0-9-]+)\.(.+)")
-_CONTEXTS: dict[str, dict[str, str]] = {
-    STANDARD: {},
-    "batch": {"processing": "batch"},
-    "fast": {"service_tier": "fast", "speed": "fast"},
-}
+
+@cache
+def shipped_list() -> PriceList:
+    """Read the table that this version brings; `./dev prices` makes it anew."""
+    text = Path(__file__).with_name(SHIPPED_FILE).read_bytes()
+    return msgspec.json.decode(text, type=PriceList)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One look into one source for one reading of a name, and what came of it."""
+
+    source: str  # with its version
+    name: str
+    provider: str  # as the source may call it, "" if anyone's
+    outcome: str
+    rule: Rule | None = None
+    found: Found | None = None
+    rates: Rates | None = None  # of the monitor's table, which knows neither dates nor tiers
+
+    @property
+    def starts_s(self) -> tuple[float, ...]:
+        """When the prices of what was found change, but for the time of day."""
+        if self.rule is not None:
+            moments = (self.rule.since_s, self.rule.until_s)
+            return tuple(moment for moment in moments if abs(moment) != FOREVER_S)
+        if self.found is None or self.found.model is None:
+            return ()
+        days = sorted(self.found.model.starts)
+        return tuple(datetime.combine(day, time(), UTC).timestamp() for day in days)
+
+    @property
+    def matched(self) -> str:
+        """What matched; "" if nothing did."""
+        if self.rule is not None:
+            return f"{self.rule.where} {self.rule.model}"
+        if self.found is not None and self.found.model and self.found.provider:
+            return f"{self.found.provider.id}/{self.found.model.id}"
+        return self.name if self.rates is not None else ""
+
+    @property
+    def holds_always(self) -> bool:
+        """Whether there is a price whatever the date, so that no later source is asked."""
+        if self.rule is not None:
+            return (self.rule.since_s, self.rule.until_s) == (-FOREVER_S, FOREVER_S)
+        return self.at(STANDARD, 0) is not None
+
+    @property
+    def is_clocked(self) -> bool:
+        """Whether the price depends on the time of day."""
+        found = self.found.model if self.found is not None else None
+        return found is not None and found.clocked
+
+    @property
+    def tiers(self) -> list[str]:
+        """Name the tiers that have prices of their own, standard first."""
+        if self.rule is not None:
+            return self.rule.tiers
+        return [STANDARD] if self.found is None else tiers_of(self.found)
+
+    def at(self, tier: str, at_s: float) -> Rates | None:
+        """Return the rates at a time; None if nothing matched, or it has no price by token then."""
+        if self.rule is not None:
+            return self.rule.rates_of(tier) if self.rule.active(at_s) else None
+        return rates_at(self.found, tier, at_s) if self.found is not None else self.rates
+
+
+@dataclass(slots=True)
+class _Line:
+    """The prices of one name in one tier, by the part of time between two changes."""
+
+    starts_s: tuple[float, ...]
+    clocked: bool
+    by_part: dict[int, Priced | None] = field(default_factory=dict)
+
+    def part(self, at_s: float) -> int:
+        part = bisect_right(self.starts_s, at_s)
+        return part * _SLOTS_A_DAY + int(at_s // SLOT_S) % _SLOTS_A_DAY if self.clocked else part
 
 
 class PriceBook:
-    """The price lists, in order; satisfies `app.cost.Prices`. Answers are cached by day."""
+    """The price lists, in order; satisfies `app.cost.Prices`.
 
-    def __init__(self) -> None:
-        self._cache: dict[tuple[str, str, str, int], Priced | None] = {}
-        self._clocked: set[tuple[str, str, str]] = set()
+    `own` returns the user's prices as they are by now, and is asked at each `source_text`.
+    """
+
+    def __init__(self, own: Callable[[], OwnPrices] = OwnPrices) -> None:
+        self._own = own
+        self._lines: dict[tuple[str, str, str], _Line] = {}
+        self._asked = False
+        self.own = OwnPrices()
 
     def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
         """Return the rates of a model at a time; None if no list knows it.
 
-        `provider` is a hint, "" if unknown. Prices that depend on the time of day are cached by
-        half hour. Letter case makes no difference.
+        `provider` is a hint, "" if unknown. Letter case makes no difference.
         """
-        name = (model.strip().lower(), provider.strip().lower(), tier)
-        period = slot_number(at_s) if name in self._clocked else -1 - int(at_s // _DAY_S)
-        key = (*name, period)
-        if key not in self._cache:
-            if len(self._cache) >= CACHED_MAX:
-                self._cache.clear()
-            priced, clocked = _priced(*name, datetime.fromtimestamp(at_s, UTC))
-            if clocked and name not in self._clocked:
-                self._clocked.add(name)
-                key = (*name, slot_number(at_s))
-            self._cache[key] = priced
-        return self._cache[key]
+        if not self._asked:
+            self._take_own()
+        name = (model, provider, tier)
+        line = self._lines.get(name)
+        if line is None:
+            if len(self._lines) >= CACHED_MAX:
+                self._lines.clear()
+            line = self._lines[name] = self._line(model, provider)
+        part = line.part(at_s)
+        if part not in line.by_part:
+            line.by_part[part] = self._priced(name, at_s)
+        return line.by_part[part]
 
     def source_text(self) -> str:
-        """Name the lists and their versions."""
-        return f"genai-prices {version('genai-prices')}; {MONITOR} table"
+        """Name the lists and their versions; whoever keeps costs keeps them while this is the same.
+
+        Reads the user's file again if it has changed, so ask it before the rates of a query.
+        """
+        self._take_own()
+        left_out = len(self.own.faults)
+        faults = f" ({left_out} left out, see prices explain)" if left_out else ""
+        return "; ".join(
+            [
+                *([f"{self.own.source}{faults}"] if self.own.name else []),
+                _shipped_source(),
+                _genai_source(),
+                f"{MONITOR}@{MONITOR_VERSION}",
+            ]
+        )
+
+    def attempts(self, model: str, provider: str) -> Iterator[Attempt]:
+        """Look for a name in all sources in order, at no date; the first that has rates holds."""
+        model, provider = model.strip().lower(), provider.strip().lower()
+        yield from self._in_own(model, provider)
+        meant = self.own.meant(model, provider) if self.own.aliases else None
+        if meant is not None:
+            yield Attempt(self.own.source, model, provider, f"{meant.where} means {meant.model}")
+            model, provider = meant.model, meant.provider
+            yield from self._in_own(model, provider)
+        yield from _in_lists(model, provider)
+        yield from _in_monitor(model)
+
+    def _take_own(self) -> None:
+        own = self._own()
+        if own is not self.own:
+            self.own = own
+            self._lines.clear()
+        self._asked = True
+
+    def _in_own(self, model: str, provider: str) -> Iterator[Attempt]:
+        if not self.own.name:
+            return
+        rules = [rule for rule in self.own.rules if rule.matches(model, provider)]
+        for rule in rules:
+            yield Attempt(self.own.source, model, provider, f"{rule.where} matches", rule=rule)
+        if not rules:
+            yield Attempt(self.own.source, model, provider, "no rule matches")
+
+    def _line(self, model: str, provider: str) -> _Line:
+        starts_s: set[float] = set()
+        clocked = False
+        for attempt in self.attempts(model, provider):
+            starts_s.update(attempt.starts_s)
+            clocked |= attempt.is_clocked
+            if attempt.holds_always:
+                break
+        return _Line(tuple(sorted(starts_s)), clocked)
+
+    def _priced(self, name: tuple[str, str, str], at_s: float) -> Priced | None:
+        model, provider, tier = name
+        for attempt in self.attempts(model, provider):
+            rates = attempt.at(tier, at_s)
+            if rates is not None:
+                return Priced(rates, attempt.source, attempt.matched)
+        return None
 
 
-def _priced(model: str, provider: str, tier: str, at: datetime) -> tuple[Priced | None, bool]:
-    service, prompt_over = tier_parts(tier)
-    found = _find(model, provider)
-    if found is not None:
-        owner, entry = found
-        context = _CONTEXTS.get(service, {"service_tier": service})
-        if not any(entry is one for one in owner.models):
-            context = {}  # as genai-prices does: a tier of another provider's entry is not ours
-        prices = entry.get_prices(at, context)
-        if _by_token(prices):
-            source = f"genai-prices {version('genai-prices')}"
-            rates = _rates(prices, prompt_over)
-            return Priced(rates, source, f"{owner.id}/{entry.id}"), _clocked(entry)
-    last = MONITOR_RATES.get(model) or MONITOR_RATES.get(model.rpartition("/")[2])
-    return (Priced(last, MONITOR, model) if last else None), False
+def _shipped_source() -> str:
+    return f"shipped@{shipped_list().version}"
 
 
-def _find(model: str, provider: str) -> tuple[Provider, ModelInfo] | None:
-    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - 16 MiB, see above
+@cache
+def _genai_source() -> str:
+    return f"genai-prices@{installed_version()}"
 
-    snapshot = get_snapshot()
-    for name, owner in _readings(model, provider):
-        try:
-            return snapshot.find_provider_model(name, None, owner, None)
-        except LookupError:
+
+@cache
+def _genai_is_another() -> bool:
+    """Whether the installed genai-prices is not the one that the shipped table was made from."""
+    return shipped_list().origin != f"genai-prices {installed_version()}"
+
+
+def _in_lists(model: str, provider: str) -> Iterator[Attempt]:
+    for name, owner in readings(model, provider):
+        found = shipped_list().find(name, owner)
+        yield _looked(_shipped_source(), name, owner, found)
+        if found.model is not None:
             continue
-    return None
+        if _genai_is_another() or not _knows_all(found, name):
+            yield _looked(_genai_source(), name, owner, genai_list().find(name, owner))
 
 
-def _readings(model: str, provider: str) -> Iterator[tuple[str, str | None]]:
-    """Yield ways to read a name: `anthropic/claude-x`, `us.anthropic.claude-x-v1:0`, `claude-x`."""
-    if not model:
-        return
-    if provider:
-        yield model, _ALIASES.get(provider, provider)
-    yield model, None
-    head, slash, rest = model.partition("/")
-    if slash:
-        yield rest, _ALIASES.get(head, head)
-        yield model, "openrouter"
-        yield rest.rpartition("/")[2], None
-    bedrock = _BEDROCK.fullmatch(model)
-    if bedrock:
-        yield model, "aws"
-        yield bedrock[2], bedrock[1]
+def _knows_all(found: Found, name: str) -> bool:
+    """Whether the shipped table has all models that a provider calls so, or no such provider."""
+    listed = "" if found.provider is None else found.provider.listed
+    return listed is not None and name.startswith(listed)
 
 
-def _by_token(prices: ModelPrice) -> bool:
-    """Whether a model is billed by token at all: not by hour, page or picture alone."""
-    return prices.input_mtok is not None or prices.output_mtok is not None
+def _looked(source: str, name: str, owner: str, found: Found) -> Attempt:
+    if found.model is not None:
+        return Attempt(source, name, owner, f"matched by {found.why}", found=found)
+    if found.provider is not None:
+        partly = "" if _knows_all(found, name) else " here; not all that it has are"
+        return Attempt(source, name, owner, f"{found.provider.id} has no such model{partly}")
+    unknown = f"no provider {owner}" if owner else "no provider whose models are called so"
+    return Attempt(source, name, owner, unknown)
 
 
-def _clocked(entry: ModelInfo) -> bool:
-    from genai_prices.types import ModelPrice, TimeOfDateConstraint  # noqa: PLC0415 - 16 MiB
-
-    rows = [] if isinstance(entry.prices, ModelPrice) else entry.prices
-    return any(isinstance(row.constraint, TimeOfDateConstraint) for row in rows)
-
-
-def _rates(prices: ModelPrice, prompt_over: int) -> Rates:
-    """Resolve what a list leaves out as it means it: a cache read without a price is input."""
-
-    def usd(*names: str) -> Decimal:
-        for name in names:
-            price: Any = getattr(prices, name)
-            if price is not None:
-                return _at_length(price, prompt_over)
-        return Decimal(0)
-
-    return Rates(
-        input_pusd=_pusd(usd("input_mtok"), _MTOK),
-        cache_read_pusd=_pusd(usd("cache_read_mtok", "input_mtok"), _MTOK),
-        cache_write_5m_pusd=_pusd(
-            usd("cache_write_5m_mtok", "cache_write_mtok", "input_mtok"), _MTOK
-        ),
-        cache_write_1h_pusd=_pusd(
-            usd("cache_write_1h_mtok", "cache_write_mtok", "input_mtok"), _MTOK
-        ),
-        output_pusd=_pusd(usd("output_mtok"), _MTOK),
-        reasoning_pusd=_pusd(usd("output_reasoning_mtok", "output_mtok"), _MTOK),
-        web_search_pusd=_pusd(usd("web_searches_kcount"), _KILO),
-        request_pusd=_pusd(usd("requests_kcount"), _KILO),
-    )
-
-
-def _at_length(price: Any, prompt_over: int) -> Decimal:  # noqa: ANN401 - Decimal or TieredPrices
-    if isinstance(price, Decimal):
-        return price
-    passed = [step.price for step in price.tiers if step.start <= prompt_over]
-    reached: Decimal = passed[-1] if passed else price.base
-    return reached
+def _in_monitor(model: str) -> Iterator[Attempt]:
+    name = model if model in MONITOR_RATES else model.rpartition("/")[2]
+    rates = MONITOR_RATES.get(name)
+    outcome = "matched by its name" if rates else "no such model"
+    yield Attempt(f"{MONITOR}@{MONITOR_VERSION}", name, "", outcome, rates=rates)

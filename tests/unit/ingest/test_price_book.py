@@ -1,16 +1,22 @@
+"""Which list prices a name, and that its integers cost what genai-prices says, to the nano-USD."""
+
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelPrice, TieredPrices
 
-from meshnode.core.ledger import CONTEXT_STEPS_TOKENS, Buckets, tier_of
+from meshnode.core.ledger import CONTEXT_STEPS_TOKENS, SLOT_S, Buckets, tier_of
 from meshnode.core.prices import Rates, cost_nusd
-from meshnode.ingest.prices import PriceBook
+from meshnode.ingest import prices
+from meshnode.ingest.genai_list import genai_list
+from meshnode.ingest.prices import PriceBook, shipped_list
 
+ROOT = Path(__file__).parents[3]
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SHORT = Buckets(1_003, 7_001, 501, 0, 2_009, 900)
 LONG = Buckets(230_001, 70_003, 5_007, 0, 2_009, 900)
@@ -37,10 +43,17 @@ MODELS = [
     ("deepseek-reasoner", "deepseek"),
     ("mistral-large-latest", "mistral"),
     ("kimi-k2", "moonshotai"),
+    ("glm-5", "zai"),
+    ("qwen/qwen3-max", "openrouter"),
     ("sonar-pro", "perplexity"),
     ("gpt-4o", "azure"),
     ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws"),
     ("command-r-plus", "cohere"),
+]
+BEYOND = [  # sold by providers that are not shipped
+    ("anthropic/claude-sonnet-4.5", "openrouter"),
+    ("openai/gpt-oss-120b", "groq"),
+    ("moonshotai/Kimi-K2-Instruct", "huggingface_novita"),
 ]
 
 
@@ -65,11 +78,13 @@ def reference_nusd(
     return int((price.total_price * 10**9).to_integral_value())
 
 
-def our_nusd(usage: Buckets, model: str, provider: str, service: str = "") -> int:
+def our_nusd(
+    usage: Buckets, model: str, provider: str, service: str = "", source: str = "shipped@"
+) -> int:
     tier = tier_of(service, usage.prompt)
     priced = PriceBook().rates(model, provider, tier, AT.timestamp())
     assert priced is not None
-    assert priced.source.startswith("genai-prices ")
+    assert priced.source.startswith(source)
     return cost_nusd(usage, priced.rates, 1)
 
 
@@ -77,6 +92,12 @@ def our_nusd(usage: Buckets, model: str, provider: str, service: str = "") -> in
 @pytest.mark.parametrize("usage", [SHORT, LONG], ids=["short", "long"])
 def test_our_integers_cost_what_genai_prices_says(model: str, provider: str, usage: Buckets):
     assert our_nusd(usage, model, provider) == reference_nusd(usage, model, provider)
+
+
+@pytest.mark.parametrize(("model", "provider"), BEYOND)
+def test_whom_the_shipped_table_lacks_genai_prices_has(model: str, provider: str):
+    ours = our_nusd(SHORT, model, provider, source="genai-prices@")
+    assert ours == reference_nusd(SHORT, model, provider)
 
 
 @pytest.mark.parametrize(
@@ -94,17 +115,39 @@ def test_the_tier_is_part_of_the_price(service: str, context: dict[str, str]):
         assert ours == reference_nusd(SHORT, model, provider, context), model
 
 
+def test_the_shipped_table_is_that_of_the_installed_genai_prices():
+    command = [sys.executable, str(ROOT / "tools" / "ship_prices.py"), "--check"]
+    compared = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert compared.returncode == 0, compared.stderr
+
+
+def test_a_table_of_another_genai_prices_lets_that_one_answer_what_it_lacks(monkeypatch):
+    monkeypatch.setattr(prices, "_genai_is_another", lambda: True)
+    sources = [one.source for one in PriceBook().attempts("claude-unheard-of", "anthropic")]
+    assert [name.partition("@")[0] for name in sources] == [
+        *("shipped", "genai-prices", "shipped", "genai-prices"),
+        "higress-monitor",
+    ]
+
+
 def test_every_step_of_the_price_list_is_a_tier_of_ours():
     steps: set[int] = set()
     for provider in get_snapshot().providers:
         for model in provider.models:
             rows = [model.prices] if isinstance(model.prices, ModelPrice) else model.prices
             for row in rows:
-                prices = row if isinstance(row, ModelPrice) else row.prices
-                for price in vars(prices).values():
+                listed = row if isinstance(row, ModelPrice) else row.prices
+                for price in vars(listed).values():
                     if isinstance(price, TieredPrices):
                         steps |= {tier.start for tier in price.tiers}
     assert steps <= set(CONTEXT_STEPS_TOKENS)
+
+
+def test_every_time_of_day_with_a_price_of_its_own_begins_with_a_slot():
+    models = [model for provider in genai_list().providers for model in provider.models]
+    clocks = {row.clock for model in models for row in (*model.prices, *model.variants)} - {None}
+    assert clocks
+    assert {minute * 60 % SLOT_S for begin, end in clocks for minute in (begin, end)} == {0}
 
 
 def test_writes_for_an_hour_cost_more():
@@ -129,6 +172,14 @@ def test_writes_for_an_hour_cost_more():
             "aws/regional.anthropic.claude-sonnet-4-5-20250929-v1:0",
         ),
         ("claude-sonnet-4-5", "bedrock", "anthropic/claude-sonnet-4-5"),
+        ("claude-sonnet-4-5", "gcp.vertex_ai", "google/claude-sonnet-4-5"),
+        ("gpt-5.2-20251211", "", "openai/gpt-5.2"),
+        ("glm-5", "", "zhipuai/GLM-5"),
+        ("z-ai/glm-5", "", "zai/GLM-5"),
+        ("glm-5", "bigmodel", "zhipuai/GLM-5"),
+        ("kimi-k2", "moonshot_ai", "moonshotai/kimi-k2"),
+        ("Qwen3-Max", "aliyun", "openrouter/qwen/qwen3-max"),
+        ("claude-sonnet-4-5-made-up", "", "anthropic/claude-sonnet-4-5"),
     ],
 )
 def test_names_with_providers_and_regions_are_understood(model: str, provider: str, matched: str):
@@ -137,20 +188,31 @@ def test_names_with_providers_and_regions_are_understood(model: str, provider: s
     assert priced.matched == matched
 
 
+def test_a_name_that_a_pattern_makes_up_is_shown_as_such():
+    *_, last = PriceBook().attempts("claude-sonnet-4-5-made-up", "anthropic")
+    [first, *_] = PriceBook().attempts("claude-sonnet-4-5-made-up", "anthropic")
+    assert first.outcome == "matched by begins with claude-sonnet-4-5"
+    assert last.source.startswith("higress-monitor@")
+
+
 def test_the_table_of_the_monitor_is_the_last_resort_and_says_so():
-    priced = PriceBook().rates("Qwen-Max", "", "standard", AT.timestamp())
+    priced = PriceBook().rates("Qwen", "", "standard", AT.timestamp())
     assert priced is not None
-    assert (priced.source, priced.matched) == ("higress-monitor", "qwen-max")
-    expected = Rates(500_000, 250_000, 500_000, 500_000, 2_000_000, 2_000_000)
-    assert priced.rates == expected
-    first = PriceBook().rates("GPT-4", "", "standard", AT.timestamp())
-    assert first is not None
-    assert first.source.startswith("genai-prices")
+    assert (priced.source, priced.matched) == ("higress-monitor@1", "qwen")
+    assert priced.rates == Rates(200_000, 100_000, 200_000, 200_000, 600_000, 600_000)
+    for better in ("GPT-4", "qwen-max"):
+        found = PriceBook().rates(better, "", "standard", AT.timestamp())
+        assert found is not None
+        assert found.source.startswith("shipped@")
 
 
 @pytest.mark.parametrize("model", ["", "unknown", "doubao-pro", "gpt-made-up-99", "a/b/c", "/"])
 def test_an_unknown_model_has_no_price(model: str):
     assert PriceBook().rates(model, "", "standard", AT.timestamp()) is None
+
+
+def test_what_is_billed_by_the_hour_has_no_price_by_token():
+    assert PriceBook().rates("whisper-large-v3", "groq", "standard", AT.timestamp()) is None
 
 
 def test_a_price_is_that_of_its_day_and_half_hour():
@@ -170,21 +232,25 @@ def test_a_price_is_that_of_its_day_and_half_hour():
         assert found.rates.input_pusd == price * 10**6
 
 
-def test_an_answer_is_kept():
+def test_an_answer_is_kept_until_the_price_changes():
     book = PriceBook()
-    first = book.rates("gpt-4o", "", "standard", AT.timestamp())
-    assert book.rates("GPT-4o ", "", "standard", AT.timestamp() + 60) is first
+    first = book.rates("o3", "", "standard", AT.timestamp())
+    assert book.rates("o3", "", "standard", AT.timestamp() + 40 * 86_400) is first
+    assert book.rates("o3", "", "standard", AT.timestamp() - 700 * 86_400) is not first
 
 
 def test_the_sources_are_named_with_their_versions():
-    name, _, rest = PriceBook().source_text().partition("; ")
-    assert name.startswith("genai-prices ")
-    assert rest == "higress-monitor table"
+    shipped, genai, monitor = PriceBook().source_text().split("; ")
+    assert shipped == f"shipped@{shipped_list().version}"
+    assert genai.startswith("genai-prices@")
+    assert monitor == "higress-monitor@1"
 
 
-def test_a_node_that_does_not_price_does_not_load_the_list():
+def test_whoever_prices_what_is_shipped_does_not_load_genai_prices():
     script = (
-        "import sys, meshnode.ingest.prices as prices; prices.PriceBook();"
-        "sys.exit('genai_prices' in sys.modules)"
+        "import sys, meshnode.ingest.prices as prices; book = prices.PriceBook();"
+        "names = ['gpt-5', 'claude-opus-4-6', 'qwen3-max', 'qwen', 'doubao-pro', '',  'glm-5'];"
+        "[book.rates(name, hint, 'batch', 1.79e9) for name in names for hint in ('', 'gateway')];"
+        "book.source_text(); sys.exit('genai_prices' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,89 @@
+"""Prices that a user has written down, and names that the user calls models by.
+
+Invariant: the first rule that matches holds, whole; a rule with a fault is not here, only the
+sentence about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from meshnode.core.ledger import STANDARD, tier_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshnode.core.prices import Rates
+
+FOREVER_S = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What models whose names match cost, from a time until before another; globs in lower case."""
+
+    where: str  # file:line
+    model: str
+    provider: str
+    since_s: float
+    until_s: float
+    rates: Mapping[str, tuple[tuple[int, Rates], ...]]
+    """By service tier, standard always included: (prompt longer than, rates), from 0 upwards."""
+
+    def matches(self, model: str, provider: str) -> bool:
+        """Whether the rule is about a model of a provider, whatever the date."""
+        return fnmatchcase(model, self.model) and fnmatchcase(provider, self.provider)
+
+    def active(self, at_s: float) -> bool:
+        """Whether the rule holds at a time."""
+        return self.since_s <= at_s < self.until_s
+
+    @property
+    def tiers(self) -> list[str]:
+        """Name the tiers that have rates of their own, standard first."""
+        return [
+            f"{service}>{over}" if over else service
+            for service, steps in self.rates.items()
+            for over, _ in steps
+        ]
+
+    def rates_of(self, tier: str) -> Rates:
+        """Return the rates of a tier; those of standard if the rule has none of its own."""
+        service, prompt_over = tier_parts(tier)
+        steps = self.rates.get(service, self.rates[STANDARD])
+        return [rates for over, rates in steps if over <= prompt_over][-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name of a model; `provider` is "" unless the alias says it."""
+
+    where: str
+    called: str
+    model: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrices:
+    """What one file says; `version` changes with its contents."""
+
+    name: str = ""  # of the file; "" if there is none
+    version: str = ""
+    rules: tuple[Rule, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    faults: tuple[str, ...] = ()  # sentences: what was left out, and why
+
+    @property
+    def source(self) -> str:
+        """The file and the version of its contents."""
+        return f"{self.name}@{self.version}"
+
+    def meant(self, model: str, provider: str) -> Alias | None:
+        """Return the first alias of a name, which is not looked up as an alias again."""
+        for alias in self.aliases:
+            if fnmatchcase(model, alias.called):
+                return Alias(alias.where, alias.called, alias.model, alias.provider or provider)
+        return None

@@ -1,0 +1,232 @@
+"""A list of what providers charge: which names it knows, and what each costs when, in which tier.
+
+Invariant: names are read and prices chosen as genai-prices does it (`Provider.find_model`,
+`ModelInfo.get_prices`, `calc_unit_price`; a test holds all of it), amounts stay decimal texts until
+they are whole pico-USD, and no name has a price that no clause of the list matches.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from meshnode.core.ledger import STANDARD, tier_parts
+from meshnode.core.prices import PUSD_PER_USD, Rates
+
+MTOK, KILO = 1_000_000, 1_000
+DAY_MINUTES = 24 * 60
+Amount = str | tuple[tuple[int, str], ...]
+"""USD of a unit; or (prompt longer than so many tokens, USD), from 0 upwards."""
+
+CONTEXTS: dict[str, dict[str, str]] = {
+    STANDARD: {},
+    "batch": {"processing": "batch"},
+    "fast": {"service_tier": "fast", "speed": "fast"},
+}
+"""What a service tier of ours is called in lists; others are a `service_tier` of their name."""
+
+_COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)", re.ASCII)
+
+
+class Clause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Matches a name in lower case if any of its parts does; `all` has groups of which all must."""
+
+    equals: tuple[str, ...] = ()
+    starts_with: tuple[str, ...] = ()
+    ends_with: tuple[str, ...] = ()
+    contains: tuple[str, ...] = ()
+    regex: tuple[str, ...] = ()
+    all: tuple[tuple[Clause, ...], ...] = ()
+
+    def why(self, name: str) -> str:
+        """Say what of the clause matches a name; "" if nothing does."""
+        if name in self.equals:
+            return "its name"
+        found = [f"begins with {part}" for part in self.starts_with if name.startswith(part)]
+        found += [f"ends with {part}" for part in self.ends_with if name.endswith(part)]
+        found += [f"contains {part}" for part in self.contains if part in name]
+        found += [f"looks like {part}" for part in self.regex if re.search(part, name)]
+        for group in self.all:
+            each = [clause.why(name) for clause in group]
+            if all(each):
+                found.append(" and ".join(each))
+        return found[0] if found else ""
+
+
+class Dated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Prices by the keys of genai-prices, from a UTC day on, or in some minutes of every UTC day.
+
+    With `when` they replace those of the same key for requests of that context alone.
+    """
+
+    prices: dict[str, Amount]
+    since: date | None = None
+    clock: tuple[int, int] | None = None
+    when: dict[str, str] = {}
+
+    def active(self, at: datetime) -> bool:
+        """Whether the prices hold at a time in UTC."""
+        if self.since is not None:
+            return at.date() >= self.since
+        if self.clock is None:
+            return True
+        begin, end = self.clock
+        minute = at.hour * 60 + at.minute
+        return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+class Model(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model of a provider. Of its prices the last that is active holds, else the first."""
+
+    id: str
+    match: Clause
+    prices: tuple[Dated, ...]
+    variants: tuple[Dated, ...] = ()
+
+    @property
+    def starts(self) -> frozenset[date]:
+        """The days on which a price changes."""
+        rows = (*self.prices, *self.variants)
+        return frozenset(row.since for row in rows if row.since is not None)
+
+    @property
+    def clocked(self) -> bool:
+        """Whether the price depends on the time of day."""
+        return any(row.clock is not None for row in (*self.prices, *self.variants))
+
+
+class Provider(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whoever sells models. Of names that begin with `listed`, all are here; None: of none."""
+
+    id: str
+    called: Clause | None = None  # other ids of it
+    sells: Clause | None = None  # names of models that are its own, whoever is asked
+    fallback: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
+    listed: str | None = ""
+
+
+class Found(NamedTuple):
+    """What a list says to a name: nothing, a provider without such a model, or both."""
+
+    provider: Provider | None = None
+    model: Model | None = None
+    why: str = ""  # what of the name matched
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the provider itself lists the model, so that its tiers hold."""
+        return self.provider is not None and any(self.model is m for m in self.provider.models)
+
+
+class PriceList(msgspec.Struct, frozen=True):
+    """Providers in order; `version` names the contents, `origin` what they were made from."""
+
+    version: str
+    origin: str
+    providers: tuple[Provider, ...]
+
+    def find(self, name: str, provider_id: str) -> Found:
+        """Look for a model of a provider, "" for whoever sells such names; both in lower case."""
+        provider = self._called(provider_id) if provider_id else self._selling(name)
+        if provider is None:
+            return Found()
+        dashed = _COMPACT_DATE.sub(r"-\1-\2-\3", name)
+        for spelled in dict.fromkeys((name, dashed)):
+            for seller in (provider, *map(self._of_id, provider.fallback)):
+                for model in seller.models if seller else ():
+                    why = model.match.why(spelled)
+                    if why:
+                        return Found(provider, model, why)
+        return Found(provider)
+
+    def _called(self, provider_id: str) -> Provider | None:
+        named = self._of_id(provider_id)
+        if named is not None:
+            return named
+        matching = (one for one in self.providers if one.called and one.called.why(provider_id))
+        return next(matching, None)
+
+    def _selling(self, name: str) -> Provider | None:
+        return next((one for one in self.providers if one.sells and one.sells.why(name)), None)
+
+    def _of_id(self, provider_id: str) -> Provider | None:
+        return next((one for one in self.providers if one.id == provider_id), None)
+
+
+def rates_at(found: Found, tier: str, at_s: float) -> Rates | None:
+    """Return what a model costs at a time in a tier; None if it is not billed by token."""
+    if found.model is None:
+        return None
+    service, prompt_over = tier_parts(tier)
+    at = datetime.fromtimestamp(at_s, UTC)
+    active = [row for row in found.model.prices if row.active(at)]
+    chosen = dict((active or found.model.prices[:1])[-1].prices)
+    context = CONTEXTS.get(service, {"service_tier": service}) if found.is_own else {}
+    replaced: dict[str, Amount] = {}
+    for row in found.model.variants if context else ():
+        if row.active(at) and row.when.items() <= context.items():
+            replaced = row.prices | replaced  # the first that names a key holds for it
+    return _rates(chosen | replaced, prompt_over)
+
+
+def tiers_of(found: Found) -> list[str]:
+    """Name the tiers of a model for which its list has prices of their own, standard first."""
+    if found.model is None:
+        return []
+    rows = (*found.model.prices, *(found.model.variants if found.is_own else ()))
+    services = [STANDARD]
+    for row in rows:
+        services += [
+            name
+            for name, said in CONTEXTS.items()
+            if row.prices and row.when and row.when.items() <= said.items()
+        ] or [row.when.get("service_tier", STANDARD)]
+    amounts = [amount for row in rows for amount in row.prices.values()]
+    steps = {step for one in amounts if not isinstance(one, str) for step, _ in one} | {0}
+    return [
+        f"{service}>{step}" if step else service
+        for service in dict.fromkeys(services)
+        if service != "default"
+        for step in sorted(steps)
+    ]
+
+
+def pusd(usd: str, per: int) -> int:
+    """Return whole pico-USD of a unit, of which so many cost that many USD."""
+    return int((Decimal(usd) * PUSD_PER_USD / per).to_integral_value())
+
+
+def _rates(prices: dict[str, Amount], prompt_over: int) -> Rates | None:
+    """Resolve what a list leaves out as it means it: a cache read without a price is input."""
+    if "input_mtok" not in prices and "output_mtok" not in prices:
+        return None  # billed by hour, page or picture alone
+
+    def cost(per: int, *keys: str) -> int:
+        amount = next((prices[key] for key in keys if key in prices), "0")
+        if not isinstance(amount, str):
+            amount = [usd for step, usd in amount if step <= prompt_over][-1]
+        return pusd(amount, per)
+
+    return Rates(
+        input_pusd=cost(MTOK, "input_mtok"),
+        cache_read_pusd=cost(MTOK, "cache_read_mtok", "input_mtok"),
+        cache_write_5m_pusd=cost(MTOK, "cache_write_5m_mtok", "cache_write_mtok", "input_mtok"),
+        cache_write_1h_pusd=cost(MTOK, "cache_write_1h_mtok", "cache_write_mtok", "input_mtok"),
+        output_pusd=cost(MTOK, "output_mtok"),
+        reasoning_pusd=cost(MTOK, "output_reasoning_mtok", "output_mtok"),
+        web_search_pusd=cost(KILO, "web_searches_kcount"),
+        request_pusd=cost(KILO, "requests_kcount"),
+    )
+
+
+KEYS = (
+    *("input_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_5m_mtok"),
+    *("cache_write_1h_mtok", "output_mtok", "output_reasoning_mtok"),
+    *("web_searches_kcount", "requests_kcount"),
+)
+"""The prices that have a bucket here; those of sounds, pictures and pages have none."""
