@@ -62,6 +62,7 @@ VERBS = (
     "receipt",
     "cost",
     "usage",
+    "prices",
     "self",
     "report",
     "steer-inbox",

@@ -78,6 +78,11 @@ class Home:
         return self.path / "config.yaml"
 
     @property
+    def prices(self) -> Path:
+        """What tokens cost according to the user, unless the configuration names another file."""
+        return self.path / "prices.yaml"
+
+    @property
     def database(self) -> Path:
         """SQLite."""
         return self.path / "state.db"

@@ -20,7 +20,7 @@ from meshnode.node.founding import checked_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest")
+KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest", "prices")
 LATER_KEYS = ("sessions", "agents", "directions", "notify", "budgets")
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
 LATER_SOURCES = ("claude", "codex", "gemini", "otlp")
@@ -39,6 +39,7 @@ class Config:
     on_exit: str = "keep"
     mdns: bool | None = None
     ingest: tuple[SourceConfig, ...] = ()
+    prices: str | None = None  # a file, from where the configuration is
     warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version
 
 
@@ -70,6 +71,7 @@ def _config(root: Entry) -> Config:
         on_exit=given["on_exit"].choice("on_exit", ON_EXIT) if "on_exit" in given else "keep",
         mdns=given["mdns"].flag("mdns") if "mdns" in given else None,
         ingest=_sources(given.get("ingest"), warnings),
+        prices=given["prices"].text("prices") if "prices" in given else None,
         warnings=tuple(warnings),
     )
 

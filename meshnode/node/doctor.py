@@ -50,6 +50,7 @@ from meshnode.node.founding import device_key, read_genesis
 from meshnode.node.membership import membership_in
 from meshnode.node.observing import Observer, Seen
 from meshnode.node.offline import OfflineMesh
+from meshnode.node.pricing import mistakes
 from meshnode.node.roots import known_roots
 from meshnode.node.suspects import Known, asked_for, suspects
 from meshnode.node.version import VERSION
@@ -128,6 +129,10 @@ def _look_at_home(home: Home, found: _Found) -> None:
     genesis = found.genesis
     found.attempt("keys", lambda: _keys(home, found))
     found.attempt("config", lambda: _config(home, found))
+    wrong = mistakes(home)
+    if wrong:
+        fix = "correct the file: until then the next price list holds for what is left out"
+        found.checks.append(Check("prices", ok=False, detail="; ".join(wrong), fix=fix))
     found.attempt("certificate", lambda: _certificate(home, genesis, found))
 
 

@@ -24,13 +24,13 @@ from meshnode.core.errors import StorageError
 from meshnode.core.ids import NodeId, b32
 from meshnode.core.liveness import MemberState
 from meshnode.core.packing import typed
-from meshnode.ingest.prices import PriceBook
 from meshnode.rpc.events import EventServicer, packed_event
 from meshnode.store import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
+    from meshnode.app.cost import Prices
     from meshnode.app.events import Event
     from meshnode.app.ports import Clock
     from meshnode.app.spending import Counter
@@ -60,12 +60,12 @@ class Left:
 class Eventing:
     """The event log of one node, from its start to its end."""
 
-    def __init__(self, world: NodeWorld, clock: Clock, database: Database) -> None:
+    def __init__(self, world: NodeWorld, clock: Clock, database: Database, prices: Prices) -> None:
         self._world = world
         self._mesh = world.mesh
         self._clock = clock
         self._database = database
-        self._changes = Changes(world.mesh, PriceBook(), clock)
+        self._changes = Changes(world.mesh, prices, clock)
         self._unstored: deque[Event] = deque(maxlen=EVENTS_MAX)  # beyond, the disk lacks the oldest
         self._complete = True  # whether the disk got everything
         self._filled = asyncio.Event()

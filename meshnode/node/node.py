@@ -34,7 +34,6 @@ from meshnode.core.members import (
 )
 from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
-from meshnode.ingest.prices import PriceBook
 from meshnode.node.alarming import log_alarm
 from meshnode.node.auditing import Auditing
 from meshnode.node.books import StoredInvites
@@ -51,6 +50,7 @@ from meshnode.node.inside import Inside
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
+from meshnode.node.pricing import running_prices
 from meshnode.node.renewing import Renewing
 from meshnode.node.replacing import find_replaceable
 from meshnode.node.restoring import take_up
@@ -69,6 +69,7 @@ from meshnode.wire.links import Introduction
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from pathlib import Path
 
     from meshnode.client.home import Home
     from meshnode.core.rows import Rows
@@ -95,6 +96,7 @@ class NodeOptions:
     labels: dict[str, str] = field(default_factory=dict)
     on_exit: str = "keep"
     ingest: tuple[SourceConfig, ...] = ()
+    prices: Path | None = None  # the user's; else prices.yaml in the home
 
 
 class Node:
@@ -115,8 +117,9 @@ class Node:
         self.genesis = read_genesis(home)
         self._key = device_key(home)
         boot = new_u64(chance)
-        me = Self(self._key, boot, new_rng(), self._wall_at, admits=self._admits)
-        self._mesh = Mesh(self.genesis, me)
+        self._mesh = Mesh(
+            self.genesis, Self(self._key, boot, new_rng(), self._wall_at, admits=self._admits)
+        )
         chain = self._certificates()  # read once: the disk may go while the node runs
         self._identity = Identity(
             Credentials(self._key, self.genesis, chain, self._clock.wall_s, chance)
@@ -152,8 +155,9 @@ class Node:
         self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
-        self._queries = Queries(self._mesh, PriceBook(), self._clock)
-        self._eventing = Eventing(self._world, self._clock, database)
+        prices = running_prices(options.prices or home.prices)
+        self._queries = Queries(self._mesh, prices, self._clock)
+        self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
         self._inside = Inside(ground, self._hosting, self._queries)

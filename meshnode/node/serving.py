@@ -31,6 +31,7 @@ from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
 from meshnode.node.node import Node, NodeOptions
+from meshnode.node.pricing import named_in
 from meshnode.node.restoring import leaving_in
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -56,7 +57,7 @@ def serve(
         checked_name(options.name)
     founded = not home.initialised
     config = _config(home, options)
-    node_options = _merged(config, options)
+    node_options = _merged(home, config, options)
     if founded:
         init(home, None, options.name or config.node, None)
     check_private(home.path)
@@ -137,7 +138,7 @@ def _config(home: Home, options: UpOptions) -> Config:
     return load_config(home.config) if home.config.exists() else Config()
 
 
-def _merged(config: Config, options: UpOptions) -> NodeOptions:
+def _merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
     mdns = options.mdns if options.mdns is not None else config.mdns
     for address in (options.listen, options.advertise, *options.seeds):
         if address is not None:
@@ -151,4 +152,5 @@ def _merged(config: Config, options: UpOptions) -> NodeOptions:
         labels=config.labels | options.labels,
         on_exit=config.on_exit,
         ingest=config.ingest,
+        prices=named_in(options.config or home.config, config.prices),
     )

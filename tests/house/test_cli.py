@@ -24,9 +24,10 @@ BENEATH = (
     *("keys new", "keys list", "keys inspect", "keys revoke"),
     *("nodes forget", "nodes revoke", "orders list", "orders cancel", "receipt verify"),
     *("operator add", "operator list", "operator remove"),
+    *("prices explain",),
     *("root list", "root export", "root rotate", "root retire", "nodes promote"),
 )
-GROUPS = ("keys", "operator", "root", "receipt")  # they do nothing by themselves
+GROUPS = ("keys", "operator", "root", "receipt", "prices")  # they do nothing by themselves
 PAGES = [(), *((verb,) for verb in VERBS), *(tuple(verb.split()) for verb in BENEATH)]
 
 

@@ -30,6 +30,7 @@ def test_no_verb_shows_the_help_and_is_a_usage_error(run):
 BENEATH = {  # of groups that do nothing by themselves
     "keys": ("keys", "new"),
     "receipt": ("receipt", "verify"),
+    "prices": ("prices", "explain"),
     "operator": ("operator", "list"),
     "root": ("root", "list"),
     "orders": ("orders", "list"),

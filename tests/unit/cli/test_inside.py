@@ -49,6 +49,7 @@ WORDS = {
     "show": ["a"],
     "operator": ["list"],
     "root": ["list"],
+    "prices": ["explain", "m"],
     "receipt": ["verify", "-"],
     "orders": ["list"],
 }

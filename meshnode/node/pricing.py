@@ -1,0 +1,163 @@
+"""Prices for verbs that need no node: which user's file holds, and why a model costs what it costs.
+
+Invariant: what is explained is what is charged: `PriceBook` finds both in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.durations import rfc3339
+from meshnode.core.errors import MeshError, NotFoundError
+from meshnode.core.ledger import Buckets, tier_of, tier_parts
+from meshnode.core.prices import Priced, Rates, cost_nusd, fee_text, per_million_text, usd_text
+from meshnode.ingest.prices import PriceBook
+from meshnode.node.config import load_config
+from meshnode.node.price_file import AMOUNTS, FEE_FIELDS, PriceFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from meshnode.client.home import Home
+    from meshnode.ingest.prices import Attempt
+
+EXAMPLE = Buckets(input=10_000, output=1_000)
+_log = logging.getLogger("session_mesh.node")
+KINDS = tuple(field.name for field in fields(Buckets))
+
+
+def named_in(config: Path, prices: str | None) -> Path | None:
+    """Return the price file that a configuration names, if it does, from where that lies."""
+    return None if prices is None else config.absolute().parent / Path(prices).expanduser()
+
+
+def price_book(home: Home, named: str = "", faults: list[str] | None = None) -> PriceBook:
+    """Return the prices that hold for a home, with the user's file `named`, else its own.
+
+    Appends what is off with the user's file; raises NotFoundError if one that is named is missing.
+    """
+    told = [] if faults is None else faults
+    path = Path(named) if named else _of_home(home, told)
+    if named and not path.exists():
+        raise NotFoundError(f"{named[:200]} is missing")
+    return PriceBook(PriceFile(path, told.append).read)
+
+
+def running_prices(path: Path) -> PriceBook:
+    """Return the prices of a node; what is off with the user's file goes to the log."""
+    return PriceBook(PriceFile(path, partial(_log.warning, "%s")).read)
+
+
+def mistakes(home: Home) -> list[str]:
+    """Return what is off with the user's file, in sentences."""
+    faults: list[str] = []
+    PriceFile(_of_home(home, []), faults.append).read()
+    return faults
+
+
+def _of_home(home: Home, faults: list[str]) -> Path:
+    try:
+        config = load_config(home.config)
+    except NotFoundError:
+        return home.prices
+    except MeshError as error:
+        faults.append(error.message)
+        return home.prices
+    return named_in(home.config, config.prices) or home.prices
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to explain; without a tier it is the standard one for a prompt of that length."""
+
+    model: str
+    provider: str
+    tier: str
+    at_s: float
+    counts: Mapping[str, int] | None = None  # of the example, by KINDS
+
+
+def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
+    """Return what a model costs at a time, from where, what else was tried, and an example."""
+    source_text = book.source_text()
+    usage = EXAMPLE if asked.counts is None else Buckets(**asked.counts)
+    service, step = tier_parts(asked.tier)
+    asked = replace(asked, tier=tier_of(service, step + 1 if step else usage.prompt))
+    priced = book.rates(asked.model, asked.provider, asked.tier, asked.at_s)
+    tried, winner = _tried(book, asked)
+    return {
+        "model": asked.model,
+        "provider": asked.provider,
+        "tier": asked.tier,
+        "at": rfc3339(asked.at_s),
+        "price": _price(priced, winner),
+        "tried": tried,
+        "tiers": [] if winner is None else list(_tiers(winner, asked.at_s)),
+        "changes": [] if winner is None else [rfc3339(start_s) for start_s in winner.starts_s],
+        "by_time_of_day": winner is not None and winner.is_clocked,
+        "example": None if priced is None else _example(usage, priced.rates),
+        "snippet": "" if priced else _snippet(asked.model),
+        "price_source": source_text,
+    }
+
+
+def _tried(book: PriceBook, asked: Asked) -> tuple[list[dict[str, str]], Attempt | None]:
+    tried: list[dict[str, str]] = []
+    for attempt in book.attempts(asked.model, asked.provider):
+        holds = attempt.at(asked.tier, asked.at_s) is not None
+        outcome = attempt.outcome
+        if attempt.matched and not holds:
+            outcome += ", not at that time" if attempt.rule else ", not billed by token"
+        named = {"source": attempt.source, "name": attempt.name, "provider": attempt.provider}
+        tried.append(named | {"outcome": outcome, "matched": attempt.matched})
+        if holds:
+            return tried, attempt
+    return tried, None
+
+
+def _price(priced: Priced | None, winner: Attempt | None) -> dict[str, Any] | None:
+    if priced is None or winner is None:
+        return None
+    return {
+        "source": priced.source,
+        "matched": priced.matched,
+        "why": winner.outcome,
+        "rates": _rates(priced.rates),
+    }
+
+
+def _rates(rates: Rates) -> dict[str, str]:
+    """Write rates: USD per million tokens; of a request and a web search USD each."""
+    return {
+        name: (fee_text if name in FEE_FIELDS else per_million_text)(getattr(rates, f"{name}_pusd"))
+        for name in AMOUNTS
+    }
+
+
+def _tiers(winner: Attempt, at_s: float) -> Iterator[dict[str, Any]]:
+    for tier in winner.tiers:
+        rates = winner.at(tier, at_s)
+        if rates is not None:
+            yield {"tier": tier, "rates": _rates(rates)}
+
+
+def _example(usage: Buckets, rates: Rates) -> dict[str, Any]:
+    return {
+        "usage": asdict(usage) | {"total": usage.total},
+        "requests": 1,
+        "cost_usd": usd_text(cost_nusd(usage, rates, 1)),
+    }
+
+
+def _snippet(model: str) -> str:
+    name = "".join(char if char.isprintable() and char not in '"\\' else "?" for char in model)
+    return (
+        "prices:\n"
+        f'  - model: "{name[:200]}"\n'
+        '    input: "0.50"    # USD per million tokens: write what you pay\n'
+        '    output: "2.00"\n'
+    )

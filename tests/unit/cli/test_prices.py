@@ -1,0 +1,163 @@
+"""`prices explain`: which list says what a model costs, and what to write when none does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+OWN = """
+aliases: {house: gpt-4o}
+prices:
+  - {model: "m*", input: "2", output: "8", tiers: {batch: {input: 1, output: 4}}}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    return home
+
+
+def explained(run, *words: str):
+    code, out, err = run("prices", "explain", *words, "-o", "json")
+    return code, json.loads(out), err
+
+
+def test_a_price_comes_with_its_list_its_entry_and_what_was_tried(run):
+    code, value, err = explained(run, "Claude-Sonnet-4-5-20250929", "--at", "2026-11-20")
+    assert (code, err) == (0, "")
+    assert value["price"]["source"].startswith("shipped@0.")
+    assert value["price"]["matched"] == "anthropic/claude-sonnet-4-5"
+    assert value["price"]["why"] == "matched by begins with claude-sonnet-4-5"
+    assert value["price"]["rates"] == {
+        "input": "3",
+        "cache_read": "0.3",
+        "cache_write_5m": "3.75",
+        "cache_write_1h": "6",
+        "output": "15",
+        "reasoning": "15",
+        "request": "0",
+        "web_search": "0.01",
+    }
+    assert [one["matched"] for one in value["tried"]] == ["anthropic/claude-sonnet-4-5"]
+    assert "batch>200000" in [one["tier"] for one in value["tiers"]]
+    assert value["example"]["cost_usd"] == "0.045"
+    assert value["at"] == "2026-11-20T00:00:00.000Z"
+
+
+def test_the_length_of_the_example_decides_its_tier(run):
+    words = (
+        "claude-sonnet-4-5",
+        "--tokens",
+        "input=200000,cache_read=1,output=10",
+        "--tier",
+        "batch",
+    )
+    _, value, _ = explained(run, *words)
+    assert value["tier"] == "batch>200000"
+    assert value["example"]["cost_usd"] == "0.6001128"
+    assert value["example"]["usage"]["total"] == 200_011
+
+
+def test_the_file_in_the_home_comes_first(run, home):
+    (home / "prices.yaml").write_text(OWN)
+    _, value, _ = explained(run, "mine", "--tier", "batch")
+    assert value["price"]["matched"] == "prices.yaml:4 m*"
+    assert value["price"]["rates"]["input"] == "1"
+    assert value["price_source"].startswith("prices.yaml@")
+    _, value, _ = explained(run, "house")
+    assert [one["outcome"] for one in value["tried"]] == [
+        "no rule matches",
+        "prices.yaml:2 means gpt-4o",
+        "no rule matches",
+        "matched by its name",
+    ]
+
+
+def test_the_configuration_may_name_the_file_and_the_flag_another(run, home, tmp_path):
+    (home / "config.yaml").write_text("prices: team/prices.yaml\n")
+    (home / "team").mkdir()
+    (home / "team" / "prices.yaml").write_text("prices: [{model: x, input: 1, output: 1}]")
+    assert explained(run, "x")[1]["price"]["rates"]["input"] == "1"
+    other = tmp_path / "other.yaml"
+    other.write_text("prices: [{model: x, input: 2, output: 1}]")
+    code, value, _ = explained(run, "x", "--prices", str(other))
+    assert (code, value["price"]["matched"]) == (0, "other.yaml:1 x")
+    code, out, err = run("prices", "explain", "x", "--prices", str(tmp_path / "none.yaml"))
+    assert (code, out) == (3, "")
+    assert "is missing" in err
+
+
+def test_a_rule_of_another_time_is_told_as_tried(run, home):
+    text = "prices: [{model: gpt-4o, input: 1, output: 1, effective_from: 2030-01-01}]"
+    (home / "prices.yaml").write_text(text)
+    _, value, _ = explained(run, "gpt-4o", "--at", "2026-11-20")
+    assert value["tried"][0]["outcome"] == "prices.yaml:1 matches, not at that time"
+    assert value["price"]["matched"] == "openai/gpt-4o"
+    _, value, _ = explained(run, "gpt-4o", "--at", "2030-01-01")
+    assert value["price"]["matched"] == "prices.yaml:1 gpt-4o"
+    assert value["changes"] == ["2030-01-01T00:00:00.000Z"]
+
+
+def test_mistakes_are_told_and_stop_nothing(run, home):
+    (home / "prices.yaml").write_text("prices: [{modle: m, input: 1, output: 1}]")
+    code, out, err = run("prices", "explain", "gpt-4o")
+    assert code == 0
+    assert "openai/gpt-4o" in out
+    assert 'prices.yaml:1: unknown key "modle" (did you mean "model"?)' in err
+    (home / "config.yaml").write_text("pricse: x\n")
+    code, value, _ = explained(run, "gpt-4o")
+    assert code == 0
+    assert value["faults"][0].startswith('config.yaml:1: unknown key "pricse"')
+
+
+def test_an_unpriced_model_is_not_found_and_says_what_to_write(run, home):
+    code, out, err = run("prices", "explain", "doubao-pro")
+    assert code == 3
+    assert "unpriced" in out
+    assert "no list knows 'doubao-pro'" in err
+    code, value, _ = explained(run, "doubao-pro")
+    assert (code, value["price"], value["example"]) == (3, None, None)
+    (home / "prices.yaml").write_text(value["snippet"])
+    assert explained(run, "doubao-pro")[0] == 0
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\x1b[31mred", "[x]*?", "é" * 300, " "])
+def test_whatever_a_model_is_called_the_answer_is_text_and_the_snippet_yaml(run, name):
+    code, value, _ = explained(run, name)
+    assert code == 3
+    assert isinstance(yaml.safe_load(value["snippet"])["prices"][0]["model"], str)
+    code, out, err = run("prices", "explain", name)
+    assert code == 3
+    assert "\x1b" not in out + err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("m", "--tokens", "inputs=1"),
+        ("m", "--tokens", "input"),
+        ("m", "--tokens", "input=-1"),
+        ("m", "--tokens", "input=1e3"),
+        ("m", "--tokens", "input=" + "9" * 40),
+        ("m", "--tokens", ","),
+        ("m", "--at", "soon"),
+        (),
+        ("a", "b"),
+    ],
+    ids=" ".join,
+)
+def test_what_makes_no_sense_is_a_usage_error(run, words):
+    code, out, err = run("prices", "explain", *words)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_cost_asks_for_the_prices_of_a_moment(run, mesh):
+    for word in ("then", "today", "2026-02-01"):
+        assert run("cost", "--prices-at", word)[0] == 0
+    asked = [call[-1] for call in mesh.calls]
+    assert asked == [None, "2026-11-20T00:00:00.000Z", "2026-02-01T00:00:00.000Z"]
+    assert run("cost", "--prices-at", "yesteryear")[0] == 2
