@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
+
+import typer
 
 from meshnode.client.durations import parse_instant, rfc3339
 from meshnode.client.errors import UsageError
@@ -14,6 +16,11 @@ from session_mesh.render import Table
 
 GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
 DAYS_MAX = 3650
+THEN, TODAY = "then", "today"
+PricesAt = Annotated[
+    str,
+    typer.Option("--prices-at", metavar="then|today|DATE", help="Prices of when; each use's own."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,12 @@ class Span:
         if self.days:
             begin = _midnight(now_s, self.days, zone)
         return begin, parse_instant(self.until, now_s, zone) if self.until else None
+
+    def priced_at(self, word: str, now_s: float) -> str | None:
+        """Return of which moment prices shall be, in RFC 3339; None for that of each use."""
+        if word == THEN:
+            return None
+        return rfc3339(now_s) if word == TODAY else parse_instant(word, now_s, self.zone)
 
     @property
     def zone(self) -> tzinfo:

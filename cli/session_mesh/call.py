@@ -41,6 +41,7 @@ class Reader(Protocol):
         since: str | None = None,
         until: str | None = None,
         tz: str = "",
+        prices_at: str | None = None,
     ) -> dict[str, Any]:
         """Sum what the mesh has spent."""
 

@@ -33,7 +33,10 @@ class Prices(Protocol):
         """Return the rates of a model at a time; None if no list knows it."""
 
     def source_text(self) -> str:
-        """Name the lists and their versions."""
+        """Name the lists and their versions: costs that are kept hold while this is the same.
+
+        Takes up what has changed in the lists, so it is asked before the rates of a query.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class CostQuery:
     since_s: float | None = None
     until_s: float | None = None
     tz: str = "UTC"
+    prices_at_s: float | None = None  # at the prices of that time; None: each slot at its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +128,14 @@ def cost(
 ) -> CostAnswer:
     """Add up, group and price; raises UsageError for an unknown grouping or time zone."""
     zone = _zone(query.tz)
+    price_source = prices.source_text()  # first: the lists may have changed since the last query
     selected = [row for row in rows if _selected(row.key, query)]
     spellings = _spellings(row.key.model for row in selected)
     keys_of = _groupings(query.by, zone, spellings, _node_names(selected))
     total, groups, unpriced = _Sum(), dict[tuple[str, ...], _Sum](), dict[str, _Sum]()
     for row in selected:
         model = spellings[row.key.model.lower()]
-        nusd = _price(row, prices)
+        nusd = _price(row, prices, query.prices_at_s)
         total.add(row, model, nusd)
         if query.by:
             groups.setdefault(tuple(key(row) for key in keys_of), _Sum()).add(row, model, nusd)
@@ -147,7 +152,7 @@ def cost(
             for model in sorted(unpriced)
         ),
         diagnostics=sum(diagnostics, Diagnostics()),
-        price_source=prices.source_text(),
+        price_source=price_source,
         tz_exact=not cut_by_time or all(_exact(row.key, zone) for row in selected),
     )
 
@@ -157,9 +162,10 @@ def _selected(key: SlotKey, query: CostQuery) -> bool:
     return after and (query.until_s is None or key.start_s < query.until_s)
 
 
-def _price(row: OwnedSlot, prices: Prices) -> int | None:
+def _price(row: OwnedSlot, prices: Prices, at_s: float | None) -> int | None:
     key, slot = row.key, row.slot
-    priced = prices.rates(key.model, slot.provider, key.tier, key.start_s)
+    at_s = key.start_s if at_s is None else at_s
+    priced = prices.rates(key.model, slot.provider, key.tier, at_s)
     return None if priced is None else cost_nusd(slot.usage, priced.rates, slot.records)
 
 

@@ -67,9 +67,13 @@ class Asking(Connection):
         since: str | None = None,
         until: str | None = None,
         tz: str = "",
+        prices_at: str | None = None,
     ) -> Plain:
-        """Sum what the mesh has spent; `since` and `until` are RFC 3339, `tz` an IANA zone."""
-        request = pb.GetCostRequest(by=by, since=since, until=until, tz=tz)
+        """Sum what the mesh has spent; moments are RFC 3339, `tz` is an IANA zone.
+
+        With `prices_at` all is at the prices of that moment, else each use at those of its own.
+        """
+        request = pb.GetCostRequest(by=by, since=since, until=until, tz=tz, prices_at=prices_at)
         return to_plain(self.call(self.node.GetCost, request))
 
     def events(self, wanted: Wanted | None = None, since: str | None = None) -> Plain:

@@ -35,6 +35,7 @@ def query_from_wire(request: local_service_pb2.GetCostRequest) -> CostQuery:
         since_s=time_from_wire(request.since) if request.HasField("since") else None,
         until_s=time_from_wire(request.until) if request.HasField("until") else None,
         tz=request.tz or "UTC",
+        prices_at_s=time_from_wire(request.prices_at) if request.HasField("prices_at") else None,
     )
 
 

@@ -6,7 +6,16 @@ import typer
 
 from meshnode.client.errors import UnreachableError
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, GROUPINGS, Span, groupings, table_of, unpriced
+from session_mesh.amounts import (
+    DAYS_MAX,
+    GROUPINGS,
+    THEN,
+    PricesAt,
+    Span,
+    groupings,
+    table_of,
+    unpriced,
+)
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -15,6 +24,7 @@ from session_mesh.verbs import verb
 @verb(
     "session-mesh cost",
     "session-mesh cost --by model --by day --days 7",
+    "session-mesh cost --by model --prices-at today",
     "session-mesh cost --by owner --since 2026-11-01 -o csv",
 )
 def app(
@@ -29,6 +39,7 @@ def app(
         int | None, typer.Option("--days", min=1, max=DAYS_MAX, help="So many, today included.")
     ] = None,
     tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Of days; UTC unless told.")] = "",
+    prices_at: PricesAt = THEN,
     require_full: Annotated[
         bool, typer.Option("--require-full", help="Fail unless every node is heard.")
     ] = False,
@@ -37,9 +48,11 @@ def app(
 
     What is missing or has no known price is said, never guessed.
     """
-    begin, end = Span(since, until, days, tz).bounds(call.now_s())
+    span = Span(since, until, days, tz)
+    begin, end = span.bounds(call.now_s())
+    priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ())
-    value = call.read(lambda mesh: mesh.cost(groups, begin, end, tz))
+    value = call.read(lambda mesh: mesh.cost(groups, begin, end, tz, priced_at))
     notes = words.coverage_notes(value["coverage"])
     if require_full and notes:
         raise UnreachableError(notes[0], "leave out --require-full to see what is known")

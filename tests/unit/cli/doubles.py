@@ -90,8 +90,8 @@ class Mesh:
         self.calls.append(("resolve", target))
         return SESSION
 
-    def cost(self, by=(), since=None, until=None, tz=""):
-        self.calls.append(("cost", by, since, until, tz))
+    def cost(self, by=(), since=None, until=None, tz="", prices_at=None):
+        self.calls.append(("cost", by, since, until, tz, prices_at))
         return {
             "totals": BUCKETS,
             "cost_usd": "1.25",

@@ -102,7 +102,7 @@ def test_partial_coverage_is_said_on_stderr(run, mesh):
 def test_cost_groups_and_cuts_days(run, mesh):
     code, out, err = run("cost", "--by", "model", "--by", "day", "--days", "2", "--tz", "UTC")
     assert code == 0
-    assert mesh.calls == [("cost", ("model", "day"), "2026-11-19T00:00:00.000Z", None, "UTC")]
+    assert mesh.calls == [("cost", ("model", "day"), "2026-11-19T00:00:00.000Z", None, "UTC", None)]
     assert out.splitlines()[0].split() == [
         "MODEL",
         "DAY",
