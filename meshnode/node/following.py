@@ -17,15 +17,18 @@ from meshnode.core.ledger import (
     value_to_row,
 )
 from meshnode.ingest.follow import SourceState, follow
+from meshnode.node.pricing import charging
 from meshnode.store import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from sqlite3 import Connection
     from typing import Any
 
     from meshnode.app.ports import Clock
     from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
     from meshnode.ingest.follow import SourceConfig
+    from meshnode.ingest.prices import PriceBook
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
 
@@ -42,6 +45,7 @@ class Following:
         world: NodeWorld,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        prices: PriceBook,
     ) -> None:
         self._database = database
         self._world = world
@@ -49,6 +53,7 @@ class Following:
         self._spawn = spawn
         self._imported: dict[SlotKey, Slot] = {}  # at most as many as there are rows of ours
         self._epoch = 0  # of our feed, when it was last held against the disk
+        self._prices = prices  # of the thread of the database alone
         self.states: dict[str, SourceState] = {}
 
     def start(self, sources: Sequence[SourceConfig]) -> None:
@@ -71,7 +76,11 @@ class Following:
 
     async def _commit(self, batch: Batch) -> list[LedgerRow]:
         now_ms = int(self._clock.wall_s() * 1000)
-        return await self._database.run(ledger.commit, batch, now_ms)
+        return await self._database.run(self._charged, batch, now_ms)
+
+    def _charged(self, connection: Connection, batch: Batch, now_ms: int) -> list[LedgerRow]:
+        self._prices.source_text()  # takes up what has changed in the user's file
+        return ledger.commit(connection, batch, now_ms, charging(self._prices))
 
     async def _load(self, key: DiagnosticsKey) -> StoredReader | None:
         return await self._database.run(ledger.load, key)

@@ -139,7 +139,8 @@ class Node:
         )
         self._world.writer = self._writer
         self._finding = Finding(self._world, self._spawn)
-        self._following = Following(database, self._world, self._clock, self._spawn)
+        prices, charged = running_prices(options.prices or home.prices)
+        self._following = Following(database, self._world, self._clock, self._spawn, charged)
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
         ground = Ground(
             home,
@@ -155,7 +156,6 @@ class Node:
         self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
-        prices = running_prices(options.prices or home.prices)
         self._queries = Queries(self._mesh, prices, self._clock)
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)

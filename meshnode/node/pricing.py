@@ -6,7 +6,7 @@ Invariant: what is explained is what is charged: `PriceBook` finds both in the s
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,22 @@ from meshnode.client.durations import rfc3339
 from meshnode.core.errors import MeshError, NotFoundError
 from meshnode.core.ledger import Buckets, tier_of, tier_parts
 from meshnode.core.prices import Priced, Rates, cost_nusd, fee_text, per_million_text, usd_text
+from meshnode.core.usage_log import Charge
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.config import load_config
+from meshnode.node.explaining import buckets
 from meshnode.node.price_file import AMOUNTS, FEE_FIELDS, PriceFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.client.home import Home
+    from meshnode.core.ledger import UsageRecord
     from meshnode.ingest.prices import Attempt
 
 EXAMPLE = Buckets(input=10_000, output=1_000)
 _log = logging.getLogger("session_mesh.node")
-KINDS = tuple(field.name for field in fields(Buckets))
+KINDS = Buckets.__struct_fields__
 
 
 def named_in(config: Path, prices: str | None) -> Path | None:
@@ -47,9 +50,25 @@ def price_book(home: Home, named: str = "", faults: list[str] | None = None) -> 
     return PriceBook(PriceFile(path, told.append).read)
 
 
-def running_prices(path: Path) -> PriceBook:
-    """Return the prices of a node; what is off with the user's file goes to the log."""
-    return PriceBook(PriceFile(path, partial(_log.warning, "%s")).read)
+def running_prices(path: Path) -> tuple[PriceBook, PriceBook]:
+    """Return the prices of a node for its loop, and once more for the thread of its database.
+
+    What is off with the user's file goes to the log.
+    """
+    told = PriceFile(path, partial(_log.warning, "%s"))
+    return PriceBook(told.read), PriceBook(PriceFile(path, lambda _: None).read)
+
+
+def charging(book: PriceBook) -> Callable[[UsageRecord], Charge]:
+    """Return what says what a response cost, by the prices of now for its time, to be kept."""
+
+    def charge(record: UsageRecord) -> Charge:
+        priced = book.rates(record.model, record.provider, record.tier, record.at_s)
+        if priced is None:
+            return Charge()
+        return Charge(cost_nusd(record.usage, priced.rates, 1), priced.source)
+
+    return charge
 
 
 def mistakes(home: Home) -> list[str]:
@@ -147,7 +166,7 @@ def _tiers(winner: Attempt, at_s: float) -> Iterator[dict[str, Any]]:
 
 def _example(usage: Buckets, rates: Rates) -> dict[str, Any]:
     return {
-        "usage": asdict(usage) | {"total": usage.total},
+        "usage": buckets(usage),
         "requests": 1,
         "cost_usd": usd_text(cost_nusd(usage, rates, 1)),
     }

@@ -16,12 +16,11 @@ from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
-from meshnode.core.prices import cost_nusd, usd_text
-from meshnode.core.usage_log import Charge
+from meshnode.core.prices import usd_text
 from meshnode.ingest.follow import SourceConfig, SourceState, is_news, moved_on
-from meshnode.ingest.prices import PriceBook
 from meshnode.ingest.sources import SOURCES, source_named
 from meshnode.node.explaining import buckets, explain
+from meshnode.node.pricing import charging, price_book
 from meshnode.store import ledger, usage_log
 from meshnode.store.database import Database
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from meshnode.app.cost import CostAnswer
     from meshnode.client.home import Home
-    from meshnode.core.ledger import UsageRecord
     from meshnode.ingest.reading import Remark
 
 READ_BYTES_MAX = 64 << 20  # read before what was read is kept
@@ -68,6 +66,7 @@ class Asked:
     since: str | None = None
     until: str | None = None
     tz: str = "UTC"
+    prices_at: str | None = None  # of which moment prices are; None: each use's own
 
 
 def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]:
@@ -102,10 +101,14 @@ def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]
 class Usage:
     """The ledger of one home; enter it."""
 
-    def __init__(self, home: Home, now_s: Callable[[], float]) -> None:
+    def __init__(self, home: Home, now_s: Callable[[], float], prices: str = "") -> None:
+        """Answer with the prices of a file, if one is named; what is kept has the home's own."""
         self._home = home
         self._now_s = now_s
-        self._prices = PriceBook()
+        self.price_faults: list[str] = []  # what is off with the user's file, in sentences
+        own = price_book(home, "", self.price_faults)
+        self._charge = charging(own)
+        self._prices = price_book(home, prices, self.price_faults) if prices else own
 
     def __enter__(self) -> Self:
         """Open the ledger, of a new home if need be. Raises what a home or a disk may."""
@@ -156,18 +159,13 @@ class Usage:
             for key, slot in slots
             if slot.records and wanted.session in (None, key.session)
         ]
-        query = CostQuery(asked.by, _seconds(asked.since), _seconds(asked.until), asked.tz)
+        since_s, until_s = _seconds(asked.since), _seconds(asked.until)
+        query = CostQuery(asked.by, since_s, until_s, asked.tz, _seconds(asked.prices_at))
         return _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
 
     def explain(self, name: str) -> dict[str, Any]:
         """Say which lines made a figure, by the id of a response or of a session."""
         return explain(self._database, name)
-
-    def _charge(self, record: UsageRecord) -> Charge:
-        priced = self._prices.rates(record.model, record.provider, record.tier, record.at_s)
-        if priced is None:
-            return Charge()
-        return Charge(cost_nusd(record.usage, priced.rates, 1), priced.source)
 
     def _all_slots(self) -> list[tuple[SlotKey, Slot]]:
         rows = self._database.run_now(ledger.slots)

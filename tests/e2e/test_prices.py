@@ -75,3 +75,21 @@ def test_a_price_that_is_written_down_or_corrected_counts_at_once(anna):
     assert answer["unpriced"] == []
     assert anna.end() == 0
     assert anna.json("cost")["cost_usd"] == "3"
+
+
+def test_what_usage_cost_when_it_was_read_is_kept_and_another_file_only_asks(anna, tmp_path):
+    used(anna, "o3")
+    where = ("usage", "--source", "higress", "--path", str(anna.home / "access.log"))
+    [record] = anna.json(*where, "--explain", "s1")["records"]
+    assert record["cost_usd"] == "10"
+    assert record["price_source"].startswith("shipped@")
+    other = tmp_path / "other.yaml"
+    wrong, right = "model: o3, modle: x, input: 1, output: 1", "model: o3, input: 7, output: 7"
+    other.write_text(f"prices: [{{{wrong}}}, {{{right}}}]")
+    answer = anna.call(*where, "--prices", str(other))
+    assert "$7.0000" in answer.out
+    assert 'did you mean "model"?' in answer.err
+    assert anna.json(*where)["cost_usd"] == "10"
+    assert anna.json(*where, "--prices-at", "today")["cost_usd"] == "2"
+    assert anna.json(*where, "--explain", "s1")["records"] == [record]
+    assert anna.call(*where, "--prices", str(tmp_path / "none.yaml")).code == 3

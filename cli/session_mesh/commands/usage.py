@@ -6,7 +6,16 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
-from session_mesh.amounts import DAYS_MAX, GROUPINGS, Span, groupings, table_of, unpriced
+from session_mesh.amounts import (
+    DAYS_MAX,
+    GROUPINGS,
+    THEN,
+    PricesAt,
+    Span,
+    groupings,
+    table_of,
+    unpriced,
+)
 from session_mesh.call import Call
 from session_mesh.progress import Progress
 from session_mesh.render import View
@@ -31,6 +40,7 @@ LEFT_OUT = {
     "session-mesh usage",
     "session-mesh usage --by model --by project --days 7",
     "session-mesh usage --source higress --path /var/log/proxy/access.log --follow",
+    "session-mesh usage --by model --prices-at today --prices team-prices.yaml",
     "session-mesh usage --explain msg_01AbC",
 )
 def app(
@@ -56,6 +66,10 @@ def app(
     tz: Annotated[
         str, typer.Option("--tz", metavar="ZONE", help="Of days; yours by default.")
     ] = "",
+    prices: Annotated[
+        str, typer.Option("--prices", metavar="FILE", help="Else prices.yaml in the home.")
+    ] = "",
+    prices_at: PricesAt = THEN,
     follow: Annotated[bool, typer.Option("--follow", help="Go on as the logs grow.")] = False,
     refresh_interval: Annotated[
         str, typer.Option("--refresh-interval", metavar="D", help="Between two looks.")
@@ -79,11 +93,12 @@ def app(
     if explain and follow:
         raise UsageError("--explain does not follow", "leave out --follow")
     span = Span(since, until, days, tz or _own_zone())
-    asked = usage.Asked(groupings(by or ("day",)), *span.bounds(call.now_s()), span.tz)
+    priced_at = span.priced_at(prices_at, call.now_s())
+    asked = usage.Asked(groupings(by or ("day",)), *span.bounds(call.now_s()), span.tz, priced_at)
     configs = usage.sources_at(source or (), path or ())
     paths = tuple(config.path for config in configs) if path else ()
     wanted = usage.Wanted(tuple(source or ()), paths, session_key or None)
-    with usage.Usage(call.home, call.now_s) as ledger:
+    with usage.Usage(call.home, call.now_s, prices) as ledger:
         if rescan:
             ledger.forget_places(configs)
         if explain:
@@ -101,7 +116,7 @@ def app(
         value=value,
         human=table_of(value, asked.by),
         records="groups",
-        notes=_notes(value, read),
+        notes=[*ledger.price_faults, *_notes(value, read)],
     )
 
 
