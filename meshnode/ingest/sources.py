@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
-from meshnode.ingest import higress, rotation
+from meshnode.ingest import codex, gemini, higress, rotation
 from meshnode.ingest.reading import LineParser
 from meshnode.ingest.tree import TreeReader
 
@@ -52,6 +52,8 @@ def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], lis
 
 
 SOURCES: Mapping[str, Source] = {
+    codex.SOURCE: transcripts(codex.Rollouts(), codex.standard),
+    gemini.SOURCE: transcripts(gemini.Chats(), gemini.standard),
     higress.SOURCE: Source(
         reader=higress.HigressReader,
         parser=lambda path: LineParser(higress.parse_line, str(path)),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest", "prices")
 LATER_KEYS = ("sessions", "agents", "directions", "notify", "budgets")
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
-LATER_SOURCES = ("claude", "codex", "gemini", "otlp")
+LATER_SOURCES = ("claude", "otlp")
 ON_EXIT = ("keep", "close")
 
 

@@ -1,0 +1,245 @@
+"""Codex rollouts: cumulative totals per rate-limit lane, in files that forks copy and restamp.
+
+Invariant: a response is known by the whole sequence of totals that leads to it, from the root of
+its fork lineage on. So a copied history is counted once, whichever copies are left and in whatever
+order they are read; two forks part at the first total that differs.
+
+A fork's file begins with its own `session_meta`, then those of its ancestors, then their history,
+written in one burst; what follows a pause is the fork's own.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.core.packing import pack
+from meshnode.ingest.lenient import ContradictionError, at_s_of, count_of, key_of, text_of
+from meshnode.ingest.reading import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from meshnode.ingest.reading import Findings
+
+SOURCE = "codex"
+BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
+LANES_MAX = 32  # of one file; what is counted in others is set aside
+MARKS = (b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"')
+COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
+Totals = tuple[int, ...]
+
+
+class _Line(msgspec.Struct):
+    timestamp: Any = None
+    type: Any = None
+    payload: Any = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class _State(msgspec.Struct, array_like=True):
+    """What is carried from line to line of one file."""
+
+    session: str = ""
+    root: str = ""  # the oldest ancestor that the file names, or the session itself
+    parent: str = ""  # "" for a session that is no fork
+    project: str = ""
+    model: str = ""
+    provider: str = ""
+    chain: bytes = b""  # the hash of all totals so far
+    leading: bool = True  # nothing but session_meta lines yet
+    copied: bool = False  # within the burst that copies an ancestor's history
+    at_s: float = 0.0  # of the last line
+    recorded: bool = False  # the file names responses: its totals are only its echo
+    lanes: dict[str, list[int]] = msgspec.field(default_factory=dict)  # the last total of each lane
+
+
+_restore = msgspec.msgpack.Decoder(_State).decode
+_keep = msgspec.msgpack.Encoder().encode
+
+
+class CodexParser:
+    """Reads one rollout. See `Parser`."""
+
+    def __init__(self, path: Path, state: bytes) -> None:
+        self._file = str(path)
+        try:
+            self._state = _restore(state) if state else _State()
+        except msgspec.DecodeError:
+            self._state = _State()
+
+    def state(self) -> bytes:
+        """Return what to go on with."""
+        return _keep(self._state)
+
+    def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
+        """Read whole lines."""
+        for line in chunk.split(b"\n")[:-1]:
+            if any(mark in line for mark in MARKS):
+                self._line(line, offset, findings)
+            offset += len(line) + 1
+
+    def _line(self, raw: bytes, offset: int, findings: Findings) -> None:
+        try:
+            line = _decode(raw)
+        except (ValueError, RecursionError):
+            findings.skip(Reason.UNPARSABLE, self._file, offset)
+            return
+        payload = line.payload if isinstance(line.payload, dict) else {}
+        kind = payload.get("type") if line.type == "event_msg" else line.type
+        try:
+            self._note_time(line.timestamp)
+            if kind == "session_meta":
+                self._meta(payload)
+            elif kind == "turn_context":
+                self._state.model = text_of(payload.get("model")) or self._state.model
+                self._state.project = _project(payload) or self._state.project
+            elif kind in ("token_count", "token_usage_record"):
+                self._state.leading = False
+                record = self._usage(kind, payload, offset)
+                if isinstance(record, UsageRecord):
+                    findings.records.append(record)
+                else:
+                    findings.skip(record, self._file, offset)
+        except ValueError:
+            findings.skip(Reason.QUARANTINED, self._file, offset)
+
+    def _note_time(self, timestamp: object) -> None:
+        state = self._state
+        at_s = at_s_of(text_of(timestamp)) if timestamp is not None else state.at_s
+        if state.copied and state.at_s and at_s - state.at_s > BURST_GAP_S:
+            state.copied = False
+        state.at_s = at_s
+
+    def _meta(self, payload: Mapping[str, Any]) -> None:
+        state, name = self._state, text_of(payload.get("id"))
+        if not state.session:
+            state.session = name
+            state.root = name
+            state.project = _project(payload)
+            state.provider = text_of(payload.get("model_provider")) or "openai"
+            state.parent = text_of(payload.get("forked_from_id")) or _spawned_by(payload)
+            state.copied = bool(state.parent)
+            state.root = state.parent or name
+        elif state.leading and state.copied:
+            state.root = name or state.root
+
+    def _usage(self, kind: str, payload: Mapping[str, Any], offset: int) -> UsageRecord | Reason:
+        state = self._state
+        if kind == "token_usage_record":
+            state.recorded = True
+            response = text_of(payload.get("response_id"))
+            usage = _counts(payload.get("usage"))
+            if not response or usage is None:
+                return Reason.NO_USAGE
+            return self._record(key_of(SOURCE, response), usage, offset)
+        found = self._counted(payload)
+        if isinstance(found, Reason):
+            return found
+        lane, totals, usage = found
+        state.chain = sha256(state.chain + pack([lane, list(totals)])).digest()[:16]
+        if state.recorded:
+            return Reason.DUPLICATE
+        return self._record(f"{SOURCE}:{state.root}:{state.chain.hex()}", usage, offset)
+
+    def _counted(self, payload: Mapping[str, Any]) -> tuple[str, Totals, Totals] | Reason:
+        """Return the lane, its new total and what was used since the one before."""
+        info = payload.get("info")
+        if not isinstance(info, dict):
+            return Reason.NOT_A_CALL
+        limits = payload.get("rate_limits")
+        lane = text_of(limits.get("limit_id")) if isinstance(limits, dict) else ""
+        totals = _counts(info.get("total_token_usage"))
+        last = _counts(info.get("last_token_usage"))
+        if totals is None:
+            return Reason.NO_USAGE
+        lanes = self._state.lanes
+        if lane not in lanes and len(lanes) >= LANES_MAX:
+            return Reason.QUARANTINED
+        before = lanes.get(lane, [0] * len(COUNTS))
+        lanes[lane] = list(totals)
+        if list(totals) == before:
+            return Reason.DUPLICATE
+        if last is None:
+            fell = any(new < old for new, old in zip(totals, before, strict=True))
+            base = [0] * len(COUNTS) if fell else before
+            last = tuple(new - old for new, old in zip(totals, base, strict=True))
+        return lane, totals, last
+
+    def _record(self, key: str, used: Totals, offset: int) -> UsageRecord:
+        state = self._state
+        sent, cached, received, reasoning = used
+        if cached > sent or reasoning > received:
+            raise ContradictionError("a part is more than the whole")
+        usage = Buckets(
+            input=sent - cached, cache_read=cached, output=received, reasoning=reasoning
+        )
+        return UsageRecord(
+            idem_key=key,
+            source=SOURCE,
+            at_s=state.at_s,
+            session=(state.parent if state.copied else state.session) or "default",
+            project=state.project,
+            agent="",
+            owner="",
+            model=state.model or "unknown",
+            provider=state.provider or "openai",
+            tier=tier_of("", usage.prompt),
+            usage=usage,
+            rank=0 if state.copied else 1,  # who made a response tells its time and its session
+            file=self._file,
+            offset=offset,
+        )
+
+
+class Rollouts:
+    """Where rollouts are. See `Format`."""
+
+    source = SOURCE
+
+    def files(self, root: Path) -> Iterator[Path]:
+        """Find rollouts, archived ones too; a copy of a session counts nothing again."""
+        os.scandir(root).close()
+        for part in ("sessions", "archived_sessions"):
+            yield from (root / part).rglob("rollout-*.jsonl")
+
+    def is_whole(self, path: Path) -> bool:
+        """Return False: a rollout is lines."""
+        del path
+        return False
+
+    def begin(self, path: Path, state: bytes) -> CodexParser:
+        """Go on with a rollout."""
+        return CodexParser(path, state)
+
+
+def standard(environment: Mapping[str, str], directory: Path) -> list[str]:
+    """Name the places where this user's rollouts may be."""
+    return [environment.get("CODEX_HOME") or str(directory / ".codex")]
+
+
+def _counts(usage: object) -> Totals | None:
+    """Read the counts that add up; a full context sets `total_tokens` to the window."""
+    if not isinstance(usage, dict):
+        return None
+    found = tuple(count_of(usage.get(name)) or 0 for name in COUNTS)
+    return found if any(found) else None
+
+
+def _project(payload: Mapping[str, Any]) -> str:
+    return Path(text_of(payload.get("cwd"))).name
+
+
+def _spawned_by(payload: Mapping[str, Any]) -> str:
+    """Return the session that made this one as its subagent."""
+    found: object = payload.get("source")
+    for name in ("subagent", "thread_spawn"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return text_of(found.get("parent_thread_id")) if isinstance(found, dict) else ""

@@ -1,0 +1,159 @@
+"""Gemini CLI chats: rows that are rewritten under their ids, as lines or as one old document.
+
+Invariant: a row counts once, by its session and its id, as the version of it with the most tokens
+says. What was rewound was billed, and stays counted.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.ingest.lenient import ContradictionError, at_s_of, count_of, key_of, text_of
+from meshnode.ingest.reading import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from meshnode.ingest.reading import Findings
+
+SOURCE = "gemini"
+CHATS = "chats"
+ROW = ("id", "timestamp", "model", "tokens")
+
+
+class _Row(msgspec.Struct):
+    """The part of a row, of a heading or of a whole document that counts."""
+
+    id: Any = None
+    sessionId: Any = None  # noqa: N815 - Gemini CLI's name
+    timestamp: Any = None
+    model: Any = None
+    tokens: Any = None
+    messages: Any = None
+
+
+_decode = msgspec.json.Decoder(_Row).decode
+
+
+class GeminiParser:
+    """Reads one chat. See `Parser`. Its state is the session that its heading names."""
+
+    def __init__(self, path: Path, state: bytes) -> None:
+        self._file = str(path)
+        self._session = state.decode("utf-8", "replace")
+        parts = path.parts
+        above = parts[: parts.index(CHATS)] if CHATS in parts else parts[:-1]
+        self._project = text_of(above[-1]) if above else ""
+        self._otherwise = path.stem  # a chat whose heading is lost is a session all the same
+
+    def state(self) -> bytes:
+        """Return what to go on with."""
+        return self._session.encode("utf-8", "replace")
+
+    def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
+        """Read whole lines, or a whole document."""
+        lines = [chunk] if self._file.endswith(".json") else chunk.split(b"\n")[:-1]
+        for line in lines:
+            if line.strip():
+                self._line(line, offset, findings)
+            offset += len(line) + 1
+
+    def _line(self, line: bytes, offset: int, findings: Findings) -> None:
+        try:
+            row = _decode(line)
+        except (ValueError, RecursionError):
+            findings.skip(Reason.UNPARSABLE, self._file, offset)
+            return
+        self._session = text_of(row.sessionId) or self._session
+        messages = row.messages if isinstance(row.messages, list) else []
+        for one in (row, *_rows(messages)):
+            if one.tokens is not None:
+                self._count(one, offset, findings)
+
+    def _count(self, row: _Row, offset: int, findings: Findings) -> None:
+        try:
+            usage = _usage(row.tokens)
+            if usage is None:
+                findings.skip(Reason.NO_USAGE, self._file, offset)
+                return
+            findings.records.append(self._record(row, usage, offset))
+        except ValueError:
+            findings.skip(Reason.QUARANTINED, self._file, offset)
+
+    def _record(self, row: _Row, usage: Buckets, offset: int) -> UsageRecord:
+        session, ident = self._session or self._otherwise, text_of(row.id)
+        if not ident:
+            raise ContradictionError("a row without an id is rewritten by nobody")
+        return UsageRecord(
+            idem_key=key_of(SOURCE, f"{session}:{ident}"),
+            source=SOURCE,
+            at_s=at_s_of(text_of(row.timestamp)),
+            session=session,
+            project=self._project,
+            agent="",
+            owner="",
+            model=text_of(row.model) or "unknown",
+            provider="google",
+            tier=tier_of("", usage.prompt),
+            usage=usage,
+            rank=usage.total,
+            file=self._file,
+            offset=offset,
+        )
+
+
+class Chats:
+    """Where chats are. See `Format`."""
+
+    source = SOURCE
+
+    def files(self, root: Path) -> Iterator[Path]:
+        """Find the chats of all projects, those of subagents too."""
+        os.scandir(root).close()
+        for pattern in ("*/chats/**/*.jsonl", "*/chats/session-*.json"):
+            yield from root.glob(pattern)
+
+    def is_whole(self, path: Path) -> bool:
+        """Tell whether a chat is of an older version, which writes it anew each time."""
+        return path.suffix == ".json"
+
+    def begin(self, path: Path, state: bytes) -> GeminiParser:
+        """Go on with a chat."""
+        return GeminiParser(path, state)
+
+
+def standard(environment: Mapping[str, str], directory: Path) -> list[str]:
+    """Name the place where this user's chats may be."""
+    del environment
+    return [str(directory / ".gemini" / "tmp")]
+
+
+def _rows(messages: list[Any]) -> Iterator[_Row]:
+    for message in messages:
+        if isinstance(message, dict):
+            yield _Row(
+                **{name: message.get(name) for name in ("id", "timestamp", "model", "tokens")}
+            )
+
+
+def _usage(tokens: object) -> Buckets | None:
+    """Read a row's counts: cached lies inside input, thoughts and tool prompts outside."""
+    if not isinstance(tokens, dict):
+        raise ContradictionError("tokens are no map")
+    names = ("input", "output", "cached", "thoughts", "tool")
+    sent, received, cached, thoughts, tools = (count_of(tokens.get(one)) or 0 for one in names)
+    if cached > sent:
+        raise ContradictionError("more cached than sent")
+    if not sent and not received and not thoughts:
+        return None
+    return Buckets(
+        input=sent - cached + tools,
+        cache_read=cached,
+        output=received + thoughts,
+        reasoning=thoughts,
+    )

@@ -1,0 +1,83 @@
+"""Reading what other programs wrote, as they write it: counts as texts, ids as numbers, odd JSON.
+
+Invariant: a value is taken for what it plainly says, or a ValueError tells that it says nothing
+that can be true; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+from meshnode.core.ledger import SLOT_MAX, SLOT_S, TEXT_CHARS_MAX, cut
+
+COUNT_MAX = 1 << 40  # more tokens in one request: set aside
+ID_CHARS_MAX = 128  # longer ids of requests are hashed
+AT_S_MAX = float(SLOT_MAX * SLOT_S)
+
+
+class ContradictionError(ValueError):
+    """The numbers of a call cannot all be true."""
+
+
+def any_json(text: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Read JSON with raw control characters and broken characters, as gateways write them."""
+    return json.loads(text.decode("utf-8", "replace"), strict=False)
+
+
+def count_of(value: object) -> int | None:
+    """Read a number of tokens, None where there is none; raises ContradictionError."""
+    if type(value) is int and 0 <= value <= COUNT_MAX:  # nearly always
+        return value
+    if value is None or value in ("", "-", "null"):
+        return None
+    try:
+        count = int(value) if isinstance(value, (int, float)) else int(str(value)[:24])
+    except (ValueError, OverflowError) as error:
+        raise ContradictionError("a count is no number") from error
+    if isinstance(value, bool) or not 0 <= count <= COUNT_MAX:
+        raise ContradictionError("a count is out of range")
+    return count
+
+
+def text_of(value: object) -> str:
+    """Read a name, cut to what a row holds; "" for what is none."""
+    if value is None:
+        return ""
+    if type(value) is str and len(value) <= TEXT_CHARS_MAX:  # nearly always, and the same ones
+        return _known_text(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or value == "-":
+        return ""
+    return cut(value.strip())
+
+
+@lru_cache(4096)
+def _known_text(value: str) -> str:
+    return "" if value == "-" else cut(value.strip())
+
+
+def key_of(source: str, ident: object) -> str:
+    """Make the key of a response from its provider's id for it, "" if that is no id."""
+    if not isinstance(ident, str) or ident in ("", "-"):
+        return ""
+    if len(ident) <= ID_CHARS_MAX and ident.isascii():
+        return f"{source}:{ident}"
+    raw = ident.encode("utf-8", "replace")
+    return f"{source}:{sha256(raw).hexdigest() if len(ident) > ID_CHARS_MAX else raw.decode()}"
+
+
+def at_s_of(text: str) -> float:
+    """Read an RFC 3339 time, UTC if it names no zone; raises ContradictionError: it has no slot."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ContradictionError("no time") from error
+    at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if not 0 <= at_s < AT_S_MAX:
+        raise ContradictionError("the time is out of range")
+    return at_s

@@ -1,0 +1,275 @@
+"""Rollouts of Codex, each trap of the format as lines written by hand."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from meshnode.core.ledger import Buckets, Diagnostics, Slot
+from meshnode.ingest.codex import BURST_GAP_S, CodexParser, Rollouts
+from meshnode.ingest.reading import Findings, Reason
+from meshnode.ingest.tree import TreeReader
+from meshnode.store import ledger, usage_log
+from meshnode.store.migrations import migrate
+
+START = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
+FIRST, SECOND, THIRD = (1000, 400, 50, 10), (2500, 1400, 120, 30), (4000, 2000, 200, 60)
+
+
+class Rollout:
+    """A file that grows, a second a line unless told otherwise."""
+
+    def __init__(self, root: Path, session: str, at: datetime = START, **meta: object) -> None:
+        self.path = root / "sessions" / "2026" / "11" / "20" / f"rollout-{session}.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.at = at
+        self.meta(session, **meta)
+
+    def line(self, kind: str, payload: object, pause_s: float = 2.0) -> "Rollout":
+        self.at += timedelta(seconds=pause_s)
+        said = {"timestamp": self.at.isoformat(), "type": kind, "payload": payload}
+        with self.path.open("a") as file:
+            file.write(json.dumps(said) + "\n")
+        return self
+
+    def meta(self, session: str, pause_s: float = 0.0, **more: object) -> "Rollout":
+        payload = {"id": session, "cwd": "/home/anna/shop", "model_provider": "openai"} | more
+        return self.line("session_meta", payload, pause_s)
+
+    def model(self, name: str, pause_s: float = 0.0) -> "Rollout":
+        return self.line("turn_context", {"model": name, "cwd": "/home/anna/shop"}, pause_s)
+
+    def count(
+        self,
+        total: tuple[int, ...] | None,
+        last: tuple[int, ...] | None = None,
+        lane: str = "codex",
+        pause_s: float = 2.0,
+    ) -> "Rollout":
+        info = None if total is None else {"total_token_usage": usage(total)}
+        if info is not None and last is not None:
+            info["last_token_usage"] = usage(last)
+        limits = {"limit_id": lane}
+        payload = {"type": "token_count", "info": info, "rate_limits": limits}
+        return self.line("event_msg", payload, pause_s)
+
+
+def usage(counts: tuple[int, ...]) -> dict[str, int]:
+    names = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
+    return dict(zip(names, counts, strict=True)) | {"total_tokens": 272_000}
+
+
+def minus(total: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(new - old for new, old in zip(total, before, strict=True))
+
+
+class Counted:
+    """A ledger, and a reader over the rollouts of a root."""
+
+    def __init__(self, root: Path) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self.connection)
+        self.reader = TreeReader(Rollouts(), str(root))
+
+    def read(self) -> "Counted":
+        stored = ledger.load(self.connection, self.reader.key)
+        places = stored.places if stored else {}
+        ledger.commit(self.connection, self.reader.read(places, 1 << 30).batch, 0)
+        return self
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        stored = ledger.load(self.connection, self.reader.key)
+        assert stored is not None
+        return stored.diagnostics
+
+    @property
+    def totals(self) -> Buckets:
+        slots = [value for _, value in ledger.slots(self.connection) if isinstance(value, Slot)]
+        return sum((slot.usage for slot in slots), Buckets())
+
+    @property
+    def sessions(self) -> dict[str, int]:
+        entries = [entry for entry, _ in usage_log.page(self.connection, 0, 1000)]
+        counting = usage_log.latest(self.connection, [e.record.idem_key for e in entries])
+        found: dict[str, int] = {}
+        for entry in counting.values():
+            record = entry.record
+            found[record.session] = found.get(record.session, 0) + record.usage.total
+        return found
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "sessions").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def counted(root: Path) -> Iterator[Counted]:
+    counted = Counted(root)
+    yield counted
+    counted.connection.close()
+
+
+def read_file(path: Path) -> Findings:
+    findings = Findings()
+    CodexParser(path, b"").take(path.read_bytes(), 0, findings)
+    return findings
+
+
+def test_the_last_usage_counts_cached_inside_input_and_reasoning_inside_output(root: Path):
+    path = Rollout(root, "s1").model("gpt-5-codex").count(FIRST, FIRST).path
+    [record] = read_file(path).records
+    assert record.usage == Buckets(input=600, cache_read=400, output=50, reasoning=10)
+    assert (record.session, record.project, record.model) == ("s1", "shop", "gpt-5-codex")
+    assert (record.provider, record.at_s) == ("openai", (START + timedelta(seconds=2)).timestamp())
+
+
+def test_a_total_told_again_and_one_without_info_count_nothing(root: Path):
+    rollout = Rollout(root, "s1").count(None).count(FIRST, FIRST).count(FIRST, FIRST)
+    found = read_file(rollout.count(SECOND, minus(SECOND, FIRST)).count(None).path)
+    assert sum(record.usage.total for record in found.records) == 2500 + 120
+    assert found.skipped == {Reason.DUPLICATE: 1}
+
+
+def test_without_the_last_usage_the_difference_counts_and_a_fall_is_a_new_beginning(root: Path):
+    rollout = Rollout(root, "s1").count(FIRST).count(SECOND).count(FIRST)
+    found = read_file(rollout.path)
+    assert [record.usage.total for record in found.records] == [1050, 1570, 1050]
+
+
+def test_lanes_have_totals_of_their_own(root: Path):
+    rollout = Rollout(root, "s1").count(FIRST).count(FIRST, lane="review").count(SECOND)
+    found = read_file(rollout.path)
+    assert [record.usage.total for record in found.records] == [1050, 1050, 1570]
+
+
+def test_the_model_is_that_of_the_latest_turn(root: Path):
+    rollout = Rollout(root, "s1").count(FIRST).model("gpt-5").count(SECOND).model("o4").count(THIRD)
+    assert [one.model for one in read_file(rollout.path).records] == ["unknown", "gpt-5", "o4"]
+
+
+def test_named_responses_win_over_totals(root: Path):
+    rollout = Rollout(root, "s1")
+    record = {"type": "token_usage_record", "response_id": "resp_1", "usage": usage(FIRST)}
+    rollout.line("event_msg", record).count(FIRST, FIRST)
+    found = read_file(rollout.path)
+    assert [one.idem_key for one in found.records] == ["codex:resp_1"]
+    assert found.skipped == {Reason.DUPLICATE: 1}
+
+
+def test_an_archived_copy_is_the_same_session(root: Path, counted: Counted):
+    path = Rollout(root, "s1").count(FIRST, FIRST).count(SECOND, minus(SECOND, FIRST)).path
+    counted.read()
+    archived = root / "archived_sessions" / path.name
+    archived.parent.mkdir()
+    path.rename(archived)
+    assert counted.read().totals.total == 2620
+    assert counted.diagnostics.duplicates_ignored == 2
+
+
+def family(root: Path) -> tuple[list[Path], dict[str, int]]:
+    """Three generations: each copies its ancestors' lines at once, then works on."""
+    grand = Rollout(root, "grand").count(FIRST, FIRST)
+    hour = timedelta(hours=1)
+    parent = Rollout(root, "parent", START + hour, forked_from_id="grand").meta("grand")
+    parent.count(FIRST, FIRST, pause_s=0.01).count(SECOND, minus(SECOND, FIRST), pause_s=9.0)
+    child = Rollout(root, "child", START + 2 * hour, forked_from_id="parent")
+    child.meta("parent").meta("grand").count(FIRST, FIRST, pause_s=0.01)
+    child.count(SECOND, minus(SECOND, FIRST), pause_s=0.01)
+    child.count(THIRD, minus(THIRD, SECOND), pause_s=9.0)
+    own = {"grand": 1050, "parent": 1570, "child": 1580}
+    return [grand.path, parent.path, child.path], own
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_copied_history_counts_once_in_the_session_that_made_it(
+    root: Path, counted: Counted, order: Iterable[int]
+):
+    paths, own = family(root)
+    away = [path.rename(root / path.name) for path in paths]
+    for number in order:
+        away[number].rename(paths[number])
+        counted.read()
+    assert counted.sessions == own
+    assert counted.totals.total == sum(own.values())
+
+
+def test_a_fork_tells_of_ancestors_whose_files_are_gone(root: Path, counted: Counted):
+    paths, own = family(root)
+    paths[0].unlink()
+    paths[1].unlink()
+    assert counted.read().totals.total == sum(own.values())
+
+
+def test_what_two_forks_do_apart_counts_in_both(root: Path, counted: Counted):
+    Rollout(root, "s1").count(FIRST, FIRST)
+    for name, total in (("a", SECOND), ("b", THIRD)):
+        fork = Rollout(root, name, START + timedelta(hours=1), forked_from_id="s1").meta("s1")
+        fork.count(FIRST, FIRST, pause_s=0.01)
+        fork.count(total, minus(total, FIRST), pause_s=BURST_GAP_S + 1)
+    assert counted.read().sessions == {"s1": 1050, "a": 1570, "b": 3150}
+
+
+def test_a_reader_goes_on_after_a_restart_between_any_two_lines(root: Path, counted: Counted):
+    paths, own = family(root)
+    for path in paths:
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"")
+        for line in lines:
+            with path.open("ab") as file:
+                file.write(line)
+            counted.reader = TreeReader(Rollouts(), str(root))
+            counted.read()
+    assert counted.sessions == own
+
+
+@pytest.mark.parametrize(
+    ("total", "reason"),
+    [
+        ((10, 20, 5, 0), Reason.QUARANTINED),
+        ((10, 0, 5, 9), Reason.QUARANTINED),
+        ((-1, 0, 5, 0), Reason.QUARANTINED),
+        ((1 << 50, 0, 5, 0), Reason.QUARANTINED),
+        ((0, 0, 0, 0), Reason.NO_USAGE),
+    ],
+)
+def test_counts_that_cannot_be_true_are_set_aside(
+    root: Path, total: tuple[int, ...], reason: Reason
+):
+    rollout = Rollout(root, "../../x").count(total, total).count(FIRST, FIRST)
+    found = read_file(rollout.path)
+    assert [(one.reason, one.offset > 0) for one in found.remarks] == [(reason, True)]
+    assert [record.session for record in found.records] == ["../../x"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"event_msg","payload":{"type":"token_count"',
+        b'\xff\xfe "token_count"',
+        b'["token_count"]',
+        b'{"type":"session_meta","payload":7,"timestamp":"soon"}',
+        b'{"type":"event_msg","payload":{"type":"token_count","info":{"total_token_usage":[]}}}',
+        b'{"type":"event_msg","payload":{"type":"token_count","rate_limits":3,"info":7}}',
+    ],
+)
+def test_lines_that_mean_nothing_end_nothing(root: Path, line: bytes):
+    rollout = Rollout(root, "s1")
+    with rollout.path.open("ab") as file:
+        file.write(line + b"\r\n" + b"x" * 300_000 + b"\n")
+    found = read_file(rollout.count(FIRST, FIRST).path)
+    assert len(found.records) == 1
+    assert found.skipped.total() <= 1
+
+
+def test_a_state_that_nobody_wrote_begins_anew(root: Path):
+    path = Rollout(root, "s1").count(FIRST, FIRST).path
+    findings = Findings()
+    CodexParser(path, b"\xc1 nonsense").take(path.read_bytes(), 0, findings)
+    assert len(findings.records) == 1
