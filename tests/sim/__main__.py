@@ -22,6 +22,7 @@ from sim.faults import FAULTS
 from sim.long import NODE_SECONDS, lines_of, run_long
 from sim.questions import QUESTIONS, Answer, ask
 from sim.report import one_seed, show
+from sim.verifying import remembering
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +175,8 @@ def main(words: list[str] | None = None) -> int:
     answer: Answer = {}
     run: Callable[[argparse.Namespace, Answer], str] = asked if chosen.big else swept
     try:
-        ended = long(chosen, answer) if chosen.preset == "long" else run(chosen, answer)
+        with remembering():
+            ended = long(chosen, answer) if chosen.preset == "long" else run(chosen, answer)
         code = 0 if ended.startswith("passed") else 1
     except KeyboardInterrupt:
         ended, code = "INTERRUPTED: this is what there was", 130
