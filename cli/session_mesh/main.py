@@ -12,12 +12,13 @@ from itertools import pairwise
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from meshnode.client.dumping import forbid_dumps
 from meshnode.client.errors import MeshError, UsageError
 from session_mesh.call import Call
+from session_mesh.plain import PlainGroup
 from session_mesh.render import Failure, Streams, Style, render_failure
 from session_mesh.verbs import (
     SETTINGS,
@@ -72,7 +73,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell would report it
 
 
-class Verbs(TyperGroup):
+class Verbs(PlainGroup):
     """Finds verbs by name, one module each, and imports only the one that is needed."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own

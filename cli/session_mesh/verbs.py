@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from session_mesh.inside import check_allowed
+from session_mesh.plain import PlainCommand, PlainGroup
 from session_mesh.render import Format, View, render
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class UnreadError(Exception):
 def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - typer's own settings
     """Make a typer app in the house style."""
     return typer.Typer(
+        cls=PlainGroup,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -64,6 +66,7 @@ def verb(
     def decorate(command: Callable[..., View | int]) -> typer.Typer:
         into.command(
             name=command.__name__.rstrip("_"),  # `list_` is no builtin
+            cls=PlainCommand,
             help=_help(command, examples),
             context_settings=SETTINGS | context_settings,
         )(_typed(command))
