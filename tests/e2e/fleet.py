@@ -11,8 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from meshnode.client.errors import MeshError
+from meshnode.client.home import Home
+from meshnode.client.mesh import MeshClient
+from meshnode.client.targets import Selection
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
 PATIENCE_S = 20.0
@@ -69,6 +75,10 @@ class Node:
         return kept | {"SESSION_MESH_HOME": str(self.home), "NO_COLOR": "1"}
 
     def up(self, *flags: str) -> None:
+        self.begin(*flags)
+        self.await_ready()
+
+    def begin(self, *flags: str) -> None:
         self.flags = flags or self.flags
         with (self.home.parent / f"{self.name}.err").open("a") as stderr:
             self.process = subprocess.Popen(
@@ -79,6 +89,8 @@ class Node:
                 stderr=stderr,
                 text=True,
             )
+
+    def await_ready(self) -> None:
         readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
         line = self.process.stdout.readline() if readable else ""
         assert line, f"{self.name} did not come up: {self.stderr}"
@@ -90,17 +102,42 @@ class Node:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
         code = self.process.wait(PATIENCE_S)
         self.process.stdout.close()
         self.process = None
         return code
 
     def sessions(self, *flags: str) -> dict[str, dict]:
-        listed = self.json("list", *flags)["sessions"]
-        return {session["agent_id"]: session for session in listed}
+        """Return what `list` shows, by agent; with flags, by the command line itself."""
+        if flags or self.process is None:
+            listed = self.json("list", *flags)
+        else:
+            with self.client() as mesh:
+                listed = mesh.list_sessions()
+        return {session["agent_id"]: session for session in listed["sessions"]}
+
+    def end_sessions(self) -> None:
+        with self.client() as mesh:
+            for session in mesh.list_sessions(Selection(node=self.ready["name"]))["sessions"]:
+                if session["can"]["kill"] != "none":
+                    with suppress(MeshError):  # as one that obeys and never commands
+                        mesh.kill(session, force=True)
 
     def states(self) -> dict[str, str]:
-        return {node["name"]: node["state"] for node in self.json("nodes")["nodes"]}
+        """Return what `nodes` shows, by name."""
+        if self.process is None:
+            listed = self.json("nodes")
+        else:
+            with self.client() as mesh:
+                listed = mesh.nodes()
+        return {node["name"]: node["state"] for node in listed["nodes"]}
+
+    def client(self) -> MeshClient:
+        """Ask the running node as the command line does, without its start: for what is polled."""
+        return MeshClient(Home(self.home))
 
 
 class Fleet:
@@ -123,7 +160,9 @@ class Fleet:
         first.up("--listen", "127.0.0.1:0", *flags)
         for node in others:
             self.join(first, node)
-            node.up("--listen", "127.0.0.1:0", *flags)
+            node.begin("--listen", "127.0.0.1:0", *flags)
+        for node in others:
+            node.await_ready()
         for node in nodes:
             wait_until(lambda node=node: set(node.states().values()) == {"alive"}, node.name)
             wait_until(lambda node=node: len(node.states()) == len(nodes), node.name)
@@ -135,14 +174,16 @@ class Fleet:
         return guest.json("join", "-", "--name", guest.name, stdin=invite)
 
     def close(self) -> None:
+        running = []
         for node in self.nodes:
             if node.process is not None and node.process.poll() is None:
-                for session in node.sessions("--node", node.ready["name"]).values():
-                    if session["can"]["kill"] != "none":
-                        node.call("kill", session["session_id"], "--force")
-                node.end()
+                node.end_sessions()
+                node.process.send_signal(signal.SIGTERM)
+                running.append(node)
             elif node.process is not None:
                 node.process.stdout.close()
+        for node in running:  # they were told all at once
+            node.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
