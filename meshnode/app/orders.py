@@ -42,6 +42,7 @@ class OrderView:
     node_name: str | None
     state: str
     results: tuple[Result, ...]
+    session_agent_id: str | None = None  # of the one session that is meant, if it is known
 
 
 class Orders:
@@ -67,7 +68,8 @@ class Orders:
             state = DONE if is_done else str(fate_of(control, one, cancels))
             node = self._queries.name_of(NodeId(one.kill.node)) if one.kill.node else None
             results = self._results(one, named.get(b32(one.order_id), ()))
-            views.append(OrderView(one, node, state, tuple(results)))
+            agent = meant[0][1].agent_id if meant else None
+            views.append(OrderView(one, node, state, tuple(results), agent))
         return sorted(views, key=lambda view: (-view.standing.issued_s, view.standing.order_id))
 
     def _results(self, standing: Standing, tellers: Iterable[Owned]) -> Iterable[Result]:

@@ -52,6 +52,7 @@ def order_to_wire(view: OrderView) -> pb.StandingOrder:
         expires_at=time_to_wire(standing.expires_s),
         state=view.state,
         results=map(_result_to_wire, view.results),
+        session_agent_id=view.session_agent_id,
     )
 
 

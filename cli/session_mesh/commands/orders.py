@@ -10,8 +10,8 @@ from session_mesh.call import Call
 from session_mesh.render import Table, View
 from session_mesh.verbs import leading_verb, verb
 
-COLUMNS = ("ORDER", "STATE", "ENDS", "EXPIRES", "BY", "WHAT BECAME OF IT")
-FLEXIBLE = ("WHAT BECAME OF IT", "BY")
+COLUMNS = ("ORDER", "STATE", "ENDS", "AGENT", "NODE", "EXPIRES", "BY", "WHAT BECAME OF IT")
+FLEXIBLE = ("WHAT BECAME OF IT", "BY", "AGENT", "NODE")
 
 
 @leading_verb("session-mesh orders", "session-mesh orders list -o json")
@@ -75,6 +75,8 @@ def _row(order: dict[str, Any]) -> tuple[str, ...]:
         words.short(order["order_id"]),
         order["state"],
         _meant(order),
+        order["session_agent_id"] or order["agent_id"] or "any",
+        order["node_name"] or words.short(order["node_id"] or "any"),
         order["expires_at"][:16].replace("T", " ") + "Z",
         order["issuer"],
         "; ".join(results) or "-",
