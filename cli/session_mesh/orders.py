@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client import fanning
-from meshnode.client.errors import MeshError, UsageError
+from meshnode.client.errors import MeshError, NotFoundError, UsageError
 from meshnode.client.nodes import names_apart
 from meshnode.client.targets import Delivery, Selection, Target, has_ended
+from meshnode.client.words import nearest
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.render import Table, View
@@ -44,6 +45,7 @@ class Aim:
     targets: Sequence["Aimed"]
     coverage: dict[str, Any] = field(default_factory=dict)
     selection: Selection | None = None
+    nothing: str = "no session matches"  # said when there is no target
 
     @property
     def many(self) -> bool:
@@ -58,12 +60,39 @@ def one(target: Target, spec: str, labels: Sequence[str] | None) -> Aim:
     return Aim([target])
 
 
-def chosen(mesh: "MeshClient", selection: Selection, delivery: Delivery) -> Aim:
-    """Aim at every session that is selected and has not ended, reachable or not."""
+def chosen(
+    mesh: "MeshClient",
+    selection: Selection,
+    delivery: Delivery,
+    verb: str,
+    *,
+    unheard_too: bool = False,
+) -> Aim:
+    """Aim at every session that is selected and has not ended, reachable or not.
+
+    Raises NotFoundError for a specialization that no session has, unless the sessions of nodes that
+    are not heard are meant too.
+    """
     if delivery.command_id:
         raise UsageError("--command-id is for one session")
     listed = mesh.list_sessions(selection)
-    return Aim(_living(listed), listed["coverage"], selection)
+    aim = Aim(_living(listed), listed["coverage"], selection, f"nothing to {verb}")
+    if words.is_full(aim.coverage) or not unheard_too:
+        _check_known(mesh, aim)
+    return aim
+
+
+def _check_known(mesh: "MeshClient", aim: Aim) -> None:
+    """Raise NotFoundError for a specialization that no session has, or had lately."""
+    wanted = aim.selection.specialization if aim.selection else ""
+    if aim.targets or not wanted:
+        return
+    sessions = mesh.list_sessions(Selection(filter="all"))["sessions"]
+    known = {spec for session in sessions for spec in session["specializations"]}
+    if wanted not in known:
+        hints = ["session-mesh list --filter all shows them", *words.coverage_notes(aim.coverage)]
+        said = f"nothing matched: no session has the specialization {wanted[:60]!r}"
+        raise NotFoundError(f"{said}{nearest(wanted, sorted(known))}", "; ".join(hints))
 
 
 def carry_out(
@@ -86,7 +115,7 @@ def carry_out(
         notes += [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
     return View(
         value=value,
-        human=Table(COLUMNS, _rows(aim, results), empty="no session matches", flexible=FLEXIBLE),
+        human=Table(COLUMNS, _rows(aim, results), empty=aim.nothing, flexible=FLEXIBLE),
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
         notes=notes,
@@ -117,7 +146,7 @@ def asked(call: Call, mesh: "MeshClient", aim: Aim, verb: str) -> Aim:
         call.streams.tell(note)
     if not call.confirm(f"{verb} {', '.join(names)}?"):
         raise MeshError("nothing was changed")
-    return Aim(sessions, aim.coverage, aim.selection)
+    return replace(aim, targets=sessions)
 
 
 def outcome_view(result: dict[str, Any]) -> View:

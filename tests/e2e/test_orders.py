@@ -84,7 +84,9 @@ def test_all_of_a_kind_are_killed_and_orders_wait_for_those_that_are_away(fleet)
     assert partial.json["summary"]["started_meanwhile"] == []
     missing = partial.json["coverage"]["missing"]
     assert [one["node_name"] for one in missing] == ["carl"]
-    assert "2 of 3 nodes heard" in anna.call("kill", "--all", "--spec", "none", "--yes").err
+    slip = anna.call("kill", "--all", "--spec", "crawlr", "--yes", "-o", "json")
+    assert (slip.code, "2 of 3 nodes heard" in slip.error["hint"]) == (3, True)
+    assert 'did you mean "crawler"?' in slip.error["message"]
 
     alone = anna.call("kill", "of-carl", "--yes", "-o", "json")
     assert alone.code == 6
@@ -93,6 +95,7 @@ def test_all_of_a_kind_are_killed_and_orders_wait_for_those_that_are_away(fleet)
     assert [one["outcome"] for one in parked["results"]] == ["parked"]
     assert parked["standing"]["order_id"]
     spared = order_for("spared", anna, berta)
+    assert {one["session_agent_id"] for one in anna.json("orders")["orders"]} >= {"spared"}
     carl.up()
     for node in (anna, carl):
         wait_until(

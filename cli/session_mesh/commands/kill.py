@@ -79,8 +79,13 @@ def app(
     if command_id and (everyone or standing or len(targets) > 1):
         raise UsageError("--command-id is for one session, and not for --standing")
     terms = Terms(parse_duration(expires or "24h"), force, parse_duration(grace)).checked()
+    wanted = narrowed(spec, node, label)
     with call.mesh() as mesh:
-        aim = chosen(mesh, narrowed(spec, node, label), delivery) if everyone else Aim(targets)
+        aim = (
+            chosen(mesh, wanted, delivery, "kill", unheard_too=standing)
+            if everyone
+            else Aim(targets)
+        )
         if dry_run:
             return _dry_run(mesh, aim)
         if not (yes or force):
@@ -145,7 +150,7 @@ def _dry_run(mesh: "MeshClient", aim: Aim) -> View:
         human=Table(
             ("SESSION", "AGENT", "NODE", "STATE"),
             rows,
-            empty="no session matches",
+            empty=aim.nothing,
             flexible=("AGENT", "NODE"),
         ),
         records="sessions",

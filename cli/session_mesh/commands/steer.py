@@ -69,7 +69,7 @@ def app(
     delivery = Delivery(parse_duration(timeout), command_id, wait)
     with call.mesh() as mesh:
         if everyone:
-            aim = chosen(mesh, narrowed(spec, node, label), delivery)
+            aim = chosen(mesh, narrowed(spec, node, label), delivery, "steer")
             if call.can_ask and not yes:
                 aim = asked(call, mesh, aim, "steer")
         else:
