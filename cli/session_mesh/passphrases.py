@@ -14,9 +14,10 @@ NEW_PASSPHRASE_VARIABLE = "SESSION_MESH_ROOT_PASSPHRASE_NEW"  # noqa: S105 - of 
 
 
 def new_passphrase(call: Call, path: Path) -> str:
-    """Ask twice for what shall seal a new file; raises UsageError."""
-    from meshnode.client.rootfile import check_passphrase  # noqa: PLC0415 - slow to import
+    """Ask twice for what shall seal a new file; raises UsageError, ConflictError if it exists."""
+    from meshnode.client.rootfile import check_passphrase, check_place  # noqa: PLC0415 - slow
 
+    check_place(path)
     given = os.environ.get(NEW_PASSPHRASE_VARIABLE) or _given(call)
     if given is None:
         given = getpass(f"passphrase for {escape(str(path))}: ")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import make_private
+from meshnode.client.words import too_short
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -95,11 +96,13 @@ def all_handed(home: Home) -> list[HandedKey]:
 
 def find_handed(home: Home, key_id: str) -> HandedKey:
     """Return the key of this id, or of the one that begins so; raises NotFoundError."""
-    found = [key for key in all_handed(home) if key.key_id.startswith(key_id)]
+    known = all_handed(home)
+    found = [key for key in known if key.key_id.startswith(key_id)]
     if len(key_id) < PREFIX_CHARS_MIN or not found:
         raise NotFoundError(
             f"this home has made no key {key_id[:60]!r}",
-            "session-mesh keys list shows them; a key made elsewhere: keys revoke - reads it",
+            too_short(key_id, (key.key_id for key in known))
+            or "session-mesh keys list shows them; a key made elsewhere: keys revoke - reads it",
         )
     if len(found) > 1:
         raise ConflictError(f"{key_id!r} fits {len(found)} keys", "give the whole id")

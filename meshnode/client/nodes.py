@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.words import too_short
 from meshnode.core.errors import ConflictError, NotFoundError
 from meshnode.core.ids import PREFIX_CHARS_MIN
 
@@ -48,7 +49,8 @@ def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:
     if not named and len(name) >= PREFIX_CHARS_MIN:
         named = [node_id for node_id in ids if node_id.startswith(name)]
     if not named:
-        raise NotFoundError(f"no node {name!r}", "session-mesh nodes lists them")
+        hint = too_short(name, ids) or "session-mesh nodes lists them"
+        raise NotFoundError(f"no node {name!r}", hint)
     if len(named) > 1:
         raise ConflictError(f"{name!r} fits {len(named)} nodes", f"ids: {', '.join(named)}")
     return named[0]

@@ -87,8 +87,20 @@ class Ordering(Asking):
         except (NoNodeError, SilentNodeError):
             raise
         except UnreachableError as error:
+            if isinstance(target, Target):
+                target = self.resolve(target)
+            self.check_returns(target)
             hint = "; ".join(filter(None, (error.hint, STANDING_HINT)))
             raise type(error)(error.message, hint) from error
+
+    def check_returns(self, session: Plain) -> None:
+        """Raise UnreachableError for a session of a node that was put out: it hears no more."""
+        nodes = self.nodes()["nodes"]
+        if any(one["node_id"] == session["node_id"] and one["state"] == "revoked" for one in nodes):
+            raise UnreachableError(
+                f"{session['node_name']} was revoked: it hears of no order any more",
+                "stop its agents on that machine",
+            )
 
     def close(
         self, target: Target | Plain, *, grace_s: int = 5, delivery: Delivery | None = None

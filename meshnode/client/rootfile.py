@@ -8,6 +8,7 @@ followed through a link, and never opened while other users may read it.
 
 from __future__ import annotations
 
+import os
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from textwrap import wrap
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from meshnode.client.keyfiles import read_private, read_secret, write_private
-from meshnode.core.errors import DamagedError, NotAuthenticatedError, UsageError
+from meshnode.core.errors import ConflictError, DamagedError, NotAuthenticatedError, UsageError
 from meshnode.core.keys import Key, key_id_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def check_passphrase(passphrase: str) -> None:
             f"a passphrase has {PASSPHRASE_CHARS_MIN} to {PASSPHRASE_CHARS_MAX} characters",
             "five or more words drawn by chance are a good one",
         )
+
+
+def check_place(path: Path) -> None:
+    """Raise ConflictError or UsageError where no new file can be made: before anybody is asked."""
+    if os.path.lexists(path):
+        raise ConflictError(f"{path} exists already", "move it away first")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no directory {path.parent}", "make it, or name another one")
 
 
 def write_root(place: Sealed, root: Key, chance: Chance) -> None:

@@ -12,6 +12,7 @@ from meshnode.client.durations import rfc3339, seconds_of
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.messages import to_plain, to_wire
 from meshnode.client.targets import Target
+from meshnode.client.words import too_short
 from meshnode.core.errors import (
     ConflictError,
     NotFoundError,
@@ -44,18 +45,8 @@ def kill_or_park(mesh: Ordering, target: Target | Plain, terms: Terms, delivery:
             raise
         except UnreachableError:
             pass  # whether or not it came there: an order for the same start does it once
-    _check_returns(mesh, session)
+    mesh.check_returns(session)
     return park(mesh, session, terms)
-
-
-def _check_returns(mesh: Ordering, session: Plain) -> None:
-    """Raise UnreachableError for a session of a node that was put out: it hears of no order."""
-    nodes = mesh.nodes()["nodes"]
-    if any(one["node_id"] == session["node_id"] and one["state"] == "revoked" for one in nodes):
-        raise UnreachableError(
-            f"{session['node_name']} was revoked: it hears of no order any more",
-            "stop its agents on that machine",
-        )
 
 
 def park(mesh: Connection, session: Plain, terms: Terms) -> Plain:
@@ -142,7 +133,10 @@ def _named(held: list[Plain], name: str) -> Plain:
     if not found and len(name) >= PREFIX_CHARS_MIN:
         found = [one for one in held if one["order_id"].startswith(name)]
     if not found:
-        raise NotFoundError(f"no order {name[:60]!r}", "session-mesh orders lists them")
+        hint = (
+            too_short(name, (one["order_id"] for one in held)) or "session-mesh orders lists them"
+        )
+        raise NotFoundError(f"no order {name[:60]!r}", hint)
     if len(found) > 1:
         raise ConflictError(f"{name!r} fits {len(found)} orders", "write more of its id")
     return found[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import words_of
-from meshnode.client.words import nearest
+from meshnode.client.words import nearest, too_short
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN, session_id_of
 
@@ -217,7 +217,12 @@ def has_ended(session: Session) -> bool:
 
 
 def _nearest(word: str, ask: Ask) -> str:
-    near = nearest(word.rpartition("/")[2] or word, _names(ask(Selection())))
+    wanted = word.rpartition("/")[2] or word
+    if set(wanted) <= _BASE32 and len(wanted) < PREFIX_CHARS_MIN:
+        known = ask(Selection(filter="all"))
+        if hint := too_short(wanted, (str(one["session_id"]) for one in known)):
+            return hint
+    near = nearest(wanted, _names(ask(Selection())))
     return near.strip(" ()") or "session-mesh list --filter all shows what is known"
 
 

@@ -94,6 +94,11 @@ def the_node_is_revoked(anna: Node, berta: Node, carl: Node) -> None:
     wait_until(lambda: member(carl, "berta")["state"] != "alive", "carl to be alone")
     refused = berta.call("steer", "on-carl", "x", "-o", "json")
     assert (refused.code, refused.error["code"]) == (6, "unreachable")
+    kept = berta.call("kill", "on-carl", "--force", "-o", "json")
+    assert (kept.code, "--standing" in kept.err) == (6, False)
+    assert "carl was revoked" in kept.error["message"]
+    again = anna.json("nodes", "revoke", "carl", "--yes")
+    assert (again["name"], again["was"]) == ("carl", "revoked")
     assert carl.call("steer", "on-berta", "x", "-o", "json").code in {5, 6}
     told = carl.call("doctor", "-o", "json")
     bad = json.dumps([one for one in told.json["checks"] if one["ok"] is False])

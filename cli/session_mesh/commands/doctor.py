@@ -50,7 +50,7 @@ def app(
         human=_listing(checks),
         records="checks",
         ids=[check.id for check in failed],
-        notes=[f"{len(failed)} of {len(checks)} checks failed"] if failed else [],
+        notes=_counted(checks, len(failed)) if failed else [],
         exit_code=1 if failed else 0,
     )
 
@@ -65,6 +65,13 @@ def _told_after_a_while(call: Call) -> Iterator[None]:
         yield
     finally:
         waiting.cancel()
+
+
+def _counted(checks: "Sequence[Check]", failed: int) -> list[str]:
+    """Say how many failed, of those that could be made."""
+    unmade = sum(check.ok is None for check in checks)
+    rest = f"; {unmade} could not be made" if unmade else ""
+    return [f"{failed} of {len(checks) - unmade} checks failed{rest}"]
 
 
 def _listing(checks: "Sequence[Check]") -> Listing:

@@ -14,7 +14,7 @@ from session_mesh.call import Call
 from session_mesh.options import Specializations
 from session_mesh.render import Table, View
 from session_mesh.stdin import on_terminal, read_text
-from session_mesh.verbs import new_app, verb
+from session_mesh.verbs import leading_verb, verb
 
 TEXT_CHARS_MAX = 25_000  # a key has 24 KiB at most
 COLUMNS = ("KEY", "LABEL", "STATE", "EXPIRES", "MAY", "WHERE")
@@ -22,12 +22,14 @@ FLEXIBLE = ("WHERE", "MAY", "LABEL")
 _KEY_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 LINK_COLUMNS = ("ISSUER", "SUBJECT", "MAY", "WHERE", "FROM", "UNTIL")
 
-app = new_app(help="Make, list, inspect and revoke session keys: what SESSION_API_KEY holds.")
 
+@leading_verb("session-mesh keys", "session-mesh keys list -o json")
+def app(call: Call) -> View:
+    """Make, list, inspect and revoke session keys: what SESSION_API_KEY holds.
 
-@app.callback()
-def keys() -> None:
-    """Make, list, inspect and revoke session keys: what SESSION_API_KEY holds."""
+    Alone it lists the keys that this home has made.
+    """
+    return _listed(call)
 
 
 @verb(
@@ -88,17 +90,7 @@ def list_(call: Call) -> View:
 
     Whether a key was revoked elsewhere is known while a node runs.
     """
-    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
-
-    found, notes = keyring.listed(call.home, call.now_s()), []
-    try:
-        with call.mesh() as mesh:
-            found = keyring.with_verdicts(mesh, call.home, found)
-    except (NoNodeError, SilentNodeError):
-        notes = ["no node answers: what others have revoked is not known here"]
-    table = Table(COLUMNS, [_row(key) for key in found], "no keys were made here", FLEXIBLE)
-    ids = [key["key_id"] for key in found]
-    return View({"keys": found}, table, records="keys", ids=ids, notes=notes)
+    return _listed(call)
 
 
 @verb(
@@ -197,3 +189,17 @@ def _node_ids(call: Call, names: list[str]) -> tuple[str, ...]:
 
     nodes = call.read(lambda mesh: mesh.nodes())["nodes"]
     return tuple(node_id_in(nodes, name) for name in names)
+
+
+def _listed(call: Call) -> View:
+    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+
+    found, notes = keyring.listed(call.home, call.now_s()), []
+    try:
+        with call.mesh() as mesh:
+            found = keyring.with_verdicts(mesh, call.home, found)
+    except (NoNodeError, SilentNodeError):
+        notes = ["no node answers: what others have revoked is not known here"]
+    table = Table(COLUMNS, [_row(key) for key in found], "no keys were made here", FLEXIBLE)
+    ids = [key["key_id"] for key in found]
+    return View({"keys": found}, table, records="keys", ids=ids, notes=notes)

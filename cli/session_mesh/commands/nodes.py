@@ -101,6 +101,10 @@ def revoke(
     with call.mesh() as mesh:
         plan = revoking.planned(mesh, node, survivor or ())
         name = plan.node["name"]
+        if plan.node["state"] == "revoked" and not survivor:
+            value = {"node_id": plan.node["node_id"], "name": name, "was": "revoked"}
+            said = f"{name} was revoked before; nothing was changed"
+            return View(value, human=said, ids=[plan.node["node_id"]])
         also = f", and with it {', '.join(plan.falls)}" if plan.falls else ""
         if not yes and not call.can_ask:
             said = f"revoking is for good: {name}{also}"

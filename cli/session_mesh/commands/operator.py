@@ -10,16 +10,19 @@ from session_mesh.call import Call
 from session_mesh.options import RootFile
 from session_mesh.passphrases import passphrase_asker
 from session_mesh.render import Table, View
-from session_mesh.verbs import new_app, verb
+from session_mesh.verbs import leading_verb, verb
 
-app = new_app(help="Say who may command: list them, give a role, take it back.")
 COLUMNS = ("NAME", "ROLE", "STATE", "GIVEN BY", "SINCE", "KEY ID")
 WHERE = "session-mesh id --operator prints it on their machine"
 
 
-@app.callback()
-def operator() -> None:
-    """Say who may command: list them, give a role, take it back."""
+@leading_verb("session-mesh operator", "session-mesh operator list -o json")
+def app(call: Call) -> View:
+    """Say who may command: list them, give a role, take it back.
+
+    Alone it lists who was given a role.
+    """
+    return _listed(call)
 
 
 @verb(
@@ -56,18 +59,7 @@ def add(
 @verb("session-mesh operator list", "session-mesh operator list -o json", app=app)
 def list_(call: Call) -> View:
     """List who was given a role, by whom, and whether it still counts."""
-    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
-
-    with call.mesh() as mesh:
-        rows = authorities.operators(authorities.known(mesh))
-    now_s = call.now_s()
-    table = Table(COLUMNS, [_row(row, now_s) for row in rows], flexible=("NAME", "GIVEN BY"))
-    return View(
-        value={"operators": rows},
-        human=table,
-        records="operators",
-        ids=[row["key_id"] for row in rows],
-    )
+    return _listed(call)
 
 
 @verb(
@@ -127,10 +119,34 @@ def _said(row: dict[str, Any], falls: list[dict[str, Any]]) -> str:
 
 def _row(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
     return (
-        row["name"] or "-",
+        row["name"] or _unnamed(row),
         row["role"],
         row["state"],
         row["given_by_name"] or row["given_by"],
         words.age(row["since"], now_s),
         row["key_id"],
     )
+
+
+def _listed(call: Call) -> View:
+    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+
+    with call.mesh() as mesh:
+        rows = authorities.operators(authorities.known(mesh))
+        names = {one["node_id"]: one["name"] for one in mesh.nodes()["nodes"]}
+    for row in rows:
+        row["by_node_name"] = names.get(row["by_node"])
+    now_s = call.now_s()
+    table = Table(COLUMNS, [_row(row, now_s) for row in rows], flexible=("NAME", "GIVEN BY"))
+    return View(
+        value={"operators": rows},
+        human=table,
+        records="operators",
+        ids=[row["key_id"] for row in rows],
+    )
+
+
+def _unnamed(row: dict[str, Any]) -> str:
+    """Say how somebody came in whom nobody has named: a node has let them in by an invite."""
+    node = row["by_node_name"] or words.short(row["by_node"] or "")
+    return f"(invited, joined at {node})" if node else "-"

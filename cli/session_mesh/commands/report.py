@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from meshnode.client.errors import UsageError
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -20,26 +21,29 @@ def app(
         str, typer.Option("--id", metavar="ID", help="Of the response; it counts once.")
     ],
     input_: Annotated[
-        int, typer.Option("--input", metavar="N", help="Tokens sent, cached ones not counted.")
-    ] = 0,
+        int | None,
+        typer.Option("--input", metavar="N", help="Tokens sent, cached ones not counted."),
+    ] = None,
     output_tokens: Annotated[
-        int, typer.Option("--output", metavar="N", help="Tokens billed as output.")
-    ] = 0,
+        int | None, typer.Option("--output", metavar="N", help="Tokens billed as output.")
+    ] = None,
     cache_read: Annotated[
-        int, typer.Option("--cache-read", metavar="N", help="Tokens read from a cache.")
-    ] = 0,
+        int | None, typer.Option("--cache-read", metavar="N", help="Tokens read from a cache.")
+    ] = None,
     cache_write_5m: Annotated[
-        int, typer.Option("--cache-write-5m", metavar="N", help="Tokens cached for 5 minutes.")
-    ] = 0,
+        int | None,
+        typer.Option("--cache-write-5m", metavar="N", help="Tokens cached for 5 minutes."),
+    ] = None,
     cache_write_1h: Annotated[
-        int, typer.Option("--cache-write-1h", metavar="N", help="Tokens cached for an hour.")
-    ] = 0,
+        int | None, typer.Option("--cache-write-1h", metavar="N", help="Tokens cached for an hour.")
+    ] = None,
     reasoning: Annotated[
-        int, typer.Option("--reasoning", metavar="N", help="The part of output that was reasoning.")
-    ] = 0,
+        int | None,
+        typer.Option("--reasoning", metavar="N", help="The part of output that was reasoning."),
+    ] = None,
     web_search: Annotated[
-        int, typer.Option("--web-search", metavar="N", help="Searches billed.")
-    ] = 0,
+        int | None, typer.Option("--web-search", metavar="N", help="Searches billed.")
+    ] = None,
     provider: Annotated[str, typer.Option("--provider", metavar="P", help="Of the model.")] = "",
     tier: Annotated[str, typer.Option("--tier", metavar="T", help="Such as batch.")] = "",
 ) -> View:
@@ -50,15 +54,19 @@ def app(
     """
     from meshnode.client.inside import Usage  # noqa: PLC0415 - --help needs no gRPC
 
-    usage = Usage(
-        input=input_,
-        output=output_tokens,
-        cache_read=cache_read,
-        cache_write_5m=cache_write_5m,
-        cache_write_1h=cache_write_1h,
-        reasoning=reasoning,
-        web_search=web_search,
-    )
+    given = {
+        "input": input_,
+        "output": output_tokens,
+        "cache_read": cache_read,
+        "cache_write_5m": cache_write_5m,
+        "cache_write_1h": cache_write_1h,
+        "reasoning": reasoning,
+        "web_search": web_search,
+    }
+    counts = {name: count for name, count in given.items() if count is not None}
+    if not counts:
+        raise UsageError("a report without numbers", "give --input N --output N, 0 if it was none")
+    usage = Usage(**counts)
     with call.inside() as session:
         counted = session.report(report_id, model, usage, provider=provider, tier=tier)
     return View(

@@ -11,29 +11,23 @@ from session_mesh.call import Call
 from session_mesh.options import RootFile
 from session_mesh.passphrases import new_passphrase, passphrase_asker
 from session_mesh.render import Table, View
-from session_mesh.verbs import new_app, verb
+from session_mesh.verbs import leading_verb, verb
 from session_mesh.words import described
 
-app = new_app(help="Keep the mesh's root key: put it offline, exchange it, retire it.")
 
+@leading_verb("session-mesh root", "session-mesh root list -o json")
+def app(call: Call) -> View:
+    """Keep the mesh's root key: put it offline, exchange it, retire it.
 
-@app.callback()
-def root() -> None:
-    """Keep the mesh's root key: put it offline, exchange it, retire it."""
+    Alone it lists the roots.
+    """
+    return _listed(call)
 
 
 @verb("session-mesh root list", "session-mesh root list -o json", app=app)
 def list_(call: Call) -> View:
     """List the roots by key id, and which nodes each lets admit others."""
-    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
-
-    with call.mesh() as mesh:
-        value = roots.listed(mesh)
-    rows = [(one["key_id"], *_admits(one["key_id"], value["admitters"])) for one in value["roots"]]
-    table = Table(("KEY ID", "ADMITTERS", "UNTIL"), rows, flexible=("ADMITTERS",))
-    return View(
-        value=value, human=table, records="roots", ids=[one["key_id"] for one in value["roots"]]
-    )
+    return _listed(call)
 
 
 @verb(
@@ -151,3 +145,15 @@ def _unheard(listed: dict[str, Any]) -> list[str]:
     return [
         one["name"] for one in listed["nodes"] if one["state"] not in {"alive", "left", "revoked"}
     ]
+
+
+def _listed(call: Call) -> View:
+    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+
+    with call.mesh() as mesh:
+        value = roots.listed(mesh)
+    rows = [(one["key_id"], *_admits(one["key_id"], value["admitters"])) for one in value["roots"]]
+    table = Table(("KEY ID", "ADMITTERS", "UNTIL"), rows, flexible=("ADMITTERS",))
+    return View(
+        value=value, human=table, records="roots", ids=[one["key_id"] for one in value["roots"]]
+    )

@@ -193,7 +193,7 @@ def test_what_the_node_says_is_the_exit_code(run, session, fault):
 @pytest.mark.parametrize("verb", ["self", "report", "steer-inbox"])
 def test_outside_a_session_verbs_for_agents_say_where_they_work(run, monkeypatch, verb):
     monkeypatch.delenv("SESSION_MESH_TICKET", raising=False)
-    words = ("--model", "m", "--id", "r") if verb == "report" else ()
+    words = ("--model", "m", "--id", "r", "--input", "1") if verb == "report" else ()
     code, _, err = run(verb, *words)
     assert code == 4
     assert "in no session" in err

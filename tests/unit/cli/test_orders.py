@@ -175,7 +175,7 @@ def test_what_started_meanwhile_is_said(run, mesh):
 
 def test_nobody_to_kill_is_no_error(run, mesh):
     mesh.sessions = []
-    assert run("kill", "--all", "--yes") == (0, "", "no session matches\n")
+    assert run("kill", "--all", "--yes") == (0, "", "nothing to kill\n")
 
 
 @pytest.mark.parametrize(

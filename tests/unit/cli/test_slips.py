@@ -1,0 +1,149 @@
+"""What is misspelt, left out, too short or done twice is answered with a sentence that helps."""
+
+import pytest
+from unit.cli.doubles import PARTIAL, SESSION
+
+from meshnode.client import authorities, revoking, standing
+from meshnode.client.errors import NotFoundError
+from meshnode.client.nodes import node_id_in
+from meshnode.client.targets import Target, resolve
+from session_mesh.commands import orders as orders_verb
+
+ENDED = SESSION | {"phase": "CLOSED", "state": "closed", "specializations": ["crawler"]}
+KILLS = ("kill", "--all", "--yes", "--spec")
+
+
+@pytest.mark.parametrize("words", [KILLS, ("steer", "--all", "hello", "--spec")])
+def test_a_specialization_that_no_session_has_is_not_found(run, mesh, words):
+    mesh.sessions = [ENDED]
+    code, out, err = run(*words, "crawlr")
+    assert (code, out) == (3, "")
+    assert "nothing matched: no session has the specialization 'crawlr'" in err
+    assert 'did you mean "crawler"?' in err
+
+
+def test_a_dry_run_finds_the_slip_too(run, mesh):
+    mesh.sessions = [ENDED]
+    assert run(*KILLS, "crawlr", "--dry-run")[0] == 3
+
+
+@pytest.mark.parametrize("words", [KILLS, (*KILLS[:2], "--dry-run", "--spec")])
+def test_a_specialization_whose_sessions_have_ended_leaves_nothing_to_kill(run, mesh, words):
+    mesh.sessions = [ENDED]
+    code, out, err = run(*words, "crawler")
+    assert (code, out) == (0, "")
+    assert "nothing to kill" in err
+
+
+def test_who_was_not_heard_is_said_beside_the_slip(run, mesh):
+    mesh.sessions, mesh.coverage = [ENDED], PARTIAL
+    code, _, err = run(*KILLS, "unheard")
+    assert code == 3
+    assert "1 of 2 nodes heard" in err
+
+
+def test_a_standing_kill_may_mean_what_only_an_absent_node_runs(run, mesh, monkeypatch):
+    mesh.sessions, mesh.coverage = [], PARTIAL
+    monkeypatch.setattr(standing, "park_for", lambda *_: {"order_id": "zsnz6mebaxvlgwjd"})
+    assert run(*KILLS, "unheard", "--standing")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["receipt"])
+def test_a_group_that_lists_nothing_is_a_usage_error_that_names_its_help(run, verb):
+    code, out, err = run(verb)
+    assert (code, out) == (2, "")
+    assert f"session-mesh {verb} --help" in err
+
+
+@pytest.mark.parametrize("verb", ["keys", "operator", "root", "nodes", "orders"])
+def test_a_group_alone_does_what_its_list_does(run, mesh, monkeypatch, verb):
+    monkeypatch.setattr(standing, "orders", lambda _: {"orders": []})
+    monkeypatch.setattr("meshnode.client.keyring.listed", lambda *_: [])
+    monkeypatch.setattr("meshnode.client.keyring.with_verdicts", lambda *_: [])
+    monkeypatch.setattr(authorities, "known", lambda _: None)
+    monkeypatch.setattr(authorities, "operators", lambda _: [])
+    monkeypatch.setattr("meshnode.client.roots.listed", lambda _: {"roots": [], "admitters": []})
+    alone = run(verb, "-o", "json")
+    assert alone[0] == 0, alone
+    assert verb == "nodes" or alone == run(verb, "list", "-o", "json")
+
+
+@pytest.mark.parametrize("words", [[], ["--provider", "openai"]])
+def test_a_report_without_numbers_counts_nothing(run, monkeypatch, words):
+    code, _, err = run("report", "--model", "m", "--id", "r", *words)
+    assert code == 2
+    assert "a report without numbers" in err
+
+
+def test_the_place_of_a_root_key_is_looked_at_before_a_passphrase_is_asked_for(run, tmp_path):
+    there = tmp_path / "root.pem"
+    there.touch()
+    code, _, err = run("init", "--root-out", str(tmp_path / "missing" / "root.pem"))
+    assert (code, "there is no directory" in err) == (2, True), err
+    code, _, err = run("init", "--root-out", str(there))
+    assert (code, "exists already" in err) == (7, True), err
+
+
+def test_doctor_counts_what_it_could_check(run):
+    code, _, err = run("doctor", "-q")
+    assert code == 1
+    assert "1 of 2 checks failed; " in err
+    assert "could not be made" in err
+
+
+def test_a_node_is_revoked_once(run, mesh, monkeypatch):
+    gone = {"node_id": "b" * 52, "name": "berta", "state": "revoked"}
+    plan = revoking.Revocation(gone, admits=True, survivors=(), falls=("carl",))
+    monkeypatch.setattr(revoking, "planned", lambda *_: plan)
+    code, out, _ = run("nodes", "revoke", "berta")
+    assert (code, out) == (0, "berta was revoked before; nothing was changed\n")
+
+
+def test_who_came_by_invite_is_said_to_have(run, mesh, monkeypatch):
+    mesh.members = [{"node_id": "a" * 52, "name": "anna"}]
+    row = {
+        "key_id": "0123456789abcdef",
+        "name": None,
+        "role": "operator",
+        "given_by": "f" * 16,
+        "given_by_name": None,
+        "by_node": "a" * 52,
+        "since": "2026-11-20T00:00:00Z",
+        "state": "active",
+    }
+    monkeypatch.setattr(authorities, "known", lambda _: None)
+    monkeypatch.setattr(authorities, "operators", lambda _: [row])
+    assert "(invited, joined at anna)" in run("operator", "list")[1]
+
+
+def test_the_table_of_orders_names_agent_and_node():
+    order = {
+        "order_id": "zsnz6mebaxvlgwjdaaaaaaaaaa",
+        "state": "standing",
+        "session_id": "abcdefghijklmnopqrstuvwxyz",
+        "session_agent_id": "builder",
+        "agent_id": None,
+        "specialization": None,
+        "node_id": "b" * 52,
+        "node_name": "berta",
+        "issued_at": "2026-11-20T00:00:00Z",
+        "expires_at": "2026-11-21T00:00:00Z",
+        "issuer": "f" * 16,
+        "results": [],
+    }
+    row = dict(zip(orders_verb.COLUMNS, orders_verb._row(order), strict=True))
+    assert (row["AGENT"], row["NODE"]) == ("builder", "berta")
+    any_of = order | {"session_id": None, "session_agent_id": None, "node_id": None}
+    row = dict(
+        zip(orders_verb.COLUMNS, orders_verb._row(any_of | {"node_name": None}), strict=True)
+    )
+    assert (row["AGENT"], row["NODE"]) == ("any", "any")
+
+
+def test_the_start_of_an_id_that_is_too_short_is_said_to_be():
+    with pytest.raises(NotFoundError) as session:
+        resolve(Target("abcdef"), lambda wanted: [] if wanted.session_id else [SESSION])
+    with pytest.raises(NotFoundError) as node:
+        node_id_in([{"node_id": "c" * 52, "name": "carl"}], "ccc")
+    assert session.value.hint == "an id is found by 8 characters of it or more: abcdefghij"
+    assert node.value.hint == "an id is found by 8 characters of it or more: cccccccccc"
