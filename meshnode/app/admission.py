@@ -19,7 +19,7 @@ from meshnode.core.enrolment import (
     join_proof,
     same,
 )
-from meshnode.core.entries import role_entry
+from meshnode.core.entries import Revoke, entry_from_signed, role_entry
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
@@ -32,18 +32,23 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
+from meshnode.core.succession import Admits, RootKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from meshnode.app.ports import Clock, InviteBook
     from meshnode.core.control import ControlSet
+    from meshnode.core.entries import Body
     from meshnode.core.genesis import Genesis
     from meshnode.core.ids import Chance, NodeId
     from meshnode.core.keys import Key
 
 INVITE_LIFE_S_MAX = 30 * 86400
 USES_MAX = 10_000
+# Of control entries in an answer, which gRPC wants below 4 MiB; a member is told the rest by the
+# first neighbour that it reconciles with, as of all that is new.
+CONTROL_BYTES_MAX = 3 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +169,10 @@ class AdmissionDesk:
         await self._book.take_use(
             invite_id, Device(application.node_key, application.operator_key or b""), now_s
         )
-        entries = [packed_signed(entry) for entry in me.control.entries()]
+        given = []
         if invite.role and application.operator_key is not None:
-            entries.append(packed_signed(self._give_role(invite, application.operator_key, now_s)))
+            given.append(self._give_role(invite, application.operator_key, now_s))
+        entries = needed_first(given, me.control.entries(), me.genesis.mesh_id)
         said = f"{node_id_of(application.node_key)} by invite {invite_id.hex()}"
         self.on_event("member_admitted", application.operator_key or b"", said)
         certificates = (
@@ -211,6 +217,37 @@ def _nobody(_word: str, _joiner: NodeId) -> bytes:
 
 def _nobody_told(what: str, key: bytes, words: str) -> None:
     del what, key, words
+
+
+def needed_first(given: Sequence[Signed], held: Iterable[Signed], mesh_id: str) -> list[bytes]:
+    """Return packed entries of CONTROL_BYTES_MAX at most: those given, then what matters most."""
+    own = list(map(packed_signed, given))
+    others = {one: entry for entry in held if (one := packed_signed(entry)) not in own}
+    room = CONTROL_BYTES_MAX - sum(map(len, own))
+    if sum(map(len, others)) <= room:
+        return [*others, *own]
+
+    chosen = []
+    for one in sorted(others, key=lambda one: _rank(entry_from_signed(others[one], mesh_id).body)):
+        if (room := room - len(one)) < 0:
+            break
+        chosen.append(one)
+    return [*chosen, *own]
+
+
+def _rank(body: Body | None) -> int:
+    """Return how early a member needs an entry: whom to trust, whom no more, then the rest."""
+    match body:
+        case RootKeys() | Admits():
+            return 0
+        case Role(role="admin"):  # who gives others theirs
+            return 1
+        case Revoke():
+            return 2
+        case Role():
+            return 3
+        case _:
+            return 4
 
 
 def packed_signed(signed: Signed) -> bytes:

@@ -8,8 +8,10 @@ import pytest
 from integration.rpc.enrolling import Desk, Device, Impostor, answering
 from integration.rpc.fleet import DAY_S, serving
 
+from meshnode.app.admission import CONTROL_BYTES_MAX, unpacked_signed
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import apply_with
+from meshnode.core.entries import SURVIVORS_MAX, Revoke, sign_entry
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
@@ -35,6 +37,8 @@ from meshnode.v1 import command_service_pb2_grpc as commands_grpc
 from meshnode.v1 import enrolment_service_pb2 as pb
 from meshnode.v1 import link_service_pb2_grpc as links_grpc
 
+GRPC_BYTES_MAX = 4 << 20  # what gRPC takes in one message unless told
+MANY = 1_300  # entries of more than 3 KiB
 DEAD = "127.0.0.1:1"  # nobody listens on this port of the loopback
 
 
@@ -278,3 +282,21 @@ async def test_a_certificate_lasts_for_two_years_by_the_admitters_clock(desk, de
     answer = await device.joins(await desk.invite(address))
     member = device.member(answer)
     assert member.identity.ca_expires_at_s() == int(desk.clock.wall) + 730 * DAY_S
+
+
+async def test_a_mesh_with_more_to_say_than_fits_an_answer_admits_all_the_same(
+    mesh, desk, device, address
+):
+    at_s = int(desk.clock.wall_s())
+    survivors = tuple(sorted(mesh.chance(32) for _ in range(SURVIVORS_MAX)))
+    for _ in range(MANY):
+        revoke = Revoke("key", mesh.chance(32), survivors)
+        entry = sign_entry(mesh.root, mesh.mesh_id, revoke, mesh.chance, issued_s=at_s)
+        desk.control.add(entry, desk.clock.wall_s())
+    assert sum(len(one.payload) for one in desk.control.entries()) > GRPC_BYTES_MAX
+    answer = await device.joins(await desk.invite(address, role="operator"))
+    control = ControlSet(mesh.genesis)
+    refused = control.add_all(map(unpacked_signed, answer.control), at_s)
+    assert refused == []
+    assert control.role_of(device.operator.public) == "operator"
+    assert CONTROL_BYTES_MAX * 9 // 10 < sum(map(len, answer.control)) <= CONTROL_BYTES_MAX
