@@ -153,12 +153,21 @@ class Roster:
         return [(REMOVALS, key, removal_row(dots))]
 
     def _dots_of_others(self, place: Place) -> Iterator[Dot]:
+        """Return the adds by others of one entry that are in force; no other entry is looked at."""
         key = registry_key(place)
-        for origin, registration in self.entries():
-            if registration.entry.place == place and origin != self._own.origin:
-                row = self._replicas[origin].rows.get(REGISTRY, key)
-                if row is not None:
-                    yield Dot(origin, Head(row.epoch, row.seq), registration.birth)
+        found = [
+            (origin, registration, row)
+            for origin, replica in self._replicas.items()
+            if origin != self._own.origin
+            and (row := replica.rows.get(REGISTRY, key)) is not None
+            and (registration := self._tables.registration(origin, key)) is not None
+        ]
+        if not found:
+            return
+        hidden, removed = self.hidden(), self._removed()
+        for origin, registration, row in found:
+            if origin not in hidden and (origin, place, registration.birth) not in removed:
+                yield Dot(origin, Head(row.epoch, row.seq), registration.birth)
 
     def _written(self, writes: list[Write]) -> list[Write]:
         """Write all or, raising RefusedError, nothing."""
