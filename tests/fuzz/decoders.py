@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fuzz import desks, homes, meshes
 from fuzz.decoder import Decoder
 from fuzz.meshes import resigned
+from fuzz.records import RECORDS
 from fuzz.values import (
     CHAIN,
     CHANGE,
@@ -392,7 +393,7 @@ FROM_HOME: dict[str, Decoder] = {
     "duration": Decoder(_text(parse_duration), (b"90", b"15m")),
     "address": Decoder(_text(parse_address), (b"a:1", b"[::1]:7707")),
 }
-DECODERS = PACKED | INTO_A_MESH | FROM_HOME
+DECODERS = PACKED | INTO_A_MESH | FROM_HOME | RECORDS
 _SENT = [pb.Frame.FromString(raw) for raw in INTO_A_MESH["frame"].valid]
 KINDS = (  # the kinds of frames, and of bodies on a route, that there is a valid one of
     {"introduction", *(one.WhichOneof("kind") for one in _SENT)},
