@@ -26,7 +26,25 @@ class Halted:
     running: tuple[int, ...]
 
 
-class Halt:
+class _Tree:
+    """The processes of a session, looked for each time: where it began, and what it may reach."""
+
+    def __init__(
+        self,
+        session_id: str,
+        roots: Iterable[tree.Identity],
+        reach: tree.Reach = tree.NO_MORE,
+    ) -> None:
+        self._session_id = session_id
+        self._roots = frozenset(roots)
+        self._reach = reach
+        self._found: frozenset[tree.Identity] = frozenset()
+
+    def _there(self) -> frozenset[tree.Identity]:
+        return tree.members(self._session_id, self._roots | self._found, self._reach)
+
+
+class Halt(_Tree):
     """STOP, and look again until nobody new is found and everybody stands still.
 
     A process may fork before its STOP arrives; once it has arrived, it cannot. So each look finds
@@ -41,15 +59,12 @@ class Halt:
         *,
         now_s: float,
     ) -> None:
-        self._session_id = session_id
-        self._roots = frozenset(roots)
-        self._reach = reach
+        super().__init__(session_id, roots, reach)
         self._give_up_at_s = now_s + HALT_S
-        self._found: frozenset[tree.Identity] = frozenset()
 
     def step(self, now_s: float) -> Halted | None:
         """Look once, and stop whoever runs; returns the result when it is over."""
-        there = tree.members(self._session_id, self._roots | self._found, self._reach)
+        there = self._there()
         fresh, self._found = there - self._found, there
         running = [one for one in there if one in fresh or not tree.is_stopped(one)]
         if not running:
@@ -72,7 +87,7 @@ def let_go(
     return len(there)
 
 
-class Parting:
+class Parting(_Tree):
     """The end of a tree that was asked to end: nothing but time, then TERM, then time again.
 
     It never sends KILL: who must be gone is killed.
@@ -87,19 +102,17 @@ class Parting:
         now_s: float,
         grace_s: float,
     ) -> None:
-        self._session_id = session_id
-        self._roots = frozenset(roots)
-        self._reach = reach
+        super().__init__(session_id, roots, reach)
         self._term_at_s = now_s + grace_s
         self._give_up_at_s = self._term_at_s + max(grace_s, TERM_WAIT_S)
-        self._found = tree.members(session_id, self._roots, reach)
+        self._found = self._there()
         self._asked = False
 
     def step(self, now_s: float) -> tree.Killing | None:
         """Ask if it is time; returns how it stands when waiting is over."""
         if not self._asked and now_s >= self._term_at_s:
             self._asked = True
-            self._found |= tree.members(self._session_id, self._roots, self._reach)
+            self._found |= self._there()
             tree.ask_to_end(self._found)
         return self.result() if now_s >= self._give_up_at_s else None
 

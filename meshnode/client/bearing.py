@@ -41,14 +41,7 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         """Put the ticket onto a call."""
         return continuation(self._borne(client_call_details), request)
 
-    def intercept_unary_stream(
-        self,
-        continuation: Callable[[Any, Any], Any],
-        client_call_details: Any,  # noqa: ANN401 - grpc's own
-        request: object,
-    ) -> Any:  # noqa: ANN401 - as above
-        """Put the ticket onto a call."""
-        return continuation(self._borne(client_call_details), request)
+    intercept_unary_stream = intercept_unary_unary  # answers are passed on as they come
 
     def _borne(self, details: Any) -> _Details:  # noqa: ANN401 - grpc's own
         return _Details(
