@@ -53,6 +53,7 @@ SESSION = SessionRecord(
 )
 NOW_S = 1_790_000_000  # as `ManualClock` begins
 AT_MS = NOW_S * 1000
+KINDS = [f"thing_{number}" for number in range(1, 11)]
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from auditing import NODE, NODE_ID, OTHER, Log
+from auditing import KINDS, NODE, NODE_ID, OTHER, Log
 
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.witnessing import ACCUSED_MAX, Seen, Witness
@@ -25,18 +25,6 @@ from meshnode.core.keys import Signed
 from meshnode.core.members import ONLY_ROW
 from meshnode.core.own_feed import OwnFeed
 from meshnode.store import heads
-
-KINDS = [f"thing_{number}" for number in range(1, 11)]
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = Log(tmp_path / "state.db")
-    log.note(*KINDS, agent="builder", detail="as it was")
-    assert log.verdict(log.head()) is None
-    yield log
-    log.close()
-
 
 # The file.
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from auditing import AT_MS, NODE, OTHER, SESSION, Desk, Log, chance, granted
+from auditing import AT_MS, NODE, OTHER, SESSION, Desk, chance, granted
 
 from meshnode.app.auditing import WINDOW_S, Happening
 from meshnode.app.quotas import OF_PEER
@@ -12,18 +12,6 @@ from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedE
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed
 from meshnode.store import audit
-
-KINDS = [f"thing_{number}" for number in range(1, 11)]
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = Log(tmp_path / "state.db")
-    log.note(*KINDS, agent="builder", detail="as it was")
-    assert log.verdict(log.head()) is None
-    yield log
-    log.close()
-
 
 # Its size.
 

@@ -1,8 +1,22 @@
 """Who may say what to the whole mesh, how much of it is kept, and for how long."""
 
-from random import Random
-
 import pytest
+from unit.core.ruling import (
+    ADMIN,
+    ADMITTER,
+    GENESIS,
+    NODE,
+    NODE_ID,
+    NOW_S,
+    OBSERVER,
+    OPERATOR,
+    ROOT,
+    STRANGER,
+    chance,
+    made_by,
+    ruled,
+    word,
+)
 
 from meshnode.core import control as control_module
 from meshnode.core.control import ControlSet, NoAuthorityError, NoRoomError
@@ -14,51 +28,18 @@ from meshnode.core.entries import (
     Revoke,
     StandingKill,
     entry_id_of,
-    role_entry,
     sign_entry,
 )
 from meshnode.core.errors import PeerError
-from meshnode.core.genesis import Genesis
 from meshnode.core.headers import NOTHING, Head, Header, sign_header
-from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
-from meshnode.core.roles import Authorization, Role, authorize
 from meshnode.core.settings import Budget, Policy, Terms
-
-chance = Random(5).randbytes
-ROOT, ADMIN, ADMITTER, OPERATOR, STRANGER, OBSERVER, NODE = (Key.new(chance) for _ in range(7))
-NODE_ID = node_id_of(NODE.public)
-GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
-NOW_S = 1_790_000_000
 
 
 @pytest.fixture
 def control() -> ControlSet:
-    held = ControlSet(GENESIS)
-    held.add(made_by(ROOT, ADMIN, "admin"), NOW_S)
-    return held
-
-
-def made_by(
-    issuer: Key, subject: Key, role: str, via: Signed | None = None, issued_s: int = NOW_S
-) -> Signed:
-    value = Role(subject.public, role, "somebody", issuer.public, issued_s, via)
-    return role_entry(issuer, GENESIS.mesh_id, value, chance)
-
-
-def word(signer: Key = ADMIN, **fields: object) -> Signed:
-    values: dict = {
-        "mesh": GENESIS.mesh_id,
-        "invite_id": bytes(16),
-        "admitter": node_id_of(ADMITTER.public),
-        "role": "operator",
-        "uses": 1,
-        "issued_s": NOW_S,
-        "expires_s": NOW_S + 3600,
-        "signer": b"",
-    }
-    return authorize(signer, Authorization(**{**values, **fields}))
+    return ruled()
 
 
 def said(issuer: Key, body: Body, issued_s: int = NOW_S, life_s: int | None = None) -> Signed:

@@ -1,54 +1,33 @@
 """Roles, and where they come from."""
 
-from random import Random
-
 import pytest
+from unit.core.ruling import (
+    ADMIN,
+    ADMITTER,
+    GENESIS,
+    NOW_S,
+    OPERATOR,
+    ROOT,
+    STRANGER,
+    chance,
+    made_by,
+    ruled,
+    word,
+)
 
 from meshnode.core.control import ENTRY_BYTES_MAX, ControlSet
 from meshnode.core.entries import (
     CONTROL,
-    role_entry,
 )
 from meshnode.core.errors import PeerError
-from meshnode.core.genesis import Genesis
-from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
-from meshnode.core.roles import Authorization, Role, authorization_from_signed, authorize
-
-chance = Random(5).randbytes
-ROOT, ADMIN, ADMITTER, OPERATOR, STRANGER, OBSERVER, NODE = (Key.new(chance) for _ in range(7))
-NODE_ID = node_id_of(NODE.public)
-GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
-NOW_S = 1_790_000_000
+from meshnode.core.roles import authorization_from_signed
 
 
 @pytest.fixture
 def control() -> ControlSet:
-    held = ControlSet(GENESIS)
-    held.add(made_by(ROOT, ADMIN, "admin"), NOW_S)
-    return held
-
-
-def made_by(
-    issuer: Key, subject: Key, role: str, via: Signed | None = None, issued_s: int = NOW_S
-) -> Signed:
-    value = Role(subject.public, role, "somebody", issuer.public, issued_s, via)
-    return role_entry(issuer, GENESIS.mesh_id, value, chance)
-
-
-def word(signer: Key = ADMIN, **fields: object) -> Signed:
-    values: dict = {
-        "mesh": GENESIS.mesh_id,
-        "invite_id": bytes(16),
-        "admitter": node_id_of(ADMITTER.public),
-        "role": "operator",
-        "uses": 1,
-        "issued_s": NOW_S,
-        "expires_s": NOW_S + 3600,
-        "signer": b"",
-    }
-    return authorize(signer, Authorization(**{**values, **fields}))
+    return ruled()
 
 
 def test_the_root_is_an_admin_without_any_entry():
