@@ -88,6 +88,8 @@ def who(event: dict[str, Any]) -> str:
             return str(thing["name"])
         case "agent":
             return f"{thing['agent_id']} on {thing['node_name']}: {thing['specialization']}"
+        case "budget":
+            return str(thing["name"])
         case _:
             key = thing["key"]
             session = words.short(key["session"]) or "no session"
@@ -107,11 +109,13 @@ def what(event: dict[str, Any]) -> str:
             return str(thing["state"])
         case "agent":
             return words.labelled(thing["attributes"])
+        case "budget":
+            return str(thing["reason"])
         case _:
             return f"{words.tokens(thing['usage']['total'])} tokens, {words.usd(thing['cost_usd'])}"
 
 
-def id_of(event: dict[str, Any]) -> str:
+def id_of(event: dict[str, Any]) -> str:  # noqa: PLR0911 - one case a kind
     """Return the id of what an event is about, empty for a word about the stream."""
     thing = event["object"] or {}
     match event["kind"]:
@@ -123,5 +127,7 @@ def id_of(event: dict[str, Any]) -> str:
             return str(thing["agent_id"])
         case "cost":
             return str(thing["key"]["session"])
+        case "budget":
+            return str(thing["name"])
         case _:
             return ""

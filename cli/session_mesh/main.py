@@ -64,6 +64,7 @@ VERBS = (
     "cost",
     "usage",
     "prices",
+    "budget",
     "self",
     "report",
     "steer-inbox",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from meshnode.app.commands import CommandDesk
+from meshnode.core.budgets import amount_text
 from meshnode.core.commands import Court, command_from_signed
 from meshnode.core.entries import Cancel, Forget, Revoke, StandingKill, entry_from_signed
 from meshnode.core.errors import (
@@ -25,7 +26,7 @@ from meshnode.core.grants import grant_from_signed
 from meshnode.core.ids import b32, node_id_of
 from meshnode.core.keys import key_id_of
 from meshnode.core.roles import Role
-from meshnode.core.settings import Budget, Policy
+from meshnode.core.settings import Budget, Policy, Terms
 from meshnode.core.succession import Admits, RootKeys
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ SHARES = {  # how many of a kind, of one actor, are written one by one within a 
     "clock_jumped": 20,
     "alarm_raised": 50,
     "alarm_over": 50,
+    "budget_warned": 200,
+    "budget_exceeded": 200,
+    "budget_lifted": 200,
 }
 STRANGERS_SHARE = 1  # of refused commands whose signer was not proved: one gate for them all
 ENTRIES_SHARE = 200  # of entries of the control set, by issuer
@@ -316,7 +320,7 @@ def _about(command: Command, session: SessionRecord | None) -> Happening:
     )
 
 
-def _said(body: Body | None) -> str:  # noqa: C901, PLR0911 - one case a kind
+def _said(body: Body | None) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a kind
     """Say in words what an entry of the control set says."""
     match body:
         case Role():
@@ -329,8 +333,10 @@ def _said(body: Body | None) -> str:  # noqa: C901, PLR0911 - one case a kind
             return f"kill {' '.join(filter(None, words))}"
         case Cancel():
             return f"order {body.order.hex()}"
-        case Policy() | Budget():
+        case Policy():
             return body.name
+        case Budget():
+            return f"{body.name}{_terms(body.terms)}"
         case Forget():
             return f"node {body.node}"
         case RootKeys():
@@ -341,3 +347,11 @@ def _said(body: Body | None) -> str:  # noqa: C901, PLR0911 - one case a kind
             return "of a newer version"
         case _:
             assert_never(body)
+
+
+def _terms(terms: Terms | None) -> str:
+    if terms is None:
+        return " removed"
+    whose = (terms.owner, terms.agent, terms.specialization, terms.project)
+    limit = amount_text(terms.limit, terms.unit)
+    return " ".join(filter(None, (f": {limit} per {terms.per}, then {terms.then}", *whose)))

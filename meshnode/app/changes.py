@@ -21,7 +21,7 @@ from meshnode.app.queries import Queries, with_spent
 from meshnode.app.specialists import Specialists
 from meshnode.app.spending import Spending
 from meshnode.app.things import Change, Kind, Op, View, changed, cost_changed
-from meshnode.app.views import AgentView, NodeView, SessionView
+from meshnode.app.views import AgentView, BudgetView, NodeView, SessionView
 from meshnode.core.ledger import LEDGER
 from meshnode.core.linkgraph import mark_of
 from meshnode.core.liveness import MemberState
@@ -29,7 +29,7 @@ from meshnode.core.members import LINKS, NODE
 from meshnode.core.sessions import SESSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from meshnode.app.cost import Prices
     from meshnode.app.mesh import Mesh
@@ -54,6 +54,7 @@ class Changes:
         self._states: Mapping[NodeId, MemberState] | None = None  # said instead of what is so
         self._queries = Queries(mesh, prices, clock, self._state_of)
         self._specialists = Specialists(self._queries)
+        self.budgets: Callable[[], Iterable[BudgetView]] = tuple
         self.spending = Spending(mesh.tables, prices, self._queries.name_of)
         self._sessions: dict[SessionKey, SessionView] = {}
         self._nodes: dict[NodeId, NodeView] = {}
@@ -152,6 +153,7 @@ class Changes:
             Kind.SESSION: self._sessions.values(),
             Kind.AGENT: self._agents.values(),
             Kind.COST: self.spending.shown.values(),
+            Kind.BUDGET: self.budgets(),
         }
         for kind, views in held.items():
             if kind in kinds:
@@ -187,6 +189,9 @@ class Changes:
                     for owner in self._owners.get(session_id, ())
                 }
                 names = (session_id, *sorted(agents), key["node"], key["node_id"])
+            case BudgetView(terms=terms):
+                whose = (terms.owner, terms.agent, terms.specialization, terms.project)
+                names = (view.name, *filter(None, whose))
             case _:
                 assert_never(view)
         return names

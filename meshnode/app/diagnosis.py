@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meshnode.app.alarms import Alarm
     from meshnode.app.peer_diagnosis import Attempt
@@ -169,6 +169,17 @@ def judge_alarms(alarms: Sequence[Alarm]) -> list[Check]:
     if not alarms:
         return [_yes("alarms", "none")]
     return [_no(f"alarm:{alarm.id}", alarm.detail, alarm.fix) for alarm in alarms]
+
+
+def judge_budgets(budgets: Sequence[Mapping[str, str]]) -> Check:
+    """Say which budgets press. One that is exceeded is at work: that is no fault of the node."""
+    pressed = [
+        f"{one['name']} {one['state']} ({one['reason']})" for one in budgets if one["state"] != "ok"
+    ]
+    if not pressed:
+        return _yes("budgets", f"{len(budgets)} set, none exceeded" if budgets else "none is set")
+    fix = "session-mesh budget list shows whom they hold; session-mesh resume lets one run on"
+    return unknown("budgets", named(pressed), fix)
 
 
 def judge_disk(summary: str, members: int) -> Check:

@@ -96,6 +96,7 @@ class OwnSessions:
         self._changed = asyncio.Condition()
         self.self_id = ""  # the node's: its session ids prove that they are its own
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
+        self.check_start: Callable[[SessionRecord], None] = lambda _: None  # raises RefusedError
         self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
         self.journal_generation = 0
 
@@ -158,6 +159,7 @@ class OwnSessions:
             cwd=opening.cwd or None,
             command=shown(opening.command),
         )
+        self.check_start(record)
         try:
             await self._publish(record)
         except StorageError:
@@ -258,7 +260,7 @@ class OwnSessions:
         return Done("applied", f"{are(killing.gone)} gone", processes)
 
     async def note_order(self, session_id: str, told: str) -> None:
-        """Show with a session what became of a standing kill of it."""
+        """Show with a session what became of a standing kill of it, or what a budget did."""
         record = self._records.get(session_id)
         if record is not None:
             await self.keep(replace(record, orders=(told, *record.orders)[:ORDERS_SHOWN]))

@@ -88,7 +88,7 @@ class StandingKills:
 
         After LOOK_AGAIN_S, unless an entry comes before.
         """
-        at_s = self._patience.ready_at_s(abreast=self._is_abreast())
+        at_s = self._patience.ready_at_s(abreast=is_abreast(self._mesh))
         left_s = at_s - self._clock.steady_s()
         if left_s > 0:
             return min(left_s, LOOK_S)
@@ -98,17 +98,6 @@ class StandingKills:
             self._taken.add(one.key)
             self._spawn(self._answer(one))
         return LOOK_AGAIN_S
-
-    def _is_abreast(self) -> bool:
-        """Whether every cancel that a neighbour knew has been seen, or nobody is there to ask."""
-        others = {
-            peer
-            for peer in self._mesh.liveness.members()
-            if peer != self._mesh.self_id
-            and self._mesh.liveness.state(peer) is not MemberState.LEFT
-        }
-        is_alone = not (others or self._mesh.overlay.links)
-        return self._mesh.replication.abreast or is_alone
 
     def _due(self) -> list[Due]:
         now_s, live = self._clock.wall_s(), self._sessions.live()
@@ -149,3 +138,14 @@ class StandingKills:
             return await self._sessions.kill(record, b32(standing.order_id), args, by)
         except MeshError as error:
             return Done("failed", error.message)
+
+
+def is_abreast(mesh: Mesh) -> bool:
+    """Whether every cancel that a neighbour knew has been seen, or nobody is there to ask."""
+    others = {
+        peer
+        for peer in mesh.liveness.members()
+        if peer != mesh.self_id and mesh.liveness.state(peer) is not MemberState.LEFT
+    }
+    is_alone = not (others or mesh.overlay.links)
+    return mesh.replication.abreast or is_alone

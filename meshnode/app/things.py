@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import assert_never
 
 from meshnode.app.cost import CostGroup
-from meshnode.app.views import AgentView, NodeView, SessionView
+from meshnode.app.views import AgentView, BudgetView, NodeView, SessionView
+from meshnode.core.budgets import amount_text
 from meshnode.core.prices import usd_text
 
-View = SessionView | NodeView | AgentView | CostGroup
+View = SessionView | NodeView | AgentView | CostGroup | BudgetView
 
 
 class Kind(StrEnum):
@@ -23,18 +24,22 @@ class Kind(StrEnum):
     SESSION = "session"
     AGENT = "agent"
     COST = "cost"
+    BUDGET = "budget"
     WATCH = "watch"
 
 
-KINDS = (Kind.NODE, Kind.SESSION, Kind.AGENT, Kind.COST)
+KINDS = (Kind.NODE, Kind.SESSION, Kind.AGENT, Kind.COST, Kind.BUDGET)
 
 
 class Op(StrEnum):
-    """What happened; those in the second half are said by the stream itself."""
+    """What happened; those from `snapshot` on are said by the stream itself."""
 
     ADDED = "added"
     CHANGED = "changed"
     REMOVED = "removed"
+    WARNED = "warned"  # these three of a budget, once a window
+    EXCEEDED = "exceeded"
+    LIFTED = "lifted"
     SNAPSHOT = "snapshot"  # how an object is now
     COMPLETE = "complete"  # that was the snapshot
     RESUMED = "resumed"  # nothing was missed since the position given
@@ -73,6 +78,8 @@ def identity_of(kind: Kind, view: View) -> tuple[str, ...]:
             return (kind, view.agent_id, view.specialization, view.node_id)
         case CostGroup():
             return (kind, view.key["node_id"], view.key["session"], view.key["model"])
+        case BudgetView():
+            return (kind, view.name)
 
 
 def changed(
@@ -162,6 +169,17 @@ def _told(view: View) -> dict[str, object]:
                 "records": view.records,
                 "tokens": view.usage.total,
                 "cost_usd": _usd(view.cost_nusd),
+            }
+        case BudgetView(terms=terms):
+            return {
+                "limit": amount_text(terms.limit, terms.unit),
+                "per": terms.per,
+                "then": terms.then,
+                "warn": f"{terms.warn_percent}%",
+                "owner": terms.owner,
+                "agent": terms.agent,
+                "specialization": terms.specialization,
+                "project": terms.project,
             }
         case _:
             assert_never(view)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from meshnode.app.alarms import Alarm
     from meshnode.core.ids import NodeId
     from meshnode.core.liveness import MemberState
+    from meshnode.core.settings import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,39 @@ class Source:
     path: str
     records: int
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSession:
+    """A session that stands still because of a budget, until somebody resumes it."""
+
+    session_id: str
+    agent_id: str
+    node_id: NodeId
+    node_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetView:
+    """A budget, and where it stands as seen from this node. Times are seconds since 1970."""
+
+    budget_id: str
+    name: str
+    terms: Terms
+    issuer: str  # a key id; empty: the configuration of this node
+    issued_s: int
+    state: str
+    reason: str
+    amount: int  # in the unit of the terms
+    tokens: int
+    percent: int
+    start_s: int
+    end_s: int
+    nodes_heard: int
+    nodes_known: int
+    unpriced: tuple[tuple[str, int], ...] = ()  # models, and their tokens
+    held: tuple[HeldSession, ...] = ()
+    by_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,10 @@ class WatchDesk:
             self._costs_due_s = now_s + COSTS_S
         self._give_out(self._changes.settle(costs=costs))
 
+    def tell(self, change: Change) -> None:
+        """Give out what somebody else has noticed: of budgets."""
+        self._give_out([change])
+
     def close(self) -> None:
         """Let go of everybody who watches, at the end of what they were to be told."""
         while self._begun.is_set() and self._changes.waiting:

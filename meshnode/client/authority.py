@@ -198,7 +198,9 @@ def operator_id(home: Home) -> str:
     return key_id_of(operator_of(home).public)
 
 
-def sign_body(home: Home, body: Body, now_s: float, chance: Chance, *, expires_s: int) -> Signed:
+def sign_body(
+    home: Home, body: Body, now_s: float, chance: Chance, *, expires_s: int | None = None
+) -> Signed:
     """Sign an entry of the control set; raises NotAuthenticatedError without identity."""
     mesh_id = mesh_id_of(home)
     operator = operator_of(home)

@@ -18,6 +18,7 @@ from meshnode.client.silence import explained
 from meshnode.client.tickets import ticket_in
 from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
 from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
+from meshnode.v1.budget_service_pb2_grpc import BudgetServiceStub
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
@@ -72,6 +73,7 @@ class Connection:
         self.node_sessions: SessionServiceStub
         self.node_authorities: AuthorityServiceStub
         self.node_audit: AuditServiceStub
+        self.node_budgets: BudgetServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
@@ -83,6 +85,7 @@ class Connection:
         self.node_sessions = SessionServiceStub(self._channel)
         self.node_authorities = AuthorityServiceStub(self._channel)
         self.node_audit = AuditServiceStub(self._channel)
+        self.node_budgets = BudgetServiceStub(self._channel)
         return self
 
     def __exit__(self, *_: object) -> None:

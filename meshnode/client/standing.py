@@ -110,7 +110,7 @@ def cancel(mesh: Connection, name: str) -> Plain:
         raise ConflictError(
             f"there is nothing to take back: {said}", "session-mesh orders lists what stands"
         )
-    _check_signs(mesh)
+    check_signs(mesh)
     role = to_plain(mesh.call(mesh.node.GetStatus, pb.GetStatusRequest()))["role"]
     if role != "admin" and order["issuer"] != operator_id(mesh.home):
         raise NotPermittedError(
@@ -146,19 +146,19 @@ def _leave(mesh: Connection, body: StandingKill, terms: Terms) -> tuple[str, str
     from meshnode.client.authority import sign_body  # noqa: PLC0415 - as above
     from meshnode.core.entries import entry_id_of  # noqa: PLC0415 - as above
 
-    _check_signs(mesh)
+    check_signs(mesh)
     expires_s = int(mesh.now()) + terms.checked().expires_s
     entry = sign_body(mesh.home, body, mesh.now(), mesh.chance, expires_s=expires_s)
     mesh.call(mesh.node.AddControl, pb.AddControlRequest(entry=to_wire(entry)))
     return b32(entry_id_of(entry)), rfc3339(expires_s)
 
 
-def _check_signs(mesh: Connection) -> None:
+def check_signs(mesh: Connection) -> None:
     """Refuse to use more than the key that the user has chosen to use."""
     from meshnode.client.authority import KEY_VARIABLE  # noqa: PLC0415 - as above
 
     if mesh.environment.get(KEY_VARIABLE, "").strip():
         raise NotPermittedError(
-            "a session key leaves no orders and takes none back",
+            "a session key leaves no orders, takes none back, and sets no budgets",
             "unset SESSION_API_KEY: the operator identity of this home signs them",
         )

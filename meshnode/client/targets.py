@@ -26,7 +26,7 @@ CANDIDATES_SHOWN_MAX = 10
 STANDS_S = 86400  # a standing kill, unless told
 STANDS_S_MAX = 7 * 86400
 WAITS = ("accepted", "delivered", "applied")
-EVENT_KINDS = ("node", "session", "agent", "cost")
+EVENT_KINDS = ("node", "session", "agent", "cost", "budget")
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
 _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 

@@ -104,7 +104,7 @@ class SessionRecord:
     can_steer: str = "queue"
     can_kill: str = "tree"
     start: int | None = None  # what its id is made of; None: its epoch
-    orders: tuple[str, ...] = ()  # what became of standing kills: id, outcome, why; newest first
+    orders: tuple[str, ...] = ()  # of standing kills and budgets: id, outcome, why; newest first
 
     @property
     def ended(self) -> bool:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from meshnode.client.documents import Entry, parse_document, read_document
 from meshnode.client.durations import parse_duration
+from meshnode.core.budgets import SAID, budget_of
 from meshnode.core.errors import UsageError
+from meshnode.core.settings import CONSEQUENCES, PERIODS, Budget
 from meshnode.discovery.seeds import parse_address
 from meshnode.ingest.follow import SourceConfig
 from meshnode.ingest.sources import SOURCES
@@ -20,8 +22,10 @@ from meshnode.node.founding import checked_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest", "prices")
-LATER_KEYS = ("sessions", "agents", "directions", "notify", "budgets")
+KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest")
+KEYS += ("prices", "budgets")
+LATER_KEYS = ("sessions", "agents", "directions", "notify")
+BUDGETS_MAX = 64  # of one node's own
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
 LATER_SOURCES = ("claude", "otlp")
 ON_EXIT = ("keep", "close")
@@ -40,6 +44,7 @@ class Config:
     mdns: bool | None = None
     ingest: tuple[SourceConfig, ...] = ()
     prices: str | None = None  # a file, from where the configuration is
+    budgets: tuple[Budget, ...] = ()
     warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version
 
 
@@ -72,6 +77,7 @@ def _config(root: Entry) -> Config:
         mdns=given["mdns"].flag("mdns") if "mdns" in given else None,
         ingest=_sources(given.get("ingest"), warnings),
         prices=given["prices"].text("prices") if "prices" in given else None,
+        budgets=_budgets(given.get("budgets")),
         warnings=tuple(warnings),
     )
 
@@ -127,6 +133,32 @@ def _source(entry: Entry, warnings: list[str]) -> SourceConfig | None:
         session_key=fields["session_key"].text("session_key") if "session_key" in fields else None,
         refresh_interval_s=_interval_s(fields.get("refresh_interval")),
     )
+
+
+def _budgets(entry: Entry | None) -> tuple[Budget, ...]:
+    if entry is None:
+        return ()
+    items = entry.items("budgets")
+    found = [_budget(item) for item in items]
+    if len(found) > BUDGETS_MAX or len({one.name for one in found}) < len(found):
+        entry.fail(f'"budgets" has more than {BUDGETS_MAX}, or one name twice')
+    return tuple(found)
+
+
+def _budget(entry: Entry) -> Budget:
+    entry.check_keys(SAID)
+    fields = {key: one for key, one in entry.map("budgets").items() if one.value is not None}
+    missing = [name for name in ("name", "limit", "per") if name not in fields]
+    if missing:
+        entry.fail(f'an entry of "budgets" needs "{missing[0]}"')
+    texts = {key: one.text(key) for key, one in fields.items()}
+    for key, choices in (("per", PERIODS), ("then", CONSEQUENCES)):
+        if key in fields:
+            fields[key].choice(key, sorted(choices))
+    try:
+        return budget_of(texts)
+    except UsageError as error:
+        entry.fail(error.message, error.hint)
 
 
 def _interval_s(entry: Entry | None) -> float:

@@ -23,6 +23,7 @@ from meshnode.app.diagnosis import (
     from_error,
     judge_agents,
     judge_alarms,
+    judge_budgets,
     judge_certificate,
     judge_clock,
     judge_disk,
@@ -36,6 +37,7 @@ from meshnode.app.diagnosis import (
     unknown,
 )
 from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_strangers
+from meshnode.client.budgets import budgets
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 3.0  # with the own node; it answers in milliseconds, or is stuck
 ASKED_TIMES = 5
 PEERS_MAX = 16  # at once; more are named as not checked
-NODE_CHECKS = ("version", "listening", "joiners_port", "loop_lag", "multicast")
+NODE_CHECKS = ("version", "listening", "joiners_port", "loop_lag", "budgets", "multicast")
 _NO_HOME = "this home is not usable yet"
 
 
@@ -84,6 +86,7 @@ class _Found:
     silent: bool = False  # a node runs, and does not answer
     absence: Check | None = None  # why nothing is known of the node itself
     members: list[dict[str, Any]] = field(default_factory=list)
+    budgets: list[dict[str, Any]] = field(default_factory=list)
     clock: SystemClock = field(default_factory=SystemClock)
 
     def attempt(self, check_id: str, look: Callable[[], Check]) -> bool:
@@ -182,6 +185,7 @@ def _ask_node(home: Home, found: _Found) -> None:
         with MeshClient(home, patience_s=PATIENCE_S) as mesh:
             answers = [_timed_status(mesh, found.clock) for _ in range(ASKED_TIMES)]
             found.members = mesh.nodes()["nodes"]
+            found.budgets = budgets(mesh)["budgets"]
         status, facts = answers[-1][0], _facts(answers)
     except NoNodeError:
         database = _read_disk(home, found)
@@ -281,6 +285,7 @@ def _judge_node(found: _Found, seen: Seen) -> None:
         found.checks.append(judge_joiners(seen.joiners, facts.node_id))
     found.checks.append(judge_loop(facts))
     found.checks += judge_alarms([_alarm(**one) for one in (found.status or {})["alarms"]])
+    found.checks.append(judge_budgets(found.budgets))
     others = len(found.members) - 1
     found.checks.append(judge_multicast(facts, seen.multicast, alone=others < 1))
 

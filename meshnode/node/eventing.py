@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from meshnode.app.events import Event
     from meshnode.app.ports import Clock
     from meshnode.app.spending import Counter
+    from meshnode.app.things import Change
+    from meshnode.app.views import BudgetView
     from meshnode.core.effects import Announce
     from meshnode.core.ids import Chance
     from meshnode.node.world import NodeWorld
@@ -105,6 +107,11 @@ class Eventing:
         self._look()
         spawn(self._run())
         spawn(self._store())
+
+    def follow(self, budgets: Callable[[], Iterable[BudgetView]]) -> Callable[[Change], None]:
+        """Show budgets to whoever watches; returns who is to be told of what changes of them."""
+        self._changes.budgets = budgets
+        return self._desk.tell
 
     def end_watching(self) -> None:
         """Let those who watch go: nothing more will change."""

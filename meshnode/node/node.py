@@ -37,6 +37,7 @@ from meshnode.discovery.hints import Announcement
 from meshnode.node.alarming import log_alarm
 from meshnode.node.auditing import Auditing
 from meshnode.node.books import StoredInvites
+from meshnode.node.budgeting import Budgeting
 from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.commanding import Commanding
 from meshnode.node.describing import Describing
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.core.rows import Rows
+    from meshnode.core.settings import Budget
     from meshnode.ingest.follow import SourceConfig
     from meshnode.rpc.servers import Service
     from meshnode.store.database import Database
@@ -97,6 +99,7 @@ class NodeOptions:
     on_exit: str = "keep"
     ingest: tuple[SourceConfig, ...] = ()
     prices: Path | None = None  # the user's; else prices.yaml in the home
+    budgets: tuple[Budget, ...] = ()  # of this node alone, where the mesh has none of the name
 
 
 class Node:
@@ -107,8 +110,7 @@ class Node:
     ) -> None:
         self._home = home
         self._options = options
-        self._database = database
-        self._tasks = tasks
+        self._database, self._tasks = database, tasks
         self._background: set[asyncio.Task[None]] = set()
         self._clock = SystemClock()
         self._started_at_s = self._clock.wall_s()
@@ -160,6 +162,9 @@ class Node:
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
+        self._budgeting = Budgeting(
+            ground, self._hosting, self._queries, self._auditing.auditor, options.budgets
+        )
         self._inside = Inside(ground, self._hosting, self._queries)
         admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)
         self._admission = AdmissionDesk(admitter, StoredInvites(database), self._clock, chance)
@@ -216,7 +221,7 @@ class Node:
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
         authorities = AuthorityServicer(Authorities(self._mesh.control, self.genesis.mesh_id))
         more: list[Service] = [keys, authorities, self._inside.servicer, commanding.audit_for_user]
-        more.append(self._standing.servicer)
+        more += [self._standing.servicer, self._budgeting.servicer]
         local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
         await local.start()
         self._listeners.servers.append(local)
@@ -224,6 +229,7 @@ class Node:
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
         self._standing.start()
+        self._budgeting.start(self._eventing)
         self._spawn(self._renewing.run())
         self._spawn(self._hosting.reattach())
         return self._ready()

@@ -153,4 +153,5 @@ def _merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
         on_exit=config.on_exit,
         ingest=config.ingest,
         prices=named_in(options.config or home.config, config.prices),
+        budgets=config.budgets,
     )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from meshnode.app.cost import CostGroup
-from meshnode.app.views import AgentView, NodeView, SessionView
+from meshnode.app.views import AgentView, BudgetView, NodeView, SessionView
 from meshnode.app.watching import Told, Watching
+from meshnode.rpc.budgets import budget_to_wire
 from meshnode.rpc.cost import group_to_wire
 from meshnode.rpc.views import agent_to_wire, node_to_wire, session_to_wire
 from meshnode.v1 import event_service_pb2 as pb
@@ -105,6 +106,8 @@ def event_to_wire(event: Event, position: str) -> pb.Event:
             message.agent.CopyFrom(agent_to_wire(event.view))
         case CostGroup():
             message.cost.CopyFrom(group_to_wire(event.view))
+        case BudgetView():
+            message.budget.CopyFrom(budget_to_wire(event.view))
         case None:
             pass
     return message

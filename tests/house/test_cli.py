@@ -23,6 +23,7 @@ CONTRACT = (  # all verbs there will ever be, in the order in which people meet 
 BENEATH = (
     *("keys new", "keys list", "keys inspect", "keys revoke"),
     *("nodes forget", "nodes revoke", "orders list", "orders cancel", "receipt verify"),
+    *("budget set", "budget list", "budget remove"),
     *("operator add", "operator list", "operator remove"),
     *("prices explain",),
     *("root list", "root export", "root rotate", "root retire", "nodes promote"),

@@ -33,6 +33,7 @@ NOT_FOUND = 3
 BENEATH = {
     *(("nodes", "forget"), ("nodes", "revoke"), ("nodes", "promote")),
     *(("orders", "list"), ("orders", "cancel")),
+    *(("budget", "set"), ("budget", "list"), ("budget", "remove")),
 }
 
 SAMPLE = """

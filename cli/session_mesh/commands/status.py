@@ -1,5 +1,6 @@
 """`status`: the node of this home."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from meshnode.client.durations import rfc3339
@@ -17,8 +18,14 @@ def app(call: Call) -> View:
 
     Its mesh, its listeners, its links, and what troubles it.
     """
+    from meshnode.client import budgets  # noqa: PLC0415 - --help needs no gRPC
+
     with call.mesh() as mesh:
         value = mesh.status()
+        value["budgets"] = [
+            {name: one[name] for name in ("name", "state", "percent", "reason")}
+            for one in budgets.budgets(mesh)["budgets"]
+        ]
         own = (one["addresses"] for one in mesh.nodes()["nodes"] if one["self"])
         value |= {"clock": rfc3339(call.now_s()), "advertised": next(own, [])}
     return View(
@@ -47,6 +54,7 @@ def _described(value: dict[str, Any]) -> tuple[str, ...]:
             ("nodes alive", value["nodes_alive"]),
             ("links", str(value["links"])),
             ("sessions", str(value["sessions"])),
+            ("budgets", _budgets(value["budgets"])),
             ("feeds", _feeds(value["feeds_held"], value["feeds_wanted"])),
             ("event loop", f"{value['loop_lag_s'] * 1000:.0f} ms late at most, lately"),
             ("memory", f"{value['rss_bytes'] // MIB} MiB"),
@@ -54,6 +62,13 @@ def _described(value: dict[str, Any]) -> tuple[str, ...]:
             *(("trouble", f"{one['peer']}: {one['reason']}") for one in value["troubles"]),
         ]
     )
+
+
+def _budgets(budgets: Sequence[dict[str, Any]]) -> str:
+    pressed = [one for one in budgets if one["state"] != "ok"]
+    named = "; ".join(f"{one['name']} {one['state']}: {one['reason']}" for one in pressed)
+    count = f"{len(budgets)} set" if budgets else ""
+    return f"{count}; {named}" if named else count
 
 
 def _feeds(held: int, wanted: int) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from meshnode.core.errors import NotFoundError, UsageError
+from meshnode.core.settings import Budget, Terms
 from meshnode.node.config import Config, load_config, parse_config
 
 FULL = """
@@ -65,12 +66,44 @@ def test_a_misspelt_key_of_a_source_is_named_too():
 
 
 def test_keys_of_later_versions_are_warned_about_and_not_refused():
-    config = parse_config("sessions: {max: 3}\nbudgets: []\nnode: a\n")
+    config = parse_config("sessions: {max: 3}\nnotify: []\nnode: a\n")
     assert config.node == "a"
     assert config.warnings == (
         'config.yaml:1: "sessions" is not supported by this version yet',
-        'config.yaml:2: "budgets" is not supported by this version yet',
+        'config.yaml:2: "notify" is not supported by this version yet',
     )
+
+
+def test_budgets_of_one_node_are_read_as_the_command_line_writes_them():
+    one = "{name: team, limit: 0.5usd, per: day, owner: olga, warn: 50%, then: kill}"
+    config = parse_config(f"budgets:\n  - {one}\n  - {{name: all, limit: 5Mtok, per: month}}\n")
+    assert config.budgets == (
+        Budget("team", Terms(5 * 10**8, "nusd", "day", "kill", 50, owner="olga")),
+        Budget("all", Terms(5 * 10**6, "tokens", "month", "suspend")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        ("{limit: 1usd, per: day}", 'needs "name"'),
+        ("{name: a, per: day}", 'needs "limit"'),
+        ("{name: a, limit: 1eur, per: day}", "not a limit: '1eur'"),
+        ("{name: a, limit: -1usd, per: day}", "not a limit"),
+        ("{name: a, limit: 1usd, per: week}", '"per" cannot be "week"'),
+        ("{name: a, limit: 1usd, per: day, warn: 101%}", "not a share"),
+        ("{name: a, limit: 1usd, per: day, them: kill}", 'unknown key "them"'),
+    ],
+)
+def test_a_budget_that_is_none_is_refused_with_its_line(one, said):
+    message = failure(f"node: a\nbudgets:\n  - {one}\n")
+    assert message.startswith("config.yaml:3: ")
+    assert said in message
+
+
+def test_a_budget_is_named_once():
+    one = "{name: a, limit: 1usd, per: day}"
+    assert "one name twice" in failure(f"budgets:\n  - {one}\n  - {one}\n")
 
 
 def test_a_source_of_later_versions_is_passed_over_with_a_warning():

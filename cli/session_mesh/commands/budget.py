@@ -1,0 +1,148 @@
+"""`budget`: how much may be spent, by whom, and what follows."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from meshnode.client.errors import MeshError, UsageError
+from session_mesh import words
+from session_mesh.call import Call
+from session_mesh.render import Table, View
+from session_mesh.verbs import leading_verb, verb
+
+COLUMNS = ("BUDGET", "FOR", "SPENT", "LIMIT", "%", "STATE", "THEN", "ENDS", "HEARD", "HELD")
+FLEXIBLE = ("HELD", "FOR", "BUDGET")
+HELD_MAX = 3  # named in a row
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
+
+
+@leading_verb("session-mesh budget", "session-mesh budget list -o json")
+def app(call: Call) -> View:
+    """List budgets, set them, and take them back.
+
+    Every node adds up what the whole mesh has spent, warns, and suspends or kills its own sessions
+    when a limit is reached. While nodes are missing it says so, and never kills.
+    """
+    return _listed(call)
+
+
+@verb("session-mesh budget list", "session-mesh budget list -o csv", app=app)
+def list(call: Call) -> View:  # noqa: A001 - the verb is called so
+    """List budgets, how much of each is spent, and whom they hold."""
+    return _listed(call)
+
+
+@verb(
+    "session-mesh budget set team --limit 20usd --per day",
+    "session-mesh budget set crawlers --limit 5Mtok --per hour --spec crawl --warn 50% --then kill",
+    app=app,
+)
+def set(  # noqa: A001 - the verb is called so
+    call: Call,
+    name: Name,
+    limit: Annotated[
+        str, typer.Option("--limit", metavar="L", help="20usd, 0.5usd, 5Mtok, 200ktok")
+    ],
+    per: Annotated[Literal["hour", "day", "month"], typer.Option("--per", help="In UTC.")],
+    owner: Annotated[str, typer.Option("--owner", metavar="X", help="What is spent for it.")] = "",
+    agent_id: Annotated[str, typer.Option("--agent-id", metavar="X", help="By this agent.")] = "",
+    spec: Annotated[str, typer.Option("--spec", metavar="X", help="By sessions run with it.")] = "",
+    project: Annotated[str, typer.Option("--project", metavar="X", help="For this project.")] = "",
+    warn: Annotated[str, typer.Option("--warn", metavar="P", help="Of the limit.")] = "80%",
+    then: Annotated[
+        Literal["suspend", "kill"], typer.Option("--then", help="At the limit.")
+    ] = "suspend",
+) -> View:
+    """Set a budget for the whole mesh, or set it anew: then it acts anew.
+
+    For operators and admins; what an admin has set only an admin changes. A session that a budget
+    has suspended runs on when somebody resumes it, not by itself. What begins while it is exceeded
+    is refused.
+    """
+    from meshnode.client import budgets  # noqa: PLC0415 - --help needs no gRPC
+
+    said = {"name": name, "limit": limit, "per": per, "then": then, "warn": warn}
+    whose = {"owner": owner, "agent_id": agent_id, "spec": spec, "project": project}
+    with call.mesh() as mesh:
+        value = budgets.set_budget(mesh, said | whose)
+    every = "an" if value["per"] == "hour" else "a"
+    terms = f"{value['limit']} {every} {value['per']} for {_whose(value)}, then {value['then']}"
+    human = f"budget {name}: {terms}; {value['reason']}"
+    return View(value=value, human=human, ids=[name], notes=_unpriced([value]))
+
+
+@verb("session-mesh budget remove team", "session-mesh budget remove team --yes", app=app)
+def remove(
+    call: Call,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> View:
+    """Take a budget back on all nodes. Whom it has suspended stays so until resumed."""
+    if not yes and not call.can_ask:
+        raise UsageError("remove asks first, and there is no terminal", "say --yes")
+    if not yes and not call.confirm(f"remove budget {name[:60]}?"):
+        raise MeshError("nothing was changed")
+    from meshnode.client import budgets  # noqa: PLC0415 - as above
+
+    with call.mesh() as mesh:
+        value = budgets.remove_budget(mesh, name)
+    return View(value=value, human=f"removed: {name}", ids=[name])
+
+
+def _listed(call: Call) -> View:
+    from meshnode.client import budgets  # noqa: PLC0415 - as above
+
+    with call.mesh() as mesh:
+        value = budgets.budgets(mesh)
+    rows = [_row(one) for one in value["budgets"]]
+    held = any(one["held"] for one in value["budgets"])
+    resume = ["who is held runs on with: session-mesh resume ID"] if held else []
+    return View(
+        value=value,
+        human=Table(COLUMNS, rows, "no budget is set", flexible=FLEXIBLE),
+        records="budgets",
+        ids=[one["name"] for one in value["budgets"]],
+        notes=[
+            *words.coverage_notes(value["coverage"]),
+            *_unpriced(value["budgets"]),
+            *resume,
+        ],
+    )
+
+
+def _row(budget: dict[str, Any]) -> tuple[str, ...]:
+    held = [f"{one['node_name']}/{one['agent_id']}" for one in budget["held"]]
+    more = [f"and {len(held) - HELD_MAX} more"] if len(held) > HELD_MAX else []
+    spent = budget["spent_usd"]
+    return (
+        budget["name"],
+        _whose(budget),
+        words.tokens(budget["spent_tokens"]) if spent is None else words.usd(spent),
+        budget["limit"],
+        f"{budget['percent']}%",
+        budget["state"],
+        budget["then"],
+        budget["window_end"][:16].replace("T", " ") + "Z",
+        f"{budget['nodes_heard']}/{budget['nodes_known']}",
+        ", ".join([*held[:HELD_MAX], *more]) or "-",
+    )
+
+
+def _whose(budget: dict[str, Any]) -> str:
+    named = (
+        ("owner", budget["owner"]),
+        ("agent", budget["agent_id"]),
+        ("spec", budget["specialization"]),
+        ("project", budget["project"]),
+    )
+    return " ".join(f"{kind} {word}" for kind, word in named if word) or "all"
+
+
+def _unpriced(budgets: Sequence[dict[str, Any]]) -> Sequence[str]:
+    return [
+        f"no price known for {model}: {tokens} tokens are not in budget {one['name']}"
+        for one in budgets
+        if one["spent_usd"] is not None
+        for model, tokens in sorted(one["unpriced"].items())
+    ]
