@@ -1,0 +1,248 @@
+"""Budgets at a node with its disk: judged by the whole mesh's ledgers, held where agents run."""
+
+from dataclasses import replace
+
+import pytest
+from budgeted import ADMIN, DAY, HERE, NEAR, Budgeted
+
+from meshnode.app.opening import Opening
+from meshnode.app.withholding import AGAIN_S
+from meshnode.core.errors import RefusedError
+from meshnode.core.ids import b32
+from meshnode.core.sessions import SESSIONS, State, session_to_row
+from meshnode.core.settings import Budget, Terms
+from meshnode.store.database import Database
+
+pytestmark = pytest.mark.integration
+HOUR = Terms(1000, "tokens", "hour", "suspend", owner="olga")
+KILL = replace(DAY, then="kill")
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    monkeypatch.setattr("meshnode.app.sessions.LAST_WORD_WAIT_S", 0.0)  # no supervisor speaks here
+    database = Database(tmp_path / "state.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def node(database):
+    return Budgeted(database)
+
+
+async def test_what_others_have_spent_suspends_a_session_here(node):
+    record = node.run()
+    budget_id = node.set(DAY)
+    node.use(HERE, record.session_id, 400)
+    await node.settle()
+    assert (node.untouched(), node.news) == (True, [])
+    node.use(NEAR, "elsewhere", 400, owner="olga")
+    await node.settle()
+    assert (node.untouched(), node.news) == (True, [("warned", "team")])
+    node.use(NEAR, "elsewhere", 600, owner="olga")
+    await node.settle()
+    assert node.actions == [("suspend", "worker")]
+    assert node.news == [("warned", "team"), ("exceeded", "team")]
+    present = node.sessions.get(record.session_id)
+    assert present.state is State.SUSPENDED
+    assert present.orders[0].startswith(f"{b32(budget_id)} suspended budget team: 1ktok of 1ktok")
+    assert [one.agent_id for one in node.budget().held] == ["worker"]
+
+
+async def test_whom_it_does_not_name_runs_on(node):
+    node.run("other", owner="otto")
+    record = node.run()
+    node.set(DAY)
+    node.use(HERE, record.session_id, 2000)
+    await node.settle()
+    assert node.actions == [("suspend", "worker")]
+
+
+async def test_a_log_that_does_not_say_whose_it_was_counts_for_who_started_the_session(node):
+    record = node.run(specializations=("crawl",))
+    node.set(replace(DAY, owner="", specialization="crawl"))
+    node.use(NEAR, record.session_id, 1000)
+    node.use(NEAR, "unknown", 5000)
+    await node.settle()
+    assert node.budget().tokens == 1000
+    node.row(HERE, SESSIONS, record.session_id.encode(), None)
+    await node.settle()
+    assert node.budget().tokens == 1000, "what is spent stays so when the session is listed no more"
+
+
+async def test_who_is_resumed_runs_on_until_the_next_window(node):
+    record = node.run()
+    node.set(HOUR)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    await node.sessions.keep(replace(node.sessions.get(record.session_id), state=State.RUNNING))
+    node.use(HERE, record.session_id, 9000)
+    await node.settle()
+    assert node.actions == [("suspend", "worker")]
+    await node.settle(3600.0)
+    assert node.news[-1] == ("lifted", "team")
+    assert node.actions == [("suspend", "worker")]
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    assert node.actions == [("suspend", "worker")] * 2
+
+
+async def test_nobody_is_resumed_by_a_new_window(node):
+    record = node.run()
+    node.set(HOUR)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    await node.settle(3600.0)
+    assert node.sessions.get(record.session_id).state is State.SUSPENDED
+    assert node.budget().state == "ok"
+    assert [one.agent_id for one in node.budget().held] == ["worker"]
+
+
+async def test_what_was_done_in_a_window_is_not_done_again_after_a_restart(node, database):
+    record = node.run()
+    node.set(DAY)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    later = Budgeted(database)
+    record = later.run()
+    later.hear(*node.control.entries())
+    later.desk.restore(*node.desk.told)
+    later.use(HERE, record.session_id, 1000)
+    await later.settle()
+    assert (later.untouched(), later.news) == (True, [])
+
+
+async def test_a_budget_that_is_set_anew_acts_anew(node):
+    record = node.run()
+    node.set(DAY)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    node.set(replace(DAY, limit=2000), ago_s=3)
+    await node.sessions.keep(replace(node.sessions.get(record.session_id), state=State.RUNNING))
+    await node.settle()
+    assert node.news[-1] == ("lifted", "team")
+    assert (len(node.actions), node.budget().state) == (1, "ok")
+    node.use(HERE, record.session_id, 2000)
+    await node.settle()
+    assert len(node.actions) == 2
+
+
+async def test_a_kill_takes_the_whole_mesh_to_be_heard(node):
+    record = node.run()
+    node.set(KILL)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    assert node.agents.kills == [record.session_id]
+    assert node.actions == [("kill", "worker")]
+
+
+async def test_while_a_node_is_missing_it_is_suspended_instead_and_that_is_said(database):
+    node = Budgeted(database, full=False)
+    record = node.run()
+    node.set(KILL)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    assert (node.actions, node.agents.kills) == ([("suspend", "worker")], [])
+    assert "suspended instead of killed" in node.held[0][0].reason
+    view = node.budget()
+    assert (view.nodes_heard, view.nodes_known) == (3, 4)
+
+
+async def test_a_kill_waits_for_what_a_neighbour_knows_and_then_asks_again(node):
+    record = node.run()
+    node.set(KILL)
+    node.mesh.replication.abreast = False
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    assert node.untouched()
+    node.set(None, ago_s=3)
+    node.mesh.replication.abreast = True
+    await node.settle()
+    assert node.untouched()
+
+
+async def test_what_begins_while_a_budget_is_exceeded_is_refused(node):
+    node.set(DAY)
+    node.use(NEAR, "elsewhere", 1000, owner="olga")
+    await node.settle()
+    with pytest.raises(
+        RefusedError, match="budget team is exceeded: 1ktok of 1ktok spent this day"
+    ):
+        await node.sessions.open(Opening(agent_id="late", owner="olga"))
+    assert node.sessions.live() == []
+    await node.sessions.open(Opening(agent_id="other", owner="otto"))
+
+
+async def test_a_session_that_is_starting_is_held_once_it_runs(node):
+    record = node.run(specializations=())
+    pending = replace(record, state=State.PENDING)
+    node.sessions.restore([pending])
+    node.set(DAY)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    assert node.untouched()
+    await node.sessions.keep(record)
+    await node.settle()
+    assert node.actions == [("suspend", "worker")]
+
+
+async def test_what_has_no_price_is_said_and_is_not_free(node):
+    record = node.run()
+    node.set(Terms(10**9, "nusd", "day", "suspend"))
+    node.use(HERE, record.session_id, 700, "free")
+    await node.settle()
+    view = node.budget()
+    assert (view.amount, view.tokens, view.unpriced) == (0, 700, (("free", 700),))
+    assert "no price for 700 tokens of free" in view.reason
+
+
+async def test_an_agent_that_cannot_be_stopped_is_tried_again_and_told_once(node):
+    record = node.run()
+    node.set(DAY)
+    node.use(HERE, record.session_id, 1000)
+    node.agents.fault = RefusedError("a process waits for a device")
+    await node.settle()
+    await node.settle(AGAIN_S + 1)
+    assert [done.outcome for _, done in node.held] == ["waits"]
+    node.agents.fault = None
+    await node.settle(AGAIN_S + 1)
+    assert [done.outcome for _, done in node.held] == ["waits", "applied"]
+
+
+async def test_a_budget_of_the_configuration_gives_way_to_one_of_the_mesh(database):
+    node = Budgeted(database, local=[Budget("team", DAY)])
+    record = node.run()
+    node.use(HERE, record.session_id, 500)
+    await node.settle()
+    assert (node.budget().issuer, node.budget().percent) == ("", 50)
+    node.set(replace(DAY, limit=5000), by=ADMIN)
+    await node.settle()
+    assert (node.budget().percent, node.budget().by_admin) == (10, True)
+    node.set(None, by=ADMIN, ago_s=3)
+    await node.settle()
+    assert node.budget().percent == 50
+
+
+async def test_without_a_budget_nothing_is_added_up_and_nobody_is_woken(node):
+    record = node.run()
+    node.use(HERE, record.session_id, 1000)
+    assert node.desk.look() is None
+    assert (node.desk.listed(), node.untouched()) == ([], True)
+
+
+async def test_the_sums_are_those_of_all_rows_whatever_comes_in_which_order(node):
+    node.use(NEAR, "a", 100, owner="olga")
+    node.set(DAY)
+    await node.settle()
+    node.use(NEAR, "b", 50, owner="olga")
+    node.use(NEAR, "a", 300, owner="olga")
+    node.use(NEAR, "c", 900)
+    await node.settle()
+    assert node.budget().tokens == 350
+    record = node.run()
+    node.row(NEAR, SESSIONS, b"c", session_to_row(replace(record, session_id="c")))
+    node.set(replace(DAY, per="month"), name="month")
+    node.set(replace(DAY, per="hour"), name="hour")
+    await node.settle()
+    assert {node.budget(name).tokens for name in ("team", "month", "hour")} == {1250}
