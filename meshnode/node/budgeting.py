@@ -20,7 +20,6 @@ from meshnode.core.errors import PeerError, StorageError
 from meshnode.core.ids import b32, node_key_of, unb32
 from meshnode.core.keys import key_id_of
 from meshnode.core.packing import typed
-from meshnode.ingest.prices import PriceBook
 from meshnode.node.books import StoredOrders
 from meshnode.rpc.budgets import BudgetServicer
 from meshnode.store import facts, standing
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshnode.app.auditing import Auditor
+    from meshnode.app.cost import Prices
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import Done
     from meshnode.app.views import BudgetView
@@ -52,6 +52,7 @@ class Budgeting:
         hosting: Hosting,
         queries: Queries,
         auditor: Auditor,
+        prices: Prices,
         local: Sequence[Budget],
     ) -> None:
         self._ground = ground
@@ -62,7 +63,7 @@ class Budgeting:
             hosting.sessions, book, ground.clock, ground.spawn, self._tell_hold
         )
         self.desk = BudgetDesk(
-            queries, PriceBook(), ground.clock, self._withholding, hosting.sessions.live, local
+            queries, prices, ground.clock, self._withholding, hosting.sessions.live, local
         )
         hosting.sessions.check_start = self.desk.check_start
         self.servicer = BudgetServicer(self.desk, queries)

@@ -163,7 +163,12 @@ class Node:
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
         self._budgeting = Budgeting(
-            ground, self._hosting, self._queries, self._auditing.auditor, options.budgets
+            ground,
+            self._hosting,
+            self._queries,
+            self._auditing.auditor,
+            prices,
+            options.budgets,
         )
         self._inside = Inside(ground, self._hosting, self._queries)
         admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)

@@ -77,6 +77,11 @@ SAID: dict[str, tuple[str, Body, int | None]] = {
         Budget("team", Terms(20 * 10**9, "nusd", "day", "suspend", owner="olga")),
         None,
     ),
+    "budget in tokens": (
+        "operator",
+        Budget("crawlers", Terms(5 * 10**6, "tokens", "hour", "kill", 50, specialization="crawl")),
+        None,
+    ),
     "budget deleted": ("operator", Budget("team", None), None),
     "forget": ("operator", Forget(HEADER), None),
     "roots": ("root", RootKeys(2, (KEYS["root"].public, KEYS["operator"].public)), None),
