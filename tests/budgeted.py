@@ -137,8 +137,8 @@ class Budgeted(Viewer):
         while self.background.tasks:
             await asyncio.gather(*self.background.tasks)
 
-    def budget(self, name: str = "team") -> BudgetView:
-        return next(one for one in self.desk.listed() if one.name == name)
+    async def budget(self, name: str = "team") -> BudgetView:
+        return next(one for one in await self.desk.listed() if one.name == name)
 
     @property
     def actions(self) -> list[tuple[str, str]]:

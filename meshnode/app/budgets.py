@@ -166,9 +166,12 @@ class BudgetDesk:
                     f"wait for the next {one.terms.per}, or raise it: session-mesh budget list",
                 )
 
-    def listed(self) -> list[BudgetView]:
+    async def listed(self) -> list[BudgetView]:
         """Return every budget that counts, by name, and where it stands now."""
         self._settle()
+        while self._outlays.busy:
+            await asyncio.sleep(0)
+            self._settle()
         heard, held = self._heard(), self._held()
         return [
             self._view(one, heard, held.get(b32(one.budget_id), ()))
@@ -187,8 +190,6 @@ class BudgetDesk:
     def _settle(self) -> None:
         self._refresh(self._clock.wall_s())
         self._outlays.settle()
-        while self._outlays.busy:
-            self._outlays.settle()
 
     def _refresh(self, now_s: float) -> None:
         """Find out which budgets count, in which windows."""
@@ -218,7 +219,11 @@ class BudgetDesk:
         """Say what a hold that is about to be carried out is by now; empty if it is none."""
         self._settle()
         present = self._counting.get(hold.allowance.name)
-        if present != hold.allowance or self._windows.get(present.budget_id) != hold.window:
+        if (
+            self._outlays.busy
+            or present != hold.allowance
+            or self._windows.get(present.budget_id) != hold.window
+        ):
             return ""
         return self._judge(present, self._heard()).action
 

@@ -1,11 +1,13 @@
 """What is spent under each budget in its window, kept up to date row by row.
 
-Invariant: after `settle` a sum is what adding up all slots of its window would give, for whom each
-slot was spent as far as that was ever known here. While there is no budget nothing is held.
+Invariant: once `busy` is over, a sum is what adding up all slots of its window would give, for whom
+each slot was spent as far as that was ever known here. A call of `settle` looks at ROWS_AT_ONCE
+rows, so that nobody waits for a mesh that is added up. While there is no budget nothing is held.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from meshnode.core.ledger import SLOT_S, Slot, SlotKey, key_from_row
 from meshnode.core.prices import cost_nusd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from meshnode.app.cost import Prices
     from meshnode.core.ids import NodeId
@@ -25,9 +27,47 @@ if TYPE_CHECKING:
     from meshnode.core.tables import Tables
 
     Asked = Mapping[bytes, tuple[Terms, Window]]
+    Place = tuple[NodeId, SlotKey]
 
-ORIGINS_AT_ONCE = 32  # of whose ledgers all is read; then others get a turn
+ROWS_AT_ONCE = 2_000  # looked at; then others get a turn
 NOBODY = Who()
+
+
+@dataclass(slots=True)
+class _Row:
+    """One slot, priced once."""
+
+    key: SlotKey
+    slot: Slot
+    nusd: int | None = None
+    is_priced: bool = False
+
+    def cost(self, prices: Prices) -> int | None:
+        if not self.is_priced:
+            key, slot = self.key, self.slot
+            priced = prices.rates(key.model, slot.provider, key.tier, key.start_s)
+            if priced is not None:
+                self.nusd = cost_nusd(slot.usage, priced.rates, slot.records)
+            self.is_priced = True
+        return self.nusd
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one session adds to one budget."""
+
+    tokens: int = 0
+    nusd: int = 0
+    unpriced: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: _Row, prices: Prices | None) -> None:
+        tokens = row.slot.usage.total
+        self.tokens += tokens
+        if prices is not None:
+            nusd = row.cost(prices)
+            if nusd is None:
+                self.unpriced[row.key.model] += tokens
+            self.nusd += nusd or 0
 
 
 @dataclass(slots=True)
@@ -36,25 +76,20 @@ class _Sum:
 
     terms: Terms
     window: Window
-    tokens: int = 0
-    nusd: int = 0
-    unpriced: dict[str, int] = field(default_factory=dict)
-    parts: dict[str, Spent] = field(default_factory=dict)
+    total: _Part = field(default_factory=_Part)
+    parts: dict[str, _Part] = field(default_factory=dict)
 
-    def put(self, session: str, part: Spent) -> None:
+    def put(self, session: str, part: _Part | None) -> None:
         """Let a session add this instead of what it added before."""
-        self._add(self.parts.pop(session, Spent()), -1)
-        if part != Spent():
+        before = self.parts.pop(session, None)
+        for one, sign in ((before, -1), (part, 1)):
+            if one is not None:
+                self.total.tokens += sign * one.tokens
+                self.total.nusd += sign * one.nusd
+                for model, tokens in one.unpriced.items():
+                    self.total.unpriced[model] += sign * tokens
+        if part is not None:
             self.parts[session] = part
-            self._add(part, 1)
-
-    def _add(self, part: Spent, sign: int) -> None:
-        self.tokens += sign * part.tokens
-        self.nusd += sign * part.nusd
-        for model, tokens in part.unpriced.items():
-            left = self.unpriced.pop(model, 0) + sign * tokens
-            if left:
-                self.unpriced[model] = left
 
 
 class Outlays:
@@ -68,16 +103,17 @@ class Outlays:
     def _forget(self) -> None:
         self._sums: dict[bytes, _Sum] = {}
         self._since_s: int | None = None  # slots from then on are held
-        self._slots: dict[str, dict[tuple[NodeId, SlotKey], Slot]] = {}  # by session
+        self._rows: dict[str, dict[Place, _Row]] = {}  # by session
         self._of_origin: dict[NodeId, set[str]] = {}  # sessions in its ledger
         self._who: dict[str, tuple[bool, Who]] = {}  # of a session; whether its id proves it
-        self._unread: dict[NodeId, None] = {}  # whose ledgers are to be read whole
-        self._stale: set[str] = set()
+        self._fitting: dict[Who, list[_Sum]] = {}
+        self._unread: dict[NodeId, list[bytes] | None] = {}  # keys of rows; None: all there are
+        self._stale: dict[str, None] = {}
 
     @property
     def busy(self) -> bool:
         """Whether `settle` has more to do: until then the sums lack something."""
-        return bool(self._unread)
+        return bool(self._unread or self._stale)
 
     def ask(self, asked: Asked) -> None:
         """Say which sums are wanted, by the ids of budgets."""
@@ -88,19 +124,14 @@ class Outlays:
         if self._since_s is None or since_s < self._since_s:
             self._read_all()
         self._prune(since_s)
-        kept = {
-            budget_id: held
-            for budget_id, (terms, window) in asked.items()
-            if (held := self._sums.get(budget_id)) and (held.terms, held.window) == (terms, window)
-        }
-        fresh = {
-            budget_id: _Sum(terms, window)
-            for budget_id, (terms, window) in asked.items()
-            if budget_id not in kept
-        }
-        self._sums = kept | fresh
-        for session in self._slots if fresh else ():
-            self._add_up(session, fresh.values())
+        before, self._sums = self._sums, {}
+        for budget_id, (terms, window) in asked.items():
+            held = before.get(budget_id)
+            is_same = held is not None and (held.terms, held.window) == (terms, window)
+            self._sums[budget_id] = held if held and is_same else _Sum(terms, window)
+        self._fitting = {}
+        if any(held is not before.get(one) for one, held in self._sums.items()):
+            self._stale = dict.fromkeys(self._rows)
 
     def touch(self, origin: NodeId, row_key: bytes) -> None:
         """Take a ledger row that has changed."""
@@ -113,12 +144,12 @@ class Outlays:
         if not isinstance(key, SlotKey) or key.start_s + SLOT_S <= self._since_s:
             return
         row = self._tables.ledger_row(origin, row_key)
-        slots = self._slots.setdefault(key.session, {})
-        slots.pop((origin, key), None)
+        rows = self._rows.setdefault(key.session, {})
+        rows.pop((origin, key), None)
         if row is not None and isinstance(row[1], Slot):
-            slots[origin, key] = row[1]
+            rows[origin, key] = _Row(key, row[1])
             self._of_origin.setdefault(origin, set()).add(key.session)
-        self._stale.add(key.session)
+        self._stale[key.session] = None
 
     def touch_all(self, origin: NodeId) -> None:
         """Note that all rows of a node may have changed."""
@@ -134,18 +165,21 @@ class Outlays:
             self._learn(origin, record)
 
     def settle(self) -> None:
-        """Add up what has changed; again while `busy`."""
-        for origin in list(self._unread)[:ORIGINS_AT_ONCE]:
-            del self._unread[origin]
-            self._read(origin)
-        stale, self._stale = self._stale, set()
-        for session in stale:
-            self._add_up(session, self._sums.values())
+        """Add up some of what has changed; again while `busy`."""
+        left = ROWS_AT_ONCE
+        while self._unread and left > 0:
+            left -= self._read(next(iter(self._unread)), left)
+        while self._stale and left > 0:
+            session = next(iter(self._stale))
+            del self._stale[session]
+            left -= 1 + len(self._rows.get(session, ()))
+            self._add_up(session)
 
     def spent(self, budget_id: bytes) -> Spent:
         """Return a sum."""
-        held = self._sums[budget_id]
-        return Spent(held.tokens, held.nusd, dict(held.unpriced))
+        total = self._sums[budget_id].total
+        unpriced = {model: tokens for model, tokens in total.unpriced.items() if tokens}
+        return Spent(total.tokens, total.nusd, unpriced)
 
     def _read_all(self) -> None:
         self._since_s = 0
@@ -153,25 +187,34 @@ class Outlays:
             self._learn(origin, record)
         self._unread = dict.fromkeys(self._tables.origins())
 
-    def _read(self, origin: NodeId) -> None:
-        for session in self._of_origin.pop(origin, set()):
-            slots = self._slots.get(session, {})
-            for place in [place for place in slots if place[0] == origin]:
-                del slots[place]
-            self._stale.add(session)
-        for row_key in self._tables.ledger_keys(origin):
+    def _read(self, origin: NodeId, most: int) -> int:
+        """Read some of a node's ledger; returns how many rows were looked at."""
+        unread = self._unread[origin]
+        if unread is None:
+            for session in self._of_origin.pop(origin, set()):
+                rows = self._rows.get(session, {})
+                for place in [place for place in rows if place[0] == origin]:
+                    del rows[place]
+                self._stale[session] = None
+            unread = self._unread[origin] = self._tables.ledger_keys(origin)
+        some = unread[-most:]
+        del unread[-most:]
+        for row_key in some:
             self.touch(origin, row_key)
+        if not unread:
+            del self._unread[origin]
+        return 1 + len(some)
 
     def _prune(self, since_s: int) -> None:
         """Let go of slots from before all windows."""
         self._since_s = since_s
-        for session, slots in list(self._slots.items()):
-            for place in [place for place in slots if place[1].start_s + SLOT_S <= since_s]:
-                del slots[place]
-            if not slots:
-                del self._slots[session]
+        for session, rows in list(self._rows.items()):
+            for place in [place for place in rows if place[1].start_s + SLOT_S <= since_s]:
+                del rows[place]
+            if not rows:
+                del self._rows[session]
         listed = {record.session_id for _, record in self._tables.sessions(forgotten=True)}
-        for session in self._who.keys() - self._slots.keys() - listed:
+        for session in self._who.keys() - self._rows.keys() - listed:
             del self._who[session]
 
     def _learn(self, origin: NodeId, record: SessionRecord) -> None:
@@ -181,39 +224,34 @@ class Outlays:
         if known is not None and (known[0] > proved or known == (proved, who_of(record))):
             return
         self._who[session] = proved, who_of(record)
-        self._stale.add(session)
+        if session in self._rows:
+            self._stale[session] = None
 
-    def _add_up(self, session: str, sums: Iterable[_Sum]) -> None:
-        slots = self._slots.get(session, {})
+    def _add_up(self, session: str) -> None:
         _, who = self._who.get(session, (False, NOBODY))
-        for held in sums:
-            held.put(session, self._part(held, slots, who))
+        parts: dict[int, _Part] = {}
+        for (_, key), row in self._rows.get(session, {}).items():
+            for held in self._sums_for(_whose(row.slot, who)):
+                if held.window.start_s <= key.start_s < held.window.end_s:
+                    prices = self._prices if held.terms.unit == USD else None
+                    parts.setdefault(id(held), _Part()).add(row, prices)
+        for held in self._sums.values():
+            held.put(session, parts.get(id(held)))
 
-    def _part(self, held: _Sum, slots: Mapping[tuple[NodeId, SlotKey], Slot], who: Who) -> Spent:
-        tokens = nusd = 0
-        unpriced: dict[str, int] = {}
-        for key, slot in _within(held, slots, who):
-            tokens += slot.usage.total
-            if held.terms.unit != USD:
-                continue
-            priced = self._prices.rates(key.model, slot.provider, key.tier, key.start_s)
-            if priced is None:
-                unpriced[key.model] = unpriced.get(key.model, 0) + slot.usage.total
-            else:
-                nusd += cost_nusd(slot.usage, priced.rates, slot.records)
-        return Spent(tokens, nusd, unpriced)
+    def _sums_for(self, whose: Who) -> Iterable[_Sum]:
+        found = self._fitting.get(whose)
+        if found is None:
+            if len(self._fitting) >= ROWS_AT_ONCE:
+                self._fitting.clear()
+            found = [held for held in self._sums.values() if fits(held.terms, whose)]
+            self._fitting[whose] = found
+        return found
 
 
-def _within(
-    held: _Sum, slots: Mapping[tuple[NodeId, SlotKey], Slot], who: Who
-) -> Iterator[tuple[SlotKey, Slot]]:
-    window = held.window
-    for (_, key), slot in slots.items():
-        whose = Who(
-            slot.owner or who.owner,
-            slot.agent or who.agent,
-            slot.project or who.project,
-            who.specializations,
-        )
-        if window.start_s <= key.start_s < window.end_s and fits(held.terms, whose):
-            yield key, slot
+def _whose(slot: Slot, who: Who) -> Who:
+    return Who(
+        slot.owner or who.owner,
+        slot.agent or who.agent,
+        slot.project or who.project,
+        who.specializations,
+    )

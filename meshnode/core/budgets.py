@@ -356,7 +356,7 @@ class Latches:
         self.told = dict(told or {})
 
     def step(self, budget_id: bytes, window: Window, standing: Standing) -> list[News]:
-        """Return what is news. In a window that was told of, only what is worse is."""
+        """Return what is news: in a window that was told of, or an earlier one, what is worse."""
         last = self.told.get(budget_id, Told(window.start_s, Standing.OK))
         news: list[News] = []
         if window.start_s > last.start_s:

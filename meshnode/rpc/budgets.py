@@ -38,7 +38,7 @@ class BudgetServicer(pb_grpc.BudgetServiceServicer):
         """Return all that count."""
         del request, context
         return pb.ListBudgetsResponse(
-            budgets=map(budget_to_wire, self._desk.listed()),
+            budgets=map(budget_to_wire, await self._desk.listed()),
             coverage=coverage_to_wire(self._queries.coverage()),
             issued=self._desk.issued(),
         )

@@ -138,7 +138,9 @@ def test_each_session_meets_a_budget_once_a_window(one, looks):
         assert not due or verdict.standing is Standing.EXCEEDED
         assert all(hold.session.state not in {State.PENDING, State.CLOSED} for hold in due)
     assert len(acted) == len(set(acted))
-    assert len(news) == len(set(news))
+    hours = [hour for _, _, hour in looks]
+    if hours == sorted(hours):  # a clock that is set back may tell again, but never acts again
+        assert len(news) == len(set(news))
 
 
 @given(st.integers(1, AMOUNT_MAX - 1), st.sampled_from(["nusd", "tokens"]))

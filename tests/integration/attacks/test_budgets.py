@@ -45,7 +45,7 @@ def node(database):
 async def unchanged(node) -> None:
     """Nothing counts, and nobody is held."""
     await node.settle()
-    assert node.desk.listed() == []
+    assert await node.desk.listed() == []
     assert node.untouched()
 
 
@@ -77,7 +77,7 @@ async def test_an_operator_neither_widens_nor_removes_what_an_admin_has_set(node
     node.set(terms, ago_s=ago_s)
     await node.settle()
     assert node.actions == [("suspend", "worker")]
-    assert node.budget().issuer == key_id_of(ADMIN.public)
+    assert (await node.budget()).issuer == key_id_of(ADMIN.public)
 
 
 async def test_what_an_admin_has_removed_an_older_word_of_an_operator_does_not_revive(node):
@@ -167,7 +167,7 @@ async def test_a_flood_of_budgets_takes_no_room_from_those_of_others(node):
     node.set(DAY)
     await node.settle()
     assert node.actions == [("suspend", "worker")]
-    states = [one.state for one in node.desk.listed()]
+    states = [one.state for one in await node.desk.listed()]
     assert states.count("ignored") == 2 * OF_ONE_MAX
 
 
@@ -177,7 +177,7 @@ async def test_a_flood_of_one_name_leaves_one_budget_which_acts_once(node):
     node.set(DAY)
     await node.settle()
     await node.settle(30.0)
-    assert [one.terms for one in node.desk.listed()] == [DAY]
+    assert [one.terms for one in await node.desk.listed()] == [DAY]
     assert node.actions == [("suspend", "worker")]
 
 
@@ -198,7 +198,7 @@ async def test_a_member_takes_nothing_back_with_counts_below_zero(node):
         row = pack([1, [count, 0, 0, 0, 0, 0, 0], "", "olga", "", ""])
         node.row(NEAR, LEDGER, key, row)
     await node.settle()
-    assert node.budget().tokens == 1000
+    assert (await node.budget()).tokens == 1000
     assert node.actions == [("suspend", "worker")]
 
 
@@ -207,7 +207,7 @@ async def test_a_member_that_claims_all_there_is_breaks_no_sum(node):
     for number in range(4):
         node.use(NEAR, f"lie{number}", COUNT_MAX, owner="olga")
     await node.settle()
-    view = node.budget("money")
+    view = await node.budget("money")
     assert (view.tokens, view.percent) == (COUNT_MAX, 800)
     assert node.actions == [("suspend", "worker")]
 
@@ -219,7 +219,7 @@ async def test_a_member_cannot_say_whose_the_session_of_another_is(node):
     node.row(NEAR, SESSIONS, node.worker.encode(), session_to_row(record))
     node.set(replace(KILL, owner="otto"), name="otto")
     await node.settle()
-    assert (node.budget("team").tokens, node.budget("otto").tokens) == (1000, 0)
+    assert ((await node.budget("team")).tokens, (await node.budget("otto")).tokens) == (1000, 0)
     assert node.agents.kills == [node.worker]
 
 
@@ -228,5 +228,5 @@ async def test_what_an_agent_registers_brings_nobody_under_a_budget(node):
     node.set(replace(KILL, owner="", specialization="crawl"))
     node.row(HERE, REGISTRY, registry_key(entry.place), registry_row(entry, Birth(1, 1)))
     await node.settle()
-    assert node.budget().tokens == 0
+    assert (await node.budget()).tokens == 0
     assert node.untouched()
