@@ -22,8 +22,8 @@ from meshnode.node.founding import checked_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns", "ingest")
-KEYS += ("prices", "budgets")
+NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
+KEYS = (*NODE_KEYS, "ingest", "prices", "budgets")
 LATER_KEYS = ("sessions", "agents", "directions", "notify")
 BUDGETS_MAX = 64  # of one node's own
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
