@@ -44,9 +44,9 @@ from meshnode.core.standing import Patience
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from meshnode.app.cost import Prices
     from meshnode.app.ports import Clock
     from meshnode.app.queries import Queries
+    from meshnode.app.tally import Prices
     from meshnode.app.withholding import Withholding
     from meshnode.core.effects import Announce
     from meshnode.core.settings import Terms

@@ -31,9 +31,9 @@ from meshnode.core.sessions import SESSIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from meshnode.app.cost import Prices
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
+    from meshnode.app.tally import Prices
     from meshnode.core.effects import Announce
     from meshnode.core.ids import NodeId
 

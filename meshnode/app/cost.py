@@ -1,63 +1,43 @@
-"""What the mesh has spent: slots of all nodes, grouped, and priced when asked.
+"""What the mesh has spent: counters of all nodes, grouped, and priced when asked.
 
-Invariant: every row is in exactly one group, and its cost is rounded before it is added, so the
-groups add up to the total. A model without a price adds tokens and is listed, never priced at 0.
+Invariant: every row is in exactly one group, and the groups add up to the total, whose money is
+rounded once. A model without a price adds tokens and is listed, never priced at 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Protocol
-from zoneinfo import ZoneInfo
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
+from meshnode.app.cutting import Cutting, Span, Texts
+from meshnode.app.tally import Combination, Rated, Tally, Unit, added_up, shared_out
+from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.errors import UsageError
-from meshnode.core.ledger import COUNT_MAX, SLOT_S, Buckets, Diagnostics
-from meshnode.core.prices import cost_nusd
+from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
+from meshnode.core.periods import DAY_S, DayKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import tzinfo
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
-    from meshnode.core.ledger import Slot, SlotKey
-    from meshnode.core.prices import Priced
-
-BY = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+    from meshnode.app.cutting import CostQuery
+    from meshnode.app.tally import GroupKey, Kind, Prices, Sum
+    from meshnode.core.ledger import CounterKey, Slot
 
 
-class Prices(Protocol):
-    """A price list, or several in order."""
-
-    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
-        """Return the rates of a model at a time; None if no list knows it."""
-
-    def source_text(self) -> str:
-        """Name the lists and their versions: costs that are kept hold while this is the same.
-
-        Takes up what has changed in the lists, so it is asked before the rates of a query.
-        """
+GROUPS_MAX = 10_000  # of one answer, some 3 MB; more: UsageError
+PIECE_GROUPS = 200  # made between two pauses
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedSlot:
-    """A slot, and the node in whose feed it stands."""
+    """A counter, and the node in whose feed it stands."""
 
     node_id: str
     node_name: str
-    key: SlotKey
+    key: CounterKey
     slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class CostQuery:
-    """What to select and how to group. Slots that overlap [since_s, until_s) count whole."""
-
-    by: tuple[str, ...] = ()
-    since_s: float | None = None
-    until_s: float | None = None
-    tz: str = "UTC"
-    prices_at_s: float | None = None  # at the prices of that time; None: each slot at its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +65,8 @@ class Unpriced:
 class CostAnswer:
     """What was spent; `cost_nusd` is that of the priced part, `unpriced` lists the rest.
 
-    `tz_exact` is false if days or hours of the zone do not begin with a slot.
+    `sessions` are distinct. `tz_exact` is false if a counter spans more than one of the days, hours
+    or times asked for: a slot of half an hour, or what is left of an old day or month.
     """
 
     records: int
@@ -96,28 +77,93 @@ class CostAnswer:
     diagnostics: Diagnostics
     price_source: str
     tz_exact: bool = True
+    sessions: int = 0
 
 
-@dataclass(slots=True)
-class _Sum:
-    records: int = 0
-    usage: Buckets = field(default_factory=Buckets)
-    nusd: int = 0
-    priced: bool = False
-    sessions: set[str] = field(default_factory=set)
-    models: set[str] = field(default_factory=set)
+class Adding:
+    """One query as its rows are added up."""
 
-    def add(self, row: OwnedSlot, model: str, nusd: int | None) -> None:
-        self.records = min(self.records + row.slot.records, COUNT_MAX)
-        self.usage += row.slot.usage
-        self.nusd += nusd or 0
-        self.priced |= nusd is not None
-        self.sessions.add(row.key.session)
-        self.models.add(model)
+    def __init__(self, query: CostQuery, rated: Rated) -> None:
+        self.cutting = Cutting(query)
+        self.rated = rated
+        self._source = rated.refresh()  # first: the lists may have changed since the last query
+        self.tally = Tally()
+        self.seen: dict[GroupKey | None, set[int]] = {}  # sessions by hash; None: of all groups
+        self.counted: dict[GroupKey | None, int] = {}  # sessions that were counted, not seen
+        self.diagnostics = Diagnostics()
 
-    @property
-    def cost_nusd(self) -> int | None:
-        return self.nusd if self.priced or not self.models else None
+    def row(self, what: Combination, span: Span, texts: Texts, counts: int) -> None:
+        """Count a row, if the query selects it; `counts` as in core/counts.py."""
+        query = self.cutting.query
+        if not counts or not self.cutting.selects(span) or query.session not in ("", texts.session):
+            return
+        group = self.cutting.key(what, span, texts)
+        self.tally.add(group, self.kind(what, span), counts)
+        for one in (group, None):
+            self.seen.setdefault(one, set()).add(hash(texts.session))
+
+    def kind(self, what: Combination, span: Span) -> Kind:
+        """Return what a row is priced as: as all of its day, unless prices change in it."""
+        prices_at_s = self.cutting.query.prices_at_s
+        if prices_at_s is not None:
+            return self.rated.kind(Unit(what, prices_at_s))
+        day_s = span.start_s - span.start_s % DAY_S
+        by_slot = span.kind == SLOTS and not self.rated.is_alike(what, day_s)
+        return self.rated.kind(Unit(what, span.start_s if by_slot else day_s))
+
+    def answer(self, names: Mapping[str, str]) -> Generator[None, None, CostAnswer]:
+        """Price what was added, with a pause at each yield; `names`: of nodes, by id.
+
+        Raises UsageError for more groups than an answer holds.
+        """
+        if len(self.tally.groups) > GROUPS_MAX:
+            said = f"{len(self.tally.groups)} groups are more than an answer holds ({GROUPS_MAX})"
+            raise UsageError(said, "ask about less: a time, a node, or fewer groupings")
+        sums: dict[GroupKey, Sum] = {}
+        for group, kinds in self.tally.groups.items():
+            sums[group] = added_up(kinds)
+            if len(sums) % PIECE_GROUPS == 0:
+                yield
+        spellings = _spellings({one.model for added in sums.values() for one in added.what})
+        nusd = shared_out({group: added.pusd for group, added in sums.items()})
+        groups: list[CostGroup] = []
+        for one in self._shown(sums, nusd, spellings, names) if self.cutting.by else ():
+            groups.append(one)
+            if len(groups) % PIECE_GROUPS == 0:
+                yield
+        records, totals = unpacked(sum(added.counts for added in sums.values()))
+        known = [amount for amount in nusd.values() if amount is not None]
+        return CostAnswer(
+            records=records,
+            totals=totals,
+            cost_nusd=sum(known) if known or not sums else None,
+            groups=tuple(sorted(groups, key=_dearest_first)),
+            unpriced=_unpriced(sums.values(), spellings),
+            diagnostics=self.diagnostics,
+            price_source=self._source,
+            tz_exact=self.cutting.exact,
+            sessions=self._sessions(None),
+        )
+
+    def _shown(
+        self,
+        sums: Mapping[GroupKey, Sum],
+        nusd: Mapping[GroupKey, int | None],
+        spellings: Mapping[str, str],
+        names: Mapping[str, str],
+    ) -> Iterator[CostGroup]:
+        by = self.cutting.by
+        shown = _apart({group[by.index("node")] for group in sums}, names) if "node" in by else {}
+        words: dict[str, Mapping[str, str]] = {"model": spellings, "node": shown}
+        for group, added in sums.items():
+            parts = zip(by, group, strict=True)
+            key = {word: words.get(word, {}).get(part, part) for word, part in parts}
+            records, usage = unpacked(added.counts)
+            models = tuple(sorted({spellings[one.model.lower()] for one in added.what}))
+            yield CostGroup(key, records, self._sessions(group), models, usage, nusd[group])
+
+    def _sessions(self, group: GroupKey | None) -> int:
+        return len(self.seen.get(group, ())) + self.counted.get(group, 0)
 
 
 def cost(
@@ -126,88 +172,49 @@ def cost(
     query: CostQuery,
     prices: Prices,
 ) -> CostAnswer:
-    """Add up, group and price; raises UsageError for an unknown grouping or time zone."""
-    zone = _zone(query.tz)
-    price_source = prices.source_text()  # first: the lists may have changed since the last query
-    selected = [row for row in rows if _selected(row.key, query)]
-    spellings = _spellings(row.key.model for row in selected)
-    keys_of = _groupings(query.by, zone, spellings, _node_names(selected))
-    total, groups, unpriced = _Sum(), dict[tuple[str, ...], _Sum](), dict[str, _Sum]()
-    for row in selected:
-        model = spellings[row.key.model.lower()]
-        nusd = _price(row, prices, query.prices_at_s)
-        total.add(row, model, nusd)
-        if query.by:
-            groups.setdefault(tuple(key(row) for key in keys_of), _Sum()).add(row, model, nusd)
-        if nusd is None:
-            unpriced.setdefault(model, _Sum()).add(row, model, nusd)
-    cut_by_time = "day" in query.by or "hour" in query.by
-    return CostAnswer(
-        records=total.records,
-        totals=total.usage,
-        cost_nusd=total.cost_nusd,
-        groups=_sorted_groups(query.by, groups),
-        unpriced=tuple(
-            Unpriced(model, unpriced[model].records, unpriced[model].usage.total)
-            for model in sorted(unpriced)
-        ),
-        diagnostics=sum(diagnostics, Diagnostics()),
-        price_source=price_source,
-        tz_exact=not cut_by_time or all(_exact(row.key, zone) for row in selected),
-    )
-
-
-def _selected(key: SlotKey, query: CostQuery) -> bool:
-    after = query.since_s is None or key.start_s + SLOT_S > query.since_s
-    return after and (query.until_s is None or key.start_s < query.until_s)
-
-
-def _price(row: OwnedSlot, prices: Prices, at_s: float | None) -> int | None:
-    key, slot = row.key, row.slot
-    at_s = key.start_s if at_s is None else at_s
-    priced = prices.rates(key.model, slot.provider, key.tier, at_s)
-    return None if priced is None else cost_nusd(slot.usage, priced.rates, slot.records)
-
-
-def _groupings(
-    by: Sequence[str], zone: tzinfo, spellings: Mapping[str, str], names: Mapping[str, str]
-) -> list[Callable[[OwnedSlot], str]]:
-    ways: dict[str, Callable[[OwnedSlot], str]] = {
-        "model": lambda row: spellings[row.key.model.lower()],
-        "day": lambda row: _at(row.key, zone).strftime("%Y-%m-%d"),
-        "hour": lambda row: _hour(_at(row.key, zone)),
-        "node": lambda row: names[row.node_id],
-        "owner": lambda row: row.slot.owner,
-        "agent": lambda row: row.slot.agent,
-        "session": lambda row: row.key.session,
-        "project": lambda row: row.slot.project,
-        "tier": lambda row: row.key.tier,
-    }
-    for word in by:
-        if word not in ways:
-            near = get_close_matches(word.lower(), BY, n=1, cutoff=0.5)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise UsageError(f"cannot group by {word[:60]!r}{meant}", f"use one of {', '.join(BY)}")
-    return [ways[word] for word in by]
-
-
-def _sorted_groups(
-    by: Sequence[str], groups: Mapping[tuple[str, ...], _Sum]
-) -> tuple[CostGroup, ...]:
-    dearest = sorted(
-        groups.items(), key=lambda item: (-item[1].nusd, -item[1].usage.total, item[0])
-    )
-    return tuple(
-        CostGroup(
-            key=dict(zip(by, key, strict=True)),
-            records=added.records,
-            sessions=len(added.sessions),
-            models=tuple(sorted(added.models)),
-            usage=added.usage,
-            cost_nusd=added.cost_nusd,
+    """Add up, group and price rows; raises UsageError for an unknown grouping or time zone."""
+    adding, names = Adding(query, Rated(prices)), dict[str, str]()
+    adding.diagnostics = sum(diagnostics, Diagnostics())
+    for row in rows:
+        key, slot = row.key, row.slot
+        names[row.node_id] = row.node_name
+        adding.row(
+            Combination(key.model, slot.provider, key.tier),
+            Span(_kind(key), key.start_s, key.end_s),
+            Texts(row.node_id, key.session, slot.agent, slot.owner, slot.project),
+            packed(slot),
         )
-        for key, added in dearest
-    )
+    return finished(adding.answer(names))
+
+
+def finished(steps: Generator[None, None, Result]) -> Result:
+    """Take all steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as answered:
+            result: Result = answered.value
+            return result
+
+
+def _kind(key: CounterKey) -> int:
+    if isinstance(key, SlotKey):
+        return SLOTS
+    return DAYS if isinstance(key, DayKey) else MONTHS
+
+
+def _dearest_first(group: CostGroup) -> tuple[int, int, tuple[str, ...]]:
+    return -(group.cost_nusd or 0), -group.usage.total, tuple(group.key.values())
+
+
+def _unpriced(sums: Iterable[Sum], spellings: Mapping[str, str]) -> tuple[Unpriced, ...]:
+    counts: dict[str, int] = {}
+    for added in sums:
+        for what, one in added.unpriced.items():
+            model = spellings[what.model.lower()]
+            counts[model] = counts.get(model, 0) + one
+    found = ((model, *unpacked(counts[model])) for model in sorted(counts))
+    return tuple(Unpriced(model, records, usage.total) for model, records, usage in found)
 
 
 def _spellings(models: Iterable[str]) -> dict[str, str]:
@@ -219,34 +226,11 @@ def _spellings(models: Iterable[str]) -> dict[str, str]:
     return spellings
 
 
-def _node_names(rows: Iterable[OwnedSlot]) -> dict[str, str]:
-    names = {row.node_id: row.node_name for row in rows}
-    taken = list(names.values())
+def _apart(node_ids: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Name nodes so that no two are called the same."""
+    called = {node_id: names.get(node_id, node_id) for node_id in node_ids}
+    often = Counter(called.values())
     return {
-        node_id: name if taken.count(name) == 1 else f"{name} ({node_id[:8]})"
-        for node_id, name in names.items()
+        node_id: name if often[name] == 1 else f"{name} ({node_id[:8]})"
+        for node_id, name in called.items()
     }
-
-
-def _zone(name: str) -> tzinfo:
-    if name in ("", "UTC"):
-        return UTC
-    try:
-        return ZoneInfo(name)
-    except (OSError, ValueError, LookupError) as error:
-        hint = "use an IANA name such as Europe/Berlin, or UTC"
-        raise UsageError(f"no such time zone: {name[:60]!r}", hint) from error
-
-
-def _at(key: SlotKey, zone: tzinfo) -> datetime:
-    return datetime.fromtimestamp(key.start_s, zone)
-
-
-def _hour(at: datetime) -> str:
-    # With its offset, or the hour that a change of the clocks repeats would be one of two hours.
-    return at.replace(minute=0, second=0).isoformat(timespec="minutes").replace("+00:00", "Z")
-
-
-def _exact(key: SlotKey, zone: tzinfo) -> bool:
-    offset = _at(key, zone).utcoffset()
-    return offset is None or offset.total_seconds() % SLOT_S == 0

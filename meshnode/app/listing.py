@@ -67,7 +67,10 @@ def page_of(queries: Queries, selection: Selection, now_s: float) -> tuple[list[
         raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
     start = _place(selection.next)
     found = list(_found(queries, _conditions(queries, selection, now_s)))
-    spent = queries.spent({record.session_id for _, record in found}) if sort in BY_SPENT else {}
+    owners: dict[str, NodeId] = {}
+    if sort in BY_SPENT:
+        owners = {record.session_id: owner for owner, record in found}
+    spent = queries.spent(owners)
     first = nsmallest(start + limit, found, key=_order(sort, spent))
     page = [queries.session(owner, record) for owner, record in first[start:]]
     following = str(start + limit) if start + limit < len(found) else ""

@@ -309,7 +309,8 @@ class Mesh:
         return effects + self._plan_grafts()
 
     def _notice(self, change: Change, now_s: float) -> list[Effect]:
-        news = Announce(change.origin, change.rows.keys(), replaced=change.flush is None)
+        replaced, written = change.flush is None, change.written
+        news = Announce(change.origin, change.rows.keys(), replaced, written=written)
         effects: list[Effect] = [news, *self.roster.tend(change)]
         if news.tables & {NODE, LINKS}:
             new = self.liveness.graph.standing(change.origin) is None

@@ -20,7 +20,7 @@ from meshnode.core.prices import cost_nusd
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from meshnode.app.cost import Prices
+    from meshnode.app.tally import Prices
     from meshnode.core.ids import NodeId
     from meshnode.core.sessions import SessionRecord
     from meshnode.core.settings import Terms

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.cost import CostAnswer, CostQuery, OwnedSlot, Prices, cost
+from meshnode.app.cost import finished
+from meshnode.app.costing import steps_of
 from meshnode.app.listing import page_of
 from meshnode.app.spending import Spent
+from meshnode.app.tally import Rated
 from meshnode.app.views import (
     Coverage,
     Missing,
@@ -21,15 +23,19 @@ from meshnode.app.views import (
 )
 from meshnode.core.errors import ConflictError, NotFoundError
 from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId
-from meshnode.core.ledger import Diagnostics, Slot, SlotKey
+from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
+    from meshnode.app.cost import CostAnswer
+    from meshnode.app.cutting import CostQuery
+    from meshnode.app.indexes import Indexes
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
+    from meshnode.app.tally import Prices
 
 MISSING_MAX = 20
 HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT, MemberState.REVOKED})  # or not waited for
@@ -44,11 +50,13 @@ class Queries:
         prices: Prices,
         clock: Clock,
         state_of: Callable[[NodeId], MemberState] | None = None,
+        indexes: Indexes | None = None,
     ) -> None:
         self.mesh = mesh
-        self._prices = prices
+        self._rated = Rated(prices) if indexes is None else indexes.rated
         self._clock = clock
         self.state_of = state_of or mesh.liveness.state
+        self.indexes = indexes  # without them every row is read each time
 
     def coverage(self) -> Coverage:
         """Say how much of the mesh can be heard now."""
@@ -89,19 +97,15 @@ class Queries:
 
     def cost(self, query: CostQuery) -> CostAnswer:
         """Sum the ledgers of all owners, those that cannot be heard included."""
-        known: dict[str, SessionRecord] = {
-            record.session_id: record for _, record in self.mesh.tables.sessions(forgotten=True)
-        }
-        slots: list[OwnedSlot] = []
-        diagnostics: list[Diagnostics] = []
-        for origin, (key, value) in self.mesh.tables.ledger():
-            if isinstance(key, SlotKey) and isinstance(value, Slot):
-                slots.append(
-                    OwnedSlot(origin, self.name_of(origin), key, _owned(value, key, known))
-                )
-            elif isinstance(value, Diagnostics):
-                diagnostics.append(value)
-        return cost(slots, diagnostics, query, self._prices)
+        return finished(self.cost_steps(query))
+
+    def cost_steps(self, query: CostQuery) -> Generator[None, None, CostAnswer]:
+        """Do the same, with a pause at each yield, so that nobody else has to wait."""
+        cells = self.indexes.cells if self.indexes else None
+        replicas = self.mesh.replication.replicas
+        adding = yield from steps_of(self.mesh.tables, replicas, cells, (query, self._rated))
+        answer = yield from adding.answer({origin: self.name_of(origin) for origin in replicas})
+        return answer
 
     def node_named(self, name: str) -> NodeId:
         """Find a member by name, id or prefix of an id; raises NotFoundError or ConflictError."""
@@ -149,12 +153,16 @@ class Queries:
         for owner, record in self.mesh.tables.sessions():
             yield self.session(owner, record)
 
-    def spent(self, sessions: set[str]) -> dict[str, Spent]:
-        """Return what sessions have spent, by their ids."""
+    def spent(self, sessions: Mapping[str, NodeId]) -> dict[str, Spent]:
+        """Return what sessions have spent, by their ids; `sessions` with one owner each."""
+        if self.indexes:
+            return self.indexes.totals.spent(sessions)
         spent: dict[str, Spent] = {}
         for _, (key, slot) in self.mesh.tables.ledger():
-            if isinstance(key, SlotKey) and isinstance(slot, Slot) and key.session in sessions:
-                spent.setdefault(key.session, Spent()).add(key, slot, self._prices)
+            if isinstance(key, DiagnosticsKey) or not isinstance(slot, Slot):
+                continue
+            if key.session in sessions:
+                spent.setdefault(key.session, Spent()).add(key, slot, self._rated.prices)
         return spent
 
     def with_spent(
@@ -163,7 +171,7 @@ class Queries:
         """Return sessions with what they have spent, if that is not worked out already."""
         views = list(views)
         if spent is None:
-            spent = self.spent({view.record.session_id for view in views})
+            spent = self.spent({view.record.session_id: view.node_id for view in views})
         return [with_spent(view, spent.get(view.record.session_id)) for view in views]
 
     def session(self, owner: NodeId, record: SessionRecord) -> SessionView:
@@ -200,19 +208,6 @@ class Queries:
             is_self=is_self,
             journal_generation=record.journal_generation,
         )
-
-
-def _owned(slot: Slot, key: SlotKey, known: Mapping[str, SessionRecord]) -> Slot:
-    """Fill in whose a slot is, where the log does not say and the mesh knows the session."""
-    record = known.get(key.session)
-    if record is None:
-        return slot
-    return replace(
-        slot,
-        agent=slot.agent or record.agent_id,
-        owner=slot.owner or record.owner or "",
-        project=slot.project or record.project or "",
-    )
 
 
 def with_spent(view: SessionView, spent: Spent | None) -> SessionView:

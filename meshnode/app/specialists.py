@@ -19,11 +19,12 @@ from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from meshnode.app.queries import Queries
     from meshnode.app.views import SessionView
     from meshnode.core.ids import NodeId
+    from meshnode.core.registry import Registration
 
     Claims = dict[str, dict[NodeId, dict[str, str]]]  # agent -> who says so -> attributes
 
@@ -44,10 +45,7 @@ class Specialists:
         """Return live agents with a specialization, the best first; raises UsageError."""
         if not specialization:
             raise UsageError("name a specialization")
-        sessions: dict[str, list[SessionView]] = {}
-        for view in self._queries.views():
-            sessions.setdefault(view.record.agent_id, []).append(view)
-        claims = self._claims(specialization, sessions)
+        claims, sessions = self._found(specialization)
         ranked = [
             (self._rank(agent, state), agent)
             for agent_id, said in claims.items()
@@ -70,17 +68,27 @@ class Specialists:
         living = self._living(agent_id, said, known)
         return [replace(agent, specialization=specialization) for agent, _ in living]
 
-    def _claims(self, specialization: str, sessions: Mapping[str, list[SessionView]]) -> Claims:
-        """Return who says to have it: started with it, or registered for it by anybody."""
-        claims: Claims = {}
-        for agent_id, views in sessions.items():
-            if any(view.alive and _started_for(view, specialization) for view in views):
-                claims[agent_id] = {}
-        for origin, registration in self._mesh.roster.entries():
-            entry = registration.entry
-            if entry.specialization == specialization:
-                claims.setdefault(entry.agent_id, {})[origin] = entry.attributes
-        return claims
+    def _found(self, specialization: str) -> tuple[Claims, Mapping[str, list[SessionView]]]:
+        """Return who says to have it: started with it, or registered for it by anybody.
+
+        Beside it the sessions of at least those agents.
+        """
+        index = self._queries.indexes
+        if index is None:
+            views = list(self._queries.views())
+            entries = self._mesh.roster.entries()
+            return _claims(specialization, views, entries), _by_agent(views)
+        started = [
+            self._queries.session(*one) for one in index.directory.started_for(specialization)
+        ]
+        entries = self._mesh.roster.in_force(index.directory.registered_for(specialization))
+        claims = _claims(specialization, started, entries)
+        known = [
+            self._queries.session(*one)
+            for agent_id in claims
+            for one in index.directory.sessions_of(agent_id)
+        ]
+        return claims, _by_agent(known)
 
     def _living(
         self, agent_id: str, said: dict[NodeId, dict[str, str]], known: Sequence[SessionView] | None
@@ -128,6 +136,29 @@ class Specialists:
 
     def _is_alive(self, node: NodeId) -> bool:
         return self._queries.state_of(node) is MemberState.ALIVE
+
+
+def _claims(
+    specialization: str,
+    views: Iterable[SessionView],
+    entries: Iterable[tuple[NodeId, Registration]],
+) -> Claims:
+    claims: Claims = {}
+    for view in views:
+        if view.alive and _started_for(view, specialization):
+            claims[view.record.agent_id] = {}
+    for origin, registration in entries:
+        entry = registration.entry
+        if entry.specialization == specialization:
+            claims.setdefault(entry.agent_id, {})[origin] = entry.attributes
+    return claims
+
+
+def _by_agent(views: Iterable[SessionView]) -> dict[str, list[SessionView]]:
+    sessions: dict[str, list[SessionView]] = {}
+    for view in views:
+        sessions.setdefault(view.record.agent_id, []).append(view)
+    return sessions
 
 
 def _started_for(view: SessionView, specialization: str) -> bool:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.app.cost import CostGroup, Prices
+from meshnode.app.cost import CostGroup
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import COUNT_MAX, Buckets, Slot, SlotKey, key_from_row
-from meshnode.core.prices import cost_nusd
+from meshnode.core.ledger import COUNT_MAX, Buckets, CounterKey, DiagnosticsKey, Slot, key_from_row
+from meshnode.core.prices import cost_pusd, rounded_nusd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from meshnode.app.tally import Prices
     from meshnode.core.ids import NodeId
     from meshnode.core.tables import Tables
 
@@ -29,20 +30,25 @@ class Spent:
     """What one session has spent so far, and the model it used last."""
 
     usage: Buckets = field(default_factory=Buckets)
-    nusd: int | None = None
+    pusd: int | None = None
     model: str | None = None
     records: int = 0
     _latest: tuple[int, str] = (-1, "")
 
-    def add(self, key: SlotKey, slot: Slot, prices: Prices) -> None:
+    @property
+    def nusd(self) -> int | None:
+        """What it cost, in nano-USD; None if nothing of it has a price."""
+        return None if self.pusd is None else rounded_nusd(self.pusd)
+
+    def add(self, key: CounterKey, slot: Slot, prices: Prices) -> None:
         """Count a slot."""
         self.usage += slot.usage
         self.records = min(self.records + slot.records, COUNT_MAX)
         priced = prices.rates(key.model, slot.provider, key.tier, key.start_s)
         if priced is not None:
-            self.nusd = (self.nusd or 0) + cost_nusd(slot.usage, priced.rates, slot.records)
-        if (key.slot, key.model) > self._latest:
-            self._latest, self.model = (key.slot, key.model), key.model
+            self.pusd = (self.pusd or 0) + cost_pusd(slot.usage, priced.rates, slot.records)
+        if (key.start_s, key.model) > self._latest:
+            self._latest, self.model = (key.start_s, key.model), key.model
 
 
 class Spending:
@@ -52,7 +58,7 @@ class Spending:
         self._tables = tables
         self._prices = prices
         self._name_of = name_of
-        self._slots: dict[str, dict[NodeId, dict[SlotKey, Slot]]] = {}
+        self._slots: dict[str, dict[NodeId, dict[CounterKey, Slot]]] = {}
         self._pending: set[Counter] = set()  # at most as many as there are ledger rows
         self._doubted: set[str] = set()  # sessions told of while nobody followed
         self.shown: dict[Counter, CostGroup] = {}
@@ -69,7 +75,7 @@ class Spending:
             key = key_from_row(row_key)
         except PeerError:
             return  # unreadable rows are passed over everywhere
-        if not isinstance(key, SlotKey):
+        if key is None or isinstance(key, DiagnosticsKey):
             return
         self._pending.add((origin, key.session, key.model))
         if self.followed:
@@ -105,7 +111,7 @@ class Spending:
         """Begin to add up. Returns the sessions in doubt, and counters changed meanwhile."""
         self.followed = True
         for origin, (key, value) in self._tables.ledger():
-            if isinstance(key, SlotKey) and isinstance(value, Slot):
+            if not isinstance(key, DiagnosticsKey) and isinstance(value, Slot):
                 self._slots.setdefault(key.session, {}).setdefault(origin, {})[key] = value
         counters = {
             (origin, session, key.model)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from meshnode.core.feed import Change
     from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.messages import Message, Order, Reply
+    from meshnode.core.rows import Row
 
 
 STATES = "states"  # named beside tables: the state of a member has changed
@@ -91,6 +92,9 @@ class Announce:
     places: Collection[tuple[str, bytes]] = ()  # table and key
     replaced: bool = False
     members: Collection[NodeId] = ()  # whose states changed
+    written: Mapping[tuple[str, bytes], tuple[Row | None, Row | None]] = field(
+        default_factory=dict
+    )  # before and after, of the places, unless all was replaced
 
     @property
     def tables(self) -> frozenset[str]:

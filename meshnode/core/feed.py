@@ -8,7 +8,7 @@ changes nothing. Whether a header, a flush or a snapshot is accepted depends onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,12 @@ class Change:
     header: Header
     flush: Flush | None
     rows: Mapping[tuple[str, bytes], Row | None]  # written (or deleted: None); all rows if replaced
+    before: Mapping[tuple[str, bytes], Row | None] = field(default_factory=dict)  # by the flush
+
+    @property
+    def written(self) -> dict[tuple[str, bytes], tuple[Row | None, Row | None]]:
+        """Each row that a flush wrote, before and after; nothing if everything was replaced."""
+        return {place: (row, self.rows[place]) for place, row in self.before.items()}
 
 
 def delta_to_bytes(ops: Iterable[Op]) -> bytes:
@@ -156,7 +162,7 @@ class Replica:
                 raise PeerError("a feed with more rows or bytes than the mesh allows")
             raise ForkError("a flush that does not lead to the state its header names")
         self.header = header
-        return Change(self.origin, header, flush, after)
+        return Change(self.origin, header, flush, after, before)
 
     def replace(self, header: Header, rows: Rows) -> Change:
         """Take over a snapshot whose rows were proved against the header."""

@@ -13,6 +13,7 @@ import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.packing import pack, unpack
+from meshnode.core.periods import DAY_MAX, MONTH_MAX, DayKey, MonthKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,8 +36,6 @@ CONTEXT_STEPS_TOKENS = (
     524_288,
 )
 """Prompts longer than a step may cost more per token; a test holds this against the price list."""
-
-_SLOT_KIND, _DIAGNOSTICS_KIND = 0, 1
 
 
 class Buckets(msgspec.Struct, frozen=True):  # ten times quicker to make than a frozen dataclass
@@ -121,6 +120,11 @@ class SlotKey:
         """Where the slot begins, seconds since 1970."""
         return self.slot * SLOT_S
 
+    @property
+    def end_s(self) -> int:
+        """Where the next slot begins, seconds since 1970."""
+        return self.start_s + SLOT_S
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -184,8 +188,10 @@ class StoredReader:
     diagnostics: Diagnostics
 
 
-LedgerKey = SlotKey | DiagnosticsKey
-LedgerRow = tuple[SlotKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
+CounterKey = SlotKey | DayKey | MonthKey
+LedgerKey = CounterKey | DiagnosticsKey
+LedgerRow = tuple[CounterKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
+_KINDS: dict[type, int] = {SlotKey: 0, DiagnosticsKey: 1, DayKey: 2, MonthKey: 3}
 
 
 class Slots:
@@ -217,7 +223,7 @@ class Slots:
 
     def add(self, key: SlotKey, added: Slot) -> None:
         """Count what is already added up."""
-        self._slots[key] = _grown(self._slots.get(key), added)
+        self._slots[key] = grown(self._slots.get(key), added)
 
     def __iter__(self) -> Iterator[tuple[SlotKey, Slot]]:
         return iter(self._slots.items())
@@ -261,8 +267,7 @@ def slot_key_of(record: UsageRecord) -> SlotKey:
 
 def key_to_row(key: LedgerKey) -> bytes:
     """Encode a key of the `ledger` table; its first element tells the kinds apart."""
-    kind = _SLOT_KIND if isinstance(key, SlotKey) else _DIAGNOSTICS_KIND
-    return pack([kind, *astuple(key)])
+    return pack([_KINDS[type(key)], *astuple(key)])
 
 
 def key_from_row(row: bytes) -> LedgerKey | None:
@@ -272,7 +277,11 @@ def key_from_row(row: bytes) -> LedgerKey | None:
             return SlotKey(_text(session), _text(model), _text(tier), _number(slot, SLOT_MAX))
         case [1, source, path_hash]:
             return DiagnosticsKey(_text(source), _text(path_hash))
-        case [int() as kind, *_] if kind > _DIAGNOSTICS_KIND:
+        case [2, session, model, tier, day]:
+            return DayKey(_text(session), _text(model), _text(tier), _number(day, DAY_MAX))
+        case [3, session, model, tier, month]:
+            return MonthKey(_text(session), _text(model), _text(tier), _number(month, MONTH_MAX))
+        case [int() as kind, *_] if kind >= len(_KINDS):
             return None
         case _:
             raise PeerError("not a ledger key")
@@ -355,7 +364,8 @@ def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
         yield key, Slot(number, Buckets(*added), *said)
 
 
-def _grown(slot: Slot | None, added: Slot) -> Slot:
+def grown(slot: Slot | None, added: Slot) -> Slot:
+    """Add two counters; of differing texts the smaller stays."""
     slot = slot or Slot(0, Buckets())
     return Slot(
         min(slot.records + added.records, COUNT_MAX),

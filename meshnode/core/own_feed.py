@@ -199,6 +199,7 @@ class OwnFeed(Replica):
         head = self.head
         first_seq = head.seq + 1 if head.epoch == self.epoch else 1
         changed: dict[tuple[str, bytes], Row | None] = {}
+        before = {(op.table, op.key): self.rows.get(op.table, op.key) for op in ops}
         for seq, op in enumerate(ops, first_seq):
             row = None if op.value is None else Row(self.epoch, seq, op.value)
             self.rows.put(op.table, op.key, row)
@@ -218,7 +219,7 @@ class OwnFeed(Replica):
             self._left_boot,
         )
         self.header = sign_header(self._key, header)
-        return Change(self.origin, self.header, Flush(self.header, delta), changed)
+        return Change(self.origin, self.header, Flush(self.header, delta), changed, before)
 
     def _take(self) -> list[Op]:
         ops: list[Op] = []

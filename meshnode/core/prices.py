@@ -1,6 +1,6 @@
 """Money without floats: rates in whole pico-USD, costs in whole nano-USD, texts in decimal USD.
 
-Invariant: a cost is rounded once, when all its tokens are multiplied.
+Invariant: costs are added up exactly, and rounded once, when they are shown.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Priced:
     matched: str
 
 
-def cost_nusd(usage: Buckets, rates: Rates, records: int = 0) -> int:
-    """Price a usage of that many requests, in nano-USD, rounded half to even."""
+def cost_pusd(usage: Buckets, rates: Rates, records: int = 0) -> int:
+    """Price a usage of that many requests, in pico-USD: exact, so that sums are."""
     reasoning = min(usage.reasoning, usage.output)
-    pusd = (
+    return (
         usage.input * rates.input_pusd
         + usage.cache_read * rates.cache_read_pusd
         + usage.cache_write_5m * rates.cache_write_5m_pusd
@@ -55,6 +55,15 @@ def cost_nusd(usage: Buckets, rates: Rates, records: int = 0) -> int:
         + usage.web_search * rates.web_search_pusd
         + records * rates.request_pusd
     )
+
+
+def cost_nusd(usage: Buckets, rates: Rates, records: int = 0) -> int:
+    """Price a usage of that many requests, in nano-USD, rounded half to even."""
+    return rounded_nusd(cost_pusd(usage, rates, records))
+
+
+def rounded_nusd(pusd: int) -> int:
+    """Round to nano-USD, half to even."""
     nusd, rest = divmod(pusd, PUSD_PER_NUSD)
     half = PUSD_PER_NUSD // 2
     return nusd + (rest > half or (rest == half and nusd % 2 == 1))

@@ -76,10 +76,16 @@ class Roster:
 
     def entries(self) -> list[tuple[NodeId, Registration]]:
         """Return every entry that is in force, with the node that wrote it."""
+        return self.in_force(self._tables.registry())
+
+    def in_force(
+        self, found: Iterable[tuple[NodeId, Registration]]
+    ) -> list[tuple[NodeId, Registration]]:
+        """Return of these entries the ones that are in force."""
         hidden, removed = self.hidden(), self._removed()
         return [
             (origin, registration)
-            for origin, registration in self._tables.registry()
+            for origin, registration in found
             if origin not in hidden
             and (origin, registration.entry.place, registration.birth) not in removed
         ]

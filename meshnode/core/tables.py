@@ -15,7 +15,6 @@ from meshnode.core.headers import NOTHING, Head
 from meshnode.core.ledger import (
     LEDGER,
     DiagnosticsKey,
-    SlotKey,
     diagnostics_from_row,
     key_from_row,
     slot_from_row,
@@ -97,7 +96,10 @@ class Tables:
 
     def session(self, origin: NodeId, session_id: str) -> SessionRecord | None:
         """Return one session of one owner."""
-        key = session_id.encode()
+        return self.session_at(origin, session_id.encode())
+
+    def session_at(self, origin: NodeId, key: bytes) -> SessionRecord | None:
+        """Return one session of one owner, by the key of its row."""
         return self._one(origin, SESSIONS, key, lambda _key, row: session_from_row(row))
 
     def registry(self) -> Iterator[tuple[NodeId, Registration]]:
@@ -124,6 +126,10 @@ class Tables:
     def ledger(self) -> Iterator[tuple[NodeId, LedgerRow]]:
         """Return all ledger rows of all owners: slots, and what was read but not counted."""
         return self._all(LEDGER, _ledger_from_row)
+
+    def shows_ledger(self, origin: NodeId) -> bool:
+        """Whether the ledger of an origin counts: not while its feed is in quarantine."""
+        return not self._is_hidden(origin, LEDGER)
 
     def ledger_keys(self, origin: NodeId) -> list[bytes]:
         """Return the keys of all ledger rows of one owner."""
@@ -204,10 +210,9 @@ class Tables:
 
 
 def _ledger_from_row(key: bytes, row: bytes) -> LedgerRow | None:
-    match key_from_row(key):
-        case SlotKey() as slot_key:
-            return slot_key, slot_from_row(row)
-        case DiagnosticsKey() as diagnostics_key:
-            return diagnostics_key, diagnostics_from_row(row)
-        case None:
-            return None  # a kind of a newer version
+    counter = key_from_row(key)
+    if counter is None:
+        return None  # a kind of a newer version
+    if isinstance(counter, DiagnosticsKey):
+        return counter, diagnostics_from_row(row)
+    return counter, slot_from_row(row)

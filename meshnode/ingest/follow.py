@@ -16,7 +16,7 @@ from meshnode.ingest.sources import source_named
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from meshnode.core.ledger import DiagnosticsKey, LedgerRow, Slot, SlotKey
+    from meshnode.core.ledger import DiagnosticsKey, LedgerKey, LedgerRow, Slot
 
 READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next
 BACK_OFF_MAX_S = 60.0
@@ -97,7 +97,7 @@ class _Follower:
         self._stored: StoredReader | None = None
         self._told: SourceState | None = None
         # What is kept and could not be published is published with what comes next.
-        self._unpublished: dict[SlotKey | DiagnosticsKey, Slot | Diagnostics] = {}
+        self._unpublished: dict[LedgerKey, Slot | Diagnostics] = {}
 
     async def step(self) -> bool:
         """Read once and keep it; return whether there is more to read at once."""

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshnode.app.auditing import Auditor
-    from meshnode.app.cost import Prices
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import Done
+    from meshnode.app.tally import Prices
     from meshnode.app.views import BudgetView
     from meshnode.core.budgets import Hold
     from meshnode.core.effects import Announce

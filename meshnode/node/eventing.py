@@ -30,10 +30,10 @@ from meshnode.store import events
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from meshnode.app.cost import Prices
     from meshnode.app.events import Event
     from meshnode.app.ports import Clock
     from meshnode.app.spending import Counter
+    from meshnode.app.tally import Prices
     from meshnode.app.things import Change
     from meshnode.app.views import BudgetView
     from meshnode.core.effects import Announce

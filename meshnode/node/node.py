@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.alarms import Alarms
 from meshnode.app.authorities import Authorities
+from meshnode.app.indexes import Indexes
 from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
+from meshnode.app.tally import Rated
 from meshnode.core.certificates import from_pem
 from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError, UsageError
 from meshnode.core.ids import NodeId, new_u64
@@ -111,8 +113,7 @@ class Node:
         self._home = home
         self._options = options
         self._database, self._tasks = database, tasks
-        self._background: set[asyncio.Task[None]] = set()
-        self._clock = SystemClock()
+        self._background, self._clock = set[asyncio.Task[None]](), SystemClock()
         self._started_at_s = self._clock.wall_s()
         self._facts: dict[str, bytes | None] = {}
         self._stopping, self._exit_sessions = asyncio.Event(), ""
@@ -158,7 +159,8 @@ class Node:
         self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
-        self._queries = Queries(self._mesh, prices, self._clock)
+        self._indexes = Indexes(self._mesh, Rated(prices))
+        self._queries = Queries(self._mesh, prices, self._clock, indexes=self._indexes)
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
@@ -198,6 +200,7 @@ class Node:
         self._writer.drop_entries(unwanted)
         self._renewing.begin()
         events = self._eventing.open(chance)
+        self._world.on_news = self._indexes.before(self._world.on_news)
         self._spawn(self._writer.run())
         self._auditing.start()
         commanding = self._commanding
@@ -233,6 +236,7 @@ class Node:
         self._find_members()
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
+        self._spawn(self._indexes.run())
         self._standing.start()
         self._budgeting.start(self._eventing)
         self._spawn(self._renewing.run())

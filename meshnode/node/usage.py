@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from meshnode.app.cost import CostQuery, OwnedSlot, cost
+from meshnode.app.cost import OwnedSlot, cost
+from meshnode.app.cutting import CostQuery
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
 from meshnode.core.errors import NotFoundError, UsageError
@@ -160,7 +161,9 @@ class Usage:
             if slot.records and wanted.session in (None, key.session)
         ]
         since_s, until_s = _seconds(asked.since), _seconds(asked.until)
-        query = CostQuery(asked.by, since_s, until_s, asked.tz, _seconds(asked.prices_at))
+        query = CostQuery(
+            asked.by, since_s, until_s, asked.tz, prices_at_s=_seconds(asked.prices_at)
+        )
         return _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
 
     def explain(self, name: str) -> dict[str, Any]:

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from meshnode.app.cost import CostAnswer, CostQuery
+from meshnode.app.cutting import CostQuery
 from meshnode.core.ledger import Buckets
 from meshnode.core.prices import usd_text
 from meshnode.v1 import local_service_pb2, usage_pb2
 from meshnode.wire.times import time_from_wire
 
 if TYPE_CHECKING:
-    from meshnode.app.cost import CostGroup
+    from collections.abc import Callable
+
+    from meshnode.app.cost import CostAnswer, CostGroup
+    from meshnode.core.ids import NodeId
     from meshnode.v1 import coverage_pb2
 
 
@@ -28,13 +31,17 @@ def buckets_from_wire(message: usage_pb2.Buckets) -> Buckets:
     return Buckets(*(getattr(message, field.name) for field in structs.fields(Buckets)))
 
 
-def query_from_wire(request: local_service_pb2.GetCostRequest) -> CostQuery:
-    """Decode a question; raises UsageError."""
+def query_from_wire(
+    request: local_service_pb2.GetCostRequest, node_named: Callable[[str], NodeId]
+) -> CostQuery:
+    """Decode a question; raises UsageError, and what `node_named` does for a node not known."""
     return CostQuery(
         by=tuple(request.by),
         since_s=time_from_wire(request.since) if request.HasField("since") else None,
         until_s=time_from_wire(request.until) if request.HasField("until") else None,
         tz=request.tz or "UTC",
+        node_id=node_named(request.node) if request.node else None,
+        session=request.session_id,
         prices_at_s=time_from_wire(request.prices_at) if request.HasField("prices_at") else None,
     )
 
@@ -58,6 +65,7 @@ def answer_to_wire(
         coverage=coverage,
         price_source=answer.price_source,
         tz_exact=answer.tz_exact,
+        sessions=answer.sessions,
     )
 
 

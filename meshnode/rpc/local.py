@@ -6,6 +6,7 @@ everything and start sessions; whatever commands a session needs a signature, he
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from meshnode.v1 import local_service_pb2_grpc as pb_grpc
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 
     from meshnode.app.admission import AdmissionDesk
     from meshnode.app.commands import CommandDesk
@@ -100,7 +101,14 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.GetCostResponse:
         """Sum the ledgers of the whole mesh."""
         del context
-        return get_cost(self._parts.queries, request)
+        steps = cost_steps(self._parts.queries, request)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as answered:
+                answer: pb.GetCostResponse = answered.value
+                return answer
+            await asyncio.sleep(0)
 
     async def OpenSession(  # noqa: N802 - named by the proto
         self, request: pb.OpenSessionRequest, context: Context
@@ -239,8 +247,16 @@ def find_agents(queries: Queries, request: pb.FindAgentsRequest) -> pb.FindAgent
 
 
 def get_cost(queries: Queries, request: pb.GetCostRequest) -> pb.GetCostResponse:
-    """Answer a request for cost, with or without a running node."""
-    answer = queries.cost(query_from_wire(request))
+    """Answer a request for cost without a running node."""
+    answer = queries.cost(query_from_wire(request, queries.node_named))
+    return answer_to_wire(answer, coverage_to_wire(queries.coverage()))
+
+
+def cost_steps(
+    queries: Queries, request: pb.GetCostRequest
+) -> Generator[None, None, pb.GetCostResponse]:
+    """Answer a request for cost, with a pause at each yield."""
+    answer = yield from queries.cost_steps(query_from_wire(request, queries.node_named))
     return answer_to_wire(answer, coverage_to_wire(queries.coverage()))
 
 

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from meshnode.app.cost import BY, CostQuery, OwnedSlot, cost
+from meshnode.app.cost import OwnedSlot, cost
+from meshnode.app.cutting import BY, CostQuery
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import (
     COUNT_MAX,

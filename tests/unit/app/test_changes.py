@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from unit.app.seen import ACTS, IDS, OnePrice, Seen, act, kinds_and_ops
 
 from meshnode.app.changes import Changes
-from meshnode.app.cost import CostGroup, CostQuery
+from meshnode.app.cost import CostGroup
+from meshnode.app.cutting import CostQuery
 from meshnode.app.things import Kind, Op
 from meshnode.core.effects import Announce
 from meshnode.core.members import LINKS, NODE, ONLY_ROW

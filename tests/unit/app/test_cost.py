@@ -1,6 +1,7 @@
 import pytest
 
-from meshnode.app.cost import CostQuery, OwnedSlot, Unpriced, cost
+from meshnode.app.cost import OwnedSlot, Unpriced, cost
+from meshnode.app.cutting import CostQuery
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
 from meshnode.core.prices import Priced, Rates

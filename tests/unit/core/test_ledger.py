@@ -23,6 +23,7 @@ from meshnode.core.ledger import (
     value_to_row,
 )
 from meshnode.core.packing import pack
+from meshnode.core.periods import DAY_MAX, MONTH_MAX
 
 
 def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageRecord:
@@ -111,7 +112,7 @@ def test_rows_come_back_as_they_were():
 
 
 def test_kinds_and_elements_of_later_versions_are_passed_over():
-    assert key_from_row(pack([2, "node", "day"])) is None
+    assert key_from_row(pack([4, "node", "day"])) is None
     assert slot_from_row(pack([1, [0] * 9, "", "", "", "", "later"])) == Slot(1, Buckets())
     assert diagnostics_from_row(pack([0] * 9)) == Diagnostics()
 
@@ -131,6 +132,10 @@ def test_kinds_and_elements_of_later_versions_are_passed_over():
         pack([0, "s", b"m", "t", 1]),
         pack([0, "s" * 257, "m", "t", 1]),
         pack([1, "higress"]),
+        pack([2, "s", "m", "t", DAY_MAX + 1]),
+        pack([2, "s", "m", 1]),
+        pack([3, "s", "m", "t", MONTH_MAX + 1]),
+        pack([3, "s", "m", "t", -1]),
         pack(["slot", "s"]),
         pack([-1]),
     ],

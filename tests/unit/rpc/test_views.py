@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from meshnode.app.cost import CostAnswer, CostGroup, CostQuery
+from meshnode.app.cost import CostAnswer, CostGroup
+from meshnode.app.cutting import CostQuery
 from meshnode.app.views import (
     AgentView,
     Coverage,
@@ -188,19 +189,20 @@ def test_a_status_tells_troubles_and_sources():
 
 
 def test_a_question_of_cost_without_times_is_about_all_times():
-    assert query_from_wire(local_service_pb2.GetCostRequest()) == CostQuery((), None, None, "UTC")
+    request = local_service_pb2.GetCostRequest()
+    assert query_from_wire(request, NodeId) == CostQuery((), None, None, "UTC")
 
 
 def test_a_question_of_cost_with_times_is_understood():
     request = local_service_pb2.GetCostRequest(
         by=["model"], since="1970-01-01T00:01:00Z", until="1970-01-01T01:01:00+01:00", tz="UTC"
     )
-    assert query_from_wire(request) == CostQuery(("model",), 60.0, 60.0, "UTC")
+    assert query_from_wire(request, NodeId) == CostQuery(("model",), 60.0, 60.0, "UTC")
 
 
 def test_a_question_of_cost_with_no_time_is_the_callers_fault():
     with pytest.raises(UsageError):
-        query_from_wire(local_service_pb2.GetCostRequest(since="yesterday"))
+        query_from_wire(local_service_pb2.GetCostRequest(since="yesterday"), NodeId)
 
 
 def an_answer(cost_nusd, groups=()):

@@ -1,0 +1,179 @@
+"""What a question about cost takes: from all rows, and from the roll-ups; and what those weigh.
+
+1,000 nodes of 50 sessions a day for 30 days, unless --nodes says otherwise: 4.6 M rows, some
+minutes, and 3 GB of memory. Rows are held without their hashes, which no question looks at. Times
+are those of the processor: all of it is one thread that waits for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from random import Random
+from statistics import median
+from typing import TYPE_CHECKING
+
+import psutil
+from report import Figure, table
+
+from meshnode.app.cells import Cells
+from meshnode.app.costing import steps_of
+from meshnode.app.cutting import CostQuery
+from meshnode.app.tally import Combination, Rated
+from meshnode.core.ids import NodeId
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.rows import BUCKETS, Row, bucket_of
+from meshnode.core.tables import Tables
+from meshnode.ingest.prices import PriceBook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from meshnode.app.cost import CostAnswer
+
+DAYS, SESSIONS_A_DAY, ROWS_A_SESSION = 30, 50, 3.07
+FIRST_DAY = 20_600  # in May 2026
+MODELS = (
+    ("claude-opus-4-1", "anthropic"),
+    ("claude-sonnet-4-5", "anthropic"),
+    ("gpt-5", "openai"),
+    ("gpt-5-mini", "openai"),
+    ("gemini-2.5-pro", "google"),
+    ("grok-4", "x-ai"),
+)
+TIERS = ("standard", "standard>200000")
+LIMIT_MS = 100.0
+TIMES = 5
+
+
+class Kept:
+    """The rows of one feed, as far as indexes look at them."""
+
+    def __init__(self, rows: dict[bytes, Row]) -> None:
+        self.tables = {LEDGER: rows}
+        self._buckets: list[list[bytes]] = []
+
+    def bucket(self, table: str, number: int) -> dict[bytes, Row]:
+        """Return the rows of one bucket, by key; the buckets are forgotten after the last."""
+        if not self._buckets:
+            self._buckets = [[] for _ in range(BUCKETS)]
+            for key in self.tables[table]:
+                self._buckets[bucket_of(key)].append(key)
+        found = {key: self.tables[table][key] for key in self._buckets[number]}
+        if number == BUCKETS - 1:
+            self._buckets = []
+        return found
+
+    def get(self, table: str, key: bytes) -> Row | None:
+        """Return one row."""
+        return self.tables[table].get(key)
+
+
+class Held:
+    """A replica."""
+
+    def __init__(self, rows: dict[bytes, Row]) -> None:
+        self.rows = Kept(rows)
+        self.header = None
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=1000)
+    nodes = parser.parse_args().nodes
+    process, rng = psutil.Process(), Random(3)
+    replicas = {NodeId(f"node-{n:05}"): Held(ledger_of(n, rng)) for n in range(nodes)}
+    rows = sum(len(one.rows.tables[LEDGER]) for one in replicas.values())
+    tables, cells, rated = Tables(replicas), Cells(replicas), Rated(PriceBook())  # type: ignore[arg-type] # alike
+
+    def ask(query: CostQuery, used: Cells | None) -> Callable[[], Iterator[None]]:
+        return lambda: told(steps_of(tables, replicas, used, (query, rated)))  # type: ignore[arg-type] # alike
+
+    rated.is_alike(Combination(*MODELS[0], TIERS[0]), FIRST_DAY * 86_400)  # the price list is read
+    before = process.memory_info().rss
+    cells.begin()
+    build_s, build_piece_ms = timed(cells.build)
+    weight = process.memory_info().rss - before
+    figures = [
+        Figure(f"rows of {nodes:,} nodes, {DAYS} days", rows, ""),
+        Figure("memory with nothing but the rows, resident", before / 2**20, "MiB"),
+        Figure("  more with the roll-ups", weight / 2**20, "MiB"),
+        Figure("  a row", weight / rows, "B"),
+        Figure("  cells of all owners", cell_count(cells), ""),
+        Figure("  sets of cells that sessions are in", len(cells.shapes), ""),
+        Figure("building them, all in all", build_s, "s"),
+        Figure("  its longest piece", build_piece_ms, "ms"),
+    ]
+    since_s = (FIRST_DAY + 5.55) * 86_400
+    day = CostQuery(("model",), since_s=(FIRST_DAY + DAYS - 1) * 86_400.0)
+    one = NodeId("node-00001")
+    for name, query, limit in (
+        ("by model", CostQuery(("model",)), LIMIT_MS),
+        ("by model and day", CostQuery(("model", "day")), LIMIT_MS),
+        ("by day", CostQuery(("day",)), LIMIT_MS),
+        ("by model, the last day", day, LIMIT_MS),
+        ("by node", CostQuery(("node",)), None),
+        ("by model of one node", CostQuery(("model",), node_id=one), LIMIT_MS),
+        ("by session of one node", CostQuery(("session",), node_id=one), None),
+        ("by model since a time of day", CostQuery(("model",), since_s=since_s), None),
+    ):
+        figures += compared(name, ask(query, cells), limit)
+    slow_s, slow_ms = timed(ask(CostQuery(("model",)), None))
+    figures.append(Figure("the same by model from all rows", slow_s * 1000, "ms"))
+    figures.append(Figure("  its longest piece", slow_ms, "ms"))
+    table("Cost", figures)
+
+
+def told(steps: Iterator[None]) -> Iterator[None]:
+    """Go through the steps to the answer."""
+    adding = yield from steps  # type: ignore[misc] # a generator
+    answer: CostAnswer = yield from adding.answer({})
+    if not answer.records:
+        raise ValueError("an answer without records")
+
+
+def compared(name: str, ask: Callable[[], Iterator[None]], limit: float | None) -> list[Figure]:
+    """Ask several times."""
+    first, *later = (timed(ask) for _ in range(TIMES))
+    return [
+        Figure(f"{name}, from roll-ups", median(one[0] for one in later) * 1000, "ms", limit),
+        Figure("  the first", first[0] * 1000, "ms"),
+        Figure("  the longest piece", max(one[1] for one in later), "ms"),
+    ]
+
+
+def timed(steps: Callable[[], Iterator[None]]) -> tuple[float, float]:
+    """Return how many seconds all pieces took, and the longest in milliseconds."""
+    began_s = at_s = time.process_time()
+    longest = 0.0
+    for _ in steps():
+        now_s = time.process_time()
+        longest, at_s = max(longest, now_s - at_s), now_s
+    now_s = time.process_time()
+    return now_s - began_s, max(longest, now_s - at_s) * 1000
+
+
+def cell_count(cells: Cells) -> int:
+    """Count the cells of all owners."""
+    return sum(len(shelf.cells) for shelf in cells.shelves.values())
+
+
+def ledger_of(number: int, rng: Random) -> dict[bytes, Row]:
+    """Make the ledger of one node: sessions of some half hours, most of them with one model."""
+    rows: dict[bytes, Row] = {}
+    for day in range(DAYS):
+        for session in range(SESSIONS_A_DAY):
+            slot = (FIRST_DAY + day) * 48 + rng.randrange(48)
+            what = [(*rng.choice(MODELS), TIERS[rng.random() < 0.1]) for _ in range(2)]  # noqa: PLR2004
+            for place in range(1 + rng.randrange(5)):
+                model, provider, tier = what[rng.random() < 0.2]  # noqa: PLR2004
+                key = SlotKey(f"s{number}-{day}-{session}-{'x' * 12}", model, tier, slot + place)
+                usage = Buckets(rng.randrange(9000), 50_000, 900, 0, rng.randrange(3000), 10)
+                value = slot_to_row(Slot(3, usage, "agent", "owner", "project", provider))
+                rows[key_to_row(key)] = Row(1, len(rows) + 1, value)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

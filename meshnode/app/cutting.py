@@ -1,0 +1,151 @@
+"""How a question about cost cuts the ledger: what it selects, and into which groups.
+
+Invariant: a counter is in one group, the one of its beginning, and counts whole if any of its time
+was asked for; where that is more than was asked for, `exact` has become false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+from meshnode.core.counts import MONTHS, SLOTS
+from meshnode.core.errors import UsageError
+from meshnode.core.ledger import SLOT_S
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from meshnode.app.tally import Combination
+    from meshnode.core.ids import NodeId
+
+BY = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+OF_CELLS = frozenset({"model", "day", "node", "tier"})  # groupings that roll-ups know
+OF_SESSIONS = frozenset({"owner", "agent", "project"})  # what a session may know better than a log
+
+
+@dataclass(frozen=True, slots=True)
+class CostQuery:
+    """What to select and how to group. Slots that overlap [since_s, until_s) count whole."""
+
+    by: tuple[str, ...] = ()
+    since_s: float | None = None
+    until_s: float | None = None
+    tz: str = "UTC"
+    prices_at_s: float | None = None  # at the prices of that time; None: each slot at its own
+    node_id: NodeId | None = None  # of one owner only
+    session: str = ""  # of one session only
+
+
+class Span(NamedTuple):
+    """The time of a counter, or of a cell: its kind (core/counts.py), seconds since 1970."""
+
+    kind: int
+    start_s: int
+    end_s: int
+
+
+class Texts(NamedTuple):
+    """What a row says of itself, besides its counts."""
+
+    node_id: str
+    session: str
+    agent: str
+    owner: str
+    project: str
+
+
+class Cutting:
+    """One query, understood; raises UsageError for an unknown grouping or time zone."""
+
+    def __init__(self, query: CostQuery) -> None:
+        self.query = query
+        self.by = tuple(dict.fromkeys(query.by))
+        for word in self.by:
+            _check(word)
+        self.zone = _zone(query.tz)
+        self.exact = True
+        self.cuts_time = "day" in self.by or "hour" in self.by
+        self._since_s = float("-inf") if query.since_s is None else query.since_s
+        self._until_s = float("inf") if query.until_s is None else query.until_s
+        self._times: dict[tuple[str, Span], str] = {}
+        self._noted: set[Span] = set()
+
+    def selects(self, span: Span) -> bool:
+        """Whether any of that time was asked for."""
+        return span.end_s > self._since_s and span.start_s < self._until_s
+
+    def is_whole(self, cell: Span) -> bool:
+        """Whether all rows of a selected cell are selected, and in one group of time."""
+        if cell.kind != SLOTS:
+            return True  # it has one counter a session
+        first, last = cell.start_s + SLOT_S, cell.end_s - SLOT_S
+        within = first > self._since_s and last < self._until_s
+        return within and not (self.cuts_time and self.zone is not UTC)
+
+    def key(self, what: Combination, span: Span, texts: Texts) -> tuple[str, ...]:
+        """Return the group of a selected row or cell, and note whether it is exactly there."""
+        self._note(span)
+        return tuple(self._part(word, what, span, texts) for word in self.by)
+
+    def _part(self, word: str, what: Combination, span: Span, texts: Texts) -> str:
+        match word:
+            case "model":
+                return what.model.lower()
+            case "tier":
+                return what.tier
+            case "node":
+                return texts.node_id
+            case "day" | "hour":
+                return self._time(word, span)
+            case _:
+                part: str = getattr(texts, word)
+                return part
+
+    def _time(self, word: str, span: Span) -> str:
+        known = self._times.get((word, span))
+        if known is None:
+            rolled_up_day = span.kind != SLOTS and word == "day"  # it counts for its UTC day
+            at = datetime.fromtimestamp(span.start_s, UTC if rolled_up_day else self.zone)
+            known = at.strftime("%Y-%m-%d") if word == "day" else _hour(at)
+            self._times[word, span] = known
+        return known
+
+    def _note(self, span: Span) -> None:
+        if not self.exact or span in self._noted:
+            return
+        self._noted.add(span)
+        if span.kind == SLOTS:
+            if self.cuts_time and self.zone is not UTC:
+                offset = datetime.fromtimestamp(span.start_s, self.zone).utcoffset()
+                self.exact = offset is None or offset.total_seconds() % SLOT_S == 0
+            return
+        beyond = span.start_s < self._since_s or span.end_s > self._until_s
+        day_cut = "day" in self.by and (span.kind == MONTHS or self.zone is not UTC)
+        self.exact = not (beyond or day_cut or "hour" in self.by)
+
+
+def _check(word: str) -> None:
+    if word in BY:
+        return
+    near = get_close_matches(word.lower(), BY, n=1, cutoff=0.5)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    raise UsageError(f"cannot group by {word[:60]!r}{meant}", f"use one of {', '.join(BY)}")
+
+
+def _zone(name: str) -> tzinfo:
+    if name in ("", "UTC"):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError) as error:
+        hint = "use an IANA name such as Europe/Berlin, or UTC"
+        raise UsageError(f"no such time zone: {name[:60]!r}", hint) from error
+
+
+def _hour(at: datetime) -> str:
+    # With its offset, or the hour that a change of the clocks repeats would be one of two hours.
+    return at.replace(minute=0, second=0).isoformat(timespec="minutes").replace("+00:00", "Z")

@@ -1,0 +1,157 @@
+"""Adding up: counts by group and by what is priced alike, priced when all is added.
+
+Invariant: money is added exactly and rounded once, in the total. The groups share that total out,
+each within one nano-USD of its own, so they add up to it however they are cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from meshnode.core.counts import exactly
+from meshnode.core.ledger import SLOT_S
+from meshnode.core.periods import DAY_S
+from meshnode.core.prices import PUSD_PER_NUSD, cost_pusd, rounded_nusd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshnode.core.prices import Priced, Rates
+
+    GroupKey = tuple[str, ...]
+
+UNITS_MAX = 65_536  # prices remembered; more: all are looked for again
+
+
+class Prices(Protocol):
+    """A price list, or several in order."""
+
+    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
+        """Return the rates of a model at a time; None if no list knows it."""
+
+    def source_text(self) -> str:
+        """Name the lists and their versions: costs that are kept hold while this is the same.
+
+        Takes up what has changed in the lists, so it is asked before the rates of a query.
+        """
+
+
+class Combination(NamedTuple):
+    """What is priced alike at one time."""
+
+    model: str
+    provider: str
+    tier: str
+
+
+class Unit(NamedTuple):
+    """What has one price: a combination, and from when on, in seconds since 1970."""
+
+    what: Combination
+    at_s: float
+
+
+class Kind:
+    """What is priced alike, at whatever times: one object for all that is equal."""
+
+    __slots__ = ("rates", "what")
+
+    def __init__(self, what: Combination, rates: Rates | None) -> None:
+        self.what = what
+        self.rates = rates  # None: no list has a price
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A group, added up. `counts` as in core/counts.py."""
+
+    counts: int
+    pusd: int | None  # of the priced part; None if nothing in it is priced
+    unpriced: Mapping[Combination, int]  # counts
+    what: frozenset[Combination]
+
+
+class Rated:
+    """Prices, each looked for once."""
+
+    def __init__(self, prices: Prices) -> None:
+        self.prices = prices
+        self.source = ""
+        self._alike: dict[Unit, bool] = {}
+        self._kinds: dict[Unit, Kind] = {}
+        self._equal: dict[tuple[Combination, Rates | None], Kind] = {}
+
+    def refresh(self) -> str:
+        """Forget all if the lists have changed, or if it is too much; returns their names."""
+        source = self.prices.source_text()
+        many = len(self._kinds) > UNITS_MAX or len(self._alike) > UNITS_MAX
+        if many or source != self.source:
+            self._alike, self._kinds, self._equal = {}, {}, {}
+            self.source = source
+        return source
+
+    def is_alike(self, what: Combination, day_s: int) -> bool:
+        """Whether a model has one price all that UTC day, so that its sum can be priced."""
+        asked = Unit(what, day_s)
+        known = self._alike.get(asked)
+        if known is None:
+            first = self.prices.rates(*what, day_s)
+            later = (
+                self.prices.rates(*what, at_s)
+                for at_s in range(day_s + SLOT_S, day_s + DAY_S, SLOT_S)
+            )
+            known = self._alike[asked] = all(one is first or one == first for one in later)
+        return known
+
+    def kind(self, unit: Unit) -> Kind:
+        """Return what a unit is priced as."""
+        found = self._kinds.get(unit)
+        if found is None:
+            priced = self.prices.rates(*unit.what, unit.at_s)
+            rates = None if priced is None else priced.rates
+            found = self._equal.setdefault((unit.what, rates), Kind(unit.what, rates))
+            self._kinds[unit] = found
+        return found
+
+
+class Tally:
+    """Counts by group, and within a group by what is priced alike."""
+
+    def __init__(self) -> None:
+        self.groups: dict[GroupKey, dict[Kind, int]] = {}
+
+    def add(self, group: GroupKey, kind: Kind, counts: int) -> None:
+        """Count something."""
+        kinds = self.groups.get(group)
+        if kinds is None:
+            kinds = self.groups[group] = {}
+        kinds[kind] = kinds.get(kind, 0) + counts
+
+
+def added_up(kinds: Mapping[Kind, int]) -> Sum:
+    """Add up and price what is in one group."""
+    pusd: int | None = None
+    unpriced: dict[Combination, int] = {}
+    for kind, counts in kinds.items():
+        if kind.rates is None:
+            unpriced[kind.what] = counts
+        else:
+            records, usage = exactly(counts)
+            pusd = (pusd or 0) + cost_pusd(usage, kind.rates, records)
+    return Sum(sum(kinds.values()), pusd, unpriced, frozenset(kind.what for kind in kinds))
+
+
+def shared_out(pusd: Mapping[GroupKey, int | None]) -> dict[GroupKey, int | None]:
+    """Round each amount to nano-USD so that they add up to their rounded sum.
+
+    By largest remainder (Hamilton, 1792); of equal remainders the first in order is rounded up.
+    """
+    known = {group: amount for group, amount in pusd.items() if amount is not None}
+    floors = {group: divmod(amount, PUSD_PER_NUSD) for group, amount in known.items()}
+    left = rounded_nusd(sum(known.values())) - sum(floor for floor, _ in floors.values())
+    by_rest = sorted(floors, key=lambda group: (-floors[group][1], group))
+    raised = set(by_rest[:left])
+    return {
+        group: floors[group][0] + (group in raised) if group in floors else None for group in pusd
+    }

@@ -1,0 +1,231 @@
+"""Laws of the indexes: whatever changes, and however far they are built, they say what rows say."""
+
+from random import Random
+
+import pytest
+from copying import copied
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from meshnode.app import cells as cells_module
+from meshnode.app.cells import Cells
+from meshnode.app.cost import finished
+from meshnode.app.costing import steps_of
+from meshnode.app.cutting import BY, OF_CELLS, CostQuery
+from meshnode.app.spending import Spent
+from meshnode.app.tally import Rated
+from meshnode.app.totals import Totals
+from meshnode.core.effects import Announce
+from meshnode.core.genesis import Limits
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.ledger import (
+    LEDGER,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    SlotKey,
+    key_to_row,
+    value_to_row,
+)
+from meshnode.core.own_feed import OwnFeed
+from meshnode.core.periods import DayKey, MonthKey
+from meshnode.core.prices import Priced, Rates
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.tables import Tables
+
+pytestmark = pytest.mark.property
+
+KEYS = [Key.new(Random(21).randbytes) for _ in range(3)]
+ORIGINS = [node_id_of(key.public) for key in KEYS]
+DAY = 20_000
+SESSIONS_NAMED = ["a", "b", "total"]
+
+names = st.tuples(
+    st.sampled_from(SESSIONS_NAMED),
+    st.sampled_from(["m", "M", "clock", "odd"]),
+    st.just("standard"),
+)
+counters = st.one_of(
+    st.builds(lambda n, slot: SlotKey(*n, slot), names, st.integers(DAY * 48, DAY * 48 + 100)),
+    st.builds(lambda n, day: DayKey(*n, day), names, st.integers(DAY - 2, DAY + 2)),
+    st.builds(lambda n, month: MonthKey(*n, month), names, st.integers(655, 658)),
+)
+values = st.builds(
+    Slot,
+    st.integers(0, 3),
+    st.builds(Buckets, st.sampled_from([0, 1, 7, (1 << 63) - 1]), output=st.integers(0, 9)),
+    agent=st.sampled_from(["", "x"]),
+    provider=st.sampled_from(["", "p", "q"]),
+)
+times = st.one_of(
+    st.none(),
+    st.integers(-2, 4).map(lambda days: float((DAY + days) * 86_400)),
+    st.integers(0, 100).map(lambda slots: DAY * 86_400 + slots * 900.0),
+)
+queries = st.builds(
+    CostQuery,
+    by=st.lists(st.sampled_from(BY), max_size=3).map(tuple),
+    since_s=times,
+    until_s=times,
+    tz=st.sampled_from(["UTC", "UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+    node_id=st.sampled_from([None, None, None, ORIGINS[0]]),
+    session=st.sampled_from(["", "", "", "a"]),
+)
+
+
+class ByTheClock:
+    """Prices nothing but `m`, and `clock`, which is dearer in the evening."""
+
+    def rates(self, model, provider, tier, at_s):
+        dear = 3 if model == "clock" and at_s % 86_400 > 70_000 else 1
+        rates = Rates(input_pusd=333 * dear, output_pusd=777, request_pusd=5)
+        return Priced(rates, "t", model) if model.lower() in ("m", "clock") else None
+
+    def source_text(self):
+        return "t"
+
+
+class Forked:
+    """Says which feeds are in quarantine."""
+
+    def __init__(self) -> None:
+        self.origins = set()
+
+    def has(self, origin):
+        return origin in self.origins
+
+
+def answered(steps):
+    return finished(finished(steps).answer({}))
+
+
+class Changing(RuleBasedStateMachine):
+    """Feeds are written, replaced and put into quarantine while indexes are built and asked."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.forked = Forked()
+        self.feeds = {
+            origin: OwnFeed(key, bytes(32), Limits(), 1)
+            for origin, key in zip(ORIGINS, KEYS, strict=True)
+        }
+        self.tables = Tables(self.feeds, self.forked)
+        self.cells = Cells(self.feeds)
+        self.totals = Totals(self.tables, self.feeds, self.cells, Rated(ByTheClock()))
+        for name in SESSIONS_NAMED:
+            record = SessionRecord(name, 1, f"agent-{name}", State.RUNNING, 0.0, 0.0, owner="ada")
+            self.feeds[ORIGINS[0]].write(SESSIONS, name.encode(), session_to_row(record))
+        self.feeds[ORIGINS[0]].flush(0.0)
+        self.cells.begin()
+        self.building = iter(())
+
+    @rule(
+        number=st.integers(0, 2),
+        rows=st.lists(st.tuples(counters, st.none() | values), max_size=6),
+        reader=st.none() | st.integers(1, 5),
+    )
+    def write(self, number, rows, reader) -> None:
+        feed = self.feeds[ORIGINS[number]]
+        for key, value in rows:
+            feed.write(LEDGER, key_to_row(key), None if value is None else value_to_row(value))
+        if reader is not None:
+            key = key_to_row(DiagnosticsKey("higress", "x"))
+            feed.write(LEDGER, key, value_to_row(Diagnostics(quarantined=reader)))
+        change = feed.flush(0.0)
+        if change is not None:
+            self.cells.take(Announce(ORIGINS[number], change.rows, written=change.written))
+
+    @rule(number=st.integers(0, 2), noise=st.binary(max_size=6))
+    def write_noise(self, number, noise) -> None:
+        feed = self.feeds[ORIGINS[number]]
+        feed.write(LEDGER, noise, noise)
+        change = feed.flush(0.0)
+        if change is not None:
+            self.cells.take(Announce(ORIGINS[number], change.rows, written=change.written))
+
+    @rule(number=st.integers(0, 2), rows=st.dictionaries(counters, values, max_size=6))
+    def replace(self, number, rows) -> None:
+        other = OwnFeed(KEYS[number], bytes(32), Limits(), 1)
+        for key, value in rows.items():
+            other.write(LEDGER, key_to_row(key), value_to_row(value))
+        other.flush(0.0)
+        sessions = self.feeds[ORIGINS[number]].rows.tables.get(SESSIONS, {})
+        for key, row in sessions.items():
+            other.write(SESSIONS, key, row.value)
+        other.flush(0.0)
+        self.feeds[ORIGINS[number]].rows = copied(other.rows)
+        self.cells.take(Announce(ORIGINS[number], replaced=True))
+
+    @rule(number=st.integers(0, 2))
+    def quarantine(self, number) -> None:
+        self.forked.origins ^= {ORIGINS[number]}
+        self.cells.take(Announce(ORIGINS[number], replaced=True))
+
+    @rule(pauses=st.integers(1, 40))
+    def build(self, pauses) -> None:
+        for _ in range(pauses):
+            if next(self.building, self) is self:
+                self.building = self.cells.build()
+
+    @precondition(lambda self: not self.cells.waiting)
+    @rule()
+    def build_totals(self) -> None:
+        for _ in self.totals.warm():
+            pass
+
+    @rule(query=queries)
+    def ask(self, query) -> None:
+        asked = (query, Rated(ByTheClock()))
+        quick = answered(steps_of(self.tables, self.feeds, self.cells, asked))
+        assert quick == answered(steps_of(self.tables, self.feeds, None, asked))
+
+    @rule(by=st.sampled_from(sorted(OF_CELLS)), since_s=times)
+    def ask_cells(self, by, since_s) -> None:
+        self.ask(CostQuery((by,), since_s))
+
+    @rule()
+    def ask_totals(self) -> None:
+        spent = {}
+        for _, (key, slot) in self.tables.ledger():
+            if isinstance(slot, Slot) and (slot.records or slot.usage != Buckets()):
+                spent.setdefault(key.session, Spent()).add(key, slot, ByTheClock())
+        quick = self.totals.spent(dict.fromkeys(SESSIONS_NAMED, ORIGINS[0]))
+        assert {one: told(found) for one, found in quick.items()} == {
+            one: told(found) for one, found in spent.items() if one in SESSIONS_NAMED
+        }
+
+    @invariant()
+    def patterns_and_cells_are_those_of_rows(self) -> None:
+        if not hasattr(self, "cells"):
+            return
+        counted = sum(shape.sessions for shape in self.cells.shapes.values())
+        assert counted == sum(len(shelf.sessions) for shelf in self.cells.shelves.values())
+        assert all(shape.held for shape in self.cells.shapes.values())
+
+
+def told(spent):
+    return (spent.usage, spent.pusd, spent.model, spent.records)
+
+
+Changing.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestIndexesSayWhatRowsSay = Changing.TestCase
+
+
+class ChangingWithLittleRoom(Changing):
+    """The same, while so many kinds come that all is built anew again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most, cells_module.KINDS_MAX = cells_module.KINDS_MAX, 4
+
+    def teardown(self) -> None:
+        cells_module.KINDS_MAX = self.most
+
+
+ChangingWithLittleRoom.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None
+)
+TestIndexesThatAreBuiltAnewSayWhatRowsSay = ChangingWithLittleRoom.TestCase
