@@ -8,13 +8,14 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from meshnode.client.durations import parse_instant, rfc3339
+from meshnode.client.durations import parse_instant, rfc3339, seconds_of
 from meshnode.client.errors import UsageError
 from meshnode.client.words import nearest
 from session_mesh import words
 from session_mesh.render import Table
 
 GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
 DAYS_MAX = 3650
 THEN, TODAY = "then", "today"
 PricesAt = Annotated[
@@ -40,7 +41,10 @@ class Span:
         begin = parse_instant(self.since, now_s, zone) if self.since else None
         if self.days:
             begin = _midnight(now_s, self.days, zone)
-        return begin, parse_instant(self.until, now_s, zone) if self.until else None
+        end = parse_instant(self.until, now_s, zone) if self.until else None
+        if begin and end and seconds_of(end) <= seconds_of(begin):
+            raise UsageError("--until is not after --since", "give the earlier one to --since")
+        return begin, end
 
     def priced_at(self, word: str, now_s: float) -> str | None:
         """Return of which moment prices shall be, in RFC 3339; None for that of each use."""
@@ -69,14 +73,14 @@ def groupings(names: Sequence[str]) -> tuple[str, ...]:
 
 def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     """Lay out groups and their total."""
-    columns = (*(name.upper() for name in by), "INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
+    columns = (*(name.upper() for name in by), *AMOUNTS)
     rows = [
-        (*(group["key"].get(name, "") for name in by), *_amounts(group["usage"], group["cost_usd"]))
+        (*(group["key"].get(name, "") for name in by), *amounts(group["usage"], group["cost_usd"]))
         for group in value["groups"]
         if by
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
-    rows.append((*heads, *_amounts(value["totals"], value["cost_usd"])))
+    rows.append((*heads, *amounts(value["totals"], value["cost_usd"])))
     return Table(columns, rows, flexible=columns[: len(by)])
 
 
@@ -90,7 +94,33 @@ def _midnight(now_s: float, days: int, zone: tzinfo) -> str:
     return rfc3339((today - timedelta(days=days - 1)).timestamp())
 
 
-def _amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:
+def inexact(value: dict[str, Any]) -> list[str]:
+    """Say if hours or days are not cut exactly."""
+    if value["tz_exact"]:
+        return []
+    kept = "ledgers keep half hours, after 35 days UTC days, after 13 months UTC months"
+    return [f"not exact to the hour or day: {kept}"]
+
+
+def statistics(value: dict[str, Any], by: str, *, models: bool = False) -> Table:
+    """Lay out groups with their requests, sessions and perhaps models, and the total."""
+    columns = (by.upper(), "REQUESTS", "SESSIONS", *AMOUNTS, *["MODELS"] * models)
+    groups = [(one["key"][by], one, one["usage"], one["models"]) for one in value["groups"]]
+    rows = [
+        (
+            name,
+            str(one["records"]),
+            str(one["sessions"]),
+            *amounts(usage, one["cost_usd"]),
+            *[", ".join(used)] * models,
+        )
+        for name, one, usage, used in [*groups, ("TOTAL", value, value["totals"], ())]
+    ]
+    return Table(columns, rows, flexible=columns[-1:] if models else columns[:1])
+
+
+def amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:
+    """Return the cells of AMOUNTS."""
     return (
         str(usage["input"]),
         str(usage["cache_read"] + usage["cache_write_5m"] + usage["cache_write_1h"]),

@@ -42,6 +42,7 @@ class Reader(Protocol):
         until: str | None = None,
         tz: str = "",
         prices_at: str | None = None,
+        of: tuple[str, str] = ("", ""),
     ) -> dict[str, Any]:
         """Sum what the mesh has spent."""
 

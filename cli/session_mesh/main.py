@@ -62,6 +62,8 @@ VERBS = (
     "root",
     "receipt",
     "cost",
+    "stats-model",
+    "stats-date",
     "usage",
     "prices",
     "budget",

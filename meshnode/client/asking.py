@@ -68,12 +68,19 @@ class Asking(Connection):
         until: str | None = None,
         tz: str = "",
         prices_at: str | None = None,
+        of: tuple[str, str] = ("", ""),
     ) -> Plain:
         """Sum what the mesh has spent; moments are RFC 3339, `tz` is an IANA zone.
 
-        With `prices_at` all is at the prices of that moment, else each use at those of its own.
+        With `prices_at` all is at the prices of that moment, else each use at those of its own;
+        `of` names one node and one session, each of them or none, to ask about them only.
         """
-        request = pb.GetCostRequest(by=by, since=since, until=until, tz=tz, prices_at=prices_at)
+        node, session = of
+        check_lengths({"node": node, "session": session})
+        chosen = {"node": node, "session_id": session}
+        request = pb.GetCostRequest(
+            by=by, since=since, until=until, tz=tz, prices_at=prices_at, **chosen
+        )
         return to_plain(self.call(self.node.GetCost, request))
 
     def events(self, wanted: Wanted | None = None, since: str | None = None) -> Plain:

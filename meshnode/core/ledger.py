@@ -25,15 +25,8 @@ TEXT_CHARS_MAX = 256  # longer: cut when we write, PeerError when we read
 COUNT_MAX = (1 << 63) - 1  # larger sums stay here: one hostile row must not spoil every answer
 STANDARD = "standard"  # the service tier that providers bill unless told otherwise
 CONTEXT_STEPS_TOKENS = (
-    32_000,
-    100_000,
-    128_000,
-    199_999,
-    200_000,
-    256_000,
-    272_000,
-    512_000,
-    524_288,
+    *(32_000, 100_000, 128_000, 199_999, 200_000),
+    *(256_000, 272_000, 512_000, 524_288),
 )
 """Prompts longer than a step may cost more per token; a test holds this against the price list."""
 

@@ -219,6 +219,7 @@ def _plain(answer: CostAnswer) -> dict[str, Any]:
         "coverage": {"nodes_known": 1, "nodes_heard": 1, "oldest_s": 0, "missing": []},
         "price_source": answer.price_source,
         "tz_exact": answer.tz_exact,
+        "sessions": answer.sessions,
     }
 
 

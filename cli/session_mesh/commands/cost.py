@@ -13,10 +13,12 @@ from session_mesh.amounts import (
     PricesAt,
     Span,
     groupings,
+    inexact,
     table_of,
     unpriced,
 )
 from session_mesh.call import Call
+from session_mesh.options import Node, SessionId
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -26,6 +28,7 @@ from session_mesh.verbs import verb
     "session-mesh cost --by model --by day --days 7",
     "session-mesh cost --by model --prices-at today",
     "session-mesh cost --by owner --since 2026-11-01 -o csv",
+    "session-mesh cost --by session --node berta",
 )
 def app(
     call: Call,
@@ -40,6 +43,8 @@ def app(
     ] = None,
     tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Of days; UTC unless told.")] = "",
     prices_at: PricesAt = THEN,
+    node: Node = "",
+    session: SessionId = "",
     require_full: Annotated[
         bool, typer.Option("--require-full", help="Fail unless every node is heard.")
     ] = False,
@@ -52,7 +57,8 @@ def app(
     begin, end = span.bounds(call.now_s())
     priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ())
-    value = call.read(lambda mesh: mesh.cost(groups, begin, end, tz, priced_at))
+    of = (node, session)
+    value = call.read(lambda mesh: mesh.cost(groups, begin, end, tz, priced_at, of))
     notes = words.coverage_notes(value["coverage"])
     if require_full and notes:
         raise UnreachableError(notes[0], "leave out --require-full to see what is known")
@@ -60,5 +66,5 @@ def app(
         value=value,
         human=table_of(value, groups),
         records="groups" if groups else "",
-        notes=[*notes, *map(unpriced, value["unpriced"])],
+        notes=[*notes, *map(unpriced, value["unpriced"]), *inexact(value)],
     )

@@ -47,6 +47,17 @@ def outcome(**changes):
     } | changes
 
 
+def cost_group(name, value):
+    return {
+        "key": {name: value},
+        "records": 3,
+        "sessions": 2,
+        "models": ["m", "n"],
+        "usage": BUCKETS,
+        "cost_usd": None,
+    }
+
+
 @dataclass
 class Mesh:
     """Remembers what it was asked; answers are given or simple."""
@@ -90,13 +101,17 @@ class Mesh:
         self.calls.append(("resolve", target))
         return SESSION
 
-    def cost(self, by=(), since=None, until=None, tz="", prices_at=None):
-        self.calls.append(("cost", by, since, until, tz, prices_at))
+    def cost(self, by=(), since=None, until=None, tz="", prices_at=None, of=("", "")):
+        self.calls.append(("cost", by, since, until, tz, prices_at, *[of] * any(of)))
+        days = [cost_group("day", "2026-11-20"), cost_group("day", "2026-11-19")]
         return {
+            "records": 3,
+            "sessions": 2,
             "totals": BUCKETS,
             "cost_usd": "1.25",
-            "groups": [{"key": {"model": "m"}, "usage": BUCKETS, "cost_usd": None}],
+            "groups": days if by == ("day",) else [cost_group("model", "m")],
             "unpriced": [{"model": "m", "records": 1, "total": 9}],
+            "tz_exact": not tz.startswith("Asia"),
             "coverage": self.coverage,
         }
 

@@ -4,6 +4,7 @@
 """What `nodes`, `list` and `cost` ask the mesh, and what they show of its answer."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -114,6 +115,40 @@ def test_cost_groups_and_cuts_days(run, mesh):
     ]
     assert "$1.25" in out
     assert "no price known for m: 9 tokens" in err
+
+
+def test_cost_is_asked_of_one_node_or_session(run, mesh):
+    code, _, _ = run("cost", "--by", "session", "--node", "berta", "--session", "0123")
+    assert code == 0
+    asked = ("cost", ("session",), None, None, "", None, ("berta", "0123"))
+    assert mesh.calls == [asked]
+
+
+def test_a_zone_that_does_not_fit_is_told(run, mesh):
+    assert "not exact to the hour or day" in run("cost", "--by", "day", "--tz", "Asia/Kathmandu")[2]
+
+
+def test_models_and_days_have_statistics_with_a_total(run, mesh):
+    _, out, err = run("stats-model")
+    heading, model, total = (line.split() for line in out.splitlines())
+    assert heading[:3] == ["MODEL", "REQUESTS", "SESSIONS"]
+    assert (model[:3], total[:3]) == (["m", "3", "2"], ["TOTAL", "3", "2"])
+    assert "no price known for m" in err
+    _, out, _ = run("stats-date", "--days", "2")
+    assert [line.split()[0] for line in out.splitlines()] == [
+        *("DAY", "2026-11-19", "2026-11-20", "TOTAL")
+    ]
+    asked = ("cost", ("day",), "2026-11-19T00:00:00.000Z", None, "", None)
+    assert mesh.calls == [("cost", ("model",), None, None, "", None), asked]
+
+
+@pytest.mark.parametrize("verb", ["stats-model", "stats-date"])
+def test_statistics_are_printed_for_programs(run, mesh, verb):
+    assert json.loads(run(verb, "-o", "json")[1])["sessions"] == 2
+    assert "cost_usd: '1.25'" in run(verb, "-o", "yaml")[1]
+    heading, *rows = run(verb, "-o", "csv")[1].splitlines()
+    assert {"records", "sessions", "usage.input", "cost_usd"} <= set(heading.split(","))
+    assert rows
 
 
 def test_require_full_fails_when_somebody_is_missing(run, mesh):

@@ -1,0 +1,35 @@
+"""`stats-date`: what was used on each day."""
+
+from typing import Annotated
+
+import typer
+
+from session_mesh import words
+from session_mesh.amounts import DAYS_MAX, Span, inexact, statistics, unpriced
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+
+@verb("session-mesh stats-date", "session-mesh stats-date --days 7 --tz Europe/Berlin -o json")
+def app(
+    call: Call,
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=DAYS_MAX, help="So many, today included.")
+    ] = 30,
+    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Of days; UTC unless told.")] = "",
+) -> View:
+    """Show requests, sessions, tokens, money and models of each day, the oldest first.
+
+    The same as `cost --by day`, with more columns.
+    """
+    begin, _ = Span(days=days, tz=tz).bounds(call.now_s())
+    value = call.read(lambda mesh: mesh.cost(("day",), begin, None, tz))
+    value["groups"].sort(key=lambda group: str(group["key"]["day"]))
+    notes = words.coverage_notes(value["coverage"])
+    return View(
+        value=value,
+        human=statistics(value, "day", models=True),
+        records="groups",
+        notes=[*notes, *map(unpriced, value["unpriced"]), *inexact(value)],
+    )

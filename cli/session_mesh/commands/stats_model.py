@@ -1,0 +1,23 @@
+"""`stats-model`: what each model has used."""
+
+from session_mesh import words
+from session_mesh.amounts import inexact, statistics, unpriced
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+
+@verb("session-mesh stats-model", "session-mesh stats-model -o csv")
+def app(call: Call) -> View:
+    """Show requests, sessions, tokens and money of each model, the dearest first.
+
+    The same as `cost --by model`, with more columns.
+    """
+    value = call.read(lambda mesh: mesh.cost(("model",)))
+    notes = words.coverage_notes(value["coverage"])
+    return View(
+        value=value,
+        human=statistics(value, "model"),
+        records="groups",
+        notes=[*notes, *map(unpriced, value["unpriced"]), *inexact(value)],
+    )
