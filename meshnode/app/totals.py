@@ -101,6 +101,9 @@ class Totals:
             for _ in self._add_up({one: sessions[one] for one in found}, found):
                 pass
         more = self._not_counted_yet(sessions)
+        if not found and not more:  # nearly always, and there may be ten thousand
+            kept_of, rated = self._kept, self._rated
+            return {one: kept.spent(rated) for one in sessions if (kept := kept_of[one])}
         spent = {}
         for session in sessions:
             kept = found[session] if session in found else self._kept[session]
@@ -114,6 +117,8 @@ class Totals:
         """Read the rows of owners that wait: of those named, and of others if it takes no time."""
         shelves, replicas = self._cells.shelves, self._replicas
         waiting = [one for one in replicas if one not in shelves and self._tables.shows_ledger(one)]
+        if not waiting:
+            return {}
         rows = {one: replicas[one].rows.tables.get(LEDGER, {}) for one in waiting}
         if sum(map(len, rows.values())) > WAITING_ROWS_MAX:
             named = set(sessions.values())
