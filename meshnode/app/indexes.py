@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.cells import Cells
 from meshnode.app.directory import Directory
+from meshnode.app.tally import Rated
 from meshnode.app.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meshnode.app.mesh import Mesh
-    from meshnode.app.tally import Rated
+    from meshnode.app.tally import Prices
     from meshnode.core.effects import Announce
 
 
 class Indexes:
     """All indexes of one node."""
 
-    def __init__(self, mesh: Mesh, rated: Rated) -> None:
+    def __init__(self, mesh: Mesh, prices: Prices) -> None:
         replicas = mesh.replication.replicas
-        self.rated = rated
+        self.rated = Rated(prices)
         self.cells = Cells(replicas)
-        self.totals = Totals(mesh.tables, replicas, self.cells, rated)
+        self.totals = Totals(mesh.tables, replicas, self.cells, self.rated)
         self.directory = Directory(mesh.tables, replicas)
         self._stale = asyncio.Event()
 

@@ -20,7 +20,6 @@ from meshnode.app.indexes import Indexes
 from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
-from meshnode.app.tally import Rated
 from meshnode.core.certificates import from_pem
 from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError, UsageError
 from meshnode.core.ids import NodeId, new_u64
@@ -110,8 +109,7 @@ class Node:
     def __init__(
         self, home: Home, options: NodeOptions, database: Database, tasks: asyncio.TaskGroup
     ) -> None:
-        self._home = home
-        self._options = options
+        self._home, self._options = home, options
         self._database, self._tasks = database, tasks
         self._background, self._clock = set[asyncio.Task[None]](), SystemClock()
         self._started_at_s = self._clock.wall_s()
@@ -159,7 +157,7 @@ class Node:
         self._auditing = Auditing(ground)
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
-        self._indexes = Indexes(self._mesh, Rated(prices))
+        self._indexes = Indexes(self._mesh, prices)
         self._queries = Queries(self._mesh, prices, self._clock, indexes=self._indexes)
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
