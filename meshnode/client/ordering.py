@@ -87,9 +87,8 @@ class Ordering(Asking):
         except (NoNodeError, SilentNodeError):
             raise
         except UnreachableError as error:
-            if isinstance(target, Target):
-                target = self.resolve(target)
-            self.check_returns(target)
+            if not isinstance(error, NoAnswerError):  # what is open is not to be told as refused
+                self.check_returns(self.resolve(target) if isinstance(target, Target) else target)
             hint = "; ".join(filter(None, (error.hint, STANDING_HINT)))
             raise type(error)(error.message, hint) from error
 

@@ -99,7 +99,7 @@ def test_dying_before_any_statement_loses_nothing_that_was_promised(tmp_path, st
 
 
 @pytest.mark.timeout(PATIENCE_S)
-@pytest.mark.parametrize(("way", "last"), [("bytes", 700_000), ("checkpoint", 100_000)])
+@pytest.mark.parametrize(("way", "last"), [("bytes", 700_000), ("checkpoint", 200_000)])
 def test_dying_within_a_write_loses_nothing_that_was_promised(tmp_path, way, last):
     points = spread(33_001, last)
     deaths = dead_of(tmp_path, way, *points)
