@@ -84,7 +84,7 @@ def steered(asked: Node, owner: Node) -> list[Figure]:
         runner.run(channel.close())
     bare, whole = bare[WARM_UP:], whole[WARM_UP:]
     return [
-        *_spread("a synced commit on this disk: a steer waits for three", _commits()),
+        *_spread("a synced commit on this disk: a steer waits for two", _commits()),
         *_spread("a bare mTLS call to the owner", bare),
         *_spread("found, signed, journalled, delivered, receipt verified", whole, 8.0, 25.0),
         *_spread("the same, until it is accepted", accepted),

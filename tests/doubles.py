@@ -67,6 +67,8 @@ class MemoryJournal:
                 raise ExhaustedError("this node's journal is full")
         self.kept[entry.command_id] = (entry, None)
         self.begun[entry.command_id] += 1
+        if entry.begins:
+            self.executing.add(entry.command_id)
         return None
 
     async def answered(self, entry: JournalEntry) -> Signed | None:

@@ -99,7 +99,7 @@ class CommandDesk:
         same command sent again gets the final one.
         """
         self.of_peer.take(via, self._clock.steady_s())
-        under_way = await self._taken(signed, via)
+        under_way = await self._taken(signed, via, promised=until_accepted)
         if isinstance(under_way, Signed):
             return under_way
         return await (under_way.accepted() if until_accepted else under_way.done())
@@ -137,7 +137,7 @@ class CommandDesk:
         self._court.floor.raise_to(now_s)
         await self._journal.raise_floor(now_s)
 
-    async def _taken(self, signed: Signed, via: str) -> UnderWay | Signed:
+    async def _taken(self, signed: Signed, via: str, *, promised: bool) -> UnderWay | Signed:
         """Return a command that is under way by now, or its receipt if it was answered before."""
         try:
             command, _session = self._judge(signed, via)
@@ -149,7 +149,7 @@ class CommandDesk:
             return known
         if command.action in READ_ACTIONS:
             raise RefusedError("what is kept is read by a call of its own")
-        return self._same(signed, command) or self._begin(signed, command)
+        return self._same(signed, command) or self._begin(signed, command, promised=promised)
 
     def _judge(self, signed: Signed, via: str) -> tuple[Command, SessionRecord | None]:
         session = self._sessions.get(command_from_signed(signed).session)
@@ -171,10 +171,11 @@ class CommandDesk:
             raise ConflictError("another command was sent with the same id")
         return under_way
 
-    def _begin(self, signed: Signed, command: Command) -> UnderWay:
+    def _begin(self, signed: Signed, command: Command, *, promised: bool) -> UnderWay:
         self._lane_of(command).check_room(command.session)
         self.of_signer.take(_signer(command), self._clock.steady_s())
-        return self._start(signed, command, partial(self._once, signed, command))
+        once = partial(self._once, signed, command, promised=promised)
+        return self._start(signed, command, once)
 
     def _start(
         self,
@@ -205,12 +206,18 @@ class CommandDesk:
             del self._under_way[command.command_id]
             self._lane_of(command).leave(command.session)
 
-    async def _once(self, signed: Signed, command: Command, under_way: UnderWay) -> Signed:
-        known = await self._journal.begin(_entry(signed, command), self._now_s())
+    async def _once(
+        self, signed: Signed, command: Command, under_way: UnderWay, *, promised: bool
+    ) -> Signed:
+        # One write instead of two for what has its turn now, unless somebody shall be told that it
+        # is accepted: that promises an execution, also after a crash. So does every kill.
+        has_turn = command.action not in STOPS and self._lane.has_turn(command.session)
+        begins = has_turn and not promised
+        known = await self._journal.begin(_entry(signed, command, begins=begins), self._now_s())
         if known is not None:
             return known
         under_way.accept(lambda: self._receipt(signed, command, Done("accepted", "journalled")))
-        return await self._carry_out(signed, command)
+        return await self._carry_out(signed, command, marked=begins)
 
     async def _go_on(
         self, undone: Undone, command: Command, ready: asyncio.Event, under_way: UnderWay
@@ -220,30 +227,36 @@ class CommandDesk:
         await ready.wait()
         if undone.has_begun and command.action not in STOPS:
             return await self._settle(signed, command, Done("indeterminate", INTERRUPTED))
-        return await self._carry_out(signed, command, has_begun=undone.has_begun)
+        return await self._carry_out(signed, command, interrupted=undone.has_begun)
 
     async def _carry_out(
-        self, signed: Signed, command: Command, *, has_begun: bool = False
+        self, signed: Signed, command: Command, *, marked: bool = False, interrupted: bool = False
     ) -> Signed:
+        """Execute what is journalled: `marked` as begun, or `interrupted` by a crash."""
         async with self._lane_of(command).turn(command.session):
             try:
-                session = await self._permitted(command)
+                if not marked:
+                    await self._mark(command)
+                session = self._permitted(command)
             except MeshError as error:
                 done = _not_done(error)
-                if has_begun:
+                if interrupted:
                     detail = f"{INTERRUPTED}, and it is not run again: {error.message}"
                     done = Done("indeterminate", detail)
             else:
                 done = await self._executed(Task(command, session))
         return await self._settle(signed, command, done)
 
-    async def _permitted(self, command: Command) -> SessionRecord | None:
-        """Mark a command as begun, then look once more whether it may be; raises a MeshError."""
+    async def _mark(self, command: Command) -> None:
+        """Mark a command as begun; raises RefusedError."""
         try:
             await self._journal.execute(command.command_id)
         except RefusedError:
             if command.action not in STOPS:  # after a crash it would be begun again
                 raise
+
+    def _permitted(self, command: Command) -> SessionRecord | None:
+        """Look once more whether a command may be executed; raises a MeshError."""
         session = self._sessions.get(command.session)
         self._court.recheck(command, session, self._now_s())
         return session
@@ -300,7 +313,7 @@ class _Loose:
         task.add_done_callback(self._tasks.discard)
 
 
-def _entry(signed: Signed, command: Command) -> JournalEntry:
+def _entry(signed: Signed, command: Command, *, begins: bool = False) -> JournalEntry:
     return JournalEntry(
         command.command_id,
         signed.hash,
@@ -309,6 +322,7 @@ def _entry(signed: Signed, command: Command) -> JournalEntry:
         _signer(command),
         command.action in STOPS,
         signed,
+        begins,
     )
 
 

@@ -84,6 +84,11 @@ class Lane:
         """Count a command from the moment it is taken."""
         self._inside[session] += 1
 
+    def has_turn(self, session: str) -> bool:
+        """Whether whoever was entered last need not wait for a turn."""
+        crowd = self._inside[session] if session else 0
+        return crowd <= EXECUTING_OF_SESSION_MAX and self._inside.total() <= EXECUTING_MAX
+
     def leave(self, session: str) -> None:
         """Count it no more."""
         self._inside[session] -= 1

@@ -29,6 +29,7 @@ class JournalEntry:
     signer: bytes = b""  # whose share of the journal it takes: a name for a grant
     is_stop: bool = False  # taken also where there is room for nothing else
     command: Signed | None = None  # kept until it is done, so that a restarted node can go on
+    begins: bool = False  # its execution begins with the same write, as `execute` would say
 
 
 @dataclass(frozen=True, slots=True)

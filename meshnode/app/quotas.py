@@ -23,7 +23,7 @@ class Allowance:
 # A core verifies some 5,000 commands a second and carries 1,500 out (bench/bench_commands.py): one
 # peer gets a tenth to a third of it. The burst is two commands for each of 1,000 sessions.
 OF_PEER = Allowance(burst=2000, per_s=500.0)
-# Each costs three synced writes. The burst lets `kill --all` through for all 1,000 sessions.
+# Each costs two or three synced writes. The burst lets `kill --all` through for all 1,000 sessions.
 OF_SIGNER = Allowance(burst=1200, per_s=100.0)
 NAMES_MAX = 4096  # of peers, and of signers; beyond, who was quiet for longest is forgotten
 

@@ -1,10 +1,10 @@
 """The replay journal: every command this node has taken, until it could no longer be replayed.
 
 Invariant: a command id is inserted, synced, before its command is executed, and marked, synced,
-before its execution begins; the same id with the same content returns what became of it, with other
-content it is refused. What expires is forgotten together with a synced note of the time it was, so
-that a clock set back later is noticed. A new database draws a new random generation, so that
-nothing signed for the old one matches.
+before its execution begins, with its insertion or later; the same id with the same content returns
+what became of it, with other content it is refused. What expires is forgotten together with a
+synced note of the time it was, so that a clock set back later is noticed. A new database draws a
+new random generation, so that nothing signed for the old one matches.
 """
 
 from __future__ import annotations
@@ -213,11 +213,12 @@ def _insert(connection: sqlite3.Connection, entry: JournalEntry) -> None:
     command = entry.command
     connection.execute(
         "INSERT INTO journal (command_id, hash, expires_s, state, signer, command, mark)"
-        " VALUES (?, ?, ?, 'accepted', ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             entry.command_id,
             entry.content_hash,
             entry.expires_s,
+            "executing" if entry.begins else "accepted",
             entry.signer,
             command and command.payload,
             command and command.signature,

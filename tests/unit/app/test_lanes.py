@@ -149,3 +149,16 @@ async def test_a_kill_that_was_interrupted_and_may_not_run_again_is_indeterminat
     assert said.outcome == "indeterminate"
     assert "not run again" in said.detail
     assert again.agents.kills == []
+
+
+async def test_what_has_its_turn_at_once_is_journalled_as_begun_and_never_begun_again():
+    owner = Owner(ScriptedAgents(gate=asyncio.Event()))
+    owner.journal.execute = forever  # type: ignore[method-assign] # the one write that is not made
+    signed = owner.order()
+    await held_up(owner, [signed])
+    assert owner.memory.executing == set(owner.memory.kept)
+    await owner.crash()
+    again = Owner(journal=owner.memory)
+    again.resume(await owner.memory.undone())
+    assert (await again.submit(signed)).outcome == "indeterminate"
+    assert again.agents.steered == []
