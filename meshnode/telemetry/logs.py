@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import sys
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from io import TextIOWrapper
     from pathlib import Path
 
 LOG_BYTES_MAX = 4 << 20  # then the file is renamed to .1, one old one being kept
 TEXT_CHARS_MAX = 4_000  # of a message or a field; longer ones are cut
+LATER_S = 0.2  # from a line to the write that it shares with others
+WAITING_MAX = 1000  # lines that wait; one more, and all are written at once
 LOGGER = "session_mesh"
 
 
@@ -51,18 +52,97 @@ class Plain(logging.Formatter):
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-class LogFile(RotatingFileHandler):
-    """The file, its user's alone; what a disk without room does not take is lost, and said once."""
+class LogFile(logging.Handler):
+    """The file, its user's alone; what a disk without room does not take is lost.
 
-    def _open(self) -> TextIOWrapper:
+    Lines wait for LATER_S, so that nobody who waits for an answer waits for its line too, and are
+    then written together. A warning takes along what waits, and so does the end of the process;
+    whoever kills it may lose what was told of the last LATER_S.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._waiting: list[logging.LogRecord] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # that will write what waits
+        self._fd = -1
+        self._size = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record; write it at once if that must be."""
+        self._waiting.append(record)
+        urgent = record.levelno >= logging.WARNING or len(self._waiting) >= WAITING_MAX
+        if urgent or not self._written_later():
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self.acquire()
+        try:
+            records, self._waiting, self._loop = self._waiting, [], None
+            self._write(self._lines_of(records))
+        except OSError:  # the node's alarms say that the disk takes nothing
+            return
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        self.flush()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        super().close()
+
+    def _written_later(self) -> bool:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # before a node's loop runs, after it, and beside it
+            return False
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(LATER_S, self.flush)
+        return True
+
+    def _lines_of(self, records: list[logging.LogRecord]) -> list[str]:
+        lines = []
+        for record in records:
+            try:
+                lines.append(self.format(record) + "\n")
+            except Exception:  # noqa: BLE001 - as every handler: one bad line costs no other
+                self.handleError(record)
+        return lines
+
+    def _write(self, lines: list[str]) -> None:
+        together: list[bytes] = []
+        for line in lines:
+            packed = line.encode("utf-8", "backslashreplace")
+            if self._fd < 0:
+                self._open()
+            if self._size and self._size + len(packed) > LOG_BYTES_MAX:
+                self._put(together)
+                self._rotate()
+            together.append(packed)
+            self._size += len(packed)
+        self._put(together)
+
+    def _put(self, together: list[bytes]) -> None:
+        left = b"".join(together)
+        together.clear()
+        while left:
+            left = left[os.write(self._fd, left) :]
+
+    def _open(self) -> None:
         """Open the file, made for its user alone: it names sessions and who commanded them."""
-        made = os.open(self.baseFilename, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
-        return os.fdopen(made, "a", encoding="utf-8")
+        flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._fd).st_size
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - named by logging
-        """Pass over what the disk refused; the node's alarms say that it does."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+        self._path.replace(f"{self._path}.1")
+        self._open()
 
 
 def start_logging(path: Path, *, on_terminal: bool) -> None:
@@ -70,7 +150,7 @@ def start_logging(path: Path, *, on_terminal: bool) -> None:
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    file = LogFile(path, maxBytes=LOG_BYTES_MAX, backupCount=1, delay=True)
+    file = LogFile(path)
     file.setFormatter(JsonFormatter())
     logger.addHandler(file)
     if on_terminal:

@@ -1,5 +1,6 @@
 """The node's own log: JSON lines that stay lines, bounded in length and in number."""
 
+import asyncio
 import json
 import logging
 
@@ -58,3 +59,25 @@ def test_the_log_belongs_to_its_user_alone(tmp_path, logger):
     start_logging(tmp_path / "node.log", on_terminal=False)
     logger.info("begun")
     assert (tmp_path / "node.log").stat().st_mode & 0o077 == 0
+
+
+async def test_lines_of_a_running_node_travel_together_and_a_warning_takes_them_along(
+    tmp_path, logger
+):
+    start_logging(tmp_path / "node.log", on_terminal=False)
+    logger.info("first")
+    logger.info("second")
+    assert not (tmp_path / "node.log").exists()
+    logger.warning("third")
+    lines = (tmp_path / "node.log").read_text().splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["first", "second", "third"]
+
+
+async def test_what_waits_is_written_in_a_moment_and_by_the_end_at_the_latest(tmp_path, logger):
+    start_logging(tmp_path / "node.log", on_terminal=False)
+    logger.info("soon")
+    while not (tmp_path / "node.log").exists():  # noqa: ASYNC110 - a file tells nobody
+        await asyncio.sleep(0.01)
+    logger.info("last")
+    logging.shutdown([lambda: logger.handlers[0]])
+    assert len((tmp_path / "node.log").read_text().splitlines()) == 2
