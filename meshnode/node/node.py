@@ -274,6 +274,7 @@ class Node:
         self._exit_sessions = sessions
         try:
             async with asyncio.timeout(LAST_WRITE_S):
+                await self._hosting.sessions.tell_all()
                 await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record(standing)))
                 if standing == "left":
                     await self._world.publish(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
