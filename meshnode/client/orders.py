@@ -6,10 +6,11 @@ Invariant: an outcome is shown only if the owner node signed it for exactly this
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client import outbox
-from meshnode.client.authority import mesh_id_of, session_key
+from meshnode.client.authority import KEY_VARIABLE, mesh_id_of, session_key
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import SilentNodeError
 from meshnode.client.messages import to_wire
@@ -32,12 +33,29 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.client.targets import Delivery, Order
+    from meshnode.core.grants import SessionKey
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
     Send = Callable[[str, SignedMessage, Delivery], SignedMessage]
 
 COMMAND_ID_BYTES = 16
+KEY_HELD_S = 10.0  # of the five minutes that it lives
+KEY_USES_MAX = 64  # owners count what is signed under one grant
+
+
+@dataclass(slots=True)
+class _Held:
+    """A key that was made or parsed a moment ago, and the text of the environment then."""
+
+    key: SessionKey
+    text: str
+    since_s: float
+    used: int = 0
+
+    def serves(self, text: str, now_s: float) -> bool:
+        young = 0 <= now_s - self.since_s < KEY_HELD_S
+        return young and self.text == text and self.used < KEY_USES_MAX
 
 
 class Commander:
@@ -56,6 +74,7 @@ class Commander:
         self._now = now
         self._chance = chance
         self._send = send
+        self._held: _Held | None = None
 
     def sign(self, order: Order) -> SignedMessage:
         """Make a request; raises NotAuthenticatedError when this user has nothing to sign with."""
@@ -83,12 +102,24 @@ class Commander:
             raise NoAnswerError(error.message, hint) from error
         return outcome_of(command, Signed(receipt.type, receipt.payload, receipt.signature))
 
+    def _key(self, action: str, now_s: float) -> SessionKey:
+        """Return what to sign with: a key is made once for what is ordered within seconds."""
+        if action == "kill":  # with a key of its own, whose life is another
+            return session_key(self._home, self._environment, now_s, self._chance, action)
+        held = self._held
+        if held is None or not held.serves(self._environment.get(KEY_VARIABLE, ""), now_s):
+            key = session_key(self._home, self._environment, now_s, self._chance, action)
+            text = self._environment.get(KEY_VARIABLE, "")
+            held = self._held = _Held(key, text, now_s)
+        held.used += 1
+        return held.key
+
     def _signed(self, order: Order, command_id: bytes) -> Signed:
         now_s = self._now()
         # Half a kill's life: the owner measures it by its own clock, which may be behind ours.
         life_s = KILL_LIFE_S // 2 if order.action == "kill" else STEER_LIFE_S
         return sign_command(
-            session_key(self._home, self._environment, now_s, self._chance, order.action),
+            self._key(order.action, now_s),
             Command(
                 mesh=mesh_id_of(self._home),
                 command_id=command_id,

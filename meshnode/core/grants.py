@@ -10,6 +10,7 @@ the other actions of that grant are what these may be given.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError, PeerError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHAIN_LINKS_MAX = 4  # longer: NotAuthenticatedError
+PARSED_MAX = 128  # grants remembered in their parsed form; 8 KiB each at most
 GRANT_BYTES_MAX = 4096  # larger: NotAuthenticatedError
 GRANT_TTL_S = 8 * 3600
 GRANT_TTL_S_MAX = 30 * 86400
@@ -125,6 +127,7 @@ _GRANT_FIELDS = frozenset(
 )
 
 
+@lru_cache(maxsize=PARSED_MAX)
 def grant_from_signed(signed: Signed) -> Grant:
     """Decode a grant whose signature is checked elsewhere; raises PeerError."""
     if len(signed.payload) > GRANT_BYTES_MAX:
