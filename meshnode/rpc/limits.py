@@ -167,12 +167,15 @@ async def _until(responses: AsyncIterator[Any], seconds: float | None) -> AsyncI
     No deadline is kept while gRPC writes: cancelled there, it would send no status, and the caller
     would wait for ever. A reader that does not read holds a place of its own.
     """
+    if seconds is None:  # a link: no timer around each frame
+        async for response in responses:
+            yield response
+        return
     clock_s = asyncio.get_running_loop().time
-    until_s = None if seconds is None else clock_s() + seconds
+    until_s = clock_s() + seconds
     while True:
-        left_s = None if until_s is None else max(0.0, until_s - clock_s())
         try:
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(max(0.0, until_s - clock_s())):
                 response = await anext(responses)
         except StopAsyncIteration:
             return
