@@ -100,9 +100,7 @@ class Neighbours:
         effects: list[Effect] = [HangUp(peer, "silent") for peer in verdict.silent]
         for peer in verdict.doubted:
             effects += self._doubt(peer)
-        crowded = self.overlay.surplus(now_s)
-        if crowded is not None:
-            effects.append(self._introduce(crowded))
+        effects += map(self._introduce, self.overlay.surplus(now_s))
         return effects + self.overlay.partings(now_s) + self.overlay.dials(now_s)
 
     def introduced(self, source: NodeId, message: Members, now_s: float) -> list[Effect]:

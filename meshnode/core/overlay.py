@@ -47,7 +47,7 @@ DIALS_MAX = 32  # at once; the rest waits for its turn
 LONELY_DIALS_MAX = 8  # at once, of a node with few links
 PART_S = 1.0  # between two requests to part, beyond LINKS_MAX links
 EXTRA_S = 1.0  # between two dials of members that are not needed: hints, and who was just lost
-TRIM_S = 10.0  # between two requests to part, up to LINKS_MAX links; longer with more than 8 alive
+TRIM_S = 10.0  # between two such rounds up to LINKS_MAX links; longer with more than 8 alive
 HEARD_MAX = 4  # addresses that others say of it; the oldest is dropped
 STRANGERS_MAX = 256  # nodes heard of that never proved to be members; the oldest is dropped
 RING_SIZE = 1 << 64
@@ -253,15 +253,21 @@ class Overlay:
         attempt = self._attempts.get(peer)
         return attempt is None or now_s >= attempt.soon_at_s
 
-    def surplus(self, now_s: float) -> NodeId | None:
-        """Return a neighbour to be told that there are links enough: one that no ring asks for."""
-        unwanted = sorted(self.links - self.wanted())
-        if not unwanted or now_s < self._trim_at_s:
-            return None
+    def surplus(self, now_s: float) -> list[NodeId]:
+        """Return the neighbours to be told that there are links enough: no ring asks for them.
+
+        One in a crowd; else all at once, so that one row says that they went, and not before
+        everybody is linked whom the rings ask for: what the mesh looks like is known by then.
+        """
+        wanted = self.wanted()
+        unwanted = sorted(self.links - wanted)
         crowded = len(self.links) > LINKS_MAX
+        if not unwanted or now_s < self._trim_at_s or not (crowded or wanted <= self.links):
+            return []
         pace_s = PART_S if crowded else TRIM_S * max(1.0, len(self._alive) / 8)
         self._trim_at_s = now_s + pace_s * self._rng.uniform(0.7, 1.3)
-        return self._rng.choice(unwanted) if len(self.links) > LINKS_KEPT else None
+        spare = max(0, len(self.links) - LINKS_KEPT)
+        return self._rng.sample(unwanted, min(1 if crowded else spare, len(unwanted)))
 
     def partings(self, now_s: float) -> list[Effect]:
         """Return the ends of links that both ends can spare.

@@ -330,15 +330,16 @@ def test_beyond_sixteen_links_one_that_no_ring_asks_for_is_asked_to_part(view: V
     view.see(*OTHERS)
     for peer in overlay.wanted():
         overlay.linked(peer, 0.0)
-    assert overlay.surplus(0.0) is None
+    assert overlay.surplus(0.0) == []
     for peer in OTHERS:
         overlay.linked(peer, 0.0)
     asked: list[tuple[float, int]] = []
     for step in range(4000):
-        if (peer := overlay.surplus(step * 0.25)) is not None:
-            assert peer not in overlay.wanted()
+        if told := overlay.surplus(step * 0.25):
+            assert overlay.wanted().isdisjoint(told)
             asked.append((step * 0.25, len(overlay.links)))
-            overlay.unlinked(peer, step * 0.25)
+            for peer in told:
+                overlay.unlinked(peer, step * 0.25)
     assert overlay.links == overlay.wanted()
     waits = [(later - earlier, links) for (earlier, links), (later, _) in pairwise(asked)]
     assert all(PART_S * 0.7 <= wait <= PART_S * 1.3 + 0.25 for wait, n in waits if n > LINKS_MAX)
