@@ -40,6 +40,10 @@ class Controls:
         self._tables = tables
         self._overlay = overlay
 
+    def stirred(self) -> bool:
+        """Whether something follows from the control set that was not drawn yet."""
+        return self._control.stirred() or self.revoked.stale
+
     def taken(self, entries: Iterable[Signed], source: NodeId | None) -> list[Effect]:
         """Store and pass on what is new here; `source` has it already."""
         effects: list[Effect] = []

@@ -45,6 +45,11 @@ class RevokedNodes:
         """Another one whenever somebody may have been revoked."""
         return self._revoked.nodes_version
 
+    @property
+    def stale(self) -> bool:
+        """Whether more may be revoked than `renew` has judged."""
+        return self._judged != self.version
+
     def check_caller(self, node: NodeId, shown: bytes) -> None:
         """Raise NotPermittedError if a node that TLS has proved, by a chain in PEM, is out."""
         if self.version:
@@ -77,7 +82,7 @@ class RevokedNodes:
 
     def renew(self) -> set[NodeId]:
         """Judge everybody anew if more is revoked than before; return whom that concerns."""
-        if self._judged == self.version:
+        if not self.stale:
             return set()
         self._judged = self.version
         before = set(self._out)

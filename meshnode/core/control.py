@@ -147,6 +147,10 @@ class ControlSet:
             self._drop(entry_id)
             self.cut_s = max(self.cut_s, expires_s)
 
+    def stirred(self) -> bool:
+        """Whether `take_dropped` or `take_reconsidered` would return anything."""
+        return bool(self._dropped or self._reconsidered)
+
     def take_dropped(self) -> tuple[bytes, ...]:
         """Return the ids of what was dropped since this was last asked."""
         dropped, self._dropped = self._dropped, []
@@ -218,8 +222,6 @@ class ControlSet:
         """Return the nodes of which more, or less, is hidden since this was last asked."""
         nodes, self._reconsidered = self._reconsidered, set()
         return nodes
-
-    # Who may say what.
 
     def _stands(self, entry: Entry) -> bool:
         """Whether what is known here allows an entry. More is never known to allow less."""

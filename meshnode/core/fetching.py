@@ -47,8 +47,10 @@ class Fetching:
 
     def asks(self, now_s: float) -> dict[NodeId, list[NodeId]]:
         """Return whom to ask now, for what; they count as asked."""
-        busy = Counter(peer for peer, _, _ in self._asked.values())
         chosen: dict[NodeId, list[NodeId]] = {}
+        if not self._queues:
+            return chosen
+        busy = Counter(peer for peer, _, _ in self._asked.values())
         for peer, queue in self._queues.items():
             for origin in islice(self._free(queue), max(0, IN_FLIGHT_MAX - busy[peer])):
                 chosen.setdefault(peer, []).append(origin)
