@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from meshnode.app.controls import Controls
 from meshnode.app.incoming import Incoming
 from meshnode.app.neighbours import STALLED, Neighbours
-from meshnode.app.pace import LinksPace
-from meshnode.core.broadcast import HAVE_DELAY_S, Broadcast, spread
+from meshnode.app.pace import LAG_PAUSE_S, FlushPace
+from meshnode.core.broadcast import HAVE_DELAY_S, HAVE_SPREAD, Broadcast, spread
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import (
     Announce,
@@ -52,10 +52,6 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Key, Signed
     from meshnode.core.rows import Rows
 
-FLUSH_DELAY_S = 0.001  # writes that come together travel together
-FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
-FLUSH_PAUSE_A_MEMBER_S = 0.0002  # every member receives every flush
-LAG_PAUSE_S = 1.0
 LIVENESS_DELAY_S = 0.02
 TICK_S = 0.25  # how often links are judged, and dials considered
 RECONCILE_S = 10.0
@@ -103,8 +99,7 @@ class Mesh:
         self._to_compare: list[NodeId] = []  # new neighbours, as many as there are links at most
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
-        self._flushed_at_s = -math.inf
-        self._links_pace = LinksPace()
+        self._flush_pace = FlushPace(self.own)
 
     def start(self, now_s: float) -> list[Effect]:
         """Begin: write our links anew (there are none yet), and set the timers going."""
@@ -122,9 +117,15 @@ class Mesh:
             self._learn_member(origin, now_s, live=False)
         return effects + self._judge(now_s)
 
-    def write(self, table: str, key: bytes, value: bytes | None, now_s: float) -> list[Effect]:
-        """Put a row into our feed; it is visible and on its way after the next flush."""
+    def write(
+        self, table: str, key: bytes, value: bytes | None, now_s: float, *, patient: bool = False
+    ) -> list[Effect]:
+        """Put a row into our feed; it is visible and on its way after the next flush.
+
+        A `patient` one waits a while for others to travel with.
+        """
         self.own.write(table, key, value)
+        self._flush_pace.wrote((table, key), now_s, patient=patient)
         return self._plan_flush(now_s)
 
     def persisted(self, change: Change, now_s: float) -> list[Effect]:
@@ -151,8 +152,9 @@ class Mesh:
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use."""
+        spare = self.neighbours.is_spare(peer)
         refused = self.neighbours.linked(peer, now_s, dialled=dialled)
-        effects = self._write_links(now_s) + refused + self._broadcast.linked(peer)
+        effects = self._write_links(now_s, spare=spare) + refused + self._broadcast.linked(peer)
         if len(self.overlay.links) <= FIRST_LINKS:
             effects.append(Send(peer, self.replication.digest()))
         elif dialled:
@@ -207,7 +209,7 @@ class Mesh:
             case "liveness" | "fading":
                 return self._judge(now_s)
             case "haves":
-                return self._broadcast.take_queued()
+                return self._broadcast.soon(self._rng)
             case "grafts":
                 return self._graft(now_s)
             case "tick":
@@ -218,7 +220,8 @@ class Mesh:
                 self._late_s = late_s
                 self.lag_s = max(late_s, self.lag_s * 0.9)
                 hurried = self._reconcile() if self.replication.hurry() else []
-                return self.neighbours.pulses() + hurried + self._wake("pulse", now_s + PULSE_S)
+                pulses = self.neighbours.pulses() + self._broadcast.take_queued()
+                return pulses + hurried + self._wake("pulse", now_s + PULSE_S)
             case "compare":
                 return self._compare()
             case "reconcile":
@@ -228,7 +231,9 @@ class Mesh:
                 raise ValueError(f"no timer is called {name}")
 
     def _take(self, outcome: Outcome, source: NodeId, now_s: float) -> list[Effect]:
-        effects = outcome.effects + self._take_entries(outcome.entries, source, now_s)
+        effects = outcome.effects
+        if outcome.entries or self._controls.stirred():
+            effects += self._take_entries(outcome.entries, source, now_s)
         for change in outcome.changes:
             effects.append(Persist(change, ours=False))
             effects += self._pass_on(change, source, now_s)
@@ -236,6 +241,8 @@ class Mesh:
             outcome.missing.update(self.roster.behind(change))
         for proof in outcome.forks:
             effects += self._shun(proof, source, now_s)
+        if outcome.theirs:
+            self._broadcast.told(source, outcome.theirs)
         if outcome.duplicate_of is not None:
             effects += self._broadcast.duplicate(source, outcome.duplicate_of)
         if outcome.missing:
@@ -276,8 +283,9 @@ class Mesh:
         else:
             news = replace(flush, eager=True)
             effects = self._broadcast.forward(news, origin, head, source)
-        if self._broadcast.queued:
-            effects += self._wake("haves", now_s + HAVE_DELAY_S)
+        if self._broadcast.queued and "haves" not in self._wakes:
+            pause_s = HAVE_DELAY_S * self._rng.uniform(1 - HAVE_SPREAD, 1 + HAVE_SPREAD)
+            effects += self._wake("haves", now_s + pause_s + min(self._late_s, LAG_PAUSE_S))
         return effects
 
     def _shun(self, proof: Proof, source: NodeId, now_s: float) -> list[Effect]:
@@ -340,35 +348,31 @@ class Mesh:
         else:
             self.overlay.learn(origin, record.addresses, now_s, said=True)
 
-    def _plan_flush(self, now_s: float, delay_s: float = FLUSH_DELAY_S) -> list[Effect]:
-        pause_s = max(FLUSH_PAUSE_S, FLUSH_PAUSE_A_MEMBER_S * len(self.liveness.alive))
-        if not self.own.is_pending(LINKS, ONLY_ROW):  # what liveness waits for is not held back
-            pause_s += min(self._late_s, LAG_PAUSE_S)  # who cannot keep up says more at a time
-        return self._wake("flush", max(now_s + delay_s, self._flushed_at_s + pause_s))
+    def _plan_flush(self, now_s: float) -> list[Effect]:
+        members = len(self.liveness.alive)
+        return self._wake("flush", self._flush_pace.due_s(now_s, members, self._late_s))
 
     def _flush(self, now_s: float) -> list[Effect]:
         change = self.own.flush(self._wall(now_s))
         if change is None:
             return []
         self._persisting = True
-        self._flushed_at_s = now_s
-        if (LINKS, ONLY_ROW) in change.rows:
-            self._links_pace.flushed(now_s)
+        self._flush_pace.flushed(change, now_s)
         return [Persist(change, ours=True), *self._notice(change, now_s)]
 
-    def _write_links(self, now_s: float) -> list[Effect]:
+    def _write_links(self, now_s: float, *, spare: bool = False) -> list[Effect]:
         if not self.own.cloned:
             self.own.write(LINKS, ONLY_ROW, self.neighbours.row())
-        return [
-            *self._plan_flush(now_s, self._links_pace.delay_s(now_s)),
-            *self._wake("liveness", now_s + LIVENESS_DELAY_S),
-        ]
+            self._flush_pace.wrote_links(now_s, spare=spare)
+        return self._plan_flush(now_s) + self._wake("liveness", now_s + LIVENESS_DELAY_S)
 
     def _judge(self, now_s: float) -> list[Effect]:
         """Take what is new about who is reachable."""
         changed = self.liveness.judge(now_s)
         self.overlay.seen(changed)
         effects: list[Effect] = [Announce(members=changed)] if changed else []
+        if self.own.is_pending(LINKS, ONLY_ROW) and not changed <= self.liveness.alive:
+            effects += self._write_links(now_s)  # what was spare may be their only way
         next_s = self.liveness.next_change_s(now_s)
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.liveness import Liveness
 
+EDGES_ENOUGH = 3  # up, of a member: one more is not urgent
 LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody yet
 INTRODUCED_MAX = 8
 LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
@@ -43,6 +44,11 @@ class Neighbours:
         self._turnstile = relay.Turnstile()
         self._lost: dict[bytes, str] = {}
         self._has_lost = False
+
+    def is_spare(self, peer: NodeId) -> bool:
+        """Whether a link to this peer would be one more between two that many ways lead to."""
+        ends = (self._self_id, peer)
+        return all(len(self._graph.neighbours(end)) >= EDGES_ENOUGH for end in ends)
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use; a caller too many is introduced to others and refused."""

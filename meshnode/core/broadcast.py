@@ -5,8 +5,9 @@ A link is *eager* for an origin until a duplicate of its news came over it; then
 only carries announcements (`Have`), batched. Who hears an announcement and not the news within
 GRAFT_S asks the announcer for it, which makes that link eager again.
 
-Invariant: whoever has news of an origin has sent or announced it to every neighbour but the one it
-came from; so in a connected mesh everybody who hears anything learns what exists, and asks for it.
+Invariant: whoever has news of an origin has sent or announced it to every neighbour that has not
+said to have it; so in a connected mesh everybody who hears anything learns what exists, and asks
+for it.
 News that must not wait for a repair (control entries, `links` rows) are flooded: `spread`.
 
 One tree for all origins, or 16 for groups of them, needs 0.57 s for 99 of 100 deliveries among
@@ -23,12 +24,15 @@ from meshnode.core.messages import Have, Prune, Pull, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from random import Random
 
     from meshnode.core.headers import Head
     from meshnode.core.ids import NodeId
     from meshnode.core.messages import Message
 
-HAVE_DELAY_S = 0.1  # announcements that come together travel together
+HAVE_DELAY_S = 0.1  # on the average: announcements that come together travel together,
+SOON = 3  # neighbours to whom they do: all others hear of it with the next pulse
+HAVE_SPREAD = 0.5  # so much sooner or later: of two neighbours the first spares the other its own
 SOURCES = 2  # neighbours that send a node everything, until it has it from elsewhere first
 GRAFT_S = 0.3  # how long announced news may take before it is asked for
 ANNOUNCERS_MAX = 4  # remembered for missing news; when all have failed, reconciliation repairs
@@ -152,11 +156,33 @@ class Broadcast:
                 neighbour.offers[origin] = head
                 self.queued = True
 
+    def told(self, peer: NodeId, theirs: Mapping[NodeId, Head]) -> None:
+        """Announce nothing to a neighbour that it has: it has just said so itself."""
+        neighbour = self._neighbours.get(peer)
+        for waiting in (neighbour.haves, neighbour.offers) if neighbour else ():
+            for origin in waiting.keys() & theirs.keys():
+                if waiting[origin] <= theirs[origin]:
+                    del waiting[origin]
+
+    def soon(self, rng: Random) -> list[Effect]:
+        """Return what waits for a few neighbours; the others are told with their next pulse.
+
+        Each hears of it soon from somebody: all those who have it choose.
+        """
+        self.queued = False
+        waiting = [peer for peer, one in self._neighbours.items() if one.haves or one.offers]
+        few = len(waiting) <= SOON
+        return self._announcements(waiting if few else rng.sample(waiting, SOON))
+
     def take_queued(self) -> list[Effect]:
         """Return the announcements that wait."""
         self.queued = False
+        return self._announcements(self._neighbours)
+
+    def _announcements(self, peers: Iterable[NodeId]) -> list[Effect]:
         effects: list[Effect] = []
-        for peer, neighbour in self._neighbours.items():
+        for peer in peers:
+            neighbour = self._neighbours[peer]
             if neighbour.haves:
                 effects.append(Send(peer, Have(neighbour.haves)))
                 neighbour.haves = {}

@@ -20,7 +20,7 @@ from meshnode.core.messages import BucketRows, Fork, Known, Manifest, Pull, Snap
 from meshnode.core.snapshots import Assemblies, Assembly, check_size, rows_of, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from meshnode.core.genesis import Genesis, Limits
     from meshnode.core.ids import NodeId
@@ -39,6 +39,7 @@ class Outcome:
     forks: list[Proof] = field(default_factory=list)  # whose rows are no longer shown
     duplicate_of: NodeId | None = None  # news that came along a tree and was here already
     missing: dict[NodeId, Head] = field(default_factory=dict)  # announced; may be on its way
+    theirs: Mapping[NodeId, Head] = field(default_factory=dict)  # what the sender holds, it says
 
 
 class Intake(Holdings):
@@ -69,7 +70,8 @@ class Intake(Holdings):
     def on_known(self, known: Known) -> Outcome:
         """Note news that were held already."""
         ours = self.is_ours(known.origin)
-        return Outcome(duplicate_of=known.origin if known.eager and not ours else None)
+        duplicate_of = known.origin if known.eager and not ours else None
+        return Outcome(duplicate_of=duplicate_of, theirs={known.origin: known.head})
 
     def on_flush(  # noqa: PLR0911 - one case what it may find here
         self, peer: NodeId, flush: Flush, now_s: float
@@ -85,7 +87,7 @@ class Intake(Holdings):
         if kept is not None and is_fork(kept, header):
             return self._quarantined((kept, header))
         if header.head <= self.head_of(header.origin):
-            return self.on_known(Known(header.origin, flush.eager))
+            return self.on_known(Known(header.origin, flush.eager, header.head))
         if not replica.follows(header):
             if self._early.keep(flush, replica.head):
                 return Outcome(missing={header.origin: header.head})

@@ -192,6 +192,7 @@ class Known:
 
     origin: NodeId
     eager: bool
+    head: Head
 
 
 Message = (

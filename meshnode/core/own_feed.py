@@ -27,6 +27,7 @@ from meshnode.core.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from meshnode.core.genesis import Limits
     from meshnode.core.keys import Key
@@ -134,6 +135,10 @@ class OwnFeed(Replica):
     def is_pending(self, table: str, key: bytes) -> bool:
         """Whether a write to this key waits for a flush."""
         return (table, key) in self._pending
+
+    def waits_only_for(self, places: AbstractSet[tuple[str, bytes]]) -> bool:
+        """Whether nothing waits for a flush but writes to these."""
+        return bool(places) and self._pending.keys() <= places
 
     @property
     def waiting(self) -> bool:

@@ -143,7 +143,7 @@ class Replication(Intake):
 
     def on_vector(self, peer: NodeId, vector: Vector, now_s: float) -> Outcome:
         """Send what the neighbour lacks, ask for what we lack, a few feeds at a time."""
-        outcome = Outcome()
+        outcome = Outcome(theirs=vector.positions)
         self.fetching.give_up(now_s)
         for origin, theirs in vector.positions.items():
             self._compare(peer, origin, theirs, vector.states.get(origin), outcome, now_s)
@@ -190,7 +190,7 @@ class Replication(Intake):
             for origin, head in have.positions.items()
             if not self.is_ours(origin) and head > self.head_of(origin)
         }
-        return Outcome(missing=missing)
+        return Outcome(missing=missing, theirs=have.positions)
 
     def graft(self, origins: list[NodeId]) -> Pull:
         """Ask for what is missing of these origins, and for what comes after it, unasked."""

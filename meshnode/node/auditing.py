@@ -191,7 +191,7 @@ class Auditing:
             row = self._head_row()
             if row is not None:
                 with suppress(MeshError):  # cloned: the other process writes the feed
-                    self._ground.world.write(AUDIT, ONLY_ROW, row)
+                    self._ground.world.write(AUDIT, ONLY_ROW, row, patient=True)
             alive = len(self._mesh.liveness.alive)
             await asyncio.sleep(max(HEAD_PAUSE_S, HEAD_PAUSE_A_MEMBER_S * alive))
 

@@ -96,9 +96,10 @@ class NodeWorld:
             self._await_disk((table, key), written)
         await written
 
-    def write(self, table: str, key: bytes, value: bytes | None) -> None:
+    def write(self, table: str, key: bytes, value: bytes | None, *, patient: bool = False) -> None:
         """Write a row into our feed without waiting."""
-        self.perform(self.mesh.write(table, key, value, self._clock.steady_s()))
+        now_s = self._clock.steady_s()
+        self.perform(self.mesh.write(table, key, value, now_s, patient=patient))
 
     def add_control(self, entry: Signed) -> None:
         """Put an entry of our own into the control set."""

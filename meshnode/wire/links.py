@@ -159,7 +159,7 @@ def message_from_wire(  # noqa: C901, PLR0911, PLR0912 - one case a message
             signed = signed_from_wire(frame.flush.header)
             header = parse_header(signed)
             if holds(header):
-                return Known(header.origin, frame.flush.eager)
+                return Known(header.origin, frame.flush.eager, header.head)
             verify_header(header, mesh_id)
             return Flush(header, frame.flush.delta, frame.flush.eager, frame.flush.flooded)
         case "snapshot" | "manifest" | "bucket_pull" | "bucket_rows" | "fork":

@@ -358,8 +358,11 @@ def test_news_that_were_here_already_are_told_apart_by_how_they_came():
     one, other = nodes_of(2)
     (flush,) = one.write(b"1", b"")
     settled([one, other], Random(1).randrange)
-    assert other.take(one.id, flush, 0.0) == Outcome()
-    assert other.take(one.id, replace(flush, eager=True), 0.0) == Outcome(duplicate_of=one.id)
+    held = {one.id: flush.header.head}
+    assert other.take(one.id, flush, 0.0) == Outcome(theirs=held)
+    assert other.take(one.id, replace(flush, eager=True), 0.0) == Outcome(
+        duplicate_of=one.id, theirs=held
+    )
 
 
 def test_what_a_lost_neighbour_has_half_sent_another_completes():

@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
-from meshnode.app.mesh import ASKED_OWN_MAX, FLUSH_PAUSE_S, LIVENESS_DELAY_S, TICK_S, Mesh, Self
+from meshnode.app.mesh import ASKED_OWN_MAX, LIVENESS_DELAY_S, TICK_S, Mesh, Self
 from meshnode.app.neighbours import LATE_S, LOST_MAX, REASON_CHARS_MAX, STALLED
+from meshnode.app.pace import FLUSH_PAUSE_S, PATIENT_S
 from meshnode.core.effects import Answered, Effect, HangUp, Obey, Persist, Report, Send, Wake
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
@@ -156,6 +157,17 @@ def test_our_news_wait_for_the_disk_and_come_in_order(mesh: Mesh):
     assert wakes(effects)["flush"] == pytest.approx(2.0 + FLUSH_PAUSE_S, abs=1.1)
     (second,) = [e for e in mesh.woken("flush", 3.1) if isinstance(e, Persist)]
     assert second.change.header.first_seq == first.change.header.last_seq + 1
+
+
+def test_what_nobody_waits_for_comes_later_or_travels_along(mesh: Mesh):
+    effects = mesh.write("notes", b"1", b"", 5.0, patient=True)
+    assert wakes(effects) == {"flush": 5.0 + PATIENT_S}
+    assert wakes(mesh.write("notes", b"2", b"", 5.1))["flush"] < 5.0 + PATIENT_S
+    (flush,) = [one for one in mesh.woken("flush", 5.2) if isinstance(one, Persist)]
+    assert {key for _, key in flush.change.rows} == {b"1", b"2"}
+    mesh.persisted(flush.change, 5.3)
+    mesh.write("notes", b"1", b"new", 6.0, patient=True)
+    assert wakes(mesh.write("notes", b"1", b"now", 6.0))["flush"] < 6.0 + PATIENT_S
 
 
 def ticked(mesh: Mesh, now_s: float) -> list[Effect]:

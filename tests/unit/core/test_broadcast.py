@@ -74,6 +74,17 @@ def test_a_feed_replaced_as_a_whole_is_offered_to_all_others(broadcast: Broadcas
     assert offers == dict.fromkeys(PEERS[1:], Vector({ORIGIN: ONE}))
 
 
+def test_nothing_is_announced_to_a_neighbour_that_says_it_has_it(broadcast: Broadcast):
+    for origin in (ORIGIN, OTHER):
+        broadcast.offer(origin, Head(1, 2), PEERS[0])
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
+    broadcast.pruned(PEERS[1], {ORIGIN})
+    broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[0])
+    broadcast.told(PEERS[1], {ORIGIN: Head(1, 2), OTHER: ONE})
+    messages = [effect.message for effect in broadcast.take_queued() if effect.peer == PEERS[1]]
+    assert messages == [Vector({OTHER: Head(1, 2)})]
+
+
 def test_a_graft_makes_a_link_eager_again(broadcast: Broadcast):
     broadcast.forward(NEWS, ORIGIN, ONE, None)
     broadcast.pruned(PEERS[1], {ORIGIN})
