@@ -4,7 +4,7 @@ import pytest
 from sim.invariants import alive_of
 from sim.world import NOTES, Machine, World, boot
 
-from meshnode.app.mesh import FLUSH_DELAY_S
+from meshnode.app.pace import FLUSH_DELAY_S
 from meshnode.core.headers import Head
 from meshnode.core.liveness import MemberState
 from meshnode.core.overlay import LINKS_MAX
