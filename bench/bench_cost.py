@@ -21,7 +21,8 @@ from meshnode.app.costing import steps_of
 from meshnode.app.cutting import CostQuery
 from meshnode.app.tally import Combination, Rated
 from meshnode.core.ids import NodeId
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.rows import BUCKETS, Row, bucket_of
 from meshnode.core.tables import Tables
 from meshnode.ingest.prices import PriceBook

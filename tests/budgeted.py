@@ -15,15 +15,8 @@ from meshnode.core.effects import Announce
 from meshnode.core.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
 from meshnode.core.ids import session_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import (
-    LEDGER,
-    Buckets,
-    Slot,
-    SlotKey,
-    key_to_row,
-    slot_number,
-    slot_to_row,
-)
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
+from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row

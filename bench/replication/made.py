@@ -11,7 +11,8 @@ from meshnode.core.certificates import from_pem, issue_node_ca
 from meshnode.core.feed import Change
 from meshnode.core.ids import SessionId, new_u64, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.rows import all_rows

@@ -14,14 +14,8 @@ from meshnode.app.cutting import OF_CELLS, OF_SESSIONS, Span, Texts
 from meshnode.app.tally import Combination
 from meshnode.core.counts import MONTHS, SLOTS, counter_of, weight_of
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import (
-    LEDGER,
-    SLOT_S,
-    Diagnostics,
-    DiagnosticsKey,
-    diagnostics_from_row,
-    key_from_row,
-)
+from meshnode.core.ledger import LEDGER, SLOT_S, Diagnostics, DiagnosticsKey
+from meshnode.core.ledger_rows import diagnostics_from_row, key_from_row
 from meshnode.core.periods import DAY_S, month_start_s
 
 if TYPE_CHECKING:

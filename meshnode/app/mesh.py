@@ -29,7 +29,7 @@ from meshnode.core.effects import (
 )
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Change, Replica
-from meshnode.core.ledger import merged_row
+from meshnode.core.ledger_rows import merged_row
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.liveness import Liveness
 from meshnode.core.members import LINKS, NODE, ONLY_ROW

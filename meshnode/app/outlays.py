@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from meshnode.core.budgets import USD, Spent, Who, Window, fits, who_of
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import session_id_of
-from meshnode.core.ledger import SLOT_S, Slot, SlotKey, key_from_row
+from meshnode.core.ledger import SLOT_S, Slot, SlotKey
+from meshnode.core.ledger_rows import key_from_row
 from meshnode.core.prices import cost_nusd
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.cost import CostGroup
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import COUNT_MAX, Buckets, CounterKey, DiagnosticsKey, Slot, key_from_row
+from meshnode.core.ledger import COUNT_MAX, Buckets, CounterKey, DiagnosticsKey, Slot
+from meshnode.core.ledger_rows import key_from_row
 from meshnode.core.prices import cost_pusd, rounded_nusd
 
 if TYPE_CHECKING:

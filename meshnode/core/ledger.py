@@ -6,14 +6,13 @@ order of reading or merging changes a total. Any bytes decode to a value or rais
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.errors import PeerError
-from meshnode.core.packing import pack, unpack
-from meshnode.core.periods import DAY_MAX, MONTH_MAX, DayKey, MonthKey
+from meshnode.core.periods import DayKey, MonthKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ SLOT_S = 1800  # slots of 30 minutes cut exact local days in every zone but thos
 SLOT_MAX = 140_000_000  # about the year 9955: any slot up to here is a date in any zone
 TEXT_CHARS_MAX = 256  # longer: cut when we write, PeerError when we read
 COUNT_MAX = (1 << 63) - 1  # larger sums stay here: one hostile row must not spoil every answer
+INCOMPLETE = "incomplete"  # a flag: the log never told the end, so the output may be short
 STANDARD = "standard"  # the service tier that providers bill unless told otherwise
 CONTEXT_STEPS_TOKENS = (
     *(32_000, 100_000, 128_000, 199_999, 200_000),
@@ -31,7 +31,7 @@ CONTEXT_STEPS_TOKENS = (
 """Prompts longer than a step may cost more per token; a test holds this against the price list."""
 
 
-class Buckets(msgspec.Struct, frozen=True):  # ten times quicker to make than a frozen dataclass
+class Buckets(msgspec.Struct, frozen=True, gc=False):  # quicker to make than a frozen dataclass
     """Disjoint token counts; reasoning is a part of output, web_search counts searches."""
 
     input: int = 0
@@ -76,7 +76,7 @@ class Buckets(msgspec.Struct, frozen=True):  # ten times quicker to make than a 
         return Buckets(*[max(mine - theirs, 0) for mine, theirs in pairs])
 
 
-class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One provider response, counted once by its `idem_key`. Unknown texts are empty.
 
     Logs tell of one response several times: the line of the highest `rank` is the one that counts.
@@ -99,8 +99,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SlotKey:
+class SlotKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Which counter: `slot` is the number of half hours since 1970, UTC."""
 
     session: str
@@ -119,8 +118,7 @@ class SlotKey:
         return self.start_s + SLOT_S
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """What was used in a slot since ever. Of differing texts the smallest stays, in any order."""
 
     records: int
@@ -184,7 +182,6 @@ class StoredReader:
 CounterKey = SlotKey | DayKey | MonthKey
 LedgerKey = CounterKey | DiagnosticsKey
 LedgerRow = tuple[CounterKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
-_KINDS: dict[type, int] = {SlotKey: 0, DiagnosticsKey: 1, DayKey: 2, MonthKey: 3}
 
 
 class Slots:
@@ -234,7 +231,8 @@ def tier_of(service: str, prompt_tokens: int) -> str:
 
     The length of a prompt belongs to one request and is lost in a sum; so it is in the key.
     """
-    step = max((step for step in CONTEXT_STEPS_TOKENS if prompt_tokens > step), default=0)
+    reached = bisect_left(CONTEXT_STEPS_TOKENS, prompt_tokens)
+    step = CONTEXT_STEPS_TOKENS[reached - 1] if reached else 0
     name = cut(service.strip().lower().replace(">", ""))[:64]
     name = STANDARD if name in ("", "auto", "default") else name
     return f"{name}>{step}" if step else name
@@ -253,67 +251,20 @@ def slot_number(at_s: float) -> int:
 
 def slot_key_of(record: UsageRecord) -> SlotKey:
     """Return the counter that a record belongs to."""
-    return SlotKey(
-        cut(record.session), cut(record.model), cut(record.tier), slot_number(record.at_s)
-    )
+    return _slot_key(record.session, record.model, record.tier, slot_number(record.at_s))
 
 
-def key_to_row(key: LedgerKey) -> bytes:
-    """Encode a key of the `ledger` table; its first element tells the kinds apart."""
-    return pack([_KINDS[type(key)], *astuple(key)])
-
-
-def key_from_row(row: bytes) -> LedgerKey | None:
-    """Decode a key; None is a kind of a later version, to be passed over. Raises PeerError."""
-    match _list(row, 1):
-        case [0, session, model, tier, slot]:
-            return SlotKey(_text(session), _text(model), _text(tier), _number(slot, SLOT_MAX))
-        case [1, source, path_hash]:
-            return DiagnosticsKey(_text(source), _text(path_hash))
-        case [2, session, model, tier, day]:
-            return DayKey(_text(session), _text(model), _text(tier), _number(day, DAY_MAX))
-        case [3, session, model, tier, month]:
-            return MonthKey(_text(session), _text(model), _text(tier), _number(month, MONTH_MAX))
-        case [int() as kind, *_] if kind >= len(_KINDS):
-            return None
-        case _:
-            raise PeerError("not a ledger key")
-
-
-def value_to_row(value: Slot | Diagnostics) -> bytes:
-    """Encode a value of the `ledger` table."""
-    return slot_to_row(value) if isinstance(value, Slot) else diagnostics_to_row(value)
-
-
-def slot_to_row(slot: Slot) -> bytes:
-    """Encode a slot."""
-    texts = [cut(text) for text in (slot.agent, slot.owner, slot.project, slot.provider)]
-    return pack([slot.records, list(slot.usage.counts), *texts])
-
-
-def slot_from_row(row: bytes) -> Slot:
-    """Decode a slot; raises PeerError. Elements that a later version appends are passed over."""
-    match _list(row, 6):
-        case [records, [*counts], agent, owner, project, provider, *_] if len(counts) >= _BUCKETS:
-            usage = Buckets(*(_number(count) for count in counts[:_BUCKETS]))
-            texts = (_text(text) for text in (agent, owner, project, provider))
-            return Slot(_number(records), usage, *texts)
-        case _:
-            raise PeerError("not a ledger slot")
-
-
-def diagnostics_to_row(diagnostics: Diagnostics) -> bytes:
-    """Encode diagnostics."""
-    return pack(list(astuple(diagnostics)))
-
-
-def diagnostics_from_row(row: bytes) -> Diagnostics:
-    """Decode diagnostics; raises PeerError."""
-    counts = _list(row, len(fields(Diagnostics)))
-    return Diagnostics(*(_number(count) for count in counts[: len(fields(Diagnostics))]))
+def slot_keys_of(records: Iterable[UsageRecord]) -> set[SlotKey]:
+    """Return the counters that records belong to: many go to the same."""
+    told = {(one.session, one.model, one.tier, int(one.at_s // SLOT_S)) for one in records}
+    return {_slot_key(*one) for one in told}
 
 
 _BUCKETS = len(Buckets.__struct_fields__)
+
+
+def _slot_key(session: str, model: str, tier: str, slot: int) -> SlotKey:
+    return SlotKey(cut(session), cut(model), cut(tier), slot)
 
 
 def merged(one: Slot, other: Slot) -> Slot:
@@ -329,32 +280,21 @@ def merged(one: Slot, other: Slot) -> Slot:
     )
 
 
-def merged_row(table: str, key: bytes, ours: bytes, theirs: bytes) -> bytes:
-    """Join a row of ours with what a history of ours says that our disk has lost.
-
-    Slots are counted anew from what is left of the logs; every other row is as we say it now.
-    """
-    if table != LEDGER:
-        return ours
-    try:
-        if not isinstance(key_from_row(key), SlotKey):
-            return ours
-        return slot_to_row(merged(slot_from_row(ours), slot_from_row(theirs)))
-    except PeerError:
-        return ours
-
-
 def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
     """Add up what goes to one slot and says the same of itself: logs tell of thousands at once."""
-    sums: dict[tuple[SlotKey, str, str, str, str], list[int]] = {}
-    for record in records:
-        texts = (record.agent, record.owner, record.project, record.provider)
-        counts = sums.setdefault((slot_key_of(record), *texts), [0] * (_BUCKETS + 1))
-        counts[0] += 1
-        for index, count in enumerate(record.usage.counts, 1):
-            counts[index] += count
-    for (key, *said), (number, *added) in sums.items():
-        yield key, Slot(number, Buckets(*added), *said)
+    sums: dict[tuple[str, str, str, int, str, str, str, str], list[int]] = {}
+    for one in records:
+        where = (one.session, one.model, one.tier, int(one.at_s // SLOT_S))
+        said = (*where, one.agent, one.owner, one.project, one.provider)
+        usage, sum_ = one.usage, sums.get(said)
+        if sum_ is None:
+            sums[said] = [1, *usage.counts]
+            continue
+        for index, count in enumerate(usage.counts, 1):
+            sum_[index] += count
+        sum_[0] += 1
+    for (session, model, tier, slot, *texts), (number, *added) in sums.items():
+        yield _slot_key(session, model, tier, slot), Slot(number, Buckets(*added), *texts)
 
 
 def grown(slot: Slot | None, added: Slot) -> Slot:
@@ -371,28 +311,11 @@ def grown(slot: Slot | None, added: Slot) -> Slot:
 
 
 def _shrunk(slot: Slot, record: UsageRecord) -> Slot:
-    return replace(slot, records=max(slot.records - 1, 0), usage=slot.usage - record.usage)
+    return msgspec.structs.replace(
+        slot, records=max(slot.records - 1, 0), usage=slot.usage - record.usage
+    )
 
 
 def _smaller(one: str, other: str) -> str:
     other = cut(other)
     return min(one, other) if one and other else one or other
-
-
-def _list(row: bytes, least: int) -> list[Any]:
-    values = unpack(row)
-    if not isinstance(values, list) or len(values) < least:
-        raise PeerError("a ledger row is no list, or a short one")
-    return values
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > TEXT_CHARS_MAX:
-        raise PeerError("a ledger text is no text, or too long")
-    return value
-
-
-def _number(value: object, most: int = COUNT_MAX) -> int:
-    if type(value) is not int or not 0 <= value <= most:  # a bool is no count
-        raise PeerError("a ledger count is no count")
-    return value

@@ -12,13 +12,8 @@ from meshnode.core.audit import AUDIT, AuditHead, head_from_row
 from meshnode.core.errors import PeerError
 from meshnode.core.forks import Forks
 from meshnode.core.headers import NOTHING, Head
-from meshnode.core.ledger import (
-    LEDGER,
-    DiagnosticsKey,
-    diagnostics_from_row,
-    key_from_row,
-    slot_from_row,
-)
+from meshnode.core.ledger import LEDGER, DiagnosticsKey
+from meshnode.core.ledger_rows import diagnostics_from_row, key_from_row, slot_from_row
 from meshnode.core.members import (
     LINKS,
     NODE,

@@ -7,7 +7,6 @@ of reading decides nothing. No prompt text is in a record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +21,14 @@ HASH_BYTES = 32
 START_HASH = bytes(HASH_BYTES)  # what the first record is chained to
 
 
-class Charge(msgspec.Struct, frozen=True):
+class Charge(msgspec.Struct, frozen=True, gc=False):
     """What a response cost by the prices of the time it was recorded; None where it had none."""
 
     cost_nusd: int | None = None
     price_source: str = ""  # name@version, as `prices explain` tells it
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A record in its place: `seq` counts from 1, `revision` from 0 for each `idem_key`."""
 
     seq: int
@@ -55,7 +53,7 @@ def preferred(known: UsageRecord, other: UsageRecord) -> UsageRecord:
 def chained(before: bytes, entry: Entry) -> bytes:
     """Return the hash of an entry: SHA-256 over the hash before it and all that the entry says."""
     record, charge = entry.record, entry.charge
-    said: list[list[Any]] = [
+    said: list[Any] = [
         [entry.seq, entry.revision, entry.recorded_ms, record.rank, record.at_s, record.offset],
         [record.idem_key, record.source, record.session, record.project, record.agent],
         [record.owner, record.model, record.provider, record.tier, record.file, *record.flags],

@@ -5,17 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import (
-    LEDGER,
-    Buckets,
-    Slot,
-    SlotKey,
-    key_from_row,
-    key_to_row,
-    merged,
-    slot_from_row,
-    value_to_row,
-)
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, merged
+from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, value_to_row
 from meshnode.ingest.follow import SourceState, follow
 from meshnode.node.pricing import charging
 from meshnode.store import ledger

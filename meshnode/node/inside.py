@@ -17,7 +17,8 @@ from meshnode.app.reporting import ReportDesk
 from meshnode.app.tickets import TicketDesk
 from meshnode.client.keyfiles import read_secret, write_secret
 from meshnode.core.errors import MeshError, RefusedError, StorageError
-from meshnode.core.ledger import LEDGER, key_to_row, value_to_row
+from meshnode.core.ledger import LEDGER
+from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.node.clock import chance
 from meshnode.rpc.inside import SessionServicer, TicketGate
 from meshnode.store import reports

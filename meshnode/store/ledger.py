@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ledger import (
+    INCOMPLETE,
     Diagnostics,
     DiagnosticsKey,
     SlotKey,
     Slots,
     StoredReader,
+    slot_keys_of,
+)
+from meshnode.core.ledger_rows import (
     diagnostics_from_row,
     diagnostics_to_row,
     key_from_row,
     key_to_row,
     slot_from_row,
-    slot_key_of,
     slot_to_row,
 )
 from meshnode.core.usage_log import Charge, Entry, preferred
@@ -32,7 +35,7 @@ from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from meshnode.core.ledger import Batch, LedgerRow, Slot, UsageRecord
 
@@ -101,10 +104,13 @@ class Mark:
     commits: int
 
 
+_NO_CHARGE = Charge()
+
+
 def unpriced(record: UsageRecord) -> Charge:
     """Charge nothing that is known: what a process without prices does."""
     del record
-    return Charge()
+    return _NO_CHARGE
 
 
 def commit(
@@ -120,9 +126,9 @@ def commit(
     and then nothing has changed.
     """
     with transaction(connection):
-        stored = load(connection, batch.key)
-        known, fresh = _news(connection, batch.records)
+        before = _diagnostics(connection, batch.key) or Diagnostics()
         seq, before_hash = usage_log.tail(connection)
+        known, fresh = _news(connection, batch.records)
         entries = [
             Entry(
                 number,
@@ -135,12 +141,12 @@ def commit(
         ]
         usage_log.append(connection, usage_log.chain_on(before_hash, entries))
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
-        slots = Slots(_slots_of(connection, [*wrong, *fresh])).correct(wrong, fresh)
+        kept = _slots_of(connection, slot_keys_of([*wrong, *fresh]))
+        slots = Slots(kept).correct(wrong, fresh)
         connection.executemany(
             "INSERT OR REPLACE INTO usage_slots VALUES (?, ?, ?)",
             [(key_to_row(key), slot_to_row(slot), seq + len(fresh)) for key, slot in slots],
         )
-        before = stored.diagnostics if stored else Diagnostics()
         first = len(fresh) - len(wrong)
         after = replace(
             before + batch.diagnostics,
@@ -150,6 +156,7 @@ def commit(
             + len(batch.records)
             - first,
             partial_tail_bytes=batch.diagnostics.partial_tail_bytes,
+            incomplete=max(before.incomplete + _incomplete(fresh) - _incomplete(wrong), 0),
         )
         _keep_places(connection, batch)
         connection.execute(
@@ -164,14 +171,9 @@ def commit(
 
 def load(connection: sqlite3.Connection, key: DiagnosticsKey) -> StoredReader | None:
     """Return how far a reader had read, None if it never has. Raises DamagedError."""
-    row = connection.execute(
-        "SELECT CAST(diagnostics AS BLOB) FROM usage_readers WHERE source = ? AND path_hash = ?",
-        astuple(key),
-    ).fetchone()
-    if row is None:
+    diagnostics = _diagnostics(connection, key)
+    if diagnostics is None:
         return None
-    with _ours("usage_readers"):
-        diagnostics = diagnostics_from_row(row[0])
     places = connection.execute(
         "SELECT CAST(file AS BLOB), CAST(place AS BLOB) FROM usage_places"
         " WHERE source = ? AND path_hash = ? LIMIT ?",
@@ -251,6 +253,8 @@ def _news(
         other = by_key.get(record.idem_key)
         by_key[record.idem_key] = record if other is None else preferred(other, record)
     known = usage_log.latest(connection, list(by_key))
+    if not known:
+        return known, list(by_key.values())
     fresh: list[UsageRecord] = []
     for key, record in by_key.items():
         counted = known.get(key)
@@ -275,17 +279,30 @@ def _keep_places(connection: sqlite3.Connection, batch: Batch) -> None:
     )
 
 
-def _slots_of(
-    connection: sqlite3.Connection, records: Sequence[UsageRecord]
-) -> dict[SlotKey, Slot]:
+def _slots_of(connection: sqlite3.Connection, keys: Iterable[SlotKey]) -> dict[SlotKey, Slot]:
     known: dict[SlotKey, Slot] = {}
-    for key in {slot_key_of(record) for record in records}:
-        query = "SELECT CAST(slot AS BLOB) FROM usage_slots WHERE key = ?"
+    if connection.execute("SELECT 1 FROM usage_slots LIMIT 1").fetchone() is None:
+        return known
+    query = "SELECT CAST(slot AS BLOB) FROM usage_slots WHERE key = ?"
+    for key in keys:
         row = connection.execute(query, (key_to_row(key),)).fetchone()
         if row is not None:
             with _ours("usage_slots"):
                 known[key] = slot_from_row(row[0])
     return known
+
+
+def _diagnostics(connection: sqlite3.Connection, key: DiagnosticsKey) -> Diagnostics | None:
+    row = connection.execute(
+        "SELECT CAST(diagnostics AS BLOB) FROM usage_readers WHERE source = ? AND path_hash = ?",
+        astuple(key),
+    ).fetchone()
+    with _ours("usage_readers"):
+        return diagnostics_from_row(row[0]) if row else None
+
+
+def _incomplete(records: Iterable[UsageRecord]) -> int:
+    return sum(INCOMPLETE in record.flags for record in records)
 
 
 @contextmanager

@@ -56,6 +56,8 @@ _READ = f"SELECT {_NUMBERS}, {_COUNTS}, {_KIND} FROM {_FROM}"  # noqa: S608 - ou
 _INSERT = f"INSERT INTO usage_log VALUES ({', '.join('?' * 17)})"  # noqa: S608 - no values
 _COUNTS_NOW = """NOT EXISTS (SELECT 1 FROM usage_log AS later
     WHERE later.idem_key = usage_log.idem_key AND later.revision > usage_log.revision)"""
+_INSERT_KIND = f"INSERT INTO usage_kinds (id, {_KIND}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - no values
+_OF_KIND = f"SELECT id FROM usage_kinds WHERE ({_KIND}) = ({', '.join('?' * 11)})"  # noqa: S608 - no values
 _OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?) AND seq > ?
     AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
 _KINDS = """SELECT id, source, file, session, model, tier, agent, owner, project, provider
@@ -67,42 +69,9 @@ _SLOTS = f"""SELECT kind, CAST(at_s / {SLOT_S} AS INTEGER) AS slot, count(*), {_
 
 def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> None:
     """Add entries with their hashes; they must follow the log's end."""
-    kinds: dict[tuple[str, ...], int] = {}
-    rows: list[tuple[object, ...]] = []
-    for entry, hash_ in entries:
-        record, charge = entry.record, entry.charge
-        texts = (
-            record.session,
-            record.source,
-            record.project,
-            record.agent,
-            record.owner,
-            record.model,
-            record.provider,
-            record.tier,
-            " ".join(record.flags),
-            record.file,
-            charge.price_source,
-        )
-        kind = kinds.get(texts)
-        if kind is None:
-            kind = kinds[texts] = _kind(connection, texts)
-        rows.append(
-            (
-                entry.seq,
-                record.idem_key,
-                entry.revision,
-                entry.recorded_ms,
-                kind,
-                record.rank,
-                record.at_s,
-                record.offset,
-                *record.usage.counts,
-                charge.cost_nusd,
-                hash_,
-            )
-        )
-    connection.executemany(_INSERT, rows)
+    kinds = _Kinds(connection)
+    connection.executemany(_INSERT, (_row(entry, hash_, kinds) for entry, hash_ in entries))
+    connection.executemany(_INSERT_KIND, kinds.fresh)
 
 
 def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:
@@ -115,6 +84,8 @@ def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:
 def latest(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Entry]:
     """Return what counts of each of these keys, as far as they are known."""
     found: dict[str, Entry] = {}
+    if connection.execute("SELECT 1 FROM usage_log LIMIT 1").fetchone() is None:
+        return found
     for start in range(0, len(keys), ASKED_AT_ONCE):
         some = keys[start : start + ASKED_AT_ONCE]
         query = f"{_READ} WHERE idem_key IN ({', '.join('?' * len(some))}) ORDER BY revision"
@@ -168,15 +139,54 @@ def chain_on(before: bytes, entries: Iterable[Entry]) -> Iterator[tuple[Entry, b
         yield entry, before
 
 
-def _kind(connection: sqlite3.Connection, texts: tuple[str, ...]) -> int:
-    connection.execute(
-        f"INSERT OR IGNORE INTO usage_kinds ({_KIND}) VALUES ({', '.join('?' * len(texts))})",  # noqa: S608 - no values
-        texts,
+def _row(entry: Entry, hash_: bytes, kinds: _Kinds) -> tuple[object, ...]:
+    record, charge = entry.record, entry.charge
+    kind = (
+        record.session,
+        record.source,
+        record.project,
+        record.agent,
+        record.owner,
+        record.model,
+        record.provider,
+        record.tier,
+        " ".join(record.flags),
+        record.file,
+        charge.price_source,
     )
-    names = " AND ".join(f"{name} = ?" for name in _KIND.split(", "))
-    query = f"SELECT id FROM usage_kinds WHERE {names}"  # noqa: S608 - our own names
-    (kind,) = connection.execute(query, texts).fetchone()
-    return int(kind)
+    return (
+        entry.seq,
+        record.idem_key,
+        entry.revision,
+        entry.recorded_ms,
+        kinds[kind],
+        record.rank,
+        record.at_s,
+        record.offset,
+        *record.usage.counts,
+        charge.cost_nusd,
+        hash_,
+    )
+
+
+class _Kinds(dict[tuple[str, ...], int]):
+    """The ids of what records say alike; those that are `fresh` are still to be written."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
+        (last,) = connection.execute("SELECT max(id) FROM usage_kinds").fetchone()
+        self.fresh: list[tuple[object, ...]] = []
+        self._connection = connection
+        self._first = self._next = 1 + int(last or 0)
+
+    def __missing__(self, texts: tuple[str, ...]) -> int:
+        row = self._connection.execute(_OF_KIND, texts).fetchone() if self._first > 1 else None
+        if row is None:
+            row = (self._next,)
+            self.fresh.append((self._next, *texts))
+            self._next += 1
+        self[texts] = int(row[0])
+        return self[texts]
 
 
 def _entries(

@@ -20,16 +20,8 @@ from meshnode.core.effects import Announce
 from meshnode.core.genesis import Limits
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import (
-    LEDGER,
-    Buckets,
-    Diagnostics,
-    DiagnosticsKey,
-    Slot,
-    SlotKey,
-    key_to_row,
-    value_to_row,
-)
+from meshnode.core.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.prices import Priced, Rates

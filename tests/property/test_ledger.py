@@ -25,10 +25,12 @@ from meshnode.core.ledger import (
     SlotKey,
     Slots,
     UsageRecord,
+    merged,
+)
+from meshnode.core.ledger_rows import (
     diagnostics_from_row,
     key_from_row,
     key_to_row,
-    merged,
     merged_row,
     slot_from_row,
     slot_to_row,

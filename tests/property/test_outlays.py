@@ -8,15 +8,8 @@ from viewing import IDS, OnePrice, Viewer
 
 from meshnode.app.outlays import Outlays
 from meshnode.core.budgets import Spent, window_of
-from meshnode.core.ledger import (
-    LEDGER,
-    Buckets,
-    Slot,
-    SlotKey,
-    key_to_row,
-    slot_number,
-    slot_to_row,
-)
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
+from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.settings import Terms
 
 NOW_S = 1_790_000_000

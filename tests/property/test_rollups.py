@@ -8,17 +8,8 @@ from hypothesis import strategies as st
 
 from meshnode.core.counts import Weight, counter_of, exactly, packed, unpacked, weight_of
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import (
-    COUNT_MAX,
-    SLOT_MAX,
-    Buckets,
-    DiagnosticsKey,
-    Slot,
-    SlotKey,
-    key_from_row,
-    key_to_row,
-    slot_from_row,
-)
+from meshnode.core.ledger import COUNT_MAX, SLOT_MAX, Buckets, DiagnosticsKey, Slot, SlotKey
+from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, DAY_S, MONTH_MAX, DayKey, MonthKey
 from meshnode.core.rollups import DAYS_KEPT_MONTHS, SLOTS_KEPT_DAYS, month_of, rolled_up

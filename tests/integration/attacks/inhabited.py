@@ -25,7 +25,8 @@ from meshnode.app.sessions import Ended, OwnSessions
 from meshnode.app.tickets import TicketDesk
 from meshnode.client.home import make_private
 from meshnode.client.inside import Inside
-from meshnode.core.ledger import LEDGER, key_to_row, value_to_row
+from meshnode.core.ledger import LEDGER
+from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.node.inside import StoredReports, TicketFiles
 from meshnode.rpc.inside import SessionServicer, TicketGate
 from meshnode.rpc.local import LocalServicer

@@ -13,7 +13,8 @@ from meshnode.core.control import NoAuthorityError
 from meshnode.core.entries import CONTROL
 from meshnode.core.errors import NotPermittedError, PeerError
 from meshnode.core.keys import key_id_of
-from meshnode.core.ledger import COUNT_MAX, LEDGER, SlotKey, key_to_row, slot_number
+from meshnode.core.ledger import COUNT_MAX, LEDGER, SlotKey, slot_number
+from meshnode.core.ledger_rows import key_to_row
 from meshnode.core.packing import pack
 from meshnode.core.registry import REGISTRY, Birth, registry_key, registry_row, specialist
 from meshnode.core.sessions import SESSIONS, session_to_row

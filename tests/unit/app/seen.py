@@ -17,7 +17,8 @@ from meshnode.core.feed import Change as FeedChange
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.members import (
     LINKS,
     NODE,

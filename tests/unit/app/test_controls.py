@@ -12,7 +12,8 @@ from meshnode.core.genesis import Genesis
 from meshnode.core.headers import Head
 from meshnode.core.ids import SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, key_to_row, slot_to_row
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.liveness import MemberState
 from meshnode.core.members import (
     LINKS,

@@ -13,13 +13,15 @@ from meshnode.core.ledger import (
     Slots,
     UsageRecord,
     cut,
+    tier_of,
+    tier_parts,
+)
+from meshnode.core.ledger_rows import (
     diagnostics_from_row,
     key_from_row,
     key_to_row,
     slot_from_row,
     slot_to_row,
-    tier_of,
-    tier_parts,
     value_to_row,
 )
 from meshnode.core.packing import pack
