@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.sources import source_named
+from meshnode.ingest.watching import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -61,19 +62,32 @@ async def follow(
 ) -> None:
     """Follow a log until cancelled; raises UsageError for a source that nobody can read."""
     follower = _Follower(source, commit, publish, load, report)
-    failures = 0
+    watch = Watch(source.path)
     try:
-        while True:
-            try:
-                more = await follower.step()
-                failures = 0
-            except Exception as error:  # noqa: BLE001 - one log must not take the node down
-                failures, more = failures + 1, False
-                follower.tell(f"{type(error).__name__}: {error}; trying again")
-            if not more:
-                await wait(_pause_s(source.refresh_interval_s, failures))
+        async with asyncio.TaskGroup() as group:
+            if source_named(source.source).is_tree:
+                group.create_task(watch.run())
+            await _follow(follower, source.refresh_interval_s, watch, wait)
     finally:
         follower.reader.close()
+
+
+async def _follow(
+    follower: _Follower, interval_s: float, watch: Watch, wait: Callable[[float], Awaitable[None]]
+) -> NoReturn:
+    failures = 0
+    while True:
+        watch.look()
+        try:
+            more = await follower.step()
+            failures = 0
+        except Exception as error:  # noqa: BLE001 - one log must not take the node down
+            failures, more = failures + 1, False
+            follower.tell(f"{type(error).__name__}: {error}; trying again")
+        if failures:
+            await wait(_pause_s(interval_s, failures))
+        elif not more:
+            await watch.pause(interval_s, wait)
 
 
 def _pause_s(interval_s: float, failures: int) -> float:

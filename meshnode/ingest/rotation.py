@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 FILES_MAX = 64  # rotated files looked at, the newest first; older ones are not read
 POSITION = b""  # the one place under which a reader keeps those of all its files
+PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory three times over
 OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
 
 
@@ -134,7 +135,8 @@ class _Run:
             in_long_line, whole, tail_bytes = True, tail_bytes, 0
         self.tail_bytes = tail_bytes if live else self.tail_bytes
         ident, offset = (found.st_dev, found.st_ino), place.offset + whole
-        before = _hash_of_end(behind + chunk[:whole])
+        end = chunk[max(whole - BEHIND_BYTES, 0) : whole]
+        before = _hash_of_end(behind + end)
         self.places.put(_Place(*ident, fingerprint, offset, before, in_long_line))
         if whole:
             self.news.add(ident)
@@ -196,6 +198,7 @@ class RotatingReader:
 
     def read(self, places: Mapping[bytes, bytes], bytes_max: int) -> Reading:
         """Read on: at most bytes_max, or a single line. See `Reader`."""
+        bytes_max = min(bytes_max, PIECE_BYTES_MAX)
         run = _Run(self._parse, _Places(places.get(POSITION, b"")), bytes_max, self._session_key)
         with self._reading:
             for path in [*_rotated(self._path), self._path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
-from meshnode.ingest import codex, gemini, higress, rotation
+from meshnode.ingest import claude, codex, gemini, higress, rotation
 from meshnode.ingest.reading import LineParser
 from meshnode.ingest.tree import TreeReader
 
@@ -37,6 +37,7 @@ class Source:
     owns: Callable[[str, str], bool]
     files: Callable[[str], Iterable[Path]]
     is_whole: Callable[[Path], bool]
+    is_tree: bool = True  # of many files: found where it usually is, and worth being watched
 
 
 def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], list[str]]) -> Source:
@@ -52,6 +53,7 @@ def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], lis
 
 
 SOURCES: Mapping[str, Source] = {
+    claude.SOURCE: transcripts(claude.Transcripts(), claude.standard_paths),
     codex.SOURCE: transcripts(codex.Rollouts(), codex.standard),
     gemini.SOURCE: transcripts(gemini.Chats(), gemini.standard),
     higress.SOURCE: Source(
@@ -61,6 +63,7 @@ SOURCES: Mapping[str, Source] = {
         owns=rotation.owns,
         files=rotation.files,
         is_whole=lambda _path: False,
+        is_tree=False,
     ),
 }
 

@@ -20,7 +20,6 @@ from meshnode.ingest.reading import STATE_BYTES_MAX, Findings, Reading, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import BinaryIO
 
     from meshnode.ingest.reading import Parser
 
@@ -132,43 +131,50 @@ class TreeReader:
             run.troubles.append(f"waiting for {self._root}: it does not exist yet")
         except OSError as error:
             run.troubles.append(f"cannot read {self._root}: {error.strerror}")
-        self._listed.sort(reverse=True)
+        self._listed.sort(key=str, reverse=True)
 
     def _try(self, path: Path, run: _Run) -> None:
-        name = sha256(os.fsencode(path)).digest()[:16]
+        name = str(path)
+        key = sha256(os.fsencode(name)).digest()[:16]
         try:
-            found = path.stat()
+            found = os.stat(name)  # noqa: PTH116 - twice as quick, and there are thousands
             if not S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
                 return
-            place = _unpacked(run.places.get(name))
+            place = _unpacked(run.places.get(key))
             seen = (place.inode, place.mtime_ns, place.size)
             if seen != (found.st_ino, found.st_mtime_ns, found.st_size):
-                with path.open("rb") as file:
+                file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
                     take = self._take_whole if self._format.is_whole(path) else self._take_lines
                     place = take(file, path, place, run)
-                run.moved[name] = place.packed()
+                finally:
+                    os.close(file)
+                run.moved[key] = place.packed()
             self._tail_bytes += place.tail_bytes
         except FileNotFoundError:
             pass  # deleted since it was listed: what was read of it stays counted
         except OSError as error:
             run.troubles.append(f"cannot read {path}: {error.strerror}")
 
-    def _take_lines(self, file: BinaryIO, path: Path, place: _Place, run: _Run) -> _Place:
-        found = os.fstat(file.fileno())
+    def _take_lines(self, file: int, path: Path, place: _Place, run: _Run) -> _Place:
+        found = os.fstat(file)
         if place.offset > found.st_size or _hash_before(file, place.offset) != place.before:
             place = _Place()
         parser = self._format.begin(path, place.state)
         offset, in_long_line, ended = place.offset, place.in_long_line, False
         while not ended and run.bytes_left > 0:
-            file.seek(offset)
-            chunk = file.read(CHUNK_BYTES)
+            found = os.fstat(file)
+            # One byte more than there is: that it does not come is how the end is known.
+            wanted = min(max(found.st_size - offset, 0) + 1, CHUNK_BYTES)
+            chunk = os.pread(file, wanted, offset)
             whole = chunk.rfind(b"\n") + 1
-            ended = len(chunk) < CHUNK_BYTES
+            ended = len(chunk) < wanted
             if whole:
                 begin = chunk.find(b"\n") + 1 if in_long_line else 0
                 in_long_line = False
-                parser.take(chunk[begin:whole], offset + begin, run.findings)
-            elif not ended:
+                lines = chunk if (begin, whole) == (0, len(chunk)) else chunk[begin:whole]
+                parser.take(lines, offset + begin, run.findings)
+            elif not ended and len(chunk) == CHUNK_BYTES:
                 if not in_long_line:
                     run.findings.skip(Reason.UNPARSABLE, str(path), offset)
                 in_long_line, whole = True, len(chunk)
@@ -187,21 +193,22 @@ class TreeReader:
             state if len(state) <= STATE_BYTES_MAX else b"",
         )
 
-    def _take_whole(self, file: BinaryIO, path: Path, place: _Place, run: _Run) -> _Place:
+    def _take_whole(self, file: int, path: Path, place: _Place, run: _Run) -> _Place:
         del place
-        found = os.fstat(file.fileno())
+        found = os.fstat(file)
         if found.st_size > WHOLE_BYTES_MAX:
             run.findings.skip(Reason.UNPARSABLE, str(path), 0)
         else:
-            self._format.begin(path, b"").take(file.read(WHOLE_BYTES_MAX), 0, run.findings)
+            whole = os.pread(file, found.st_size, 0)
+            self._format.begin(path, b"").take(whole, 0, run.findings)
         run.bytes_left -= found.st_size
         return _Place(found.st_ino, found.st_mtime_ns, found.st_size, found.st_size)
 
 
-def _hash_before(file: BinaryIO, offset: int) -> bytes:
+def _hash_before(file: int, offset: int) -> bytes:
     behind = min(offset, BEHIND_BYTES)
-    file.seek(offset - behind)
-    return sha256(file.read(behind)).digest()[:8] if behind else bytes(8)
+    before = os.pread(file, behind, offset - behind) if behind else b""
+    return sha256(before).digest()[:8] if behind else bytes(8)
 
 
 def _detail(run: _Run) -> str:

@@ -6,8 +6,9 @@ of later versions are known by name and only warned about, so one file serves a 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from meshnode.client.documents import Entry, parse_document, read_document
 from meshnode.client.durations import parse_duration
@@ -19,15 +20,12 @@ from meshnode.ingest.follow import SourceConfig
 from meshnode.ingest.sources import SOURCES
 from meshnode.node.founding import checked_name
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
 KEYS = (*NODE_KEYS, "ingest", "prices", "budgets")
 LATER_KEYS = ("sessions", "agents", "directions", "notify")
 BUDGETS_MAX = 64  # of one node's own
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
-LATER_SOURCES = ("claude", "otlp")
+LATER_SOURCES = ("otlp",)
 ON_EXIT = ("keep", "close")
 
 
@@ -111,28 +109,31 @@ def _seeds(entry: Entry | None) -> tuple[str, ...]:
 
 
 def _sources(entry: Entry | None, warnings: list[str]) -> tuple[SourceConfig, ...]:
-    found = [] if entry is None else [_source(item, warnings) for item in entry.items("ingest")]
-    return tuple(source for source in found if source is not None)
+    items = [] if entry is None else entry.items("ingest")
+    return tuple(source for item in items for source in _source(item, warnings))
 
 
-def _source(entry: Entry, warnings: list[str]) -> SourceConfig | None:
+def _source(entry: Entry, warnings: list[str]) -> list[SourceConfig]:
+    """Read one entry: without a path, transcripts are looked for where they usually are."""
     entry.check_keys(SOURCE_KEYS)
     fields = entry.map("ingest")
-    missing = [name for name in ("source", "path") if name not in fields]
-    if missing:
-        entry.fail(f'an entry of "ingest" needs "{missing[0]}"')
+    if "source" not in fields:
+        entry.fail('an entry of "ingest" needs "source"')
     source = fields["source"].choice("source", (*SOURCES, *LATER_SOURCES))
     if source in LATER_SOURCES:
         warnings.append(
             f'{entry.document}:{entry.line}: source "{source}" is not supported by this version yet'
         )
-        return None
-    return SourceConfig(
-        source=source,
-        path=fields["path"].text("path"),
-        session_key=fields["session_key"].text("session_key") if "session_key" in fields else None,
-        refresh_interval_s=_interval_s(fields.get("refresh_interval")),
-    )
+        return []
+    if "path" in fields:
+        paths = [fields["path"].text("path")]
+    elif SOURCES[source].is_tree:
+        paths = SOURCES[source].standard(os.environ, Path.home())
+    else:
+        entry.fail(f'an entry of "ingest" with source "{source}" needs "path"')
+    session_key = fields["session_key"].text("session_key") if "session_key" in fields else None
+    interval_s = _interval_s(fields.get("refresh_interval"))
+    return [SourceConfig(source, path, session_key, interval_s) for path in paths]
 
 
 def _budgets(entry: Entry | None) -> tuple[Budget, ...]:

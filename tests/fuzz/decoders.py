@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from fuzz import desks, homes, meshes
 from fuzz.decoder import Decoder
+from fuzz.logs import FROM_LOGS
 from fuzz.meshes import resigned
 from fuzz.records import RECORDS
 from fuzz.values import (
@@ -42,6 +41,7 @@ from meshnode.core import (
     enrolment,
     grants,
     ledger,
+    ledger_rows,
     members,
     registry,
     removals,
@@ -136,9 +136,9 @@ PACKED: dict[str, Decoder] = {
             lambda both: removals.removals_from_row(*_pair(both)),
             tuple(pack(list(one)) for one in REMOVED),
         ),
-        ("ledger key", ledger.key_from_row, tuple(key for key, _ in SLOTS)),
-        ("ledger slot", ledger.slot_from_row, (SLOTS[0][1],)),
-        ("ledger diagnostics", ledger.diagnostics_from_row, (SLOTS[1][1],)),
+        ("ledger key", ledger_rows.key_from_row, tuple(key for key, _ in SLOTS)),
+        ("ledger slot", ledger_rows.slot_from_row, (SLOTS[0][1],)),
+        ("ledger diagnostics", ledger_rows.diagnostics_from_row, (SLOTS[1][1],)),
         ("header", lambda payload: parse_header(_signed(FLUSH, payload)), (HEADER.payload,)),
         ("delta", lambda raw: delta_from_bytes(raw, GENESIS.limits), (CHANGE.flush.delta,)),
         (
@@ -280,11 +280,6 @@ ingest:
 AGENTS = b"""- {spec: docs, agent_id: a, attributes: {load: "0.5"}}
 - {specialization: [x, y], agent_id: b}
 """
-LINE = {
-    "start_time": "2026-11-20T09:30:00Z",
-    "request_id": "r",
-    "ai_log": json.dumps({"model": "m", "input_token": 5, "output_token": "6"}),
-}
 REQUESTS = (
     local.ListSessionsRequest(filter="all", limit=5, next="5", labels={"a": "b"}),
     local.ListNodesRequest(labels={"a": "b"}),
@@ -310,26 +305,6 @@ FROM_HOME: dict[str, Decoder] = {
     "key file": Decoder(homes.secret, (b64encode(bytes(32)) + b"\n",)),
     "configuration": Decoder(homes.configuration, (CONFIGURATION,)),
     "registrations": Decoder(homes.registrations, (AGENTS, b"spec: a")),
-    "usage line": Decoder(homes.higress, (json.dumps(LINE).encode(),), ()),
-    "reader position": Decoder(
-        homes.position_of_a_reader,
-        (
-            pack(
-                [
-                    [
-                        1,
-                        2,
-                        sha256(homes.LINE).digest()[:16],
-                        15,
-                        sha256(homes.LINE).digest()[:8],
-                        False,
-                    ]
-                ]
-            ),
-        ),
-        (),
-        packed=True,
-    ),
     "request": Decoder(
         homes.request,
         tuple(bytes([at]) + one.SerializeToString() for at, one in enumerate(REQUESTS)),
@@ -393,7 +368,7 @@ FROM_HOME: dict[str, Decoder] = {
     "duration": Decoder(_text(parse_duration), (b"90", b"15m")),
     "address": Decoder(_text(parse_address), (b"a:1", b"[::1]:7707")),
 }
-DECODERS = PACKED | INTO_A_MESH | FROM_HOME | RECORDS
+DECODERS = PACKED | INTO_A_MESH | FROM_HOME | FROM_LOGS | RECORDS
 _SENT = [pb.Frame.FromString(raw) for raw in INTO_A_MESH["frame"].valid]
 KINDS = (  # the kinds of frames, and of bodies on a route, that there is a valid one of
     {"introduction", *(one.WhichOneof("kind") for one in _SENT)},

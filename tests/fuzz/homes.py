@@ -43,11 +43,9 @@ from meshnode.core.commands import command_from_signed
 from meshnode.core.enrolment import join_proof
 from meshnode.core.errors import DamagedError, MeshError, PeerError
 from meshnode.core.ids import node_id_of
-from meshnode.core.ledger import key_to_row, value_to_row
+from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.packing import typed, unpack
 from meshnode.discovery.mdns import SERVICE, Discovery
-from meshnode.ingest.higress import HigressReader, parse_line
-from meshnode.ingest.rotation import POSITION
 from meshnode.node.config import load_config
 from meshnode.node.eventing import left_from
 from meshnode.node.founding import beginning, read_genesis, recover
@@ -69,8 +67,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS_MAX = 16  # of one spoilt database
-LINE = b'{"ai_log":"-"}\n'
-LOG = LINE * 3
 
 
 @cache
@@ -208,18 +204,6 @@ def _ledger(disk: Disk) -> object:
     disk.run_now(usage_log.page, 0, 10)
     disk.run_now(usage_log.of_session, "s", 0, 10)
     return disk.run_now(facts.recall, "name")
-
-
-def higress(raw: bytes) -> str:
-    return type(parse_line(raw)).__name__
-
-
-def position_of_a_reader(raw: bytes) -> str:
-    reader = HigressReader(str(written("access.log", LOG)))
-    try:
-        return reader.read({POSITION: raw}, 1 << 16).detail
-    finally:
-        reader.close()
 
 
 def configuration(raw: bytes) -> object:

@@ -20,17 +20,8 @@ from meshnode.core.genesis import Genesis
 from meshnode.core.headers import Head
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import (
-    LEDGER,
-    Buckets,
-    Diagnostics,
-    DiagnosticsKey,
-    Slot,
-    SlotKey,
-    diagnostics_to_row,
-    key_to_row,
-    slot_to_row,
-)
+from meshnode.core.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
+from meshnode.core.ledger_rows import diagnostics_to_row, key_to_row, slot_to_row
 from meshnode.core.members import LINKS, ONLY_ROW
 from meshnode.core.messages import (
     Ask,

@@ -107,11 +107,15 @@ def test_a_budget_is_named_once():
 
 
 def test_a_source_of_later_versions_is_passed_over_with_a_warning():
-    config = parse_config("ingest:\n  - {source: claude, path: x}\n")
+    config = parse_config("ingest:\n  - {source: otlp, path: x}\n")
     assert config.ingest == ()
-    assert config.warnings == (
-        'config.yaml:2: source "claude" is not supported by this version yet',
-    )
+    assert config.warnings == ('config.yaml:2: source "otlp" is not supported by this version yet',)
+
+
+def test_transcripts_need_no_path(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", "/a,/b")
+    config = parse_config("ingest:\n  - {source: claude}\n  - {source: claude, path: x}\n")
+    assert [one.path for one in config.ingest] == ["/a", "/b", "x"]
 
 
 @pytest.mark.parametrize(
