@@ -1,0 +1,200 @@
+"""What reading usage logs costs, as whole processes: `session-mesh usage` beside ccusage.
+
+`bench_ledger.py [RESPONSES [LINES]]`: 30,286 responses in 200 MB of transcripts of Claude Code, and
+100,000 lines of a Higress log, unless told otherwise. ccusage is installed for it if npm is there;
+the processes take turns, so that whatever else the machine does befalls all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import ccusage
+from report import PROGRAM, Figure, table
+from transcripts import write
+
+ROUNDS = 5
+COLD_S, COLD_MIB = 0.8, 80.0
+HIGRESS_S = 1.0  # 100,000 lines
+RESPONSES, LINES = 30_286, 100_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took: until it ended, on all processors, and at its largest."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    said: bytes
+
+
+def main(responses: int = RESPONSES, lines: int = LINES) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        claude(directory, responses)
+        higress(directory, lines)
+
+
+def claude(directory: Path, responses: int) -> None:
+    """Transcripts: ours cold, ours with nothing new, and ccusage, on two threads and on one."""
+    root = directory / "claude"
+    written = write(root, Random(1), responses, text_chars=1250)
+    cold: list[Cost] = []
+    warm: list[Cost] = []
+    theirs: list[Cost] = []
+    alone: list[Cost] = []
+    program = ccusage.install(directory / "ccusage")
+    for _ in range(ROUNDS):
+        home = directory / "home"
+        cold.append(_ours(home, "claude", root))
+        warm.append(_ours(home, "claude", root))
+        shutil.rmtree(home)
+        if isinstance(program, Path):
+            theirs.append(_run(*ccusage.command_of(program, root)))
+            alone.append(_run(*ccusage.command_of(program, root, "--single-thread")))
+    if json.loads(cold[0].said)["records"] != len(written.usage):
+        raise SystemExit("not all responses were counted")
+    limits = (COLD_S, COLD_MIB) if responses == RESPONSES else (None, None)
+    nothing = _run([str(PROGRAM), "--help"], dict(os.environ))
+    table(
+        f"{written.size / 1e6:.0f} MB of transcripts: {written.lines:,} lines, "
+        f"{len(written.usage):,} responses, {written.files:,} files; median of {ROUNDS}",
+        [
+            *_figures("usage, all of it new, kept and priced", cold, *limits),
+            *_figures("usage, nothing new", warm),
+            Figure("session-mesh --help, which reads nothing", nothing.wall_s, "s"),
+            *(_figures(f"ccusage {ccusage.VERSION}", theirs) if theirs else []),
+            *(_figures("ccusage on one thread", alone) if alone else []),
+            *(_ratios(cold, warm, theirs) if theirs else []),
+        ],
+    )
+    if isinstance(program, str):
+        print(f"  ccusage is left out: {program}")
+
+
+def higress(directory: Path, lines: int) -> None:
+    """An access log: ours cold, and with nothing new."""
+    log = directory / "access.log"
+    _write_log(log, lines)
+    cold: list[Cost] = []
+    warm: list[Cost] = []
+    for _ in range(ROUNDS):
+        home = directory / "home"
+        cold.append(_ours(home, "higress", log))
+        warm.append(_ours(home, "higress", log))
+        shutil.rmtree(home)
+    table(
+        f"{log.stat().st_size / 1e6:.0f} MB of a Higress log: {lines:,} lines; median of {ROUNDS}",
+        [
+            *_figures("usage, all of it new, kept and priced", cold),
+            *_figures("usage, nothing new", warm),
+            Figure(
+                "read alone, nothing kept",
+                statistics.median(_read_only(log) for _ in range(ROUNDS)),
+                "s",
+                HIGRESS_S if lines == LINES else None,
+            ),
+        ],
+    )
+
+
+def _figures(
+    what: str, costs: list[Cost], at_most_s: float | None = None, at_most_mib: float | None = None
+) -> list[Figure]:
+    return [
+        Figure(what, statistics.median(one.wall_s for one in costs), "s", at_most_s),
+        Figure("  processor time", statistics.median(one.cpu_s for one in costs), "s"),
+        Figure("  at its largest", max(one.peak_mib for one in costs), "MiB", at_most_mib),
+    ]
+
+
+def _ratios(cold: list[Cost], warm: list[Cost], theirs: list[Cost]) -> list[Figure]:
+    its_s = statistics.median(one.wall_s for one in theirs)
+    return [
+        Figure("ours / ccusage, all new", statistics.median(c.wall_s for c in cold) / its_s, "x"),
+        Figure(
+            "ours / ccusage, nothing new", statistics.median(c.wall_s for c in warm) / its_s, "x"
+        ),
+    ]
+
+
+def _ours(home: Path, source: str, path: Path) -> Cost:
+    command = [str(PROGRAM), "usage", "--source", source, "--path", str(path), "-o", "json"]
+    return _run(command, {**os.environ, "SESSION_MESH_HOME": str(home)})
+
+
+def _run(command: list[str], environment: dict[str, str]) -> Cost:
+    begin = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        said = process.stdout.read() if process.stdout else b""
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said)
+
+
+def _read_only(log: Path) -> float:
+    code = """
+import sys, time
+from meshnode.ingest.higress import HigressReader
+reader, places, more, begin = HigressReader(sys.argv[1]), {}, True, time.perf_counter()
+while more:
+    reading = reader.read(places, 16 << 20)
+    places, more = {**places, **reading.batch.places}, reading.more
+print(time.perf_counter() - begin)
+"""
+    return float(_run([sys.executable, "-c", code, str(log)], dict(os.environ)).said)
+
+
+def _write_log(path: Path, lines: int) -> None:
+    chance = Random(1)
+    with path.open("w") as file:
+        for number in range(lines):
+            sent, received = chance.randint(100, 9000), chance.randint(1, 3000)
+            cached = chance.randrange(sent)
+            call = {
+                "session_id": f"agent:main:session-{number // 50}",
+                "chat_id": f"chatcmpl-{number}",
+                "model": chance.choice(("gpt-4o", "qwen-max")),
+                "input_token": sent,
+                "output_token": received,
+                "total_token": sent + received,
+                "cached_tokens": cached,
+                "input_token_details": json.dumps({"cached_tokens": cached}),
+                "response_type": "stream",
+                "question": "x " * chance.randint(20, 600),
+            }
+            second = number // 4 % 86_400
+            clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+            outer = {
+                "ai_log": json.dumps(call),
+                "authority": "gateway.example",
+                "duration": "1234",
+                "method": "POST",
+                "path": "/v1/chat/completions",
+                "request_id": f"{chance.getrandbits(128):032x}",
+                "response_code": "200",
+                "start_time": f"2026-02-01T{clock}.{number % 1000:03}Z",
+                "upstream_cluster": "outbound|443||llm-openai.internal.dns",
+                "user_agent": "python/3",
+                "x_forwarded_for": "-",
+            }
+            file.write(json.dumps(outer, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
