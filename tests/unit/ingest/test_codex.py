@@ -37,11 +37,11 @@ class Rollout:
         return self
 
     def meta(self, session: str, pause_s: float = 0.0, **more: object) -> "Rollout":
-        payload = {"id": session, "cwd": "/home/anna/shop", "model_provider": "openai"} | more
+        payload = {"id": session, "cwd": "/srv/anna/shop", "model_provider": "openai"} | more
         return self.line("session_meta", payload, pause_s)
 
     def model(self, name: str, pause_s: float = 0.0) -> "Rollout":
-        return self.line("turn_context", {"model": name, "cwd": "/home/anna/shop"}, pause_s)
+        return self.line("turn_context", {"model": name, "cwd": "/srv/anna/shop"}, pause_s)
 
     def count(
         self,
