@@ -22,7 +22,7 @@ from session_mesh.render import Table, View, render
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshnode.ingest.follow import SourceConfig
+    from meshnode.ingest.reading import SourceConfig
     from meshnode.node.usage import Asked, Usage, Wanted
 
 COLUMNS = ("SESSION", "MSGS", "INPUT", "CACHED", "OUTPUT", "USD")

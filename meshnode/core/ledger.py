@@ -61,6 +61,11 @@ class Buckets(msgspec.Struct, frozen=True, gc=False):  # quicker to make than a 
         )
 
     @property
+    def by_name(self) -> dict[str, int]:
+        """All buckets by their names, and their total."""
+        return {**msgspec.structs.asdict(self), "total": self.total}
+
+    @property
     def prompt(self) -> int:
         """All tokens sent, cached or not."""
         return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h

@@ -7,40 +7,21 @@ again; and no failure ends the following, it is told in the source's state.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from meshnode.core.ledger import Batch, Diagnostics, StoredReader
+from meshnode.ingest.reading import SourceState, is_news, moved_on
 from meshnode.ingest.sources import source_named
 from meshnode.ingest.watching import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from meshnode.core.ledger import DiagnosticsKey, LedgerKey, LedgerRow, Slot
+    from meshnode.ingest.reading import SourceConfig
 
 READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next
 BACK_OFF_MAX_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """A log to follow; with `session_key` only that session is counted."""
-
-    source: str
-    path: str
-    session_key: str | None = None
-    refresh_interval_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SourceState:
-    """How far a log is read: records counted since ever, and "ok" or what is wrong."""
-
-    source: str
-    path: str
-    records: int
-    detail: str
 
 
 if TYPE_CHECKING:
@@ -139,17 +120,3 @@ class _Follower:
         if state != self._told:
             self._told = state
             self._report(state)
-
-
-def is_news(batch: Batch, stored: StoredReader) -> bool:
-    """Tell whether a reading found anything that is worth a transaction."""
-    tail_bytes = stored.diagnostics.partial_tail_bytes
-    counted = batch.diagnostics != Diagnostics(partial_tail_bytes=tail_bytes)
-    return bool(batch.places or batch.records) or counted
-
-
-def moved_on(stored: StoredReader, batch: Batch, rows: Sequence[LedgerRow]) -> StoredReader:
-    """Return what is on disk about a reader once a batch is kept and has changed these rows."""
-    places = {file: place for file, place in {**stored.places, **batch.places}.items() if place}
-    counted = (value for _, value in rows if isinstance(value, Diagnostics))
-    return StoredReader(places, next(counted, stored.diagnostics))

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from meshnode.core.ledger import Batch, Diagnostics
+from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from meshnode.core.ledger import DiagnosticsKey, UsageRecord
+    from meshnode.core.ledger import DiagnosticsKey, LedgerRow, UsageRecord
 
     ParseLine = Callable[[bytes, str, str, int], "UsageRecord | Skipped"]
     """Turns a line, its file's path and fingerprint and its offset there into a record."""
@@ -35,6 +35,26 @@ class Reason(StrEnum):
     QUARANTINED = "quarantined"
     DUPLICATE = "duplicate"
     INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """A log to follow; with `session_key` only that session is counted."""
+
+    source: str
+    path: str
+    session_key: str | None = None
+    refresh_interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """How far a log is read: records counted since ever, and "ok" or what is wrong."""
+
+    source: str
+    path: str
+    records: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +160,17 @@ class LineParser:
     def state(self) -> bytes:
         """Return nothing: a line stands for itself."""
         return b""
+
+
+def is_news(batch: Batch, stored: StoredReader) -> bool:
+    """Tell whether a reading found anything that is worth a transaction."""
+    tail_bytes = stored.diagnostics.partial_tail_bytes
+    counted = batch.diagnostics != Diagnostics(partial_tail_bytes=tail_bytes)
+    return bool(batch.places or batch.records) or counted
+
+
+def moved_on(stored: StoredReader, batch: Batch, rows: Sequence[LedgerRow]) -> StoredReader:
+    """Return what is on disk about a reader once a batch is kept and has changed these rows."""
+    places = {file: place for file, place in {**stored.places, **batch.places}.items() if place}
+    counted = (value for _, value in rows if isinstance(value, Diagnostics))
+    return StoredReader(places, next(counted, stored.diagnostics))

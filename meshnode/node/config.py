@@ -16,7 +16,7 @@ from meshnode.core.budgets import SAID, budget_of
 from meshnode.core.errors import UsageError
 from meshnode.core.settings import CONSEQUENCES, PERIODS, Budget
 from meshnode.discovery.seeds import parse_address
-from meshnode.ingest.follow import SourceConfig
+from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import SOURCES
 from meshnode.node.founding import checked_name
 

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
 from meshnode.core.prices import usd_text
@@ -23,7 +21,7 @@ from meshnode.store import ledger, usage_log
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from meshnode.core.ledger import Buckets, UsageRecord
+    from meshnode.core.ledger import UsageRecord
     from meshnode.core.usage_log import Entry
     from meshnode.ingest.sources import Source
     from meshnode.store.database import Database
@@ -148,7 +146,7 @@ def _record(entry: Entry, counting: Mapping[str, Entry]) -> dict[str, Any]:
         "project": record.project,
         "model": record.model,
         "tier": record.tier,
-        "usage": buckets(record.usage),
+        "usage": record.usage.by_name,
         "cost_usd": None if charge.cost_nusd is None else usd_text(charge.cost_nusd),
         "price_source": charge.price_source,
         "flags": list(record.flags),
@@ -157,8 +155,3 @@ def _record(entry: Entry, counting: Mapping[str, Entry]) -> dict[str, Any]:
         "revision": entry.revision,
         "counts": counts,
     }
-
-
-def buckets(usage: Buckets) -> dict[str, int]:
-    """Write token counts by name, and their sum."""
-    return {**structs.asdict(usage), "total": usage.total}

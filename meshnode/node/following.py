@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, value_to_row
-from meshnode.ingest.follow import SourceState, follow
+from meshnode.ingest.follow import follow
+from meshnode.ingest.reading import SourceState
 from meshnode.node.pricing import charging
 from meshnode.store import ledger
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Clock
     from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
-    from meshnode.ingest.follow import SourceConfig
     from meshnode.ingest.prices import PriceBook
+    from meshnode.ingest.reading import SourceConfig
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
 

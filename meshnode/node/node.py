@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from meshnode.client.home import Home
     from meshnode.core.rows import Rows
     from meshnode.core.settings import Budget
-    from meshnode.ingest.follow import SourceConfig
+    from meshnode.ingest.reading import SourceConfig
     from meshnode.rpc.servers import Service
     from meshnode.store.database import Database
 

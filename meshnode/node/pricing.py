@@ -17,9 +17,6 @@ from meshnode.core.ledger import Buckets, tier_of, tier_parts
 from meshnode.core.prices import Priced, Rates, cost_nusd, fee_text, per_million_text, usd_text
 from meshnode.core.usage_log import Charge
 from meshnode.ingest.prices import PriceBook
-from meshnode.node.config import load_config
-from meshnode.node.explaining import buckets
-from meshnode.node.price_file import AMOUNTS, FEE_FIELDS, PriceFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +44,10 @@ def price_book(home: Home, named: str = "", faults: list[str] | None = None) -> 
     path = Path(named) if named else _of_home(home, told)
     if named and not path.exists():
         raise NotFoundError(f"{named[:200]} is missing")
+    if not path.exists():
+        return PriceBook()
+    from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - for who has such a file
+
     return PriceBook(PriceFile(path, told.append).read)
 
 
@@ -55,6 +56,8 @@ def running_prices(path: Path) -> tuple[PriceBook, PriceBook]:
 
     What is off with the user's file goes to the log.
     """
+    from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - as above
+
     told = PriceFile(path, partial(_log.warning, "%s"))
     return PriceBook(told.read), PriceBook(PriceFile(path, lambda _: None).read)
 
@@ -73,12 +76,18 @@ def charging(book: PriceBook) -> Callable[[UsageRecord], Charge]:
 
 def mistakes(home: Home) -> list[str]:
     """Return what is off with the user's file, in sentences."""
+    from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - as above
+
     faults: list[str] = []
     PriceFile(_of_home(home, []), faults.append).read()
     return faults
 
 
 def _of_home(home: Home, faults: list[str]) -> Path:
+    if not home.config.exists():
+        return home.prices
+    from meshnode.node.config import load_config  # noqa: PLC0415 - for who has a configuration
+
     try:
         config = load_config(home.config)
     except NotFoundError:
@@ -151,6 +160,8 @@ def _price(priced: Priced | None, winner: Attempt | None) -> dict[str, Any] | No
 
 def _rates(rates: Rates) -> dict[str, str]:
     """Write rates: USD per million tokens; of a request and a web search USD each."""
+    from meshnode.node.price_file import AMOUNTS, FEE_FIELDS  # noqa: PLC0415 - as above
+
     return {
         name: (fee_text if name in FEE_FIELDS else per_million_text)(getattr(rates, f"{name}_pusd"))
         for name in AMOUNTS
@@ -166,7 +177,7 @@ def _tiers(winner: Attempt, at_s: float) -> Iterator[dict[str, Any]]:
 
 def _example(usage: Buckets, rates: Rates) -> dict[str, Any]:
     return {
-        "usage": buckets(usage),
+        "usage": usage.by_name,
         "requests": 1,
         "cost_usd": usd_text(cost_nusd(usage, rates, 1)),
     }

@@ -18,9 +18,8 @@ from meshnode.client.home import make_private
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
 from meshnode.core.prices import usd_text
-from meshnode.ingest.follow import SourceConfig, SourceState, is_news, moved_on
+from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
 from meshnode.ingest.sources import SOURCES, source_named
-from meshnode.node.explaining import buckets, explain
 from meshnode.node.pricing import charging, price_book
 from meshnode.store import ledger, usage_log
 from meshnode.store.database import Database
@@ -114,7 +113,7 @@ class Usage:
     def __enter__(self) -> Self:
         """Open the ledger, of a new home if need be. Raises what a home or a disk may."""
         make_private(self._home.path)
-        self._database = Database(self._home.database)
+        self._database = Database(self._home.database, checked=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,6 +167,8 @@ class Usage:
 
     def explain(self, name: str) -> dict[str, Any]:
         """Say which lines made a figure, by the id of a response or of a session."""
+        from meshnode.node.explaining import explain  # noqa: PLC0415 - rarely needed
+
         return explain(self._database, name)
 
     def _all_slots(self) -> list[tuple[SlotKey, Slot]]:
@@ -201,7 +202,7 @@ def _plain(answer: CostAnswer) -> dict[str, Any]:
     del diagnostics["records"]
     return {
         "records": answer.records,
-        "totals": buckets(answer.totals),
+        "totals": answer.totals.by_name,
         "cost_usd": _usd(answer.cost_nusd),
         "groups": [
             {
@@ -209,7 +210,7 @@ def _plain(answer: CostAnswer) -> dict[str, Any]:
                 "records": group.records,
                 "sessions": group.sessions,
                 "models": list(group.models),
-                "usage": buckets(group.usage),
+                "usage": group.usage.by_name,
                 "cost_usd": _usd(group.cost_nusd),
             }
             for group in answer.groups

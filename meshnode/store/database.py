@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
+from meshnode.core.errors import DamagedError
 from meshnode.store.faults import (
     damaged,
     disk_error,
@@ -22,7 +23,6 @@ from meshnode.store.faults import (
     opening_error,
     storage_error,
 )
-from meshnode.store.migrations import check_version, migrate
 from meshnode.store.transactions import Connection
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from meshnode.store.transactions import Rider
 
 BUSY_TIMEOUT_MS = 5000
+VERSION = 7  # of the schema: how many steps `migrations` has
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -41,8 +42,13 @@ Result = TypeVar("Result")
 class Database:
     """A connection and the one thread that uses it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, checked: bool = True) -> None:
+        """Open a file, making it if need be; `checked` looks through all of it before.
+
+        Raises DamagedError, StorageError.
+        """
         self.path = path
+        self._checked = checked
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection = self._thread.submit(self._open).result()
@@ -115,7 +121,11 @@ class Database:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            migrate(connection)
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                from meshnode.store.migrations import migrate  # noqa: PLC0415 - knows all tables
+
+                migrate(connection)
         except BaseException:
             connection.close()  # or its locks would outlive it, and spoil the next attempt
             raise
@@ -128,7 +138,12 @@ class Database:
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise damaged(self.path, str(verdict))
-        check_version(connection, self.path)
+        if self._checked:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise damaged(self.path, str(verdict))
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise DamagedError(
+                f"{self.path} was written by a newer session-mesh", "upgrade this machine"
+            )

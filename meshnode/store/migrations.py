@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.core.errors import DamagedError
 from meshnode.store import (
     audit,
     events,
@@ -34,7 +33,6 @@ from meshnode.store.transactions import transaction
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,6 @@ MIGRATIONS = (
         f"{usage_log.SCHEMA};{usage_log.FROM_RECORDS};{ledger.PLACES}",
     ),
 )
-VERSION = len(MIGRATIONS)
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:
@@ -80,10 +77,3 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATI
             for statement in step.script.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version={number}")
-
-
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise DamagedError for a file of a newer version."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise DamagedError(f"{path} was written by a newer session-mesh", "upgrade this machine")

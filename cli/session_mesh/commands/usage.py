@@ -24,7 +24,7 @@ from session_mesh.verbs import verb
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshnode.ingest.follow import SourceConfig
+    from meshnode.ingest.reading import SourceConfig
     from meshnode.node.usage import Read, Usage
 
 REFRESH_MIN_S = 0.1

@@ -16,7 +16,8 @@ from meshnode.core.ledger import (
     Slot,
     StoredReader,
 )
-from meshnode.ingest.follow import SourceConfig, SourceState, follow
+from meshnode.ingest.follow import follow
+from meshnode.ingest.reading import SourceConfig, SourceState
 from meshnode.store import ledger
 from meshnode.store.migrations import migrate
 

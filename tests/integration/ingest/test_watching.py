@@ -11,7 +11,8 @@ import pytest
 
 from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
 from meshnode.ingest import watching
-from meshnode.ingest.follow import SourceConfig, SourceState, follow
+from meshnode.ingest.follow import follow
+from meshnode.ingest.reading import SourceConfig, SourceState
 from meshnode.ingest.watching import LOOK_S, Watch, on_another_machine
 
 pytestmark = pytest.mark.integration

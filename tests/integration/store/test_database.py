@@ -9,8 +9,7 @@ import pytest
 
 from meshnode.core.errors import DamagedError
 from meshnode.store import facts
-from meshnode.store.database import Database
-from meshnode.store.migrations import VERSION
+from meshnode.store.database import VERSION, Database
 
 
 def remembered(path: Path, count: int = 1) -> bytes:

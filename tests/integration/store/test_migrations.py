@@ -11,8 +11,8 @@ from meshnode.app.ports import JournalEntry
 from meshnode.core.keys import Signed
 from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
 from meshnode.store import facts, feeds, invites, journal, ledger, usage_log
-from meshnode.store.database import Database
-from meshnode.store.migrations import MIGRATIONS, VERSION, Migration, migrate
+from meshnode.store.database import VERSION, Database
+from meshnode.store.migrations import MIGRATIONS, Migration, migrate
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "store"
 OLD = sorted(GOLDEN.glob("version_*.sql"))
@@ -54,6 +54,10 @@ def version_of(path: Path) -> int:
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(tmp_path / "node.db", isolation_level=None)) as connection:
         yield connection
+
+
+def test_the_schema_is_as_many_steps_as_its_version_says():
+    assert len(MIGRATIONS) == VERSION
 
 
 def test_there_is_a_golden_file_of_every_older_version():
