@@ -371,7 +371,7 @@ METHODS: tuple[Callable[[bytes], object], ...] = (
     lambda raw: list_nodes(_queries(), local.ListNodesRequest.FromString(raw)),
     lambda raw: find_agents(_queries(), local.FindAgentsRequest.FromString(raw)),
     lambda raw: get_cost(_queries(), local.GetCostRequest.FromString(raw)),
-    lambda raw: query_from_wire(local.GetCostRequest.FromString(raw)),
+    lambda raw: query_from_wire(local.GetCostRequest.FromString(raw), lambda name: name),
     lambda raw: read_head({}, local.ReadHeadRequest.FromString(raw)),
     _add_control,
     _submit,
