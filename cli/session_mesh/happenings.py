@@ -5,10 +5,11 @@ import select
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from meshnode.client.public import public
 from session_mesh import words
 from session_mesh.arriving import Arriving
 from session_mesh.escaping import escape
-from session_mesh.render import Streams, Style, public
+from session_mesh.render import Streams, Style
 
 QUIET_S = 0.5  # without an event; then we look whether anybody still reads
 CONTROL = {

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
+from meshnode.client.public import public
 from session_mesh.escaping import cut, encodable, escape, inert, width_of
 
 Format = Literal["table", "json", "yaml", "csv"]
@@ -21,7 +22,6 @@ ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
 COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
 GAP_CHARS = 2  # between two columns
 Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
-INTERNAL_FIELDS = frozenset({"session_epoch", "session_start", "journal_generation"})
 COLOURS = {
     "alive": "green",
     "running": "green",
@@ -127,21 +127,6 @@ def render(view: View, streams: Streams, style: Style | None = None) -> int:
     else:
         _write_human(view.human, streams)
     return view.exit_code
-
-
-def public(value: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the fields that are no part of the contract's JSON, of records in lists too."""
-    return {
-        key: [_public_item(one) for one in item] if isinstance(item, list) else item
-        for key, item in value.items()
-        if key not in INTERNAL_FIELDS
-    }
-
-
-def _public_item(item: object) -> object:
-    if not isinstance(item, dict):
-        return item
-    return {key: one for key, one in item.items() if key not in INTERNAL_FIELDS}
 
 
 def _json(value: dict[str, Any], streams: Streams) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.certificates import admitters_in, keys_of
+from meshnode.core.chains import Chains
 from meshnode.core.errors import NotAuthenticatedError
 from meshnode.core.floor import SKEW_S
-from meshnode.core.grants import check_time, verify_chain
+from meshnode.core.grants import check_time
 from meshnode.core.ids import NodeId, node_key_of
 
 if TYPE_CHECKING:
@@ -46,18 +47,23 @@ class Keys:
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
+        self._chains = Chains()
 
-    def judge(self, chain: Sequence[Signed], now_s: float) -> Verdict:
-        """Say what a command signed with this key would meet."""
+    def grants_of(self, chain: Sequence[Signed]) -> tuple[Grant, ...]:
+        """Return what a key's chain says, verified; raises NotAuthenticatedError."""
+        return self._chains.verified(chain, self._mesh.genesis.mesh_id)
+
+    def judge(self, chain: Sequence[Signed], now_s: float, skew_s: float = SKEW_S) -> Verdict:
+        """Say what a command signed with this key would meet, where clocks differ by `skew_s`."""
         control = self._mesh.control
         try:
-            grants = verify_chain(chain, self._mesh.genesis.mesh_id)
+            grants = self.grants_of(chain)
         except NotAuthenticatedError as error:
             return Verdict("worthless", error.message)
         if fault := control.fault_of(grants):
             return Verdict("revoked", fault)
         try:
-            check_time(grants, now_s, SKEW_S)
+            check_time(grants, now_s, skew_s)
         except NotAuthenticatedError as error:
             return Verdict(_out_of_time(grants, now_s), error.message)
         try:

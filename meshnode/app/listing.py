@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Found = tuple[NodeId, SessionRecord]
     Condition = Callable[[NodeId, SessionRecord, State], bool]
+    MaySee = Callable[[NodeId, SessionRecord], bool]
 
 PAGE = 200
 PAGE_MAX = 1000
@@ -52,10 +53,12 @@ BY_SPENT: dict[str, Callable[[Spent], float]] = {
 }
 
 
-def page_of(queries: Queries, selection: Selection, now_s: float) -> tuple[list[SessionView], str]:
+def page_of(
+    queries: Queries, selection: Selection, now_s: float, may_see: MaySee | None = None
+) -> tuple[list[SessionView], str]:
     """Return a page of sessions and where the next one begins; raises UsageError.
 
-    `now_s`: seconds since 1970.
+    `now_s`: seconds since 1970; `may_see`: whether whoever asks may read a session, None: all.
     """
     sort = selection.sort or "updated"
     if selection.filter and selection.filter not in FILTERS:
@@ -66,7 +69,10 @@ def page_of(queries: Queries, selection: Selection, now_s: float) -> tuple[list[
     if limit > PAGE_MAX:
         raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
     start = _place(selection.next)
-    found = list(_found(queries, _conditions(queries, selection, now_s)))
+    conditions = _conditions(queries, selection, now_s)
+    if may_see is not None:
+        conditions.append(lambda owner, record, _s: may_see(owner, record))
+    found = list(_found(queries, conditions))
     owners: dict[str, NodeId] = {}
     if sort in BY_SPENT:
         owners = {record.session_id: owner for owner, record in found}

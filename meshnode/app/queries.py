@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from meshnode.app.cost import CostAnswer
     from meshnode.app.cutting import CostQuery
     from meshnode.app.indexes import Indexes
+    from meshnode.app.listing import MaySee
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
     from meshnode.app.tally import Prices
@@ -76,9 +77,14 @@ class Queries:
             missing_more=max(0, len(missing) - MISSING_MAX),
         )
 
-    def sessions(self, selection: Selection) -> tuple[list[SessionView], str]:
-        """Return a page of sessions and where the next one begins; raises UsageError."""
-        return page_of(self, selection, self._clock.wall_s())
+    def sessions(
+        self, selection: Selection, may_see: MaySee | None = None
+    ) -> tuple[list[SessionView], str]:
+        """Return a page of sessions and where the next one begins; raises UsageError.
+
+        `may_see` leaves out what whoever asks may not read.
+        """
+        return page_of(self, selection, self._clock.wall_s(), may_see)
 
     def own(self, record: SessionRecord) -> SessionView:
         """Return a session of this node as its owner has it now, ahead of the feed."""

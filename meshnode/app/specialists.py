@@ -54,6 +54,29 @@ class Specialists:
         ranked.sort(key=lambda pair: pair[0])
         return [replace(agent, specialization=specialization) for _, agent in ranked]
 
+    def entries(self, specialization: str = "", agent_id: str = "") -> list[AgentView]:
+        """Return live agents of a specialization, or all that one agent is good at, or both.
+
+        Raises UsageError if neither is named.
+        """
+        if specialization or not agent_id:
+            found = self.find(specialization)
+            return [one for one in found if agent_id in {"", one.agent_id}]
+        views = [one for one in self._queries.views() if one.record.agent_id == agent_id]
+        said: dict[str, dict[NodeId, dict[str, str]]] = {}
+        for view in views:
+            for name in view.record.specializations if view.alive else ():
+                said.setdefault(name, {})
+        for origin, registration in self._mesh.roster.entries():
+            entry = registration.entry
+            if entry.agent_id == agent_id:
+                said.setdefault(entry.specialization, {})[origin] = entry.attributes
+        return [
+            agent
+            for name in sorted(said)
+            for agent in self.of_agent(agent_id, name, said[name], views or None)
+        ]
+
     def of_agent(
         self,
         agent_id: str,

@@ -97,56 +97,65 @@ class Maker:
         scope = replace(scope, actions=actions)
         text = self.environment.get(KEY_VARIABLE, "").strip()
         if text:
-            made = self._child(session_key_from_text(text), scope, wish.ttl_s)
+            parent = session_key_from_text(text)
+            key = child_of(parent, scope, wish.ttl_s, self.now_s, self.chance)
+            made = described(key, self.now_s)
         else:
             made = new_key(self.home, scope, wish.ttl_s, self.now_s, self.chance)
-        key = session_key_from_text(made["key"])
+            key = session_key_from_text(made["key"])
         if self.home.initialised:  # a script with a renewal key may have no home
             expires_s = grant_from_signed(key.chain[-1]).expires_s
             remember(self.home, handed(key, label, self.now_s, expires_s), self.now_s)
         return {**made, "label": label}
 
-    def _child(self, parent: SessionKey, scope: Scope, ttl_s: int) -> Plain:
-        """Make a narrower key with another one, which needs neither a node nor a home."""
-        if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
-            raise UsageError(
-                f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
-            )
-        grants = verify_chain(parent.chain, grant_from_signed(parent.chain[0]).mesh)
-        check_time(grants, self.now_s, 0)
-        if len(grants) == CHAIN_LINKS_MAX:
-            raise NotPermittedError(
-                f"this key is the last of {CHAIN_LINKS_MAX} that were made of each other",
-                "make one of the first key",
-            )
-        allowed = actions_of(grants)
-        actions = scope.actions or tuple(a for a in ACTIONS_OF_NEW_KEY if a in allowed)
-        refused = sorted(set(actions) - allowed)
-        if refused or not actions:
-            raise NotPermittedError(
-                f"the key of {KEY_VARIABLE} cannot give: {', '.join(refused) or 'anything'}",
-                f"it may give: {', '.join(sorted(allowed)) or 'nothing'}",
-            )
-        key = Key.new(self.chance)
-        link = grant(
-            parent.key,
-            Grant(
-                mesh=grants[-1].mesh,
-                issuer=parent.key.public,
-                subject=key.public,
-                actions=tuple(actions),
-                not_before_s=int(self.now_s) - BACKDATE_S,
-                expires_s=min(int(self.now_s) + ttl_s, *(link.expires_s for link in grants)),
-                grant_id=self.chance(ID_BYTES),
-                depth=len(grants),
-                parent=parent.chain[-1].hash,
-                nodes=scope.nodes,
-                agents=scope.agents,
-                specializations=scope.specializations,
-                via=scope.via,
-            ),
+
+def child_of(
+    parent: SessionKey, scope: Scope, ttl_s: int, now_s: float, chance: Chance
+) -> SessionKey:
+    """Make a narrower key with another one, which needs neither a node nor a home.
+
+    Raises UsageError for its lifetime, NotAuthenticatedError for a parent whose time is over,
+    NotPermittedError for what the parent cannot give.
+    """
+    if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
+        raise UsageError(
+            f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
         )
-        return described(SessionKey(key, (*parent.chain, link)), self.now_s)
+    grants = verify_chain(parent.chain, grant_from_signed(parent.chain[0]).mesh)
+    check_time(grants, now_s, 0)
+    if len(grants) == CHAIN_LINKS_MAX:
+        raise NotPermittedError(
+            f"this key is the last of {CHAIN_LINKS_MAX} that were made of each other",
+            "make one of the first key",
+        )
+    allowed = actions_of(grants)
+    actions = scope.actions or tuple(a for a in ACTIONS_OF_NEW_KEY if a in allowed)
+    refused = sorted(set(actions) - allowed)
+    if refused or not actions:
+        raise NotPermittedError(
+            f"this key cannot give: {', '.join(refused) or 'anything'}",
+            f"it may give: {', '.join(sorted(allowed)) or 'nothing'}",
+        )
+    key = Key.new(chance)
+    link = grant(
+        parent.key,
+        Grant(
+            mesh=grants[-1].mesh,
+            issuer=parent.key.public,
+            subject=key.public,
+            actions=tuple(actions),
+            not_before_s=int(now_s) - BACKDATE_S,
+            expires_s=min(int(now_s) + ttl_s, *(link.expires_s for link in grants)),
+            grant_id=chance(ID_BYTES),
+            depth=len(grants),
+            parent=parent.chain[-1].hash,
+            nodes=scope.nodes,
+            agents=scope.agents,
+            specializations=scope.specializations,
+            via=scope.via,
+        ),
+    )
+    return SessionKey(key, (*parent.chain, link))
 
 
 def inspect(text: str) -> Plain:

@@ -16,17 +16,17 @@ from meshnode.client.targets import (
     Delivery,
     Order,
     Target,
-    check_lengths,
     has_ended,
 )
-from meshnode.core.errors import (
-    ConflictError,
-    NoAnswerError,
-    PeerError,
-    StaleError,
-    UnreachableError,
-    UsageError,
+from meshnode.client.wishes import (
+    already_ended,
+    check_lives,
+    checked_grace,
+    kill_args,
+    order_to,
+    steer_args,
 )
+from meshnode.core.errors import NoAnswerError, PeerError, StaleError, UnreachableError
 from meshnode.core.registry import place_of, specialist
 from meshnode.v1 import local_service_pb2 as pb
 
@@ -40,9 +40,7 @@ if TYPE_CHECKING:
 
 LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
-GRACE_S_MAX = 60
 STANDING_HINT = "to end it when it returns, add --standing"
-MESSAGE_BYTES_MAX = 32 << 10  # a command has room for 64 KiB
 
 
 class Ordering(Asking):
@@ -58,17 +56,11 @@ class Ordering(Asking):
         delivery: Delivery | None = None,
     ) -> Plain:
         """Send a session a message or a direction; returns the outcome that its owner signed."""
-        check_lengths({"direction": direction})
-        if len(message.encode()) > MESSAGE_BYTES_MAX:
-            raise UsageError(
-                f"a message has at most {MESSAGE_BYTES_MAX} bytes",
-                "put it in a file, and name that",
-            )
-        args = {"direction": direction, "message": message, "mode": mode}
+        args = steer_args(message, direction, mode)
 
         def steer_once(session: Plain) -> Plain:
-            _check_lives(session)
-            return self._commander.submit(_order(session, "steer", args), delivery or Delivery())
+            check_lives(session)
+            return self._commander.submit(order_to(session, "steer", args), delivery or Delivery())
 
         return self._fresh(target, steer_once)
 
@@ -81,7 +73,7 @@ class Ordering(Asking):
         delivery: Delivery | None = None,
     ) -> Plain:
         """End a session with its whole process tree; one that has ended already is left alone."""
-        args = {"force": force, "grace_s": 0 if force else _grace(grace_s)}
+        args = kill_args(grace_s, force=force)
         try:
             return self._end("kill", target, args, delivery)
         except (NoNodeError, SilentNodeError):
@@ -105,7 +97,7 @@ class Ordering(Asking):
         self, target: Target | Plain, *, grace_s: int = 5, delivery: Delivery | None = None
     ) -> Plain:
         """Ask an agent to end: its input ends, TERM follows after the grace; it is never killed."""
-        return self._end("close", target, {"grace_s": _grace(grace_s)}, delivery)
+        return self._end("close", target, {"grace_s": checked_grace(grace_s)}, delivery)
 
     def suspend(self, target: Target | Plain, delivery: Delivery | None = None) -> Plain:
         """Stop all processes of a session where they stand, until `resume`."""
@@ -135,7 +127,7 @@ class Ordering(Asking):
 
     def logs(self, target: Target, tail: int | None = None) -> Iterator[bytes]:
         """Stream a session's output, its last `tail` lines or all, as the process wrote it."""
-        order = _order(self.resolve(target), "read_messages", {"tail": tail})
+        order = order_to(self.resolve(target), "read_messages", {"tail": tail})
         request = pb.ReadSessionLogRequest(node_id=order.node_id, command=self.signed(order))
         for piece in self.stream(self.node.ReadSessionLog, request, LOG_TIMEOUT_S):
             yield piece.output
@@ -154,15 +146,15 @@ class Ordering(Asking):
 
         def end_once(session: Plain) -> Plain:
             if has_ended(session):
-                return _already_ended(session)
-            return self._commander.submit(_order(session, action, args), delivery)
+                return already_ended(session)
+            return self._commander.submit(order_to(session, action, args), delivery)
 
         return self._fresh(target, end_once)
 
     def _hold(self, action: str, target: Target | Plain, delivery: Delivery | None) -> Plain:
         def hold_once(session: Plain) -> Plain:
-            _check_lives(session)
-            return self._commander.submit(_order(session, action, {}), delivery or Delivery())
+            check_lives(session)
+            return self._commander.submit(order_to(session, action, {}), delivery or Delivery())
 
         return self._fresh(target, hold_once)
 
@@ -214,36 +206,3 @@ class Ordering(Asking):
             if may_have_acted(error):
                 raise NoAnswerError("the node of this home ended before it answered") from error
             raise
-
-
-def _order(session: Plain, action: str, args: Plain) -> Order:
-    return Order(session["node_id"], session["session_epoch"], action, session["session_id"], args)
-
-
-def _grace(grace_s: int) -> int:
-    if not 0 <= grace_s <= GRACE_S_MAX:
-        raise UsageError(f"a grace lasts 0 to {GRACE_S_MAX} s, not {grace_s} s")
-    return grace_s
-
-
-def _check_lives(session: Plain) -> None:
-    if has_ended(session):
-        raise ConflictError(
-            f"session {session['session_id']} of {session['agent_id']} has ended"
-            f" ({session['state']})",
-            "session-mesh list shows which are alive",
-        )
-
-
-def _already_ended(session: Plain) -> Plain:
-    return {
-        "command_id": None,
-        "session_id": session["session_id"],
-        "node_id": session["node_id"],
-        "outcome": "applied",
-        "at": session["ended_at"],
-        "detail": "already ended",
-        "receipt": None,
-        "receipt_verified": False,
-        "processes": {"found": 0, "gone": 0, "survivors": []},
-    }

@@ -116,22 +116,29 @@ class Commander:
 
     def _signed(self, order: Order, command_id: bytes) -> Signed:
         now_s = self._now()
-        # Half a kill's life: the owner measures it by its own clock, which may be behind ours.
-        life_s = KILL_LIFE_S // 2 if order.action == "kill" else STEER_LIFE_S
-        return sign_command(
-            self._key(order.action, now_s),
-            Command(
-                mesh=mesh_id_of(self._home),
-                command_id=command_id,
-                node=order.node_id,
-                session=order.session_id,
-                epoch=order.epoch,
-                action=order.action,
-                args=order.args,
-                issued_s=int(now_s),
-                expires_s=int(now_s) + life_s,
-            ),
-        )
+        return sign_order(self._key(order.action, now_s), mesh_id_of(self._home), order, command_id, now_s)
+
+
+def sign_order(
+    key: SessionKey, mesh_id: str, order: Order, command_id: bytes, now_s: float
+) -> Signed:
+    """Sign an order with a session key, to be carried out within the life of its action."""
+    # Half a kill's life: the owner measures it by its own clock, which may be behind ours.
+    life_s = KILL_LIFE_S // 2 if order.action == "kill" else STEER_LIFE_S
+    return sign_command(
+        key,
+        Command(
+            mesh=mesh_id,
+            command_id=command_id,
+            node=order.node_id,
+            session=order.session_id,
+            epoch=order.epoch,
+            action=order.action,
+            args=order.args,
+            issued_s=int(now_s),
+            expires_s=int(now_s) + life_s,
+        ),
+    )
 
 
 def outcome_of(command: Signed, receipt: Signed) -> dict[str, Any]:

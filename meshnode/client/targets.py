@@ -31,6 +31,14 @@ WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
 _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
+class AmbiguousError(ConflictError):
+    """A name fits several sessions; `candidates` are they, as listed. Nothing changed."""
+
+    def __init__(self, message: str, hint: str, candidates: Sequence[Session]) -> None:
+        super().__init__(message, hint)
+        self.candidates = candidates
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which sessions to list; empty fields select everything, an empty filter what is not old."""
@@ -198,9 +206,10 @@ def _only(word: str, found: Sequence[Session]) -> Session:
     if len(present) > 1 or (not present and len(ids) > 1 and len(agents) > 1):
         candidates = present or found
         shown = [_named(one) for one in candidates[:CANDIDATES_SHOWN_MAX]]
-        raise ConflictError(
+        raise AmbiguousError(
             f"{word!r} fits {len(candidates)} sessions: {', '.join(shown)}",
             "say which: node/agent, or a session id",
+            candidates,
         )
     if present:
         return present[0]

@@ -44,6 +44,6 @@ class Buckets(Generic[Name]):
         self.charge(name, now_s, amount)
         return True
 
-    def wait_s(self, name: Name, now_s: float) -> float:
-        """Return how long until a key owes nothing."""
-        return max(0.0, -self.left(name, now_s) / self._rate_s)
+    def wait_s(self, name: Name, now_s: float, amount: float = 0.0) -> float:
+        """Return how long until a key owes nothing, or has that much."""
+        return max(0.0, (amount - self.left(name, now_s)) / self._rate_s)

@@ -20,7 +20,7 @@ from meshnode.core.floor import ClockFloor
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import chance
 from meshnode.rpc.audit import AuditCourier, AuditServicer
-from meshnode.rpc.commands import CommandServicer, Courier
+from meshnode.rpc.commands import Bringer, CommandServicer, Courier
 from meshnode.store import journal
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Commanding:
         world.relaying = relaying
         ways = (ground.identity, self._addresses_of, queries.described, relaying)
         self.courier = Courier(*ways)
+        self.bringer = Bringer(mesh.self_id, self.desk, self.courier)
         self.servicer = CommandServicer(self.desk, hosting.read_log)
         auditing.court = court
         self.audit_for_members = AuditServicer(auditing)

@@ -353,7 +353,7 @@ class Node:
             queries=self._queries,
             sessions=self._hosting.sessions,
             tickets=self._inside.tickets,
-            commands=self._commanding.desk,
+            bringer=self._commanding.bringer,
             reader=self._commanding.servicer,
             courier=self._commanding.courier,
             admission=self._admission,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meshnode.rpc.tls import Identity
 
 TIMEOUT_S_MAX = 120.0
+TIMEOUT_S = 10.0  # for a command whose sender names none
 RACED_TIMEOUT_S = 0.5  # the same, where the command can go over links instead
 DIAL_TIMEOUT_S = 3.0  # per address, so that a dead one does not use up the caller's time
 READ_LOG_TIMEOUT_S = 60.0
@@ -177,6 +178,25 @@ class Courier:
     def _reach(self, owner: NodeId, patience_s: float = DIAL_TIMEOUT_S) -> _Reached:
         addresses, described = self._addresses_of(owner), self._described(owner)
         return _Reached(self._identity, owner, addresses, described, patience_s)
+
+
+class Bringer:
+    """Brings a command to its owner, be that this node or another; every front end's way out."""
+
+    def __init__(self, self_id: NodeId, desk: CommandDesk, courier: Courier) -> None:
+        self._self_id = self_id
+        self._desk = desk
+        self._courier = courier
+
+    async def submit(
+        self, owner: NodeId, command: Signed, timeout_s: float, *, until_accepted: bool = False
+    ) -> Signed:
+        """Return the owner's receipt; raises what it said, or why it could not be asked."""
+        if owner == self._self_id:
+            return await self._desk.submit(command, owner, until_accepted=until_accepted)
+        return await self._courier.submit(
+            owner, command, timeout_s or TIMEOUT_S, until_accepted=until_accepted
+        )
 
 
 def _patience_s(*, otherwise: bool) -> float:

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 
     from meshnode.app.admission import AdmissionDesk
-    from meshnode.app.commands import CommandDesk
+    from meshnode.app.listing import MaySee
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import OwnSessions
     from meshnode.app.tickets import TicketDesk
     from meshnode.app.views import Status
     from meshnode.core.feed import Replica
     from meshnode.core.keys import Signed
-    from meshnode.rpc.commands import CommandServicer, Courier
+    from meshnode.rpc.commands import Bringer, CommandServicer, Courier
     from meshnode.rpc.guard import Context
 
 
@@ -51,7 +51,7 @@ class LocalParts:
     queries: Queries
     sessions: OwnSessions
     tickets: TicketDesk
-    commands: CommandDesk
+    bringer: Bringer
     reader: CommandServicer
     courier: Courier
     admission: AdmissionDesk
@@ -152,17 +152,9 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         """Bring a signed command to its owner, and its receipt back."""
         del context
         owner, command = _owner(request.node_id), signed_from_wire(request.command)
-        if owner == self._parts.self_id:
-            receipt = await self._parts.commands.submit(
-                command, owner, until_accepted=request.until_accepted
-            )
-        else:
-            receipt = await self._parts.courier.submit(
-                owner,
-                command,
-                request.timeout_s or 10.0,
-                until_accepted=request.until_accepted,
-            )
+        receipt = await self._parts.bringer.submit(
+            owner, command, request.timeout_s, until_accepted=request.until_accepted
+        )
         return pb.SubmitCommandResponse(receipt=signed_to_wire(receipt))
 
     async def ReadSessionLog(  # noqa: N802 - named by the proto
@@ -211,22 +203,23 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         return pb.StopResponse(kept=kept, closed=closed)
 
 
-def list_sessions(queries: Queries, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:
+def list_sessions(
+    queries: Queries, request: pb.ListSessionsRequest, may_see: MaySee | None = None
+) -> pb.ListSessionsResponse:
     """Answer a request for sessions, with or without a running node."""
-    views, following = queries.sessions(
-        Selection(
-            filter=request.filter,
-            node=request.node,
-            specialization=request.specialization,
-            owner=request.owner,
-            agent_id=request.agent_id,
-            session_id=request.session_id,
-            labels=dict(request.labels),
-            sort=request.sort,
-            limit=request.limit,
-            next=request.next,
-        )
+    selection = Selection(
+        filter=request.filter,
+        node=request.node,
+        specialization=request.specialization,
+        owner=request.owner,
+        agent_id=request.agent_id,
+        session_id=request.session_id,
+        labels=dict(request.labels),
+        sort=request.sort,
+        limit=request.limit,
+        next=request.next,
     )
+    views, following = queries.sessions(selection, may_see)
     return pb.ListSessionsResponse(
         sessions=[session_to_wire(view) for view in views],
         coverage=coverage_to_wire(queries.coverage()),

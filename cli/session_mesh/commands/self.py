@@ -1,8 +1,9 @@
 """`self`: the session that an agent runs in."""
 
+from meshnode.client.public import public
 from session_mesh.call import Call
 from session_mesh.commands.show import described
-from session_mesh.render import View, public
+from session_mesh.render import View
 from session_mesh.verbs import verb
 
 

@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+from meshnode.client.public import public, with_names_of_the_monitor
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import AgentId, Node, SessionId, target_of
-from session_mesh.render import View, public
+from session_mesh.render import View
 from session_mesh.verbs import verb
 
 
@@ -25,21 +26,8 @@ def app(
     """
     with call.mesh() as mesh:
         found = mesh.resolve(target_of(name, session, agent_id, node))
-    value = public(found) | _names_of_the_monitor(found)
+    value = with_names_of_the_monitor(public(found))
     return View(value=value, human=described(found), ids=[found["session_id"]])
-
-
-def _names_of_the_monitor(session: dict[str, Any]) -> dict[str, Any]:
-    """The same counts under the names that the Higress monitor gave them."""
-    usage = session["usage"]
-    written = usage["cache_write_5m"] + usage["cache_write_1h"]
-    return {
-        "messages_count": session["message_count"],
-        "total_input_tokens": usage["input"] + usage["cache_read"] + written,
-        "total_output_tokens": usage["output"],
-        "total_reasoning_tokens": usage["reasoning"],
-        "total_cached_tokens": usage["cache_read"],
-    }
 
 
 def described(session: dict[str, Any]) -> tuple[str, ...]:
