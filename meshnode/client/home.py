@@ -43,6 +43,11 @@ class Home:
         return self.path / "roots.bin"
 
     @property
+    def anchors(self) -> Path:
+        """What a client of this node's own HTTPS certificate trusts; written by `up`."""
+        return self.path / "mesh.pem"
+
+    @property
     def node_key(self) -> Path:
         """The node's identity."""
         return self.path / "node.key"

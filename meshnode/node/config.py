@@ -19,9 +19,10 @@ from meshnode.discovery.seeds import parse_address
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import SOURCES
 from meshnode.node.founding import checked_name
+from meshnode.node.http_options import HttpOptions, http_in
 
 NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
-KEYS = (*NODE_KEYS, "ingest", "prices", "budgets")
+KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http")
 LATER_KEYS = ("sessions", "agents", "directions", "notify")
 BUDGETS_MAX = 64  # of one node's own
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
@@ -43,6 +44,7 @@ class Config:
     ingest: tuple[SourceConfig, ...] = ()
     prices: str | None = None  # a file, from where the configuration is
     budgets: tuple[Budget, ...] = ()
+    http: HttpOptions = field(default_factory=HttpOptions)
     warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version
 
 
@@ -76,6 +78,7 @@ def _config(root: Entry) -> Config:
         ingest=_sources(given.get("ingest"), warnings),
         prices=given["prices"].text("prices") if "prices" in given else None,
         budgets=_budgets(given.get("budgets")),
+        http=http_in(given.get("http")),
         warnings=tuple(warnings),
     )
 

@@ -33,6 +33,8 @@ def up(home: Home, options: UpOptions) -> int:
 def ready_text(event: dict[str, Any]) -> str:
     """Say in one line that a node is up."""
     text = f"{event['name']} is up in mesh {event['mesh_name']}, listening on {event['listen']}"
+    if event["http"]:
+        text += f"; HTTP on {event['http']}"
     if event.get("founded"):
         text += "; this is a mesh of one: session-mesh invite lets another machine in"
     return text

@@ -46,8 +46,10 @@ from meshnode.node.eventing import Eventing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
+from meshnode.node.fronting import Fronting
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
+from meshnode.node.http_options import HttpOptions
 from meshnode.node.inside import Inside
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
@@ -101,10 +103,13 @@ class NodeOptions:
     ingest: tuple[SourceConfig, ...] = ()
     prices: Path | None = None  # the user's; else prices.yaml in the home
     budgets: tuple[Budget, ...] = ()  # of this node alone, where the mesh has none of the name
+    http: HttpOptions = field(default_factory=HttpOptions)
 
 
 class Node:
     """One node of a mesh. Its caller holds the home's lock and opened the database."""
+
+    _front: Fronting | None = None  # only where HTTP is asked for
 
     def __init__(
         self, home: Home, options: NodeOptions, database: Database, tasks: asyncio.TaskGroup
@@ -143,7 +148,7 @@ class Node:
         prices, charged = running_prices(options.prices or home.prices)
         self._following = Following(database, self._world, self._clock, self._spawn, charged)
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
-        ground = Ground(
+        self._ground = ground = Ground(
             home,
             self._key,
             self._identity,
@@ -231,6 +236,7 @@ class Node:
         local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
         await local.start()
         self._listeners.servers.append(local)
+        await self._open_front()
         self._find_members()
         self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
@@ -240,6 +246,12 @@ class Node:
         self._spawn(self._renewing.run())
         self._spawn(self._hosting.reattach())
         return self._ready()
+
+    async def _open_front(self) -> None:
+        if self._options.http.listen:
+            parts = (self._hosting, self._queries, self._commanding)
+            self._front = Fronting(self._ground, *parts, self._options.http)
+            await self._front.start()
 
     async def run(self) -> None:
         """Serve until told to stop, then end in order."""
@@ -252,6 +264,8 @@ class Node:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._auditing.close()
         await self._finding.close()
+        if self._front:
+            await self._front.close()
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
         self._eventing.end_watching()
@@ -341,7 +355,7 @@ class Node:
             "name": self._name(),
             "listen": self._listeners.members.bound,
             "enrolment": self._listeners.joiners.bound,
-            "http": None,
+            "http": self._front.bound if self._front else None,
             "socket": str(self._home.socket),
             "mesh_id": self.genesis.mesh_id,
             "mesh_name": self.genesis.name,

@@ -11,6 +11,18 @@ from meshnode.client.home import Home
 
 
 @dataclass(frozen=True, slots=True)
+class HttpFlags:
+    """The flags of `up` for HTTP: on, off or an address; files of a certificate and its key."""
+
+    listen: str | None = None
+    tls: bool | None = None
+    certificate: str = ""
+    key: str = ""
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UpOptions:
     """The flags of `up`; what is None is left to the configuration and the defaults."""
 
@@ -22,6 +34,7 @@ class UpOptions:
     name: str | None = None
     config: Path | None = None
     json_ready: bool = False
+    http: HttpFlags = field(default_factory=HttpFlags)
 
 
 def told_of(home: Home, options: UpOptions) -> str:
@@ -35,4 +48,8 @@ def told_from(text: str) -> tuple[Home, UpOptions]:
     told: dict[str, Any] = json.loads(text)
     home, config = Home(Path(told.pop("home"))), told.pop("config")
     told["seeds"] = tuple(told["seeds"])
+    http: dict[str, Any] = told.pop("http")
+    for name in ("hosts", "origins"):
+        http[name] = tuple(http[name])
+    told["http"] = HttpFlags(**http)
     return home, UpOptions(**told, config=None if config is None else Path(config))

@@ -27,6 +27,7 @@ from meshnode.node.founding import (
     read_genesis,
     recover,
 )
+from meshnode.node.http_options import http_of
 from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
@@ -154,4 +155,5 @@ def _merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
         ingest=config.ingest,
         prices=named_in(options.config or home.config, config.prices),
         budgets=config.budgets,
+        http=http_of(options.http, config.http),
     )

@@ -62,6 +62,7 @@ class NodeWorld:
         self.troubles: dict[str, tuple[str, float]] = {}
         self.writer: FeedWriter | None = None
         self.relaying: Relaying | None = None
+        self.changes = 0  # how many times something was announced: what is kept may be made anew
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
         self.on_entry: list[Callable[[Signed], None]] = []  # told of what is new in the control set
@@ -222,6 +223,7 @@ class NodeWorld:
 
     def announce(self, news: Announce) -> None:
         """Pass news on; take back sessions that peers return; log how members' states changed."""
+        self.changes += 1
         self.on_news(news)
         if self._regaining and SESSIONS in news.tables and self.on_regained is not None:
             self._regaining = self.mesh.own.waiting

@@ -200,10 +200,15 @@ def source_of(context: Context) -> str:
     host = place.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
     if kind not in {"ipv4", "ipv6"}:
         return kind
+    return site_of(host) or peer[:64]
+
+
+def site_of(host: str) -> str:
+    """Name the machine at an IP address, or for IPv6 its network; empty for what is none."""
     try:
-        address = ip_address(host.split("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
-        return peer[:64]
+        return ""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

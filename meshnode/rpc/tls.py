@@ -105,6 +105,11 @@ class Identity:
         """What makes this node a member (DER): its CA, then its admitter's certificate."""
         return self._credentials.chain
 
+    @property
+    def anchors(self) -> bytes:
+        """The roots that this node trusts, as PEM certificates."""
+        return self._anchor
+
     def exchange(self, chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> None:
         """Show another chain from now on, and trust other roots."""
         known = self._credentials

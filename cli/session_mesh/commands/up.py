@@ -17,6 +17,7 @@ from session_mesh.verbs import verb
 @verb(
     "session-mesh up",
     "session-mesh up --detach --name berta --seed 192.0.2.7:7707",
+    "session-mesh up --detach --http on",
     "SESSION_MESH_INVITE=smj1_... session-mesh up",
 )
 def app(
@@ -41,6 +42,26 @@ def app(
     config: Annotated[
         Path | None, typer.Option("--config", help="Else config.yaml in the home.")
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option("--http", metavar="on|off|H:P", help="Serve HTTP; on is 127.0.0.1:8888."),
+    ] = None,
+    http_tls: Annotated[
+        bool | None,
+        typer.Option("--http-tls/--no-http-tls", help="HTTPS, with the node's own certificate."),
+    ] = None,
+    http_tls_cert: Annotated[
+        Path | None, typer.Option("--http-tls-cert", help="HTTPS, with this chain (PEM).")
+    ] = None,
+    http_tls_key: Annotated[
+        Path | None, typer.Option("--http-tls-key", help="The key of that certificate.")
+    ] = None,
+    http_host: Annotated[
+        list[str] | None, typer.Option("--http-host", metavar="NAME", help="Also called so.")
+    ] = None,
+    http_origin: Annotated[
+        list[str] | None, typer.Option("--http-origin", metavar="URL", help="Pages that may ask.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Serve in the background.")] = False,
 ) -> View | int:
     """Run this node until it is stopped.
@@ -48,7 +69,7 @@ def app(
     On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE.
     """
     from meshnode.node.main import ready_text, up_detached  # noqa: PLC0415 - large
-    from meshnode.node.options import UpOptions, told_of  # noqa: PLC0415 - as above
+    from meshnode.node.options import HttpFlags, UpOptions, told_of  # noqa: PLC0415 - as above
 
     options = UpOptions(
         listen=listen,
@@ -59,6 +80,14 @@ def app(
         name=name,
         config=config,
         json_ready=call.style.format == "json",
+        http=HttpFlags(
+            http,
+            http_tls,
+            str(http_tls_cert.absolute()) if http_tls_cert else "",
+            str(http_tls_key.absolute()) if http_tls_key else "",
+            tuple(http_host or ()),
+            tuple(http_origin or ()),
+        ),
     )
     _follow_invite(call, name)
     if not detach:

@@ -1,0 +1,4 @@
+"""The HTTP front door: the same use cases as gRPC, with a session key as bearer; decides nothing.
+
+Imported only when `--http` or `--metrics` is on: it needs the extra `http`.
+"""

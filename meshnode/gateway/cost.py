@@ -1,0 +1,74 @@
+"""What the mesh has spent, over HTTP: the one place that knows how that is asked.
+
+Invariant: every field that the question has is a parameter of the same name, so that this follows
+when the question gets another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from meshnode.app.cost import BY
+from meshnode.client.durations import parse_instant
+from meshnode.client.messages import to_plain
+from meshnode.gateway.openapi import query
+from meshnode.gateway.problems import off
+from meshnode.gateway.strict import parse_query
+from meshnode.rpc.local import get_cost
+from meshnode.v1 import local_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from meshnode.app.queries import Queries
+    from meshnode.gateway.strict import Fields
+
+MOMENTS = frozenset({"since", "until"})
+_FIELDS = {field.name: field for field in pb.GetCostRequest.DESCRIPTOR.fields}
+_REPEATED = tuple(name for name, field in _FIELDS.items() if field.is_repeated)
+COUNT_MAX = 36_500  # of days and the like
+
+
+def _schema(field: FieldDescriptor) -> dict[str, Any]:
+    if field.name == "by":
+        return {"type": "array", "items": {"type": "string", "enum": list(BY)}}
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return {"type": "boolean"}
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return {"type": "string", "minLength": 1, "maxLength": 64}
+    return {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}
+
+
+PARAMETERS = tuple(
+    query(name, f"As session-mesh cost --{name.replace('_', '-')}.", _schema(field))
+    for name, field in _FIELDS.items()
+)
+
+
+def request_of(parameters: bytes, now_s: float) -> pb.GetCostRequest:
+    """Read a question; raises Problem 400, UsageError."""
+    asked = parse_query(parameters, tuple(_FIELDS), _REPEATED)
+    request = pb.GetCostRequest(
+        **{name: _value(asked, field, now_s) for name, field in _FIELDS.items() if name in asked}
+    )
+    for word in request.by:
+        if word not in BY:
+            raise off("by", f"cannot group by {word[:60]!r}", f"one of: {', '.join(BY)}")
+    return request
+
+
+def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa: ANN401 - by its field
+    name = field.name
+    if field.is_repeated:
+        return asked.texts(name)
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return asked.flag(name)
+    if field.type == FieldDescriptor.TYPE_STRING:
+        text = asked.text(name, chars_max=64)
+        return parse_instant(text, now_s) if name in MOMENTS else text
+    return asked.count(name, COUNT_MAX)
+
+
+def answer(queries: Queries, request: pb.GetCostRequest) -> dict[str, Any]:
+    """Sum the ledgers of the whole mesh."""
+    return to_plain(get_cost(queries, request))

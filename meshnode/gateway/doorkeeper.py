@@ -1,0 +1,142 @@
+"""What stands before every route: the host that was asked for, where a page came from, how much.
+
+Invariant: whatever happens behind it, the caller gets an answer of ours; an unexpected exception is
+in the node's log, and not a word of it in the answer. Host and Origin keep web pages away: a page
+can make its visitor's browser send requests here, and can neither choose these two nor, since keys
+are no cookies, a key.
+"""
+
+from __future__ import annotations
+
+import logging
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from meshnode.core.pacing import Buckets
+from meshnode.gateway.desk import BODY_BYTES_MAX, source_of, too_large
+from meshnode.gateway.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SOURCE_PER_S, SOURCE_BURST = 1000.0, 2000.0  # requests from one address; more: 429
+AT_ONCE_MAX = 512  # requests in work; more: 503
+HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+_log = logging.getLogger("session_mesh.http")
+
+
+class Doorkeeper:
+    """Lets requests in."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Collection[str],
+        origins: Collection[str],
+        steady_s: Callable[[], float],
+    ) -> None:
+        """`hosts`: names beside the address that is listened at; `origins`: of allowed pages."""
+        self._app = app
+        self._hosts = {host.lower().rstrip(".") for host in hosts}
+        self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self._steady_s = steady_s
+        self._pace: Buckets[str] = Buckets(SOURCE_PER_S, SOURCE_BURST)
+        self._at_once = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        answering = _Answering(send)
+        self._at_once += 1
+        try:
+            self._check(Request(scope))
+            await self._app(scope, receive, answering)
+        except Problem as problem:
+            await problem.response()(scope, receive, answering)
+        except Exception:  # noqa: BLE001 - the last place that can word it
+            _log.exception("a request failed: %s %s", scope["method"], scope["path"][:200])
+            if not answering.begun:
+                failed = Problem(500, "failed", "internal error in the node; its log says more")
+                await failed.response()(scope, receive, answering)
+        finally:
+            self._at_once -= 1
+
+    def _check(self, request: Request) -> None:
+        if self._at_once > AT_ONCE_MAX:
+            raise Problem(503, "busy", f"more than {AT_ONCE_MAX} requests at once")
+        source, now_s = source_of(request), self._steady_s()
+        if not self._pace.take(source, now_s):
+            wait_s = self._pace.wait_s(source, now_s, 1.0)
+            raise Problem(429, "too_many", "too many requests of this address", retry_s=wait_s)
+        self._check_host(request)
+        for origin in request.headers.getlist("origin"):
+            if origin.lower().rstrip("/") not in self._origins:
+                raise Problem(
+                    403,
+                    "origin",
+                    "no web page may ask here, unless its origin is configured",
+                    "config.yaml: http: {origins: [...]}",
+                )
+        length = request.headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
+            raise too_large()
+
+    def _check_host(self, request: Request) -> None:
+        given = request.headers.getlist("host")
+        if len(given) != 1:
+            raise Problem(400, "usage", "a request names one host")
+        host = _name_in(given[0])
+        address = request.scope["server"][0] if request.scope["server"] else ""
+        names = {_normal(address)} | ({"localhost"} if _is_loopback(address) else set())
+        if host not in names and host not in self._hosts:
+            raise Problem(
+                421,
+                "host",
+                f"this node is not called {host[:100]!r}",
+                "use its address, or configure the name: config.yaml: http: {hosts: [...]}",
+            )
+
+
+class _Answering:
+    """Sends an answer, with the headers that each has, and knows whether it was begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            message["headers"] = [*message.get("headers", ()), *HEADERS]
+        await self._send(message)
+
+
+def _name_in(host: str) -> str:
+    """Return a Host header without its port, in lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return _normal(host[1:].partition("]")[0])
+    return _normal(host.partition(":")[0].rstrip("."))
+
+
+def _normal(host: str) -> str:
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

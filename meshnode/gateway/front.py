@@ -1,0 +1,79 @@
+"""The application: the routes, their document, and the doorkeeper before them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from meshnode.core.errors import MeshError
+from meshnode.gateway.doorkeeper import Doorkeeper
+from meshnode.gateway.openapi import completed, route
+from meshnode.gateway.problems import Problem, problem_of
+from meshnode.gateway.routes import Parts, routes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def front(
+    parts: Parts, version: str, hosts: Collection[str], origins: Collection[str]
+) -> Doorkeeper:
+    """Put the front door together."""
+    app = FastAPI(
+        title="session-mesh",
+        version=version,
+        description="See, steer, stop and cost every agent session in a fleet, from any node.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            Problem: _on_problem,
+            MeshError: _on_mesh_error,
+            HTTPException: _on_http_error,
+        },
+    )
+    app.include_router(routes(parts))
+    _add_document(app, parts)
+    return Doorkeeper(app, hosts, origins, parts.clock.steady_s)
+
+
+def _add_document(app: FastAPI, parts: Parts) -> None:
+    made: list[bytes] = []
+
+    @app.get("/openapi.json", **route("This document.", "Document"))
+    async def document(request: Request) -> Response:
+        parts.desk.bearer(request)
+        if not made:
+            described = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            made.append(msgspec.json.encode(completed(described)))
+        return Response(made[0], media_type="application/json")
+
+
+async def _on_problem(_request: Request, problem: Any) -> Response:  # noqa: ANN401 - starlette's own
+    return problem.response()  # type: ignore[no-any-return] # registered for Problem
+
+
+async def _on_mesh_error(_request: Request, error: Any) -> Response:  # noqa: ANN401 - as above
+    return problem_of(error).response()
+
+
+async def _on_http_error(_request: Request, error: Any) -> Response:  # noqa: ANN401 - as above
+    """Word what the router says: no such path, no such method."""
+    status = HTTPStatus(error.status_code)
+    hint = "GET /openapi.json lists the routes"
+    answer = Problem(status.value, status.name.lower(), status.phrase.lower(), hint).response()
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer

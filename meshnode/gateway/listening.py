@@ -1,0 +1,202 @@
+"""The socket side: connections that cannot be held for nothing, and plain HTTP on loopback only.
+
+Invariant: a connection that has sent no whole request head for HEAD_S, or that takes nothing of an
+answer for as long, is cut; so is what one address has beyond its share. Nothing plain leaves this
+machine: a session key is in every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections import Counter
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import h11
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from meshnode.core.errors import ConflictError, UsageError
+from meshnode.gateway.problems import MEDIA_TYPE, Problem
+from meshnode.rpc.limits import site_of
+
+if TYPE_CHECKING:
+    import ssl
+
+    from starlette.types import ASGIApp
+
+HEAD_S = 10.0
+IDLE_S = 15  # between two requests of a connection
+HEAD_BYTES_MAX = 32 << 10  # a session key of four links may have 24 KiB; more: 431
+CONNECTIONS_MAX = 1024
+OF_ONE_MAX = 512  # of one address
+CLOSE_S = 2.0
+BACKLOG = 256
+
+
+def check_bind(host: str, *, has_tls: bool) -> None:
+    """Raise UsageError for an address where keys would travel in the clear."""
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    if not has_tls and not is_local:
+        raise UsageError(
+            f"plain HTTP is served on loopback only, not on {host}: it would show keys to the net",
+            "add --http-tls, or --http-tls-cert FILE --http-tls-key FILE; or use 127.0.0.1",
+        )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Take an address; raises ConflictError if it is in use."""
+    try:
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=BACKLOG,
+        )
+    except OSError as error:
+        raise ConflictError(
+            f"cannot listen for HTTP on {host}:{port}: {(error.strerror or str(error)).lower()}",
+            "stop what uses it, or choose another: session-mesh up --http HOST:PORT",
+        ) from None
+
+
+class Listener:
+    """One listening socket and its connections."""
+
+    def __init__(self, app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        for name in ("uvicorn.error", "uvicorn.access"):  # what they tell comes from strangers
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self.sock = sock
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._state = ServerState()
+        self._of_one: Counter[str] = Counter()
+        self._config = Config(
+            app,
+            http=_Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # anybody could write them
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=IDLE_S,
+            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        )
+        self._config.load()
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self._config, self._state, {}, of_one=self._of_one),
+            sock=self.sock,
+            ssl=self._tls,
+            ssl_handshake_timeout=HEAD_S if self._tls else None,
+            backlog=BACKLOG,
+        )
+
+    async def close(self) -> None:
+        """Take nothing more, let answers under way go out for CLOSE_S, and cut the rest."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=CLOSE_S)
+        for connection in list(self._state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
+class _Connection(H11Protocol):
+    """One connection, with a deadline for whatever it is waited for."""
+
+    def __init__(self, *parts: Any, of_one: Counter[str]) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*parts)
+        self._of_one = of_one
+        self._source = ""
+        self._watch: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes of an answer that the peer has not taken
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        host = self.client[0] if self.client else ""
+        self._source = site_of(host) or host
+        self._of_one[self._source] += 1
+        if len(self.connections) > CONNECTIONS_MAX or self._of_one[self._source] > OF_ONE_MAX:
+            transport.abort()
+            return
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._stop_waiting()
+        self._of_one[self._source] -= 1
+        if self._of_one[self._source] <= 0:
+            del self._of_one[self._source]
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_answering():
+            self._stop_waiting()  # the body has a deadline of its own, and so has the answer
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unread = self.transport.get_write_buffer_size()
+        self._wait_for_head()
+
+    def send_400_response(self, msg: str) -> None:
+        del msg
+        error = sys.exception()
+        hint = getattr(error, "error_status_hint", 400)
+        status = hint if hint in {400, 431} else 400
+        problem = Problem(status, "usage", "not an HTTP request that can be read")
+        content = problem.content()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            headers = [
+                ("content-type", MEDIA_TYPE),
+                ("content-length", str(len(content))),
+                ("connection", "close"),
+            ]
+            for event in (
+                h11.Response(status_code=status, headers=headers, reason=b""),
+                h11.Data(data=content),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self._watch = self.loop.call_later(HEAD_S, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _too_slow(self) -> None:
+        """Cut a connection, unless it is idle between requests or still takes its answer."""
+        self._watch = None
+        if self._is_answering():
+            return
+        unread = self.transport.get_write_buffer_size()
+        is_idle = self.timeout_keep_alive_task is not None and not unread
+        if unread and unread < self._unread:
+            self._unread = unread
+            self._wait_for_head()
+        elif not is_idle:  # uvicorn ends an idle one itself
+            self.transport.abort()

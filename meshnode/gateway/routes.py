@@ -1,0 +1,302 @@
+"""The routes: each takes a request apart, calls one use case and words its answer.
+
+Invariant: 401 comes before 400, 404 and 403; nothing here decides who may do what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, PAGE_MAX
+from meshnode.app.specialists import Specialists
+from meshnode.client.authority import Scope, checked_actions, described
+from meshnode.client.handed import checked_label
+from meshnode.client.keyring import child_of
+from meshnode.client.messages import to_plain
+from meshnode.client.nodes import working_links
+from meshnode.client.public import public, with_names_of_the_monitor
+from meshnode.client.targets import Target
+from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
+from meshnode.core.errors import NotPermittedError
+from meshnode.core.grants import GRANT_TTL_S_MAX
+from meshnode.gateway import cost
+from meshnode.gateway.openapi import in_path, query, route
+from meshnode.gateway.problems import answer_of, json_response, off
+from meshnode.gateway.strict import parse_query
+from meshnode.rpc.local import list_nodes
+from meshnode.rpc.views import agent_to_wire, coverage_to_wire
+from meshnode.v1 import local_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshnode.app.ports import Clock
+    from meshnode.app.queries import Queries
+    from meshnode.core.ids import Chance
+    from meshnode.gateway.acting import Actor
+    from meshnode.gateway.desk import Desk
+    from meshnode.gateway.pages import Pages
+    from meshnode.gateway.strict import Fields
+
+    Plain = dict[str, Any]
+
+MESH = "/api/session-mesh"
+KEY_TTL_S = 3600
+MODES = ("soft", "now", "after")
+LIST_PARAMETERS = (
+    query("filter", "Which sessions.", {"type": "string", "enum": list(FILTERS)}),
+    query("specialization", "Fixed at the session's start."),
+    query("node", "Name or id of a node."),
+    query("owner", "A person or team."),
+    query("agent_id", "An agent, exactly."),
+    query("label", "K=V; repeat for more.", {"type": "array", "items": {"type": "string"}}),
+    query("sort", "The order.", {"type": "string", "enum": [*BY_RECORD, *BY_SPENT]}),
+    query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
+    query(
+        "next", "What the page before ended with.", {"type": "string", "pattern": "^[0-9]{1,9}$"}
+    ),
+)
+PLACE = (query("specialization", "Exactly."), query("agent_id", "Exactly."))
+NODE = query("node", "The agent's node, if it lives on several.")
+FORCE = query("force", "Without grace.", {"type": "boolean"})
+AGENT_PATH = in_path("agent_id", "An agent, exactly.")
+SESSION_PATH = in_path("session_id", "A whole session id.")
+ORDERED = (404, 409, 502, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes are made of. `health` describes this node in a few words."""
+
+    desk: Desk
+    actor: Actor
+    pages: Pages
+    queries: Queries
+    clock: Clock
+    chance: Chance
+    health: Callable[[], Plain]
+
+
+def routes(parts: Parts) -> APIRouter:
+    """Return all routes but for the document that describes them."""
+    router = APIRouter()
+    _add_reading(router, parts)
+    _add_sessions(router, parts)
+    _add_orders(router, parts)
+    _add_registry(router, parts)
+    _add_keys(router, parts)
+    return router
+
+
+def _add_reading(router: APIRouter, parts: Parts) -> None:
+    @router.get("/health", **route("Whether this node serves, and how full it is.", "Health"))
+    async def health(request: Request) -> Response:
+        del request
+        return json_response(parts.health())
+
+    @router.get(
+        MESH + "/nodes",
+        **route(
+            "The members of the mesh.",
+            "Nodes",
+            parameters=(query("label", "K=V; repeat.", LIST_PARAMETERS[5]["schema"]),),
+        ),
+    )
+    async def nodes(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        asked = parse_query(request.scope["query_string"], ("label",), ("label",))
+        labels = asked.pairs("label")
+        bearer.check("read")
+        listed = to_plain(list_nodes(parts.queries, pb.ListNodesRequest(labels=labels)))
+        seen = [one for one in listed["nodes"] if bearer.may_see_node(one["node_id"])]
+        return json_response(listed | {"nodes": list(map(working_links, seen))})
+
+    @router.get(
+        MESH + "/cost",
+        **route("What the mesh has spent.", "Cost", parameters=cost.PARAMETERS),
+    )
+    async def spent(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        asked = cost.request_of(request.scope["query_string"], parts.clock.wall_s())
+        bearer.check_everywhere("read")
+        return json_response(cost.answer(parts.queries, asked))
+
+
+def _add_sessions(router: APIRouter, parts: Parts) -> None:
+    @router.get(
+        MESH + "/alive",
+        **route("Sessions; those alive unless told.", "Sessions", 404, parameters=LIST_PARAMETERS),
+    )
+    async def alive(request: Request) -> Response:
+        return _page(parts, request, "alive")
+
+    @router.get(
+        "/sessions",
+        **route("Sessions not ended, or lately.", "Sessions", 404, parameters=LIST_PARAMETERS),
+    )
+    async def sessions(request: Request) -> Response:
+        return _page(parts, request, "")
+
+    @router.get(
+        "/sessions/{session_id}",
+        **route("One session.", "SessionDetail", 404, parameters=(SESSION_PATH,)),
+    )
+    async def session(request: Request, session_id: str) -> Response:
+        bearer = parts.desk.bearer(request)
+        parse_query(request.scope["query_string"], ())
+        found = parts.actor.find(Target(session_id=session_id))
+        bearer.check("read")
+        record = parts.queries.mesh.tables.session(found["node_id"], session_id)
+        if record is None or not bearer.may_see(found["node_id"], record):
+            raise NotPermittedError("this key may read, but not this session")
+        return json_response(with_names_of_the_monitor(public(found)))
+
+
+def _page(parts: Parts, request: Request, chosen: str) -> Response:
+    bearer = parts.desk.bearer(request)
+    names = tuple(str(one["name"]) for one in LIST_PARAMETERS)
+    asked = parse_query(request.scope["query_string"], names, ("label",))
+    wanted = pb.ListSessionsRequest(
+        filter=asked.choice("filter", FILTERS, chosen) if chosen or asked.text("filter") else "",
+        specialization=asked.text("specialization"),
+        node=asked.text("node"),
+        owner=asked.text("owner"),
+        agent_id=asked.text("agent_id"),
+        labels=asked.pairs("label"),
+        sort=asked.choice("sort", (*BY_RECORD, *BY_SPENT), "updated"),
+        limit=asked.count("limit", PAGE_MAX),
+        next=asked.text("next"),
+    )
+    bearer.check("read")
+    return Response(parts.pages.get(wanted, bearer), media_type="application/json")
+
+
+def _add_orders(router: APIRouter, parts: Parts) -> None:
+    @router.post(
+        MESH + "/steer",
+        **route("Redirect an agent.", "Outcome", *ORDERED, 408, 410, 415, body="Steer"),
+    )
+    async def steer(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        parse_query(request.scope["query_string"], ())
+        said = await parts.desk.body(request)
+        target, args = _steer_of(said)
+        return answer_of(await parts.actor.steer(bearer, target, args))
+
+    @router.delete(
+        MESH + "/agents/{agent_id}",
+        **route("End an agent.", "Killed", *ORDERED, parameters=(AGENT_PATH, FORCE, NODE)),
+    )
+    async def kill(request: Request, agent_id: str) -> Response:
+        bearer = parts.desk.bearer(request)
+        asked = parse_query(request.scope["query_string"], ("force", "node"))
+        target = Target(agent_id=agent_id, node=asked.text("node"))
+        force = asked.flag("force")
+        return answer_of(await parts.actor.kill(bearer, target, force=force))
+
+    @router.delete(
+        "/sessions/{session_id}",
+        **route("End a session at once.", "Killed", *ORDERED, parameters=(SESSION_PATH,)),
+    )
+    async def end(request: Request, session_id: str) -> Response:
+        bearer = parts.desk.bearer(request)
+        parse_query(request.scope["query_string"], ())
+        target = Target(session_id=session_id)
+        return answer_of(await parts.actor.kill(bearer, target, force=True))
+
+
+def _steer_of(said: Fields) -> tuple[Target, Plain]:
+    said.check_known(("agent_id", "session_id", "direction", "message", "mode", "node"))
+    target = Target(
+        session_id=said.text("session_id"),
+        agent_id=said.text("agent_id"),
+        node=said.text("node"),
+    )
+    if bool(target.session_id) == bool(target.agent_id):
+        raise off("agent_id", "name one agent_id, or one session_id")
+    direction = said.text("direction")
+    message = said.text("message", chars_max=MESSAGE_BYTES_MAX)
+    if not direction and not message:
+        raise off("direction", "nothing to say: give a direction or a message")
+    return target, steer_args(message, direction, said.choice("mode", MODES, MODES[0]))
+
+
+def _add_registry(router: APIRouter, parts: Parts) -> None:
+    @router.post(
+        MESH + "/registry",
+        **route("Register an agent.", "Registered", *ORDERED, 408, 415, body="Register"),
+    )
+    async def register(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        parse_query(request.scope["query_string"], ())
+        said = await parts.desk.body(request)
+        said.check_known(("specialization", "agent_id", "attributes"))
+        agent_id = said.text("agent_id", needed=True)
+        specialization = said.text("specialization", needed=True)
+        attributes = said.attributes("attributes")
+        return answer_of(await parts.actor.register(bearer, agent_id, specialization, attributes))
+
+    @router.get(
+        MESH + "/registry",
+        **route("Who is alive with a specialization.", "Agents", parameters=PLACE),
+    )
+    async def find(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        asked = parse_query(request.scope["query_string"], ("specialization", "agent_id"))
+        specialization, agent_id = asked.text("specialization"), asked.text("agent_id")
+        if not specialization and not agent_id:
+            raise off("specialization", "name a specialization, or an agent_id")
+        bearer.check("read")
+        found = [
+            to_plain(agent_to_wire(one))
+            for one in Specialists(parts.queries).entries(specialization, agent_id)
+            if bearer.may_see_agent(one.node_id, one.agent_id, one.specialization)
+        ]
+        coverage = to_plain(coverage_to_wire(parts.queries.coverage()))
+        return json_response({"agents": found, "coverage": coverage})
+
+    @router.delete(
+        MESH + "/registry",
+        **route("Take an agent out.", "Registered", *ORDERED, parameters=PLACE),
+    )
+    async def unregister(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        asked = parse_query(request.scope["query_string"], ("specialization", "agent_id"))
+        agent_id = asked.text("agent_id", needed=True)
+        specialization = asked.text("specialization", needed=True)
+        return answer_of(await parts.actor.unregister(bearer, agent_id, specialization))
+
+
+def _add_keys(router: APIRouter, parts: Parts) -> None:
+    @router.post(
+        MESH + "/keys",
+        **route("Make a narrower key.", "Key", 408, 415, status=201, body="NewKey"),
+    )
+    async def make_key(request: Request) -> Response:
+        bearer = parts.desk.bearer(request)
+        parse_query(request.scope["query_string"], ())
+        said = await parts.desk.body(request)
+        said.check_known(("session_key", "ttl", "actions", "specializations", "agent_ids", "nodes"))
+        label = checked_label(said.text("session_key"))
+        ttl_s = said.integer("ttl", 1, GRANT_TTL_S_MAX, KEY_TTL_S)
+        scope = Scope(
+            checked_actions(said.texts("actions") or ()),
+            _node_ids(parts, said.texts("nodes")),
+            said.texts("agent_ids"),
+            said.texts("specializations"),
+            parts.queries.mesh.self_id,
+        )
+        bearer.check_mints()
+        now_s = parts.clock.wall_s()
+        made = described(child_of(bearer.key, scope, ttl_s, now_s, parts.chance), now_s)
+        answer = {"session_key": made["key"], **made, "label": label}
+        return Response(msgspec.json.encode(answer), 201, media_type="application/json")
+
+
+def _node_ids(parts: Parts, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(map(parts.queries.node_named, names))

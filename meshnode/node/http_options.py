@@ -1,0 +1,109 @@
+"""Where and how a node serves HTTP, from flags and configuration, checked before a node starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import UsageError
+from meshnode.discovery.seeds import parse_address
+
+if TYPE_CHECKING:
+    from meshnode.client.documents import Entry
+    from meshnode.node.options import HttpFlags
+
+DEFAULT_HTTP = "127.0.0.1:8888"
+NEEDED = ("fastapi", "uvicorn")
+OWN_CERTIFICATE = "own"
+SWITCHED = {"on": DEFAULT_HTTP, "true": DEFAULT_HTTP, "yes": DEFAULT_HTTP}
+OFF = frozenset({"off", "false", "no"})
+KEYS = ("listen", "tls", "tls_cert", "tls_key", "hosts", "origins")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """Where HTTP is served, nowhere if `listen` is empty; and how.
+
+    `certificate` is a file, `own` for the node's, or empty for plain HTTP. `hosts` are names of
+    this node beside its address, `origins` of web pages that may ask.
+    """
+
+    listen: str = ""
+    certificate: str = ""
+    key: str = ""
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    def checked(self) -> HttpOptions:
+        """Return them as they are; raises UsageError, before a node is started for nothing."""
+        if not self.listen:
+            return self
+        host, _ = parse_address(self.listen)
+        missing = [name for name in NEEDED if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"HTTP needs what is not installed: {', '.join(missing)}",
+                "install the extra: pip install 'session-mesh[http]'",
+            )
+        if bool(self.key) != (self.certificate not in {"", OWN_CERTIFICATE}):
+            raise UsageError(
+                "a certificate and its key belong together",
+                "give both --http-tls-cert FILE and --http-tls-key FILE",
+            )
+        from meshnode.gateway.listening import check_bind  # noqa: PLC0415 - needs the extra
+
+        check_bind(host, has_tls=bool(self.certificate))
+        return self
+
+
+def http_of(flags: HttpFlags, configured: HttpOptions) -> HttpOptions:
+    """Put flags over configuration; raises UsageError."""
+    listen = _place(flags.listen) if flags.listen is not None else configured.listen
+    own = {True: OWN_CERTIFICATE, False: "", None: configured.certificate}[flags.tls]
+    return HttpOptions(
+        listen,
+        flags.certificate or own,
+        flags.key or ("" if flags.tls is not None else configured.key),
+        flags.hosts or configured.hosts,
+        flags.origins or configured.origins,
+    ).checked()
+
+
+def http_in(entry: Entry | None) -> HttpOptions:
+    """Read `http` of a configuration: on, off, an address, or a map; raises UsageError."""
+    if entry is None:
+        return HttpOptions()
+    if isinstance(entry.value, str):
+        return HttpOptions(_place_in(entry))
+    entry.check_keys(KEYS)
+    given = {key: one for key, one in entry.map("http").items() if one.value is not None}
+    certificate = given["tls_cert"].text("tls_cert") if "tls_cert" in given else ""
+    if not certificate and "tls" in given and given["tls"].flag("tls"):
+        certificate = OWN_CERTIFICATE
+    return HttpOptions(
+        _place_in(given["listen"]) if "listen" in given else DEFAULT_HTTP,
+        certificate,
+        given["tls_key"].text("tls_key") if "tls_key" in given else "",
+        given["hosts"].texts("hosts") if "hosts" in given else (),
+        given["origins"].texts("origins") if "origins" in given else (),
+    )
+
+
+def _place_in(entry: Entry) -> str:
+    try:
+        return _place(entry.text("http"))
+    except UsageError as error:
+        entry.fail(f'"http": {error.message}', error.hint)
+
+
+def _place(word: str) -> str:
+    """Return the address that is meant, empty for none; raises UsageError."""
+    if word in OFF:
+        return ""
+    place = SWITCHED.get(word, word)
+    try:
+        parse_address(place)
+    except UsageError as error:
+        raise UsageError(error.message, "write on, off, HOST:PORT, or [IPv6]:PORT") from None
+    return place
