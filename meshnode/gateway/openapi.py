@@ -196,7 +196,12 @@ _STEER: Schema = {
 }
 _EITHER = [{"required": ["agent_id"]}, {"required": ["session_id"]}]
 _NEW_KEY: Schema = {
-    "session_key": {"type": "string", "maxLength": 128, "description": "A label; no secret."},
+    "session_key": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 128,
+        "description": "A label; no secret.",
+    },
     "ttl": {"type": "integer", "minimum": 1, "maximum": 2592000, "default": 3600},
     "actions": _TEXTS,
     "specializations": _TEXTS,
@@ -225,7 +230,8 @@ def _object(properties: Schema) -> Schema:
 
 
 def _asked(needed: Schema, **further: Schema) -> Schema:
-    return _object(needed) | {"properties": needed | further, "additionalProperties": False}
+    perhaps = {name: {"anyOf": [one, {"type": "null"}]} for name, one in further.items()}
+    return _object(needed) | {"properties": needed | perhaps, "additionalProperties": False}
 
 
 def _message(descriptor: Descriptor) -> Schema:

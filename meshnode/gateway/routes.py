@@ -48,13 +48,19 @@ if TYPE_CHECKING:
 MESH = "/api/session-mesh"
 KEY_TTL_S = 3600
 MODES = ("soft", "now", "after")
+LABELS: Plain = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[^=]+=", "maxLength": 512},
+    "minItems": 1,
+    "maxItems": 64,
+}
 LIST_PARAMETERS = (
     query("filter", "Which sessions.", {"type": "string", "enum": list(FILTERS)}),
     query("specialization", "Fixed at the session's start."),
     query("node", "Name or id of a node."),
     query("owner", "A person or team."),
     query("agent_id", "An agent, exactly."),
-    query("label", "K=V; repeat for more.", {"type": "array", "items": {"type": "string"}}),
+    query("label", "K=V; repeat for more.", LABELS),
     query("sort", "The order.", {"type": "string", "enum": [*BY_RECORD, *BY_SPENT]}),
     query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
     query(
@@ -104,7 +110,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         **route(
             "The members of the mesh.",
             "Nodes",
-            parameters=(query("label", "K=V; repeat.", LIST_PARAMETERS[5]["schema"]),),
+            parameters=(query("label", "K=V; repeat for more.", LABELS),),
         ),
     )
     async def nodes(request: Request) -> Response:
@@ -275,7 +281,7 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
 def _add_keys(router: APIRouter, parts: Parts) -> None:
     @router.post(
         MESH + "/keys",
-        **route("Make a narrower key.", "Key", 408, 415, status=201, body="NewKey"),
+        **route("Make a narrower key.", "Key", 404, 409, 408, 415, status=201, body="NewKey"),
     )
     async def make_key(request: Request) -> Response:
         bearer = parts.desk.bearer(request)

@@ -84,7 +84,7 @@ def parse_query(query: bytes, known: Collection[str], repeated: Collection[str] 
             values.setdefault(name, []).append(value)
         elif values.setdefault(name, value) != value:
             raise off(name, "given twice")
-    return Fields({name: value for name, value in values.items() if value})
+    return Fields(values)
 
 
 class Fields:
@@ -106,10 +106,12 @@ class Fields:
     def text(self, name: str, *, needed: bool = False, chars_max: int = TEXT_CHARS_MAX) -> str:
         """Return a text; empty if it is not there."""
         value = self._values.get(name)
-        if value is None or value == "":
+        if value is None:
             if needed:
                 raise off(name, "it is needed")
             return ""
+        if value == "":
+            raise off(name, "it is empty", "leave it out")
         if type(value) is not str:
             raise off(name, "it should be a text, in quotes")
         if len(value) > chars_max:

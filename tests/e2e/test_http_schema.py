@@ -1,0 +1,68 @@
+"""The API keeps to its OpenAPI document whatever it is sent: no 5xx, no status nor shape unsaid."""
+
+from contextlib import suppress
+
+import pytest
+import schemathesis
+from e2e.web import door_of, gateways
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks as openapi
+
+CHECKS = [
+    not_a_server_error,
+    openapi.status_code_conformance,
+    openapi.content_type_conformance,
+    openapi.response_headers_conformance,
+    openapi.response_schema_conformance,
+    openapi.negative_data_rejection,
+    openapi.unsupported_method,
+]
+EXAMPLES = 40  # of each operation
+
+
+@pytest.fixture(scope="module")
+def described(shared_fleet):
+    (node,) = gateways(shared_fleet, "described")
+    assert node.call("run", "--detach", "--agent-id", "123", "--", "sleep", "600").code == 0
+    door = door_of(node, "--action", "read", "--action", "steer", "--action", "register")
+    document = door.ask("GET", "/openapi.json")
+    schema = schemathesis.openapi.from_dict(document.json)
+    schema.config.update(base_url=f"http://{door.address}")
+    schema.config.update(headers={"Authorization": f"Bearer {door.key}"})
+    rejection = schema.config.checks.negative_data_rejection
+    rejection.expected_statuses = [*rejection.expected_statuses, "413"]
+    return schema
+
+
+def operations(schema):
+    return [found.ok() for found in schema.get_all_operations()]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
+def test_every_answer_is_as_documented(described, mode):
+    tried = 0
+    for operation in operations(described):
+
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def holds(case):
+            nonlocal tried
+            tried += 1
+            case.call_and_validate(checks=CHECKS)
+
+        with suppress(Unsatisfiable):  # nothing about it can be wrong: it takes no parameters
+            holds()
+    assert tried >= EXAMPLES
+
+
+def test_the_document_shows_an_example_of_what_is_sent_and_answered(described):
+    for path, operations in described.raw_schema["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], path
+            assert {"400", "401", "429"} <= set(operation["responses"]) - {"422"}
+            if "requestBody" in operation:
+                said = operation["requestBody"]["content"]["application/json"]
+                assert said["example"], (method, path)
