@@ -39,7 +39,7 @@ class Makers:
         self._chance = Random(4).randbytes
         self._now_s = SystemClock().wall_s()
 
-    def feed(self, number: int, rows: int) -> OwnFeed:
+    def feed(self, number: int, rows: int, sessions: int = SESSIONS_EACH) -> OwnFeed:
         """Return the feed of a member: its record, some sessions, and ledger slots up to `rows`."""
         key = Key.new(self._chance)
         own = issue_node_ca(self._admitter, node_id_of(key.public), self._now_s, self._chance)
@@ -48,10 +48,10 @@ class Makers:
             f"n{number}", (), started_at_s=self._now_s, certificates=(own, self._word)
         )
         feed.write(NODE, ONLY_ROW, node_to_row(member))
-        for place in range(min(SESSIONS_EACH, rows - 1)):
+        for place in range(min(sessions, rows - 1)):
             record = self.session(f"{number:05}x{place:07}")
             feed.write(SESSIONS, record.session_id.encode(), session_to_row(record))
-        for place in range(rows - 1 - SESSIONS_EACH):
+        for place in range(rows - 1 - sessions):
             slot = SlotKey(
                 f"s{number}-{place % 97}", MODELS[place % 3], "standard", 900_000 + place
             )
@@ -77,12 +77,12 @@ class Makers:
             labels={"site": "hall-4"},
         )
 
-    def store(self, home: Home, count: int, rows: int) -> int:
+    def store(self, home: Home, count: int, rows: int, sessions: int = SESSIONS_EACH) -> int:
         """Put feeds on a stopped node's disk; return how many bytes of rows that is."""
         size = 0
         with closing(sqlite3.connect(home.database, isolation_level=None)) as connection:
             for number in range(count):
-                feed = self.feed(number, rows)
+                feed = self.feed(number, rows, sessions)
                 size += feed.rows.bytes
                 if feed.header is None:
                     raise ValueError("a feed with rows has a header")
