@@ -53,17 +53,18 @@ def check_bind(host: str, *, has_tls: bool) -> None:
 
 def bound(host: str, port: int) -> socket.socket:
     """Take an address; raises ConflictError if it is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(
-            (host, port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=BACKLOG,
-        )
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConflictError(
             f"cannot listen for HTTP on {host}:{port}: {(error.strerror or str(error)).lower()}",
             "stop what uses it, or choose another: session-mesh up --http HOST:PORT",
         ) from None
+    # Connections inherit it. asyncio does not set it for a socket that names no protocol, and then
+    # the body of each answer waits 40 ms for the peer to acknowledge the head.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 class Listener:
