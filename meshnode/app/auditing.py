@@ -143,6 +143,7 @@ class Auditor:
         self._gates = Gates()
         self._offset_s = clock.wall_s() - clock.steady_s()
         self._accepted: dict[str, float] = {}  # when, by command id
+        self.on_command: Callable[[str, str, float | None], None] = _nobody_counts
 
     def note(self, happening: Happening) -> None:
         """Take what nobody outside of this machine can cause at will."""
@@ -213,6 +214,7 @@ class Auditor:
         about = _about(command, session)
         began_s = self._accepted.get(about.command)
         lasted_s = None if began_s is None else self._clock.steady_s() - began_s
+        self.on_command(command.action, done.outcome, lasted_s)
         self.note(
             replace(
                 about,
@@ -227,10 +229,12 @@ class Auditor:
         """Take a refusal: with its signer's key if that has been proved, else as one of many."""
         if not isinstance(error, AUTHENTIC):
             detail = f"{error.message}, through {via[:12] or 'this node'}"
+            self.on_command("", error.code, None)
             stranger = Happening("command_refused", outcome=error.code, detail=detail)
             self.note_some(stranger, STRANGERS_SHARE)
             return
         about = _about(command_from_signed(signed), None)
+        self.on_command(about.action, error.code, None)
         self.note_some(
             replace(about, kind="command_refused", outcome=error.code, detail=error.message)
         )
@@ -306,6 +310,10 @@ class AuditedDesk(CommandDesk):
         except MeshError as error:
             self._auditor.refused(signed, via, error)
             raise
+
+
+def _nobody_counts(action: str, outcome: str, lasted_s: float | None) -> None:
+    del action, outcome, lasted_s
 
 
 def _about(command: Command, session: SessionRecord | None) -> Happening:

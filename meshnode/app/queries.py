@@ -171,6 +171,14 @@ class Queries:
                 spent.setdefault(key.session, Spent()).add(key, slot, self._rated.prices)
         return spent
 
+    def spent_here(self) -> dict[str, Spent]:
+        """Return what this node's own ledger holds, by model, spelled as its logs do."""
+        spent: dict[str, Spent] = {}
+        for origin, (key, slot) in self.mesh.tables.ledger():
+            if origin == self.mesh.self_id and isinstance(key, SlotKey) and isinstance(slot, Slot):
+                spent.setdefault(key.model, Spent()).add(key, slot, self._prices)
+        return spent
+
     def with_spent(
         self, views: Iterable[SessionView], spent: dict[str, Spent] | None = None
     ) -> list[SessionView]:

@@ -100,6 +100,8 @@ class OwnSessions:
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
         self.check_start: Callable[[SessionRecord], None] = lambda _: None  # raises RefusedError
         self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
+        self.on_full: Callable[[], None] = lambda: None  # one was refused: there are too many
+        self.on_found: Callable[[], None] = lambda: None  # an agent lived on without its node
         self.journal_generation = 0
 
     def restore(self, records: Iterable[SessionRecord]) -> None:
@@ -140,6 +142,7 @@ class OwnSessions:
         check_opening(opening)
         self.check_writable()
         if len(self.live()) >= SESSIONS_MAX:
+            self.on_full()
             raise RefusedError(f"this node has {SESSIONS_MAX} sessions", "end some of them first")
         now_s = self.clock.wall_s()
         start = new_u64(self._chance)
@@ -191,6 +194,8 @@ class OwnSessions:
         if record is None or record.ended:
             return
         now_s = self.clock.wall_s()
+        if record.state is not State.PENDING:
+            self.on_found()
         if record.state is State.PENDING or (record.state is State.SUSPENDED and not suspended):
             record = moved(record, State.RUNNING, now_s)
         if suspended and record.state is not State.SUSPENDED:

@@ -42,20 +42,25 @@ class Doorkeeper:
         hosts: Collection[str],
         origins: Collection[str],
         steady_s: Callable[[], float],
+        limited: Callable[[], None] = lambda: None,
     ) -> None:
-        """`hosts`: names beside the address that is listened at; `origins`: of allowed pages."""
+        """`hosts`: names beside the address that is listened at; `origins`: of allowed pages.
+
+        `limited` is told of each caller who is to wait.
+        """
         self._app = app
         self._hosts = {host.lower().rstrip(".") for host in hosts}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         self._steady_s = steady_s
         self._pace: Buckets[str] = Buckets(SOURCE_PER_S, SOURCE_BURST)
+        self._limited = limited
         self._at_once = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        answering = _Answering(send)
+        answering = _Answering(send, self._limited)
         self._at_once += 1
         try:
             self._check(Request(scope))
@@ -109,13 +114,16 @@ class Doorkeeper:
 class _Answering:
     """Sends an answer, with the headers that each has, and knows whether it was begun."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, limited: Callable[[], None]) -> None:
         self._send = send
+        self._limited = limited
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
+            if message["status"] == 429:  # noqa: PLR2004 - the status itself
+                self._limited()
             message["headers"] = [*message.get("headers", ()), *HEADERS]
         await self._send(message)
 

@@ -20,7 +20,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from meshnode.core.errors import ConflictError, UsageError
+from meshnode.core.errors import ConflictError
 from meshnode.gateway.problems import MEDIA_TYPE, Problem
 from meshnode.rpc.limits import site_of
 
@@ -38,17 +38,12 @@ CLOSE_S = 2.0
 BACKLOG = 256
 
 
-def check_bind(host: str, *, has_tls: bool) -> None:
-    """Raise UsageError for an address where keys would travel in the clear."""
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach it."""
     try:
-        is_local = ip_address(host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        is_local = host == "localhost"
-    if not has_tls and not is_local:
-        raise UsageError(
-            f"plain HTTP is served on loopback only, not on {host}: it would show keys to the net",
-            "add --http-tls, or --http-tls-cert FILE --http-tls-key FILE; or use 127.0.0.1",
-        )
+        return host == "localhost"
 
 
 def bound(host: str, port: int) -> socket.socket:

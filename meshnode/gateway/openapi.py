@@ -41,18 +41,17 @@ def route(
     status: int = 200,
     parameters: tuple[Schema, ...] = (),
     body: str = "",
+    media: str = "application/json",
 ) -> dict[str, Any]:
-    """Return what FastAPI is told of a route; `answer` and `body` name schemas."""
+    """Return what FastAPI is told of a route; `answer` and `body` name schemas, none for text."""
     extra: dict[str, Any] = {"parameters": list(parameters)} if parameters else {}
     if body:
         content = {"schema": _ref(body), "example": examples.OF[body]}
         extra["requestBody"] = {"required": True, "content": {"application/json": content}}
-    said: dict[str, Any] = {"schema": _ref(answer)}
+    said: dict[str, Any] = {"schema": _ref(answer) if answer else _STRING}
     if answer in examples.OF:
         said["example"] = examples.OF[answer]
-    answers: dict[int | str, Any] = {
-        status: {"description": summary, "content": {"application/json": said}}
-    }
+    answers: dict[int | str, Any] = {status: {"description": summary, "content": {media: said}}}
     answers |= {number: problem(number) for number in sorted({*EVERY, *problems})}
     return {
         "summary": summary,

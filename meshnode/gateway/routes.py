@@ -25,6 +25,7 @@ from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
 from meshnode.core.errors import NotPermittedError
 from meshnode.core.grants import GRANT_TTL_S_MAX
 from meshnode.gateway import cost
+from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import in_path, query, route
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.strict import parse_query
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import Chance
     from meshnode.gateway.acting import Actor
     from meshnode.gateway.desk import Desk
+    from meshnode.gateway.metrics import Metrics
     from meshnode.gateway.pages import Pages
     from meshnode.gateway.strict import Fields
 
@@ -86,6 +88,7 @@ class Parts:
     clock: Clock
     chance: Chance
     health: Callable[[], Plain]
+    metrics: Metrics
 
 
 def routes(parts: Parts) -> APIRouter:
@@ -104,6 +107,11 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
     async def health(request: Request) -> Response:
         del request
         return json_response(parts.health())
+
+    @router.get("/metrics", **route("Metrics of this node, for Prometheus.", "", media=METRICS))
+    async def metrics(request: Request) -> Response:
+        parts.desk.bearer(request).check("metrics")
+        return Response(parts.metrics.page(), media_type=METRICS)
 
     @router.get(
         MESH + "/nodes",

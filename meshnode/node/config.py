@@ -22,7 +22,7 @@ from meshnode.node.founding import checked_name
 from meshnode.node.http_options import HttpOptions, http_in
 
 NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
-KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http")
+KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http", "metrics")
 LATER_KEYS = ("sessions", "agents", "directions", "notify")
 BUDGETS_MAX = 64  # of one node's own
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
@@ -78,7 +78,7 @@ def _config(root: Entry) -> Config:
         ingest=_sources(given.get("ingest"), warnings),
         prices=given["prices"].text("prices") if "prices" in given else None,
         budgets=_budgets(given.get("budgets")),
-        http=http_in(given.get("http")),
+        http=http_in(given.get("http"), given.get("metrics")),
         warnings=tuple(warnings),
     )
 

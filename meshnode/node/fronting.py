@@ -1,7 +1,7 @@
 """The HTTP front door of a node: made of its parts, with TLS if it is to leave this machine.
 
-Invariant: nothing of the gateway is imported unless it is asked for, so an idle node is as small as
-without the extra `http`.
+Invariant: nothing of the gateway is imported, and nothing is counted, unless it is asked for: an
+idle node is as small as without the extra `http`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.bearers import Bearers
+from meshnode.app.counting import Counting
 from meshnode.app.keys import Keys
 from meshnode.app.sessions import SESSIONS_MAX
 from meshnode.core.certificates import dns_name_of
@@ -24,71 +26,118 @@ from meshnode.node.http_options import OWN_CERTIFICATE
 from meshnode.node.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp
+
+    from meshnode.app.auditing import Auditor
     from meshnode.app.queries import Queries
+    from meshnode.core.sessions import SessionRecord
+    from meshnode.gateway.listening import Listener
+    from meshnode.gateway.metrics import Metrics
     from meshnode.node.commanding import Commanding
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
     from meshnode.node.http_options import HttpOptions
 
+    OnSession = Callable[[SessionRecord | None, SessionRecord], None]
+
 RELOAD_S = 3600.0  # the node's own leaf is another one each day
 
 
-class Fronting:
-    """The HTTP listener of a node."""
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The parts of a node that its front door opens to."""
 
-    def __init__(
-        self,
-        ground: Ground,
-        hosting: Hosting,
-        queries: Queries,
-        commanding: Commanding,
-        options: HttpOptions,
-    ) -> None:
-        from meshnode.gateway.acting import Actor  # noqa: PLC0415 - only if asked for
+    hosting: Hosting
+    queries: Queries
+    commanding: Commanding
+    auditor: Auditor
+
+
+class Fronting:
+    """The HTTP listeners of a node; `bound` is where the API is, `metrics` where they are alone."""
+
+    def __init__(self, ground: Ground, behind: Behind, options: HttpOptions) -> None:
+        self._ground = ground
+        self._behind = behind
+        self._options = options
+        self._tls: ssl.SSLContext | None = None
+        self._listeners: list[Listener] = []
+        self.bound: str | None = None
+        self.metrics: str | None = None
+        from meshnode.gateway.front import metrics_alone  # noqa: PLC0415 - only if asked for
+        from meshnode.gateway.metrics import Metrics  # noqa: PLC0415 - as above
+
+        counting = self._counting()
+        metrics = Metrics(counting, behind.queries, behind.hosting.sessions)
+        if options.listen:
+            self._tls = self._context()
+            self.bound = self._listen(options.listen, self._front(metrics, counting), self._tls)
+        if options.metrics:
+            self.metrics = self._listen(
+                options.metrics, metrics_alone(metrics, ground.clock.steady_s), None
+            )
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        for listener in self._listeners:
+            await listener.start()
+        if self._tls is not None and self._options.certificate == OWN_CERTIFICATE:
+            self._ground.spawn(self._renew(self._tls))
+
+    async def close(self) -> None:
+        """End, once what is under way is answered."""
+        for listener in self._listeners:
+            await listener.close()
+
+    def _listen(self, place: str, app: ASGIApp, tls: ssl.SSLContext | None) -> str:
+        from meshnode.gateway.listening import Listener, bound  # noqa: PLC0415 - as above
+
+        host, port = parse_address(place)
+        sock = bound(host, port)
+        self._listeners.append(Listener(app, sock, tls))
+        return joined(host, sock.getsockname()[1])
+
+    def _front(self, metrics: Metrics, counting: Counting) -> ASGIApp:
+        from meshnode.gateway.acting import Actor  # noqa: PLC0415 - as above
         from meshnode.gateway.desk import Desk  # noqa: PLC0415 - as above
         from meshnode.gateway.front import front  # noqa: PLC0415 - as above
-        from meshnode.gateway.listening import Listener, bound  # noqa: PLC0415 - as above
         from meshnode.gateway.pages import Pages  # noqa: PLC0415 - as above
         from meshnode.gateway.routes import Parts  # noqa: PLC0415 - as above
 
-        self._ground = ground
-        self._hosting = hosting
-        self._queries = queries
-        self._options = options
-        mesh, clock = ground.world.mesh, ground.clock
-        bearers = Bearers(Keys(mesh), mesh.self_id)
+        world, clock, queries = self._ground.world, self._ground.clock, self._behind.queries
+        commanding, here = self._behind.commanding, world.mesh.self_id
         parts = Parts(
-            desk=Desk(bearers, clock),
+            desk=Desk(Bearers(Keys(world.mesh), here), clock),
             actor=Actor(queries, commanding.bringer, commanding.journal_generation, clock, chance),
-            pages=Pages(queries, lambda: ground.world.changes, clock),
+            pages=Pages(queries, lambda: world.changes, clock),
             queries=queries,
             clock=clock,
             chance=chance,
             health=self._health,
+            metrics=metrics,
         )
-        hosts = (dns_name_of(mesh.self_id), *options.hosts)
-        app = front(parts, VERSION, hosts, options.origins)
-        host, port = parse_address(options.listen)
-        self._tls = self._context()
-        sock = bound(host, port)
-        self._listener = Listener(app, sock, self._tls)
-        self.bound = joined(host, sock.getsockname()[1])
+        hosts = (dns_name_of(here), *self._options.hosts)
+        return front(parts, VERSION, hosts, self._options.origins, counting.limited)
 
-    async def start(self) -> None:
-        """Begin to answer."""
-        await self._listener.start()
-        if self._options.certificate == OWN_CERTIFICATE:
-            self._ground.spawn(self._renew())
-
-    async def close(self) -> None:
-        """End, once what is under way is answered."""
-        await self._listener.close()
+    def _counting(self) -> Counting:
+        """Count from now on what the parts of this node do."""
+        world, sessions = self._ground.world, self._behind.hosting.sessions
+        counting = Counting(world.mesh.self_id, self._ground.clock.wall_s)
+        sessions.on_change = _both(sessions.on_change, counting.session)
+        sessions.on_full, sessions.on_found = counting.full, counting.found
+        world.on_change.append(counting.change)
+        world.on_state.append(counting.member)
+        self._behind.auditor.on_command = counting.command
+        return counting
 
     def _health(self) -> dict[str, Any]:
-        coverage = self._queries.coverage()
+        coverage = self._behind.queries.coverage()
+        active = len(self._behind.hosting.sessions.live())
         return {
             "status": "degraded" if self._ground.alarms.standing() else "ok",
-            "sessions": {"active": len(self._hosting.sessions.live()), "max": SESSIONS_MAX},
+            "sessions": {"active": active, "max": SESSIONS_MAX},
             "coverage": {
                 "nodes_known": coverage.nodes_known,
                 "nodes_heard": coverage.nodes_heard,
@@ -123,11 +172,18 @@ class Fronting:
             key.write_bytes(leaf.private_key)
             context.load_cert_chain(chain, key)
 
-    async def _renew(self) -> None:
+    async def _renew(self, context: ssl.SSLContext) -> None:
         while True:
             await asyncio.sleep(RELOAD_S)
-            if self._tls is not None:
-                self._load_own(self._tls)
+            self._load_own(context)
+
+
+def _both(first: OnSession, second: OnSession) -> OnSession:
+    def told(before: SessionRecord | None, after: SessionRecord) -> None:
+        first(before, after)
+        second(before, after)
+
+    return told
 
 
 def _no_one() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshnode.node.options import HttpFlags
 
 DEFAULT_HTTP = "127.0.0.1:8888"
-NEEDED = ("fastapi", "uvicorn")
+NEEDED = ("fastapi", "prometheus_client", "uvicorn")
 OWN_CERTIFICATE = "own"
 SWITCHED = {"on": DEFAULT_HTTP, "true": DEFAULT_HTTP, "yes": DEFAULT_HTTP}
 OFF = frozenset({"off", "false", "no"})
@@ -34,12 +34,13 @@ class HttpOptions:
     key: str = ""
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    metrics: str = ""  # where they are served to everybody on this machine, without a key
 
     def checked(self) -> HttpOptions:
         """Return them as they are; raises UsageError, before a node is started for nothing."""
-        if not self.listen:
+        places = [parse_address(place) for place in (self.listen, self.metrics) if place]
+        if not places:
             return self
-        host, _ = parse_address(self.listen)
         missing = [name for name in NEEDED if find_spec(name) is None]
         if missing:
             raise UsageError(
@@ -51,9 +52,19 @@ class HttpOptions:
                 "a certificate and its key belong together",
                 "give both --http-tls-cert FILE and --http-tls-key FILE",
             )
-        from meshnode.gateway.listening import check_bind  # noqa: PLC0415 - needs the extra
+        from meshnode.gateway.listening import is_local  # noqa: PLC0415 - needs the extra
 
-        check_bind(host, has_tls=bool(self.certificate))
+        if self.listen and not self.certificate and not is_local(places[0][0]):
+            raise UsageError(
+                f"plain HTTP is served on loopback only, not on {places[0][0]}:"
+                " it would show keys to the net",
+                "add --http-tls, or --http-tls-cert FILE --http-tls-key FILE; or use 127.0.0.1",
+            )
+        if self.metrics and not is_local(places[-1][0]):
+            raise UsageError(
+                f"metrics without a key are served on loopback only, not on {places[-1][0]}",
+                "use --http with TLS, and a key with the action metrics",
+            )
         return self
 
 
@@ -67,13 +78,20 @@ def http_of(flags: HttpFlags, configured: HttpOptions) -> HttpOptions:
         flags.key or ("" if flags.tls is not None else configured.key),
         flags.hosts or configured.hosts,
         flags.origins or configured.origins,
+        configured.metrics if flags.metrics is None else _place(flags.metrics),
     ).checked()
 
 
-def http_in(entry: Entry | None) -> HttpOptions:
-    """Read `http` of a configuration: on, off, an address, or a map; raises UsageError."""
-    if entry is None:
-        return HttpOptions()
+def http_in(entry: Entry | None, metrics: Entry | None) -> HttpOptions:
+    """Read `http` of a configuration: on, off, an address, or a map; and `metrics`, an address.
+
+    Raises UsageError.
+    """
+    read = HttpOptions() if entry is None else _served(entry)
+    return replace(read, metrics="" if metrics is None else _place_in(metrics))
+
+
+def _served(entry: Entry) -> HttpOptions:
     if isinstance(entry.value, str):
         return HttpOptions(_place_in(entry))
     entry.check_keys(KEYS)

@@ -46,7 +46,7 @@ from meshnode.node.eventing import Eventing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
-from meshnode.node.fronting import Fronting
+from meshnode.node.fronting import Behind, Fronting
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
 from meshnode.node.http_options import HttpOptions
@@ -248,9 +248,9 @@ class Node:
         return self._ready()
 
     async def _open_front(self) -> None:
-        if self._options.http.listen:
-            parts = (self._hosting, self._queries, self._commanding)
-            self._front = Fronting(self._ground, *parts, self._options.http)
+        if self._options.http.listen or self._options.http.metrics:
+            parts = Behind(self._hosting, self._queries, self._commanding, self._auditing.auditor)
+            self._front = Fronting(self._ground, parts, self._options.http)
             await self._front.start()
 
     async def run(self) -> None:
@@ -356,6 +356,7 @@ class Node:
             "listen": self._listeners.members.bound,
             "enrolment": self._listeners.joiners.bound,
             "http": self._front.bound if self._front else None,
+            "metrics": self._front.metrics if self._front else None,
             "socket": str(self._home.socket),
             "mesh_id": self.genesis.mesh_id,
             "mesh_name": self.genesis.name,

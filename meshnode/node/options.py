@@ -20,6 +20,7 @@ class HttpFlags:
     key: str = ""
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

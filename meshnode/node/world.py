@@ -65,6 +65,8 @@ class NodeWorld:
         self.changes = 0  # how many times something was announced: what is kept may be made anew
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
+        self.on_change: list[Callable[[Change], None]] = []  # told of what feeds went through
+        self.on_state: list[Callable[[MemberState | None, MemberState], None]] = []
         self.on_entry: list[Callable[[Signed], None]] = []  # told of what is new in the control set
         self._regaining = False
         self._clock = clock
@@ -195,6 +197,8 @@ class NodeWorld:
 
     def persist(self, change: Change, *, ours: bool) -> None:
         """Write a change to disk."""
+        for told in self.on_change:
+            told(change)
         if ours:
             # Whoever publishes one of these rows from now on waits for a later flush.
             waiting = [one for place in change.rows for one in self._published.pop(place, ())]
@@ -230,8 +234,11 @@ class NodeWorld:
             self.on_regained()
         for peer in sorted(news.members):
             state = self.mesh.liveness.state(peer)
-            if self._states.get(peer) is not state and peer != self.mesh.self_id:
+            before = self._states.get(peer)
+            if before is not state and peer != self.mesh.self_id:
                 self._states[peer] = state
+                for told in self.on_state:
+                    told(before, state)
                 record = self.mesh.tables.node(peer)
                 name = record.name if record else peer[:12]
                 fields = {"node": peer, "state": str(state)}

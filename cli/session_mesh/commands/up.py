@@ -62,6 +62,10 @@ def app(
     http_origin: Annotated[
         list[str] | None, typer.Option("--http-origin", metavar="URL", help="Pages that may ask.")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", metavar="H:P", help="Prometheus metrics, on loopback, no key."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Serve in the background.")] = False,
 ) -> View | int:
     """Run this node until it is stopped.
@@ -87,6 +91,7 @@ def app(
             str(http_tls_key.absolute()) if http_tls_key else "",
             tuple(http_host or ()),
             tuple(http_origin or ()),
+            metrics,
         ),
     )
     _follow_invite(call, name)

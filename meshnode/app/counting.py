@@ -1,0 +1,129 @@
+"""What a node counts while somebody wants metrics of it: plain numbers, since its start.
+
+Invariant: every label has a bounded set of values, whatever peers and callers send, so that nobody
+can fill a time series database from outside. Nothing here looks at a clock of its own.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshnode.core.commands import NODE_ACTIONS, SESSION_ACTIONS
+from meshnode.core.liveness import MemberState
+from meshnode.core.sessions import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from meshnode.core.feed import Change
+    from meshnode.core.ids import NodeId
+    from meshnode.core.sessions import SessionRecord
+
+OUTCOMES_MAX = 32  # kinds of outcomes; others are counted as `other`
+LASTED_S = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0)
+MESSAGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
+COMMAND_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SPREAD_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+_AWAY = frozenset({MemberState.UNREACHABLE, MemberState.STALLED})
+
+
+@dataclass(slots=True)
+class Histogram:
+    """How often a value was at most each bound."""
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Return each bound with how many values were at most that, `+Inf` last."""
+        sums, so_far = [], 0
+        for bound, count in zip((*self.bounds, None), self.counts, strict=True):
+            so_far += count
+            sums.append(("+Inf" if bound is None else f"{bound:g}", so_far))
+        return sums
+
+
+class Counting:
+    """The counters of one node, told of what happens by its parts."""
+
+    def __init__(self, self_id: NodeId, wall_s: Callable[[], float]) -> None:
+        self._self_id = self_id
+        self._wall_s = wall_s
+        self.sessions_created = 0
+        self.session_seconds = Histogram(LASTED_S)
+        self.messages_per_session = Histogram(MESSAGES)
+        self.session_reconnects = 0
+        self.session_errors: Counter[str] = Counter({"failed": 0, "signal": 0})
+        self.session_timeouts = 0
+        self.pool_exhaustion = 0
+        self.rate_limited = 0
+        self.commands: Counter[tuple[str, str]] = Counter()
+        self.command_seconds = Histogram(COMMAND_S)
+        self.flushes: Counter[str] = Counter({"in": 0, "out": 0})
+        self.flush_bytes: Counter[str] = Counter({"in": 0, "out": 0})
+        self.dissemination_seconds = Histogram(SPREAD_S)
+        self.accusations: Counter[str] = Counter({"confirmed": 0, "refuted": 0})
+
+    def session(self, before: SessionRecord | None, after: SessionRecord) -> None:
+        """Count what a session went through, from its row before and after."""
+        if before is None:
+            self.sessions_created += 1
+        if not after.ended or (before is not None and before.ended):
+            return
+        self.session_seconds.add(max(0.0, (after.ended_at_s or 0.0) - after.created_at_s))
+        self.messages_per_session.add(after.message_count)
+        if after.state is State.EXPIRED:
+            self.session_timeouts += 1
+        if after.state is State.FAILED:
+            self.session_errors["signal" if after.signal else "failed"] += 1
+
+    def command(self, action: str, outcome: str, lasted_s: float | None) -> None:
+        """Count what became of a command."""
+        known = action if action in SESSION_ACTIONS | NODE_ACTIONS else "other"
+        place = (known, outcome)
+        if place not in self.commands and len(self.commands) >= OUTCOMES_MAX * 4:
+            place = ("other", "other")
+        self.commands[place] += 1
+        if lasted_s is not None:
+            self.command_seconds.add(max(0.0, lasted_s))
+
+    def change(self, change: Change) -> None:
+        """Count a flush, or a snapshot, that was written here or came in."""
+        direction = "out" if change.origin == self._self_id else "in"
+        self.flushes[direction] += 1
+        if change.flush is not None:
+            self.flush_bytes[direction] += len(change.flush.delta)
+            if direction == "in":
+                self.dissemination_seconds.add(max(0.0, self._wall_s() - change.header.at_s))
+
+    def member(self, before: MemberState | None, after: MemberState) -> None:
+        """Count what became of a suspicion: the member is dead, or it is back."""
+        if before in _AWAY and after is MemberState.DEAD:
+            self.accusations["confirmed"] += 1
+        elif before in _AWAY and after is MemberState.ALIVE:
+            self.accusations["refuted"] += 1
+
+    def limited(self, *_: Any) -> None:  # noqa: ANN401 - whoever was turned away
+        """Count a caller that was told to come back later."""
+        self.rate_limited += 1
+
+    def full(self) -> None:
+        """Count a session that was refused because there are too many."""
+        self.pool_exhaustion += 1
+
+    def found(self) -> None:
+        """Count an agent that was found again, having lived on without its node."""
+        self.session_reconnects += 1
