@@ -88,7 +88,9 @@ class Call:
         """A client of the node on this home; enter it."""
         from meshnode.client.mesh import MeshClient  # noqa: PLC0415 - --help needs no gRPC
 
-        return MeshClient(self.home, on_wait=self._say_that_it_waits())
+        client = MeshClient(self.home, on_wait=self._say_that_it_waits())
+        client.on_call = self.streams.tell if self.verbose else None
+        return client
 
     def _say_that_it_waits(self) -> "Callable[[], None] | None":
         if not self.streams.err_is_terminal:

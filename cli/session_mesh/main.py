@@ -67,6 +67,7 @@ VERBS = (
     "stats-date",
     "prices",
     "budget",
+    "load-config",
     "self",
     "report",
     "steer-inbox",

@@ -28,7 +28,7 @@ FormatOption = Annotated[
     Format | None, typer.Option("-o", "--format", help="How to print; table unless told.")
 ]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", help="Show the traceback of an internal error.")
+    bool, typer.Option("--verbose", help="Show the calls made, and where an error is from.")
 ]
 GLOBALS: dict[str, tuple[Any, Any]] = {
     "home": (HomeOption, None),

@@ -100,6 +100,7 @@ class OwnSessions:
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
         self.check_start: Callable[[SessionRecord], None] = lambda _: None  # raises RefusedError
         self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
+        self.meaning_of: Callable[[SessionRecord, str], str | None] = _as_said  # of a direction
         self.on_full: Callable[[], None] = lambda: None  # one was refused: there are too many
         self.on_found: Callable[[], None] = lambda: None  # an agent lived on without its node
         self.journal_generation = 0
@@ -232,6 +233,8 @@ class OwnSessions:
             raise UsageError("a steer needs a direction or a message")
         if record.ended:
             raise ConflictError(f"session {record.session_id} has ended ({record.state})")
+        if direction is not None and message is None:
+            message = self.meaning_of(record, direction)
         try:
             steered = await self.agents.steer(record.session_id, command_id, direction, message)
         except RefusedError as error:
@@ -356,6 +359,10 @@ def counted(killing: Killing) -> dict[str, Any]:
 def are(count: int) -> str:
     """Say how many processes, up to the verb."""
     return "1 process is" if count == 1 else f"{count} processes are"
+
+
+def _as_said(record: SessionRecord, direction: str) -> None:
+    del record, direction
 
 
 def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:

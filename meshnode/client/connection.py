@@ -12,8 +12,9 @@ import grpc
 
 from meshnode.client import clock
 from meshnode.client.bearing import bearing
-from meshnode.client.errors import NoNodeError, error_from
+from meshnode.client.errors import MeshError, NoNodeError, error_from, may_have_acted
 from meshnode.client.home import check_private
+from meshnode.client.retrying import tried
 from meshnode.client.silence import explained
 from meshnode.client.tickets import ticket_in
 from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
@@ -46,7 +47,7 @@ class Connection:
     `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY, and
     inside a session its ticket, which every call then bears; an answer that takes longer than
     `patience_s` is UnreachableError. `on_wait` is told, from another thread, of each call that has
-    waited for NOTICED_S.
+    waited for NOTICED_S; `on_call`, if it is set, of each that was made, in a few words.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Connection:
         self.chance = chance
         self.patience_s = patience_s
         self._on_wait = on_wait
+        self.on_call: Callable[[str], None] | None = None
         self._channel: grpc.Channel | None = None
         self.node: LocalServiceStub
         self.node_events: EventServiceStub
@@ -100,12 +102,38 @@ class Connection:
         request: Request,
         timeout_s: float | None = None,
     ) -> Answer:
-        """Ask once; raises a MeshError."""
+        """Ask, again where nobody was there to hear it; raises a MeshError."""
+        return tried(lambda: self._ask(method, request, timeout_s), _never_heard)
+
+    def _ask(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        timeout_s: float | None,
+    ) -> Answer:
+        with self._told_of(request):
+            try:
+                with self._noticed():
+                    return method(request, timeout=timeout_s or self.patience_s)
+            except grpc.RpcError as failure:
+                raise explained(error_from(failure), self.home) from failure
+
+    @contextmanager
+    def _told_of(self, request: object) -> Iterator[None]:
+        """Tell what was called, how long it took, and how it ended."""
+        if self.on_call is None:
+            yield
+            return
+        name, began_s = type(request).__name__.removesuffix("Request"), self.now()
+        said = "interrupted"
         try:
-            with self._noticed():
-                return method(request, timeout=timeout_s or self.patience_s)
-        except grpc.RpcError as failure:
-            raise explained(error_from(failure), self.home) from failure
+            yield
+            said = "ok"
+        except MeshError as error:
+            said = f"{error.code}: {error.message}"
+            raise
+        finally:
+            self.on_call(f"{name}: {(self.now() - began_s) * 1000:.0f} ms, {said}")
 
     def stream(
         self,
@@ -114,10 +142,11 @@ class Connection:
         timeout_s: float | None = None,
     ) -> Iterator[Answer]:
         """Yield each part of an answer; raises a MeshError."""
-        try:
-            yield from method(request, timeout=timeout_s or self.patience_s)
-        except grpc.RpcError as failure:
-            raise explained(error_from(failure), self.home) from failure
+        with self._told_of(request):
+            try:
+                yield from method(request, timeout=timeout_s or self.patience_s)
+            except grpc.RpcError as failure:
+                raise explained(error_from(failure), self.home) from failure
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:
@@ -146,3 +175,7 @@ class Connection:
         channel = grpc.insecure_channel("unix:" + quote(str(self.home.socket)), options)
         ticket = ticket_in(self.environment)
         return bearing(channel, ticket) if ticket else channel
+
+
+def _never_heard(error: MeshError) -> bool:
+    return isinstance(error, NoNodeError) and not may_have_acted(error)

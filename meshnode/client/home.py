@@ -78,6 +78,11 @@ class Home:
         return self.path / "root.key"
 
     @property
+    def selection(self) -> Path:
+        """Which sessions `list` shows unless told otherwise; written by `load-config`."""
+        return self.path / "selection.yaml"
+
+    @property
     def config(self) -> Path:
         """What `up` reads unless told otherwise."""
         return self.path / "config.yaml"

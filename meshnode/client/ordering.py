@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
 from meshnode.client.errors import NoNodeError, SilentNodeError, may_have_acted
+from meshnode.client.retrying import tried
 from meshnode.client.targets import (
     WAITS,
     Delivery,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.client.orders import Commander
+    from meshnode.core.errors import MeshError
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
     Plain = dict[str, Any]
@@ -200,8 +202,17 @@ class Ordering(Asking):
             timeout_s=delivery.timeout_s,
             until_accepted=delivery.wait == WAITS[0],
         )
+        give_up_s = self.now() + delivery.timeout_s / 2
+
+        def is_passing(error: MeshError) -> bool:
+            """Whether it was not sent: the very same command, which acts once, is sent again."""
+            return type(error) is UnreachableError and self.now() < give_up_s
+
+        def submit() -> pb.SubmitCommandResponse:
+            return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S)
+
         try:
-            return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S).receipt
+            return tried(submit, is_passing).receipt
         except NoNodeError as error:
             if may_have_acted(error):
                 raise NoAnswerError("the node of this home ended before it answered") from error

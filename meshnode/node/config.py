@@ -10,8 +10,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meshnode.app.directions import Direction
 from meshnode.client.documents import Entry, parse_document, read_document
 from meshnode.client.durations import parse_duration
+from meshnode.client.selections import is_of_list
 from meshnode.core.budgets import SAID, budget_of
 from meshnode.core.errors import UsageError
 from meshnode.core.settings import CONSEQUENCES, PERIODS, Budget
@@ -22,12 +24,14 @@ from meshnode.node.founding import checked_name
 from meshnode.node.http_options import HttpOptions, http_in
 
 NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
-KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http", "metrics")
-LATER_KEYS = ("sessions", "agents", "directions", "notify")
+KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http", "metrics", "directions")
+LATER_KEYS = ("sessions", "agents", "notify")
 BUDGETS_MAX = 64  # of one node's own
 SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
 LATER_SOURCES = ("otlp",)
 ON_EXIT = ("keep", "close")
+DIRECTION_KEYS = ("template", "handoff", "mode")
+MODES = ("soft", "now", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Config:
     prices: str | None = None  # a file, from where the configuration is
     budgets: tuple[Budget, ...] = ()
     http: HttpOptions = field(default_factory=HttpOptions)
+    directions: dict[str, Direction] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version
 
 
@@ -59,12 +64,12 @@ def parse_config(text: str, name: str = "config.yaml") -> Config:
 
 
 def _config(root: Entry) -> Config:
-    root.check_keys(KEYS + LATER_KEYS)
+    root.check_keys((*KEYS, *LATER_KEYS, "spec"))
     entries = root.map("the configuration")
     warnings = [
         f'{entries[key].document}:{entries[key].line}: "{key}" is not supported by this version yet'
         for key in LATER_KEYS
-        if key in entries
+        if key in entries and not is_of_list(key, entries[key])
     ]
     given = {key: entry for key, entry in entries.items() if entry.value is not None}
     return Config(
@@ -78,6 +83,7 @@ def _config(root: Entry) -> Config:
         ingest=_sources(given.get("ingest"), warnings),
         prices=given["prices"].text("prices") if "prices" in given else None,
         budgets=_budgets(given.get("budgets")),
+        directions=_directions(given.get("directions"), warnings),
         http=http_in(given.get("http"), given.get("metrics")),
         warnings=tuple(warnings),
     )
@@ -175,3 +181,28 @@ def _interval_s(entry: Entry | None) -> float:
     if seconds < 1:
         entry.fail('"refresh_interval" should be 1s or more')
     return float(seconds)
+
+
+def _directions(entry: Entry | None, warnings: list[str]) -> dict[str, Direction]:
+    found = {} if entry is None else entry.map("directions")
+    return {word: _direction(word, one, warnings) for word, one in found.items()}
+
+
+def _direction(word: str, entry: Entry, warnings: list[str]) -> Direction:
+    """Read one direction: a text is its template."""
+    if isinstance(entry.value, str):
+        return Direction(template=entry.text(word))
+    entry.check_keys(DIRECTION_KEYS)
+    fields = entry.map(word)
+    if "mode" in fields:
+        fields["mode"].choice("mode", MODES)
+        warnings.append(
+            f'{entry.document}:{entry.line}: "mode" changes nothing yet: agents know one mode'
+        )
+    template = fields["template"].text("template") if "template" in fields else ""
+    handoff = fields["handoff"].text("handoff") if "handoff" in fields else ""
+    if "{neighbour}" in template and not handoff:
+        entry.fail('a template with {neighbour} needs "handoff"', "name an agent, or node/agent")
+    if not template and not handoff:
+        return Direction(template="direction: {direction}")
+    return Direction(template, handoff)

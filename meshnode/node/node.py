@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import AdmissionDesk, Admitter
 from meshnode.app.alarms import Alarms
 from meshnode.app.authorities import Authorities
+from meshnode.app.directions import Directions
 from meshnode.app.indexes import Indexes
 from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
@@ -49,7 +50,6 @@ from meshnode.node.founding import NAME_FACT, beginning, default_node_name, devi
 from meshnode.node.fronting import Behind, Fronting
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
-from meshnode.node.http_options import HttpOptions
 from meshnode.node.inside import Inside
 from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
@@ -73,12 +73,10 @@ from meshnode.wire.links import Introduction
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from pathlib import Path
 
     from meshnode.client.home import Home
     from meshnode.core.rows import Rows
-    from meshnode.core.settings import Budget
-    from meshnode.ingest.reading import SourceConfig
+    from meshnode.node.told import NodeOptions
     from meshnode.rpc.servers import Service
     from meshnode.store.database import Database
 
@@ -87,23 +85,6 @@ STOP_GRACE_S = 0.3
 CLOSE_SESSIONS_S = 30.0  # for all of them; what is left lives on
 LAST_WRITE_S = 2.0  # then the node ends without its last word
 _log = logging.getLogger("session_mesh.node")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOptions:
-    """What a node is told to be, flags and configuration merged."""
-
-    listen: str
-    advertise: str | None = None
-    seeds: tuple[str, ...] = ()
-    mdns: bool = True
-    name: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    on_exit: str = "keep"
-    ingest: tuple[SourceConfig, ...] = ()
-    prices: Path | None = None  # the user's; else prices.yaml in the home
-    budgets: tuple[Budget, ...] = ()  # of this node alone, where the mesh has none of the name
-    http: HttpOptions = field(default_factory=HttpOptions)
 
 
 class Node:
@@ -224,6 +205,8 @@ class Node:
         self._admission.addresses = lambda: addresses
         with suppress(StorageError):  # a disk without room: the record waits, the node answers
             await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
+        directions = Directions(self._options.directions, self._queries)
+        self._hosting.sessions.meaning_of = directions.message
         self._hosting.restore()  # after that flush: a home that has joined signs its rows anew
         self._commanding.start()
         self._world.start()

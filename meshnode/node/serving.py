@@ -31,9 +31,10 @@ from meshnode.node.http_options import http_of
 from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
-from meshnode.node.node import Node, NodeOptions
+from meshnode.node.node import Node
 from meshnode.node.pricing import named_in
 from meshnode.node.restoring import leaving_in
+from meshnode.node.told import NodeOptions
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
@@ -156,4 +157,5 @@ def _merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
         prices=named_in(options.config or home.config, config.prices),
         budgets=config.budgets,
         http=http_of(options.http, config.http),
+        directions=config.directions,
     )

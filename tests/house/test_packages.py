@@ -106,3 +106,16 @@ def test_the_wheel_has_one_command(wheel):
         entry_points.read_string(archive.read(found).decode())
     assert entry_points.sections() == ["console_scripts"]
     assert dict(entry_points["console_scripts"]) == {"session-mesh": "session_mesh.main:main"}
+
+
+def test_a_node_without_http_imports_nothing_of_the_extra():
+    loaded = (
+        "import sys, meshnode.node.serving, meshnode.node.node, meshnode.node.fronting\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    extra = {"fastapi", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client"}
+    assert not extra & set(done.stdout.split())
+    assert "grpc" in done.stdout.split()

@@ -7,7 +7,8 @@ import typer
 from meshnode.client.nodes import names_apart
 from meshnode.client.targets import Selection
 from session_mesh import words
-from session_mesh.call import Call
+from session_mesh.call import Call, Reader
+from session_mesh.inside import is_inside
 from session_mesh.options import AgentId, Labels, Node, pairs
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
@@ -47,7 +48,7 @@ def app(
         labels=pairs(label),
         sort=sort,
     )
-    value = call.read(lambda mesh: mesh.list_sessions(selection, limit))
+    value = call.read(lambda mesh: _listed(call, mesh, selection, limit))
     now_s = call.now_s()
     sessions = value["sessions"]
     names = names_apart((one["node_id"], one["node_name"]) for one in sessions)
@@ -59,6 +60,23 @@ def app(
         ids=[session["session_id"] for session in sessions],
         notes=words.coverage_notes(value["coverage"]),
     )
+
+
+def _listed(call: Call, mesh: Reader, selection: Selection, limit: int | None) -> dict[str, Any]:
+    """List what was asked for, or what load-config chose if nothing was."""
+    if (
+        is_inside()
+        or selection != Selection(sort=selection.sort)
+        or not call.home.selection.exists()
+    ):
+        return mesh.list_sessions(selection, limit)
+    from meshnode.client import selections  # noqa: PLC0415 - reads YAML
+
+    chosen = selections.kept(call.home)
+    if not chosen:
+        return mesh.list_sessions(selection, limit)
+    call.streams.tell(f"load-config chose {len(chosen)} entries; --filter all shows every session")
+    return selections.list_chosen(chosen, mesh.list_sessions, selection.sort, limit)
 
 
 FLEXIBLE = ("TITLE", "SPECS", "AGENT", "NODE")

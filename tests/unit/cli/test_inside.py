@@ -46,6 +46,7 @@ WORDS = {
     "run": ["--", "true"],
     "nodes": ["forget", "berta", "--yes"],
     "logs": ["a"],
+    "load-config": ["a.yaml"],
     "show": ["a"],
     "operator": ["list"],
     "root": ["list"],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from meshnode.app.directions import Direction
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.settings import Budget, Terms
 from meshnode.node.config import Config, load_config, parse_config
@@ -42,6 +43,48 @@ def test_every_key_is_read():
     )
     assert (first.refresh_interval_s, second.refresh_interval_s) == (120.0, 1.0)
     assert config.warnings == ()
+
+
+def test_directions_are_a_template_or_a_neighbour():
+    text = """
+directions:
+  north: look north, {agent_id}
+  west: {handoff: berta/builder}
+  south: {template: "ask {neighbour}", handoff: builder}
+"""
+    config = parse_config(text)
+    assert config.directions["north"] == Direction("look north, {agent_id}")
+    assert config.directions["west"] == Direction("", "berta/builder")
+    assert config.directions["south"] == Direction("ask {neighbour}", "builder")
+    assert config.warnings == ()
+    (warning,) = parse_config("directions: {stop: {mode: now}}").warnings
+    assert warning.startswith('config.yaml:1: "mode" changes nothing yet')
+    assert "handoff" in failure("directions: {up: {template: '{neighbour}'}}")
+    assert "mode" in failure("directions: {up: {mode: loud}}")
+    assert "tempalte" in failure("directions: {up: {tempalte: x}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "listen", "certificate"),
+    [
+        ("http: off", "", ""),
+        ("http: on", "127.0.0.1:8888", ""),
+        ("http: 127.0.0.1:1", "127.0.0.1:1", ""),
+        ("http: {hosts: [a.example]}", "127.0.0.1:8888", ""),
+        ("http: {listen: 0.0.0.0:1, tls: on}", "0.0.0.0:1", "own"),
+        ("http: {tls_cert: c.pem, tls_key: k.pem}", "127.0.0.1:8888", "c.pem"),
+    ],
+)
+def test_http_is_on_off_an_address_or_a_map(text, listen, certificate):
+    http = parse_config(text).http
+    assert (http.listen, http.certificate) == (listen, certificate)
+
+
+@pytest.mark.parametrize(
+    "text", ["http: sometimes", "http: {port: 1}", "metrics: 9090", "http: []"]
+)
+def test_http_that_makes_no_sense_is_refused_with_its_line(text):
+    assert failure(text).startswith("config.yaml:1: ")
 
 
 def test_scalars_are_taken_as_written():

@@ -1,0 +1,51 @@
+"""`load-config`: take a configuration file over into this home."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshnode.client import selections
+from meshnode.client.documents import read_document
+from meshnode.client.errors import UsageError
+from session_mesh.call import Call
+from session_mesh.render import View
+from session_mesh.verbs import verb
+
+
+@verb(
+    "session-mesh load-config config.yaml", "session-mesh load-config path/to/config.yaml -o json"
+)
+def app(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML.")],
+) -> View:
+    """Take a configuration file over into this home.
+
+    `sessions: [{id: 123}, {filter: alive}]` and `spec: S` become what `list` shows unless it is
+    told otherwise; an empty list ends that. All else configures the node from its next start.
+    """
+    from meshnode.node.config import parse_config  # noqa: PLC0415 - large
+
+    entries = read_document(file).map("the configuration")
+    if not entries:
+        raise UsageError(f"{file.name} says nothing", "sessions: [{filter: alive}], for one")
+    text = selections.read_bytes(file)
+    for warning in parse_config(text.decode("utf-8-sig"), file.name).warnings:
+        call.streams.tell(f"warning: {warning}")
+    chosen = selections.chosen_in(entries)
+    of_node = sorted(key for key, one in entries.items() if not selections.is_of_list(key, one))
+    if of_node:
+        selections.install(call.home, text)
+    if chosen is not None:
+        selections.keep(call.home, text)
+    said = []
+    if of_node:
+        said.append(f"{', '.join(of_node)}: in {call.home.config}, from the node's next start")
+    if chosen is not None:
+        said.append(f"list shows what {len(chosen)} entries select; --filter all shows the rest")
+    value = {
+        "config": str(call.home.config) if of_node else None,
+        "selection": None if chosen is None else len(chosen),
+    }
+    return View(value=value, human=tuple(said))

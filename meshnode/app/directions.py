@@ -1,0 +1,75 @@
+"""What a direction means at this node: a free word, mapped by its configuration to a message.
+
+Invariant: a word that is not configured reaches the agent as it was said. The owner of a session
+maps it, by its own configuration; a message that the caller wrote is never replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.app.views import Selection
+from meshnode.core.errors import MeshError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshnode.app.queries import Queries
+    from meshnode.app.views import SessionView
+    from meshnode.core.sessions import SessionRecord
+
+HANDOFF = "hand your work over to {neighbour}"
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """What an agent is told; `handoff` names its neighbour there: an agent, or node/agent.
+
+    In `template`, {direction}, {agent_id} and {neighbour} stand for these.
+    """
+
+    template: str = ""
+    handoff: str = ""
+
+
+class Directions:
+    """The directions of one node."""
+
+    def __init__(self, known: Mapping[str, Direction], queries: Queries) -> None:
+        self._known = known
+        self._queries = queries
+
+    def message(self, session: SessionRecord, word: str) -> str | None:
+        """Return what an agent is told for a direction, None if nothing is configured for it.
+
+        Raises RefusedError if it leads to an agent that is not alive.
+        """
+        direction = self._known.get(word)
+        if direction is None:
+            return None
+        text = direction.template or HANDOFF
+        if direction.handoff:
+            text = text.replace("{neighbour}", self._neighbour(word, direction.handoff))
+        return text.replace("{direction}", word).replace("{agent_id}", session.agent_id)
+
+    def _neighbour(self, word: str, name: str) -> str:
+        found = self._alive(agent_id=name)
+        node, _, agent = name.rpartition("/")
+        if not found and node:
+            found = self._alive(agent_id=agent, node=node)
+        if not found:
+            raise RefusedError(
+                f"direction {word} leads to {name}, which is not alive",
+                "start it, or change directions in the configuration of that node",
+            )
+        first = found[0]
+        return f"{first.record.agent_id} on {first.node_name} (session {first.record.session_id})"
+
+    def _alive(self, agent_id: str, node: str = "") -> list[SessionView]:
+        try:
+            return self._queries.sessions(
+                Selection(filter="alive", agent_id=agent_id, node=node, limit=1)
+            )[0]
+        except MeshError:  # no such node
+            return []

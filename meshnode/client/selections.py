@@ -1,0 +1,139 @@
+"""Which sessions somebody wants to see: read from a configuration, kept in the home, asked for.
+
+Invariant: a session is listed once, however many entries fit it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client.documents import DOCUMENT_BYTES_MAX, Entry, read_document
+from meshnode.client.home import make_private
+from meshnode.client.targets import SESSION_ID_CHARS, Selection
+from meshnode.core.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from meshnode.client.home import Home
+
+    Plain = dict[str, Any]
+    Ask = Callable[[Selection, int | None], Plain]
+
+ENTRIES_MAX = 64  # each is a question to the node; more: UsageError
+KEYS = ("id", "filter", "node", "spec", "owner", "agent_id")
+FILTERS = (
+    *("alive", "active", "idle", "waiting", "suspended", "unreachable", "failed", "closed"),
+    "all",
+)
+PRIVATE_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One entry: a session or agent by its id, or all that fit a selection."""
+
+    selection: Selection
+    id: str = ""
+
+
+def chosen_in(root: Mapping[str, Entry]) -> tuple[Chosen, ...] | None:
+    """Read `sessions` and `spec`; None if there is neither. Raises UsageError with the line.
+
+    `spec` alone selects what was started for it; beside `sessions` it narrows each entry that
+    names no other.
+    """
+    spec = root["spec"].text("spec") if "spec" in root else ""
+    sessions = root.get("sessions")
+    if sessions is None or isinstance(sessions.value, dict):
+        return (Chosen(Selection(specialization=spec)),) if spec else None
+    items = sessions.items("sessions")
+    if len(items) > ENTRIES_MAX:
+        sessions.fail(f"more than {ENTRIES_MAX} entries")
+    return tuple(_chosen(item, spec) for item in items)
+
+
+def _chosen(item: Entry, spec: str) -> Chosen:
+    item.check_keys(KEYS)
+    fields = {name: one for name, one in item.map("sessions").items() if one.value is not None}
+    if not fields:
+        item.fail("an entry that says nothing", "id: 123, or filter: alive")
+    texts = {name: one.text(name) for name, one in fields.items() if name != "filter"}
+    selection = Selection(
+        filter=fields["filter"].choice("filter", FILTERS) if "filter" in fields else "",
+        node=texts.get("node", ""),
+        specialization=texts.get("spec", spec if "id" not in texts else ""),
+        owner=texts.get("owner", ""),
+        agent_id=texts.get("agent_id", ""),
+    )
+    return Chosen(selection, texts.get("id", ""))
+
+
+def is_of_list(key: str, entry: Entry) -> bool:
+    """Whether a key of a configuration is for `list`, and not for the node."""
+    return key == "spec" or (key == "sessions" and not isinstance(entry.value, dict))
+
+
+def keep(home: Home, text: bytes) -> None:
+    """Keep the document that `list` selects by from now on; raises StorageError."""
+    _write(home.selection, text)
+
+
+def install(home: Home, text: bytes) -> None:
+    """Make a document the configuration of this home's node; raises StorageError."""
+    _write(home.config, text)
+
+
+def kept(home: Home) -> tuple[Chosen, ...]:
+    """Return what `list` selects by, nothing if nothing was kept; raises UsageError."""
+    if not home.selection.exists():
+        return ()
+    return chosen_in(read_document(home.selection).map("the selection")) or ()
+
+
+def list_chosen(chosen: Sequence[Chosen], ask: Ask, sort: str, limit: int | None) -> Plain:
+    """List what any entry selects: `sessions`, in the order of the entries, and `coverage`."""
+    found: dict[str, Plain] = {}
+    listed: Plain = {}
+    for one in chosen:
+        for selection in _questions(one, sort):
+            listed = ask(selection, limit)
+            for session in listed["sessions"]:
+                if one.id in {"", session["session_id"], session["agent_id"]}:
+                    found.setdefault(session["session_id"], session)
+    return listed | {"sessions": list(found.values())[:limit]}
+
+
+def _questions(one: Chosen, sort: str) -> list[Selection]:
+    selection = replace(one.selection, sort=sort)
+    if not one.id:
+        return [selection]
+    everywhere = replace(selection, filter=selection.filter or "all")
+    by_agent = replace(everywhere, agent_id=one.id)
+    if len(one.id) != SESSION_ID_CHARS:
+        return [by_agent]
+    return [replace(everywhere, session_id=one.id), by_agent]
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file as it is, once `read_document` has read it."""
+    with path.open("rb") as file:
+        return file.read(DOCUMENT_BYTES_MAX)
+
+
+def _write(path: Path, text: bytes) -> None:
+    make_private(path.parent)
+    draft = path.with_suffix(".new")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(draft, flags, PRIVATE_MODE), "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}", "free some room") from error

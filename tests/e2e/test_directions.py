@@ -1,0 +1,65 @@
+"""The seed's command line: directions that a configuration gives a meaning, and load-config."""
+
+from e2e.fleet import wait_until
+from e2e.web import heard, started
+
+CONFIG = """
+listen: 127.0.0.1:0
+mdns: off
+directions:
+  north: look at the tests first, {agent_id}
+  west: {handoff: helper}
+"""
+SELECTED = """
+sessions:
+  - id: 123
+  - filter: suspended
+"""
+
+
+def test_the_owners_configuration_says_what_a_direction_means(fleet):
+    (owner,) = fleet.mesh("owner")
+    owner.end()
+    (owner.home.parent / "directions.yaml").write_text(CONFIG)
+    loaded = owner.json("load-config", str(owner.home.parent / "directions.yaml"))
+    assert loaded == {"config": str(owner.home / "config.yaml"), "selection": None}
+    owner.up("--no-mdns")
+    started(owner, "123")
+    for word in ("north", "east"):
+        assert (
+            owner.json("steer", "--agent-id", "123", "--direction", word)["outcome"] == "delivered"
+        )
+    refused = owner.call("steer", "--agent-id", "123", "--direction", "west", "-o", "json")
+    assert (refused.code, refused.json["outcome"]) == (8, "refused")
+    assert "not alive" in refused.json["detail"]
+    started(owner, "helper")
+    told = owner.call("steer", "--agent-id", "123", "--direction", "west", "--verbose")
+    assert told.code == 0
+    assert "SubmitCommand: " in told.err
+    expected = ["look at the tests first, 123", "direction: east"]
+    wait_until(lambda: heard(owner, "123")[:2] == expected)
+    last = "hand your work over to helper on owner"
+    wait_until(lambda: heard(owner, "123")[-1].startswith(last))
+
+
+def test_list_shows_what_load_config_chose_until_it_is_told_otherwise(fleet):
+    (node,) = fleet.mesh("alone")
+    for agent in ("123", "other"):
+        started(node, agent)
+    file = node.home.parent / "sessions.yaml"
+    file.write_text(SELECTED)
+    assert node.json("load-config", str(file)) == {"config": None, "selection": 2}
+    assert set(node.sessions()) == {"123"}
+    node.json("suspend", "other")
+    assert set(node.sessions()) == {"123", "other"}
+    shown = node.call("list", "--filter", "alive", "--output", "json", "--verbose")
+    assert {one["agent_id"] for one in shown.json["sessions"]} == {"123", "other"}
+    assert "ListSessions: " in shown.err
+    node.json("kill", "--agent-id", "123", "--force")
+    file.write_text("sessions: []")
+    assert node.json("load-config", str(file))["selection"] == 0
+    assert "load-config" not in node.call("list").err
+    file.write_text("sessions: [{filter: sleeping}]")
+    wrong = node.call("load-config", str(file), "-o", "json")
+    assert (wrong.code, "sessions.yaml:1" in wrong.error["message"]) == (2, True)
+    assert node.call("load-config", str(node.home / "none.yaml")).code == 3
