@@ -120,6 +120,7 @@ class _Connection(H11Protocol):
         self._of_one = of_one
         self._source = ""
         self._watch: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self._unread = 0  # bytes of an answer that the peer has not taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -136,6 +137,7 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._stop_waiting()
+        self._end_stall()
         self._of_one[self._source] -= 1
         if self._of_one[self._source] <= 0:
             del self._of_one[self._source]
@@ -149,6 +151,17 @@ class _Connection(H11Protocol):
         super().on_response_complete()
         self._unread = self.transport.get_write_buffer_size()
         self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._end_stall()
+        self._stall = self.loop.call_later(
+            HEAD_S, self._stalled, self.transport.get_write_buffer_size()
+        )
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_stall()
 
     def send_400_response(self, msg: str) -> None:
         del msg
@@ -183,6 +196,19 @@ class _Connection(H11Protocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _stalled(self, before: int) -> None:
+        """Cut a connection that has taken nothing of an answer meanwhile."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= before:
+            self.transport.abort()
+        else:
+            self._stall = self.loop.call_later(HEAD_S, self._stalled, unread)
 
     def _too_slow(self) -> None:
         """Cut a connection, unless it is idle between requests or still takes its answer."""

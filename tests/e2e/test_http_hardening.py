@@ -1,7 +1,10 @@
 """The front door against web pages, slow and greedy clients, and whatever is no request."""
 
+import select
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.request import urlopen
 
 import pytest
@@ -171,6 +174,24 @@ def test_who_is_slow_is_cut_and_holds_up_nobody(door):
         wait_until(let_go, "slow connections to be cut")
     assert {one.result() for one in silent} == {b""}
     assert {status_of(one.result()) for one in stuck} == {408}
+
+
+def test_who_asks_and_does_not_read_is_cut(door):
+    head = "GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    head += f"Authorization: Bearer {door.key}\r\n\r\n"
+    with door.connected() as plug:
+        plug.setblocking(False)
+        unsent = head.encode() * 400  # of answers, tens of megabytes
+        watched = select.poll()
+        watched.register(plug, 0)  # nothing but its end
+        cut: list = []
+        give_up_at = time.monotonic() + 40
+        while not cut and time.monotonic() < give_up_at:
+            with suppress(BlockingIOError):
+                unsent = unsent[plug.send(unsent) :] if unsent else unsent
+            cut = watched.poll(100)
+        assert cut
+    assert door.ask("GET", ALIVE).status == 200
 
 
 def test_too_many_are_told_when_to_come_back(node, fleet):
