@@ -173,9 +173,11 @@ class Queries:
 
     def spent_here(self) -> dict[str, Spent]:
         """Return what this node's own ledger holds, by model, spelled as its logs do."""
+        tables, here = self.mesh.tables, self.mesh.self_id
         spent: dict[str, Spent] = {}
-        for origin, (key, slot) in self.mesh.tables.ledger():
-            if origin == self.mesh.self_id and isinstance(key, SlotKey) and isinstance(slot, Slot):
+        for row_key in tables.ledger_keys(here):
+            key, slot = tables.ledger_row(here, row_key) or (None, None)
+            if isinstance(key, SlotKey) and isinstance(slot, Slot):
                 spent.setdefault(key.model, Spent()).add(key, slot, self._prices)
         return spent
 

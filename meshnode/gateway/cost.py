@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meshnode.app.queries import Queries
     from meshnode.gateway.strict import Fields
 
-MOMENTS = frozenset({"since", "until"})
+MOMENTS = frozenset({"since", "until"})  # and what ends in _at
 _FIELDS = {field.name: field for field in pb.GetCostRequest.DESCRIPTOR.fields}
 _REPEATED = tuple(name for name, field in _FIELDS.items() if field.is_repeated)
 COUNT_MAX = 36_500  # of days and the like
@@ -65,7 +65,7 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
         return asked.flag(name)
     if field.type == FieldDescriptor.TYPE_STRING:
         text = asked.text(name, chars_max=64)
-        return parse_instant(text, now_s) if name in MOMENTS else text
+        return parse_instant(text, now_s) if name in MOMENTS or name.endswith("_at") else text
     return asked.count(name, COUNT_MAX)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
@@ -35,6 +36,15 @@ class HttpOptions:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     metrics: str = ""  # where they are served to everybody on this machine, without a key
+
+    def located(self, config: Path) -> HttpOptions:
+        """Return them with files named from where the configuration lies."""
+
+        def there(name: str) -> str:
+            keyword = name in {"", OWN_CERTIFICATE}
+            return name if keyword else str(config.absolute().parent / Path(name).expanduser())
+
+        return replace(self, certificate=there(self.certificate), key=there(self.key))
 
     def checked(self) -> HttpOptions:
         """Return them as they are; raises UsageError, before a node is started for nothing."""

@@ -156,6 +156,6 @@ def _merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
         ingest=config.ingest,
         prices=named_in(options.config or home.config, config.prices),
         budgets=config.budgets,
-        http=http_of(options.http, config.http),
+        http=http_of(options.http, config.http.located(options.config or home.config)),
         directions=config.directions,
     )

@@ -1,5 +1,7 @@
 """The configuration of a node, and the sentences that its mistakes earn."""
 
+from pathlib import Path
+
 import pytest
 
 from meshnode.app.directions import Direction
@@ -77,6 +79,8 @@ directions:
 )
 def test_http_is_on_off_an_address_or_a_map(text, listen, certificate):
     http = parse_config(text).http
+    named = {"": "", "own": "own"}.get(certificate, f"/etc/mesh/{certificate}")
+    assert http.located(Path("/etc/mesh/config.yaml")).certificate == named
     assert (http.listen, http.certificate) == (listen, certificate)
 
 
