@@ -116,7 +116,9 @@ class Commander:
 
     def _signed(self, order: Order, command_id: bytes) -> Signed:
         now_s = self._now()
-        return sign_order(self._key(order.action, now_s), mesh_id_of(self._home), order, command_id, now_s)
+        return sign_order(
+            self._key(order.action, now_s), mesh_id_of(self._home), order, command_id, now_s
+        )
 
 
 def sign_order(

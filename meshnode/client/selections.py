@@ -83,7 +83,12 @@ def keep(home: Home, text: bytes) -> None:
 
 
 def install(home: Home, text: bytes) -> None:
-    """Make a document the configuration of this home's node; raises StorageError."""
+    """Make a document the configuration of this home's node, and keep the one before beside it.
+
+    Raises StorageError.
+    """
+    if home.config.exists():
+        _write(home.config.with_name(f"{home.config.name}.old"), read_bytes(home.config))
     _write(home.config, text)
 
 

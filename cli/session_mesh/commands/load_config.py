@@ -42,6 +42,7 @@ def app(
     said = []
     if of_node:
         said.append(f"{', '.join(of_node)}: in {call.home.config}, from the node's next start")
+        said.append("what was there is in config.yaml.old, if there was anything")
     if chosen is not None:
         said.append(f"list shows what {len(chosen)} entries select; --filter all shows the rest")
     value = {

@@ -1,0 +1,56 @@
+"""Counters of a node: what they count, and that nobody can make them grow without bound."""
+
+from dataclasses import replace
+
+from meshnode.app.counting import OUTCOMES_MAX, Counting, Histogram
+from meshnode.core.ids import NodeId, SessionId
+from meshnode.core.liveness import MemberState
+from meshnode.core.sessions import SessionRecord, State
+
+RECORD = SessionRecord(SessionId("s"), 1, "a", State.RUNNING, 100.0, 100.0, message_count=3)
+
+
+def counting():
+    return Counting(NodeId("me"), lambda: 200.0)
+
+
+def test_a_histogram_counts_what_is_at_most_each_bound():
+    histogram = Histogram((1.0, 10.0))
+    for value in (0.5, 1.0, 5.0, 50.0):
+        histogram.add(value)
+    assert histogram.cumulative() == [("1", 2), ("10", 3), ("+Inf", 4)]
+    assert histogram.total == 56.5
+
+
+def test_a_session_is_counted_when_it_is_made_and_once_when_it_ends():
+    counts = counting()
+    counts.session(None, RECORD)
+    counts.session(RECORD, replace(RECORD, message_count=4))
+    failed = replace(RECORD, state=State.FAILED, ended_at_s=160.0, signal="SIGSEGV")
+    counts.session(RECORD, failed)
+    counts.session(failed, replace(failed, orders=("x",)))
+    assert counts.sessions_created == 1
+    assert counts.session_seconds.total == 60.0
+    assert counts.messages_per_session.total == 3
+    assert counts.session_errors == {"failed": 0, "signal": 1}
+    counts.session(RECORD, replace(RECORD, state=State.EXPIRED, ended_at_s=101.0))
+    assert counts.session_timeouts == 1
+
+
+def test_what_strangers_send_makes_no_endless_labels():
+    counts = counting()
+    for number in range(1000):
+        counts.command(f"action{number}", f"outcome{number}", None)
+    counts.command("steer", "delivered", 0.02)
+    assert {action for action, _ in counts.commands} <= {"other", "steer"}
+    assert len(counts.commands) <= OUTCOMES_MAX * 4 + 2
+    assert sum(counts.commands.values()) == 1001
+
+
+def test_a_suspicion_is_confirmed_or_refuted():
+    counts = counting()
+    counts.member(None, MemberState.ALIVE)
+    counts.member(MemberState.UNREACHABLE, MemberState.ALIVE)
+    counts.member(MemberState.UNREACHABLE, MemberState.DEAD)
+    counts.member(MemberState.DEAD, MemberState.ALIVE)
+    assert counts.accusations == {"confirmed": 1, "refuted": 1}
