@@ -171,16 +171,6 @@ class Queries:
                 spent.setdefault(key.session, Spent()).add(key, slot, self._rated.prices)
         return spent
 
-    def spent_here(self) -> dict[str, Spent]:
-        """Return what this node's own ledger holds, by model, spelled as its logs do."""
-        tables, here = self.mesh.tables, self.mesh.self_id
-        spent: dict[str, Spent] = {}
-        for row_key in tables.ledger_keys(here):
-            key, slot = tables.ledger_row(here, row_key) or (None, None)
-            if isinstance(key, SlotKey) and isinstance(slot, Slot):
-                spent.setdefault(key.model, Spent()).add(key, slot, self._prices)
-        return spent
-
     def with_spent(
         self, views: Iterable[SessionView], spent: dict[str, Spent] | None = None
     ) -> list[SessionView]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from meshnode.app.cost import BY
+from meshnode.app.cutting import BY
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
 from meshnode.gateway.openapi import query
 from meshnode.gateway.problems import off
 from meshnode.gateway.strict import parse_query
-from meshnode.rpc.local import get_cost
+from meshnode.rpc.local import cost_in_pieces
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -69,6 +69,6 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
     return asked.count(name, COUNT_MAX)
 
 
-def answer(queries: Queries, request: pb.GetCostRequest) -> dict[str, Any]:
+async def answer(queries: Queries, request: pb.GetCostRequest) -> dict[str, Any]:
     """Sum the ledgers of the whole mesh."""
-    return to_plain(get_cost(queries, request))
+    return to_plain(await cost_in_pieces(queries, request))

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from meshnode.app.cutting import CostQuery
 from meshnode.core.liveness import MemberState
 
 if TYPE_CHECKING:
@@ -155,11 +156,13 @@ class Metrics(Collector):
     def _of_the_ledger(self) -> Iterator[Metric]:
         tokens: dict[tuple[str, ...], float] = {}
         costs: dict[tuple[str, ...], float] = {}
-        for model, spent in self._queries.spent_here().items():
-            for bucket, count in asdict(spent.usage).items():
+        query = CostQuery(by=("model",), node_id=self._queries.mesh.self_id)
+        for group in self._queries.cost(query).groups:
+            model = group.key["model"]
+            for bucket, count in asdict(group.usage).items():
                 tokens[bucket, model] = count
-            if spent.nusd is not None:
-                costs[(model,)] = spent.nusd / NUSD
+            if group.cost_nusd is not None:
+                costs[(model,)] = group.cost_nusd / NUSD
         yield _labelled(
             "tokens", "Tokens in this node's ledger, by bucket.", ("bucket", "model"), tokens
         )

@@ -132,13 +132,13 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 
     @router.get(
         MESH + "/cost",
-        **route("What the mesh has spent.", "Cost", parameters=cost.PARAMETERS),
+        **route("What the mesh has spent.", "Cost", 404, 409, parameters=cost.PARAMETERS),
     )
     async def spent(request: Request) -> Response:
         bearer = parts.desk.bearer(request)
         asked = cost.request_of(request.scope["query_string"], parts.clock.wall_s())
         bearer.check_everywhere("read")
-        return json_response(cost.answer(parts.queries, asked))
+        return json_response(await cost.answer(parts.queries, asked))
 
 
 def _add_sessions(router: APIRouter, parts: Parts) -> None:

@@ -101,14 +101,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.GetCostResponse:
         """Sum the ledgers of the whole mesh."""
         del context
-        steps = cost_steps(self._parts.queries, request)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as answered:
-                answer: pb.GetCostResponse = answered.value
-                return answer
-            await asyncio.sleep(0)
+        return await cost_in_pieces(self._parts.queries, request)
 
     async def OpenSession(  # noqa: N802 - named by the proto
         self, request: pb.OpenSessionRequest, context: Context
@@ -251,6 +244,18 @@ def cost_steps(
     """Answer a request for cost, with a pause at each yield."""
     answer = yield from queries.cost_steps(query_from_wire(request, queries.node_named))
     return answer_to_wire(answer, coverage_to_wire(queries.coverage()))
+
+
+async def cost_in_pieces(queries: Queries, request: pb.GetCostRequest) -> pb.GetCostResponse:
+    """Answer a request for cost inside a node, which goes on with its work meanwhile."""
+    steps = cost_steps(queries, request)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as answered:
+            answer: pb.GetCostResponse = answered.value
+            return answer
+        await asyncio.sleep(0)
 
 
 def _owner(node_id: str) -> NodeId:
