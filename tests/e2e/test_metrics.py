@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from e2e.fleet import wait_until
+from e2e.fleet import PROGRAM, wait_until
 from e2e.web import API, Door, door_of, key_of, started
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -98,6 +98,26 @@ def test_what_happens_is_counted(pair, alone):
     assert after["session_mesh_links"] == 1
     assert after['session_mesh_feed_flushes_total{direction="in"}'] >= 1
     assert after["session_mesh_dissemination_seconds_count"] >= 1
+
+
+def test_what_agents_use_is_counted_by_their_owner_alone(pair, alone):
+    node, other = pair
+    used = ("--model", "gpt-5", "--input", "1000", "--output", "10", "--id", "r1")
+    ran = node.call("run", "--agent-id", "spender", "--", PROGRAM, "report", *used)
+    assert ran.code == 0, ran.err
+    tokens = 'session_mesh_tokens_total{bucket="input",model="gpt-5"}'
+    wait_until(lambda: values(alone).get(tokens) == 1000)
+    assert values(alone)['session_mesh_cost_usd_total{model="gpt-5"}'] > 0
+    elsewhere = door_of(other)
+
+    def known() -> bool:
+        answer = elsewhere.ask("GET", f"{API}/cost?by=model&since=1h&node={node.name}").json
+        return [group["usage"]["input"] for group in answer["groups"]] == [1000]
+
+    wait_until(known, "the other node to know")
+    assert tokens not in values(Door(other.ready["metrics"]))
+    assert elsewhere.ask("GET", f"{API}/cost?node=nobody").code == "not_found"
+    assert elsewhere.ask("GET", f"{API}/cost?by=colour").code == "usage"
 
 
 def test_metrics_need_a_key_for_them_where_the_rest_is_served(node, alone):
