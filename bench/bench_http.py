@@ -68,6 +68,7 @@ def main() -> None:
         table("What the front door weighs", weighed(asked, owner))
         owner.call("run", "--detach", "--agent-id", AGENT, "--", "sh", "-c", "cat >/dev/null")
         table("A steer over HTTP, of another node's agent", steered(asked))
+        owner.call("kill", AGENT, "--force")  # a node that ends leaves its agents alive
         for node in (owner, asked):
             node.end()
         table(f"A page of {PAGE} of {chosen.sessions:,} sessions", listed(asked, chosen.sessions))
