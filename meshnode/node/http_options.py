@@ -88,7 +88,7 @@ def http_of(flags: HttpFlags, configured: HttpOptions) -> HttpOptions:
         flags.key or ("" if flags.tls is not None else configured.key),
         flags.hosts or configured.hosts,
         flags.origins or configured.origins,
-        configured.metrics if flags.metrics is None else _place(flags.metrics),
+        configured.metrics if flags.metrics is None else _place_of_metrics(flags.metrics),
     ).checked()
 
 
@@ -98,7 +98,7 @@ def http_in(entry: Entry | None, metrics: Entry | None) -> HttpOptions:
     Raises UsageError.
     """
     read = HttpOptions() if entry is None else _served(entry)
-    return replace(read, metrics="" if metrics is None else _place_in(metrics))
+    return replace(read, metrics="" if metrics is None else _metrics_in(metrics))
 
 
 def _served(entry: Entry) -> HttpOptions:
@@ -123,6 +123,23 @@ def _place_in(entry: Entry) -> str:
         return _place(entry.text("http"))
     except UsageError as error:
         entry.fail(f'"http": {error.message}', error.hint)
+
+
+def _metrics_in(entry: Entry) -> str:
+    try:
+        return _place_of_metrics(entry.text("metrics"))
+    except UsageError as error:
+        entry.fail(f'"metrics": {error.message}', error.hint)
+
+
+def _place_of_metrics(word: str) -> str:
+    """Return the address that is meant, empty for none; raises UsageError: there is no default."""
+    if word in SWITCHED:
+        raise UsageError(
+            f"metrics have no address of their own, so {word} says too little",
+            "write off, or a loopback address such as 127.0.0.1:9464",
+        )
+    return _place(word)
 
 
 def _place(word: str) -> str:
