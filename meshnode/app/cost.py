@@ -6,6 +6,7 @@ rounded once. A model without a price adds tokens and is listed, never priced at
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -195,6 +196,17 @@ def finished(steps: Generator[None, None, Result]) -> Result:
         except StopIteration as answered:
             result: Result = answered.value
             return result
+
+
+async def in_pieces(steps: Generator[None, None, Result]) -> Result:
+    """Take all steps, inside a node that goes on with its work meanwhile."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as answered:
+            result: Result = answered.value
+            return result
+        await asyncio.sleep(0)
 
 
 def _kind(key: CounterKey) -> int:

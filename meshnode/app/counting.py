@@ -12,17 +12,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshnode.core.commands import NODE_ACTIONS, SESSION_ACTIONS
+from meshnode.core.ledger import Buckets
 from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
+    from meshnode.app.cost import CostGroup
     from meshnode.core.feed import Change
     from meshnode.core.ids import NodeId
     from meshnode.core.sessions import SessionRecord
 
+MODELS_MAX = 200  # named in metrics; what others use is counted as `other`
+OTHERS = "other"
 OUTCOMES_MAX = 32  # kinds of outcomes; others are counted as `other`
 LASTED_S = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0)
 MESSAGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
@@ -127,3 +131,45 @@ class Counting:
     def found(self) -> None:
         """Count an agent that was found again, having lived on without its node."""
         self.session_reconnects += 1
+
+
+@dataclass(slots=True)
+class Charged:
+    """What one model, or all those without a place of their own, was charged with."""
+
+    usage: Buckets = field(default_factory=Buckets)
+    nusd: int | None = None
+
+
+class Charges:
+    """What the ledger adds up to, by model.
+
+    Invariant: at most MODELS_MAX models are named, those first that used most, and a model that has
+    its name keeps it; the rest is OTHERS. No figure falls while a node runs, though a ledger may be
+    corrected and a price lowered: Prometheus would take that for a restart, and all for new.
+    """
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, Charged] = {}
+        self._named: set[str] = set()
+
+    def take(self, spent: Mapping[str, CostGroup]) -> None:
+        """Take what the ledger holds now."""
+        new = sorted(spent.keys() - self._named, key=lambda one: (-spent[one].usage.total, one))
+        self._named.update(new[: MODELS_MAX - len(self._named)])
+        sums: dict[str, Charged] = {}
+        for model, one in spent.items():
+            held = sums.setdefault(model if model in self._named else OTHERS, Charged())
+            held.usage += one.usage
+            held.nusd = _most(held.nusd, one.cost_nusd, int.__add__)
+        for model, held in sums.items():
+            shown = self.by_model.setdefault(model, Charged())
+            pairs = zip(shown.usage.counts, held.usage.counts, strict=True)
+            shown.usage = Buckets(*map(max, pairs))
+            shown.nusd = _most(shown.nusd, held.nusd, max)
+
+
+def _most(one: int | None, other: int | None, joined: Callable[[int, int], int]) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return joined(one, other)

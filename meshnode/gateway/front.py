@@ -13,17 +13,12 @@ from starlette.responses import Response
 
 from meshnode.core.errors import MeshError
 from meshnode.gateway.doorkeeper import Doorkeeper
-from meshnode.gateway.metrics import MEDIA_TYPE
 from meshnode.gateway.openapi import completed, route
 from meshnode.gateway.problems import Problem, problem_of
 from meshnode.gateway.routes import Parts, routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-
-    from starlette.types import Receive, Scope, Send
-
-    from meshnode.gateway.metrics import Metrics
 
 
 def front(
@@ -51,19 +46,6 @@ def front(
     app.include_router(routes(parts))
     _add_document(app, parts)
     return Doorkeeper(app, hosts, origins, parts.clock.steady_s, limited)
-
-
-def metrics_alone(metrics: Metrics, steady_s: Callable[[], float]) -> Doorkeeper:
-    """Serve the metrics to whoever reaches the address, and nothing else."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] != "/metrics":
-            raise Problem(404, "not_found", "not found", "GET /metrics")
-        if scope["method"] != "GET":
-            raise Problem(405, "method_not_allowed", "method not allowed", "GET /metrics")
-        await Response(metrics.page(), media_type=MEDIA_TYPE)(scope, receive, send)
-
-    return Doorkeeper(answer, (), (), steady_s)
 
 
 def _add_document(app: FastAPI, parts: Parts) -> None:

@@ -46,15 +46,15 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """Take an address; raises ConflictError if it is in use."""
+def bound(host: str, port: int, flag: str) -> socket.socket:
+    """Take an address, for what a flag of `up` asks for; raises ConflictError if it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConflictError(
             f"cannot listen for HTTP on {host}:{port}: {(error.strerror or str(error)).lower()}",
-            "stop what uses it, or choose another: session-mesh up --http HOST:PORT",
+            f"stop what uses it, or choose another: session-mesh up --{flag} HOST:PORT",
         ) from None
     # Connections inherit it. asyncio does not set it for a socket that names no protocol, and then
     # the body of each answer waits 40 ms for the peer to acknowledge the head.

@@ -7,10 +7,12 @@ beside ours; as their counters do not end in `_total`, those have no type.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -20,36 +22,69 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from meshnode.app.cost import in_pieces
+from meshnode.app.counting import Charges
 from meshnode.app.cutting import CostQuery
+from meshnode.core.budgets import Standing
+from meshnode.core.errors import UsageError
 from meshnode.core.liveness import MemberState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client import Metric
 
+    from meshnode.app.alarms import Alarms
     from meshnode.app.counting import Counting, Histogram
     from meshnode.app.queries import Queries
     from meshnode.app.sessions import OwnSessions
+    from meshnode.app.views import BudgetView
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "session_mesh_"
 NUSD = 1e9  # a dollar in nano-dollars
+PAGE_S = 1.0  # whoever asks sooner gets the same page: it takes 1 to 15 ms, of anybody
+TOKENS = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")  # add up to all
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The parts of a node that are measured."""
+
+    counting: Counting
+    queries: Queries
+    sessions: OwnSessions
+    alarms: Alarms
+    budgets: Mapping[str, BudgetView]
+    certificate_ends_s: Callable[[], float]
+    steady_s: Callable[[], float]
 
 
 class Metrics(Collector):
-    """Makes the page that Prometheus reads, anew each time."""
+    """Makes the page that Prometheus reads."""
 
-    def __init__(self, counting: Counting, queries: Queries, sessions: OwnSessions) -> None:
-        self._counting = counting
-        self._queries = queries
-        self._sessions = sessions
+    def __init__(self, measured: Measured) -> None:
+        self._counting = measured.counting
+        self._queries = measured.queries
+        self._sessions = measured.sessions
+        self._measured = measured
+        self._charges = Charges()
+        self._spent_here = CostQuery(by=("model",), node_id=measured.queries.mesh.self_id)
+        self._made, self._made_at_s = b"", -PAGE_S
+        self._making = asyncio.Lock()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def page(self) -> bytes:
-        """Return the metrics as text."""
-        return generate_latest(self._registry)
+    async def page(self) -> bytes:
+        """Return the metrics as text, at most PAGE_S old."""
+        async with self._making:
+            if self._measured.steady_s() - self._made_at_s >= PAGE_S or not self._made:
+                with suppress(UsageError):  # of ten thousand models: these figures stay as they are
+                    spent = await in_pieces(self._queries.cost_steps(self._spent_here))
+                    self._charges.take({one.key["model"]: one for one in spent.groups})
+                self._made = generate_latest(self._registry)
+                self._made_at_s = self._measured.steady_s()
+            return self._made
 
     def describe(self) -> list[Metric]:
         """Return nothing: which labels there are depends on what has happened."""
@@ -61,6 +96,8 @@ class Metrics(Collector):
         yield from self._of_commands()
         yield from self._of_the_mesh()
         yield from self._of_the_ledger()
+        yield from self._of_budgets()
+        yield from self._of_troubles()
         yield from self._of_the_seeds()
 
     def _of_sessions(self) -> Iterator[Metric]:
@@ -127,6 +164,11 @@ class Metrics(Collector):
         for state in MemberState:
             members.add_metric((str(state),), states[str(state)])
         yield members
+        coverage = self._queries.coverage()
+        yield _gauge("nodes_known", "Members that answers should speak for.", coverage.nodes_known)
+        yield _gauge(
+            "nodes_heard", "Those that answers do speak for: the coverage.", coverage.nodes_heard
+        )
         yield _gauge("links", "Links of this node that work.", len(mesh.overlay.links))
         yield _labelled(
             "feed_flushes",
@@ -154,20 +196,75 @@ class Metrics(Collector):
         yield _gauge("loop_lag_seconds", "By how much this node is late, in seconds.", mesh.lag_s)
 
     def _of_the_ledger(self) -> Iterator[Metric]:
-        tokens: dict[tuple[str, ...], float] = {}
-        costs: dict[tuple[str, ...], float] = {}
-        query = CostQuery(by=("model",), node_id=self._queries.mesh.self_id)
-        for group in self._queries.cost(query).groups:
-            model = group.key["model"]
-            for bucket, count in asdict(group.usage).items():
-                tokens[bucket, model] = count
-            if group.cost_nusd is not None:
-                costs[(model,)] = group.cost_nusd / NUSD
+        charged = self._charges.by_model
+        tokens: dict[tuple[str, ...], float] = {
+            (bucket, model): getattr(one.usage, bucket)
+            for model, one in charged.items()
+            for bucket in TOKENS
+        }
+        costs: dict[tuple[str, ...], float] = {
+            (model,): one.nusd / NUSD for model, one in charged.items() if one.nusd is not None
+        }
         yield _labelled(
-            "tokens", "Tokens in this node's ledger, by bucket.", ("bucket", "model"), tokens
+            "tokens",
+            "Tokens in this node's ledger, by buckets that add up to all.",
+            ("bucket", "model"),
+            tokens,
         )
         yield _labelled(
-            "cost_usd", "What those cost where there is a price, in dollars.", ("model",), costs
+            "reasoning_tokens",
+            "Those tokens of the bucket output that were reasoning.",
+            ("model",),
+            {(model,): one.usage.reasoning for model, one in charged.items()},
+        )
+        yield _labelled(
+            "web_searches",
+            "Searches of the web in this node's ledger.",
+            ("model",),
+            {(model,): one.usage.web_search for model, one in charged.items()},
+        )
+        yield _labelled(
+            "cost_usd", "What all those cost where there is a price, in dollars.", ("model",), costs
+        )
+
+    def _of_budgets(self) -> Iterator[Metric]:
+        shown = list(self._measured.budgets.values())
+        states = Counter(view.state for view in shown)
+        budgets = GaugeMetricFamily(
+            PREFIX + "budgets", "Budgets in force, as this node judges them.", labels=("state",)
+        )
+        used = GaugeMetricFamily(
+            PREFIX + "budget_used_ratio",
+            "How much of a budget is spent in its window; 1 is all of it.",
+            labels=("budget",),
+        )
+        for state in (Standing.OK, Standing.WARNED, Standing.EXCEEDED):
+            budgets.add_metric((str(state),), states[state])
+        for view in shown:
+            used.add_metric((view.name,), view.percent / 100)
+        yield budgets
+        yield used
+
+    def _of_troubles(self) -> Iterator[Metric]:
+        measured = self._measured
+        kinds = Counter(one.id.partition(":")[0] for one in measured.alarms.standing())
+        alarms = GaugeMetricFamily(
+            PREFIX + "alarms",
+            "Alarms that stand, as session-mesh doctor explains them.",
+            labels=("kind",),
+        )
+        for kind, count in sorted(kinds.items()):
+            alarms.add_metric((kind,), count)
+        yield alarms
+        yield _gauge(
+            "writes_stopped",
+            "Whether this node takes on nothing new: 1 if an alarm stops its writes.",
+            measured.alarms.stop() is not None,
+        )
+        yield _gauge(
+            "certificate_expires_timestamp_seconds",
+            "When this node's membership ends unless it is renewed, since 1970.",
+            measured.certificate_ends_s(),
         )
 
     def _of_the_seeds(self) -> Iterator[Metric]:

@@ -111,7 +111,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
     @router.get("/metrics", **route("Metrics of this node, for Prometheus.", "", media=METRICS))
     async def metrics(request: Request) -> Response:
         parts.desk.bearer(request).check("metrics")
-        return Response(parts.metrics.page(), media_type=METRICS)
+        return Response(await parts.metrics.page(), media_type=METRICS)
 
     @router.get(
         MESH + "/nodes",

@@ -17,7 +17,7 @@ from meshnode.app.bearers import Bearers
 from meshnode.app.counting import Counting
 from meshnode.app.keys import Keys
 from meshnode.app.sessions import SESSIONS_MAX
-from meshnode.core.certificates import dns_name_of
+from meshnode.core.certificates import dns_name_of, expires_at_s
 from meshnode.core.errors import MeshError, UsageError
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import joined
@@ -26,12 +26,13 @@ from meshnode.node.http_options import OWN_CERTIFICATE
 from meshnode.node.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp
 
     from meshnode.app.auditing import Auditor
     from meshnode.app.queries import Queries
+    from meshnode.app.views import BudgetView
     from meshnode.core.sessions import SessionRecord
     from meshnode.gateway.listening import Listener
     from meshnode.gateway.metrics import Metrics
@@ -53,6 +54,7 @@ class Behind:
     queries: Queries
     commanding: Commanding
     auditor: Auditor
+    budgets: Mapping[str, BudgetView]
 
 
 class Fronting:
@@ -66,17 +68,29 @@ class Fronting:
         self._listeners: list[Listener] = []
         self.bound: str | None = None
         self.metrics: str | None = None
-        from meshnode.gateway.front import metrics_alone  # noqa: PLC0415 - only if asked for
-        from meshnode.gateway.metrics import Metrics  # noqa: PLC0415 - as above
+        from meshnode.gateway.metrics import Measured, Metrics  # noqa: PLC0415 - only if asked for
+        from meshnode.gateway.scraping import metrics_alone  # noqa: PLC0415 - as above
 
         counting = self._counting()
-        metrics = Metrics(counting, behind.queries, behind.hosting.sessions)
+        metrics = Metrics(
+            Measured(
+                counting,
+                behind.queries,
+                behind.hosting.sessions,
+                ground.alarms,
+                behind.budgets,
+                lambda: min(map(expires_at_s, ground.identity.chain)),
+                ground.clock.steady_s,
+            )
+        )
         if options.listen:
             self._tls = self._context()
-            self.bound = self._listen(options.listen, self._front(metrics, counting), self._tls)
+            self.bound = self._listen(
+                "http", options.listen, self._front(metrics, counting), self._tls
+            )
         if options.metrics:
             self.metrics = self._listen(
-                options.metrics, metrics_alone(metrics, ground.clock.steady_s), None
+                "metrics", options.metrics, metrics_alone(metrics, ground.clock.steady_s), None
             )
 
     async def start(self) -> None:
@@ -91,11 +105,11 @@ class Fronting:
         for listener in self._listeners:
             await listener.close()
 
-    def _listen(self, place: str, app: ASGIApp, tls: ssl.SSLContext | None) -> str:
+    def _listen(self, flag: str, place: str, app: ASGIApp, tls: ssl.SSLContext | None) -> str:
         from meshnode.gateway.listening import Listener, bound  # noqa: PLC0415 - as above
 
         host, port = parse_address(place)
-        sock = bound(host, port)
+        sock = bound(host, port, flag)
         self._listeners.append(Listener(app, sock, tls))
         return joined(host, sock.getsockname()[1])
 

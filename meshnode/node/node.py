@@ -232,8 +232,9 @@ class Node:
 
     async def _open_front(self) -> None:
         if self._options.http.listen or self._options.http.metrics:
-            parts = Behind(self._hosting, self._queries, self._commanding, self._auditing.auditor)
-            self._front = Fronting(self._ground, parts, self._options.http)
+            parts = self._hosting, self._queries, self._commanding, self._auditing.auditor
+            behind = Behind(*parts, self._budgeting.desk.shown)
+            self._front = Fronting(self._ground, behind, self._options.http)
             await self._front.start()
 
     async def run(self) -> None:

@@ -6,10 +6,10 @@ everything and start sessions; whatever commands a session needs a signature, he
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshnode.app.cost import in_pieces
 from meshnode.app.opening import Opening
 from meshnode.app.specialists import Specialists
 from meshnode.app.views import Selection
@@ -248,14 +248,7 @@ def cost_steps(
 
 async def cost_in_pieces(queries: Queries, request: pb.GetCostRequest) -> pb.GetCostResponse:
     """Answer a request for cost inside a node, which goes on with its work meanwhile."""
-    steps = cost_steps(queries, request)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as answered:
-            answer: pb.GetCostResponse = answered.value
-            return answer
-        await asyncio.sleep(0)
+    return await in_pieces(cost_steps(queries, request))
 
 
 def _owner(node_id: str) -> NodeId:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from meshnode.app.counting import OUTCOMES_MAX, Counting, Histogram
+from meshnode.app.cost import CostGroup
+from meshnode.app.counting import MODELS_MAX, OTHERS, OUTCOMES_MAX, Charges, Counting, Histogram
 from meshnode.core.ids import NodeId, SessionId
+from meshnode.core.ledger import Buckets
 from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import SessionRecord, State
 
@@ -54,3 +56,37 @@ def test_a_suspicion_is_confirmed_or_refuted():
     counts.member(MemberState.UNREACHABLE, MemberState.DEAD)
     counts.member(MemberState.DEAD, MemberState.ALIVE)
     assert counts.accusations == {"confirmed": 1, "refuted": 1}
+
+
+def spent(**tokens: int) -> dict[str, CostGroup]:
+    return {model: charged(Buckets(input=count), count) for model, count in tokens.items()}
+
+
+def charged(usage: Buckets, nusd: int | None) -> CostGroup:
+    return CostGroup({}, 1, 1, (), usage, nusd)
+
+
+def tokens(charges: Charges) -> dict[str, int]:
+    return {model: one.usage.input for model, one in charges.by_model.items()}
+
+
+def test_models_beyond_the_bound_are_counted_together_and_named_ones_keep_their_names():
+    charges = Charges()
+    many = {f"m{number}": number + 1 for number in range(MODELS_MAX + 50)}
+    charges.take(spent(**many))
+    assert len(charges.by_model) == MODELS_MAX + 1
+    assert tokens(charges)["m50"] == 51
+    assert "m49" not in charges.by_model
+    assert tokens(charges)[OTHERS] == sum(range(1, 51))
+    charges.take(spent(**many, late=10**9))
+    assert "late" not in charges.by_model
+    assert sum(tokens(charges).values()) == sum(many.values()) + 10**9
+    assert charges.by_model[OTHERS].nusd == sum(range(1, 51)) + 10**9
+
+
+def test_no_figure_falls_while_a_node_runs():
+    charges = Charges()
+    charges.take(spent(m=100, n=5))
+    charges.take({"m": charged(Buckets(input=90, output=7), None)})
+    assert charges.by_model["m"].usage == Buckets(input=100, output=7)
+    assert (charges.by_model["m"].nusd, tokens(charges)["n"]) == (100, 5)
