@@ -17,6 +17,8 @@ from meshnode.core.periods import DayKey, MonthKey
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from meshnode.core.rounds import Round
+
 LEDGER = "ledger"  # the table, in every node's feed
 SLOT_S = 1800  # slots of 30 minutes cut exact local days in every zone but those on :15 or :45
 SLOT_MAX = 140_000_000  # about the year 9955: any slot up to here is a date in any zone
@@ -166,7 +168,8 @@ class Batch:
 
     `places` are the files whose place has moved, by a name the reader gave them (at most 32 bytes);
     a place is the reader's own business, and b"" forgets it. The counts of `diagnostics` are what
-    this reading adds, its `partial_tail_bytes` is what it found.
+    this reading adds, its `partial_tail_bytes` is what it found. `rounds` are the texts of records,
+    where they are asked for.
     """
 
     key: DiagnosticsKey
@@ -174,6 +177,7 @@ class Batch:
     places: Mapping[bytes, bytes]
     records: Sequence[UsageRecord]
     diagnostics: Diagnostics
+    rounds: Sequence[Round] = ()
 
 
 @dataclass(frozen=True, slots=True)

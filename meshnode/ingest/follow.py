@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.reading import SourceState, is_news, moved_on
-from meshnode.ingest.sources import source_named
+from meshnode.ingest.sources import reader_of, source_named
 from meshnode.ingest.watching import Watch
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Follower:
         load: Load,
         report: Report,
     ) -> None:
-        self.reader = source_named(source.source).reader(source.path, source.session_key)
+        self.reader = reader_of(source)
         self._source = source
         self._load, self._commit = load, commit
         self._publish, self._report = publish, report

@@ -1,7 +1,7 @@
 """The Higress access log: one text template line per request, with the model call in `ai_log`.
 
 Invariant: a request is counted once, by its own id, whatever becomes of the file it stands in. No
-prompt text leaves this module.
+prompt text leaves this module but through `parse_round`, which a reader calls only if asked to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.core.rounds import Round, texts_from
 from meshnode.ingest.lenient import (
     ContradictionError,
     any_json,
@@ -134,6 +135,17 @@ def parse_line(
         file=file,
         offset=offset,
     )
+
+
+def parse_round(line: bytes, record: UsageRecord) -> Round:
+    """Read what was said in a call, of a line that `parse_line` has made a record of."""
+    try:
+        ai_log = _outer(line).ai_log
+        said = any_json(ai_log.encode("utf-8", "replace")) if isinstance(ai_log, str) else ai_log
+    except (ValueError, RecursionError):
+        said = None
+    texts = texts_from(said if isinstance(said, dict) else {})
+    return Round(idem_key=record.idem_key, session=record.session, at_s=record.at_s, texts=texts)
 
 
 def _outer(line: bytes) -> _Outer:
@@ -287,5 +299,8 @@ def _at_s(outer: _Outer) -> float:
 class HigressReader(RotatingReader):
     """Reads one access log on, with the files that it was rotated into."""
 
-    def __init__(self, path: str, session_key: str | None = None) -> None:
-        super().__init__(SOURCE, parse_line, path, session_key)
+    def __init__(
+        self, path: str, session_key: str | None = None, *, with_rounds: bool = False
+    ) -> None:
+        told = parse_round if with_rounds else None
+        super().__init__(SOURCE, parse_line, path, session_key, told)

@@ -1,7 +1,8 @@
 """What every reader of usage logs gives: records, where it is now, and what it left out, and why.
 
 Invariant: a reader never raises for what it finds on disk, and reads on from any place it gave, so
-whoever keeps records and places together counts each response once. No prompt text leaves a reader.
+whoever keeps records and places together counts each response once. No prompt text leaves a reader,
+unless it is made to bring rounds.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from meshnode.core.ledger import DiagnosticsKey, LedgerRow, UsageRecord
+    from meshnode.core.rounds import Round
 
     ParseLine = Callable[[bytes, str, str, int], "UsageRecord | Skipped"]
     """Turns a line, its file's path and fingerprint and its offset there into a record."""
+    ParseRound = Callable[[bytes, "UsageRecord"], "Round"]
+    """Turns a line that is a record into what was said."""
 
 LINE_BYTES_MAX = 1 << 20  # longer: skipped and counted as unparsable
 STATE_BYTES_MAX = 1 << 16  # of what a parser carries from line to line; larger: begun anew
@@ -39,12 +43,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """A log to follow; with `session_key` only that session is counted."""
+    """A log to follow; with `session_key` only that session is counted, `messages` are texts."""
 
     source: str
     path: str
     session_key: str | None = None
     refresh_interval_s: float = 1.0
+    messages: bool = False  # keep what was said, here and nowhere else
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class Findings:
     """What a reading has found so far."""
 
     records: list[UsageRecord] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
     skipped: Counter[Reason] = field(default_factory=Counter)
     remarks: list[Remark] = field(default_factory=list)
 

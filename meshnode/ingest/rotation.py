@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import BinaryIO
 
-    from meshnode.ingest.reading import ParseLine
+    from meshnode.ingest.reading import ParseLine, ParseRound
 
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 FILES_MAX = 64  # rotated files looked at, the newest first; older ones are not read
@@ -108,6 +108,7 @@ class _Run:
     places: _Places
     bytes_left: int
     session_key: str | None
+    parse_round: ParseRound | None = None
     findings: Findings = field(default_factory=Findings)
     news: set[tuple[int, int]] = field(default_factory=set)
     detail: str = ""
@@ -175,6 +176,8 @@ class _Run:
             self.findings.skip(found.reason, path, offset)
         else:
             self.findings.records.append(found)
+            if self.parse_round is not None:
+                self.findings.rounds.append(self.parse_round(line, found))
 
 
 class RotatingReader:
@@ -182,11 +185,20 @@ class RotatingReader:
 
     Rotation by renaming (numbered, dated, packed with gzip) and by copying and truncating. A
     renamed file is also read to its end through its open descriptor, whatever its new name is.
+    With `parse_round` it also brings what was said.
     """
 
-    def __init__(self, source: str, parse: ParseLine, path: str, session_key: str | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        parse: ParseLine,
+        path: str,
+        session_key: str | None,
+        parse_round: ParseRound | None = None,
+    ) -> None:
         self._source = source
         self._parse = parse
+        self._parse_round = parse_round
         self._path = Path(path).expanduser().absolute()
         self._session_key = session_key
         self._reading = Lock()
@@ -199,7 +211,8 @@ class RotatingReader:
     def read(self, places: Mapping[bytes, bytes], bytes_max: int) -> Reading:
         """Read on: at most bytes_max, or a single line. See `Reader`."""
         bytes_max = min(bytes_max, PIECE_BYTES_MAX)
-        run = _Run(self._parse, _Places(places.get(POSITION, b"")), bytes_max, self._session_key)
+        known = _Places(places.get(POSITION, b""))
+        run = _Run(self._parse, known, bytes_max, self._session_key, self._parse_round)
         with self._reading:
             for path in [*_rotated(self._path), self._path]:
                 if run.bytes_left > 0:
@@ -214,6 +227,7 @@ class RotatingReader:
             {POSITION: position} if moved else {},
             tuple(found.records),
             found.diagnostics(run.tail_bytes),
+            tuple(found.rounds),
         )
         return Reading(batch, run.bytes_left <= 0, run.detail or "ok", tuple(found.remarks))
 

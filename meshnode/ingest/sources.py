@@ -17,7 +17,7 @@ from meshnode.ingest.tree import TreeReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from meshnode.ingest.reading import Parser, Reader
+    from meshnode.ingest.reading import Parser, Reader, SourceConfig
     from meshnode.ingest.tree import Format
 
 
@@ -29,6 +29,7 @@ class Source:
     file line by line; `standard` names the paths where this user's own may be, whether they exist
     or not, from the environment and the user's directory; `owns` tells whether a file belongs to
     what is read at a path, `files` lists those, and `is_whole` which are one document.
+    `telling` makes a reader that also brings what was said, None if such logs do not hold it.
     """
 
     reader: Callable[[str, str | None], Reader]
@@ -38,6 +39,7 @@ class Source:
     files: Callable[[str], Iterable[Path]]
     is_whole: Callable[[Path], bool]
     is_tree: bool = True  # of many files: found where it usually is, and worth being watched
+    telling: Callable[[str, str | None], Reader] | None = None
 
 
 def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], list[str]]) -> Source:
@@ -64,6 +66,7 @@ SOURCES: Mapping[str, Source] = {
         files=rotation.files,
         is_whole=lambda _path: False,
         is_tree=False,
+        telling=lambda path, session: higress.HigressReader(path, session, with_rounds=True),
     ),
 }
 
@@ -74,3 +77,19 @@ def source_named(name: str) -> Source:
         known = ", ".join(sorted(SOURCES))
         raise UsageError(f"cannot read {name[:60]!r} logs", f"use one of {known}")
     return SOURCES[name]
+
+
+def reader_of(config: SourceConfig) -> Reader:
+    """Make the reader of a log; raises UsageError for a source that nobody can read so."""
+    found = source_named(config.source)
+    if not config.messages:
+        return found.reader(config.path, config.session_key)
+    if found.telling is None:
+        raise UsageError(*no_messages(config.source))
+    return found.telling(config.path, config.session_key)
+
+
+def no_messages(name: str) -> tuple[str, str]:
+    """Say that no messages are kept of a source, and of which they are."""
+    able = ", ".join(sorted(one for one, source in SOURCES.items() if source.telling))
+    return f"messages are not kept of {name}", f"they are of: {able}"

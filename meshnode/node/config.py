@@ -19,7 +19,7 @@ from meshnode.core.errors import UsageError
 from meshnode.core.settings import CONSEQUENCES, PERIODS, Budget
 from meshnode.discovery.seeds import parse_address
 from meshnode.ingest.reading import SourceConfig
-from meshnode.ingest.sources import SOURCES
+from meshnode.ingest.sources import SOURCES, no_messages
 from meshnode.node.founding import checked_name
 from meshnode.node.http_options import HttpOptions, http_in
 
@@ -27,7 +27,7 @@ NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns"
 KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http", "metrics", "directions")
 LATER_KEYS = ("sessions", "agents", "notify")
 BUDGETS_MAX = 64  # of one node's own
-SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval")
+SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval", "messages")
 LATER_SOURCES = ("otlp",)
 ON_EXIT = ("keep", "close")
 DIRECTION_KEYS = ("template", "handoff", "mode")
@@ -142,7 +142,11 @@ def _source(entry: Entry, warnings: list[str]) -> list[SourceConfig]:
         entry.fail(f'an entry of "ingest" with source "{source}" needs "path"')
     session_key = fields["session_key"].text("session_key") if "session_key" in fields else None
     interval_s = _interval_s(fields.get("refresh_interval"))
-    return [SourceConfig(source, path, session_key, interval_s) for path in paths]
+    messages = fields["messages"].flag("messages") if "messages" in fields else False
+    if messages and SOURCES[source].telling is None:
+        said, hint = no_messages(source)
+        fields["messages"].fail(said, hint)
+    return [SourceConfig(source, path, session_key, interval_s, messages) for path in paths]
 
 
 def _budgets(entry: Entry | None) -> tuple[Budget, ...]:

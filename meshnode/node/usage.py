@@ -7,7 +7,7 @@ may read the same logs meanwhile, and nothing is counted twice. Nothing here ope
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +19,7 @@ from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
 from meshnode.core.prices import usd_text
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
-from meshnode.ingest.sources import SOURCES, source_named
+from meshnode.ingest.sources import SOURCES, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
 from meshnode.store import ledger, usage_log
 from meshnode.store.database import Database
@@ -98,6 +98,17 @@ def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]
     return found
 
 
+def with_messages(configs: Iterable[SourceConfig], names: Sequence[str]) -> list[SourceConfig]:
+    """Let sources bring what was said; raises UsageError for one of `names` that does not hold it.
+
+    Of those that nobody has named, the ones that can do so.
+    """
+    for name in names:
+        if SOURCES[name].telling is None:
+            raise UsageError(*no_messages(name))
+    return [replace(one, messages=SOURCES[one.source].telling is not None) for one in configs]
+
+
 class Usage:
     """The ledger of one home; enter it."""
 
@@ -123,7 +134,7 @@ class Usage:
     def forget_places(self, sources: Iterable[SourceConfig]) -> None:
         """Let sources be read once more from their start: no record is forgotten."""
         for source in sources:
-            reader = source_named(source.source).reader(source.path, source.session_key)
+            reader = reader_of(source)
             self._database.run_now(ledger.forget_places, reader.key)
 
     def read(
@@ -132,7 +143,7 @@ class Usage:
         progress: Callable[[int], None] = lambda _records: None,
     ) -> Read:
         """Read what is new in a source, and keep it; tell how many records there are meanwhile."""
-        reader = source_named(source.source).reader(source.path, source.session_key)
+        reader = reader_of(source)
         run = self._database.run_now
         stored = run(ledger.load, reader.key) or StoredReader({}, Diagnostics())
         remarks: list[Remark] = []

@@ -2,7 +2,7 @@
 
 Invariant: records, places and slots change in one transaction, so a crash neither loses nor repeats
 a record. Functions are synchronous; the caller owns the connection and its lock. No prompt text is
-kept.
+kept, but for rounds where their texts are asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from meshnode.core.ledger_rows import (
     slot_to_row,
 )
 from meshnode.core.usage_log import Charge, Entry, preferred
-from meshnode.store import usage_log
+from meshnode.store import rounds, usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def commit(
             for number, record in enumerate(fresh, seq + 1)
         ]
         usage_log.append(connection, usage_log.chain_on(before_hash, entries))
+        rounds.keep(connection, batch.rounds, {one.idem_key for one in fresh})
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
         kept = _slots_of(connection, slot_keys_of([*wrong, *fresh]))
         slots = Slots(kept).correct(wrong, fresh)

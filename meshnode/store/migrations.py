@@ -25,6 +25,7 @@ from meshnode.store import (
     invites,
     journal,
     ledger,
+    rounds,
     standing,
     usage_log,
 )
@@ -60,6 +61,7 @@ MIGRATIONS = (
         "a log of usage that is chained and corrected, and a place for each file",
         f"{usage_log.SCHEMA};{usage_log.FROM_RECORDS};{ledger.PLACES}",
     ),
+    Migration("the texts of rounds", rounds.SCHEMA),
 )
 
 

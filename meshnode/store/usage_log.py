@@ -60,6 +60,8 @@ _INSERT_KIND = f"INSERT INTO usage_kinds (id, {_KIND}) VALUES ({', '.join('?' * 
 _OF_KIND = f"SELECT id FROM usage_kinds WHERE ({_KIND}) = ({', '.join('?' * 11)})"  # noqa: S608 - no values
 _OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?) AND seq > ?
     AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
+_SEQS = f"""SELECT seq FROM usage_log WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?)
+    AND {_COUNTS_NOW} ORDER BY at_s, seq"""  # noqa: S608 - our own names
 _KINDS = """SELECT id, source, file, session, model, tier, agent, owner, project, provider
     FROM usage_kinds"""
 _SUMS = ", ".join(f"sum({name})" for name in _COUNTS.split(", "))
@@ -105,6 +107,17 @@ def of_session(
     """Return what counts of a session, in the order it was recorded, after a seq."""
     values = (session, after_seq, limit)
     return [entry for entry, _ in _entries(connection, _OF_SESSION, values)]
+
+
+def seqs_of_session(connection: sqlite3.Connection, session: str) -> list[int]:
+    """Return the seqs of what counts of a session, in the order of their times."""
+    return [seq for (seq,) in connection.execute(_SEQS, (session,))]
+
+
+def at_seqs(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Entry]:
+    """Return some entries, as far as they are there: ASKED_AT_ONCE at most."""
+    query = f"{_READ} WHERE seq IN ({', '.join('?' * len(seqs))})"
+    return {entry.seq: entry for entry, _ in _entries(connection, query, seqs)}
 
 
 def slots_where(

@@ -77,6 +77,9 @@ def app(
     rescan: Annotated[
         bool, typer.Option("--rescan", help="Read all logs anew; counts nothing twice.")
     ] = False,
+    keep_messages: Annotated[
+        bool, typer.Option("--keep-messages", help="Keep what was said, in this home alone.")
+    ] = False,
     explain: Annotated[
         str, typer.Option("--explain", metavar="ID", help="Show which lines made a figure.")
     ] = "",
@@ -96,6 +99,8 @@ def app(
     priced_at = span.priced_at(prices_at, call.now_s())
     asked = usage.Asked(groupings(by or ("day",)), *span.bounds(call.now_s()), span.tz, priced_at)
     configs = usage.sources_at(source or (), path or ())
+    if keep_messages:
+        configs = usage.with_messages(configs, source or ())
     paths = tuple(config.path for config in configs) if path else ()
     wanted = usage.Wanted(tuple(source or ()), paths, session_key or None)
     with usage.Usage(call.home, call.now_s, prices) as ledger:

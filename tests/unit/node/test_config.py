@@ -18,7 +18,11 @@ labels: {room: 007, enabled: no, empty: ""}
 on_exit: close
 mdns: off
 ingest:
-  - {source: higress, path: /var/log/access.log, session_key: agent-1, refresh_interval: 2m}
+  - source: higress
+    path: /var/log/access.log
+    session_key: agent-1
+    refresh_interval: 2m
+    messages: true
   - source: higress
     path: other.log
 """
@@ -44,6 +48,7 @@ def test_every_key_is_read():
         "agent-1",
     )
     assert (first.refresh_interval_s, second.refresh_interval_s) == (120.0, 1.0)
+    assert (first.messages, second.messages) == (True, False)
     assert config.warnings == ()
 
 
@@ -179,6 +184,8 @@ def test_transcripts_need_no_path(monkeypatch: pytest.MonkeyPatch):
         ("ingest: [{source: higress}]", 'needs "path"'),
         ("ingest: [{source: higress, path: x, refresh_interval: soon}]", "not a duration"),
         ("ingest: [{source: higress, path: x, refresh_interval: 0s}]", "1s or more"),
+        ("ingest: [{source: codex, path: x, messages: true}]", "not kept of codex"),
+        ("ingest: [{source: higress, path: x, messages: some}]", "true or false"),
         ("node: a\nnode: b", '2: key "node" stands twice'),
         ("- a", "should be a map"),
         ("node: [", "config.yaml:1: "),

@@ -1,0 +1,88 @@
+"""The texts of rounds on disk, beside the log of usage, for as long as there is room.
+
+Invariant: a session keeps at most SESSION_BYTES_MAX and all sessions at most BYTES_MAX of texts:
+the oldest go first, and nothing that is counted goes with them. Functions are synchronous, and
+change nothing outside the caller's transaction unless they say so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshnode.core.errors import DamagedError, PeerError
+from meshnode.core.rounds import texts_from_bytes, texts_to_bytes
+from meshnode.store.transactions import transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Sequence
+
+    from meshnode.core.rounds import Round, Texts
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage_rounds (
+    idem_key TEXT PRIMARY KEY, session TEXT NOT NULL, at_s REAL NOT NULL, size INTEGER NOT NULL,
+    said BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS usage_rounds_sessions ON usage_rounds (session, at_s, size);
+CREATE INDEX IF NOT EXISTS usage_rounds_times ON usage_rounds (at_s, size)
+"""
+
+SESSION_BYTES_MAX = 32 << 20
+BYTES_MAX = 1 << 30
+DROPPED_AT_ONCE = 1000  # so that nobody waits long for the database
+
+
+def keep(connection: sqlite3.Connection, rounds: Sequence[Round], renewed: Collection[str]) -> None:
+    """Keep rounds: of a response that is known already only if another line of it counts now."""
+    for one in rounds:
+        said = texts_to_bytes(one.texts)
+        how = "REPLACE" if one.idem_key in renewed else "IGNORE"
+        connection.execute(
+            f"INSERT OR {how} INTO usage_rounds VALUES (?, ?, ?, ?, ?)",  # noqa: S608 - one of two words
+            (one.idem_key, one.session, one.at_s, len(said), said),
+        )
+    for session in {one.session for one in rounds}:
+        _drop_oldest(connection, session)
+
+
+def texts_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Texts]:
+    """Return what is kept of some responses. Raises DamagedError."""
+    query = "SELECT idem_key, CAST(said AS BLOB) FROM usage_rounds WHERE idem_key IN"
+    found = connection.execute(f"{query} ({', '.join('?' * len(keys))})", keys)
+    try:
+        return {key: texts_from_bytes(said) for key, said in found}
+    except PeerError as error:
+        hint = "restore the home from a backup, or delete the rows: only texts are lost"
+        raise DamagedError("the table usage_rounds holds a broken row", hint) from error
+
+
+def prune(connection: sqlite3.Connection, before_s: float) -> bool:
+    """Drop texts of before a time, and the oldest beyond BYTES_MAX; tell whether there are more.
+
+    One transaction of its own, of at most DROPPED_AT_ONCE rows.
+    """
+    (held,) = connection.execute("SELECT total(size) FROM usage_rounds").fetchone()
+    excess = held - BYTES_MAX
+    old: list[tuple[str]] = []
+    query = "SELECT idem_key, at_s, size FROM usage_rounds ORDER BY at_s LIMIT ?"
+    for key, at_s, size in connection.execute(query, (DROPPED_AT_ONCE,)):
+        if at_s >= before_s and excess <= 0:
+            break
+        old.append((key,))
+        excess -= size
+    if old:
+        with transaction(connection):
+            connection.executemany("DELETE FROM usage_rounds WHERE idem_key = ?", old)
+    return len(old) == DROPPED_AT_ONCE
+
+
+def _drop_oldest(connection: sqlite3.Connection, session: str) -> None:
+    query = "SELECT at_s, size FROM usage_rounds WHERE session = ? ORDER BY at_s DESC"
+    held = 0
+    for at_s, size in connection.execute(query, (session,)):
+        held += size
+        if held > SESSION_BYTES_MAX:
+            drop = "DELETE FROM usage_rounds WHERE session = ? AND at_s <= ?"
+            connection.execute(drop, (session, at_s))
+            return
