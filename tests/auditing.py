@@ -132,7 +132,7 @@ class Desk:
 
     def order(self, action: str = "steer", key: SessionKey | None = None, **fields) -> Signed:
         now_s = int(self.clock.now_s)
-        about_node = action in {"register", "unregister", "read_audit"}
+        about_node = action in {"register", "unregister", "read_audit", "read_rounds"}
         values = {
             "mesh": GENESIS.mesh_id,
             "command_id": chance(16),

@@ -57,7 +57,11 @@ SHARES = {  # how many of a kind, of one actor, are written one by one within a 
 STRANGERS_SHARE = 1  # of refused commands whose signer was not proved: one gate for them all
 ENTRIES_SHARE = 200  # of entries of the control set, by issuer
 ACCEPTED_MAX = 20_000  # ids of commands remembered, so that one sent again is not written again
-READINGS = {"read_messages": "messages_read", "read_audit": "audit_read"}
+READINGS = {
+    "read_messages": "messages_read",
+    "read_rounds": "messages_read",
+    "read_audit": "audit_read",
+}
 JUMP_S = 5.0  # of the wall clock against the steady one, between two looks
 ENTRY_KINDS = {
     "role": "role_given",
@@ -303,7 +307,7 @@ class AuditedDesk(CommandDesk):
             self._auditor.refused(signed, via, error)
             raise
 
-    def judge_reading(self, signed: Signed, via: str) -> tuple[Command, SessionRecord]:
+    def judge_reading(self, signed: Signed, via: str) -> Command:
         """Allow or refuse as every desk does; raises a MeshError."""
         try:
             return CommandDesk.judge_reading(self, signed, via)

@@ -62,6 +62,7 @@ REFUSALS = (
     StaleError,
     RefusedError,
 )
+MESSAGE_READS = frozenset({"read_messages", "read_rounds"})  # of a session, of a node
 INTERRUPTED = "this node stopped while it executed this command"
 SIGNER_BYTES = 16
 _log = logging.getLogger("session_mesh.commands")
@@ -104,14 +105,14 @@ class CommandDesk:
             return under_way
         return await (under_way.accepted() if until_accepted else under_way.done())
 
-    def judge_reading(self, signed: Signed, via: str) -> tuple[Command, SessionRecord]:
-        """Allow or refuse the reading of a session's output; raises a MeshError."""
+    def judge_reading(self, signed: Signed, via: str) -> Command:
+        """Allow or refuse the reading of a session's output or rounds; raises a MeshError."""
         self.of_peer.take(via, self._clock.steady_s())
-        command, session = self._judge(signed, via)
-        if command.action != "read_messages" or session is None:
-            raise RefusedError("only output can be read by this call")
+        command, _session = self._judge(signed, via)
+        if command.action not in MESSAGE_READS:
+            raise RefusedError("only output and rounds can be read by this call")
         self.of_signer.take(_signer(command), self._clock.steady_s())
-        return command, session
+        return command
 
     def check_revocations(self, command: Command) -> None:
         """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""

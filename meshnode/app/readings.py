@@ -1,4 +1,4 @@
-"""Output that is read over links, one piece asked for at a time.
+"""Output and rounds that are read over links, one piece asked for at a time.
 
 Invariant: each piece is judged as its command would be if it came alone, so a reader that may no
 longer read gets nothing more; at most READINGS_MAX readings are open, of one reader
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
     from meshnode.core.commands import Command
     from meshnode.core.keys import Signed
-    from meshnode.core.sessions import SessionRecord
 
 READINGS_MAX = 32  # open at a time; more: ExhaustedError
 READINGS_OF_MAX = 4  # of one reader
@@ -60,12 +59,12 @@ class Readings:
 
     def __init__(
         self,
-        judge: Callable[[Signed, str], tuple[Command, SessionRecord]],
-        read_log: Callable[[str, int | None], Iterator[bytes]],
+        judge: Callable[[Signed, str], Command],
+        read: Callable[[Command], Iterator[bytes]],
         clock: Clock,
     ) -> None:
         self._judge = judge
-        self._read_log = read_log
+        self._read = read
         self._clock = clock
         self._open: dict[tuple[str, bytes], _Reading] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -75,14 +74,14 @@ class Readings:
 
         Raises what the judge says, ExhaustedError, or StaleError for a piece that is not here.
         """
-        command, session = self._judge(signed, via)
+        command = self._judge(signed, via)
         self._close_idle()
         name = (via, signed.hash)
         reading = self._open.get(name)
         if reading is None:
             if number != 0:
                 raise StaleError("this reading has ended here", "read it again from its beginning")
-            reading = self._opened(name, command, session)
+            reading = self._opened(name, command)
         async with reading.turn:
             reading.used_at_s = self._clock.steady_s()
             if number == reading.number + 1 and (number == 0 or reading.ahead is not None):
@@ -91,14 +90,11 @@ class Readings:
                 raise StaleError("this piece is not here", "read it again from its beginning")
             return reading.piece, reading.ahead is None
 
-    def _opened(
-        self, name: tuple[str, bytes], command: Command, session: SessionRecord
-    ) -> _Reading:
+    def _opened(self, name: tuple[str, bytes], command: Command) -> _Reading:
         of_reader = sum(reader == name[0] for reader, _ in self._open)
         if len(self._open) >= READINGS_MAX or of_reader >= READINGS_OF_MAX:
             raise ExhaustedError("too many readings at once", f"try again in {IDLE_S:g} s")
-        tail = command.args.get("tail")
-        lines = self._read_log(session.session_id, tail if isinstance(tail, int) else None)
+        lines = self._read(command)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LAST_S, self._tick)
         reading = self._open[name] = _Reading(lines, self._clock.steady_s())

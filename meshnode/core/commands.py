@@ -47,14 +47,16 @@ HASH_BYTES = 32
 STEER_LIFE_S = 300
 KILL_LIFE_S = 86400
 SESSION_ACTIONS = frozenset({"steer", "kill", "close", "suspend", "resume", "read_messages"})
-NODE_ACTIONS = frozenset({"register", "unregister", "read_audit"})
+NODE_ACTIONS = frozenset({"register", "unregister", "read_audit", "read_rounds"})
+ABOUT_AN_AGENT = frozenset({"register", "unregister"})  # the one that their args name
 STOPS = frozenset({"kill"})  # may be done twice: run again after a crash, taken when all is full
-READ_ACTIONS = frozenset({"read_messages", "read_audit"})  # each has a call of its own
+READ_ACTIONS = frozenset({"read_messages", "read_audit", "read_rounds"})  # not by `submit`
 GRANTED_AS = {
     "unregister": "register",  # whoever may enter an agent may take it out again
     "close": "kill",  # who may end one may also ask it to end
     "resume": "suspend",  # who may suspend one may let it run on
     "read_audit": "read_messages",  # of a key that is not narrowed to some sessions
+    "read_rounds": "read_messages",  # the same: of sessions that only logs know
 }
 OUTCOMES = frozenset(
     {
@@ -274,6 +276,8 @@ class Court:
                 session.specializations,
                 via,
             )
+        if command.action not in ABOUT_AN_AGENT:  # who reads a whole node names no agent of his
+            return Request(action, self.node, via=via)
         agent = str(command.args.get("agent_id", ""))
         wanted = (str(command.args.get("specialization", "")),)
         return Request(action, self.node, "", agent, wanted, via)

@@ -166,10 +166,8 @@ class Diagnostics:
 class Batch:
     """What one reading found, to be kept whole or not at all.
 
-    `places` are the files whose place has moved, by a name the reader gave them (at most 32 bytes);
-    a place is the reader's own business, and b"" forgets it. The counts of `diagnostics` are what
-    this reading adds, its `partial_tail_bytes` is what it found. `rounds` are the texts of records,
-    where they are asked for.
+    `places`: where files were left, by the reader's name of each, at most 32 bytes; b"" forgets it.
+    The counts of `diagnostics` are what this reading adds, `partial_tail_bytes` is what it found.
     """
 
     key: DiagnosticsKey
@@ -177,7 +175,7 @@ class Batch:
     places: Mapping[bytes, bytes]
     records: Sequence[UsageRecord]
     diagnostics: Diagnostics
-    rounds: Sequence[Round] = ()
+    rounds: Sequence[Round] = ()  # the texts of records, where they are asked for
 
 
 @dataclass(frozen=True, slots=True)

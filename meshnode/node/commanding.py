@@ -17,19 +17,25 @@ from meshnode.app.relaying import Desk, Relaying
 from meshnode.core.envelopes import Correspondence
 from meshnode.core.errors import UnreachableError
 from meshnode.core.floor import ClockFloor
+from meshnode.core.rounds import ROUNDS
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import chance
+from meshnode.node.rounds import read_rounds
 from meshnode.rpc.audit import AuditCourier, AuditServicer
 from meshnode.rpc.commands import Bringer, CommandServicer, Courier
 from meshnode.store import journal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meshnode.app.queries import Queries
+    from meshnode.core.commands import Command
     from meshnode.core.ids import NodeId
     from meshnode.node.auditing import Auditing
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
 
+READ_ROUNDS = "read_rounds"
 CLOCK_NOTED_S = 300.0  # on disk: as long as a steer lives; more often would wake an idle node
 
 
@@ -58,7 +64,8 @@ class Commanding:
         ).audited_by(auditing.auditor)
         self.desk.spawn = ground.spawn
         self._ground, self._agents_found = ground, hosting.agents_found
-        readings = Readings(self.desk.judge_reading, hosting.read_log, ground.clock)
+        self._read_log = hosting.read_log
+        readings = Readings(self.desk.judge_reading, self._read, ground.clock)
         correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
         desk = Desk(self.desk.submit, readings.piece)
         relaying = Relaying(mesh, correspondence, world.perform, desk, ground.spawn)
@@ -66,10 +73,17 @@ class Commanding:
         ways = (ground.identity, self._addresses_of, queries.described, relaying)
         self.courier = Courier(*ways)
         self.bringer = Bringer(mesh.self_id, self.desk, self.courier)
-        self.servicer = CommandServicer(self.desk, hosting.read_log)
+        self.servicer = CommandServicer(self.desk, self._read)
         auditing.court = court
         self.audit_for_members = AuditServicer(auditing)
         self.audit_for_user = AuditServicer(auditing, AuditCourier(*ways))
+
+    def _read(self, command: Command) -> Iterator[bytes]:
+        """Begin a reading that was allowed: rounds, where they are asked for, else output."""
+        if command.action == READ_ROUNDS or command.args.get("what") == ROUNDS:
+            return read_rounds(self._ground.database, command)
+        tail = command.args.get("tail")
+        return self._read_log(command.session, tail if isinstance(tail, int) else None)
 
     def _addresses_of(self, owner: NodeId) -> tuple[str, ...]:
         """Return where to dial an owner; raises UnreachableError for one that is revoked."""

@@ -37,17 +37,22 @@ def read_rounds(database: Database, command: Command) -> Iterator[bytes]:
     if not isinstance(session, str) or not 0 < len(session) <= SESSION_CHARS_MAX:
         raise RefusedError("the rounds of which session?")
     with_texts = command.args.get("messages") is not False
-    return _pieces(lines(database, session, with_texts=with_texts))
+    return _pieces(database, session, with_texts=with_texts)
 
 
-def lines(
+def rounds_of(
     database: Database, session: str, *, with_texts: bool
-) -> Iterator[RoundsHead | RoundLine]:
-    """Yield the head, then the rounds of a session in the order of their times."""
+) -> tuple[RoundsHead, Iterator[RoundLine]]:
+    """Return how many rounds a session has, and the newest of them in the order of their times."""
     seqs = database.run_now(usage_log.seqs_of_session, session)
     shown = seqs[-ROUNDS_MAX:]
-    yield RoundsHead(rounds=len(seqs), following=len(shown))
-    number = len(seqs) - len(shown)
+    head = RoundsHead(rounds=len(seqs), following=len(shown))
+    return head, _lines(database, shown, len(seqs) - len(shown), with_texts=with_texts)
+
+
+def _lines(
+    database: Database, shown: list[int], number: int, *, with_texts: bool
+) -> Iterator[RoundLine]:
     for start in range(0, len(shown), PAGE_ROUNDS):
         page = shown[start : start + PAGE_ROUNDS]
         entries = database.run_now(usage_log.at_seqs, page)
@@ -96,9 +101,10 @@ def _line(number: int, entry: Entry, texts: Texts | None, *, with_texts: bool) -
     )
 
 
-def _pieces(said: Iterator[RoundsHead | RoundLine]) -> Iterator[bytes]:
-    waiting = b""
-    for one in said:
+def _pieces(database: Database, session: str, *, with_texts: bool) -> Iterator[bytes]:
+    head, rounds_shown = rounds_of(database, session, with_texts=with_texts)
+    waiting = msgspec.json.encode(head) + b"\n"
+    for one in rounds_shown:
         waiting += msgspec.json.encode(one) + b"\n"
         whole = len(waiting) - len(waiting) % PIECE_BYTES
         for start in range(0, whole, PIECE_BYTES):

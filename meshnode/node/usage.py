@@ -15,12 +15,14 @@ from meshnode.app.cost import OwnedSlot, cost
 from meshnode.app.cutting import CostQuery
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
+from meshnode.client.rounds import BY, plain, summed
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
 from meshnode.core.prices import usd_text
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
 from meshnode.ingest.sources import SOURCES, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
+from meshnode.node.rounds import rounds_of
 from meshnode.store import ledger, usage_log
 from meshnode.store.database import Database
 
@@ -181,6 +183,17 @@ class Usage:
         from meshnode.node.explaining import explain  # noqa: PLC0415 - rarely needed
 
         return explain(self._database, name)
+
+    def session(self, name: str) -> dict[str, Any] | None:
+        """Sum up one session as `show` tells of it; None if nothing of it is counted here."""
+        answer = self.answer(Wanted(session=name), Asked(by=BY))
+        if not answer["records"]:
+            return None
+        return summed(name, answer) | {"nodes": {HERE: None}}
+
+    def rounds(self, session: str, *, messages: bool) -> dict[str, Any]:
+        """Return `rounds` and `rounds_total` of a session, as its owner has them."""
+        return plain(*rounds_of(self._database, session, with_texts=messages))
 
     def _all_slots(self) -> list[tuple[SlotKey, Slot]]:
         rows = self._database.run_now(ledger.slots)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from meshnode.app.commands import CommandDesk
+    from meshnode.core.commands import Command
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.rpc.tls import Identity
@@ -34,11 +35,9 @@ READ_LOG_TIMEOUT_S = 60.0
 class CommandServicer(pb_grpc.CommandServiceServicer):
     """Takes commands from other nodes for what this node owns."""
 
-    def __init__(
-        self, desk: CommandDesk, read_log: Callable[[str, int | None], Iterator[bytes]]
-    ) -> None:
+    def __init__(self, desk: CommandDesk, read: Callable[[Command], Iterator[bytes]]) -> None:
         self._desk = desk
-        self._read_log = read_log
+        self._read = read
 
     async def Submit(  # noqa: N802 - named by the proto
         self, request: pb.SubmitRequest, context: Context
@@ -62,9 +61,8 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
 
         Reading may take as long as the reader does: it ends when what it stands on is revoked.
         """
-        command, session = self._desk.judge_reading(signed, via)
-        tail = command.args.get("tail")
-        lines = self._read_log(session.session_id, tail if isinstance(tail, int) else None)
+        command = self._desk.judge_reading(signed, via)
+        lines = self._read(command)
         while (piece := await asyncio.to_thread(next, lines, None)) is not None:
             self._desk.check_revocations(command)
             yield piece

@@ -1,33 +1,143 @@
-"""`show`: all that is known about one session."""
+"""`show`: all that is known about one session, and its rounds."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshnode.client.errors import NoNodeError, NotFoundError, SilentNodeError
 from meshnode.client.public import public, with_names_of_the_monitor
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import AgentId, Node, SessionId, target_of
 from session_mesh.render import View
+from session_mesh.rounds import Found, described_rounds
 from session_mesh.verbs import verb
 
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+    from meshnode.client.targets import Target
 
-@verb("session-mesh show builder", "session-mesh show berta/builder -o json")
+
+@verb(
+    "session-mesh show builder",
+    "session-mesh show berta/builder -o json",
+    "session-mesh show agent:main:discord --no-messages",
+)
 def app(
     call: Call,
     name: Annotated[str, typer.Argument(metavar="ID", help="A session or agent id.")] = "",
     session: SessionId = "",
     agent_id: AgentId = "",
     node: Node = "",
+    no_messages: Annotated[
+        bool, typer.Option("--no-messages", help="Leave out what was said.")
+    ] = False,
 ) -> View:
-    """Show all about one session.
+    """Show all about one session, round by round.
 
-    ID is a session id, 8 characters of one, an agent id, or node/agent.
+    ID is a session id, 8 characters of one, an agent id, or node/agent; or the id of a session that
+    only logs know. Rounds are read at their owner, with a key that may read messages.
     """
-    with call.mesh() as mesh:
-        found = mesh.resolve(target_of(name, session, agent_id, node))
-    value = with_names_of_the_monitor(public(found))
-    return View(value=value, human=described(found), ids=[found["session_id"]])
+    target = target_of(name, session, agent_id, node)
+    try:
+        with call.mesh() as mesh:
+            return _shown(mesh, target, messages=not no_messages)
+    except (NoNodeError, SilentNodeError) as error:
+        view = _from_disk(call, target, messages=not no_messages)
+        if view is None:
+            raise
+        why = error.message.removesuffix(" on this home")
+        call.streams.tell(f"warning: {why}: this is what its disk remembers")
+        return view
+
+
+def _shown(mesh: "MeshClient", target: "Target", *, messages: bool) -> View:
+    from meshnode.client import rounds  # noqa: PLC0415 - --help needs none
+
+    rounds_found = Found()
+    try:
+        session = mesh.resolve(target)
+    except NotFoundError:
+        logged = _logged(mesh, target)
+        if logged is None:
+            raise
+        for name, node_id in logged["nodes"].items():
+            if node_id is None:
+                rounds_found.notes.append(f"rounds: {name} is not known here by one id")
+                continue
+            rounds_found.add(
+                lambda at=node_id: rounds.rounds_of_log(  # type: ignore[misc] # bound for this turn
+                    mesh, at, logged["session_id"], messages=messages
+                ),
+                messages=messages,
+            )
+        return _logged_view(logged, rounds_found)
+    if session["usage"]["total"]:
+        rounds_found.add(
+            lambda: rounds.rounds_of_session(mesh, session, messages=messages), messages=messages
+        )
+    return _view(session, described(session), rounds_found)
+
+
+def _logged(mesh: "MeshClient", target: "Target") -> dict[str, Any] | None:
+    from meshnode.client.rounds import logged_session  # noqa: PLC0415 - as above
+
+    wanted = target.session_id or target.name
+    logged = logged_session(mesh, wanted) if wanted else None
+    if logged is not None and target.node:
+        at = mesh.node_id_of(target.node)
+        logged["nodes"] = {name: one for name, one in logged["nodes"].items() if one == at}
+    return logged
+
+
+def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
+    """Answer for sessions that this home has counted itself, without its node."""
+    wanted = target.session_id or target.name
+    if not wanted or not call.home.database.exists():
+        return None
+    from meshnode.node.usage import Usage  # noqa: PLC0415 - large, rarely needed
+
+    with Usage(call.home, call.now_s) as ledger:
+        logged = ledger.session(wanted)
+        if logged is None:
+            return None
+        rounds_found = Found()
+        rounds_found.add(lambda: ledger.rounds(wanted, messages=messages), messages=messages)
+    return _logged_view({**logged, "source": "disk"}, rounds_found)
+
+
+def _logged_view(logged: dict[str, Any], found: Found) -> View:
+    found.notes[:0] = words.coverage_notes(logged["coverage"]) if logged["coverage"] else []
+    value = {**logged, "nodes": sorted(logged["nodes"])}
+    usage = logged["usage"]
+    lines = words.described(
+        [
+            ("session", logged["session_id"]),
+            ("known from", f"logs that were read on {', '.join(value['nodes'])}"),
+            ("agent", logged["agent_id"]),
+            ("owner", logged["owner"]),
+            ("project", logged["project"]),
+            ("created", logged["created_at"]),
+            ("last activity", logged["updated_at"]),
+            ("days", ", ".join(logged["days"])),
+            ("messages", logged["message_count"]),
+            ("models", ", ".join(logged["models"])),
+            ("tokens", f"{usage['total']} (input {usage['input']}, output {usage['output']})"),
+            ("cost", words.usd(logged["cost_usd"])),
+        ]
+    )
+    return _view(value, lines, found)
+
+
+def _view(session: dict[str, Any], lines: tuple[str, ...], found: Found) -> View:
+    value = with_names_of_the_monitor(public(session)) | found.value
+    return View(
+        value=value,
+        human=(*lines, *described_rounds(found.value)),
+        ids=[session["session_id"]],
+        notes=found.notes,
+        exit_code=found.exit_code,
+    )
 
 
 def described(session: dict[str, Any]) -> tuple[str, ...]:

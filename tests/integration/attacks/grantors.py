@@ -187,7 +187,7 @@ class Desk:
     def read(self, signed: Signed) -> AsyncIterator[bytes]:
         """Read an output of two pieces."""
         pieces = iter([b"one", b"two"])
-        return CommandServicer(self.desk, lambda _session, _tail: pieces).read(signed, "")
+        return CommandServicer(self.desk, lambda _command: pieces).read(signed, "")
 
     async def submit_control(self, entry: Signed) -> None:
         """Take an entry as from this node's own user."""

@@ -82,8 +82,8 @@ class House:
         desk = Desk(self.desk.submit, readings.piece)
         self.relaying = Relaying(self.mesh, letters, self.perform, desk, town.spawn)
 
-    def _read(self, session_id: str, tail: int | None) -> Iterator[bytes]:
-        assert (session_id, tail) == (SESSION.session_id, None)
+    def _read(self, command: Command) -> Iterator[bytes]:
+        assert (command.session, command.args) == (SESSION.session_id, {})
         self.reads += 1
         yield from OUTPUT
 

@@ -77,9 +77,9 @@ class Owner:
     async def _publish(self, table, key, value):
         self.published.append((table, key))
 
-    def _read_log(self, session_id, tail):
-        self.reads.append((session_id, tail))
-        yield from self.pieces
+    def _read_log(self, command):
+        self.reads.append((command.session, command.args.get("tail")))
+        return iter(self.pieces)
 
     def command(self, action: str, session: str = "s1", **changes) -> Signed:
         """Sign a command with a session key of the root's."""

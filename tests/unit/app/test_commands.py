@@ -240,8 +240,8 @@ async def test_a_command_that_expires_while_the_journal_is_written_is_not_execut
 async def test_reading_is_judged_and_not_journalled():
     owner = Owner()
     signed = owner.order("read_messages")
-    command, session = owner.desk.judge_reading(signed, "")
-    assert (command.action, session) == ("read_messages", SESSION)
+    command = owner.desk.judge_reading(signed, "")
+    assert (command.action, command.session) == ("read_messages", SESSION.session_id)
     with pytest.raises(RefusedError):
         await owner.desk.submit(signed, "")
     with pytest.raises(RefusedError):

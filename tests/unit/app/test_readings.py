@@ -31,12 +31,13 @@ class Desk:
         if not self.may_read:
             raise NotPermittedError("not any more")
         args = {"tail": 5} if command.payload == b"5" else {}
-        return Command("m", bytes(16), "n", "s", 1, "read_messages", 0, 1, args=args), SESSION
+        about = SESSION.session_id
+        return Command("m", bytes(16), "n", about, 1, "read_messages", 0, 1, args=args)
 
-    def read_log(self, session_id: str, tail: int | None):
-        assert session_id == SESSION.session_id
+    def read_log(self, command: Command):
+        assert command.session == SESSION.session_id
         self.opened += 1
-        self.tail = tail
+        self.tail = command.args.get("tail")
         try:
             yield from self.pieces
         finally:

@@ -58,10 +58,10 @@ def keep(database: Database, *said: tuple[UsageRecord, str]) -> None:
 
 
 def of(database: Database, session: str = "s", **how) -> list[RoundLine]:
-    head, *lines = shown.lines(database, session, **{"with_texts": True, **how})
-    assert isinstance(head, RoundsHead)
-    assert head.following == len(lines)
-    return [line for line in lines if isinstance(line, RoundLine)]
+    head, lines = shown.rounds_of(database, session, **{"with_texts": True, **how})
+    found = list(lines)
+    assert head.following == len(found)
+    return found
 
 
 def test_rounds_come_in_the_order_of_their_times_with_what_they_used(database: Database):
@@ -169,8 +169,7 @@ def test_what_was_pruned_while_it_was_read_is_left_out(
 ):
     monkeypatch.setattr(shown, "PAGE_ROUNDS", 1)
     keep(database, (record("a", 1.0), "x"), (record("b", 2.0), "y"))
-    lines = shown.lines(database, "s", with_texts=True)
-    next(lines)
+    _, lines = shown.rounds_of(database, "s", with_texts=True)
     next(lines)
     database.run_now(lambda connection: connection.execute("DELETE FROM usage_log").rowcount)
     assert list(lines) == []

@@ -1,0 +1,140 @@
+"""Rounds of a session, read from the node that owns them.
+
+Invariant: what an owner sends is checked line by line, and at most READ_BYTES_MAX of it is taken;
+nothing is believed of how much is to follow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from meshnode.client.targets import Order, check_lengths
+from meshnode.core.errors import PeerError, StaleError, UnreachableError
+from meshnode.core.rounds import (
+    LINE_BYTES_MAX,
+    ROUNDS,
+    RoundLine,
+    RoundsHead,
+    head_from_json,
+    line_from_json,
+)
+from meshnode.v1 import local_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from meshnode.client.mesh import MeshClient
+
+    Plain = dict[str, Any]
+
+READ_BYTES_MAX = 64 << 20  # the owner keeps 32 MiB of a session; JSON spells some of it out
+READ_TIMEOUT_S = 120.0
+BY = ("session", "node", "model", "agent", "owner", "project", "hour")
+
+
+def rounds_of_session(mesh: MeshClient, session: Plain, *, messages: bool) -> Plain:
+    """Return `rounds` and `rounds_total` of a session of the mesh; raises what its owner says."""
+    args = {"what": ROUNDS, "messages": messages}
+    order = Order(
+        session["node_id"], session["session_epoch"], "read_messages", session["session_id"], args
+    )
+    return _received(mesh, order)
+
+
+def rounds_of_log(mesh: MeshClient, node_id: str, session: str, *, messages: bool) -> Plain:
+    """Return the same of a session that only logs know, as one node has read them."""
+    try:
+        return _received(mesh, _order(mesh, node_id, session, messages=messages))
+    except StaleError:  # it has started anew meanwhile
+        return _received(mesh, _order(mesh, node_id, session, messages=messages))
+
+
+def logged_session(mesh: MeshClient, session: str) -> Plain | None:
+    """Sum up a session as the ledgers of the mesh have it; None if none of them does.
+
+    `nodes` are the ids of those who have it, None for one that is known by its name alone.
+    """
+    check_lengths({"name of a session": session})
+    answer = mesh.cost(BY, of=("", session))
+    asked = all(group["key"]["session"] == session for group in answer["groups"])
+    if not answer["records"] or not asked:  # an older node sums all sessions
+        return None
+    named = _named(mesh.nodes()["nodes"])
+    owners = sorted({group["key"]["node"] for group in answer["groups"]})
+    return summed(session, answer) | {"nodes": {name: named.get(name) for name in owners}}
+
+
+def summed(session: str, answer: Plain) -> Plain:
+    """Lay out a cost answer about one session, grouped by BY, as `show` tells of a session."""
+    groups = sorted(answer["groups"], key=lambda group: str(group["key"]["hour"]))
+    hours = [group["key"]["hour"] for group in groups]
+    usage = answer["totals"]
+    return {
+        "session_id": session,
+        "agent_id": _first(groups, "agent"),
+        "owner": _first(groups, "owner"),
+        "project": _first(groups, "project"),
+        "created_at": hours[0],
+        "updated_at": hours[-1],
+        "model": groups[-1]["key"]["model"],
+        "models": sorted({group["key"]["model"] for group in groups}),
+        "days": sorted({hour[:10] for hour in hours}),
+        "message_count": answer["records"],
+        "usage": usage,
+        "cost_usd": answer["cost_usd"],
+        "unpriced": answer["unpriced"],
+        "coverage": answer["coverage"],
+    }
+
+
+def received(pieces: Iterable[bytes]) -> Plain:
+    """Decode what an owner sends: `rounds`, and `rounds_total` that there are; raises PeerError."""
+    lines = _lines(pieces)
+    head = head_from_json(next(lines, b""))
+    return plain(head, (line_from_json(line) for line in lines))
+
+
+def plain(head: RoundsHead, lines: Iterable[RoundLine]) -> Plain:
+    """Return rounds as plain values."""
+    rounds = [msgspec.to_builtins(line) for line in lines]
+    return {"rounds": rounds, "rounds_total": head.rounds}
+
+
+def _received(mesh: MeshClient, order: Order) -> Plain:
+    request = pb.ReadSessionLogRequest(node_id=order.node_id, command=mesh.signed(order))
+    pieces = mesh.stream(mesh.node.ReadSessionLog, request, READ_TIMEOUT_S)
+    return received(piece.output for piece in pieces)
+
+
+def _order(mesh: MeshClient, node_id: str, session: str, *, messages: bool) -> Order:
+    node = next((one for one in mesh.nodes()["nodes"] if one["node_id"] == node_id), None)
+    if node is None:
+        raise UnreachableError(f"node {node_id[:12]} is not known here any more")
+    args = {"session": session, "messages": messages}
+    return Order(node_id, node["journal_generation"], "read_rounds", args=args)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    waiting, taken = b"", 0
+    for piece in pieces:
+        taken += len(piece)
+        *whole, waiting = (waiting + piece).split(b"\n")
+        if len(waiting) > LINE_BYTES_MAX or taken > READ_BYTES_MAX:
+            raise PeerError("the owner sends more than a session can have")
+        yield from whole
+    if waiting:
+        raise PeerError("the owner's answer ends within a round")
+
+
+def _named(nodes: Iterable[Plain]) -> dict[str, str]:
+    """Return the ids of nodes by the names under which costs are grouped."""
+    listed = [(node["name"], node["node_id"]) for node in nodes]
+    names = [name for name, _ in listed]
+    named = {name: node_id for name, node_id in listed if names.count(name) == 1}
+    return named | {f"{name} ({node_id[:8]})": node_id for name, node_id in listed}
+
+
+def _first(groups: Iterable[Plain], name: str) -> str:
+    return next((group["key"][name] for group in groups if group["key"][name]), "")
