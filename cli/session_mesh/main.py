@@ -65,6 +65,7 @@ VERBS = (
     "usage",
     "stats-model",
     "stats-date",
+    "export",
     "prices",
     "budget",
     "load-config",

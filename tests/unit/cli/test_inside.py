@@ -48,6 +48,7 @@ WORDS = {
     "logs": ["a"],
     "load-config": ["a.yaml"],
     "show": ["a"],
+    "export": ["-"],
     "operator": ["list"],
     "root": ["list"],
     "prices": ["explain", "m"],
