@@ -167,7 +167,12 @@ class Base:
 def base_of(records: Iterable[AuditRecord]) -> Base | None:
     """Return what the newest record about dropped ones says, if there is one that says it well."""
     said = [record.detail for record in records if record.kind == DROPPED]
-    found = _DROPPED.fullmatch(said[-1]) if said else None
+    return base_from_detail(said[-1]) if said else None
+
+
+def base_from_detail(detail: str) -> Base | None:
+    """Return what `dropped_detail` has said; None for other words."""
+    found = _DROPPED.fullmatch(detail)
     return None if found is None else Base(int(found[1]), bytes.fromhex(found[2]))
 
 

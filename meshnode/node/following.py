@@ -9,20 +9,19 @@ from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, value_to_row
 from meshnode.ingest.follow import follow
 from meshnode.ingest.reading import SourceState
+from meshnode.node.keeping import Keeping
 from meshnode.node.pricing import charging
 from meshnode.store import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from sqlite3 import Connection
-    from typing import Any
 
-    from meshnode.app.ports import Clock
+    from meshnode.app.auditing import Auditor
     from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
     from meshnode.ingest.prices import PriceBook
     from meshnode.ingest.reading import SourceConfig
-    from meshnode.node.world import NodeWorld
-    from meshnode.store.database import Database
+    from meshnode.node.ground import Ground
 
 NO_SLOT = Slot(0, Buckets())
 LOOK_S = 2.0  # at what others have written in this home
@@ -33,16 +32,15 @@ class Following:
 
     def __init__(
         self,
-        database: Database,
-        world: NodeWorld,
-        clock: Clock,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        ground: Ground,
         prices: PriceBook,
+        auditor: Auditor,
     ) -> None:
-        self._database = database
-        self._world = world
-        self._clock = clock
-        self._spawn = spawn
+        self._database = ground.database
+        self._world = ground.world
+        self._clock = ground.clock
+        self._spawn = ground.spawn
+        self._keeping = Keeping(ground, auditor)
         self._imported: dict[SlotKey, Slot] = {}  # at most as many as there are rows of ours
         self._epoch = 0  # of our feed, when it was last held against the disk
         self._prices = prices  # of the thread of the database alone
@@ -55,6 +53,7 @@ class Following:
             self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
             self._spawn(follow(source, self._commit, self._publish, self._load, self._note))
         self._spawn(self._publish_what_others_read())
+        self._spawn(self._keeping.run())
 
     async def _publish_what_others_read(self) -> None:
         """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""

@@ -127,7 +127,6 @@ class Node:
         self._world.writer = self._writer
         self._finding = Finding(self._world, self._spawn)
         prices, charged = running_prices(options.prices or home.prices)
-        self._following = Following(database, self._world, self._clock, self._spawn, charged)
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
         self._ground = ground = Ground(
             home,
@@ -141,6 +140,7 @@ class Node:
             self._spawn,
         )
         self._auditing = Auditing(ground)
+        self._following = Following(ground, charged, self._auditing.auditor)
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
         self._indexes = Indexes(self._mesh, prices)

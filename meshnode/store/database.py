@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from meshnode.store.transactions import Rider
 
 BUSY_TIMEOUT_MS = 5000
-VERSION = 8  # of the schema: how many steps `migrations` has
+VERSION = 9  # of the schema: how many steps `migrations` has
 
 P = ParamSpec("P")
 Result = TypeVar("Result")

@@ -254,13 +254,15 @@ def _news(
         other = by_key.get(record.idem_key)
         by_key[record.idem_key] = record if other is None else preferred(other, record)
     known = usage_log.latest(connection, list(by_key))
-    if not known:
+    dropped = usage_log.dropped(connection, (key for key in by_key if key not in known))
+    if not known and not dropped:
         return known, list(by_key.values())
     fresh: list[UsageRecord] = []
     for key, record in by_key.items():
         counted = known.get(key)
         if counted is None:
-            fresh.append(record)
+            if key not in dropped:
+                fresh.append(record)
             continue
         better = preferred(counted.record, record)
         if better is not counted.record:

@@ -62,6 +62,7 @@ MIGRATIONS = (
         f"{usage_log.SCHEMA};{usage_log.FROM_RECORDS};{ledger.PLACES}",
     ),
     Migration("the texts of rounds", rounds.SCHEMA),
+    Migration("checkpoints of the log of usage, and what it has dropped", usage_log.CHECKPOINTS),
 )
 
 

@@ -7,6 +7,7 @@ synchronous, and change nothing outside the caller's transaction.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import DamagedError
@@ -36,6 +37,14 @@ CREATE TABLE IF NOT EXISTS usage_log (
 CREATE UNIQUE INDEX IF NOT EXISTS usage_log_keys ON usage_log (idem_key, revision);
 CREATE INDEX IF NOT EXISTS usage_log_kinds ON usage_log (kind)
 """
+CHECKPOINTS = """
+CREATE TABLE IF NOT EXISTS usage_checkpoints (
+    seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS usage_dropped (mark INTEGER PRIMARY KEY)
+"""
+"""What was signed of the log, and the marks of keys whose records were dropped."""
+
 FROM_RECORDS = """
 INSERT INTO usage_kinds SELECT NULL, session, source, project, agent, owner, model, provider, tier,
     flags, '', '' FROM usage_records GROUP BY 2, 3, 4, 5, 6, 7, 8, 9, 10;
@@ -107,6 +116,25 @@ def of_session(
     """Return what counts of a session, in the order it was recorded, after a seq."""
     values = (session, after_seq, limit)
     return [entry for entry, _ in _entries(connection, _OF_SESSION, values)]
+
+
+def mark_of(idem_key: str) -> int:
+    """Return what is left of a key whose records are dropped: 64 bits of its hash."""
+    return int.from_bytes(sha256(idem_key.encode()).digest()[:8], "big", signed=True)
+
+
+def dropped(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
+    """Return which of these keys were counted in records that are dropped by now."""
+    found: set[str] = set()
+    if connection.execute("SELECT 1 FROM usage_dropped LIMIT 1").fetchone() is None:
+        return found
+    marks = {mark_of(key): key for key in keys}
+    asked = list(marks)
+    for start in range(0, len(asked), ASKED_AT_ONCE):
+        some = asked[start : start + ASKED_AT_ONCE]
+        query = f"SELECT mark FROM usage_dropped WHERE mark IN ({', '.join('?' * len(some))})"  # noqa: S608 - no values
+        found.update(marks[mark] for (mark,) in connection.execute(query, some))
+    return found
 
 
 def seqs_of_session(connection: sqlite3.Connection, session: str) -> list[int]:

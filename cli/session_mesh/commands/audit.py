@@ -60,7 +60,8 @@ def app(
         if since or session or kind:
             raise UsageError("a log is verified as a whole", "leave out --since, --session, --kind")
         value = call.read(lambda mesh: auditing.verify_audit(cast("MeshClient", mesh), node))
-        return _verdict(value)
+        own = None if node else _own_ledger(call)
+        return _verdict(value | {"ledger": own})
     begin = parse_instant(since, call.now_s()) if since else None
     wanted = auditing.Wanted(node, begin, session, tuple(kind or ()), limit)
     value = call.read(lambda mesh: auditing.read_audit(cast("MeshClient", mesh), wanted))
@@ -90,6 +91,13 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     return (str(record["seq"]), moment, record["kind"], *shown)
 
 
+def _own_ledger(call: Call) -> dict[str, Any] | None:
+    """Verify the ledger of this home, on its disk; None if there is none, or it cannot be read."""
+    from meshnode.node.verifying import verify_home  # noqa: PLC0415 - needs a database, rarely
+
+    return verify_home(call.home)
+
+
 def _verdict(value: dict[str, Any]) -> View:
     """Say that a log is whole, or which record of which node is the first that is not."""
     lines = [
@@ -101,9 +109,22 @@ def _verdict(value: dict[str, Any]) -> View:
             f"{value['node_name']}: {value['records']} records up to {value['seq']} are as written",
             f"hash {value['hash']}",
         ]
+    ledger = value["ledger"]
+    if ledger is not None:
+        lines.append(_ledger_said(ledger))
     notes = [f"compared with heads seen of it: {value['heads']}"]
     if value["neighbours_heard"] < value["neighbours_asked"]:
         heard = f"{value['neighbours_heard']} of {value['neighbours_asked']}"
         notes.append(f"{heard} neighbours said what they have seen")
     ids = [f"{one['node_id']} {one['seq']}" for one in value["wrong"]]
-    return View(value, tuple(lines), "wrong", ids, notes, 0 if value["ok"] else 1)
+    is_well = value["ok"] and (ledger is None or ledger["ok"])
+    return View(value, tuple(lines), "wrong", ids, notes, 0 if is_well else 1)
+
+
+def _ledger_said(ledger: dict[str, Any]) -> str:
+    if ledger["wrong"] is not None:
+        return f"ledger: record {ledger['wrong']['seq']}: {ledger['wrong']['what']}"
+    if not ledger["records"]:
+        return "ledger: nothing is recorded"
+    said = f"ledger: {ledger['records']} records up to {ledger['seq']} are as written"
+    return f"{said}, {ledger['checkpoints']} checkpoints"

@@ -37,10 +37,15 @@ def shape(path: Path) -> list[tuple[object, ...]]:
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
     with closing(sqlite3.connect(path)) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        names = connection.execute(
+            "SELECT name, (SELECT count(*) FROM pragma_table_info(name)) FROM sqlite_master"
+            " WHERE type = 'table'"
+        )
         return {
-            name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
-            for (name,) in names.fetchall()
+            name: connection.execute(
+                f"SELECT * FROM {name} ORDER BY 1{', 2' * (wide > 1)}"
+            ).fetchall()
+            for name, wide in names.fetchall()
         }
 
 

@@ -1,0 +1,80 @@
+"""Keeping a node's ledger in bounds: checkpoints, and dropping what is old, a little at a time.
+
+Invariant: no total changes by it. Each checkpoint is also a record of the audit log, whose signed
+heads all members see: so not even who has this node's key can rewrite the ledger unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from meshnode.app.auditing import Happening
+from meshnode.core.audit import dropped_detail
+from meshnode.core.checkpoints import CHECKPOINT, Checkpoint, sign_checkpoint
+from meshnode.core.errors import DamagedError, StorageError
+from meshnode.store import checkpoints, rounds, usage_log
+
+if TYPE_CHECKING:
+    from meshnode.app.auditing import Auditor
+    from meshnode.core.keys import Signed
+    from meshnode.node.ground import Ground
+
+LOOK_S = 300.0
+EVERY_RECORDS = 1000  # a checkpoint, or
+EVERY_S = 3600.0  # if there is anything new
+KEPT_S = (
+    90 * 86400.0
+)  # raw records, from when they were recorded, and texts, from when they were said
+PAUSE_S = 0.05  # between two steps, for whoever else needs the database
+_log = logging.getLogger("session_mesh.ledger")
+
+
+class Keeping:
+    """Looks after one ledger."""
+
+    def __init__(self, ground: Ground, auditor: Auditor) -> None:
+        self._ground = ground
+        self._auditor = auditor
+        self._due_at_s = 0.0
+
+    async def run(self) -> None:
+        """Work for as long as the node runs; what fails is tried again."""
+        while True:
+            with suppress(StorageError):
+                try:
+                    await self.look()
+                except DamagedError as error:  # the ledger goes on; `audit --verify` says more
+                    _log.warning("the ledger is not kept in bounds: %s", error.message)
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Do what is due."""
+        run, now_s = self._ground.database.run, self._ground.clock.wall_s()
+        last, _ = await run(usage_log.tail)
+        fresh = last - await run(checkpoints.newest)
+        if fresh >= EVERY_RECORDS or (fresh > 0 and now_s >= self._due_at_s):
+            self._note(await run(checkpoints.write, self._signed))
+            self._due_at_s = now_s + EVERY_S
+        before_s = now_s - KEPT_S
+        dropped: tuple[int, bytes] | None = None
+        while step := await run(checkpoints.drop, int(before_s * 1000), self._signed):
+            dropped = step
+            await asyncio.sleep(PAUSE_S)
+        self._note(dropped)
+        more = True
+        while more:
+            more = await run(rounds.prune, before_s)
+            await asyncio.sleep(PAUSE_S)
+
+    def _signed(self, seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:
+        now_ms = int(self._ground.clock.wall_s() * 1000)
+        node = self._ground.world.mesh.self_id
+        said = Checkpoint(node, seq, hash_, now_ms, totals, dropped=not totals)
+        return sign_checkpoint(self._ground.key, said)
+
+    def _note(self, place: tuple[int, bytes] | None) -> None:
+        if place is not None:
+            self._auditor.note(Happening(CHECKPOINT, detail=dropped_detail(*place)))
