@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from meshnode.client.logged import BY, plain, summed
 from meshnode.client.targets import Order, check_lengths
 from meshnode.core.errors import PeerError, StaleError, UnreachableError
 from meshnode.core.rounds import (
     LINE_BYTES_MAX,
     ROUNDS,
-    RoundLine,
-    RoundsHead,
     head_from_json,
     line_from_json,
 )
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
 READ_BYTES_MAX = 64 << 20  # the owner keeps 32 MiB of a session; JSON spells some of it out
 READ_TIMEOUT_S = 120.0
-BY = ("session", "node", "model", "agent", "owner", "project", "hour")
 
 
 def rounds_of_session(mesh: MeshClient, session: Plain, *, messages: bool) -> Plain:
@@ -66,40 +62,11 @@ def logged_session(mesh: MeshClient, session: str) -> Plain | None:
     return summed(session, answer) | {"nodes": {name: named.get(name) for name in owners}}
 
 
-def summed(session: str, answer: Plain) -> Plain:
-    """Lay out a cost answer about one session, grouped by BY, as `show` tells of a session."""
-    groups = sorted(answer["groups"], key=lambda group: str(group["key"]["hour"]))
-    hours = [group["key"]["hour"] for group in groups]
-    usage = answer["totals"]
-    return {
-        "session_id": session,
-        "agent_id": _first(groups, "agent"),
-        "owner": _first(groups, "owner"),
-        "project": _first(groups, "project"),
-        "created_at": hours[0],
-        "updated_at": hours[-1],
-        "model": groups[-1]["key"]["model"],
-        "models": sorted({group["key"]["model"] for group in groups}),
-        "days": sorted({hour[:10] for hour in hours}),
-        "message_count": answer["records"],
-        "usage": usage,
-        "cost_usd": answer["cost_usd"],
-        "unpriced": answer["unpriced"],
-        "coverage": answer["coverage"],
-    }
-
-
 def received(pieces: Iterable[bytes]) -> Plain:
     """Decode what an owner sends: `rounds`, and `rounds_total` that there are; raises PeerError."""
     lines = _lines(pieces)
     head = head_from_json(next(lines, b""))
     return plain(head, (line_from_json(line) for line in lines))
-
-
-def plain(head: RoundsHead, lines: Iterable[RoundLine]) -> Plain:
-    """Return rounds as plain values."""
-    rounds = [msgspec.to_builtins(line) for line in lines]
-    return {"rounds": rounds, "rounds_total": head.rounds}
 
 
 def _received(mesh: MeshClient, order: Order) -> Plain:
@@ -134,7 +101,3 @@ def _named(nodes: Iterable[Plain]) -> dict[str, str]:
     names = [name for name, _ in listed]
     named = {name: node_id for name, node_id in listed if names.count(name) == 1}
     return named | {f"{name} ({node_id[:8]})": node_id for name, node_id in listed}
-
-
-def _first(groups: Iterable[Plain], name: str) -> str:
-    return next((group["key"][name] for group in groups if group["key"][name]), "")
