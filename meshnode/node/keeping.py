@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.app.auditing import Happening
 from meshnode.core.audit import dropped_detail
 from meshnode.core.checkpoints import CHECKPOINT, Checkpoint, sign_checkpoint
-from meshnode.core.errors import DamagedError, StorageError
 from meshnode.store import checkpoints, rounds, usage_log
 
 if TYPE_CHECKING:
@@ -25,9 +23,7 @@ if TYPE_CHECKING:
 LOOK_S = 300.0
 EVERY_RECORDS = 1000  # a checkpoint, or
 EVERY_S = 3600.0  # if there is anything new
-KEPT_S = (
-    90 * 86400.0
-)  # raw records, from when they were recorded, and texts, from when they were said
+KEPT_S = 90 * 86400.0  # raw records, and texts with them, from when they were recorded
 PAUSE_S = 0.05  # between two steps, for whoever else needs the database
 _log = logging.getLogger("session_mesh.ledger")
 
@@ -43,11 +39,10 @@ class Keeping:
     async def run(self) -> None:
         """Work for as long as the node runs; what fails is tried again."""
         while True:
-            with suppress(StorageError):
-                try:
-                    await self.look()
-                except DamagedError as error:  # the ledger goes on; `audit --verify` says more
-                    _log.warning("the ledger is not kept in bounds: %s", error.message)
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - the node goes on; `audit --verify` says more
+                _log.warning("the ledger is not kept in bounds: %s", error)
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -58,15 +53,15 @@ class Keeping:
         if fresh >= EVERY_RECORDS or (fresh > 0 and now_s >= self._due_at_s):
             self._note(await run(checkpoints.write, self._signed))
             self._due_at_s = now_s + EVERY_S
-        before_s = now_s - KEPT_S
+        before_ms = int((now_s - KEPT_S) * 1000)
         dropped: tuple[int, bytes] | None = None
-        while step := await run(checkpoints.drop, int(before_s * 1000), self._signed):
+        while step := await run(checkpoints.drop, before_ms, self._signed):
             dropped = step
             await asyncio.sleep(PAUSE_S)
         self._note(dropped)
         more = True
         while more:
-            more = await run(rounds.prune, before_s)
+            more = await run(rounds.prune)
             await asyncio.sleep(PAUSE_S)
 
     def _signed(self, seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:

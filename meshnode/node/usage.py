@@ -15,7 +15,7 @@ from meshnode.app.cost import OwnedSlot, cost
 from meshnode.app.cutting import CostQuery
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
-from meshnode.client.rounds import BY, plain, summed
+from meshnode.client.logged import BY, plain, summed
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
 from meshnode.core.prices import usd_text
@@ -23,7 +23,7 @@ from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
 from meshnode.ingest.sources import SOURCES, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
 from meshnode.node.rounds import rounds_of
-from meshnode.store import ledger, usage_log
+from meshnode.store import ledger, rounds, usage_log
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ class Usage:
             progress(stored.diagnostics.records)
             if not reading.more:
                 break
+        while source.messages and run(rounds.prune):
+            pass
         reader.close()
         records = stored.diagnostics.records
         state = SourceState(source.source, source.path, records, reading.detail)

@@ -1,7 +1,8 @@
 """Checkpoints of the log of usage on disk, and dropping records that are old behind them.
 
 Invariant: the first record that is kept follows seq 1 or a signed checkpoint that says what was
-dropped; of a dropped record its key's hash stays, so that it is never counted again. Slots stay.
+dropped; of a dropped record its key's hash stays, so that it is never counted again. Slots stay,
+texts go with their record.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from meshnode.core.checkpoints import CHECKPOINT
 from meshnode.core.keys import Signed
 from meshnode.core.ledger import Buckets, Slot
 from meshnode.core.usage_log import START_HASH
-from meshnode.store import ledger, usage_log
+from meshnode.store import ledger, rounds, usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def drop(connection: sqlite3.Connection, before_ms: int, sign: Sign) -> tuple[in
             [(usage_log.mark_of(key),) for _, key, _ in old],
         )
         connection.execute("DELETE FROM usage_log WHERE seq <= ?", (seq,))
+        rounds.forget(connection, (key for _, key, _ in old))
         connection.execute("DELETE FROM usage_checkpoints WHERE seq <= ?", (seq,))
         _keep(connection, seq, sign(seq, hash_, ()))
     return seq, hash_

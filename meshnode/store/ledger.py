@@ -140,7 +140,9 @@ def commit(
             for number, record in enumerate(fresh, seq + 1)
         ]
         usage_log.append(connection, usage_log.chain_on(before_hash, entries))
-        rounds.keep(connection, batch.rounds, {one.idem_key for one in fresh})
+        renewed = {one.idem_key for one in fresh}
+        told = [one for one in batch.rounds if one.idem_key in renewed or one.idem_key in known]
+        rounds.keep(connection, told, renewed)
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
         kept = _slots_of(connection, slot_keys_of([*wrong, *fresh]))
         slots = Slots(kept).correct(wrong, fresh)

@@ -15,7 +15,7 @@ from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from meshnode.core.rounds import Round, Texts
 
@@ -57,17 +57,17 @@ def texts_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, T
         raise DamagedError("the table usage_rounds holds a broken row", hint) from error
 
 
-def prune(connection: sqlite3.Connection, before_s: float) -> bool:
-    """Drop texts of before a time, and the oldest beyond BYTES_MAX; tell whether there are more.
+def prune(connection: sqlite3.Connection) -> bool:
+    """Drop the oldest texts beyond BYTES_MAX; tell whether there may be more to drop.
 
     One transaction of its own, of at most DROPPED_AT_ONCE rows.
     """
     (held,) = connection.execute("SELECT total(size) FROM usage_rounds").fetchone()
     excess = held - BYTES_MAX
     old: list[tuple[str]] = []
-    query = "SELECT idem_key, at_s, size FROM usage_rounds ORDER BY at_s LIMIT ?"
-    for key, at_s, size in connection.execute(query, (DROPPED_AT_ONCE,)):
-        if at_s >= before_s and excess <= 0:
+    query = "SELECT idem_key, size FROM usage_rounds ORDER BY at_s LIMIT ?"
+    for key, size in connection.execute(query, (DROPPED_AT_ONCE,)):
+        if excess <= 0:
             break
         old.append((key,))
         excess -= size
@@ -75,6 +75,15 @@ def prune(connection: sqlite3.Connection, before_s: float) -> bool:
         with transaction(connection):
             connection.executemany("DELETE FROM usage_rounds WHERE idem_key = ?", old)
     return len(old) == DROPPED_AT_ONCE
+
+
+def forget(connection: sqlite3.Connection, keys: Iterable[str]) -> None:
+    """Drop the texts of responses of which no record is left."""
+    connection.executemany(
+        "DELETE FROM usage_rounds WHERE idem_key = ? AND NOT EXISTS"
+        " (SELECT 1 FROM usage_log WHERE usage_log.idem_key = usage_rounds.idem_key)",
+        [(key,) for key in keys],
+    )
 
 
 def _drop_oldest(connection: sqlite3.Connection, session: str) -> None:

@@ -10,9 +10,10 @@ from meshnode.core.checkpoints import CHECKPOINT, Checkpoint, sign_checkpoint
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.core.rounds import Round, Texts
 from meshnode.core.usage_log import START_HASH, chained
 from meshnode.node.verifying import verify_ledger
-from meshnode.store import checkpoints, ledger, usage_log
+from meshnode.store import checkpoints, ledger, rounds, usage_log
 from meshnode.store.database import Database
 
 KEY, OTHER = Key(b"\1" * 32), Key(b"\2" * 32)
@@ -189,6 +190,21 @@ def test_a_record_that_was_dropped_is_not_counted_again(database: Database):
     keep(database, "new", now_ms=7_000)
     assert checkpoints_totals(database)[0] == before[0] + 1
     assert wrong(database) is None
+
+
+def test_texts_go_with_their_record_and_do_not_come_back(database: Database):
+    def said(keys: str) -> Batch:
+        records = [replace(RECORD, idem_key=key) for key in keys]
+        texts = Texts(answer="x")
+        told = [Round(idem_key=key, session="s", at_s=1800.0, texts=texts) for key in keys]
+        return Batch(READER, "log", {}, records, Diagnostics(), told)
+
+    database.run_now(ledger.commit, said("ab"), 1_000)
+    keep(database, "b", usage=Buckets(input=800, output=60), rank=2, now_ms=5_000)
+    drop_all(database, 2_000)
+    assert list(database.run_now(rounds.texts_of, ["a", "b"])) == ["b"]
+    database.run_now(ledger.commit, said("ab"), 7_000)
+    assert list(database.run_now(rounds.texts_of, ["a", "b"])) == ["b"]
 
 
 def test_what_was_dropped_cannot_be_made_to_look_older(database: Database):

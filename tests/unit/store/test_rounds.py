@@ -10,7 +10,15 @@ from msgspec.structs import replace
 from meshnode.core.commands import Command
 from meshnode.core.errors import DamagedError, RefusedError
 from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
-from meshnode.core.rounds import Round, RoundLine, RoundsHead, Texts, head_from_json, line_from_json
+from meshnode.core.rounds import (
+    Round,
+    RoundLine,
+    RoundsHead,
+    Texts,
+    head_from_json,
+    line_from_json,
+    texts_to_bytes,
+)
 from meshnode.core.usage_log import Charge
 from meshnode.node import rounds as shown
 from meshnode.store import ledger, rounds, usage_log
@@ -108,19 +116,19 @@ def test_a_session_keeps_its_newest_texts(database: Database, monkeypatch: pytes
     assert [line.kept for line in of(database, "t")] == [True]
 
 
-def test_old_texts_go_and_what_is_counted_stays(
+def test_texts_beyond_their_room_go_and_what_is_counted_stays(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(rounds, "DROPPED_AT_ONCE", 2)
     keep(database, *[(record(f"r{n}", 1000.0 + n), "x") for n in range(5)])
     before = database.run_now(ledger.slots)
-    assert database.run_now(rounds.prune, 1003.0)
-    assert not database.run_now(rounds.prune, 1003.0)
+    assert not database.run_now(rounds.prune)
+    size = len(texts_to_bytes(told(record(""), "x").texts))
+    monkeypatch.setattr(rounds, "BYTES_MAX", 2 * size)
+    assert database.run_now(rounds.prune)
+    assert not database.run_now(rounds.prune)
     assert [line.kept for line in of(database)] == [False, False, False, True, True]
     assert database.run_now(ledger.slots) == before
-    monkeypatch.setattr(rounds, "BYTES_MAX", 1)
-    assert database.run_now(rounds.prune, 0.0)
-    assert not any(line.kept for line in of(database))
 
 
 def test_a_broken_row_is_said(database: Database):
