@@ -92,7 +92,7 @@ _decode_details = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_call = msgspec.json.Decoder(_Call).decode
 _LEADING = re.compile(rb'\s*\{\s*"ai_log"\s*:\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _FLAT = re.compile(
-    rb'"(request_id|start_time|timestamp|consumer|upstream_cluster|x[-_][a-z]+[-_a-z]*)"'
+    rb'"(request_id|start_time|timestamp|consumer|upstream_cluster|x[-_][a-z][-_a-z]*+)"'
     rb'\s*:\s*"([^"\\]*)"'
 )
 _PROVIDER = re.compile(r"\|\|llm-([a-z0-9-]{1,40})\.internal\.")
@@ -263,7 +263,7 @@ def _details(value: object) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             return _decode_details(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         try:
             value = json.loads(value)
