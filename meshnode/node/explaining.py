@@ -6,7 +6,8 @@ Invariant: the records are those that count; what a file says now is read anew a
 from __future__ import annotations
 
 import gzip
-import mmap
+import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
 from meshnode.core.prices import usd_text
+from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import Findings, Reason
 from meshnode.ingest.sources import SOURCES
+from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX
 from meshnode.store import ledger, usage_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from meshnode.core.ledger import UsageRecord
     from meshnode.core.usage_log import Entry
@@ -88,27 +91,27 @@ def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iter
     for source_name, path, _ in database.run_now(ledger.readers):
         if source_name in sources and source_name in SOURCES:
             source = SOURCES[source_name]
-            for file in source.files(path):
-                if _holds(file, needle):
-                    yield from _fates(source, file, counting, needle)
+            with suppress(OSError):  # a tree that is gone, or not for us
+                for file in source.files(path):
+                    if _holds(file, needle):
+                        yield from _fates(source, file, counting, needle)
 
 
 def _fates(
     source: Source, file: Path, counting: Mapping[str, Entry], needle: bytes
 ) -> Iterator[Line]:
-    parser = source.parser(file)
-    offset = 0
-    for number, piece in enumerate(_pieces(source, file), 1):
-        found = Findings()
-        parser.take(piece, offset, found)
-        for record in found.records:
-            entry = counting.get(record.idem_key)
-            if entry is not None:
-                fate = _fate(record, entry.record)
-                yield Line(str(file), number, offset, fate, record.usage.output)
-        for remark in found.remarks if needle in piece else ():
-            yield Line(str(file), number, remark.offset, FATES[remark.reason])
-        offset += len(piece)
+    parser, name = source.parser(file), file_text(file)
+    with suppress(OSError, EOFError, zlib.error):  # gone by now, or packed and broken
+        for number, offset, piece in _pieces(source, file):
+            found = Findings()
+            parser.take(piece, offset, found)
+            for record in found.records:
+                entry = counting.get(record.idem_key)
+                if entry is not None:
+                    fate = _fate(record, entry.record)
+                    yield Line(name, number, offset, fate, record.usage.output)
+            for remark in found.remarks if needle in piece else ():
+                yield Line(name, number, remark.offset, FATES[remark.reason])
 
 
 def _fate(record: UsageRecord, counted: UsageRecord) -> str:
@@ -118,21 +121,35 @@ def _fate(record: UsageRecord, counted: UsageRecord) -> str:
 
 
 def _holds(file: Path, needle: bytes) -> bool:
+    """Tell whether a file holds some bytes; a packed one may."""
     try:
-        if file.suffix == ".gz" or not file.stat().st_size:
-            return file.suffix == ".gz"
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as found:
-            return found.find(needle) >= 0
-    except (OSError, ValueError):  # gone, or emptied since it was looked at
-        return False
+        if file.suffix == ".gz" or not file.is_file():  # opening a pipe would wait for a writer
+            return file.is_file()
+        with file.open("rb") as opened:
+            before = b""
+            while chunk := opened.read(CHUNK_BYTES):
+                if needle in before + chunk:
+                    return True
+                before = chunk[-len(needle) :]
+    except OSError:  # gone since it was listed
+        pass
+    return False
 
 
-def _pieces(source: Source, file: Path) -> Iterable[bytes]:
+def _pieces(source: Source, file: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Read lines with their numbers and offsets, or one document; what is too long is left out."""
     with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
         if source.is_whole(file):
-            yield opened.read()
-        else:
-            yield from (line for line in opened if line.endswith(b"\n"))
+            whole = opened.read(WHOLE_BYTES_MAX + 1)
+            if len(whole) <= WHOLE_BYTES_MAX:
+                yield 1, 0, whole
+            return
+        number, offset, in_long_line = 1, 0, False
+        while piece := opened.readline(CHUNK_BYTES):
+            ends = piece.endswith(b"\n")
+            if ends and not in_long_line:
+                yield number, offset, piece
+            number, offset, in_long_line = number + ends, offset + len(piece), not ends
 
 
 def _record(entry: Entry, counting: Mapping[str, Entry]) -> dict[str, Any]:

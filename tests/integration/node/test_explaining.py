@@ -1,0 +1,93 @@
+"""Why a figure is what it is, asked of logs that are gone, broken, or no logs at all."""
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from meshnode.client.home import Home
+from meshnode.ingest.reading import SourceConfig
+from meshnode.ingest.tree import CHUNK_BYTES
+from meshnode.node.usage import Usage
+
+pytestmark = pytest.mark.integration
+
+
+def line(ident: str) -> str:
+    call = {"session_id": "s", "model": "m", "input_token": 5, "output_token": 5}
+    at = "2026-11-20T10:00:00Z"
+    return json.dumps({"ai_log": json.dumps(call), "request_id": ident, "start_time": at}) + "\n"
+
+
+@pytest.fixture
+def usage(tmp_path: Path) -> Iterator[Usage]:
+    with Usage(Home(tmp_path / "home"), lambda: 1.8e9) as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(usage: Usage, tmp_path: Path) -> Path:
+    path = tmp_path / "logs" / "access.log"
+    path.parent.mkdir()
+    path.write_text(line("r1"))
+    assert usage.read(SourceConfig("higress", str(path))).state.records == 1
+    return path
+
+
+def fates(usage: Usage) -> list[tuple[int, int, str]]:
+    return [(one["line"], one["offset"], one["fate"]) for one in usage.explain("r1")["lines"]]
+
+
+def packed_brokenly(log: Path) -> None:
+    log.with_name("access.log.1.gz").write_bytes(gzip.compress(b"x" * 10_000)[:-20])
+
+
+def packed_pipe(log: Path) -> None:
+    os.mkfifo(log.with_name("access.log.1.gz"))
+
+
+def packed_bomb(log: Path) -> None:
+    with gzip.open(log.with_name("access.log.1.gz"), "wb", compresslevel=1) as file:
+        for _ in range(16):
+            file.write(bytes(CHUNK_BYTES))
+
+
+@pytest.mark.parametrize("lay", [packed_brokenly, packed_pipe, packed_bomb])
+def test_what_lies_beside_a_log_hides_nothing_in_it(
+    usage: Usage, log: Path, lay: Callable[[Path], None]
+):
+    lay(log)
+    assert fates(usage) == [(1, 0, "counted")]
+
+
+def test_a_line_of_any_length_is_passed_over(usage: Usage, log: Path):
+    log.write_text(line("r0") + "x" * (CHUNK_BYTES + 10) + " r1\n" + line("r1"))
+    [(number, offset, _)] = fates(usage)
+    assert (number, offset) == (3, len(line("r0")) + CHUNK_BYTES + 10 + len(" r1\n"))
+
+
+@pytest.mark.parametrize("source", ["claude", "codex", "gemini"])
+def test_a_tree_that_is_gone_explains_nothing_and_harms_nothing(
+    usage: Usage, tmp_path: Path, source: str
+):
+    root = tmp_path / "tree"
+    tokens = {"input_tokens": 10, "output_tokens": 5}
+    said: dict[str, object] = {"timestamp": "2026-11-20T10:00:00Z", "id": "r1"}
+    said |= {"type": "assistant", "message": {"id": "r1", "model": "m", "usage": tokens}}
+    said["tokens"] = {"input": 1, "output": 1}
+    if source == "codex":
+        said["type"] = "token_usage_record"
+        said["payload"] = {"response_id": "r1", "usage": tokens}
+    directory = root / {"claude": "p", "codex": "sessions", "gemini": "p/chats"}[source]
+    directory.mkdir(parents=True)
+    (directory / "rollout-1.jsonl").write_text(json.dumps(said) + "\n")
+    assert usage.read(SourceConfig(source, str(root))).state.records == 1
+    name = "r1" if source != "gemini" else "rollout-1:r1"
+    assert [one["fate"] for one in usage.explain(name)["lines"]] == ["counted"]
+    shutil.rmtree(root)
+    found = usage.explain(name)
+    assert (found["lines"], found["files_gone"]) == ([], [str(directory / "rollout-1.jsonl")])
