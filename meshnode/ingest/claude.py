@@ -7,7 +7,6 @@ output, at the time of the earliest. No prompt text leaves this module.
 
 from __future__ import annotations
 
-import os
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -22,10 +21,12 @@ from meshnode.ingest.lenient import (
     any_json,
     at_s_of,
     count_of,
+    file_text,
     key_of,
     text_of,
 )
 from meshnode.ingest.reading import Reason
+from meshnode.ingest.walking import entries, files_below, leads_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +38,6 @@ SYNTHETIC = "<synthetic>"  # the model of answers that the program made up itsel
 MARK = b'"output_tokens"'  # in every line with usage; inside a JSON text its quotes are escaped
 MAIN = 1 << 42  # what a line outside a sidechain ranks above any output
 SUBAGENTS = "subagents"
-_DIRS_MAX = 16  # below `subagents`: deeper ones are not looked into
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
@@ -108,8 +108,8 @@ class Transcript:
     """Reads one transcript; satisfies `Parser`. Its state is the name of the project."""
 
     def __init__(self, path: Path, state: bytes = b"") -> None:
-        self._file = str(path)
-        self._name = path.stem
+        self._file = file_text(path)
+        self._name = file_text(path.stem)
         parts = path.parts
         inside = parts.index(SUBAGENTS, 1) if SUBAGENTS in parts[1:-1] else 0
         # A subagent belongs to the session whose folder it lies in, whatever its lines say.
@@ -320,32 +320,20 @@ class Transcripts:
 
 
 def _sessions(directory: str, depth: int, failures: list[OSError]) -> Iterator[str]:
-    for entry in _entries(directory, failures):
-        if not entry.is_dir():
+    for entry in entries(directory, failures):
+        if not leads_on(entry):
             if depth < _SESSION_DEPTH and entry.name.endswith(".jsonl"):
                 yield entry.path
         elif entry.name == SUBAGENTS:
-            yield from _subagents(entry.path, 0, failures)
+            yield from _subagents(entry.path, failures)
         elif depth < _SESSION_DEPTH:
             yield from _sessions(entry.path, depth + 1, failures)
 
 
-def _subagents(directory: str, depth: int, failures: list[OSError]) -> Iterator[str]:
-    for entry in _entries(directory, failures):
-        if entry.is_dir(follow_symlinks=False):
-            if depth < _DIRS_MAX:
-                yield from _subagents(entry.path, depth + 1, failures)
-        elif entry.name.startswith("agent-") and entry.name.endswith(".jsonl"):
+def _subagents(directory: str, failures: list[OSError]) -> Iterator[str]:
+    for entry in files_below(directory, failures):
+        if entry.name.startswith("agent-") and entry.name.endswith(".jsonl"):
             yield entry.path
-
-
-def _entries(directory: str, failures: list[OSError]) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as found:
-            return list(found)
-    except OSError as error:
-        failures.append(error)
-        return []
 
 
 _SESSION_DEPTH = 2  # projects/PROJECT/SESSION.jsonl

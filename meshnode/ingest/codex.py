@@ -19,8 +19,16 @@ import msgspec
 
 from meshnode.core.ledger import Buckets, UsageRecord, tier_of
 from meshnode.core.packing import pack
-from meshnode.ingest.lenient import ContradictionError, at_s_of, count_of, key_of, text_of
+from meshnode.ingest.lenient import (
+    ContradictionError,
+    at_s_of,
+    count_of,
+    file_text,
+    key_of,
+    text_of,
+)
 from meshnode.ingest.reading import Reason
+from meshnode.ingest.walking import files_below, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,7 +77,7 @@ class CodexParser:
     """Reads one rollout. See `Parser`."""
 
     def __init__(self, path: Path, state: bytes) -> None:
-        self._file = str(path)
+        self._file = file_text(path)
         try:
             self._state = _restore(state) if state else _State()
         except msgspec.DecodeError:
@@ -205,10 +213,17 @@ class Rollouts:
     source = SOURCE
 
     def files(self, root: Path) -> Iterator[Path]:
-        """Find rollouts, archived ones too; a copy of a session counts nothing again."""
+        """Find rollouts, archived ones too; a copy of a session counts nothing again.
+
+        Raises OSError for what cannot be listed, after all else.
+        """
         os.scandir(root).close()
+        failures: list[OSError] = []
         for part in ("sessions", "archived_sessions"):
-            yield from (root / part).rglob("rollout-*.jsonl")
+            for entry in files_below(root / part, failures):
+                if entry.name.startswith("rollout-") and entry.name.endswith(".jsonl"):
+                    yield Path(entry.path)
+        tell(failures)
 
     def is_whole(self, path: Path) -> bool:
         """Return False: a rollout is lines."""

@@ -7,17 +7,25 @@ says. What was rewound was billed, and stays counted.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from meshnode.core.ledger import Buckets, UsageRecord, tier_of
-from meshnode.ingest.lenient import ContradictionError, at_s_of, count_of, key_of, text_of
+from meshnode.ingest.lenient import (
+    ContradictionError,
+    at_s_of,
+    count_of,
+    file_text,
+    key_of,
+    text_of,
+)
 from meshnode.ingest.reading import Reason
+from meshnode.ingest.walking import entries, files_below, leads_on, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from meshnode.ingest.reading import Findings
 
@@ -44,12 +52,14 @@ class GeminiParser:
     """Reads one chat. See `Parser`. Its state is the session that its heading names."""
 
     def __init__(self, path: Path, state: bytes) -> None:
-        self._file = str(path)
+        self._file = file_text(path)
         self._session = state.decode("utf-8", "replace")
         parts = path.parts
         above = parts[: parts.index(CHATS)] if CHATS in parts else parts[:-1]
         self._project = text_of(above[-1]) if above else ""
-        self._otherwise = path.stem  # a chat whose heading is lost is a session all the same
+        self._otherwise = text_of(
+            file_text(path.stem)
+        )  # a chat whose heading is lost is a session all the same
 
     def state(self) -> bytes:
         """Return what to go on with."""
@@ -113,10 +123,20 @@ class Chats:
     source = SOURCE
 
     def files(self, root: Path) -> Iterator[Path]:
-        """Find the chats of all projects, those of subagents too."""
+        """Find the chats of all projects, those of subagents too.
+
+        Raises OSError for what cannot be listed, after all else.
+        """
         os.scandir(root).close()
-        for pattern in ("*/chats/**/*.jsonl", "*/chats/session-*.json"):
-            yield from root.glob(pattern)
+        failures: list[OSError] = []
+        for project in entries(root, failures):
+            chats = os.path.join(project.path, CHATS)  # noqa: PTH118 - as entries tell theirs
+            for entry in files_below(chats, failures) if leads_on(project) else ():
+                is_old = entry.path == os.path.join(chats, entry.name)  # noqa: PTH118 - as above
+                is_old &= entry.name.startswith("session-") and entry.name.endswith(".json")
+                if is_old or entry.name.endswith(".jsonl"):
+                    yield Path(entry.path)
+        tell(failures)
 
     def is_whole(self, path: Path) -> bool:
         """Tell whether a chat is of an older version, which writes it anew each time."""

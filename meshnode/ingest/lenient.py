@@ -7,12 +7,16 @@ that can be true; nothing is guessed.
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshnode.core.ledger import SLOT_MAX, SLOT_S, TEXT_CHARS_MAX, cut
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COUNT_MAX = 1 << 40  # more tokens in one request: set aside
 ID_CHARS_MAX = 128  # longer ids of requests are hashed
@@ -59,6 +63,11 @@ def text_of(value: object) -> str:
 @lru_cache(4096)
 def _known_text(value: str) -> str:
     return "" if value == "-" else cut(value.strip())
+
+
+def file_text(path: str | Path) -> str:
+    """Write the name of a file as text that anybody can keep: names are bytes, of any kind."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def key_of(source: str, ident: object) -> str:

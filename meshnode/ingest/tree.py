@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ledger import Batch, DiagnosticsKey
+from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import STATE_BYTES_MAX, Findings, Reading, Reason
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ CHUNK_BYTES = 4 << 20  # of a file held in memory at a time; a line that is long
 BEHIND_BYTES = 256  # compared before reading on
 FILES_MAX = 100_000  # of one tree, the first found; said in the reading's detail
 WHOLE_BYTES_MAX = 64 << 20  # of a file that is one document; larger: unparsable
-_PLACE = Struct("<QQQQ?8s")
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # by now it may be a pipe without a writer
+_PLACE = Struct("<QqQQ?8s")  # a file may say that it is older than 1970
 
 
 class Format(Protocol):
@@ -143,7 +145,7 @@ class TreeReader:
             place = _unpacked(run.places.get(key))
             seen = (place.inode, place.mtime_ns, place.size)
             if seen != (found.st_ino, found.st_mtime_ns, found.st_size):
-                file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+                file = os.open(name, _READ)
                 try:
                     take = self._take_whole if self._format.is_whole(path) else self._take_lines
                     place = take(file, path, place, run)
@@ -154,7 +156,7 @@ class TreeReader:
         except FileNotFoundError:
             pass  # deleted since it was listed: what was read of it stays counted
         except OSError as error:
-            run.troubles.append(f"cannot read {path}: {error.strerror}")
+            run.troubles.append(f"cannot read {file_text(path)}: {error.strerror}")
 
     def _take_lines(self, file: int, path: Path, place: _Place, run: _Run) -> _Place:
         found = os.fstat(file)
@@ -176,8 +178,10 @@ class TreeReader:
                 parser.take(lines, offset + begin, run.findings)
             elif not ended and len(chunk) == CHUNK_BYTES:
                 if not in_long_line:
-                    run.findings.skip(Reason.UNPARSABLE, str(path), offset)
+                    run.findings.skip(Reason.UNPARSABLE, file_text(path), offset)
                 in_long_line, whole = True, len(chunk)
+            else:
+                ended = True  # for now: files of /proc are larger than they say
             offset += whole
             run.bytes_left -= whole
         if not ended:  # it is looked at again, and first
@@ -197,7 +201,7 @@ class TreeReader:
         del place
         found = os.fstat(file)
         if found.st_size > WHOLE_BYTES_MAX:
-            run.findings.skip(Reason.UNPARSABLE, str(path), 0)
+            run.findings.skip(Reason.UNPARSABLE, file_text(path), 0)
         else:
             whole = os.pread(file, found.st_size, 0)
             self._format.begin(path, b"").take(whole, 0, run.findings)
