@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
     from meshnode.core.rows import Row
 
-KINDS_MAX = 1 << 16  # of (model, provider, tier); more, if only for a while: all is built anew
+KINDS_MAX = 1 << 16  # of (model, provider, tier); more, most of them gone: all is built anew
 PIECE_ROWS = 300  # counted between two pauses: some milliseconds
 SPARE_KEYS = 16  # of rows that a cell no longer has, before it lets go of them
 _SLOTS_A_DAY = DAY_S // SLOT_S
@@ -112,6 +112,7 @@ class Cells:
         self._waiting: dict[NodeId, None] = {}
         self._building: tuple[NodeId, Shelf] | None = None
         self._begun = False
+        self._kinds_max = KINDS_MAX  # more while so many are held
         self.run = 0  # how often all was built anew: numbers of cells are of one run
         self.totals: dict[int, int] = {}  # of all owners that are counted, by the cell's number
         self.shelves: dict[NodeId, Shelf] = {}  # of the owners that are counted
@@ -174,7 +175,7 @@ class Cells:
                 changed += self._change(origin, shelf, key, (before, after))
         if counted:
             self.on_rows(origin, changed)
-        if len(self._what) > KINDS_MAX:
+        if len(self._what) > self._kinds_max:
             self._start_anew()
 
     def _change(
@@ -326,6 +327,12 @@ class Cells:
             self._release(pattern)
 
     def _start_anew(self) -> None:
+        """Build all anew, but only if most kinds are gone: who says many for good gains nothing."""
+        shelves = [*self.shelves.values(), *([self._building[1]] if self._building else [])]
+        held = {one >> _NUMBER_BITS + _KIND_BITS for shelf in shelves for one in shelf.cells}
+        self._kinds_max = max(KINDS_MAX, 2 * len(held))
+        if len(self._what) <= self._kinds_max:
+            return
         for origin in list(self.shelves):
             self._drop(origin)
         if self._building is not None:
