@@ -333,10 +333,8 @@ class Cells:
         self._kinds_max = max(KINDS_MAX, 2 * len(held))
         if len(self._what) <= self._kinds_max:
             return
-        for origin in list(self.shelves):
+        for origin in [*self.shelves, *([self._building[0]] if self._building else [])]:
             self._drop(origin)
-        if self._building is not None:
-            self._drop(self._building[0])
         self._numbers, self._what, self.run = {}, [], self.run + 1
         self.begin()
 

@@ -145,7 +145,11 @@ def commit(
         rounds.keep(connection, told, renewed)
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
         kept = _slots_of(connection, slot_keys_of([*wrong, *fresh]))
-        slots = Slots(kept).correct(wrong, fresh)
+        missing = [one for one in slot_keys_of(wrong) if one not in kept]
+        with _ours("usage_slots"):
+            if missing:
+                raise PeerError("the slot of a counted record is gone")
+            slots = Slots(kept).correct(wrong, fresh)
         connection.executemany(
             "INSERT OR REPLACE INTO usage_slots VALUES (?, ?, ?)",
             [(key_to_row(key), slot_to_row(slot), seq + len(fresh)) for key, slot in slots],

@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import DamagedError
-from meshnode.core.ledger import SLOT_S, Buckets, Slot, SlotKey, Slots, UsageRecord, cut
+from meshnode.core.ledger import SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey, Slots, UsageRecord, cut
+from meshnode.core.packing import typed
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ DROP TABLE usage_records
 """Takes over what was kept before there was a chain."""
 
 ASKED_AT_ONCE = 500  # keys in one question; SQLite takes 32,766 values at most
+_BROKEN = "the table usage_log holds a broken row"
+_HINT = "restore the home from a backup, or move the database away: logs are read again"
 _KIND = "session, source, project, agent, owner, model, provider, tier, flags, file, price_source"
 _NUMBERS = "seq, idem_key, revision, recorded_ms, rank, at_s, byte_offset, cost_nusd, hash"
 _COUNTS = "input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search"
@@ -159,6 +162,8 @@ def slots_where(
     slots = Slots()
     for kind, slot, records, *counts in connection.execute(_SLOTS):
         if kind in kinds:
+            if not 0 <= slot <= SLOT_MAX or min(counts) < 0:
+                raise DamagedError(_BROKEN, _HINT)
             session, model, tier, *said = kinds[kind]
             slots.add(
                 SlotKey(cut(session), cut(model), cut(tier), slot),
@@ -237,13 +242,12 @@ def _entries(
         for row in connection.execute(query, values):
             yield _entry(row)
     except (TypeError, ValueError, UnicodeDecodeError) as error:
-        hint = "restore the home from a backup, or move the database away: logs are read again"
-        raise DamagedError("the table usage_log holds a broken row", hint) from error
+        raise DamagedError(_BROKEN, _HINT) from error
 
 
 def _entry(row: Sequence[Any]) -> tuple[Entry, bytes]:
     seq, key, revision, recorded_ms, rank, at_s, offset, cost_nusd, hash_, *rest = row
-    counts, texts = rest[:7], [str(text) for text in rest[7:]]
+    counts, texts = rest[:7], [typed(text, str) for text in rest[7:]]
     session, source, project, agent, owner, model, provider, tier, flags, file, price = texts
     record = UsageRecord(
         idem_key=str(key),
@@ -262,6 +266,8 @@ def _entry(row: Sequence[Any]) -> tuple[Entry, bytes]:
         file=file,
         offset=int(offset),
     )
+    if not (0 <= record.at_s <= SLOT_MAX * SLOT_S and min(record.usage.counts) >= 0):
+        raise ValueError("a time or a count that no reader gives")
     charge = Charge(None if cost_nusd is None else int(cost_nusd), price)
     numbers = (int(seq), int(revision), int(recorded_ms))
     return Entry(*numbers, record, charge), bytes(hash_)

@@ -1,0 +1,64 @@
+"""A ledger that somebody has edited by hand: a clear word, and nothing changed."""
+
+from pathlib import Path
+
+import pytest
+
+from meshnode.core.errors import DamagedError
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.store import ledger, usage_log
+from meshnode.store.database import Database
+
+KEY = DiagnosticsKey("claude", "0" * 16)
+
+
+def batch(rank: int) -> Batch:
+    texts = dict.fromkeys(("project", "agent", "owner", "provider"), "")
+    usage = Buckets(input=1, output=rank)
+    record = UsageRecord(
+        idem_key="claude:m1",
+        source="claude",
+        at_s=1.8e9,
+        session="s",
+        model="m",
+        tier="standard",
+        usage=usage,
+        rank=rank,
+        **texts,
+    )
+    return Batch(KEY, "/x", {}, (record,), Diagnostics())
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "DELETE FROM usage_slots",
+        "UPDATE usage_log SET at_s = 1e300",
+        "UPDATE usage_log SET at_s = -1e300",
+        "UPDATE usage_log SET input = -5",
+        "UPDATE usage_kinds SET model = x'ff'",
+    ],
+)
+def test_a_correction_of_an_edited_row_tells_of_the_damage(tmp_path: Path, edit: str):
+    database = Database(tmp_path / "state.db")
+    try:
+        database.run_now(ledger.commit, batch(1), 0)
+        database.run_now(lambda connection: connection.execute(edit).fetchall())
+        with pytest.raises(DamagedError):
+            database.run_now(ledger.commit, batch(2), 0)
+        (seq, _) = database.run_now(usage_log.tail)
+        assert seq == 1
+    finally:
+        database.close()
+
+
+def test_sums_of_a_time_that_no_reader_gives_tell_of_the_damage(tmp_path: Path):
+    database = Database(tmp_path / "state.db")
+    try:
+        database.run_now(ledger.commit, batch(1), 0)
+        edit = "UPDATE usage_log SET at_s = 1e300"
+        database.run_now(lambda connection: connection.execute(edit).fetchall())
+        with pytest.raises(DamagedError):
+            database.run_now(usage_log.slots_where, lambda _source, _file: True)
+    finally:
+        database.close()
