@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshnode.core.budgets import USD, Spent, Who, Window, fits, who_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Place = tuple[NodeId, SlotKey]
 
 ROWS_AT_ONCE = 2_000  # looked at; then others get a turn
+PRICE_ROWS = 100  # that one look for a price counts as: of an unknown model it takes milliseconds
 NOBODY = Who()
 
 
@@ -172,9 +174,22 @@ class Outlays:
             left -= self._read(next(iter(self._unread)), left)
         while self._stale and left > 0:
             session = next(iter(self._stale))
+            left -= PRICE_ROWS * self._look_for_prices(session, left // PRICE_ROWS + 1)
+            if left <= 0:
+                return  # it goes on with this session
             del self._stale[session]
             left -= 1 + len(self._rows.get(session, ()))
             self._add_up(session)
+
+    def _look_for_prices(self, session: str, most: int) -> int:
+        """Price some rows of a session that have not been yet; returns how many."""
+        if all(held.terms.unit != USD for held in self._sums.values()):
+            return 0
+        rows = self._rows.get(session, {}).values()
+        some = list(islice((row for row in rows if not row.is_priced), most))
+        for row in some:
+            row.cost(self._prices)
+        return len(some)
 
     def spent(self, budget_id: bytes) -> Spent:
         """Return a sum."""

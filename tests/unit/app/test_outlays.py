@@ -1,0 +1,51 @@
+"""How much of a ledger is looked at in one go: sums are held to their laws in tests/property."""
+
+from random import Random
+
+from meshnode.app.outlays import PRICE_ROWS, ROWS_AT_ONCE, Outlays
+from meshnode.core.budgets import USD, window_of
+from meshnode.core.genesis import Limits
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, value_to_row
+from meshnode.core.own_feed import OwnFeed
+from meshnode.core.settings import Terms
+from meshnode.core.tables import Tables
+
+MODELS = 500
+SLOT = 1_000_000
+
+
+class Counting:
+    asked = 0
+
+    def rates(self, model, provider, tier, at_s):
+        self.asked += 1
+
+    def source_text(self):
+        return "t"
+
+
+class Nothing:
+    def has(self, origin):
+        return False
+
+
+def test_one_session_with_very_many_models_is_priced_in_pieces():
+    key = Key.new(Random(1).randbytes)
+    feed = OwnFeed(key, bytes(32), Limits(), 1)
+    for number in range(MODELS):
+        row = key_to_row(SlotKey("s", f"m{number}", "standard", SLOT))
+        feed.write(LEDGER, row, value_to_row(Slot(1, Buckets(1))))
+    while feed.flush(0.0):
+        pass
+    prices = Counting()
+    outlays = Outlays(Tables({node_id_of(key.public): feed}, Nothing()), prices)
+    window = window_of("day", SLOT * 1800)
+    outlays.ask({b"b": (Terms(10**12, USD, "day", "suspend", 80), window)})
+    while outlays.busy:
+        before = prices.asked
+        outlays.settle()
+        assert prices.asked - before <= ROWS_AT_ONCE // PRICE_ROWS + 1
+    assert (prices.asked, outlays.spent(b"b").tokens) == (MODELS, MODELS)
