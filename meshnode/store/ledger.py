@@ -226,8 +226,18 @@ def mark(connection: sqlite3.Connection) -> Mark:
 
 
 def forget_places(connection: sqlite3.Connection, key: DiagnosticsKey) -> None:
-    """Let a reader begin anew: it counts nothing twice, since its records stay."""
+    """Let a reader begin anew: it counts nothing twice, since its records stay.
+
+    What it read and left out is counted anew: no key would tell that it was counted before.
+    """
     with transaction(connection):
+        before = _diagnostics(connection, key)
+        if before is not None:
+            kept = Diagnostics(records=before.records, incomplete=before.incomplete)
+            connection.execute(
+                "UPDATE usage_readers SET diagnostics = ? WHERE source = ? AND path_hash = ?",
+                (diagnostics_to_row(kept), *astuple(key)),
+            )
         connection.execute(
             "DELETE FROM usage_places WHERE source = ? AND path_hash = ?", astuple(key)
         )

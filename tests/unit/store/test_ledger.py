@@ -181,6 +181,17 @@ def test_a_place_is_moved_and_forgotten(connection: sqlite3.Connection):
     assert commit(connection, [RECORD])[0][1] == Diagnostics(records=1, duplicates_ignored=1)
 
 
+def test_what_was_left_out_counts_once_however_often_it_is_read(connection: sqlite3.Connection):
+    left_out = Diagnostics(quarantined=2, unparsable_lines=1, requests_without_usage=3)
+    batch = Batch(READER, "/logs", {b"one": b"1"}, (RECORD,), left_out)
+    for again in (0, 1, 1):
+        ledger.forget_places(connection, READER)
+        ledger.commit(connection, batch, 0)
+        stored = ledger.load(connection, READER)
+        assert stored is not None
+        assert stored.diagnostics == left_out + Diagnostics(records=1, duplicates_ignored=again)
+
+
 def replace_places(stored: StoredReader) -> StoredReader:
     return StoredReader({}, stored.diagnostics)
 
