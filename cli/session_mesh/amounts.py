@@ -15,6 +15,8 @@ from session_mesh import words
 from session_mesh.render import Table
 
 GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+SPARE = ("CACHED", "INPUT", "OUTPUT")  # left out on narrow terminals, before what they are of
+TIMES = ("day", "hour")
 AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
 DAYS_MAX = 3650
 THEN, TODAY = "then", "today"
@@ -71,6 +73,13 @@ def groupings(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
+    """Sort groups of a day or an hour, if that comes first, the oldest first; others stay."""
+    if by and by[0] in TIMES:
+        value["groups"].sort(key=lambda group: str(group["key"][by[0]]))
+    return value
+
+
 def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     """Lay out groups and their total."""
     columns = (*(name.upper() for name in by), *AMOUNTS)
@@ -81,7 +90,7 @@ def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
     rows.append((*heads, *amounts(value["totals"], value["cost_usd"])))
-    return Table(columns, rows, flexible=columns[: len(by)])
+    return Table(columns, rows, flexible=columns[: len(by)], spare=SPARE)
 
 
 def unpriced(model: dict[str, Any]) -> str:
@@ -116,7 +125,8 @@ def statistics(value: dict[str, Any], by: str, *, models: bool = False) -> Table
         )
         for name, one, usage, used in [*groups, ("TOTAL", value, value["totals"], ())]
     ]
-    return Table(columns, rows, flexible=columns[-1:] if models else columns[:1])
+    spare = (*["MODELS"] * models, *SPARE, "SESSIONS", "REQUESTS")
+    return Table(columns, rows, flexible=columns[-1:] if models else columns[:1], spare=spare)
 
 
 def amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from meshnode.client.durations import seconds_of
 from meshnode.client.nodes import names_apart
 from session_mesh.arriving import QUEUE_MAX, Arriving
 from session_mesh.call import Call
-from session_mesh.commands.list import COLUMNS, FLEXIBLE, row_of
+from session_mesh.commands.list import COLUMNS, FLEXIBLE, SPARE, row_of
 from session_mesh.escaping import cut
 from session_mesh.render import Table, View, render
 
@@ -67,7 +67,7 @@ class Board:
         if self.is_old:
             summary = f"the node does not answer; this is how it was: {summary}"
         left_out = len(recent) - len(rows)
-        table = Table(COLUMNS, rows, empty="no sessions", flexible=FLEXIBLE)
+        table = Table(COLUMNS, rows, "no sessions", FLEXIBLE, SPARE)
         return summary, table, f"and {left_out} more" if left_out > 0 else ""
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from meshnode.node.usage import Asked, Usage, Wanted
 
 COLUMNS = ("SESSION", "MSGS", "INPUT", "CACHED", "OUTPUT", "USD")
+SPARE = ("CACHED", "MSGS", "INPUT", "OUTPUT")  # left out on narrow terminals, in this order
 TOTALS = 6  # lines below the table, the last line of the screen stays free
 HEADING = 4  # lines above its rows
 
@@ -89,7 +90,7 @@ def picture(value: dict[str, Any], call: Call) -> list[str]:
     ]
     page = io.StringIO()
     render(
-        View({}, Table(COLUMNS, rows, empty="no sessions yet", flexible=COLUMNS[:1])),
+        View({}, Table(COLUMNS, rows, "no sessions yet", COLUMNS[:1], SPARE)),
         replace(call.streams, out=page, width=columns),
     )
     totals = value["totals"]

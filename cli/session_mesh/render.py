@@ -50,6 +50,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     empty: str = "nothing to show"
     flexible: Sequence[str] | None = None  # may be cut, then left out, in this order; None: all
+    spare: Sequence[str] = ()  # left out in this order, before those that are flexible alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class View:
     human: Table | Listing | Lines | str  # a text is one line, whatever is in it
     records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
     ids: Sequence[str] = ()
-    notes: Sequence[str] = ()  # for stderr, unless the output is JSON
+    notes: Sequence[str] = ()  # for stderr, unless the output is JSON or YAML, which has them
     exit_code: int = 0
 
 
@@ -113,7 +114,7 @@ class Style:
 def render(view: View, streams: Streams, style: Style | None = None) -> int:
     """Write a view to the streams and return its exit code."""
     style = style or Style()
-    if style.format == "table":
+    if style.format in {"table", "csv"}:
         for note in view.notes:
             streams.tell(note)
     if style.quiet:
@@ -262,23 +263,45 @@ def _padded(table: Table, width: int | None) -> Iterable[str]:
 
 
 def _widths(table: Table, width: int | None) -> list[int]:
-    """Return how wide each column is, 0 for one left out. Only flexible ones ever give way."""
+    """Return how wide each column is, 0 for one left out. Only flexible and spare ones give way."""
     rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     if width is None:
         return widths
     flexible = table.columns[::-1] if table.flexible is None else table.flexible
     places = [table.columns.index(name) for name in flexible]
-    if sum(one + GAP_CHARS for one in widths) - GAP_CHARS > width:
+    if _excess(widths, width) > 0:
         for place in places:
             if not any(row[place] for row in table.rows):
                 widths[place] = 0  # a heading alone says nothing
-    for least in (COLUMN_CHARS_MIN, 0):
-        for place in places:
-            excess = sum(one + GAP_CHARS for one in widths if one) - GAP_CHARS - width
-            if excess > 0 and widths[place] > least:
-                widths[place] = max(least, widths[place] - excess) if least else 0
-    return widths
+    return _fitted(widths, places, [table.columns.index(name) for name in table.spare], width)
+
+
+def _fitted(
+    widths: list[int], flexible: Sequence[int], spare: Sequence[int], width: int
+) -> list[int]:
+    shown = _cut_to(widths, flexible, width)
+    for place in spare:
+        if _excess(shown, width) > 0:
+            widths[place] = 0
+            shown = _cut_to(widths, flexible, width)
+    for place in flexible:
+        if _excess(shown, width) > 0:
+            shown[place] = 0
+    return shown
+
+
+def _excess(widths: Sequence[int], width: int) -> int:
+    return sum(one + GAP_CHARS for one in widths if one) - GAP_CHARS - width
+
+
+def _cut_to(widths: Sequence[int], places: Sequence[int], width: int) -> list[int]:
+    shown = list(widths)
+    for place in places:
+        excess = _excess(shown, width)
+        if excess > 0 and shown[place] > COLUMN_CHARS_MIN:
+            shown[place] = max(COLUMN_CHARS_MIN, shown[place] - excess)
+    return shown
 
 
 def _fill(cell: str, width: int) -> str:

@@ -1,12 +1,14 @@
 """`usage`: reading this machine's logs into a home, with and without a node on it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from e2e.fleet import Fleet, wait_until
 
 pytestmark = pytest.mark.e2e
+TRANSCRIPT = Path(__file__).parents[1] / "golden" / "claude" / "plain.jsonl"
 
 
 def line(request: str, session: str, tokens: int, day: int = 20, model: str = "gpt-4o") -> str:
@@ -81,6 +83,49 @@ def test_a_figure_is_explained_down_to_its_lines(fleet: Fleet, log: Path):
     log.unlink()
     assert node.json("usage", "--explain", "r1")["files_gone"] == [str(log)]
     assert node.call("usage", "--explain", "nothing").code == 3
+
+
+def test_a_figure_is_explained_although_its_logs_are_gone(fleet: Fleet, tmp_path: Path):
+    logs = tmp_path / "claude"
+    (logs / "projects" / "shop").mkdir(parents=True)
+    shutil.copy(TRANSCRIPT, logs / "projects" / "shop" / "s1.jsonl")
+    node = fleet.node("anna")
+    node.json("usage", "--source", "claude", "--path", str(logs))
+    logs.rename(tmp_path / "elsewhere")
+    why = node.json("usage", "--source", "higress", "--path", str(tmp_path), "--explain", "msg_A")
+    assert ([one["counts"] for one in why["records"]], why["lines"]) == ([True], [])
+    assert why["files_gone"] == [str(logs / "projects" / "shop" / "s1.jsonl")]
+
+
+def test_days_come_in_their_order_and_what_else_is_asked_for_the_dearest_first(
+    fleet: Fleet, log: Path
+):
+    log.write_text(line("r1", "s1", 3, 18) + line("r2", "s2", 2, 19) + line("r3", "s3", 1, 20))
+    node = fleet.node("anna")
+    days = [group["key"]["day"] for group in read(node, log)["groups"]]
+    assert days == ["2026-11-18", "2026-11-19", "2026-11-20"]
+    sessions = [group["key"]["session"] for group in read(node, log, "--by", "session")["groups"]]
+    assert sessions == ["s1", "s2", "s3"]
+
+
+def test_a_csv_says_on_stderr_what_is_not_in_the_money(fleet: Fleet, log: Path):
+    log.write_text(line("r1", "s1", 3, model="house-llm"))
+    words = ("usage", "--source", "higress", "--path", str(log), "--by", "day", "-o", "csv")
+    answer = fleet.node("anna").call(*words)
+    assert "house-llm" in answer.err
+    assert len(answer.out.splitlines()) == 2
+
+
+def test_a_path_that_holds_something_else_is_said(fleet: Fleet, log: Path):
+    answer = fleet.node("anna").call("usage", "--source", "codex", "--path", str(log.parent))
+    assert answer.code == 0
+    assert f"nothing in {log.parent} is usage as codex logs it" in answer.err
+
+
+def test_a_session_that_nothing_is_counted_of_is_said(fleet: Fleet, log: Path):
+    words = ("usage", "--source", "higress", "--path", str(log), "--session-key", "s7")
+    answer = fleet.node("anna").call(*words)
+    assert (answer.code, "'s7'" in answer.err) == (0, True)
 
 
 def test_what_is_read_beside_a_running_node_reaches_the_whole_mesh(fleet: Fleet, log: Path):

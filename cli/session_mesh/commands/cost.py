@@ -13,6 +13,7 @@ from session_mesh.amounts import (
     PricesAt,
     Span,
     groupings,
+    in_order,
     inexact,
     table_of,
     unpriced,
@@ -58,7 +59,9 @@ def app(
     priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ())
     of = (node, session)
-    value = call.read(lambda mesh: mesh.cost(groups, begin, end, tz, priced_at, of))
+    value = in_order(
+        call.read(lambda mesh: mesh.cost(groups, begin, end, tz, priced_at, of)), groups
+    )
     notes = words.coverage_notes(value["coverage"])
     if require_full and notes:
         raise UnreachableError(notes[0], "leave out --require-full to see what is known")

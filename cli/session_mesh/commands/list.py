@@ -55,7 +55,7 @@ def app(
     rows = [row_of(session, names, now_s) for session in sessions]
     return View(
         value=value,
-        human=Table(COLUMNS, rows, empty=_nothing(selection), flexible=FLEXIBLE),
+        human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE),
         records="sessions",
         ids=[session["session_id"] for session in sessions],
         notes=words.coverage_notes(value["coverage"]),
@@ -80,6 +80,7 @@ def _listed(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
 
 
 FLEXIBLE = ("TITLE", "SPECS", "AGENT", "NODE")
+SPARE = (*FLEXIBLE, "ACTIVE", "TOKENS")
 COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
 
 

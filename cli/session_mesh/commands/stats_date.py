@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, inexact, statistics, unpriced
+from session_mesh.amounts import DAYS_MAX, Span, in_order, inexact, statistics, unpriced
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -24,8 +24,8 @@ def app(
     The same as `cost --by day`, with more columns.
     """
     begin, _ = Span(days=days, tz=tz).bounds(call.now_s())
-    value = call.read(lambda mesh: mesh.cost(("day",), begin, None, tz))
-    value["groups"].sort(key=lambda group: str(group["key"]["day"]))
+    by = ("day",)
+    value = in_order(call.read(lambda mesh: mesh.cost(by, begin, None, tz)), by)
     notes = words.coverage_notes(value["coverage"])
     return View(
         value=value,

@@ -13,6 +13,7 @@ from session_mesh.amounts import (
     PricesAt,
     Span,
     groupings,
+    in_order,
     table_of,
     unpriced,
 )
@@ -116,13 +117,19 @@ def app(
 
             return Monitor(call, ledger, configs, wanted).run(asked, pause_s)
         read = _read(ledger, configs, call)
-        value = ledger.answer(wanted, asked) | {"sources": _sources(read)}
+        value = in_order(ledger.answer(wanted, asked), asked.by) | {"sources": _sources(read)}
     return View(
         value=value,
         human=table_of(value, asked.by),
         records="groups",
-        notes=[*ledger.price_faults, *_notes(value, read)],
+        notes=[*ledger.price_faults, *_notes(value, read), *_nothing_of(session_key, value)],
     )
+
+
+def _nothing_of(session: str, value: dict[str, Any]) -> list[str]:
+    if value["records"] or not session:
+        return []
+    return [f"nothing is counted of session {session[:60]!r}: usage --by session lists them"]
 
 
 def _read(ledger: "Usage", configs: "Sequence[SourceConfig]", call: Call) -> "list[Read]":
@@ -160,6 +167,9 @@ def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
     notes = [one.state.detail for one in read if one.state.detail != "ok"]
     if not read and not value["records"]:
         notes.append("no logs of agents here: name them with --source and --path")
+    if not value["records"]:
+        empty = [one.state for one in read if not one.state.records and one.state.detail == "ok"]
+        notes += [f"nothing in {one.path} is usage as {one.source} logs it" for one in empty]
     notes += map(unpriced, value["unpriced"])
     diagnostics = value["diagnostics"]
     for name, meaning in LEFT_OUT.items():

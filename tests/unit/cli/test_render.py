@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from importlib import import_module
 
 import pytest
 import yaml
@@ -112,6 +113,26 @@ def test_what_is_internal_is_in_no_output():
 def test_yaml_keeps_texts_texts():
     out, _ = shown(View(value={"id": "0123", "flag": "no", "none": None}, human=""), Style("yaml"))
     assert yaml.safe_load(out) == {"id": "0123", "flag": "no", "none": None}
+
+
+def test_notes_are_told_unless_the_output_has_them():
+    one = view(("a", "b"), notes=["not all"])
+    told = {form: shown(one, Style(form))[1] for form in ("table", "csv", "json", "yaml")}
+    assert told == {"table": "not all\n", "csv": "not all\n", "json": "", "yaml": ""}
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [(40, "NAME IN OUT USD"), (38, "NAME IN OUT USD"), (37, "NAME OUT USD"), (20, "NAME USD")],
+)
+def test_spare_figures_are_left_out_whole_before_what_they_are_of(width: int, heads: str):
+    rows = [("a-long-name-of-a-model", "123456789", "1234567890", "$1.00"), ("b", "1", "2", "-")]
+    table = Table(("NAME", "IN", "OUT", "USD"), rows, flexible=("NAME",), spare=("IN", "OUT"))
+    out, _ = shown(View({}, table), out_is_terminal=True, width=width)
+    assert out.splitlines()[0].split() == heads.split()
+    assert all(width_of(row) <= width for row in out.splitlines())
+    assert "$1.00" in out
+    assert out.splitlines()[2].startswith("b")
 
 
 def test_csv_has_a_column_for_each_field_of_nested_values():
@@ -265,3 +286,20 @@ def test_marks_are_spelled_out_where_a_stream_cannot_carry_them():
     to = Streams(out=io.TextIOWrapper(raw, encoding="ascii"), err=io.StringIO())
     assert render(View(value={}, human=Listing([("✓", "good"), ("✗", "bad")])), to) == 0
     assert raw.getvalue() == b"+ good\nx bad\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "flexible", "spare"),
+    [
+        (one.COLUMNS, one.FLEXIBLE, one.SPARE)
+        for one in map(
+            import_module, ("session_mesh.commands.budget", "session_mesh.commands.list")
+        )
+    ],
+)
+@pytest.mark.parametrize("width", [48, 60, 80])
+def test_budgets_and_sessions_are_named_on_any_terminal(columns, flexible, spare, width: int):
+    table = Table(columns, [("9 columns",) * len(columns)], "", flexible, spare)
+    out, _ = shown(View({}, table), out_is_terminal=True, width=width)
+    assert out.startswith(columns[0])
+    assert all(width_of(row) <= width for row in out.splitlines())
