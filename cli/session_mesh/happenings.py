@@ -36,11 +36,12 @@ def tell_all(events: Iterator[dict[str, Any]], streams: Streams, style: Style) -
             return
         if event is not None:
             tell(event, streams, style)
-        elif _is_unread(streams.out):
+        elif is_unread(streams.out):
             raise BrokenPipeError
 
 
-def _is_unread(out: TextIO) -> bool:
+def is_unread(out: TextIO) -> bool:
+    """Whether nobody reads any more what is written."""
     try:
         descriptor = out.fileno()
     except OSError:  # no file of the system, which nobody can close at its other end

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.escaping import cut
+from session_mesh.happenings import is_unread
 from session_mesh.live import PICTURE_S, draw, keys, pressed_q, screen
 from session_mesh.options import stream_only
 from session_mesh.render import Table, View, render
@@ -64,6 +65,8 @@ class Monitor:
                 told = value
                 self._call.streams.out.write(json.dumps(value, ensure_ascii=False) + "\n")
                 self._call.streams.out.flush()
+            elif is_unread(self._call.streams.out):
+                raise BrokenPipeError
             time.sleep(pause_s)
 
     def _look(self, asked: "Asked") -> dict[str, Any]:

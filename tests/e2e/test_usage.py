@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from e2e.fleet import Fleet, wait_until
+from e2e.fleet import PROGRAM, Fleet, wait_until
 
 pytestmark = pytest.mark.e2e
 TRANSCRIPT = Path(__file__).parents[1] / "golden" / "claude" / "plain.jsonl"
@@ -155,6 +156,8 @@ def test_a_home_that_only_counted_becomes_a_node(fleet: Fleet, log: Path):
         (["--refresh-interval", "0s"], 2, "refresh-interval"),
         (["--explain", "x", "--follow"], 2, "follow"),
         (["--since", "soon"], 2, "soon"),
+        (["--explain", ""], 2, "--explain"),
+        (["--session-key", " "], 2, "--session-key"),
     ],
 )
 def test_what_cannot_be_asked_is_said(fleet: Fleet, words: list[str], code: int, said: str):
@@ -162,6 +165,21 @@ def test_what_cannot_be_asked_is_said(fleet: Fleet, words: list[str], code: int,
     assert (answer.code, answer.out) == (code, "")
     assert said in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_following_ends_when_nobody_reads_it_any_more(fleet: Fleet, log: Path):
+    node = fleet.node("anna")
+    command = [PROGRAM, "usage", "--source", "higress", "--path", str(log), "--follow"]
+    with subprocess.Popen(
+        [*command, "-o", "json"], env=node.environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["records"] == 3
+        with log.open("a") as file:
+            file.write(line("r9", "s9", 1))
+        assert json.loads(following.stdout.readline())["records"] == 4
+        following.stdout.close()
+        assert following.wait(20) == 141
 
 
 def test_lines_that_mean_nothing_are_counted_and_named(fleet: Fleet, log: Path):

@@ -1,6 +1,7 @@
 """Laws of prices: integers cost what Decimals do, names mean what genai-prices means by them."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache
 
 import pytest
@@ -42,6 +43,17 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in found for name in one))
 
 
+def is_whole(price: object) -> bool:
+    """Whether all decimals in a price are whole pico-USD a token."""
+    if isinstance(price, Decimal):
+        return price * 10**6 % 1 == 0
+    if isinstance(price, dict):
+        return all(map(is_whole, price.values()))
+    if isinstance(price, (list, tuple)):
+        return all(map(is_whole, price))
+    return is_whole(vars(price)) if hasattr(price, "__dict__") else True
+
+
 @settings(deadline=None)
 @given(
     st.integers(0, len(MODELS) - 1), st.tuples(*[counts] * 5), st.integers(0, 9), moments, services
@@ -68,9 +80,10 @@ def test_integer_money_is_decimal_money_rounded_once(model, tokens, searches, at
     rates = rates_at(found, tier_of(service, usage.prompt), at_s)
     if rates is not None:
         unlisted = {key for key in vars(price.model_price) if key not in KEYS}
-        assert cost_nusd(usage, rates, 1) == int((price.total_price * 10**9).to_integral_value()), (
-            unlisted
-        )
+        exact = int((price.total_price * 10**9).to_integral_value())
+        # A few prices are finer than a pico-USD a token; those rates are rounded themselves.
+        off_nusd = 0 if is_whole(vars(price.model_price)) else 1 + usage.total // 2000
+        assert abs(cost_nusd(usage, rates, 1) - exact) <= off_nusd, unlisted
 
 
 @settings(deadline=None)

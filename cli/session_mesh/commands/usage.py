@@ -23,7 +23,7 @@ from session_mesh.render import View
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.usage import Read, Usage
@@ -57,8 +57,8 @@ def app(
         typer.Option("--by", metavar="|".join(GROUPINGS), help="Group; by day unless told."),
     ] = None,
     session_key: Annotated[
-        str, typer.Option("--session-key", metavar="K", help="Count this session only.")
-    ] = "",
+        str | None, typer.Option("--session-key", metavar="K", help="Count this session only.")
+    ] = None,
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 7d.")] = "",
     until: Annotated[str, typer.Option("--until", help="A moment, a date, or 7d.")] = "",
     days: Annotated[
@@ -82,8 +82,8 @@ def app(
         bool, typer.Option("--keep-messages", help="Keep what was said, in this home alone.")
     ] = False,
     explain: Annotated[
-        str, typer.Option("--explain", metavar="ID", help="Show which lines made a figure.")
-    ] = "",
+        str | None, typer.Option("--explain", metavar="ID", help="Show which lines made a figure.")
+    ] = None,
 ) -> View | int:
     """Sum tokens and money of this machine's agents, read from their logs.
 
@@ -94,6 +94,7 @@ def app(
     pause_s = parse_duration(refresh_interval)
     if pause_s < REFRESH_MIN_S:
         raise UsageError(f"--refresh-interval is at least {REFRESH_MIN_S} s")
+    _check_named({"--explain": explain, "--session-key": session_key})
     if explain and follow:
         raise UsageError("--explain does not follow", "leave out --follow")
     span = Span(since, until, days, tz or _own_zone())
@@ -103,7 +104,7 @@ def app(
     if keep_messages:
         configs = usage.with_messages(configs, source or ())
     paths = tuple(config.path for config in configs) if path else ()
-    wanted = usage.Wanted(tuple(source or ()), paths, session_key or None)
+    wanted = usage.Wanted(tuple(source or ()), paths, session_key)
     with usage.Usage(call.home, call.now_s, prices) as ledger:
         if rescan:
             ledger.forget_places(configs)
@@ -130,6 +131,12 @@ def _nothing_of(session: str, value: dict[str, Any]) -> list[str]:
     if value["records"] or not session:
         return []
     return [f"nothing is counted of session {session[:60]!r}: usage --by session lists them"]
+
+
+def _check_named(flags: "Mapping[str, str | None]") -> None:
+    for flag, named in flags.items():
+        if named is not None and not named.strip():
+            raise UsageError(f"{flag} names nothing", "is a variable unset?")
 
 
 def _read(ledger: "Usage", configs: "Sequence[SourceConfig]", call: Call) -> "list[Read]":
