@@ -123,7 +123,7 @@ def app(
         value=value,
         human=table_of(value, asked.by),
         records="groups",
-        notes=[*ledger.price_faults, *_notes(value, read), *_nothing_of(session_key, value)],
+        notes=[*ledger.price_faults, *_notes(value, read), *_nothing_of(session_key or "", value)],
     )
 
 
