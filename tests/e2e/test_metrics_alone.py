@@ -50,9 +50,9 @@ def test_an_agent_that_runs_is_steered_spends_and_is_killed_moves_them(node):
 
     wait_until(lambda: values(node).get(("budget_used_ratio", "team")) == 1.1, "the budget")
     assert values(node)["budgets", "exceeded"] == 1
+    wait_until(lambda: node.sessions()["a"]["state"] == "suspended")
     assert node.json("budget", "remove", "team", "--yes")
     wait_until(lambda: ("budget_used_ratio", "team") not in values(node), "no budget")
-    wait_until(lambda: node.sessions()["a"]["state"] == "suspended")
     assert node.json("resume", "a")
 
     assert node.json("steer", "a", "go on")
