@@ -73,6 +73,7 @@ class Eventing:
         self._filled = asyncio.Event()
         self._stale = asyncio.Event()
         self._all_seen = asyncio.Event()
+        self._begun = self._ended = False
         self._expected: set[NodeId] = set()
         self._resumed = False
         self._desk: WatchDesk
@@ -113,6 +114,12 @@ class Eventing:
         self._changes.budgets = budgets
         return self._desk.tell
 
+    def end_looking(self) -> None:
+        """Look a last time: that others fall away from now on is this node's own going."""
+        if self._begun:
+            self._desk.settle()
+        self._ended = True
+
     def end_watching(self) -> None:
         """Let those who watch go: nothing more will change."""
         self._desk.close()
@@ -147,11 +154,14 @@ class Eventing:
             async with asyncio.timeout(LOOK_AROUND_S):
                 await self._all_seen.wait()
         await self._desk.begin(self._mesh.tables.origins(), resumed=self._resumed)
+        self._begun = True
         if self._desk.waiting:
             self._stale.set()
         while True:
             await self._stale.wait()
             await asyncio.sleep(0 if self._desk.busy else SETTLE_S)
+            if self._ended:
+                return
             self._stale.clear()
             self._desk.settle()
             if self._desk.waiting:  # costs, that are looked at less often

@@ -247,6 +247,7 @@ class Node:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._auditing.close()
+        self._eventing.end_looking()
         await self._finding.close()
         if self._front:
             await self._front.close()
@@ -298,15 +299,9 @@ class Node:
             self._finding.follow_seed(seed)
         members = self._listeners.members
         if self._options.mdns and members.ipv4:
-            self._finding.listen(
-                Announcement(
-                    self._mesh.self_id,
-                    self.genesis.mesh_id,
-                    members.ipv4,
-                    members.port,
-                    members.loopback_only,
-                )
-            )
+            me = (self._mesh.self_id, self.genesis.mesh_id)
+            said = Announcement(*me, members.ipv4, members.port, members.loopback_only)
+            self._finding.listen(said)
 
     def _record(self, standing: str) -> NodeRecord:
         return NodeRecord(
