@@ -166,9 +166,9 @@ def ledger_of(number: int, rng: Random) -> dict[bytes, Row]:
     for day in range(DAYS):
         for session in range(SESSIONS_A_DAY):
             slot = (FIRST_DAY + day) * 48 + rng.randrange(48)
-            what = [(*rng.choice(MODELS), TIERS[rng.random() < 0.1]) for _ in range(2)]  # noqa: PLR2004
+            what = [(*rng.choice(MODELS), TIERS[rng.random() < 0.1]) for _ in range(2)]  # noqa: PLR2004 - a tenth of the requests
             for place in range(1 + rng.randrange(5)):
-                model, provider, tier = what[rng.random() < 0.2]  # noqa: PLR2004
+                model, provider, tier = what[rng.random() < 0.2]  # noqa: PLR2004 - a fifth of the slots
                 key = SlotKey(f"s{number}-{day}-{session}-{'x' * 12}", model, tier, slot + place)
                 usage = Buckets(rng.randrange(9000), 50_000, 900, 0, rng.randrange(3000), 10)
                 value = slot_to_row(Slot(3, usage, "agent", "owner", "project", provider))

@@ -92,7 +92,7 @@ class Budgeted(Viewer):
             State.RUNNING,
             self.now_s,
             self.now_s,
-            **about,  # type: ignore[arg-type]
+            **about,  # type: ignore[arg-type] # fields by name
         )
         self.sessions.restore([*self.sessions.live(), record])
         self.row(HERE, SESSIONS, session_id.encode(), session_to_row(record))

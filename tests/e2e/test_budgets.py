@@ -110,8 +110,19 @@ def test_a_kill_takes_the_whole_mesh_to_be_heard(fleet, tmp_path):
     carl.end()
     (carl.home / "config.yaml").write_text(f"ingest: [{{source: higress, path: {log}}}]\n")
     carl.up()
-    anna.json("budget", "set", "crawl", "--limit", "0.001usd", "--per", "month", "--then", "kill",
-              "--spec", "crawl")  # fmt: skip
+    anna.json(
+        "budget",
+        "set",
+        "crawl",
+        "--limit",
+        "0.001usd",
+        "--per",
+        "month",
+        "--then",
+        "kill",
+        "--spec",
+        "crawl",
+    )
     run(berta, "crawler", "--spec", "crawl")
     run(berta, "reader", "--spec", "read")
     wait_until(lambda: "crawler" in carl.sessions())
@@ -123,8 +134,19 @@ def test_a_kill_takes_the_whole_mesh_to_be_heard(fleet, tmp_path):
 
     carl.end(signal.SIGKILL)
     wait_until(lambda: anna.states()["carl"] != "alive")
-    anna.json("budget", "set", "read", "--limit", "10tok", "--per", "day", "--then", "kill",
-              "--spec", "read")  # fmt: skip
+    anna.json(
+        "budget",
+        "set",
+        "read",
+        "--limit",
+        "10tok",
+        "--per",
+        "day",
+        "--then",
+        "kill",
+        "--spec",
+        "read",
+    )
     assert berta.json("steer", "reader", REPORT.format(tokens=20, name="one"))
     suspended(anna, "reader")
     told = wait_until(

@@ -63,9 +63,19 @@ def test_no_web_page_may_ask_unless_its_origin_is_configured(door):
 
 @pytest.mark.parametrize(
     "token",
-    ["", "Bearer", "Bearer ", "Basic abc", "Bearer smk1_", "Bearer smk1_é", "Bearer é☃"[:8],
-     "Bearer smk1_" + "A" * 20000, "bearer\tsmk1_x", "Bearer \xff\xfe"],
-)  # fmt: skip
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic abc",
+        "Bearer smk1_",
+        "Bearer smk1_é",
+        "Bearer é☃"[:8],
+        "Bearer smk1_" + "A" * 20000,
+        "bearer\tsmk1_x",
+        "Bearer \xff\xfe",
+    ],
+)
 def test_what_is_no_key_is_a_401_whatever_its_characters(door, token):
     head = b"GET " + ALIVE.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
     sent = head + b"Authorization: " + token.encode("utf-8") + b"\r\n\r\n"
@@ -104,8 +114,12 @@ def test_bodies_are_json_of_a_bounded_size_in_bounded_time(door):
         return door.ask("POST", STEER, body, **headers)
 
     body = b'{"agent_id": "nobody", "direction": "north"}'
-    for kind in ("application/json", "application/json; charset=utf-8",
-                 "application/x-www-form-urlencoded", ""):  # fmt: skip
+    for kind in (
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/x-www-form-urlencoded",
+        "",
+    ):
         assert posted(body, Content_Type=kind).status == 404, kind
     for kind in (
         "text/plain",
@@ -116,10 +130,19 @@ def test_bodies_are_json_of_a_bounded_size_in_bounded_time(door):
         assert posted(body, Content_Type=kind).code == "not_json"
     assert posted(body, Content_Encoding="gzip").code == "not_json"
     twice = b'{"agent_id": "a", "agent_id": "b", "direction": "c"}'
-    for wrong in (b"", b"{", b"[]", b"\xff", twice,
-                  b'{"agent_id": NaN}', b"[" * 60_000, b'{"agent_id": 7, "direction": "n"}',
-                  b'{"agent_id": "a"}', b'{"agent_id": "a", "direction": "b", "mood": "c"}',
-                  b'{"agent_id": "a", "session_id": "b", "direction": "c"}'):  # fmt: skip
+    for wrong in (
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        twice,
+        b'{"agent_id": NaN}',
+        b"[" * 60_000,
+        b'{"agent_id": 7, "direction": "n"}',
+        b'{"agent_id": "a"}',
+        b'{"agent_id": "a", "direction": "b", "mood": "c"}',
+        b'{"agent_id": "a", "session_id": "b", "direction": "c"}',
+    ):
         assert posted(wrong).code == "usage", wrong[:40]
     assert posted(b"x" * (64 << 10)).code == "usage"
     assert posted(b"x" * ((64 << 10) + 1)).code == "too_large"

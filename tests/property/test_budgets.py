@@ -101,9 +101,12 @@ def test_what_an_admin_has_set_counts_whatever_operators_say(words):
         sign_entry(by, GENESIS.mesh_id, body, chance, issued_s=at_s) for by, body, at_s in words
     ]
     mine = sign_entry(
-        ADMIN, GENESIS.mesh_id, Budget("a", Terms(1, "tokens", "day", "kill")), chance,
+        ADMIN,
+        GENESIS.mesh_id,
+        Budget("a", Terms(1, "tokens", "day", "kill")),
+        chance,
         issued_s=NOW_S + SKEW_S,
-    )  # fmt: skip
+    )
     others = [one for one, (by, body, _) in zip(signed, words, strict=True) if by is not ADMIN]
     assert allowances(held([*ROLES, *others, mine]), (), NOW_S)["a"].by_admin
 
