@@ -38,7 +38,6 @@ class Reason(StrEnum):
     UNPARSABLE = "unparsable"
     QUARANTINED = "quarantined"
     DUPLICATE = "duplicate"
-    INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,6 @@ class Findings:
             quarantined=self.skipped[Reason.QUARANTINED],
             unparsable_lines=self.skipped[Reason.UNPARSABLE],
             partial_tail_bytes=partial_tail_bytes,
-            incomplete=self.skipped[Reason.INCOMPLETE],
         )
 
 

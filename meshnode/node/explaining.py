@@ -37,7 +37,6 @@ FATES = {
     Reason.UNPARSABLE: "cannot be read",
     Reason.QUARANTINED: "numbers that cannot be true",
     Reason.DUPLICATE: AGAIN,
-    Reason.INCOMPLETE: "a response that has not ended",
 }
 
 
