@@ -53,6 +53,7 @@ class _Missing:
     announcers: list[NodeId]
     due_s: float
     first: NodeId  # who announced it first, and answers for its place
+    asked: Head | None = None  # what was announced when somebody was asked last
 
 
 @dataclass(slots=True)
@@ -223,6 +224,8 @@ class Broadcast:
                     self._missing[origin] = _Missing(head, [peer], now_s + wait_s, peer)
                     self._missing_of[peer] = of_peer + 1
                 continue
+            if known.asked is not None and head > max(known.asked, known.head):
+                known.due_s = min(known.due_s, now_s + GRAFT_S)  # no answer to that ask brings it
             known.head = max(known.head, head)
             if peer not in known.announcers and len(known.announcers) < ANNOUNCERS_MAX:
                 known.announcers.append(peer)
@@ -241,6 +244,7 @@ class Broadcast:
                 if missing.announcers:
                     asks.setdefault(missing.announcers.pop(0), []).append(origin)
                     missing.due_s = now_s + 2 * GRAFT_S
+                    missing.asked = missing.head
                 else:
                     self._found(origin)
         return asks

@@ -174,6 +174,20 @@ def test_news_that_no_neighbour_sends_are_asked_for_at_once(broadcast: Broadcast
     assert broadcast.grafts(lambda _: NOTHING, 10.0) == {PEERS[0]: [ORIGIN]}
 
 
+def test_what_is_newer_than_what_was_asked_for_does_not_wait_for_that_answer(
+    broadcast: Broadcast,
+):
+    broadcast.announced(PEERS[0], {ORIGIN: ONE}, 10.0)
+    assert broadcast.grafts(lambda _: NOTHING, 10.0) == {PEERS[0]: [ORIGIN]}
+    broadcast.announced(PEERS[1], {ORIGIN: ONE}, 10.1)
+    assert broadcast.next_graft_s() == 10.0 + 2 * GRAFT_S
+    broadcast.announced(PEERS[2], {ORIGIN: Head(1, 2)}, 10.2)
+    assert broadcast.next_graft_s() == 10.2 + GRAFT_S
+    broadcast.announced(PEERS[3], {ORIGIN: Head(1, 2)}, 10.3)
+    assert broadcast.next_graft_s() == 10.2 + GRAFT_S
+    assert broadcast.grafts(lambda _: ONE, 10.2 + GRAFT_S) == {PEERS[1]: [ORIGIN]}
+
+
 def test_news_that_came_meanwhile_are_not_asked_for(broadcast: Broadcast):
     broadcast.announced(PEERS[0], {ORIGIN: ONE, OTHER: Head(1, 2)}, 10.0)
     held = {ORIGIN: ONE, OTHER: ONE}
