@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 from report import Figure, Fleet, spread, table
 
-from meshnode.app.peer_diagnosis import Attempt, Dial
+from meshnode.app.observations import Attempt, Dial
 from meshnode.client.home import Home
 from meshnode.core.certificates import from_pem
 from meshnode.core.ids import NodeId

@@ -5,6 +5,7 @@ from random import Random
 
 from doubles import ManualClock
 
+from meshnode.app.listing import page_of
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.views import Selection
@@ -93,5 +94,5 @@ class Viewer:
         self.put(number, LEDGER, key_to_row(key), row)
 
     def listed(self, **selection: object) -> list[str]:
-        views, _ = self.queries.sessions(Selection(**selection))  # type: ignore[arg-type] # fields by name
+        views, _ = page_of(self.queries, Selection(**selection))  # type: ignore[arg-type] # fields by name
         return [view.record.session_id for view in views]

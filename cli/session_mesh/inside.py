@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from meshnode.client.inside import Inside
     from meshnode.client.registrations import Specialist
-    from session_mesh.call import Call
 
 AGENT_VARIABLE = "SESSION_MESH_AGENT_ID"
 ALLOWED = ("self", "list", "find", "register", "unregister", "report", "steer-inbox")
@@ -41,23 +40,23 @@ def own_agent_id() -> str:
 
 
 def register_self(
-    call: "Call", entries: "Sequence[Specialist]", command_id: str
+    client: "Inside", entries: "Sequence[Specialist]", command_id: str
 ) -> list[dict[str, Any]]:
     """Register the agent of this session; raises NotPermittedError if another one is meant."""
     _without_command_id(command_id)
-    with call.inside() as session:
+    with client as session:
         _check_own(session, {entry.agent_id for entry in entries})
         return [
             _outcome(session.register(entry.specialization, entry.attributes)) for entry in entries
         ]
 
 
-def unregister_self(call: "Call", spec: str, agent_id: str, command_id: str) -> dict[str, Any]:
+def unregister_self(client: "Inside", spec: str, agent_id: str, command_id: str) -> dict[str, Any]:
     """Take the agent of this session out of the registry; otherwise the same."""
     _without_command_id(command_id)
     if not spec:
         raise UsageError("unregister needs --spec")
-    with call.inside() as session:
+    with client as session:
         _check_own(session, {agent_id or own_agent_id()})
         return _outcome(session.unregister(spec))
 

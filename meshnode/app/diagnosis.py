@@ -8,7 +8,6 @@ Other nodes are judged in `peer_diagnosis`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meshnode.app.alarms import Alarm
-    from meshnode.app.peer_diagnosis import Attempt
+    from meshnode.app.observations import (
+        Attempt,
+        CertificateFacts,
+        ClockFact,
+        MulticastFacts,
+        NodeFacts,
+        OwnAddress,
+    )
     from meshnode.core.errors import MeshError
 
 # A command's times are judged with 120 s of tolerance (core/commands.py). Two clocks that are each
@@ -43,61 +49,6 @@ class Check:
     ok: bool | None
     detail: str
     fix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateFacts:
-    """A node's membership as it stands on the disk. Times are seconds since 1970."""
-
-    valid_from_s: float
-    valid_until_s: float
-    is_for_our_key: bool
-    chains_to_root: bool
-    renewal_from_s: float = inf
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """What a running node said of itself.
-
-    `answers_s`: how long each of a few questions took; `lag_s`: how late its loop ran lately.
-    """
-
-    name: str
-    node_id: str
-    pid: int
-    version: str
-    mdns: str
-    heard_by_mdns: int
-    links: int
-    answers_s: tuple[float, ...] = ()
-    lag_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class OwnAddress:
-    """An address that others are told, tried from here. `is_local`: an interface carries it."""
-
-    is_local: bool
-    is_loopback: bool
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class MulticastFacts:
-    """On which interfaces a question asked of all came back to us, and on which it did not."""
-
-    heard_on: tuple[str, ...] = ()
-    silent_on: tuple[str, ...] = ()
-    fault: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockFact:
-    """How far ahead of ours a peer's clock is, in seconds."""
-
-    peer: str
-    ahead_s: float
 
 
 def from_error(check_id: str, error: MeshError) -> Check:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshnode.app.listing import page_of
 from meshnode.app.views import Selection
 from meshnode.core.errors import MeshError, RefusedError
 
@@ -67,9 +68,8 @@ class Directions:
         return f"{first.record.agent_id} on {first.node_name} (session {first.record.session_id})"
 
     def _alive(self, agent_id: str, node: str = "") -> list[SessionView]:
+        chosen = Selection(filter="alive", agent_id=agent_id, node=node, limit=1)
         try:
-            return self._queries.sessions(
-                Selection(filter="alive", agent_id=agent_id, node=node, limit=1)
-            )[0]
+            return page_of(self._queries, chosen)[0]
         except MeshError:  # no such node
             return []

@@ -54,11 +54,11 @@ BY_SPENT: dict[str, Callable[[Spent], float]] = {
 
 
 def page_of(
-    queries: Queries, selection: Selection, now_s: float, may_see: MaySee | None = None
+    queries: Queries, selection: Selection, may_see: MaySee | None = None
 ) -> tuple[list[SessionView], str]:
     """Return a page of sessions and where the next one begins; raises UsageError.
 
-    `now_s`: seconds since 1970; `may_see`: whether whoever asks may read a session, None: all.
+    `may_see`: whether whoever asks may read a session, None: all.
     """
     sort = selection.sort or "updated"
     if selection.filter and selection.filter not in FILTERS:
@@ -69,7 +69,7 @@ def page_of(
     if limit > PAGE_MAX:
         raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
     start = _place(selection.next)
-    conditions = _conditions(queries, selection, now_s)
+    conditions = _conditions(queries, selection)
     if may_see is not None:
         conditions.append(lambda owner, record, _s: may_see(owner, record))
     found = list(_found(queries, conditions))
@@ -93,7 +93,7 @@ def _found(queries: Queries, conditions: list[Condition]) -> Iterator[Found]:
             yield owner, record
 
 
-def _conditions(queries: Queries, selection: Selection, now_s: float) -> list[Condition]:
+def _conditions(queries: Queries, selection: Selection) -> list[Condition]:
     """Return only what was asked for."""
     conditions: list[Condition] = []
     if selection.session_id:
@@ -113,7 +113,7 @@ def _conditions(queries: Queries, selection: Selection, now_s: float) -> list[Co
         chosen = FILTERS[selection.filter]
         conditions.append(lambda _o, record, state: chosen(record, state))
     else:
-        limit_s = now_s - ENDED_LATELY_S
+        limit_s = queries.now_s() - ENDED_LATELY_S
         conditions.append(lambda _o, r, _s: not r.ended or (r.ended_at_s or 0.0) >= limit_s)
     return conditions
 

@@ -7,13 +7,15 @@ clock, TLS, the link itself; the first that fails explains the rest, which is th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from meshnode.app.diagnosis import CLOCK_OFF_S_MAX, REJOIN, START, Check, ClockFact, span
+from meshnode.app.diagnosis import CLOCK_OFF_S_MAX, REJOIN, START, Check, span
+from meshnode.app.observations import ClockFact, Dial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from meshnode.app.observations import Attempt, Greeting
 
 SHORT_CHARS = 10
 STRANGERS_SHOWN_MAX = 3
@@ -21,58 +23,6 @@ MOVE_IT = (
     "to bring that node into this mesh, run there: session-mesh leave, then session-mesh join -"
     " with an invite of this mesh; otherwise take the address out of the seeds"
 )
-
-
-class Dial(StrEnum):
-    """What became of a TCP connection."""
-
-    CONNECTED = "connected"
-    REFUSED = "refused"
-    SILENT = "silent"
-    NO_ROUTE = "no_route"
-    NO_NAME = "no_name"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Whom the certificate at an address names: a claim, proved only by `entered`."""
-
-    node_id: str
-    mesh_id: str
-    valid_from_s: float
-    valid_until_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """A Hello. `ahead_s`: of our clock, in seconds."""
-
-    node_id: str
-    mesh_id: str
-    protocol: int
-    ahead_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """All that was observed at one address.
-
-    `entered`: whether the members' port took our certificate; None when it was not tried.
-    `for_joiners`: a Hello is answered at this very address, as only the joiners' port does.
-    """
-
-    address: str
-    dial: Dial
-    detail: str = ""  # in words, when it did not connect
-    shown: Shown | None = None
-    silence: str = ""  # in words, when it connected and showed no certificate
-    greeting: Greeting | None = None
-    greeting_address: str = ""
-    greeting_fault: str = ""
-    entered: bool | None = None
-    refusal: str = ""
-    for_joiners: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.cost import finished
 from meshnode.app.costing import steps_of
-from meshnode.app.listing import page_of
 from meshnode.app.spending import Spent
 from meshnode.app.tally import Rated
 from meshnode.app.views import (
     Coverage,
     Missing,
     NodeView,
-    Selection,
     SessionView,
 )
 from meshnode.core.errors import ConflictError, NotFoundError
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from meshnode.app.cost import CostAnswer
     from meshnode.app.cutting import CostQuery
     from meshnode.app.indexes import Indexes
-    from meshnode.app.listing import MaySee
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock
     from meshnode.app.tally import Prices
@@ -67,7 +64,7 @@ class Queries:
             state = self.state_of(peer)
             if state not in HEARD:
                 missing.append(Missing(self.name_of(peer), state, self._observed_at_s(peer)))
-        now_s = self._clock.wall_s()
+        now_s = self.now_s()
         ages = [now_s - m.observed_at_s for m in missing if m.observed_at_s is not None]
         return Coverage(
             nodes_known=len(members),
@@ -77,19 +74,14 @@ class Queries:
             missing_more=max(0, len(missing) - MISSING_MAX),
         )
 
-    def sessions(
-        self, selection: Selection, may_see: MaySee | None = None
-    ) -> tuple[list[SessionView], str]:
-        """Return a page of sessions and where the next one begins; raises UsageError.
-
-        `may_see` leaves out what whoever asks may not read.
-        """
-        return page_of(self, selection, self._clock.wall_s(), may_see)
+    def now_s(self) -> float:
+        """Return the time of this node's clock, seconds since 1970."""
+        return self._clock.wall_s()
 
     def own(self, record: SessionRecord) -> SessionView:
         """Return a session of this node as its owner has it now, ahead of the feed."""
         me = self.mesh.self_id
-        return SessionView(record, me, self.name_of(me), record.state, self._clock.wall_s())
+        return SessionView(record, me, self.name_of(me), record.state, self.now_s())
 
     def nodes(self, labels: dict[str, str]) -> list[NodeView]:
         """Return all members, this node first."""
@@ -147,10 +139,10 @@ class Queries:
 
     def _observed_at_s(self, peer: NodeId) -> float | None:
         if self.state_of(peer) is MemberState.ALIVE:
-            return self._clock.wall_s()
+            return self.now_s()
         heard_s = self.mesh.liveness.heard_at_s(peer)
         if heard_s is not None:
-            return self._clock.wall_s() - (self._clock.steady_s() - heard_s)
+            return self.now_s() - (self._clock.steady_s() - heard_s)
         header = self.mesh.replication.replicas[peer].header
         return None if header is None else header.at_s  # from before our own start
 
@@ -184,7 +176,7 @@ class Queries:
         """Return a session as seen from here, without what it has spent."""
         heard = self.is_heard(owner)
         state = record.state if heard or record.ended else State.UNREACHABLE
-        now_s = self._clock.wall_s()
+        now_s = self.now_s()
         observed_s = now_s if heard else self._observed_at_s(owner) or record.last_activity_s
         return SessionView(record, owner, self.name_of(owner), state, observed_s)
 

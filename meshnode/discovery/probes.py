@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from meshnode.app.peer_diagnosis import Attempt, Dial, Shown
+from meshnode.app.observations import Attempt, Dial, Shown
 from meshnode.core.certificates import UNREADABLE, hints_in
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.discovery.seeds import parse_address

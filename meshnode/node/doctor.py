@@ -19,7 +19,6 @@ from meshnode.app.diagnosis import (
     REJOIN,
     START,
     Check,
-    NodeFacts,
     from_error,
     judge_agents,
     judge_alarms,
@@ -36,6 +35,7 @@ from meshnode.app.diagnosis import (
     judge_version,
     unknown,
 )
+from meshnode.app.observations import NodeFacts
 from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_strangers
 from meshnode.client.budgets import budgets
 from meshnode.client.errors import NoNodeError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from meshnode.app.diagnosis import CertificateFacts
+from meshnode.app.observations import CertificateFacts
 from meshnode.core.certificates import UNREADABLE, anchor, from_pem, renewal_due_s
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ids import node_id_of, node_key_of

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from meshnode.app.diagnosis import MulticastFacts, OwnAddress
-from meshnode.app.peer_diagnosis import Attempt, Dial, Peer
+from meshnode.app.observations import Attempt, Dial, MulticastFacts, OwnAddress
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId
 from meshnode.discovery.multicast import hear_ourselves
@@ -23,6 +22,7 @@ from meshnode.rpc.probes import enter, hello
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meshnode.app.peer_diagnosis import Peer
     from meshnode.rpc.tls import Identity
 
 PEER_S = 4.0  # for all addresses of a peer; what is not known by then is said to be silent

@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.peer_diagnosis import Attempt, Peer, best_of
+from meshnode.app.peer_diagnosis import Peer, best_of
 from meshnode.client.nodes import node_id_in
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.discovery.seeds import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from meshnode.app.observations import Attempt
 
 WORD_CHARS_MAX = 300  # the longest name that DNS knows, and a port
 

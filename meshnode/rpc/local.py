@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.app.cost import in_pieces
+from meshnode.app.listing import page_of
 from meshnode.app.opening import Opening
 from meshnode.app.specialists import Specialists
 from meshnode.app.views import Selection
@@ -212,7 +213,7 @@ def list_sessions(
         limit=request.limit,
         next=request.next,
     )
-    views, following = queries.sessions(selection, may_see)
+    views, following = page_of(queries, selection, may_see)
     return pb.ListSessionsResponse(
         sessions=[session_to_wire(view) for view in views],
         coverage=coverage_to_wire(queries.coverage()),

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshnode.app.peer_diagnosis import Attempt, Greeting
+from meshnode.app.observations import Attempt, Greeting
 from meshnode.core.certificates import UNREADABLE, hints_in
 from meshnode.core.errors import MeshError, UsageError
 from meshnode.rpc.errors import error_from

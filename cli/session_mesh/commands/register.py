@@ -69,7 +69,7 @@ def app(
     if command_id and len(entries) > 1:
         raise UsageError("--command-id is for one entry")
     if is_inside():
-        results = register_self(call, entries, command_id)
+        results = register_self(call.inside(), entries, command_id)
     else:
         results = _register(call, entries, Delivery(parse_duration(timeout), command_id))
     return outcome_view(results[0]) if len(results) == 1 else _many(results)

@@ -29,7 +29,7 @@ def app(
     session an agent takes out itself, and nobody else.
     """
     if is_inside():
-        return outcome_view(unregister_self(call, spec, agent_id, command_id))
+        return outcome_view(unregister_self(call.inside(), spec, agent_id, command_id))
     if not spec or not agent_id:
         raise UsageError("unregister needs --spec and --agent-id")
     with call.mesh() as mesh:

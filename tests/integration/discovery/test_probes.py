@@ -6,7 +6,7 @@ import socket
 import pytest
 from integration.discovery.test_mdns import multicast_reaches_us
 
-from meshnode.app.peer_diagnosis import Dial
+from meshnode.app.observations import Dial
 from meshnode.discovery.multicast import hear_ourselves
 from meshnode.discovery.probes import MUTE, NO_TLS, attempt_at, resolved
 

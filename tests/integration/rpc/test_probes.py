@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from integration.rpc.fleet import Founded, Member, now_s, serving
 
-from meshnode.app.peer_diagnosis import Attempt, Dial
+from meshnode.app.observations import Attempt, Dial
 from meshnode.core.certificates import from_pem
 from meshnode.rpc.probes import SENSELESS, enter, hello
 from meshnode.rpc.tls import Credentials, Identity

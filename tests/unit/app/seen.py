@@ -7,6 +7,7 @@ from doubles import ManualClock
 from hypothesis import strategies as st
 
 from meshnode.app.changes import Changes
+from meshnode.app.listing import page_of
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.specialists import Specialists
@@ -156,7 +157,7 @@ class Seen:
 
     def afresh(self) -> dict:
         views = [(Kind.NODE, view) for view in self.queries.nodes({})]
-        sessions, _ = self.queries.sessions(Selection(filter="all", limit=1000))
+        sessions, _ = page_of(self.queries, Selection(filter="all", limit=1000))
         views += [(Kind.SESSION, view) for view in sessions]
         specialists = Specialists(self.queries)
         views += [(Kind.AGENT, view) for spec in SPECS for view in specialists.find(spec)]

@@ -5,11 +5,6 @@ import pytest
 from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     CLOCK_OFF_S_MAX,
-    CertificateFacts,
-    ClockFact,
-    MulticastFacts,
-    NodeFacts,
-    OwnAddress,
     from_error,
     judge_agents,
     judge_alarms,
@@ -27,7 +22,17 @@ from meshnode.app.diagnosis import (
     span,
     unknown,
 )
-from meshnode.app.peer_diagnosis import Attempt, Dial, Greeting, Shown
+from meshnode.app.observations import (
+    Attempt,
+    CertificateFacts,
+    ClockFact,
+    Dial,
+    Greeting,
+    MulticastFacts,
+    NodeFacts,
+    OwnAddress,
+    Shown,
+)
 from meshnode.core.errors import DamagedError, NotPermittedError
 
 DAY_S = 86400.0

@@ -4,13 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from meshnode.app.observations import Attempt, Dial, Greeting, Shown
 from meshnode.app.peer_diagnosis import (
-    Attempt,
-    Dial,
-    Greeting,
     Here,
     Peer,
-    Shown,
     best_of,
     clock_of,
     judge_peer,

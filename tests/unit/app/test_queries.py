@@ -3,7 +3,7 @@
 import pytest
 from viewing import GENESIS, IDS, Viewer, chance
 
-from meshnode.app.listing import ENDED_LATELY_S, FILTERS, PAGE, PAGE_MAX
+from meshnode.app.listing import ENDED_LATELY_S, FILTERS, PAGE, PAGE_MAX, page_of
 from meshnode.app.queries import MISSING_MAX
 from meshnode.app.views import Selection
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
@@ -82,7 +82,7 @@ def test_a_session_of_a_member_that_cannot_be_heard_is_unreachable_and_keeps_its
     viewer.session(3, "there", title="work")
     viewer.session(3, "over", State.CLOSED)
     viewer.session(2, "here")
-    views, _ = viewer.queries.sessions(Selection())
+    views, _ = page_of(viewer.queries, Selection())
     found = {view.record.session_id: view for view in views}
     there = found["there"]
     assert (there.state, there.alive, there.active) == (State.UNREACHABLE, False, False)
@@ -170,7 +170,7 @@ def test_pages_cover_everything_once(viewer: Viewer):
         found: list[str] = []
         place = ""
         while True:
-            views, place = viewer.queries.sessions(Selection(limit=limit, next=place))
+            views, place = page_of(viewer.queries, Selection(limit=limit, next=place))
             assert len(views) <= limit
             found += [view.record.session_id for view in views]
             if not place:
@@ -181,7 +181,7 @@ def test_pages_cover_everything_once(viewer: Viewer):
 def test_a_page_has_two_hundred_unless_told_otherwise(viewer: Viewer):
     for number in range(PAGE + 1):
         viewer.session(1, f"s{number:03}")
-    views, place = viewer.queries.sessions(Selection())
+    views, place = page_of(viewer.queries, Selection())
     assert (len(views), place) == (PAGE, str(PAGE))
 
 
@@ -198,7 +198,7 @@ def test_a_page_has_two_hundred_unless_told_otherwise(viewer: Viewer):
 )
 def test_a_selection_that_makes_no_sense_is_the_users_fault(viewer: Viewer, selection: Selection):
     with pytest.raises(UsageError):
-        viewer.queries.sessions(selection)
+        page_of(viewer.queries, selection)
 
 
 def test_a_session_shows_what_it_has_spent_and_its_newest_model(viewer: Viewer):
@@ -207,7 +207,7 @@ def test_a_session_shows_what_it_has_spent_and_its_newest_model(viewer: Viewer):
     viewer.spend(1, "a", 1_000_000, "old", slot=4)
     viewer.spend(1, "a", 2_000_000, "new", slot=6)
     viewer.spend(2, "a", 1, "free", slot=5)
-    views, _ = viewer.queries.sessions(Selection())
+    views, _ = page_of(viewer.queries, Selection())
     one, other = sorted(views, key=lambda view: view.record.session_id)
     assert (one.usage.input, one.cost_nusd, one.model) == (3_000_001, 3_000_000, "new")
     assert (other.usage, other.cost_nusd, other.model) == (Buckets(), None, None)

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from doubles import ManualClock
 
+from meshnode.app.listing import page_of
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.outbox import OUTBOX_BYTES_MAX, Outbox
 from meshnode.app.queries import Queries
@@ -118,7 +119,7 @@ def test_it_is_listed_its_sessions_are_not_to_be_reached_and_nobody_waits_for_it
     queries = Queries(viewer.mesh, PriceBook(), ManualClock())
     listed = {node.node_id: node for node in queries.nodes({})}
     assert (listed[DORA].state, listed[DORA].sessions) == (MemberState.REVOKED, 1)
-    sessions, _ = queries.sessions(Selection(filter="all"))
+    sessions, _ = page_of(queries, Selection(filter="all"))
     assert {one.record.agent_id: one.state for one in sessions} == {
         "berta": State.RUNNING,
         "carl": State.RUNNING,

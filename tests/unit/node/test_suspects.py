@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.app.peer_diagnosis import Attempt, Dial, Shown
+from meshnode.app.observations import Attempt, Dial, Shown
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.node.suspects import Known, asked_for, suspects
 

@@ -1,0 +1,117 @@
+"""What `doctor` observes, before anything is judged: plain facts, whoever gathered them.
+
+Invariant: nothing here says whether a fact is good or bad; `diagnosis` and `peer_diagnosis` do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+
+
+class Dial(StrEnum):
+    """What became of a TCP connection."""
+
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    SILENT = "silent"
+    NO_ROUTE = "no_route"
+    NO_NAME = "no_name"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Whom the certificate at an address names: a claim, proved only by `entered`."""
+
+    node_id: str
+    mesh_id: str
+    valid_from_s: float
+    valid_until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """A Hello. `ahead_s`: of our clock, in seconds."""
+
+    node_id: str
+    mesh_id: str
+    protocol: int
+    ahead_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """All that was observed at one address.
+
+    `entered`: whether the members' port took our certificate; None when it was not tried.
+    `for_joiners`: a Hello is answered at this very address, as only the joiners' port does.
+    """
+
+    address: str
+    dial: Dial
+    detail: str = ""  # in words, when it did not connect
+    shown: Shown | None = None
+    silence: str = ""  # in words, when it connected and showed no certificate
+    greeting: Greeting | None = None
+    greeting_address: str = ""
+    greeting_fault: str = ""
+    entered: bool | None = None
+    refusal: str = ""
+    for_joiners: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A node's membership as it stands on the disk. Times are seconds since 1970."""
+
+    valid_from_s: float
+    valid_until_s: float
+    is_for_our_key: bool
+    chains_to_root: bool
+    renewal_from_s: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a running node said of itself.
+
+    `answers_s`: how long each of a few questions took; `lag_s`: how late its loop ran lately.
+    """
+
+    name: str
+    node_id: str
+    pid: int
+    version: str
+    mdns: str
+    heard_by_mdns: int
+    links: int
+    answers_s: tuple[float, ...] = ()
+    lag_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """An address that others are told, tried from here. `is_local`: an interface carries it."""
+
+    is_local: bool
+    is_loopback: bool
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class MulticastFacts:
+    """On which interfaces a question asked of all came back to us, and on which it did not."""
+
+    heard_on: tuple[str, ...] = ()
+    silent_on: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFact:
+    """How far ahead of ours a peer's clock is, in seconds."""
+
+    peer: str
+    ahead_s: float
