@@ -69,6 +69,7 @@ VERBS = (
     "prices",
     "budget",
     "load-config",
+    "config",
     "self",
     "report",
     "steer-inbox",

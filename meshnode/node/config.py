@@ -55,15 +55,16 @@ class Config:
 
 def load_config(path: Path) -> Config:
     """Read a configuration file; raises NotFoundError, or UsageError naming file, line and key."""
-    return _config(read_document(path))
+    return config_in(read_document(path))
 
 
 def parse_config(text: str, name: str = "config.yaml") -> Config:
     """Read a configuration that is already in memory; raises UsageError."""
-    return _config(parse_document(text.encode(), name))
+    return config_in(parse_document(text.encode(), name))
 
 
-def _config(root: Entry) -> Config:
+def config_in(root: Entry) -> Config:
+    """Read a configuration from a document; raises UsageError naming file, line and key."""
     root.check_keys((*KEYS, *LATER_KEYS, "spec"))
     entries = root.map("the configuration")
     warnings = [

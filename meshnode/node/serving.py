@@ -16,9 +16,6 @@ from meshnode.client.home import Home, check_private, make_private
 from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
-from meshnode.discovery.seeds import parse_address
-from meshnode.node.addresses import DEFAULT_LISTEN
-from meshnode.node.config import Config, load_config
 from meshnode.node.founding import (
     NAME_FACT,
     checked_name,
@@ -27,14 +24,12 @@ from meshnode.node.founding import (
     read_genesis,
     recover,
 )
-from meshnode.node.http_options import http_of
 from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
 from meshnode.node.node import Node
-from meshnode.node.pricing import named_in
 from meshnode.node.restoring import leaving_in
-from meshnode.node.told import NodeOptions
+from meshnode.node.told import NodeOptions, config_of, merged
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
@@ -58,8 +53,8 @@ def serve(
     if options.name is not None:
         checked_name(options.name)
     founded = not home.initialised
-    config = _config(home, options)
-    node_options = _merged(home, config, options)
+    config = config_of(home, options)
+    node_options = merged(home, config, options)
     if founded:
         init(home, None, options.name or config.node, None)
     check_private(home.path)
@@ -132,30 +127,3 @@ def _stop_on_signals(node: Node) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.ask_to_stop)
-
-
-def _config(home: Home, options: UpOptions) -> Config:
-    if options.config is not None:
-        return load_config(options.config)
-    return load_config(home.config) if home.config.exists() else Config()
-
-
-def _merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
-    mdns = options.mdns if options.mdns is not None else config.mdns
-    for address in (options.listen, options.advertise, *options.seeds):
-        if address is not None:
-            parse_address(address)
-    return NodeOptions(
-        listen=options.listen or config.listen or DEFAULT_LISTEN,
-        advertise=options.advertise or config.advertise,
-        seeds=options.seeds or config.seeds,
-        mdns=True if mdns is None else mdns,
-        name=options.name or config.node,
-        labels=config.labels | options.labels,
-        on_exit=config.on_exit,
-        ingest=config.ingest,
-        prices=named_in(options.config or home.config, config.prices),
-        budgets=config.budgets,
-        http=http_of(options.http, config.http.located(options.config or home.config)),
-        directions=config.directions,
-    )

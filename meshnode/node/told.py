@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.node.http_options import HttpOptions
+from meshnode.discovery.seeds import parse_address
+from meshnode.node.addresses import DEFAULT_LISTEN
+from meshnode.node.config import Config, load_config
+from meshnode.node.http_options import HttpOptions, http_of
+from meshnode.node.pricing import named_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from meshnode.app.directions import Direction
+    from meshnode.client.home import Home
     from meshnode.core.settings import Budget
     from meshnode.ingest.reading import SourceConfig
+    from meshnode.node.options import UpOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +37,32 @@ class NodeOptions:
     budgets: tuple[Budget, ...] = ()  # of this node alone, where the mesh has none of the name
     http: HttpOptions = field(default_factory=HttpOptions)
     directions: dict[str, Direction] = field(default_factory=dict)
+
+
+def config_of(home: Home, options: UpOptions) -> Config:
+    """Read what configures a node: the file that is named, else its home's, if it has one."""
+    if options.config is not None:
+        return load_config(options.config)
+    return load_config(home.config) if home.config.exists() else Config()
+
+
+def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
+    """Put flags over configuration, and that over defaults; raises UsageError."""
+    mdns = options.mdns if options.mdns is not None else config.mdns
+    for address in (options.listen, options.advertise, *options.seeds):
+        if address is not None:
+            parse_address(address)
+    return NodeOptions(
+        listen=options.listen or config.listen or DEFAULT_LISTEN,
+        advertise=options.advertise or config.advertise,
+        seeds=options.seeds or config.seeds,
+        mdns=True if mdns is None else mdns,
+        name=options.name or config.node,
+        labels=config.labels | options.labels,
+        on_exit=config.on_exit,
+        ingest=config.ingest,
+        prices=named_in(options.config or home.config, config.prices),
+        budgets=config.budgets,
+        http=http_of(options.http, config.http.located(options.config or home.config)),
+        directions=config.directions,
+    )

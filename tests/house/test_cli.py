@@ -25,10 +25,10 @@ BENEATH = (
     *("nodes forget", "nodes revoke", "orders list", "orders cancel", "receipt verify"),
     *("budget set", "budget list", "budget remove"),
     *("operator add", "operator list", "operator remove"),
-    *("prices explain",),
+    *("prices explain", "config check", "config show", "config schema"),
     *("root list", "root export", "root rotate", "root retire", "nodes promote"),
 )
-GROUPS = ("keys", "operator", "root", "receipt", "prices")  # they do nothing by themselves
+GROUPS = ("keys", "operator", "root", "receipt", "prices", "config")  # nothing by themselves
 PAGES = [(), *((verb,) for verb in VERBS), *(tuple(verb.split()) for verb in BENEATH)]
 
 

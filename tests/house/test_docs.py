@@ -28,7 +28,7 @@ BLOCK = re.compile(
 INLINE = re.compile(r"`(session-mesh [^`\n]+)`")
 COMMANDS_MAX = 100  # of one document: they run for real
 CONFIGURATION = "listen: 127.0.0.1:0\nmdns: off\n"  # what a document's homes have of their own
-GROUPS = {"keys", "operator", "root", "receipt", "prices"}  # verbs with others beneath them alone
+GROUPS = {"keys", "operator", "root", "receipt", "prices", "config"}  # nothing by themselves
 NOT_FOUND = 3
 BENEATH = {
     *(("nodes", "forget"), ("nodes", "revoke"), ("nodes", "promote")),

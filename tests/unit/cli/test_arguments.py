@@ -34,6 +34,7 @@ BENEATH = {  # of groups that do nothing by themselves
     "operator": ("operator", "list"),
     "root": ("root", "list"),
     "orders": ("orders", "list"),
+    "config": ("config", "check"),
 }
 
 

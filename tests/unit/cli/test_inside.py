@@ -47,6 +47,7 @@ WORDS = {
     "nodes": ["forget", "berta", "--yes"],
     "logs": ["a"],
     "load-config": ["a.yaml"],
+    "config": ["check", "a.yaml"],
     "show": ["a"],
     "export": ["-"],
     "operator": ["list"],

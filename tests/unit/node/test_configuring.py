@@ -1,0 +1,102 @@
+"""What `config` says of a configuration: is it right, what follows from it, and its schema."""
+
+import re
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from meshnode.client.home import Home
+from meshnode.core.errors import NotFoundError, UsageError
+from meshnode.ingest.sources import SOURCES
+from meshnode.node import config as keys
+from meshnode.node import http_options
+from meshnode.node.config_schema import schema
+from meshnode.node.configuring import checked, shown
+
+PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
+EXAMPLE = next(re.finditer(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL))[1]
+WRONG = (
+    "lisen: 0.0.0.0:7707",
+    "on_exit: never",
+    "mdns: perhaps",
+    "seeds: 192.0.2.8:7707",
+    "ingest: [{path: access.log}]",
+    "ingest: [{source: higres, path: access.log}]",
+    "budgets: [{name: team, per: day}]",
+    "budgets: [{name: team, limit: 1usd, per: week}]",
+    "http: {port: 8888}",
+    "directions: {north: {handof: builder}}",
+    "sessions: [{state: alive}]",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def validator() -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema())
+
+
+def test_the_page_shows_every_key_and_is_right(home, validator):
+    assert set(yaml.safe_load(EXAMPLE)) == {*keys.KEYS, "sessions", "spec"}
+    assert validator.is_valid(yaml.safe_load(EXAMPLE))
+    found = checked(home, home.path / "example.yaml", EXAMPLE.encode())
+    assert found["warnings"] == [
+        f"{home.path / 'prices.yaml'} is missing: prices are those of this version"
+    ]
+
+
+def test_what_is_shown_is_a_configuration_that_says_the_same(home, validator):
+    home.config.write_text(EXAMPLE)
+    first = shown(home, None)
+    assert sorted(first["given"]) == sorted(yaml.safe_load(EXAMPLE))
+    again = home.path / "again.yaml"
+    again.write_text(yaml.safe_dump(first["config"]))
+    assert shown(home, again)["config"] == first["config"]
+    assert validator.is_valid(first["config"])
+    assert set(first["config"]) == set(keys.KEYS)
+
+
+def test_a_home_without_a_file_has_the_defaults(home, validator):
+    found = shown(home, None)
+    assert (found["file"], found["given"]) == (None, [])
+    assert (found["config"]["listen"], found["config"]["http"]) == ("0.0.0.0:7707", "off")
+    assert validator.is_valid(found["config"])
+    with pytest.raises(NotFoundError):
+        checked(home, None)
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_is_refused_by_the_reader_and_by_the_schema(home, validator, text):
+    with pytest.raises(UsageError, match=r"^new\.yaml:1: "):
+        checked(home, Path("new.yaml"), text.encode())
+    assert not validator.is_valid(yaml.safe_load(text))
+
+
+def test_the_schema_names_every_key_that_is_read():
+    properties = schema()["properties"]
+    assert set(properties) == {*keys.KEYS, *keys.LATER_KEYS, "spec"}
+    source = properties["ingest"]["items"]["properties"]
+    assert set(source) == set(keys.SOURCE_KEYS)
+    assert set(source["source"]["enum"]) == {*SOURCES, *keys.LATER_SOURCES, None}
+    assert set(properties["budgets"]["items"]["properties"]) == set(keys.SAID)
+    assert set(properties["http"]["anyOf"][1]["properties"]) == set(http_options.KEYS)
+    meaning = properties["directions"]["additionalProperties"]["anyOf"][1]
+    assert set(meaning["properties"]) == set(keys.DIRECTION_KEYS)
+    jsonschema_rs.meta.validate(schema())
+
+
+def test_what_would_stop_a_node_is_found_before_it_starts(home):
+    with pytest.raises(UsageError, match="loopback only"):
+        checked(home, Path("new.yaml"), b"http: 0.0.0.0:8888")
+
+
+def test_mistakes_of_the_price_file_are_told(home):
+    (home.path / "mine.yaml").write_text("prices: [{model: m, inputt: 1}]")
+    found = checked(home, home.path / "new.yaml", b"prices: mine.yaml")
+    assert 'unknown key "inputt"' in found["warnings"][0]
