@@ -1,1 +1,18 @@
-"""Use cases, and the driver that performs the effects of the cores."""
+"""Use cases, and the driver that performs the effects of the cores.
+
+Nothing here knows a socket, a file or a thread; what it needs of the world is in `ports`.
+
+- one node's part in the mesh: `mesh`, `neighbours`, `incoming`, `pace`, `controls`, `revoking`,
+  `outbox`, `driver`, `ports`
+- what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
+  `changes`, `things`, `events`, `watching`
+- sessions of this node: `opening`, `sessions`, `holding`, `inboxes`, `own_entries`, `tickets`,
+  `registry`, `readings`, `reporting`, `directions`
+- commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
+  `bearers`, `keys`
+- membership: `admission`, `renewal`, `authorities`
+- cost: `cutting`, `tally`, `cells`, `cost`, `costing`, `spending`, `totals`, `outlays`, `budgets`,
+  `withholding`
+- the audit log: `auditing`, `witnessing`, `alarms`
+- what is wrong: `observations`, `diagnosis`, `peer_diagnosis`, `counting`
+"""

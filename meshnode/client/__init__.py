@@ -1,1 +1,15 @@
-"""The public Python client: every front end speaks to a node through it."""
+"""The public Python client: every front end speaks to a node through it.
+
+`mesh.MeshClient` on a home with a running node, `inside.Inside` for an agent in its session.
+
+- the node: `mesh`, `connection`, `asking`, `messages`, `public`, `silence`, `retrying`,
+  `watching`, `clock`, `errors`
+- what is meant: `targets`, `nodes`, `selections`, `wishes`, `durations`, `documents`, `words`
+- commands: `ordering`, `orders`, `standing`, `fanning`, `outbox`, `receipts`, `registering`,
+  `registrations`, `budgets`
+- keys: `authority`, `authorities`, `keyring`, `keyfiles`, `handed`, `publickeys`, `roots`,
+  `rootfile`, `revoking`
+- homes: `home`, `dumping`
+- agents: `inside`, `tickets`, `bearing`
+- what owners keep: `auditing`, `rounds`, `logged`
+"""

@@ -1,1 +1,8 @@
-"""Readers of usage logs, and of the price lists that say what the usage costs."""
+"""Readers of usage logs, and of the price lists that say what the usage costs.
+
+A source is one module that takes lines apart; finding files, rotation and following are shared.
+
+- sources: `sources`, `higress`, `claude`, `codex`, `gemini`, `lenient`
+- files: `reading`, `rotation`, `tree`, `walking`, `watching`, `follow`
+- prices: `prices`, `price_list`, `price_names`, `own_prices`, `genai_list`
+"""

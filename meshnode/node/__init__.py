@@ -1,1 +1,17 @@
-"""The composition root: the only place that constructs everything."""
+"""The composition root: the only place that constructs everything.
+
+`main` brings a node up, `serving` runs it, `node` is it. The verbs that need no running node call
+functions of this package too.
+
+- starting: `main`, `detached`, `options`, `config`, `config_schema`, `configuring`, `told`,
+  `serving`, `lock`, `node`, `ground`, `world`, `clock`, `version`
+- a home and its mesh: `founding`, `joining`, `replacing`, `membership`, `roots`, `renewing`,
+  `restoring`, `persistence`
+- how others find it: `addresses`, `listeners`, `finding`, `describing`
+- sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `books`, `standing`
+- the ledger: `usage`, `following`, `explaining`, `rounds`, `pricing`, `price_file`, `keeping`,
+  `verifying`, `budgeting`
+- watched and audited: `eventing`, `auditing`, `alarming`, `refusals`
+- HTTP and metrics: `fronting`, `http_options`
+- without a node: `offline`, `doctor`, `suspects`, `observing`
+"""

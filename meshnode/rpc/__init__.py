@@ -1,1 +1,8 @@
-"""gRPC: what a node serves, and how it calls others."""
+"""gRPC: what a node serves, and how it calls others.
+
+- ports and who may use them: `servers`, `tls`, `guard`, `limits`, `share`, `errors`, `dialling`
+- between nodes: `links`, `commands`, `enrolment`, `renewal`, `audit`, `probes`
+- for its own user: `local`, `views`, `cost`, `events`, `orders`, `budgets`, `keys`, `authorities`,
+  `control`
+- for agents: `inside`
+"""

@@ -1,1 +1,7 @@
-"""What survives a restart, in SQLite."""
+"""What survives a restart, in SQLite: one file a home, used by one thread.
+
+- the file: `database`, `migrations`, `transactions`, `faults`, `facts`
+- the mesh: `feeds`, `forks`, `heads`, `events`
+- commands: `journal`, `standing`, `invites`, `audit`
+- the ledger: `ledger`, `usage_log`, `reports`, `rounds`, `checkpoints`
+"""

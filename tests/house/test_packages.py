@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "meshnode", ROOT / "cli" / "session_mesh")
 LINES_MAX = 400
+MAPPED_MIN = 12  # modules of a package whose docstring is a map of them
 
 
 def modules() -> list[Path]:
@@ -30,6 +31,21 @@ def test_every_module_and_package_says_what_it_is_for():
 def test_every_folder_of_code_is_a_package():
     folders = {file.parent for file in modules()}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_every_large_package_says_where_its_modules_are():
+    large = [folder for folder in {file.parent for file in modules()} if _rooms(folder)]
+    assert len(large) >= 10
+    for folder in large:
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_bytes())) or ""
+        named = re.findall(r"`(\w+)`", text[text.index("\n- ") :])
+        assert sorted(named) == sorted(_rooms(folder)), folder
+
+
+def _rooms(folder: Path) -> list[str]:
+    """Return the modules of a package that is too large for its names alone."""
+    found = [file.stem for file in folder.glob("*.py") if not file.stem.startswith("__")]
+    return found if len(found) >= MAPPED_MIN and folder.name != "commands" else []
 
 
 def test_no_module_is_longer_than_one_can_read():
