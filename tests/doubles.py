@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
     from meshnode.core.keys import Signed
+    from meshnode.core.steers import Instruction
 
 
 @dataclass
@@ -168,12 +169,10 @@ class ScriptedAgents:
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
         del session_id, directory, socket
 
-    async def steer(
-        self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> Steered:
+    async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         del command_id
         await self._act()
-        self.steered.append((session_id, direction, message))
+        self.steered.append((session_id, steer.direction or None, steer.message or None))
         return self.landed
 
     async def kill(

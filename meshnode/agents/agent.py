@@ -135,6 +135,13 @@ class Agent:
             if source.outlet:
                 source.outlet.pending.clear()
 
+    def interrupt(self, number: signal.Signals) -> None:
+        """Signal it and what it started, as a terminal does; in front of a caller, it alone."""
+        if self._detached:
+            self._signal_group(number)
+        else:
+            self.pass_on(number)
+
     def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
         """Signal its process group and every orphan that we adopted, and those they leave us."""
         self._signal_group(number)

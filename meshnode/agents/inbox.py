@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from meshnode.agents.clients import RequestError, text_of
+from meshnode.core.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +48,18 @@ class Inbox:
         self._forget_gone()
         return bool(self._followers)
 
+    @property
+    def untaken(self) -> int:
+        """How many steers are in it that the agent has not dealt with."""
+        return sum(_place(steer) > self._taken for steer in self._steers)
+
     def add(self, request: Reply) -> int:
         """Keep a steer and tell those who wait; returns its position, raises RequestError."""
         steer: Reply = {
             "command_id": text_of(request, "command_id"),
             "direction": text_of(request, "direction"),
             "message": text_of(request, "message"),
+            "mode": text_of(request, "mode") or SOFT,
             "at_s": self._clock(),
         }
         size = len(json.dumps(steer))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.inboxes import Received
 from meshnode.core.errors import UnreachableError, UsageError
+from meshnode.core.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -111,6 +112,7 @@ def _received(steer: dict[str, Any]) -> Received:
         direction=str(steer["direction"] or ""),
         message=str(steer["message"] or ""),
         at_s=float(steer["at_s"]),
+        mode=str(steer.get("mode") or SOFT),  # a supervisor of before knows none
     )
 
 

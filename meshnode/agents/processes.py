@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshnode.agents.following import Line
+    from meshnode.core.steers import Instruction
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
 FIRST_SIGN_WAIT_S = 30.0  # for a supervisor to write its first word, on the busiest machine
@@ -76,19 +77,19 @@ class ProcessAgents:
         if following.is_being_cleared:
             await following.settled.wait()  # bounded by the ladder of stop_tree
 
-    async def steer(
-        self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> Steered:
+    async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows."""
         following = self._following.get(session_id)
         if following is None:
             raise RefusedError(f"no agent of session {session_id} runs here")
-        order = {"command_id": command_id, "direction": direction, "message": message}
-        reply = await following.ask("steer", STEER_WAIT_S, **order)
+        said = {"direction": steer.direction or None, "message": steer.message or None}
+        reply = await following.ask(
+            "steer", STEER_WAIT_S, command_id=command_id, mode=steer.mode, **said
+        )
         if not reply.get("ok"):
             error = str(reply.get("error"))
             raise UnreachableError(error) if reply.get("indeterminate") else RefusedError(error)
-        return Steered(reply.get("stdin", True) is True, reply.get("followed") is True)
+        return _steered(reply)
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool
@@ -266,6 +267,16 @@ async def _stop(
     clock = asyncio.get_running_loop().time
     return await asyncio.to_thread(
         stop_tree, session_id, roots, grace_s=grace_s, force=force, clock=clock, reach=reach
+    )
+
+
+def _steered(reply: dict[str, Any]) -> Steered:
+    behind = reply.get("behind")
+    return Steered(
+        on_stdin=reply.get("stdin", True) is True,
+        followed=reply.get("followed") is True,
+        interrupted=str(reply.get("interrupted") or ""),
+        behind=behind if isinstance(behind, int) else 0,
     )
 
 

@@ -9,11 +9,17 @@ import json
 from typing import TYPE_CHECKING
 
 from meshnode.agents.clients import RequestError, text_of
+from meshnode.core.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshnode.agents.clients import Reply
+
+
+NOT_INTERRUPTED = (
+    "it cannot be interrupted: nobody follows its inbox, and it was not started with --interrupt"
+)
 
 
 class Steer:
@@ -55,6 +61,7 @@ def steer_line(request: Reply, steer_format: str) -> bytes:
             "command_id": text_of(request, "command_id"),
             "direction": direction,
             "message": message,
+            "mode": text_of(request, "mode") or SOFT,
         }
         return json.dumps(order, ensure_ascii=True).encode() + b"\n"
     text = message or f"direction: {direction}"

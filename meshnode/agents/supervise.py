@@ -59,6 +59,7 @@ def _options(argv: list[str]) -> Options:
     parser.add_argument("--socket", type=_path, required=True)
     parser.add_argument("--session-id", required=True)
     parser.add_argument("--steer-format", choices=("none", "text", "json"), default="text")
+    parser.add_argument("--interrupt", choices=("", "INT", "USR1", "USR2"), default="")
     parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
     parser.add_argument("--detached", action="store_true")
     at = argv.index("--") if "--" in argv else len(argv)

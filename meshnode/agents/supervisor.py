@@ -19,7 +19,8 @@ from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.signals import signal_name
-from meshnode.agents.steering import Steer, steer_line
+from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
+from meshnode.core.steers import AFTER, NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ class Options:
     socket: Path
     session_id: str
     steer_format: str
+    interrupt: str  # a signal (INT) for steers that shall be heard now; empty: none
     grace_s: float
     detached: bool
     command: tuple[str, ...]
@@ -267,12 +269,18 @@ class Supervisor:
     def _on_steer(self, client: Client, head: Reply, request: Reply) -> None:
         if self._agent.returncode is not None:
             raise RequestError("the agent has ended")
-        line = steer_line(request, self._options.steer_format)
-        followed = self._inbox.is_followed
+        line, mode = steer_line(request, self._options.steer_format), text_of(request, "mode")
+        said: Reply = {"followed": self._inbox.is_followed}
+        interrupt = self._interrupt_of(mode)
+        if mode == AFTER and self._inbox.was_read:  # it asks for the next when it is done
+            line, said["behind"] = b"", self._inbox.untaken
         position = self._inbox.add(request)
+        if interrupt:
+            self._agent.interrupt(signal.Signals["SIG" + interrupt])
+            said["interrupted"] = "SIG" + interrupt
 
         def landed(*, stdin: bool) -> None:
-            client.send({**head, "ok": True, "stdin": stdin, "followed": followed})
+            client.send({**head, "ok": True, "stdin": stdin, **said})
 
         def answer(reply: Reply) -> None:
             if reply["ok"] or self._inbox.was_read:  # at worst it has the steer the other way
@@ -285,6 +293,14 @@ class Supervisor:
             landed(stdin=False)
             return
         self._agent.inlet.steer(Steer(line, answer, self._clock() + STEER_WAIT_S))
+
+    def _interrupt_of(self, mode: str | None) -> str:
+        """Return the signal that comes before a steer; raises RequestError."""
+        if mode != NOW:
+            return ""
+        if not self._options.interrupt and not self._inbox.is_followed:
+            raise RequestError(NOT_INTERRUPTED)
+        return self._options.interrupt
 
     def _on_suspend(self, client: Client, head: Reply, _request: Reply) -> None:
         self._check_runs("suspended")

@@ -1,12 +1,12 @@
-"""What a direction means at this node: a free word, mapped by its configuration to a message.
+"""What a direction means at this node: a free word, mapped by its configuration.
 
 Invariant: a word that is not configured reaches the agent as it was said. The owner of a session
-maps it, by its own configuration; a message that the caller wrote is never replaced.
+maps it, by its own configuration; a message or a mode that the caller named is never replaced.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshnode.app.listing import page_of
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from meshnode.app.queries import Queries
     from meshnode.app.views import SessionView
     from meshnode.core.sessions import SessionRecord
+    from meshnode.core.steers import Instruction
 
 HANDOFF = "hand your work over to {neighbour}"
 
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """What an agent is told; `handoff` names its neighbour there: an agent, or node/agent.
+    """What an agent is told, and how (`mode`, of core/steers.py; empty: as if not configured).
 
-    In `template`, {direction}, {agent_id} and {neighbour} stand for these.
+    In `template`, {direction}, {agent_id} and {neighbour} stand for these; `handoff` names its
+    neighbour there: an agent, or node/agent.
     """
 
     template: str = ""
     handoff: str = ""
+    mode: str = ""
 
 
 class Directions:
@@ -41,14 +44,18 @@ class Directions:
         self._known = known
         self._queries = queries
 
-    def message(self, session: SessionRecord, word: str) -> str | None:
-        """Return what an agent is told for a direction, None if nothing is configured for it.
+    def meant(self, session: SessionRecord, steer: Instruction) -> Instruction:
+        """Return what an agent is told, and how, for what a caller said.
 
-        Raises RefusedError if it leads to an agent that is not alive.
+        Raises RefusedError if the direction leads to an agent that is not alive.
         """
-        direction = self._known.get(word)
+        direction = self._known.get(steer.direction)
         if direction is None:
-            return None
+            return steer
+        message = steer.message or self._message(session, steer.direction, direction)
+        return replace(steer, message=message, mode=steer.mode or direction.mode)
+
+    def _message(self, session: SessionRecord, word: str, direction: Direction) -> str:
         text = direction.template or HANDOFF
         if direction.handoff:
             text = text.replace("{neighbour}", self._neighbour(word, direction.handoff))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.errors import ExhaustedError
+from meshnode.core.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ class Received:
     direction: str
     message: str
     at_s: float
+    mode: str = SOFT
 
 
 class InboxReader(Protocol):

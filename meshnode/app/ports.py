@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meshnode.core.commands import Command
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
+    from meshnode.core.steers import Instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ class Steered:
 
     on_stdin: bool
     followed: bool  # whether somebody was waiting at the inbox
+    interrupted: str = ""  # the signal that the agent was sent first
+    behind: int = 0  # steers in the inbox before this one, which the agent has not dealt with
 
 
 class Agents(Protocol):
@@ -183,9 +186,7 @@ class Agents(Protocol):
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
         """Follow a session's supervisor until the session ends."""
 
-    async def steer(
-        self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> Steered:
+    async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         """Hand a steer to an agent; raises RefusedError or UnreachableError."""
 
     async def kill(

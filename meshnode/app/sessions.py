@@ -31,6 +31,7 @@ from meshnode.core.sessions import (
     new_session_epoch,
     session_to_row,
 )
+from meshnode.core.steers import AFTER, instruction_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Agents, Clock, Killing, Publish, Steered
     from meshnode.core.ids import Chance
+    from meshnode.core.steers import Instruction
 
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
 ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S
@@ -100,7 +102,7 @@ class OwnSessions:
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
         self.check_start: Callable[[SessionRecord], None] = lambda _: None  # raises RefusedError
         self.on_change: Callable[[SessionRecord | None, SessionRecord], None] = _nobody_told
-        self.meaning_of: Callable[[SessionRecord, str], str | None] = _as_said  # of a direction
+        self.meant: Callable[[SessionRecord, Instruction], Instruction] = _as_said  # by a direction
         self.on_full: Callable[[], None] = lambda: None  # one was refused: there are too many
         self.on_found: Callable[[], None] = lambda: None  # an agent lived on without its node
         self.journal_generation = 0
@@ -228,15 +230,12 @@ class OwnSessions:
 
     async def steer(self, record: SessionRecord, command_id: str, args: dict[str, Any]) -> Done:
         """Hand one line to the agent."""
-        direction, message = _text(args, "direction"), _text(args, "message")
-        if direction is None and message is None:
-            raise UsageError("a steer needs a direction or a message")
+        steer = instruction_of(args)
         if record.ended:
             raise ConflictError(f"session {record.session_id} has ended ({record.state})")
-        if direction is not None and message is None:
-            message = self.meaning_of(record, direction)
+        steer = self.meant(record, steer)
         try:
-            steered = await self.agents.steer(record.session_id, command_id, direction, message)
+            steered = await self.agents.steer(record.session_id, command_id, steer)
         except RefusedError as error:
             return Done("refused", error.message)
         except UnreachableError as error:
@@ -251,7 +250,7 @@ class OwnSessions:
             self._tell_later(record.session_id)  # the receipt does not wait for it
         if present.state is State.SUSPENDED:
             return Done("queued", "the agent is suspended: it reads this once it is resumed")
-        return _landed(steered)
+        return _landed(steered, steer.mode)
 
     async def kill(
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
@@ -361,8 +360,9 @@ def are(count: int) -> str:
     return "1 process is" if count == 1 else f"{count} processes are"
 
 
-def _as_said(record: SessionRecord, direction: str) -> None:
-    del record, direction
+def _as_said(record: SessionRecord, steer: Instruction) -> Instruction:
+    del record
+    return steer
 
 
 def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:
@@ -375,17 +375,13 @@ def _reason(ending: Ended) -> str:
     return "finished" if ending.exit_code == 0 else f"exited with {ending.exit_code}"
 
 
-def _landed(steered: Steered) -> Done:
+def _landed(steered: Steered, mode: str) -> Done:
+    first = f"the agent was sent {steered.interrupted}; " if steered.interrupted else ""
     if steered.on_stdin:
         whom = "its inbox is followed too" if steered.followed else "nobody follows its inbox"
-        return Done("delivered", f"one line written to the agent's stdin; {whom}")
+        return Done("delivered", f"{first}one line written to the agent's stdin; {whom}")
+    if mode == AFTER and steered.behind:
+        return Done("queued", f"in the agent's inbox, behind {steered.behind} that it has not done")
     if steered.followed:
-        return Done("delivered", "handed to whoever follows the agent's inbox")
-    return Done("queued", "in the agent's inbox, which nobody follows now")
-
-
-def _text(args: dict[str, Any], name: str) -> str | None:
-    value = args.get(name)
-    if value is not None and not isinstance(value, str):
-        raise UsageError(f"{name} must be a text")
-    return value or None
+        return Done("delivered", f"{first}handed to whoever follows the agent's inbox")
+    return Done("queued", f"{first}in the agent's inbox, which nobody follows now")

@@ -132,9 +132,9 @@ class Inside:
     def steers(self, *, after: int | None = None, follow: bool = False) -> Iterator[Plain]:
         """Yield the steers that were not taken yet, or those behind a position, the oldest first.
 
-        Each is `position, command_id, direction, message, at`. One is taken when the next is asked
-        for: whoever ends in the middle gets it again. To `follow` is to wait for more until the
-        session ends, also through a restart of its node.
+        Each is `position, command_id, direction, message, at, mode`. One is taken when the next is
+        asked for: whoever ends in the middle gets it again. To `follow` is to wait for more until
+        the session ends, also through a restart of its node.
         """
         away_s, pause_s = 0.0, PAUSE_S
         while True:

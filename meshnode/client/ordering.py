@@ -54,10 +54,13 @@ class Ordering(Asking):
         *,
         message: str = "",
         direction: str = "",
-        mode: str = "soft",
+        mode: str = "",
         delivery: Delivery | None = None,
     ) -> Plain:
-        """Send a session a message or a direction; returns the outcome that its owner signed."""
+        """Send a session a message or a direction; returns the outcome that its owner signed.
+
+        `mode` is soft, now or after; empty leaves it to what the owner knows of the direction.
+        """
         args = steer_args(message, direction, mode)
 
         def steer_once(session: Plain) -> Plain:

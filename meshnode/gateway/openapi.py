@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from meshnode.client.public import INTERNAL_FIELDS
+from meshnode.core.steers import MODES
 from meshnode.gateway import examples
 from meshnode.gateway.problems import MEDIA_TYPE, TITLES
 from meshnode.v1 import agent_pb2, local_service_pb2, node_pb2, session_pb2
@@ -190,7 +191,7 @@ _STEER: Schema = {
     "session_id": TEXT,
     "direction": TEXT,
     "message": {"type": "string", "minLength": 1, "maxLength": 32768},
-    "mode": {"type": "string", "enum": ["soft", "now", "after"]},
+    "mode": {"type": "string", "enum": list(MODES)},
     "node": TEXT,
 }
 _EITHER = [{"required": ["agent_id"]}, {"required": ["session_id"]}]

@@ -24,6 +24,7 @@ from meshnode.client.targets import Target
 from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
 from meshnode.core.errors import NotPermittedError
 from meshnode.core.grants import GRANT_TTL_S_MAX
+from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import in_path, query, route
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 MESH = "/api/session-mesh"
 KEY_TTL_S = 3600
-MODES = ("soft", "now", "after")
 LABELS: Plain = {
     "type": "array",
     "items": {"type": "string", "pattern": "^[^=]+=", "maxLength": 512},
@@ -237,7 +237,8 @@ def _steer_of(said: Fields) -> tuple[Target, Plain]:
     message = said.text("message", chars_max=MESSAGE_BYTES_MAX)
     if not direction and not message:
         raise off("direction", "nothing to say: give a direction or a message")
-    return target, steer_args(message, direction, said.choice("mode", MODES, MODES[0]))
+    mode = said.choice("mode", MODES, MODES[0]) if said.text("mode") else ""
+    return target, steer_args(message, direction, mode)
 
 
 def _add_registry(router: APIRouter, parts: Parts) -> None:

@@ -17,6 +17,7 @@ from meshnode.client.selections import is_of_list
 from meshnode.core.budgets import SAID, budget_of
 from meshnode.core.errors import UsageError
 from meshnode.core.settings import CONSEQUENCES, PERIODS, Budget
+from meshnode.core.steers import MODES
 from meshnode.discovery.seeds import parse_address
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import SOURCES, no_messages
@@ -31,7 +32,6 @@ SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval", "messages")
 LATER_SOURCES = ("otlp",)
 ON_EXIT = ("keep", "close")
 DIRECTION_KEYS = ("template", "handoff", "mode")
-MODES = ("soft", "now", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def config_in(root: Entry) -> Config:
         ingest=_sources(given.get("ingest"), warnings),
         prices=given["prices"].text("prices") if "prices" in given else None,
         budgets=_budgets(given.get("budgets")),
-        directions=_directions(given.get("directions"), warnings),
+        directions=_directions(given.get("directions")),
         http=http_in(given.get("http"), given.get("metrics")),
         warnings=tuple(warnings),
     )
@@ -188,26 +188,22 @@ def _interval_s(entry: Entry | None) -> float:
     return float(seconds)
 
 
-def _directions(entry: Entry | None, warnings: list[str]) -> dict[str, Direction]:
+def _directions(entry: Entry | None) -> dict[str, Direction]:
     found = {} if entry is None else entry.map("directions")
-    return {word: _direction(word, one, warnings) for word, one in found.items()}
+    return {word: _direction(word, one) for word, one in found.items()}
 
 
-def _direction(word: str, entry: Entry, warnings: list[str]) -> Direction:
+def _direction(word: str, entry: Entry) -> Direction:
     """Read one direction: a text is its template."""
     if isinstance(entry.value, str):
         return Direction(template=entry.text(word))
     entry.check_keys(DIRECTION_KEYS)
     fields = entry.map(word)
-    if "mode" in fields:
-        fields["mode"].choice("mode", MODES)
-        warnings.append(
-            f'{entry.document}:{entry.line}: "mode" changes nothing yet: agents know one mode'
-        )
+    mode = fields["mode"].choice("mode", MODES) if "mode" in fields else ""
     template = fields["template"].text("template") if "template" in fields else ""
     handoff = fields["handoff"].text("handoff") if "handoff" in fields else ""
     if "{neighbour}" in template and not handoff:
         entry.fail('a template with {neighbour} needs "handoff"', "name an agent, or node/agent")
     if not template and not handoff:
-        return Direction(template="direction: {direction}")
-    return Direction(template, handoff)
+        template = "direction: {direction}"
+    return Direction(template, handoff, mode)

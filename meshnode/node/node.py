@@ -206,7 +206,7 @@ class Node:
         with suppress(StorageError):  # a disk without room: the record waits, the node answers
             await self._world.publish(NODE, ONLY_ROW, node_to_row(self._record("up")))
         directions = Directions(self._options.directions, self._queries)
-        self._hosting.sessions.meaning_of = directions.message
+        self._hosting.sessions.meant = directions.meant
         self._hosting.restore()  # after that flush: a home that has joined signs its rows anew
         self._commanding.start()
         self._world.start()

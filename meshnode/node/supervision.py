@@ -43,6 +43,7 @@ class RunOptions:
     labels: dict[str, str] = field(default_factory=dict)
     owner: str = ""
     steer_format: str = "text"
+    interrupt: str = ""
     detach: bool = False
 
 
@@ -140,6 +141,8 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:
         opened["session_id"],
         "--steer-format",
         options.steer_format,
+        "--interrupt",
+        options.interrupt,
         *(["--detached"] if options.detach else []),
         "--",
         *options.command,

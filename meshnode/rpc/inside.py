@@ -111,6 +111,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
                 direction=steer.direction,
                 message=steer.message,
                 at=time_to_wire(steer.at_s),
+                mode=steer.mode,
             )
 
     async def TakeSteers(  # noqa: N802 - named by the proto

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from meshnode.core.commands import Receipt
     from meshnode.core.keys import Signed
     from meshnode.core.sessions import SessionRecord
+    from meshnode.core.steers import Instruction
 
 SESSIONS = 40
 BATCH = 40
@@ -117,9 +118,8 @@ class CountingAgents(ScriptedAgents):
         self.told: Counter[str] = Counter()
         self.found: Counter[str] = Counter()  # kills that found something, by session
 
-    async def steer(
-        self, session_id: str, command_id: str, direction: str | None, message: str | None
-    ) -> Steered:
+    async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
+        del session_id, steer
         await self._crash.pass_by("agent")
         self.told[command_id] += 1
         await self._crash.pass_by("acted")

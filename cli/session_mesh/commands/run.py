@@ -36,6 +36,10 @@ def app(
             help="A steer as a line on its stdin, or none: then it asks steer-inbox.",
         ),
     ] = "text",
+    interrupt: Annotated[
+        Literal["INT", "USR1", "USR2"] | None,
+        typer.Option("--interrupt", help="The signal that it is sent before a steer --mode now."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> View | int:
     """Start an agent under supervision.
@@ -60,6 +64,7 @@ def app(
         labels=pairs(label),
         owner=owner,
         steer_format=steer_format,
+        interrupt=interrupt or "",
         detach=detach,
         command=tuple(command),
         on_session=on_session,

@@ -44,8 +44,9 @@ def app(
     direction: Annotated[str, typer.Option("--direction", help="A direction by name.")] = "",
     message: Annotated[str, typer.Option("--message", help="The message.")] = "",
     mode: Annotated[
-        Literal["soft", "now", "after"], typer.Option("--mode", help="How to interrupt.")
-    ] = "soft",
+        Literal["soft", "now", "after"] | None,
+        typer.Option("--mode", help="Beside what it does, at once, or when it is done with it."),
+    ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every session not ended.")] = False,
     spec: Annotated[str, typer.Option("--spec", help="With --all: of this one.")] = "",
     node: Node = "",
@@ -79,7 +80,7 @@ def app(
             mesh,
             aim,
             lambda target: mesh.steer(
-                target, message=said, direction=direction, mode=mode, delivery=delivery
+                target, message=said, direction=direction, mode=mode or "", delivery=delivery
             ),
             wait,
         )

@@ -11,6 +11,7 @@ from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node
 from meshnode.agents import tree
 from meshnode.agents.holding import HALT_S, Halt, Halted, let_go
 from meshnode.core.errors import RefusedError, UnreachableError
+from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +73,7 @@ async def test_a_node_that_was_away_hears_that_a_tree_is_suspended(start):
     async with a_node() as node:
         await node.agents.attach(*one.place)
         assert (await node.started.get())[2] is True
-        await node.agents.steer(one.session_id, "c1", None, "good morning")
+        await node.agents.steer(one.session_id, "c1", Instruction(message="good morning"))
         await node.agents.resume(one.session_id)
         assert await one.line() == b"got good morning\n"
 
@@ -125,7 +126,7 @@ async def test_an_agent_that_heeds_nothing_is_not_killed_by_a_close(start):
         assert (standing.found, standing.gone) == (2, 0)
         assert set(standing.survivors) == set(pids)
         with pytest.raises(RefusedError, match="stdin is closed"):
-            await node.agents.steer(one.session_id, "c2", None, "still there?")
+            await node.agents.steer(one.session_id, "c2", Instruction(message="still there?"))
         await node.agents.kill(one.session_id, "c3", 0.0, force=True)
         _, ending = await node.ended.get()
     assert ending.killed_by_command == "c3"
@@ -144,7 +145,7 @@ async def test_a_stopped_supervisor_is_not_asked_to_act_later(start, monkeypatch
                 with pytest.raises(UnreachableError):
                     await order(one.session_id)
         one.process.send_signal(signal.SIGCONT)
-        await node.agents.steer(one.session_id, "c1", None, "it answers again")
+        await node.agents.steer(one.session_id, "c1", Instruction(message="it answers again"))
         assert not stopped(pid)
 
 

@@ -14,19 +14,27 @@ from meshnode.agents import tree
 from meshnode.agents.inbox_reader import SupervisorInboxes
 from meshnode.agents.processes import ProcessAgents
 from meshnode.core.errors import RefusedError, UnreachableError, UsageError
+from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
 
 ROOT = str(Path(meshnode.__file__).parents[1])
 WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\n"
 DEAF = "import os, signal\nos.close(0)\n" + WAIT
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"interrupted\\n"))
+os.write(1, b"ready\\n")
+for line in sys.stdin:
+    os.write(1, line.encode())
+"""
 WAIT_S = 20.0
 
 
 class Session:
     """A supervised agent, and a node that follows it."""
 
-    def __init__(self, directory: Path, code: str, steer_format: str) -> None:
+    def __init__(self, directory: Path, code: str, steer_format: str, interrupt: str) -> None:
         self.session_id = directory.name
         self.home, self.socket = directory, directory / "s.sock"
         self.inboxes = SupervisorInboxes(lambda _: (self.home, self.socket))
@@ -34,7 +42,8 @@ class Session:
             [
                 *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
                 *("--directory", str(directory), "--socket", str(self.socket)),
-                *("--session-id", self.session_id, "--steer-format", steer_format, "--"),
+                *("--session-id", self.session_id, "--steer-format", steer_format),
+                *("--interrupt", interrupt, "--"),
                 *(sys.executable, "-I", "-u", "-c", code),
             ],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: self.session_id},
@@ -50,8 +59,9 @@ class Session:
         self.agents = ProcessAgents(nothing, nothing, tasks=tasks, clock=lambda: 5.0)
         await self.agents.attach(self.session_id, self.home, self.socket)
 
-    async def steer(self, message: str):
-        return await self.agents.steer(self.session_id, "c1", None, message)
+    async def steer(self, message: str, mode: str = ""):
+        said = Instruction(message=message, mode=mode)
+        return await self.agents.steer(self.session_id, "c1", said)
 
     async def read(self, after: int | None = None) -> list[str]:
         steers = self.inboxes.read(self.session_id, after, follow=False)
@@ -71,8 +81,8 @@ def session():
     opened = []
     with tempfile.TemporaryDirectory(prefix="mesh-") as directory:
 
-        def start(code: str = WAIT, steer_format: str = "text") -> Session:
-            one = Session(Path(directory), code, steer_format)
+        def start(code: str = WAIT, steer_format: str = "text", interrupt: str = "") -> Session:
+            one = Session(Path(directory), code, steer_format, interrupt)
             opened.append(one)
             return one
 
@@ -148,3 +158,54 @@ async def test_a_session_without_a_supervisor_and_a_wrong_position_get_a_sentenc
     await asyncio.to_thread(one.close)
     with pytest.raises(UnreachableError, match="does not answer"):
         await one.read()
+
+
+async def test_who_is_told_now_is_interrupted_first(session):
+    one = session(INTERRUPTIBLE, interrupt="USR1")
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        assert (await one.steer("in passing", "soft")).interrupted == ""
+        landed = await one.steer("stop", "now")
+        assert (landed.on_stdin, landed.interrupted) == (True, "SIGUSR1")
+        said = [await asyncio.to_thread(one.process.stdout.readline) for _ in range(3)]
+        assert sorted(said) == [b"in passing\n", b"interrupted\n", b"stop\n"]
+        assert said.index(b"in passing\n") < said.index(b"stop\n")
+        await one.agents.close()
+
+
+async def test_now_is_refused_by_who_can_neither_be_interrupted_nor_hears_it(session):
+    one = session()
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        with pytest.raises(RefusedError, match="cannot be interrupted"):
+            await one.steer("stop", "now")
+        assert await one.read() == [], "what was refused is nowhere"
+        following = one.inboxes.read(one.session_id, None, follow=True)
+        heard = asyncio.ensure_future(anext(following))
+        while True:
+            try:
+                landed = await one.steer("stop", "now")
+                break
+            except RefusedError:
+                await asyncio.sleep(0)
+        assert (landed.followed, landed.interrupted) == (True, "")
+        steer = await heard
+        assert (steer.message, steer.mode) == ("stop", "now")
+        await following.aclose()
+        await one.agents.close()
+
+
+async def test_after_waits_in_the_inbox_of_who_reads_it_and_is_a_line_for_others(session):
+    one = session()
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        landed = await one.steer("first", "after")
+        assert landed.on_stdin, "who never asks for its inbox reads the line when it is done"
+        assert await one.read() == ["first"]
+        landed = await one.steer("second", "after")
+        assert (landed.on_stdin, landed.behind) == (False, 1)
+        await one.inboxes.take(one.session_id, 2)
+        assert (await one.steer("third", "after")).behind == 0
+        steers = one.inboxes.read(one.session_id, None, follow=False)
+        assert [(steer.message, steer.mode) async for steer in steers] == [("third", "after")]
+        await one.agents.close()

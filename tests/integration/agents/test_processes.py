@@ -7,6 +7,7 @@ from meshnode.agents import tree
 from meshnode.agents.following import Ending
 from meshnode.agents.processes import LOST
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
+from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +19,7 @@ async def test_a_session_is_followed_from_its_start_to_its_end(start):
         session_id, pid, _ = await node.started.get()
         assert session_id == one.session_id
         assert tree.identity_of(pid) is not None
-        await node.agents.steer(session_id, "c1", "north", None)
+        await node.agents.steer(session_id, "c1", Instruction("north"))
         session_id, ending = await node.ended.get()
     assert (session_id, ending.exit_code, ending.signal) == (one.session_id, 4, None)
     assert await one.wait() == 4
@@ -40,7 +41,7 @@ async def test_agents_survive_a_node_restart_and_are_steered_again(start):
     async with a_node() as node:
         await node.agents.attach(*one.place)
         assert await node.started.get() == first
-        await node.agents.steer(one.session_id, "c1", None, "welcome back")
+        await node.agents.steer(one.session_id, "c1", Instruction(message="welcome back"))
         assert await one.line() == b"got welcome back\n"
         assert node.ended.empty()
 
@@ -114,11 +115,11 @@ async def test_a_steer_is_refused_with_the_supervisors_reason(start):
     async with a_node() as node:
         await node.agents.attach(*one.place)
         with pytest.raises(RefusedError, match="stdin is closed"):
-            await node.agents.steer(one.session_id, "c1", None, "hello")
+            await node.agents.steer(one.session_id, "c1", Instruction(message="hello"))
         with pytest.raises(RefusedError, match="at most"):
-            await node.agents.steer(one.session_id, "c1", None, "x" * 70_000)
+            await node.agents.steer(one.session_id, "c1", Instruction(message="x" * 70_000))
         with pytest.raises(RefusedError, match="no agent"):
-            await node.agents.steer("another", "c1", None, "hello")
+            await node.agents.steer("another", "c1", Instruction(message="hello"))
 
 
 async def test_a_steer_to_a_stopped_supervisor_has_an_unknown_outcome(start, monkeypatch):
@@ -129,5 +130,5 @@ async def test_a_steer_to_a_stopped_supervisor_has_an_unknown_outcome(start, mon
         await node.agents.attach(*one.place)
         one.process.send_signal(signal.SIGSTOP)
         with pytest.raises(UnreachableError):
-            await node.agents.steer(one.session_id, "c1", None, "hello")
+            await node.agents.steer(one.session_id, "c1", Instruction(message="hello"))
         one.process.send_signal(signal.SIGCONT)

@@ -168,7 +168,8 @@ def test_a_steer_as_json_carries_its_command(supervise):
     one = python(supervise, ECHO, "--steer-format", "json")
     assert one.ask("steer", command_id="c1", direction="north", message="a\nb")["ok"]
     order = json.loads(one.line().removeprefix(b"got "))
-    assert order == {"command_id": "c1", "direction": "north", "message": "a\nb"}
+    said = {"direction": "north", "message": "a\nb", "mode": "soft"}
+    assert order == {"command_id": "c1"} | said
 
 
 def test_a_steer_waits_for_the_end_of_the_callers_line(supervise):

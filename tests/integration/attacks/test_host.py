@@ -19,6 +19,7 @@ from meshnode.agents.processes import LOST
 from meshnode.agents.pruning import prune
 from meshnode.agents.state_file import read_state
 from meshnode.core.errors import UnreachableError
+from meshnode.core.steers import Instruction
 
 READY = "os.write(1, b'%d\\n' % os.getpid())\nwhile True: signal.pause()\n"
 # Three generations away, in a session of its own, without our mark, in a supervisor's clothes.
@@ -96,7 +97,7 @@ async def test_an_agent_that_kills_its_supervisor_ends_with_it(session, groups, 
     async with a_node() as node:
         await node.agents.attach(*one.place)
         with suppress(UnreachableError):  # it may be dead before it can answer
-            await node.agents.steer(one.session_id, "c1", None, "now")
+            await node.agents.steer(one.session_id, "c1", Instruction(message="now"))
         await lost(node)
     assert tree.members(one.session_id) == frozenset()
 
@@ -226,10 +227,10 @@ async def test_an_agent_that_takes_its_supervisors_socket_is_not_believed(sessio
     )
     async with a_node() as node:
         await node.agents.attach(*one.place)
-        await node.agents.steer(one.session_id, "c1", None, str(one.socket))
+        await node.agents.steer(one.session_id, "c1", Instruction(message=str(one.socket)))
         found = await asyncio.to_thread(one.pids, 1)
         with suppress(UnreachableError):  # its supervisor may be dead before it can answer
-            await node.agents.steer(one.session_id, "c2", None, "now")
+            await node.agents.steer(one.session_id, "c2", Instruction(message="now"))
         await lost(node)
     assert alive(found) == []
 
@@ -275,7 +276,7 @@ async def test_what_is_supervised_does_not_decide_what_is_spared(session, groups
     )
     async with a_node() as node:
         await node.agents.attach(*one.place)
-        await node.agents.steer(one.session_id, "c1", None, str(one.socket))
+        await node.agents.steer(one.session_id, "c1", Instruction(message=str(one.socket)))
         (pid,) = await asyncio.to_thread(one.pids, 1)
         assert pid != 0, "the supervisor agreed"
         killing = await node.agents.kill(one.session_id, "c2", 0.0, force=True)
@@ -294,7 +295,7 @@ async def test_a_session_started_inside_another_outlives_its_kill(session, group
     )
     async with a_node() as node:
         await node.agents.attach(*outer.place)
-        await node.agents.steer(outer.session_id, "c1", None, "go")
+        await node.agents.steer(outer.session_id, "c1", Instruction(message="go"))
         (agent,) = await asyncio.to_thread(outer.pids, 1)
         (pid,) = await asyncio.to_thread(inner.pids, 1)
         await node.agents.attach(*inner.place)

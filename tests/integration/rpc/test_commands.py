@@ -42,11 +42,11 @@ class Agents:
         self.hangs = False
         self.asked = asyncio.Event()
 
-    async def steer(self, session_id, command_id, direction, message):
+    async def steer(self, session_id, command_id, steer):
         self.asked.set()
         if self.hangs:
             await asyncio.Event().wait()
-        self.told.append((session_id, direction, message))
+        self.told.append((session_id, steer.direction, steer.message))
         return Steered(on_stdin=True, followed=False)
 
 

@@ -5,6 +5,7 @@ from viewing import NAMES, Viewer
 
 from meshnode.app.directions import Direction, Directions
 from meshnode.core.errors import RefusedError
+from meshnode.core.steers import AFTER, NOW, Instruction
 
 
 @pytest.fixture
@@ -18,11 +19,11 @@ def viewer():
 
 def said(viewer, word, **known):
     (record,) = (r for _, r in viewer.mesh.tables.sessions() if r.session_id == "s0")
-    return Directions(known, viewer.queries).message(record, word)
+    return Directions(known, viewer.queries).meant(record, Instruction(word)).message
 
 
 def test_a_word_that_is_not_configured_stays_as_it_is(viewer):
-    assert said(viewer, "up", north=Direction("n")) is None
+    assert said(viewer, "up", north=Direction("n")) == ""
 
 
 def test_a_template_names_the_direction_and_the_agent(viewer):
@@ -44,3 +45,12 @@ def test_a_direction_may_lead_to_a_neighbour(viewer):
 def test_a_neighbour_that_is_not_alive_is_refused(viewer, gone):
     with pytest.raises(RefusedError, match="not alive"):
         said(viewer, "west", west=Direction(handoff=gone))
+
+
+@pytest.mark.parametrize(("said_by_caller", "meant"), [("", NOW), (AFTER, AFTER)])
+def test_a_direction_has_a_mode_unless_the_caller_names_one(viewer, said_by_caller, meant):
+    (record,) = (r for _, r in viewer.mesh.tables.sessions() if r.session_id == "s0")
+    directions = Directions({"stop": Direction("halt", mode=NOW)}, viewer.queries)
+    for message, told in (("", "halt"), ("my words", "my words")):
+        steer = Instruction("stop", message, said_by_caller)
+        assert directions.meant(record, steer) == Instruction("stop", told, meant)

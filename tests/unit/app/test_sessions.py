@@ -8,7 +8,7 @@ from doubles import ManualClock, ScriptedAgents, nowhere
 from meshnode.app.opening import Opening
 from meshnode.app.ports import Steered
 from meshnode.app.sessions import Ended, OwnSessions
-from meshnode.core.errors import RefusedError, StorageError
+from meshnode.core.errors import RefusedError, StorageError, UsageError
 from meshnode.core.sessions import State
 
 
@@ -90,11 +90,22 @@ async def test_what_happens_to_an_agent_is_recorded_whatever_the_disk_does(
         (Steered(on_stdin=True, followed=True), "delivered", "its inbox is followed too"),
         (Steered(on_stdin=False, followed=True), "delivered", "whoever follows the agent's inbox"),
         (Steered(on_stdin=False, followed=False), "queued", "which nobody follows now"),
+        (Steered(on_stdin=True, followed=False, interrupted="SIGINT"), "delivered", "sent SIGINT"),
+        (Steered(on_stdin=False, followed=True, behind=2), "queued", "behind 2 that it has not"),
     ],
 )
 async def test_a_receipt_says_where_a_steer_has_come(sessions, agents, landed, outcome, said):
     agents.landed = landed
     opened = await sessions.open(Opening(agent_id="worker"))
-    steered = await sessions.steer(opened, "id", {"direction": "north"})
+    mode = "after" if landed.behind else "soft"
+    steered = await sessions.steer(opened, "id", {"direction": "north", "mode": mode})
     assert steered.outcome == outcome
     assert said in steered.detail
+
+
+@pytest.mark.parametrize("args", [{"message": "on", "mode": "loud"}, {"message": "on", "mode": 1}])
+async def test_a_mode_that_does_not_exist_is_refused_and_nothing_said(sessions, agents, args):
+    opened = await sessions.open(Opening(agent_id="worker"))
+    with pytest.raises(UsageError, match="mode"):
+        await sessions.steer(opened, "id", args)
+    assert agents.steered == []

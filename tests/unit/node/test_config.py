@@ -64,10 +64,15 @@ directions:
     assert config.directions["west"] == Direction("", "berta/builder")
     assert config.directions["south"] == Direction("ask {neighbour}", "builder")
     assert config.warnings == ()
-    (warning,) = parse_config("directions: {stop: {mode: now}}").warnings
-    assert warning.startswith('config.yaml:1: "mode" changes nothing yet')
+    config = parse_config("directions: {stop: {mode: now}, later: {template: x, mode: after}}")
+    assert config.directions["stop"] == Direction("direction: {direction}", mode="now")
+    assert config.directions["later"] == Direction("x", mode="after")
+    assert config.warnings == ()
     assert "handoff" in failure("directions: {up: {template: '{neighbour}'}}")
-    assert "mode" in failure("directions: {up: {mode: loud}}")
+    with pytest.raises(UsageError) as wrong:
+        parse_config("directions:\n  up: {mode: loud}")
+    said = wrong.value.message + wrong.value.hint
+    assert all(word in said for word in ("config.yaml:2", "mode", "loud", "soft, now, after")), said
     assert "tempalte" in failure("directions: {up: {tempalte: x}}")
 
 
