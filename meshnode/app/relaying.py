@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshnode.core.envelopes import Answer, Request
 from meshnode.core.errors import (
+    ExhaustedError,
     MeshError,
     PeerError,
     RefusedError,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 
-ORDERS_MAX = 256  # more: RefusedError to whoever sends one
+ORDERS_MAX = 256  # more: ExhaustedError to whoever sends one
 PIECE_S = 10.0  # for one piece of output to come
 PIECE_TRIES = 3  # of one piece of output, when a node on the way fails: the path may be another now
 BUSY_TRIES, BUSY_S = 8, 0.25  # when our share of a node on the way is used up
@@ -140,7 +141,7 @@ class Relaying:
 
     async def _ask(self, owner: NodeId, request: Request) -> Answer:
         if len(self._waiting) >= ORDERS_MAX:
-            raise RefusedError(f"{ORDERS_MAX} commands wait for an answer", "try again")
+            raise ExhaustedError(f"{ORDERS_MAX} commands wait for an answer", "try again")
         number = self._mesh.neighbours.order_number()
         key = self._sealing_key_of(owner)
         if not key:
@@ -180,8 +181,8 @@ class Relaying:
             self._reply(route, Reply(order.number, error=(error.code, error.message, error.hint)))
             return
         if self._judging >= ORDERS_MAX:
-            busy = ("refused", f"{ORDERS_MAX} commands are being judged", "try again")
-            self._answer(route, order.number, asked, Answer(error=busy))
+            busy = ExhaustedError(f"{ORDERS_MAX} commands are being judged", "try again")
+            self._answer(route, order.number, asked, _refusal(busy))
             return
         self._judging += 1
         self._spawn(self._obey(order.number, asked, route))
@@ -190,7 +191,7 @@ class Relaying:
         try:
             answer = await self._judged(asked)
         except MeshError as error:
-            answer = Answer(error=(error.code, error.message, error.hint))
+            answer = _refusal(error)
         finally:
             self._judging -= 1
         self._answer(route, number, asked, answer)
@@ -218,6 +219,10 @@ class Relaying:
     def _sealing_key_of(self, owner: NodeId) -> bytes:
         record = self._mesh.tables.node(owner)
         return b"" if record is None else record.sealing_key
+
+
+def _refusal(error: MeshError) -> Answer:
+    return Answer(error=(error.code, error.message, error.hint))
 
 
 def _on_the_way(reply: Reply) -> MeshError:

@@ -82,9 +82,13 @@ class RefusedError(MeshError):
 class ExhaustedError(RefusedError):
     """As many as there may be are there already. Nothing changed; later it may work."""
 
+    code = "too_many"
+
 
 class ClockError(RefusedError):
     """The node's own clock cannot be believed. Nothing changed; later it may work."""
+
+    code = "clock"
 
 
 class DamagedError(MeshError):
@@ -126,6 +130,8 @@ BY_CODE: dict[str, type[MeshError]] = {
         ExpiredError,
         ConflictError,
         RefusedError,
+        ExhaustedError,
+        ClockError,
         DamagedError,
         StorageError,
         StaleError,

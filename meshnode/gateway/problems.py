@@ -149,8 +149,6 @@ def problem_of(error: MeshError) -> Problem:
         code = CODE_OF_KEY.get(error.state, code)
     if isinstance(error, EndedError):
         code = "ended"
-    if isinstance(error, ExhaustedError):
-        code = "too_many"
     if isinstance(error, AmbiguousError):
         shown = error.candidates[:CANDIDATES_SHOWN_MAX]
         names = ("session_id", "agent_id", "node_id", "node_name", "state")

@@ -215,7 +215,7 @@ async def test_commands_of_others_are_bounded(around: Around):
     for number in range(ORDERS_MAX + 1):
         order, letters[number] = around.order(number, Request(COMMAND))
         around.relaying.obey(order, WAY)
-    assert (await around.says(letters[ORDERS_MAX])).error[0] == "refused"
+    assert (await around.says(letters[ORDERS_MAX])).error[0] == "too_many"
     around.may_answer.set()
     for number in range(ORDERS_MAX):
         assert await around.says(letters[number]) == Answer(RECEIPT)
