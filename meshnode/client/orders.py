@@ -86,7 +86,7 @@ class Commander:
         With a command id of the caller the very command is kept, so that a retry repeats it.
         """
         command_id = delivery.command_id or b32(self._chance(COMMAND_ID_BYTES))
-        raw_id = _parse_command_id(command_id)
+        raw_id = command_id_of(command_id)
         command = outbox.kept(self._home, command_id, order) if delivery.command_id else None
         command = command or self._signed(order, raw_id)
         if delivery.command_id:
@@ -176,7 +176,8 @@ def _check_is_about(said: Receipt, sent: Command, command_hash: bytes) -> None:
         raise PeerError("it is about another command")
 
 
-def _parse_command_id(text: str) -> bytes:
+def command_id_of(text: str) -> bytes:
+    """Read a command id as users write it; raises UsageError."""
     try:
         raw = unb32(text)
     except PeerError:

@@ -1,7 +1,8 @@
 """Orders of a bearer: the session that is meant, a command signed with their key, its outcome.
 
-Invariant: the node signs nothing here in its own name. The owner of the target verifies the
-bearer's own rights, as if they had come themselves, and that they came through this node.
+Invariants: the node signs nothing here in its own name. The owner of the target verifies the
+bearer's own rights, as if they had come themselves, and that they came through this node. What was
+sent is answered with its command id, whatever became of it.
 """
 
 from __future__ import annotations
@@ -20,19 +21,28 @@ from meshnode.client.targets import (
     resolve,
 )
 from meshnode.client.wishes import GRACE_S, already_ended, check_lives, kill_args, order_to
-from meshnode.core.errors import NotFoundError, StaleError
-from meshnode.core.ids import NodeId
+from meshnode.core.commands import command_from_signed
+from meshnode.core.errors import (
+    ConflictError,
+    MeshError,
+    NotFoundError,
+    StaleError,
+    UnreachableError,
+)
+from meshnode.core.ids import NodeId, b32
 from meshnode.core.registry import place_of, specialist
+from meshnode.gateway.problems import Problem, problem_of
+from meshnode.gateway.repeats import Repeats, Wish
 from meshnode.rpc.local import list_sessions
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from meshnode.app.bearers import Bearer
     from meshnode.app.ports import Clock
     from meshnode.app.queries import Queries
+    from meshnode.core.commands import Command
     from meshnode.core.ids import Chance
+    from meshnode.core.keys import Signed
     from meshnode.rpc.commands import Bringer
 
     Plain = dict[str, Any]
@@ -56,6 +66,7 @@ class Actor:
         self._journal_generation = journal_generation
         self._clock = clock
         self._chance = chance
+        self._repeats = Repeats()
 
     def find(self, target: Target) -> Plain:
         """Return the one session meant, by its whole id or agent id; raises a MeshError."""
@@ -64,26 +75,22 @@ class Actor:
             raise NotFoundError(f"no session {target.session_id!r}", "give the whole session id")
         return found
 
-    async def steer(self, bearer: Bearer, target: Target, args: Plain) -> Plain:
-        """Tell an agent something; returns the outcome that its owner signed."""
+    async def steer(
+        self, bearer: Bearer, target: Target, args: Plain, command_id: bytes = b""
+    ) -> Plain:
+        """Tell an agent something; returns the outcome that its owner signed.
 
-        async def once(session: Plain) -> Plain:
-            check_lives(session)
-            return await self._submit(bearer, order_to(session, "steer", args), DELIVERY_TIMEOUT_S)
+        Given an id, it is carried out once, however often it is asked for. Raises a MeshError, or
+        Problem with the command id once there is a command.
+        """
+        return await self._done(bearer, Wish(target, "steer", args), command_id)
 
-        return await self._fresh(target, once)
-
-    async def kill(self, bearer: Bearer, target: Target, *, force: bool) -> Plain:
-        """End a session with its whole process tree; one that has ended is left alone."""
+    async def kill(
+        self, bearer: Bearer, target: Target, command_id: bytes = b"", *, force: bool
+    ) -> Plain:
+        """End a session with its whole process tree, as `steer`; what has ended is left alone."""
         args = kill_args(GRACE_S, force=force)
-        timeout_s = DELIVERY_TIMEOUT_S + args["grace_s"]
-
-        async def once(session: Plain) -> Plain:
-            if has_ended(session):
-                return already_ended(session)
-            return await self._submit(bearer, order_to(session, "kill", args), timeout_s)
-
-        return await self._fresh(target, once)
+        return await self._done(bearer, Wish(target, "kill", args), command_id)
 
     async def register(
         self, bearer: Bearer, agent_id: str, specialization: str, attributes: dict[str, str]
@@ -100,30 +107,67 @@ class Actor:
     async def _change_here(self, bearer: Bearer, action: str, args: Plain) -> Plain:
         here = self._queries.mesh.self_id
         order = Order(here, self._journal_generation, action, args=args)
-        outcome = await self._submit(bearer, order, DELIVERY_TIMEOUT_S)
+        outcome = await self._sent(self._signed(bearer, order, self._chance(COMMAND_ID_BYTES)))
         return {name: args[name] for name in ("agent_id", "specialization")} | outcome
 
-    async def _submit(self, bearer: Bearer, order: Order, timeout_s: float) -> Plain:
-        command = sign_order(
-            bearer.key,
-            self._queries.mesh.genesis.mesh_id,
-            order,
-            self._chance(COMMAND_ID_BYTES),
-            self._clock.wall_s(),
-        )
-        receipt = await self._bringer.submit(NodeId(order.node_id), command, timeout_s)
-        return outcome_of(command, receipt)
+    async def _done(self, bearer: Bearer, wish: Wish, given_id: bytes) -> Plain:
+        """Order it, unless it was: then its session may have ended by that, and is not looked up.
 
-    async def _fresh(self, target: Target, once: Callable[[Plain], Awaitable[Plain]]) -> Plain:
-        """Act on a session; once more on what it is by then, if it has started anew meanwhile."""
-        session = self.find(target)
+        A session that has started anew meanwhile is looked up once more.
+        """
+        if (known := self._repeats.known(bearer, given_id, wish)) is not None:
+            return await self._sent(known)
+        command_id = given_id or self._chance(COMMAND_ID_BYTES)
+        session = self.find(wish.target)
         try:
-            return await once(session)
+            outcome = await self._ordered(bearer, wish, session, command_id)
         except StaleError:
-            return await once(self.find(replace(target, session_id=session["session_id"])))
+            again = replace(wish.target, session_id=session["session_id"])
+            outcome = await self._ordered(bearer, wish, self.find(again), command_id)
+        if not given_id:  # an answer without a receipt leaves it there: that may be repeated
+            self._repeats.drop(bearer, command_id)
+        return outcome
+
+    async def _ordered(
+        self, bearer: Bearer, wish: Wish, session: Plain, command_id: bytes
+    ) -> Plain:
+        if wish.action == "kill" and has_ended(session):
+            return already_ended(session) | {"command_id": b32(command_id)}
+        check_lives(session)
+        command = self._signed(bearer, order_to(session, wish.action, wish.args), command_id)
+        self._repeats.keep(bearer, command_id, wish, command)  # the answer may get lost
+        return await self._sent(command)
+
+    def _signed(self, bearer: Bearer, order: Order, command_id: bytes) -> Signed:
+        mesh_id, now_s = self._queries.mesh.genesis.mesh_id, self._clock.wall_s()
+        return sign_order(bearer.key, mesh_id, order, command_id, now_s)
+
+    async def _sent(self, command: Signed) -> Plain:
+        """Bring a command to its owner; raises StaleError, or Problem with the command id."""
+        said = command_from_signed(command)
+        timeout_s = DELIVERY_TIMEOUT_S + said.args.get("grace_s", 0)
+        try:
+            receipt = await self._bringer.submit(NodeId(said.node), command, timeout_s)
+            return outcome_of(command, receipt)
+        except StaleError:
+            raise
+        except MeshError as error:
+            raise _with_id(error, said) from error
 
     def _listed(self, selection: Selection) -> list[Plain]:
         if selection == Selection():
             return []  # asked only for a hint at a typing error, which is no program's
         request = pb.ListSessionsRequest(**asdict(selection), limit=PAGE_MAX)
         return [to_plain(one) for one in list_sessions(self._queries, request).sessions]
+
+
+def _with_id(error: MeshError, command: Command) -> Problem:
+    """Word what became of a command that has no receipt, and how to go on."""
+    command_id = b32(command.command_id)
+    if isinstance(error, ConflictError):
+        error.hint = "the id was used: by another key, at another node, or before this one started"
+    if isinstance(error, UnreachableError):
+        error.hint = f"ask again with the command id {command_id}: it acts once"
+        if command.action == "kill":
+            error.hint += "; an operator's session-mesh kill --standing waits for its node"
+    return problem_of(error, {"command_id": command_id})

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from meshnode.core.errors import NotAuthenticatedError
 from meshnode.core.pacing import Buckets
 from meshnode.gateway.problems import Problem
-from meshnode.gateway.strict import parse_object
+from meshnode.gateway.strict import parse_object, parse_query
 from meshnode.rpc.limits import site_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ class Desk:
             wait_s = self._of_key.wait_s(known.key_id, now_s, 1.0)
             raise _too_many("requests with this key", wait_s)
         return known
+
+    async def posted(self, request: Request) -> tuple[Bearer, Fields]:
+        """Return who asks, and the fields of what they have sent; there are no parameters."""
+        bearer = self.bearer(request)
+        parse_query(request.scope["query_string"], ())
+        return bearer, await self.body(request)
 
     async def body(self, request: Request) -> Fields:
         """Return the fields of a JSON body, as curl sends it too; raises Problem."""

@@ -32,6 +32,7 @@ INTEGERS = frozenset(
 )
 EVERY = (400, 401, 403, 413, 421, 429, 431, 500, 503)  # whatever the route
 TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 512}
+ID: Schema = {"type": "string", "pattern": "^[a-z2-7]{25}[aeimquy4]$"}  # 16 bytes
 OUTCOMES = ("accepted", "delivered", "applied", "queued", "parked")
 
 
@@ -86,6 +87,11 @@ def query(name: str, what: str, schema: Schema | None = None) -> Schema:
 def in_path(name: str, what: str) -> Schema:
     """Return a parameter in the path."""
     return query(name, what, {**TEXT, "pattern": "^[^/]+$"}) | {"in": "path", "required": True}
+
+
+def in_header(name: str, what: str, pattern: str) -> Schema:
+    """Return a header that may be sent."""
+    return query(name, what, {"type": "string", "pattern": f"^({pattern})$"}) | {"in": "header"}
 
 
 def completed(document: Schema) -> Schema:
@@ -193,6 +199,7 @@ _STEER: Schema = {
     "message": {"type": "string", "minLength": 1, "maxLength": 32768},
     "mode": {"type": "string", "enum": list(MODES)},
     "node": TEXT,
+    "command_id": ID,
 }
 _EITHER = [{"required": ["agent_id"]}, {"required": ["session_id"]}]
 _NEW_KEY: Schema = {

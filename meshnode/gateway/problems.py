@@ -140,11 +140,11 @@ def off(field: str, why: str, hint: str = "") -> Problem:
     return Problem(400, "usage", f"{field}: {why}", hint, {"field": field})
 
 
-def problem_of(error: MeshError) -> Problem:
-    """Return what an error of the mesh is over HTTP."""
+def problem_of(error: MeshError, more: Mapping[str, Any] | None = None) -> Problem:
+    """Return what an error of the mesh is over HTTP, with further members."""
     kinds = (STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
     status = next(kinds, 500)
-    code, more = error.code, {}
+    code, said = error.code, dict(more or {})
     if isinstance(error, KeyStateError):
         code = CODE_OF_KEY.get(error.state, code)
     if isinstance(error, EndedError):
@@ -152,8 +152,8 @@ def problem_of(error: MeshError) -> Problem:
     if isinstance(error, AmbiguousError):
         shown = error.candidates[:CANDIDATES_SHOWN_MAX]
         names = ("session_id", "agent_id", "node_id", "node_name", "state")
-        more = {"candidates": [{name: one[name] for name in names} for one in shown]}
-    return Problem(status, code, error.message, error.hint, more)
+        said["candidates"] = [{name: one[name] for name in names} for one in shown]
+    return Problem(status, code, error.message, error.hint, said)
 
 
 def answer_of(outcome: dict[str, Any]) -> Response:
@@ -162,7 +162,12 @@ def answer_of(outcome: dict[str, Any]) -> Response:
     if status < 400:  # noqa: PLR2004 - where failures begin
         return json_response(outcome, status)
     detail = outcome["detail"] or f"the owner says: {outcome['outcome']}"
-    return Problem(status, outcome["outcome"], detail, more={"outcome": outcome}).response()
+    return Problem(
+        status,
+        outcome["outcome"],
+        detail,
+        more={"command_id": outcome["command_id"], "outcome": outcome},
+    ).response()
 
 
 def json_response(value: dict[str, Any], status: int = 200) -> Response:

@@ -27,8 +27,9 @@ from meshnode.core.grants import GRANT_TTL_S_MAX
 from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
-from meshnode.gateway.openapi import in_path, query, route
+from meshnode.gateway.openapi import ID, in_header, in_path, query, route
 from meshnode.gateway.problems import answer_of, json_response, off
+from meshnode.gateway.repeats import HEADER, WORD, id_given
 from meshnode.gateway.strict import parse_query
 from meshnode.rpc.local import list_nodes
 from meshnode.rpc.views import agent_to_wire, coverage_to_wire
@@ -74,6 +75,9 @@ NODE = query("node", "The agent's node, if it lives on several.")
 FORCE = query("force", "Without grace.", {"type": "boolean"})
 AGENT_PATH = in_path("agent_id", "An agent, exactly.")
 SESSION_PATH = in_path("session_id", "A whole session id.")
+COMMAND_ID = query("command_id", "That of an earlier answer: it acts once.", ID)
+ONCE = in_header(HEADER, "A word of the caller's own for this order: it acts once.", WORD)
+STEER = ("agent_id", "session_id", "direction", "message", "mode", "node", "command_id")
 ORDERED = (404, 409, 502, 504)
 
 
@@ -193,39 +197,59 @@ def _page(parts: Parts, request: Request, chosen: str) -> Response:
 def _add_orders(router: APIRouter, parts: Parts) -> None:
     @router.post(
         MESH + "/steer",
-        **route("Redirect an agent.", "Outcome", *ORDERED, 408, 410, 415, body="Steer"),
+        **route(
+            "Redirect an agent.",
+            "Outcome",
+            *ORDERED,
+            408,
+            410,
+            415,
+            parameters=(ONCE,),
+            body="Steer",
+        ),
     )
     async def steer(request: Request) -> Response:
-        bearer = parts.desk.bearer(request)
-        parse_query(request.scope["query_string"], ())
-        said = await parts.desk.body(request)
+        bearer, said = await parts.desk.posted(request)
         target, args = _steer_of(said)
-        return answer_of(await parts.actor.steer(bearer, target, args))
+        command_id = id_given(request, bearer, said.text("command_id"))
+        return answer_of(await parts.actor.steer(bearer, target, args, command_id))
 
     @router.delete(
         MESH + "/agents/{agent_id}",
-        **route("End an agent.", "Killed", *ORDERED, parameters=(AGENT_PATH, FORCE, NODE)),
+        **route(
+            "End an agent.",
+            "Killed",
+            *ORDERED,
+            parameters=(AGENT_PATH, FORCE, NODE, COMMAND_ID, ONCE),
+        ),
     )
     async def kill(request: Request, agent_id: str) -> Response:
         bearer = parts.desk.bearer(request)
-        asked = parse_query(request.scope["query_string"], ("force", "node"))
+        asked = parse_query(request.scope["query_string"], ("force", "node", "command_id"))
         target = Target(agent_id=agent_id, node=asked.text("node"))
         force = asked.flag("force")
-        return answer_of(await parts.actor.kill(bearer, target, force=force))
+        command_id = id_given(request, bearer, asked.text("command_id"))
+        return answer_of(await parts.actor.kill(bearer, target, command_id, force=force))
 
     @router.delete(
         "/sessions/{session_id}",
-        **route("End a session at once.", "Killed", *ORDERED, parameters=(SESSION_PATH,)),
+        **route(
+            "End a session at once.",
+            "Killed",
+            *ORDERED,
+            parameters=(SESSION_PATH, COMMAND_ID, ONCE),
+        ),
     )
     async def end(request: Request, session_id: str) -> Response:
         bearer = parts.desk.bearer(request)
-        parse_query(request.scope["query_string"], ())
+        asked = parse_query(request.scope["query_string"], ("command_id",))
+        command_id = id_given(request, bearer, asked.text("command_id"))
         target = Target(session_id=session_id)
-        return answer_of(await parts.actor.kill(bearer, target, force=True))
+        return answer_of(await parts.actor.kill(bearer, target, command_id, force=True))
 
 
 def _steer_of(said: Fields) -> tuple[Target, Plain]:
-    said.check_known(("agent_id", "session_id", "direction", "message", "mode", "node"))
+    said.check_known(STEER)
     target = Target(
         session_id=said.text("session_id"),
         agent_id=said.text("agent_id"),
@@ -247,9 +271,7 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
         **route("Register an agent.", "Registered", *ORDERED, 408, 415, body="Register"),
     )
     async def register(request: Request) -> Response:
-        bearer = parts.desk.bearer(request)
-        parse_query(request.scope["query_string"], ())
-        said = await parts.desk.body(request)
+        bearer, said = await parts.desk.posted(request)
         said.check_known(("specialization", "agent_id", "attributes"))
         agent_id = said.text("agent_id", needed=True)
         specialization = said.text("specialization", needed=True)
@@ -293,9 +315,7 @@ def _add_keys(router: APIRouter, parts: Parts) -> None:
         **route("Make a narrower key.", "Key", 404, 409, 408, 415, status=201, body="NewKey"),
     )
     async def make_key(request: Request) -> Response:
-        bearer = parts.desk.bearer(request)
-        parse_query(request.scope["query_string"], ())
-        said = await parts.desk.body(request)
+        bearer, said = await parts.desk.posted(request)
         said.check_known(("session_key", "ttl", "actions", "specializations", "agent_ids", "nodes"))
         label = checked_label(said.text("session_key"))
         ttl_s = said.integer("ttl", 1, GRANT_TTL_S_MAX, KEY_TTL_S)

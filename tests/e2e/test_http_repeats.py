@@ -1,0 +1,156 @@
+"""Who lost an answer asks again with the same id: it acts once, and the receipt is kept."""
+
+from concurrent.futures import ThreadPoolExecutor
+from signal import SIGCONT, SIGSTOP
+from uuid import uuid4
+
+import pytest
+from e2e.fleet import wait_until
+from e2e.web import API, door_of, gateways, heard, key_of, started
+
+STEER = f"{API}/steer"
+
+
+@pytest.fixture(scope="module")
+def pair(shared_fleet):
+    """Who is asked, and who owns the agents."""
+    return gateways(shared_fleet, "gate", "far")
+
+
+@pytest.fixture(scope="module")
+def door(pair):
+    return door_of(pair[0])
+
+
+@pytest.fixture
+def agent(pair, request):
+    """Run an agent of the far node for one test; return its id."""
+    gate, far = pair
+    name = f"agent-{request.node.name[-40:].replace('[', '-').rstrip(']')}"
+    started(far, name, seen_by=gate)
+    return name
+
+
+@pytest.mark.parametrize("quoted", ['"{}"', "{}"], ids=["quoted", "bare"])
+def test_two_posts_with_one_idempotency_key_are_one_message(pair, door, agent, quoted):
+    headers = {"Idempotency_Key": quoted.format(uuid4())}
+    body = {"agent_id": agent, "message": "once"}
+    first, second = (door.ask("POST", STEER, body, **headers) for _ in range(2))
+    assert (first.status, first.json["outcome"]) == (200, "delivered")
+    assert first.json == second.json, "the same receipt"
+    door.ask("POST", STEER, {"agent_id": agent, "message": "last"})
+    wait_until(lambda: heard(pair[1], agent)[-1:] == ["last"])
+    assert heard(pair[1], agent) == ["once", "last"]
+
+
+def test_the_id_of_an_answer_repeats_it_and_many_at_once_are_one(pair, door, agent):
+    made = door.ask("POST", STEER, {"agent_id": agent, "message": "first"}).json["command_id"]
+    chosen = "a" * 26
+    body = {"agent_id": agent, "message": "once", "command_id": chosen}
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda _: door.ask("POST", STEER, body), range(8)))
+    assert {one.status for one in answers} == {200}
+    assert len({one.content for one in answers}) == 1
+    assert answers[0].json["command_id"] == chosen != made
+    assert heard(pair[1], agent) == ["first", "once"]
+
+
+def test_an_id_belongs_to_what_it_ordered_and_to_the_key_that_ordered_it(pair, door, agent):
+    gate, far = pair
+    body = {"agent_id": agent, "message": "mine", "command_id": "e" * 26}
+    assert door.ask("POST", STEER, body).status == 200
+    for other in ({"message": "another"}, {"mode": "after"}, {"node": "far"}):
+        refused = door.ask("POST", STEER, body | other)
+        assert (refused.status, refused.code) == (409, "conflict"), other
+        assert "receipt" not in refused.json
+    stranger = door.with_key(key_of(gate))
+    refused = stranger.ask("POST", STEER, body)
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert "receipt" not in refused.json
+    word = {"Idempotency_Key": "order-1"}
+    body = {"agent_id": agent, "message": "by a word"}
+    ours = door.ask("POST", STEER, body, **word)
+    theirs = stranger.ask("POST", STEER, body, **word)
+    assert theirs.status == 200, "a word of one is free for another"
+    assert ours.json["command_id"] != theirs.json["command_id"]
+    assert heard(far, agent) == ["mine", "by a word", "by a word"]
+
+
+def test_a_renewed_key_that_repeats_a_word_does_not_act_again(pair, door, agent):
+    gate, far = pair
+    renewal = door.with_key(key_of(gate, "--renewable"))
+    body, word = {"agent_id": agent, "message": "once"}, {"Idempotency_Key": "order-2"}
+    first, second = (
+        door.with_key(renewal.ask("POST", f"{API}/keys", {}).json["key"]) for _ in range(2)
+    )
+    assert first.ask("POST", STEER, body, **word).status == 200
+    refused = second.ask("POST", STEER, body, **word)
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert "another key" in refused.json["hint"]
+    assert heard(far, agent) == ["once"]
+
+
+@pytest.mark.parametrize(
+    ("field", "header"),
+    [
+        ("short", None),
+        ("a" * 25 + "b", None),
+        ("A" * 26, None),
+        (7, None),
+        ("", None),
+        (None, '"unclosed'),
+        (None, "two words"),
+        (None, "x" * 129),
+        (None, '""'),
+        ("a" * 26, "both"),
+    ],
+)
+def test_an_id_that_is_none_is_a_400_that_names_it(door, field, header):
+    body = {"agent_id": "nobody", "message": "x"} | ({} if field is None else {"command_id": field})
+    headers = {} if header is None else {"Idempotency_Key": header}
+    refused = door.ask("POST", STEER, body, **headers)
+    assert (refused.status, refused.code) == (400, "usage")
+    assert refused.json["field"] == ("Idempotency-Key" if field is None else "command_id")
+
+
+def test_a_kill_that_is_repeated_has_the_receipt_of_the_first(pair, door, agent):
+    word = {"Idempotency_Key": str(uuid4())}
+    first = door.ask("DELETE", f"{API}/agents/{agent}?force=true", **word)
+    assert (first.status, first.json["outcome"]) == (200, "applied")
+    assert first.json["processes"]["gone"] >= 1
+    wait_until(lambda: not door.ask("GET", f"{API}/alive?agent_id={agent}").json["sessions"])
+    again = door.ask("DELETE", f"{API}/agents/{agent}?force=true", **word)
+    assert (again.status, again.json) == (200, first.json)
+    by_id = f"/sessions/{first.json['session_id']}?command_id={first.json['command_id']}"
+    assert door.ask("DELETE", by_id).code == "conflict", "other words"
+    anew = door.ask("DELETE", f"{API}/agents/{agent}")
+    assert (anew.json["detail"], bool(anew.json["command_id"])) == ("already ended", True)
+
+
+def test_what_nobody_answered_is_a_504_whose_id_tells_later_what_became_of_it(fleet):
+    gate, far = gateways(fleet, "gate", "far")
+    door = door_of(gate)
+    started(far, "stalled", seen_by=gate)
+    far.process.send_signal(SIGSTOP)
+    try:
+        body = {"agent_id": "stalled", "message": "once"}
+        lost = door.ask("POST", STEER, body)
+    finally:
+        far.process.send_signal(SIGCONT)
+    assert lost.status == 504
+    assert lost.code in {"timeout", "unreachable"}
+    command_id = lost.json["command_id"]
+    assert command_id in lost.json["hint"]
+    wait_until(lambda: gate.states()["far"] == "alive")
+    again = door.ask("POST", STEER, body | {"command_id": command_id})
+    assert (again.status, again.json["outcome"]) == (200, "delivered")
+    assert again.json["command_id"] == command_id
+    wait_until(lambda: heard(far, "stalled"))
+    assert heard(far, "stalled") == ["once"]
+    gate.end()
+    gate.up("--no-mdns", "--http", "127.0.0.1:0")
+    wait_until(lambda: gate.states()["far"] == "alive")
+    fresh = door_of(gate).with_key(door.key)
+    refused = fresh.ask("POST", STEER, body | {"command_id": command_id})
+    assert (refused.status, refused.code) == (409, "conflict"), "forgotten here, not by the owner"
+    assert heard(far, "stalled") == ["once"]
