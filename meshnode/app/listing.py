@@ -1,23 +1,23 @@
 """A page of sessions: which are listed, in which order, and where the next page begins.
 
 Invariant: whatever is not on the page costs a look at its record and no more, so a page of many
-thousand sessions is made in milliseconds.
+thousand sessions is made in milliseconds. Hence the plain loops: in a mesh that changes each second
+a page is made anew each second, for each who looks.
 """
 
 from __future__ import annotations
 
-from heapq import nsmallest
 from typing import TYPE_CHECKING
 
+from meshnode.app.spending import Spent
 from meshnode.core.errors import UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from meshnode.app.queries import Queries
-    from meshnode.app.spending import Spent
     from meshnode.app.views import Selection, SessionView
     from meshnode.core.ids import NodeId
 
@@ -72,25 +72,29 @@ def page_of(
     conditions = _conditions(queries, selection)
     if may_see is not None:
         conditions.append(lambda owner, record, _s: may_see(owner, record))
-    found = list(_found(queries, conditions))
+    found = _found(queries, conditions)
     owners: dict[str, NodeId] = {}
     if sort in BY_SPENT:
         owners = {record.session_id: owner for owner, record in found}
     spent = queries.spent(owners)
-    first = nsmallest(start + limit, found, key=_order(sort, spent))
+    first = _first(start + limit, found, _values(found, sort, spent))
     page = [queries.session(owner, record) for owner, record in first[start:]]
     following = str(start + limit) if start + limit < len(found) else ""
     return queries.with_spent(page, spent or None), following
 
 
-def _found(queries: Queries, conditions: list[Condition]) -> Iterator[Found]:
-    heard: dict[NodeId, bool] = {}
-    for owner, record in queries.mesh.tables.sessions():
-        if owner not in heard:
-            heard[owner] = queries.is_heard(owner)
-        state = record.state if heard[owner] or record.ended else State.UNREACHABLE
-        if all(condition(owner, record, state) for condition in conditions):
-            yield owner, record
+def _found(queries: Queries, conditions: list[Condition]) -> list[Found]:
+    found: list[Found] = []
+    for owner in queries.mesh.tables.origins():
+        heard = queries.is_heard(owner)
+        for record in queries.mesh.tables.sessions_of(owner):
+            state = record.state if heard or record.ended else State.UNREACHABLE
+            for condition in conditions:
+                if not condition(owner, record, state):
+                    break
+            else:
+                found.append((owner, record))
+    return found
 
 
 def _conditions(queries: Queries, selection: Selection) -> list[Condition]:
@@ -109,26 +113,37 @@ def _conditions(queries: Queries, selection: Selection) -> list[Condition]:
         conditions.append(lambda _o, r, _s: selection.specialization in r.specializations)
     if selection.labels:
         conditions.append(lambda _o, record, _s: selection.labels.items() <= record.labels.items())
-    if selection.filter:
-        chosen = FILTERS[selection.filter]
-        conditions.append(lambda _o, record, state: chosen(record, state))
-    else:
-        limit_s = queries.now_s() - ENDED_LATELY_S
-        conditions.append(lambda _o, r, _s: not r.ended or (r.ended_at_s or 0.0) >= limit_s)
+    if selection.filter != "all":
+        conditions.append(_of_state(selection.filter, queries.now_s()))
     return conditions
 
 
-def _order(sort: str, spent: dict[str, Spent]) -> Callable[[Found], tuple[float, str]]:
+def _of_state(name: str, now_s: float) -> Condition:
+    if name:
+        chosen = FILTERS[name]
+        return lambda _o, record, state: chosen(record, state)
+    limit_s = now_s - ENDED_LATELY_S
+    return lambda _o, record, _s: not record.ended or (record.ended_at_s or 0.0) >= limit_s
+
+
+def _values(found: list[Found], sort: str, spent: dict[str, Spent]) -> list[float]:
+    """Return by what each is sorted, the least first."""
     if sort in BY_RECORD:
         value = BY_RECORD[sort]
-        return lambda found: (value(found[1]), found[1].session_id)
-    amount = BY_SPENT[sort]
+        return [value(record) for _, record in found]
+    amount, nothing = BY_SPENT[sort], Spent()
+    return [amount(spent.get(record.session_id, nothing)) for _, record in found]
 
-    def by_spent(found: Found) -> tuple[float, str]:
-        one = spent.get(found[1].session_id)
-        return (amount(one) if one else 0.0, found[1].session_id)
 
-    return by_spent
+def _first(count: int, found: list[Found], values: list[float]) -> list[Found]:
+    """Return those with the least values, in their order; equal ones by their session ids."""
+    if count < len(found):  # whatever is beyond the page is not put in order
+        last = sorted(values)[count - 1]
+        both = [one for one in zip(values, found, strict=True) if one[0] <= last]
+    else:
+        both = list(zip(values, found, strict=True))
+    both.sort(key=lambda one: (one[0], one[1][1].session_id))
+    return [one for _, one in both[:count]]
 
 
 def _named(record: SessionRecord, name: str) -> bool:

@@ -89,6 +89,17 @@ class Tables:
         """Return all sessions with their owners; with `forgotten` those of forgotten nodes too."""
         return self._all(SESSIONS, lambda _key, row: session_from_row(row), forgotten=forgotten)
 
+    def sessions_of(self, origin: NodeId) -> list[SessionRecord]:
+        """Return all sessions of one owner, which are asked for whenever anything changes."""
+        replica = self._replicas.get(origin)
+        if replica is None or self._is_hidden(origin, SESSIONS):
+            return []
+        rows = replica.rows.tables.get(SESSIONS, {})
+        if origin in self._forgotten or any(row.meaning is None for row in rows.values()):
+            return list(self._of(origin, SESSIONS, lambda _key, row: session_from_row(row)))
+        found = [row.meaning for row in rows.values() if row.meaning is not UNREADABLE]
+        return cast("list[SessionRecord]", found)
+
     def session(self, origin: NodeId, session_id: str) -> SessionRecord | None:
         """Return one session of one owner."""
         return self.session_at(origin, session_id.encode())
