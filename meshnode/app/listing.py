@@ -15,7 +15,7 @@ from meshnode.core.ids import PREFIX_CHARS_MIN
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from meshnode.app.queries import Queries
     from meshnode.app.views import Selection, SessionView
@@ -137,13 +137,15 @@ def _values(found: list[Found], sort: str, spent: dict[str, Spent]) -> list[floa
 
 def _first(count: int, found: list[Found], values: list[float]) -> list[Found]:
     """Return those with the least values, in their order; equal ones by their session ids."""
+    places: Sequence[int] = range(len(found))
     if count < len(found):  # whatever is beyond the page is not put in order
         last = sorted(values)[count - 1]
-        both = [one for one in zip(values, found, strict=True) if one[0] <= last]
-    else:
-        both = list(zip(values, found, strict=True))
-    both.sort(key=lambda one: (one[0], one[1][1].session_id))
-    return [one for _, one in both[:count]]
+        places = [place for place, value in enumerate(values) if value <= last]
+
+    def order(place: int) -> tuple[float, str]:
+        return values[place], found[place][1].session_id
+
+    return [found[place] for place in sorted(places, key=order)[:count]]
 
 
 def _named(record: SessionRecord, name: str) -> bool:
