@@ -19,6 +19,7 @@ from meshnode.core.grants import (
     actions_of,
     check_permission,
     is_renewal,
+    said_of,
     session_key_from_text,
 )
 from meshnode.core.keys import key_id_of
@@ -66,14 +67,14 @@ class Bearer:
     def check(self, action: str) -> None:
         """Raise NotPermittedError unless the key is good for this action, somewhere."""
         if action not in ACTIONS_OF_ROLE[self.role]:
-            raise NotPermittedError(f"the role {self.role} does not allow to {action}")
+            raise NotPermittedError(f"the role {self.role} does not allow to {said_of(action)}")
         self._check_via()
         if is_renewal(self.grants) and action != RENEWAL:
             check_permission(self.grants, Request(action, self.here))  # words it
         actions = actions_of(self.grants)
         if action not in actions:
             hint = f"it may: {', '.join(sorted(actions)) or 'nothing'}"
-            raise NotPermittedError(f"this key may not {action.replace('_', ' ')}", hint)
+            raise NotPermittedError(f"this key may not {said_of(action)}", hint)
 
     def check_mints(self) -> None:
         """Raise NotPermittedError if what this key makes could not be used at this node."""

@@ -25,6 +25,7 @@ class Opening:
     owner: str = ""
     cwd: str = ""
     command: tuple[str, ...] = ()
+    can_steer: str = "queue"  # or preempt: it is interrupted by a steer that says so
 
 
 def check_opening(opening: Opening) -> None:

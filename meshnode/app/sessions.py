@@ -166,6 +166,7 @@ class OwnSessions:
             project=opening.cwd.rstrip("/").rpartition("/")[2] or None,
             cwd=opening.cwd or None,
             command=shown(opening.command),
+            can_steer=opening.can_steer,
         )
         self.check_start(record)
         try:

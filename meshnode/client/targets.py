@@ -65,6 +65,7 @@ class NewSession:
     cwd: str = ""
     command: tuple[str, ...] = ()
     steer_format: str = "text"
+    interrupt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

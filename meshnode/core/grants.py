@@ -222,11 +222,11 @@ def check_permission(grants: Sequence[Grant], request: Request) -> None:
     actions = actions_of(grants)
     if request.action not in actions:
         raise NotPermittedError(
-            f"this key may not {request.action.replace('_', ' ')}",
+            f"this key may not {said_of(request.action)}",
             f"it may: {', '.join(sorted(actions)) or 'nothing'}",
         )
     raise NotPermittedError(
-        f"this key may {request.action.replace('_', ' ')}, but not here",
+        f"this key may {said_of(request.action)}, but not here",
         "its grant names other nodes, agents, sessions or specializations",
     )
 
@@ -234,6 +234,12 @@ def check_permission(grants: Sequence[Grant], request: Request) -> None:
 def actions_of(grants: Sequence[Grant]) -> frozenset[str]:
     """Return what every link of a chain allows; of a renewal key, what it may hand on as well."""
     return ACTIONS.intersection(*(link.actions for link in grants))
+
+
+def said_of(action: str) -> str:
+    """Return an action as what somebody may do."""
+    verbs = {"metrics": "read metrics", "keys": "make keys", "admin": "administer"}
+    return verbs.get(action, action.replace("_", " "))
 
 
 def is_renewal(grants: Sequence[Grant]) -> bool:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 PAGE_MAX = 1000  # sessions that one name may fit
+LISTED = "GET /sessions?filter=all lists what is known"
 
 
 class Actor:
@@ -70,7 +71,11 @@ class Actor:
 
     def find(self, target: Target) -> Plain:
         """Return the one session meant, by its whole id or agent id; raises a MeshError."""
-        found = resolve(target, self._listed)
+        try:
+            found = resolve(target, self._listed)
+        except NotFoundError as error:
+            error.hint = LISTED
+            raise
         if target.session_id not in {"", found["session_id"]}:  # prefixes are for people who type
             raise NotFoundError(f"no session {target.session_id!r}", "give the whole session id")
         return found

@@ -95,6 +95,7 @@ def _session_of(options: RunOptions) -> NewSession:
         cwd=_shown(str(Path.cwd())),
         command=tuple(map(_shown, options.command)),
         steer_format=options.steer_format,
+        interrupt=options.interrupt,
     )
 
 

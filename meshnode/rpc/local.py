@@ -120,6 +120,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
                 owner=request.owner,
                 cwd=request.cwd,
                 command=tuple(request.command),
+                can_steer="preempt" if request.interrupt else "queue",
             )
         )
         directory, socket = self._parts.sessions.place_of(record.session_id)

@@ -83,6 +83,8 @@ def test_a_mode_acts_the_same_whoever_names_it(fleet):
     started(owner, "plain")
     command = ("--interrupt", "USR1", "--", "bash", "-c", INTERRUPTIBLE)
     assert owner.call("run", "--detach", "--agent-id", "quick", *command).code == 0
+    can = {one["agent_id"]: one["can"]["steer"] for one in owner.json("list")["sessions"]}
+    assert can == {"plain": "queue", "quick": "preempt"}
     for agent, outcome in (("plain", "refused"), ("quick", "delivered")):
         by_direction = owner.call("steer", agent, "--direction", "stop", "-o", "json").json
         by_flag = owner.call("steer", agent, "now!", "--mode", "now", "-o", "json").json

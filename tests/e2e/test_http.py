@@ -66,6 +66,7 @@ def test_the_calls_that_users_have_work_unchanged(pair, door):
     assert told.stdout.startswith("Error: 400 - {")
     unknown = door.ask("DELETE", f"{API}/agents/nobody")
     assert (unknown.status, unknown.code) == (404, "not_found")
+    assert "GET /sessions" in unknown.json["hint"]
     ended = door.ask("DELETE", f"{API}/agents/123")
     assert (ended.status, ended.json["outcome"]) == (200, "applied")
     assert ended.json["receipt_verified"] is True
@@ -228,4 +229,10 @@ def test_an_owner_that_is_away_is_a_504(fleet):
     body = {"agent_id": "lost", "direction": "home"}
     refused = door.ask("POST", f"{API}/steer", body)
     assert (refused.status, refused.code) == (504, "unreachable")
+    assert refused.json["command_id"] in refused.json["hint"]
+    unsaid = door.ask("DELETE", f"{API}/agents/lost")
+    assert (unsaid.status, unsaid.code) == (504, "unreachable"), "nothing is parked for a key"
+    assert "--standing" in unsaid.json["hint"]
+    told = gate.call("steer", "lost", "home", "-o", "json")
+    assert (told.code, told.error["code"]) == (6, "unreachable"), "as over gRPC"
     away.up()
