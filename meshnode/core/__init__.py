@@ -12,7 +12,7 @@ node; the simulator runs the same ones. By subject, the ground first:
   `fetching`, `holdings`, `intake`, `reconcile`
 - the control set: `grants`, `roles`, `settings`, `succession`, `entries`, `revocations`,
   `rolebook`, `control`
-- commands: `chains`, `commands`, `envelopes`, `standing`, `audit`
+- commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
 - sessions and the registry: `sessions`, `registry`, `removals`, `tables`, `roster`
 - the ledger: `ledger`, `ledger_rows`, `usage_log`, `rollups`, `counts`, `checkpoints`, `rounds`,
   `prices`, `budgets`

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.settings import CONSEQUENCES, PERIODS
+from meshnode.core.steers import MODES
 from meshnode.ingest.sources import SOURCES
 from meshnode.node import http_options
-from meshnode.node.config import BUDGETS_MAX, LATER_SOURCES, MODES, ON_EXIT
+from meshnode.node.config import BUDGETS_MAX, LATER_SOURCES, ON_EXIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,7 +108,7 @@ def _directions() -> Schema:
     meaning = _map(
         template=_text("What the agent is told; {direction}, {agent_id}, {neighbour}."),
         handoff=_text("Its neighbour there: an agent, or node/agent."),
-        mode=_choice(MODES, "How it is told."),
+        mode=_choice(MODES, "How it meets what the agent is doing."),
     )
     return {
         "description": "What directions mean: a template, or a map.",

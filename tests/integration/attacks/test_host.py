@@ -296,8 +296,7 @@ async def test_a_session_started_inside_another_outlives_its_kill(session, group
     async with a_node() as node:
         await node.agents.attach(*outer.place)
         await node.agents.steer(outer.session_id, "c1", Instruction(message="go"))
-        (agent,) = await asyncio.to_thread(outer.pids, 1)
-        (pid,) = await asyncio.to_thread(inner.pids, 1)
+        (agent,), (pid,) = [await asyncio.to_thread(one.pids, 1) for one in (outer, inner)]
         await node.agents.attach(*inner.place)
         killing = await node.agents.kill(outer.session_id, "c2", 0.0, force=True)
         assert killing.survivors == ()
