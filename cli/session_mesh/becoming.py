@@ -11,7 +11,6 @@ from typing import NoReturn
 from meshnode.client.errors import MeshError
 from meshnode.node.main import up, without_secrets
 from meshnode.node.options import told_from
-from session_mesh.render import Failure, Streams, Style, render_failure
 
 
 def become_node(told: str) -> NoReturn:
@@ -28,6 +27,13 @@ def main() -> int:
     try:
         return up(home, options)
     except MeshError as error:
+        from session_mesh.render import (  # noqa: PLC0415 - a node that runs renders nothing
+            Failure,
+            Streams,
+            Style,
+            render_failure,
+        )
+
         failure = Failure(error.code, error.message, error.hint, error.exit_code)
         style = Style("json" if options.json_ready else "table", quiet=False)
         return render_failure(failure, Streams.of_process(), style)

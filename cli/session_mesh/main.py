@@ -123,7 +123,9 @@ def root(
         {"home": home, "output": output, "quiet": quiet, "verbose": verbose}
     )
     if version:
-        given.streams.out.write(f"{PROGRAM} {_version()}\n")
+        from meshnode.node.version import VERSION  # noqa: PLC0415 - rare
+
+        given.streams.out.write(f"{PROGRAM} {VERSION}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
         given.streams.err.write(context.get_help() + "\n")
@@ -196,12 +198,3 @@ def _silence_stdout() -> None:
     # Nobody reads any more: what Python would still flush at its end must not complain.
     with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - for its descriptor
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and rare
-
-    try:
-        return version(PROGRAM)
-    except PackageNotFoundError:
-        return "0+unknown"

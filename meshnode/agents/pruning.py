@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from contextlib import suppress
 from itertools import islice
@@ -79,5 +78,7 @@ def _remove(following: Following) -> bool:
         group.remove()
     with suppress(OSError):
         following.socket.unlink(missing_ok=True)
-    shutil.rmtree(following.directory, ignore_errors=True)  # it follows no links on its way
+    from shutil import rmtree  # noqa: PLC0415 - loads what unpacks archives
+
+    rmtree(following.directory, ignore_errors=True)  # it follows no links on its way
     return not following.directory.exists()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
-from zoneinfo import ZoneInfo
 
 from meshnode.core.counts import MONTHS, SLOTS
 from meshnode.core.errors import UsageError
@@ -131,6 +129,8 @@ class Cutting:
 def _check(word: str) -> None:
     if word in BY:
         return
+    from difflib import get_close_matches  # noqa: PLC0415 - for who has misspelt something
+
     near = get_close_matches(word.lower(), BY, n=1, cutoff=0.5)
     meant = f" (did you mean {near[0]}?)" if near else ""
     raise UsageError(f"cannot group by {word[:60]!r}{meant}", f"use one of {', '.join(BY)}")
@@ -139,6 +139,8 @@ def _check(word: str) -> None:
 def _zone(name: str) -> tzinfo:
     if name in ("", "UTC"):
         return UTC
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - a node is rarely asked for one
+
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError) as error:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
+from meshnode.core.certificates import EXPIRES_SOON_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 # 60 s off, in opposite directions, still agree; a larger difference will one day refuse a command.
 CLOCK_OFF_S_MAX = 60.0
 LOOP_LAG_S_MAX = 1.0  # peers drop a link after three silent seconds
-EXPIRES_SOON_S = 30 * 86400.0
 NAMED_MAX = 8  # in one sentence; then how many more
 NO_NODE = "no node is running"
 START = "session-mesh up --detach"

@@ -13,8 +13,6 @@ from meshnode.client.connection import Connection
 from meshnode.client.messages import to_plain
 from meshnode.client.nodes import node_id_in, working_links
 from meshnode.client.targets import Selection, Target, Wanted, check_lengths, resolve
-from meshnode.client.watching import Watch, plain_event
-from meshnode.v1 import event_service_pb2 as event_pb
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -85,6 +83,9 @@ class Asking(Connection):
 
     def events(self, wanted: Wanted | None = None, since: str | None = None) -> Plain:
         """Return what has changed lately, the oldest first: `events`, and the `position` then."""
+        from meshnode.client.watching import plain_event  # noqa: PLC0415 - few verbs look back
+        from meshnode.v1 import event_service_pb2 as event_pb  # noqa: PLC0415 - as above
+
         wanted = (wanted or Wanted()).checked()
         request = event_pb.ListEventsRequest(since=since, kinds=wanted.kinds, about=wanted.about)
         answers = self.stream(self.node_events.ListEvents, request)
@@ -102,6 +103,8 @@ class Asking(Connection):
 
         Goes on through a restart of the node, telling `absent` meanwhile; see `client.watching`.
         """
+        from meshnode.client.watching import Watch  # noqa: PLC0415 - as above
+
         wanted = (wanted or Wanted()).checked()
         watch = Watch(self.connected, self.home, wanted, self.now, absent=absent)
         return watch.events(position)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import cached_property
 from threading import Timer
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import quote
@@ -17,24 +18,28 @@ from meshnode.client.home import check_private
 from meshnode.client.retrying import tried
 from meshnode.client.silence import explained
 from meshnode.client.tickets import ticket_in
-from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
-from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
-from meshnode.v1.budget_service_pb2_grpc import BudgetServiceStub
-from meshnode.v1.event_service_pb2_grpc import EventServiceStub
-from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
-from meshnode.v1.order_service_pb2_grpc import OrderServiceStub
-from meshnode.v1.session_service_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.client.home import Home
     from meshnode.core.ids import Chance
+    from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub
+    from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub
+    from meshnode.v1.budget_service_pb2_grpc import BudgetServiceStub
+    from meshnode.v1.event_service_pb2_grpc import EventServiceStub
+    from meshnode.v1.key_service_pb2_grpc import KeyServiceStub
+    from meshnode.v1.order_service_pb2_grpc import OrderServiceStub
+    from meshnode.v1.session_service_pb2_grpc import SessionServiceStub
 
 CALL_TIMEOUT_S = 30.0
 NOTICED_S = 2.0  # then somebody at a terminal wonders
 CONNECT_TIMEOUT_S = 4  # gRPC would wait 20 s for a process that is stopped to say hello
+STUBS = frozenset(
+    f"node_{noun}"
+    for noun in ("audit", "authorities", "budgets", "events", "keys", "orders", "sessions")
+)
 ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
 
 Request = TypeVar("Request")
@@ -69,32 +74,75 @@ class Connection:
         self.on_call: Callable[[str], None] | None = None
         self._channel: grpc.Channel | None = None
         self.node: LocalServiceStub
-        self.node_events: EventServiceStub
-        self.node_keys: KeyServiceStub
-        self.node_orders: OrderServiceStub
-        self.node_sessions: SessionServiceStub
-        self.node_authorities: AuthorityServiceStub
-        self.node_audit: AuditServiceStub
-        self.node_budgets: BudgetServiceStub
 
     def __enter__(self) -> Self:
         """Connect; raises NoNodeError when there is no socket to connect to."""
         self._channel = self.connected()
         self.node = LocalServiceStub(self._channel)
-        self.node_events = EventServiceStub(self._channel)
-        self.node_keys = KeyServiceStub(self._channel)
-        self.node_orders = OrderServiceStub(self._channel)
-        self.node_sessions = SessionServiceStub(self._channel)
-        self.node_authorities = AuthorityServiceStub(self._channel)
-        self.node_audit = AuditServiceStub(self._channel)
-        self.node_budgets = BudgetServiceStub(self._channel)
         return self
+
+    @cached_property
+    def node_audit(self) -> AuditServiceStub:
+        """Who did what, and whether that was changed."""
+        from meshnode.v1.audit_service_pb2_grpc import AuditServiceStub  # noqa: PLC0415 - a verb needs one of these, or none
+
+        return AuditServiceStub(self._open)
+
+    @cached_property
+    def node_authorities(self) -> AuthorityServiceStub:
+        """Who may do what."""
+        from meshnode.v1.authority_service_pb2_grpc import AuthorityServiceStub  # noqa: PLC0415 - as above
+
+        return AuthorityServiceStub(self._open)
+
+    @cached_property
+    def node_budgets(self) -> BudgetServiceStub:
+        """Budgets, and what was spent of them."""
+        from meshnode.v1.budget_service_pb2_grpc import BudgetServiceStub  # noqa: PLC0415 - as above
+
+        return BudgetServiceStub(self._open)
+
+    @cached_property
+    def node_events(self) -> EventServiceStub:
+        """What happens."""
+        from meshnode.v1.event_service_pb2_grpc import EventServiceStub  # noqa: PLC0415 - as above
+
+        return EventServiceStub(self._open)
+
+    @cached_property
+    def node_keys(self) -> KeyServiceStub:
+        """Keys and admissions."""
+        from meshnode.v1.key_service_pb2_grpc import KeyServiceStub  # noqa: PLC0415 - as above
+
+        return KeyServiceStub(self._open)
+
+    @cached_property
+    def node_orders(self) -> OrderServiceStub:
+        """Standing orders."""
+        from meshnode.v1.order_service_pb2_grpc import OrderServiceStub  # noqa: PLC0415 - as above
+
+        return OrderServiceStub(self._open)
+
+    @cached_property
+    def node_sessions(self) -> SessionServiceStub:
+        """What an agent asks for itself, with its ticket."""
+        from meshnode.v1.session_service_pb2_grpc import SessionServiceStub  # noqa: PLC0415 - as above
+
+        return SessionServiceStub(self._open)
+
+    @property
+    def _open(self) -> grpc.Channel:
+        if self._channel is None:
+            raise NoNodeError
+        return self._channel
 
     def __exit__(self, *_: object) -> None:
         """Disconnect."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+            for name in STUBS & vars(self).keys():
+                delattr(self, name)
 
     def call(
         self,

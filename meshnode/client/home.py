@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import platformdirs
-
 from meshnode.core.errors import NotPermittedError, UsageError
 
 SOCKET_PATH_BYTES_MAX = 90  # sun_path has 108; session sockets are a little longer than the node's
@@ -141,11 +139,16 @@ class Home:
 def home_at(path: str | None) -> Home:
     """Find the home: the argument, else SESSION_MESH_HOME, else the user's data directory."""
     chosen = path or os.environ.get("SESSION_MESH_HOME")
-    found = Path(chosen) if chosen else platformdirs.user_data_path("session-mesh")
-    found = found.expanduser().absolute()
+    found = (Path(chosen) if chosen else _usual()).expanduser().absolute()
     if found.exists() and not found.is_dir():
         raise UsageError(f"the home {found} is a file", "name a directory with --home")
     return Home(found)
+
+
+def _usual() -> Path:
+    import platformdirs  # noqa: PLC0415 - a node is told its home
+
+    return platformdirs.user_data_path("session-mesh")
 
 
 def make_private(directory: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from meshnode.core.ids import PREFIX_CHARS_MIN
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean "…"?)`, or nothing when no known word is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for who has misspelt something
+
     near = get_close_matches(word, tuple(known), 1)
     return f' (did you mean "{near[0]}"?)' if near else ""
 

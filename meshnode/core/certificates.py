@@ -42,6 +42,7 @@ DOMAIN = "node.mesh.internal"
 BACKDATED = timedelta(days=2)
 ADMITTER_LIFE = timedelta(days=3650)
 NODE_CA_LIFE = timedelta(days=730)
+EXPIRES_SOON_S = 30 * 86400.0  # then the user is told, where it could not be renewed
 CHAIN_MAX = 3  # certificates of a chain that are read: the node's, its admitter's, one to spare
 LEAF_LIFE = timedelta(days=7)
 LEAF_RENEWED_AFTER = timedelta(days=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from meshnode.ingest.price_list import KEYS, Amount, Clause, Dated, Model, PriceList, Provider
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 def installed_version() -> str:
     """Return the version of genai-prices, without importing it."""
+    from importlib.metadata import version  # noqa: PLC0415 - half a MiB, see above
+
     return version("genai-prices")
 
 

@@ -3,8 +3,8 @@
 `main` brings a node up, `serving` runs it, `node` is it. The verbs that need no running node call
 functions of this package too.
 
-- starting: `main`, `detached`, `options`, `config`, `config_schema`, `configuring`, `told`,
-  `serving`, `lock`, `node`, `ground`, `world`, `clock`, `version`
+- starting: `main`, `detached`, `loading`, `options`, `config`, `config_schema`, `configured`,
+  `configuring`, `told`, `serving`, `lock`, `node`, `ground`, `world`, `clock`, `version`
 - a home and its mesh: `founding`, `joining`, `replacing`, `membership`, `roots`, `renewing`,
   `restoring`, `persistence`
 - how others find it: `addresses`, `listeners`, `finding`, `describing`

@@ -6,8 +6,6 @@ import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-import psutil
-
 from meshnode.core.members import ADDRESSES_MAX
 from meshnode.discovery.seeds import parse_address
 
@@ -55,6 +53,8 @@ def listening_at(host: str, port: int, advertised: str | None) -> Listening:
 
 def interface_hosts() -> tuple[str, ...]:
     """Return this machine's addresses, IPv4 first; loopback only where there is nothing else."""
+    import psutil  # noqa: PLC0415 - for a node that listens everywhere
+
     found = []
     up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
     for name, entries in psutil.net_if_addrs().items():

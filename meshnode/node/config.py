@@ -7,7 +7,6 @@ of later versions are known by name and only warned about, so one file serves a 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshnode.app.directions import Direction
@@ -21,8 +20,9 @@ from meshnode.core.steers import MODES
 from meshnode.discovery.seeds import parse_address
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import SOURCES, no_messages
+from meshnode.node.configured import Config
 from meshnode.node.founding import checked_name
-from meshnode.node.http_options import HttpOptions, http_in
+from meshnode.node.http_options import http_in
 
 NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
 KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http", "metrics", "directions")
@@ -32,25 +32,6 @@ SOURCE_KEYS = ("source", "path", "session_key", "refresh_interval", "messages")
 LATER_SOURCES = ("otlp",)
 ON_EXIT = ("keep", "close")
 DIRECTION_KEYS = ("template", "handoff", "mode")
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What a node is told to be; None leaves it to the flags and the defaults."""
-
-    node: str | None = None
-    listen: str | None = None
-    advertise: str | None = None
-    seeds: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
-    on_exit: str = "keep"
-    mdns: bool | None = None
-    ingest: tuple[SourceConfig, ...] = ()
-    prices: str | None = None  # a file, from where the configuration is
-    budgets: tuple[Budget, ...] = ()
-    http: HttpOptions = field(default_factory=HttpOptions)
-    directions: dict[str, Direction] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version
 
 
 def load_config(path: Path) -> Config:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.documents import parse_document, read_document
 from meshnode.client.selections import chosen_in
 from meshnode.core.budgets import amount_text
-from meshnode.node.config import Config, config_in
+from meshnode.node.config import config_in
+from meshnode.node.configured import Config
 from meshnode.node.options import UpOptions
 from meshnode.node.price_file import PriceFile
 from meshnode.node.told import NodeOptions, merged

@@ -11,13 +11,15 @@ import sys
 from typing import Any
 
 from meshnode.core.errors import MeshError, fields_of
+from meshnode.node.loading import no_collection
 from meshnode.node.options import told_from
-from meshnode.node.serving import serve
 
 
 def main() -> int:
     """Read options, serve, answer once."""
     home, options = told_from(sys.stdin.read())
+    with no_collection():
+        from meshnode.node.serving import serve  # noqa: PLC0415 - the whole node
     try:
         return serve(home, options, _answer, on_terminal=False)
     except MeshError as error:

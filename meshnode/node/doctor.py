@@ -47,7 +47,8 @@ from meshnode.core.certificates import from_pem
 from meshnode.core.errors import MeshError, UnreachableError
 from meshnode.core.ids import node_id_of
 from meshnode.node.clock import SystemClock, chance
-from meshnode.node.config import Config, load_config
+from meshnode.node.config import load_config
+from meshnode.node.configured import Config
 from meshnode.node.founding import device_key, read_genesis
 from meshnode.node.membership import membership_in
 from meshnode.node.observing import Observer, Seen

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, value_to_row
-from meshnode.ingest.follow import follow
 from meshnode.ingest.reading import SourceState
 from meshnode.node.keeping import Keeping
 from meshnode.node.pricing import charging
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
     from meshnode.app.auditing import Auditor
     from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
-    from meshnode.ingest.prices import PriceBook
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.ground import Ground
+    from meshnode.node.pricing import RunningPrices
 
 NO_SLOT = Slot(0, Buckets())
 LOOK_S = 2.0  # at what others have written in this home
@@ -33,7 +32,7 @@ class Following:
     def __init__(
         self,
         ground: Ground,
-        prices: PriceBook,
+        prices: RunningPrices,
         auditor: Auditor,
     ) -> None:
         self._database = ground.database
@@ -50,10 +49,15 @@ class Following:
         """Publish what the ledger holds already, then follow each source."""
         self._publish(self._database.run_now(ledger.slots))
         for source in sources:
-            self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
-            self._spawn(follow(source, self._commit, self._publish, self._load, self._note))
+            self._follow(source)
         self._spawn(self._publish_what_others_read())
         self._spawn(self._keeping.run())
+
+    def _follow(self, source: SourceConfig) -> None:
+        from meshnode.ingest.follow import follow  # noqa: PLC0415 - readers, for who names a log
+
+        self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
+        self._spawn(follow(source, self._commit, self._publish, self._load, self._note))
 
     async def _publish_what_others_read(self) -> None:
         """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""

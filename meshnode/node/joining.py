@@ -46,6 +46,7 @@ from meshnode.node.membership import membership_in
 from meshnode.node.replacing import replaced_from, retire_node
 from meshnode.node.restoring import leaving_in
 from meshnode.node.roots import known_roots, remember_roots, root_behind
+from meshnode.node.told import LABELS_FACT, RETURNED_FACT, SEEDS_FACT
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -58,9 +59,6 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
     from meshnode.v1 import enrolment_service_pb2
 
-SEEDS_FACT = "seeds"
-LABELS_FACT = "labels"
-RETURNED_FACT = "returned"  # the leaving that this home has joined after
 CLOCK_TOLERATED_S = 120.0
 WHERE = "session-mesh id prints it on that device"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, make_private
 from meshnode.core.errors import MeshError, error_of
+from meshnode.node.loading import no_collection
 from meshnode.node.options import UpOptions, told_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ READY_WAIT_S = 20.0
 def up(home: Home, options: UpOptions) -> int:
     """Serve in the foreground until SIGTERM, SIGINT or `down`; returns the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded
-    from meshnode.node.serving import serve  # noqa: PLC0415 - loads grpc: not for `up --detach`
+    with no_collection():
+        from meshnode.node.serving import serve  # noqa: PLC0415 - loads grpc: not for up --detach
 
     def tell(event: dict[str, Any]) -> None:
         print(json.dumps(event) if options.json_ready else ready_text(event), flush=True)  # noqa: T201 - the line that `up` promises

@@ -47,11 +47,9 @@ from meshnode.node.eventing import Eventing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
 from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
-from meshnode.node.fronting import Behind, Fronting
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
 from meshnode.node.inside import Inside
-from meshnode.node.joining import LABELS_FACT, SEEDS_FACT
 from meshnode.node.listeners import Listeners
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.pricing import running_prices
@@ -59,6 +57,7 @@ from meshnode.node.renewing import Renewing
 from meshnode.node.replacing import find_replaceable
 from meshnode.node.restoring import take_up
 from meshnode.node.standing import Standing
+from meshnode.node.told import LABELS_FACT, SEEDS_FACT
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.authorities import AuthorityServicer
@@ -76,6 +75,7 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.core.rows import Rows
+    from meshnode.node.fronting import Fronting
     from meshnode.node.told import NodeOptions
     from meshnode.rpc.servers import Service
     from meshnode.store.database import Database
@@ -232,6 +232,8 @@ class Node:
 
     async def _open_front(self) -> None:
         if self._options.http.listen or self._options.http.metrics:
+            from meshnode.node.fronting import Behind, Fronting  # noqa: PLC0415 - if it is on
+
             parts = self._hosting, self._queries, self._commanding, self._auditing.auditor
             behind = Behind(*parts, self._budgeting.desk.shown)
             self._front = Fronting(self._ground, behind, self._options.http)

@@ -15,7 +15,6 @@ from hashlib import sha256
 from stat import S_ISREG
 from typing import TYPE_CHECKING, TypeVar
 
-from meshnode.client.documents import Entry, parse_document
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import CONTEXT_STEPS_TOKENS, STANDARD
 from meshnode.core.prices import PUSD_PER_USD, Rates
@@ -24,6 +23,8 @@ from meshnode.ingest.own_prices import FOREVER_S, Alias, OwnPrices, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from meshnode.client.documents import Entry
 
 FILE_BYTES_MAX = 64 << 10  # larger: left out as a whole; reading this much takes half a second
 ENTRIES_MAX = 500  # of rules, and of aliases; those beyond are left out
@@ -97,6 +98,8 @@ class PriceFile:
 
 def own_prices(raw: bytes, name: str) -> OwnPrices:
     """Read what a file says; never raises."""
+    from meshnode.client.documents import Entry, parse_document  # noqa: PLC0415 - for a file
+
     faults: list[str] = []
     rules: list[Rule] = []
     aliases: list[Alias] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,13 @@ from meshnode.core.errors import MeshError, NotFoundError
 from meshnode.core.ledger import Buckets, tier_of, tier_parts
 from meshnode.core.prices import Priced, Rates, cost_nusd, fee_text, per_million_text, usd_text
 from meshnode.core.usage_log import Charge
-from meshnode.ingest.prices import PriceBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.client.home import Home
     from meshnode.core.ledger import UsageRecord
-    from meshnode.ingest.prices import Attempt
+    from meshnode.ingest.prices import Attempt, PriceBook
 
 EXAMPLE = Buckets(input=10_000, output=1_000)
 _log = logging.getLogger("session_mesh.node")
@@ -44,25 +43,48 @@ def price_book(home: Home, named: str = "", faults: list[str] | None = None) -> 
     path = Path(named) if named else _of_home(home, told)
     if named and not path.exists():
         raise NotFoundError(f"{named[:200]} is missing")
-    if not path.exists():
-        return PriceBook()
-    from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - for who has such a file
-
-    return PriceBook(PriceFile(path, told.append).read)
+    return _book(path, told.append)
 
 
-def running_prices(path: Path) -> tuple[PriceBook, PriceBook]:
+class RunningPrices:
+    """The prices of a running node; satisfies `app.cost.Prices`.
+
+    The lists, and what reads them, are loaded when the first price is asked for.
+    """
+
+    def __init__(self, path: Path, on_fault: Callable[[str], object]) -> None:
+        self._path, self._on_fault = path, on_fault
+
+    @cached_property
+    def _loaded(self) -> PriceBook:
+        return _book(self._path, self._on_fault)
+
+    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
+        """Return the rates of a model at a time; None if no list knows it."""
+        return self._loaded.rates(model, provider, tier, at_s)
+
+    def source_text(self) -> str:
+        """Name the lists and their versions, after a look at the user's file."""
+        return self._loaded.source_text()
+
+
+def running_prices(path: Path) -> tuple[RunningPrices, RunningPrices]:
     """Return the prices of a node for its loop, and once more for the thread of its database.
 
     What is off with the user's file goes to the log.
     """
+    told = RunningPrices(path, partial(_log.warning, "%s"))
+    return told, RunningPrices(path, lambda _: None)
+
+
+def _book(path: Path, on_fault: Callable[[str], object]) -> PriceBook:
+    from meshnode.ingest.prices import PriceBook  # noqa: PLC0415 - for who prices something
     from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - as above
 
-    told = PriceFile(path, partial(_log.warning, "%s"))
-    return PriceBook(told.read), PriceBook(PriceFile(path, lambda _: None).read)
+    return PriceBook(PriceFile(path, on_fault).read)
 
 
-def charging(book: PriceBook) -> Callable[[UsageRecord], Charge]:
+def charging(book: PriceBook | RunningPrices) -> Callable[[UsageRecord], Charge]:
     """Return what says what a response cost, by the prices of now for its time, to be kept."""
 
     def charge(record: UsageRecord) -> Charge:

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.app.alarms import Alarm
-from meshnode.app.diagnosis import EXPIRES_SOON_S, RENEWS, span
 from meshnode.app.renewal import RenewalDesk
 from meshnode.client.keyfiles import write_whole
 from meshnode.core.certificates import (
+    EXPIRES_SOON_S,
     expires_at_s,
     issue_node_ca,
     issuer_of,
@@ -173,6 +173,8 @@ class Renewing:
         if left_s >= EXPIRES_SOON_S:
             self._ground.alarms.clear(CERTIFICATE)
             return
+        from meshnode.app.diagnosis import RENEWS, span  # noqa: PLC0415 - for one that ends soon
+
         said = f"this node's membership ends in {span(left_s)}" if left_s > 0 else "it has ended"
         self._ground.alarms.sound(Alarm(CERTIFICATE, said, RENEWS))
 

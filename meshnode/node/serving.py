@@ -24,12 +24,11 @@ from meshnode.node.founding import (
     read_genesis,
     recover,
 )
-from meshnode.node.joining import RETURNED_FACT
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
 from meshnode.node.node import Node
 from meshnode.node.restoring import leaving_in
-from meshnode.node.told import NodeOptions, config_of, merged
+from meshnode.node.told import RETURNED_FACT, NodeOptions, config_of, merged
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging

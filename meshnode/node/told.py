@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
-from meshnode.node.config import Config, load_config
+from meshnode.node.configured import Config
 from meshnode.node.http_options import HttpOptions, http_of
 from meshnode.node.pricing import named_in
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from meshnode.core.settings import Budget
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.options import UpOptions
+
+# What an invite told, by the names under which the disk keeps it:
+SEEDS_FACT = "seeds"
+LABELS_FACT = "labels"
+RETURNED_FACT = "returned"  # the leaving that this home has joined after
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,12 @@ class NodeOptions:
 
 def config_of(home: Home, options: UpOptions) -> Config:
     """Read what configures a node: the file that is named, else its home's, if it has one."""
-    if options.config is not None:
-        return load_config(options.config)
-    return load_config(home.config) if home.config.exists() else Config()
+    path = options.config or home.config
+    if options.config is None and not path.exists():
+        return Config()
+    from meshnode.node.config import load_config  # noqa: PLC0415 - YAML, and the readers of logs
+
+    return load_config(path)
 
 
 def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:

@@ -1,5 +1,3 @@
-"""The version of this installation."""
+"""The version of session-mesh: the package has it from here, and a start reads no metadata."""
 
-from importlib.metadata import version
-
-VERSION = version("session-mesh")
+VERSION = "0.1.0"

@@ -6,7 +6,7 @@ failing is called that, and nobody is told to move a sound database away.
 
 from __future__ import annotations
 
-import shutil
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,7 @@ def _code(error: sqlite3.Error) -> int:
 
 def _room_bytes(path: Path) -> int:
     try:
-        return shutil.disk_usage(path.parent).free
+        room = os.statvfs(path.parent)
     except OSError:
         return ROOM_BYTES_MIN
+    return room.f_bavail * room.f_frsize

@@ -7,7 +7,8 @@ import pytest
 from meshnode.app.directions import Direction
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.settings import Budget, Terms
-from meshnode.node.config import Config, load_config, parse_config
+from meshnode.node.config import load_config, parse_config
+from meshnode.node.configured import Config
 
 FULL = """
 node: 0123
