@@ -98,6 +98,7 @@ class ProcessAgents:
         following = self._following.get(session_id)
         if following is None:
             return await _stop(session_id, (), Reach(), grace_s=grace_s, force=force)
+        said = Killing(0, 0, ())
         with suppress(UnreachableError):
             order = {"command_id": command_id, "grace_s": grace_s, "force": force}
             wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
@@ -108,7 +109,7 @@ class ProcessAgents:
         killing = await self._stop(following, grace_s=grace_s, force=force)
         if not killing.found:
             following.killed_by_command = None
-        return killing
+        return Killing(said.found + killing.found, said.gone + killing.gone, killing.survivors)
 
     async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
         """Close the agent's stdin, and send TERM after the grace; returns who is gone by then.
@@ -243,8 +244,9 @@ class ProcessAgents:
         """Look for processes of a session, its supervisor left aside."""
         state = following.state()
         roots, reach = following.roots(state), self._reach(following, state)
+        supervisor = following.living_supervisor(state)  # now: it may end while we look
         found = await asyncio.to_thread(members, following.session_id, roots, reach)
-        return found - {following.living_supervisor(state)}
+        return found - {supervisor}
 
     async def _stop(self, following: Following, *, grace_s: float, force: bool) -> Killing:
         state = following.state()

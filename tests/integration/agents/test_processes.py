@@ -1,15 +1,19 @@
 import signal
+import subprocess
 
 import pytest
 from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, a_node
 
-from meshnode.agents import tree
+from meshnode.agents import processes, tree
 from meshnode.agents.following import Ending
 from meshnode.agents.processes import LOST
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
+
+READY = "print('ready')\n" + WAIT
+ONE = tree.Killing(1, 1, ())
 
 
 async def test_a_session_is_followed_from_its_start_to_its_end(start):
@@ -69,7 +73,7 @@ async def test_a_lost_supervisor_takes_its_tree_with_it(start, monkeypatch):
 
 
 async def test_a_supervisor_lost_during_the_nodes_absence_is_cleared_away(start):
-    one = start("print('ready')\n" + WAIT)
+    one = start(READY)
     await one.line()
     one.process.kill()
     await one.wait()
@@ -91,8 +95,46 @@ async def test_a_kill_is_verified_and_names_its_command(start):
     assert (ending.signal, ending.killed_by_command) == ("SIGKILL", "c1")
 
 
+async def test_a_supervisor_that_ends_while_its_tree_is_looked_for_is_none_of_it(
+    start, monkeypatch
+):
+    def looked_slowly(*of):
+        found = tree.members(*of)
+        one.process.wait()
+        return found
+
+    one = start(READY)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        monkeypatch.setattr(processes, "members", looked_slowly)
+        assert await node.agents.kill(one.session_id, "c1", 20.0, force=False) == ONE
+        _, ending = await node.ended.get()
+    assert ending.killed_by_command == "c1"
+
+
+async def test_what_a_supervisor_has_missed_adds_to_what_it_found(start, monkeypatch):
+    late = []
+
+    def looked_late(*of):
+        if not late:
+            late.append(subprocess.Popen(["sleep", "60"], env={tree.MARK: one.session_id}))
+        found = tree.members(*of)
+        one.process.wait()
+        return found
+
+    one = start(READY)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        monkeypatch.setattr(processes, "members", looked_late)
+        killing = await node.agents.kill(one.session_id, "c1", 0.0, force=True)
+    assert late[0].wait() == -signal.SIGKILL
+    assert killing == tree.Killing(2, 2, ())
+
+
 async def test_a_kill_works_while_the_supervisor_is_stopped(start):
-    one = start("print('ready')\n" + WAIT)
+    one = start(READY)
     await one.line()
     async with a_node() as node:
         await node.agents.attach(*one.place)
@@ -124,7 +166,7 @@ async def test_a_steer_is_refused_with_the_supervisors_reason(start):
 
 async def test_a_steer_to_a_stopped_supervisor_has_an_unknown_outcome(start, monkeypatch):
     monkeypatch.setattr("meshnode.agents.processes.STEER_WAIT_S", 0.05)
-    one = start("print('ready')\n" + WAIT)
+    one = start(READY)
     await one.line()
     async with a_node() as node:
         await node.agents.attach(*one.place)
