@@ -29,7 +29,8 @@ from meshnode.core.errors import (
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.discovery.seeds import parse_address
+from meshnode.discovery.seeds import is_address, parse_address
+from meshnode.node.addresses import joined
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.founding import (
     NAME_FACT,
@@ -141,7 +142,7 @@ def _join_locked(
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
         application = apply_with(node, operator, invitation, name, chance(16), replaces)
-        response = ask_to_join(invitation, application)
+        answering, response = ask_to_join(invitation, application)
         genesis = _checked_genesis(invitation, response)
         control = _control(invitation, genesis, response)
         old = replaced_from(response.replaced, genesis.mesh_id) if replaces else None
@@ -152,7 +153,7 @@ def _join_locked(
             labels = old.labels | labels
             warnings = retire_node(control, operator, genesis.mesh_id, old)
         _forget_old_mesh(home, invitation)
-        hints = {invitation.admitter: list(response.addresses)}
+        hints = {invitation.admitter: _members_at(answering, response.addresses)}
         left = leaving_in(database.run_now(feeds.load_own, node_id_of(node.public)))
         values = {
             RETURNED_FACT: left,
@@ -178,6 +179,16 @@ def _join_locked(
         "replaces": old.node if old else None,
         "warnings": [*warnings, *_clock_warnings(off_s)],
     }
+
+
+def _members_at(answering: str, said: Sequence[str]) -> list[str]:
+    """Return where the admitter listens for members: on the host that answered us, and as it says.
+
+    That host may be all that leads to it from here: a name, a tunnel, an address of a router.
+    """
+    host, _ = parse_address(answering)
+    ports = [parse_address(address)[1] for address in said if is_address(address)]
+    return list(dict.fromkeys([*(joined(host, port) for port in ports[:1]), *said]))
 
 
 def _clock_warnings(off_s: float) -> list[str]:

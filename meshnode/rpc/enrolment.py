@@ -123,8 +123,11 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
         )
 
 
-def ask_to_join(invite: Invite, application: Signed) -> pb.JoinResponse:
-    """Call the admitter at the invite's addresses; raises a MeshError. The answer is proved."""
+def ask_to_join(invite: Invite, application: Signed) -> tuple[str, pb.JoinResponse]:
+    """Call the admitter at the invite's addresses; returns which of them answered, and what.
+
+    The answer is proved. Raises a MeshError.
+    """
     application_from_signed(application)
     request = pb.JoinRequest(
         invite_id=invite.invite_id,
@@ -132,10 +135,10 @@ def ask_to_join(invite: Invite, application: Signed) -> pb.JoinResponse:
         signature=application.signature,
         proof=join_proof(invite.secret, invite.admitter, application.payload),
     )
-    response = _call(invite, request)
+    address, response = _call(invite, request)
     if not _is_proved(response, invite, application):
         raise NotAuthenticatedError("the answer is not from the node that made the invite")
-    return response
+    return address, response
 
 
 def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -> bool:
@@ -155,14 +158,14 @@ def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -
     return same(response.proof, admit_proof(invite.secret, application.payload, parts))
 
 
-def _call(invite: Invite, request: pb.JoinRequest) -> pb.JoinResponse:
+def _call(invite: Invite, request: pb.JoinRequest) -> tuple[str, pb.JoinResponse]:
     reasons = []
     for address in invite.addresses:
         channel = joining_channel(invite.root_key, invite.mesh_id, invite.admitter, address)
         try:
             with channel:
                 stub = pb_grpc.EnrolmentServiceStub(channel)
-                return stub.Join(request, timeout=JOIN_TIMEOUT_S)
+                return address, stub.Join(request, timeout=JOIN_TIMEOUT_S)
         except grpc.RpcError as failure:
             error = error_from(failure, address)
             if not isinstance(error, UnreachableError):

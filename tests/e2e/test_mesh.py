@@ -250,6 +250,21 @@ def test_nodes_find_each_other_by_seed(fleet):
     wait_until(lambda: berta.states().get("anna") == "alive")
 
 
+def test_the_host_that_a_node_joined_at_is_tried_after_every_start(fleet):
+    anna, berta = fleet.node("anna"), fleet.node("berta")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", "127.0.0.1:0", "--no-mdns", "--advertise", "192.0.2.1:0")  # leads nowhere
+    assert anna.json("nodes")["nodes"][0]["addresses"][0].startswith("192.0.2.1:")
+    invite = anna.json("invite")["invite"]
+    here = f"127.0.0.1:{anna.ready['enrolment'].rpartition(':')[2]}"
+    berta.json("join", "-", "--name", "berta", "--seed", here, stdin=invite)
+    both = {"anna": "alive", "berta": "alive"}
+    for _ in range(2):
+        berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+        wait_until(lambda: anna.states() == berta.states() == both, "a link")
+        berta.end()
+
+
 def test_a_mesh_of_one_gives_way_and_keeps_its_sessions(fleet):
     anna, berta = fleet.node("anna"), fleet.node("berta")
     anna.json("init", "--name", "anna")

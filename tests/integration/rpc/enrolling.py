@@ -110,7 +110,8 @@ class Device:
     async def joins(self, invite: Invite) -> pb.JoinResponse:
         operator = self.operator if invite.commands else None
         application = apply_with(self.key, operator, invite, "pi", self.mesh.chance(16))
-        return await asyncio.to_thread(ask_to_join, invite, application)
+        _, response = await asyncio.to_thread(ask_to_join, invite, application)
+        return response
 
     def member(self, answer: pb.JoinResponse) -> Member:
         """Become what the answer makes of it."""
