@@ -1,4 +1,4 @@
-"""Mark every test by the folder it lives in, and give each kind the time it may take."""
+"""Mark each test by its folder, give each kind its time, and begin with the longest."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 KINDS = ("property", "sim", "integration", "e2e")
 TIMEOUTS_S = {"property": 120, "sim": 180, "integration": 60, "e2e": 120}  # others: pyproject.toml
+LONGEST = "e2e/test_network.py"  # first: begun last, it would leave the other worker idle
 HERE = Path(__file__).parent
 
 
@@ -16,3 +17,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(kind)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TIMEOUTS_S[kind]))
+    items.sort(key=lambda item: item.path != HERE / LONGEST)
