@@ -11,7 +11,8 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from meshnode.ingest.price_list import KEYS, Amount, Clause, Dated, Model, PriceList, Provider
+from meshnode.ingest.price_clauses import Clause
+from meshnode.ingest.price_list import KEYS, Amount, Dated, Model, PriceList, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
 from meshnode.core.ledger import STANDARD, tier_parts
 from meshnode.core.prices import PUSD_PER_USD, Rates
+from meshnode.ingest.price_clauses import Clause, Clauses
 
 MTOK, KILO = 1_000_000, 1_000
 DAY_MINUTES = 24 * 60
@@ -30,31 +32,6 @@ CONTEXTS: dict[str, dict[str, str]] = {
 """What a service tier of ours is called in lists; others are a `service_tier` of their name."""
 
 _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)", re.ASCII)
-
-
-class Clause(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Matches a name in lower case if any of its parts does; `all` has groups of which all must."""
-
-    equals: tuple[str, ...] = ()
-    starts_with: tuple[str, ...] = ()
-    ends_with: tuple[str, ...] = ()
-    contains: tuple[str, ...] = ()
-    regex: tuple[str, ...] = ()
-    all: tuple[tuple[Clause, ...], ...] = ()
-
-    def why(self, name: str) -> str:
-        """Say what of the clause matches a name; "" if nothing does."""
-        if name in self.equals:
-            return "its name"
-        found = [f"begins with {part}" for part in self.starts_with if name.startswith(part)]
-        found += [f"ends with {part}" for part in self.ends_with if name.endswith(part)]
-        found += [f"contains {part}" for part in self.contains if part in name]
-        found += [f"looks like {part}" for part in self.regex if re.search(part, name)]
-        for group in self.all:
-            each = [clause.why(name) for clause in group]
-            if all(each):
-                found.append(" and ".join(each))
-        return found[0] if found else ""
 
 
 class Dated(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,7 +76,7 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
         return any(row.clock is not None for row in (*self.prices, *self.variants))
 
 
-class Provider(msgspec.Struct, frozen=True, omit_defaults=True):
+class Provider(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """Whoever sells models. Of names that begin with `listed`, all are here; None: of none."""
 
     id: str
@@ -108,6 +85,15 @@ class Provider(msgspec.Struct, frozen=True, omit_defaults=True):
     fallback: tuple[str, ...] = ()
     models: tuple[Model, ...] = ()
     listed: str | None = ""
+
+    def find(self, name: str) -> Model | None:
+        """Return the first model that matches a name in lower case."""
+        place = self._names.first(name)
+        return None if place is None else self.models[place]
+
+    @cached_property
+    def _names(self) -> Clauses:
+        return Clauses(model.match for model in self.models)
 
 
 class Found(NamedTuple):
@@ -123,7 +109,7 @@ class Found(NamedTuple):
         return self.provider is not None and any(self.model is m for m in self.provider.models)
 
 
-class PriceList(msgspec.Struct, frozen=True):
+class PriceList(msgspec.Struct, frozen=True, dict=True):
     """Providers in order; `version` names the contents, `origin` what they were made from."""
 
     version: str
@@ -137,25 +123,34 @@ class PriceList(msgspec.Struct, frozen=True):
             return Found()
         dashed = _COMPACT_DATE.sub(r"-\1-\2-\3", name)
         for spelled in dict.fromkeys((name, dashed)):
-            for seller in (provider, *map(self._of_id, provider.fallback)):
-                for model in seller.models if seller else ():
-                    why = model.match.why(spelled)
-                    if why:
-                        return Found(provider, model, why)
+            for seller in (provider, *map(self._by_id.get, provider.fallback)):
+                model = seller.find(spelled) if seller else None
+                if model is not None:
+                    return Found(provider, model, model.match.why(spelled))
         return Found(provider)
 
     def _called(self, provider_id: str) -> Provider | None:
-        named = self._of_id(provider_id)
+        named = self._by_id.get(provider_id)
         if named is not None:
             return named
-        matching = (one for one in self.providers if one.called and one.called.why(provider_id))
-        return next(matching, None)
+        place = self._other_ids.first(provider_id)
+        return None if place is None else self.providers[place]
 
     def _selling(self, name: str) -> Provider | None:
-        return next((one for one in self.providers if one.sells and one.sells.why(name)), None)
+        place = self._sold.first(name)
+        return None if place is None else self.providers[place]
 
-    def _of_id(self, provider_id: str) -> Provider | None:
-        return next((one for one in self.providers if one.id == provider_id), None)
+    @cached_property
+    def _by_id(self) -> dict[str, Provider]:
+        return {one.id: one for one in reversed(self.providers)}  # the first of an id holds
+
+    @cached_property
+    def _other_ids(self) -> Clauses:
+        return Clauses(one.called for one in self.providers)
+
+    @cached_property
+    def _sold(self) -> Clauses:
+        return Clauses(one.sells for one in self.providers)
 
 
 def rates_at(found: Found, tier: str, at_s: float) -> Rates | None:

@@ -131,11 +131,19 @@ class _Line:
 
     starts_s: tuple[float, ...]
     clocked: bool
+    matches: tuple[Attempt, ...]  # in order; those that match nothing are none
     by_part: dict[int, Priced | None] = field(default_factory=dict)
 
     def part(self, at_s: float) -> int:
         part = bisect_right(self.starts_s, at_s)
         return part * _SLOTS_A_DAY + int(at_s // SLOT_S) % _SLOTS_A_DAY if self.clocked else part
+
+    def priced(self, tier: str, at_s: float) -> Priced | None:
+        for attempt in self.matches:
+            rates = attempt.at(tier, at_s)
+            if rates is not None:
+                return Priced(rates, attempt.source, attempt.matched)
+        return None
 
 
 class PriceBook:
@@ -165,7 +173,7 @@ class PriceBook:
             line = self._lines[name] = self._line(model, provider)
         part = line.part(at_s)
         if part not in line.by_part:
-            line.by_part[part] = self._priced(name, at_s)
+            line.by_part[part] = line.priced(tier, at_s)
         return line.by_part[part]
 
     def source_text(self) -> str:
@@ -215,21 +223,16 @@ class PriceBook:
 
     def _line(self, model: str, provider: str) -> _Line:
         starts_s: set[float] = set()
-        clocked = False
+        matches: list[Attempt] = []
         for attempt in self.attempts(model, provider):
+            if not attempt.matched:
+                continue
             starts_s.update(attempt.starts_s)
-            clocked |= attempt.is_clocked
+            matches.append(attempt)
             if attempt.holds_always:
                 break
-        return _Line(tuple(sorted(starts_s)), clocked)
-
-    def _priced(self, name: tuple[str, str, str], at_s: float) -> Priced | None:
-        model, provider, tier = name
-        for attempt in self.attempts(model, provider):
-            rates = attempt.at(tier, at_s)
-            if rates is not None:
-                return Priced(rates, attempt.source, attempt.matched)
-        return None
+        clocked = any(attempt.is_clocked for attempt in matches)
+        return _Line(tuple(sorted(starts_s)), clocked, tuple(matches))
 
 
 def _shipped_source() -> str:
