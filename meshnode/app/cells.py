@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from meshnode.app.pieces import LOOKS
 from meshnode.app.tally import Combination
 from meshnode.core.counts import MONTHS, SLOTS, counter_of, weight_of
 from meshnode.core.errors import PeerError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Row
 
 KINDS_MAX = 1 << 16  # of (model, provider, tier); more, most of them gone: all is built anew
-PIECE_ROWS = 300  # counted between two pauses: some milliseconds
 SPARE_KEYS = 16  # of rows that a cell no longer has, before it lets go of them
 _SLOTS_A_DAY = DAY_S // SLOT_S
 _SEEN_PARTS = 256  # of the set of all sessions, so that none takes long to grow
@@ -339,7 +339,7 @@ class Cells:
         self.begin()
 
     def build(self) -> Iterator[None]:
-        """Count the owners that wait; a pause at each yield, in which anything may change."""
+        """Count the owners that wait; at each yield may be a pause, and anything may change."""
         while self._waiting:
             origin = next(iter(self._waiting))
             del self._waiting[origin]
@@ -356,7 +356,7 @@ class Cells:
                 self._change(origin, shelf, key, (None, row))
             shelf.buckets = number + 1
             rows += len(found)
-            if rows >= PIECE_ROWS:
+            if rows >= LOOKS:
                 rows = 0
                 yield
                 if self._building is None or self._building[1] is not shelf:

@@ -6,12 +6,13 @@ rounded once. A model without a price adds tokens and is listed, never priced at
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from meshnode.app.cutting import Cutting, Span, Texts
+from meshnode.app.pieces import chunks, finished
 from meshnode.app.tally import Combination, Rated, Tally, Unit, added_up, shared_out
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.errors import UsageError
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 
 GROUPS_MAX = 10_000  # of one answer, some 3 MB; more: UsageError
-PIECE_GROUPS = 200  # made between two pauses
-Result = TypeVar("Result")
+NAMES_MAX = 1000  # of models that have no price, in an answer; of more the rest is one sum
+MODELS_MAX = 100  # named with a group; of more it is only said how many they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +123,15 @@ class Adding:
             raise UsageError(said, "ask about less: a time, a node, or fewer groupings")
         sums: dict[GroupKey, Sum] = {}
         for group, kinds in self.tally.groups.items():
-            sums[group] = added_up(kinds)
-            if len(sums) % PIECE_GROUPS == 0:
-                yield
-        spellings = _spellings({one.model for added in sums.values() for one in added.what})
+            sums[group] = yield from added_up(kinds)
+        yield
+        spellings = yield from _spellings(sums.values())
         nusd = shared_out({group: added.pusd for group, added in sums.items()})
+        yield
         groups: list[CostGroup] = []
         for one in self._shown(sums, nusd, spellings, names) if self.cutting.by else ():
             groups.append(one)
-            if len(groups) % PIECE_GROUPS == 0:
-                yield
+            yield
         records, totals = unpacked(sum(added.counts for added in sums.values()))
         known = [amount for amount in nusd.values() if amount is not None]
         return CostAnswer(
@@ -139,7 +139,7 @@ class Adding:
             totals=totals,
             cost_nusd=sum(known) if known or not sums else None,
             groups=tuple(sorted(groups, key=_dearest_first)),
-            unpriced=_unpriced(sums.values(), spellings),
+            unpriced=(yield from _unpriced(sums.values(), spellings)),
             diagnostics=self.diagnostics,
             price_source=self._source,
             tz_exact=self.cutting.exact,
@@ -160,8 +160,10 @@ class Adding:
             parts = zip(by, group, strict=True)
             key = {word: words.get(word, {}).get(part, part) for word, part in parts}
             records, usage = unpacked(added.counts)
-            models = tuple(sorted({spellings[one.model.lower()] for one in added.what}))
-            yield CostGroup(key, records, self._sessions(group), models, usage, nusd[group])
+            models = sorted({spellings[one.model.lower()] for one in added.what})
+            if len(models) > MODELS_MAX:
+                models[MODELS_MAX:] = [_more(len(models) - MODELS_MAX)]
+            yield CostGroup(key, records, self._sessions(group), tuple(models), usage, nusd[group])
 
     def _sessions(self, group: GroupKey | None) -> int:
         return len(self.seen.get(group, ())) + self.counted.get(group, 0)
@@ -188,27 +190,6 @@ def cost(
     return finished(adding.answer(names))
 
 
-def finished(steps: Generator[None, None, Result]) -> Result:
-    """Take all steps at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as answered:
-            result: Result = answered.value
-            return result
-
-
-async def in_pieces(steps: Generator[None, None, Result]) -> Result:
-    """Take all steps, inside a node that goes on with its work meanwhile."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as answered:
-            result: Result = answered.value
-            return result
-        await asyncio.sleep(0)
-
-
 def _kind(key: CounterKey) -> int:
     if isinstance(key, SlotKey):
         return SLOTS
@@ -219,22 +200,47 @@ def _dearest_first(group: CostGroup) -> tuple[int, int, tuple[str, ...]]:
     return -(group.cost_nusd or 0), -group.usage.total, tuple(group.key.values())
 
 
-def _unpriced(sums: Iterable[Sum], spellings: Mapping[str, str]) -> tuple[Unpriced, ...]:
+def _unpriced(
+    sums: Iterable[Sum], spellings: Mapping[str, str]
+) -> Generator[None, None, tuple[Unpriced, ...]]:
     counts: dict[str, int] = {}
     for added in sums:
-        for what, one in added.unpriced.items():
-            model = spellings[what.model.lower()]
-            counts[model] = counts.get(model, 0) + one
-    found = ((model, *unpacked(counts[model])) for model in sorted(counts))
-    return tuple(Unpriced(model, records, usage.total) for model, records, usage in found)
+        for some in chunks(added.unpriced.items()):
+            for what, one in some:
+                model = spellings[what.model.lower()]
+                counts[model] = counts.get(model, 0) + one
+            yield
+    found = []
+    for part in chunks(counts.items()):
+        for model, count in part:
+            records, usage = unpacked(count)
+            found.append(Unpriced(model, records, usage.total))
+        yield
+    if len(found) > NAMES_MAX:
+        found.sort(key=lambda one: (-one.total, one.model))
+        rest = sum(counts[one.model] for one in found[NAMES_MAX:])
+        records, usage = unpacked(rest)
+        more = Unpriced(_more(len(found) - NAMES_MAX), records, usage.total)
+        return (*sorted(found[:NAMES_MAX], key=_model), more)
+    return tuple(sorted(found, key=_model))
 
 
-def _spellings(models: Iterable[str]) -> dict[str, str]:
+_model = attrgetter("model")
+
+
+def _more(number: int) -> str:
+    return f"({number} more)"
+
+
+def _spellings(sums: Iterable[Sum]) -> Generator[None, None, dict[str, str]]:
     # GPT-4o and gpt-4o are one model: of the spellings in use the first in order names it.
     spellings: dict[str, str] = {}
-    for model in models:
-        folded = model.lower()
-        spellings[folded] = min(model, spellings.get(folded, model))
+    for added in sums:
+        for some in chunks(added.what):
+            for what in some:
+                folded = what.model.lower()
+                spellings[folded] = min(what.model, spellings.get(folded, what.model))
+            yield
     return spellings
 
 

@@ -1,16 +1,18 @@
 """Answering about cost: from the roll-ups where they are exact, from rows where nothing else is.
 
-Invariant: the answer is the one that all rows would give (tests hold the two together). Every yield
-is a pause: between two of them pass some milliseconds, and what comes meanwhile may be counted.
+Invariant: the answer is the one that all rows would give (tests hold the two together). At every
+yield there may be a pause (app/pieces.py), and what comes meanwhile may be counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.cost import Adding
 from meshnode.app.cutting import OF_CELLS, OF_SESSIONS, Span, Texts
+from meshnode.app.pieces import LOOKS, chunks
 from meshnode.app.tally import Combination
 from meshnode.core.counts import MONTHS, SLOTS, counter_of, weight_of
 from meshnode.core.errors import PeerError
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
 
     Steps = Iterator[None]
 
-PIECE_ROWS = 300  # looked at between two pauses
-PIECE_SHAPES = 3000
-KNOWN_MAX = 2000  # sessions looked at between two pauses
+SESSIONS_AT_ONCE = 512  # counted between two chances to pause: each takes a tenth of a microsecond
 TRIES = 3  # with roll-ups that are thrown away meanwhile; then all rows are read
 
 
@@ -67,14 +67,14 @@ class Costing:
         return [origin for origin in asked if self._tables.shows_ledger(origin)]
 
     def _all_rows(self, origins: Iterable[NodeId]) -> Steps:
-        read = 0
         for origin in origins:
             replica = self._replicas.get(origin)
-            for key in list(replica.rows.tables.get(LEDGER, ())) if replica else ():
-                self._read(origin, key)
-                read += 1
-                if read % PIECE_ROWS == 0:
-                    yield
+            keys = list(replica.rows.tables.get(LEDGER, ())) if replica else []
+            yield
+            for some in chunks(keys):
+                for key in some:
+                    self._read(origin, key)
+                yield
 
     def _read(self, origin: NodeId, key: bytes) -> None:
         """Count a row, if it is still there."""
@@ -108,10 +108,9 @@ class Costing:
         if not OF_SESSIONS.intersection(self._cutting.by):
             return
         sessions = self._tables.sessions(forgotten=True)
-        for place, (_, record) in enumerate(sessions):
-            self._known[record.session_id] = record
-            if place % KNOWN_MAX == KNOWN_MAX - 1:
-                yield
+        for some in chunks(sessions):
+            self._known.update((record.session_id, record) for _, record in some)
+            yield
 
     def _diagnose(self, found: Iterable[Diagnostics]) -> None:
         self.adding.diagnostics = sum(found, self.adding.diagnostics)
@@ -167,33 +166,51 @@ class Shortcut(Costing):
         for shelf in hidden:
             for number, cell in shelf.cells.items():
                 totals[number] -= cell.counts
-        for number, counts in totals.items():
-            found = self._look(number) if counts else False
-            if isinstance(found, Whole):
-                self.adding.tally.add(found.group, found.kind, counts)
-        shapes = [(shape, shape.sessions) for shape in cells.shapes.values()]
+            yield
+        for some in chunks(totals.items()):
+            for number, counts in some:
+                found = self._look(number) if counts else False
+                if isinstance(found, Whole):
+                    self.adding.tally.add(found.group, found.kind, counts)
+            yield
+        yield from self._count_all_sessions()
         for shelf in hidden:
-            shapes += [(shape, -sessions) for shape, sessions in _shapes_of(shelf)]
-        yield
-        for start in range(0, len(shapes), PIECE_SHAPES):
-            for shape, sessions in shapes[start : start + PIECE_SHAPES]:
+            yield from self._count_sessions(shelf, None, -1)
+
+    def _count_all_sessions(self) -> Steps:
+        for some in chunks([(shape, shape.sessions) for shape in self._cells.shapes.values()]):
+            for shape, sessions in some:
                 self._count(self._groups_of(shape), sessions)
             yield
 
     def _add_shelf(self, origin: NodeId, shelf: Shelf) -> Steps:
-        for number, cell in shelf.cells.items():
-            found = self._look(number)
-            if isinstance(found, Whole):
-                self.adding.tally.add(self._at(found.group, origin), found.kind, cell.counts)
-        for shape, sessions in _shapes_of(shelf):
-            groups = {self._at(group, origin) for group in self._groups_of(shape)}
-            self._count(groups, sessions)
-        yield
+        for some in chunks(list(shelf.cells.items())):
+            for number, cell in some:
+                found = self._look(number)
+                if isinstance(found, Whole):
+                    self.adding.tally.add(self._at(found.group, origin), found.kind, cell.counts)
+            yield
+        yield from self._count_sessions(shelf, origin, 1)
+
+    def _count_sessions(self, shelf: Shelf, origin: NodeId | None, times: int) -> Steps:
+        """Count the sessions of an owner in their groups; with `origin`, in those of that node."""
+        often: Counter[frozenset[GroupKey]] = Counter()
+        for some in chunks(list(shelf.sessions.values()), SESSIONS_AT_ONCE):
+            shapes = list(map(_SHAPE, some))
+            for new in chunks(set(shapes).difference(self._of_shape)):
+                for shape in new:
+                    self._groups_of(shape)
+                yield
+            often.update(map(self._of_shape.__getitem__, shapes))
+            yield
+        for groups, sessions in often.items():
+            placed = groups if origin is None else {self._at(group, origin) for group in groups}
+            self._count(placed, sessions * times)
 
     def _share(self, origins: set[NodeId]) -> Steps:
         """Count a session of several owners once where its groups are the same."""
         for place, (session, owners) in enumerate(list(self._cells.shared.items())):
-            if place % PIECE_SHAPES == PIECE_SHAPES - 1:
+            if place % LOOKS == LOOKS - 1:
                 yield
             times: Counter[GroupKey | None] = Counter()
             for owner in owners & origins:
@@ -236,7 +253,7 @@ class Shortcut(Costing):
     def _groups_of(self, shape: Shape) -> frozenset[GroupKey]:
         groups = self._of_shape.get(shape)
         if groups is None:
-            found = map(self._looked.get, shape.cells)
+            found = map(self._looked.get, shape.cells)  # what was not looked at was not counted
             groups = frozenset([one.group for one in found if isinstance(one, Whole)])
             self._of_shape[shape] = groups
         return groups
@@ -259,21 +276,19 @@ class Shortcut(Costing):
 
     def _rows_of_cells(self, origins: list[NodeId], parts: set[int] | None) -> Steps:
         """Read the rows of these cells, or of all that are selected."""
-        cells = self._cells
-        read = 0
         for origin in origins:
-            shelf = cells.shelves.get(origin)
+            shelf = self._cells.shelves.get(origin)
             if shelf is None:
                 continue
             for number in shelf.cells.keys() & parts if parts is not None else list(shelf.cells):
                 if parts is None and not self._cutting.selects(self._span(number)):
                     continue
                 cell = shelf.cells.get(number)
-                for key in dict.fromkeys(cell.keys) if cell else ():
-                    self._read_in(origin, key, number)
-                    read += 1
-                    if read % PIECE_ROWS == 0:
-                        yield
+                for some in chunks(dict.fromkeys(cell.keys) if cell else ()):
+                    for key in some:
+                        self._read_in(origin, key, number)
+                    yield
+            yield
 
     def _read_in(self, origin: NodeId, key: bytes, number: int) -> None:
         """Count a row, if it is still there, and in that cell."""
@@ -290,19 +305,25 @@ class Shortcut(Costing):
         """Take out of the sessions that rows have shown those that cells have counted."""
         if not self.adding.counted:
             return
-        looked = 0
         for group, sessions in self.adding.seen.items():
-            for session in list(sessions):
-                looked += 1
-                if looked % KNOWN_MAX == 0:
-                    yield
-                owners: Iterable[NodeId] = self._cells.shared.get(session, ())
-                if not owners and session in self._found_at:
-                    owners = (self._found_at[session],)
-                for owner in origins.intersection(owners or self._cells.owners_of(session)):
-                    groups = self._groups_at(owner, session)
-                    if group in groups or (group is None and groups):
+            for some in chunks(list(sessions)):
+                for session in some:
+                    if self._is_counted(group, session, origins):
                         sessions.discard(session)
+                yield
+
+    def _is_counted(self, group: GroupKey | None, session: int, origins: set[NodeId]) -> bool:
+        owners: Iterable[NodeId] = self._cells.shared.get(session, ())
+        if not owners and session in self._found_at:
+            owners = (self._found_at[session],)
+        for owner in origins.intersection(owners or self._cells.owners_of(session)):
+            groups = self._groups_at(owner, session)
+            if group in groups or (group is None and groups):
+                return True
+        return False
+
+
+_SHAPE = attrgetter("shape")  # of a pattern
 
 
 def steps_of(
@@ -325,11 +346,6 @@ def steps_of(
     costing = Costing(tables, replicas, Adding(*asked))
     yield from costing.steps()
     return costing.adding
-
-
-def _shapes_of(shelf: Shelf) -> Iterable[tuple[Shape, int]]:
-    """Return in which cells the sessions of an owner are, and how many."""
-    return [(pattern.shape, often) for pattern, often in Counter(shelf.sessions.values()).items()]
 
 
 def span_of(counter: Counted) -> Span:

@@ -1,7 +1,7 @@
 """What a node keeps beside its feeds so that questions are answered quickly.
 
 Invariant: an index says what the rows say, or it is not asked. Nothing here waits, and building
-goes on between other work: half of the time at most, some milliseconds at once.
+goes on between other work: half of the time at most, PIECE_S at once.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.cells import Cells
 from meshnode.app.directory import Directory
+from meshnode.app.pieces import pauses
 from meshnode.app.tally import Rated
 from meshnode.app.totals import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from meshnode.app.mesh import Mesh
     from meshnode.app.tally import Prices
@@ -55,8 +56,8 @@ class Indexes:
         if self.cells.waiting:
             self._stale.set()
 
-    def build(self) -> Iterator[None]:
-        """Bring everything up to date; a pause at each yield."""
+    def build(self) -> Generator[None, None, None]:
+        """Bring everything up to date; a chance to pause at each yield."""
         yield from self.cells.build()
         yield from self.totals.warm()
 
@@ -67,6 +68,6 @@ class Indexes:
             await self._stale.wait()
             self._stale.clear()
             began_s = loop.time()
-            for _ in self.build():
+            for _ in pauses(self.build(), loop.time):
                 await asyncio.sleep(loop.time() - began_s)  # as long as that piece has taken
                 began_s = loop.time()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.cost import finished
 from meshnode.app.costing import steps_of
+from meshnode.app.pieces import finished
 from meshnode.app.spending import Spent
 from meshnode.app.tally import Rated
 from meshnode.app.views import (
@@ -162,6 +162,11 @@ class Queries:
             if key.session in sessions:
                 spent.setdefault(key.session, Spent()).add(key, slot, self._rated.prices)
         return spent
+
+    def settle(self) -> Generator[None, None, None]:
+        """Add up and price, piece by piece, what `spent` would otherwise have to do at once."""
+        if self.indexes:
+            yield from self.indexes.totals.settle()
 
     def with_spent(
         self, views: Iterable[SessionView], spent: dict[str, Spent] | None = None

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from meshnode.app.pieces import chunks
 from meshnode.core.counts import exactly
 from meshnode.core.ledger import SLOT_S
 from meshnode.core.periods import DAY_S
 from meshnode.core.prices import PUSD_PER_NUSD, cost_pusd, rounded_nusd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from meshnode.core.prices import Priced, Rates
 
@@ -60,6 +61,13 @@ class Kind:
     def __init__(self, what: Combination, rates: Rates | None) -> None:
         self.what = what
         self.rates = rates  # None: no list has a price
+
+    def cost_pusd(self, counts: int) -> int | None:
+        """Return what counts (core/counts.py) cost, in pico-USD; None without a price."""
+        if self.rates is None:
+            return None
+        records, usage = exactly(counts)
+        return cost_pusd(usage, self.rates, records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +137,18 @@ class Tally:
         kinds[kind] = kinds.get(kind, 0) + counts
 
 
-def added_up(kinds: Mapping[Kind, int]) -> Sum:
-    """Add up and price what is in one group."""
+def added_up(kinds: Mapping[Kind, int]) -> Generator[None, None, Sum]:
+    """Add up and price what is in one group; a chance to pause at each yield."""
     pusd: int | None = None
     unpriced: dict[Combination, int] = {}
-    for kind, counts in kinds.items():
-        if kind.rates is None:
-            unpriced[kind.what] = counts
-        else:
-            records, usage = exactly(counts)
-            pusd = (pusd or 0) + cost_pusd(usage, kind.rates, records)
+    for some in chunks(kinds.items()):
+        for kind, counts in some:
+            cost = kind.cost_pusd(counts)
+            if cost is None:
+                unpriced[kind.what] = counts
+            else:
+                pusd = (pusd or 0) + cost
+        yield
     return Sum(sum(kinds.values()), pusd, unpriced, frozenset(kind.what for kind in kinds))
 
 

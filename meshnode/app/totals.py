@@ -2,16 +2,18 @@
 
 Invariant: what is kept of a session is the sum of its rows at all owners that are counted, or
 nothing is kept. At most SESSIONS_MAX are; what is asked for beyond is added up each time, from the
-cells it is in. While many rows wait to be counted, those of its second owner may be missing.
+cells it is in. While many rows wait to be counted, some of them may be missing.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshnode.app.costing import span_of
+from meshnode.app.pieces import LOOKS, chunks
 from meshnode.app.spending import Spent
-from meshnode.app.tally import Combination, Unit, added_up
+from meshnode.app.tally import Combination, Unit
 from meshnode.core.counts import counter_of, unpacked, weight_of
 from meshnode.core.ledger import LEDGER
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from meshnode.app.cells import Cells, Changed, Shelf
-    from meshnode.app.tally import Kind, Rated
+    from meshnode.app.tally import Rated
     from meshnode.core.counts import Counter, Weight
     from meshnode.core.feed import Replica
     from meshnode.core.ids import NodeId
@@ -27,47 +29,92 @@ if TYPE_CHECKING:
 
 SESSIONS_MAX = 32_768  # about 1 KiB each; more: the ones that were asked for first are let go
 WAITING_ROWS_MAX = 3000  # of owners that are not counted yet; more: only those of owners named
-PIECE_ROWS = 300  # looked at between two pauses
+NAMED_ROWS_MAX = 30_000  # of owners named; more, and what they spent is less until it is counted
 
 
 class Kept:
     """The rows of one session, added up by what is priced alike."""
 
-    __slots__ = ("_latest", "_source", "_spent", "_units")
+    __slots__ = (
+        *("_changed", "_counts", "_latest", "_priced", "_pusd", "_source", "_spent", "_units"),
+    )
 
     def __init__(self) -> None:
         self._units: dict[Unit, int] = {}
-        self._latest = (-1, "")
-        self._spent: Spent | None = None
-        self._source = ""  # of its prices
+        self._counts = 0  # of all units
+        self._latest: tuple[float, str] | None = None  # None: to be looked for
+        self._changed: dict[Unit, int] = {}  # since it was priced, and what it was priced at
+        self._source = ""  # of the prices
+        self._priced = 0  # how many units have a price
+        self._pusd = 0
+        self._spent: Spent | None = None  # None: to be made anew, or nothing is
 
     def add(self, counter: Counter, weight: Weight, counts: int) -> None:
-        """Count a row, or what it grew by."""
+        """Count a row, or what it grew by; a row that is taken out counts less than nothing."""
         start_s = span_of(counter).start_s
         # By slot, though most days have one price: to know that, a price must be looked for.
         unit = Unit(Combination(counter.model, weight.provider, counter.tier), start_s)
-        self._units[unit] = self._units.get(unit, 0) + counts
-        self._latest = max(self._latest, (start_s, counter.model))
-        self._spent = None
+        self._put(unit, counts)
+
+    def follow(self, counter: Counter, before: Weight | None, after: Weight | None) -> None:
+        """Count a row that has changed."""
+        if before and after and before.provider == after.provider:
+            self.add(counter, after, after.counts - before.counts)
+            return
+        for weight, sign in ((before, -1), (after, 1)):
+            if weight is not None:
+                self.add(counter, weight, sign * weight.counts)
 
     def join(self, other: Kept) -> None:
         """Add what another holds."""
         for unit, counts in other._units.items():
-            self._units[unit] = self._units.get(unit, 0) + counts
-        self._latest = max(self._latest, other._latest)
+            self._put(unit, counts)
 
-    def spent(self, rated: Rated) -> Spent:
-        """Price what is kept, once."""
-        if self._spent is None or self._source != rated.source:
-            self._source = rated.source
-            kinds: dict[Kind, int] = {}
-            for unit, counts in self._units.items():
+    def _put(self, unit: Unit, counts: int) -> None:
+        before = self._units.get(unit, 0)
+        self._changed.setdefault(unit, before)
+        self._spent = None
+        self._counts += counts
+        if before + counts:
+            self._units[unit] = before + counts
+            if self._latest is not None:
+                self._latest = max(self._latest, _moment(unit))
+        elif self._units.pop(unit, None) is not None:
+            self._latest = None
+
+    def settle(self, rated: Rated) -> Iterator[None]:
+        """Price what has changed; a chance to pause at each yield."""
+        if self._source != rated.source:
+            self._source, self._changed = rated.source, dict.fromkeys(self._units, 0)
+            self._priced = self._pusd = 0
+            self._spent = None
+        while self._changed:
+            for unit in list(islice(self._changed, LOOKS)):
+                before, after = self._changed.pop(unit), self._units.get(unit, 0)
                 kind = rated.kind(unit)
-                kinds[kind] = kinds.get(kind, 0) + counts
-            found = added_up(kinds)
-            records, usage = unpacked(found.counts)
-            self._spent = Spent(usage, found.pusd, self._latest[1], records)
+                if kind.rates is not None:
+                    self._pusd += (kind.cost_pusd(after) or 0) - (kind.cost_pusd(before) or 0)
+                    self._priced += (after != 0) - (before != 0)
+            yield
+
+    def spent(self, rated: Rated) -> Spent | None:
+        """Return what is spent, priced; None if nothing is."""
+        if self._spent is not None and self._source == rated.source:
+            return self._spent
+        for _ in self.settle(rated):
+            pass
+        if not self._units:
+            return None
+        if self._latest is None:
+            self._latest = max(map(_moment, self._units))
+        records, usage = unpacked(self._counts)
+        pusd = self._pusd if self._priced else None
+        self._spent = Spent(usage, pusd, self._latest[1], records)
         return self._spent
+
+
+def _moment(unit: Unit) -> tuple[float, str]:
+    return unit.at_s, unit.what.model
 
 
 def joined(parts: Iterable[Kept]) -> Kept:
@@ -89,7 +136,10 @@ class Totals:
         self._cells = cells
         self._rated = rated
         self._kept: dict[str, Kept | None] = {}  # None: it has no rows
-        self._warming: dict[str, Kept | None] = {}  # being added up
+        self._warming: list[dict[str, Kept | None]] = []  # being added up
+        self._changed: dict[str, None] = {}  # of those that are kept, since they were priced
+        self._source = ""  # of the prices of the others
+        self._cold = False  # whether listed sessions were let go of
         cells.on_rows = self._take
         cells.on_replaced = self._doubt
 
@@ -103,13 +153,16 @@ class Totals:
         more = self._not_counted_yet(sessions)
         if not found and not more:  # nearly always, and there may be ten thousand
             kept_of, rated = self._kept, self._rated
-            return {one: kept.spent(rated) for one in sessions if (kept := kept_of[one])}
-        spent = {}
+            told = ((one, kept_of[one]) for one in sessions)
+            priced = ((one, kept.spent(rated)) for one, kept in told if kept)
+            return {one: whole for one, whole in priced if whole}
+        spent: dict[str, Spent] = {}
         for session in sessions:
             kept = found[session] if session in found else self._kept[session]
             parts = [one for one in (kept, more.get(session)) if one is not None]
-            if parts:
-                spent[session] = (parts[0] if len(parts) == 1 else joined(parts)).spent(self._rated)
+            added = (parts[0] if len(parts) == 1 else joined(parts)).spent(self._rated)
+            if added is not None:
+                spent[session] = added
         self._keep(found)
         return spent
 
@@ -123,21 +176,44 @@ class Totals:
         if sum(map(len, rows.values())) > WAITING_ROWS_MAX:
             named = set(sessions.values())
             waiting = [origin for origin in waiting if origin in named]
+        room = NAMED_ROWS_MAX
         found: dict[str, Kept | None] = dict.fromkeys(sessions)
         for origin in waiting:
-            for _ in self._read(origin, list(rows[origin]), None, found):
+            for _ in self._read(origin, list(islice(rows[origin], room)), None, found):
                 pass
+            room = max(0, room - len(rows[origin]))
         return found
 
+    def settle(self) -> Iterator[None]:
+        """Do piece by piece what `spent` would do at once; a chance to pause at each yield."""
+        if self._cold:
+            yield from self.warm()
+        if self._source != self._rated.refresh():
+            self._source = self._rated.source
+            self._changed = dict.fromkeys(self._kept)
+        while self._changed:
+            session = next(iter(self._changed))
+            kept = self._kept.get(session)
+            if kept is not None:
+                yield from kept.settle(self._rated)
+                kept.spent(self._rated)
+            self._changed.pop(session, None)
+
     def warm(self) -> Iterator[None]:
-        """Add up the sessions that are listed, as far as there is room; a pause at each yield."""
-        listed = {record.session_id: owner for owner, record in self._tables.sessions()}
+        """Add up the sessions that are listed, as far as there is room; chances to pause too."""
+        self._cold = False
+        listed: dict[str, NodeId] = {}
+        for some in chunks(self._tables.sessions()):
+            listed.update((record.session_id, owner) for owner, record in some)
+            yield
         new = [session for session in listed if session not in self._kept]
         room = max(0, SESSIONS_MAX - len(self._kept))
         found: dict[str, Kept | None] = dict.fromkeys(new[:room])
-        self._warming = found  # what changes meanwhile is taken out
-        yield from self._add_up({session: listed[session] for session in new[:room]}, found)
-        self._warming = {}
+        self._warming.append(found)  # what changes meanwhile is taken out
+        try:
+            yield from self._add_up({session: listed[session] for session in new[:room]}, found)
+        finally:
+            self._warming = [one for one in self._warming if one is not found]
         self._keep(found)
 
     def _keep(self, found: Mapping[str, Kept | None]) -> None:
@@ -145,6 +221,7 @@ class Totals:
             while len(self._kept) >= SESSIONS_MAX:
                 del self._kept[next(iter(self._kept))]
             self._kept[session] = kept
+            self._changed[session] = None
 
     def _add_up(
         self, sessions: Mapping[str, NodeId], found: dict[str, Kept | None]
@@ -173,7 +250,7 @@ class Totals:
         self, origin: NodeId, keys: list[bytes], number: int | None, found: dict[str, Kept | None]
     ) -> Iterator[None]:
         for place, key in enumerate(keys):
-            if place % PIECE_ROWS == PIECE_ROWS - 1:
+            if place % LOOKS == LOOKS - 1:
                 yield
             counter, row = counter_of(key), self._replicas[origin].rows.get(LEDGER, key)
             if counter is None or row is None or counter.session not in found:
@@ -192,21 +269,22 @@ class Totals:
         """Follow rows of an owner that is counted."""
         if not self._tables.shows_ledger(origin):
             return
-        for counter, before, after, old, new in rows:
+        for counter, before, after, _old, _new in rows:
             session = counter.session
-            self._warming.pop(session, None)
+            for warming in self._warming:
+                warming.pop(session, None)
             if session not in self._kept:
                 continue
             kept = self._kept[session]
-            if after is None or old not in (None, new):
-                del self._kept[session]  # added up when it is asked for
-                continue
             if kept is None:
                 kept = self._kept[session] = Kept()
-            kept.add(counter, after, after.counts - (before.counts if before else 0))
+            kept.follow(counter, before, after)
+            self._changed[session] = None
 
     def _doubt(self, shelf: Shelf) -> None:
         """Let go of what is kept of the sessions of an owner whose rows are gone, or new."""
-        for kept in (self._kept, self._warming):
-            for session in [one for one in kept if hash(one) in shelf.sessions]:
+        for kept in (self._kept, *self._warming):
+            gone = [one for one in kept if hash(one) in shelf.sessions]
+            self._cold |= bool(gone)
+            for session in gone:
                 del kept[session]

@@ -22,9 +22,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from meshnode.app.cost import in_pieces
 from meshnode.app.counting import Charges
 from meshnode.app.cutting import CostQuery
+from meshnode.app.pieces import in_pieces
 from meshnode.core.budgets import Standing
 from meshnode.core.errors import UsageError
 from meshnode.core.liveness import MemberState

@@ -17,7 +17,7 @@ from meshnode.client.public import public
 from meshnode.rpc.local import list_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from meshnode.app.bearers import Bearer
     from meshnode.app.ports import Clock
@@ -44,6 +44,10 @@ class Pages:
         self._version = version
         self._clock = clock
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+
+    def settle(self) -> Generator[None, None, None]:
+        """Prepare, piece by piece, what `get` would otherwise have to do at once."""
+        yield from self._queries.settle()
 
     def get(self, request: pb.ListSessionsRequest, bearer: Bearer) -> bytes:
         """Return `sessions`, `coverage` and `next` as JSON; raises UsageError."""

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, PAGE_MAX
+from meshnode.app.pieces import in_pieces
 from meshnode.app.specialists import Specialists
 from meshnode.client.authority import Scope, checked_actions, described
 from meshnode.client.handed import checked_label
@@ -151,14 +152,14 @@ def _add_sessions(router: APIRouter, parts: Parts) -> None:
         **route("Sessions; those alive unless told.", "Sessions", 404, parameters=LIST_PARAMETERS),
     )
     async def alive(request: Request) -> Response:
-        return _page(parts, request, "alive")
+        return await _page(parts, request, "alive")
 
     @router.get(
         "/sessions",
         **route("Sessions not ended, or lately.", "Sessions", 404, parameters=LIST_PARAMETERS),
     )
     async def sessions(request: Request) -> Response:
-        return _page(parts, request, "")
+        return await _page(parts, request, "")
 
     @router.get(
         "/sessions/{session_id}",
@@ -175,7 +176,7 @@ def _add_sessions(router: APIRouter, parts: Parts) -> None:
         return json_response(with_names_of_the_monitor(public(found)))
 
 
-def _page(parts: Parts, request: Request, chosen: str) -> Response:
+async def _page(parts: Parts, request: Request, chosen: str) -> Response:
     bearer = parts.desk.bearer(request)
     names = tuple(str(one["name"]) for one in LIST_PARAMETERS)
     asked = parse_query(request.scope["query_string"], names, ("label",))
@@ -191,6 +192,7 @@ def _page(parts: Parts, request: Request, chosen: str) -> Response:
         next=asked.text("next"),
     )
     bearer.check("read")
+    await in_pieces(parts.pages.settle())
     return Response(parts.pages.get(wanted, bearer), media_type="application/json")
 
 

@@ -6,18 +6,18 @@ everything and start sessions; whatever commands a session needs a signature, he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.cost import in_pieces
 from meshnode.app.listing import page_of
 from meshnode.app.opening import Opening
+from meshnode.app.pieces import chunks, in_pieces
 from meshnode.app.specialists import Specialists
 from meshnode.app.views import Selection
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.rpc.control import add_control, read_head
-from meshnode.rpc.cost import answer_to_wire, query_from_wire
+from meshnode.rpc.cost import answer_to_wire, group_to_wire, query_from_wire
 from meshnode.rpc.views import (
     agent_to_wire,
     coverage_to_wire,
@@ -81,6 +81,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
     ) -> pb.ListSessionsResponse:
         """List a page of sessions."""
         del context
+        await in_pieces(self._parts.queries.settle())
         return list_sessions(self._parts.queries, request)
 
     async def ListNodes(  # noqa: N802 - named by the proto
@@ -245,7 +246,11 @@ def cost_steps(
 ) -> Generator[None, None, pb.GetCostResponse]:
     """Answer a request for cost, with a pause at each yield."""
     answer = yield from queries.cost_steps(query_from_wire(request, queries.node_named))
-    return answer_to_wire(answer, coverage_to_wire(queries.coverage()))
+    said = answer_to_wire(replace(answer, groups=()), coverage_to_wire(queries.coverage()))
+    for some in chunks(answer.groups):
+        said.groups.extend(map(group_to_wire, some))
+        yield
+    return said
 
 
 async def cost_in_pieces(queries: Queries, request: pb.GetCostRequest) -> pb.GetCostResponse:

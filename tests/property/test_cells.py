@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from meshnode.app import cells as cells_module
 from meshnode.app.cells import Cells
-from meshnode.app.cost import finished
 from meshnode.app.costing import steps_of
 from meshnode.app.cutting import BY, OF_CELLS, CostQuery
+from meshnode.app.pieces import finished
 from meshnode.app.spending import Spent
 from meshnode.app.tally import Rated
 from meshnode.app.totals import Totals
@@ -112,7 +112,7 @@ class Changing(RuleBasedStateMachine):
             self.feeds[ORIGINS[0]].write(SESSIONS, name.encode(), session_to_row(record))
         self.feeds[ORIGINS[0]].flush(0.0)
         self.cells.begin()
-        self.building = iter(())
+        self.building = self.settling = iter(())
 
     @rule(
         number=st.integers(0, 2),
@@ -167,6 +167,12 @@ class Changing(RuleBasedStateMachine):
     def build_totals(self) -> None:
         for _ in self.totals.warm():
             pass
+
+    @rule(pauses=st.integers(1, 40))
+    def settle_totals(self, pauses) -> None:
+        for _ in range(pauses):
+            if next(self.settling, self) is self:
+                self.settling = self.totals.settle()
 
     @rule(query=queries)
     def ask(self, query) -> None:

@@ -1,4 +1,4 @@
-"""The first clause that matches a name, looked up, is the one that asking one after another finds."""
+"""The first clause that matches a name, looked up, is the one that asking in order finds."""
 
 import pytest
 from hypothesis import given, settings
