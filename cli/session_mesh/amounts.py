@@ -16,8 +16,10 @@ from session_mesh.render import Table
 
 GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
 SPARE = ("CACHED", "INPUT", "OUTPUT")  # left out on narrow terminals, before what they are of
+NAME_CHARS = 20  # of a model or project, before columns are left out for it
 TIMES = ("day", "hour")
 AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
+NOBODY = "-"  # in tables: no owner, agent or project is known
 DAYS_MAX = 3650
 THEN, TODAY = "then", "today"
 PricesAt = Annotated[
@@ -84,13 +86,16 @@ def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     """Lay out groups and their total."""
     columns = (*(name.upper() for name in by), *AMOUNTS)
     rows = [
-        (*(group["key"].get(name, "") for name in by), *amounts(group["usage"], group["cost_usd"]))
+        (
+            *(group["key"].get(name) or NOBODY for name in by),
+            *amounts(group["usage"], group["cost_usd"]),
+        )
         for group in value["groups"]
         if by
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
     rows.append((*heads, *amounts(value["totals"], value["cost_usd"])))
-    return Table(columns, rows, flexible=columns[: len(by)], spare=SPARE)
+    return Table(columns, rows, "", columns[: len(by)], SPARE, AMOUNTS, NAME_CHARS)
 
 
 def unpriced(model: dict[str, Any]) -> str:
@@ -101,6 +106,14 @@ def unpriced(model: dict[str, Any]) -> str:
 def _midnight(now_s: float, days: int, zone: tzinfo) -> str:
     today = datetime.fromtimestamp(now_s, zone).replace(hour=0, minute=0, second=0, microsecond=0)
     return rfc3339((today - timedelta(days=days - 1)).timestamp())
+
+
+def left_out(value: dict[str, Any]) -> list[str]:
+    """Say if the user's own prices do not hold as they are written."""
+    own = str(value.get("price_source", "")).split("; ")[0]
+    if " left out" not in own:
+        return []
+    return [f"prices: {own}; what they were for costs what the next list says"]
 
 
 def inexact(value: dict[str, Any]) -> list[str]:
@@ -126,7 +139,9 @@ def statistics(value: dict[str, Any], by: str, *, models: bool = False) -> Table
         for name, one, usage, used in [*groups, ("TOTAL", value, value["totals"], ())]
     ]
     spare = (*["MODELS"] * models, *SPARE, "SESSIONS", "REQUESTS")
-    return Table(columns, rows, flexible=columns[-1:] if models else columns[:1], spare=spare)
+    flexible = columns[-1:] if models else columns[:1]
+    numbers = ("REQUESTS", "SESSIONS", *AMOUNTS)
+    return Table(columns, rows, "", flexible, spare, numbers, NAME_CHARS)
 
 
 def amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:

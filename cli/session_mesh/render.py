@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
@@ -51,6 +51,8 @@ class Table:
     empty: str = "nothing to show"
     flexible: Sequence[str] | None = None  # may be cut, then left out, in this order; None: all
     spare: Sequence[str] = ()  # left out in this order, before those that are flexible alone
+    numbers: Collection[str] = ()  # columns that end where their headings end
+    readable: int = COLUMN_CHARS_MIN  # what is flexible is cut to less only without what is spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class View:
     value: dict[str, Any]
     human: Table | Listing | Lines | str  # a text is one line, whatever is in it
     records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
-    ids: Sequence[str] = ()
+    ids: Sequence[str] | None = None  # what -q prints; None: there are none, and it drops notes
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON or YAML, which has them
     exit_code: int = 0
 
@@ -114,10 +116,10 @@ class Style:
 def render(view: View, streams: Streams, style: Style | None = None) -> int:
     """Write a view to the streams and return its exit code."""
     style = style or Style()
-    if style.format in {"table", "csv"}:
+    if style.format in {"table", "csv"} and not (style.quiet and view.ids is None):
         for note in view.notes:
             streams.tell(note)
-    if style.quiet:
+    if style.quiet and view.ids is not None:
         _write(streams, "".join(f"{escape(one)}\n" for one in view.ids))
     elif style.format == "json":
         _write(streams, _json(view.value, streams))
@@ -243,7 +245,8 @@ def _draw(table: Table, streams: Streams) -> None:
     widths = _widths(table, streams.width)
     for column, width in zip(table.columns, widths, strict=True):
         if width:
-            drawn.add_column(column, no_wrap=True, min_width=width, max_width=width)
+            side: Literal["left", "right"] = "right" if column in table.numbers else "left"
+            drawn.add_column(column, justify=side, no_wrap=True, min_width=width, max_width=width)
     for row in table.rows:
         cells = [
             Text(cut(escape(cell), width), style=COLOURS.get(cell, ""))
@@ -257,8 +260,10 @@ def _draw(table: Table, streams: Streams) -> None:
 def _padded(table: Table, width: int | None) -> Iterable[str]:
     rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = _widths(table, width)
+    right = [column in table.numbers for column in table.columns]
     for row in rows:
-        cells = (_fill(cell, at) for cell, at in zip(row, widths, strict=True) if at)
+        shown = zip(row, widths, right, strict=True)
+        cells = (_fill(cell, at, right=is_number) for cell, at, is_number in shown if at)
         yield "  ".join(cells).rstrip() + "\n"
 
 
@@ -274,17 +279,16 @@ def _widths(table: Table, width: int | None) -> list[int]:
         for place in places:
             if not any(row[place] for row in table.rows):
                 widths[place] = 0  # a heading alone says nothing
-    return _fitted(widths, places, [table.columns.index(name) for name in table.spare], width)
-
-
-def _fitted(
-    widths: list[int], flexible: Sequence[int], spare: Sequence[int], width: int
-) -> list[int]:
-    shown = _cut_to(widths, flexible, width)
+    spare = [table.columns.index(name) for name in table.spare]
+    shown = _cut_to(widths, places, width, table.readable)
     for place in spare:
         if _excess(shown, width) > 0:
             widths[place] = 0
-            shown = _cut_to(widths, flexible, width)
+            shown = _cut_to(widths, places, width, table.readable)
+    return _fitted(_cut_to(widths, places, width, COLUMN_CHARS_MIN), places, width)
+
+
+def _fitted(shown: list[int], flexible: Sequence[int], width: int) -> list[int]:
     for place in flexible:
         if _excess(shown, width) > 0:
             shown[place] = 0
@@ -295,18 +299,19 @@ def _excess(widths: Sequence[int], width: int) -> int:
     return sum(one + GAP_CHARS for one in widths if one) - GAP_CHARS - width
 
 
-def _cut_to(widths: Sequence[int], places: Sequence[int], width: int) -> list[int]:
+def _cut_to(widths: Sequence[int], places: Sequence[int], width: int, least: int) -> list[int]:
     shown = list(widths)
     for place in places:
         excess = _excess(shown, width)
-        if excess > 0 and shown[place] > COLUMN_CHARS_MIN:
-            shown[place] = max(COLUMN_CHARS_MIN, shown[place] - excess)
+        if excess > 0 and shown[place] > least:
+            shown[place] = max(least, shown[place] - excess)
     return shown
 
 
-def _fill(cell: str, width: int) -> str:
+def _fill(cell: str, width: int, *, right: bool) -> str:
     shown = cut(cell, width)
-    return shown + " " * (width - width_of(shown))
+    gap = " " * (width - width_of(shown))
+    return gap + shown if right else shown + gap
 
 
 @dataclass(frozen=True, slots=True)

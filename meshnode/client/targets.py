@@ -148,10 +148,19 @@ def resolve(target: Target, ask: Ask) -> Session:
     found = _matches(target, ask)
     if not found and "/" in target.name and not target.node:
         node, _, agent = target.name.partition("/")
-        found = _matches(replace(target, name=agent, node=node), ask) if node and agent else []
+        found = _at_node(replace(target, name=agent, node=node), ask) if node and agent else []
     if not found:
         raise NotFoundError(f"no session or agent {str(target)!r}", _nearest(str(target), ask))
     return _only(str(target), found)
+
+
+def _at_node(target: Target, ask: Ask) -> list[Session]:
+    """Look for what was written as node/agent: such a node there need not be."""
+    try:
+        return _matches(target, ask)
+    except NotFoundError as error:
+        name = f"{target.node}/{target.name}"
+        raise NotFoundError(f"no session or agent {name!r}: {error.message}", error.hint) from error
 
 
 def check_lengths(words: Mapping[str, str]) -> None:

@@ -134,8 +134,14 @@ def parse_limit(text: str) -> tuple[int, str]:
     unit = match[3].lower()
     digits = match[2] or ""
     amount, rest = divmod(int(match[1] + digits) * UNITS[unit], 10 ** len(digits))
-    if rest or not 0 < amount < AMOUNT_MAX:
-        raise UsageError(f"no budget can be {text[:40]!r}: too small, or too large", hint)
+    if not amount and not rest:
+        nothing = "a budget allows something: set a small one, or suspend who must not go on"
+        raise UsageError(f"a limit of {text[:40]!r} allows nothing", nothing)
+    if rest:
+        least = "0.000000001usd" if unit == "usd" else "1tok"
+        raise UsageError(f"limits are whole multiples of {least}, not {text[:40]!r}", hint)
+    if amount >= AMOUNT_MAX:
+        raise UsageError(f"a limit of {text[:40]!r} is more than can be counted", hint)
     return amount, USD if unit == "usd" else TOKENS
 
 

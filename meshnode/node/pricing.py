@@ -148,6 +148,7 @@ def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
         "tried": tried,
         "tiers": [] if winner is None else list(_tiers(winner, asked.at_s)),
         "changes": [] if winner is None else [rfc3339(start_s) for start_s in winner.starts_s],
+        "changed": list(_changed(winner, asked.tier)) if winner and winner.starts_s else [],
         "by_time_of_day": winner is not None and winner.is_clocked,
         "example": None if priced is None else _example(usage, priced.rates),
         "snippet": "" if priced else _snippet(asked.model),
@@ -195,6 +196,14 @@ def _tiers(winner: Attempt, at_s: float) -> Iterator[dict[str, Any]]:
         rates = winner.at(tier, at_s)
         if rates is not None:
             yield {"tier": tier, "rates": _rates(rates)}
+
+
+def _changed(winner: Attempt, tier: str) -> Iterator[dict[str, Any]]:
+    """Yield rates by the moment from which they hold, None for those before the first change."""
+    before = winner.starts_s[0] - 1, None
+    for at_s, since in (before, *((at_s, rfc3339(at_s)) for at_s in winner.starts_s)):
+        rates = winner.at(tier, at_s)
+        yield {"at": since, "rates": None if rates is None else _rates(rates)}
 
 
 def _example(usage: Buckets, rates: Rates) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from session_mesh.verbs import leading_verb, verb
 COLUMNS = ("BUDGET", "FOR", "SPENT", "LIMIT", "%", "STATE", "THEN", "ENDS", "HEARD", "HELD")
 FLEXIBLE = ("HELD", "FOR", "BUDGET")
 SPARE = ("HELD", "FOR", "HEARD", "ENDS", "THEN", "LIMIT")
+NUMBERS = ("SPENT", "LIMIT", "%")
 HELD_MAX = 3  # named in a row
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
 
@@ -101,7 +102,7 @@ def _listed(call: Call) -> View:
     resume = ["who is held runs on with: session-mesh resume ID"] if held else []
     return View(
         value=value,
-        human=Table(COLUMNS, rows, "no budget is set", FLEXIBLE, SPARE),
+        human=Table(COLUMNS, rows, "no budget is set", FLEXIBLE, SPARE, NUMBERS),
         records="budgets",
         ids=[one["name"] for one in value["budgets"]],
         notes=[

@@ -1,9 +1,10 @@
 """`cost`: what the whole mesh has spent."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from meshnode.client.durations import seconds_of
 from meshnode.client.errors import UnreachableError
 from session_mesh import words
 from session_mesh.amounts import (
@@ -15,6 +16,7 @@ from session_mesh.amounts import (
     groupings,
     in_order,
     inexact,
+    left_out,
     table_of,
     unpriced,
 )
@@ -69,5 +71,22 @@ def app(
         value=value,
         human=table_of(value, groups),
         records="groups" if groups else "",
-        notes=[*notes, *map(unpriced, value["unpriced"]), *inexact(value)],
+        notes=[
+            *notes,
+            *_nothing(value, session, begin, call.now_s()),
+            *map(unpriced, value["unpriced"]),
+            *left_out(value),
+            *inexact(value),
+        ],
     )
+
+
+def _nothing(value: dict[str, Any], session: str, begin: str | None, now_s: float) -> list[str]:
+    """Say why nothing was counted, where the question tells."""
+    if value["records"]:
+        return []
+    if begin and seconds_of(begin) > now_s:
+        return [f"{begin[:16]}Z is still to come: nothing was used after it"]
+    if session:
+        return [f"nothing is counted of session {session[:60]!r}: cost --by session lists them"]
+    return []

@@ -55,7 +55,7 @@ def app(
     rows = [row_of(session, names, now_s) for session in sessions]
     return View(
         value=value,
-        human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE),
+        human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE, NUMBERS),
         records="sessions",
         ids=[session["session_id"] for session in sessions],
         notes=words.coverage_notes(value["coverage"]),
@@ -81,6 +81,7 @@ def _listed(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
 
 FLEXIBLE = ("TITLE", "SPECS", "AGENT", "NODE")
 SPARE = (*FLEXIBLE, "ACTIVE", "TOKENS")
+NUMBERS = ("TOKENS", "COST")
 COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
 
 

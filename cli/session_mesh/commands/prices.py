@@ -65,7 +65,7 @@ def explain(
         human=_lines(value),
         records="tiers",
         ids=[value["price"]["matched"]] if priced else [],
-        notes=[*faults, *([] if priced else [_unpriced(model)])],
+        notes=[*faults, *(_tier_unknown(value) if priced else [_unpriced(model)])],
         exit_code=0 if priced else NOT_FOUND,
     )
 
@@ -81,6 +81,15 @@ def _counts(text: str, known: tuple[str, ...]) -> dict[str, int]:
             raise UsageError(f"not a number of tokens: {count[:40]!r}", "write digits alone")
         counts[name] = counts.get(name, 0) + int(count)
     return counts
+
+
+def _tier_unknown(value: dict[str, Any]) -> list[str]:
+    service = value["tier"].partition(">")[0]
+    known = list(dict.fromkeys(one["tier"].partition(">")[0] for one in value["tiers"]))
+    if service in known:
+        return []
+    said = f"{value['price']['matched']} has no prices of its own in tier {service[:60]!r}"
+    return [f"{said}: those of standard hold; it has some in {', '.join(known)}"]
 
 
 def _unpriced(model: str) -> str:
@@ -103,15 +112,19 @@ def _lines(value: dict[str, Any]) -> tuple[str, ...]:
     others = [one for one in value["tiers"] if one["tier"] != value["tier"]]
     if others:
         lines += ["", "other tiers, input and output per million tokens:"]
-        lines += [
-            f"  {one['tier']:<18} ${one['rates']['input']}  ${one['rates']['output']}"
-            for one in others
-        ]
+        lines += [f"  {one['tier']:<18} {_in_and_out(one['rates'])}" for one in others]
     if value["changes"]:
-        lines += ["", f"its price changes on {', '.join(day[:10] for day in value['changes'])}"]
+        lines += ["", "its price changes; input and output per million tokens:"]
+        for one in value["changed"]:
+            since = f"from {one['at'][:10]}" if one["at"] else "before"
+            lines.append(f"  {since:<18} {_in_and_out(one['rates'])}")
     if value["by_time_of_day"]:
         lines += ["", "its price depends on the time of day"]
     return tuple(lines)
+
+
+def _in_and_out(rates: dict[str, str] | None) -> str:
+    return f"${rates['input']}  ${rates['output']}" if rates else "no price"
 
 
 def _rate(name: str, amount: str) -> str:

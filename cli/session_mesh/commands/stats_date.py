@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, in_order, inexact, statistics, unpriced
+from session_mesh.amounts import DAYS_MAX, Span, in_order, inexact, left_out, statistics, unpriced
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -31,5 +31,5 @@ def app(
         value=value,
         human=statistics(value, "day", models=True),
         records="groups",
-        notes=[*notes, *map(unpriced, value["unpriced"]), *inexact(value)],
+        notes=[*notes, *map(unpriced, value["unpriced"]), *left_out(value), *inexact(value)],
     )

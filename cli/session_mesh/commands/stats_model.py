@@ -1,7 +1,7 @@
 """`stats-model`: what each model has used."""
 
 from session_mesh import words
-from session_mesh.amounts import inexact, statistics, unpriced
+from session_mesh.amounts import inexact, left_out, statistics, unpriced
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -19,5 +19,5 @@ def app(call: Call) -> View:
         value=value,
         human=statistics(value, "model"),
         records="groups",
-        notes=[*notes, *map(unpriced, value["unpriced"]), *inexact(value)],
+        notes=[*notes, *map(unpriced, value["unpriced"]), *left_out(value), *inexact(value)],
     )

@@ -161,3 +161,25 @@ def test_cost_asks_for_the_prices_of_a_moment(run, mesh):
     asked = [call[-1] for call in mesh.calls]
     assert asked == [None, "2026-11-20T00:00:00.000Z", "2026-02-01T00:00:00.000Z"]
     assert run("cost", "--prices-at", "yesteryear")[0] == 2
+
+
+def test_a_tier_that_nobody_knows_is_told(run):
+    code, value, err = explained(run, "claude-sonnet-4-5", "--tier", "prioritty")
+    assert (code, value["price"]["rates"]["input"], err) == (0, "3", "")
+    _, _, err = run("prices", "explain", "claude-sonnet-4-5", "--tier", "prioritty")
+    assert "no prices of its own in tier 'prioritty'" in err
+    assert "it has some in standard, batch" in err
+    assert run("prices", "explain", "claude-sonnet-4-5", "--tier", "batch")[2] == ""
+
+
+def test_changes_of_a_price_come_with_their_rates(run, home):
+    text = "prices: [{model: gpt-4o, input: 1, output: 2, effective_from: 2030-01-01}]"
+    (home / "prices.yaml").write_text(text)
+    _, value, _ = explained(run, "gpt-4o", "--at", "2030-01-01")
+    assert [(one["at"], one["rates"] and one["rates"]["input"]) for one in value["changed"]] == [
+        (None, None),
+        ("2030-01-01T00:00:00.000Z", "1"),
+    ]
+    out = run("prices", "explain", "gpt-4o", "--at", "2030-01-01")[1]
+    assert "before             no price" in out
+    assert "from 2030-01-01    $1  $2" in out

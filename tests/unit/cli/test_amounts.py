@@ -1,0 +1,86 @@
+"""How sums read: what is missing is said, numbers end below one another, names stay names."""
+
+import io
+
+import pytest
+from unit.cli.doubles import BUCKETS, cost_group
+
+from session_mesh.main import main
+from session_mesh.render import Streams
+
+NOTHING = {"records": 0, "groups": [], "unpriced": [], "totals": BUCKETS, "cost_usd": "0"}
+LARGE = BUCKETS | {"input": 123_456, "total": 1_234_567}
+
+
+@pytest.fixture
+def answer(mesh, monkeypatch):
+    """What the mesh answers, to be changed."""
+    changes = {}
+    cost = mesh.cost
+    monkeypatch.setattr(mesh, "cost", lambda *asked: cost(*asked) | changes)
+    return changes
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (("--session", "nope"), "nothing is counted of session 'nope': cost --by session lists"),
+        (("--since", "2030-01-01"), "2030-01-01T00:00Z is still to come"),
+        (("--since", "2026-01-01"), ""),
+    ],
+)
+def test_an_answer_of_nothing_says_why(run, answer, words, note):
+    answer |= NOTHING
+    code, out, err = run("cost", *words)
+    assert (code, out.split()[-1]) == (0, "$0.0000")
+    assert err.startswith(note)
+    assert bool(err) == bool(note)
+
+
+def test_prices_that_are_left_out_are_told_with_every_sum(run, answer):
+    answer |= {"unpriced": [], "price_source": "prices.yaml@1 (2 left out, see prices explain); x"}
+    for verb in ("cost", "stats-model", "stats-date"):
+        assert run(verb)[2] == (
+            "prices: prices.yaml@1 (2 left out, see prices explain); "
+            "what they were for costs what the next list says\n"
+        )
+    answer |= {"price_source": "prices.yaml@1; shipped@2"}
+    assert run("cost")[2] == ""
+
+
+def test_an_owner_that_nobody_knows_is_a_dash_in_tables_alone(run, answer):
+    answer["groups"] = [cost_group("owner", "")]
+    assert run("cost", "--by", "owner")[1].splitlines()[1].startswith("-  ")
+    assert '"owner": ""' in run("cost", "--by", "owner", "-o", "json")[1]
+
+
+def test_quiet_leaves_notes_out_where_there_are_no_ids(run, answer):
+    assert run("cost")[2] != ""
+    for verb in ("cost", "stats-model", "stats-date"):
+        code, out, err = run(verb, "-q")
+        assert (code, out, err) == (0, run(verb)[1], "")
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_numbers_end_below_one_another(answer, on_terminal):
+    answer["groups"] = [cost_group("model", "m") | {"usage": LARGE}]
+    streams = Streams(io.StringIO(), io.StringIO(), out_is_terminal=on_terminal)
+    assert main(["cost", "--by", "model"], streams) == 0
+    lines = streams.out.getvalue().splitlines()
+    assert lines[0].split() == ["MODEL", "INPUT", "CACHED", "OUTPUT", "TOKENS", "USD"]
+    assert len({len(line.rstrip()) for line in lines}) == 1
+    ends = {
+        line.index(word) + len(word) for line, word in zip(lines, ("INPUT", "123456"), strict=False)
+    }
+    assert len(ends) == 1
+
+
+def test_names_are_readable_before_columns_are_kept(answer):
+    names = ["claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001"]
+    answer["groups"] = [cost_group("model", name) | {"usage": LARGE} for name in names]
+    streams = Streams(io.StringIO(), io.StringIO(), out_is_terminal=True, width=60)
+    assert main(["stats-model"], streams) == 0
+    out = streams.out.getvalue()
+    assert "CACHED" not in out
+    assert "claude-sonnet-4-5" in out
+    assert "claude-haiku-4-5" in out

@@ -1,0 +1,166 @@
+"""`budget`: what it asks for, how budgets read, and what it says where something is missing."""
+
+import json
+
+import pytest
+from unit.cli.doubles import FULL, PARTIAL
+
+from meshnode.client import budgets
+from meshnode.core.budgets import budget_of
+
+TEAM = {
+    "budget_id": "b" * 52,
+    "name": "team",
+    "limit": "20usd",
+    "per": "day",
+    "then": "suspend",
+    "warn_percent": 80,
+    "owner": "olga",
+    "agent_id": None,
+    "specialization": None,
+    "project": None,
+    "spent_usd": "19.5",
+    "spent_tokens": 4_000,
+    "percent": 97,
+    "window_start": "2026-11-20T00:00:00Z",
+    "window_end": "2026-11-21T00:00:00Z",
+    "state": "warned",
+    "reason": "97% is spent",
+    "nodes_heard": 2,
+    "nodes_known": 2,
+    "unpriced": {},
+    "held": [],
+    "issuer": "k",
+    "issued_at": "2026-11-20T00:00:00Z",
+    "by_admin": True,
+}
+HELD = [{"node_name": "anna", "agent_id": f"agent-{number}"} for number in range(5)]
+SET = ("budget", "set", "team", "--limit", "20usd", "--per", "day")
+
+
+@pytest.fixture
+def kept(mesh, monkeypatch):
+    """What is set and removed, and what is listed."""
+    kept = {"budgets": [TEAM], "set": [], "removed": []}
+
+    def set_budget(_, said):
+        budget_of(said)  # as the client does: raises UsageError
+        kept["set"].append(said)
+        return TEAM | {"then": said["then"], "limit": said["limit"], "per": said["per"]}
+
+    def remove_budget(_, name):
+        kept["removed"].append(name)
+        return TEAM
+
+    listed = {"budgets": lambda: kept["budgets"], "coverage": lambda: mesh.coverage}
+    monkeypatch.setattr(budgets, "budgets", lambda _: {name: ask() for name, ask in listed.items()})
+    monkeypatch.setattr(budgets, "set_budget", set_budget)
+    monkeypatch.setattr(budgets, "remove_budget", remove_budget)
+    return kept
+
+
+@pytest.mark.parametrize("verb", [("budget",), ("budget", "list")])
+def test_budgets_are_listed_with_what_is_spent(run, kept, verb):
+    code, out, err = run(*verb)
+    assert (code, err) == (0, "")
+    heads, row = out.splitlines()
+    assert heads.split() == [
+        *("BUDGET", "FOR", "SPENT", "LIMIT", "%", "STATE", "THEN", "ENDS", "HEARD", "HELD"),
+    ]
+    assert " owner olga  $19.5000  20usd  97%  warned " in row
+    assert "2026-11-21 00:00Z  2/2    -" in row
+    assert json.loads(run(*verb, "-o", "json")[1])["budgets"] == [TEAM]
+    assert run(*verb, "-q") == (0, "team\n", "")
+
+
+def test_no_budget_is_said_so(run, kept):
+    kept["budgets"] = []
+    assert run("budget") == (0, "", "no budget is set\n")
+
+
+def test_tokens_are_counted_where_the_limit_is_in_tokens(run, kept):
+    kept["budgets"] = [TEAM | {"spent_usd": None, "limit": "5Mtok", "unpriced": {"m": 9}}]
+    _, out, err = run("budget")
+    assert (" 4.0k  5Mtok" in out, err) == (True, "")
+
+
+def test_what_has_no_price_and_who_is_missing_is_said(run, kept, mesh):
+    kept["budgets"] = [TEAM | {"unpriced": {"m": 9}}]
+    mesh.coverage = PARTIAL
+    _, _, err = run("budget")
+    assert "no price known for m: 9 tokens are not in budget team\n" in err
+    assert "berta" in err
+    mesh.coverage = FULL
+    assert "berta" not in run("budget")[2]
+
+
+def test_who_is_held_is_named_and_how_they_go_on(run, kept):
+    kept["budgets"] = [TEAM | {"held": HELD}]
+    _, out, err = run("budget")
+    assert "anna/agent-0, anna/agent-1, anna/agent-2, and 2 more" in out
+    assert err == "who is held runs on with: session-mesh resume ID\n"
+
+
+def test_what_is_set_is_asked_for_and_read_back(run, kept):
+    code, out, _ = run(*SET, "--owner", "olga", "--warn", "50%", "--then", "kill")
+    assert (code, out) == (
+        0,
+        "budget team: 20usd a day for owner olga, then kill; 97% is spent\n",
+    )
+    [said] = kept["set"]
+    assert {name: word for name, word in said.items() if word} == {
+        "name": "team",
+        "limit": "20usd",
+        "per": "day",
+        "then": "kill",
+        "warn": "50%",
+        "owner": "olga",
+    }
+    assert "20usd an hour for" in run(*SET[:-1], "hour")[1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("0usd", "allows nothing"),
+        ("0tok", "allows nothing"),
+        ("0.5tok", "whole multiples of 1tok"),
+        ("99999999999999usd", "more than can be counted"),
+        ("20", "not a limit: '20'"),
+        ("-1usd", "not a limit"),
+        ("1e9usd", "not a limit"),
+        ("20eur", "not a limit: '20eur'"),
+    ],
+)
+def test_a_limit_that_is_none_is_told_why(run, kept, limit, words):
+    code, out, err = run("budget", "set", "team", f"--limit={limit}", "--per", "day")
+    assert (code, out, kept["set"]) == (2, "", [])
+    assert words in err
+    assert "hint: " in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("budget", "set", "team", "--limit", "20usd"),
+        ("budget", "set", "team", "--per", "day"),
+        ("budget", "set", "team", "--limit", "20usd", "--per", "week"),
+        (*SET, "--then", "warn"),
+        (*SET, "--warn", "0%"),
+        (*SET, "--warn", "101%"),
+        ("budget", "remove"),
+    ],
+)
+def test_what_is_incomplete_or_unknown_changes_nothing(run, kept, words):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err
+    assert (kept["set"], kept["removed"]) == ([], [])
+
+
+def test_removing_asks_on_a_terminal_and_needs_yes_elsewhere(run, kept):
+    code, _, err = run("budget", "remove", "team")
+    assert (code, kept["removed"]) == (2, [])
+    assert "--yes" in err
+    assert run("budget", "remove", "team", "--yes") == (0, "removed: team\n", "")
+    assert kept["removed"] == ["team"]
