@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Asked = Mapping[bytes, tuple[Terms, Window]]
     Place = tuple[NodeId, SlotKey]
+    Changes = dict["Place", "_Row | None"]  # rows as they were counted, None: not at all
 
 ROWS_AT_ONCE = 2_000  # looked at; then others get a turn
 PRICE_ROWS = 100  # that one look for a price counts as: of an unknown model it takes milliseconds
@@ -63,14 +64,14 @@ class _Part:
     nusd: int = 0
     unpriced: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: _Row, prices: Prices | None) -> None:
-        tokens = row.slot.usage.total
+    def add(self, row: _Row, prices: Prices | None, times: int = 1) -> None:
+        tokens = row.slot.usage.total * times
         self.tokens += tokens
         if prices is not None:
             nusd = row.cost(prices)
             if nusd is None:
                 self.unpriced[row.key.model] += tokens
-            self.nusd += nusd or 0
+            self.nusd += (nusd or 0) * times
 
 
 @dataclass(slots=True)
@@ -94,6 +95,12 @@ class _Sum:
         if part is not None:
             self.parts[session] = part
 
+    def change(self, row: _Row, prices: Prices, times: int) -> None:
+        """Count one row of a session more, or with -1 less."""
+        used = prices if self.terms.unit == USD else None
+        for part in (self.total, self.parts.setdefault(row.key.session, _Part())):
+            part.add(row, used, times)
+
 
 class Outlays:
     """The sums of all budgets."""
@@ -111,7 +118,7 @@ class Outlays:
         self._who: dict[str, tuple[bool, Who]] = {}  # of a session; whether its id proves it
         self._fitting: dict[Who, list[_Sum]] = {}
         self._unread: dict[NodeId, list[bytes] | None] = {}  # keys of rows; None: all there are
-        self._stale: dict[str, None] = {}
+        self._stale: dict[str, Changes | None] = {}  # by session; None: all of it
 
     @property
     def busy(self) -> bool:
@@ -134,7 +141,7 @@ class Outlays:
             self._sums[budget_id] = held if held and is_same else _Sum(terms, window)
         self._fitting = {}
         if any(held is not before.get(one) for one, held in self._sums.items()):
-            self._stale = dict.fromkeys(self._rows)
+            self._stale = dict.fromkeys([*self._stale, *self._rows])
 
     def touch(self, origin: NodeId, row_key: bytes) -> None:
         """Take a ledger row that has changed."""
@@ -148,11 +155,13 @@ class Outlays:
             return
         row = self._tables.ledger_row(origin, row_key)
         rows = self._rows.setdefault(key.session, {})
-        rows.pop((origin, key), None)
+        before = rows.pop((origin, key), None)
         if row is not None and isinstance(row[1], Slot):
             rows[origin, key] = _Row(key, row[1])
             self._of_origin.setdefault(origin, set()).add(key.session)
-        self._stale[key.session] = None
+        changes = self._stale.setdefault(key.session, {})
+        if changes is not None:
+            changes.setdefault((origin, key), before)
 
     def touch_all(self, origin: NodeId) -> None:
         """Note that all rows of a node may have changed."""
@@ -177,16 +186,21 @@ class Outlays:
             left -= PRICE_ROWS * self._look_for_prices(session, left // PRICE_ROWS + 1)
             if left <= 0:
                 return  # it goes on with this session
-            del self._stale[session]
-            left -= 1 + len(self._rows.get(session, ()))
-            self._add_up(session)
+            changes = self._stale.pop(session)
+            if changes is None:
+                left -= 1 + len(self._rows.get(session, ()))
+                self._add_up(session)
+            else:
+                left -= 1 + len(changes)
+                self._follow(session, changes)
 
     def _look_for_prices(self, session: str, most: int) -> int:
         """Price some rows of a session that have not been yet; returns how many."""
         if all(held.terms.unit != USD for held in self._sums.values()):
             return 0
-        rows = self._rows.get(session, {}).values()
-        some = list(islice((row for row in rows if not row.is_priced), most))
+        rows, changes = self._rows.get(session, {}), self._stale[session]
+        new = rows.values() if changes is None else map(rows.get, changes)
+        some = list(islice((row for row in new if row and not row.is_priced), most))
         for row in some:
             row.cost(self._prices)
         return len(some)
@@ -253,6 +267,17 @@ class Outlays:
                     parts.setdefault(id(held), _Part()).add(row, prices)
         for held in self._sums.values():
             held.put(session, parts.get(id(held)))
+
+    def _follow(self, session: str, changes: Changes) -> None:
+        _, who = self._who.get(session, (False, NOBODY))
+        rows = self._rows.get(session, {})
+        for place, before in changes.items():
+            for row, times in ((before, -1), (rows.get(place), 1)):
+                if row is None:
+                    continue
+                for held in self._sums_for(_whose(row.slot, who)):
+                    if held.window.start_s <= place[1].start_s < held.window.end_s:
+                        held.change(row, self._prices, times)
 
     def _sums_for(self, whose: Who) -> Iterable[_Sum]:
         found = self._fitting.get(whose)
