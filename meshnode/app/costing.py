@@ -184,12 +184,26 @@ class Shortcut(Costing):
             yield
 
     def _add_shelf(self, origin: NodeId, shelf: Shelf) -> Steps:
+        tally, looked = self.adding.tally, self._looked
+        placed: dict[GroupKey, dict[Kind, int]] = {}
+        all_whole = True
         for some in chunks(list(shelf.cells.items())):
             for number, cell in some:
-                found = self._look(number)
+                found = looked.get(number)
+                if found is None:
+                    found = self._look(number)
                 if isinstance(found, Whole):
-                    self.adding.tally.add(self._at(found.group, origin), found.kind, cell.counts)
+                    group, kind = found
+                    kinds = placed.get(group)
+                    if kinds is None:
+                        kinds = placed[group] = tally.kinds(self._at(group, origin))
+                    kinds[kind] = kinds.get(kind, 0) + cell.counts
+                else:
+                    all_whole = False
             yield
+        if all_whole and len(placed) == 1:  # so each session is in that group, and once
+            self._count([self._at(group, origin) for group in placed], len(shelf.sessions))
+            return
         yield from self._count_sessions(shelf, origin, 1)
 
     def _count_sessions(self, shelf: Shelf, origin: NodeId | None, times: int) -> Steps:

@@ -131,10 +131,15 @@ class Tally:
 
     def add(self, group: GroupKey, kind: Kind, counts: int) -> None:
         """Count something."""
+        kinds = self.kinds(group)
+        kinds[kind] = kinds.get(kind, 0) + counts
+
+    def kinds(self, group: GroupKey) -> dict[Kind, int]:
+        """Return the counts of a group, to be added to."""
         kinds = self.groups.get(group)
         if kinds is None:
             kinds = self.groups[group] = {}
-        kinds[kind] = kinds.get(kind, 0) + counts
+        return kinds
 
 
 def added_up(kinds: Mapping[Kind, int]) -> Generator[None, None, Sum]:
