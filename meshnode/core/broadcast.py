@@ -34,6 +34,7 @@ HAVE_DELAY_S = 0.1  # on the average: announcements that come together travel to
 SOON = 3  # neighbours to whom they do: all others hear of it with the next pulse
 HAVE_SPREAD = 0.5  # so much sooner or later: of two neighbours the first spares the other its own
 SOURCES = 2  # neighbours that send a node everything, until it has it from elsewhere first
+PARENTS = 2  # asked for news whose bringer was lost: the slower one is let go with the first news
 GRAFT_S = 0.3  # how long announced news may take before it is asked for
 ANNOUNCERS_MAX = 4  # remembered for missing news; when all have failed, reconciliation repairs
 MISSING_MAX = 10_000  # origins with missing news; more: left to reconciliation,
@@ -97,9 +98,9 @@ class Broadcast:
         asks: dict[NodeId, dict[NodeId, Head]] = {}
         for origin in orphans:
             del self._parents[origin]
-            found = self._not_below(origin)
-            if found is not None:
+            for found in self._not_below(origin):
                 asks.setdefault(found, {})[origin] = head_of(origin)
+                self._make_eager(found, origin)
         effects: list[Effect] = [Send(to, Pull(after, graft=True)) for to, after in asks.items()]
         others = [other for other in self._neighbours if other not in self._sources]
         if len(self._sources) < SOURCES and others:
@@ -110,15 +111,14 @@ class Broadcast:
         self._sources.add(peer)
         return [Send(peer, Pull({}, graft=True))]
 
-    def _not_below(self, origin: NodeId) -> NodeId | None:
-        """Return a neighbour that most likely has news of an origin from elsewhere than here."""
+    def _not_below(self, origin: NodeId) -> list[NodeId]:
+        """Return neighbours that most likely have news of an origin from elsewhere than here.
+
+        More than one, since any may hang below us on a branch that we do not see.
+        """
         lazy = self._lazy.get(origin, 0)
-        found = None
-        for peer, neighbour in self._neighbours.items():
-            found = peer
-            if lazy & neighbour.bit:
-                break
-        return found
+        others = [peer for peer, one in self._neighbours.items() if lazy & one.bit]
+        return (others or list(self._neighbours)[-1:])[:PARENTS]
 
     def _forget(self, peer: NodeId) -> None:
         self._sources.discard(peer)
@@ -136,10 +136,8 @@ class Broadcast:
         self, message: Message, origin: NodeId, head: Head, source: NodeId | None
     ) -> list[Effect]:
         """Pass news on: at once over eager links, as announcements over lazy ones."""
+        effects = [] if source is None else self._brought(origin, head, source)
         lazy = self._lazy.setdefault(origin, 0)
-        if source is not None:
-            self._parents[origin] = source
-        effects: list[Effect] = []
         for peer, neighbour in self._neighbours.items():
             if peer == source:
                 continue
@@ -149,6 +147,21 @@ class Broadcast:
             else:
                 effects.append(Send(peer, message))
         return effects
+
+    def _brought(self, origin: NodeId, head: Head, source: NodeId) -> list[Effect]:
+        """Note who brings news of an origin. If it was told to stop meanwhile, it shall go on."""
+        self._parents[origin] = source
+        if not self._make_eager(source, origin):
+            return []
+        return [Send(source, Pull({origin: head}, graft=True))]
+
+    def _make_eager(self, peer: NodeId, origin: NodeId) -> bool:
+        """Let news of an origin go to a neighbour at once; tells whether they did not."""
+        neighbour, lazy = self._neighbours.get(peer), self._lazy.get(origin, 0)
+        if neighbour is None or not lazy & neighbour.bit:
+            return False
+        self._lazy[origin] = lazy & ~neighbour.bit
+        return True
 
     def offer(self, origin: NodeId, head: Head, source: NodeId | None) -> None:
         """Tell neighbours soon of a feed that was replaced as a whole: they ask for what it is."""
@@ -193,7 +206,12 @@ class Broadcast:
         return effects
 
     def duplicate(self, peer: NodeId, origin: NodeId) -> list[Effect]:
-        """Leave the tree of an origin on a link that brought what was here already."""
+        """Leave the tree of an origin on a link that brought what was here already.
+
+        Not on the one that brings its news: a repair was faster once, and sends nothing next time.
+        """
+        if self._parents.get(origin) == peer:
+            return []
         self.pruned(peer, (origin,))
         return [Send(peer, Prune(frozenset({origin})))]
 
@@ -242,7 +260,9 @@ class Broadcast:
                 self._found(origin)
             elif now_s >= missing.due_s:
                 if missing.announcers:
-                    asks.setdefault(missing.announcers.pop(0), []).append(origin)
+                    announcer = missing.announcers.pop(0)
+                    asks.setdefault(announcer, []).append(origin)
+                    self._make_eager(announcer, origin)
                     missing.due_s = now_s + 2 * GRAFT_S
                     missing.asked = missing.head
                 else:

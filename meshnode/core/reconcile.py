@@ -9,10 +9,11 @@ that lacks any needed flush offers the newest state.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.effects import Effect, Send
-from meshnode.core.feed import Replica
+from meshnode.core.feed import Flush, Replica
 from meshnode.core.headers import NOTHING, Head
 from meshnode.core.intake import Intake, Outcome
 from meshnode.core.messages import (
@@ -197,8 +198,10 @@ class Replication(Intake):
         return Pull({origin: self.head_of(origin) for origin in origins}, graft=True)
 
     def on_pull(self, peer: NodeId, pull: Pull) -> Outcome:
-        """Serve a neighbour."""
-        return Outcome(self._serve(peer, pull))
+        """Serve a neighbour. The one flush that it missed of a tree, those below it lack too."""
+        effects = self._serve(peer, pull)
+        alone = pull.graft and len(pull.after) == len(effects) == 1
+        return Outcome([_along_tree(effect) for effect in effects] if alone else effects)
 
     def on_bucket_pull(self, peer: NodeId, pull: BucketPull) -> Outcome:
         """Send buckets as they are now, and first their hashes if they have changed meanwhile."""
@@ -263,3 +266,10 @@ class Replication(Intake):
             for peer, after in owed.items()
             for message in self._since(peer, origin, after)
         ]
+
+
+def _along_tree(effect: Effect) -> Effect:
+    """Let a flush that answers a graft be passed on like other news."""
+    if isinstance(effect, Send) and isinstance(effect.message, Flush):
+        return Send(effect.peer, replace(effect.message, eager=True))
+    return effect

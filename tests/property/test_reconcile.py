@@ -314,6 +314,19 @@ def test_nothing_of_our_own_is_told_before_it_is_on_disk():
     assert positions_of(one) == {one.id: Head(1, 2)}
 
 
+def test_the_one_flush_that_a_graft_brings_goes_on_along_the_tree():
+    one, other = nodes_of(2)
+    for number in range(3):
+        one.write(b"%d" % number, b"")
+
+    def eager(pull: Pull) -> list[bool]:
+        return [e.message.eager for e in one.held.on_pull(other.id, pull).effects]
+
+    assert eager(Pull({one.id: Head(1, 2)}, graft=True)) == [True]
+    assert eager(Pull({one.id: Head(1, 1)}, graft=True)) == [False, False], "a repair"
+    assert eager(Pull({one.id: Head(1, 2)})) == [False], "a comparison"
+
+
 def test_an_unknown_feed_is_asked_for_once_in_a_while():
     one, other = nodes_of(2)
     flushes = [flush for number in range(4) for flush in one.write(b"%d" % number, b"")]

@@ -56,6 +56,32 @@ def test_a_duplicate_takes_its_link_out_of_the_tree_of_its_origin_only(broadcast
     assert broadcast.take_queued() == []
 
 
+def test_who_brings_the_news_of_an_origin_is_not_pruned_when_a_repair_was_faster_once(
+    broadcast: Broadcast,
+):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
+    assert broadcast.duplicate(PEERS[0], ORIGIN) == []
+    assert broadcast.duplicate(PEERS[1], ORIGIN) != []
+
+
+def test_who_was_pruned_and_brings_the_next_news_first_shall_go_on(broadcast: Broadcast):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
+    broadcast.duplicate(PEERS[1], ORIGIN)  # whose next news are on their way already
+    reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[1]))
+    assert reached[PEERS[1]] == Pull({ORIGIN: Head(1, 2)}, graft=True)
+    assert broadcast.duplicate(PEERS[1], ORIGIN) == []
+    again = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 3), PEERS[1]))
+    assert PEERS[1] not in again, "asked once"
+
+
+def test_whoever_grafts_sends_news_that_way_too(broadcast: Broadcast):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
+    broadcast.pruned(PEERS[1], {ORIGIN})
+    broadcast.announced(PEERS[1], {ORIGIN: Head(1, 2)}, 10.0)
+    assert PEERS[1] in broadcast.grafts(lambda _: ONE, 99.0)
+    assert PEERS[1] in sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[0]))
+
+
 def test_announcements_that_come_together_travel_together(broadcast: Broadcast):
     for origin in (ORIGIN, OTHER):
         broadcast.forward(NEWS, origin, ONE, PEERS[0])
@@ -145,9 +171,11 @@ def test_the_first_neighbours_are_asked_for_everything_and_replaced_when_they_go
 def test_what_came_over_a_lost_link_is_asked_for_elsewhere_at_once(broadcast: Broadcast):
     broadcast.forward(NEWS, ORIGIN, ONE, PEERS[4])
     broadcast.forward(NEWS, OTHER, ONE, PEERS[3])
-    broadcast.pruned(PEERS[2], {ORIGIN})
+    for peer in PEERS[1:3]:
+        broadcast.pruned(peer, {ORIGIN})
     grafts = sent(broadcast.unlinked(PEERS[4], lambda _: Head(1, 7)))
-    assert grafts == {PEERS[2]: Pull({ORIGIN: Head(1, 7)}, graft=True)}, "it has another parent"
+    asked = Pull({ORIGIN: Head(1, 7)}, graft=True)
+    assert grafts == dict.fromkeys(PEERS[1:3], asked), "they have other parents; one may be us"
     assert broadcast.unlinked(PEERS[4], lambda _: ONE) == []
 
 
