@@ -34,6 +34,7 @@ class _Link:
     pulses: int = 0
     asked_at_s: float | None = None
     vouched: bool = False
+    again_s: float = PULSE_S  # after a question: until the next, if somebody vouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Silences:
             unheard = not link.vouched and now_s >= link.asked_at_s + CHECK_S
             if unheard or silent_s > SILENT_S + VOUCHED_S:
                 verdict.silent.append(peer)
-            elif link.vouched and now_s >= link.asked_at_s + PULSE_S:
+            elif link.vouched and now_s >= link.asked_at_s + link.again_s:
                 self._ask(link, peer, verdict, now_s)
         return verdict
 
@@ -105,8 +106,12 @@ class Silences:
     def answered(self, about: NodeId, ago_s: float | None) -> None:
         """Take the word of another neighbour of a peer; one that hears it is enough."""
         link = self._links.get(about)
-        if link is not None and link.asked_at_s is not None:
-            link.vouched |= ago_s is not None and ago_s <= SILENT_S
+        if link is None or link.asked_at_s is None or ago_s is None:
+            return
+        if ago_s <= SILENT_S:
+            link.vouched = True
+            # If it hears nothing more either, it knows so once its own patience is over.
+            link.again_s = min(PULSE_S, max(CHECK_S, SILENT_S - ago_s))
 
     def forgive(self, now_s: float) -> None:
         """After this node was held up, judge nobody before what waits at its door was heard."""

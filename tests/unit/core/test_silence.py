@@ -73,6 +73,18 @@ def test_a_peer_that_others_hear_is_given_time_and_let_go_in_the_end(silences: S
     assert asked == pytest.approx(VOUCHED_S / PULSE_S, abs=1)
 
 
+@pytest.mark.parametrize(("ago_s", "again_s"), [(2.9, CHECK_S), (2.25, 0.75), (0.1, PULSE_S)])
+def test_who_vouches_is_asked_again_when_it_may_have_lost_it_too(
+    silences: Silences, ago_s: float, again_s: float
+):
+    silences.judge(LATE_S)
+    silences.answered(ANNA, ago_s)
+    assert silences.judge(LATE_S + again_s - 0.01) == NOTHING
+    assert silences.judge(LATE_S + again_s) == Verdict([ANNA], [])
+    silences.answered(ANNA, None)
+    assert silences.judge(LATE_S + again_s + CHECK_S) == Verdict([], [ANNA])
+
+
 def test_one_that_hears_it_outweighs_one_that_does_not(silences: Silences):
     silences.judge(LATE_S)
     silences.answered(ANNA, 0.5)
