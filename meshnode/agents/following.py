@@ -141,6 +141,8 @@ class Following:
         """Dial the supervisor; None if nobody listens, or somebody else does."""
         self.line = None
         try:
+            if not self.socket.exists():  # not yet: dialling costs ten times as much
+                return None
             async with asyncio.timeout(CONNECT_WAIT_S):
                 reader, writer = await asyncio.open_unix_connection(
                     self.socket, limit=LINE_BYTES_MAX
@@ -206,7 +208,8 @@ class Following:
 
 def _claimed(state: dict[str, Any], pid: str, ticks: str) -> Identity | None:
     """Return whom a state file names, if it is of this boot."""
-    return _identity(state, pid, ticks) if state.get("boot_id") == tree.boot_id() else None
+    said = state.get("boot_id")
+    return _identity(state, pid, ticks) if said and said == tree.boot_id() else None
 
 
 def _identity(state: dict[str, Any], pid: str, ticks: str) -> Identity | None:
