@@ -118,8 +118,8 @@ def left_out(value: dict[str, Any]) -> list[str]:
 
 def inexact(value: dict[str, Any]) -> list[str]:
     """Say if hours or days are not cut exactly."""
-    if value["tz_exact"]:
-        return []
+    if value["tz_exact"] or value.get("notes"):
+        return list(value.get("notes", ()))
     kept = "ledgers keep half hours, after 35 days UTC days, after 13 months UTC months"
     return [f"not exact to the hour or day: {kept}"]
 

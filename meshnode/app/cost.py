@@ -68,7 +68,8 @@ class CostAnswer:
     """What was spent; `cost_nusd` is that of the priced part, `unpriced` lists the rest.
 
     `sessions` are distinct. `tz_exact` is false if a counter spans more than one of the days, hours
-    or times asked for: a slot of half an hour, or what is left of an old day or month.
+    or times asked for: a slot of half an hour, or what is left of an old day or month; `notes` say
+    which, in sentences.
     """
 
     records: int
@@ -80,6 +81,7 @@ class CostAnswer:
     price_source: str
     tz_exact: bool = True
     sessions: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Adding:
@@ -144,6 +146,7 @@ class Adding:
             price_source=self._source,
             tz_exact=self.cutting.exact,
             sessions=self._sessions(None),
+            notes=self.cutting.notes,
         )
 
     def _shown(

@@ -1,7 +1,9 @@
 """How a question about cost cuts the ledger: what it selects, and into which groups.
 
 Invariant: a counter is in one group, the one of its beginning, and counts whole if any of its time
-was asked for; where that is more than was asked for, `exact` has become false.
+was asked for; where that is more than was asked for, `exact` has become false, and `notes` say why.
+What is left of an old day or month is never said to be of a part of it: it stands under its day or
+month, in UTC.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshnode.core.counts import MONTHS, SLOTS
+from meshnode.core.counts import DAYS, MONTHS, SLOTS
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import SLOT_S
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 BY = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
 OF_CELLS = frozenset({"model", "day", "node", "tier"})  # groupings that roll-ups know
 OF_SESSIONS = frozenset({"owner", "agent", "project"})  # what a session may know better than a log
+_PERIODS = {SLOTS: "half hours", DAYS: "UTC days", MONTHS: "UTC months"}
+_HALVED = "not exact to the hour or day: half hours of UTC do not fit those of {zone}"
+_CUT = "up to {until} only {0} are known: one that is asked for in part counts whole"
+_WHOLE = "up to {until} only {0} are known: each stands under its own name"
+_UTC = "up to {until} only {0} are known: they are not those of {zone}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,27 @@ class Cutting:
         for word in self.by:
             _check(word)
         self.zone = _zone(query.tz)
-        self.exact = True
         self.cuts_time = "day" in self.by or "hour" in self.by
         self._since_s = float("-inf") if query.since_s is None else query.since_s
         self._until_s = float("inf") if query.until_s is None else query.until_s
         self._times: dict[tuple[str, Span], str] = {}
         self._noted: set[Span] = set()
+        self._doubts: dict[tuple[str, int], int] = {}  # by kind: until when, seconds since 1970
+
+    @property
+    def exact(self) -> bool:
+        """Whether all counters are within what was asked for."""
+        return not self._doubts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the answer is coarser than the question, in sentences."""
+        found = []
+        for (doubt, kind), end_s in sorted(self._doubts.items()):
+            last = datetime.fromtimestamp(end_s - 1, UTC)
+            until = last.strftime("%Y-%m" if kind == MONTHS else "%Y-%m-%d")
+            found.append(doubt.format(_PERIODS[kind], until=until, zone=self.query.tz))
+        return tuple(found)
 
     def selects(self, span: Span) -> bool:
         """Whether any of that time was asked for."""
@@ -106,24 +128,34 @@ class Cutting:
     def _time(self, word: str, span: Span) -> str:
         known = self._times.get((word, span))
         if known is None:
-            rolled_up_day = span.kind != SLOTS and word == "day"  # it counts for its UTC day
-            at = datetime.fromtimestamp(span.start_s, UTC if rolled_up_day else self.zone)
-            known = at.strftime("%Y-%m-%d") if word == "day" else _hour(at)
+            at = datetime.fromtimestamp(span.start_s, self.zone if span.kind == SLOTS else UTC)
+            if span.kind == SLOTS and word == "hour":
+                known = _hour(at)
+            else:
+                known = at.strftime("%Y-%m" if span.kind == MONTHS else "%Y-%m-%d")
             self._times[word, span] = known
         return known
 
     def _note(self, span: Span) -> None:
-        if not self.exact or span in self._noted:
+        if span in self._noted:
             return
         self._noted.add(span)
         if span.kind == SLOTS:
             if self.cuts_time and self.zone is not UTC:
                 offset = datetime.fromtimestamp(span.start_s, self.zone).utcoffset()
-                self.exact = offset is None or offset.total_seconds() % SLOT_S == 0
+                if offset is not None and offset.total_seconds() % SLOT_S:
+                    self._doubt(_HALVED, span)
             return
-        beyond = span.start_s < self._since_s or span.end_s > self._until_s
-        day_cut = "day" in self.by and (span.kind == MONTHS or self.zone is not UTC)
-        self.exact = not (beyond or day_cut or "hour" in self.by)
+        if span.start_s < self._since_s or span.end_s > self._until_s:
+            self._doubt(_CUT, span)
+        if "hour" in self.by or ("day" in self.by and span.kind == MONTHS):
+            self._doubt(_WHOLE, span)
+        elif "day" in self.by and self.zone is not UTC:
+            self._doubt(_UTC, span)
+
+    def _doubt(self, doubt: str, span: Span) -> None:
+        place = (doubt, span.kind)
+        self._doubts[place] = max(self._doubts.get(place, 0), span.end_s)
 
 
 def _check(word: str) -> None:

@@ -29,20 +29,20 @@ from meshnode.core.effects import (
 )
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Change, Replica
-from meshnode.core.ledger_rows import merged_row
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.liveness import Liveness
 from meshnode.core.members import LINKS, NODE, ONLY_ROW
 from meshnode.core.messages import Fork, Known, Message, Reply
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import Replication
+from meshnode.core.regained import joined_rows
 from meshnode.core.roster import Roster
 from meshnode.core.rows import all_rows
 from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from random import Random
 
     from meshnode.core.forks import Proof
@@ -78,7 +78,7 @@ class Mesh:
     def __init__(self, genesis: Genesis, me: Self) -> None:
         self.genesis = genesis
         self.control = ControlSet(genesis)
-        self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot, merged_row)
+        self.own = OwnFeed(me.key, genesis.mesh_id, genesis.limits, me.boot, joined_rows)
         self.self_id = self.own.origin
         self.replication = Replication(genesis, self.own, self.control, me.replica, me.admits)
         replicas = self.replication.replicas
@@ -126,6 +126,13 @@ class Mesh:
         """
         self.own.write(table, key, value)
         self._flush_pace.wrote((table, key), now_s, patient=patient)
+        return self._plan_flush(now_s)
+
+    def write_together(
+        self, table: str, values: Mapping[bytes, bytes | None], now_s: float
+    ) -> list[Effect]:
+        """Put rows into our feed that leave in one flush; they must fit one."""
+        self.own.write_together(table, values)
         return self._plan_flush(now_s)
 
     def persisted(self, change: Change, now_s: float) -> list[Effect]:
@@ -385,10 +392,8 @@ class Mesh:
 
     def _reconcile(self) -> list[Effect]:
         """Begin a reconciliation with any neighbour."""
-        if not self.overlay.links:
-            return []
-        peer = self._rng.choice(sorted(self.overlay.links))
-        return [Send(peer, self.replication.digest())]
+        links = sorted(self.overlay.links)
+        return [Send(self._rng.choice(links), self.replication.digest())] if links else []
 
     def _wake(self, name: str, at_s: float) -> list[Effect]:
         if self._wakes.get(name, math.inf) <= at_s:

@@ -1,8 +1,9 @@
 """What is spent under each budget in its window, kept up to date row by row.
 
-Invariant: once `busy` is over, a sum is what adding up all slots of its window would give, for whom
-each slot was spent as far as that was ever known here. A call of `settle` looks at ROWS_AT_ONCE
-rows, so that nobody waits for a mesh that is added up. While there is no budget nothing is held.
+Invariant: once `busy` is over, a sum is what adding up all rows within its window would give, for
+whom each was spent as far as that was ever known here; slots are kept for longer than a window
+lasts. A call of `settle` looks at ROWS_AT_ONCE rows, so that nobody waits for a mesh that is added
+up. While there is no budget nothing is held.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.budgets import USD, Spent, Who, Window, fits, who_of
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import session_id_of
-from meshnode.core.ledger import SLOT_S, Slot, SlotKey
+from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.ledger_rows import key_from_row
 from meshnode.core.prices import cost_nusd
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
     from meshnode.app.tally import Prices
     from meshnode.core.ids import NodeId
+    from meshnode.core.ledger import CounterKey
     from meshnode.core.sessions import SessionRecord
     from meshnode.core.settings import Terms
     from meshnode.core.tables import Tables
 
     Asked = Mapping[bytes, tuple[Terms, Window]]
-    Place = tuple[NodeId, SlotKey]
+    Place = tuple[NodeId, CounterKey]
     Changes = dict["Place", "_Row | None"]  # rows as they were counted, None: not at all
 
 ROWS_AT_ONCE = 2_000  # looked at; then others get a turn
@@ -41,7 +43,7 @@ NOBODY = Who()
 class _Row:
     """One slot, priced once."""
 
-    key: SlotKey
+    key: CounterKey
     slot: Slot
     nusd: int | None = None
     is_priced: bool = False
@@ -82,6 +84,10 @@ class _Sum:
     window: Window
     total: _Part = field(default_factory=_Part)
     parts: dict[str, _Part] = field(default_factory=dict)
+
+    def covers(self, key: CounterKey) -> bool:
+        """Whether all that a row counts falls into the window."""
+        return self.window.start_s <= key.start_s and key.end_s <= self.window.end_s
 
     def put(self, session: str, part: _Part | None) -> None:
         """Let a session add this instead of what it added before."""
@@ -151,7 +157,7 @@ class Outlays:
             key = key_from_row(row_key)
         except PeerError:
             return  # unreadable rows are passed over everywhere
-        if not isinstance(key, SlotKey) or key.start_s + SLOT_S <= self._since_s:
+        if key is None or isinstance(key, DiagnosticsKey) or key.end_s <= self._since_s:
             return
         row = self._tables.ledger_row(origin, row_key)
         rows = self._rows.setdefault(key.session, {})
@@ -239,7 +245,7 @@ class Outlays:
         """Let go of slots from before all windows."""
         self._since_s = since_s
         for session, rows in list(self._rows.items()):
-            for place in [place for place in rows if place[1].start_s + SLOT_S <= since_s]:
+            for place in [place for place in rows if place[1].end_s <= since_s]:
                 del rows[place]
             if not rows:
                 del self._rows[session]
@@ -262,7 +268,7 @@ class Outlays:
         parts: dict[int, _Part] = {}
         for (_, key), row in self._rows.get(session, {}).items():
             for held in self._sums_for(_whose(row.slot, who)):
-                if held.window.start_s <= key.start_s < held.window.end_s:
+                if held.covers(key):
                     prices = self._prices if held.terms.unit == USD else None
                     parts.setdefault(id(held), _Part()).add(row, prices)
         for held in self._sums.values():
@@ -276,7 +282,7 @@ class Outlays:
                 if row is None:
                     continue
                 for held in self._sums_for(_whose(row.slot, who)):
-                    if held.window.start_s <= place[1].start_s < held.window.end_s:
+                    if held.covers(place[1]):
                         held.change(row, self._prices, times)
 
     def _sums_for(self, whose: Who) -> Iterable[_Sum]:

@@ -192,38 +192,54 @@ LedgerRow = tuple[CounterKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
 
 
 class Slots:
-    """Cumulative slots, folded from records. The caller keeps duplicates out."""
+    """Cumulative slots, folded from records. The caller keeps duplicates out.
 
-    def __init__(self, slots: Mapping[SlotKey, Slot] | None = None) -> None:
+    `places`: which counters the records of some slots are in, where it is not the slot's own.
+    """
+
+    def __init__(
+        self,
+        slots: Mapping[CounterKey, Slot] | None = None,
+        places: Mapping[SlotKey, CounterKey] | None = None,
+    ) -> None:
         self._slots = dict(slots or {})
+        self._places = places or {}
 
-    def fold(self, records: Iterable[UsageRecord]) -> list[tuple[SlotKey, Slot]]:
+    def fold(self, records: Iterable[UsageRecord]) -> list[tuple[CounterKey, Slot]]:
         """Count the records; return the slots that changed, by key."""
         return self.correct((), records)
 
     def correct(
         self, wrong: Iterable[UsageRecord], right: Iterable[UsageRecord]
-    ) -> list[tuple[SlotKey, Slot]]:
+    ) -> list[tuple[CounterKey, Slot]]:
         """Take back records that were counted, count others; return what changed, by key.
 
         A slot that nothing is left of stays, with zeros: what was published is not forgotten.
         """
-        changed: set[SlotKey] = set()
+        changed: set[CounterKey] = set()
         for record in wrong:
-            key = slot_key_of(record)
+            key = self._place(slot_key_of(record))
             changed.add(key)
             self._slots[key] = _shrunk(self._slots[key], record)
-        for key, added in _added_up(right):
+        for slot, added in _added_up(right):
+            key = self._place(slot)
             changed.add(key)
             self.add(key, added)
-        return [(key, self._slots[key]) for key in sorted(changed)]
+        return [(key, self._slots[key]) for key in sorted(changed, key=_by_time)]
 
-    def add(self, key: SlotKey, added: Slot) -> None:
+    def add(self, key: CounterKey, added: Slot) -> None:
         """Count what is already added up."""
         self._slots[key] = grown(self._slots.get(key), added)
 
-    def __iter__(self) -> Iterator[tuple[SlotKey, Slot]]:
+    def _place(self, key: SlotKey) -> CounterKey:
+        return self._places.get(key, key)
+
+    def __iter__(self) -> Iterator[tuple[CounterKey, Slot]]:
         return iter(self._slots.items())
+
+
+def _by_time(key: CounterKey) -> tuple[str, str, str, int, int]:
+    return key.session, key.model, key.tier, key.start_s, key.end_s
 
 
 def cut(text: str) -> str:

@@ -14,7 +14,6 @@ import msgspec
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import (
     COUNT_MAX,
-    LEDGER,
     SLOT_MAX,
     TEXT_CHARS_MAX,
     Buckets,
@@ -24,7 +23,6 @@ from meshnode.core.ledger import (
     Slot,
     SlotKey,
     cut,
-    merged,
 )
 from meshnode.core.packing import pack_lists, unpack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX, DayKey, MonthKey
@@ -111,21 +109,6 @@ def diagnostics_from_row(row: bytes) -> Diagnostics:
     """Decode diagnostics; raises PeerError."""
     counts = _list(row, len(fields(Diagnostics)))
     return Diagnostics(*(_number(count) for count in counts[: len(fields(Diagnostics))]))
-
-
-def merged_row(table: str, key: bytes, ours: bytes, theirs: bytes) -> bytes:
-    """Join a row of ours with what a history of ours says that our disk has lost.
-
-    Slots are counted anew from what is left of the logs; every other row is as we say it now.
-    """
-    if table != LEDGER:
-        return ours
-    try:
-        if not isinstance(key_from_row(key), SlotKey):
-            return ours
-        return slot_to_row(merged(slot_from_row(ours), slot_from_row(theirs)))
-    except PeerError:
-        return ours
 
 
 def _fit(texts: Sequence[str]) -> bool:

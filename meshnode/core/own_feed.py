@@ -26,15 +26,16 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from meshnode.core.genesis import Limits
     from meshnode.core.keys import Key
 
-    Merge = Callable[[str, bytes, bytes, bytes], bytes]
-    """Makes one value of a table, a key, what we say of it, and what our lost history says."""
+    Merge = Callable[[str, Mapping[bytes, bytes], Mapping[bytes, bytes]], dict[bytes, bytes | None]]
+    """Says, of a table, what we say in it and what our lost history says, where that is joined."""
 
+Place = tuple[str, bytes]
 FRAMING_BYTES = 16  # more than MessagePack adds to one write
 CLONED_HINT = (
     "stop one of them; the one that stays: restart it, or give the other a home of its own"
@@ -45,9 +46,11 @@ def _value(row: Row | None) -> bytes | None:
     return None if row is None else row.value
 
 
-def _ours(table: str, key: bytes, ours: bytes, theirs: bytes) -> bytes:
-    del table, key, theirs
-    return ours
+def _ours(
+    table: str, ours: Mapping[bytes, bytes], theirs: Mapping[bytes, bytes]
+) -> dict[bytes, bytes | None]:
+    del table, ours, theirs
+    return {}
 
 
 class OwnFeed(Replica):
@@ -64,6 +67,7 @@ class OwnFeed(Replica):
         self._pending: dict[tuple[str, bytes], bytes | None] = {}
         self._written: set[tuple[str, bytes]] = set()
         self._repeated: set[tuple[str, bytes]] = set()  # of the pending ones
+        self._together: dict[Place, tuple[Place, ...]] = {}  # what leaves in one flush with what
         self.epoch = 1
         self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
         self.cloned = False  # another process runs with our key: nothing is written any more
@@ -84,9 +88,7 @@ class OwnFeed(Replica):
         Raises RefusedError for a row too many: the whole mesh would refuse the flush, for ever;
         and once another process has answered with our key.
         """
-        if self.cloned:
-            raise RefusedError("another machine runs with a copy of this home", CLONED_HINT)
-        check_op(Op(table, key, value), self._limits)
+        self._check(table, key, value)
         row = self.rows.get(table, key)
         added = row is None and value is not None and (table, key) not in self._pending
         if added and self.rows.count() + len(self._pending) >= self._limits.rows_max:
@@ -94,6 +96,35 @@ class OwnFeed(Replica):
         grows_by = len(key) + len(value or b"")
         if value is not None and self._is_full(table, key, grows_by):
             raise RefusedError("this node publishes as many bytes as the mesh allows")
+        self._plan(table, key, value)
+
+    def write_together(self, table: str, values: Mapping[bytes, bytes | None]) -> list[Place]:
+        """Plan writes that leave in one flush; they must fit one. Returns those that say news.
+
+        What goes makes room for what comes, so a full feed takes them too if they do not add rows.
+        """
+        for key, value in values.items():
+            self._check(table, key, value)
+        held = self.rows.tables.get(table, {})
+        added = sum(value is not None and key not in held for key, value in values.items())
+        if added > sum(value is None and key in held for key, value in values.items()):
+            for key, value in values.items():
+                self.write(table, key, value)
+        else:
+            for key, value in values.items():
+                self._plan(table, key, value)
+        places = [(table, key) for key in values if (table, key) in self._pending]
+        for place in places:
+            self._together[place] = tuple(places)
+        return places
+
+    def _check(self, table: str, key: bytes, value: bytes | None) -> None:
+        if self.cloned:
+            raise RefusedError("another machine runs with a copy of this home", CLONED_HINT)
+        check_op(Op(table, key, value), self._limits)
+
+    def _plan(self, table: str, key: bytes, value: bytes | None) -> None:
+        row = self.rows.get(table, key)
         self._written.add((table, key))
         self._pending.pop((table, key), None)  # flushes keep the order of the latest writes
         if (row.value if row else None) != value or (table, key) in self._repeated:
@@ -132,6 +163,16 @@ class OwnFeed(Replica):
                 (keys.discard if value is None else keys.add)(key)
         return keys
 
+    def values(self, table: str) -> dict[bytes, bytes]:
+        """Return what a table will say once pending writes are out."""
+        values = {key: row.value for key, row in self.rows.tables.get(table, {}).items()}
+        for (name, key), value in self._pending.items():
+            if name == table and value is None:
+                values.pop(key, None)
+            elif name == table and value is not None:
+                values[key] = value
+        return values
+
     def is_pending(self, table: str, key: bytes) -> bool:
         """Whether a write to this key waits for a flush."""
         return (table, key) in self._pending
@@ -154,21 +195,30 @@ class OwnFeed(Replica):
         """
         self._left_boot = header.boot
         self._repeated.clear()
+        self._together.clear()
         held, theirs = all_rows(self.rows), all_rows(rows)
+        joined = self._joined(rows)
         self._pending = {
-            place: self._merged(place, _value(theirs.get(place)))
-            for place in {**held, **theirs, **self._pending}
+            place: joined[place] if place in joined else self._merged(place, theirs.get(place))
+            for place in {**held, **theirs, **self._pending, **joined}
         }
         for place in [p for p, v in self._pending.items() if v is None and p not in held]:
             del self._pending[place]  # nothing to delete
         self._open_epoch_above(header.epoch)
         self.restored = header.head
 
-    def _merged(self, place: tuple[str, bytes], theirs: bytes | None) -> bytes | None:
-        if place not in self._written:
-            return theirs
-        ours = self.latest(*place)
-        return ours if ours is None or theirs is None else self._merge(*place, ours, theirs)
+    def _merged(self, place: Place, theirs: Row | None) -> bytes | None:
+        return self.latest(*place) if place in self._written else _value(theirs)
+
+    def _joined(self, theirs: Rows) -> dict[Place, bytes | None]:
+        joined: dict[Place, bytes | None] = {}
+        for table in theirs.tables:
+            said = [(key, self.latest(table, key)) for name, key in self._written if name == table]
+            ours = {key: value for key, value in said if value is not None}
+            lost = {key: row.value for key, row in theirs.tables[table].items()}
+            for key, value in self._merge(table, ours, lost).items():
+                joined[table, key] = value
+        return joined
 
     def is_clone(self, header: Header) -> bool:
         """Whether a process has opened an epoch over what we write, above ours.
@@ -229,11 +279,19 @@ class OwnFeed(Replica):
     def _take(self) -> list[Op]:
         ops: list[Op] = []
         room = self._limits.flush_bytes_max
-        for (table, key), value in list(self._pending.items()):
-            room -= len(table.encode()) + len(key) + len(value or b"") + FRAMING_BYTES
+        for place in list(self._pending):
+            if place not in self._pending:
+                continue  # it went with others
+            some = [one for one in self._together.get(place, (place,)) if one in self._pending]
+            room -= sum(self._size(*one) for one in some)
             if ops and room < 0:
                 break
-            ops.append(Op(table, key, value))
-            del self._pending[table, key]
-            self._repeated.discard((table, key))
+            for one in some:
+                ops.append(Op(*one, self._pending.pop(one)))
+                self._repeated.discard(one)
+                self._together.pop(one, None)
         return ops
+
+    def _size(self, table: str, key: bytes) -> int:
+        value = self._pending[table, key]
+        return len(table.encode()) + len(key) + len(value or b"") + FRAMING_BYTES

@@ -1,7 +1,8 @@
 """Rolling a ledger up: old slots become rows of a day, old days rows of a month.
 
-Invariant: no count changes. What is added to a row is removed in the same step, so doing it again
-does nothing, in whatever order rows are looked at. Source: the retention that facts ask for.
+Invariant: no count changes, nor whose it is. What is added to a row is removed in the same step, so
+doing it again does nothing. The records of a slot are in one row: in the slot's while there is one,
+else in its day's, else in its month's. Source: the retention that facts ask for.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
 
-from meshnode.core.ledger import Slot, SlotKey, grown
+from meshnode.core.ledger import Buckets, Slot, SlotKey, grown
 from meshnode.core.periods import DAY_S, MONTHS_A_YEAR, DayKey, MonthKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Mapping
 
     from meshnode.core.ledger import CounterKey
 
+    Move = tuple[CounterKey, CounterKey]
+    """From which row into which."""
+
 SLOTS_KEPT_DAYS = 35  # whole UTC days; older slots become day rows
 DAYS_KEPT_MONTHS = 13  # whole UTC months besides the one that runs; older days become month rows
+_NOTHING = Buckets()
 
 
 def rolled_up(
@@ -26,21 +31,123 @@ def rolled_up(
 ) -> tuple[dict[CounterKey, Slot], list[CounterKey]]:
     """Return the rows to write, and the keys to remove in the same transaction, sorted.
 
-    `slots`: all counters of one owner, roll-ups included; `now_s`: seconds since 1970. A row that
-    is written holds what it held and what is rolled into it: leave out no row of the ledger.
+    `slots`: counters of one owner, with all that are coarser than one of them (`way_of`); `now_s`:
+    seconds since 1970. A row that is written holds what it held and what is rolled into it.
     """
-    kept: dict[CounterKey, Slot] = {}
-    moved: list[tuple[CounterKey, CounterKey, Slot]] = []
-    for key, slot in slots:
-        into = _coarser(key, now_s)
+    held = dict(slots)
+    moved = moves(held, now_s)
+    return written_by(held, moved), [key for key, _ in moved]
+
+
+def moves(held: Mapping[CounterKey, Slot], now_s: float) -> list[Move]:
+    """Return what is to be rolled into what, in the order of time.
+
+    A row that says another owner, agent, project or provider than the one it would go into stays:
+    added to that, it would be somebody else's.
+    """
+    found: dict[CounterKey, CounterKey] = {}
+    said = {key: _said(slot) for key, slot in held.items()}
+    for key in sorted(held, key=_order):
+        into = due(key, now_s)
         if into == key:
-            kept[key] = slot
-        else:
-            moved.append((key, into, slot))
+            continue
+        day, month = way_of(key)[0], way_of(key)[-1]
+        into = month if month in held else into
+        if day in held and day not in found:  # where else its records are looked for
+            into = day
+        texts = said[key]
+        if texts is None or said.get(into) in (None, texts):
+            said[into] = said.get(into) or texts
+            found[key] = into
+    return list(found.items())
+
+
+def written_by(held: Mapping[CounterKey, Slot], moved: Iterable[Move]) -> dict[CounterKey, Slot]:
+    """Return the rows that moves have others go into, as they are afterwards."""
     written: dict[CounterKey, Slot] = {}
-    for _, into, slot in moved:
-        written[into] = grown(written.get(into) or kept.get(into), slot)
-    return written, sorted((key for key, _, _ in moved), key=_order)
+    for key, into in moved:
+        written[into] = plus(written.get(into) or held.get(into), held[key])
+    return written
+
+
+def plus(slot: Slot | None, added: Slot) -> Slot:
+    """Add a row to the one that it is rolled into; what counts nothing says nothing."""
+    if slot is None or _said(slot) is None:
+        return added
+    return slot if _said(added) is None else grown(slot, added)
+
+
+def due(key: CounterKey, now_s: float) -> CounterKey:
+    """Return what a counter is kept as at a time: itself, or a coarser one."""
+    match key:
+        case SlotKey():
+            day, _ = way_of(key)
+            return due(day, now_s) if day.start_s < _day(now_s, SLOTS_KEPT_DAYS) else key
+        case DayKey():
+            old = month_of(key.start_s) < month_of(now_s) - DAYS_KEPT_MONTHS
+            return way_of(key)[-1] if old else key
+        case MonthKey():
+            return key
+        case _:
+            assert_never(key)
+
+
+def way_of(key: CounterKey) -> tuple[CounterKey, ...]:
+    """Return the coarser counters that a counter may become part of: the finer one first."""
+    match key:
+        case SlotKey(session, model, tier):
+            day = DayKey(session, model, tier, key.start_s // DAY_S)
+            return (day, *way_of(day))
+        case DayKey(session, model, tier):
+            return (MonthKey(session, model, tier, month_of(key.start_s)),)
+        case MonthKey():
+            return ()
+        case _:
+            assert_never(key)
+
+
+def place_of(key: SlotKey, held: Container[CounterKey], now_s: float) -> CounterKey:
+    """Return which counter the records of a slot are in, or go to; `held`: those there are."""
+    for one in (key, *way_of(key)):
+        if one in held:
+            return one
+    return due(key, now_s)
+
+
+def levelled(
+    ours: Mapping[CounterKey, Slot], theirs: Mapping[CounterKey, Slot]
+) -> dict[CounterKey, CounterKey]:
+    """Return what is to be rolled up so that two counts of the same can be compared row by row.
+
+    Both are the whole of some months. Where one has a row that the other has as a part of a coarser
+    one, or in parts, both take the coarsest that either has.
+    """
+    one_sided = ours.keys() ^ theirs.keys()
+    both = ours.keys() | theirs.keys()
+    coarse = {key for key in both if not isinstance(key, SlotKey)}
+    if not coarse or not one_sided:
+        return {}
+    unclear: set[CounterKey] = set()
+    for key in one_sided:
+        unclear.update(way_of(key), () if isinstance(key, SlotKey) else (key,))
+    unclear &= coarse
+    moved = {}
+    for key in both:
+        into = [one for one in way_of(key) if one in unclear]
+        if into:
+            moved[key] = into[-1]
+    return moved
+
+
+def summed(
+    side: Mapping[CounterKey, Slot], moved: Mapping[CounterKey, CounterKey]
+) -> dict[CounterKey, Slot]:
+    """Add up what goes to one row; of differing texts the smallest stays."""
+    sums: dict[CounterKey, Slot] = {}
+    for key in sorted(side, key=_order):
+        into = moved.get(key, key)
+        sums[into] = grown(sums.get(into), side[key])
+    return sums
 
 
 def month_of(at_s: float) -> int:
@@ -49,20 +156,16 @@ def month_of(at_s: float) -> int:
     return (at.year - 1970) * MONTHS_A_YEAR + at.month - 1
 
 
-def _coarser(key: CounterKey, now_s: float) -> CounterKey:
-    match key:
-        case SlotKey(session, model, tier):
-            day = DayKey(session, model, tier, key.start_s // DAY_S)
-            return _coarser(day, now_s) if day.day < now_s // DAY_S - SLOTS_KEPT_DAYS else key
-        case DayKey(session, model, tier):
-            month = month_of(key.start_s)
-            old = month < month_of(now_s) - DAYS_KEPT_MONTHS
-            return MonthKey(session, model, tier, month) if old else key
-        case MonthKey():
-            return key
-        case _:
-            assert_never(key)
+def _day(now_s: float, ago: int) -> int:
+    return (int(now_s // DAY_S) - ago) * DAY_S
 
 
-def _order(key: CounterKey) -> tuple[int, str, str, str]:
-    return key.start_s, key.session, key.model, key.tier
+def _said(slot: Slot) -> tuple[str, ...] | None:
+    """Return whose a row is; None for one that counts nothing: then it does not matter."""
+    if not slot.records and slot.usage == _NOTHING:
+        return None
+    return slot.agent, slot.owner, slot.project, slot.provider
+
+
+def _order(key: CounterKey) -> tuple[int, int, str, str, str]:
+    return key.start_s, -key.end_s, key.session, key.model, key.tier  # a day before its slots

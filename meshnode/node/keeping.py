@@ -1,4 +1,4 @@
-"""Keeping a node's ledger in bounds: checkpoints, and dropping what is old, a little at a time.
+"""Keeping a node's ledger in bounds: checkpoints, dropping what is old, and rolling up the rest.
 
 Invariant: no total changes by it. Each checkpoint is also a record of the audit log, whose signed
 heads all members see: so not even who has this node's key can rewrite the ledger unseen.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshnode.app.auditing import Auditor
     from meshnode.core.keys import Signed
     from meshnode.node.ground import Ground
+    from meshnode.node.rolling import Rolling
 
 LOOK_S = 300.0
 EVERY_RECORDS = 1000  # a checkpoint, or
@@ -31,8 +32,9 @@ _log = logging.getLogger("session_mesh.ledger")
 class Keeping:
     """Looks after one ledger."""
 
-    def __init__(self, ground: Ground, auditor: Auditor) -> None:
+    def __init__(self, ground: Ground, auditor: Auditor, rolling: Rolling) -> None:
         self._ground = ground
+        self._rolling = rolling
         self._auditor = auditor
         self._due_at_s = 0.0
 
@@ -63,6 +65,7 @@ class Keeping:
         while more:
             more = await run(rounds.prune)
             await asyncio.sleep(PAUSE_S)
+        await self._rolling.look()
 
     def _signed(self, seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:
         now_ms = int(self._ground.clock.wall_s() * 1000)

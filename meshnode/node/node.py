@@ -221,7 +221,7 @@ class Node:
         self._listeners.servers.append(local)
         await self._open_front()
         self._find_members()
-        self._following.start(self._options.ingest)
+        await self._following.start(self._options.ingest)
         self._eventing.start(self._spawn)
         self._spawn(self._indexes.run())
         self._standing.start()

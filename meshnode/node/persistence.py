@@ -19,9 +19,10 @@ from meshnode.core.errors import StorageError
 from meshnode.core.feed import Change
 from meshnode.core.rows import all_rows
 from meshnode.store import facts, feeds, forks
+from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from meshnode.app.alarms import Alarms
     from meshnode.core.feed import Replica
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.store.database import Database
 
+    Work = Callable[[sqlite3.Connection], None]
+    """Changes what belongs to a flush, on the database's thread; done again if that fails."""
+
+Place = tuple[str, bytes]
 Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 PENDING_MAX = 4096
 PENDING_BYTES_MAX = 32 << 20  # of flushes; a snapshot's rows are the replica's own
@@ -56,6 +61,7 @@ class FeedWriter:
         self._replica_of = replica_of
         self._on_persisted = on_persisted
         self._changes: list[tuple[Change, bool]] = []
+        self._beside: dict[Place, Work] = {}
         self._bytes = 0  # of the flushes that wait
         self._doubted = False  # whether a write outside of here has failed since the last here
         self._collapsed: set[NodeId] = set()
@@ -79,6 +85,14 @@ class FeedWriter:
             self._changes.append((change, ours))
             self._bytes += 0 if change.flush is None else len(change.flush.delta)
         self._wake(urgent=ours)
+
+    def put_beside(self, place: Place, work: Work) -> None:
+        """Have something done in the transaction that writes our next flush with this row."""
+        self._beside[place] = work
+
+    def drop_beside(self, place: Place) -> None:
+        """Take that back, if it has not happened."""
+        self._beside.pop(place, None)
 
     def put_entry(self, entry: Signed) -> None:
         """Plan the write of a control entry."""
@@ -107,6 +121,9 @@ class FeedWriter:
             changes, entries = self._take()
             proofs, self._forks = list(self._forks.values()), {}
             await self._save(changes, entries)
+            for place in list(self._beside):
+                if any(ours and place in change.rows for change, ours in changes):
+                    del self._beside[place]
             for proof in proofs:
                 await self._write(forks.save, proof)
             for change, ours in changes:
@@ -139,7 +156,7 @@ class FeedWriter:
 
     async def _save(self, changes: list[tuple[Change, bool]], entries: Entries) -> None:
         try:
-            await self._write(feeds.save, [change for change, _ in changes], *_parted(entries))
+            await self._write(_all_of, changes, dict(self._beside), *_parted(entries))
         except (OverflowError, ValueError, sqlite3.Error):
             await self._save_apart(changes, entries)
 
@@ -150,7 +167,7 @@ class FeedWriter:
             if change.origin in self._unstorable:
                 continue
             try:
-                await self._write(feeds.save, [change], [])
+                await self._write(_all_of, [(change, ours)], dict(self._beside), [], [])
             except (OverflowError, ValueError, sqlite3.Error) as error:
                 if ours:
                     raise
@@ -180,6 +197,21 @@ class FeedWriter:
         self._doubted = True
         self._alarms.sound(Alarm(DISK, trouble.message, trouble.hint, stops_writes=True))
         self._wake(urgent=True)
+
+
+def _all_of(
+    connection: sqlite3.Connection,
+    changes: list[tuple[Change, bool]],
+    beside: Mapping[Place, Work],
+    entries: Iterable[Signed],
+    dropped: Iterable[bytes],
+) -> None:
+    """Write all that waits, and do what belongs to it, in one transaction."""
+    with transaction(connection):
+        feeds.save(connection, [change for change, _ in changes], entries, dropped)
+        for place, work in beside.items():
+            if any(ours and place in change.rows for change, ours in changes):
+                work(connection)
 
 
 def _parted(entries: Entries) -> tuple[list[Signed], list[bytes]]:

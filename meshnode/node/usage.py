@@ -17,13 +17,13 @@ from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
 from meshnode.client.logged import BY, plain, summed
 from meshnode.core.errors import NotFoundError, UsageError
-from meshnode.core.ledger import Diagnostics, Slot, SlotKey, StoredReader
+from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.prices import usd_text
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
 from meshnode.ingest.sources import SOURCES, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
 from meshnode.node.rounds import rounds_of
-from meshnode.store import ledger, rounds, usage_log
+from meshnode.store import counters, ledger, rounds, usage_log
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.cost import CostAnswer
     from meshnode.client.home import Home
+    from meshnode.core.ledger import CounterKey, Slot
     from meshnode.ingest.reading import Remark
 
 READ_BYTES_MAX = 64 << 20  # read before what was read is kept
@@ -197,11 +198,10 @@ class Usage:
         """Return `rounds` and `rounds_total` of a session, as its owner has them."""
         return plain(*rounds_of(self._database, session, with_texts=messages))
 
-    def _all_slots(self) -> list[tuple[SlotKey, Slot]]:
-        rows = self._database.run_now(ledger.slots)
-        return [(k, v) for k, v in rows if isinstance(k, SlotKey) and isinstance(v, Slot)]
+    def _all_slots(self) -> list[tuple[CounterKey, Slot]]:
+        return self._database.run_now(counters.counted)
 
-    def _slots_of(self, wanted: Wanted) -> list[tuple[SlotKey, Slot]]:
+    def _slots_of(self, wanted: Wanted) -> list[tuple[CounterKey, Slot]]:
         def is_wanted(source: str, file: str) -> bool:
             at_home = not wanted.paths or any(
                 source_named(source).owns(path, file) for path in wanted.paths
@@ -247,6 +247,7 @@ def _plain(answer: CostAnswer) -> dict[str, Any]:
         "price_source": answer.price_source,
         "tz_exact": answer.tz_exact,
         "sessions": answer.sessions,
+        "notes": list(answer.notes),
     }
 
 

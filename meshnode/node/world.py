@@ -21,7 +21,7 @@ from meshnode.node.refusals import Refusals
 from meshnode.rpc.links import Links
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from meshnode.app.alarms import Alarm, Alarms
     from meshnode.app.mesh import Mesh
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import MemberState
     from meshnode.core.messages import Known, Message, Order, Reply
-    from meshnode.node.persistence import FeedWriter
+    from meshnode.node.persistence import FeedWriter, Work
     from meshnode.rpc.tls import Identity
     from meshnode.wire.links import Introduction
 
@@ -89,6 +89,31 @@ class NodeWorld:
         Raises StorageError if the disk takes nothing: the row waits, and is published in its turn.
         """
         self.perform(self.mesh.write(table, key, value, self._clock.steady_s()))
+        await self._on_disk(table, key)
+
+    def write_together(self, table: str, values: Mapping[bytes, bytes | None]) -> None:
+        """Write rows that leave in one flush, without waiting."""
+        self.perform(self.mesh.write_together(table, values, self._clock.steady_s()))
+
+    async def publish_together(
+        self, table: str, values: Mapping[bytes, bytes | None], beside: Work
+    ) -> bool:
+        """Write rows that leave in one flush, and have something done in its transaction.
+
+        Returns once both are on disk; False, and nothing was done, if all of it is said already.
+        Raises as `publish` does: then both happen later, or neither.
+        """
+        own = self.mesh.own
+        self.write_together(table, values)
+        place = next(((table, key) for key in values if own.is_pending(table, key)), None)
+        if place is None or self.writer is None:
+            return False
+        self.writer.put_beside(place, beside)
+        await self._on_disk(*place)
+        self.writer.drop_beside(place)  # another history was taken up meanwhile
+        return True
+
+    async def _on_disk(self, table: str, key: bytes) -> None:
         stop = self._alarms.stop()
         if stop is not None:
             raise _waits(stop)

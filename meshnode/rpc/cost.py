@@ -66,6 +66,7 @@ def answer_to_wire(
         price_source=answer.price_source,
         tz_exact=answer.tz_exact,
         sessions=answer.sessions,
+        notes=answer.notes,
     )
 
 

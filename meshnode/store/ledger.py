@@ -7,37 +7,29 @@ kept, but for rounds where their texts are asked for.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshnode.core.errors import DamagedError, PeerError
+from meshnode.core.errors import PeerError
 from meshnode.core.ledger import (
     INCOMPLETE,
     Diagnostics,
     DiagnosticsKey,
-    SlotKey,
     Slots,
     StoredReader,
+    merged,
     slot_keys_of,
 )
-from meshnode.core.ledger_rows import (
-    diagnostics_from_row,
-    diagnostics_to_row,
-    key_from_row,
-    key_to_row,
-    slot_from_row,
-    slot_to_row,
-)
+from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
 from meshnode.core.usage_log import Charge, Entry, preferred
-from meshnode.store import rounds, usage_log
+from meshnode.store import counters, rounds, usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from meshnode.core.ledger import Batch, LedgerRow, Slot, UsageRecord
+    from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot, UsageRecord
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage_records (
@@ -144,16 +136,7 @@ def commit(
         told = [one for one in batch.rounds if one.idem_key in renewed or one.idem_key in known]
         rounds.keep(connection, told, renewed)
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
-        kept = _slots_of(connection, slot_keys_of([*wrong, *fresh]))
-        missing = [one for one in slot_keys_of(wrong) if one not in kept]
-        with _ours("usage_slots"):
-            if missing:
-                raise PeerError("the slot of a counted record is gone")
-            slots = Slots(kept).correct(wrong, fresh)
-        connection.executemany(
-            "INSERT OR REPLACE INTO usage_slots VALUES (?, ?, ?)",
-            [(key_to_row(key), slot_to_row(slot), seq + len(fresh)) for key, slot in slots],
-        )
+        slots = _count(connection, wrong, fresh, (seq + len(fresh), now_ms / 1000))
         first = len(fresh) - len(wrong)
         after = replace(
             before + batch.diagnostics,
@@ -170,7 +153,8 @@ def commit(
             "INSERT OR REPLACE INTO usage_readers VALUES (?, ?, ?, ?)",
             (*astuple(batch.key), batch.path, diagnostics_to_row(after)),
         )
-    changed: list[LedgerRow] = [*slots]
+    returned = counters.imported_of(connection, [key for key, _ in slots])
+    changed = _with_returned(slots, returned)
     if after != before:
         changed.append((batch.key, after))
     return changed
@@ -194,29 +178,8 @@ def readers(connection: sqlite3.Connection) -> list[tuple[str, str, Diagnostics]
     found = connection.execute(
         "SELECT source, path, CAST(diagnostics AS BLOB) FROM usage_readers ORDER BY source, path"
     )
-    with _ours("usage_readers"):
+    with counters.ours("usage_readers"):
         return [(source, path, diagnostics_from_row(packed)) for source, path, packed in found]
-
-
-def imported(connection: sqlite3.Connection) -> dict[SlotKey, Slot]:
-    """Return what was counted on a disk that is lost, as the mesh has given it back."""
-    found: dict[SlotKey, Slot] = {}
-    with _ours("usage_imported"):
-        kept = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_imported"
-        for packed, slot in connection.execute(kept):
-            key = key_from_row(packed)
-            if isinstance(key, SlotKey):
-                found[key] = slot_from_row(slot)
-    return found
-
-
-def keep_imported(connection: sqlite3.Connection, slots: Mapping[SlotKey, Slot]) -> None:
-    """Keep what the mesh has given back."""
-    with transaction(connection):
-        connection.executemany(
-            "INSERT OR REPLACE INTO usage_imported VALUES (?, ?)",
-            [(key_to_row(key), slot_to_row(slot)) for key, slot in slots.items()],
-        )
 
 
 def mark(connection: sqlite3.Connection) -> Mark:
@@ -244,21 +207,60 @@ def forget_places(connection: sqlite3.Connection, key: DiagnosticsKey) -> None:
 
 
 def slots(connection: sqlite3.Connection, after_seq: int = -1) -> list[LedgerRow]:
-    """Return what is to be published: slots that changed after a seq, all readers' diagnostics."""
-    rows: list[LedgerRow] = []
-    with _ours("usage_slots"):
-        kept = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots WHERE seq > ?"
-        for packed, slot in connection.execute(kept, (after_seq,)):
-            key = key_from_row(packed)
-            if isinstance(key, SlotKey):
-                rows.append((key, slot_from_row(slot)))
-    with _ours("usage_readers"):
+    """Return what was counted: slots that changed after a seq, all readers' diagnostics."""
+    rows: list[LedgerRow] = [*counters.counted(connection, after_seq)]
+    with counters.ours("usage_readers"):
         found = connection.execute(
             "SELECT source, path_hash, CAST(diagnostics AS BLOB) FROM usage_readers"
         )
         for source, path_hash, packed in found:
             rows.append((DiagnosticsKey(source, path_hash), diagnostics_from_row(packed)))
     return rows
+
+
+def published(connection: sqlite3.Connection, after_seq: int = -1) -> list[LedgerRow]:
+    """Return what is to be published: the same, and what peers have returned beyond it."""
+    returned = counters.imported(connection)
+    rows = _with_returned(slots(connection, after_seq), returned)
+    if after_seq < 0:
+        counted = {key for key, _ in rows}
+        rows += [(key, slot) for key, slot in returned.items() if key not in counted]
+    return rows
+
+
+def _with_returned(
+    rows: Iterable[LedgerRow], returned: Mapping[CounterKey, Slot]
+) -> list[LedgerRow]:
+    found: list[LedgerRow] = []
+    for key, value in rows:
+        if isinstance(key, DiagnosticsKey) or isinstance(value, Diagnostics):
+            found.append((key, value))  # type: ignore[arg-type] # a reader's key has a reader's row
+        else:
+            found.append((key, merged(value, returned.get(key, value))))
+    return found
+
+
+def _count(
+    connection: sqlite3.Connection,
+    wrong: Sequence[UsageRecord],
+    right: Sequence[UsageRecord],
+    now: tuple[int, float],
+) -> list[tuple[CounterKey, Slot]]:
+    """Correct the counters; `now`: the log's last seq, and the time. Return what changed.
+
+    What is told late is counted where its slot was rolled into, or would be by now.
+    """
+    seq, now_s = now
+    places = counters.places_of(connection, slot_keys_of([*wrong, *right]), now_s)
+    counted = counters.counted_of(connection, set(places.values()))
+    with counters.ours("usage_slots"):
+        if any(places[one] not in counted for one in slot_keys_of(wrong)):
+            raise PeerError("the slot of a counted record is gone")
+    kept = {key: slot for key, (slot, _) in counted.items()}
+    changed = Slots(kept, places).correct(wrong, right)
+    rows = [(key, counters.Counted(slot, seq)) for key, slot in changed]
+    counters.keep_counted(connection, rows)
+    return changed
 
 
 def _news(
@@ -298,38 +300,14 @@ def _keep_places(connection: sqlite3.Connection, batch: Batch) -> None:
     )
 
 
-def _slots_of(connection: sqlite3.Connection, keys: Iterable[SlotKey]) -> dict[SlotKey, Slot]:
-    known: dict[SlotKey, Slot] = {}
-    if connection.execute("SELECT 1 FROM usage_slots LIMIT 1").fetchone() is None:
-        return known
-    query = "SELECT CAST(slot AS BLOB) FROM usage_slots WHERE key = ?"
-    for key in keys:
-        row = connection.execute(query, (key_to_row(key),)).fetchone()
-        if row is not None:
-            with _ours("usage_slots"):
-                known[key] = slot_from_row(row[0])
-    return known
-
-
 def _diagnostics(connection: sqlite3.Connection, key: DiagnosticsKey) -> Diagnostics | None:
     row = connection.execute(
         "SELECT CAST(diagnostics AS BLOB) FROM usage_readers WHERE source = ? AND path_hash = ?",
         astuple(key),
     ).fetchone()
-    with _ours("usage_readers"):
+    with counters.ours("usage_readers"):
         return diagnostics_from_row(row[0]) if row else None
 
 
 def _incomplete(records: Iterable[UsageRecord]) -> int:
     return sum(INCOMPLETE in record.flags for record in records)
-
-
-@contextmanager
-def _ours(table: str) -> Iterator[None]:
-    try:
-        yield
-    except PeerError as error:
-        hint = "restore the home from a backup, or move the database away: logs are read again"
-        raise DamagedError(
-            f"the table {table} holds a broken row: {error.message}", hint
-        ) from error

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from meshnode.core.ledger import CounterKey
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage_kinds (
     id INTEGER PRIMARY KEY,
@@ -153,7 +155,7 @@ def at_seqs(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, En
 
 def slots_where(
     connection: sqlite3.Connection, is_wanted: Callable[[str, str], bool]
-) -> list[tuple[SlotKey, Slot]]:
+) -> list[tuple[CounterKey, Slot]]:
     """Add up to slots what counts of some sources and files, without the roll-ups of all."""
     kinds: dict[int, Sequence[str]] = {}
     for kind, source, file, *texts in connection.execute(_KINDS):

@@ -8,11 +8,29 @@ from hypothesis import strategies as st
 
 from meshnode.core.counts import Weight, counter_of, exactly, packed, unpacked, weight_of
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import COUNT_MAX, SLOT_MAX, Buckets, DiagnosticsKey, Slot, SlotKey
-from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row
+from meshnode.core.ledger import (
+    COUNT_MAX,
+    LEDGER,
+    SLOT_MAX,
+    Buckets,
+    DiagnosticsKey,
+    Slot,
+    SlotKey,
+    merged,
+)
+from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, DAY_S, MONTH_MAX, DayKey, MonthKey
-from meshnode.core.rollups import DAYS_KEPT_MONTHS, SLOTS_KEPT_DAYS, month_of, rolled_up
+from meshnode.core.regained import joined_rows
+from meshnode.core.rollups import (
+    DAYS_KEPT_MONTHS,
+    SLOTS_KEPT_DAYS,
+    levelled,
+    month_of,
+    rolled_up,
+    summed,
+    way_of,
+)
 
 pytestmark = pytest.mark.property
 NOW_S = 1_790_000_000.0
@@ -31,6 +49,7 @@ texts = st.sampled_from(["", "x", "y"])
 counts = st.integers(0, 1 << 40)
 slots = st.builds(Slot, counts, st.builds(Buckets, *[counts] * 7), texts, texts, texts, texts)
 ledgers = st.dictionaries(keys, slots, max_size=12)
+alike = st.builds(Slot, counts, st.builds(Buckets, *[counts] * 7))
 
 
 def applied(ledger: dict, now_s: float) -> dict:
@@ -53,13 +72,54 @@ def test_totals_stay_and_again_does_nothing_in_any_order(ledger: dict, days: int
     assert applied(dict(shuffled), now_s) == applied(ledger, now_s)
 
 
-@given(ledgers, st.integers(0, 400), st.integers(0, 400))
+@given(st.dictionaries(keys, alike, max_size=12), st.integers(0, 400), st.integers(0, 400))
 def test_rolling_up_twice_is_rolling_up_once_later(ledger: dict, first: int, more: int):
     early, late = NOW_S + first * DAY_S, NOW_S + (first + more) * DAY_S
     assert applied(applied(ledger, early), late) == applied(ledger, late)
 
 
-@given(ledgers)
+def whose(ledger: dict) -> dict:
+    sums: dict[tuple, Buckets] = {}
+    for key, slot in ledger.items():
+        texts = (slot.agent, slot.owner, slot.project, slot.provider)
+        group = (key.session, key.model, key.tier, month_of(key.start_s), *texts)
+        sums[group] = sums.get(group, Buckets()) + slot.usage
+    return {group: usage for group, usage in sums.items() if usage != Buckets()}
+
+
+@given(ledgers, st.lists(st.integers(0, 600), max_size=3))
+def test_what_is_whose_and_of_which_month_stays(ledger: dict, days: list[int]):
+    after = ledger
+    for day in days:  # a clock may be put back, too
+        after = applied(after, NOW_S + day * DAY_S)
+        assert whose(after) == whose(ledger)
+
+
+@given(ledgers, ledgers)
+def test_what_was_lost_joins_what_was_counted_anew_however_far_each_is_rolled_up(
+    ours: dict, theirs: dict
+):
+    moved = levelled(ours, theirs)
+    one, other = summed(ours, moved), summed(theirs, moved)
+    for side, level in ((ours, one), (theirs, other)):
+        assert sum(slot.records for slot in level.values()) == sum(
+            slot.records for slot in side.values()
+        )
+    joined = set(one) | set(other)
+    assert not any(
+        coarser in joined for key in one.keys() ^ other.keys() for coarser in way_of(key)
+    )
+    assert levelled(one, other) == {}
+    rows = [{key_to_row(k): slot_to_row(s) for k, s in side.items()} for side in (ours, theirs)]
+    said = {**rows[0], **rows[1], **joined_rows(LEDGER, *rows)}
+    kept = {key_from_row(key): slot_from_row(row) for key, row in said.items() if row is not None}
+    expected = {
+        key: merged(one.get(key, other.get(key)), other.get(key, one.get(key))) for key in joined
+    }
+    assert kept == expected
+
+
+@given(st.dictionaries(keys, alike, max_size=12))
 def test_what_is_young_is_kept_as_it_is(ledger: dict):
     written, removed = rolled_up(ledger.items(), NOW_S)
     for key in [*written, *set(ledger) - set(removed)]:

@@ -14,6 +14,7 @@ from session_mesh.amounts import (
     Span,
     groupings,
     in_order,
+    inexact,
     table_of,
     unpriced,
 )
@@ -123,7 +124,12 @@ def app(
         value=value,
         human=table_of(value, asked.by),
         records="groups",
-        notes=[*ledger.price_faults, *_notes(value, read), *_nothing_of(session_key or "", value)],
+        notes=[
+            *ledger.price_faults,
+            *_notes(value, read),
+            *inexact(value),
+            *_nothing_of(session_key or "", value),
+        ],
     )
 
 

@@ -1,0 +1,117 @@
+"""Rolling up a node's ledger, a little at a time, and holding it against what its feed has said.
+
+Invariant: the ledger and the feed change in one transaction, and the feed in one flush, so nobody
+counts anything twice or not at all, whenever the node is killed. Whoever publishes counters holds
+`lock`, so that no row is said that was rolled up meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from meshnode.core.ledger import LEDGER, SlotKey
+from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
+from meshnode.core.periods import DAY_S, DayKey
+from meshnode.core.regained import by_month, counters_of
+from meshnode.core.rollups import way_of
+from meshnode.store import rollups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from meshnode.core.ledger import CounterKey, LedgerRow, Slot
+    from meshnode.node.ground import Ground
+
+HELD_AT_ONCE = 500  # rows of our feed; then others get the database
+PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
+_log = logging.getLogger("session_mesh.ledger")
+
+
+class Rolling:
+    """Looks after how one ledger is rolled up, and says what is in it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.lock = asyncio.Lock()
+        self._database = ground.database
+        self._world = ground.world
+        self._clock = ground.clock
+        self._epoch = 0  # of our feed, when it was last held against the disk
+        self._done_on = -1  # the UTC day on which all was last rolled up
+        limits = ground.world.mesh.genesis.limits
+        self._room_bytes = limits.flush_bytes_max // 2
+
+    async def look(self) -> None:
+        """Roll up what is old, once a day: what comes late goes where it belongs by itself."""
+        now_s = self._clock.wall_s()
+        after: bytes | None = b""
+        rows = 0
+        while after is not None and self._done_on != now_s // DAY_S:
+            async with self.lock:
+                await self.hold()
+                piece = await self._database.run(rollups.plan, now_s, after, self._room_bytes)
+                if piece.moved:
+                    await self._roll_up(piece)
+            rows += len(piece.moved)
+            after = piece.after
+            await asyncio.sleep(PAUSE_S)
+        self._done_on = int(now_s // DAY_S)
+        if rows:
+            _log.info("%d rows of the ledger were rolled up", rows)
+
+    async def _roll_up(self, piece: rollups.Piece) -> None:
+        work = partial(rollups.apply, moved=piece.moved)
+        if not await self._world.publish_together(LEDGER, _packed(piece.said), work):
+            await self._database.run(work)
+
+    def publish(self, rows: Iterable[LedgerRow], *, fresh: bool = True) -> None:
+        """Say what is in the ledger; what is not `fresh` may have been rolled up meanwhile."""
+        for key, value in rows:
+            packed = key_to_row(key)
+            rolled_up = not fresh and isinstance(key, SlotKey | DayKey) and self._went(key, packed)
+            if not rolled_up:
+                self._world.write(LEDGER, packed, value_to_row(value))
+
+    def _went(self, key: CounterKey, packed: bytes) -> bool:
+        latest = self._world.mesh.own.latest
+        said = (latest(LEDGER, key_to_row(one)) for one in way_of(key))
+        return latest(LEDGER, packed) is None and any(one is not None for one in said)
+
+    async def hold(self) -> None:
+        """Keep what our own feed says beyond this disk, if it has left a history; `lock` is held.
+
+        Logs that were deleted since are in it alone; those still there are read again, and of each
+        count the larger is published, so that nothing is counted twice.
+        """
+        own = self._world.mesh.own
+        while self._epoch != own.epoch:
+            epoch = own.epoch
+            feed = await asyncio.to_thread(_months, own.values(LEDGER))
+            for piece in feed:
+                said = await self._database.run(rollups.hold, piece)
+                if own.epoch != epoch:
+                    break
+                if said:
+                    self._say(said)
+                    self._done_on = -1
+            else:
+                self._epoch = epoch
+
+    def _say(self, said: Mapping[CounterKey, Slot | None]) -> None:
+        """Write in one flush what fits one; else what goes first, so that none counts it twice."""
+        rows = _packed(said)
+        if sum(len(key) + len(value or b"") + 64 for key, value in rows.items()) < self._room_bytes:
+            self._world.write_together(LEDGER, rows)
+            return
+        for key, value in sorted(rows.items(), key=lambda row: row[1] is not None):
+            self._world.write(LEDGER, key, value)
+
+
+def _months(rows: Mapping[bytes, bytes]) -> list[dict[CounterKey, Slot]]:
+    return list(by_month(counters_of(rows.items()), HELD_AT_ONCE))
+
+
+def _packed(said: Mapping[CounterKey, Slot | None]) -> dict[bytes, bytes | None]:
+    return {key_to_row(k): None if slot is None else slot_to_row(slot) for k, slot in said.items()}

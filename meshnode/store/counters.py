@@ -1,0 +1,158 @@
+"""The counters of the ledger on disk: slots, days and months, and those that peers have returned.
+
+Invariant: a counter is a row of `usage_slots`, of `usage_imported`, or of both; what is said of it
+is the larger of each count. Keys of a kind stand together, by session, model, tier and time.
+Functions are synchronous, and change nothing outside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshnode.core.errors import DamagedError, PeerError
+from meshnode.core.ledger import DiagnosticsKey, merged
+from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
+from meshnode.core.rollups import place_of, way_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from meshnode.core.ledger import CounterKey, Slot, SlotKey
+
+_COARSE = b"\x95\x02"  # where keys of days begin; those of months follow, those of slots precede
+
+
+class Counted(NamedTuple):
+    """A row of `usage_slots`: `seq` is that of the record that changed it last."""
+
+    slot: Slot
+    seq: int
+
+
+def counted(connection: sqlite3.Connection, after_seq: int = -1) -> list[tuple[CounterKey, Slot]]:
+    """Return what was counted here, as far as it changed after a seq. Raises DamagedError."""
+    query = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots WHERE seq > ?"
+    with ours("usage_slots"):
+        return list(_decoded(connection.execute(query, (after_seq,))))
+
+
+def imported(connection: sqlite3.Connection) -> dict[CounterKey, Slot]:
+    """Return what was counted on a disk that is lost, as the mesh has given it back."""
+    query = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_imported"
+    with ours("usage_imported"):
+        return dict(_decoded(connection.execute(query)))
+
+
+def counted_of(
+    connection: sqlite3.Connection, keys: Iterable[CounterKey]
+) -> dict[CounterKey, Counted]:
+    """Return what was counted here of some counters, as far as there are any."""
+    found: dict[CounterKey, Counted] = {}
+    query = "SELECT CAST(slot AS BLOB), seq FROM usage_slots WHERE key = ?"
+    with ours("usage_slots"):
+        for key in keys:
+            row = connection.execute(query, (key_to_row(key),)).fetchone()
+            if row is not None:
+                found[key] = Counted(slot_from_row(row[0]), int(row[1]))
+    return found
+
+
+def imported_of(
+    connection: sqlite3.Connection, keys: Iterable[CounterKey]
+) -> dict[CounterKey, Slot]:
+    """Return what peers have returned of some counters, as far as there is any."""
+    found: dict[CounterKey, Slot] = {}
+    if connection.execute("SELECT 1 FROM usage_imported LIMIT 1").fetchone() is None:
+        return found
+    query = "SELECT CAST(slot AS BLOB) FROM usage_imported WHERE key = ?"
+    with ours("usage_imported"):
+        for key in keys:
+            row = connection.execute(query, (key_to_row(key),)).fetchone()
+            if row is not None:
+                found[key] = slot_from_row(row[0])
+    return found
+
+
+def said_of(
+    counted: Mapping[CounterKey, Counted], imported: Mapping[CounterKey, Slot]
+) -> dict[CounterKey, Slot]:
+    """Return what is said of counters: of each count the larger."""
+    said = dict(imported)
+    for key, (slot, _) in counted.items():
+        said[key] = merged(slot, said.get(key, slot))
+    return said
+
+
+def places_of(
+    connection: sqlite3.Connection, slots: Iterable[SlotKey], now_s: float
+) -> dict[SlotKey, CounterKey]:
+    """Return which counters the records of some slots are in, or go to."""
+    if connection.execute("SELECT 1 FROM usage_slots LIMIT 1").fetchone() is None and (
+        connection.execute("SELECT 1 FROM usage_imported LIMIT 1").fetchone() is None
+    ):
+        return {key: place_of(key, (), now_s) for key in slots}
+    query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key >= :least)
+        OR EXISTS (SELECT 1 FROM usage_imported WHERE key >= :least)"""
+    is_rolled_up = connection.execute(query, {"least": _COARSE}).fetchone()[0]
+    known: dict[bytes, bool] = {}
+    places: dict[SlotKey, CounterKey] = {}
+    for key in slots:
+        way: list[CounterKey] = [key, *(way_of(key) if is_rolled_up else ())]
+        held = [one for one in way if _is_held(connection, key_to_row(one), known)]
+        places[key] = place_of(key, held, now_s)
+    return places
+
+
+def keep_counted(
+    connection: sqlite3.Connection, rows: Iterable[tuple[CounterKey, Counted]]
+) -> None:
+    """Write rows of `usage_slots`."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO usage_slots VALUES (?, ?, ?)",
+        [(key_to_row(key), slot_to_row(one.slot), one.seq) for key, one in rows],
+    )
+
+
+def keep_imported(connection: sqlite3.Connection, rows: Iterable[tuple[CounterKey, Slot]]) -> None:
+    """Write rows of `usage_imported`."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO usage_imported VALUES (?, ?)",
+        [(key_to_row(key), slot_to_row(slot)) for key, slot in rows],
+    )
+
+
+def delete(connection: sqlite3.Connection, keys: Iterable[CounterKey]) -> None:
+    """Delete what was rolled into other counters."""
+    gone = [(key_to_row(key),) for key in keys]
+    connection.executemany("DELETE FROM usage_slots WHERE key = ?", gone)
+    connection.executemany("DELETE FROM usage_imported WHERE key = ?", gone)
+
+
+def _is_held(connection: sqlite3.Connection, row: bytes, known: dict[bytes, bool]) -> bool:
+    found = known.get(row)
+    if found is None:
+        query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key = :key)
+            OR EXISTS (SELECT 1 FROM usage_imported WHERE key = :key)"""
+        found = known[row] = bool(connection.execute(query, {"key": row}).fetchone()[0])
+    return found
+
+
+def _decoded(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[CounterKey, Slot]]:
+    for packed, slot in rows:
+        key = key_from_row(packed)
+        if key is not None and not isinstance(key, DiagnosticsKey):
+            yield key, slot_from_row(slot)
+
+
+@contextmanager
+def ours(table: str) -> Iterator[None]:
+    """Tell of a row that cannot be read as damage: nobody but us writes it."""
+    try:
+        yield
+    except PeerError as error:
+        hint = "restore the home from a backup, or move the database away: logs are read again"
+        raise DamagedError(
+            f"the table {table} holds a broken row: {error.message}", hint
+        ) from error

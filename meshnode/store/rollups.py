@@ -1,0 +1,150 @@
+"""Rolling up the counters on disk, and holding them against what our own feed says.
+
+Invariant: no total changes by a roll-up, neither of what was counted here nor of what is said; a
+row goes in the same transaction in which it is added to the coarser one. Functions are synchronous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshnode.core.ledger import SLOT_S, DiagnosticsKey, SlotKey, merged
+from meshnode.core.ledger_rows import key_from_row, key_to_row
+from meshnode.core.periods import DAY_S, DayKey, MonthKey
+from meshnode.core.rollups import due, levelled, moves, plus, summed, way_of, written_by
+from meshnode.store import counters
+from meshnode.store.transactions import transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from meshnode.core.ledger import CounterKey, Slot
+
+LOOKED_AT_ONCE = 2000  # rows; then others get a turn
+MOVED_AT_ONCE = 500
+ROW_BYTES = 512  # that a row which is written takes at most, but for its key
+_MONTHS = b"\x95\x03"  # where keys of months begin: nothing is rolled up further
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of a roll-up: what the feed is to say (None: nothing any more), and what goes where.
+
+    `after`: the key up to which rows were looked at; None: up to the last.
+    """
+
+    said: Mapping[CounterKey, Slot | None] = field(default_factory=dict)
+    moved: Sequence[tuple[CounterKey, CounterKey]] = ()
+    after: bytes | None = None
+
+
+def plan(connection: sqlite3.Connection, now_s: float, after: bytes, room_bytes: int) -> Piece:
+    """Look at some counters that follow a key, and say what is to be rolled up; change nothing.
+
+    What the feed is to say takes at most `room_bytes`, or is of one row. Raises DamagedError.
+    """
+    query = """SELECT CAST(key AS BLOB) FROM usage_slots WHERE key > :after AND key < :end
+        UNION SELECT CAST(key AS BLOB) FROM usage_imported WHERE key > :after AND key < :end
+        ORDER BY 1 LIMIT :limit"""
+    values = {"after": after, "end": _MONTHS, "limit": LOOKED_AT_ONCE}
+    found = [row for (row,) in connection.execute(query, values)]
+    last = found[-1] if len(found) == LOOKED_AT_ONCE else None
+    old: list[CounterKey] = []
+    before = after
+    for row in found:
+        with counters.ours("usage_slots"):
+            key = key_from_row(row)
+        if key is not None and not isinstance(key, DiagnosticsKey) and due(key, now_s) != key:
+            room_bytes -= 2 * len(row) + ROW_BYTES
+            if old and (room_bytes < 0 or len(old) == MOVED_AT_ONCE):
+                return _piece(connection, old, now_s, before)
+            old.append(key)
+        before = row
+    return _piece(connection, old, now_s, last)
+
+
+def _piece(
+    connection: sqlite3.Connection, old: Sequence[CounterKey], now_s: float, after: bytes | None
+) -> Piece:
+    ways = {one for key in old for one in (key, *way_of(key))}
+    counted = counters.counted_of(connection, ways)
+    held = counters.said_of(counted, counters.imported_of(connection, ways))
+    moved = moves(held, now_s)
+    said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key, _ in moved)
+    said.update(written_by(held, moved))
+    return Piece(said, moved, after)
+
+
+def apply(connection: sqlite3.Connection, moved: Iterable[tuple[CounterKey, CounterKey]]) -> None:
+    """Roll rows up as they are now: one that is gone is passed over."""
+    with transaction(connection):
+        for key, into in moved:
+            counted = counters.counted_of(connection, (key, into))
+            imported = counters.imported_of(connection, (key, into))
+            said = counters.said_of(counted, imported)
+            if key not in said:
+                continue
+            if key in counted:
+                slot, seq = counted[key]
+                before = counted.get(into)
+                total = plus(before.slot if before else None, slot)
+                seq = max(seq, before.seq if before else 0)
+                counters.keep_counted(connection, [(into, counters.Counted(total, seq))])
+            if imported:  # what is said is the sum of what was said of both
+                counters.keep_imported(connection, [(into, plus(said.get(into), said[key]))])
+            counters.delete(connection, [key])
+
+
+def hold(
+    connection: sqlite3.Connection, feed: Mapping[CounterKey, Slot]
+) -> dict[CounterKey, Slot | None]:
+    """Keep what our own feed says beyond this disk: counted on one that is lost.
+
+    `feed`: all it says of some months of some sessions, models and tiers. Returns what it is to say
+    instead, where that is something else; None is nothing any more.
+    """
+    with transaction(connection):
+        keys = _of_months(connection, {_month(key) for key in feed})
+        counted = counters.counted_of(connection, keys)
+        held = counters.said_of(counted, counters.imported_of(connection, keys))
+        if all(key in held and merged(held[key], slot) == held[key] for key, slot in feed.items()):
+            return {}
+        moved = levelled(held, feed)
+        apply(connection, [(key, into) for key, into in moved.items() if key in held])
+        ours, theirs = summed(held, moved), summed(feed, moved)
+        joined = {key: merged(slot, ours.get(key, slot)) for key, slot in theirs.items()}
+        joined |= {key: slot for key, slot in ours.items() if key not in joined}
+        now = counters.counted_of(connection, joined)
+        beyond = [(k, slot) for k, slot in joined.items() if k not in now or now[k].slot != slot]
+        counters.keep_imported(connection, beyond)
+    said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in moved if key in feed)
+    said.update({key: slot for key, slot in joined.items() if feed.get(key) != slot})
+    return said
+
+
+def _month(key: CounterKey) -> MonthKey:
+    way = way_of(key)
+    return way[-1] if way else key  # type: ignore[return-value] # a way ends in a month
+
+
+def _of_months(connection: sqlite3.Connection, months: Iterable[MonthKey]) -> set[CounterKey]:
+    """Return the keys of all counters of some months."""
+    query = """SELECT CAST(key AS BLOB) FROM usage_slots WHERE key BETWEEN :first AND :last
+        UNION SELECT CAST(key AS BLOB) FROM usage_imported WHERE key BETWEEN :first AND :last"""
+    found: set[CounterKey] = set()
+    for month in months:
+        texts, end_s = (month.session, month.model, month.tier), month.end_s - 1
+        for first, last in (
+            (SlotKey(*texts, month.start_s // SLOT_S), SlotKey(*texts, end_s // SLOT_S)),
+            (DayKey(*texts, month.start_s // DAY_S), DayKey(*texts, end_s // DAY_S)),
+            (month, month),
+        ):
+            values = {"first": key_to_row(first), "last": key_to_row(last)}
+            for (row,) in connection.execute(query, values):
+                with counters.ours("usage_slots"):
+                    key = key_from_row(row)
+                if key is not None and not isinstance(key, DiagnosticsKey):
+                    found.add(key)
+    return found

@@ -1,0 +1,244 @@
+"""Whatever is recorded, corrected, rolled up, lost and read again, in any order: totals stay.
+
+A ledger on a real (memory) database, its feed, and a replica of that feed take part. The replica
+may at no flush show anything but the total before it or the total after it.
+"""
+
+import sqlite3
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from meshnode.app.cost import OwnedSlot, cost
+from meshnode.app.cutting import CostQuery
+from meshnode.core.feed import Replica
+from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.keys import Key
+from meshnode.core.ledger import (
+    LEDGER,
+    Batch,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    UsageRecord,
+    slot_key_of,
+)
+from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
+from meshnode.core.own_feed import OwnFeed
+from meshnode.core.periods import DAY_S
+from meshnode.core.prices import Priced
+from meshnode.core.regained import by_month, counters_of, joined_rows
+from meshnode.core.rollups import month_of
+from meshnode.core.rows import Rows, all_rows
+from meshnode.store import counters, ledger, rollups
+from meshnode.store.migrations import migrate
+
+pytestmark = pytest.mark.property
+KEY = Key(bytes(range(32)))
+LIMITS = Limits(flush_bytes_max=4000)
+GENESIS = Genesis((KEY.public,), 1, "rolled", bytes(16), LIMITS)
+READER = DiagnosticsKey("claude", "0" * 16)
+START_S = 1_790_000_000.0
+OWNERS = {"a": "anna", "b": "bob"}
+sums = tuple[int, ...]
+
+
+class NoPrices:
+    def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
+        del model, provider, tier, at_s
+
+    def source_text(self) -> str:
+        return "none"
+
+
+def grouped(rows: Any) -> dict[tuple, sums]:
+    """Add up by month, session, model and owner."""
+    found: dict[tuple, list[int]] = {}
+    for key, slot in rows:
+        counts = (slot.records, *slot.usage.counts)
+        group = (month_of(key.start_s), key.session, key.model, slot.owner)
+        held = found.setdefault(group, [0] * len(counts))
+        found[group] = [one + other for one, other in zip(held, counts, strict=True)]
+    return {group: tuple(counts) for group, counts in found.items() if any(counts)}
+
+
+class Rolled(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = START_S
+        self.counting: dict[str, UsageRecord] = {}  # what the logs say, if all is read
+        self.boot = 0
+        self.connection: sqlite3.Connection | None = None
+        self.replica = Replica(OwnFeed(KEY, GENESIS.mesh_id, LIMITS, 1).origin, LIMITS)
+        self.begin()
+
+    def begin(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self.connection)
+        self.boot += 1
+        self.feed = OwnFeed(KEY, GENESIS.mesh_id, LIMITS, self.boot, joined_rows)
+        self.unread: set[str] = set(self.counting)
+
+    def teardown(self) -> None:
+        self.connection.close()
+
+    def read(self, keys: list[str]) -> None:
+        records = [self.counting[key] for key in keys]
+        batch = Batch(READER, "/log", {}, records, Diagnostics())
+        rows = ledger.commit(self.connection, batch, int(self.now_s * 1000))
+        self.unread.difference_update(keys)
+        for key, value in rows:
+            self.feed.write(LEDGER, key_to_row(key), value_to_row(value))
+        self.flush()
+
+    def flush(self, *, changes: bool = True) -> None:
+        """Send what waits; a replica follows each flush, and shows the same if nothing changes."""
+        while (change := self.feed.flush(self.now_s)) is not None:
+            before = self.shown()
+            if self.replica.follows(change.header) and change.flush is not None:
+                self.replica.apply(change.flush)
+            else:
+                rows = Rows()
+                for (table, key), row in all_rows(self.feed.rows).items():
+                    rows.put(table, key, row)
+                self.replica.replace(change.header, rows)
+            assert changes or self.shown() == before
+
+    def shown(self) -> dict[tuple, sums]:
+        rows = self.replica.rows.tables.get(LEDGER, {})
+        return grouped(counters_of((key, row.value) for key, row in rows.items()).items())
+
+    def logged(self) -> dict[tuple, sums]:
+        """Add up what is read, straight from the records."""
+        return grouped(
+            (slot_key_of(one), Slot(1, one.usage, owner=one.owner))
+            for key, one in self.counting.items()
+            if key not in self.unread
+        )
+
+    @rule(
+        days=st.lists(st.integers(0, 500), min_size=1, max_size=6),
+        session=st.sampled_from("ab"),
+        model=st.sampled_from("mn"),
+        tokens=st.integers(1, 99),
+    )
+    def record(self, days: list[int], session: str, model: str, tokens: int) -> None:
+        """Something is used, or a log from long ago is read."""
+        keys = []
+        for number, ago in enumerate(days):
+            key = f"{len(self.counting)}"
+            self.counting[key] = UsageRecord(
+                idem_key=key,
+                source="claude",
+                at_s=self.now_s - ago * DAY_S - 1000.0 * number,
+                session=session,
+                project="",
+                agent="",
+                owner=OWNERS[session],
+                model=model,
+                provider="",
+                tier="standard",
+                usage=Buckets(input=tokens, output=1),
+            )
+            keys.append(key)
+        self.read(keys)
+
+    @rule(chance=st.randoms(use_true_random=False))
+    def correct(self, chance: Any) -> None:
+        """A log says more of a response."""
+        if self.counting:
+            key = chance.choice(sorted(self.counting))
+            was = self.counting[key]
+            usage = was.usage + Buckets(output=7)
+            self.counting[key] = msgspec.structs.replace(was, usage=usage, rank=was.rank + 1)
+            self.read([key])
+
+    @rule(chance=st.randoms(use_true_random=False))
+    def read_again(self, chance: Any) -> None:
+        keys = sorted(self.counting)
+        self.read(chance.sample(keys, len(keys) // 2))
+
+    @rule(days=st.sampled_from([-40, 1, 20, 36, 100, 400]))
+    def time_passes(self, days: int) -> None:
+        """Or the clock is put back."""
+        self.now_s += days * DAY_S
+
+    @rule(pieces=st.integers(1, 3), room_bytes=st.sampled_from([1, 1500]), dies=st.booleans())
+    def roll_up(self, pieces: int, room_bytes: int, dies: bool) -> None:
+        after: bytes | None = b""
+        before = grouped(counters.counted(self.connection))
+        while after is not None and pieces:
+            piece = rollups.plan(self.connection, self.now_s, after, room_bytes)
+            if dies and pieces == 1:
+                return  # between looking and doing
+            rows = {
+                key_to_row(key): None if slot is None else slot_to_row(slot)
+                for key, slot in piece.said.items()
+            }
+            self.feed.write_together(LEDGER, rows)
+            rollups.apply(self.connection, piece.moved)
+            self.flush(changes=False)
+            after, pieces = piece.after, pieces - 1
+        assert grouped(counters.counted(self.connection)) == before
+
+    @rule()
+    def roll_all_up(self) -> None:
+        self.roll_up(10_000, 1500, dies=False)
+        again = rollups.plan(self.connection, self.now_s, b"", 1500)
+        assert not again.moved
+
+    @rule(chance=st.randoms(use_true_random=False), share=st.floats(0, 1))
+    def lose_the_disk(self, chance: Any, share: float) -> None:
+        """Some logs are read again before peers return what was published, the rest later."""
+        header, rows = self.replica.header, self.replica.rows
+        if header is None:
+            return
+        before = self.shown()
+        self.begin()
+        keys = sorted(self.counting)
+        replica, self.replica = self.replica, Replica(self.replica.origin, LIMITS)
+        if keys:
+            self.read(chance.sample(keys, int(len(keys) * share)))
+        self.replica = replica
+        self.feed.continue_after(header, rows)
+        self.flush()
+        assert self.shown() == before
+        for piece in by_month(counters_of(self.feed.values(LEDGER).items()), 3):
+            said = rollups.hold(self.connection, piece)
+            packed = {key_to_row(k): slot and slot_to_row(slot) for k, slot in said.items()}
+            self.feed.write_together(LEDGER, packed)
+            self.flush(changes=False)
+
+    @rule()
+    def read_all_again(self) -> None:
+        self.read(sorted(self.counting))
+        assert self.shown() == self.logged()
+
+    @invariant()
+    def nothing_is_lost_and_nothing_counts_twice(self) -> None:
+        assert grouped(counters.counted(self.connection)) == self.logged()
+        said = grouped((k, v) for k, v in ledger.published(self.connection) if k != READER)
+        assert said == self.shown()
+
+    @invariant()
+    def groups_add_up(self) -> None:
+        rows = [
+            OwnedSlot("id", "n", key, slot)
+            for key, slot in counters_of(
+                (key, row.value) for key, row in self.replica.rows.tables.get(LEDGER, {}).items()
+            ).items()
+        ]
+        for by in ("day", "hour", "owner", "model"):
+            answer = cost(rows, [], CostQuery((by,), tz="Europe/Berlin"), NoPrices())
+            assert sum(group.records for group in answer.groups) == answer.records
+
+
+Rolled.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestTotalsStay = Rolled.TestCase
