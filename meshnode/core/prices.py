@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PUSD_PER_NUSD = 1_000
 NUSD_PER_USD = 1_000_000_000
+NUSD_MAX = (1 << 63) - 1  # of one record, 9.2 billion USD: what costs more is kept as this
 PUSD_PER_USD = PUSD_PER_NUSD * NUSD_PER_USD
 
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import MeshError, NotFoundError
 from meshnode.core.ledger import Buckets, tier_of, tier_parts
-from meshnode.core.prices import Priced, Rates, cost_nusd, fee_text, per_million_text, usd_text
+from meshnode.core.prices import (
+    NUSD_MAX,
+    Priced,
+    Rates,
+    cost_nusd,
+    fee_text,
+    per_million_text,
+    usd_text,
+)
 from meshnode.core.usage_log import Charge
 
 if TYPE_CHECKING:
@@ -91,7 +99,10 @@ def charging(book: PriceBook | RunningPrices) -> Callable[[UsageRecord], Charge]
         priced = book.rates(record.model, record.provider, record.tier, record.at_s)
         if priced is None:
             return Charge()
-        return Charge(cost_nusd(record.usage, priced.rates, 1), priced.source)
+        nusd = cost_nusd(record.usage, priced.rates, 1)
+        if nusd > NUSD_MAX:
+            return Charge(NUSD_MAX, f"{priced.source} (it is more)")
+        return Charge(nusd, priced.source)
 
     return charge
 

@@ -68,6 +68,8 @@ def drop(connection: sqlite3.Connection, before_ms: int, sign: Sign) -> tuple[in
         query = "SELECT seq, idem_key, recorded_ms, hash FROM usage_log ORDER BY seq LIMIT ?"
         old: list[tuple[int, str, bytes]] = []
         for seq, key, recorded_ms, hash_ in connection.execute(query, (DROPPED_AT_ONCE,)):
+            if not isinstance(recorded_ms, int) or not isinstance(key, str):
+                return None  # `audit --verify` says what is wrong with it
             if recorded_ms >= before_ms or seq >= last:
                 break
             old.append((seq, key, bytes(hash_)))

@@ -55,7 +55,8 @@ def counted_of(
         for key in keys:
             row = connection.execute(query, (key_to_row(key),)).fetchone()
             if row is not None:
-                found[key] = Counted(slot_from_row(row[0]), int(row[1]))
+                slot, seq = row
+                found[key] = Counted(slot_from_row(slot), seq if isinstance(seq, int) else 0)
     return found
 
 

@@ -7,6 +7,7 @@ synchronous, and change nothing outside the caller's transaction.
 
 from __future__ import annotations
 
+import sqlite3
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from meshnode.core.packing import typed
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from meshnode.core.ledger import CounterKey
@@ -59,6 +59,7 @@ DROP TABLE usage_records
 """
 """Takes over what was kept before there was a chain."""
 
+_INTEGER_MAX = 1 << 63
 ASKED_AT_ONCE = 500  # keys in one question; SQLite takes 32,766 values at most
 _BROKEN = "the table usage_log holds a broken row"
 _HINT = "restore the home from a backup, or move the database away: logs are read again"
@@ -84,10 +85,13 @@ _SLOTS = f"""SELECT kind, CAST(at_s / {SLOT_S} AS INTEGER) AS slot, count(*), {_
 
 
 def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> None:
-    """Add entries with their hashes; they must follow the log's end."""
+    """Add entries with their hashes; they must follow the log's end. Raises DamagedError."""
     kinds = _Kinds(connection)
-    connection.executemany(_INSERT, (_row(entry, hash_, kinds) for entry, hash_ in entries))
-    connection.executemany(_INSERT_KIND, kinds.fresh)
+    try:
+        connection.executemany(_INSERT, (_row(entry, hash_, kinds) for entry, hash_ in entries))
+        connection.executemany(_INSERT_KIND, kinds.fresh)
+    except (sqlite3.IntegrityError, OverflowError) as error:  # a kind that records had is gone
+        raise DamagedError("the tables usage_log and usage_kinds do not fit", _HINT) from error
 
 
 def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:
@@ -164,9 +168,14 @@ def slots_where(
     slots = Slots()
     for kind, slot, records, *counts in connection.execute(_SLOTS):
         if kind in kinds:
-            if not 0 <= slot <= SLOT_MAX or min(counts) < 0:
+            texts = kinds[kind]
+            if not all(isinstance(text, str) for text in texts):
                 raise DamagedError(_BROKEN, _HINT)
-            session, model, tier, *said = kinds[kind]
+            if not all(isinstance(number, int) for number in counts) or min(counts) < 0:
+                raise DamagedError(_BROKEN, _HINT)
+            if not 0 <= slot <= SLOT_MAX:
+                raise DamagedError(_BROKEN, _HINT)
+            session, model, tier, *said = texts
             slots.add(
                 SlotKey(cut(session), cut(model), cut(tier), slot),
                 Slot(records, Buckets(*counts), *map(cut, said)),
@@ -243,7 +252,7 @@ def _entries(
     try:
         for row in connection.execute(query, values):
             yield _entry(row)
-    except (TypeError, ValueError, UnicodeDecodeError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DamagedError(_BROKEN, _HINT) from error
 
 
@@ -270,6 +279,8 @@ def _entry(row: Sequence[Any]) -> tuple[Entry, bytes]:
     )
     if not (0 <= record.at_s <= SLOT_MAX * SLOT_S and min(record.usage.counts) >= 0):
         raise ValueError("a time or a count that no reader gives")
+    if not all(-_INTEGER_MAX <= number < _INTEGER_MAX for number in (record.rank, record.offset)):
+        raise ValueError("a number that no reader gives")
     charge = Charge(None if cost_nusd is None else int(cost_nusd), price)
     numbers = (int(seq), int(revision), int(recorded_ms))
     return Entry(*numbers, record, charge), bytes(hash_)

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from meshnode.core.checkpoints import Checkpoint, sign_checkpoint
 from meshnode.core.errors import DamagedError
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, Signed
 from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
-from meshnode.store import ledger, usage_log
+from meshnode.node.verifying import verify_ledger
+from meshnode.store import checkpoints, ledger, usage_log
 from meshnode.store.database import Database
 
 KEY = DiagnosticsKey("claude", "0" * 16)
@@ -37,6 +41,10 @@ def batch(rank: int) -> Batch:
         "UPDATE usage_log SET at_s = -1e300",
         "UPDATE usage_log SET input = -5",
         "UPDATE usage_kinds SET model = x'ff'",
+        "UPDATE usage_kinds SET id = 99",
+        "UPDATE usage_log SET kind = 'x'",
+        "UPDATE usage_log SET rank = 1e300",
+        "DELETE FROM usage_kinds",
     ],
 )
 def test_a_correction_of_an_edited_row_tells_of_the_damage(tmp_path: Path, edit: str):
@@ -52,13 +60,51 @@ def test_a_correction_of_an_edited_row_tells_of_the_damage(tmp_path: Path, edit:
         database.close()
 
 
-def test_sums_of_a_time_that_no_reader_gives_tell_of_the_damage(tmp_path: Path):
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE usage_log SET at_s = 1e300",
+        "UPDATE usage_log SET input = 'many'",
+        "UPDATE usage_kinds SET model = x'ff'",
+    ],
+)
+def test_sums_of_what_no_reader_gives_tell_of_the_damage(tmp_path: Path, edit: str):
     database = Database(tmp_path / "state.db")
     try:
         database.run_now(ledger.commit, batch(1), 0)
-        edit = "UPDATE usage_log SET at_s = 1e300"
         database.run_now(lambda connection: connection.execute(edit).fetchall())
         with pytest.raises(DamagedError):
             database.run_now(usage_log.slots_where, lambda _source, _file: True)
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE usage_kinds SET model = x'ff'",
+        "UPDATE usage_kinds SET id = 99",
+        "UPDATE usage_log SET kind = 'x'",
+        "UPDATE usage_log SET rank = 1e300",
+        "UPDATE usage_log SET recorded_ms = 'x'",
+        "DELETE FROM usage_kinds",
+    ],
+)
+def test_an_edited_log_is_named_and_nothing_of_it_dropped(tmp_path: Path, edit: str):
+    database, key = Database(tmp_path / "state.db"), Key(bytes(32))
+    node = node_id_of(key.public)
+
+    def signed(seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:
+        return sign_checkpoint(key, Checkpoint(node, seq, hash_, 1, totals, dropped=not totals))
+
+    try:
+        database.run_now(ledger.commit, batch(1), 0)
+        database.run_now(ledger.commit, batch(2), 0)
+        database.run_now(checkpoints.write, signed)
+        database.run_now(lambda connection: connection.execute(edit).fetchall())
+        said = verify_ledger(database, node)
+        assert said["wrong"]["seq"] == 1
+        if "recorded_ms" in edit:
+            assert database.run_now(checkpoints.drop, 1 << 60, signed) is None
     finally:
         database.close()
