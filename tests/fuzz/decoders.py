@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fuzz import desks, homes, meshes
 from fuzz.decoder import Decoder
+from fuzz.ledgers import LEDGERS
 from fuzz.logs import FROM_LOGS
 from fuzz.meshes import resigned
 from fuzz.records import RECORDS
@@ -266,6 +267,8 @@ DATABASE = (
         ["usage_kinds", [1, *"sopaomptfxy"]],
         ["usage_log", [1, "k", 0, 5, 1, 0, 1.5, 0, *range(7), None, b""]],
         ["usage_slots", [SLOTS[0][0], SLOTS[0][1]]],
+        ["usage_slots", [SLOTS[2][0], SLOTS[2][1]]],
+        ["usage_imported", [SLOTS[3][0], SLOTS[3][1]]],
     ],
 )
 CONFIGURATION = b"""node: atlas
@@ -368,7 +371,7 @@ FROM_HOME: dict[str, Decoder] = {
     "duration": Decoder(_text(parse_duration), (b"90", b"15m")),
     "address": Decoder(_text(parse_address), (b"a:1", b"[::1]:7707")),
 }
-DECODERS = PACKED | INTO_A_MESH | FROM_HOME | FROM_LOGS | RECORDS
+DECODERS = PACKED | INTO_A_MESH | FROM_HOME | FROM_LOGS | RECORDS | LEDGERS
 _SENT = [pb.Frame.FromString(raw) for raw in INTO_A_MESH["frame"].valid]
 KINDS = (  # the kinds of frames, and of bodies on a route, that there is a valid one of
     {"introduction", *(one.WhichOneof("kind") for one in _SENT)},

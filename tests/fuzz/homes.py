@@ -56,7 +56,7 @@ from meshnode.rpc.control import add_control, read_head
 from meshnode.rpc.cost import query_from_wire
 from meshnode.rpc.events import history_from_wire, kept_events
 from meshnode.rpc.local import _owner, find_agents, get_cost, list_nodes, list_sessions
-from meshnode.store import events, facts, feeds, invites, journal, ledger, usage_log
+from meshnode.store import events, facts, feeds, invites, journal, ledger, rollups, usage_log
 from meshnode.store.faults import damaged, is_of_the_disk
 from meshnode.store.migrations import migrate
 from meshnode.v1 import event_service_pb2 as event_pb
@@ -120,7 +120,7 @@ class Disk:
 TABLES = {
     *("feeds", "rows", "control", "forks"),
     *("events", "journal", "invites", "meta", "usage_readers"),
-    *("usage_places", "usage_slots", "usage_kinds", "usage_log"),
+    *("usage_places", "usage_slots", "usage_imported", "usage_kinds", "usage_log"),
 }
 
 
@@ -201,6 +201,8 @@ def _ledger(disk: Disk) -> object:
     for key, value in disk.run_now(ledger.slots):
         key_to_row(key), value_to_row(value)
     disk.run_now(ledger.load, READER)
+    disk.run_now(ledger.published)
+    disk.run_now(rollups.apply, disk.run_now(rollups.plan, 2e9, b"", 1 << 16).moved)
     disk.run_now(usage_log.page, 0, 10)
     disk.run_now(usage_log.of_session, "s", 0, 10)
     return disk.run_now(facts.recall, "name")

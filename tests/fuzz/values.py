@@ -45,6 +45,7 @@ from meshnode.core.messages import (
     Vector,
 )
 from meshnode.core.own_feed import OwnFeed
+from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.registry import REGISTRY
 from meshnode.core.removals import REMOVALS
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
@@ -171,6 +172,7 @@ MESSAGES = (
 DOT = removals.Dot(NODE_ID, Head(1, 2), BIRTH)
 READER = DiagnosticsKey("higress", "0" * 16)
 SLOT_KEY = SlotKey("s", "gpt-4o", "standard", 990_000)
+ROLLED_UP = (DayKey("s", "gpt-4o", "standard", 20_625), MonthKey("s", "o1", "batch>128000", 665))
 ROWS: tuple[tuple[str, bytes, bytes], ...] = (
     (
         members.NODE,
@@ -194,4 +196,5 @@ ROWS: tuple[tuple[str, bytes, bytes], ...] = (
     (REMOVALS, removals.after_key(NODE_ID), removals.after_row(CHANGE.header)),
     (LEDGER, key_to_row(SLOT_KEY), slot_to_row(Slot(1, Buckets(input=5, output=6)))),
     (LEDGER, key_to_row(READER), diagnostics_to_row(Diagnostics(records=1))),
+    *((LEDGER, key_to_row(key), slot_to_row(Slot(2, Buckets(output=7)))) for key in ROLLED_UP),
 )

@@ -10,7 +10,8 @@ all tests of this module and of test_corpus; test_entries and test_packing know 
 | | rows of every table | node, links, session, registry, removals, ledger; row into a mesh |
 | | control entries of every kind | control entry |
 | | commands, what authorizes them | command, also into a mesh, at its owner; grant, chain |
-| | the owner's answer | receipt, error of a node |
+| | the owner's answer | receipt, error of a node; rounds head, round line |
+| | a ledger of ours that our disk has lost | lost ledger |
 | a stranger | enrolment | application, invite authorization, each also at its desk |
 | | certificates | chain of certificates, leaf, pem, dns name, node id |
 | | mDNS TXT records | announcement |
@@ -20,6 +21,7 @@ all tests of this module and of test_corpus; test_entries and test_packing know 
 | the home | keys, genesis, beginning, outbox | key file, genesis, beginning, outbox |
 | | SQLite rows: feeds, control, forks, journal, invites, ledger | database |
 | | SQLite rows: events, meta | database, fact, left by a stop |
+| | SQLite values: rounds, checkpoints | round texts, ledger checkpoint |
 | a supervisor | lines both ways, state.json | supervisor reply, request, state |
 | a gateway | usage log lines, and how far they were read | usage line, reader position |
 """
