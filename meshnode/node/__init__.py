@@ -10,7 +10,7 @@ functions of this package too.
 - how others find it: `addresses`, `listeners`, `finding`, `describing`
 - sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `books`, `standing`
 - the ledger: `usage`, `following`, `explaining`, `rounds`, `pricing`, `price_file`, `keeping`,
-  `verifying`, `budgeting`
+  `rolling`, `verifying`, `budgeting`
 - watched and audited: `eventing`, `auditing`, `alarming`, `refusals`
 - HTTP and metrics: `fronting`, `http_options`
 - without a node: `offline`, `doctor`, `suspects`, `observing`

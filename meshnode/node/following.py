@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshnode.node.pricing import RunningPrices
 
 LOOK_S = 2.0  # at what others have written in this home
+FULL_S = 60.0  # for what is rolled up meanwhile to make room
 _log = logging.getLogger("session_mesh.ledger")
 
 
@@ -47,7 +48,7 @@ class Following:
 
     async def start(self, sources: Sequence[SourceConfig]) -> None:
         """Publish what the ledger holds already, then follow each source."""
-        seen = await self._publish_all()
+        seen = await self._publish_since(None)
         for source in sources:
             self._follow(source)
         self._spawn(self._publish_what_others_read(seen))
@@ -59,31 +60,26 @@ class Following:
         self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
         self._spawn(follow(source, self._commit, self._publish, self._load, self._note))
 
-    async def _publish_all(self) -> ledger.Mark | None:
+    async def _publish_what_others_read(self, seen: ledger.Mark | None) -> None:
+        """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""
+        while True:
+            await asyncio.sleep(FULL_S if seen is None else LOOK_S)
+            seen = await self._publish_since(seen)
+
+    async def _publish_since(self, seen: ledger.Mark | None) -> ledger.Mark | None:
+        """Publish what has changed since a mark; None, to begin anew, if there is no room."""
         async with self._rolling.lock:
             await self._rolling.hold()
-            seen = await self._database.run(ledger.mark)
-            rows = await self._database.run(ledger.published)
+            mark = await self._database.run(ledger.mark)
+            if seen is not None and mark.commits == seen.commits:
+                return mark
+            rows = await self._database.run(ledger.published, -1 if seen is None else seen.seq)
             try:
                 self._rolling.publish(rows)
             except RefusedError as error:
                 _log.warning("not all of the ledger is published: %s", error)
                 return None
-        return seen
-
-    async def _publish_what_others_read(self, seen: ledger.Mark | None) -> None:
-        """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if seen is None:
-                seen = await self._publish_all()
-                continue
-            async with self._rolling.lock:
-                await self._rolling.hold()
-                mark = await self._database.run(ledger.mark)
-                if mark.commits != seen.commits:
-                    self._rolling.publish(await self._database.run(ledger.published, seen.seq))
-                seen = mark
+        return mark
 
     async def _commit(self, batch: Batch) -> list[LedgerRow]:
         now_ms = int(self._clock.wall_s() * 1000)

@@ -3,5 +3,5 @@
 - the file: `database`, `migrations`, `transactions`, `faults`, `facts`
 - the mesh: `feeds`, `forks`, `heads`, `events`
 - commands: `journal`, `standing`, `invites`, `audit`
-- the ledger: `ledger`, `usage_log`, `reports`, `rounds`, `checkpoints`
+- the ledger: `ledger`, `counters`, `rollups`, `usage_log`, `reports`, `rounds`, `checkpoints`
 """

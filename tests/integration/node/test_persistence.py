@@ -34,6 +34,27 @@ async def test_changes_of_others_are_stored_and_not_told(writers):
     assert writers.persisted == []
 
 
+async def test_what_belongs_to_a_flush_is_in_its_transaction(writers):
+    seen = []
+
+    def work(connection):
+        connection.execute("INSERT INTO meta VALUES ('beside', x'01')")
+        seen.append(values(writers.on_disk().get(writers.ours.origin, Rows())))
+
+    async with writers.running():
+        writers.write(writers.feed(), b"k", b"v")
+        writers.writer.put_beside((TABLE, b"k"), work)
+        await writers.drained()
+        assert seen == []  # that was another's feed
+        writers.write(writers.ours, b"k", b"v")
+        await writers.told(1)
+        writers.write(writers.ours, b"k", b"w")
+        await writers.told(2)
+    assert seen == [{}]  # both or neither: nobody else saw the flush yet
+    query = "SELECT count(*) FROM meta WHERE key = 'beside'"
+    assert writers.database.run_now(lambda connection: connection.execute(query).fetchone()) == (1,)
+
+
 async def test_a_deletion_reaches_the_disk(writers):
     async with writers.running():
         writers.write(writers.ours, b"k", b"v")

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from meshnode.app.cost import OwnedSlot, Unpriced, cost
 from meshnode.app.cutting import CostQuery
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
+from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.prices import Priced, Rates
 
 FEB_1_S = 1769904000  # 2026-02-01T00:00:00Z
@@ -100,6 +103,34 @@ def test_a_zone_off_the_half_hour_says_that_it_is_not_exact():
     assert not ask([row()], "day", tz="Asia/Kathmandu").tz_exact
     assert ask([row()], "model", tz="Asia/Kathmandu").tz_exact
     assert ask([row()], "day", tz="Asia/Kolkata").tz_exact
+
+
+def test_what_is_known_by_day_or_month_stands_under_its_own_name_and_is_noted():
+    day, month = FEB_1_S // 86_400, 56 * 12 + 1
+    rows = [
+        row(slot=SLOT + 48 * 40),
+        replace(row(), key=DayKey("s1", "cheap", "standard", day + 1)),
+        replace(row(), key=MonthKey("s1", "cheap", "standard", month - 20)),
+    ]
+    named = {group["day"] for group in keys(rows, "day", tz="Asia/Tokyo")}
+    assert named == {"2024-06", "2026-02-02", "2026-03-13"}
+    assert {group["hour"] for group in keys(rows, "hour")} == {
+        "2024-06",
+        "2026-02-02",
+        "2026-03-13T00:00Z",
+    }
+    by_month = "up to 2024-06 only UTC months are known: each stands under its own name"
+    assert ask(rows, "day").notes == (by_month,)
+    assert set(ask(rows, "day", tz="Asia/Tokyo").notes) == {
+        by_month,
+        "up to 2026-02-02 only UTC days are known: they are not those of Asia/Tokyo",
+    }
+    cut = ask(rows, since_s=FEB_1_S + 90_000)
+    assert (cut.records, cut.tz_exact) == (2, False)
+    assert cut.notes == (
+        "up to 2026-02-02 only UTC days are known: one that is asked for in part counts whole",
+    )
+    assert ask(rows, "model").notes == ()
 
 
 def test_a_slot_that_overlaps_the_time_asked_for_counts():

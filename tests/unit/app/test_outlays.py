@@ -10,6 +10,7 @@ from meshnode.core.keys import Key
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
 from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.own_feed import OwnFeed
+from meshnode.core.periods import DayKey
 from meshnode.core.settings import Terms
 from meshnode.core.tables import Tables
 
@@ -49,3 +50,22 @@ def test_one_session_with_very_many_models_is_priced_in_pieces():
         outlays.settle()
         assert prices.asked - before <= ROWS_AT_ONCE // PRICE_ROWS + 1
     assert (prices.asked, outlays.spent(b"b").tokens) == (MODELS, MODELS)
+
+
+def test_a_day_that_a_clock_ahead_has_rolled_up_counts_where_all_of_it_is_in_the_window():
+    key = Key.new(Random(1).randbytes)
+    feed = OwnFeed(key, bytes(32), Limits(), 1)
+    day = SLOT // 48
+    row = key_to_row(DayKey("s", "m", "standard", day))
+    feed.write(LEDGER, row, value_to_row(Slot(1, Buckets(7))))
+    feed.flush(0.0)
+    outlays = Outlays(Tables({node_id_of(key.public): feed}, Nothing()), Counting())
+    outlays.ask(
+        {
+            per.encode(): (Terms(10**12, "tok", per, "suspend", 80), window_of(per, day * 86_400))
+            for per in ("hour", "day", "month")
+        }
+    )
+    while outlays.busy:
+        outlays.settle()
+    assert [outlays.spent(per).tokens for per in (b"hour", b"day", b"month")] == [0, 7, 7]
