@@ -42,7 +42,7 @@ from meshnode.core.silence import PULSE_S
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from random import Random
 
     from meshnode.core.forks import Proof
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
     from meshnode.core.intake import Outcome
     from meshnode.core.keys import Key, Signed
+    from meshnode.core.own_feed import Values
     from meshnode.core.rows import Rows
 
 LIVENESS_DELAY_S = 0.02
@@ -128,9 +129,7 @@ class Mesh:
         self._flush_pace.wrote((table, key), now_s, patient=patient)
         return self._plan_flush(now_s)
 
-    def write_together(
-        self, table: str, values: Mapping[bytes, bytes | None], now_s: float
-    ) -> list[Effect]:
+    def write_together(self, table: str, values: Values, now_s: float) -> list[Effect]:
         """Put rows into our feed that leave in one flush; they must fit one."""
         self.own.write_together(table, values)
         return self._plan_flush(now_s)
@@ -386,9 +385,8 @@ class Mesh:
 
     def _compare(self) -> list[Effect]:
         """Begin a reconciliation with each new neighbour."""
-        peers = [peer for peer in self._to_compare if peer in self.overlay.links]
-        self._to_compare = []
-        return [Send(peer, self.replication.digest()) for peer in peers]
+        links, waiting, self._to_compare = self.overlay.links, self._to_compare, []
+        return [Send(peer, self.replication.digest()) for peer in waiting if peer in links]
 
     def _reconcile(self) -> list[Effect]:
         """Begin a reconciliation with any neighbour."""

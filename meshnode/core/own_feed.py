@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from meshnode.core.genesis import Limits
     from meshnode.core.keys import Key
 
+    Values = Mapping[bytes, bytes | None]
+    """Rows of a table by key; None: to be deleted."""
     Merge = Callable[[str, Mapping[bytes, bytes], Mapping[bytes, bytes]], dict[bytes, bytes | None]]
     """Says, of a table, what we say in it and what our lost history says, where that is joined."""
 
@@ -98,7 +100,7 @@ class OwnFeed(Replica):
             raise RefusedError("this node publishes as many bytes as the mesh allows")
         self._plan(table, key, value)
 
-    def write_together(self, table: str, values: Mapping[bytes, bytes | None]) -> list[Place]:
+    def write_together(self, table: str, values: Values) -> list[Place]:
         """Plan writes that leave in one flush; they must fit one. Returns those that say news.
 
         What goes makes room for what comes, so a full feed takes them too if they do not add rows.
