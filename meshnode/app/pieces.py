@@ -6,7 +6,6 @@ data of anybody makes a piece much longer than PIECE_S, on whatever machine.
 
 from __future__ import annotations
 
-import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,6 +30,8 @@ def finished(steps: Generator[None, None, Result]) -> Result:
 
 async def in_pieces(steps: Generator[None, None, Result]) -> Result:
     """Take all steps, inside a node that goes on with its work meanwhile."""
+    import asyncio  # noqa: PLC0415 - `usage` sums without a loop, and saves 40 ms
+
     timed = pauses(steps, asyncio.get_running_loop().time)
     while True:
         try:

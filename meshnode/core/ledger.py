@@ -33,7 +33,12 @@ CONTEXT_STEPS_TOKENS = (
 """Prompts longer than a step may cost more per token; a test holds this against the price list."""
 
 
-class Buckets(msgspec.Struct, frozen=True, gc=False):  # quicker to make than a frozen dataclass
+_values = msgspec.structs.astuple
+
+
+class Buckets(
+    msgspec.Struct, frozen=True, gc=False, array_like=True
+):  # quicker to make than a frozen dataclass
     """Disjoint token counts; reasoning is a part of output, web_search counts searches."""
 
     input: int = 0
@@ -52,15 +57,7 @@ class Buckets(msgspec.Struct, frozen=True, gc=False):  # quicker to make than a 
     @property
     def counts(self) -> tuple[int, ...]:
         """All buckets, in their order."""
-        return (
-            self.input,
-            self.cache_read,
-            self.cache_write_5m,
-            self.cache_write_1h,
-            self.output,
-            self.reasoning,
-            self.web_search,
-        )
+        return _values(self)
 
     @property
     def by_name(self) -> dict[str, int]:
@@ -83,7 +80,7 @@ class Buckets(msgspec.Struct, frozen=True, gc=False):  # quicker to make than a 
         return Buckets(*[max(mine - theirs, 0) for mine, theirs in pairs])
 
 
-class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """One provider response, counted once by its `idem_key`. Unknown texts are empty.
 
     Logs tell of one response several times: the line of the highest `rank` is the one that counts.

@@ -6,12 +6,15 @@ is total: any bytes give a value or a PeerError, in bounded memory.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import msgspec
 
 from meshnode.core.errors import PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEPTH_MAX = 16  # of lists and maps in each other; deeper: PeerError
 PACKED_BYTES_MAX = 1 << 20  # larger: PeerError; nothing in the mesh is written larger than this
@@ -24,7 +27,7 @@ def pack(value: Any) -> bytes:  # noqa: ANN401 - MessagePack carries what JSON d
     return packed
 
 
-def pack_lists(value: list[Any]) -> bytes:
+def pack_lists(value: Sequence[Any]) -> bytes:
     """Do as `pack` does, five times as quick, for lists without maps: there is nothing to sort."""
     return _encode(value)
 

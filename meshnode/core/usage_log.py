@@ -8,7 +8,7 @@ of reading decides nothing. No prompt text is in a record.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -53,12 +53,12 @@ def preferred(known: UsageRecord, other: UsageRecord) -> UsageRecord:
 def chained(before: bytes, entry: Entry) -> bytes:
     """Return the hash of an entry: SHA-256 over the hash before it and all that the entry says."""
     record, charge = entry.record, entry.charge
-    said: list[Any] = [
-        [entry.seq, entry.revision, entry.recorded_ms, record.rank, record.at_s, record.offset],
-        [record.idem_key, record.source, record.session, record.project, record.agent],
-        [record.owner, record.model, record.provider, record.tier, record.file, *record.flags],
-        [*record.usage.counts, charge.cost_nusd, charge.price_source],
-    ]
+    said = (
+        (entry.seq, entry.revision, entry.recorded_ms, record.rank, record.at_s, record.offset),
+        (record.idem_key, record.source, record.session, record.project, record.agent),
+        (record.owner, record.model, record.provider, record.tier, record.file, *record.flags),
+        (*record.usage.counts, charge.cost_nusd, charge.price_source),
+    )
     return sha256(before + pack_lists(said)).digest()
 
 

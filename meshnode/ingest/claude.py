@@ -8,6 +8,7 @@ output, at the time of the earliest. No prompt text leaves this module.
 from __future__ import annotations
 
 import re
+from datetime import datetime  # noqa: TC003 - the decoder reads the annotation
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +18,14 @@ import msgspec
 from meshnode.core.ledger import INCOMPLETE, Buckets, UsageRecord, tier_of
 from meshnode.ingest.lenient import (
     COUNT_MAX,
+    BEGIN,
+    END,
     ContradictionError,
     any_json,
-    at_s_of,
     count_of,
     file_text,
     key_of,
+    moment_of,
     text_of,
 )
 from meshnode.ingest.reading import Reason
@@ -41,6 +44,7 @@ SUBAGENTS = "subagents"
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # other spellings are read leniently
 
 
 class _Lifetimes(msgspec.Struct, gc=False):
@@ -77,7 +81,7 @@ class _Line(msgspec.Struct, gc=False):
     isSidechain: bool = False  # noqa: N815 - Claude Code's name
     sessionId: str | None = None  # noqa: N815 - Claude Code's name
     requestId: str | None = None  # noqa: N815 - Claude Code's name
-    timestamp: str = ""
+    timestamp: _Moment | None = None
     cwd: str | None = None
     message: _Message | None = None
 
@@ -90,7 +94,7 @@ class _Told(msgspec.Struct, gc=False):
 
     key: str
     rank: int
-    at_s: float
+    at: datetime
     offset: int
     line: _Line
     message: _Message
@@ -156,13 +160,16 @@ class Transcript:
         ident = key_of(SOURCE, message.id) or key_of(SOURCE, line.requestId)
         if not ident:
             ident = f"{SOURCE}:{self._name}:{offset}:{sha256(raw).hexdigest()[:16]}"
+        at = line.timestamp
+        if at is None or not BEGIN <= at < END:
+            raise ContradictionError("no time, or none that has a slot")
         rank = 2 * usage.output_tokens + (message.stop_reason is not None)
         if not line.isSidechain:
             rank += MAIN
         if not self._project and line.cwd:
             self._project = project_of(self._folder, line.cwd)
         project = self._project or text_of(self._folder)
-        return _Told(ident, rank, at_s_of(line.timestamp), offset, line, message, usage, project)
+        return _Told(ident, rank, at, offset, line, message, usage, project)
 
     def _keep(self, found: _Told, told: dict[str, _Told], findings: Findings) -> None:
         """Keep of each response the line that counts. It may be told again in another piece."""
@@ -173,10 +180,10 @@ class Transcript:
             findings.records.append(self._record(found))  # the ledger decides, by its own order
             return
         findings.skipped[Reason.DUPLICATE] += 1
-        at_s = min(known.at_s, found.at_s)
+        at = min(known.at, found.at)
         if found.rank > known.rank:
             told[found.key] = known = found
-        known.at_s = at_s
+        known.at = at
 
     def _record(self, told: _Told) -> UsageRecord:
         line, usage = told.line, _buckets(told.usage)
@@ -185,7 +192,7 @@ class Transcript:
         return UsageRecord(
             idem_key=told.key,
             source=SOURCE,
-            at_s=told.at_s,
+            at_s=told.at.timestamp(),
             session=self._nested_in or text_of(line.sessionId) or text_of(self._name),
             project=told.project,
             agent="",
@@ -240,7 +247,7 @@ def _leniently(raw: bytes) -> _Line:
         isSidechain=line.get("isSidechain") in (True, "true"),
         sessionId=_text(line.get("sessionId")),
         requestId=_text(line.get("requestId")),
-        timestamp=_text(line.get("timestamp")) or "",
+        timestamp=_moment(line.get("timestamp")),
         cwd=_text(line.get("cwd")),
         message=said,
     )
@@ -267,6 +274,13 @@ def _lenient_usage(usage: Mapping[str, Any]) -> _Usage:
         _text(usage.get("service_tier")),
         _text(usage.get("speed")),
     )
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return moment_of(value) if isinstance(value, str) else None
+    except ContradictionError:
+        return None
 
 
 def _text(value: object) -> str | None:

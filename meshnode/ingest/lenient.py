@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COUNT_MAX = 1 << 40  # more tokens in one request: set aside
 ID_CHARS_MAX = 128  # longer ids of requests are hashed
-AT_S_MAX = float(SLOT_MAX * SLOT_S)
+BEGIN, END = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(SLOT_MAX * SLOT_S, UTC)
 
 
 class ContradictionError(ValueError):
@@ -80,13 +80,18 @@ def key_of(source: str, ident: object) -> str:
     return f"{source}:{sha256(raw).hexdigest() if len(ident) > ID_CHARS_MAX else raw.decode()}"
 
 
-def at_s_of(text: str) -> float:
+def moment_of(text: str) -> datetime:
     """Read an RFC 3339 time, UTC if it names no zone; raises ContradictionError: it has no slot."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise ContradictionError("no time") from error
-    at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    if not 0 <= at_s < AT_S_MAX:
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    if not BEGIN <= at < END:
         raise ContradictionError("the time is out of range")
-    return at_s
+    return at
+
+
+def at_s_of(text: str) -> float:
+    """Do the same in seconds since 1970."""
+    return moment_of(text).timestamp()

@@ -175,6 +175,10 @@ def is_news(batch: Batch, stored: StoredReader) -> bool:
 
 def moved_on(stored: StoredReader, batch: Batch, rows: Sequence[LedgerRow]) -> StoredReader:
     """Return what is on disk about a reader once a batch is kept and has changed these rows."""
-    places = {file: place for file, place in {**stored.places, **batch.places}.items() if place}
     counted = (value for _, value in rows if isinstance(value, Diagnostics))
-    return StoredReader(places, next(counted, stored.diagnostics))
+    return StoredReader(places_after(stored.places, batch), next(counted, stored.diagnostics))
+
+
+def places_after(places: Mapping[bytes, bytes], batch: Batch) -> dict[bytes, bytes]:
+    """Return where files are left once a batch is kept."""
+    return {file: place for file, place in {**places, **batch.places}.items() if place}

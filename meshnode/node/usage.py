@@ -19,6 +19,7 @@ from meshnode.client.logged import BY, plain, summed
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.prices import usd_text
+from meshnode.ingest.ahead import readings
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
 from meshnode.ingest.sources import SOURCES, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import CounterKey, Slot
     from meshnode.ingest.reading import Remark
 
-READ_BYTES_MAX = 64 << 20  # read before what was read is kept
+READ_BYTES_MAX = 16 << 20  # read before what was read is kept
+CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
 REMARKS_MAX = 1000  # of one call; the counts are of all
 HERE = "here"  # the one node that is heard
 
@@ -127,7 +129,7 @@ class Usage:
     def __enter__(self) -> Self:
         """Open the ledger, of a new home if need be. Raises what a home or a disk may."""
         make_private(self._home.path)
-        self._database = Database(self._home.database, checked=False)
+        self._database = Database(self._home.database, checked=False, cache_kib=CACHE_KIB)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,16 +152,13 @@ class Usage:
         run = self._database.run_now
         stored = run(ledger.load, reader.key) or StoredReader({}, Diagnostics())
         remarks: list[Remark] = []
-        while True:
-            reading = reader.read(stored.places, READ_BYTES_MAX)
+        for reading in readings(reader, stored.places, READ_BYTES_MAX):
             remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
             if is_news(reading.batch, stored):
                 now_ms = int(self._now_s() * 1000)
                 rows = run(ledger.commit, reading.batch, now_ms, self._charge)
                 stored = moved_on(stored, reading.batch, rows)
             progress(stored.diagnostics.records)
-            if not reading.more:
-                break
         while source.messages and run(rounds.prune):
             pass
         reader.close()

@@ -1,4 +1,4 @@
-"""One SQLite file a home: opened with care, used by one thread.
+"""One SQLite file a home: opened with care, used by one thread at a time.
 
 Invariant: a transaction that returned is synced (WAL, synchronous=FULL), and a crash at any
 instruction leaves a file that opens with all of them and half of none; a file that is no database
@@ -8,9 +8,7 @@ and to `on_trouble`.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -27,12 +25,14 @@ from meshnode.store.transactions import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from meshnode.core.errors import StorageError
     from meshnode.store.transactions import Rider
 
 BUSY_TIMEOUT_MS = 5000
+CACHE_KIB = 2000  # of pages in memory, as SQLite has it
 VERSION = 9  # of the schema: how many steps `migrations` has
 
 P = ParamSpec("P")
@@ -40,18 +40,19 @@ Result = TypeVar("Result")
 
 
 class Database:
-    """A connection and the one thread that uses it."""
+    """A connection and, once a loop waits for it, the one thread that uses it."""
 
-    def __init__(self, path: Path, *, checked: bool = True) -> None:
+    def __init__(self, path: Path, *, checked: bool = True, cache_kib: int = CACHE_KIB) -> None:
         """Open a file, making it if need be; `checked` looks through all of it before.
 
         Raises DamagedError, StorageError.
         """
         self.path = path
         self._checked = checked
+        self._cache_kib = cache_kib
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._connection = self._thread.submit(self._open).result()
+        self._thread: ThreadPoolExecutor | None = None  # verbs without a loop need none
+        self._connection = self._open()
 
     async def run(
         self,
@@ -63,9 +64,13 @@ class Database:
 
         Raises StorageError when the disk fails, whatever the function raises otherwise.
         """
-        loop = asyncio.get_running_loop()
+        import asyncio  # noqa: PLC0415 - 40 ms, which verbs without a loop save
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as above
+
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
-            return await loop.run_in_executor(
+            return await asyncio.get_running_loop().run_in_executor(
                 self._thread, lambda: function(self._connection, *args, **kwargs)
             )
         except sqlite3.Error as error:
@@ -86,6 +91,8 @@ class Database:
         Raises StorageError when the disk fails, DamagedError for a file of no use.
         """
         try:
+            if self._thread is None:
+                return function(self._connection, *args, **kwargs)
             return self._thread.submit(lambda: function(self._connection, *args, **kwargs)).result()
         except sqlite3.Error as error:
             if not is_of_the_disk(error):
@@ -98,8 +105,9 @@ class Database:
 
     def close(self) -> None:
         """Finish what waits, then close the file."""
-        self._thread.submit(self._connection.close).result()
-        self._thread.shutdown()
+        if self._thread is not None:
+            self._thread.shutdown()
+        self._connection.close()
 
     def _open(self) -> Connection:
         try:
@@ -133,8 +141,11 @@ class Database:
 
     def _connect(self, mode: str) -> Connection:
         uri = f"file:{quote(str(self.path))}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection)
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, factory=Connection, check_same_thread=False
+        )
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:

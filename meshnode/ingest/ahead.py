@@ -1,0 +1,121 @@
+"""Reading ahead: where one piece of a log is not all, a second process reads the rest meanwhile.
+
+Invariant: the readings are those that one process would make, in the same order, whatever becomes of
+the second one: what it has not told by its end is read here. It changes nothing, it holds nothing
+open but logs and a pipe, and it ends with the first word that nobody takes from it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from meshnode.core.ledger import UsageRecord
+from meshnode.ingest.reading import places_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    from meshnode.ingest.reading import Reader, Reading
+
+PIPE_BYTES = 1 << 20  # told and not taken yet; then the second process waits
+CORES_MIN = 2
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[UsageRecord, ...]).decode
+
+
+def readings(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int) -> Iterator[Reading]:
+    """Read on from these places to the end, about bytes_max at a time; close it when you leave.
+
+    Only a process of a single thread gets a second one beside it, since it is forked.
+    """
+    known = dict(places)
+    reading = reader.read(known, bytes_max)
+    known = places_after(known, reading.batch)
+    if reading.more and _can_fork():
+        with _second(reader, known, bytes_max) as told:
+            yield reading
+            for reading in told:  # noqa: B007, PLR1704 - the last one decides what is left
+                known = places_after(known, reading.batch)
+                yield reading
+    else:
+        yield reading
+    while reading.more:
+        reading = reader.read(known, bytes_max)
+        known = places_after(known, reading.batch)
+        yield reading
+
+
+def _can_fork() -> bool:
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return False
+    return len(os.sched_getaffinity(0)) >= CORES_MIN
+
+
+@contextmanager
+def _second(
+    reader: Reader, places: Mapping[bytes, bytes], bytes_max: int
+) -> Iterator[Iterator[Reading]]:
+    """Start the second process; give what it tells."""
+    taking, telling = os.pipe()
+    _widen(telling)
+    pid = os.fork()
+    if pid == 0:
+        os.close(taking)
+        _tell_all(reader, places, bytes_max, telling)
+    os.close(telling)
+    try:
+        with os.fdopen(taking, "rb") as pipe:
+            yield _told(pipe)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # ours until it is waited for, so it is nobody else
+        os.waitpid(pid, 0)
+
+
+def _widen(pipe: int) -> None:
+    import fcntl  # noqa: PLC0415 - for logs that take more than one piece
+
+    with suppress(OSError):  # narrower, it only waits more often
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def _tell_all(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int, telling: int) -> None:
+    """Read and tell to the end, and end this process without its parent's farewells."""
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
+        gc.freeze()  # what is shared with the parent stays shared
+        with os.fdopen(telling, "wb") as pipe:
+            more = True
+            while more:
+                reading = reader.read(places, bytes_max)
+                places, more = places_after(places, reading.batch), reading.more
+                batch = reading.batch
+                head = replace(reading, batch=replace(batch, records=()))
+                pickle.dump((head, _pack(batch.records)), pipe, pickle.HIGHEST_PROTOCOL)
+                pipe.flush()
+        code = 0
+    finally:
+        os._exit(code)  # whatever is raised: the parent reads what is missing, and meets it too
+
+
+def _told(pipe: BinaryIO) -> Iterator[Reading]:
+    more = True
+    while more:
+        try:
+            head, records = pickle.load(pipe)  # noqa: S301 - told by our own process
+        except (EOFError, pickle.UnpicklingError):  # it was ended, perhaps within a word
+            return
+        more = head.more
+        yield replace(head, batch=replace(head.batch, records=_unpack(records)))

@@ -1,0 +1,127 @@
+"""Reading ahead with a second process: the same readings, whatever becomes of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core reads alone"),
+]
+LINES = 400
+PIECE_BYTES = 4096
+PROGRAM = """
+import json, os, sys, threading
+import psutil
+from msgspec import structs
+from meshnode.ingest.ahead import readings
+from meshnode.ingest.reading import SourceConfig
+from meshnode.ingest.sources import reader_of
+
+source, path, what, bytes_max = *sys.argv[1:4], int(sys.argv[4])
+others = psutil.Process().children
+if what == "alone":
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+if what == "threads":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+told, most = [], 0
+found = readings(reader_of(SourceConfig(source, path)), {}, bytes_max)
+for reading in found:
+    most = max(most, len(others()))
+    batch = reading.batch
+    places = {name.hex(): place.hex() for name, place in batch.places.items()}
+    records = [structs.asdict(one) | {"usage": one.usage.counts} for one in batch.records]
+    remarks = [(one.file, one.offset, one.reason) for one in reading.remarks]
+    counts = [batch.diagnostics.unparsable_lines, batch.diagnostics.partial_tail_bytes]
+    told.append([places, records, remarks, counts, reading.detail, reading.more])
+    if what == "killed" and len(told) == 3:
+        for one in others():
+            one.kill()
+    if what == "left":
+        found.close()
+        break
+    if what == "orphaned":
+        print(others()[0].pid, flush=True)
+        os.kill(os.getpid(), 9)
+print(json.dumps({"told": told, "most": most, "left": len(others())}))
+"""
+
+
+def line(number: int) -> bytes:
+    call = {"session_id": "sé", "model": "gpt-4o", "input_token": number, "output_token": 1}
+    outer = {"ai_log": json.dumps(call), "request_id": f"r{number}"}
+    return json.dumps(outer | {"start_time": "2026-11-20T09:30:15Z"}).encode() + b"\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    lines = [line(number) for number in range(LINES)]
+    rotated = [*lines[: LINES // 2], b'{"ai_log":"\\ud800\n', b"\xff\n"]
+    (tmp_path / "access.log.1").write_bytes(b"".join(rotated))
+    (tmp_path / "access.log").write_bytes(b"".join(lines[LINES // 2 :]) + b"half")
+    return tmp_path / "access.log"
+
+
+def called(path: Path, what: str, source: str = "higress") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, source, str(path), what, str(PIECE_BYTES)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def read(path: Path, what: str = "", source: str = "higress") -> dict[str, object]:
+    done = called(path, what, source)
+    assert done.returncode == 0, done.stderr
+    value: dict[str, object] = json.loads(done.stdout)
+    return value
+
+
+def test_two_processes_read_what_one_does_in_the_same_pieces(log: Path):
+    both, alone = read(log), read(log, "alone")
+    assert (both["most"], alone["most"]) == (1, 0)
+    assert both["told"] == alone["told"]
+    assert sum(len(reading[1]) for reading in alone["told"]) == LINES
+    assert both["left"] == 0
+
+
+def test_a_tree_with_names_that_are_no_text_is_read_alike(tmp_path: Path):
+    root = tmp_path / "root"
+    folder = os.fsencode(root / "projects" / "p")
+    os.makedirs(folder)
+    golden = Path(__file__).parents[2] / "golden" / "claude"
+    for number, path in enumerate(sorted(golden.glob("*.jsonl"))):
+        Path(os.fsdecode(folder + b"/\xff%d.jsonl" % number)).write_bytes(path.read_bytes())
+    both, alone = read(root, source="claude"), read(root, "alone", "claude")
+    assert both["most"] == 1
+    assert both["told"] == alone["told"]
+    assert any("\\xff" in record["file"] for reading in both["told"] for record in reading[1])
+
+
+def test_what_a_killed_process_has_not_told_is_read_without_it(log: Path):
+    killed, alone = read(log, "killed"), read(log, "alone")
+    assert killed["most"] == 1
+    assert [one for reading in killed["told"] for one in reading[1]] == [
+        one for reading in alone["told"] for one in reading[1]
+    ]
+
+
+def test_who_leaves_early_leaves_no_process_behind(log: Path):
+    left = read(log, "left")
+    assert (left["most"], left["left"], len(left["told"])) == (1, 0, 1)
+
+
+def test_a_process_with_threads_is_not_forked(log: Path):
+    assert read(log, "threads")["most"] == 0
+
+
+def test_a_second_process_ends_when_the_first_is_killed(log: Path):
+    pid = int(called(log, "orphaned").stdout)
+    try:
+        orphan = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    if str(log) in orphan.cmdline():  # and no other process that has its number by now
+        assert psutil.wait_procs([orphan], timeout=20)[0]
