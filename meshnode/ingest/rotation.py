@@ -6,7 +6,6 @@ is known by the file's first line; the position is a value that is kept with wha
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import stat
@@ -23,6 +22,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.ledger import Batch, DiagnosticsKey
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.ingest.reading import LINE_BYTES_MAX, Findings, Reading, Reason, Skipped
+from meshnode.ingest.unpacking import Unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ class _Run:
     live: tuple[int, int] | None = None
     live_begun: bool = False
 
-    def take(self, file: BinaryIO, path: str, *, live: bool = False) -> None:
+    def take(self, file: BinaryIO | Unpacked, path: str, *, live: bool = False) -> None:
         """Read whole lines on from where this file was left, as far as the budget goes."""
         found = os.fstat(file.fileno())
         fingerprint = _fingerprint(file)
@@ -144,7 +144,7 @@ class _Run:
             self.bytes_left -= len(chunk)
 
     def _left_at(
-        self, file: BinaryIO, found: os.stat_result, fingerprint: bytes
+        self, file: BinaryIO | Unpacked, found: os.stat_result, fingerprint: bytes
     ) -> tuple[_Place, bytes, bytes]:
         """Return a place, the bytes leading up to it, and those after it.
 
@@ -204,6 +204,7 @@ class RotatingReader:
         self._reading = Lock()
         self._held: dict[tuple[int, int], BinaryIO] = {}
         self._gzip_ends: dict[tuple[int, int, int, int], int] = {}
+        self._unpacking: tuple[tuple[int, int, int, int], Unpacked] | None = None
         # With another filter it is another reader: lifting the filter must count the past as well.
         named = f"{source}\0{self._path}\0{session_key or ''}"
         self.key = DiagnosticsKey(source, sha256(named.encode("utf-8", "replace")).hexdigest()[:16])
@@ -237,6 +238,7 @@ class RotatingReader:
             for file in self._held.values():
                 file.close()
             self._held.clear()
+            self._let_go_of_gzip()
 
     def _try(self, path: Path, run: _Run) -> None:
         live = path == self._path
@@ -277,12 +279,28 @@ class RotatingReader:
         key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if self._gzip_ends.get(key) in run.places.offsets(found):
             return
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
-            run.take(file, str(path))  # type: ignore[arg-type] # reads as a file does
+        try:
+            run.take(self._unpacked(key, path), str(path))
+        except BaseException:
+            self._let_go_of_gzip()
+            raise
         if key[:2] not in run.news:
+            self._let_go_of_gzip()
             self._gzip_ends[key] = max(run.places.offsets(found), default=0)
             while len(self._gzip_ends) > FILES_MAX:
                 del self._gzip_ends[next(iter(self._gzip_ends))]
+
+    def _unpacked(self, key: tuple[int, int, int, int], path: Path) -> Unpacked:
+        """Return a packed file as far as it is unpacked: each piece from the start is quadratic."""
+        if self._unpacking is None or self._unpacking[0] != key:
+            self._let_go_of_gzip()
+            self._unpacking = (key, Unpacked(path.open("rb")))
+        return self._unpacking[1]
+
+    def _let_go_of_gzip(self) -> None:
+        if self._unpacking is not None:
+            self._unpacking[1].close()
+            self._unpacking = None
 
     def _take_renamed(self, run: _Run) -> None:
         """Read files to their end that had our name; let go of them when their heir has begun."""
@@ -327,7 +345,7 @@ def _rotated_name(path: Path) -> re.Pattern[str]:
     return re.compile(rf"(?:{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix})(?:\.gz)?")
 
 
-def _fingerprint(file: BinaryIO) -> bytes | None:
+def _fingerprint(file: BinaryIO | Unpacked) -> bytes | None:
     """Name a file by its first whole line, which holds a time and a request id."""
     file.seek(0)
     head = file.readline(LINE_BYTES_MAX)
@@ -336,7 +354,7 @@ def _fingerprint(file: BinaryIO) -> bytes | None:
     return sha256(head).digest()[:16]
 
 
-def _chunk(file: BinaryIO, offset: int, bytes_max: int) -> tuple[bytes, bytes]:
+def _chunk(file: BinaryIO | Unpacked, offset: int, bytes_max: int) -> tuple[bytes, bytes]:
     """Return the bytes that lead up to an offset, and what follows: at least a line if there is."""
     behind = min(offset, BEHIND_BYTES)
     file.seek(offset - behind)
