@@ -8,7 +8,7 @@ output, at the time of the earliest. No prompt text leaves this module.
 from __future__ import annotations
 
 import re
-from datetime import datetime  # noqa: TC003 - the decoder reads the annotation
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +17,8 @@ import msgspec
 
 from meshnode.core.ledger import INCOMPLETE, Buckets, UsageRecord, tier_of
 from meshnode.ingest.lenient import (
-    COUNT_MAX,
     BEGIN,
+    COUNT_MAX,
     END,
     ContradictionError,
     any_json,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Findings
 
 SOURCE = "claude"
+VARIABLE = "CLAUDE_CONFIG_DIR"
 SYNTHETIC = "<synthetic>"  # the model of answers that the program made up itself
 MARK = b'"output_tokens"'  # in every line with usage; inside a JSON text its quotes are escaped
 MAIN = 1 << 42  # what a line outside a sidechain ranks above any output
@@ -355,7 +356,7 @@ _SESSION_DEPTH = 2  # projects/PROJECT/SESSION.jsonl
 
 def standard_paths(environment: Mapping[str, str], directory: Path) -> list[str]:
     """Name where transcripts are: in each of $CLAUDE_CONFIG_DIR, else in both usual places."""
-    named = [one.strip() for one in environment.get("CLAUDE_CONFIG_DIR", "").split(",")]
+    named = [one.strip() for one in environment.get(VARIABLE, "").split(",")]
     named = [one for one in named if one]
     if named:
         return named

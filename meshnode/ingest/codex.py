@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.core.packing import pack
 from meshnode.ingest.lenient import (
     ContradictionError,
@@ -28,6 +28,7 @@ from meshnode.ingest.lenient import (
     text_of,
 )
 from meshnode.ingest.reading import Reason
+from meshnode.ingest.responses import Response, record_of
 from meshnode.ingest.walking import files_below, tell
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Findings
 
 SOURCE = "codex"
+VARIABLE = "CODEX_HOME"
 BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
 LANES_MAX = 32  # of one file; what is counted in others is set aside
 MARKS = (b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"')
@@ -103,7 +105,7 @@ class CodexParser:
         payload = line.payload if isinstance(line.payload, dict) else {}
         kind = payload.get("type") if line.type == "event_msg" else line.type
         try:
-            self._note_time(line.timestamp)
+            self._note_time(line.timestamp or _began_at(kind, payload))
             if kind == "session_meta":
                 self._meta(payload)
             elif kind == "turn_context":
@@ -186,25 +188,23 @@ class CodexParser:
         sent, cached, received, reasoning = used
         if cached > sent or reasoning > received:
             raise ContradictionError("a part is more than the whole")
+        if not state.at_s:
+            raise ContradictionError("no line has told a time yet, and this one does not")
         usage = Buckets(
             input=sent - cached, cache_read=cached, output=received, reasoning=reasoning
         )
-        return UsageRecord(
-            idem_key=key,
-            source=SOURCE,
+        response = Response(
+            key=key,
             at_s=state.at_s,
             session=(state.parent if state.copied else state.session) or "default",
             project=state.project,
-            agent="",
-            owner="",
-            model=state.model or "unknown",
+            model=state.model,
             provider=state.provider or "openai",
-            tier=tier_of("", usage.prompt),
-            usage=usage,
-            rank=0 if state.copied else 1,  # who made a response tells its time and its session
             file=self._file,
             offset=offset,
         )
+        # Who made a response tells its time and its session.
+        return record_of(SOURCE, response, usage, rank=0 if state.copied else 1)
 
 
 class Rollouts:
@@ -215,8 +215,11 @@ class Rollouts:
     def files(self, root: Path) -> Iterator[Path]:
         """Find rollouts, archived ones too; a copy of a session counts nothing again.
 
-        Raises OSError for what cannot be listed, after all else.
+        A root that is a file is one. Raises OSError for what cannot be listed, after all else.
         """
+        if root.is_file():
+            yield root
+            return
         os.scandir(root).close()
         failures: list[OSError] = []
         for part in ("sessions", "archived_sessions"):
@@ -237,7 +240,7 @@ class Rollouts:
 
 def standard(environment: Mapping[str, str], directory: Path) -> list[str]:
     """Name the places where this user's rollouts may be."""
-    return [environment.get("CODEX_HOME") or str(directory / ".codex")]
+    return [environment.get(VARIABLE) or str(directory / ".codex")]
 
 
 def _counts(usage: object) -> Totals | None:
@@ -246,6 +249,11 @@ def _counts(usage: object) -> Totals | None:
         return None
     found = tuple(count_of(usage.get(name)) or 0 for name in COUNTS)
     return found if any(found) else None
+
+
+def _began_at(kind: object, payload: Mapping[str, Any]) -> object:
+    """Return when a session began, which its first line tells once more."""
+    return payload.get("timestamp") if kind == "session_meta" else None
 
 
 def _project(payload: Mapping[str, Any]) -> str:

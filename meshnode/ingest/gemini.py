@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.core.ledger import Buckets
 from meshnode.ingest.lenient import (
     ContradictionError,
     at_s_of,
@@ -22,11 +22,13 @@ from meshnode.ingest.lenient import (
     text_of,
 )
 from meshnode.ingest.reading import Reason
+from meshnode.ingest.responses import Response, record_of
 from meshnode.ingest.walking import entries, files_below, leads_on, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from meshnode.core.ledger import UsageRecord
     from meshnode.ingest.reading import Findings
 
 SOURCE = "gemini"
@@ -99,22 +101,17 @@ class GeminiParser:
         session, ident = self._session or self._otherwise, text_of(row.id)
         if not ident:
             raise ContradictionError("a row without an id is rewritten by nobody")
-        return UsageRecord(
-            idem_key=key_of(SOURCE, f"{session}:{ident}"),
-            source=SOURCE,
+        response = Response(
+            key=key_of(SOURCE, f"{session}:{ident}"),
             at_s=at_s_of(text_of(row.timestamp)),
             session=session,
             project=self._project,
-            agent="",
-            owner="",
-            model=text_of(row.model) or "unknown",
+            model=text_of(row.model),
             provider="google",
-            tier=tier_of("", usage.prompt),
-            usage=usage,
-            rank=usage.total,
             file=self._file,
             offset=offset,
         )
+        return record_of(SOURCE, response, usage, rank=usage.total)
 
 
 class Chats:
@@ -123,10 +120,13 @@ class Chats:
     source = SOURCE
 
     def files(self, root: Path) -> Iterator[Path]:
-        """Find the chats of all projects, those of subagents too.
+        """Find the chats of all projects, those of subagents too; a root that is a file is one.
 
         Raises OSError for what cannot be listed, after all else.
         """
+        if root.is_file():
+            yield root
+            return
         os.scandir(root).close()
         failures: list[OSError] = []
         for project in entries(root, failures):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -18,6 +19,7 @@ from meshnode.core.ledger import SLOT_MAX, SLOT_S, TEXT_CHARS_MAX, cut
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")  # what `file_text` makes of bytes that are no text
 COUNT_MAX = 1 << 40  # more tokens in one request: set aside
 ID_CHARS_MAX = 128  # longer ids of requests are hashed
 BEGIN, END = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(SLOT_MAX * SLOT_S, UTC)
@@ -68,6 +70,12 @@ def _known_text(value: str) -> str:
 def file_text(path: str | Path) -> str:
     """Write the name of a file as text that anybody can keep: names are bytes, of any kind."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_there(file: str) -> bool:
+    """Tell whether a file exists that `file_text` writes so, whatever its name is made of."""
+    named = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), file.encode())
+    return os.path.exists(file) or os.path.exists(named)  # noqa: PTH110 - a Path is no bytes
 
 
 def key_of(source: str, ident: object) -> str:

@@ -39,10 +39,13 @@ class Source:
     files: Callable[[str], Iterable[Path]]
     is_whole: Callable[[Path], bool]
     is_tree: bool = True  # of many files: found where it usually is, and worth being watched
+    variable: str = ""  # of the environment: the user's word for where it is
     telling: Callable[[str, str | None], Reader] | None = None
 
 
-def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], list[str]]) -> Source:
+def transcripts(
+    found: Format, standard: Callable[[Mapping[str, str], Path], list[str]], variable: str = ""
+) -> Source:
     """Describe a source that is a tree of files."""
     return Source(
         reader=lambda root, session: TreeReader(found, root, session),
@@ -51,12 +54,13 @@ def transcripts(found: Format, standard: Callable[[Mapping[str, str], Path], lis
         owns=lambda root, file: Path(file).is_relative_to(root),
         files=lambda root: found.files(Path(root)),
         is_whole=found.is_whole,
+        variable=variable,
     )
 
 
 SOURCES: Mapping[str, Source] = {
-    claude.SOURCE: transcripts(claude.Transcripts(), claude.standard_paths),
-    codex.SOURCE: transcripts(codex.Rollouts(), codex.standard),
+    claude.SOURCE: transcripts(claude.Transcripts(), claude.standard_paths, claude.VARIABLE),
+    codex.SOURCE: transcripts(codex.Rollouts(), codex.standard, codex.VARIABLE),
     gemini.SOURCE: transcripts(gemini.Chats(), gemini.standard),
     higress.SOURCE: Source(
         reader=higress.HigressReader,
@@ -77,6 +81,17 @@ def source_named(name: str) -> Source:
         known = ", ".join(sorted(SOURCES))
         raise UsageError(f"cannot read {name[:60]!r} logs", f"use one of {known}")
     return SOURCES[name]
+
+
+def check_kind(name: str, path: Path) -> None:
+    """Raise UsageError for what exists and is nothing that a source can be read from."""
+    if path.is_file() or not path.exists():
+        return
+    if not SOURCES[name].is_tree:
+        kind = "a directory" if path.is_dir() else "neither a file nor a directory"
+        raise UsageError(f"{path} is {kind}: {name} logs are files", "name the log itself")
+    if not path.is_dir():
+        raise UsageError(f"{path} is neither a file nor a directory", "name one that is")
 
 
 def reader_of(config: SourceConfig) -> Reader:

@@ -273,3 +273,15 @@ def test_a_state_that_nobody_wrote_begins_anew(root: Path):
     findings = Findings()
     CodexParser(path, b"\xc1 nonsense").take(path.read_bytes(), 0, findings)
     assert len(findings.records) == 1
+
+
+def test_a_line_before_any_that_tells_a_time_is_counted_when_the_session_began(root: Path):
+    path = root / "rollout-1.jsonl"
+    meta = {"type": "session_meta", "payload": {"id": "s1", "timestamp": START.isoformat()}}
+    info = {"total_token_usage": usage(FIRST)}
+    count = {"type": "event_msg", "payload": {"type": "token_count", "info": info}}
+    path.write_text(json.dumps(meta) + "\n" + json.dumps(count) + "\n")
+    assert [record.at_s for record in read_file(path).records] == [START.timestamp()]
+    path.write_text(json.dumps(count) + "\n")
+    found = read_file(path)
+    assert (found.records, [one.reason for one in found.remarks]) == ([], [Reason.QUARANTINED])

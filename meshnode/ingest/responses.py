@@ -1,0 +1,45 @@
+"""Records of responses that a transcript tells of, whichever program wrote it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshnode.core.ledger import UsageRecord, tier_of
+
+if TYPE_CHECKING:
+    from meshnode.core.ledger import Buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Which response it is, and what its transcript says of it beside the tokens."""
+
+    key: str  # see UsageRecord.idem_key
+    at_s: float
+    session: str
+    project: str
+    model: str  # "" if nobody says
+    provider: str
+    file: str
+    offset: int
+
+
+def record_of(source: str, response: Response, usage: Buckets, rank: int) -> UsageRecord:
+    """Make the record of a response that was billed as usual."""
+    return UsageRecord(
+        idem_key=response.key,
+        source=source,
+        at_s=response.at_s,
+        session=response.session,
+        project=response.project,
+        agent="",
+        owner="",
+        model=response.model or "unknown",
+        provider=response.provider,
+        tier=tier_of("", usage.prompt),
+        usage=usage,
+        rank=rank,
+        file=response.file,
+        offset=response.offset,
+    )
