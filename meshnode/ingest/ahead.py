@@ -1,8 +1,8 @@
 """Reading ahead: where one piece of a log is not all, a second process reads the rest meanwhile.
 
-Invariant: the readings are those that one process would make, in the same order, whatever becomes of
-the second one: what it has not told by its end is read here. It changes nothing, it holds nothing
-open but logs and a pipe, and it ends with the first word that nobody takes from it.
+Invariant: the readings are those that one process would make, in the same order, whatever becomes
+of the second one: what it has not told by its end is read here. It changes nothing, it uses nothing
+that it was born with but the reader and a pipe, and it ends when nobody takes what it tells.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from meshnode.core.ledger import UsageRecord
 from meshnode.ingest.reading import places_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from typing import BinaryIO
 
     from meshnode.ingest.reading import Reader, Reading
@@ -34,7 +33,9 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[UsageRecord, ...]).decode
 
 
-def readings(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int) -> Iterator[Reading]:
+def readings(
+    reader: Reader, places: Mapping[bytes, bytes], bytes_max: int
+) -> Generator[Reading, None, None]:
     """Read on from these places to the end, about bytes_max at a time; close it when you leave.
 
     Only a process of a single thread gets a second one beside it, since it is forked.
@@ -45,7 +46,7 @@ def readings(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int) -> I
     if reading.more and _can_fork():
         with _second(reader, known, bytes_max) as told:
             yield reading
-            for reading in told:  # noqa: B007, PLR1704 - the last one decides what is left
+            for reading in told:
                 known = places_after(known, reading.batch)
                 yield reading
     else:
@@ -57,9 +58,12 @@ def readings(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int) -> I
 
 
 def _can_fork() -> bool:
-    if sys.platform != "linux" or threading.active_count() > 1:
+    if sys.platform != "linux" or len(os.sched_getaffinity(0)) < CORES_MIN:
         return False
-    return len(os.sched_getaffinity(0)) >= CORES_MIN
+    try:
+        return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - threads of C, too
+    except OSError:
+        return False
 
 
 @contextmanager
