@@ -98,6 +98,11 @@ def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     return Table(columns, rows, "", columns[: len(by)], SPARE, AMOUNTS, NAME_CHARS)
 
 
+def ids_of(value: dict[str, Any]) -> list[str]:
+    """Return what names each group, its parts in the order that was asked for."""
+    return [" ".join(group["key"].values()) for group in value["groups"] if group["key"]]
+
+
 def unpriced(model: dict[str, Any]) -> str:
     """Say of a model that its tokens are not in the money."""
     return f"no price known for {model['model']}: {model['total']} tokens are not in the money"

@@ -1,8 +1,9 @@
-"""How `usage --explain` reads: the records that count, then every line that had to do with them."""
+"""How `usage --explain` reads: records and how their money is made, then the lines behind them."""
 
 from typing import Any
 
 from session_mesh import words
+from session_mesh.amounts import unpriced
 from session_mesh.render import View
 
 
@@ -10,26 +11,9 @@ def explained(value: dict[str, Any]) -> View:
     """Lay out why a figure is what it is."""
     lines: list[str] = []
     for record in value["records"]:
-        usage = record["usage"]
-        mark = "counts" if record["counts"] else "counted until a later line"
-        lines += [
-            f"{record['key']}  {mark}",
-            *words.described(
-                [
-                    ("  at", record["at"]),
-                    ("  session", record["session"]),
-                    ("  project", record["project"]),
-                    ("  model", f"{record['model']}  ({record['tier']})"),
-                    ("  input", str(usage["input"])),
-                    ("  cache read", str(usage["cache_read"])),
-                    ("  cache written", f"{usage['cache_write_5m']} + {usage['cache_write_1h']}"),
-                    ("  output", f"{usage['output']}, of it reasoning {usage['reasoning']}"),
-                    ("  cost then", f"{words.usd(record['cost_usd'])}  {record['price_source']}"),
-                    ("  flags", ", ".join(record["flags"])),
-                    ("  read in", f"{record['file']}, byte {record['offset']}"),
-                ]
-            ),
-        ]
+        lines += _record(record)
+    if "total" in value:
+        lines += _total(value["total"])
     for line in value["lines"]:
         output = "" if line["output"] is None else f" (output {line['output']})"
         lines.append(f"{line['file']}:{line['line']}  {line['fate']}{output}")
@@ -38,3 +22,53 @@ def explained(value: dict[str, Any]) -> View:
     lines += [f"{file}  is gone; what was read of it stays counted" for file in value["files_gone"]]
     ids = [record["key"] for record in value["records"]]
     return View(value=value, human=tuple(lines), records="records", ids=ids)
+
+
+def _record(record: dict[str, Any]) -> list[str]:
+    usage = record["usage"]
+    mark = "counts" if record["counts"] else "counted until a later line"
+    return [
+        f"{record['key']}  {mark}",
+        *words.described(
+            [
+                ("  at", record["at"]),
+                ("  session", record["session"]),
+                ("  project", record["project"]),
+                ("  model", f"{record['model']}  ({record['tier']})"),
+                ("  input", str(usage["input"])),
+                ("  cache read", str(usage["cache_read"])),
+                ("  cache written", f"{usage['cache_write_5m']} + {usage['cache_write_1h']}"),
+                ("  output", f"{usage['output']}, of it reasoning {usage['reasoning']}"),
+                ("  cost then", f"{words.usd(record['cost_usd'])}  {record['price_source']}"),
+                ("  flags", ", ".join(record["flags"])),
+                ("  read in", f"{record['file']}, byte {record['offset']}"),
+            ]
+        ),
+        *_price(record["price"], record["cost_usd"]),
+    ]
+
+
+def _price(price: dict[str, Any] | None, then_usd: str | None) -> list[str]:
+    """Multiply out what it costs; say so if that is no longer what was kept."""
+    if price is None:
+        return ["  no price is known: its tokens are not in the money"]
+    parts = [(one, _rate(one)) for one in price["parts"]]
+    wide = max((len(str(one["count"])) for one, _ in parts), default=0)
+    rates = max((len(rate) for _, rate in parts), default=0)
+    lines = [
+        f"    {one['what']:<14}  {one['count']:>{wide}} x {rate:<{rates}} = ${one['cost_usd']}"
+        for one, rate in parts
+    ]
+    now = "" if price["cost_usd"] == then_usd else ", no longer what it cost then"
+    lines.append(f"    ${price['cost_usd']} by {price['source']}, {price['matched']}{now}")
+    return lines
+
+
+def _rate(part: dict[str, Any]) -> str:
+    million = part.get("usd_per_million")
+    return f"${part['usd_each']} each" if million is None else f"${million} a million"
+
+
+def _total(total: dict[str, Any]) -> list[str]:
+    counted = f"{total['records']} responses, {total['totals']['total']} tokens"
+    return [f"total  {counted}, {words.usd(total['cost_usd'])}", *map(unpriced, total["unpriced"])]

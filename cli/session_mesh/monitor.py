@@ -13,8 +13,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from session_mesh import words
+from session_mesh.amounts import unpriced
 from session_mesh.call import Call
-from session_mesh.escaping import cut
+from session_mesh.escaping import cut, escape
 from session_mesh.happenings import is_unread
 from session_mesh.live import PICTURE_S, draw, keys, pressed_q, screen
 from session_mesh.options import stream_only
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("SESSION", "MSGS", "INPUT", "CACHED", "OUTPUT", "USD")
 SPARE = ("CACHED", "MSGS", "INPUT", "OUTPUT")  # left out on narrow terminals, in this order
+NUMBERS = COLUMNS[1:]
 TOTALS = 6  # lines below the table, the last line of the screen stays free
+NOTES_MAX = 3  # on the screen
 HEADING = 4  # lines above its rows
 
 
@@ -42,6 +45,7 @@ class Monitor:
         self._ledger = ledger
         self._sources = sources
         self._wanted = wanted
+        self._notes: dict[str, str] = {}  # what is to be known now, by what it is about
 
     def run(self, asked: "Asked", pause_s: float) -> int:
         """Show what there is and each change, looking again after a pause."""
@@ -53,14 +57,17 @@ class Monitor:
         with screen(streams.out), keys() as keyboard:
             while True:
                 value = self._look(by_session)
-                draw(self._call, picture(value, self._call))
+                draw(self._call, picture(value, self._call, list(self._notes.values())))
                 if any(pressed_q(keyboard) for _ in range(ceil(pause_s / PICTURE_S))):
                     return 0
 
     def _tell(self, asked: "Asked", pause_s: float) -> int:
         told = None
         while True:
+            noted = self._notes
             value = self._look(asked)
+            for about in self._notes.keys() - noted.keys():
+                self._call.streams.tell(self._notes[about])
             if value != told:
                 told = value
                 self._call.streams.out.write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -70,16 +77,20 @@ class Monitor:
             time.sleep(pause_s)
 
     def _look(self, asked: "Asked") -> dict[str, Any]:
-        for source in self._sources:
-            self._ledger.read(source)
-        return self._ledger.answer(self._wanted, asked)
+        details = [self._ledger.read(source).state.detail for source in self._sources]
+        value = self._ledger.answer(self._wanted, asked)
+        faults = [*self._ledger.faults, *(one for one in details if one != "ok")]
+        self._notes = {fault: fault for fault in faults}
+        self._notes |= {f"model {one['model']}": unpriced(one) for one in value["unpriced"]}
+        return value
 
 
-def picture(value: dict[str, Any], call: Call) -> list[str]:
-    """Lay out the sessions, the dearest first, and the totals, in the lines of a terminal."""
+def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> list[str]:
+    """Lay out the sessions, the dearest first, the totals and notes, in the lines of a terminal."""
     columns, lines = shutil.get_terminal_size()
     groups = value["groups"]
-    room = max(1, lines - TOTALS - HEADING)
+    said = [cut(escape(note), columns) for note in notes[:NOTES_MAX]]
+    room = max(1, lines - TOTALS - HEADING - len(said))
     rows = [
         (
             group["key"]["session"],
@@ -93,7 +104,7 @@ def picture(value: dict[str, Any], call: Call) -> list[str]:
     ]
     page = io.StringIO()
     render(
-        View({}, Table(COLUMNS, rows, "no sessions yet", COLUMNS[:1], SPARE)),
+        View({}, Table(COLUMNS, rows, "no sessions yet", COLUMNS[:1], SPARE, NUMBERS)),
         replace(call.streams, out=page, width=columns),
     )
     totals = value["totals"]
@@ -107,6 +118,7 @@ def picture(value: dict[str, Any], call: Call) -> list[str]:
         f"cached  {_cached(totals):,} tokens",
         f"output  {totals['output']:,} tokens",
         f"cost    {words.usd(value['cost_usd'])}",
+        *said,
     ]
 
 

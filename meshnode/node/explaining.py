@@ -9,23 +9,25 @@ import gzip
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
-from meshnode.core.prices import usd_text
-from meshnode.ingest.lenient import file_text
+from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
+from meshnode.ingest.lenient import file_text, is_there
 from meshnode.ingest.reading import Findings, Reason
 from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX
 from meshnode.store import ledger, usage_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
-    from meshnode.core.ledger import UsageRecord
+    from meshnode.core.ledger import Buckets, UsageRecord
+    from meshnode.core.prices import Priced
     from meshnode.core.usage_log import Entry
+    from meshnode.ingest.prices import PriceBook
     from meshnode.ingest.sources import Source
     from meshnode.store.database import Database
 
@@ -51,7 +53,7 @@ class Line:
     output: int | None = None
 
 
-def explain(database: Database, name: str) -> dict[str, Any]:
+def explain(database: Database, name: str, prices: PriceBook) -> dict[str, Any]:
     """Explain a response, by its id or key, or a session; raises NotFoundError."""
     entries, history = _response(database, name), True
     if not entries:
@@ -64,13 +66,11 @@ def explain(database: Database, name: str) -> dict[str, Any]:
         )
     counting = {entry.record.idem_key: entry for entry in entries}
     lines = list(_lines(database, name, counting))
-    gone = sorted(
-        {e.record.file for e in entries if e.record.file and not Path(e.record.file).exists()}
-    )
+    gone = sorted({e.record.file for e in entries if e.record.file and not is_there(e.record.file)})
     return {
         "id": name,
         "kind": "response" if history else "session",
-        "records": [_record(entry, counting) for entry in entries],
+        "records": [_record(entry, counting, prices) for entry in entries],
         "lines": [asdict(line) for line in lines[:LINES_MAX]],
         "lines_more": max(len(lines) - LINES_MAX, 0),
         "files_gone": gone,
@@ -151,8 +151,9 @@ def _pieces(source: Source, file: Path) -> Iterator[tuple[int, int, bytes]]:
             number, offset, in_long_line = number + ends, offset + len(piece), not ends
 
 
-def _record(entry: Entry, counting: Mapping[str, Entry]) -> dict[str, Any]:
+def _record(entry: Entry, counting: Mapping[str, Entry], prices: PriceBook) -> dict[str, Any]:
     record, charge = entry.record, entry.charge
+    priced = prices.rates(record.model, record.provider, record.tier, record.at_s)
     counts = counting[record.idem_key] is entry
     return {
         "key": record.idem_key,
@@ -165,9 +166,37 @@ def _record(entry: Entry, counting: Mapping[str, Entry]) -> dict[str, Any]:
         "usage": record.usage.by_name,
         "cost_usd": None if charge.cost_nusd is None else usd_text(charge.cost_nusd),
         "price_source": charge.price_source,
+        "price": None if priced is None else _price(record.usage, priced),
         "flags": list(record.flags),
         "file": record.file,
         "offset": record.offset,
         "revision": entry.revision,
         "counts": counts,
     }
+
+
+def _price(usage: Buckets, priced: Priced) -> dict[str, Any]:
+    """Multiply out what a response costs by the lists of now, at its own time."""
+    rates, reasoning = priced.rates, min(usage.reasoning, usage.output)
+    by_token = (
+        ("input", usage.input, rates.input_pusd),
+        ("cache_read", usage.cache_read, rates.cache_read_pusd),
+        ("cache_write_5m", usage.cache_write_5m, rates.cache_write_5m_pusd),
+        ("cache_write_1h", usage.cache_write_1h, rates.cache_write_1h_pusd),
+        ("output", usage.output - reasoning, rates.output_pusd),
+        ("reasoning", reasoning, rates.reasoning_pusd),
+    )
+    each = (
+        ("web_search", usage.web_search, rates.web_search_pusd),
+        ("request", 1, rates.request_pusd),
+    )
+    parts = [_part(*one, "usd_per_million", per_million_text) for one in by_token if one[1]]
+    parts += [_part(*one, "usd_each", fee_text) for one in each if one[1] and one[2]]
+    cost = usd_text(cost_nusd(usage, rates, 1))
+    return {"source": priced.source, "matched": priced.matched, "cost_usd": cost, "parts": parts}
+
+
+def _part(
+    what: str, count: int, pusd: int, unit: str, text: Callable[[int], str]
+) -> dict[str, Any]:
+    return {"what": what, "count": count, unit: text(pusd), "cost_usd": fee_text(count * pusd)}

@@ -7,6 +7,7 @@ may read the same logs meanwhile, and nothing is counted twice. Nothing here ope
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +17,12 @@ from meshnode.app.cutting import CostQuery
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
 from meshnode.client.logged import BY, plain, summed
-from meshnode.core.errors import NotFoundError, UsageError
+from meshnode.core.errors import DamagedError, NotFoundError, StorageError, UsageError
 from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import readings
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
-from meshnode.ingest.sources import SOURCES, no_messages, reader_of, source_named
+from meshnode.ingest.sources import SOURCES, check_kind, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
 from meshnode.node.rounds import rounds_of
 from meshnode.store import counters, ledger, rounds, usage_log
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import CounterKey, Slot
     from meshnode.ingest.reading import Remark
 
-READ_BYTES_MAX = 16 << 20  # read before what was read is kept
+READ_BYTES_MAX = 8 << 20  # read before what was read is kept; what is more is read ahead
 CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
 REMARKS_MAX = 1000  # of one call; the counts are of all
+UNREAD = "not read: what it says could not be kept"
 HERE = "here"  # the one node that is heard
 
 
@@ -77,8 +79,9 @@ class Asked:
 def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]:
     """Find what to read: the paths given, or what exists of the standard places.
 
-    Raises UsageError for unknown sources and for paths of an unsaid source, NotFoundError for a
-    path that does not exist and for a source that was asked for and is nowhere.
+    What the environment names is read, or its absence told, whether it exists or not. Raises
+    UsageError for unknown sources, for paths of an unsaid source and for what is no log's kind,
+    NotFoundError for a path that does not exist and for a source that was asked for and is nowhere.
     """
     for name in names:
         source_named(name)
@@ -90,6 +93,7 @@ def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]
         for path in paths:
             if not Path(path).expanduser().exists():
                 raise NotFoundError(f"there is no {path}", "name a file or a directory that exists")
+            check_kind(names[0], Path(path).expanduser())
         return [SourceConfig(names[0], str(Path(path).expanduser().absolute())) for path in paths]
     found: list[SourceConfig] = []
     for name in names or sorted(SOURCES):
@@ -99,7 +103,8 @@ def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]
             raise NotFoundError(
                 f"no {name} logs here: looked for {', '.join(standard)}", "name them with --path"
             )
-        found += [SourceConfig(name, path) for path in here]
+        is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
+        found += [SourceConfig(name, path) for path in (standard if is_named else here)]
     return found
 
 
@@ -121,15 +126,28 @@ class Usage:
         """Answer with the prices of a file, if one is named; what is kept has the home's own."""
         self._home = home
         self._now_s = now_s
-        self.price_faults: list[str] = []  # what is off with the user's file, in sentences
-        own = price_book(home, "", self.price_faults)
+        self._is_frozen = False
+        self.faults: list[str] = []  # what is off with the user's prices or the disk, in sentences
+        own = price_book(home, "", self.faults)
         self._charge = charging(own)
-        self._prices = price_book(home, prices, self.price_faults) if prices else own
+        self._prices = price_book(home, prices, self.faults) if prices else own
 
     def __enter__(self) -> Self:
-        """Open the ledger, of a new home if need be. Raises what a home or a disk may."""
+        """Open the ledger, of a new home if need be; one that cannot be written as it is.
+
+        Raises what a home or a disk may.
+        """
         make_private(self._home.path)
-        self._database = Database(self._home.database, checked=False, cache_kib=CACHE_KIB)
+        path = self._home.database
+        try:
+            self._database = Database(path, checked=False, cache_kib=CACHE_KIB)
+        except StorageError as trouble:
+            try:
+                self._database = Database(path, checked=False, frozen=True)
+            except (StorageError, DamagedError):
+                raise trouble from None
+            self.faults.append(f"{trouble.message}: this is what was known")
+            self._is_frozen = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,17 +169,23 @@ class Usage:
         reader = reader_of(source)
         run = self._database.run_now
         stored = run(ledger.load, reader.key) or StoredReader({}, Diagnostics())
+        if self._is_frozen:
+            known = stored.diagnostics.records
+            return Read(SourceState(source.source, source.path, known, UNREAD), ())
         remarks: list[Remark] = []
-        for reading in readings(reader, stored.places, READ_BYTES_MAX):
-            remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
-            if is_news(reading.batch, stored):
-                now_ms = int(self._now_s() * 1000)
-                rows = run(ledger.commit, reading.batch, now_ms, self._charge)
-                stored = moved_on(stored, reading.batch, rows)
-            progress(stored.diagnostics.records)
+        with (
+            closing(reader),
+            closing(readings(reader, stored.places, READ_BYTES_MAX)) as pieces,
+        ):
+            for reading in pieces:
+                remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
+                if is_news(reading.batch, stored):
+                    now_ms = int(self._now_s() * 1000)
+                    rows = run(ledger.commit, reading.batch, now_ms, self._charge)
+                    stored = moved_on(stored, reading.batch, rows)
+                progress(stored.diagnostics.records)
         while source.messages and run(rounds.prune):
             pass
-        reader.close()
         records = stored.diagnostics.records
         state = SourceState(source.source, source.path, records, reading.detail)
         return Read(state, tuple(remarks))
@@ -181,10 +205,16 @@ class Usage:
         return _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
 
     def explain(self, name: str) -> dict[str, Any]:
-        """Say which lines made a figure, by the id of a response or of a session."""
+        """Say which lines and rates made a figure, by the id of a response or of a session."""
         from meshnode.node.explaining import explain  # noqa: PLC0415 - rarely needed
 
-        return explain(self._database, name)
+        value = explain(self._database, name, self._prices)
+        if value["kind"] == "session":
+            answer = self.answer(Wanted(session=name), Asked())
+            value["total"] = {
+                part: answer[part] for part in ("records", "totals", "cost_usd", "unpriced")
+            }
+        return value
 
     def session(self, name: str) -> dict[str, Any] | None:
         """Sum up one session as `show` tells of it; None if nothing of it is counted here."""

@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from meshnode.core.errors import DamagedError
+from meshnode.core.errors import DamagedError, StorageError
 from meshnode.store.faults import (
     damaged,
     disk_error,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
-    from meshnode.core.errors import StorageError
     from meshnode.store.transactions import Rider
 
 BUSY_TIMEOUT_MS = 5000
@@ -42,13 +41,22 @@ Result = TypeVar("Result")
 class Database:
     """A connection and, once a loop waits for it, the one thread that uses it."""
 
-    def __init__(self, path: Path, *, checked: bool = True, cache_kib: int = CACHE_KIB) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        checked: bool = True,
+        cache_kib: int = CACHE_KIB,
+        frozen: bool = False,
+    ) -> None:
         """Open a file, making it if need be; `checked` looks through all of it before.
 
+        `frozen` opens what there is, of a disk that takes nothing, only to be read.
         Raises DamagedError, StorageError.
         """
         self.path = path
         self._checked = checked
+        self._frozen = frozen
         self._cache_kib = cache_kib
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread: ThreadPoolExecutor | None = None  # verbs without a loop need none
@@ -111,6 +119,8 @@ class Database:
 
     def _open(self) -> Connection:
         try:
+            if self._frozen:
+                return self._as_it_is()
             self.path.touch(mode=0o600, exist_ok=True)
             with closing(
                 self._connect("ro")
@@ -136,6 +146,22 @@ class Database:
                 migrate(connection)
         except BaseException:
             connection.close()  # or its locks would outlive it, and spoil the next attempt
+            raise
+        return connection
+
+    def _as_it_is(self) -> Connection:
+        """Read without a log to write ahead: where there is none, nobody can be writing one."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        connection = self._connect("ro" if log.exists() else "ro&immutable=1")
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                raise StorageError(
+                    f"{self.path} is of another version, and cannot be changed",
+                    f"make {self.path.parent} writable",
+                )
+        except BaseException:
+            connection.close()
             raise
         return connection
 

@@ -1,8 +1,10 @@
 """`usage`: reading this machine's logs into a home, with and without a node on it."""
 
 import json
+import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,7 @@ def test_a_figure_is_explained_although_its_logs_are_gone(fleet: Fleet, tmp_path
     node = fleet.node("anna")
     node.json("usage", "--source", "claude", "--path", str(logs))
     logs.rename(tmp_path / "elsewhere")
-    why = node.json("usage", "--source", "higress", "--path", str(tmp_path), "--explain", "msg_A")
+    why = node.json("usage", "--source", "codex", "--path", str(tmp_path), "--explain", "msg_A")
     assert ([one["counts"] for one in why["records"]], why["lines"]) == ([True], [])
     assert why["files_gone"] == [str(logs / "projects" / "shop" / "s1.jsonl")]
 
@@ -158,6 +160,9 @@ def test_a_home_that_only_counted_becomes_a_node(fleet: Fleet, log: Path):
         (["--since", "soon"], 2, "soon"),
         (["--explain", ""], 2, "--explain"),
         (["--session-key", " "], 2, "--session-key"),
+        (["--source", "higress", "--path", "."], 2, "is a directory"),
+        (["--source", "higress", "--path", "/dev/null"], 2, "neither a file nor a directory"),
+        (["--source", "codex", "--path", "/dev/null"], 2, "neither a file nor a directory"),
     ],
 )
 def test_what_cannot_be_asked_is_said(fleet: Fleet, words: list[str], code: int, said: str):
@@ -220,3 +225,152 @@ def test_a_lost_disk_and_logs_read_again_count_nothing_twice_and_lose_nothing(
     berta.end()
     berta.up()
     assert berta.json("cost")["records"] == 6
+
+
+def test_a_single_rollout_and_a_single_chat_can_be_named(fleet: Fleet, tmp_path: Path):
+    counts = {"input_tokens": 7, "output_tokens": 5}
+    at = {"timestamp": "2026-11-20T09:30:15Z"}
+    said = {"type": "token_count", "info": {"total_token_usage": counts}}
+    rollout = tmp_path / "rollout-1.jsonl"
+    rollout.write_text(json.dumps(at | {"type": "event_msg", "payload": said}) + "\n")
+    chat = tmp_path / "session-1.jsonl"
+    row = at | {"id": "m1", "sessionId": "g1", "tokens": {"input": 3, "output": 1}}
+    chat.write_text(json.dumps(row) + "\n")
+    node = fleet.node("anna")
+    for source, path, total in (("codex", rollout, 12), ("gemini", chat, 4)):
+        value = node.json("usage", "--source", source, "--path", str(path))
+        assert (value["records"], value["totals"]["total"]) == (1, total)
+
+
+def test_a_directory_that_the_environment_names_and_that_is_not_there_is_told(
+    fleet: Fleet, tmp_path: Path
+):
+    env = {"CLAUDE_CONFIG_DIR": str(tmp_path / "nowhere")}
+    answer = fleet.node("anna").call("usage", env=env)
+    assert (answer.code, f"waiting for {tmp_path / 'nowhere'}" in answer.err) == (0, True)
+
+
+def test_quiet_names_the_groups_and_notes_nothing(fleet: Fleet, log: Path):
+    log.write_text(line("r1", "s1", 30, model="house-llm") + line("r2", "s2", 20))
+    words = ("usage", "--source", "higress", "--path", str(log), "-q")
+    answer = fleet.node("anna").call(*words, "--by", "model", "--by", "session")
+    assert (answer.out.splitlines(), answer.err) == (["gpt-4o s2", "house-llm s1"], "")
+
+
+def test_the_ends_of_numbers_stand_below_each_other(fleet: Fleet, log: Path):
+    words = ("usage", "--source", "higress", "--path", str(log), "--by", "session")
+    head, *rows = fleet.node("anna").call(*words).out.splitlines()
+    for name in ("INPUT", "OUTPUT", "TOKENS", "USD"):
+        end = head.index(name) + len(name)
+        assert all(row[end - 1] != " " and row[end : end + 1] in {"", " "} for row in rows)
+
+
+def test_an_explanation_multiplies_out_the_money_and_adds_up_a_session(fleet: Fleet, log: Path):
+    node = fleet.node("anna")
+    read(node, log)
+    [record] = node.json("usage", "--explain", "r1")["records"]
+    price = record["price"]
+    assert price["cost_usd"] == record["cost_usd"] == "0.0026"
+    assert [(one["what"], one["count"], one["cost_usd"]) for one in price["parts"]] == [
+        ("input", 1000, "0.0025"),
+        ("output", 10, "0.0001"),
+    ]
+    shown = node.call("usage", "--explain", "s1").out
+    assert "1000 x $2.5 a million = $0.0025" in " ".join(shown.split())
+    assert "total  2 responses, 3020 tokens, $0.0077" in shown
+    assert node.json("usage", "--explain", "s1")["total"]["cost_usd"] == "0.0077"
+
+
+def test_what_no_list_knows_has_no_price_to_explain(fleet: Fleet, log: Path):
+    log.write_text(line("r1", "s1", 3, model="house-llm"))
+    node = fleet.node("anna")
+    read(node, log)
+    assert node.json("usage", "--explain", "r1")["records"][0]["price"] is None
+    assert "no price is known" in node.call("usage", "--explain", "r1").out
+
+
+def test_an_id_that_moves_the_cursor_is_explained_spelled_out(fleet: Fleet, log: Path):
+    log.write_text(line("r\x1b[2J1", "s\x1b]0;x\x07", 3))
+    node = fleet.node("anna")
+    read(node, log)
+    for words in (("r\x1b[2J1",), ("s\x1b]0;x\x07",), ("nothing\x1b[2J",), ("r\x1b[2J1", "-q")):
+        answer = node.call("usage", "--explain", *words)
+        assert answer.code == (3 if "nothing" in words[0] else 0)
+        assert "\x1b" not in answer.out + answer.err
+        assert "Traceback" not in answer.err
+
+
+def test_a_file_whose_name_is_no_text_is_there_until_it_is_gone(fleet: Fleet, tmp_path: Path):
+    folder = tmp_path / "claude" / "projects" / "p"
+    folder.mkdir(parents=True)
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/s\xff\xe91.jsonl"))
+    shutil.copy(TRANSCRIPT, path)
+    node = fleet.node("anna")
+    node.json("usage", "--source", "claude", "--path", str(tmp_path / "claude"))
+    assert node.json("usage", "--explain", "msg_A")["files_gone"] == []
+    path.unlink()
+    assert len(node.json("usage", "--explain", "msg_A")["files_gone"]) == 1
+
+
+def test_following_says_what_has_no_price_and_that_its_directory_is_gone(
+    fleet: Fleet, tmp_path: Path
+):
+    root = tmp_path / "claude"
+    (root / "projects" / "shop").mkdir(parents=True)
+    transcript = TRANSCRIPT.read_text().replace("claude-opus-4-6", "house-llm")
+    (root / "projects" / "shop" / "s1.jsonl").write_text(transcript)
+    command = [PROGRAM, "usage", "--source", "claude", "--path", str(root), "--follow"]
+    with subprocess.Popen(
+        [*command, "-o", "json"],
+        env=fleet.node("anna").environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stderr is not None
+        assert "no price known for house-llm" in following.stderr.readline()
+        root.rename(tmp_path / "elsewhere")
+        assert f"waiting for {root}" in following.stderr.readline()
+        following.kill()
+
+
+@contextmanager
+def read_only(place: Path):
+    if os.geteuid() != 0:
+        pytest.skip("a file system that cannot be written needs root")
+    bind = ["mount", "--bind", str(place), str(place)]
+    if subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        freeze = ["mount", "-o", "remount,bind,ro", str(place)]
+        subprocess.run(freeze, capture_output=True, check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_home_that_cannot_be_written_shows_what_is_known_and_says_so(fleet: Fleet, log: Path):
+    node = fleet.node("anna")
+    read(node, log)
+    with log.open("a") as file:
+        file.write(line("r9", "s9", 1))
+    with read_only(node.home):
+        value = read(node, log)
+        assert (value["records"], value["sources"][0]["detail"]) == (
+            3,
+            "not read: what it says could not be kept",
+        )
+        answer = node.call("usage", "--source", "higress", "--path", str(log))
+        assert (answer.code, "this is what was known" in answer.err) == (0, True)
+        assert node.call("usage", "--explain", "r1").code == 0
+        rescan = node.call("usage", "--source", "higress", "--path", str(log), "--rescan")
+        assert (rescan.code, "cannot be written" in rescan.err) == (1, True)
+    assert read(node, log)["records"] == 4
+
+
+def test_a_home_that_is_new_and_cannot_be_written_is_refused(fleet: Fleet, log: Path):
+    node = fleet.node("anna")
+    node.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with read_only(node.home):
+        answer = node.call("usage", "--source", "higress", "--path", str(log))
+    assert (answer.code, answer.out, "Traceback" in answer.err) == (1, "", False)

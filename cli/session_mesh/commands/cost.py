@@ -14,6 +14,7 @@ from session_mesh.amounts import (
     PricesAt,
     Span,
     groupings,
+    ids_of,
     in_order,
     inexact,
     left_out,
@@ -71,6 +72,7 @@ def app(
         value=value,
         human=table_of(value, groups),
         records="groups" if groups else "",
+        ids=ids_of(value),
         notes=[
             *notes,
             *_nothing(value, session, begin, call.now_s()),

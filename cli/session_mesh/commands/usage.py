@@ -13,6 +13,7 @@ from session_mesh.amounts import (
     PricesAt,
     Span,
     groupings,
+    ids_of,
     in_order,
     inexact,
     table_of,
@@ -120,16 +121,18 @@ def app(
             return Monitor(call, ledger, configs, wanted).run(asked, pause_s)
         read = _read(ledger, configs, call)
         value = in_order(ledger.answer(wanted, asked), asked.by) | {"sources": _sources(read)}
+    notes = [
+        *ledger.faults,
+        *_notes(value, read),
+        *inexact(value),
+        *_nothing_of(session_key or "", value),
+    ]
     return View(
         value=value,
         human=table_of(value, asked.by),
         records="groups",
-        notes=[
-            *ledger.price_faults,
-            *_notes(value, read),
-            *inexact(value),
-            *_nothing_of(session_key or "", value),
-        ],
+        ids=ids_of(value),
+        notes=[] if call.quiet else notes,
     )
 
 
