@@ -2,7 +2,7 @@
 
 A source is one module that takes lines apart; finding files, rotation and following are shared.
 
-- sources: `sources`, `higress`, `claude`, `codex`, `gemini`, `lenient`
-- files: `reading`, `rotation`, `tree`, `walking`, `watching`, `follow`
+- sources: `sources`, `higress`, `claude`, `codex`, `gemini`, `lenient`, `responses`
+- files: `reading`, `ahead`, `rotation`, `unpacking`, `tree`, `walking`, `watching`, `follow`
 - prices: `prices`, `price_list`, `price_names`, `own_prices`, `genai_list`
 """
