@@ -5,6 +5,7 @@ Invariant: this is the only list of them; whoever adds one adds it here and nowh
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def transcripts(
         reader=lambda root, session: TreeReader(found, root, session),
         parser=lambda path: found.begin(path, b""),
         standard=standard,
-        owns=lambda root, file: Path(file).is_relative_to(root),
+        owns=lambda root, file: file == root or file.startswith(os.path.join(root, "")),  # noqa: PTH118 - asked of every file ever read
         files=lambda root: found.files(Path(root)),
         is_whole=found.is_whole,
         variable=variable,

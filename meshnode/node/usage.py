@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -231,6 +232,7 @@ class Usage:
         return self._database.run_now(counters.counted)
 
     def _slots_of(self, wanted: Wanted) -> list[tuple[CounterKey, Slot]]:
+        @cache
         def is_wanted(source: str, file: str) -> bool:
             at_home = not wanted.paths or any(
                 source_named(source).owns(path, file) for path in wanted.paths

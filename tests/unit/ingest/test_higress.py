@@ -388,14 +388,3 @@ def test_the_position_stays_small_with_many_rotated_files(log: Log):
         log.path.with_name(f"access.log.{number}").write_bytes(call(number))
     assert len(log.read().batch.records) == FILES_MAX
     assert len(log.places[POSITION]) < 128 * 2 * FILES_MAX
-
-
-def test_a_packed_log_is_read_on_piece_by_piece(log: Log):
-    calls = [call(number) for number in range(60)]
-    log.path.with_name("access.log.1.gz").write_bytes(gzip.compress(b"".join(calls)))
-    keys: list[str] = []
-    while found := log.read(2 * len(calls[0])).batch.records:
-        assert len(found) <= 3
-        keys += [record.idem_key for record in found]
-    assert keys == [f"higress:r{number}" for number in range(60)]
-    assert log.keys() == []

@@ -1,12 +1,14 @@
 """Packed logs in pieces: what they say, and how often they are unpacked."""
 
 import gzip
+import json
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from meshnode.ingest import unpacking
+from meshnode.ingest.higress import HigressReader
 from meshnode.ingest.unpacking import KEPT_BYTES, Unpacked
 
 WHOLE = b"the first line\n" + Random(1).randbytes(3 * KEPT_BYTES)
@@ -57,3 +59,22 @@ def test_a_broken_file_is_told_and_can_be_closed(tmp_path: Path):
     with pytest.raises(EOFError):
         file.read(len(WHOLE))
     file.close()
+
+
+def test_a_packed_log_is_read_on_piece_by_piece(tmp_path: Path):
+    call = {"ai_log": json.dumps({"model": "gpt-4o", "input_token": 3})}
+    calls = [
+        call | {"request_id": f"r{number}", "start_time": "2026-11-20T09:30:15Z"}
+        for number in range(10, 70)
+    ]
+    lines = [json.dumps(one).encode() + b"\n" for one in calls]
+    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress(b"".join(lines)))
+    reader, places, keys = HigressReader(str(tmp_path / "access.log")), dict[bytes, bytes](), []
+    more = True
+    while more:
+        reading = reader.read(places, 2 * len(lines[0]))
+        assert len(reading.batch.records) <= 3
+        keys += [record.idem_key for record in reading.batch.records]
+        places, more = {**places, **reading.batch.places}, reading.more
+    reader.close()
+    assert keys == [f"higress:{one['request_id']}" for one in calls]
