@@ -15,15 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import ccusage
+import psutil
 from report import PROGRAM, Figure, table
 from transcripts import write
 
 ROUNDS = 5
+LOOK_S = 0.01  # at how much memory it has
 COLD_S, COLD_MIB = 0.8, 80.0
 HIGRESS_S = 1.0  # 100,000 lines
 RESPONSES, LINES = 30_286, 100_000
@@ -31,7 +34,10 @@ RESPONSES, LINES = 30_286, 100_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process took: until it ended, on all processors, and at its largest."""
+    """What a process took: until it ended, on all processors, and at its largest.
+
+    The largest is of one process; `_largest_mib` tells of it with those that it starts.
+    """
 
     wall_s: float
     cpu_s: float
@@ -73,6 +79,7 @@ def claude(directory: Path, responses: int) -> None:
         f"{len(written.usage):,} responses, {written.files:,} files; median of {ROUNDS}",
         [
             *_figures("usage, all of it new, kept and priced", cold, *limits),
+            Figure("  both its processes, shared pages once", _largest_mib(root, directory), "MiB"),
             *_figures("usage, nothing new", warm),
             Figure("session-mesh --help, which reads nothing", nothing.wall_s, "s"),
             *(_figures(f"ccusage {ccusage.VERSION}", theirs) if theirs else []),
@@ -145,6 +152,22 @@ def _run(command: list[str], environment: dict[str, str]) -> Cost:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said)
+
+
+def _largest_mib(root: Path, directory: Path) -> float:
+    """Read once more, looking at the process and those it starts all the while: not to be timed."""
+    home = directory / "largest"
+    command = [str(PROGRAM), "usage", "--source", "claude", "--path", str(root), "-q"]
+    environment = {**os.environ, "SESSION_MESH_HOME": str(home)}
+    largest = 0
+    with psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with suppress(psutil.Error):
+                all_ = [process, *process.children()]
+                largest = max(largest, sum(one.memory_full_info().pss for one in all_))
+            time.sleep(LOOK_S)
+    shutil.rmtree(home)
+    return largest / 2**20
 
 
 def _read_only(log: Path) -> float:

@@ -204,3 +204,12 @@ def test_slots_are_told_from_a_seq_on(connection: sqlite3.Connection):
         for seq in (-1, 1, 2)
     ]
     assert sessions == [["s", "t"], ["t"], []]
+
+
+def test_sums_of_some_sources_are_of_the_latest_revisions_too(connection: sqlite3.Connection):
+    commit(connection, [RECORD, OTHER])
+    for rank in (1, 2):
+        commit(connection, [replace(RECORD, rank=rank, usage=Buckets(input=rank))])
+    found = dict(usage_log.slots_where(connection, lambda _source, _file: True))
+    assert found == {key: slot for key, slot in ledger.slots(connection) if key in found}
+    assert [(slot.records, slot.usage.input) for slot in found.values()] == [(2, 102)]
