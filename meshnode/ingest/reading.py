@@ -8,14 +8,14 @@ unless it is made to bring rounds.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from meshnode.core.ledger import DiagnosticsKey, LedgerRow, UsageRecord
     from meshnode.core.rounds import Round
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     ParseRound = Callable[[bytes, "UsageRecord"], "Round"]
     """Turns a line that is a record into what was said."""
 
+FINE = "ok"  # the detail of a reading with which nothing is wrong
 LINE_BYTES_MAX = 1 << 20  # longer: skipped and counted as unparsable
 STATE_BYTES_MAX = 1 << 16  # of what a parser carries from line to line; larger: begun anew
 REMARKS_MAX = 100  # kept of one reading, the first; the counts are of all
@@ -164,6 +165,40 @@ class LineParser:
     def state(self) -> bytes:
         """Return nothing: a line stands for itself."""
         return b""
+
+
+def together(readings: Iterable[Reading], most: int, records_min: int) -> Iterator[Reading]:
+    """Join at most so many readings into one, fewer once they have so many records.
+
+    Each that is kept writes to places all over the ledger's indexes: few large ones cost less.
+    """
+    held: list[Reading] = []
+    for reading in readings:
+        held.append(reading)
+        records = sum(len(one.batch.records) for one in held)
+        if len(held) >= most or records >= records_min or not reading.more:
+            yield joined(held)
+            held = []
+
+
+def joined(readings: Sequence[Reading]) -> Reading:
+    """Return readings that follow one another as if they were one."""
+    if len(readings) == 1:
+        return readings[0]
+    last = readings[-1]
+    batches = [one.batch for one in readings]
+    counts = sum((one.diagnostics for one in batches), Diagnostics())
+    tail_bytes = last.batch.diagnostics.partial_tail_bytes
+    batch = replace(
+        last.batch,
+        places={file: place for one in batches for file, place in one.places.items()},
+        records=[record for one in batches for record in one.records],
+        diagnostics=replace(counts, partial_tail_bytes=tail_bytes),
+        rounds=[told for one in batches for told in one.rounds],
+    )
+    remarks = tuple(remark for one in readings for remark in one.remarks)
+    troubles = [one.detail for one in readings if one.detail != FINE]
+    return Reading(batch, last.more, troubles[0] if troubles else FINE, remarks)
 
 
 def is_news(batch: Batch, stored: StoredReader) -> bool:

@@ -22,7 +22,7 @@ from meshnode.core.errors import DamagedError, NotFoundError, StorageError, Usag
 from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import readings
-from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on
+from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on, together
 from meshnode.ingest.sources import SOURCES, check_kind, no_messages, reader_of, source_named
 from meshnode.node.pricing import charging, price_book
 from meshnode.node.rounds import rounds_of
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import CounterKey, Slot
     from meshnode.ingest.reading import Remark
 
-READ_BYTES_MAX = 8 << 20  # read before what was read is kept; what is more is read ahead
+READ_BYTES_MAX = 8 << 20  # read at a time; what is more is read ahead
+PIECES_TOGETHER, RECORDS_TOGETHER = 4, 8192  # kept in one transaction, whichever comes first
 CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
 REMARKS_MAX = 1000  # of one call; the counts are of all
 UNREAD = "not read: what it says could not be kept"
@@ -178,7 +179,7 @@ class Usage:
             closing(reader),
             closing(readings(reader, stored.places, READ_BYTES_MAX)) as pieces,
         ):
-            for reading in pieces:
+            for reading in together(pieces, PIECES_TOGETHER, RECORDS_TOGETHER):
                 remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
                 if is_news(reading.batch, stored):
                     now_ms = int(self._now_s() * 1000)

@@ -1,0 +1,41 @@
+"""Readings that are kept together: they say what each of them said."""
+
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.ingest.reading import Reading, Reason, Remark, together
+
+KEY = DiagnosticsKey("higress", "00ff")
+
+
+def record(number: int) -> UsageRecord:
+    texts = dict.fromkeys(("source", "session", "project", "agent", "owner", "model"), "")
+    rest = {"provider": "", "tier": "", "at_s": 1.0, "usage": Buckets()}
+    return UsageRecord(idem_key=f"r{number}", **texts, **rest)
+
+
+def piece(number: int, records: int, *, more: bool = True, detail: str = "ok") -> Reading:
+    counts = Diagnostics(unparsable_lines=1, partial_tail_bytes=number)
+    made = tuple(record(10 * number + one) for one in range(records))
+    batch = Batch(KEY, "log", {b"a": b"%d" % number, b"p%d" % number: b"x"}, made, counts)
+    remarks = (Remark("log", number, Reason.UNPARSABLE),)
+    return Reading(batch, more, detail, remarks)
+
+
+def test_pieces_are_joined_up_to_a_number_of_them_or_of_records():
+    pieces = [piece(0, 1), piece(1, 1), piece(2, 5), piece(3, 1), piece(4, 0, more=False)]
+    found = list(together(pieces, 2, 4))
+    assert [len(one.batch.records) for one in found] == [2, 5, 1]
+    assert [one.more for one in found] == [True, True, False]
+
+
+def test_what_is_joined_says_all_that_its_parts_did():
+    pieces = [piece(0, 2), piece(1, 1, detail="cannot read x"), piece(2, 1, more=False)]
+    [found] = together(pieces, 9, 9)
+    assert [one.idem_key for one in found.batch.records] == ["r0", "r1", "r10", "r20"]
+    assert found.batch.places == {b"a": b"2", b"p0": b"x", b"p1": b"x", b"p2": b"x"}
+    assert found.batch.diagnostics == Diagnostics(unparsable_lines=3, partial_tail_bytes=2)
+    assert (found.detail, [one.offset for one in found.remarks]) == ("cannot read x", [0, 1, 2])
+
+
+def test_one_that_is_all_stays_as_it_is():
+    alone = piece(0, 1, more=False)
+    assert list(together([alone], 4, 100)) == [alone]
