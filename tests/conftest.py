@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 KINDS = ("property", "sim", "integration", "e2e")
 TIMEOUTS_S = {"property": 120, "sim": 180, "integration": 60, "e2e": 120}  # others: pyproject.toml
 LONGEST = "e2e/test_network.py"  # first: begun last, it would leave the other worker idle
 HERE = Path(__file__).parent
+
+# How long an example takes says how busy the machine is, and nothing about what is tested.
+settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("timeless")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

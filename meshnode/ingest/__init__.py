@@ -4,5 +4,5 @@ A source is one module that takes lines apart; finding files, rotation and follo
 
 - sources: `sources`, `higress`, `claude`, `codex`, `gemini`, `lenient`, `responses`
 - files: `reading`, `ahead`, `rotation`, `unpacking`, `tree`, `walking`, `watching`, `follow`
-- prices: `prices`, `price_list`, `price_names`, `own_prices`, `genai_list`
+- prices: `prices`, `price_list`, `price_clauses`, `price_names`, `own_prices`, `genai_list`
 """

@@ -46,7 +46,7 @@ def test_every_answer_is_as_documented(described, mode):
     tried = 0
     for operation in operations(described):
 
-        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def holds(case):
             nonlocal tried

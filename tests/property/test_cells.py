@@ -208,7 +208,7 @@ def told(spent):
     return (spent.usage, spent.pusd, spent.model, spent.records)
 
 
-Changing.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+Changing.TestCase.settings = settings(max_examples=150, stateful_step_count=25)
 TestIndexesSayWhatRowsSay = Changing.TestCase
 
 
@@ -223,7 +223,5 @@ class ChangingWithLittleRoom(Changing):
         cells_module.KINDS_MAX = self.most
 
 
-ChangingWithLittleRoom.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None
-)
+ChangingWithLittleRoom.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
 TestIndexesThatAreBuiltAnewSayWhatRowsSay = ChangingWithLittleRoom.TestCase

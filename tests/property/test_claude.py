@@ -149,11 +149,11 @@ class Growing(RuleBasedStateMachine):
 
 
 TestGrowing = Growing.TestCase
-TestGrowing.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)
+TestGrowing.settings = settings(max_examples=30, stateful_step_count=12)
 
 
 @given(told=st.lists(lines(), max_size=12), chance=st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_order_of_files_and_lines_decides_nothing(
     told: list[tuple[int, str, bytes]], chance: Random
 ):
@@ -172,7 +172,7 @@ def test_the_order_of_files_and_lines_decides_nothing(
 
 
 @given(seed=st.integers(0, 1 << 32), sizes=st.lists(st.integers(1, 40_000), max_size=4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_what_was_written_is_what_is_counted(seed: int, sizes: list[int]):
     with TemporaryDirectory() as directory:
         written = write(Path(directory), Random(seed), 60, text_chars=100)

@@ -119,7 +119,7 @@ def held_by(control: ControlSet) -> set[bytes]:
     return {entry_id_of(entry) for entry in control.entries()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     order=st.lists(st.sampled_from(POOL), max_size=60),
     moments=st.lists(st.integers(0, 3 * HOUR_S), max_size=60),
@@ -192,7 +192,7 @@ def reconciled(one: Peer, other: Peer, now_s: int) -> int:
 QUIET = 3  # two digests, and one that says what has expired where
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     mine=st.sets(st.sampled_from(range(len(POOL)))),
     theirs=st.sets(st.sampled_from(range(len(POOL)))),
@@ -229,7 +229,7 @@ def test_nodes_whose_clocks_are_an_hour_apart_converge_and_go_quiet(
         )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     mine=st.sets(st.sampled_from(range(len(POOL)))),
     theirs=st.sets(st.sampled_from(range(len(POOL)))),

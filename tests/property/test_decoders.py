@@ -59,7 +59,7 @@ def test_what_is_valid_decodes(name: str):
 
 @pytest.mark.parametrize("name", WHATEVER)
 def test_arbitrary_bytes_decode_or_fail_by_name(name: str):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.binary(max_size=200))
     def check(raw: bytes) -> None:
         DECODERS[name].outcome(raw)
@@ -80,7 +80,7 @@ def test_any_value_in_any_place_decodes_or_fails_by_name(name: str):
     decoder = DECODERS[name]
     values = [unpack(valid) for valid in decoder.valid]
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=120)
     @given(st.data())
     def check(data: st.DataObject) -> None:
         value = data.draw(st.sampled_from(values))

@@ -93,7 +93,7 @@ def test_a_proper_entry_is_taken(kind: str):
     assert taken(ENTRIES[kind], SIGNERS[kind])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @pytest.mark.parametrize("kind", ENTRIES)
 @given(data=st.data())
 def test_an_entry_with_any_field_replaced_is_taken_or_refused_whole(kind: str, data: st.DataObject):

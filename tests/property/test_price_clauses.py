@@ -1,7 +1,7 @@
 """The first clause that matches a name, looked up, is the one that asking in order finds."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.ingest.genai_list import genai_list
@@ -22,14 +22,12 @@ LISTED = sorted(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | PLAIN | SEARCHING, max_size=6), WORDS)
 def test_the_first_of_any_clauses_is_found(clauses: list[Clause | None], name: str):
     asked = (place for place, one in enumerate(clauses) if one and one.why(name))
     assert Clauses(clauses).first(name) == next(asked, None)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(LISTED), st.sampled_from(["", "-made-up", "x", "/", "-20250101", ":free"]))
 def test_the_first_model_of_each_provider_is_found(listed: str, more: str):
     name = listed + more

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from genai_prices import Usage
 from genai_prices.data_snapshot import get_snapshot
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshnode.core.ledger import Buckets, tier_of
@@ -54,7 +54,6 @@ def is_whole(price: object) -> bool:
     return is_whole(vars(price)) if hasattr(price, "__dict__") else True
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, len(MODELS) - 1), st.tuples(*[counts] * 5), st.integers(0, 9), moments, services
 )
@@ -86,7 +85,6 @@ def test_integer_money_is_decimal_money_rounded_once(model, tokens, searches, at
         assert abs(cost_nusd(usage, rates, 1) - exact) <= off_nusd, unlisted
 
 
-@settings(deadline=None)
 @given(st.sampled_from(names()), ids, st.sampled_from(["", "", "-zz", "-20260101", ":free"]))
 def test_a_name_means_what_genai_prices_means_by_it(name, provider_id, suffix):
     try:
@@ -100,7 +98,6 @@ def test_a_name_means_what_genai_prices_means_by_it(name, provider_id, suffix):
     assert (found.model and (found.provider.id, found.model.id)) == expected
 
 
-@settings(deadline=None)
 @given(st.sampled_from(names()), ids, st.sampled_from(["", "", "-zz", "-20260101", ":free"]))
 @example("qwen/qwen3-max", "openrouter", "")
 def test_the_shipped_table_hides_nothing_that_genai_prices_knows(name, provider_id, suffix):
@@ -110,7 +107,6 @@ def test_the_shipped_table_hides_nothing_that_genai_prices_knows(name, provider_
     assert ours == next((f"{one.provider.id}/{one.model.id}" for one in read if one.model), None)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(names()), moments, moments, services)
 def test_what_is_kept_is_what_would_be_found(name, at_s, other_s, service):
     kept = PriceBook()
@@ -142,7 +138,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=200)
     | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
@@ -152,7 +147,6 @@ def test_any_bytes_are_a_price_file_with_faults_or_without(raw):
     assert isinstance(own, OwnPrices)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["prices", "aliases", "price"]), values))
 def test_whatever_is_written_is_a_rule_or_a_fault(document):
     own = own_prices(yaml.safe_dump(document).encode(), "p.yaml")

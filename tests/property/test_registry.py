@@ -116,7 +116,7 @@ def long_walk_unaware(seed: int) -> World:
     return lived_unaware(chosen.choice((3, 3, 4)), parts, chosen)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @pytest.mark.parametrize("count", [2, 3, 4])
 @given(
     history=st.lists(steps(QUIET + RESTARTS), max_size=25),
@@ -128,13 +128,13 @@ def test_nodes_show_what_a_registry_with_tombstones_shows(
     ran(count, history, pick)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 1 << 32))
 def test_long_histories_bring_nothing_back_and_lose_nothing(seed: int):
     long_walk(seed)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 1 << 32))
 def test_a_life_with_an_empty_disk_brings_nothing_back(seed: int):
     long_walk_unaware(seed)

@@ -17,7 +17,7 @@ from meshnode.core.messages import Manifest, Pull
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rng=st.randoms(use_true_random=False))
 def test_replicas_are_signed_states_at_every_step_and_equal_at_rest(count: int, rng: Random):
     walk = Walk(rng, count)

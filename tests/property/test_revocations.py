@@ -150,7 +150,7 @@ def view_of(control: ControlSet) -> View:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.permutations([*ROLES, *FIRST, *MORE, *FORGETS]), st.integers(0, 31))
 def test_what_counts_is_a_function_of_the_set_and_not_of_the_order(order: list[Signed], size: int):
     heard = order[:size]
@@ -161,7 +161,7 @@ def test_what_counts_is_a_function_of_the_set_and_not_of_the_order(order: list[S
     assert view_of(one) == view_of(other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.permutations(FIRST))
 def test_no_first_revocation_of_an_issuer_gives_anybody_anything(order: list[Signed]):
     control = ControlSet(GENESIS)
@@ -174,7 +174,7 @@ def test_no_first_revocation_of_an_issuer_gives_anybody_anything(order: list[Sig
         before = after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sets(st.sampled_from(["bob", "carl", "dora", "eve"])),
     st.sets(st.sampled_from(["bob", "carl", "dora", "eve"])),

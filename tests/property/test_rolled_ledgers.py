@@ -240,5 +240,5 @@ class Rolled(RuleBasedStateMachine):
             assert sum(group.records for group in answer.groups) == answer.records
 
 
-Rolled.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+Rolled.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 TestTotalsStay = Rolled.TestCase

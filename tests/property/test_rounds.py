@@ -1,6 +1,6 @@
 """Whatever a log says was said, a round of it is bounded, and can be read again."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.core.rounds import (
@@ -28,7 +28,6 @@ calls = st.lists(
 NAMES = tuple(Texts.__struct_fields__)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), anything | long | messages | calls))
 def test_what_was_said_is_bounded_and_read_again(said: dict[str, object]):
     texts = texts_from(said)
@@ -37,7 +36,6 @@ def test_what_was_said_is_bounded_and_read_again(said: dict[str, object]):
     assert texts_from_bytes(packed) == texts
 
 
-@settings(deadline=None)
 @given(long, long)
 def test_what_was_cut_is_said_and_what_was_not_is_whole(question: str, answer: str):
     texts = texts_from({"question": question, "answer": answer})

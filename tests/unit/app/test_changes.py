@@ -106,7 +106,7 @@ def test_members_in_the_states_they_were_left_in_are_no_news_when_they_are_still
 
 
 @pytest.mark.property
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(ACTS, max_size=25))
 def test_changes_in_order_add_up_to_what_the_queries_answer(acts):
     seen = Seen()

@@ -149,7 +149,7 @@ def test_an_event_concerns_whom_it_names(about, meant):
 
 
 @pytest.mark.property
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40),
     st.integers(1, 12),

@@ -211,7 +211,7 @@ async def test_costs_are_told_at_most_once_a_second_and_as_totals(seen):
 
 
 @pytest.mark.property
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.one_of(ACTS, st.just(("away",)), st.just(("back",))), max_size=30),
     st.sampled_from([5, 20, 10_000]),

@@ -52,7 +52,7 @@ def test_a_limit_is_read_exactly(text, amount, unit):
     assert parse_limit(amount_text(amount, unit)) == (amount, unit)
 
 
-NO_LIMITS = ["", "20", "usd", "-1usd", "+1usd", "0usd", "0.0usd", "NaNusd", "infusd", "1e9usd"]
+NO_LIMITS = ["", "20", "usd", "-1usd", "+1usd", "NaNusd", "infusd", "1e9usd"]
 NO_LIMITS += ["1.5tok", "0.0001ktok", "1_000usd", "٣usd", "9" * 19 + "usd", "5000000000usd"]
 NO_LIMITS += ["0.0000000001usd", "1usd2", "20 eur", "1..2usd", "9999999999Gtok", "1\x00usd"]
 
@@ -62,6 +62,13 @@ def test_what_is_no_limit_is_refused_in_a_sentence(text):
     with pytest.raises(UsageError) as refused:
         parse_limit(text)
     assert "write 20usd" in refused.value.hint
+
+
+@pytest.mark.parametrize("text", ["0usd", "0.0usd", "0tok"])
+def test_a_limit_of_nothing_is_refused_with_what_is_meant_instead(text):
+    with pytest.raises(UsageError, match="allows nothing") as refused:
+        parse_limit(text)
+    assert "suspend who must not go on" in refused.value.hint
 
 
 @pytest.mark.parametrize("text", ["0%", "101%", "-1%", "80.5%", "NaN", "", "²%"])
