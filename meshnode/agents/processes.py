@@ -98,7 +98,6 @@ class ProcessAgents:
         following = self._following.get(session_id)
         if following is None:
             return await _stop(session_id, (), Reach(), grace_s=grace_s, force=force)
-        said = Killing(0, 0, ())
         with suppress(UnreachableError):
             order = {"command_id": command_id, "grace_s": grace_s, "force": force}
             wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
@@ -109,7 +108,7 @@ class ProcessAgents:
         killing = await self._stop(following, grace_s=grace_s, force=force)
         if not killing.found:
             following.killed_by_command = None
-        return Killing(said.found + killing.found, said.gone + killing.gone, killing.survivors)
+        return killing  # of what a supervisor says that was wrong nothing is believed
 
     async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
         """Close the agent's stdin, and send TERM after the grace; returns who is gone by then.

@@ -134,9 +134,9 @@ class Database:
         except OSError as error:
             raise disk_error(self.path, (error.strerror or str(error)).lower()) from error
 
-    @staticmethod
-    def _prepared(connection: Connection) -> Connection:
+    def _prepared(self, connection: Connection) -> Connection:
         try:
+            self._size_cache(connection)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -154,6 +154,7 @@ class Database:
         log = self.path.with_name(f"{self.path.name}-wal")
         connection = self._connect("ro" if log.exists() else "ro&immutable=1")
         try:
+            self._size_cache(connection)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 raise StorageError(
@@ -165,13 +166,16 @@ class Database:
             raise
         return connection
 
+    def _size_cache(self, connection: Connection) -> None:
+        """Read the schema, too: whoever calls this closes what is spoiled."""
+        connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
+
     def _connect(self, mode: str) -> Connection:
         uri = f"file:{quote(str(self.path))}?mode={mode}"
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, factory=Connection, check_same_thread=False
         )
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        connection.execute(f"PRAGMA cache_size=-{self._cache_kib}")
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:

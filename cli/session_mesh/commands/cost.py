@@ -68,18 +68,19 @@ def app(
     notes = words.coverage_notes(value["coverage"])
     if require_full and notes:
         raise UnreachableError(notes[0], "leave out --require-full to see what is known")
+    told = [
+        *notes,
+        *_nothing(value, session, begin, call.now_s()),
+        *map(unpriced, value["unpriced"]),
+        *left_out(value),
+        *inexact(value),
+    ]
     return View(
         value=value,
         human=table_of(value, groups),
         records="groups" if groups else "",
         ids=ids_of(value),
-        notes=[
-            *notes,
-            *_nothing(value, session, begin, call.now_s()),
-            *map(unpriced, value["unpriced"]),
-            *left_out(value),
-            *inexact(value),
-        ],
+        notes=[] if call.quiet else told,
     )
 
 

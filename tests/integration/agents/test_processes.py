@@ -1,5 +1,4 @@
 import signal
-import subprocess
 
 import pytest
 from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, a_node
@@ -111,26 +110,6 @@ async def test_a_supervisor_that_ends_while_its_tree_is_looked_for_is_none_of_it
         assert await node.agents.kill(one.session_id, "c1", 20.0, force=False) == ONE
         _, ending = await node.ended.get()
     assert ending.killed_by_command == "c1"
-
-
-async def test_what_a_supervisor_has_missed_adds_to_what_it_found(start, monkeypatch):
-    late = []
-
-    def looked_late(*of):
-        if not late:
-            late.append(subprocess.Popen(["sleep", "60"], env={tree.MARK: one.session_id}))
-        found = tree.members(*of)
-        one.process.wait()
-        return found
-
-    one = start(READY)
-    await one.line()
-    async with a_node() as node:
-        await node.agents.attach(*one.place)
-        monkeypatch.setattr(processes, "members", looked_late)
-        killing = await node.agents.kill(one.session_id, "c1", 0.0, force=True)
-    assert late[0].wait() == -signal.SIGKILL
-    assert killing == tree.Killing(2, 2, ())
 
 
 async def test_a_kill_works_while_the_supervisor_is_stopped(start):

@@ -42,7 +42,14 @@ def test_a_steer_is_kept_with_its_command_and_when_it_came():
     filled = box()
     filled.add({"command_id": "c1", "direction": "north", "message": None, "secret": "x"})
     assert Reader().read(filled)["steers"] == [
-        {"position": 1, "command_id": "c1", "direction": "north", "message": None, "at_s": 5.0}
+        {
+            "position": 1,
+            "command_id": "c1",
+            "direction": "north",
+            "message": None,
+            "mode": "soft",
+            "at_s": 5.0,
+        }
     ]
 
 

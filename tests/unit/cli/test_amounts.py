@@ -54,9 +54,10 @@ def test_an_owner_that_nobody_knows_is_a_dash_in_tables_alone(run, answer):
     assert '"owner": ""' in run("cost", "--by", "owner", "-o", "json")[1]
 
 
-def test_quiet_leaves_notes_out_where_there_are_no_ids(run, answer):
+def test_quiet_names_groups_alone_and_leaves_notes_out(run, answer):
     assert run("cost")[2] != ""
-    for verb in ("cost", "stats-model", "stats-date"):
+    assert run("cost", "--by", "model", "-q") == (0, "m\n", "")
+    for verb in ("stats-model", "stats-date"):
         code, out, err = run(verb, "-q")
         assert (code, out, err) == (0, run(verb)[1], "")
 
