@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -22,7 +22,7 @@ from meshnode.core.ledger import UsageRecord
 from meshnode.ingest.reading import places_after
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from meshnode.ingest.reading import Reader, Reading
@@ -49,6 +49,7 @@ def readings(
             for reading in told:
                 known = places_after(known, reading.batch)
                 yield reading
+        reader.close()  # the second one has moved on in files that both have open
     else:
         yield reading
     while reading.more:
@@ -70,21 +71,32 @@ def _can_fork() -> bool:
 def _second(
     reader: Reader, places: Mapping[bytes, bytes], bytes_max: int
 ) -> Iterator[Iterator[Reading]]:
-    """Start the second process; give what it tells."""
-    taking, telling = os.pipe()
-    _widen(telling)
-    pid = os.fork()
-    if pid == 0:
-        os.close(taking)
-        _tell_all(reader, places, bytes_max, telling)
-    os.close(telling)
+    """Start the second process; give what it tells: nothing where there is no room for one."""
     try:
-        with os.fdopen(taking, "rb") as pipe:
+        taking, telling = os.pipe()
+    except OSError:
+        yield iter(())
+        return
+    with os.fdopen(taking, "rb") as pipe:
+        _widen(telling)
+        # Interrupted at once, the second one would leave by its parent's way: through its database.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        pid = None
+        try:
+            with suppress(OSError):
+                pid = os.fork()
+            if pid == 0:
+                os.close(taking)
+                _tell_all(reader, places, bytes_max, telling, before)
+            os.close(telling)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield _told(pipe)
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # ours until it is waited for, so it is nobody else
-        os.waitpid(pid, 0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)  # ours until it is waited for: it is nobody else
+                os.waitpid(pid, 0)
 
 
 def _widen(pipe: int) -> None:
@@ -94,11 +106,18 @@ def _widen(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def _tell_all(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int, telling: int) -> None:
+def _tell_all(
+    reader: Reader,
+    places: Mapping[bytes, bytes],
+    bytes_max: int,
+    telling: int,
+    mask: Iterable[int],
+) -> NoReturn:
     """Read and tell to the end, and end this process without its parent's farewells."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         gc.freeze()  # what is shared with the parent stays shared
         with os.fdopen(telling, "wb") as pipe:
             more = True

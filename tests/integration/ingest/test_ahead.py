@@ -1,10 +1,12 @@
 """Reading ahead with a second process: the same readings, whatever becomes of it."""
 
+import gzip
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -15,7 +17,7 @@ pytestmark = [
 LINES = 400
 PIECE_BYTES = 4096
 PROGRAM = """
-import json, os, sys, threading
+import json, os, signal, sys, threading
 import psutil
 from msgspec import structs
 from meshnode.ingest.ahead import readings
@@ -28,6 +30,18 @@ if what == "alone":
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
 if what == "threads":
     threading.Thread(target=threading.Event().wait, daemon=True).start()
+fork = os.fork
+def hasty():
+    pid = fork()
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+    return pid
+def refused():
+    raise BlockingIOError(11, "no room for a process")
+def position():
+    fds = [(n, os.path.realpath("/proc/self/fd/" + n)) for n in os.listdir("/proc/self/fd")]
+    return [open("/proc/self/fdinfo/" + n).readline() for n, path in fds if ".gz" in path]
+os.fork = {"hasty": hasty, "refused": refused}.get(what, fork)
 told, most = [], 0
 found = readings(reader_of(SourceConfig(source, path)), {}, bytes_max)
 for reading in found:
@@ -38,7 +52,11 @@ for reading in found:
     remarks = [(one.file, one.offset, one.reason) for one in reading.remarks]
     counts = [batch.diagnostics.unparsable_lines, batch.diagnostics.partial_tail_bytes]
     told.append([places, records, remarks, counts, reading.detail, reading.more])
-    if what == "killed" and len(told) == 3:
+    if what == "moved" and len(told) == 1:
+        before = position()
+        while position() == before:
+            os.sched_yield()
+    if what in ("killed", "moved") and len(told) == 3:
         for one in others():
             one.kill()
     if what == "left":
@@ -120,3 +138,29 @@ def test_a_second_process_ends_when_the_first_is_killed(log: Path):
     log.write_bytes(b"".join(map(line, range(20 * LINES))))  # more than the pipe between them holds
     done = called(log, "orphaned")  # which waits until nobody has our pipe any more
     assert (done.returncode, int(done.stdout) > 0) == (-9, True)
+
+
+def test_a_process_that_is_killed_in_a_packed_log_has_not_moved_its_parent_on(tmp_path: Path):
+    chance = Random(1)
+    lines = [
+        line(number)[:-2] + b', "x": "%s"}\n' % chance.randbytes(600).hex().encode()
+        for number in range(10 * LINES)
+    ]
+    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress(b"".join(lines), 1))
+    log = tmp_path / "access.log"
+    log.write_bytes(line(10 * LINES))
+    killed = read(log, "moved")
+    records = [one for reading in killed["told"] for one in reading[1]]
+    assert (killed["most"], len(records)) == (1, 10 * LINES + 1)
+    assert {reading[4] for reading in killed["told"]} == {"ok"}
+
+
+def test_where_there_is_no_room_for_a_process_one_reads_alone(log: Path):
+    refused, alone = read(log, "refused"), read(log, "alone")
+    assert (refused["most"], refused["told"]) == (0, alone["told"])
+
+
+def test_a_process_that_is_interrupted_at_birth_leaves_its_parents_affairs_alone(log: Path):
+    done = called(log, "hasty")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["told"] == read(log, "alone")["told"]
