@@ -6,7 +6,11 @@ so that whoever reads it can say where it is off.
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from select import POLLIN, poll
+from stat import S_ISFIFO
 from typing import TYPE_CHECKING, NoReturn
 
 import yaml
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCUMENT_BYTES_MAX = 1 << 20  # larger: UsageError
+PIPE_WAIT_S = 10.0  # for the first word of a pipe; then: UsageError
 DEPTH_MAX = 32  # deeper: UsageError
+_NOWHERE = re.compile("[\0\ud800-\udfff]")
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -90,13 +96,24 @@ class Entry:
 def read_document(path: Path) -> Entry:
     """Read a YAML file; raises NotFoundError or UsageError."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(DOCUMENT_BYTES_MAX + 1)
+        raw = _bytes_of(path)
     except FileNotFoundError:
         raise NotFoundError(f"{path} is missing") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     return parse_document(raw, path.name)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read what a file holds, or a pipe brings: opening one does not wait for a writer here."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            waiting = poll()
+            waiting.register(file, POLLIN)
+            if not waiting.poll(PIPE_WAIT_S * 1000):
+                raise UsageError(f"{path} is a pipe that nobody writes to", "name a file")
+        os.set_blocking(file.fileno(), True)
+        return file.read(DOCUMENT_BYTES_MAX + 1)
 
 
 def parse_document(raw: bytes, name: str) -> Entry:
@@ -140,7 +157,7 @@ def _entry(node: yaml.Node, name: str) -> Entry:
             return Entry([_entry(item, name) for item in node.value], line, name)
         case yaml.ScalarNode():
             absent = node.style is None and node.value in {"", "~", "null"}
-            return Entry(None if absent else str(node.value), line, name)
+            return Entry(None if absent else _text_of(node, name), line, name)
         case _:
             raise UsageError(f"{name}:{line}: neither a text, a list nor a map")
 
@@ -151,11 +168,21 @@ def _pairs(node: yaml.MappingNode, name: str) -> dict[str, Entry]:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
             raise UsageError(f"{name}:{line}: a key should be a text")
-        if key.value in pairs:
-            raise UsageError(f'{name}:{line}: key "{key.value[:40]}" stands twice')
+        text = _text_of(key, name)
+        if text in pairs:
+            raise UsageError(f'{name}:{line}: key "{text[:40]}" stands twice')
         entry = _entry(item, name)
-        pairs[key.value] = Entry(entry.value, line, name)
+        pairs[text] = Entry(entry.value, line, name)
     return pairs
+
+
+def _text_of(node: yaml.ScalarNode, name: str) -> str:
+    """Return what is written, unless escapes make of it what no file, row or stream takes."""
+    text = str(node.value)
+    if _NOWHERE.search(text):
+        line = node.start_mark.line + 1
+        raise UsageError(f"{name}:{line}: half a character, or a NUL", "check what follows a \\")
+    return text
 
 
 def _listed(names: Iterable[str]) -> str:
