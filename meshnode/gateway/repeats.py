@@ -1,15 +1,16 @@
 """Orders that callers may send again: each is the same command then, byte for byte, and acts once.
 
 Invariants: who repeats an id with other words is refused; what one key has ordered is nothing that
-another can ask for. At most COMMANDS_MAX commands of BYTES_MAX together are kept, the oldest go
-first, and nothing outlives this process: what is forgotten is signed anew, and its owner, whose
-journal knows the id, calls that a conflict instead of acting twice.
+another can ask for. At most COMMANDS_MAX commands of BYTES_MAX together are kept; beyond, the
+oldest goes of whoever holds most, so nobody pushes out what others have ordered, with however many
+keys made of one. Nothing outlives this process: what is forgotten is signed anew, and its owner,
+whose journal knows the id, calls that a conflict instead of acting twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -50,19 +51,21 @@ class _Kept:
 
     @property
     def size(self) -> int:
-        return len(self.command.payload) + len(self.command.signature)
+        """How many bytes it takes of the room, at least its place among COMMANDS_MAX."""
+        took = len(self.command.payload) + len(self.command.signature)
+        return max(took, BYTES_MAX // COMMANDS_MAX)
 
 
 class Repeats:
     """The commands that were signed here for callers who may ask again."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
-        self._bytes = 0
+        self._kept: dict[bytes, dict[tuple[str, bytes], _Kept]] = {}  # by family, the oldest first
+        self._bytes: Counter[bytes] = Counter()
 
     def known(self, bearer: Bearer, command_id: bytes, wish: Wish) -> Signed | None:
         """Return the command that this key has ordered under this id; raises ConflictError."""
-        kept = self._kept.get((bearer.key_id, command_id))
+        kept = self._kept.get(family_of(bearer), {}).get((bearer.key_id, command_id))
         if kept is not None and kept.wish != wish:
             raise ConflictError("this command id has ordered something else", "take another id")
         return kept.command if kept else None
@@ -70,18 +73,30 @@ class Repeats:
     def keep(self, bearer: Bearer, command_id: bytes, wish: Wish, command: Signed) -> None:
         """Keep a command before it is sent."""
         self.drop(bearer, command_id)
-        self._kept[bearer.key_id, command_id] = kept = _Kept(wish, command)
-        self._bytes += kept.size
-        while len(self._kept) > COMMANDS_MAX or self._bytes > BYTES_MAX:
-            self._drop(next(iter(self._kept)))
+        family = family_of(bearer)
+        kept = _Kept(wish, command)
+        self._kept.setdefault(family, {})[bearer.key_id, command_id] = kept
+        self._bytes[family] += kept.size
+        while self._bytes.total() > BYTES_MAX:
+            most = max(self._bytes, key=self._bytes.__getitem__)
+            self._drop(most, next(iter(self._kept[most])))
 
     def drop(self, bearer: Bearer, command_id: bytes) -> None:
         """Forget a command that nobody was given the id of before it was answered."""
-        self._drop((bearer.key_id, command_id))
+        self._drop(family_of(bearer), (bearer.key_id, command_id))
 
-    def _drop(self, name: tuple[str, bytes]) -> None:
-        if (gone := self._kept.pop(name, None)) is not None:
-            self._bytes -= gone.size
+    def _drop(self, family: bytes, name: tuple[str, bytes]) -> None:
+        theirs = self._kept.get(family, {})
+        if (gone := theirs.pop(name, None)) is not None:
+            self._bytes[family] -= gone.size
+        if not theirs:
+            self._kept.pop(family, None)
+            self._bytes.pop(family, None)
+
+
+def family_of(bearer: Bearer) -> bytes:
+    """Name the first grant of a key, which all keys that are made of it share."""
+    return bearer.key.chain[0].hash
 
 
 def id_given(request: Request, bearer: Bearer, command_id: str) -> bytes:
@@ -103,8 +118,8 @@ def id_given(request: Request, bearer: Bearer, command_id: str) -> bytes:
             "a UUID is a good one",
             {"field": HEADER},
         )
-    family = bearer.key.chain[0].hash
-    return sha256(_PREFIX + family + words[0].strip('"').encode()).digest()[:COMMAND_ID_BYTES]
+    word = words[0].strip('"').encode()
+    return sha256(_PREFIX + family_of(bearer) + word).digest()[:COMMAND_ID_BYTES]
 
 
 def _parsed(text: str) -> bytes:

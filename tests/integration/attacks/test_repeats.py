@@ -1,0 +1,83 @@
+"""Orders that are sent again over HTTP: no key learns or pushes out another's."""
+
+import pytest
+from integration.attacks.grantors import GENESIS, NODE_ID, NOW_S, Chain, chance, of
+
+from meshnode.app.bearers import Bearer
+from meshnode.client.orders import COMMAND_ID_BYTES, sign_order
+from meshnode.client.targets import Order, Target
+from meshnode.core.errors import ConflictError
+from meshnode.core.grants import SessionKey, grant_from_signed
+from meshnode.core.keys import Signed
+from meshnode.gateway.repeats import BYTES_MAX, COMMANDS_MAX, Repeats, Wish
+
+pytestmark = pytest.mark.integration
+OURS = [bytes([number]) * COMMAND_ID_BYTES for number in range(3)]
+WISH = Wish(Target(agent_id="a"), "steer", {"message": "once"})
+
+
+def bearer(chain: Chain) -> Bearer:
+    key = SessionKey(chain.key, chain.links)
+    return Bearer(key, tuple(map(grant_from_signed, chain.links)), "operator", NODE_ID)
+
+
+def signed(who: Bearer, command_id: bytes, chars: int = 4) -> Signed:
+    order = Order(NODE_ID, 1, "steer", args={"message": "x" * chars})
+    return sign_order(who.key, GENESIS.mesh_id, order, command_id, NOW_S)
+
+
+@pytest.fixture
+def victim() -> Bearer:
+    return bearer(of("carl").child())
+
+
+@pytest.fixture
+def repeats(victim: Bearer) -> Repeats:
+    """Keep three orders of somebody who may ask again."""
+    repeats = Repeats()
+    for command_id in OURS:
+        repeats.keep(victim, command_id, WISH, signed(victim, command_id))
+    return repeats
+
+
+def test_another_key_learns_nothing_of_an_order_by_its_id(repeats: Repeats, victim: Bearer):
+    for other in (of("carl").child(), of("carl").child().child()):
+        assert repeats.known(bearer(other), OURS[0], WISH) is None
+    sibling = of("carl").child()
+    assert repeats.known(bearer(sibling.child()), OURS[0], WISH) is None
+    with pytest.raises(ConflictError):
+        repeats.known(victim, OURS[0], Wish(Target(agent_id="b"), "steer", {"message": "once"}))
+
+
+@pytest.mark.parametrize("keys", [1, 50], ids=["one key", "keys made of it"])
+@pytest.mark.parametrize("chars", [1, 60_000], ids=["many", "large"])
+def test_a_flood_of_orders_pushes_out_its_own_alone(
+    repeats: Repeats, victim: Bearer, keys: int, chars: int
+):
+    first = of("carl").child()
+    thieves = [bearer(first.child()) for _ in range(keys)]
+    command = signed(thieves[0], chance(COMMAND_ID_BYTES), chars)
+    made = [chance(COMMAND_ID_BYTES) for _ in range(2 * COMMANDS_MAX)]
+    for number, command_id in enumerate(made):
+        repeats.keep(thieves[number % keys], command_id, WISH, command)
+    kept = [repeats.known(victim, command_id, WISH) for command_id in OURS]
+    assert [one is not None for one in kept] == [True] * 3
+    theirs = [repeats.known(thieves[n % keys], one, WISH) for n, one in enumerate(made)]
+    held = sum(one is not None for one in theirs)
+    assert 0 < held <= COMMANDS_MAX
+    assert held * len(command.payload) <= BYTES_MAX
+    assert theirs[-1] is not None
+    assert theirs[0] is None
+
+
+def test_who_holds_most_gives_way_and_what_is_dropped_takes_no_room(
+    repeats: Repeats, victim: Bearer
+):
+    thieves = [bearer(of("carl").child()) for _ in range(3)]
+    command = signed(thieves[0], OURS[0])
+    for number in range(2 * COMMANDS_MAX):
+        command_id = chance(COMMAND_ID_BYTES)
+        repeats.keep(thieves[number % 3], command_id, WISH, command)
+        if number % 3:
+            repeats.drop(thieves[number % 3], command_id)
+    assert all(repeats.known(victim, command_id, WISH) for command_id in OURS)
