@@ -128,12 +128,22 @@ class Agent:
     def pass_on(self, number: int) -> None:
         """Pass on a signal; once it has ended: let go of what the caller has not read."""
         if self.returncode is None:
-            os.kill(self.pid, number)  # not waited for yet, so the pid is still its
+            with suppress(PermissionError):
+                os.kill(self.pid, number)  # not waited for yet, so the pid is still its
             return
         # The agent is gone and we are asked to be: the log holds what the caller did not read.
         for source in self._sources:
             if source.outlet:
                 source.outlet.pending.clear()
+
+    @property
+    def may_be_signalled(self) -> bool:
+        """Whether the system lets us: not once it has become another user."""
+        try:
+            os.kill(self.pid, 0)
+        except PermissionError:
+            return False
+        return True
 
     def interrupt(self, number: signal.Signals) -> None:
         """Signal it and what it started, as a terminal does; in front of a caller, it alone."""

@@ -300,6 +300,8 @@ class Supervisor:
             return ""
         if not self._options.interrupt and not self._inbox.is_followed:
             raise RequestError(NOT_INTERRUPTED)
+        if self._options.interrupt and not self._agent.may_be_signalled:
+            raise RequestError("it cannot be interrupted: it runs as another user")
         return self._options.interrupt
 
     def _on_suspend(self, client: Client, head: Reply, _request: Reply) -> None:

@@ -34,12 +34,15 @@ WAIT_S = 20.0
 class Session:
     """A supervised agent, and a node that follows it."""
 
-    def __init__(self, directory: Path, code: str, steer_format: str, interrupt: str) -> None:
+    def __init__(
+        self, directory: Path, code: str, steer_format: str, interrupt: str, *prefix: str
+    ) -> None:
         self.session_id = directory.name
         self.home, self.socket = directory, directory / "s.sock"
         self.inboxes = SupervisorInboxes(lambda _: (self.home, self.socket))
         self.process = subprocess.Popen(
             [
+                *prefix,
                 *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
                 *("--directory", str(directory), "--socket", str(self.socket)),
                 *("--session-id", self.session_id, "--steer-format", steer_format),
@@ -81,8 +84,10 @@ def session():
     opened = []
     with tempfile.TemporaryDirectory(prefix="mesh-") as directory:
 
-        def start(code: str = WAIT, steer_format: str = "text", interrupt: str = "") -> Session:
-            one = Session(Path(directory), code, steer_format, interrupt)
+        def start(
+            code: str = WAIT, steer_format: str = "text", interrupt: str = "", *prefix: str
+        ) -> Session:
+            one = Session(Path(directory), code, steer_format, interrupt, *prefix)
             opened.append(one)
             return one
 
@@ -170,6 +175,23 @@ async def test_who_is_told_now_is_interrupted_first(session):
         said = [await asyncio.to_thread(one.process.stdout.readline) for _ in range(3)]
         assert sorted(said) == [b"in passing\n", b"interrupted\n", b"stop\n"]
         assert said.index(b"in passing\n") < said.index(b"stop\n")
+        await one.agents.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_who_has_become_another_user_cannot_be_interrupted_nor_break_its_supervisor(session):
+    code = "import os, signal, sys\nos.setuid(65534)\n" + INTERRUPTIBLE
+    powerless = ("setpriv", "--bounding-set", "-kill")  # as any user's supervisor is
+    one = session(code, "text", "USR1", *powerless)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="another user"):
+                await one.steer("stop", "now")
+            one.process.terminate()  # is passed on, as far as it may be
+        assert await one.read() == [], "what was refused is nowhere"
+        assert (await one.steer("go on")).on_stdin
+        assert await asyncio.to_thread(one.process.stdout.readline) == b"go on\n"
         await one.agents.close()
 
 
