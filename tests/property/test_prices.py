@@ -148,10 +148,14 @@ def test_any_bytes_are_a_price_file_with_faults_or_without(raw):
 
 
 @given(st.dictionaries(st.sampled_from(["prices", "aliases", "price"]), values))
+@example({"prices": ["", "\ud800"]})
 def test_whatever_is_written_is_a_rule_or_a_fault(document):
-    own = own_prices(yaml.safe_dump(document).encode(), "p.yaml")
+    written = yaml.safe_dump(document)
+    own = own_prices(written.encode(), "p.yaml")
     entries = document.get("prices")
-    if isinstance(entries, list):
+    if r"\uD800" in written:  # no text at all: refused whole
+        assert (len(own.rules), len(own.faults)) == (0, 1)
+    elif isinstance(entries, list):
         assert len(own.rules) + len(own.faults) >= min(len(entries), ENTRIES_MAX)
     for fault in own.faults:
         assert fault.startswith("p.yaml")
