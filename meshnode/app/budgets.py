@@ -230,7 +230,8 @@ class BudgetDesk:
     def _enforce(self) -> float:
         """Do what is due, if it is time; returns in how many seconds to look again."""
         abreast = is_abreast(self._mesh)
-        self._caught_up |= abreast
+        # The entry that sets a first budget is itself a reason to doubt.
+        self._caught_up |= abreast or self._mesh.replication.was_abreast
         now_s = self._clock.steady_s()
         ready_s = {
             "suspend": self._patience.ready_at_s(abreast=self._caught_up) - now_s,

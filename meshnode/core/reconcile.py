@@ -59,6 +59,7 @@ class Replication(Intake):
         super().__init__(genesis, own, replica, admits)
         self.control = control
         self.abreast = False  # whether our control set has held all that a neighbour's did, lately
+        self.was_abreast = False  # whether it had before a doubt
         self._hurries = 0
         self._owed: dict[NodeId, Head] = {}  # who asked for our feed while it was ahead of our disk
 
@@ -73,6 +74,7 @@ class Replication(Intake):
 
     def doubt(self) -> None:
         """Want to know anew whether our control set holds all that a neighbour's does."""
+        self.was_abreast |= self.abreast
         self.abreast, self._hurries = False, 0
 
     def hurry(self) -> bool:

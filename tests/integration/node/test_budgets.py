@@ -151,6 +151,16 @@ async def test_while_a_node_is_missing_it_is_suspended_instead_and_that_is_said(
     assert (view.nodes_heard, view.nodes_known) == (3, 4)
 
 
+async def test_who_is_cut_off_right_after_a_first_budget_suspends_on_what_it_knows(database):
+    node = Budgeted(database, full=False)
+    record = node.run()
+    node.mesh.replication.doubt()  # as every entry makes a node do
+    node.set(KILL)
+    node.use(HERE, record.session_id, 1000)
+    await node.settle()
+    assert node.actions == [("suspend", "worker")]
+
+
 async def test_a_kill_waits_for_what_a_neighbour_knows_and_then_asks_again(node):
     record = node.run()
     node.set(KILL)
