@@ -314,9 +314,6 @@ class Transcripts:
 
         Raises OSError for what cannot be listed, after all else.
         """
-        if root.is_file():
-            yield root
-            return
         projects = root / "projects"
         failures: list[OSError] = []
         for path in _sessions(str(projects if projects.is_dir() else root), 0, failures):

@@ -215,11 +215,8 @@ class Rollouts:
     def files(self, root: Path) -> Iterator[Path]:
         """Find rollouts, archived ones too; a copy of a session counts nothing again.
 
-        A root that is a file is one. Raises OSError for what cannot be listed, after all else.
+        Raises OSError for what cannot be listed, after all else.
         """
-        if root.is_file():
-            yield root
-            return
         os.scandir(root).close()
         failures: list[OSError] = []
         for part in ("sessions", "archived_sessions"):

@@ -120,13 +120,10 @@ class Chats:
     source = SOURCE
 
     def files(self, root: Path) -> Iterator[Path]:
-        """Find the chats of all projects, those of subagents too; a root that is a file is one.
+        """Find the chats of all projects, those of subagents too.
 
         Raises OSError for what cannot be listed, after all else.
         """
-        if root.is_file():
-            yield root
-            return
         os.scandir(root).close()
         failures: list[OSError] = []
         for project in entries(root, failures):

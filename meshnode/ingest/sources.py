@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import UsageError
 from meshnode.ingest import claude, codex, gemini, higress, rotation
 from meshnode.ingest.reading import LineParser
-from meshnode.ingest.tree import TreeReader
+from meshnode.ingest.tree import TreeReader, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +53,7 @@ def transcripts(
         parser=lambda path: found.begin(path, b""),
         standard=standard,
         owns=lambda root, file: file == root or file.startswith(os.path.join(root, "")),  # noqa: PTH118 - asked of every file ever read
-        files=lambda root: found.files(Path(root)),
+        files=lambda root: files_of(found, Path(root)),
         is_whole=found.is_whole,
         variable=variable,
     )

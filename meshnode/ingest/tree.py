@@ -38,13 +38,21 @@ class Format(Protocol):
     source: str
 
     def files(self, root: Path) -> Iterator[Path]:
-        """Find the files under a root; raises OSError if the root cannot be read."""
+        """Find the files of a directory; raises OSError for what cannot be listed."""
 
     def is_whole(self, path: Path) -> bool:
         """Tell whether a file is one document, written anew each time, rather than lines."""
 
     def begin(self, path: Path, state: bytes) -> Parser:
         """Go on with a file where `state` was returned, b"" for its start."""
+
+
+def files_of(transcripts: Format, root: Path) -> Iterator[Path]:
+    """Find the files under a root, or the root if it is one; raises OSError as `Format` does."""
+    if root.is_file():
+        yield root
+    else:
+        yield from transcripts.files(root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,7 @@ class TreeReader:
 
     def _list(self, run: _Run) -> None:
         try:
-            for path in self._format.files(self._root):
+            for path in files_of(self._format, self._root):
                 if len(self._listed) == FILES_MAX:
                     run.troubles.append(f"{self._root} holds more than {FILES_MAX} files")
                     break

@@ -92,6 +92,13 @@ def test_what_is_new_in_any_file_is_read_once_and_the_parser_goes_on(tree: Tree)
     assert tree.words() == [("four", "b 3")]
 
 
+def test_a_root_that_is_a_file_is_read_alone_whatever_it_is_called(tree: Tree):
+    path = tree.root / "a.log"
+    path.write_text("one\n")
+    (tree.root / "b.txt").write_text("two\n")
+    assert Tree(path).words() == [("one", "a 1")]
+
+
 def test_a_tree_that_has_not_changed_gives_no_places_to_keep(tree: Tree):
     (tree.root / "a.txt").write_text("one\n")
     tree.read()
