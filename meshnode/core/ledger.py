@@ -201,10 +201,6 @@ class Slots:
         self._slots = dict(slots or {})
         self._places = places or {}
 
-    def fold(self, records: Iterable[UsageRecord]) -> list[tuple[CounterKey, Slot]]:
-        """Count the records; return the slots that changed, by key."""
-        return self.correct((), records)
-
     def correct(
         self, wrong: Iterable[UsageRecord], right: Iterable[UsageRecord]
     ) -> list[tuple[CounterKey, Slot]]:

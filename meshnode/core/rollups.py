@@ -26,21 +26,11 @@ DAYS_KEPT_MONTHS = 13  # whole UTC months besides the one that runs; older days 
 _NOTHING = Buckets()
 
 
-def rolled_up(
-    slots: Iterable[tuple[CounterKey, Slot]], now_s: float
-) -> tuple[dict[CounterKey, Slot], list[CounterKey]]:
-    """Return the rows to write, and the keys to remove in the same transaction, sorted.
-
-    `slots`: counters of one owner, with all that are coarser than one of them (`way_of`); `now_s`:
-    seconds since 1970. A row that is written holds what it held and what is rolled into it.
-    """
-    held = dict(slots)
-    moved = moves(held, now_s)
-    return written_by(held, moved), [key for key, _ in moved]
-
-
 def moves(held: Mapping[CounterKey, Slot], now_s: float) -> list[Move]:
     """Return what is to be rolled into what, in the order of time.
+
+    `held`: counters of one owner, with all that are coarser than one of them (`way_of`); `now_s`:
+    seconds since 1970. What is rolled up is removed in the transaction that writes the rest.
 
     A row that says another owner, agent, project or provider than the one it would go into stays:
     added to that, it would be somebody else's.

@@ -197,11 +197,11 @@ def test_any_order_and_any_division_of_records_gives_the_same_slots(
     read: list[UsageRecord], chance: Any, cut: int
 ):
     whole = Slots()
-    whole.fold(read)
+    whole.correct((), read)
     shuffled = chance.sample(read, len(read))
     parts = Slots()
-    parts.fold(shuffled[:cut])
-    parts.fold(shuffled[cut:])
+    parts.correct((), shuffled[:cut])
+    parts.correct((), shuffled[cut:])
     assert dict(whole) == dict(parts)
 
 

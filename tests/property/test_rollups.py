@@ -27,9 +27,10 @@ from meshnode.core.rollups import (
     SLOTS_KEPT_DAYS,
     levelled,
     month_of,
-    rolled_up,
+    moves,
     summed,
     way_of,
+    written_by,
 )
 
 pytestmark = pytest.mark.property
@@ -53,9 +54,10 @@ alike = st.builds(Slot, counts, st.builds(Buckets, *[counts] * 7))
 
 
 def applied(ledger: dict, now_s: float) -> dict:
-    written, removed = rolled_up(ledger.items(), now_s)
+    moved = moves(ledger, now_s)
+    removed = {key for key, _ in moved}
     kept = {key: slot for key, slot in ledger.items() if key not in removed}
-    return kept | written
+    return kept | written_by(ledger, moved)
 
 
 @given(ledgers, st.integers(0, 1000), st.randoms(use_true_random=False))
@@ -67,7 +69,7 @@ def test_totals_stay_and_again_does_nothing_in_any_order(ledger: dict, days: int
         assert sum(getattr(s.usage, name) for s in after.values()) == sum(
             getattr(s.usage, name) for s in ledger.values()
         )
-    assert rolled_up(after.items(), now_s) == ({}, [])
+    assert moves(after, now_s) == []
     shuffled = chance.sample(sorted(ledger.items(), key=str), len(ledger))
     assert applied(dict(shuffled), now_s) == applied(ledger, now_s)
 
@@ -121,8 +123,9 @@ def test_what_was_lost_joins_what_was_counted_anew_however_far_each_is_rolled_up
 
 @given(st.dictionaries(keys, alike, max_size=12))
 def test_what_is_young_is_kept_as_it_is(ledger: dict):
-    written, removed = rolled_up(ledger.items(), NOW_S)
-    for key in [*written, *set(ledger) - set(removed)]:
+    moved = moves(ledger, NOW_S)
+    removed = {key for key, _ in moved}
+    for key in [*written_by(ledger, moved), *set(ledger) - removed]:
         if isinstance(key, SlotKey):
             assert key.start_s // DAY_S >= TODAY - SLOTS_KEPT_DAYS
         if isinstance(key, DayKey):

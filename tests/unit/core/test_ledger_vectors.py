@@ -25,7 +25,7 @@ from meshnode.core.ledger_rows import (
 )
 from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.regained import joined_rows
-from meshnode.core.rollups import rolled_up
+from meshnode.core.rollups import moves, written_by
 
 FILE = Path(__file__).parents[3] / "docs" / "protocol" / "vectors" / "ledger.json"
 SEED = bytes([4]) * 32
@@ -59,7 +59,7 @@ def packed(ledger: dict[Any, Slot]) -> dict[bytes, bytes]:
 
 
 def vectors() -> dict[str, Any]:
-    written, removed = rolled_up(HELD.items(), NOW_S)
+    moved = moves(HELD, NOW_S)
     joined = joined_rows(LEDGER, packed(HELD), packed(LOST))
     node = node_id_of(NODE.public)
     said = sign_checkpoint(NODE, Checkpoint(node, 57, bytes(32), NOW_S * 1000, (57, 1)))
@@ -70,8 +70,8 @@ def vectors() -> dict[str, Any]:
         "rolled_up": {
             "now_s": NOW_S,
             "held": rows(HELD),
-            "written": rows(written),
-            "removed": sorted(key_to_row(key).hex() for key in removed),
+            "written": rows(written_by(HELD, moved)),
+            "removed": sorted(key_to_row(key).hex() for key, _ in moved),
         },
         "joined": {
             "ours": rows(HELD),
