@@ -108,12 +108,24 @@ def unpriced(model: dict[str, Any]) -> str:
     return f"no price known for {model['model']}: {model['total']} tokens are not in the money"
 
 
+def notes_of(value: dict[str, Any]) -> list[str]:
+    """Say what is not in the sums of all nodes, and what is not exact about them."""
+    return [*map(unpriced, value["unpriced"]), *_left_out(value), *inexact(value)]
+
+
+def nothing_of(session: str, value: dict[str, Any], verb: str) -> list[str]:
+    """Say if nothing was counted of the session that was asked for; `verb` lists all there are."""
+    if value["records"] or not session:
+        return []
+    return [f"nothing is counted of session {session[:60]!r}: {verb} --by session lists them"]
+
+
 def _midnight(now_s: float, days: int, zone: tzinfo) -> str:
     today = datetime.fromtimestamp(now_s, zone).replace(hour=0, minute=0, second=0, microsecond=0)
     return rfc3339((today - timedelta(days=days - 1)).timestamp())
 
 
-def left_out(value: dict[str, Any]) -> list[str]:
+def _left_out(value: dict[str, Any]) -> list[str]:
     """Say if the user's own prices do not hold as they are written."""
     own = str(value.get("price_source", "")).split("; ")[0]
     if " left out" not in own:

@@ -16,10 +16,9 @@ from session_mesh.amounts import (
     groupings,
     ids_of,
     in_order,
-    inexact,
-    left_out,
+    notes_of,
+    nothing_of,
     table_of,
-    unpriced,
 )
 from session_mesh.call import Call
 from session_mesh.options import Node, SessionId
@@ -68,13 +67,7 @@ def app(
     notes = words.coverage_notes(value["coverage"])
     if require_full and notes:
         raise UnreachableError(notes[0], "leave out --require-full to see what is known")
-    told = [
-        *notes,
-        *_nothing(value, session, begin, call.now_s()),
-        *map(unpriced, value["unpriced"]),
-        *left_out(value),
-        *inexact(value),
-    ]
+    told = [*notes, *_nothing(value, session, begin, call.now_s()), *notes_of(value)]
     return View(
         value=value,
         human=table_of(value, groups),
@@ -86,10 +79,6 @@ def app(
 
 def _nothing(value: dict[str, Any], session: str, begin: str | None, now_s: float) -> list[str]:
     """Say why nothing was counted, where the question tells."""
-    if value["records"]:
-        return []
-    if begin and seconds_of(begin) > now_s:
+    if not value["records"] and begin and seconds_of(begin) > now_s:
         return [f"{begin[:16]}Z is still to come: nothing was used after it"]
-    if session:
-        return [f"nothing is counted of session {session[:60]!r}: cost --by session lists them"]
-    return []
+    return nothing_of(session, value, "cost")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, in_order, inexact, left_out, statistics, unpriced
+from session_mesh.amounts import DAYS_MAX, Span, in_order, notes_of, statistics
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -26,10 +26,9 @@ def app(
     begin, _ = Span(days=days, tz=tz).bounds(call.now_s())
     by = ("day",)
     value = in_order(call.read(lambda mesh: mesh.cost(by, begin, None, tz)), by)
-    notes = words.coverage_notes(value["coverage"])
     return View(
         value=value,
         human=statistics(value, "day", models=True),
         records="groups",
-        notes=[*notes, *map(unpriced, value["unpriced"]), *left_out(value), *inexact(value)],
+        notes=[*words.coverage_notes(value["coverage"]), *notes_of(value)],
     )

@@ -1,7 +1,7 @@
 """`stats-model`: what each model has used."""
 
 from session_mesh import words
-from session_mesh.amounts import inexact, left_out, statistics, unpriced
+from session_mesh.amounts import notes_of, statistics
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -14,10 +14,9 @@ def app(call: Call) -> View:
     The same as `cost --by model`, with more columns.
     """
     value = call.read(lambda mesh: mesh.cost(("model",)))
-    notes = words.coverage_notes(value["coverage"])
     return View(
         value=value,
         human=statistics(value, "model"),
         records="groups",
-        notes=[*notes, *map(unpriced, value["unpriced"]), *left_out(value), *inexact(value)],
+        notes=[*words.coverage_notes(value["coverage"]), *notes_of(value)],
     )

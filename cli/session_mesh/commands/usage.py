@@ -16,6 +16,7 @@ from session_mesh.amounts import (
     ids_of,
     in_order,
     inexact,
+    nothing_of,
     table_of,
     unpriced,
 )
@@ -125,7 +126,7 @@ def app(
         *ledger.faults,
         *_notes(value, read),
         *inexact(value),
-        *_nothing_of(session_key or "", value),
+        *nothing_of(session_key or "", value, "usage"),
     ]
     return View(
         value=value,
@@ -134,12 +135,6 @@ def app(
         ids=ids_of(value),
         notes=[] if call.quiet else notes,
     )
-
-
-def _nothing_of(session: str, value: dict[str, Any]) -> list[str]:
-    if value["records"] or not session:
-        return []
-    return [f"nothing is counted of session {session[:60]!r}: usage --by session lists them"]
 
 
 def _check_named(flags: "Mapping[str, str | None]") -> None:
