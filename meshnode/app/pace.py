@@ -17,6 +17,7 @@ from meshnode.core.members import LINKS, ONLY_ROW
 if TYPE_CHECKING:
     from meshnode.core.feed import Change
     from meshnode.core.own_feed import OwnFeed
+    from meshnode.core.rows import Place
 
 FLUSH_DELAY_S = 0.001  # writes that come together travel together
 FLUSH_PAUSE_S = 0.01  # between two flushes at least, and with many members:
@@ -28,7 +29,6 @@ LINKS_PAUSE_S = 0.3
 LINKS_REST_S = 5.0  # without a change: the next one is the first again
 SPARE_PAUSE_S = 3.0  # for one more link between members that have enough
 
-Place = tuple[str, bytes]
 OUR_LINKS: Place = (LINKS, ONLY_ROW)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.core.messages import Message, Order, Reply
-    from meshnode.core.rows import Row
+    from meshnode.core.rows import Place, Row
 
 
 STATES = "states"  # named beside tables: the state of a member has changed
@@ -89,10 +89,10 @@ class Announce:
     """
 
     origin: NodeId | None = None
-    places: Collection[tuple[str, bytes]] = ()  # table and key
+    places: Collection[Place] = ()
     replaced: bool = False
     members: Collection[NodeId] = ()  # whose states changed
-    written: Mapping[tuple[str, bytes], tuple[Row | None, Row | None]] = field(
+    written: Mapping[Place, tuple[Row | None, Row | None]] = field(
         default_factory=dict
     )  # before and after, of the places, unless all was replaced
 

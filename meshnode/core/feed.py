@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.genesis import Limits
     from meshnode.core.ids import NodeId
+    from meshnode.core.rows import Place
 
 TABLE_CHARS_MAX = 32
 KEY_BYTES_MAX = 1024
@@ -60,11 +61,11 @@ class Change:
     origin: NodeId
     header: Header
     flush: Flush | None
-    rows: Mapping[tuple[str, bytes], Row | None]  # written (or deleted: None); all rows if replaced
-    before: Mapping[tuple[str, bytes], Row | None] = field(default_factory=dict)  # by the flush
+    rows: Mapping[Place, Row | None]  # written (or deleted: None); all rows if replaced
+    before: Mapping[Place, Row | None] = field(default_factory=dict)  # by the flush
 
     @property
-    def written(self) -> dict[tuple[str, bytes], tuple[Row | None, Row | None]]:
+    def written(self) -> dict[Place, tuple[Row | None, Row | None]]:
         """Each row that a flush wrote, before and after; nothing if everything was replaced."""
         return {place: (row, self.rows[place]) for place, row in self.before.items()}
 
@@ -149,7 +150,7 @@ class Replica:
         if len(ops) != header.last_seq - header.first_seq + 1:
             raise PeerError("a flush with more or fewer writes than its header says")
         before = {(op.table, op.key): self.rows.get(op.table, op.key) for op in ops}
-        after: dict[tuple[str, bytes], Row | None] = {}
+        after: dict[Place, Row | None] = {}
         for seq, op in enumerate(ops, header.first_seq):
             row = None if op.value is None else Row(header.epoch, seq, op.value)
             self.rows.put(op.table, op.key, row)

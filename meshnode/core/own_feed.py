@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from meshnode.core.genesis import Limits
     from meshnode.core.keys import Key
+    from meshnode.core.rows import Place
 
     Values = Mapping[bytes, bytes | None]
     """Rows of a table by key; None: to be deleted."""
     Merge = Callable[[str, Mapping[bytes, bytes], Mapping[bytes, bytes]], dict[bytes, bytes | None]]
     """Says, of a table, what we say in it and what our lost history says, where that is joined."""
 
-Place = tuple[str, bytes]
 FRAMING_BYTES = 16  # more than MessagePack adds to one write
 CLONED_HINT = (
     "stop one of them; the one that stays: restart it, or give the other a home of its own"
@@ -66,9 +66,9 @@ class OwnFeed(Replica):
         self._merge = merge  # of what was written since our start with what our disk has lost
         self.mesh_id = mesh_id
         self._boot = boot
-        self._pending: dict[tuple[str, bytes], bytes | None] = {}
-        self._written: set[tuple[str, bytes]] = set()
-        self._repeated: set[tuple[str, bytes]] = set()  # of the pending ones
+        self._pending: dict[Place, bytes | None] = {}
+        self._written: set[Place] = set()
+        self._repeated: set[Place] = set()  # of the pending ones
         self._together: dict[Place, tuple[Place, ...]] = {}  # what leaves in one flush with what
         self.epoch = 1
         self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
@@ -179,7 +179,7 @@ class OwnFeed(Replica):
         """Whether a write to this key waits for a flush."""
         return (table, key) in self._pending
 
-    def waits_only_for(self, places: AbstractSet[tuple[str, bytes]]) -> bool:
+    def waits_only_for(self, places: AbstractSet[Place]) -> bool:
         """Whether nothing waits for a flush but writes to these."""
         return bool(places) and self._pending.keys() <= places
 
@@ -255,7 +255,7 @@ class OwnFeed(Replica):
             return None
         head = self.head
         first_seq = head.seq + 1 if head.epoch == self.epoch else 1
-        changed: dict[tuple[str, bytes], Row | None] = {}
+        changed: dict[Place, Row | None] = {}
         before = {(op.table, op.key): self.rows.get(op.table, op.key) for op in ops}
         for seq, op in enumerate(ops, first_seq):
             row = None if op.value is None else Row(self.epoch, seq, op.value)

@@ -25,6 +25,9 @@ BUCKETS = 256  # of each table
 _ROW = Struct(">IQQ")  # length of the key, epoch, seq
 ROW_BYTES = 48  # what MessagePack adds to the key and the value of a row, at most
 
+Place = tuple[str, bytes]
+"""Where a row is: its table and its key."""
+
 Manifest = dict[str, dict[int, bytes]]
 """The hash of each bucket that holds rows, by table."""
 
@@ -155,6 +158,6 @@ def state_hash(manifest: Mapping[str, Mapping[int, bytes]]) -> bytes:
     return sha256(pack([[table, root] for table, root in roots])).digest()
 
 
-def all_rows(rows: Rows) -> dict[tuple[str, bytes], Row | None]:
+def all_rows(rows: Rows) -> dict[Place, Row | None]:
     """Return every row, by table and key."""
     return {(table, key): row for table, held in rows.tables.items() for key, row in held.items()}

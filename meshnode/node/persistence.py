@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from meshnode.core.forks import Proof
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
+    from meshnode.core.rows import Place
     from meshnode.store.database import Database
 
     Work = Callable[[sqlite3.Connection], None]
     """Changes what belongs to a flush, on the database's thread; done again if that fails."""
 
-Place = tuple[str, bytes]
 Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 PENDING_MAX = 4096
 PENDING_BYTES_MAX = 32 << 20  # of flushes; a snapshot's rows are the replica's own
@@ -122,7 +122,7 @@ class FeedWriter:
             proofs, self._forks = list(self._forks.values()), {}
             await self._save(changes, entries)
             for place in list(self._beside):
-                if any(ours and place in change.rows for change, ours in changes):
+                if _writes(changes, place):
                     del self._beside[place]
             for proof in proofs:
                 await self._write(forks.save, proof)
@@ -210,8 +210,13 @@ def _all_of(
     with transaction(connection):
         feeds.save(connection, [change for change, _ in changes], entries, dropped)
         for place, work in beside.items():
-            if any(ours and place in change.rows for change, ours in changes):
+            if _writes(changes, place):
                 work(connection)
+
+
+def _writes(changes: list[tuple[Change, bool]], place: Place) -> bool:
+    """Whether a flush of ours among these changes writes a row."""
+    return any(ours and place in change.rows for change, ours in changes)
 
 
 def _parted(entries: Entries) -> tuple[list[Signed], list[bytes]]:

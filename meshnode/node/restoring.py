@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from meshnode.app.mesh import Mesh
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.rows import Row, Rows
+    from meshnode.core.rows import Place, Row, Rows
     from meshnode.node.world import NodeWorld
     from meshnode.store.database import Database
-    from meshnode.store.feeds import Held, Place
+    from meshnode.store.feeds import Held
 
 CARRIED = frozenset({LEDGER, SESSIONS})  # what a home keeps when it joins another mesh
 OWN_FEED = "own_feed"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.core.liveness import MemberState
     from meshnode.core.messages import Known, Message, Order, Reply
+    from meshnode.core.rows import Place
     from meshnode.node.persistence import FeedWriter, Work
     from meshnode.rpc.tls import Identity
     from meshnode.wire.links import Introduction
@@ -73,7 +74,7 @@ class NodeWorld:
         self._identity = identity
         self.links = Links(mesh.self_id, mesh.genesis.mesh_id, introduction, self, spawn)
         self.links.refusal = mesh.revoked.refusal_of_called
-        self._published: dict[tuple[str, bytes], list[asyncio.Future[None]]] = {}
+        self._published: dict[Place, list[asyncio.Future[None]]] = {}
         self._flushed: dict[Head, _Flushed] = {}  # ours, on their way to the disk
         self._states: dict[NodeId, MemberState] = {}
         self._refusals = Refusals()
@@ -178,7 +179,7 @@ class NodeWorld:
             for written in self._published.pop(place):
                 self._await_disk(place, written)
 
-    def _await_disk(self, place: tuple[str, bytes], written: asyncio.Future[None]) -> None:
+    def _await_disk(self, place: Place, written: asyncio.Future[None]) -> None:
         """Resolve once the row as it is now is on disk: with the flush it is in, or at once."""
         for flushed in self._flushed.values():
             if place in flushed.change.rows:

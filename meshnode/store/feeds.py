@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.feed import Change
     from meshnode.core.ids import NodeId
+    from meshnode.core.rows import Place
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS feeds (
@@ -43,7 +44,6 @@ CREATE TABLE IF NOT EXISTS control (
 ) WITHOUT ROWID;
 """
 CHECKSUMS = "ALTER TABLE rows ADD COLUMN crc INTEGER"  # NULL: written before there were any
-Place = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
