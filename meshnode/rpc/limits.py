@@ -173,15 +173,16 @@ async def _until(responses: AsyncIterator[Any], seconds: float | None) -> AsyncI
         return
     clock_s = asyncio.get_running_loop().time
     until_s = clock_s() + seconds
-    while True:
+    while (left_s := until_s - clock_s()) > 0:  # a time-out ends no answer that is at hand at once
         try:
-            async with asyncio.timeout(max(0.0, until_s - clock_s())):
+            async with asyncio.timeout(left_s):
                 response = await anext(responses)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise UnreachableError(f"it took more than {seconds:g} s") from None
+            break
         yield response
+    raise UnreachableError(f"it took more than {seconds:g} s")
 
 
 @asynccontextmanager

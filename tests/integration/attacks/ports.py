@@ -62,7 +62,6 @@ class Commands(commands_grpc.CommandServiceServicer):
         self.peers.append(peer_of(context))
         while True:
             yield commands_pb.ReadLogResponse(output=bytes(1000))
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
