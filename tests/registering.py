@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from copying import copied
+from receiving import received
 
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
-from meshnode.core.feed import Change, Flush
 from meshnode.core.fetching import AGAIN_S
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.messages import BucketHashes, Digest, Fork, Message, Pull, Snapshot, Vector
+from meshnode.core.messages import Fork, Message, Snapshot
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.reconcile import Replication
 from meshnode.core.registry import Birth, Place, Specialist
@@ -33,10 +33,8 @@ from meshnode.core.rows import Rows, all_rows
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from meshnode.core.feed import Change, Flush
     from meshnode.core.headers import Header
-    from meshnode.core.intake import Outcome
 
 chance = Random(23).randbytes
 KEYS = [Key.new(chance) for _ in range(4)]
@@ -109,7 +107,7 @@ class Node:
         self.roster.remove(place)
 
     def take(self, peer: NodeId, message: Message) -> None:
-        outcome = self._outcome(peer, message)
+        outcome = received(self.held, peer, message, self.world.now_s)
         raised = any(getattr(effect, "event", "") == "epoch_raised" for effect in outcome.effects)
         if raised and isinstance(message, Snapshot):
             returned = self.world.naive_of(message.header)
@@ -136,19 +134,6 @@ class Node:
         rows = [(key, self.own.latest(REMOVALS, key)) for key in keys]
         decoded = [removals_from_row(key, row) for key, row in rows if row is not None]
         return sum(isinstance(row, Removal) for row in decoded)
-
-    def _outcome(self, peer: NodeId, message: Any) -> Outcome:
-        held, now_s = self.held, self.world.now_s
-        handlers: dict[type, Callable[[], Outcome]] = {
-            Flush: lambda: held.on_flush(peer, message, now_s),
-            Snapshot: lambda: held.on_snapshot(peer, message, now_s),
-            Fork: lambda: held.on_fork(peer, message, now_s),
-            Digest: lambda: held.on_digest(peer, message),
-            BucketHashes: lambda: held.on_bucket_hashes(peer, message),
-            Vector: lambda: held.on_vector(peer, message, now_s),
-            Pull: lambda: held.on_pull(peer, message),
-        }
-        return handlers[type(message)]()
 
     def flush(self) -> list[Flush]:
         """Publish one flush, if anything waits; returns it."""

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any
+
+from receiving import received
 
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
@@ -12,18 +13,11 @@ from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.headers import Head
 from meshnode.core.ids import NodeId
 from meshnode.core.intake import Outcome
-from meshnode.core.keys import Key, Signed
+from meshnode.core.keys import Key
 from meshnode.core.messages import (
     BucketHashes,
-    BucketPull,
-    BucketRows,
-    Digest,
     Flush,
-    Fork,
-    Manifest,
     Message,
-    Pull,
-    Snapshot,
     Vector,
 )
 from meshnode.core.own_feed import OwnFeed
@@ -58,20 +52,7 @@ class Node:
         return flushes
 
     def take(self, peer: NodeId, message: Message, now_s: float) -> Outcome:
-        handlers: dict[type, Callable[[Any], Outcome]] = {
-            Flush: lambda flush: self.held.on_flush(peer, flush, now_s),
-            Snapshot: lambda snapshot: self.held.on_snapshot(peer, snapshot, now_s),
-            Manifest: lambda manifest: self.held.on_manifest(peer, manifest, now_s),
-            BucketPull: lambda pull: self.held.on_bucket_pull(peer, pull),
-            BucketRows: lambda rows: self.held.on_bucket_rows(peer, rows, now_s),
-            Fork: lambda fork: self.held.on_fork(peer, fork, now_s),
-            Digest: lambda digest: self.held.on_digest(peer, digest),
-            BucketHashes: lambda hashes: self.held.on_bucket_hashes(peer, hashes),
-            Vector: lambda vector: self.held.on_vector(peer, vector, now_s),
-            Pull: lambda pull: self.held.on_pull(peer, pull),
-            Signed: lambda entry: self.held.on_control(entry, now_s),
-        }
-        return handlers[type(message)](message)
+        return received(self.held, peer, message, now_s)
 
     def notes(self, origin: NodeId) -> dict[bytes, bytes]:
         rows = self.held.replicas[origin].rows.tables.get("notes", {})

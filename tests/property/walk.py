@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from copying import copied
+from receiving import received
 
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
@@ -24,15 +25,11 @@ from meshnode.core.ids import NodeId
 from meshnode.core.intake import Outcome
 from meshnode.core.keys import Key
 from meshnode.core.messages import (
-    BucketHashes,
-    BucketPull,
     BucketRows,
-    Digest,
     Flush,
     Fork,
     Manifest,
     Message,
-    Pull,
     Snapshot,
     Vector,
 )
@@ -88,33 +85,8 @@ class Node:
         }
         return Saved(feeds, list(self.held.forks))
 
-    def take(  # noqa: C901, PLR0911, PLR0912 - one case a message
-        self, peer: NodeId, message: Message, now_s: float
-    ) -> Outcome:
-        held = self.held
-        match message:
-            case Flush():
-                return held.on_flush(peer, message, now_s)
-            case Snapshot():
-                return held.on_snapshot(peer, message, now_s)
-            case Manifest():
-                return held.on_manifest(peer, message, now_s)
-            case BucketPull():
-                return held.on_bucket_pull(peer, message)
-            case BucketRows():
-                return held.on_bucket_rows(peer, message, now_s)
-            case Fork():
-                return held.on_fork(peer, message, now_s)
-            case Digest():
-                return held.on_digest(peer, message)
-            case BucketHashes():
-                return held.on_bucket_hashes(peer, message)
-            case Vector():
-                return held.on_vector(peer, message, now_s)
-            case Pull():
-                return held.on_pull(peer, message)
-            case _:
-                raise AssertionError(f"nobody sends {message}")
+    def take(self, peer: NodeId, message: Message, now_s: float) -> Outcome:
+        return received(self.held, peer, message, now_s)
 
 
 class Walk:
