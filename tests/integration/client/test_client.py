@@ -1,7 +1,6 @@
 """The client asks a node over a real Unix socket, and says what is wrong with the answer."""
 
 import socket
-import time
 from threading import Event, Timer
 from threading import enumerate as enumerate_threads
 
@@ -12,7 +11,6 @@ from integration.client.service import (
 )
 
 from meshnode.client import connection
-from meshnode.client.connection import CONNECT_TIMEOUT_S
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import NewSession, Selection
@@ -68,10 +66,8 @@ def test_a_process_that_holds_the_socket_and_says_nothing_is_named(home):
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(home.socket))
         held.listen(1)
-        began_s = time.monotonic()
         with MeshClient(home) as mesh, pytest.raises(SilentNodeError, match=r"pid 7\)") as raised:
             mesh.status()
-        assert time.monotonic() - began_s < CONNECT_TIMEOUT_S + 2
     assert raised.value.exit_code == 6
 
 
