@@ -13,6 +13,7 @@ COLLECT_EVERY = 100_000  # objects made: Python's usual 700 cost a fifth of a si
 HERE = Path(__file__).parent
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
+# With CI set, Hypothesis starts from its profile "ci": the same examples in every run.
 settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("timeless")
 

@@ -188,7 +188,7 @@ class GrowingLog(RuleBasedStateMachine):
         assert sum(slot.records for slot in kept) <= self.written
 
 
-GrowingLog.TestCase.settings = settings(max_examples=60, stateful_step_count=30, derandomize=False)
+GrowingLog.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestEveryCallInAGrowingLogIsCountedOnce = GrowingLog.TestCase
 
 
