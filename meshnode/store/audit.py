@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Sought
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS audit (
-    seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, session TEXT NOT NULL,
-    agent TEXT NOT NULL, owner TEXT NOT NULL, command TEXT NOT NULL, actor TEXT NOT NULL,
-    action TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL
-);
-"""
 RECORDS_MAX = 100_000  # more: the oldest DROPPED_AT_ONCE are dropped
 DROPPED_AT_ONCE = 1_000
 KEPT_MAX = 2 * RECORDS_MAX  # read of a disk, whatever somebody has put there

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY, at_s REAL NOT NULL, kind TEXT NOT NULL, op TEXT NOT NULL,
-    names TEXT NOT NULL, packed BLOB NOT NULL
-);
-"""
 RUN_CHARS_MAX = 8  # in decimal digits; what says more is spoilt
 _LOG, _RUN, _STOPPED = "events_log", "events_run", "events_stopped"
 

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-"""
-
 
 def remember(connection: sqlite3.Connection, values: Mapping[str, bytes]) -> None:
     """Keep small facts of this home, such as where its admitter listens."""

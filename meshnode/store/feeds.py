@@ -30,21 +30,6 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
     from meshnode.core.rows import Place
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS feeds (
-    origin TEXT PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rows (
-    origin TEXT NOT NULL, tab TEXT NOT NULL, key BLOB NOT NULL,
-    epoch INTEGER NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (origin, tab, key)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS control (
-    id BLOB PRIMARY KEY, type TEXT NOT NULL, payload BLOB NOT NULL, signature BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-CHECKSUMS = "ALTER TABLE rows ADD COLUMN crc INTEGER"  # NULL: written before there were any
-
 
 @dataclass(frozen=True, slots=True)
 class Damaged:

@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
     from meshnode.core.forks import Proof
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS forks (
-    origin TEXT PRIMARY KEY, epoch INTEGER NOT NULL,
-    payload BLOB NOT NULL, signature BLOB NOT NULL,
-    other_payload BLOB NOT NULL, other_signature BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-
 
 def save(connection: sqlite3.Connection, proof: Proof) -> None:
     """Keep a proof."""

@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
     from meshnode.core.ids import NodeId
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS audit_heads (
-    node TEXT NOT NULL, seen_s REAL NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
-    trouble TEXT NOT NULL, payload BLOB NOT NULL, signature BLOB NOT NULL,
-    PRIMARY KEY (node, trouble, payload)
-) WITHOUT ROWID;
-"""
 HEADS_MAX = 16  # of a node: with gaps that double, from a minute to a year
 TROUBLES_MAX = 8  # heads of a node kept as proofs of one kind; the first ones stay
 PROOF_S = 400 * 86400.0  # as long as records are kept; older proofs are deleted with the next one

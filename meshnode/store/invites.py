@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     import sqlite3
 
 INVITES_MAX = 1000  # more outstanding: ConflictError
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS invites (
-    id BLOB PRIMARY KEY, secret BLOB NOT NULL, payload BLOB NOT NULL, signature BLOB NOT NULL,
-    role TEXT NOT NULL, uses_left INTEGER NOT NULL, expires_s INTEGER NOT NULL,
-    labels BLOB NOT NULL, for_key BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS admitted (
-    invite_id BLOB NOT NULL, node_key BLOB NOT NULL, operator_key BLOB NOT NULL,
-    PRIMARY KEY (invite_id, node_key)
-) WITHOUT ROWID;
-"""
 KEPT_AFTER_EXPIRY_S = 7 * 86400  # so that an expired invite is told from an unknown one
 
 

@@ -31,21 +31,6 @@ RESERVED = 10  # one in so many places, of all and of each signer, is for kills 
 DIGITS_MAX = 20  # of a generation
 _GENERATION = "journal_generation"
 _FLOOR = "clock_floor"
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS journal (
-    command_id BLOB PRIMARY KEY, hash BLOB NOT NULL, expires_s INTEGER NOT NULL,
-    payload BLOB, signature BLOB
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS journal_expires ON journal (expires_s);
-"""
-STATES = """
-ALTER TABLE journal ADD COLUMN state TEXT NOT NULL DEFAULT 'executing';
-ALTER TABLE journal ADD COLUMN signer BLOB NOT NULL DEFAULT x'';
-ALTER TABLE journal ADD COLUMN command BLOB;
-ALTER TABLE journal ADD COLUMN mark BLOB;
-UPDATE journal SET state = 'done' WHERE payload IS NOT NULL;
-CREATE INDEX IF NOT EXISTS journal_undone ON journal (state) WHERE state <> 'done';
-"""
 
 Result = TypeVar("Result")
 Held = Counter[bytes]  # how many unexpired commands there are, by signer

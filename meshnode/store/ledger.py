@@ -31,59 +31,6 @@ if TYPE_CHECKING:
 
     from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot, UsageRecord
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS usage_records (
-    idem_key TEXT PRIMARY KEY,
-    source TEXT NOT NULL,
-    at_s REAL NOT NULL,
-    session TEXT NOT NULL,
-    project TEXT NOT NULL,
-    agent TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    model TEXT NOT NULL,
-    provider TEXT NOT NULL,
-    tier TEXT NOT NULL,
-    flags TEXT NOT NULL,
-    input INTEGER NOT NULL,
-    cache_read INTEGER NOT NULL,
-    cache_write_5m INTEGER NOT NULL,
-    cache_write_1h INTEGER NOT NULL,
-    output INTEGER NOT NULL,
-    reasoning INTEGER NOT NULL,
-    web_search INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS usage_offsets (
-    source TEXT NOT NULL,
-    path_hash TEXT NOT NULL,
-    path TEXT NOT NULL,
-    position BLOB NOT NULL,
-    diagnostics BLOB NOT NULL,
-    PRIMARY KEY (source, path_hash)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS usage_slots (
-    key BLOB PRIMARY KEY,
-    slot BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-
-
-PLACES = """
-CREATE TABLE IF NOT EXISTS usage_places (
-    source TEXT NOT NULL, path_hash TEXT NOT NULL, file BLOB NOT NULL, place BLOB NOT NULL,
-    PRIMARY KEY (source, path_hash, file)
-) WITHOUT ROWID;
-INSERT INTO usage_places SELECT source, path_hash, x'', position FROM usage_offsets;
-CREATE TABLE IF NOT EXISTS usage_readers (
-    source TEXT NOT NULL, path_hash TEXT NOT NULL, path TEXT NOT NULL, diagnostics BLOB NOT NULL,
-    PRIMARY KEY (source, path_hash)
-) WITHOUT ROWID;
-INSERT INTO usage_readers SELECT source, path_hash, path, diagnostics FROM usage_offsets;
-DROP TABLE usage_offsets;
-ALTER TABLE usage_slots ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX IF NOT EXISTS usage_slots_seq ON usage_slots (seq);
-CREATE TABLE IF NOT EXISTS usage_imported (key BLOB PRIMARY KEY, slot BLOB NOT NULL) WITHOUT ROWID
-"""
-"""A place for each file instead of one position, and in each slot the seq that changed it last."""
 
 PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again
 

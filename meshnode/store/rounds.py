@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
     from meshnode.core.rounds import Round, Texts
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS usage_rounds (
-    idem_key TEXT PRIMARY KEY, session TEXT NOT NULL, at_s REAL NOT NULL, size INTEGER NOT NULL,
-    said BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS usage_rounds_sessions ON usage_rounds (session, at_s, size);
-CREATE INDEX IF NOT EXISTS usage_rounds_times ON usage_rounds (at_s, size)
-"""
 
 SESSION_BYTES_MAX = 32 << 20
 BYTES_MAX = 1 << 30

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
 MET_MAX = 100_000  # orders met by sessions, until the orders expire; more: RefusedError
 KEPT_S = 86400  # after an order has expired: a clock that is set back may let it return
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS standing (
-    order_id BLOB NOT NULL, session TEXT NOT NULL, expires_s INTEGER NOT NULL, outcome TEXT,
-    PRIMARY KEY (order_id, session)
-) WITHOUT ROWID;
-"""
 
 
 def done(connection: sqlite3.Connection) -> set[tuple[bytes, str]]:

@@ -21,43 +21,6 @@ if TYPE_CHECKING:
 
     from meshnode.core.ledger import CounterKey
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS usage_kinds (
-    id INTEGER PRIMARY KEY,
-    session TEXT NOT NULL, source TEXT NOT NULL, project TEXT NOT NULL, agent TEXT NOT NULL,
-    owner TEXT NOT NULL, model TEXT NOT NULL, provider TEXT NOT NULL, tier TEXT NOT NULL,
-    flags TEXT NOT NULL, file TEXT NOT NULL, price_source TEXT NOT NULL,
-    UNIQUE (session, source, project, agent, owner, model, provider, tier, flags, file,
-            price_source)
-);
-CREATE TABLE IF NOT EXISTS usage_log (
-    seq INTEGER PRIMARY KEY, idem_key TEXT NOT NULL, revision INTEGER NOT NULL,
-    recorded_ms INTEGER NOT NULL, kind INTEGER NOT NULL, rank INTEGER NOT NULL, at_s REAL NOT NULL,
-    byte_offset INTEGER NOT NULL, input INTEGER NOT NULL, cache_read INTEGER NOT NULL,
-    cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, output INTEGER NOT NULL,
-    reasoning INTEGER NOT NULL, web_search INTEGER NOT NULL, cost_nusd INTEGER, hash BLOB NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS usage_log_keys ON usage_log (idem_key, revision);
-CREATE INDEX IF NOT EXISTS usage_log_kinds ON usage_log (kind)
-"""
-CHECKPOINTS = """
-CREATE TABLE IF NOT EXISTS usage_checkpoints (
-    seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS usage_dropped (mark INTEGER PRIMARY KEY)
-"""
-"""What was signed of the log, and the marks of keys whose records were dropped."""
-
-FROM_RECORDS = """
-INSERT INTO usage_kinds SELECT NULL, session, source, project, agent, owner, model, provider, tier,
-    flags, '', '' FROM usage_records GROUP BY 2, 3, 4, 5, 6, 7, 8, 9, 10;
-INSERT INTO usage_log SELECT NULL, idem_key, 0, CAST(at_s * 1000 AS INTEGER), usage_kinds.id, 0,
-    at_s, 0, input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search, NULL,
-    x'' FROM usage_records JOIN usage_kinds USING (session, source, project, agent, owner, model,
-    provider, tier, flags) ORDER BY at_s, idem_key;
-DROP TABLE usage_records
-"""
-"""Takes over what was kept before there was a chain."""
 
 _INTEGER_MAX = 1 << 63
 ASKED_AT_ONCE = 500  # keys in one question; SQLite takes 32,766 values at most

@@ -29,7 +29,6 @@ from meshnode.core.ids import SessionId
 from meshnode.core.keys import Key, Signed
 from meshnode.core.sessions import SESSIONS, State, session_from_row
 from meshnode.core.standing import CANCELLED, REVOKED, SETTLE_S
-from meshnode.store import standing as stored
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
@@ -342,12 +341,16 @@ async def test_an_order_from_the_future_does_not_reach_agents_that_start_before_
 async def test_a_disk_that_takes_nothing_keeps_a_kill_back_and_does_not_lose_it(node):
     node.hear(entry(ORDER))
     node.meet()
-    node.database.run_now(lambda connection: connection.execute("DROP TABLE standing"))
+    node.database.run_now(
+        lambda connection: connection.execute("ALTER TABLE standing RENAME TO away")
+    )
     for _ in range(3):
         await node.settle(LOOK_AGAIN_S)
     assert node.killed == []
     assert [outcome for outcome, _ in node.outcomes] == ["waits"], "told once"
-    node.database.run_now(lambda connection: connection.execute(stored.SCHEMA))
+    node.database.run_now(
+        lambda connection: connection.execute("ALTER TABLE away RENAME TO standing")
+    )
     await node.settle(LOOK_AGAIN_S)
     assert node.killed == [SESSION.session_id]
 
