@@ -7,6 +7,7 @@ order of reading or merging changes a total. Any bytes decode to a value or rais
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -220,8 +221,9 @@ class Slots:
         return [(key, self._slots[key]) for key in sorted(changed, key=_by_time)]
 
     def add(self, key: CounterKey, added: Slot) -> None:
-        """Count what is already added up."""
-        self._slots[key] = grown(self._slots.get(key), added)
+        """Count what is already added up, as a row may say it."""
+        held = self._slots.get(key)
+        self._slots[key] = added if held is None else grown(held, added)
 
     def _place(self, key: SlotKey) -> CounterKey:
         return self._places.get(key, key)
@@ -275,9 +277,6 @@ def slot_keys_of(records: Iterable[UsageRecord]) -> set[SlotKey]:
     return {_slot_key(*one) for one in told}
 
 
-_BUCKETS = len(Buckets.__struct_fields__)
-
-
 def _slot_key(session: str, model: str, tier: str, slot: int) -> SlotKey:
     return SlotKey(cut(session), cut(model), cut(tier), slot)
 
@@ -297,19 +296,14 @@ def merged(one: Slot, other: Slot) -> Slot:
 
 def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
     """Add up what goes to one slot and says the same of itself: logs tell of thousands at once."""
-    sums: dict[tuple[str, str, str, int, str, str, str, str], list[int]] = {}
+    told: defaultdict[tuple[str, str, str, int, str, str, str, str], list[tuple[int, ...]]]
+    told = defaultdict(list)
     for one in records:
         where = (one.session, one.model, one.tier, int(one.at_s // SLOT_S))
-        said = (*where, one.agent, one.owner, one.project, one.provider)
-        usage, sum_ = one.usage, sums.get(said)
-        if sum_ is None:
-            sums[said] = [1, *usage.counts]
-            continue
-        for index, count in enumerate(usage.counts, 1):
-            sum_[index] += count
-        sum_[0] += 1
-    for (session, model, tier, slot, *texts), (number, *added) in sums.items():
-        yield _slot_key(session, model, tier, slot), Slot(number, Buckets(*added), *texts)
+        told[*where, one.agent, one.owner, one.project, one.provider].append(one.usage.counts)
+    for (session, model, tier, slot, *texts), counts in told.items():
+        usage = Buckets(*[min(sum(some), COUNT_MAX) for some in zip(*counts, strict=True)])
+        yield _slot_key(session, model, tier, slot), Slot(len(counts), usage, *map(cut, texts))
 
 
 def grown(slot: Slot | None, added: Slot) -> Slot:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from calendar import timegm
-from dataclasses import dataclass
+
+import msgspec
 
 DAY_S = 86_400
 DAY_MAX = 2_916_666  # about the year 9955, as of slots: any day up to here is a date in any zone
@@ -11,8 +12,7 @@ MONTHS_A_YEAR = 12
 MONTH_MAX = 7984 * MONTHS_A_YEAR  # the same end of time
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class DayKey:
+class DayKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Which counter of a UTC day, once its slots are too old: `day` is the days since 1970."""
 
     session: str
@@ -31,8 +31,7 @@ class DayKey:
         return self.start_s + DAY_S
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class MonthKey:
+class MonthKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Which counter of a UTC month, once its days are too old: `month` is the months since 1970."""
 
     session: str

@@ -8,16 +8,17 @@ Functions are synchronous, and change nothing outside the caller's transaction.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ledger import DiagnosticsKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
 from meshnode.core.rollups import place_of, way_of
+from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from meshnode.core.ledger import CounterKey, Slot, SlotKey
 
@@ -49,31 +50,23 @@ def counted_of(
     connection: sqlite3.Connection, keys: Iterable[CounterKey]
 ) -> dict[CounterKey, Counted]:
     """Return what was counted here of some counters, as far as there are any."""
-    found: dict[CounterKey, Counted] = {}
-    query = "SELECT CAST(slot AS BLOB), seq FROM usage_slots WHERE key = ?"
+    query = "SELECT key, CAST(slot AS BLOB), seq FROM usage_slots"
     with ours("usage_slots"):
-        for key in keys:
-            row = connection.execute(query, (key_to_row(key),)).fetchone()
-            if row is not None:
-                slot, seq = row
-                found[key] = Counted(slot_from_row(slot), seq if isinstance(seq, int) else 0)
-    return found
+        return {
+            key: Counted(slot_from_row(slot), seq if isinstance(seq, int) else 0)
+            for key, slot, seq in _of(connection, query, keys)
+        }
 
 
 def imported_of(
     connection: sqlite3.Connection, keys: Iterable[CounterKey]
 ) -> dict[CounterKey, Slot]:
     """Return what peers have returned of some counters, as far as there is any."""
-    found: dict[CounterKey, Slot] = {}
     if connection.execute("SELECT 1 FROM usage_imported LIMIT 1").fetchone() is None:
-        return found
-    query = "SELECT CAST(slot AS BLOB) FROM usage_imported WHERE key = ?"
+        return {}
+    query = "SELECT key, CAST(slot AS BLOB) FROM usage_imported"
     with ours("usage_imported"):
-        for key in keys:
-            row = connection.execute(query, (key_to_row(key),)).fetchone()
-            if row is not None:
-                found[key] = slot_from_row(row[0])
-    return found
+        return {key: slot_from_row(slot) for key, slot in _of(connection, query, keys)}
 
 
 def said_of(
@@ -87,23 +80,19 @@ def said_of(
 
 
 def places_of(
-    connection: sqlite3.Connection, slots: Iterable[SlotKey], now_s: float
+    connection: sqlite3.Connection, slots: Collection[SlotKey], now_s: float
 ) -> dict[SlotKey, CounterKey]:
     """Return which counters the records of some slots are in, or go to."""
-    if connection.execute("SELECT 1 FROM usage_slots LIMIT 1").fetchone() is None and (
-        connection.execute("SELECT 1 FROM usage_imported LIMIT 1").fetchone() is None
-    ):
-        return {key: place_of(key, (), now_s) for key in slots}
     query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key >= :least)
         OR EXISTS (SELECT 1 FROM usage_imported WHERE key >= :least)"""
     is_rolled_up = connection.execute(query, {"least": _COARSE}).fetchone()[0]
-    known: dict[bytes, bool] = {}
-    places: dict[SlotKey, CounterKey] = {}
-    for key in slots:
-        way: list[CounterKey] = [key, *(way_of(key) if is_rolled_up else ())]
-        held = [one for one in way if _is_held(connection, key_to_row(one), known)]
-        places[key] = place_of(key, held, now_s)
-    return places
+    ways: set[CounterKey] = set(slots)
+    if is_rolled_up:
+        ways.update(one for key in slots for one in way_of(key))
+    held: set[CounterKey] = set()
+    for table in ("usage_slots", "usage_imported"):
+        held.update(key for (key,) in _of(connection, f"SELECT key FROM {table}", ways))  # noqa: S608 - our own names
+    return {key: place_of(key, held, now_s) for key in slots}
 
 
 def keep_counted(
@@ -131,13 +120,13 @@ def delete(connection: sqlite3.Connection, keys: Iterable[CounterKey]) -> None:
     connection.executemany("DELETE FROM usage_imported WHERE key = ?", gone)
 
 
-def _is_held(connection: sqlite3.Connection, row: bytes, known: dict[bytes, bool]) -> bool:
-    found = known.get(row)
-    if found is None:
-        query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key = :key)
-            OR EXISTS (SELECT 1 FROM usage_imported WHERE key = :key)"""
-        found = known[row] = bool(connection.execute(query, {"key": row}).fetchone()[0])
-    return found
+def _of(
+    connection: sqlite3.Connection, query: str, keys: Iterable[CounterKey]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of some counters, as far as they are there, with their keys decoded."""
+    named = {key_to_row(key): key for key in keys}
+    for row, *values in asked(connection, f"{query} WHERE key IN (?)", list(named)):
+        yield named[row], *values
 
 
 def _decoded(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[CounterKey, Slot]]:

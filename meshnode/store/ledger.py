@@ -183,7 +183,8 @@ def _with_returned(
         if isinstance(key, DiagnosticsKey) or isinstance(value, Diagnostics):
             found.append((key, value))  # type: ignore[arg-type] # a reader's key has a reader's row
         else:
-            found.append((key, merged(value, returned.get(key, value))))
+            beyond = returned.get(key)
+            found.append((key, value if beyond is None else merged(value, beyond)))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.rounds import texts_from_bytes, texts_to_bytes
+from meshnode.store.asking import asked
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def keep(connection: sqlite3.Connection, rounds: Sequence[Round], renewed: Colle
 
 def texts_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Texts]:
     """Return what is kept of some responses. Raises DamagedError."""
-    query = "SELECT idem_key, CAST(said AS BLOB) FROM usage_rounds WHERE idem_key IN"
-    found = connection.execute(f"{query} ({', '.join('?' * len(keys))})", keys)
+    query = "SELECT idem_key, CAST(said AS BLOB) FROM usage_rounds WHERE idem_key IN (?)"
+    found = asked(connection, query, keys)
     try:
         return {key: texts_from_bytes(said) for key, said in found}
     except PeerError as error:

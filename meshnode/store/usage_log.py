@@ -15,6 +15,7 @@ from meshnode.core.errors import DamagedError
 from meshnode.core.ledger import SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey, Slots, UsageRecord, cut
 from meshnode.core.packing import typed
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
+from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 
 _INTEGER_MAX = 1 << 63
-ASKED_AT_ONCE = 500  # keys in one question; SQLite takes 32,766 values at most
 _BROKEN = "the table usage_log holds a broken row"
 _HINT = "restore the home from a backup, or move the database away: logs are read again"
 _KIND = "session, source, project, agent, owner, model, provider, tier, flags, file, price_source"
@@ -70,17 +70,15 @@ def latest(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Ent
     found: dict[str, Entry] = {}
     if connection.execute("SELECT 1 FROM usage_log LIMIT 1").fetchone() is None:
         return found
-    for start in range(0, len(keys), ASKED_AT_ONCE):
-        some = keys[start : start + ASKED_AT_ONCE]
-        query = f"{_READ} WHERE idem_key IN ({', '.join('?' * len(some))}) ORDER BY revision"
-        found.update((e.record.idem_key, e) for e, _ in _entries(connection, query, some))
+    query = f"{_READ} WHERE idem_key IN (?) ORDER BY revision"
+    found.update((e.record.idem_key, e) for e, _ in _entries(asked(connection, query, keys)))
     return found
 
 
 def revisions(connection: sqlite3.Connection, idem_key: str) -> list[Entry]:
     """Return all that was ever recorded of one response, the first first."""
     query = f"{_READ} WHERE idem_key = ? ORDER BY revision"
-    return [entry for entry, _ in _entries(connection, query, (idem_key,))]
+    return [entry for entry, _ in _entries(connection.execute(query, (idem_key,)))]
 
 
 def of_session(
@@ -88,7 +86,7 @@ def of_session(
 ) -> list[Entry]:
     """Return what counts of a session, in the order it was recorded, after a seq."""
     values = (session, after_seq, limit)
-    return [entry for entry, _ in _entries(connection, _OF_SESSION, values)]
+    return [entry for entry, _ in _entries(connection.execute(_OF_SESSION, values))]
 
 
 def mark_of(idem_key: str) -> int:
@@ -98,16 +96,11 @@ def mark_of(idem_key: str) -> int:
 
 def dropped(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
     """Return which of these keys were counted in records that are dropped by now."""
-    found: set[str] = set()
     if connection.execute("SELECT 1 FROM usage_dropped LIMIT 1").fetchone() is None:
-        return found
+        return set()
     marks = {mark_of(key): key for key in keys}
-    asked = list(marks)
-    for start in range(0, len(asked), ASKED_AT_ONCE):
-        some = asked[start : start + ASKED_AT_ONCE]
-        query = f"SELECT mark FROM usage_dropped WHERE mark IN ({', '.join('?' * len(some))})"  # noqa: S608 - no values
-        found.update(marks[mark] for (mark,) in connection.execute(query, some))
-    return found
+    query = "SELECT mark FROM usage_dropped WHERE mark IN (?)"
+    return {marks[mark] for (mark,) in asked(connection, query, list(marks))}
 
 
 def seqs_of_session(connection: sqlite3.Connection, session: str) -> list[int]:
@@ -116,9 +109,9 @@ def seqs_of_session(connection: sqlite3.Connection, session: str) -> list[int]:
 
 
 def at_seqs(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Entry]:
-    """Return some entries, as far as they are there: ASKED_AT_ONCE at most."""
-    query = f"{_READ} WHERE seq IN ({', '.join('?' * len(seqs))})"
-    return {entry.seq: entry for entry, _ in _entries(connection, query, seqs)}
+    """Return some entries, as far as they are there."""
+    rows = asked(connection, f"{_READ} WHERE seq IN (?)", seqs)
+    return {entry.seq: entry for entry, _ in _entries(rows)}
 
 
 def slots_where(
@@ -150,7 +143,7 @@ def slots_where(
 def page(connection: sqlite3.Connection, after_seq: int, limit: int) -> list[tuple[Entry, bytes]]:
     """Return the entries that follow a seq, each with its hash, in their order."""
     query = f"{_READ} WHERE seq > ? ORDER BY seq LIMIT ?"
-    return list(_entries(connection, query, (after_seq, limit)))
+    return list(_entries(connection.execute(query, (after_seq, limit))))
 
 
 def chain_on(before: bytes, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -210,11 +203,9 @@ class _Kinds(dict[tuple[str, ...], int]):
         return self[texts]
 
 
-def _entries(
-    connection: sqlite3.Connection, query: str, values: Sequence[object]
-) -> Iterator[tuple[Entry, bytes]]:
+def _entries(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Entry, bytes]]:
     try:
-        for row in connection.execute(query, values):
+        for row in rows:
             yield _entry(row)
     except (TypeError, ValueError, OverflowError) as error:
         raise DamagedError(_BROKEN, _HINT) from error
