@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.cutting import Cutting, Span, Texts
 from meshnode.app.pieces import chunks, finished
@@ -32,8 +32,7 @@ NAMES_MAX = 1000  # of models that have no price, in an answer; of more the rest
 MODELS_MAX = 100  # named with a group; of more it is only said how many they are
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedSlot:
+class OwnedSlot(NamedTuple):
     """A counter, and the node in whose feed it stands."""
 
     node_id: str

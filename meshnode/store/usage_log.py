@@ -126,11 +126,9 @@ def slots_where(
     for kind, slot, records, *counts in connection.execute(_SLOTS):
         if kind in kinds:
             texts = kinds[kind]
-            if not all(isinstance(text, str) for text in texts):
+            if set(map(type, texts)) != {str} or set(map(type, counts)) != {int}:
                 raise DamagedError(_BROKEN, _HINT)
-            if not all(isinstance(number, int) for number in counts) or min(counts) < 0:
-                raise DamagedError(_BROKEN, _HINT)
-            if not 0 <= slot <= SLOT_MAX:
+            if min(counts) < 0 or not 0 <= slot <= SLOT_MAX:
                 raise DamagedError(_BROKEN, _HINT)
             session, model, tier, *said = texts
             slots.add(

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from meshnode.app.cost import OwnedSlot, Unpriced, cost
@@ -109,8 +107,8 @@ def test_what_is_known_by_day_or_month_stands_under_its_own_name_and_is_noted():
     day, month = FEB_1_S // 86_400, 56 * 12 + 1
     rows = [
         row(slot=SLOT + 48 * 40),
-        replace(row(), key=DayKey("s1", "cheap", "standard", day + 1)),
-        replace(row(), key=MonthKey("s1", "cheap", "standard", month - 20)),
+        row()._replace(key=DayKey("s1", "cheap", "standard", day + 1)),
+        row()._replace(key=MonthKey("s1", "cheap", "standard", month - 20)),
     ]
     named = {group["day"] for group in keys(rows, "day", tz="Asia/Tokyo")}
     assert named == {"2024-06", "2026-02-02", "2026-03-13"}
