@@ -1,4 +1,4 @@
-"""Reading ahead: where one piece of a log is not all, a second process reads the rest meanwhile.
+"""Reading ahead: a second process reads a log that is new, or has grown by more than one piece.
 
 Invariant: the readings are those that one process would make, in the same order, whatever becomes
 of the second one: what it has not told by its end is read here. It changes nothing, it uses nothing
@@ -14,6 +14,7 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -22,7 +23,7 @@ from meshnode.core.ledger import UsageRecord
 from meshnode.ingest.reading import places_after
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from meshnode.ingest.reading import Reader, Reading
@@ -33,28 +34,39 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[UsageRecord, ...]).decode
 
 
+@contextmanager
 def readings(
     reader: Reader, places: Mapping[bytes, bytes], bytes_max: int
-) -> Generator[Reading, None, None]:
-    """Read on from these places to the end, about bytes_max at a time; close it when you leave.
+) -> Iterator[Iterator[Reading]]:
+    """Read on from these places to the end, about bytes_max at a time.
 
-    Only a process of a single thread gets a second one beside it, since it is forked.
+    A second process lives as long as the block at most, and begins at once where nothing was read
+    before. Only a process of a single thread gets one, since it is forked.
     """
+    first = []
     known = dict(places)
-    reading = reader.read(known, bytes_max)
-    known = places_after(known, reading.batch)
-    if reading.more and _can_fork():
-        with _second(reader, known, bytes_max) as told:
-            yield reading
-            for reading in told:
-                known = places_after(known, reading.batch)
-                yield reading
-        reader.close()  # the second one has moved on in files that both have open
+    if known:  # mostly little is new, and a process would be made in vain
+        first.append(reader.read(known, bytes_max))
+        known = places_after(known, first[0].batch)
+    is_all = bool(first) and not first[0].more
+    if is_all or not _can_fork():
+        yield _to_the_end(reader, places, bytes_max, first)
     else:
+        with _second(reader, known, bytes_max) as told:
+            yield _to_the_end(reader, places, bytes_max, chain(first, told))
+
+
+def _to_the_end(
+    reader: Reader, places: Mapping[bytes, bytes], bytes_max: int, told: Iterable[Reading]
+) -> Iterator[Reading]:
+    """Give what was told, and read what is missing."""
+    more = True
+    for reading in told:
+        places, more = places_after(places, reading.batch), reading.more
         yield reading
-    while reading.more:
-        reading = reader.read(known, bytes_max)
-        known = places_after(known, reading.batch)
+    while more:
+        reading = reader.read(places, bytes_max)
+        places, more = places_after(places, reading.batch), reading.more
         yield reading
 
 
@@ -90,7 +102,7 @@ def _second(
                 _tell_all(reader, places, bytes_max, telling, before)
             os.close(telling)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield _told(pipe)
+            yield _told(pipe, reader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if pid is not None:
@@ -133,12 +145,13 @@ def _tell_all(
         os._exit(code)  # whatever is raised: the parent reads what is missing, and meets it too
 
 
-def _told(pipe: BinaryIO) -> Iterator[Reading]:
+def _told(pipe: BinaryIO, reader: Reader) -> Iterator[Reading]:
     more = True
     while more:
         try:
             head, records = pickle.load(pipe)  # noqa: S301 - told by our own process
         except (EOFError, pickle.UnpicklingError):  # it was ended, perhaps within a word
+            reader.close()  # the second one has moved on in files that both have open
             return
         more = head.more
         yield replace(head, batch=replace(head.batch, records=_unpack(records)))

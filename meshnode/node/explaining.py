@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from meshnode.app.tally import Prices
     from meshnode.core.ledger import Buckets, UsageRecord
     from meshnode.core.prices import Priced
     from meshnode.core.usage_log import Entry
-    from meshnode.ingest.prices import PriceBook
     from meshnode.ingest.sources import Source
     from meshnode.store.database import Database
 
@@ -53,7 +53,7 @@ class Line:
     output: int | None = None
 
 
-def explain(database: Database, name: str, prices: PriceBook) -> dict[str, Any]:
+def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
     """Explain a response, by its id or key, or a session; raises NotFoundError."""
     entries, history = _response(database, name), True
     if not entries:
@@ -151,7 +151,7 @@ def _pieces(source: Source, file: Path) -> Iterator[tuple[int, int, bytes]]:
             number, offset, in_long_line = number + ends, offset + len(piece), not ends
 
 
-def _record(entry: Entry, counting: Mapping[str, Entry], prices: PriceBook) -> dict[str, Any]:
+def _record(entry: Entry, counting: Mapping[str, Entry], prices: Prices) -> dict[str, Any]:
     record, charge = entry.record, entry.charge
     priced = prices.rates(record.model, record.provider, record.tier, record.at_s)
     counts = counting[record.idem_key] is entry

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.ground import Ground
-    from meshnode.node.pricing import RunningPrices
+    from meshnode.node.pricing import LatePrices
 
 LOOK_S = 2.0  # at what others have written in this home
 FULL_S = 60.0  # for what is rolled up meanwhile to make room
@@ -34,7 +34,7 @@ class Following:
     def __init__(
         self,
         ground: Ground,
-        prices: RunningPrices,
+        prices: LatePrices,
         auditor: Auditor,
     ) -> None:
         self._database = ground.database

@@ -126,7 +126,7 @@ class Node:
         )
         self._world.writer = self._writer
         self._finding = Finding(self._world, self._spawn)
-        prices, charged = running_prices(options.prices or home.prices)
+        prices, charged = running_prices(options.prices or home.prices, partial(_log.warning, "%s"))
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
         self._ground = ground = Ground(
             home,

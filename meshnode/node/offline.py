@@ -21,7 +21,7 @@ from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.liveness import Liveness
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
-from meshnode.node.pricing import price_book
+from meshnode.node.pricing import prices_of
 from meshnode.node.restoring import Damage, restore
 from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
@@ -58,7 +58,7 @@ class OfflineMesh(MeshClient):
         happened = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))
         self.node_events = happened  # type: ignore[assignment] # reads alike
         self.node_audit = _audit_half(self._database, mesh)  # type: ignore[assignment] # reads alike
-        self.node = _reading_half(Queries(mesh, price_book(self.home), clock))  # type: ignore[assignment] # reads alike
+        self.node = _reading_half(Queries(mesh, prices_of(self.home), clock))  # type: ignore[assignment] # reads alike
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,9 +5,8 @@ Invariant: what is explained is what is charged: `PriceBook` finds both in the s
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +27,12 @@ from meshnode.core.usage_log import Charge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from meshnode.app.tally import Prices
     from meshnode.client.home import Home
     from meshnode.core.ledger import UsageRecord
     from meshnode.ingest.prices import Attempt, PriceBook
 
 EXAMPLE = Buckets(input=10_000, output=1_000)
-_log = logging.getLogger("session_mesh.node")
 KINDS = Buckets.__struct_fields__
 
 
@@ -42,20 +41,8 @@ def named_in(config: Path, prices: str | None) -> Path | None:
     return None if prices is None else config.absolute().parent / Path(prices).expanduser()
 
 
-def price_book(home: Home, named: str = "", faults: list[str] | None = None) -> PriceBook:
-    """Return the prices that hold for a home, with the user's file `named`, else its own.
-
-    Appends what is off with the user's file; raises NotFoundError if one that is named is missing.
-    """
-    told = [] if faults is None else faults
-    path = Path(named) if named else _of_home(home, told)
-    if named and not path.exists():
-        raise NotFoundError(f"{named[:200]} is missing")
-    return _book(path, told.append)
-
-
-class RunningPrices:
-    """The prices of a running node; satisfies `app.cost.Prices`.
+class LatePrices:
+    """Prices of a user's file and of all lists; satisfies `app.cost.Prices`.
 
     The lists, and what reads them, are loaded when the first price is asked for.
     """
@@ -64,35 +51,40 @@ class RunningPrices:
         self._path, self._on_fault = path, on_fault
 
     @cached_property
-    def _loaded(self) -> PriceBook:
-        return _book(self._path, self._on_fault)
+    def book(self) -> PriceBook:
+        """The lists, loaded."""
+        from meshnode.ingest.prices import PriceBook  # noqa: PLC0415 - for who prices something
+        from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - as above
+
+        return PriceBook(PriceFile(self._path, self._on_fault).read)
 
     def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
         """Return the rates of a model at a time; None if no list knows it."""
-        return self._loaded.rates(model, provider, tier, at_s)
+        return self.book.rates(model, provider, tier, at_s)
 
     def source_text(self) -> str:
         """Name the lists and their versions, after a look at the user's file."""
-        return self._loaded.source_text()
+        return self.book.source_text()
 
 
-def running_prices(path: Path) -> tuple[RunningPrices, RunningPrices]:
-    """Return the prices of a node for its loop, and once more for the thread of its database.
+def prices_of(home: Home, named: str = "", faults: list[str] | None = None) -> LatePrices:
+    """Return the prices that hold for a home, with the user's file `named`, else its own.
 
-    What is off with the user's file goes to the log.
+    Appends what is off with the user's file; raises NotFoundError if one that is named is missing.
     """
-    told = RunningPrices(path, partial(_log.warning, "%s"))
-    return told, RunningPrices(path, lambda _: None)
+    told = [] if faults is None else faults
+    path = Path(named) if named else _of_home(home, told)
+    if named and not path.exists():
+        raise NotFoundError(f"{named[:200]} is missing")
+    return LatePrices(path, told.append)
 
 
-def _book(path: Path, on_fault: Callable[[str], object]) -> PriceBook:
-    from meshnode.ingest.prices import PriceBook  # noqa: PLC0415 - for who prices something
-    from meshnode.node.price_file import PriceFile  # noqa: PLC0415 - as above
-
-    return PriceBook(PriceFile(path, on_fault).read)
+def running_prices(path: Path, on_fault: Callable[[str], object]) -> tuple[LatePrices, LatePrices]:
+    """Return the prices of a node for its loop, and once more for the thread of its database."""
+    return LatePrices(path, on_fault), LatePrices(path, lambda _told_already: None)
 
 
-def charging(book: PriceBook | RunningPrices) -> Callable[[UsageRecord], Charge]:
+def charging(book: Prices) -> Callable[[UsageRecord], Charge]:
     """Return what says what a response cost, by the prices of now for its time, to be kept."""
 
     def charge(record: UsageRecord) -> Charge:

@@ -13,19 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from meshnode.app.cost import OwnedSlot, cost
-from meshnode.app.cutting import CostQuery
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
-from meshnode.client.logged import BY, plain, summed
 from meshnode.core.errors import DamagedError, NotFoundError, StorageError, UsageError
 from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import readings
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on, together
 from meshnode.ingest.sources import SOURCES, check_kind, no_messages, reader_of, source_named
-from meshnode.node.pricing import charging, price_book
-from meshnode.node.rounds import rounds_of
+from meshnode.node.pricing import charging, prices_of
 from meshnode.store import counters, ledger, rounds, usage_log
 from meshnode.store.database import Database
 
@@ -130,9 +126,9 @@ class Usage:
         self._now_s = now_s
         self._is_frozen = False
         self.faults: list[str] = []  # what is off with the user's prices or the disk, in sentences
-        own = price_book(home, "", self.faults)
+        own = prices_of(home, "", self.faults)
         self._charge = charging(own)
-        self._prices = price_book(home, prices, self.faults) if prices else own
+        self._prices = prices_of(home, prices, self.faults) if prices else own
 
     def __enter__(self) -> Self:
         """Open the ledger, of a new home if need be; one that cannot be written as it is.
@@ -175,10 +171,8 @@ class Usage:
             known = stored.diagnostics.records
             return Read(SourceState(source.source, source.path, known, UNREAD), ())
         remarks: list[Remark] = []
-        with (
-            closing(reader),
-            closing(readings(reader, stored.places, READ_BYTES_MAX)) as pieces,
-        ):
+        with closing(reader), readings(reader, stored.places, READ_BYTES_MAX) as pieces:
+            self._load()  # a second process may be reading already
             for reading in together(pieces, PIECES_TOGETHER, RECORDS_TOGETHER):
                 remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
                 if is_news(reading.batch, stored):
@@ -192,8 +186,17 @@ class Usage:
         state = SourceState(source.source, source.path, records, reading.detail)
         return Read(state, tuple(remarks))
 
+    def _load(self) -> None:
+        """Load what prices and sums usage, before there is any."""
+        import meshnode.app.cost  # noqa: F401, PLC0415
+
+        self._prices.source_text()
+
     def answer(self, wanted: Wanted, asked: Asked) -> dict[str, Any]:
         """Sum what was read, as `cost` does; raises UsageError for an unknown grouping or zone."""
+        from meshnode.app.cost import OwnedSlot, cost  # noqa: PLC0415 - see `_load`
+        from meshnode.app.cutting import CostQuery  # noqa: PLC0415 - as above
+
         slots = self._all_slots() if wanted.is_all_sources else self._slots_of(wanted)
         rows = [
             OwnedSlot(HERE, HERE, key, slot)
@@ -220,6 +223,8 @@ class Usage:
 
     def session(self, name: str) -> dict[str, Any] | None:
         """Sum up one session as `show` tells of it; None if nothing of it is counted here."""
+        from meshnode.client.logged import BY, summed  # noqa: PLC0415 - for `show`
+
         answer = self.answer(Wanted(session=name), Asked(by=BY))
         if not answer["records"]:
             return None
@@ -227,6 +232,9 @@ class Usage:
 
     def rounds(self, session: str, *, messages: bool) -> dict[str, Any]:
         """Return `rounds` and `rounds_total` of a session, as its owner has them."""
+        from meshnode.client.logged import plain  # noqa: PLC0415 - for `show`
+        from meshnode.node.rounds import rounds_of  # noqa: PLC0415 - as above
+
         return plain(*rounds_of(self._database, session, with_texts=messages))
 
     def _all_slots(self) -> list[tuple[CounterKey, Slot]]:

@@ -43,28 +43,33 @@ def position():
     return [open("/proc/self/fdinfo/" + n).readline() for n, path in fds if ".gz" in path]
 os.fork = {"hasty": hasty, "refused": refused}.get(what, fork)
 told, most = [], 0
-found = readings(reader_of(SourceConfig(source, path)), {}, bytes_max)
-for reading in found:
-    most = max(most, len(others()))
+def note(reading):
     batch = reading.batch
     places = {name.hex(): place.hex() for name, place in batch.places.items()}
     records = [structs.asdict(one) | {"usage": one.usage.counts} for one in batch.records]
     remarks = [(one.file, one.offset, one.reason) for one in reading.remarks]
     counts = [batch.diagnostics.unparsable_lines, batch.diagnostics.partial_tail_bytes]
     told.append([places, records, remarks, counts, reading.detail, reading.more])
-    if what == "moved" and len(told) == 1:
-        before = position()
-        while position() == before:
-            os.sched_yield()
-    if what in ("killed", "moved") and len(told) == 3:
-        for one in others():
-            one.kill()
-    if what == "left":
-        found.close()
-        break
-    if what == "orphaned":
-        print(others()[0].pid, flush=True)
-        os.kill(os.getpid(), 9)
+    return batch.places
+reader, known = reader_of(SourceConfig(source, path)), {}
+if what in ("known", "moved"):
+    known = note(reader.read({}, bytes_max))
+with readings(reader, known, bytes_max) as found:
+    for reading in found:
+        most = max(most, len(others()))
+        note(reading)
+        if what == "moved" and len(told) == 2:
+            before = position()
+            while position() == before:
+                os.sched_yield()
+        if what in ("killed", "moved") and len(told) == 3:
+            for one in others():
+                one.kill()
+        if what == "left":
+            break
+        if what == "orphaned":
+            print(others()[0].pid, flush=True)
+            os.kill(os.getpid(), 9)
 print(json.dumps({"told": told, "most": most, "left": len(others())}))
 """
 
@@ -123,6 +128,13 @@ def test_what_a_killed_process_has_not_told_is_read_without_it(log: Path):
     assert [one for reading in killed["told"] for one in reading[1]] == [
         one for reading in alone["told"] for one in reading[1]
     ]
+
+
+def test_a_log_that_is_new_is_read_by_the_second_process_alone(tmp_path: Path):
+    (tmp_path / "access.log").write_bytes(line(1))
+    new, known = (read(tmp_path / "access.log", what) for what in ("", "known"))
+    assert (new["most"], [len(reading[1]) for reading in new["told"]]) == (1, [1])
+    assert (known["most"], [len(reading[1]) for reading in known["told"]]) == (0, [1, 0])
 
 
 def test_who_leaves_early_leaves_no_process_behind(log: Path):
