@@ -6,9 +6,11 @@ and a third of a second that a node which never meets a provider beyond the ship
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshnode.ingest.price_clauses import Clause
@@ -20,9 +22,16 @@ if TYPE_CHECKING:
     from genai_prices import types
 
 
+@cache
 def installed_version() -> str:
-    """Return the version of genai-prices, without importing it."""
-    from importlib.metadata import version  # noqa: PLC0415 - half a MiB, see above
+    """Return the version of genai-prices, without importing it.
+
+    The name of a directory beside it tells; what reads its metadata takes 20 ms to import.
+    """
+    for directory in map(Path, sys.path):
+        for found in directory.glob("genai_prices-*.dist-info"):
+            return found.stem.removeprefix("genai_prices-")
+    from importlib.metadata import version  # noqa: PLC0415 - where it was installed otherwise
 
     return version("genai-prices")
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from genai_prices.types import ModelPrice, TieredPrices
 from meshnode.core.ledger import CONTEXT_STEPS_TOKENS, SLOT_S, Buckets, tier_of
 from meshnode.core.prices import Rates, cost_nusd
 from meshnode.ingest import prices
-from meshnode.ingest.genai_list import genai_list
+from meshnode.ingest.genai_list import genai_list, installed_version
 from meshnode.ingest.prices import PriceBook, shipped_list
 
 ROOT = Path(__file__).parents[3]
@@ -254,3 +255,7 @@ def test_whoever_prices_what_is_shipped_does_not_load_genai_prices():
         "book.source_text(); sys.exit('genai_prices' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_version_of_genai_prices_is_the_one_that_is_installed():
+    assert installed_version() == version("genai-prices")
