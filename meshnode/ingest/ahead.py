@@ -95,6 +95,7 @@ def _second(
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pid = None
         try:
+            gc.freeze()  # what both have stays shared, and neither looks through it again
             with suppress(OSError):
                 pid = os.fork()
             if pid == 0:
@@ -130,7 +131,6 @@ def _tell_all(
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        gc.freeze()  # what is shared with the parent stays shared
         with os.fdopen(telling, "wb") as pipe:
             more = True
             while more:

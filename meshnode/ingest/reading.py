@@ -170,15 +170,17 @@ class LineParser:
 def together(readings: Iterable[Reading], most: int, records_min: int) -> Iterator[Reading]:
     """Join at most so many readings into one, fewer once they have so many records.
 
-    Each that is kept writes to places all over the ledger's indexes: few large ones cost less.
+    Each that is kept writes to places all over the ledger's indexes: few large ones cost less. But
+    the first is given alone, then two, then four: whoever keeps them has nothing else to do.
     """
     held: list[Reading] = []
+    wanted = 1
     for reading in readings:
         held.append(reading)
         records = sum(len(one.batch.records) for one in held)
-        if len(held) >= most or records >= records_min or not reading.more:
+        if len(held) == wanted or records >= records_min or not reading.more:
             yield joined(held)
-            held = []
+            held, wanted = [], min(2 * wanted, most)
 
 
 def joined(readings: Sequence[Reading]) -> Reading:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Remark
 
 READ_BYTES_MAX = 8 << 20  # read at a time; what is more is read ahead
-PIECES_TOGETHER, RECORDS_TOGETHER = 4, 8192  # kept in one transaction, whichever comes first
+PIECES_TOGETHER, RECORDS_TOGETHER = 8, 8192  # kept in one transaction, whichever comes first
 CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
 REMARKS_MAX = 1000  # of one call; the counts are of all
 UNREAD = "not read: what it says could not be kept"

@@ -89,9 +89,8 @@ def places_of(
     ways: set[CounterKey] = set(slots)
     if is_rolled_up:
         ways.update(one for key in slots for one in way_of(key))
-    held: set[CounterKey] = set()
-    for table in ("usage_slots", "usage_imported"):
-        held.update(key for (key,) in _of(connection, f"SELECT key FROM {table}", ways))  # noqa: S608 - our own names
+    held = {key for (key,) in _of(connection, "SELECT key FROM usage_slots", ways)}
+    held.update(imported_of(connection, ways))
     return {key: place_of(key, held, now_s) for key in slots}
 
 
