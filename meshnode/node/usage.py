@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 READ_BYTES_MAX = 8 << 20  # read at a time; what is more is read ahead
 PIECES_TOGETHER, RECORDS_TOGETHER = 8, 8192  # kept in one transaction, whichever comes first
 CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
+LOG_PAGES = 8192  # so that a page that changes with each transaction is put into place once
 REMARKS_MAX = 1000  # of one call; the counts are of all
 UNREAD = "not read: what it says could not be kept"
 HERE = "here"  # the one node that is heard
@@ -138,7 +139,7 @@ class Usage:
         make_private(self._home.path)
         path = self._home.database
         try:
-            self._database = Database(path, checked=False, cache_kib=CACHE_KIB)
+            self._database = Database(path, checked=False, cache_kib=CACHE_KIB, log_pages=LOG_PAGES)
         except StorageError as trouble:
             try:
                 self._database = Database(path, checked=False, frozen=True)

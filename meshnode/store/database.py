@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 5000
 CACHE_KIB = 2000  # of pages in memory, as SQLite has it
+LOG_PAGES = 1000  # written ahead until they are written to their places, too: as SQLite has it
 VERSION = 9  # of the schema: how many steps `migrations` has
 
 P = ParamSpec("P")
@@ -47,6 +48,7 @@ class Database:
         *,
         checked: bool = True,
         cache_kib: int = CACHE_KIB,
+        log_pages: int = LOG_PAGES,
         frozen: bool = False,
     ) -> None:
         """Open a file, making it if need be; `checked` looks through all of it before.
@@ -58,6 +60,7 @@ class Database:
         self._checked = checked
         self._frozen = frozen
         self._cache_kib = cache_kib
+        self._log_pages = log_pages
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread: ThreadPoolExecutor | None = None  # verbs without a loop need none
         self._connection = self._open()
@@ -138,12 +141,15 @@ class Database:
         try:
             self._size_cache(connection)
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 from meshnode.store.migrations import migrate  # noqa: PLC0415 - knows all tables
 
+                # Not synced before what follows is: a step that a crash undoes is taken again.
+                connection.execute("PRAGMA synchronous=NORMAL")
                 migrate(connection)
+            connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.close()  # or its locks would outlive it, and spoil the next attempt
             raise

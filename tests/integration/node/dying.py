@@ -33,7 +33,7 @@ from meshnode.core.rows import Rows, all_rows
 from meshnode.node.books import StoredJournal
 from meshnode.node.persistence import FeedWriter
 from meshnode.store import audit
-from meshnode.store.database import Database
+from meshnode.store.database import LOG_PAGES, Database
 
 CHANCE = Random(77).randbytes
 KEYS = [Key.new(CHANCE) for _ in range(4)]
@@ -42,9 +42,8 @@ ROUNDS = 12
 _connect = sqlite3.connect
 
 
-async def work(path: Path, told: int, rounds: range | count[int]) -> None:
+async def work(database: Database, told: int, rounds: range | count[int]) -> None:
     """Write flushes of ours and of others, snapshots, control entries and commands."""
-    database = Database(path)
     feeds = [OwnFeed(key, GENESIS.mesh_id, GENESIS.limits, 1) for key in KEYS]
     ours, *others = feeds
     published = asyncio.Queue[Change]()
@@ -127,18 +126,10 @@ def _die_at_statement(point: int | None) -> None:
         atexit.register(lambda: _say(next(statements) - 1))
 
 
-def _die_at_byte(point: int, *, checkpoint: bool) -> None:
+def _die_at_byte(point: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (point, point))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-
-    def connect(*args, **kwargs) -> sqlite3.Connection:
-        connection = _connect(*args, **kwargs)
-        connection.execute("PRAGMA wal_autocheckpoint=4")
-        return connection
-
-    if checkpoint:
-        sqlite3.connect = connect
 
 
 def _child(home: Path, way: str, point: int | None) -> None:
@@ -147,9 +138,10 @@ def _child(home: Path, way: str, point: int | None) -> None:
     if way == "statement":
         _die_at_statement(point)
     elif point is not None:
-        _die_at_byte(point, checkpoint=way == "checkpoint")
+        _die_at_byte(point)
     rounds = count() if way == "on" else range(ROUNDS)
-    asyncio.run(work(home / f"{name}.db", told, rounds))
+    log_pages = 4 if way == "checkpoint" else LOG_PAGES
+    asyncio.run(work(Database(home / f"{name}.db", log_pages=log_pages), told, rounds))
 
 
 def main(home: str, way: str, *points: str) -> None:
