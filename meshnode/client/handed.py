@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import make_private
+from meshnode.client.keyfiles import PRIVATE_MODE, write_whole
 from meshnode.client.words import too_short
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
     NotFoundError,
-    StorageError,
     UsageError,
 )
 from meshnode.core.grants import is_renewal, verify_chain
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 KEYS_MAX = 1000  # more: ConflictError; a key that is not remembered could only be revoked by itself
 REMEMBERED_S = 7 * 86400  # after a key has expired
 RECORD_BYTES_MAX = 64 << 10
-PRIVATE_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +157,7 @@ def _pair(link: list[str]) -> tuple[str, str]:
 
 
 def _write(path: Path, key: HandedKey) -> None:
-    draft = path.with_suffix(".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    try:
-        with os.fdopen(os.open(draft, flags, PRIVATE_MODE), "w", encoding="utf-8") as file:
-            json.dump(asdict(key), file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}", "free some room") from error
+    write_whole(path, json.dumps(asdict(key)).encode(), PRIVATE_MODE)
 
 
 def checked_label(label: str) -> str | None:

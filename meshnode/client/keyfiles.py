@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.client.home import check_surroundings
@@ -53,23 +54,29 @@ def write_private(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _unwritten(path, error) from None
     finally:
-        draft.unlink(missing_ok=True)
+        _discard(draft)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is no secret, all of it or nothing; raises a MeshError."""
+def write_whole(path: Path, content: bytes, mode: int = PUBLIC_MODE) -> None:
+    """Write a file, in the place of what is there, all of it or nothing; raises a MeshError."""
     draft = _draft(path)
     try:
-        _write(draft, content, PUBLIC_MODE)
+        _write(draft, content, mode)
         draft.replace(path)
         _sync(path.parent)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise _unwritten(path, error) from None
+    finally:
+        _discard(draft)
 
 
 def _draft(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}.new")
+
+
+def _discard(draft: Path) -> None:
+    with suppress(OSError):  # a read-only disk refuses this too, and has been told of by then
+        draft.unlink(missing_ok=True)
 
 
 def _write(draft: Path, content: bytes, mode: int) -> None:
@@ -108,6 +115,9 @@ def _unwritten(path: Path, error: OSError) -> MeshError:
     said = f"cannot write {path}: {error.strerror}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageError(said, f"free some room: df -h {path.parent} shows it")
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        writable = "mount -o remount,rw, or its permissions"
+        return NotPermittedError(said, f"make {path.parent} writable again: {writable}")
     return NotPermittedError(said)
 
 

@@ -5,14 +5,12 @@ Invariant: a session is listed once, however many entries fit it.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.documents import DOCUMENT_BYTES_MAX, Entry, read_document
 from meshnode.client.home import make_private
 from meshnode.client.targets import SESSION_ID_CHARS, Selection
-from meshnode.core.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +27,6 @@ FILTERS = (
     *("alive", "active", "idle", "waiting", "suspended", "unreachable", "failed", "closed"),
     "all",
 )
-PRIVATE_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +75,14 @@ def is_of_list(key: str, entry: Entry) -> bool:
 
 
 def keep(home: Home, text: bytes) -> None:
-    """Keep the document that `list` selects by from now on; raises StorageError."""
+    """Keep the document that `list` selects by from now on; raises a MeshError."""
     _write(home.selection, text)
 
 
 def install(home: Home, text: bytes) -> None:
     """Make a document the configuration of this home's node, and keep the one before beside it.
 
-    Raises StorageError.
+    Raises a MeshError.
     """
     if home.config.exists():
         _write(home.config.with_name(f"{home.config.name}.old"), read_bytes(home.config))
@@ -130,15 +127,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _write(path: Path, text: bytes) -> None:
+    from meshnode.client.keyfiles import PRIVATE_MODE, write_whole  # noqa: PLC0415 - `list` reads
+
     make_private(path.parent)
-    draft = path.with_suffix(".new")
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with os.fdopen(os.open(draft, flags, PRIVATE_MODE), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}", "free some room") from error
+    write_whole(path, text, PRIVATE_MODE)

@@ -8,9 +8,9 @@ import subprocess
 from contextlib import closing
 
 import pytest
+from e2e.bad_input.refusal import LOCAL, refused
 from e2e.fleet import wait_until
 
-LOCAL = ("--listen", "127.0.0.1:0", "--no-mdns")
 MIB = 1 << 20
 
 
@@ -111,6 +111,18 @@ def test_a_full_disk_makes_a_node_read_only_until_there_is_room(fleet, small_dis
     berta.end()
     berta.up(*LOCAL)
     assert berta.sessions("--filter", "all")["before"]["state"] == "failed"
+
+
+def test_a_home_on_a_read_only_disk_is_named(fleet, small_disk):
+    node = fleet.node("anna")
+    node.home = small_disk / "anna"
+    node.home.mkdir(mode=0o700)
+    wanted = fleet.directory / "wanted.yaml"
+    wanted.write_text("labels: {room: lab}\n")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    said = ("cannot write", "Read-only file system", f"make {node.home} writable")
+    for words in (("init",), ("load-config", str(wanted)), ("up", *LOCAL), ("up", "--detach")):
+        refused(node, 5, said, *words)
 
 
 @pytest.mark.timeout(120)
