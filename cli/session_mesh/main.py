@@ -167,6 +167,7 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
     if isinstance(error, TyperException):
         hint = f"{_path_of(error)} --help shows the options"
         said = error.format_message().replace(": Value error, ", ": ")  # a validator's own prefix
+        said = said.replace(":\n\t", ": ").replace(",\n\t", ", ")  # choices, a line each
         return Failure("usage", said, hint, USAGE)
     return Failure(
         "internal",

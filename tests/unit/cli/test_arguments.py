@@ -103,6 +103,12 @@ def test_a_misspelt_verb_is_corrected(run):
     assert "Did you mean 'list'?" in run("lst")[2]
 
 
+def test_a_choice_that_was_not_made_is_offered_in_one_line(run):
+    code, _, err = run("budget", "set", "team", "--limit", "1usd")
+    assert code == 2
+    assert "Missing option '--per'. Choose from: hour, day, month\n" in err
+
+
 @pytest.mark.parametrize("words", [["list", "--nope", "-o", "json"], ["-ojson", "lst"]])
 def test_usage_errors_are_json_when_json_was_asked_for(run, words):
     code, _, err = run(*words)
