@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Work = Callable[[sqlite3.Connection], Signed | None]
 
 GROUP_MAX = 256  # written together; more wait for the next
+STOP_ELSE = "; until then session-mesh down --close-sessions, on its machine, stops all its agents"
 RECEIPTS_MAX = 1000  # that wait for a disk that failed; more: after a restart they are not known
 
 
@@ -43,7 +44,7 @@ class StoredJournal:
 
         Raises ConflictError, and RefusedError if the disk does not take it.
         """
-        async with _or_refused():
+        async with _or_refused(STOP_ELSE if entry.is_stop else ""):
             while self._unkept:
                 command_id, receipt = next(iter(self._unkept.items()))
                 await self._write(partial(_finish, command_id, receipt))
@@ -158,9 +159,10 @@ class StoredInvites:
 
 
 @asynccontextmanager
-async def _or_refused() -> AsyncIterator[None]:
+async def _or_refused(till_then: str = "") -> AsyncIterator[None]:
     """Nothing was begun, so it is a refusal: the caller may try again later."""
     try:
         yield
     except StorageError as error:
-        raise RefusedError(f"this node takes nothing new: {error.message}", error.hint) from error
+        hint = error.hint + till_then
+        raise RefusedError(f"this node takes nothing new: {error.message}", hint) from error

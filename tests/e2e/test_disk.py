@@ -91,6 +91,9 @@ def test_a_full_disk_makes_a_node_read_only_until_there_is_room(fleet, small_dis
     refused_as_full(refused)
     assert refused.error["message"].startswith("the agent was not started: ")
     refused_as_full(berta.call("steer", "--agent-id", "living", "hello", "-o", "json"))
+    killed = anna.call("kill", "--agent-id", "living", "--yes", "-o", "json")
+    refused_as_full(killed)
+    assert "session-mesh down --close-sessions" in killed.error["hint"]
     check = wait_until(lambda: checks(berta).get("alarm:disk"), "doctor")
     assert check["ok"] is False
     assert "ALARM" in berta.call("status").out
