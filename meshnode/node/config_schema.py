@@ -35,7 +35,7 @@ def schema() -> Schema:
             advertise=_address("What others are told instead."),
             seeds=_list(_address("Where some member may be."), "Nodes to try, beside mDNS."),
             labels=_texts("What the node is labelled with."),
-            on_exit=_choice(ON_EXIT, "What becomes of agents when the node is stopped."),
+            on_exit=_choice(ON_EXIT, "What becomes of agents when a signal stops the node."),
             mdns=_flag("Whether nodes on the same network are looked for."),
             ingest=_list(_source(), "Logs of what agents use."),
             prices=_text("A price file, from where the configuration lies."),

@@ -112,6 +112,20 @@ def test_a_restart_finds_its_agents_again(fleet):
     wait_until(lambda: "still there?" in bert.call("logs", "survivor").out)
 
 
+def test_on_exit_says_what_a_signal_means_for_agents_and_down_wants_to_be_told(fleet):
+    node = fleet.node("bert")
+    node.json("init", "--name", "bert")
+    (node.home / "config.yaml").write_text("on_exit: close\n")
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    node.call("run", "--detach", "--agent-id", "reader", "--", "cat")
+    answer = node.call("down", "-o", "json")
+    assert answer.code == 2
+    assert answer.error["hint"] == "say --keep-sessions or --close-sessions"
+    assert "on_exit" in node.call("down", "--help").out
+    assert node.end(signal.SIGTERM) == 0
+    assert node.json("list", "--filter", "all")["sessions"][0]["phase"] == "CLOSED"
+
+
 def test_an_agent_that_ended_while_its_node_was_away_is_found_ended(fleet):
     bert = fleet.node("bert")
     bert.up("--listen", "127.0.0.1:0", "--no-mdns")

@@ -20,7 +20,8 @@ def app(
 ) -> View:
     """Stop the node of this home.
 
-    It stays a member, and `up` brings it back.
+    It stays a member, and `up` brings it back. While agents are alive it wants to be told what
+    becomes of them; on_exit of the configuration is for a node that a signal stops.
     """
     with call.mesh() as mesh:
         return stop(mesh, leave=False, close=close_sessions)
