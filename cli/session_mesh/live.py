@@ -93,7 +93,7 @@ def _draw(board: Board, call: Call, now_s: float) -> None:
     summary, table, rest = board.picture(now_s, lines)
     page = io.StringIO()
     if table.rows:
-        streams = replace(call.streams, out=page, width=columns)
+        streams = replace(call.streams, out=page, err=io.StringIO(), width=columns)
         render(View({}, table), streams)
     draw(call, [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest])
 

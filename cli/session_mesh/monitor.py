@@ -105,7 +105,7 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
     page = io.StringIO()
     render(
         View({}, Table(COLUMNS, rows, "no sessions yet", COLUMNS[:1], SPARE, NUMBERS)),
-        replace(call.streams, out=page, width=columns),
+        replace(call.streams, out=page, err=io.StringIO(), width=columns),
     )
     totals = value["totals"]
     left_out = len(groups) - len(rows)

@@ -21,6 +21,7 @@ Format = Literal["table", "json", "yaml", "csv"]
 ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
 COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
 GAP_CHARS = 2  # between two columns
+NOTHING = frozenset({"", "-", "–"})  # noqa: RUF001 - the marks for nothing in a cell
 Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
 COLOURS = {
     "alive": "green",
@@ -206,11 +207,25 @@ def _write_human(human: Table | Listing | Lines | str, streams: Streams) -> None
         streams.out.flush()
     elif not human.rows:
         streams.tell(human.empty)
-    elif streams.out_is_terminal and len(human.rows) <= ROWS_DRAWN_MAX:
-        _draw(human, streams)
     else:
-        streams.out.writelines(_padded(human, streams.width if streams.out_is_terminal else None))
+        _write_table(human, streams)
+
+
+def _write_table(table: Table, streams: Streams) -> None:
+    """Write a table as wide as the terminal, and say what it left out that is not empty."""
+    widths = _widths(table, streams.width if streams.out_is_terminal else None)
+    if streams.out_is_terminal and len(table.rows) <= ROWS_DRAWN_MAX:
+        _draw(table, widths, streams)
+    else:
+        streams.out.writelines(_padded(table, widths))
         streams.out.flush()
+    left_out = [
+        column
+        for place, column in enumerate(table.columns)
+        if not widths[place] and not _is_empty(table, place)
+    ]
+    if left_out:
+        streams.tell(f"no room for {', '.join(left_out)}: -o json or a wider terminal shows all")
 
 
 def _listed(listing: Listing, streams: Streams) -> Iterable[str]:
@@ -227,7 +242,7 @@ def _listed(listing: Listing, streams: Streams) -> Iterable[str]:
             yield f"{head if place == 0 else ' '} {line}\n"
 
 
-def _draw(table: Table, streams: Streams) -> None:
+def _draw(table: Table, widths: Sequence[int], streams: Streams) -> None:
     from rich.console import Console  # noqa: PLC0415 - a list that is piped needs no rich
     from rich.table import Table as Drawn  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -242,7 +257,6 @@ def _draw(table: Table, streams: Streams) -> None:
     heading = "bold" if streams.colour else ""
     # No padding behind the last column: a line wider than the terminal would wrap.
     drawn = Drawn(box=None, padding=(0, GAP_CHARS, 0, 0), pad_edge=False, header_style=heading)
-    widths = _widths(table, streams.width)
     for column, width in zip(table.columns, widths, strict=True):
         if width:
             side: Literal["left", "right"] = "right" if column in table.numbers else "left"
@@ -257,9 +271,8 @@ def _draw(table: Table, streams: Streams) -> None:
     console.print(drawn, soft_wrap=True)
 
 
-def _padded(table: Table, width: int | None) -> Iterable[str]:
+def _padded(table: Table, widths: Sequence[int]) -> Iterable[str]:
     rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = _widths(table, width)
     right = [column in table.numbers for column in table.columns]
     for row in rows:
         shown = zip(row, widths, right, strict=True)
@@ -268,7 +281,7 @@ def _padded(table: Table, width: int | None) -> Iterable[str]:
 
 
 def _widths(table: Table, width: int | None) -> list[int]:
-    """Return how wide each column is, 0 for one left out. Only flexible and spare ones give way."""
+    """Return how wide each column is, 0 for one left out: flexible, spare, empty ones may."""
     rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     if width is None:
@@ -276,8 +289,8 @@ def _widths(table: Table, width: int | None) -> list[int]:
     flexible = table.columns[::-1] if table.flexible is None else table.flexible
     places = [table.columns.index(name) for name in flexible]
     if _excess(widths, width) > 0:
-        for place in places:
-            if not any(row[place] for row in table.rows):
+        for place in range(len(widths)):
+            if _is_empty(table, place):
                 widths[place] = 0  # a heading alone says nothing
     spare = [table.columns.index(name) for name in table.spare]
     shown = _cut_to(widths, places, width, table.readable)
@@ -285,13 +298,20 @@ def _widths(table: Table, width: int | None) -> list[int]:
         if _excess(shown, width) > 0:
             widths[place] = 0
             shown = _cut_to(widths, places, width, table.readable)
-    return _fitted(_cut_to(widths, places, width, COLUMN_CHARS_MIN), places, width)
+    return _fitted(widths, places, width)
 
 
-def _fitted(shown: list[int], flexible: Sequence[int], width: int) -> list[int]:
+def _is_empty(table: Table, place: int) -> bool:
+    return all(row[place] in NOTHING for row in table.rows)
+
+
+def _fitted(widths: list[int], flexible: Sequence[int], width: int) -> list[int]:
+    """Leave out what is flexible until the rest fits; what stays is cut as little as can be."""
+    shown = _cut_to(widths, flexible, width, COLUMN_CHARS_MIN)
     for place in flexible:
         if _excess(shown, width) > 0:
-            shown[place] = 0
+            widths[place] = 0
+            shown = _cut_to(widths, flexible, width, COLUMN_CHARS_MIN)
     return shown
 
 

@@ -19,6 +19,7 @@ LIMIT = 50
 LIMIT_MAX = 10_000
 COLUMNS = ("SEQ", "AT", "KIND", "AGENT", "SESSION", "KEY", "ACTION", "OUTCOME", "DETAIL")
 FLEXIBLE = ("DETAIL", "SESSION", "AGENT", "ACTION")
+SPARE = ("SESSION", "KEY", "DETAIL", "OUTCOME", "ACTION", "AGENT")
 
 
 @verb(
@@ -66,7 +67,8 @@ def app(
     wanted = auditing.Wanted(node, begin, session, tuple(kind or ()), limit)
     value = call.read(lambda mesh: auditing.read_audit(cast("MeshClient", mesh), wanted))
     records = value["records"]
-    table = Table(COLUMNS, list(map(_row, records)), "nothing of that is recorded", FLEXIBLE)
+    rows = list(map(_row, records))
+    table = Table(COLUMNS, rows, "nothing of that is recorded", FLEXIBLE, SPARE)
     return View(value, table, "records", ids=[str(one["seq"]) for one in records])
 
 

@@ -13,7 +13,8 @@ from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("BUDGET", "FOR", "SPENT", "LIMIT", "%", "STATE", "THEN", "ENDS", "HEARD", "HELD")
 FLEXIBLE = ("HELD", "FOR", "BUDGET")
-SPARE = ("HELD", "FOR", "HEARD", "ENDS", "THEN", "LIMIT")
+SPARE = ("HEARD", "THEN", "ENDS", "LIMIT", "FOR", "HELD")  # who is held stays longest
+READABLE = 16  # of who is held
 NUMBERS = ("SPENT", "LIMIT", "%")
 HELD_MAX = 3  # named in a row
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
@@ -102,7 +103,7 @@ def _listed(call: Call) -> View:
     resume = ["who is held runs on with: session-mesh resume ID"] if held else []
     return View(
         value=value,
-        human=Table(COLUMNS, rows, "no budget is set", FLEXIBLE, SPARE, NUMBERS),
+        human=Table(COLUMNS, rows, "no budget is set", FLEXIBLE, SPARE, NUMBERS, READABLE),
         records="budgets",
         ids=[one["name"] for one in value["budgets"]],
         notes=[

@@ -79,8 +79,8 @@ def _listed(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
     return selections.list_chosen(chosen, mesh.list_sessions, selection.sort, limit)
 
 
-FLEXIBLE = ("TITLE", "SPECS", "AGENT", "NODE")
-SPARE = (*FLEXIBLE, "ACTIVE", "TOKENS")
+FLEXIBLE = ("TITLE", "SPECS", "NODE", "AGENT")
+SPARE = ("TITLE", "SPECS", "ACTIVE", "TOKENS", "COST", "NODE")  # who it is stays longest
 NUMBERS = ("TOKENS", "COST")
 COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
 

@@ -13,6 +13,8 @@ from session_mesh.render import Table, View
 from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("NAME", "ROLE", "STATE", "GIVEN BY", "SINCE", "KEY ID")
+FLEXIBLE = ("GIVEN BY", "NAME")
+SPARE = ("SINCE", "GIVEN BY", "KEY ID")
 WHERE = "session-mesh id --operator prints it on their machine"
 
 
@@ -137,7 +139,7 @@ def _listed(call: Call) -> View:
     for row in rows:
         row["by_node_name"] = names.get(row["by_node"])
     now_s = call.now_s()
-    table = Table(COLUMNS, [_row(row, now_s) for row in rows], flexible=("NAME", "GIVEN BY"))
+    table = Table(COLUMNS, [_row(row, now_s) for row in rows], "", FLEXIBLE, SPARE)
     return View(
         value={"operators": rows},
         human=table,

@@ -11,7 +11,9 @@ from session_mesh.render import Table, View
 from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("ORDER", "STATE", "ENDS", "AGENT", "NODE", "EXPIRES", "BY", "WHAT BECAME OF IT")
-FLEXIBLE = ("WHAT BECAME OF IT", "BY", "AGENT", "NODE")
+FLEXIBLE = ("ENDS", "WHAT BECAME OF IT", "BY", "AGENT", "NODE")
+SPARE = ("BY", "EXPIRES", "NODE", "AGENT")
+READABLE = 20  # of what became of it
 
 
 @leading_verb("session-mesh orders", "session-mesh orders list -o json")
@@ -56,11 +58,10 @@ def _listed(call: Call) -> View:
 
     with call.mesh() as mesh:
         value = standing.orders(mesh)
+    rows = [_row(one) for one in value["orders"]]
     return View(
         value=value,
-        human=Table(
-            COLUMNS, [_row(one) for one in value["orders"]], "no order stands", flexible=FLEXIBLE
-        ),
+        human=Table(COLUMNS, rows, "no order stands", FLEXIBLE, SPARE, (), READABLE),
         records="orders",
         ids=[one["order_id"] for one in value["orders"]],
     )

@@ -185,6 +185,70 @@ def test_a_column_of_nothing_gives_way_before_words_are_cut():
     assert "LABELS" in shown(View(value={}, human=table), out_is_terminal=True, width=40)[0]
 
 
+def test_what_is_left_out_for_want_of_room_is_named_and_what_stays_gets_its_room():
+    table = Table(
+        ("NODE", "VERSION", "HEARD", "ID"),
+        [("first (this)", "12.34.56", "-", "abcdefghij"), ("b", "12.34.56", "", "bcdefghijk")],
+        flexible=("VERSION", "NODE"),
+    )
+    narrow, told = shown(View(value={}, human=table), out_is_terminal=True, width=26)
+    assert narrow.splitlines()[0].split() == ["NODE", "ID"]
+    assert "first (this)  abcdefghij" in narrow
+    assert told == "no room for VERSION: -o json or a wider terminal shows all\n"
+    assert shown(View(value={}, human=table))[1] == ""
+
+
+NARROW = {  # at so many columns, what one came for is there
+    ("list", 60): {"SESSION", "AGENT", "NODE", "STATE"},
+    ("operator", 60): {"NAME", "ROLE", "STATE", "KEY ID"},
+    ("budget", 80): {"BUDGET", "FOR", "SPENT", "STATE", "HELD"},
+    ("audit", 80): {"SEQ", "AT", "KIND", "AGENT", "DETAIL"},
+    ("audit", 60): {"SEQ", "AT", "KIND", "AGENT"},
+    ("orders", 80): {"ORDER", "STATE", "ENDS", "WHAT BECAME OF IT"},
+}
+CELLS = {
+    "SESSION": "7h4kq2v6xm",
+    "AGENT": "nightly-builder",
+    "NODE": "berta",
+    "STATE": "unreachable",
+    "SPECS": "build,test",
+    "TOKENS": "41.2k",
+    "COST": "$0.3180",
+    "TITLE": "nightly build",
+    "NAME": "(invited, joined at berta)",
+    "ROLE": "operator",
+    "GIVEN BY": "anna",
+    "KEY ID": "3b6a27bcceb6a42d",
+    "BUDGET": "team",
+    "FOR": "owner olga",
+    "SPENT": "$20.1800",
+    "LIMIT": "20.5usd",
+    "HELD": "berta/builder, anna/builder",
+    "ENDS": "agent builder, started by 2026-11-20T09:30Z",
+    "AT": "2026-11-20 09:30:15",
+    "KIND": "command_executed",
+    "KEY": "3b6a27bcceb6a42d",
+    "OUTCOME": "",
+    "DETAIL": "process 4711 and what it had started",
+    "ORDER": "4xk2m7qabc",
+    "EXPIRES": "2026-11-21 09:30Z",
+    "WHAT BECAME OF IT": "berta/builder: applied (2 processes gone)",
+}
+
+
+@pytest.mark.parametrize(("name", "width"), NARROW)
+def test_what_one_came_for_stays_on_a_narrow_terminal(name: str, width: int):
+    verb = import_module(f"session_mesh.commands.{name}")
+    row = [CELLS.get(column, "5%") for column in verb.COLUMNS]
+    readable = getattr(verb, "READABLE", 8)
+    table = Table(verb.COLUMNS, [row], "", verb.FLEXIBLE, verb.SPARE, (), readable)
+    out, told = shown(View({}, table), out_is_terminal=True, width=width)
+    heads = {column for column in verb.COLUMNS if f" {column} " in f" {out.splitlines()[0]} "}
+    assert heads >= NARROW[name, width], out
+    assert "OUTCOME" not in out + told  # says nothing here, so it is not missed
+    assert all(width_of(line) <= width for line in out.splitlines())
+
+
 def test_colour_is_only_where_it_was_allowed():
     assert "\x1b[" in shown(view(("a", "alive")), out_is_terminal=True, colour=True)[0]
     assert "\x1b" not in shown(view(("a", "alive")), out_is_terminal=True)[0]
