@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HTTP = "127.0.0.1:8888"
 NEEDED = ("fastapi", "prometheus_client", "uvicorn")
+WITH_EXTRA = "pipx install --force '.[http]'"
 OWN_CERTIFICATE = "own"
 SWITCHED = {"on": DEFAULT_HTTP, "true": DEFAULT_HTTP, "yes": DEFAULT_HTTP}
 OFF = frozenset({"off", "false", "no"})
@@ -55,7 +56,7 @@ class HttpOptions:
         if missing:
             raise UsageError(
                 f"HTTP needs what is not installed: {', '.join(missing)}",
-                "install the extra: pip install 'session-mesh[http]'",
+                "install it with its extra, in the clone that it is from: " + WITH_EXTRA,
             )
         if bool(self.key) != (self.certificate not in {"", OWN_CERTIFICATE}):
             raise UsageError(

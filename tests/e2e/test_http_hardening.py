@@ -310,4 +310,4 @@ def test_without_the_extra_a_sentence_says_what_to_install(fleet, tmp_path):
     )
     refused = node.call("up", "--http", "on", "-o", "json", env={"PYTHONPATH": str(tmp_path)})
     assert (refused.code, refused.error["code"]) == (2, "usage")
-    assert "pip install 'session-mesh[http]'" in refused.error["hint"]
+    assert "pipx install --force '.[http]'" in refused.error["hint"]

@@ -92,7 +92,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(fleet, tmp_p
     refused = bare.call("up", *ALONE, "-o", "json", env={"PYTHONPATH": str(tmp_path)})
     assert (refused.code, refused.error["code"]) == (2, "usage")
     assert "prometheus_client" in refused.error["message"]
-    assert "pip install 'session-mesh[http]'" in refused.error["hint"]
+    assert "pipx install --force '.[http]'" in refused.error["hint"]
 
 
 @pytest.mark.parametrize(
