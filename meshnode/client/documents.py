@@ -37,9 +37,14 @@ class Entry:
     line: int
     document: str
 
+    @property
+    def place(self) -> str:
+        """The document and the line."""
+        return f"{self.document}:{self.line}"
+
     def fail(self, message: str, hint: str = "") -> NoReturn:
         """Raise a UsageError that names the document and the line."""
-        raise UsageError(f"{self.document}:{self.line}: {message}", hint)
+        raise UsageError(f"{self.place}: {message}", hint)
 
     def text(self, name: str) -> str:
         """Return the text; raises UsageError if it is something else, or nothing."""

@@ -49,7 +49,7 @@ def config_in(root: Entry) -> Config:
     root.check_keys((*KEYS, *LATER_KEYS, "spec"))
     entries = root.map("the configuration")
     warnings = [
-        f'{entries[key].document}:{entries[key].line}: "{key}" is not supported by this version yet'
+        f'{entries[key].place}: "{key}" is not supported by this version yet'
         for key in LATER_KEYS
         if key in entries and not is_of_list(key, entries[key])
     ]
@@ -112,9 +112,7 @@ def _source(entry: Entry, warnings: list[str]) -> list[SourceConfig]:
         entry.fail('an entry of "ingest" needs "source"')
     source = fields["source"].choice("source", (*SOURCES, *LATER_SOURCES))
     if source in LATER_SOURCES:
-        warnings.append(
-            f'{entry.document}:{entry.line}: source "{source}" is not supported by this version yet'
-        )
+        warnings.append(f'{entry.place}: source "{source}" is not supported by this version yet')
         return []
     if "path" in fields:
         paths = [fields["path"].text("path")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,8 @@ class HttpOptions:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     metrics: str = ""  # where they are served to everybody on this machine, without a key
+    at: str = field(default="", compare=False)  # the line that says where, unless a flag does
+    metrics_at: str = field(default="", compare=False)
 
     def located(self, config: Path) -> HttpOptions:
         """Return them with files named from where the configuration lies."""
@@ -59,30 +61,43 @@ class HttpOptions:
                 "install it with its extra, in the clone that it is from: " + WITH_EXTRA,
             )
         if bool(self.key) != (self.certificate not in {"", OWN_CERTIFICATE}):
-            raise UsageError(
+            raise _refused(
+                self.at,
                 "a certificate and its key belong together",
                 "give both --http-tls-cert FILE and --http-tls-key FILE",
+                "http: {tls_cert: FILE, tls_key: FILE}",
             )
         from meshnode.gateway.listening import is_local  # noqa: PLC0415 - needs the extra
 
         if self.listen and not self.certificate and not is_local(places[0][0]):
-            raise UsageError(
+            raise _refused(
+                self.at,
                 f"plain HTTP is served on loopback only, not on {places[0][0]}:"
                 " it would show keys to the net",
                 "add --http-tls, or --http-tls-cert FILE --http-tls-key FILE; or use 127.0.0.1",
+                f'http: {{listen: "{self.listen}", tls: true}}, or tls_cert and tls_key;'
+                " or use 127.0.0.1",
             )
         if self.metrics and not is_local(places[-1][0]):
-            raise UsageError(
+            raise _refused(
+                self.metrics_at,
                 f"metrics without a key are served on loopback only, not on {places[-1][0]}",
                 "use --http with TLS, and a key with the action metrics",
+                "use http with tls, and a key with the action metrics",
             )
         return self
+
+
+def _refused(at: str, message: str, of_flags: str, of_keys: str) -> UsageError:
+    """Say what cannot be: with the line, and in words of a configuration, if that is from one."""
+    return UsageError(f"{at}: {message}", of_keys) if at else UsageError(message, of_flags)
 
 
 def http_of(flags: HttpFlags, configured: HttpOptions) -> HttpOptions:
     """Put flags over configuration; raises UsageError."""
     listen = _place(flags.listen) if flags.listen is not None else configured.listen
     own = {True: OWN_CERTIFICATE, False: "", None: configured.certificate}[flags.tls]
+    untouched = (flags.listen, flags.tls, flags.certificate, flags.key) == (None, None, "", "")
     return HttpOptions(
         listen,
         flags.certificate or own,
@@ -90,6 +105,8 @@ def http_of(flags: HttpFlags, configured: HttpOptions) -> HttpOptions:
         flags.hosts or configured.hosts,
         flags.origins or configured.origins,
         configured.metrics if flags.metrics is None else _place_of_metrics(flags.metrics),
+        configured.at if untouched else "",
+        configured.metrics_at if flags.metrics is None else "",
     ).checked()
 
 
@@ -99,7 +116,12 @@ def http_in(entry: Entry | None, metrics: Entry | None) -> HttpOptions:
     Raises UsageError.
     """
     read = HttpOptions() if entry is None else _served(entry)
-    return replace(read, metrics="" if metrics is None else _metrics_in(metrics))
+    return replace(
+        read,
+        metrics="" if metrics is None else _metrics_in(metrics),
+        at="" if entry is None else entry.place,
+        metrics_at="" if metrics is None else metrics.place,
+    )
 
 
 def _served(entry: Entry) -> HttpOptions:

@@ -12,8 +12,11 @@ from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.ingest.sources import SOURCES
 from meshnode.node import config as keys
 from meshnode.node import http_options
+from meshnode.node.config import parse_config
 from meshnode.node.config_schema import schema
 from meshnode.node.configuring import checked, shown
+from meshnode.node.options import HttpFlags, UpOptions
+from meshnode.node.told import merged
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 EXAMPLE = next(re.finditer(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL))[1]
@@ -91,9 +94,26 @@ def test_the_schema_names_every_key_that_is_read():
     jsonschema_rs.meta.validate(schema())
 
 
-def test_what_would_stop_a_node_is_found_before_it_starts(home):
-    with pytest.raises(UsageError, match="loopback only"):
-        checked(home, Path("new.yaml"), b"http: 0.0.0.0:8888")
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("http: 0.0.0.0:8888", "plain HTTP is served on loopback only", "tls: true"),
+        ("http: {listen: 127.0.0.1:8888, tls_cert: c}", "belong together", "tls_key: FILE"),
+        ("metrics: 0.0.0.0:9", "metrics without a key", "use http with tls"),
+    ],
+)
+def test_what_would_stop_a_node_is_found_before_it_starts_with_its_line(home, text, said, hint):
+    with pytest.raises(UsageError, match=rf"^new\.yaml:2: .*{said}") as refused:
+        checked(home, Path("new.yaml"), f"mdns: off\n{text}".encode())
+    assert hint in refused.value.hint
+    assert "--" not in refused.value.hint
+
+
+def test_what_a_flag_asks_for_is_refused_in_words_of_flags(home):
+    config = parse_config("http: 127.0.0.1:8888")
+    with pytest.raises(UsageError, match=r"^plain HTTP") as refused:
+        merged(home, config, UpOptions(http=HttpFlags("0.0.0.0:8888")))
+    assert "--http-tls" in refused.value.hint
 
 
 def test_mistakes_of_the_price_file_are_told(home):
