@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshnode.app.outlays import Outlays
@@ -163,7 +164,8 @@ class BudgetDesk:
             if verdict.standing is Standing.EXCEEDED and fits(one.terms, who_of(record)):
                 raise RefusedError(
                     f"budget {one.name} is exceeded: {verdict.reason}",
-                    f"wait for the next {one.terms.per}, or raise it: session-mesh budget list",
+                    f"wait for the next {one.terms.per}, or raise it: session-mesh budget set"
+                    f" {quote(one.name)} with a higher --limit, and all else as it is",
                 )
 
     async def listed(self) -> list[BudgetView]:

@@ -180,8 +180,9 @@ async def test_what_begins_while_a_budget_is_exceeded_is_refused(node):
     await node.settle()
     with pytest.raises(
         RefusedError, match="budget team is exceeded: 1ktok of 1ktok spent this day"
-    ):
+    ) as refused:
         await node.sessions.open(Opening(agent_id="late", owner="olga"))
+    assert "session-mesh budget set team with a higher --limit" in refused.value.hint
     assert node.sessions.live() == []
     await node.sessions.open(Opening(agent_id="other", owner="otto"))
 
