@@ -167,10 +167,15 @@ def budget_of(said: Mapping[str, str]) -> Budget:
         specialization=said.get("spec", ""),
         project=said.get("project", ""),
     )
+    if not said["name"]:
+        raise UsageError("a budget needs a name", "session-mesh budget set team, for one")
     try:
         return budget_from_map(Budget(said["name"], terms).to_map())
     except (PeerError, ValueError) as error:
-        raise UsageError(f"no budget can be {said['name'][:40]!r}, like that: {error}") from error
+        raise UsageError(
+            f"no budget can be {said['name'][:40]!r}, like that: {error}",
+            "session-mesh budget set --help shows what can be said",
+        ) from error
 
 
 def amount_text(amount: int, unit: str) -> str:

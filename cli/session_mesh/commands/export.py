@@ -102,7 +102,8 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     except FileExistsError as error:
         raise ConflictError(f"{path} exists", "add --force to replace it") from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot write {path}: {error}", "name another file") from error
+        said = getattr(error, "strerror", None) or error  # not its file, which is a draft's name
+        raise UsageError(f"cannot write {path}: {said}", "name another file") from error
 
 
 def _report(by_model: Mapping[str, Any], by_date: Mapping[str, Any]) -> dict[str, Any]:

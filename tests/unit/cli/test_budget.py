@@ -140,6 +140,16 @@ def test_a_limit_that_is_none_is_told_why(run, kept, limit, words):
 
 
 @pytest.mark.parametrize(
+    ("name", "words"), [("", "a budget needs a name"), ("n" * 500, "no budget can be 'nnn")]
+)
+def test_a_name_that_is_none_is_told_with_a_hint(run, kept, name, words):
+    code, _, err = run("budget", "set", name, "--limit", "1usd", "--per", "day")
+    assert (code, kept["set"]) == (2, [])
+    assert words in err
+    assert "hint: session-mesh budget set" in err
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("budget", "set", "team", "--limit", "20usd"),
