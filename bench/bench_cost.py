@@ -17,9 +17,9 @@ import psutil
 from report import Figure, table
 
 from meshnode.app.cells import Cells
-from meshnode.app.costing import steps_of
 from meshnode.app.cutting import CostQuery
 from meshnode.app.pieces import pauses
+from meshnode.app.shortcut import steps_of
 from meshnode.app.tally import Combination, Rated
 from meshnode.core.ids import NodeId
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
@@ -44,6 +44,8 @@ MODELS = (
     ("grok-4", "x-ai"),
 )
 TIERS = ("standard", "standard>200000")
+AGENTS = ("planner", "coder", "")
+PROJECTS = 8  # of a node
 LIMIT_MS = 100.0
 TIMES = 5
 
@@ -103,7 +105,7 @@ def main() -> None:
         Figure("  more with the roll-ups", weight / 2**20, "MiB"),
         Figure("  a row", weight / rows, "B"),
         Figure("  cells of all owners", cell_count(cells), ""),
-        Figure("  sets of cells that sessions are in", len(cells.shapes), ""),
+        Figure("  sets of cells that sessions are in", len(cells.patterns.shapes), ""),
         Figure("building them, all in all", build_s, "s"),
         Figure("  its longest piece", build_piece_ms, "ms"),
     ]
@@ -121,7 +123,8 @@ def main() -> None:
         ("by tier", CostQuery(("tier",)), LIMIT_MS),
         ("by owner", CostQuery(("owner",)), None),
         ("by agent", CostQuery(("agent",)), None),
-        ("by project and day", CostQuery(("project", "day")), None),
+        ("by project", CostQuery(("project",)), None),
+        ("by agent, model and day", CostQuery(("agent", "model", "day")), None),
         ("by day in Berlin, 7 days", CostQuery(("day",), since_s=week_s, tz="Europe/Berlin"), None),
         ("by model of one node", CostQuery(("model",), node_id=one), LIMIT_MS),
         ("by session of one node", CostQuery(("session",), node_id=one), None),
@@ -167,21 +170,32 @@ def timed(steps: Callable[[], Generator[None, None, None]]) -> tuple[float, floa
 
 def cell_count(cells: Cells) -> int:
     """Count the cells of all owners."""
-    return sum(len(shelf.cells) for shelf in cells.shelves.values())
+    shelves = cells.shelves.values()
+    return sum(len(part.cells) for shelf in shelves for part in shelf.parts.values())
 
 
 def ledger_of(number: int, rng: Random) -> dict[bytes, Row]:
-    """Make the ledger of one node: sessions of some half hours, most of them with one model."""
+    """Make the ledger of one node: sessions of some half hours, most of them with one model.
+
+    Each is of one of the node's two owners and of three agents, of whom one does not name itself,
+    and in one of eight directories.
+    """
     rows: dict[bytes, Row] = {}
     for day in range(DAYS):
         for session in range(SESSIONS_A_DAY):
             slot = (FIRST_DAY + day) * 48 + rng.randrange(48)
+            project = rng.randrange(PROJECTS)
+            whose = (
+                rng.choice(AGENTS),
+                f"owner-{number}-{project % 2}",
+                f"/home/{number}/{project}",
+            )
             what = [(*rng.choice(MODELS), TIERS[rng.random() < 0.1]) for _ in range(2)]  # noqa: PLR2004 - a tenth of the requests
             for place in range(1 + rng.randrange(5)):
                 model, provider, tier = what[rng.random() < 0.2]  # noqa: PLR2004 - a fifth of the slots
                 key = SlotKey(f"s{number}-{day}-{session}-{'x' * 12}", model, tier, slot + place)
                 usage = Buckets(rng.randrange(9000), 50_000, 900, 0, rng.randrange(3000), 10)
-                value = slot_to_row(Slot(3, usage, "agent", "owner", "project", provider))
+                value = slot_to_row(Slot(3, usage, *whose, provider))
                 rows[key_to_row(key)] = Row(1, len(rows) + 1, value)
     return rows
 

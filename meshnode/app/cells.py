@@ -12,16 +12,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.pieces import LOOKS
+from meshnode.app.shelves import Cell, Part, Patterns, Shelf, added_to, whose_of
 from meshnode.app.tally import Combination
 from meshnode.core.counts import MONTHS, SLOTS, counter_of, weight_of
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import LEDGER, SLOT_S, Diagnostics, DiagnosticsKey
+from meshnode.core.ledger import LEDGER, SLOT_S, DiagnosticsKey
 from meshnode.core.ledger_rows import diagnostics_from_row, key_from_row
 from meshnode.core.periods import DAY_S, month_start_s
 from meshnode.core.rows import BUCKETS, bucket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from meshnode.core.counts import Counter, Weight
     from meshnode.core.effects import Announce
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 KINDS_MAX = 1 << 16  # of (model, provider, tier); more, most of them gone: all is built anew
 SPARE_KEYS = 16  # of rows that a cell no longer has, before it lets go of them
 _SLOTS_A_DAY = DAY_S // SLOT_S
-_SEEN_PARTS = 256  # of the set of all sessions, so that none takes long to grow
-_NUMBER_BITS, _KIND_BITS, _ROWS_BITS = 24, 2, 20  # slots to the year 9955 are 2**23 days
+_SEEN_PARTS = 256  # of the index of all sessions, so that none takes long to grow
+_NUMBER_BITS, _KIND_BITS = 24, 2  # slots to the year 9955 are 2**23 days
 
 
 class Place(NamedTuple):
@@ -56,52 +57,6 @@ class Place(NamedTuple):
         return (self.number + 1) * DAY_S
 
 
-class Shape:
-    """The cells of a session of one owner: one object for all sessions in the same."""
-
-    __slots__ = ("cells", "held", "sessions")
-
-    def __init__(self, cells: tuple[int, ...]) -> None:
-        self.cells = cells
-        self.held = 0  # by patterns
-        self.sessions = 0  # of owners that are counted
-
-
-class Pattern:
-    """The same with the number of rows in each cell."""
-
-    __slots__ = ("cells", "held", "shape")
-
-    def __init__(self, cells: tuple[int, ...], shape: Shape) -> None:
-        self.cells = cells  # each with the number of its rows
-        self.shape = shape
-        self.held = 0  # by sessions, also of owners that are being counted
-
-
-class Cell:
-    """What the rows of one owner in one cell add up to (core/counts.py), and their keys.
-
-    Of `keys` some may be gone, and some may stand twice.
-    """
-
-    __slots__ = ("counts", "keys", "rows")
-
-    def __init__(self) -> None:
-        self.counts = 0
-        self.rows = 0
-        self.keys: list[bytes] = []
-
-
-class Shelf:
-    """What one owner has used."""
-
-    def __init__(self) -> None:
-        self.cells: dict[int, Cell] = {}
-        self.sessions: dict[int, Pattern] = {}  # by the hash of the session
-        self.diagnostics: dict[bytes, Diagnostics] = {}
-        self.buckets = 0  # of the ledger, counted so far
-
-
 class Cells:
     """The roll-ups of all owners. `begin` once the feeds are there; `take` whatever changes."""
 
@@ -110,16 +65,15 @@ class Cells:
         self._numbers: dict[Combination, int] = {}
         self._what: list[Combination] = []
         self._waiting: dict[NodeId, None] = {}
-        self._building: tuple[NodeId, Shelf] | None = None
+        self._building: Shelf | None = None
         self._begun = False
         self._kinds_max = KINDS_MAX  # more while so many are held
         self.run = 0  # how often all was built anew: numbers of cells are of one run
         self.totals: dict[int, int] = {}  # of all owners that are counted, by the cell's number
         self.shelves: dict[NodeId, Shelf] = {}  # of the owners that are counted
-        self._patterns: dict[tuple[int, ...], Pattern] = {}
-        self.shapes: dict[tuple[int, ...], Shape] = {}
-        self.shared: dict[int, set[NodeId]] = {}  # sessions of several owners
-        self._seen: list[set[int]] = [set() for _ in range(_SEEN_PARTS)]
+        self.patterns = Patterns()
+        self.shared: dict[int, set[Part]] = {}  # sessions that are in several
+        self._seen: list[dict[int, Part]] = [{} for _ in range(_SEEN_PARTS)]
         self.on_rows: Callable[[NodeId, list[Changed]], None] = lambda _origin, _rows: None
         self.on_replaced: Callable[[Shelf], None] = lambda _shelf: None  # gone, or new
 
@@ -162,139 +116,127 @@ class Cells:
             self._write(origin, rows)
 
     def _write(self, origin: NodeId, rows: Mapping[bytes, tuple[Row | None, Row | None]]) -> None:
-        shelf = self.shelves.get(origin)
-        counted = shelf is not None
-        if shelf is None and self._building is not None and self._building[0] == origin:
-            shelf = self._building[1]
+        counted = origin in self.shelves
+        shelf = self._shelf(origin)
         if shelf is None:
             self._waiting[origin] = None  # its rows are read when its turn comes
             return
         changed = []
         for key, (before, after) in rows.items():
             if counted or bucket_of(key) < shelf.buckets:
-                changed += self._change(origin, shelf, key, (before, after))
+                changed += self._change(shelf, key, (before, after))
         if counted:
             self.on_rows(origin, changed)
         if len(self._what) > self._kinds_max:
             self._start_anew()
 
+    def _shelf(self, origin: NodeId) -> Shelf | None:
+        building = self._building
+        if building is not None and building.origin == origin:
+            return building
+        return self.shelves.get(origin)
+
     def _change(
-        self, origin: NodeId, shelf: Shelf, key: bytes, rows: tuple[Row | None, Row | None]
+        self, shelf: Shelf, key: bytes, rows: tuple[Row | None, Row | None]
     ) -> list[Changed]:
         counter = counter_of(key)
         if counter is None:
             self._diagnose(shelf, key, rows[1])
             return []
         before, after = (_weight(row) for row in rows)
-        is_counted = origin in self.shelves
-        session = hash(counter.session)
-        old = None if before is None else self.number_of(counter, before.provider)
-        new = None if after is None else self.number_of(counter, after.provider)
-        if old is not None and before is not None:
-            self._add(shelf, old, -before.counts, counted=is_counted)
-        if new is not None and after is not None:
-            self._add(shelf, new, after.counts, counted=is_counted)
-        if new != old:
-            if new is not None:
-                shelf.cells[new].keys.append(key)
-                self._put(origin, shelf, (session, new), 1)
-            if old is not None:
-                self._put(origin, shelf, (session, old), -1)
-        return [Changed(counter, before, after, old, new)]
-
-    def _add(self, shelf: Shelf, number: int, counts: int, *, counted: bool) -> None:
-        cell = shelf.cells.get(number)
-        if cell is None:
-            cell = shelf.cells[number] = Cell()
-        cell.counts += counts
-        if counted:
-            self._total(number, counts)
-
-    def _total(self, number: int, counts: int) -> None:
-        total = self.totals.get(number, 0) + counts
-        if total:
-            self.totals[number] = total
+        part = shelf.part_of(before) if before else None
+        if part and before and after and before[1:] == after[1:]:
+            number = self.number_of(counter, after.provider)
+            self._count(shelf, part, number, after.counts - before.counts)
         else:
-            self.totals.pop(number, None)
+            for weight, by in ((after, 1), (before, -1)):
+                if weight is not None:
+                    self._put(shelf, key, (counter, weight), by)
+        return [Changed(counter, before, after)]
 
-    def _put(self, origin: NodeId, shelf: Shelf, row: tuple[int, int], by: int) -> None:
-        """Give a cell, and its session, one row more or less."""
-        session, number = row
-        cell = shelf.cells[number]
+    def _put(self, shelf: Shelf, key: bytes, row: tuple[Counter, Weight], by: int) -> None:
+        """Put a row into its cell, or with -1 take it out."""
+        counter, weight = row
+        part, number = shelf.put(weight, by), self.number_of(counter, weight.provider)
+        cell = self._count(shelf, part, number, by * weight.counts)
         cell.rows += by
+        if by > 0:
+            cell.keys.append(key)
         if not cell.rows:
-            del shelf.cells[number]
+            del part.cells[number]
         elif len(cell.keys) > 2 * cell.rows + SPARE_KEYS:
-            replica = self._replicas.get(origin)
-            held = replica.rows.tables.get(LEDGER, {}) if replica else {}
-            cell.keys = [key for key in dict.fromkeys(cell.keys) if key in held]
-        self._move(origin, shelf, session, _with(shelf.sessions.get(session), number, by))
+            cell.keys = [one for one in dict.fromkeys(cell.keys) if self.row_in(part, number, one)]
+        self._move(part, hash(counter.session), number, by)
+        if not part.cells:
+            del shelf.parts[part.whose]
 
-    def _move(self, origin: NodeId, shelf: Shelf, session: int, cells: tuple[int, ...]) -> None:
-        before = shelf.sessions.get(session)
-        is_counted = origin in self.shelves
-        if cells:
-            after = shelf.sessions[session] = self._held(cells)
-            after.shape.sessions += is_counted
-            if before is None and is_counted:
-                self._appears(origin, session)
+    def _count(self, shelf: Shelf, part: Part, number: int, counts: int) -> Cell:
+        cell = part.cells.get(number)
+        if cell is None:
+            cell = part.cells[number] = Cell()
+        cell.counts += counts
+        added_to(shelf.totals, number, counts)
+        if shelf.origin in self.shelves:
+            added_to(self.totals, number, counts)
+        return cell
+
+    def row_in(self, part: Part, number: int, key: bytes) -> tuple[Counter, Weight] | None:
+        """Decode a row of a cell; None if it is not in it, or not any more."""
+        replica = self._replicas.get(part.origin)
+        counter = counter_of(key)
+        weight = _weight(replica.rows.get(LEDGER, key) if replica else None)
+        if counter is None or weight is None:
+            return None
+        return (counter, weight) if self.is_in(part, number, counter, weight) else None
+
+    def is_in(self, part: Part, number: int, counter: Counter, weight: Weight) -> bool:
+        """Whether a cell is that of a row: `Cell.keys` may hold more."""
+        if part.whose is None:
+            shelf = self._shelf(part.origin)
+            is_there = shelf is not None and shelf.part_of(weight) is part
         else:
-            del shelf.sessions[session]
-            if is_counted:
-                self._disappears(origin, session)
+            is_there = whose_of(weight) == part.whose
+        return is_there and self.number_of(counter, weight.provider) == number
+
+    def _move(self, part: Part, session: int, number: int, by: int) -> None:
+        """Let a session have one row more or less in a cell."""
+        is_counted = part.origin in self.shelves
+        before = part.sessions.get(session)
         if before is not None:
             before.shape.sessions -= is_counted
-            self._release(before)
-
-    def _held(self, cells: tuple[int, ...]) -> Pattern:
-        pattern = self._patterns.get(cells)
-        if pattern is None:
-            numbers = tuple([cell >> _ROWS_BITS for cell in cells])
-            shape = self.shapes.get(numbers)
-            if shape is None:
-                shape = self.shapes[numbers] = Shape(numbers)
-            shape.held += 1
-            pattern = self._patterns[cells] = Pattern(cells, shape)
-        pattern.held += 1
-        return pattern
-
-    def _release(self, pattern: Pattern) -> None:
-        pattern.held -= 1
-        if pattern.held:
+        after = self.patterns.moved(before, number, by)
+        if after is not None:
+            part.sessions[session] = after
+            after.shape.sessions += is_counted
+            if before is None and is_counted:
+                self._appears(part, session)
             return
-        del self._patterns[pattern.cells]
-        pattern.shape.held -= 1
-        if not pattern.shape.held:
-            del self.shapes[pattern.shape.cells]
+        del part.sessions[session]
+        if is_counted:
+            self._disappears(part, session)
 
-    def _appears(self, origin: NodeId, session: int) -> None:
-        seen = self._seen[session % _SEEN_PARTS]
-        if session not in seen:
-            seen.add(session)
-            return
-        owners = self.shared.get(session)
-        if owners is None:
-            owners = {one for one, shelf in self.shelves.items() if session in shelf.sessions}
-            self.shared[session] = owners
-        owners.add(origin)
+    def _appears(self, part: Part, session: int) -> None:
+        first = self._seen[session % _SEEN_PARTS].setdefault(session, part)
+        if first is not part:
+            self.shared.setdefault(session, {first}).add(part)
 
-    def _disappears(self, origin: NodeId, session: int) -> None:
-        owners = self.shared.get(session)
-        if owners is None:
-            self._seen[session % _SEEN_PARTS].discard(session)
+    def _disappears(self, part: Part, session: int) -> None:
+        seen, parts = self._seen[session % _SEEN_PARTS], self.shared.get(session)
+        if parts is None:
+            del seen[session]
             return
-        owners.discard(origin)
-        if len(owners) == 1:
+        parts.discard(part)
+        seen[session] = next(iter(parts))
+        if len(parts) == 1:
             del self.shared[session]
 
-    def owners_of(self, session: int) -> list[NodeId]:
-        """Return which of the owners that are counted have a session of this hash."""
-        if session not in self._seen[session % _SEEN_PARTS]:
-            return []
-        owners = self.shared.get(session)
-        if owners is not None:
-            return sorted(owners)
-        return [one for one, shelf in self.shelves.items() if session in shelf.sessions]
+    def parts_of(self, session: int) -> Collection[Part]:
+        """Return the parts, of owners that are counted, that have a session of this hash."""
+        parts = self.shared.get(session)
+        if parts is not None:
+            return parts
+        first = self._seen[session % _SEEN_PARTS].get(session)
+        return () if first is None else (first,)
 
     def _diagnose(self, shelf: Shelf, key: bytes, row: Row | None) -> None:
         shelf.diagnostics.pop(key, None)
@@ -307,34 +249,36 @@ class Cells:
             return  # unreadable rows are passed over everywhere
 
     def _drop(self, origin: NodeId) -> None:
-        if self._building is not None and self._building[0] == origin:
-            self._let_go(self._building[1], counted=False)
+        if self._building is not None and self._building.origin == origin:
+            self._let_go(self._building, counted=False)
             self._building = None
         shelf = self.shelves.get(origin)
         if shelf is None:
             return
         self.on_replaced(shelf)
-        for session in shelf.sessions:
-            self._disappears(origin, session)
+        for part in shelf.parts.values():
+            for session in part.sessions:
+                self._disappears(part, session)
         del self.shelves[origin]
-        for number, cell in shelf.cells.items():
-            self._total(number, -cell.counts)
+        for number, counts in shelf.totals.items():
+            added_to(self.totals, number, -counts)
         self._let_go(shelf, counted=True)
 
     def _let_go(self, shelf: Shelf, *, counted: bool) -> None:
-        for pattern in shelf.sessions.values():
-            pattern.shape.sessions -= counted
-            self._release(pattern)
+        for part in shelf.parts.values():
+            for pattern in part.sessions.values():
+                pattern.shape.sessions -= counted
+                self.patterns.release(pattern)
 
     def _start_anew(self) -> None:
         """Build all anew, but only if most kinds are gone: who says many for good gains nothing."""
-        shelves = [*self.shelves.values(), *([self._building[1]] if self._building else [])]
-        held = {one >> _NUMBER_BITS + _KIND_BITS for shelf in shelves for one in shelf.cells}
+        shelves = [*self.shelves.values(), *([self._building] if self._building else [])]
+        held = {one >> _NUMBER_BITS + _KIND_BITS for shelf in shelves for one in shelf.totals}
         self._kinds_max = max(KINDS_MAX, 2 * len(held))
         if len(self._what) <= self._kinds_max:
             return
-        for origin in [*self.shelves, *([self._building[0]] if self._building else [])]:
-            self._drop(origin)
+        for shelf in shelves:
+            self._drop(shelf.origin)
         self._numbers, self._what, self.run = {}, [], self.run + 1
         self.begin()
 
@@ -343,57 +287,44 @@ class Cells:
         while self._waiting:
             origin = next(iter(self._waiting))
             del self._waiting[origin]
-            shelf = Shelf()
-            self._building = (origin, shelf)
-            yield from self._count(origin, shelf)
+            self._building = shelf = Shelf(origin)
+            yield from self._fill(shelf)
 
-    def _count(self, origin: NodeId, shelf: Shelf) -> Iterator[None]:
+    def _fill(self, shelf: Shelf) -> Iterator[None]:
         rows = 0
         for number in range(BUCKETS):
-            replica = self._replicas.get(origin)
+            replica = self._replicas.get(shelf.origin)
             found = replica.rows.bucket(LEDGER, number) if replica else {}
             for key, row in found.items():
-                self._change(origin, shelf, key, (None, row))
+                self._change(shelf, key, (None, row))
             shelf.buckets = number + 1
             rows += len(found)
             if rows >= LOOKS:
                 rows = 0
                 yield
-                if self._building is None or self._building[1] is not shelf:
+                if self._building is not shelf:
                     return  # replaced meanwhile: it waits again
         self._building = None
-        self.shelves[origin] = shelf
-        for cell, held in shelf.cells.items():
-            self._total(cell, held.counts)
-        for session, pattern in shelf.sessions.items():
-            pattern.shape.sessions += 1
-            self._appears(origin, session)
+        self.shelves[shelf.origin] = shelf
+        for number, counts in shelf.totals.items():
+            added_to(self.totals, number, counts)
+        for part in shelf.parts.values():
+            for session, pattern in part.sessions.items():
+                pattern.shape.sessions += 1
+                self._appears(part, session)
         self.on_replaced(shelf)
         yield
 
 
 class Changed(NamedTuple):
-    """A row of a counter before and after, and the numbers of its cells."""
+    """A row of a counter before and after."""
 
     counter: Counter
     before: Weight | None
     after: Weight | None
-    old: int | None
-    new: int | None
 
 
 def _weight(row: Row | None) -> Weight | None:
     """Decode a row; one that counts nothing is none."""
     weight = None if row is None else weight_of(row.value)
     return weight if weight is not None and weight.counts else None
-
-
-def _with(pattern: Pattern | None, number: int, by: int) -> tuple[int, ...]:
-    """Return the cells of a session with one row more or less in one of them."""
-    cells = pattern.cells if pattern else ()
-    for place, cell in enumerate(cells):
-        if cell >> _ROWS_BITS == number:
-            rows = (cell & ((1 << _ROWS_BITS) - 1)) + by
-            same = (number << _ROWS_BITS | rows,) if rows else ()
-            return cells[:place] + same + cells[place + 1 :]
-    return tuple(sorted((*cells, number << _ROWS_BITS | by)))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 BY = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
-OF_CELLS = frozenset({"model", "day", "node", "tier"})  # groupings that roll-ups know
-OF_SESSIONS = frozenset({"owner", "agent", "project"})  # what a session may know better than a log
+OF_WHOSE = frozenset({"owner", "agent", "project"})  # what a session may know better than a log
+OF_CELLS = OF_WHOSE | {"model", "day", "node", "tier"}  # groupings that roll-ups know
 _PERIODS = {SLOTS: "half hours", DAYS: "UTC days", MONTHS: "UTC months"}
 _HALVED = "not exact to the hour or day: half hours of UTC do not fit those of {zone}"
 _CUT = "up to {until} only {0} are known: one that is asked for in part counts whole"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.costing import steps_of
 from meshnode.app.pieces import finished
+from meshnode.app.shortcut import steps_of
 from meshnode.app.spending import Spent
 from meshnode.app.tally import Rated
 from meshnode.app.views import (

@@ -20,7 +20,8 @@ from meshnode.core.ledger import LEDGER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from meshnode.app.cells import Cells, Changed, Shelf
+    from meshnode.app.cells import Cells, Changed
+    from meshnode.app.shelves import Part, Shelf
     from meshnode.app.tally import Rated
     from meshnode.core.counts import Counter, Weight
     from meshnode.core.feed import Replica
@@ -227,27 +228,23 @@ class Totals:
         self, sessions: Mapping[str, NodeId], found: dict[str, Kept | None]
     ) -> Iterator[None]:
         """Read the rows of sessions, cell by cell, of all owners that are counted."""
-        cells: dict[NodeId, set[int]] = {}
-        for session, owner in sessions.items():
-            for origin in self._owners(hash(session), owner):
-                pattern = self._cells.shelves[origin].sessions.get(hash(session))
-                if pattern is not None and self._tables.shows_ledger(origin):
-                    cells.setdefault(origin, set()).update(pattern.shape.cells)
-        for origin, numbers in cells.items():
+        cells: dict[Part, set[int]] = {}
+        for session in map(hash, sessions):
+            for part in self._cells.parts_of(session):
+                if self._tables.shows_ledger(part.origin):
+                    cells.setdefault(part, set()).update(part.sessions[session].shape.cells)
+        for part, numbers in cells.items():
             for number in numbers:
-                shelf = self._cells.shelves.get(origin)
-                cell = shelf.cells.get(number) if shelf else None
+                cell = part.cells.get(number)
                 keys = list(dict.fromkeys(cell.keys)) if cell else []
-                yield from self._read(origin, keys, number, found)
-
-    def _owners(self, session: int, owner: NodeId) -> list[NodeId]:
-        if session in self._cells.shared:
-            return sorted(self._cells.shared[session])
-        shelf = self._cells.shelves.get(owner)
-        return [owner] if shelf and session in shelf.sessions else self._cells.owners_of(session)
+                yield from self._read(part.origin, keys, (part, number), found)
 
     def _read(
-        self, origin: NodeId, keys: list[bytes], number: int | None, found: dict[str, Kept | None]
+        self,
+        origin: NodeId,
+        keys: list[bytes],
+        cell: tuple[Part, int] | None,
+        found: dict[str, Kept | None],
     ) -> Iterator[None]:
         for place, key in enumerate(keys):
             if place % LOOKS == LOOKS - 1:
@@ -258,7 +255,7 @@ class Totals:
             weight = weight_of(row.value)
             if weight is None or not weight.counts:
                 continue
-            if number is not None and self._cells.number_of(counter, weight.provider) != number:
+            if cell is not None and not self._cells.is_in(*cell, counter, weight):
                 continue
             kept = found[counter.session]
             if kept is None:
@@ -269,7 +266,7 @@ class Totals:
         """Follow rows of an owner that is counted."""
         if not self._tables.shows_ledger(origin):
             return
-        for counter, before, after, _old, _new in rows:
+        for counter, before, after in rows:
             session = counter.session
             for warming in self._warming:
                 warming.pop(session, None)
@@ -284,7 +281,9 @@ class Totals:
     def _doubt(self, shelf: Shelf) -> None:
         """Let go of what is kept of the sessions of an owner whose rows are gone, or new."""
         for kept in (self._kept, *self._warming):
-            gone = [one for one in kept if hash(one) in shelf.sessions]
+            named = {hash(one): one for one in kept}
+            sessions = (part.sessions.keys() & named.keys() for part in shelf.parts.values())
+            gone = {named[session] for some in sessions for session in some}
             self._cold |= bool(gone)
             for session in gone:
                 del kept[session]

@@ -1,5 +1,6 @@
 """Laws of the indexes: whatever changes, and however far they are built, they say what rows say."""
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -9,13 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from meshnode.app import cells as cells_module
+from meshnode.app import shelves
 from meshnode.app.cells import Cells
-from meshnode.app.costing import steps_of
-from meshnode.app.cutting import BY, OF_CELLS, CostQuery
+from meshnode.app.cutting import BY, OF_CELLS, OF_WHOSE, CostQuery
 from meshnode.app.pieces import finished
+from meshnode.app.shelves import Whose
+from meshnode.app.shortcut import steps_of
 from meshnode.app.spending import Spent
 from meshnode.app.tally import Rated
 from meshnode.app.totals import Totals
+from meshnode.core.counts import counter_of, weight_of
 from meshnode.core.effects import Announce
 from meshnode.core.genesis import Limits
 from meshnode.core.ids import node_id_of
@@ -50,6 +54,8 @@ values = st.builds(
     st.integers(0, 3),
     st.builds(Buckets, st.sampled_from([0, 1, 7, (1 << 63) - 1]), output=st.integers(0, 9)),
     agent=st.sampled_from(["", "x"]),
+    owner=st.sampled_from(["", "ada", "bo"]),
+    project=st.sampled_from(["", "/p"]),
     provider=st.sampled_from(["", "p", "q"]),
 )
 times = st.one_of(
@@ -107,12 +113,22 @@ class Changing(RuleBasedStateMachine):
         self.tables = Tables(self.feeds, self.forked)
         self.cells = Cells(self.feeds)
         self.totals = Totals(self.tables, self.feeds, self.cells, Rated(ByTheClock()))
-        for name in SESSIONS_NAMED:
-            record = SessionRecord(name, 1, f"agent-{name}", State.RUNNING, 0.0, 0.0, owner="ada")
-            self.feeds[ORIGINS[0]].write(SESSIONS, name.encode(), session_to_row(record))
-        self.feeds[ORIGINS[0]].flush(0.0)
         self.cells.begin()
         self.building = self.settling = iter(())
+
+    @rule(
+        number=st.integers(0, 2),
+        name=st.sampled_from(SESSIONS_NAMED),
+        owner=st.sampled_from([None, "ada", "cy"]),
+        project=st.sampled_from([None, "/p", "/q"]),
+    )
+    def know(self, number, name, owner, project) -> None:
+        record = SessionRecord(
+            name, 1, f"agent-{name}", State.RUNNING, 0.0, 0.0, owner=owner, project=project
+        )
+        feed = self.feeds[ORIGINS[number]]
+        feed.write(SESSIONS, name.encode(), session_to_row(record))
+        feed.flush(0.0)
 
     @rule(
         number=st.integers(0, 2),
@@ -179,10 +195,17 @@ class Changing(RuleBasedStateMachine):
         asked = (query, Rated(ByTheClock()))
         quick = answered(steps_of(self.tables, self.feeds, self.cells, asked))
         assert quick == answered(steps_of(self.tables, self.feeds, None, asked))
+        if query.by:
+            assert sum(group.records for group in quick.groups) == quick.records
+            assert sum((group.usage for group in quick.groups), Buckets()) == quick.totals
 
-    @rule(by=st.sampled_from(sorted(OF_CELLS)), since_s=times)
+    @rule(by=st.sets(st.sampled_from(sorted(OF_CELLS)), max_size=2), since_s=times)
     def ask_cells(self, by, since_s) -> None:
-        self.ask(CostQuery((by,), since_s))
+        self.ask(CostQuery(tuple(by), since_s))
+
+    @rule(by=st.sampled_from(sorted(OF_WHOSE)), more=st.sampled_from(["day", "model"]))
+    def ask_whose(self, by, more) -> None:
+        self.ask(CostQuery((by, more)))
 
     @rule()
     def ask_totals(self) -> None:
@@ -199,9 +222,30 @@ class Changing(RuleBasedStateMachine):
     def patterns_and_cells_are_those_of_rows(self) -> None:
         if not hasattr(self, "cells"):
             return
-        counted = sum(shape.sessions for shape in self.cells.shapes.values())
-        assert counted == sum(len(shelf.sessions) for shelf in self.cells.shelves.values())
-        assert all(shape.held for shape in self.cells.shapes.values())
+        cells, shapes = self.cells, self.cells.patterns.shapes.values()
+        parts = [part for shelf in cells.shelves.values() for part in shelf.parts.values()]
+        assert sum(shape.sessions for shape in shapes) == sum(len(one.sessions) for one in parts)
+        assert all(shape.held for shape in shapes)
+        assert all(one.cells and one.sessions for one in parts)
+
+    @invariant()
+    def cells_are_those_of_rows(self) -> None:
+        for origin, shelf in self.cells.shelves.items() if hasattr(self, "cells") else ():
+            of_parts, totals = Counter(), Counter()
+            for key, row in self.feeds[origin].rows.tables.get(LEDGER, {}).items():
+                counter, weight = counter_of(key), weight_of(row.value)
+                if counter is not None and weight is not None and weight.counts:
+                    number = self.cells.number_of(counter, weight.provider)
+                    whose = Whose(weight.agent, weight.owner, weight.project)
+                    of_parts[whose if whose in shelf.parts else None, number] += weight.counts
+                    totals[number] += weight.counts
+            held = shelf.parts.items()
+            assert of_parts == {
+                (whose, number): cell.counts
+                for whose, part in held
+                for number, cell in part.cells.items()
+            }
+            assert shelf.totals == totals
 
 
 def told(spent):
@@ -213,15 +257,16 @@ TestIndexesSayWhatRowsSay = Changing.TestCase
 
 
 class ChangingWithLittleRoom(Changing):
-    """The same, while so many kinds come that all is built anew again and again."""
+    """The same, while all is built anew again and again, and few parts have a place."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.most, cells_module.KINDS_MAX = cells_module.KINDS_MAX, 4
+        self.most = cells_module.KINDS_MAX, shelves.PARTS_MAX
+        cells_module.KINDS_MAX, shelves.PARTS_MAX = 4, 2
 
     def teardown(self) -> None:
-        cells_module.KINDS_MAX = self.most
+        cells_module.KINDS_MAX, shelves.PARTS_MAX = self.most
 
 
-ChangingWithLittleRoom.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
+ChangingWithLittleRoom.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestIndexesThatAreBuiltAnewSayWhatRowsSay = ChangingWithLittleRoom.TestCase

@@ -4,10 +4,10 @@ import pytest
 from viewing import IDS, Viewer
 
 from meshnode.app.cost import MODELS_MAX, NAMES_MAX
-from meshnode.app.costing import steps_of
 from meshnode.app.cutting import CostQuery
 from meshnode.app.indexes import Indexes
 from meshnode.app.queries import Queries
+from meshnode.app.shortcut import steps_of
 from meshnode.app.tally import Rated
 from meshnode.core.effects import Announce
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey

@@ -1,0 +1,346 @@
+"""Answering about cost from the roll-ups, and from rows where those are not exact.
+
+Invariant: the answer is the one that all rows would give (tests hold the two together). At every
+yield there may be a pause (app/pieces.py), and what comes meanwhile may be counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshnode.app.cost import Adding
+from meshnode.app.costing import Costing
+from meshnode.app.cutting import OF_CELLS, OF_WHOSE, Span, Texts
+from meshnode.app.pieces import LOOKS, chunks
+from meshnode.app.shelves import Whose
+from meshnode.core.counts import SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping
+
+    from meshnode.app.cells import Cells
+    from meshnode.app.costing import Steps
+    from meshnode.app.cutting import CostQuery
+    from meshnode.app.shelves import Part, Shape, Shelf
+    from meshnode.app.tally import Combination, GroupKey, Kind, Rated
+    from meshnode.core.feed import Replica
+    from meshnode.core.ids import NodeId
+    from meshnode.core.tables import Tables
+
+SESSIONS_AT_ONCE = 512  # counted between two chances to pause: each takes a tenth of a microsecond
+TRIES = 3  # with roll-ups that are thrown away meanwhile; then all rows are read
+
+
+class Whole(NamedTuple):
+    """A cell that is in one group, and priced at once."""
+
+    group: GroupKey
+    kind: Kind
+
+
+class Shortcut(Costing):
+    """One query on its way to an answer, from cells as far as they are exact."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        replicas: Mapping[NodeId, Replica],
+        cells: Cells,
+        adding: Adding,
+    ) -> None:
+        super().__init__(tables, replicas, adding)
+        self._cells = cells
+        self._looked: dict[int, Whole | bool] = {}  # cells; True: its rows decide, False: not asked
+        self._of_shape: dict[Shape, frozenset[GroupKey]] = {}
+        by = enumerate(self._cutting.by)
+        self._of_part = [(place, word) for place, word in by if word == "node" or word in OF_WHOSE]
+        self._helpful: dict[tuple[str, ...], set[int]] = {}  # sessions that say what rows do not
+        self._doubted: dict[Part, set[int]] = {}  # cells of one part: their rows decide, too
+
+    def steps(self) -> Steps:
+        """Add everything up."""
+        yield from self._learn_sessions()
+        origins, shelves = self._origins(), self._cells.shelves
+        counted = [origin for origin in origins if origin in shelves]
+        for origin in counted:
+            self._diagnose(shelves[origin].diagnostics.values())
+        if OF_CELLS.issuperset(self._cutting.by) and not self._cutting.query.session:
+            yield from self._from_cells(counted)
+        else:
+            yield from self._rows_of_cells(counted, None)
+        yield from self._all_rows(origin for origin in origins if origin not in counted)
+        yield from self._tell_apart(set(counted))
+
+    def _from_cells(self, origins: list[NodeId]) -> Steps:
+        if OF_WHOSE.intersection(self._cutting.by):
+            for part in self._parts(origins):
+                yield from self._doubt(part)
+                yield from self._add_part(part)
+        elif self._of_part or self._cutting.query.node_id is not None:
+            for origin in origins:
+                if origin in self._cells.shelves:
+                    yield from self._add_shelf(self._cells.shelves[origin])
+        else:
+            yield from self._add_totals(set(origins))
+        yield from self._share(set(origins))
+        numbers = {number for number, found in self._looked.items() if found is True}
+        if numbers or self._doubted:
+            yield from self._rows_of_cells(origins, numbers)
+
+    def _parts(self, origins: Iterable[NodeId]) -> Iterator[Part]:
+        for origin in origins:
+            shelf = self._cells.shelves.get(origin)
+            yield from list(shelf.parts.values()) if shelf else ()
+
+    def _doubt(self, part: Part) -> Steps:
+        """Find the cells of which a part does not tell whose all is: a session may know better."""
+        if part.whose is None:
+            self._doubted[part] = set(part.cells)
+            return
+        asked = zip(Whose._fields, part.whose, strict=True)
+        lacks = tuple(word for word, text in asked if not text and word in self._cutting.by)
+        if not lacks or not self._known:
+            return
+        helpful = self._helpful.get(lacks)
+        if helpful is None:
+            helpful = self._helpful[lacks] = set()
+            for told in chunks(self._known.items()):
+                helps = [one for one, whose in told if any(getattr(whose, word) for word in lacks)]
+                helpful.update(map(hash, helps))
+                yield
+        for some in chunks(list(part.sessions), SESSIONS_AT_ONCE):
+            for session in helpful.intersection(some):
+                pattern = part.sessions.get(session)
+                cells = pattern.shape.cells if pattern else ()
+                self._doubted.setdefault(part, set()).update(cells)
+            yield
+
+    def _add_totals(self, origins: set[NodeId]) -> Steps:
+        """Add the sums of all owners, less those that do not count."""
+        cells = self._cells
+        totals = dict(cells.totals)
+        hidden = [shelf for origin, shelf in cells.shelves.items() if origin not in origins]
+        for shelf in hidden:
+            for number, counts in shelf.totals.items():
+                totals[number] = totals.get(number, 0) - counts
+            yield
+        for some in chunks(totals.items()):
+            for number, counts in some:
+                found = self._look(number) if counts else False
+                if isinstance(found, Whole):
+                    self.adding.tally.add(found.group, found.kind, counts)
+            yield
+        yield from self._count_all_sessions()
+        for shelf in hidden:
+            yield from self._count_sessions(list(shelf.parts.values()), -1)
+
+    def _count_all_sessions(self) -> Steps:
+        shapes = self._cells.patterns.shapes.values()
+        for some in chunks([(shape, shape.sessions) for shape in shapes]):
+            for shape, sessions in some:
+                self._count(self._groups_of(shape), sessions)
+            yield
+
+    def _add_shelf(self, shelf: Shelf) -> Steps:
+        parts = list(shelf.parts.values())
+        if parts:
+            group = yield from self._add_sums(list(shelf.totals.items()), parts[0])
+            yield from self._add_sessions(parts, group)
+
+    def _add_part(self, part: Part) -> Steps:
+        doubted = self._doubted.get(part, ())
+        cells = list(part.cells.items())
+        sums = ((number, cell.counts) for number, cell in cells if number not in doubted)
+        group = yield from self._add_sums(sums, part)
+        yield from self._add_sessions([part], None if doubted else group)
+
+    def _add_sums(
+        self, sums: Iterable[tuple[int, int]], part: Part
+    ) -> Generator[None, None, GroupKey | None]:
+        """Add sums of cells; returns their group if they are all asked for, and in one."""
+        tally, looked = self.adding.tally, self._looked
+        placed: dict[GroupKey, dict[Kind, int]] = {}
+        all_whole = True
+        for some in chunks(sums):
+            for number, counts in some:
+                found = looked.get(number)
+                if found is None:
+                    found = self._look(number)
+                if isinstance(found, Whole):
+                    group, kind = found
+                    kinds = placed.get(group)
+                    if kinds is None:
+                        kinds = placed[group] = tally.kinds(self._at(group, part))
+                    kinds[kind] = kinds.get(kind, 0) + counts
+                else:
+                    all_whole = False
+            yield
+        return next(iter(placed)) if all_whole and len(placed) == 1 else None
+
+    def _add_sessions(self, parts: list[Part], group: GroupKey | None) -> Steps:
+        """Count sessions of parts that stand alike: in one group, or each in those of its cells."""
+        if group is not None:
+            self._count([self._at(group, parts[0])], sum(len(part.sessions) for part in parts))
+            return
+        yield from self._count_sessions(parts, 1)
+
+    def _count_sessions(self, parts: list[Part], times: int) -> Steps:
+        often: Counter[frozenset[GroupKey]] = Counter()
+        patterns = chain.from_iterable([list(part.sessions.values()) for part in parts])
+        for some in chunks(patterns, SESSIONS_AT_ONCE):
+            shapes = list(map(_SHAPE, some))
+            if self._doubted.get(parts[0]):
+                often.update([self._groups_in(parts[0], shape) for shape in shapes])
+                yield
+                continue
+            for new in chunks(set(shapes).difference(self._of_shape)):
+                for shape in new:
+                    self._groups_of(shape)
+                yield
+            often.update(map(self._of_shape.__getitem__, shapes))
+            yield
+        for groups, sessions in often.items():
+            self._count({self._at(group, parts[0]) for group in groups}, sessions * times)
+
+    def _share(self, origins: set[NodeId]) -> Steps:
+        """Count a session of several parts once where its groups are the same."""
+        for place, (session, parts) in enumerate(list(self._cells.shared.items())):
+            if place % LOOKS == LOOKS - 1:
+                yield
+            times: Counter[GroupKey | None] = Counter()
+            for part in parts:
+                groups = self._groups_at(part, session) if part.origin in origins else ()
+                times.update([*groups, *([None] if groups else [])])
+            for group, often in times.items():
+                self.adding.counted[group] = self.adding.counted.get(group, 0) - (often - 1)
+
+    def _groups_at(self, part: Part, session: int) -> set[GroupKey]:
+        """Return the groups that a session of a part was counted in from cells."""
+        pattern = part.sessions.get(session)
+        groups = self._groups_in(part, pattern.shape) if pattern else ()
+        return {self._at(group, part) for group in groups}
+
+    def _look(self, number: int) -> Whole | bool:
+        found = self._looked.get(number)
+        if found is None:
+            found = self._looked[number] = self._judged(number)
+        return found
+
+    def _span(self, number: int) -> Span:
+        place = self._cells.place(number)
+        return Span(place.kind, place.start_s, place.end_s)
+
+    def _judged(self, number: int) -> Whole | bool:
+        place, span = self._cells.place(number), self._span(number)
+        if not self._cutting.selects(span):
+            return False
+        priced_at_once = place.kind != SLOTS or self._is_priced_alike(place.what, span.start_s)
+        if not self._cutting.is_whole(span) or not priced_at_once:
+            return True
+        group = self._cutting.key(place.what, span, Texts("", "", "", "", ""))
+        return Whole(group, self.adding.kind(place.what, span))
+
+    def _is_priced_alike(self, what: Combination, day_s: int) -> bool:
+        at_one_time = self._cutting.query.prices_at_s is not None
+        return at_one_time or self.adding.rated.is_alike(what, day_s)
+
+    def _groups_of(self, shape: Shape) -> frozenset[GroupKey]:
+        groups = self._of_shape.get(shape)
+        if groups is None:
+            groups = self._of_shape[shape] = self._groups_among(shape.cells)
+        return groups
+
+    def _groups_in(self, part: Part, shape: Shape) -> frozenset[GroupKey]:
+        doubted = self._doubted.get(part)
+        if not doubted or doubted.isdisjoint(shape.cells):
+            return self._groups_of(shape)
+        return self._groups_among(number for number in shape.cells if number not in doubted)
+
+    def _groups_among(self, numbers: Iterable[int]) -> frozenset[GroupKey]:
+        found = map(self._looked.get, numbers)  # what was not looked at was not counted
+        return frozenset([one.group for one in found if isinstance(one, Whole)])
+
+    def _at(self, group: GroupKey, part: Part) -> GroupKey:
+        """Return a group as it is at one part."""
+        if not self._of_part:
+            return group
+        placed = list(group)
+        for place, word in self._of_part:
+            placed[place] = part.origin if word == "node" else getattr(part.whose, word, "")
+        return tuple(placed)
+
+    def _count(self, groups: Iterable[GroupKey], sessions: int) -> None:
+        counted, some = self.adding.counted, False
+        for group in groups:
+            counted[group] = counted.get(group, 0) + sessions
+            some = True
+        if some:
+            counted[None] = counted.get(None, 0) + sessions
+
+    def _rows_of_cells(self, origins: list[NodeId], numbers: set[int] | None) -> Steps:
+        """Read the selected rows of these cells and of those in doubt, or of all."""
+        for part in self._parts(origins):
+            yield
+            asked = set(part.cells)
+            if numbers is not None:
+                asked &= numbers | self._doubted.get(part, set())
+            for some in chunks(asked):
+                for number in some:
+                    if self._cutting.selects(self._span(number)):
+                        yield from self._rows_of_cell(part, number)
+                yield
+
+    def _rows_of_cell(self, part: Part, number: int) -> Steps:
+        cell = part.cells.get(number)
+        for some in chunks(dict.fromkeys(cell.keys) if cell else ()):
+            for key in some:
+                row = self._cells.row_in(part, number, key)
+                if row is not None:
+                    self._add(part.origin, *row)
+            yield
+
+    def _tell_apart(self, origins: set[NodeId]) -> Steps:
+        """Take out of the sessions that rows have shown those that cells have counted."""
+        if not self.adding.counted:
+            return
+        for group, sessions in self.adding.seen.items():
+            for some in chunks(list(sessions)):
+                for session in some:
+                    if self._is_counted(group, session, origins):
+                        sessions.discard(session)
+                yield
+
+    def _is_counted(self, group: GroupKey | None, session: int, origins: set[NodeId]) -> bool:
+        for part in self._cells.parts_of(session):
+            groups = self._groups_at(part, session) if part.origin in origins else ()
+            if group in groups or (group is None and groups):
+                return True
+        return False
+
+
+_SHAPE = attrgetter("shape")  # of a pattern
+
+
+def steps_of(
+    tables: Tables,
+    replicas: Mapping[NodeId, Replica],
+    cells: Cells | None,
+    asked: tuple[CostQuery, Rated],
+) -> Generator[None, None, Adding]:
+    """Add up what a query asks for; raises UsageError at the first step."""
+    for _ in range(TRIES):
+        if cells is None:
+            break
+        shortcut, run = Shortcut(tables, replicas, cells, Adding(*asked)), cells.run
+        for _ in shortcut.steps():
+            yield
+            if cells.run != run:
+                break
+        else:
+            return shortcut.adding
+    costing = Costing(tables, replicas, Adding(*asked))
+    yield from costing.steps()
+    return costing.adding

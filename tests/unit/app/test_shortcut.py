@@ -1,0 +1,143 @@
+"""Cost by whom it was for, from roll-ups: that all of it is what rows say is in tests/property."""
+
+from random import Random
+
+import pytest
+
+from meshnode.app import shelves
+from meshnode.app.cells import Cells
+from meshnode.app.cutting import CostQuery
+from meshnode.app.pieces import finished
+from meshnode.app.shortcut import steps_of
+from meshnode.app.tally import Rated
+from meshnode.core.effects import Announce
+from meshnode.core.genesis import Limits
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger_rows import key_to_row, value_to_row
+from meshnode.core.own_feed import OwnFeed
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.tables import Tables
+
+SLOT = 20_000 * 48
+
+
+class Unpriced:
+    """Prices nothing."""
+
+    def rates(self, model, provider, tier, at_s):
+        return None
+
+    def source_text(self):
+        return "none"
+
+
+class Ledger:
+    """One node's ledger, the roll-ups that follow it, and how many rows were read beside them."""
+
+    def __init__(self) -> None:
+        key = Key.new(Random(1).randbytes)
+        self.origin = node_id_of(key.public)
+        self.feed = OwnFeed(key, bytes(32), Limits(), 1)
+        self.cells = Cells({self.origin: self.feed})
+        self.cells.begin()
+        for _ in self.cells.build():
+            pass
+        self.read = 0
+        row_in = self.cells.row_in
+
+        def counted(*asked):
+            self.read += 1
+            return row_in(*asked)
+
+        self.cells.row_in = counted
+
+    def say(self, session: str, owner: str | None, tokens: int = 1, slot: int = SLOT) -> None:
+        value = None if owner is None else value_to_row(Slot(1, Buckets(tokens), owner=owner))
+        self.feed.write(LEDGER, key_to_row(SlotKey(session, "m", "standard", slot)), value)
+        change = self.feed.flush(0.0)
+        self.cells.take(Announce(self.origin, change.rows, written=change.written))
+
+    def know(self, session: str, owner: str) -> None:
+        record = SessionRecord(session, 1, "agent", State.RUNNING, 0.0, 0.0, owner=owner)
+        self.feed.write(SESSIONS, session.encode(), session_to_row(record))
+        self.feed.flush(0.0)
+
+    def by_owner(self, *more: str, **asked) -> dict[str, tuple[int, int]]:
+        """Return tokens and sessions of each owner; with more groupings, of owners there."""
+        replicas = {self.origin: self.feed}
+        query = (CostQuery(("owner", *more), **asked), Rated(Unpriced()))
+        self.read = 0
+        adding = finished(steps_of(Tables(replicas), replicas, self.cells, query))
+        found = finished(adding.answer({}))
+        return {" ".join(one.key.values()): (one.usage.total, one.sessions) for one in found.groups}
+
+
+@pytest.fixture
+def ledger():
+    return Ledger()
+
+
+@pytest.fixture
+def cramped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shelves, "PARTS_MAX", 2)
+    return Ledger()
+
+
+def test_cost_by_owner_reads_no_row(ledger: Ledger):
+    for number in range(50):
+        ledger.say(f"s{number}", ("ada", "bo")[number % 2], slot=SLOT + number)
+    assert ledger.by_owner() == {"ada": (25, 25), "bo": (25, 25)}
+    assert ledger.read == 0
+
+
+def test_a_row_that_is_found_to_be_somebody_else_s_moves(ledger: Ledger):
+    ledger.say("mine", "ada")
+    ledger.say("moves", "ada", 10)
+    ledger.say("moves", "bo", 10)
+    assert ledger.by_owner() == {"ada": (1, 1), "bo": (10, 1)}
+    in_part = ledger.by_owner(until_s=SLOT * 1800.0 + 60)  # of a day, so rows are read
+    assert (in_part, ledger.read) == ({"ada": (1, 1), "bo": (10, 1)}, 3)
+
+
+def test_a_session_that_the_mesh_knows_tells_whose_a_row_is_that_does_not(ledger: Ledger):
+    for number in range(5):
+        ledger.say(f"s{number}", "", slot=SLOT + 48 * (number // 3))
+    ledger.say("s4", "bo", 10, SLOT + 49)
+    ledger.know("s4", "ada")
+    assert ledger.by_owner() == {"": (4, 4), "ada": (1, 1), "bo": (10, 1)}
+    assert ledger.read == 2  # the rows of that day of which none says whose it is
+
+
+def test_sessions_of_a_part_in_doubt_are_not_taken_for_those_of_another(ledger: Ledger):
+    ledger.say("s1", "")
+    ledger.know("s1", "ada")
+    for number in range(2, 5):
+        ledger.say(f"s{number}", "bo", slot=SLOT + 48 * (number % 2))
+    first, second = "2024-10-04", "2024-10-05"
+    assert ledger.by_owner("day") == {
+        f"ada {first}": (1, 1),
+        f"bo {first}": (2, 2),
+        f"bo {second}": (1, 1),
+    }
+
+
+def test_of_very_many_owners_those_that_come_last_are_told_apart_by_their_rows(cramped: Ledger):
+    for number in range(6):
+        cramped.say(f"s{number}", f"owner-{number}", number + 1)
+    assert cramped.by_owner() == {f"owner-{n}": (n + 1, 1) for n in range(6)}
+    assert cramped.read == 4
+
+
+def test_who_came_last_has_a_part_once_there_is_room(cramped: Ledger):
+    for number in range(6):
+        cramped.say(f"s{number}", f"owner-{number}")
+    for number in (0, 5):
+        cramped.say(f"s{number}", None)
+    cramped.say("s3", "owner-3", 2)
+    cramped.say("s5", "owner-5")
+    owners = {"owner-1": (1, 1), "owner-2": (1, 1), "owner-3": (2, 1), "owner-4": (1, 1)}
+    assert cramped.by_owner() == owners | {"owner-5": (1, 1)}
+    parts = cramped.cells.shelves[cramped.origin].parts
+    assert [whose and whose.owner for whose in parts] == ["owner-1", None, "owner-5"]
