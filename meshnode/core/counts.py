@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import COUNT_MAX, SLOT_MAX, TEXT_CHARS_MAX, Buckets, Slot
+from meshnode.core.ledger_rows import decode_key, decode_slot
 from meshnode.core.packing import typed, unpack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX
 
@@ -75,7 +76,7 @@ def exactly(number: int) -> tuple[int, Buckets]:
 def counter_of(row: bytes) -> Counter | None:
     """Decode the key of a counter; None for any other row, also one that cannot be decoded."""
     try:
-        kind, session, model, tier, number = unpack(row)
+        kind, session, model, tier, number = _key_of(row)
     except (PeerError, ValueError, TypeError):
         return None
     if type(kind) is not int or type(number) is not int or kind not in _MOST:
@@ -88,8 +89,26 @@ def counter_of(row: bytes) -> Counter | None:
     return Counter(kind, session, model, tier, number)
 
 
+def _key_of(row: bytes) -> Any:  # noqa: ANN401 - whatever MessagePack carries
+    try:
+        return decode_key(row)
+    except ValueError:  # not what is written today
+        return unpack(row)
+
+
 def weight_of(row: bytes) -> Weight | None:
     """Decode the value of a counter; None for one that cannot be decoded."""
+    try:
+        records, counts, *texts = decode_slot(row)
+    except ValueError:  # not what is written today
+        return _weight_of_others(row)
+    least, most = min(records, *counts), max(records, *counts)
+    if least < 0 or most > COUNT_MAX or max(map(len, texts)) > TEXT_CHARS_MAX:
+        return None
+    return Weight(_packed(records, counts), *texts)
+
+
+def _weight_of_others(row: bytes) -> Weight | None:
     try:
         values: list[Any] = typed(unpack(row), list)
         records, counts, *texts = values[:_VALUES_MIN]

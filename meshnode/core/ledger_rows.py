@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _KINDS = 4  # of keys: slots, readers, days, months
 _BUCKETS = len(Buckets.__struct_fields__)
-_decode_slot_key = msgspec.msgpack.Decoder(tuple[int, str, str, str, int]).decode
-_decode_slot = msgspec.msgpack.Decoder(
+# Quick, of what is written today, but without bounds; ValueError says nothing about the rest.
+decode_key = msgspec.msgpack.Decoder(tuple[int, str, str, str, int]).decode
+decode_slot = msgspec.msgpack.Decoder(
     tuple[int, tuple[int, int, int, int, int, int, int], str, str, str, str]
 ).decode
 
@@ -56,7 +57,7 @@ def key_to_row(key: LedgerKey) -> bytes:
 def key_from_row(row: bytes) -> LedgerKey | None:  # noqa: PLR0911 - one way out for each kind
     """Decode a key; None is a kind of a later version, to be passed over. Raises PeerError."""
     with suppress(ValueError):  # nearly always it is what we write today
-        kind, session, model, tier, slot = _decode_slot_key(row)
+        kind, session, model, tier, slot = decode_key(row)
         if kind == 0 and 0 <= slot <= SLOT_MAX and _fit((session, model, tier)):
             return SlotKey(session, model, tier, slot)
     match _list(row, 1):
@@ -88,7 +89,7 @@ def slot_to_row(slot: Slot) -> bytes:
 def slot_from_row(row: bytes) -> Slot:
     """Decode a slot; raises PeerError. Elements that a later version appends are passed over."""
     with suppress(ValueError):  # nearly always it is what we write today
-        number, sums, *said = _decode_slot(row)
+        number, sums, *said = decode_slot(row)
         if min(number, *sums) >= 0 and max(number, *sums) <= COUNT_MAX and _fit(said):
             return Slot(number, Buckets(*sums), *said)
     match _list(row, 6):
