@@ -15,7 +15,6 @@ from meshnode.app.cutting import Cutting, Span, Texts
 from meshnode.app.pieces import chunks, finished
 from meshnode.app.tally import Combination, Rated, Tally, Unit, added_up, shared_out
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
-from meshnode.core.errors import UsageError
 from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
 from meshnode.core.periods import DAY_S, DayKey
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import CounterKey, Slot
 
 
-GROUPS_MAX = 10_000  # of one answer, some 3 MB; more: UsageError
 NAMES_MAX = 1000  # of models that have no price, in an answer; of more the rest is one sum
 MODELS_MAX = 100  # named with a group; of more it is only said how many they are
 
@@ -96,7 +94,10 @@ class Adding:
         self.diagnostics = Diagnostics()
 
     def row(self, what: Combination, span: Span, texts: Texts, counts: int) -> None:
-        """Count a row, if the query selects it; `counts` as in core/counts.py."""
+        """Count a row, if the query selects it; `counts` as in core/counts.py.
+
+        Raises UsageError where there would be too many groups.
+        """
         query = self.cutting.query
         if not counts or not self.cutting.selects(span) or query.session not in ("", texts.session):
             return
@@ -115,13 +116,7 @@ class Adding:
         return self.rated.kind(Unit(what, span.start_s if by_slot else day_s))
 
     def answer(self, names: Mapping[str, str]) -> Generator[None, None, CostAnswer]:
-        """Price what was added, with a pause at each yield; `names`: of nodes, by id.
-
-        Raises UsageError for more groups than an answer holds.
-        """
-        if len(self.tally.groups) > GROUPS_MAX:
-            said = f"{len(self.tally.groups)} groups are more than an answer holds ({GROUPS_MAX})"
-            raise UsageError(said, "ask about less: a time, a node, or fewer groupings")
+        """Price what was added, with a pause at each yield; `names`: of nodes, by id."""
         sums: dict[GroupKey, Sum] = {}
         for group, kinds in self.tally.groups.items():
             sums[group] = yield from added_up(kinds)
@@ -177,7 +172,10 @@ def cost(
     query: CostQuery,
     prices: Prices,
 ) -> CostAnswer:
-    """Add up, group and price rows; raises UsageError for an unknown grouping or time zone."""
+    """Add up, group and price rows.
+
+    Raises UsageError for an unknown grouping or time zone, and for too many groups.
+    """
     adding, names = Adding(query, Rated(prices)), dict[str, str]()
     adding.diagnostics = sum(diagnostics, Diagnostics())
     for row in rows:

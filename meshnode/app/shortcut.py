@@ -330,7 +330,10 @@ def steps_of(
     cells: Cells | None,
     asked: tuple[CostQuery, Rated],
 ) -> Generator[None, None, Adding]:
-    """Add up what a query asks for; raises UsageError at the first step."""
+    """Add up what a query asks for.
+
+    Raises UsageError at the first step for what cannot be asked, later for too many groups.
+    """
     for _ in range(TRIES):
         if cells is None:
             break

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshnode.app.pieces import chunks
 from meshnode.core.counts import exactly
+from meshnode.core.errors import UsageError
 from meshnode.core.ledger import SLOT_S
 from meshnode.core.periods import DAY_S
 from meshnode.core.prices import PUSD_PER_NUSD, cost_pusd, rounded_nusd
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     GroupKey = tuple[str, ...]
 
+GROUPS_MAX = 10_000  # of one answer, some 3 MB; more: UsageError, before the rest is added up
 UNITS_MAX = 65_536  # prices remembered; more: all are looked for again
 
 
@@ -124,7 +126,10 @@ class Rated:
 
 
 class Tally:
-    """Counts by group, and within a group by what is priced alike."""
+    """Counts by group, and within a group by what is priced alike.
+
+    A group more than GROUPS_MAX raises UsageError.
+    """
 
     def __init__(self) -> None:
         self.groups: dict[GroupKey, dict[Kind, int]] = {}
@@ -138,6 +143,9 @@ class Tally:
         """Return the counts of a group, to be added to."""
         kinds = self.groups.get(group)
         if kinds is None:
+            if len(self.groups) == GROUPS_MAX:
+                hint = "ask about less: a time, a node, or fewer groupings"
+                raise UsageError(f"an answer holds {GROUPS_MAX} groups, and these are more", hint)
             kinds = self.groups[group] = {}
         return kinds
 

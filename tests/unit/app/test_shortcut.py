@@ -4,13 +4,14 @@ from random import Random
 
 import pytest
 
-from meshnode.app import shelves
+from meshnode.app import shelves, tally
 from meshnode.app.cells import Cells
 from meshnode.app.cutting import CostQuery
 from meshnode.app.pieces import finished
 from meshnode.app.shortcut import steps_of
 from meshnode.app.tally import Rated
 from meshnode.core.effects import Announce
+from meshnode.core.errors import UsageError
 from meshnode.core.genesis import Limits
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
@@ -141,3 +142,14 @@ def test_who_came_last_has_a_part_once_there_is_room(cramped: Ledger):
     assert cramped.by_owner() == owners | {"owner-5": (1, 1)}
     parts = cramped.cells.shelves[cramped.origin].parts
     assert [whose and whose.owner for whose in parts] == ["owner-1", None, "owner-5"]
+
+
+def test_too_many_groups_are_refused_before_the_rest_is_read(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tally, "GROUPS_MAX", 3)
+    for number in range(50):
+        ledger.say(f"s{number}", "ada")
+    with pytest.raises(UsageError, match="an answer holds 3 groups"):
+        ledger.by_owner("session")
+    assert ledger.read == 4
