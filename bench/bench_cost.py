@@ -25,6 +25,7 @@ from meshnode.core.ids import NodeId
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.rows import BUCKETS, Row, bucket_of
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.core.tables import Tables
 from meshnode.ingest.prices import PriceBook
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from meshnode.app.cost import CostAnswer
+    from meshnode.app.shelves import Part
 
 DAYS, SESSIONS_A_DAY, ROWS_A_SESSION = 30, 50, 3.07
 FIRST_DAY = 20_600  # in May 2026
@@ -46,6 +48,7 @@ MODELS = (
 TIERS = ("standard", "standard>200000")
 AGENTS = ("planner", "coder", "")
 PROJECTS = 8  # of a node
+LISTED = 5  # sessions of a node that the mesh knows; a third of them tells more than its rows
 LIMIT_MS = 100.0
 TIMES = 5
 
@@ -53,8 +56,8 @@ TIMES = 5
 class Kept:
     """The rows of one feed, as far as indexes look at them."""
 
-    def __init__(self, rows: dict[bytes, Row]) -> None:
-        self.tables = {LEDGER: rows}
+    def __init__(self, rows: dict[bytes, Row], sessions: dict[bytes, Row]) -> None:
+        self.tables = {LEDGER: rows, SESSIONS: sessions}
         self._buckets: list[list[bytes]] = []
 
     def bucket(self, table: str, number: int) -> dict[bytes, Row]:
@@ -76,8 +79,8 @@ class Kept:
 class Held:
     """A replica."""
 
-    def __init__(self, rows: dict[bytes, Row]) -> None:
-        self.rows = Kept(rows)
+    def __init__(self, number: int, rng: Random) -> None:
+        self.rows = Kept(ledger_of(number, rng), sessions_of(number))
         self.header = None
 
 
@@ -87,7 +90,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     nodes = parser.parse_args().nodes
     process, rng = psutil.Process(), Random(3)
-    replicas = {NodeId(f"node-{n:05}"): Held(ledger_of(n, rng)) for n in range(nodes)}
+    replicas = {NodeId(f"node-{n:05}"): Held(n, rng) for n in range(nodes)}
     rows = sum(len(one.rows.tables[LEDGER]) for one in replicas.values())
     tables, cells, rated = Tables(replicas), Cells(replicas), Rated(PriceBook())  # type: ignore[arg-type] # alike
 
@@ -104,7 +107,8 @@ def main() -> None:
         Figure("memory with nothing but the rows, resident", before / 2**20, "MiB"),
         Figure("  more with the roll-ups", weight / 2**20, "MiB"),
         Figure("  a row", weight / rows, "B"),
-        Figure("  cells of all owners", cell_count(cells), ""),
+        Figure("  cells of all owners", sum(len(part.cells) for part in parts_of(cells)), ""),
+        Figure("  in parts, each of one agent, owner and project", len(parts_of(cells)), ""),
         Figure("  sets of cells that sessions are in", len(cells.patterns.shapes), ""),
         Figure("building them, all in all", build_s, "s"),
         Figure("  its longest piece", build_piece_ms, "ms"),
@@ -125,6 +129,8 @@ def main() -> None:
         ("by agent", CostQuery(("agent",)), None),
         ("by project", CostQuery(("project",)), None),
         ("by agent, model and day", CostQuery(("agent", "model", "day")), None),
+        ("by owner, the last day", CostQuery(("owner",), since_s=day.since_s), None),
+        ("by hour, the last day", CostQuery(("hour",), since_s=day.since_s), None),
         ("by day in Berlin, 7 days", CostQuery(("day",), since_s=week_s, tz="Europe/Berlin"), None),
         ("by model of one node", CostQuery(("model",), node_id=one), LIMIT_MS),
         ("by session of one node", CostQuery(("session",), node_id=one), None),
@@ -168,10 +174,9 @@ def timed(steps: Callable[[], Generator[None, None, None]]) -> tuple[float, floa
     return now_s - began_s, max(longest, now_s - at_s) * 1000
 
 
-def cell_count(cells: Cells) -> int:
-    """Count the cells of all owners."""
-    shelves = cells.shelves.values()
-    return sum(len(part.cells) for shelf in shelves for part in shelf.parts.values())
+def parts_of(cells: Cells) -> list[Part]:
+    """Return the parts of all owners."""
+    return [part for shelf in cells.shelves.values() for part in shelf.parts.values()]
 
 
 def ledger_of(number: int, rng: Random) -> dict[bytes, Row]:
@@ -193,11 +198,26 @@ def ledger_of(number: int, rng: Random) -> dict[bytes, Row]:
             what = [(*rng.choice(MODELS), TIERS[rng.random() < 0.1]) for _ in range(2)]  # noqa: PLR2004 - a tenth of the requests
             for place in range(1 + rng.randrange(5)):
                 model, provider, tier = what[rng.random() < 0.2]  # noqa: PLR2004 - a fifth of the slots
-                key = SlotKey(f"s{number}-{day}-{session}-{'x' * 12}", model, tier, slot + place)
+                key = SlotKey(session_id(number, day, session), model, tier, slot + place)
                 usage = Buckets(rng.randrange(9000), 50_000, 900, 0, rng.randrange(3000), 10)
                 value = slot_to_row(Slot(3, usage, *whose, provider))
                 rows[key_to_row(key)] = Row(1, len(rows) + 1, value)
     return rows
+
+
+def sessions_of(number: int) -> dict[bytes, Row]:
+    """Make the rows of the sessions that one node lists: some of the last day."""
+    rows: dict[bytes, Row] = {}
+    for session in range(LISTED):
+        named = session_id(number, DAYS - 1, session)
+        record = SessionRecord(named, 1, "listed", State.RUNNING, 0.0, 0.0)
+        rows[named.encode()] = Row(1, session + 1, session_to_row(record))
+    return rows
+
+
+def session_id(node: int, day: int, session: int) -> str:
+    """Name a session, as long as such ids are."""
+    return f"s{node}-{day}-{session}-{'x' * 12}"
 
 
 if __name__ == "__main__":

@@ -41,6 +41,13 @@ class Whole(NamedTuple):
     kind: Kind
 
 
+class Placed(NamedTuple):
+    """Where sums of cells were added, and whether that was all of them."""
+
+    groups: list[GroupKey]
+    all: bool
+
+
 class Shortcut(Costing):
     """One query on its way to an answer, from cells as far as they are exact."""
 
@@ -147,20 +154,20 @@ class Shortcut(Costing):
     def _add_shelf(self, shelf: Shelf) -> Steps:
         parts = list(shelf.parts.values())
         if parts:
-            group = yield from self._add_sums(list(shelf.totals.items()), parts[0])
-            yield from self._add_sessions(parts, group)
+            placed = yield from self._add_sums(list(shelf.totals.items()), parts[0])
+            yield from self._add_sessions(parts, placed)
 
     def _add_part(self, part: Part) -> Steps:
         doubted = self._doubted.get(part, ())
         cells = list(part.cells.items())
         sums = ((number, cell.counts) for number, cell in cells if number not in doubted)
-        group = yield from self._add_sums(sums, part)
-        yield from self._add_sessions([part], None if doubted else group)
+        placed = yield from self._add_sums(sums, part)
+        yield from self._add_sessions([part], placed._replace(all=placed.all and not doubted))
 
     def _add_sums(
         self, sums: Iterable[tuple[int, int]], part: Part
-    ) -> Generator[None, None, GroupKey | None]:
-        """Add sums of cells; returns their group if they are all asked for, and in one."""
+    ) -> Generator[None, None, Placed]:
+        """Add sums of cells, as they are in a part."""
         tally, looked = self.adding.tally, self._looked
         placed: dict[GroupKey, dict[Kind, int]] = {}
         all_whole = True
@@ -178,14 +185,14 @@ class Shortcut(Costing):
                 else:
                     all_whole = False
             yield
-        return next(iter(placed)) if all_whole and len(placed) == 1 else None
+        return Placed([self._at(group, part) for group in placed], all_whole)
 
-    def _add_sessions(self, parts: list[Part], group: GroupKey | None) -> Steps:
+    def _add_sessions(self, parts: list[Part], placed: Placed) -> Steps:
         """Count sessions of parts that stand alike: in one group, or each in those of its cells."""
-        if group is not None:
-            self._count([self._at(group, parts[0])], sum(len(part.sessions) for part in parts))
-            return
-        yield from self._count_sessions(parts, 1)
+        if placed.all and len(placed.groups) == 1:
+            self._count(placed.groups, sum(len(part.sessions) for part in parts))
+        elif placed.groups:
+            yield from self._count_sessions(parts, 1)
 
     def _count_sessions(self, parts: list[Part], times: int) -> Steps:
         often: Counter[frozenset[GroupKey]] = Counter()
