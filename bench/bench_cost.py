@@ -50,7 +50,7 @@ AGENTS = ("planner", "coder", "")
 PROJECTS = 8  # of a node
 LISTED = 5  # sessions of a node that the mesh knows; a third of them tells more than its rows
 LIMIT_MS = 100.0
-TIMES = 5
+TIMES = 3
 
 
 class Kept:

@@ -1,7 +1,8 @@
 """Roll-ups of all ledgers: what each owner has used of each model a day, and in which sessions.
 
 A cell is one (model, provider, tier) on one UTC day, or one of the months that are all that is left
-of old days. Rows are added to their cells as they come, and taken out again with what they counted.
+of old days, in one part of an owner's ledger (app/shelves.py). Rows are added to their cells as
+they come, and taken out again with what they counted.
 
 Invariants. A cell holds exactly its rows: an owner's ledger is either wholly in here, or waits and
 is not in here at all. Memory is bounded by the rows that are held anyway (docs/performance.md).
@@ -165,7 +166,7 @@ class Cells:
         if not cell.rows:
             del part.cells[number]
         elif len(cell.keys) > 2 * cell.rows + SPARE_KEYS:
-            cell.keys = [one for one in dict.fromkeys(cell.keys) if self.row_in(part, number, one)]
+            self._tidy(part, number, cell)
         self._move(part, hash(counter.session), number, by)
         if not part.cells:
             del shelf.parts[part.whose]
@@ -179,6 +180,21 @@ class Cells:
         if shelf.origin in self.shelves:
             added_to(self.totals, number, counts)
         return cell
+
+    def _tidy(self, part: Part, number: int, cell: Cell) -> None:
+        cell.keys = [one for one in dict.fromkeys(cell.keys) if self.row_in(part, number, one)]
+
+    def keys_of(self, part: Part, number: int) -> list[bytes]:
+        """Return the keys of all rows in a cell, and no others."""
+        cell = part.cells[number]
+        if len(cell.keys) != cell.rows:
+            self._tidy(part, number, cell)
+        return cell.keys
+
+    def has(self, part: Part) -> bool:
+        """Whether a part is one of an owner that is counted: it may be gone, or made anew."""
+        shelf = self.shelves.get(part.origin)
+        return shelf is not None and shelf.parts.get(part.whose) is part
 
     def row_in(self, part: Part, number: int, key: bytes) -> tuple[Counter, Weight] | None:
         """Decode a row of a cell; None if it is not in it, or not any more."""

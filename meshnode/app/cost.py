@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.cutting import Cutting, Span, Texts
 from meshnode.app.pieces import chunks, finished
-from meshnode.app.tally import Combination, Rated, Tally, Unit, added_up, shared_out
+from meshnode.app.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
 from meshnode.core.periods import DAY_S, DayKey
@@ -98,13 +98,22 @@ class Adding:
 
         Raises UsageError where there would be too many groups.
         """
+        lot = self.lot(what, span, texts) if counts else None
+        if lot is not None:
+            self.tally.add(*lot, counts)
+            self.see(lot, texts.session)
+
+    def lot(self, what: Combination, span: Span, texts: Texts) -> Lot | None:
+        """Return where a row is counted; None if the query does not select it."""
         query = self.cutting.query
-        if not counts or not self.cutting.selects(span) or query.session not in ("", texts.session):
-            return
-        group = self.cutting.key(what, span, texts)
-        self.tally.add(group, self.kind(what, span), counts)
-        for one in (group, None):
-            self.seen.setdefault(one, set()).add(hash(texts.session))
+        if not self.cutting.selects(span) or query.session not in ("", texts.session):
+            return None
+        return Lot(self.cutting.key(what, span, texts), self.kind(what, span))
+
+    def see(self, lot: Lot, session: str) -> None:
+        """Count the session of a row, once."""
+        for one in (lot.group, None):
+            self.seen.setdefault(one, set()).add(hash(session))
 
     def kind(self, what: Combination, span: Span) -> Kind:
         """Return what a row is priced as: as all of its day, unless prices change in it."""

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.cost import Adding
 from meshnode.app.costing import Costing
-from meshnode.app.cutting import OF_CELLS, OF_WHOSE, Span, Texts
+from meshnode.app.cutting import OF_CELLS, OF_WHOSE, Texts
 from meshnode.app.pieces import LOOKS, chunks
 from meshnode.app.shelves import Whose
+from meshnode.app.splitting import Splitting
+from meshnode.app.tally import Lot
 from meshnode.core.counts import SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from meshnode.app.cells import Cells
     from meshnode.app.costing import Steps
@@ -34,13 +36,6 @@ SESSIONS_AT_ONCE = 512  # counted between two chances to pause: each takes a ten
 TRIES = 3  # with roll-ups that are thrown away meanwhile; then all rows are read
 
 
-class Whole(NamedTuple):
-    """A cell that is in one group, and priced at once."""
-
-    group: GroupKey
-    kind: Kind
-
-
 class Placed(NamedTuple):
     """Where sums of cells were added, and whether that was all of them."""
 
@@ -48,7 +43,7 @@ class Placed(NamedTuple):
     all: bool
 
 
-class Shortcut(Costing):
+class Shortcut(Splitting):
     """One query on its way to an answer, from cells as far as they are exact."""
 
     def __init__(
@@ -58,14 +53,10 @@ class Shortcut(Costing):
         cells: Cells,
         adding: Adding,
     ) -> None:
-        super().__init__(tables, replicas, adding)
-        self._cells = cells
-        self._looked: dict[int, Whole | bool] = {}  # cells; True: its rows decide, False: not asked
+        super().__init__(tables, replicas, cells, adding)
+        self._looked: dict[int, Lot | bool] = {}  # cells; True: its rows decide, False: not asked
         self._of_shape: dict[Shape, frozenset[GroupKey]] = {}
-        by = enumerate(self._cutting.by)
-        self._of_part = [(place, word) for place, word in by if word == "node" or word in OF_WHOSE]
         self._helpful: dict[tuple[str, ...], set[int]] = {}  # sessions that say what rows do not
-        self._doubted: dict[Part, set[int]] = {}  # cells of one part: their rows decide, too
 
     def steps(self) -> Steps:
         """Add everything up."""
@@ -96,11 +87,6 @@ class Shortcut(Costing):
         numbers = {number for number, found in self._looked.items() if found is True}
         if numbers or self._doubted:
             yield from self._rows_of_cells(origins, numbers)
-
-    def _parts(self, origins: Iterable[NodeId]) -> Iterator[Part]:
-        for origin in origins:
-            shelf = self._cells.shelves.get(origin)
-            yield from list(shelf.parts.values()) if shelf else ()
 
     def _doubt(self, part: Part) -> Steps:
         """Find the cells of which a part does not tell whose all is: a session may know better."""
@@ -137,7 +123,7 @@ class Shortcut(Costing):
         for some in chunks(totals.items()):
             for number, counts in some:
                 found = self._look(number) if counts else False
-                if isinstance(found, Whole):
+                if isinstance(found, Lot):
                     self.adding.tally.add(found.group, found.kind, counts)
             yield
         yield from self._count_all_sessions()
@@ -176,7 +162,7 @@ class Shortcut(Costing):
                 found = looked.get(number)
                 if found is None:
                     found = self._look(number)
-                if isinstance(found, Whole):
+                if isinstance(found, Lot):
                     group, kind = found
                     kinds = placed.get(group)
                     if kinds is None:
@@ -230,17 +216,13 @@ class Shortcut(Costing):
         groups = self._groups_in(part, pattern.shape) if pattern else ()
         return {self._at(group, part) for group in groups}
 
-    def _look(self, number: int) -> Whole | bool:
+    def _look(self, number: int) -> Lot | bool:
         found = self._looked.get(number)
         if found is None:
             found = self._looked[number] = self._judged(number)
         return found
 
-    def _span(self, number: int) -> Span:
-        place = self._cells.place(number)
-        return Span(place.kind, place.start_s, place.end_s)
-
-    def _judged(self, number: int) -> Whole | bool:
+    def _judged(self, number: int) -> Lot | bool:
         place, span = self._cells.place(number), self._span(number)
         if not self._cutting.selects(span):
             return False
@@ -248,7 +230,7 @@ class Shortcut(Costing):
         if not self._cutting.is_whole(span) or not priced_at_once:
             return True
         group = self._cutting.key(place.what, span, Texts("", "", "", "", ""))
-        return Whole(group, self.adding.kind(place.what, span))
+        return Lot(group, self.adding.kind(place.what, span))
 
     def _is_priced_alike(self, what: Combination, day_s: int) -> bool:
         at_one_time = self._cutting.query.prices_at_s is not None
@@ -268,16 +250,7 @@ class Shortcut(Costing):
 
     def _groups_among(self, numbers: Iterable[int]) -> frozenset[GroupKey]:
         found = map(self._looked.get, numbers)  # what was not looked at was not counted
-        return frozenset([one.group for one in found if isinstance(one, Whole)])
-
-    def _at(self, group: GroupKey, part: Part) -> GroupKey:
-        """Return a group as it is at one part."""
-        if not self._of_part:
-            return group
-        placed = list(group)
-        for place, word in self._of_part:
-            placed[place] = part.origin if word == "node" else getattr(part.whose, word, "")
-        return tuple(placed)
+        return frozenset([one.group for one in found if isinstance(one, Lot)])
 
     def _count(self, groups: Iterable[GroupKey], sessions: int) -> None:
         counted, some = self.adding.counted, False
@@ -286,28 +259,6 @@ class Shortcut(Costing):
             some = True
         if some:
             counted[None] = counted.get(None, 0) + sessions
-
-    def _rows_of_cells(self, origins: list[NodeId], numbers: set[int] | None) -> Steps:
-        """Read the selected rows of these cells and of those in doubt, or of all."""
-        for part in self._parts(origins):
-            yield
-            asked = set(part.cells)
-            if numbers is not None:
-                asked &= numbers | self._doubted.get(part, set())
-            for some in chunks(asked):
-                for number in some:
-                    if self._cutting.selects(self._span(number)):
-                        yield from self._rows_of_cell(part, number)
-                yield
-
-    def _rows_of_cell(self, part: Part, number: int) -> Steps:
-        cell = part.cells.get(number)
-        for some in chunks(dict.fromkeys(cell.keys) if cell else ()):
-            for key in some:
-                row = self._cells.row_in(part, number, key)
-                if row is not None:
-                    self._add(part.origin, *row)
-            yield
 
     def _tell_apart(self, origins: set[NodeId]) -> Steps:
         """Take out of the sessions that rows have shown those that cells have counted."""

@@ -72,6 +72,13 @@ class Kind:
         return cost_pusd(usage, self.rates, records)
 
 
+class Lot(NamedTuple):
+    """Where something is counted: in which group, and priced as what."""
+
+    group: GroupKey
+    kind: Kind
+
+
 @dataclass(frozen=True, slots=True)
 class Sum:
     """A group, added up. `counts` as in core/counts.py."""

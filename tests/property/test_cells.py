@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from meshnode.app import cells as cells_module
-from meshnode.app import shelves
+from meshnode.app import shelves, splitting
 from meshnode.app.cells import Cells
 from meshnode.app.cutting import BY, OF_CELLS, OF_WHOSE, CostQuery
 from meshnode.app.pieces import finished
@@ -261,11 +261,11 @@ class ChangingWithLittleRoom(Changing):
 
     def __init__(self) -> None:
         super().__init__()
-        self.most = cells_module.KINDS_MAX, shelves.PARTS_MAX
-        cells_module.KINDS_MAX, shelves.PARTS_MAX = 4, 2
+        self.most = cells_module.KINDS_MAX, shelves.PARTS_MAX, splitting.ROWS_AT_ONCE
+        cells_module.KINDS_MAX, shelves.PARTS_MAX, splitting.ROWS_AT_ONCE = 4, 2, 1
 
     def teardown(self) -> None:
-        cells_module.KINDS_MAX, shelves.PARTS_MAX = self.most
+        cells_module.KINDS_MAX, shelves.PARTS_MAX, splitting.ROWS_AT_ONCE = self.most
 
 
 ChangingWithLittleRoom.TestCase.settings = settings(max_examples=60, stateful_step_count=25)

@@ -75,7 +75,7 @@ def made():
     return Made()
 
 
-@pytest.mark.parametrize("by", [(), ("model",), ("day",), ("node",), ("owner", "hour")])
+@pytest.mark.parametrize("by", [(), ("model",), ("day",), ("node",), ("owner", "hour"), ("agent",)])
 def test_cost_is_answered_in_pieces(made, by):
     made.bounded(made.indexes.build())
     answer = made.bounded(made.queries.cost_steps(CostQuery(by)))

@@ -98,8 +98,21 @@ def test_a_row_that_is_found_to_be_somebody_else_s_moves(ledger: Ledger):
     ledger.say("moves", "ada", 10)
     ledger.say("moves", "bo", 10)
     assert ledger.by_owner() == {"ada": (1, 1), "bo": (10, 1)}
-    in_part = ledger.by_owner(until_s=SLOT * 1800.0 + 60)  # of a day, so rows are read
-    assert (in_part, ledger.read) == ({"ada": (1, 1), "bo": (10, 1)}, 3)
+    of_an_hour = {"ada 2024-10-04T00:00Z": (1, 1), "bo 2024-10-04T00:00Z": (10, 1)}
+    assert ledger.by_owner("hour") == of_an_hour
+
+
+def test_by_hour_a_row_is_read_where_a_cell_is_in_several(ledger: Ledger):
+    for number in range(9):
+        ledger.say(f"s{number}", ("ada", "bo")[number > 6], number, SLOT + number // 7)
+    ledger.say("s9", "ada", 100, SLOT + 2)
+    first, second = "2024-10-04T00:00Z", "2024-10-04T01:00Z"
+    assert ledger.by_owner("hour") == {
+        f"ada {first}": (21, 7),
+        f"ada {second}": (100, 1),
+        f"bo {first}": (15, 2),
+    }
+    assert ledger.read == 1
 
 
 def test_a_session_that_the_mesh_knows_tells_whose_a_row_is_that_does_not(ledger: Ledger):
@@ -108,7 +121,7 @@ def test_a_session_that_the_mesh_knows_tells_whose_a_row_is_that_does_not(ledger
     ledger.say("s4", "bo", 10, SLOT + 49)
     ledger.know("s4", "ada")
     assert ledger.by_owner() == {"": (4, 4), "ada": (1, 1), "bo": (10, 1)}
-    assert ledger.read == 2  # the rows of that day of which none says whose it is
+    assert ledger.read == 1  # two of that day do not say: what one counts, the other does not
 
 
 def test_sessions_of_a_part_in_doubt_are_not_taken_for_those_of_another(ledger: Ledger):
