@@ -13,8 +13,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from meshnode.app.cells import Cells
 from meshnode.app.cost import OwnedSlot, cost
 from meshnode.app.cutting import CostQuery
+from meshnode.app.pieces import finished
+from meshnode.app.shortcut import steps_of
+from meshnode.app.tally import Rated
+from meshnode.core.effects import Announce
 from meshnode.core.feed import Replica
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.keys import Key
@@ -35,6 +40,7 @@ from meshnode.core.prices import Priced
 from meshnode.core.regained import by_month, counters_of, joined_rows
 from meshnode.core.rollups import month_of
 from meshnode.core.rows import Rows, all_rows
+from meshnode.core.tables import Tables
 from meshnode.store import counters, ledger, rollups
 from meshnode.store.migrations import migrate
 
@@ -83,6 +89,9 @@ class Rolled(RuleBasedStateMachine):
         self.boot = 0
         self.connection: sqlite3.Connection | None = None
         self.replica = Replica(OwnFeed(KEY, GENESIS.mesh_id, LIMITS, 1).origin, LIMITS)
+        self.replicas = {self.replica.origin: self.replica}
+        self.cells = Cells(self.replicas)
+        self.cells.begin()
         self.begin()
 
     def begin(self) -> None:
@@ -111,12 +120,16 @@ class Rolled(RuleBasedStateMachine):
         while (change := self.feed.flush(self.now_s)) is not None:
             before = self.shown()
             if self.replica.follows(change.header) and change.flush is not None:
-                self.replica.apply(change.flush)
+                applied = self.replica.apply(change.flush)
+                news = Announce(applied.origin, applied.rows, written=applied.written)
             else:
                 rows = Rows()
                 for (table, key), row in all_rows(self.feed.rows).items():
                     rows.put(table, key, row)
                 self.replica.replace(change.header, rows)
+                news = Announce(self.replica.origin, replaced=True)
+            if self.replica in self.replicas.values():
+                self.cells.take(news)
             assert changes or self.shown() == before
 
     def shown(self) -> dict[tuple, sums]:
@@ -147,7 +160,7 @@ class Rolled(RuleBasedStateMachine):
                 source="claude",
                 at_s=self.now_s - ago * DAY_S - 1000.0 * number,
                 session=session,
-                project="",
+                project=f"/{model}",
                 agent="",
                 owner=OWNERS[session],
                 model=model,
@@ -248,6 +261,13 @@ class Rolled(RuleBasedStateMachine):
         for by in ("day", "hour", "owner", "model"):
             answer = cost(rows, [], CostQuery((by,), tz="Europe/Berlin"), NoPrices())
             assert sum(group.records for group in answer.groups) == answer.records
+        for _ in self.cells.build():
+            pass
+        for by in (("model", "day"), ("owner", "project"), ("project", "day"), ("agent", "hour")):
+            query = CostQuery(by)
+            asked = Tables(self.replicas), self.replicas, self.cells, (query, Rated(NoPrices()))
+            quick = finished(finished(steps_of(*asked)).answer({}))
+            assert quick.groups == cost(rows, [], query, NoPrices()).groups
 
 
 Rolled.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
