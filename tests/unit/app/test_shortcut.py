@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from meshnode.app import shelves, tally
-from meshnode.app.cells import Cells
+from meshnode.app.cells import SPARE_KEYS, Cells
 from meshnode.app.cutting import CostQuery
 from meshnode.app.pieces import finished
 from meshnode.app.shortcut import steps_of
@@ -100,6 +100,16 @@ def test_a_row_that_is_found_to_be_somebody_else_s_moves(ledger: Ledger):
     assert ledger.by_owner() == {"ada": (1, 1), "bo": (10, 1)}
     of_an_hour = {"ada 2024-10-04T00:00Z": (1, 1), "bo 2024-10-04T00:00Z": (10, 1)}
     assert ledger.by_owner("hour") == of_an_hour
+
+
+def test_a_row_that_moves_to_and_fro_leaves_few_keys_behind(ledger: Ledger):
+    ledger.say("stays", "ada")
+    ledger.say("stays too", "bo")
+    for number in range(200):
+        ledger.say("moves", ("ada", "bo")[number % 2])
+    assert ledger.by_owner() == {"ada": (1, 1), "bo": (2, 2)}
+    parts = ledger.cells.shelves[ledger.origin].parts.values()
+    assert max(len(cell.keys) for part in parts for cell in part.cells.values()) < 2 * SPARE_KEYS
 
 
 def test_by_hour_a_row_is_read_where_a_cell_is_in_several(ledger: Ledger):
