@@ -224,7 +224,7 @@ class Shortcut(Splitting):
 
     def _judged(self, number: int) -> Lot | bool:
         place, span = self._cells.place(number), self._span(number)
-        if not self._cutting.selects(span):
+        if not self._selects(number):
             return False
         priced_at_once = place.kind != SLOTS or self._is_priced_alike(place.what, span.start_s)
         if not self._cutting.is_whole(span) or not priced_at_once:

@@ -47,6 +47,7 @@ class Splitting(Costing):
         self._of_part = [(n, word) for n, word in enumerate(by) if word in OF_WHOSE | {"node"}]
         self._of_session = "session" in by or bool(session)
         self._doubted: dict[Part, set[int]] = {}  # cells of which a session may know more
+        self._selected: dict[int, bool] = {}  # by cell
         self._lot_at: dict[tuple[int, int], Lot | None] = {}  # by cell, and time of the row
 
     def _parts(self, origins: Iterable[NodeId]) -> Iterator[Part]:
@@ -61,7 +62,7 @@ class Splitting(Costing):
             asked = part.cells.keys() if numbers is None else part.cells.keys() & numbers
             for some in chunks(self._doubted.get(part, set()).union(asked)):
                 for number in some:
-                    if self._cutting.selects(self._span(number)):
+                    if self._selects(number):
                         yield from self._rows_of_cell(part, number)
                 yield
 
@@ -126,6 +127,12 @@ class Splitting(Costing):
         for place, word in self._of_part:
             placed[place] = part.origin if word == "node" else getattr(part.whose, word, "")
         return tuple(placed)
+
+    def _selects(self, number: int) -> bool:
+        found = self._selected.get(number)
+        if found is None:
+            found = self._selected[number] = self._cutting.selects(self._span(number))
+        return found
 
     def _span(self, number: int) -> Span:
         place = self._cells.place(number)
