@@ -68,7 +68,7 @@ class Shortcut(Splitting):
         if OF_CELLS.issuperset(self._cutting.by) and not self._cutting.query.session:
             yield from self._from_cells(counted)
         else:
-            yield from self._rows_of_cells(counted, None)
+            yield from self._all_rows_of_cells(counted)
         yield from self._all_rows(origin for origin in origins if origin not in counted)
         yield from self._tell_apart(set(counted))
 

@@ -55,11 +55,19 @@ class Splitting(Costing):
             shelf = self._cells.shelves.get(origin)
             yield from list(shelf.parts.values()) if shelf else ()
 
-    def _rows_of_cells(self, origins: list[NodeId], numbers: set[int] | None) -> Steps:
-        """Read the selected rows of these cells and of those in doubt, or of all."""
+    def _all_rows_of_cells(self, origins: list[NodeId]) -> Steps:
+        """Read all selected rows of owners that are counted."""
+        selected: set[int] = set()
+        for some in chunks(list(self._cells.totals)):
+            selected.update(filter(self._selects, some))
+            yield
+        yield from self._rows_of_cells(origins, selected)
+
+    def _rows_of_cells(self, origins: list[NodeId], numbers: set[int]) -> Steps:
+        """Read the rows of these cells, and the selected ones of those in doubt."""
         for part in self._parts(origins):
             yield
-            asked = part.cells.keys() if numbers is None else part.cells.keys() & numbers
+            asked = part.cells.keys() & numbers
             for some in chunks(self._doubted.get(part, set()).union(asked)):
                 for number in some:
                     if self._selects(number):
