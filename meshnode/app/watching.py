@@ -73,6 +73,7 @@ class WatchDesk:
     def __init__(self, changes: Changes, log: EventLog, clock: Clock) -> None:
         self.log = log
         self.on_events: Callable[[Iterable[Event]], None] = _kept_nowhere
+        self.before_answers: Callable[[], None] = lambda: None  # hands over the news that wait
         self._changes = changes
         self._clock = clock
         self._begun = asyncio.Event()
@@ -156,6 +157,7 @@ class WatchDesk:
         self._wakes.add(wake)
         try:
             await self._begun.wait()
+            self.before_answers()
             self._follow_spending()
             async for told in self._all(wanted, wake):
                 yield told
@@ -167,6 +169,7 @@ class WatchDesk:
         """Yield what is kept from a time on, then a word with the position to watch from."""
         wanted = watching.checked()
         await self._begun.wait()
+        self.before_answers()
         if self._changes.spending.pending():
             self._follow_spending()
             self._rest()

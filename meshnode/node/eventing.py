@@ -1,9 +1,10 @@
 """Events of one node: noticed as the mesh announces them, kept on disk in the background.
 
-Invariant: nothing waits for it: feeds are written first, in pieces of STORED_AT_ONCE between them,
-and a disk that takes nothing costs only the history. A node that was stopped in order goes on where
-it stopped, and tells only what has really changed meanwhile; for that it looks around first, for
-LOOK_AROUND_S at most, since right after a start nobody else is linked yet.
+Invariant: nothing waits for it: news are looked at once they have gone on to others, in their order
+and before anybody who asks is answered; feeds are written first, in pieces of STORED_AT_ONCE
+between them, and a disk that takes nothing costs only the history. A node that was stopped in order
+goes on where it stopped, and tells only what has really changed meanwhile; for that it looks around
+first, for LOOK_AROUND_S at most, since right after a start nobody else is linked yet.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
 
 LOOK_AROUND_S = 6.0
+HEARD_S = 0.05  # from news to a look at them: neighbours wait for what this node passes on
+HEARD_MAX = 64  # news that wait for it; with so many, all are looked at
 SETTLE_S = 0.2  # from a change to what follows from it
 STORE_S = 0.5  # more events come together
 STORED_AT_ONCE = 128
@@ -68,6 +71,7 @@ class Eventing:
         self._clock = clock
         self._database = database
         self._changes = Changes(world.mesh, prices, clock)
+        self._heard: deque[Announce] = deque()  # news that were not looked at yet
         self._unstored: deque[Event] = deque(maxlen=EVENTS_MAX)  # beyond, the disk lacks the oldest
         self._complete = True  # whether the disk got everything
         self._filled = asyncio.Event()
@@ -100,7 +104,8 @@ class Eventing:
             up = {peer for peer, record in records.items() if record and record.standing == "up"}
             self._expected = up | {self._mesh.self_id}
         self._desk.on_events = self._to_store
-        self._world.on_news = self._take
+        self._desk.before_answers = self._take_heard
+        self._world.on_news = self._hear
         return EventServicer(self._desk)
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -116,6 +121,7 @@ class Eventing:
 
     def end_looking(self) -> None:
         """Look a last time: that others fall away from now on is this node's own going."""
+        self._take_heard()
         if self._begun:
             self._desk.settle()
         self._ended = True
@@ -126,6 +132,7 @@ class Eventing:
 
     async def close(self) -> None:
         """Write what is left, and that it is all; the feeds must be on disk by now."""
+        self._take_heard()
         pending = self._changes.spending.pending()
         try:
             await self._store_all()
@@ -139,9 +146,17 @@ class Eventing:
         except (sqlite3.Error, StorageError) as error:
             _log.warning("cannot write the last events: %s", error)
 
-    def _take(self, news: Announce) -> None:
+    def _hear(self, news: Announce) -> None:
         self._look()
-        self._desk.take(news)
+        self._heard.append(news)
+        if len(self._heard) == 1:
+            asyncio.get_running_loop().call_later(HEARD_S, self._take_heard)
+        elif len(self._heard) >= HEARD_MAX:
+            self._take_heard()
+
+    def _take_heard(self) -> None:
+        while self._heard:
+            self._desk.take(self._heard.popleft())
         if self._desk.waiting:
             self._stale.set()
 

@@ -104,6 +104,13 @@ async def test_a_snapshot_comes_first_and_says_when_it_is_complete(seen):
     assert watcher.position == seen.desk.log.position(seen.desk.log.last)
 
 
+async def test_what_was_not_looked_at_yet_is_in_the_snapshot_of_who_asks(seen):
+    seen.desk.before_answers = lambda: seen.session(1, "alpha")
+    watcher = Watcher(kinds=("session",))
+    await watcher.catch_up(seen.desk)
+    assert watcher.ops == ["session snapshot", "watch complete"]
+
+
 async def test_whoever_comes_back_gets_what_happened_meanwhile_and_nothing_else(seen):
     watcher = Watcher(kinds=("session",))
     await watcher.catch_up(seen.desk)
