@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from contextlib import suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from meshnode.app.alarms import DISK, Alarm
@@ -68,15 +67,15 @@ class FeedWriter:
         self._unstorable: set[NodeId] = set()  # until the next start: the disk keeps what it had
         self._entries: Entries = {}
         self._forks: dict[NodeId, Proof] = {}
-        self._filled = asyncio.Event()
-        self._urgent = asyncio.Event()
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None  # while only what can wait does
         self._idle = asyncio.Event()
         self._idle.set()
         database.on_trouble = self._doubt
 
     def put(self, change: Change, *, ours: bool) -> None:
         """Plan a write."""
-        if not ours and change.origin in self._collapsed | self._unstorable:
+        if not ours and (change.origin in self._collapsed or change.origin in self._unstorable):
             return  # the copy that is taken later includes it, or there is no storing it
         full = len(self._changes) >= PENDING_MAX or self._bytes >= PENDING_BYTES_MAX
         if full and not ours:
@@ -112,12 +111,7 @@ class FeedWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await self._filled.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(OTHERS_DELAY_S):
-                    await self._urgent.wait()
-            self._filled.clear()
-            self._urgent.clear()
+            await self._until_due()
             changes, entries = self._take()
             proofs, self._forks = list(self._forks.values()), {}
             await self._save(changes, entries)
@@ -129,19 +123,29 @@ class FeedWriter:
             for change, ours in changes:
                 if ours:
                     self._on_persisted(change)
-            if not self._filled.is_set():
+            if self._timer is None and not self._due.is_set():
                 self._idle.set()
+
+    async def _until_due(self) -> None:
+        await self._due.wait()
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def drained(self) -> None:
         """Wait until everything planned so far is on disk."""
-        self._urgent.set()
+        if self._timer is not None:
+            self._due.set()
         await self._idle.wait()
 
     def _wake(self, *, urgent: bool) -> None:
         self._idle.clear()
-        self._filled.set()
         if urgent:
-            self._urgent.set()
+            self._due.set()
+        elif self._timer is None:  # no task wakes for it: neighbours wait for the news behind it
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(OTHERS_DELAY_S, self._due.set)
 
     def _take(self) -> tuple[list[tuple[Change, bool]], Entries]:
         changes, self._changes, self._bytes = self._changes, [], 0
