@@ -19,6 +19,7 @@ import grpc.aio
 
 from meshnode.app.outbox import Outbox
 from meshnode.core.errors import MeshError, PeerError
+from meshnode.core.feed import Flush
 from meshnode.core.messages import Farewell
 from meshnode.rpc.dialling import TOO_OFTEN, DialPace
 from meshnode.rpc.errors import error_from
@@ -89,6 +90,7 @@ class Link:
     boot: int  # of the peer
     outbox: Outbox = field(default_factory=Outbox)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    encode: Callable[[Message], pb.Frame] = message_to_wire
     reason: str = "reset"
     _filled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -105,7 +107,7 @@ class Link:
         frames: list[pb.Frame] = []
         room = TOGETHER_BYTES_MAX
         while message is not None:
-            frames.append(message_to_wire(message))
+            frames.append(self.encode(message))
             room -= frames[-1].ByteSize()
             message = self.outbox.pop() if room > 0 and len(frames) < TOGETHER_MAX else None
         return frames
@@ -127,6 +129,22 @@ class Link:
         self.closed.set()
 
 
+class OnceEncoded:
+    """Encodes a flush once for all links: their writers take the same one after the other."""
+
+    def __init__(self) -> None:
+        self._last: Message | None = None
+        self._frame = pb.Frame()
+
+    def __call__(self, message: Message) -> pb.Frame:
+        """Return the frame of a message, which nobody changes."""
+        if not isinstance(message, Flush):
+            return message_to_wire(message)
+        if message is not self._last:
+            self._last, self._frame = message, message_to_wire(message)
+        return self._frame
+
+
 class Links:
     """All links of one node."""
 
@@ -145,6 +163,7 @@ class Links:
         self._spawn = spawn
         self.refusal: Callable[[NodeId, tuple[bytes, ...]], str] = _nobody_is_refused
         self._links: dict[NodeId, Link] = {}
+        self._encode = OnceEncoded()
         self._shares = Shares()
         self._dial_pace = DialPace()
 
@@ -280,7 +299,7 @@ class Links:
             if present.boot == introduction.boot and present.dialler < dialler:
                 return None
             self._drop(present, "replaced")
-        link = self._links[peer] = Link(peer, dialler, introduction.boot)
+        link = self._links[peer] = Link(peer, dialler, introduction.boot, encode=self._encode)
         self._events.learned(peer, introduction.addresses)
         self._events.linked(peer, dialled=dialler == self._self_id)
         return link
