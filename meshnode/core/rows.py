@@ -16,7 +16,7 @@ from struct import error as StructError  # noqa: N812 - a class
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from meshnode.core.packing import pack
+from meshnode.core.packing import pack_lists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +55,7 @@ class Rows:
         self.tables: dict[str, dict[bytes, Row]] = {}
         self._buckets: dict[str, dict[int, dict[bytes, bytes]]] = {}  # row hashes by key
         self._bucket_hashes: Manifest = {}
+        self._roots: dict[str, bytes] = {}  # of the tables that have not changed since
         self.bytes = 0  # of keys and values
 
     def put(self, table: str, key: bytes, row: Row | None) -> None:
@@ -71,6 +72,7 @@ class Rows:
         elif before is not None:
             self._delete(table, key, number)
         self._bucket_hashes.get(table, {}).pop(number, None)
+        self._roots.pop(table, None)
 
     def _delete(self, table: str, key: bytes, number: int) -> None:
         """Leave nothing behind of a row, nor of a bucket or a table that it was the last of."""
@@ -102,6 +104,7 @@ class Rows:
         self._buckets.setdefault(table, {})[number] = hashes
         self.bytes += sum(len(key) + len(row.value) for key, row in rows.items())
         digest = self._bucket_hashes.setdefault(table, {})[number] = bucket_hash(hashes)
+        self._roots.pop(table, None)
         return digest
 
     def empty(self, table: str, number: int) -> None:
@@ -117,16 +120,20 @@ class Rows:
 
     def manifest(self) -> Manifest:
         """Return the hash of each bucket that holds rows, by table."""
-        for table, buckets in self._buckets.items():
-            hashes = self._bucket_hashes.setdefault(table, {})
-            for number, bucket in buckets.items():
-                if number not in hashes:
-                    hashes[number] = bucket_hash(bucket)
-        return {table: dict(hashes) for table, hashes in self._bucket_hashes.items() if hashes}
+        return {table: dict(self._hashes_of(table)) for table in self._buckets}
+
+    def _hashes_of(self, table: str) -> dict[int, bytes]:
+        hashes = self._bucket_hashes.setdefault(table, {})
+        for number, bucket in self._buckets[table].items():
+            if number not in hashes:
+                hashes[number] = bucket_hash(bucket)
+        return hashes
 
     def state_hash(self) -> bytes:
         """Return 32 bytes that name exactly this set of rows."""
-        return state_hash(self.manifest())
+        for table in self._buckets.keys() - self._roots.keys():
+            self._roots[table] = table_root(self._hashes_of(table))
+        return _hash_of_roots(self._roots)
 
 
 def bucket_of(key: bytes) -> int:
@@ -149,13 +156,17 @@ def bucket_hash(bucket: Mapping[bytes, bytes]) -> bytes:
 
 
 def state_hash(manifest: Mapping[str, Mapping[int, bytes]]) -> bytes:
-    """Hash the tables' roots; each root is the hash of its non-empty buckets, in order."""
-    roots = [
-        (table, sha256(b"".join(bytes([n]) + buckets[n] for n in sorted(buckets))).digest())
-        for table, buckets in sorted(manifest.items())
-        if buckets
-    ]
-    return sha256(pack([[table, root] for table, root in roots])).digest()
+    """Hash the tables' roots: return what a set of rows with these buckets is named."""
+    return _hash_of_roots({table: table_root(held) for table, held in manifest.items() if held})
+
+
+def table_root(buckets: Mapping[int, bytes]) -> bytes:
+    """Hash the hashes of a table's non-empty buckets, in order."""
+    return sha256(b"".join([bytes([n]) + buckets[n] for n in sorted(buckets)])).digest()
+
+
+def _hash_of_roots(roots: Mapping[str, bytes]) -> bytes:
+    return sha256(pack_lists([[table, roots[table]] for table in sorted(roots)])).digest()
 
 
 def all_rows(rows: Rows) -> dict[Place, Row | None]:

@@ -5,7 +5,7 @@ Invariant: a session in a terminal state never changes state again, and only its
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,8 @@ def moved(record: SessionRecord, state: State, now_s: float, **changes: Any) -> 
 
 def session_to_row(record: SessionRecord) -> bytes:
     """Encode for the `sessions` table; absent fields are left out."""
-    return pack({key: value for key, value in asdict(record).items() if value not in (None, ())})
+    values = {name: getattr(record, name) for name in _TYPES}
+    return pack({name: value for name, value in values.items() if value not in (None, ())})
 
 
 def session_from_row(row: bytes) -> SessionRecord:
