@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from meshnode.wire.links import Introduction
 
 DISK_S = 2.0  # for a write to be synced
+SOON_S = 0.001  # a timer so near rings on the loop's next turn: its clock would make 2 ms of it
 TROUBLES_MAX = 64  # peers whose last failure is remembered; the oldest is forgotten
 _log = logging.getLogger("session_mesh.mesh")
 
@@ -78,7 +79,7 @@ class NodeWorld:
         self._flushed: dict[Head, _Flushed] = {}  # ours, on their way to the disk
         self._states: dict[NodeId, MemberState] = {}
         self._refusals = Refusals()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: set[asyncio.Handle] = set()
 
     def start(self) -> None:
         """Let the mesh begin."""
@@ -218,7 +219,8 @@ class NodeWorld:
             self._timers.discard(timer)
             self.perform(self.mesh.woken(name, self._clock.steady_s()))
 
-        timer = loop.call_later(max(0.0, at_s - self._clock.steady_s()), ring)
+        delay_s = at_s - self._clock.steady_s()
+        timer = loop.call_soon(ring) if delay_s <= SOON_S else loop.call_later(delay_s, ring)
         self._timers.add(timer)
 
     def persist(self, change: Change, *, ours: bool) -> None:
