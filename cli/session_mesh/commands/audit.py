@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from meshnode.client.durations import parse_instant
-from meshnode.client.errors import MeshError, UsageError
+from meshnode.client.errors import MeshError, NotFoundError, UsageError
+from meshnode.client.targets import Target
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Node, SessionId
@@ -14,6 +15,7 @@ from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
+    from session_mesh.call import Reader
 
 LIMIT = 50
 LIMIT_MAX = 10_000
@@ -64,12 +66,25 @@ def app(
         own = None if node else _own_ledger(call)
         return _verdict(value | {"ledger": own})
     begin = parse_instant(since, call.now_s()) if since else None
-    wanted = auditing.Wanted(node, begin, session, tuple(kind or ()), limit)
-    value = call.read(lambda mesh: auditing.read_audit(cast("MeshClient", mesh), wanted))
+
+    def read(reader: "Reader") -> dict[str, Any]:
+        mesh = cast("MeshClient", reader)
+        wanted = auditing.Wanted(node, begin, _meant(mesh, session), tuple(kind or ()), limit)
+        return auditing.read_audit(mesh, wanted)
+
+    value = call.read(read)
     records = value["records"]
     rows = list(map(_row, records))
     table = Table(COLUMNS, rows, "nothing of that is recorded", FLEXIBLE, SPARE)
     return View(value, table, "records", ids=[str(one["seq"]) for one in records])
+
+
+def _meant(mesh: "MeshClient", session: str) -> str:
+    """Return the whole id of a session, or the word itself: a log knows more than is listed."""
+    try:
+        return str(mesh.resolve(Target(session))["session_id"]) if session else ""
+    except NotFoundError:
+        return session
 
 
 def _accepted(call: Call, node: str, *, yes: bool) -> View:

@@ -1,9 +1,10 @@
 """`cost`: what the whole mesh has spent."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from meshnode.client.counted import counted_session
 from meshnode.client.durations import seconds_of
 from meshnode.client.errors import UnreachableError
 from session_mesh import words
@@ -24,6 +25,10 @@ from session_mesh.call import Call
 from session_mesh.options import Node, SessionId
 from session_mesh.render import View
 from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+    from session_mesh.call import Reader
 
 
 @verb(
@@ -54,20 +59,25 @@ def app(
 ) -> View:
     """Sum tokens and money of all nodes.
 
-    What is missing or has no known price is said, never guessed.
+    What is missing or has no known price is said, never guessed. --session takes what `show` does.
     """
     span = Span(since, until, days, tz)
     begin, end = span.bounds(call.now_s())
     priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ())
-    of = (node, session)
-    value = in_order(
-        call.read(lambda mesh: mesh.cost(groups, begin, end, tz, priced_at, of)), groups
-    )
+
+    def ask(mesh: "Reader") -> dict[str, Any]:
+        if not session:
+            return mesh.cost(groups, begin, end, tz, priced_at, (node, ""))
+        meant = counted_session(cast("MeshClient", mesh), session, node)
+        answer = mesh.cost(groups, begin, end, tz, priced_at, (node, meant))
+        return answer | {"session_id": meant}
+
+    value = in_order(call.read(ask), groups)
     notes = words.coverage_notes(value["coverage"])
     if require_full and notes:
         raise UnreachableError(notes[0], "leave out --require-full to see what is known")
-    told = [*notes, *_nothing(value, session, begin, call.now_s()), *notes_of(value)]
+    told = [*notes, *_meant(value, session, begin, call.now_s()), *notes_of(value)]
     return View(
         value=value,
         human=table_of(value, groups),
@@ -77,8 +87,12 @@ def app(
     )
 
 
-def _nothing(value: dict[str, Any], session: str, begin: str | None, now_s: float) -> list[str]:
-    """Say why nothing was counted, where the question tells."""
+def _meant(value: dict[str, Any], word: str, begin: str | None, now_s: float) -> list[str]:
+    """Say why nothing was counted, and which session a name was taken for."""
     if not value["records"] and begin and seconds_of(begin) > now_s:
         return [f"{begin[:16]}Z is still to come: nothing was used after it"]
-    return nothing_of(session, value, "cost")
+    meant = str(value.get("session_id", ""))
+    if meant.startswith(word):
+        return nothing_of(meant, value, "cost")
+    of = f"{word[:60]!r} is session {meant}: cost --by agent --by session has all of an agent"
+    return [of, *nothing_of(meant, value, "cost")]

@@ -104,12 +104,14 @@ class Mesh:
     def cost(self, by=(), since=None, until=None, tz="", prices_at=None, of=("", "")):
         self.calls.append(("cost", by, since, until, tz, prices_at, *[of] * any(of)))
         days = [cost_group("day", "2026-11-20"), cost_group("day", "2026-11-19")]
+        sessions = [cost_group("session", of[1])]
         return {
             "records": 3,
             "sessions": 2,
             "totals": BUCKETS,
             "cost_usd": "1.25",
-            "groups": days if by == ("day",) else [cost_group("model", "m")],
+            "groups": {("day",): days, ("session",): sessions}.get(by)
+            or [cost_group("model", "m")],
             "unpriced": [{"model": "m", "records": 1, "total": 9}],
             "tz_exact": not tz.startswith("Asia"),
             "coverage": self.coverage,

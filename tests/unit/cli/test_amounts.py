@@ -3,8 +3,9 @@
 import io
 
 import pytest
-from unit.cli.doubles import BUCKETS, cost_group
+from unit.cli.doubles import BUCKETS, SESSION, cost_group
 
+from meshnode.client.errors import NotFoundError
 from session_mesh.main import main
 from session_mesh.render import Streams
 
@@ -17,14 +18,14 @@ def answer(mesh, monkeypatch):
     """What the mesh answers, to be changed."""
     changes = {}
     cost = mesh.cost
-    monkeypatch.setattr(mesh, "cost", lambda *asked: cost(*asked) | changes)
+    monkeypatch.setattr(mesh, "cost", lambda *asked, **of: cost(*asked, **of) | changes)
     return changes
 
 
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        (("--session", "nope"), "nothing is counted of session 'nope': cost --by session lists"),
+        (("--session", "abcdefgh"), "nothing is counted of session 'abcdefghijklmnopqrstuvwxyz': "),
         (("--since", "2030-01-01"), "2030-01-01T00:00Z is still to come"),
         (("--since", "2026-01-01"), ""),
     ],
@@ -35,6 +36,34 @@ def test_an_answer_of_nothing_says_why(run, answer, words, note):
     assert (code, out.split()[-1]) == (0, "$0.0000")
     assert err.startswith(note)
     assert bool(err) == bool(note)
+
+
+@pytest.mark.parametrize("word", ["abcdefghij", "builder", "anna/builder"])
+def test_spending_is_asked_of_a_session_under_any_of_its_names(run, mesh, monkeypatch, word):
+    told = {"records": 3, "groups": [cost_group("session", "abcdefghijklmnopqrstuvwxyz")]}
+    cost, of_it = mesh.cost, []
+
+    def counted(*asked, of=None):
+        session = (of or asked[5])[1]
+        of_it.append(session)
+        return cost(*asked[:5]) | (told if SESSION["session_id"] == session else NOTHING)
+
+    monkeypatch.setattr(mesh, "cost", counted)
+    code, out, err = run("cost", "--session", word)
+    assert (code, of_it) == (0, [word, SESSION["session_id"]])
+    assert out.split()[-1] == "$1.2500"
+    assert (f"{word!r} is session abc" in err) is (word != "abcdefghij")
+
+
+def test_a_session_that_nobody_knows_has_no_sum(run, mesh, answer, monkeypatch):
+    def unknown(target):
+        raise NotFoundError(f"no session or agent {str(target)!r}")
+
+    answer |= NOTHING
+    monkeypatch.setattr(mesh, "resolve", unknown)
+    code, out, err = run("cost", "--session", "nope")
+    assert (code, out) == (3, "")
+    assert "no session or agent 'nope'" in err
 
 
 def test_prices_that_are_left_out_are_told_with_every_sum(run, answer):

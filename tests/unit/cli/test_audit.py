@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
-from unit.cli.doubles import Mesh
+from unit.cli.doubles import SESSION, Mesh
 from unit.core.test_audit import LOG, NODE, NODE_ID, WHOLE, head_of
 
+from meshnode.client.errors import NotFoundError
 from meshnode.core.audit import AuditRecord, Kept, sign_head, start_hash
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
@@ -84,15 +85,35 @@ def chained(*records: AuditRecord) -> list[Kept]:
 
 def test_the_newest_records_are_shown_and_options_select(run, audited):
     code, out, _ = run(
-        "audit", "--limit", "2", "--session", "s1", "--kind", "a", "--kind", "b", "--since", "1h"
+        "audit",
+        "--limit",
+        "2",
+        "--session",
+        "abcdefgh",
+        "--kind",
+        "a",
+        "--kind",
+        "b",
+        "--since",
+        "1h",
     )
     (request,) = audited.asked
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["SEQ", "6", "7"]
-    assert (request.limit, request.session, list(request.kinds)) == (2, "s1", ["a", "b"])
+    assert (request.limit, list(request.kinds)) == (2, ["a", "b"])
+    assert request.session == SESSION["session_id"]
     assert request.since == "2026-11-19T23:00:00.000Z"
     assert audited.signs == []
     assert run("audit", "--limit", "2", "-q")[1] == "6\n7\n"
+
+
+def test_a_session_that_is_listed_no_more_is_asked_for_as_it_is_written(run, audited, monkeypatch):
+    def unknown(target):
+        raise NotFoundError(f"no session or agent {str(target)!r}")
+
+    monkeypatch.setattr(audited, "resolve", unknown)
+    assert run("audit", "--session", "s1")[0] == 0
+    assert audited.asked[0].session == "s1"
 
 
 def test_another_nodes_log_is_asked_for_with_a_signed_request(run, audited):
