@@ -58,7 +58,7 @@ class Board:
         recent = [one for one in self.sessions.values() if _is_recent(one, now_s)]
         recent.sort(key=lambda one: (not one["alive"], _reversed(one["last_activity"])))
         room = max(1, lines - FRAME_LINES)
-        names = names_apart((one["node_id"], one["name"]) for one in self.nodes.values())
+        names = names_apart({one["node_id"]: one["name"] for one in self.nodes.values()})
         names = {one["node_id"]: one["node_name"] for one in recent} | names
         rows = [row_of(one, names, now_s) for one in recent[:room]]
         heard = sum(node["state"] in {"alive", "left", "revoked"} for node in self.nodes.values())

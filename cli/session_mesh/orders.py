@@ -212,7 +212,7 @@ def _noted(meanwhile: list[dict[str, Any]]) -> list[str]:
 
 def _rows(aim: Aim, results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     known = [one for one in aim.targets if not isinstance(one, Target)]
-    names = names_apart((one["node_id"], one["node_name"]) for one in known)
+    names = names_apart({one["node_id"]: one["node_name"] for one in known})
     rows = []
     for target, result in zip(aim.targets, results, strict=True):
         who = (

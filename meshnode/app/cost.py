@@ -6,7 +6,6 @@ rounded once. A model without a price adds tokens and is listed, never priced at
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +14,7 @@ from meshnode.app.cutting import Cutting, Span, Texts
 from meshnode.app.pieces import chunks, finished
 from meshnode.app.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
+from meshnode.core.ids import names_apart
 from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
 from meshnode.core.periods import DAY_S, DayKey
 
@@ -160,7 +160,8 @@ class Adding:
         names: Mapping[str, str],
     ) -> Iterator[CostGroup]:
         by = self.cutting.by
-        shown = _apart({group[by.index("node")] for group in sums}, names) if "node" in by else {}
+        ids = {group[by.index("node")] for group in sums} if "node" in by else set[str]()
+        shown = names_apart({node_id: names.get(node_id, node_id) for node_id in ids})
         words: dict[str, Mapping[str, str]] = {"model": spellings, "node": shown}
         for group, added in sums.items():
             parts = zip(by, group, strict=True)
@@ -251,13 +252,3 @@ def _spellings(sums: Iterable[Sum]) -> Generator[None, None, dict[str, str]]:
                 spellings[folded] = min(what.model, spellings.get(folded, what.model))
             yield
     return spellings
-
-
-def _apart(node_ids: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Name nodes so that no two are called the same."""
-    called = {node_id: names.get(node_id, node_id) for node_id in node_ids}
-    often = Counter(called.values())
-    return {
-        node_id: name if often[name] == 1 else f"{name} ({node_id[:8]})"
-        for node_id, name in called.items()
-    }

@@ -162,9 +162,9 @@ class EventLog:
 
 def concerns(names: tuple[str, ...], about: str, prefix_chars_min: int) -> bool:
     """Whether one of the names is meant: exactly, by the start of an id, or as node/agent."""
-    if about in names:
+    if about in names or (
+        len(about) >= prefix_chars_min and any(name.startswith(about) for name in names)
+    ):
         return True
-    node, slash, agent = about.partition("/")
-    if slash and node in names and agent in names:
-        return True
-    return len(about) >= prefix_chars_min and any(name.startswith(about) for name in names)
+    first, slash, rest = about.partition("/")  # of a namesake: name/start of its id, or with /agent
+    return bool(slash) and all(concerns(names, one, prefix_chars_min) for one in (first, rest))

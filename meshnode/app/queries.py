@@ -20,7 +20,7 @@ from meshnode.app.views import (
     SessionView,
 )
 from meshnode.core.errors import ConflictError, NotFoundError
-from meshnode.core.ids import PREFIX_CHARS_MIN, NodeId
+from meshnode.core.ids import NodeId, nodes_meant
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import SessionRecord, State
@@ -106,17 +106,15 @@ class Queries:
         return answer
 
     def node_named(self, name: str) -> NodeId:
-        """Find a member by name, id or prefix of an id; raises NotFoundError or ConflictError."""
-        members = self._members()
-        found = [p for p in members if name in {p, self.name_of(p)}]
-        if not found and len(name) >= PREFIX_CHARS_MIN:
-            found = [p for p in members if p.startswith(name)]
-        if not found:
+        """Find a member, as `nodes_meant` does; raises NotFoundError or ConflictError."""
+        names: dict[str, str] = {peer: self.name_of(peer) for peer in self._members()}
+        meant = nodes_meant(name, names)
+        if not meant:
             raise NotFoundError(f"no node is called {name[:60]}", "session-mesh nodes lists them")
-        if len(found) > 1:
-            ids = ", ".join(peer[:12] for peer in found)
-            raise ConflictError(f"{len(found)} nodes are called {name[:60]}", f"one of {ids}")
-        return found[0]
+        if len(meant) > 1:
+            ids = ", ".join(peer[:12] for peer in meant)
+            raise ConflictError(f"{len(meant)} nodes are called {name[:60]}", f"one of {ids}")
+        return NodeId(meant[0])
 
     def described(self, peer: NodeId) -> str:
         """Name a member in a sentence, with its state unless it is alive."""

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.words import too_short
 from meshnode.core.errors import ConflictError, NotFoundError
-from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.core.ids import names_apart, nodes_meant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-
-def names_apart(nodes: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return what to call each node, from ids and names: namesakes with the start of their id."""
-    names = dict(nodes)
-    counts = Counter(names.values())
-    return {
-        node_id: name if counts[name] == 1 else f"{name}/{node_id[:PREFIX_CHARS_MIN]}"
-        for node_id, name in names.items()
-    }
+__all__ = ["check_forgettable", "names_apart", "node_id_in", "working_links"]
 
 
 def check_forgettable(node: dict[str, Any]) -> None:
@@ -42,15 +33,11 @@ def working_links(node: dict[str, Any]) -> dict[str, Any]:
 
 def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:
     """Return the id of the listed node that is meant; raises NotFoundError or ConflictError."""
-    ids = [str(node["node_id"]) for node in nodes]
-    if name in ids:
-        return name
-    named = [str(node["node_id"]) for node in nodes if node["name"] == name]
-    if not named and len(name) >= PREFIX_CHARS_MIN:
-        named = [node_id for node_id in ids if node_id.startswith(name)]
-    if not named:
-        hint = too_short(name, ids) or "session-mesh nodes lists them"
+    names = {str(node["node_id"]): str(node["name"]) for node in nodes}
+    meant = nodes_meant(name, names)
+    if not meant:
+        hint = too_short(name, names) or "session-mesh nodes lists them"
         raise NotFoundError(f"no node {name!r}", hint)
-    if len(named) > 1:
-        raise ConflictError(f"{name!r} fits {len(named)} nodes", f"ids: {', '.join(named)}")
-    return named[0]
+    if len(meant) > 1:
+        raise ConflictError(f"{name!r} fits {len(meant)} nodes", f"ids: {', '.join(meant)}")
+    return meant[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.logged import BY, plain, summed
 from meshnode.client.targets import Order, check_lengths
 from meshnode.core.errors import PeerError, StaleError, UnreachableError
+from meshnode.core.ids import nodes_meant
 from meshnode.core.rounds import (
     LINE_BYTES_MAX,
     ROUNDS,
@@ -57,9 +58,11 @@ def logged_session(mesh: MeshClient, session: str) -> Plain | None:
     asked = all(group["key"]["session"] == session for group in answer["groups"])
     if not answer["records"] or not asked:  # an older node sums all sessions
         return None
-    named = _named(mesh.nodes()["nodes"])
+    names = {str(node["node_id"]): str(node["name"]) for node in mesh.nodes()["nodes"]}
     owners = sorted({group["key"]["node"] for group in answer["groups"]})
-    return summed(session, answer) | {"nodes": {name: named.get(name) for name in owners}}
+    meant = {name: nodes_meant(name, names) for name in owners}
+    nodes = {name: ids[0] if len(ids) == 1 else None for name, ids in meant.items()}
+    return summed(session, answer) | {"nodes": nodes}
 
 
 def received(pieces: Iterable[bytes]) -> Plain:
@@ -93,11 +96,3 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from whole
     if waiting:
         raise PeerError("the owner's answer ends within a round")
-
-
-def _named(nodes: Iterable[Plain]) -> dict[str, str]:
-    """Return the ids of nodes by the names under which costs are grouped."""
-    listed = [(node["name"], node["node_id"]) for node in nodes]
-    names = [name for name, _ in listed]
-    named = {name: node_id for name, node_id in listed if names.count(name) == 1}
-    return named | {f"{name} ({node_id[:8]})": node_id for name, node_id in listed}

@@ -6,6 +6,7 @@ rows with the same session id, one that proves to be its owner's comes before wh
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -145,22 +146,31 @@ def resolve(target: Target, ask: Ask) -> Session:
     if not str(target):
         raise UsageError("which session?", "give a session id or an agent id")
     check_lengths({"name of a session": str(target), "name of a node": target.node})
-    found = _matches(target, ask)
-    if not found and "/" in target.name and not target.node:
-        node, _, agent = target.name.partition("/")
-        found = _at_node(replace(target, name=agent, node=node), ask) if node and agent else []
+    found = _matches(target, ask) or ([] if target.node else _at_node(target, ask))
     if not found:
         raise NotFoundError(f"no session or agent {str(target)!r}", _nearest(str(target), ask))
     return _only(str(target), found)
 
 
 def _at_node(target: Target, ask: Ask) -> list[Session]:
-    """Look for what was written as node/agent: such a node there need not be."""
+    """Look for what was written as node/agent: such a node there need not be.
+
+    A node may be written as name/start of its id, where it has namesakes; an agent with a slash.
+    """
+    words = target.name.split("/", 2)
+    if not all(words[:2]) or len(words) == 1:
+        return []
+    if len(words) > 2 and words[2]:  # noqa: PLR2004 - name, start of an id, agent
+        with suppress(NotFoundError):
+            at = replace(target, name=words[2], node="/".join(words[:2]))
+            if found := _matches(at, ask):
+                return found
+    agent = "/".join(words[1:])
     try:
-        return _matches(target, ask)
+        return _matches(replace(target, name=agent, node=words[0]), ask)
     except NotFoundError as error:
-        name = f"{target.node}/{target.name}"
-        raise NotFoundError(f"no session or agent {name!r}: {error.message}", error.hint) from error
+        said = f"no session or agent {target.name!r}: {error.message}"
+        raise NotFoundError(said, error.hint) from error
 
 
 def check_lengths(words: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ Invariant: a node id is its public key, so an id proves itself; nothing here rea
 from __future__ import annotations
 
 from base64 import b32decode, b32encode
+from collections import Counter
 from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, NewType
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NewType
 from meshnode.core.errors import PeerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 NodeId = NewType("NodeId", str)  # 52 characters of lower-case base32: an Ed25519 public key
 MeshId = NewType("MeshId", str)  # 52 characters of lower-case base32: SHA-256 of the genesis
@@ -69,6 +70,37 @@ def session_id_of(node_id: str, start: int) -> SessionId:
     """
     named = b"smesh/v1/session\0" + node_id.encode() + start.to_bytes(8, "big")
     return SessionId(b32(sha256(named).digest()[:SESSION_ID_BYTES]))
+
+
+def names_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Return what to call each node, by its id: namesakes by their name and the start of their id.
+
+    No node's own name has a slash in it.
+    """
+    counts = Counter(names.values())
+    return {
+        node_id: name if counts[name] == 1 else f"{name}/{node_id[:PREFIX_CHARS_MIN]}"
+        for node_id, name in names.items()
+    }
+
+
+def nodes_meant(word: str, names: Mapping[str, str]) -> list[str]:
+    """Return the ids of the nodes that a word can mean, from their names by id.
+
+    It is an id, a name, what `names_apart` calls one, or the start of an id, tried in this order.
+    """
+    if word in names:
+        return [word]
+    if named := [node_id for node_id, name in names.items() if name == word]:
+        return named
+    name, _, start = word.rpartition("/")
+    if len(start) < PREFIX_CHARS_MIN:
+        return []
+    return [
+        node_id
+        for node_id, called in names.items()
+        if node_id.startswith(start) and name in {"", called}
+    ]
 
 
 def new_u64(chance: Chance) -> int:

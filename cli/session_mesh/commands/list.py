@@ -51,7 +51,7 @@ def app(
     value = call.read(lambda mesh: _listed(call, mesh, selection, limit))
     now_s = call.now_s()
     sessions = value["sessions"]
-    names = names_apart((one["node_id"], one["node_name"]) for one in sessions)
+    names = names_apart({one["node_id"]: one["node_name"] for one in sessions})
     rows = [row_of(session, names, now_s) for session in sessions]
     return View(
         value=value,

@@ -34,7 +34,7 @@ def app(
     value = call.read(lambda mesh: mesh.nodes(labels))
     now_s = call.now_s()
     nodes = value["nodes"]
-    names = names_apart((node["node_id"], node["name"]) for node in nodes)
+    names = names_apart({node["node_id"]: node["name"] for node in nodes})
     table = (
         Table(
             ("NODE", "STATE", "LINKS"),

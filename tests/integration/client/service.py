@@ -22,7 +22,7 @@ from meshnode.core.control import ControlSet
 from meshnode.core.entries import Entry, entry_from_signed, role_entry
 from meshnode.core.errors import MeshError, UnreachableError
 from meshnode.core.genesis import Genesis
-from meshnode.core.ids import b32, node_id_of
+from meshnode.core.ids import b32, node_id_of, nodes_meant
 from meshnode.core.keys import Key, Signed
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SessionRecord, State
@@ -110,7 +110,7 @@ class Service(LocalServiceServicer):
         return (
             one.session_id.startswith(request.session_id)
             and request.agent_id in {"", one.agent_id}
-            and request.node in {"", one.node_name, one.node_id}
+            and (not request.node or nodes_meant(request.node, {one.node_id: one.node_name}))
             and (request.filter == "all" or one.phase != "CLOSED")
         )
 

@@ -95,6 +95,16 @@ def test_an_unknown_name_is_not_found_and_the_nearest_is_offered(mesh, service):
 
 def test_nodes_are_found_by_name_by_id_and_by_prefix(mesh):
     berta = NODE_IDS["berta"]
-    assert [mesh.node_id_of(name) for name in ("berta", berta, berta[:8])] == [berta] * 3
-    with pytest.raises(NotFoundError):
-        mesh.node_id_of("carla")
+    words = ("berta", berta, berta[:8], f"berta/{berta[:8]}")
+    assert [mesh.node_id_of(name) for name in words] == [berta] * 4
+    for name in ("carla", f"anna/{berta[:8]}", f"berta/{berta[:7]}"):
+        with pytest.raises(NotFoundError):
+            mesh.node_id_of(name)
+
+
+def test_a_namesakes_agent_is_found_by_the_name_that_tables_give_its_node(mesh, service):
+    service.sessions = [session("x", "berta"), session("x/y", "berta")]
+    node = f"berta/{NODE_IDS['berta'][:8]}"
+    for agent in ("x", "x/y"):
+        assert mesh.resolve(Target(f"{node}/{agent}"))["agent_id"] == agent
+        assert mesh.resolve(Target(f"berta/{agent}"))["agent_id"] == agent

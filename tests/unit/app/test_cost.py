@@ -79,7 +79,7 @@ def test_letter_case_does_not_make_another_model():
 def test_nodes_with_one_name_are_told_apart():
     rows = [row(node="n1"), OwnedSlot("other-id-of-52", "n1", row().key, row().slot)]
     found = {group["node"] for group in keys(rows, "node")}
-    assert found == {"n1 (n1-id-of)", "n1 (other-id)"}
+    assert found == {"n1/n1-id-of", "n1/other-id"}
     assert keys([row()], "node") == [{"node": "n1"}]
 
 

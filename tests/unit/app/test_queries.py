@@ -236,6 +236,10 @@ def test_a_member_is_found_by_name_id_or_prefix(viewer: Viewer):
     viewer.put(1, NODE, ONLY_ROW, node_to_row(NodeRecord("beyond")))
     with pytest.raises(ConflictError):
         viewer.queries.node_named("beyond")
+    assert viewer.queries.node_named(f"beyond/{IDS[2][:8]}") == IDS[2]
+    for name in (f"beyond/{IDS[2][:7]}", f"me/{IDS[2][:8]}", "beyond/"):
+        with pytest.raises(NotFoundError):
+            viewer.queries.node_named(name)
 
 
 def test_a_row_that_cannot_be_read_hides_no_other(viewer: Viewer):
