@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.client.targets import Target, check_lengths
+from meshnode.client.targets import CANDIDATES_SHOWN_MAX, Target, check_lengths
+from meshnode.core.errors import ConflictError, NotFoundError
+from meshnode.core.ids import PREFIX_CHARS_MIN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meshnode.client.asking import Asking
 
 
@@ -18,9 +22,14 @@ def counted_session(mesh: Asking, word: str, node: str = "") -> str:
 
     Raises NotFoundError where nobody knows it, and ConflictError listing the candidates.
     """
-    return (
-        word if is_counted(mesh, word) else str(mesh.resolve(Target(word, node=node))["session_id"])
-    )
+    if is_counted(mesh, word):
+        return word
+    try:
+        return str(mesh.resolve(Target(word, node=node))["session_id"])
+    except NotFoundError:
+        if logged := logged_session_id(mesh, word):
+            return logged
+        raise
 
 
 def is_counted(mesh: Asking, session: str) -> bool:
@@ -29,3 +38,27 @@ def is_counted(mesh: Asking, session: str) -> bool:
     answer = mesh.cost(("session",), of=("", session))
     asked = all(group["key"]["session"] == session for group in answer["groups"])
     return bool(answer["records"]) and asked  # an older node sums all sessions
+
+
+def logged_session_id(mesh: Asking, word: str) -> str:
+    """Return the id of the one session of the ledgers that is, or begins, like this; or none.
+
+    Raises ConflictError listing several, and UsageError for more sessions than an answer holds.
+    """
+    if is_counted(mesh, word):
+        return word
+    if len(word) < PREFIX_CHARS_MIN:
+        return ""
+    groups = mesh.cost(("session",))["groups"]
+    return begun(word, [str(group["key"]["session"]) for group in groups])
+
+
+def begun(word: str, sessions: Iterable[str]) -> str:
+    """Return the one session id that begins like this, or none; raises ConflictError."""
+    found = sorted({one for one in sessions if one.startswith(word)})
+    if len(word) < PREFIX_CHARS_MIN or not found:
+        return ""
+    if len(found) > 1:
+        shown = ", ".join(found[:CANDIDATES_SHOWN_MAX])
+        raise ConflictError(f"{word!r} fits {len(found)} sessions: {shown}", "say more of its id")
+    return found[0]

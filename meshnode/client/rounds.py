@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.counted import logged_session_id
 from meshnode.client.logged import BY, plain, summed
-from meshnode.client.targets import Order, check_lengths
+from meshnode.client.targets import Order
 from meshnode.core.errors import PeerError, StaleError, UnreachableError
 from meshnode.core.ids import nodes_meant
 from meshnode.core.rounds import (
@@ -49,15 +50,14 @@ def rounds_of_log(mesh: MeshClient, node_id: str, session: str, *, messages: boo
 
 
 def logged_session(mesh: MeshClient, session: str) -> Plain | None:
-    """Sum up a session as the ledgers of the mesh have it; None if none of them does.
+    """Sum up a session, named by 8 characters or more, as the ledgers have it; None if none does.
 
     `nodes` are the ids of those who have it, None for one that is known by its name alone.
     """
-    check_lengths({"name of a session": session})
-    answer = mesh.cost(BY, of=("", session))
-    asked = all(group["key"]["session"] == session for group in answer["groups"])
-    if not answer["records"] or not asked:  # an older node sums all sessions
+    session = logged_session_id(mesh, session)
+    if not session:
         return None
+    answer = mesh.cost(BY, of=("", session))
     names = {str(node["node_id"]): str(node["name"]) for node in mesh.nodes()["nodes"]}
     owners = sorted({group["key"]["node"] for group in answer["groups"]})
     meant = {name: nodes_meant(name, names) for name in owners}

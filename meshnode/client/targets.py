@@ -28,6 +28,10 @@ STANDS_S = 86400  # a standing kill, unless told
 STANDS_S_MAX = 7 * 86400
 WAITS = ("accepted", "delivered", "applied")
 EVENT_KINDS = ("node", "session", "agent", "cost", "budget")
+NOTHING_NEAR = (
+    "session-mesh list --filter all shows what is known, session-mesh cost --by session what was"
+    " counted"
+)
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
 _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
@@ -252,7 +256,7 @@ def _nearest(word: str, ask: Ask) -> str:
         if hint := too_short(wanted, (str(one["session_id"]) for one in known)):
             return hint
     near = nearest(wanted, _names(ask(Selection())))
-    return near.strip(" ()") or "session-mesh list --filter all shows what is known"
+    return near.strip(" ()") or NOTHING_NEAR
 
 
 def _names(sessions: Iterable[Session]) -> list[str]:

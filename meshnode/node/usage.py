@@ -223,13 +223,19 @@ class Usage:
         return value
 
     def session(self, name: str) -> dict[str, Any] | None:
-        """Sum up one session as `show` tells of it; None if nothing of it is counted here."""
-        from meshnode.client.logged import BY, summed  # noqa: PLC0415 - for `show`
+        """Sum up one session as `show` tells of it, also by the start of its id; None if unknown.
 
-        answer = self.answer(Wanted(session=name), Asked(by=BY))
+        Raises ConflictError if it fits several.
+        """
+        from meshnode.client.counted import begun  # noqa: PLC0415 - for `show`
+        from meshnode.client.logged import BY, summed  # noqa: PLC0415 - as above
+
+        known = {key.session for key, _ in self._all_slots()}
+        session = name if name in known else begun(name, known)
+        answer = self.answer(Wanted(session=session), Asked(by=BY))
         if not answer["records"]:
             return None
-        return summed(name, answer) | {"nodes": {HERE: None}}
+        return summed(session, answer) | {"nodes": {HERE: None}}
 
     def rounds(self, session: str, *, messages: bool) -> dict[str, Any]:
         """Return `rounds` and `rounds_total` of a session, as its owner has them."""

@@ -38,7 +38,8 @@ def test_a_session_of_a_log_is_shown_round_by_round_on_every_node(fleet: Fleet, 
     anna.json("usage", "--source", "higress", "--path", str(log), "--keep-messages")
     wait_until(lambda: berta.json("cost")["records"] == 2, "anna's usage")
     for node in (anna, berta):
-        shown = node.json("show", SESSION)
+        shown = node.json("show", SESSION[:8])
+        assert node.json("cost", "--session", SESSION[:8])["records"] == 2
         assert (shown["messages_count"], shown["total_input_tokens"]) == (2, 500)
         assert (shown["nodes"], shown["models"], shown["agent_id"]) == (
             ["anna"],
@@ -69,7 +70,8 @@ def test_a_session_of_a_log_is_shown_round_by_round_on_every_node(fleet: Fleet, 
     seen = anna.json("audit", "--kind", "messages_read")["records"]
     assert {one["action"] for one in seen} == {"read_rounds"}
     anna.end()
-    alone = anna.json("show", SESSION)
+    alone = anna.json("show", SESSION[:8])
+    assert alone["session_id"] == SESSION
     assert (alone["source"], alone["rounds"][1]["answer"]) == ("disk", "Checking\nfor you")
     away = berta.call("show", SESSION, "-o", "json")
     assert (away.code, away.json["rounds"], away.json["messages_count"]) == (0, [], 2)

@@ -35,8 +35,9 @@ def app(
 ) -> View:
     """Show all about one session, round by round.
 
-    ID is a session id, 8 characters of one, an agent id, or node/agent; or the id of a session that
-    only logs know. Rounds are read at their owner, with a key that may read messages.
+    ID is a session id, an agent id, node/agent, or the id of a session that only logs know (cost
+    --by session lists them); 8 characters of an id will do. Rounds are read at their owner, with a
+    key that may read messages.
     """
     target = target_of(name, session, agent_id, node)
     try:
@@ -102,7 +103,9 @@ def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
         if logged is None:
             return None
         rounds_found = Found()
-        rounds_found.add(lambda: ledger.rounds(wanted, messages=messages), messages=messages)
+        rounds_found.add(
+            lambda: ledger.rounds(logged["session_id"], messages=messages), messages=messages
+        )
     return _logged_view({**logged, "source": "disk"}, rounds_found)
 
 

@@ -1,0 +1,26 @@
+"""Which session the start of an id means, of those that ledgers have."""
+
+import pytest
+
+from meshnode.client.counted import begun
+from meshnode.core.errors import ConflictError
+
+SESSIONS = ("11111111-2222", "11111111-3333", "22222222-4444")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("22222222", "22222222-4444"),
+        ("11111111-3", "11111111-3333"),
+        ("2222222", ""),
+        ("3" * 8, ""),
+    ],
+)
+def test_the_start_of_an_id_is_eight_characters_or_more(word, meant):
+    assert begun(word, SESSIONS) == meant
+
+
+def test_a_start_that_fits_several_lists_them():
+    with pytest.raises(ConflictError, match="fits 2 sessions: 11111111-2222, 11111111-3333"):
+        begun("11111111", SESSIONS)
