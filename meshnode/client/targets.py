@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.durations import words_of
 from meshnode.client.words import nearest, too_short
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.ids import PREFIX_CHARS_MIN, session_id_of
+from meshnode.core.ids import PREFIX_CHARS_MIN, names_apart, session_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,11 +37,22 @@ _BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
 class AmbiguousError(ConflictError):
-    """A name fits several sessions; `candidates` are they, as listed. Nothing changed."""
+    """A name fits several sessions; `candidates` are they, as listed. Nothing changed.
 
-    def __init__(self, message: str, hint: str, candidates: Sequence[Session]) -> None:
-        super().__init__(message, hint)
+    `by_node` is whether node and agent together mean one of them.
+    """
+
+    def __init__(self, word: str, candidates: Sequence[Session]) -> None:
+        nodes = names_apart({one["node_id"]: one["node_name"] for one in candidates})
+        names = [f"{nodes[one['node_id']]}/{one['agent_id']}" for one in candidates]
         self.candidates = candidates
+        self.by_node = len(set(names)) == len(names)
+        each = zip(names[:CANDIDATES_SHOWN_MAX], candidates, strict=False)
+        shown = ", ".join(f"{name} ({one['session_id']})" for name, one in each)
+        super().__init__(
+            f"{word!r} fits {len(candidates)} sessions: {shown}",
+            f"say which: {'node/agent, or ' * self.by_node}a session id",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,20 +239,10 @@ def _only(word: str, found: Sequence[Session]) -> Session:
     ids = {one["session_id"] for one in found}
     agents = {one["agent_id"] for one in found}
     if len(present) > 1 or (not present and len(ids) > 1 and len(agents) > 1):
-        candidates = present or found
-        shown = [_named(one) for one in candidates[:CANDIDATES_SHOWN_MAX]]
-        raise AmbiguousError(
-            f"{word!r} fits {len(candidates)} sessions: {', '.join(shown)}",
-            "say which: node/agent, or a session id",
-            candidates,
-        )
+        raise AmbiguousError(word, present or found)
     if present:
         return present[0]
     return max(found, key=lambda one: one["ended_at"] or one["created_at"])
-
-
-def _named(session: Session) -> str:
-    return f"{session['node_name']}/{session['agent_id']} ({session['session_id']})"
 
 
 def has_ended(session: Session) -> bool:

@@ -144,7 +144,7 @@ def problem_of(error: MeshError, more: Mapping[str, Any] | None = None) -> Probl
     """Return what an error of the mesh is over HTTP, with further members."""
     kinds = (STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
     status = next(kinds, 500)
-    code, said = error.code, dict(more or {})
+    code, hint, said = error.code, error.hint, dict(more or {})
     if isinstance(error, KeyStateError):
         code = CODE_OF_KEY.get(error.state, code)
     if isinstance(error, EndedError):
@@ -153,7 +153,8 @@ def problem_of(error: MeshError, more: Mapping[str, Any] | None = None) -> Probl
         shown = error.candidates[:CANDIDATES_SHOWN_MAX]
         names = ("session_id", "agent_id", "node_id", "node_name", "state")
         said["candidates"] = [{name: one[name] for name in names} for one in shown]
-    return Problem(status, code, error.message, error.hint, said)
+        hint = f"say which: {'node, or ' * error.by_node}session_id"
+    return Problem(status, code, error.message, hint, said)
 
 
 def answer_of(outcome: dict[str, Any]) -> Response:

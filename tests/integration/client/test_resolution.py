@@ -3,12 +3,13 @@
 import pytest
 from integration.client.service import NODE_IDS, session
 
-from meshnode.client.targets import Target
+from meshnode.client.targets import AmbiguousError, Target
 from meshnode.core.errors import (
     ConflictError,
     NotFoundError,
 )
 from meshnode.core.ids import session_id_of
+from meshnode.gateway.problems import problem_of
 
 
 def test_a_session_is_found_by_its_id_by_a_prefix_and_by_its_agent(mesh, service):
@@ -82,8 +83,26 @@ def test_an_agent_live_twice_is_a_conflict_that_lists_the_candidates(mesh, servi
     with pytest.raises(ConflictError, match=r"anna/builder.*berta/builder") as raised:
         mesh.steer(Target("builder"), message="hello")
     assert raised.value.exit_code == 7
+    assert raised.value.hint == "say which: node/agent, or a session id"
     assert service.commands == []
     assert mesh.resolve(Target("builder", node="berta"))["node_name"] == "berta"
+
+
+def test_an_agent_live_twice_on_one_node_is_told_apart_by_session_id_alone(mesh, service):
+    service.sessions = [session("builder"), session("builder"), session("builder", "berta")]
+    for word in ("builder", "anna/builder"):
+        with pytest.raises(AmbiguousError) as raised:
+            mesh.resolve(Target(word))
+        assert raised.value.hint == "say which: a session id"
+        assert "node" not in problem_of(raised.value).hint
+
+
+def test_candidates_on_namesakes_are_named_apart(mesh, service):
+    service.sessions = [session("x"), session("x", "berta", node_name="anna")]
+    with pytest.raises(AmbiguousError, match=f"anna/{NODE_IDS['berta'][:8]}/x") as raised:
+        mesh.resolve(Target("x"))
+    assert "node/agent" in raised.value.hint
+    assert problem_of(raised.value).hint.startswith("say which: node, or session_id")
 
 
 def test_an_unknown_name_is_not_found_and_the_nearest_is_offered(mesh, service):
