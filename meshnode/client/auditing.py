@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.durations import rfc3339
 from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import Order, check_lengths
+from meshnode.client.words import nearest
 from meshnode.core.audit import (
     AUDIT_HEAD,
+    KINDS,
     AuditHead,
     Kept,
     contradiction,
@@ -22,7 +24,7 @@ from meshnode.core.audit import (
     record_from_bytes,
     walked,
 )
-from meshnode.core.errors import PeerError, StaleError
+from meshnode.core.errors import PeerError, StaleError, UsageError
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.v1 import audit_service_pb2 as pb
@@ -48,6 +50,15 @@ class Wanted:
     kinds: tuple[str, ...] = ()
     limit: int = 0
 
+    def checked(self) -> Wanted:
+        """Return it as it is; raises UsageError for a kind that is never recorded."""
+        for kind in self.kinds:
+            if kind not in KINDS:
+                said = f"there are no records of kind {kind[:60]!r}{nearest(kind, KINDS)}"
+                raise UsageError(said, f"one of: {', '.join(KINDS)}")
+        check_lengths({"session id": self.session, "node": self.node})
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class _Log:
@@ -59,7 +70,7 @@ class _Log:
 def read_audit(mesh: MeshClient, wanted: Wanted) -> Plain:
     """Return records, the oldest first: `node_id`, `node_name`, `records`."""
     nodes = mesh.nodes()["nodes"]
-    log = _read(mesh, nodes, wanted)
+    log = _read(mesh, nodes, wanted.checked())
     records = [_plain(one) for one in log.kept]
     return {"node_id": log.node_id, "node_name": _name(nodes, log.node_id), "records": records}
 
@@ -74,7 +85,7 @@ def verify_audit(mesh: MeshClient, node: str = "") -> Plain:
     asked = pb.ListHeadsRequest(node_id=target, neighbours=True)
     answer = mesh.call(mesh.node_audit.ListHeads, asked)  # first: a log only grows
     heads = _heads(answer.heads)
-    log = _read(mesh, nodes, Wanted(node=node))
+    log = _read(mesh, nodes, Wanted(node=node).checked())
     own = [head for head, _ in heads if head.node == log.node_id]
     walk, wrong = walked(NodeId(log.node_id), log.number, log.kept, own)
     found = [] if wrong is None else [_wrong(nodes, log.node_id, wrong.seq, wrong.what)]
@@ -109,7 +120,6 @@ def accept_log(mesh: MeshClient, node: str) -> Plain:
 
 
 def _read(mesh: MeshClient, nodes: list[Plain], wanted: Wanted) -> _Log:
-    check_lengths({"session id": wanted.session, "node": wanted.node})
     request = pb.ReadAuditRequest(
         since=wanted.since, session=wanted.session, kinds=wanted.kinds, limit=wanted.limit
     )

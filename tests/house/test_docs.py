@@ -14,6 +14,11 @@ from pathlib import Path
 import pytest
 from e2e.fleet import PROGRAM, Answer, Fleet, Node, wait_until
 
+from meshnode.app.auditing import ENTRY_KINDS, READINGS, SHARES
+from meshnode.core.audit import DROPPED, KINDS
+from meshnode.core.checkpoints import CHECKPOINT
+from meshnode.store.audit import LOST
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     {
@@ -189,3 +194,13 @@ def test_homes_of_one_document_can_meet(fleet):
 def test_a_marked_line_that_fails_is_told(fleet):
     with pytest.raises(AssertionError, match="no-such-verb"):
         run("<!-- run -->\n```\n$ session-mesh no-such-verb\n```\n", fleet)
+
+
+def test_every_kind_of_audit_record_is_listed_and_explained():
+    rows = (ROOT / "docs" / "audit.md").read_text().splitlines()
+    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
+    first = set(re.findall(r"`([a-z_]+)`", " ".join(cells)))
+    listed = {f"session{kind}" if kind.startswith("_") else kind for kind in first}
+    assert set(KINDS) - listed == {"entry_taken"}, "named beside the entries that are known"
+    written = {*SHARES, *ENTRY_KINDS.values(), *READINGS.values(), DROPPED, LOST, CHECKPOINT}
+    assert listed | written <= set(KINDS)

@@ -91,20 +91,27 @@ def test_the_newest_records_are_shown_and_options_select(run, audited):
         "--session",
         "abcdefgh",
         "--kind",
-        "a",
+        "node_started",
         "--kind",
-        "b",
+        "clock_jumped",
         "--since",
         "1h",
     )
     (request,) = audited.asked
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["SEQ", "6", "7"]
-    assert (request.limit, list(request.kinds)) == (2, ["a", "b"])
+    assert (request.limit, list(request.kinds)) == (2, ["node_started", "clock_jumped"])
     assert request.session == SESSION["session_id"]
     assert request.since == "2026-11-19T23:00:00.000Z"
     assert audited.signs == []
     assert run("audit", "--limit", "2", "-q")[1] == "6\n7\n"
+
+
+def test_a_kind_that_is_never_recorded_is_a_slip(run, audited):
+    code, out, err = run("audit", "--kind", "node_started", "--kind", "budget_enforce")
+    assert (code, out, audited.asked) == (2, "", [])
+    assert "'budget_enforce' (did you mean \"budget_enforced\"?)" in err
+    assert "one of: node_started, node_stopped, " in err
 
 
 def test_a_session_that_is_listed_no_more_is_asked_for_as_it_is_written(run, audited, monkeypatch):
