@@ -103,7 +103,7 @@ def carry_out(
         result = act(aim.targets[0])
         return replace(outcome_view(result), notes=_unapplied([result], wait))
     with _Progress(call, len(aim.targets)) as progress:
-        results = fanning.fan_out(aim.targets, act, progress.told)
+        results = fanning.fan_out(aim.targets, act, mesh.resolve, progress.told)
     summary: dict[str, Any] = {"targets": len(results)}
     summary |= Counter(str(result["outcome"]) for result in results)
     value: dict[str, Any] = {"results": results, "summary": summary}
@@ -115,7 +115,7 @@ def carry_out(
         notes += [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
     return View(
         value=value,
-        human=Table(COLUMNS, _rows(aim, results), empty=aim.nothing, flexible=FLEXIBLE),
+        human=Table(COLUMNS, _rows(results), empty=aim.nothing, flexible=FLEXIBLE),
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
         notes=notes,
@@ -210,17 +210,15 @@ def _noted(meanwhile: list[dict[str, Any]]) -> list[str]:
     return [f"started meanwhile, and not meant: {names}{more}; run it again for those"]
 
 
-def _rows(aim: Aim, results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    known = [one for one in aim.targets if not isinstance(one, Target)]
-    names = names_apart({one["node_id"]: one["node_name"] for one in known})
-    rows = []
-    for target, result in zip(aim.targets, results, strict=True):
-        who = (
-            (result["target"], "", "")
-            if isinstance(target, Target)
-            else (words.short(target["session_id"]), target["agent_id"], names[target["node_id"]])
-        )
-        rows.append((*who, result["outcome"], f"{result['detail'] or ''}{_processes(result)}"))
+def _rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    found = [one for one in results if "node_name" in one]  # the others are known to nobody
+    names = names_apart({one["node_id"]: one["node_name"] for one in found})
+    rows: list[tuple[str, ...]] = []
+    for one in results:
+        who = (one["target"], "", "")
+        if "node_name" in one:
+            who = (words.short(one["session_id"]), one["agent_id"], names[one["node_id"]])
+        rows.append((*who, one["outcome"], f"{one['detail'] or ''}{_processes(one)}"))
     return rows
 
 

@@ -26,25 +26,29 @@ AT_ONCE = 16  # targets, or owners that are away; the others wait their turn
 def fan_out(
     targets: Sequence[Aimed],
     act: Act,
+    find: Callable[[Target], Plain],
     told: Callable[[int], None] = lambda _: None,
     at_once: int = AT_ONCE,
 ) -> list[Plain]:
     """Act on each target, `at_once` at a time; an error becomes the result of its target.
 
-    `told` hears after each how many are done.
+    `find` looks up who is only named; `told` hears after each how many are done.
     """
     results: dict[int, Plain] = {}
 
     def work(job: Job) -> None:
         lost: MeshError | None = None
         for place, target in job:
+            known = _known(target)
             try:
                 if lost is not None:
                     raise lost
-                results[place] = {**_named(target), **act(target)}
+                session = find(target) if isinstance(target, Target) else target
+                known = {**_known(session), "target": known["target"]}
+                results[place] = {**known, **act(session)}
             except MeshError as error:
                 lost = error if isinstance(error, UnreachableError) else lost
-                results[place] = {**_named(target), **_failed(error)}
+                results[place] = {**known, **_failed(error)}
             told(len(results))
 
     pool = ThreadPoolExecutor(at_once)
@@ -68,13 +72,14 @@ def _jobs(targets: Sequence[Aimed]) -> list[Job]:
     return [*alone, *away.values()]
 
 
-def _named(target: Aimed) -> Plain:
+def _known(target: Aimed) -> Plain:
     if isinstance(target, Target):
         return {"target": str(target), "session_id": target.session_id or None}
     return {
         "target": target["session_id"],
         "session_id": target["session_id"],
         "agent_id": target["agent_id"],
+        "node_id": target["node_id"],
         "node_name": target["node_name"],
     }
 

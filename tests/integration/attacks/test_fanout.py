@@ -45,9 +45,13 @@ def listed(mesh):
     return mesh.list_sessions(Selection())["sessions"]
 
 
+def anybody(target):
+    return dict.fromkeys(("session_id", "agent_id", "node_id", "node_name"), str(target))
+
+
 def killed(mesh, sessions, **options):
     act = lambda one: mesh.kill(one, delivery=Delivery(2.0))  # noqa: E731 - said once
-    return fan_out(sessions, act, **options)
+    return fan_out(sessions, act, mesh.resolve, **options)
 
 
 def test_a_target_that_hangs_holds_up_no_other(mesh, service):
@@ -81,7 +85,7 @@ def test_no_more_are_under_way_than_is_said():
             now -= 1
         return {"outcome": "applied"}
 
-    results = fan_out([Target(f"t{n}") for n in range(100)], act)
+    results = fan_out([Target(f"t{n}") for n in range(100)], act, anybody)
     assert most == AT_ONCE
     assert [one["target"] for one in results] == [f"t{n}" for n in range(100)]
 
@@ -128,7 +132,7 @@ def test_a_target_that_starts_anew_again_and_again_ends_its_own_order_only(mesh,
             return mesh._fresh(one, stale)
         return mesh.kill(one)
 
-    calm, restless = fan_out(listed(mesh), act)
+    calm, restless = fan_out(listed(mesh), act, mesh.resolve)
     assert (calm["outcome"], restless["outcome"]) == ("applied", "stale")
     assert len(tries) == 2, "once, and once more"
 
@@ -146,7 +150,7 @@ def test_what_a_program_gets_wrong_is_not_told_as_done():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        fan_out([Target("a"), Target("b")], broken)
+        fan_out([Target("a"), Target("b")], broken, anybody)
 
 
 def test_names_that_write_to_a_terminal_are_shown_as_they_are(mesh, service, monkeypatch):
@@ -185,7 +189,7 @@ def test_a_kill_of_all_leaves_orders_for_those_only_that_are_away(mesh, service)
     gone = {"state": "unreachable", "phase": "RECONNECT", "alive": False}
     service.sessions = [session("here"), session("there", "berta", **gone)]
     act = lambda one: kill_or_park(mesh, one, Terms(), Delivery())  # noqa: E731 - said once
-    here, there = fan_out(listed(mesh), act)
+    here, there = fan_out(listed(mesh), act, mesh.resolve)
     assert (here["outcome"], there["outcome"]) == ("applied", "parked")
     assert [one.body.session for one in service.entries] == [service.sessions[1].session_id]
     assert len(service.commands) == 1

@@ -125,7 +125,23 @@ def test_kill_of_several_ends_with_the_worst(run, mesh, in_turn):
     code, out, _ = run("kill", "a", "b", "--yes", "--grace", "9s", "-o", "json")
     assert code == 3
     assert [one["target"] for one in json.loads(out)["results"]] == ["a", "b"]
-    assert mesh.calls[0][2]["grace_s"] == 9
+    assert [asked[2]["grace_s"] for asked in mesh.calls if asked[0] == "kill"] == [9, 9]
+
+
+def test_of_several_that_were_named_agent_and_node_are_told(run, mesh, in_turn, monkeypatch):
+    def resolve(target):
+        if str(target) == "nobody":
+            raise NotFoundError("no such session")
+        return SESSION | {"agent_id": str(target)}
+
+    monkeypatch.setattr(mesh, "resolve", resolve)
+    mesh.outcomes = [outcome(outcome="applied", node_id="a" * 52), UnreachableError("away")]
+    code, out, _ = run("kill", "one", "two", "nobody", "--yes")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 6
+    assert rows[1] == ["s", "one", "anna", "applied"]
+    assert rows[2][1:4] == ["two", "anna", "unreachable"]
+    assert rows[3][:2] == ["nobody", "not_found"]
 
 
 def test_a_dry_run_only_shows_who_is_meant(run, mesh):
