@@ -165,7 +165,7 @@ def amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:
     """Return the cells of AMOUNTS."""
     return (
         str(usage["input"]),
-        str(usage["cache_read"] + usage["cache_write_5m"] + usage["cache_write_1h"]),
+        str(words.cached(usage)),
         str(usage["output"]),
         str(usage["total"]),
         words.usd(cost_usd),

@@ -96,7 +96,7 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
             group["key"]["session"],
             str(group["records"]),
             words.tokens(group["usage"]["input"]),
-            words.tokens(_cached(group["usage"])),
+            words.tokens(words.cached(group["usage"])),
             words.tokens(group["usage"]["output"]),
             words.usd(group["cost_usd"]),
         )
@@ -115,12 +115,8 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
         *page.getvalue().splitlines(),
         f"and {left_out} more" if left_out > 0 else "",
         f"input   {totals['input']:,} tokens",
-        f"cached  {_cached(totals):,} tokens",
+        f"cached  {words.cached(totals):,} tokens",
         f"output  {totals['output']:,} tokens",
         f"cost    {words.usd(value['cost_usd'])}",
         *said,
     ]
-
-
-def _cached(usage: dict[str, int]) -> int:
-    return usage["cache_read"] + usage["cache_write_5m"] + usage["cache_write_1h"]

@@ -62,13 +62,10 @@ def described_rounds(value: dict[str, Any]) -> tuple[str, ...]:
 
 def _round(one: dict[str, Any]) -> Iterator[str]:
     yield f"Round {one['round']} @ {one['timestamp']}"
-    parts = [f"{one['input_tokens']} in -> {one['output_tokens']} out"]
-    parts += [
-        f"{one[f'{name}_tokens']} {name}"
-        for name in ("cached", "reasoning")
-        if one[f"{name}_tokens"]
-    ]
-    yield f"  Tokens: {', '.join(parts)}   Cost: {words.usd(one['cost_usd'])}   {one['model']}"
+    cached, reasoning = one["cached_tokens"], one["reasoning_tokens"]
+    taken = f"{one['input_tokens']} in{f' (of it {cached} from cache)' * bool(cached)}"
+    given = f"{one['output_tokens']} out{f' (of it {reasoning} reasoning)' * bool(reasoning)}"
+    yield f"  Tokens: {taken} -> {given}   Cost: {words.usd(one['cost_usd'])}   {one['model']}"
     if one["has_tool_calls"]:
         yield "  Tool calls: Yes"
     if one["response_type"] not in {"", "normal"}:

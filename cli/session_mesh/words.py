@@ -80,3 +80,14 @@ def described(fields: Sequence[tuple[str, object]]) -> tuple[str, ...]:
     shown = [(name, str(value)) for name, value in fields if value not in (None, "", [], {})]
     width = max((len(name) for name, _ in shown), default=0)
     return tuple(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def cached(usage: dict[str, int]) -> int:
+    """Return how many tokens were read from a cache or written into one: never part of `input`."""
+    return usage["cache_read"] + usage["cache_write_5m"] + usage["cache_write_1h"]
+
+
+def tokens_by_kind(usage: dict[str, int]) -> str:
+    """Say how many tokens were used, and of which kinds: these add up."""
+    parts = {"input": usage["input"], "cached": cached(usage), "output": usage["output"]}
+    return f"{usage['total']} ({', '.join(f'{name} {count}' for name, count in parts.items())})"

@@ -91,9 +91,14 @@ def test_nothing_that_was_said_is_kept_unless_asked_for(fleet: Fleet, log: Path)
 
 def test_an_agents_reports_are_its_rounds(fleet: Fleet):
     [anna] = fleet.mesh("anna")
-    report = "session-mesh report --model gpt-4o --input 5 --output 6 --id r1 && sleep 60"
+    report = (
+        "session-mesh report --model gpt-4o --input 3 --cache-read 2 --output 6 --id r1 && sleep 60"
+    )
     anna.call("run", "--agent-id", "a", "--detach", "--", "sh", "-c", report)
     wait_until(lambda: anna.json("cost")["records"] == 1, "the report")
     [one] = anna.json("show", "a")["rounds"]
+    shown = anna.call("show", "a").out
+    assert "11 (input 3, cached 2, output 6)" in shown
+    assert "Tokens: 5 in (of it 2 from cache) -> 6 out " in shown
     assert (one["input_tokens"], one["output_tokens"], one["kept"]) == (5, 6, False)
     anna.end_sessions()

@@ -125,7 +125,7 @@ def _logged_view(logged: dict[str, Any], found: Found) -> View:
             ("days", ", ".join(logged["days"])),
             ("messages", logged["message_count"]),
             ("models", ", ".join(logged["models"])),
-            ("tokens", f"{usage['total']} (input {usage['input']}, output {usage['output']})"),
+            ("tokens", words.tokens_by_kind(usage)),
             ("cost", words.usd(logged["cost_usd"])),
         ]
     )
@@ -171,7 +171,7 @@ def described(session: dict[str, Any]) -> tuple[str, ...]:
             ("messages", session["message_count"]),
             ("tool calls", session["tool_calls"]),
             ("model", session["model"]),
-            ("tokens", f"{usage['total']} (input {usage['input']}, output {usage['output']})"),
+            ("tokens", words.tokens_by_kind(usage)),
             ("cost", words.usd(session["cost_usd"])),
             ("can", f"steer: {session['can']['steer']}, kill: {session['can']['kill']}"),
         ]

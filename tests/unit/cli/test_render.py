@@ -19,7 +19,7 @@ from session_mesh.render import (
     render,
     render_failure,
 )
-from session_mesh.words import age, coverage_notes, tokens
+from session_mesh.words import age, coverage_notes, tokens, tokens_by_kind
 
 EVIL = "a\x1b[31mred\x07\r\n\u202egnp.exe\u2066\x9b2J\x7f\u200b"
 COVERAGE = {
@@ -367,3 +367,9 @@ def test_budgets_and_sessions_are_named_on_any_terminal(columns, flexible, spare
     out, _ = shown(View({}, table), out_is_terminal=True, width=width)
     assert out.startswith(columns[0])
     assert all(width_of(row) <= width for row in out.splitlines())
+
+
+def test_tokens_by_kind_add_up():
+    used = {"input": 3_500, "cache_read": 50_000, "cache_write_5m": 9_000, "cache_write_1h": 1_000}
+    used |= {"output": 10_750, "reasoning": 700, "total": 74_250}
+    assert tokens_by_kind(used) == "74250 (input 3500, cached 60000, output 10750)"
