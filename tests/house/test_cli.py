@@ -62,6 +62,12 @@ def test_help_fits_a_terminal(words, capsys):
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("verb", ["usage", "cost", "stats-model", "stats-date"])
+def test_a_column_of_two_prices_is_explained(verb, capsys):
+    text = " ".join(help_of(verb, capsys=capsys).split())
+    assert "CACHED was read from caches or written into them." in text
+
+
 def test_verbs_stand_in_the_order_of_a_first_day(capsys):
     assert [verb for verb in CONTRACT if verb in VERBS] == list(VERBS)
     listed = help_of(capsys=capsys).partition("Commands:")[2]

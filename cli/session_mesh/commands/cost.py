@@ -60,6 +60,7 @@ def app(
     """Sum tokens and money of all nodes.
 
     What is missing or has no known price is said, never guessed. --session takes what `show` does.
+    CACHED was read from caches or written into them.
     """
     span = Span(since, until, days, tz)
     begin, end = span.bounds(call.now_s())

@@ -21,7 +21,8 @@ def app(
 ) -> View:
     """Show requests, sessions, tokens, money and models of each day, the oldest first.
 
-    The same as `cost --by day`, with more columns.
+    The same as `cost --by day`, with more columns. CACHED was read from caches or written into
+    them.
     """
     begin, _ = Span(days=days, tz=tz).bounds(call.now_s())
     by = ("day",)

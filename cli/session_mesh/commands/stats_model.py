@@ -11,7 +11,8 @@ from session_mesh.verbs import verb
 def app(call: Call) -> View:
     """Show requests, sessions, tokens and money of each model, the dearest first.
 
-    The same as `cost --by model`, with more columns.
+    The same as `cost --by model`, with more columns. CACHED was read from caches or written into
+    them.
     """
     value = call.read(lambda mesh: mesh.cost(("model",)))
     return View(

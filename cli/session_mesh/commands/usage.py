@@ -90,7 +90,8 @@ def app(
 ) -> View | int:
     """Sum tokens and money of this machine's agents, read from their logs.
 
-    Needs no node. What was read is kept in the home, and stays when logs are deleted.
+    Needs no node. What was read is kept in the home, and stays when logs are deleted. CACHED
+    was read from caches or written into them.
     """
     from meshnode.node import usage  # noqa: PLC0415 - --help needs no ledger
 
