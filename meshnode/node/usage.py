@@ -250,10 +250,10 @@ class Usage:
     def _slots_of(self, wanted: Wanted) -> list[tuple[CounterKey, Slot]]:
         @cache
         def is_wanted(source: str, file: str) -> bool:
-            at_home = not wanted.paths or any(
-                source_named(source).owns(path, file) for path in wanted.paths
-            )
-            return source in (wanted.sources or (source,)) and source in SOURCES and at_home
+            if source not in SOURCES or source not in (wanted.sources or (source,)):
+                return False  # what agents report is in no log
+            owns = SOURCES[source].owns
+            return not wanted.paths or any(owns(path, file) for path in wanted.paths)
 
         return self._database.run_now(usage_log.slots_where, is_wanted)
 

@@ -89,7 +89,7 @@ def test_nothing_that_was_said_is_kept_unless_asked_for(fleet: Fleet, log: Path)
     assert node.call("usage", "--source", "codex", "--keep-messages").code in {2, 3}
 
 
-def test_an_agents_reports_are_its_rounds(fleet: Fleet):
+def test_an_agents_reports_are_its_rounds_and_in_no_log(fleet: Fleet, log: Path):
     [anna] = fleet.mesh("anna")
     report = (
         "session-mesh report --model gpt-4o --input 3 --cache-read 2 --output 6 --id r1 && sleep 60"
@@ -100,5 +100,6 @@ def test_an_agents_reports_are_its_rounds(fleet: Fleet):
     shown = anna.call("show", "a").out
     assert "11 (input 3, cached 2, output 6)" in shown
     assert "Tokens: 5 in (of it 2 from cache) -> 6 out " in shown
+    assert anna.json("usage", "--source", "higress", "--path", str(log))["records"] == 2
     assert (one["input_tokens"], one["output_tokens"], one["kept"]) == (5, 6, False)
     anna.end_sessions()
