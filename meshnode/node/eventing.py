@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
 
 LOOK_AROUND_S = 6.0
+STEADY_S = 0.5  # all have to be seen for so long: a new link may be listed by one end only
 HEARD_S = 0.05  # from news to a look at them: neighbours wait for what this node passes on
 HEARD_MAX = 64  # news that wait for it; with so many, all are looked at
 SETTLE_S = 0.2  # from a change to what follows from it
@@ -164,10 +165,20 @@ class Eventing:
         if self._expected <= self._mesh.liveness.alive:
             self._all_seen.set()
 
+    async def _see_all(self) -> None:
+        """Wait until everybody who was there is seen, and stays so."""
+        while True:
+            await self._all_seen.wait()
+            await asyncio.sleep(STEADY_S)
+            self._all_seen.clear()
+            self._look()
+            if self._all_seen.is_set():
+                return
+
     async def _run(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AROUND_S):
-                await self._all_seen.wait()
+                await self._see_all()
         await self._desk.begin(self._mesh.tables.origins(), resumed=self._resumed)
         self._begun = True
         if self._desk.waiting:
