@@ -256,7 +256,7 @@ def test_without_a_node_the_home_and_the_peers_are_still_looked_at(fleet):
     berta = fleet.node("berta")
     joined(fleet, anna, berta)
     wait_until(lambda: berta.states().get("anna") == "alive")
-    berta.end(signal.SIGKILL)
+    berta.end()  # not killed: its disk learns of anna half a second after it does
     checks = asked(berta, 1)
     assert failed(checks) == {"node"}
     for one in ("node", "version", "listening", "joiners_port", "loop_lag", "multicast"):
