@@ -166,9 +166,11 @@ class Eventing:
             self._all_seen.set()
 
     async def _see_all(self) -> None:
-        """Wait until everybody who was there is seen, and stays so."""
+        """Wait until everybody who was there is seen; steadily, if who is not is told of."""
         while True:
             await self._all_seen.wait()
+            if not self._resumed or self._expected <= {self._mesh.self_id}:
+                return
             await asyncio.sleep(STEADY_S)
             self._all_seen.clear()
             self._look()
