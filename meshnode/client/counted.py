@@ -22,22 +22,14 @@ def counted_session(mesh: Asking, word: str, node: str = "") -> str:
 
     Raises NotFoundError where nobody knows it, and ConflictError listing the candidates.
     """
-    if is_counted(mesh, word):
+    if _is_counted(mesh, word):
         return word
     try:
         return str(mesh.resolve(Target(word, node=node))["session_id"])
     except NotFoundError:
-        if logged := logged_session_id(mesh, word):
-            return logged
+        if begun_so := _logged_as(mesh, word):
+            return begun_so
         raise
-
-
-def is_counted(mesh: Asking, session: str) -> bool:
-    """Whether a ledger of the mesh has a session of exactly this name."""
-    check_lengths({"name of a session": session})
-    answer = mesh.cost(("session",), of=("", session))
-    asked = all(group["key"]["session"] == session for group in answer["groups"])
-    return bool(answer["records"]) and asked  # an older node sums all sessions
 
 
 def logged_session_id(mesh: Asking, word: str) -> str:
@@ -45,12 +37,7 @@ def logged_session_id(mesh: Asking, word: str) -> str:
 
     Raises ConflictError listing several, and UsageError for more sessions than an answer holds.
     """
-    if is_counted(mesh, word):
-        return word
-    if len(word) < PREFIX_CHARS_MIN:
-        return ""
-    groups = mesh.cost(("session",))["groups"]
-    return begun(word, [str(group["key"]["session"]) for group in groups])
+    return word if _is_counted(mesh, word) else _logged_as(mesh, word)
 
 
 def begun(word: str, sessions: Iterable[str]) -> str:
@@ -62,3 +49,18 @@ def begun(word: str, sessions: Iterable[str]) -> str:
         shown = ", ".join(found[:CANDIDATES_SHOWN_MAX])
         raise ConflictError(f"{word!r} fits {len(found)} sessions: {shown}", "say more of its id")
     return found[0]
+
+
+def _is_counted(mesh: Asking, session: str) -> bool:
+    """Whether a ledger of the mesh has a session of exactly this name."""
+    check_lengths({"name of a session": session})
+    answer = mesh.cost(("session",), of=("", session))
+    asked = all(group["key"]["session"] == session for group in answer["groups"])
+    return bool(answer["records"]) and asked  # an older node sums all sessions
+
+
+def _logged_as(mesh: Asking, word: str) -> str:
+    if len(word) < PREFIX_CHARS_MIN:
+        return ""
+    groups = mesh.cost(("session",))["groups"]
+    return begun(word, [str(group["key"]["session"]) for group in groups])
