@@ -172,10 +172,9 @@ class Eventing:
             if not self._resumed or self._expected <= {self._mesh.self_id}:
                 return
             await asyncio.sleep(STEADY_S)
-            self._all_seen.clear()
-            self._look()
-            if self._all_seen.is_set():
+            if self._expected <= self._mesh.liveness.alive:
                 return
+            self._all_seen.clear()
 
     async def _run(self) -> None:
         with suppress(TimeoutError):
