@@ -189,7 +189,7 @@ class Usage:
 
     def _load(self) -> None:
         """Load what prices and sums usage, before there is any."""
-        import meshnode.app.cost  # noqa: F401, PLC0415
+        import meshnode.app.cost  # noqa: F401, PLC0415 - loaded for later; a log may be read meanwhile
 
         self._prices.source_text()
 
