@@ -40,8 +40,7 @@ def app(
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 15m.")] = "",
     session: SessionId = "",
     kind: Annotated[
-        list[str] | None,
-        typer.Option("--kind", metavar="K", help="Repeat for more."),
+        list[str] | None, typer.Option("--kind", metavar="K", help="Repeat for more.")
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="The newest so many.")
