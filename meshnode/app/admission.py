@@ -112,7 +112,8 @@ class AdmissionDesk:
             raise NotPermittedError("only an admin may invite", "run it where the mesh was made")
         if word.mesh != me.genesis.mesh_id or word.admitter != node_id_of(me.key.public):
             raise UsageError("the invite names another mesh or another node")
-        life_s = word.expires_s - self._clock.wall_s()
+        # One that ended on its way here is kept too: who follows it hears that it has expired.
+        life_s = word.expires_s - min(word.issued_s, self._clock.wall_s())
         if not 0 < life_s <= INVITE_LIFE_S_MAX or not 0 < word.uses <= USES_MAX:
             raise UsageError(f"an invite lives at most 30 days and has 1 to {USES_MAX} uses")
         if word.role not in {"", *ACTIONS_OF_ROLE} or word.role == "admin":

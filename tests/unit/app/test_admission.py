@@ -239,6 +239,14 @@ async def test_a_node_without_an_admitters_certificate_admits_nobody():
         await mesh.join(application(Key.new(chance)))
 
 
+async def test_an_invite_that_ends_on_its_way_to_the_node_is_kept_and_has_expired():
+    mesh = Mesh()
+    now_s = int(mesh.clock.now_s)
+    await mesh.invite(issued_s=now_s - 2, expires_s=now_s - 1)
+    with pytest.raises(NotPermittedError, match="has expired"):
+        await mesh.join(application(Key.new(chance)))
+
+
 @pytest.mark.parametrize(
     ("refused", "fields"),
     [
