@@ -87,8 +87,7 @@ class Incoming:
                     self._broadcast.grafted(peer, message.after)
                 return self._replication.on_pull(peer, message)
             case Prune():
-                self._broadcast.pruned(peer, message.origins)
-                return Outcome()
+                return Outcome(self._broadcast.pruned(peer, message.origins))
             case Signed():
                 return self._replication.on_control(message, self._wall(now_s))
             case Members():

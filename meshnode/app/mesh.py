@@ -94,7 +94,7 @@ class Mesh:
         self.lag_s = 0.0  # how late timers have been, the worst fading by a tenth a pulse
         self._rng = me.rng
         self._wall = me.wall
-        self._broadcast = Broadcast(self.self_id)
+        self._broadcast = Broadcast(self.self_id, self.replication.head_of)
         self._incoming = Incoming(self.replication, self.neighbours, self._broadcast, me.wall)
         self._asked_own = 0
         self._to_compare: list[NodeId] = []  # new neighbours, as many as there are links at most
@@ -107,8 +107,7 @@ class Mesh:
         self._controls.say_again()
         tended = self.roster.tend_all()  # what was seen before an end that was too sudden for it
         effects = [*tended, *self._write_links(now_s), *self.recall(now_s)]
-        effects += self._wake("tick", now_s)
-        effects += self._wake("pulse", now_s + PULSE_S)
+        effects += self._wake("tick", now_s) + self._wake("pulse", now_s + PULSE_S)
         return effects + self._wake("reconcile", now_s + RECONCILE_S * self._rng.random())
 
     def recall(self, now_s: float) -> list[Effect]:
@@ -175,8 +174,7 @@ class Mesh:
         """Let go of a link that broke: its edge goes at once."""
         self.neighbours.unlinked(peer, reason, now_s)
         self.replication.forget_peer(peer)
-        repairs = self._broadcast.unlinked(peer, self.replication.head_of)
-        return self._write_links(now_s) + repairs
+        return self._write_links(now_s) + self._broadcast.unlinked(peer)
 
     def dial_failed(self, peer: NodeId, now_s: float, *, stalled: bool = False) -> list[Effect]:
         """Note that a member did not answer; it is tried again later.
@@ -220,11 +218,12 @@ class Mesh:
                 return self._graft(now_s)
             case "tick":
                 due = self.neighbours.tick(now_s, late_s) + self.replication.tick(now_s)
+                if self.neighbours.age_links(now_s):
+                    due += self._wake("liveness", now_s + LIVENESS_DELAY_S)
                 due += self._controls.expire(self._wall(now_s))
                 return due + self._wake("tick", now_s + TICK_S)
             case "pulse":
-                self._late_s = late_s
-                self.lag_s = max(late_s, self.lag_s * 0.9)
+                self._late_s, self.lag_s = late_s, max(late_s, self.lag_s * 0.9)
                 hurried = self._reconcile() if self.replication.hurry() else []
                 pulses = self.neighbours.pulses() + self._broadcast.take_queued()
                 return pulses + hurried + self._wake("pulse", now_s + PULSE_S)
@@ -240,9 +239,11 @@ class Mesh:
         effects = outcome.effects
         if outcome.entries or self._controls.stirred():
             effects += self._take_entries(outcome.entries, source, now_s)
+        first = {change.origin: change for change in reversed(outcome.changes)}
         for change in outcome.changes:
             effects.append(Persist(change, ours=False))
-            effects += self._pass_on(change, source, now_s)
+            waited = change is not first[change.origin]  # here, for the one before it
+            effects += self._pass_on(change, source, now_s, waited=waited)
             effects += self._notice(change, now_s)
             outcome.missing.update(self.roster.behind(change))
         for proof in outcome.forks:
@@ -254,9 +255,7 @@ class Mesh:
         if outcome.missing:
             self._broadcast.announced(source, outcome.missing, now_s)
             effects += self._plan_grafts()
-        if self.own.waiting:
-            effects += self._plan_flush(now_s)
-        return effects
+        return effects + (self._plan_flush(now_s) if self.own.waiting else [])
 
     def _take_entries(
         self, entries: list[Signed], source: NodeId | None, now_s: float
@@ -277,7 +276,9 @@ class Mesh:
             effects.append(self._all_rows_of(origin))
         return [*effects, Announce(members=reconsidered)]
 
-    def _pass_on(self, change: Change, source: NodeId | None, now_s: float) -> list[Effect]:
+    def _pass_on(
+        self, change: Change, source: NodeId | None, now_s: float, *, waited: bool = False
+    ) -> list[Effect]:
         origin, head = change.origin, change.header.head
         flush = change.flush
         asked_for = source is not None and flush and not (flush.eager or flush.flooded)
@@ -288,7 +289,7 @@ class Mesh:
             return spread(flush, self.overlay.links, source)
         else:
             news = replace(flush, eager=True)
-            effects = self._broadcast.forward(news, origin, head, source)
+            effects = self._broadcast.forward(news, origin, head, source, waited=waited)
         if self._broadcast.queued and "haves" not in self._wakes:
             pause_s = HAVE_DELAY_S * self._rng.uniform(1 - HAVE_SPREAD, 1 + HAVE_SPREAD)
             effects += self._wake("haves", now_s + pause_s + min(self._late_s, LAG_PAUSE_S))
@@ -308,19 +309,17 @@ class Mesh:
         ]
 
     def _all_rows_of(self, origin: NodeId) -> Announce:
-        rows = self.replication.replicas[origin].rows
-        return Announce(origin, all_rows(rows).keys(), replaced=True)
+        rows = all_rows(self.replication.replicas[origin].rows)
+        return Announce(origin, rows.keys(), replaced=True)
 
     def _plan_grafts(self) -> list[Effect]:
         at_s = self._broadcast.next_graft_s()
         return [] if at_s is None else self._wake("grafts", at_s)
 
     def _graft(self, now_s: float) -> list[Effect]:
-        asks = self._broadcast.grafts(self.replication.head_of, now_s)
-        effects: list[Effect] = [
-            Send(peer, self.replication.graft(origins)) for peer, origins in asks.items()
-        ]
-        return effects + self._plan_grafts()
+        asks = self._broadcast.grafts(now_s).items()
+        sends = [Send(peer, self.replication.graft(origins)) for peer, origins in asks]
+        return [*sends, *self._plan_grafts()]
 
     def _notice(self, change: Change, now_s: float) -> list[Effect]:
         replaced, written = change.flush is None, change.written

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshnode.core.liveness import Liveness
 
 EDGES_ENOUGH = 3  # up, of a member: one more is not urgent
+NEW_LINK_S = 4.0  # a link counts on our word alone: by then the other end's row has come
 LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody yet
 INTRODUCED_MAX = 8
 LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
@@ -48,7 +49,7 @@ class Neighbours:
     def is_spare(self, peer: NodeId) -> bool:
         """Whether a link to this peer would be one more between two that many ways lead to."""
         ends = (self._self_id, peer)
-        return all(len(self._graph.neighbours(end)) >= EDGES_ENOUGH for end in ends)
+        return all(self._graph.listed_by_both(end) >= EDGES_ENOUGH for end in ends)
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use; a caller too many is introduced to others and refused."""
@@ -108,6 +109,14 @@ class Neighbours:
             effects += self._doubt(peer)
         effects += map(self._introduce, self.overlay.surplus(now_s))
         return effects + self.overlay.partings(now_s) + self.overlay.dials(now_s)
+
+    def age_links(self, now_s: float) -> bool:
+        """Let links that are no longer new count only if both ends list them; True if there are."""
+        graph, overlay = self._graph, self.overlay
+        aged = [p for p in graph.new_links if now_s - overlay.linked_at_s(p) >= NEW_LINK_S]
+        for peer in aged:
+            graph.age_link(peer)
+        return bool(aged)
 
     def introduced(self, source: NodeId, message: Members, now_s: float) -> list[Effect]:
         """Take hints about other members, and perhaps the wish to be let go."""

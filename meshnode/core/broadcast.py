@@ -67,8 +67,10 @@ class _Neighbour:
 class Broadcast:
     """One node's branches of all trees."""
 
-    def __init__(self, self_id: NodeId) -> None:
+    def __init__(self, self_id: NodeId, head_of: Callable[[NodeId], Head]) -> None:
+        """`head_of` says what is held of an origin."""
         self._self_id = self_id
+        self._head_of = head_of
         self._neighbours: dict[NodeId, _Neighbour] = {}
         self._lazy: dict[NodeId, int] = {}  # by origin; a link without its bit is eager
         self._parents: dict[NodeId, NodeId] = {}  # by origin: who brought its last news
@@ -91,7 +93,7 @@ class Broadcast:
                 self._lazy[origin] |= bit
         return self._ask_for_all(peer) if len(self._sources) < SOURCES else []
 
-    def unlinked(self, peer: NodeId, head_of: Callable[[NodeId], Head]) -> list[Effect]:
+    def unlinked(self, peer: NodeId) -> list[Effect]:
         """Forget a link, and ask others for the news that came over it."""
         self._forget(peer)
         orphans = [origin for origin, parent in self._parents.items() if parent == peer]
@@ -99,7 +101,7 @@ class Broadcast:
         for origin in orphans:
             del self._parents[origin]
             for found in self._not_below(origin):
-                asks.setdefault(found, {})[origin] = head_of(origin)
+                asks.setdefault(found, {})[origin] = self._head_of(origin)
                 self._make_eager(found, origin)
         effects: list[Effect] = [Send(to, Pull(after, graft=True)) for to, after in asks.items()]
         others = [other for other in self._neighbours if other not in self._sources]
@@ -133,10 +135,19 @@ class Broadcast:
                 missing.announcers.remove(peer)
 
     def forward(
-        self, message: Message, origin: NodeId, head: Head, source: NodeId | None
+        self,
+        message: Message,
+        origin: NodeId,
+        head: Head,
+        source: NodeId | None,
+        *,
+        waited: bool = False,
     ) -> list[Effect]:
-        """Pass news on: at once over eager links, as announcements over lazy ones."""
-        effects = [] if source is None else self._brought(origin, head, source)
+        """Pass news on: at once over eager links, as announcements over lazy ones.
+
+        `waited`: they were here before what source has brought, and who brought them is not known.
+        """
+        effects = [] if source is None or waited else self._brought(origin, head, source)
         lazy = self._lazy.setdefault(origin, 0)
         for peer, neighbour in self._neighbours.items():
             if peer == source:
@@ -151,9 +162,12 @@ class Broadcast:
     def _brought(self, origin: NodeId, head: Head, source: NodeId) -> list[Effect]:
         """Note who brings news of an origin. If it was told to stop meanwhile, it shall go on."""
         self._parents[origin] = source
-        if not self._make_eager(source, origin):
+        return self._go_on(source, origin, head)
+
+    def _go_on(self, peer: NodeId, origin: NodeId, head: Head) -> list[Effect]:
+        if not self._make_eager(peer, origin):
             return []
-        return [Send(source, Pull({origin: head}, graft=True))]
+        return [Send(peer, Pull({origin: head}, graft=True))]
 
     def _make_eager(self, peer: NodeId, origin: NodeId) -> bool:
         """Let news of an origin go to a neighbour at once; tells whether they did not."""
@@ -209,14 +223,33 @@ class Broadcast:
         """Leave the tree of an origin on a link that brought what was here already.
 
         Not on the one that brings its news: a repair was faster once, and sends nothing next time.
+        Nor on any while none is known to bring its news: the next ones will show who does.
         """
-        if self._parents.get(origin) == peer:
+        self._lazy.setdefault(origin, 0)
+        parent = self._parents.get(origin)
+        if parent is None and origin != self._self_id:
+            return self._go_on(peer, origin, self._head_of(origin))
+        if parent == peer:
             return []
-        self.pruned(peer, (origin,))
+        self._make_lazy(peer, (origin,))
         return [Send(peer, Prune(frozenset({origin})))]
 
-    def pruned(self, peer: NodeId, origins: Collection[NodeId]) -> None:
-        """Make a link lazy for these origins. Origins of which nothing is known are passed over."""
+    def pruned(self, peer: NodeId, origins: Collection[NodeId]) -> list[Effect]:
+        """Make a link lazy for these origins. Origins of which nothing is known are passed over.
+
+        A link is lazy both ways, so if it is this neighbour that brings their news, it is asked to
+        go on: it had from elsewhere what we sent it, and hangs not below us.
+        """
+        self._make_lazy(peer, origins)
+        brought = [origin for origin in origins if self._parents.get(origin) == peer]
+        if not brought or peer not in self._neighbours:
+            return []
+        for origin in brought:
+            self._make_eager(peer, origin)
+        after = {origin: self._head_of(origin) for origin in brought}
+        return [Send(peer, Pull(after, graft=True))]
+
+    def _make_lazy(self, peer: NodeId, origins: Iterable[NodeId]) -> None:
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
             for origin in origins:
@@ -252,11 +285,11 @@ class Broadcast:
         """Return when missing news will be asked for, if any is missing."""
         return min((missing.due_s for missing in self._missing.values()), default=None)
 
-    def grafts(self, head_of: Callable[[NodeId], Head], now_s: float) -> dict[NodeId, list[NodeId]]:
-        """Return whom to ask for which origins now. `head_of` says what is held of each."""
+    def grafts(self, now_s: float) -> dict[NodeId, list[NodeId]]:
+        """Return whom to ask for which origins now."""
         asks: dict[NodeId, list[NodeId]] = {}
         for origin, missing in list(self._missing.items()):
-            if head_of(origin) >= missing.head:
+            if self._head_of(origin) >= missing.head:
                 self._found(origin)
             elif now_s >= missing.due_s:
                 if missing.announcers:

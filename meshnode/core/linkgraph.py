@@ -1,9 +1,10 @@
 """Who lists whom, and what can be reached from here.
 
 Invariant: an edge is up when both ends list it and both call themselves `up` (we always do); a
-member is in `reached` exactly when a path of such edges leads to it from here. News costs what it
-changes: reachability hangs on a spanning tree of parent pointers, so an edge beside the tree goes
-for nothing, and an edge of the tree moves only the members below it.
+link of ours that is new is up whether or not the other end's row can have said so yet; a member is
+in `reached` exactly when a path of such edges leads to it from here. News costs what it changes:
+reachability hangs on a spanning tree of parent pointers, so an edge beside the tree goes for
+nothing, and an edge of the tree moves only the members below it.
 
 A member's children are found among the peers it lists, so a member costs three dictionary entries
 and no object. Two members whose short ids are equal: the one known first keeps the id, the other is
@@ -62,13 +63,23 @@ standing_of = lru_cache(maxsize=1 << 14)(Standing)  # one object for equal ones,
 class LinkGraph:
     """The links of all members as one node knows them."""
 
-    __slots__ = ("_changed", "_fallen", "_links", "_named", "_parents", "_self_id", "_standings")
+    __slots__ = (
+        "_changed",
+        "_fallen",
+        "_links",
+        "_named",
+        "_new",
+        "_parents",
+        "_self_id",
+        "_standings",
+    )
 
     def __init__(self, self_id: NodeId) -> None:
         self._self_id = self_id
         self._standings: dict[NodeId, Standing] = {}
         self._named: dict[bytes, NodeId] = {mark_of(self_id): self_id}
         self._links: set[NodeId] = set()
+        self._new: set[NodeId] = set()  # of our links
         self._parents: dict[NodeId, NodeId] = {self_id: self_id}  # of those reached
         self._changed: set[NodeId] = set()
         self._fallen = 0  # members since the tree was last grown anew
@@ -83,6 +94,11 @@ class LinkGraph:
         """Our own working links; a live view."""
         return self._links
 
+    @property
+    def new_links(self) -> AbstractSet[NodeId]:
+        """Those that count on our word alone; a live view."""
+        return self._new
+
     def standing(self, peer: NodeId) -> Standing | None:
         """Return what a member last said of itself, or None if it is not known."""
         return self._standings.get(peer)
@@ -94,6 +110,13 @@ class LinkGraph:
     def neighbours(self, peer: NodeId) -> list[NodeId]:
         """Return the other ends of a member's up edges, in a fixed order."""
         return sorted(self._neighbours(peer))
+
+    def listed_by_both(self, peer: NodeId) -> int:
+        """Return how many edges of a member, or of ours, both ends list."""
+        own, mark = self._self_id, mark_of(peer)
+        ends = (end for end in self._listed(peer) if end not in {peer, own})
+        listing = sum(mark in self._rows_peers(end) for end in ends)
+        return listing + (peer in self._links and mark_of(own) in self._rows_peers(peer))
 
     def take_changes(self) -> set[NodeId]:
         """Return who came into reach or fell out of it since this was last asked."""
@@ -108,12 +131,11 @@ class LinkGraph:
         self._standings[peer] = standing
         if peer == self._self_id:
             return
-        old = NOBODY if before is None else before.listed
-        if old == standing.listed:
+        old, now = (self._edges_said(peer, said) for said in (before, standing))
+        if old == now:
             return
-        fresh = standing.listed - old
-        gone = {self._named[mark] for mark in old - standing.listed if mark in self._named}
-        self._settle(self._cut_off(peer, gone), [peer] if fresh else [])
+        gone = {self._named[mark] for mark in old - now if mark in self._named}
+        self._settle(self._cut_off(peer, gone), [peer] if now - old else [])
 
     def forget(self, peer: NodeId) -> None:
         """Take a member out as if it had never been heard; a link of ours to it stays ours."""
@@ -125,15 +147,24 @@ class LinkGraph:
             del self._named[mark_of(peer)]
 
     def add_link(self, peer: NodeId) -> None:
-        """Take a working link of ours into account."""
+        """Take a working link of ours into account: a new one, until `age_link`."""
         if peer not in self._links:
             self._links.add(peer)
+            self._new.add(peer)
             self._settle([], [peer])
+
+    def age_link(self, peer: NodeId) -> None:
+        """From here on a link of ours counts only if the other end lists it too."""
+        if peer in self._new:
+            self._new.discard(peer)
+            if not self._lists(peer, self._self_id):
+                self._settle(self._cut_off(self._self_id, {peer}), [])
 
     def drop_link(self, peer: NodeId) -> None:
         """Take away a link of ours that broke."""
         if peer in self._links:
             self._links.discard(peer)
+            self._new.discard(peer)
             self._settle(self._cut_off(self._self_id, {peer}), [])
 
     def path(self, target: NodeId, avoid: AbstractSet[NodeId] = frozenset()) -> tuple[NodeId, ...]:
@@ -156,17 +187,27 @@ class LinkGraph:
     def _lists(self, here: NodeId, other: NodeId) -> bool:
         if here == self._self_id:
             return other in self._links
-        standing = self._standings.get(here)
-        return standing is not None and mark_of(other) in standing.listed
+        return mark_of(other) in self._edges_said(here, self._standings.get(here))
 
     def _listed(self, here: NodeId) -> Iterable[NodeId]:
         if here == self._self_id:
             return self._links
-        standing = self._standings.get(here)
-        if standing is None:
-            return ()
         named = self._named
-        return [named[mark] for mark in standing.listed if mark in named]
+        said = self._edges_said(here, self._standings.get(here))
+        return [named[mark] for mark in said if mark in named]
+
+    def _rows_peers(self, here: NodeId) -> frozenset[bytes]:
+        standing = self._standings.get(here)
+        return NOBODY if standing is None else standing.listed
+
+    def _edges_said(self, here: NodeId, standing: Standing | None) -> frozenset[bytes]:
+        """Return whom another member lists, and us if our link to it is new and it is up."""
+        if standing is None:
+            return NOBODY
+        if here not in self._new or standing.declared != "up":
+            return standing.listed
+        mine = self._named.get(mark_of(here)) == here
+        return standing.listed | {mark_of(self._self_id)} if mine else standing.listed
 
     def _neighbours(self, here: NodeId) -> Iterator[NodeId]:
         for other in self._listed(here):

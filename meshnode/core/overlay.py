@@ -111,6 +111,10 @@ class Overlay:
         """The neighbours with a working link, the oldest first; a live view."""
         return self._links.keys()
 
+    def linked_at_s(self, peer: NodeId) -> float:
+        """Return since when there is a working link to a neighbour."""
+        return self._links[peer]
+
     def learn(
         self, peer: NodeId, addresses: Iterable[str], now_s: float, *, said: bool = False
     ) -> None:

@@ -38,6 +38,7 @@ class Naive:
     """All that was said, and the states as of the last judgement, each from scratch."""
 
     links: set[NodeId] = field(default_factory=set)
+    new: set[NodeId] = field(default_factory=set)  # of them
     stalled: frozenset[NodeId] = frozenset()
     rows: dict[NodeId, Row] = field(default_factory=dict)
     states: dict[NodeId, MemberState] = field(default_factory=dict)
@@ -47,7 +48,9 @@ class Naive:
         if here == ME:
             return other in self.links
         row = self.rows.get(here)
-        return row is not None and row.declared == "up" and other in row.peers
+        if row is None or row.declared != "up":
+            return False
+        return other in row.peers or (other == ME and here in self.new)
 
     def is_up(self, one: NodeId, other: NodeId) -> bool:
         return one != other and self.lists(one, other) and self.lists(other, one)
@@ -133,11 +136,19 @@ class Views(RuleBasedStateMachine):
     @rule(peer=members, present=st.booleans())
     def link(self, peer, present):
         if present:
+            self.naive.new |= {peer} - self.naive.links
             self.naive.links.add(peer)
             self.liveness.graph.add_link(peer)
         else:
             self.naive.links.discard(peer)
+            self.naive.new.discard(peer)
             self.liveness.graph.drop_link(peer)
+
+    @rule(peers=some)
+    def links_are_no_longer_new(self, peers):
+        for peer in sorted(peers):
+            self.naive.new.discard(peer)
+            self.liveness.graph.age_link(peer)
 
     @rule(peers=some)
     def replace_links(self, peers):
@@ -145,6 +156,7 @@ class Views(RuleBasedStateMachine):
             self.liveness.graph.drop_link(peer)
         for peer in sorted(peers):
             self.liveness.graph.add_link(peer)
+        self.naive.new = (self.naive.new & peers) | (peers - self.naive.links)
         self.naive.links = set(peers)
 
     @rule(peers=some)
@@ -189,6 +201,13 @@ class Views(RuleBasedStateMachine):
     @invariant()
     def whoever_a_path_leads_to_is_reached(self):
         assert self.liveness.graph.reached == self.naive.hops().keys()
+
+    @invariant()
+    def new_links_are_not_among_the_edges_that_both_ends_list(self):
+        old = Naive(links=self.naive.links, rows=self.naive.rows)
+        for one in NODES:
+            edges = sum(old.is_up(one, other) for other in NODES)
+            assert self.liveness.graph.listed_by_both(one) == edges
 
     @invariant()
     def states_are_those_of_the_last_judgement(self):

@@ -213,7 +213,10 @@ class Invariants:
 
 
 def reach(mesh: Mesh) -> frozenset[NodeId]:
-    """Walk the edges that both ends list from a node to all others, in the invariant's words."""
+    """Walk the edges that both ends list from a node to all others, in the invariant's words.
+
+    The node's new links count on its own word.
+    """
     lists: dict[bytes, frozenset[bytes]] = {}
     names: dict[bytes, NodeId] = {}
     for origin in mesh.tables.origins():
@@ -224,6 +227,9 @@ def reach(mesh: Mesh) -> frozenset[NodeId]:
             lists[short] = links.peers if links is not None else frozenset()
     own = short_id_of(mesh.self_id)
     lists[own] = frozenset(short_id_of(peer) for peer in mesh.overlay.links)
+    for peer in mesh.liveness.graph.new_links:
+        if short_id_of(peer) in lists:
+            lists[short_id_of(peer)] |= {own}
     reached, frontier = {own}, [own]
     while frontier:
         here = frontier.pop()

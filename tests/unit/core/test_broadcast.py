@@ -23,8 +23,13 @@ ONE = Head(1, 1)
 
 
 @pytest.fixture
-def broadcast() -> Broadcast:
-    broadcast = Broadcast(SELF)
+def held() -> dict[NodeId, Head]:
+    return {}
+
+
+@pytest.fixture
+def broadcast(held: dict[NodeId, Head]) -> Broadcast:
+    broadcast = Broadcast(SELF, lambda origin: held.get(origin, NOTHING))
     for peer in PEERS:
         broadcast.linked(peer)
     return broadcast
@@ -74,11 +79,51 @@ def test_who_was_pruned_and_brings_the_next_news_first_shall_go_on(broadcast: Br
     assert PEERS[1] not in again, "asked once"
 
 
+def test_who_brings_the_news_of_an_origin_and_will_not_have_ours_is_asked_to_go_on(
+    broadcast: Broadcast, held: dict[NodeId, Head]
+):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
+    broadcast.forward(NEWS, OTHER, ONE, PEERS[1])
+    held[ORIGIN] = ONE
+    for _ in range(2):  # what crosses on the way may bring a second one
+        asked = sent(broadcast.pruned(PEERS[0], {ORIGIN, OTHER}))
+        assert asked == {PEERS[0]: Pull({ORIGIN: ONE}, graft=True)}
+    reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[2]))
+    assert PEERS[0] in reached, "a link is open both ways, or not at all"
+    assert broadcast.pruned(PEERS[5], {ORIGIN}) == []
+
+
+def test_no_link_is_let_go_while_nobody_is_known_to_bring_the_news(
+    broadcast: Broadcast, held: dict[NodeId, Head]
+):
+    held[ORIGIN] = Head(1, 3)
+    broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[0])
+    broadcast.unlinked(PEERS[0])
+    assert broadcast.duplicate(PEERS[1], ORIGIN) == []
+    broadcast.pruned(PEERS[2], {ORIGIN})
+    again = Pull({ORIGIN: Head(1, 3)}, graft=True)
+    assert sent(broadcast.duplicate(PEERS[2], ORIGIN)) == {PEERS[2]: again}
+    broadcast.forward(NEWS, ORIGIN, Head(1, 4), PEERS[3])
+    for peer in PEERS[1:3]:
+        assert sent(broadcast.duplicate(peer, ORIGIN)) == {peer: Prune(frozenset({ORIGIN}))}
+
+
+def test_news_of_our_own_that_come_back_are_let_go(broadcast: Broadcast):
+    assert sent(broadcast.duplicate(PEERS[1], SELF)) == {PEERS[1]: Prune(frozenset({SELF}))}
+
+
+def test_news_that_have_waited_say_nothing_of_who_brings_them(broadcast: Broadcast):
+    broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
+    reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[1], waited=True))
+    assert reached.keys() == {PEERS[0], *PEERS[2:]}
+    assert broadcast.duplicate(PEERS[0], ORIGIN) == []
+
+
 def test_whoever_grafts_sends_news_that_way_too(broadcast: Broadcast):
     broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
     broadcast.pruned(PEERS[1], {ORIGIN})
     broadcast.announced(PEERS[1], {ORIGIN: Head(1, 2)}, 10.0)
-    assert PEERS[1] in broadcast.grafts(lambda _: ONE, 99.0)
+    assert PEERS[1] in broadcast.grafts(99.0)
     assert PEERS[1] in sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[0]))
 
 
@@ -151,32 +196,37 @@ def test_a_node_without_others_gets_everything_unasked(broadcast: Broadcast):
 def test_a_link_that_ends_leaves_its_place_in_no_tree(broadcast: Broadcast):
     broadcast.forward(NEWS, ORIGIN, ONE, None)
     broadcast.pruned(PEERS[1], {ORIGIN})
-    broadcast.unlinked(PEERS[1], lambda _: ONE)
+    broadcast.unlinked(PEERS[1])
     reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), None)).keys()
     assert reached == set(PEERS) - {PEERS[1]}
     assert not broadcast.queued
 
 
-def test_the_first_neighbours_are_asked_for_everything_and_replaced_when_they_go():
-    broadcast = Broadcast(SELF)
+def test_the_first_neighbours_are_asked_for_everything_and_replaced_when_they_go(
+    held: dict[NodeId, Head],
+):
+    broadcast = Broadcast(SELF, held.__getitem__)
     asked = [bool(broadcast.linked(peer)) for peer in PEERS]
     assert asked == [True] * SOURCES + [False] * (len(PEERS) - SOURCES)
-    (again,) = broadcast.unlinked(PEERS[0], lambda _: ONE)
+    (again,) = broadcast.unlinked(PEERS[0])
     assert isinstance(again, Send)
     assert again.peer in PEERS[SOURCES:]
     assert again.message == Pull({}, graft=True)
-    assert broadcast.unlinked(PEERS[3], lambda _: ONE) == []
+    assert broadcast.unlinked(PEERS[3]) == []
 
 
-def test_what_came_over_a_lost_link_is_asked_for_elsewhere_at_once(broadcast: Broadcast):
+def test_what_came_over_a_lost_link_is_asked_for_elsewhere_at_once(
+    broadcast: Broadcast, held: dict[NodeId, Head]
+):
     broadcast.forward(NEWS, ORIGIN, ONE, PEERS[4])
     broadcast.forward(NEWS, OTHER, ONE, PEERS[3])
     for peer in PEERS[1:3]:
         broadcast.pruned(peer, {ORIGIN})
-    grafts = sent(broadcast.unlinked(PEERS[4], lambda _: Head(1, 7)))
-    asked = Pull({ORIGIN: Head(1, 7)}, graft=True)
+    held[ORIGIN] = Head(1, 7)
+    grafts = sent(broadcast.unlinked(PEERS[4]))
+    asked = Pull({ORIGIN: held[ORIGIN]}, graft=True)
     assert grafts == dict.fromkeys(PEERS[1:3], asked), "they have other parents; one may be us"
-    assert broadcast.unlinked(PEERS[4], lambda _: ONE) == []
+    assert broadcast.unlinked(PEERS[4]) == []
 
 
 def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_after_the_other(
@@ -186,12 +236,12 @@ def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_afte
     for peer in PEERS:
         broadcast.announced(peer, {ORIGIN: ONE}, 10.0)
     assert broadcast.next_graft_s() == 10.0 + GRAFT_S
-    assert broadcast.grafts(lambda _: NOTHING, 10.0 + GRAFT_S - 0.01) == {}
+    assert broadcast.grafts(10.0 + GRAFT_S - 0.01) == {}
     asked, now_s = [], 10.0
     while (due_s := broadcast.next_graft_s()) is not None:
         assert due_s > now_s
         now_s = due_s
-        for peer, origins in broadcast.grafts(lambda _: NOTHING, now_s).items():
+        for peer, origins in broadcast.grafts(now_s).items():
             assert origins == [ORIGIN]
             asked.append(peer)
     assert asked == PEERS[:ANNOUNCERS_MAX]
@@ -199,41 +249,41 @@ def test_missing_news_are_asked_for_once_they_are_late_and_of_one_announcer_afte
 
 def test_news_that_no_neighbour_sends_are_asked_for_at_once(broadcast: Broadcast):
     broadcast.announced(PEERS[0], {ORIGIN: ONE}, 10.0)
-    assert broadcast.grafts(lambda _: NOTHING, 10.0) == {PEERS[0]: [ORIGIN]}
+    assert broadcast.grafts(10.0) == {PEERS[0]: [ORIGIN]}
 
 
 def test_what_is_newer_than_what_was_asked_for_does_not_wait_for_that_answer(
     broadcast: Broadcast,
 ):
     broadcast.announced(PEERS[0], {ORIGIN: ONE}, 10.0)
-    assert broadcast.grafts(lambda _: NOTHING, 10.0) == {PEERS[0]: [ORIGIN]}
+    assert broadcast.grafts(10.0) == {PEERS[0]: [ORIGIN]}
     broadcast.announced(PEERS[1], {ORIGIN: ONE}, 10.1)
     assert broadcast.next_graft_s() == 10.0 + 2 * GRAFT_S
     broadcast.announced(PEERS[2], {ORIGIN: Head(1, 2)}, 10.2)
     assert broadcast.next_graft_s() == 10.2 + GRAFT_S
     broadcast.announced(PEERS[3], {ORIGIN: Head(1, 2)}, 10.3)
     assert broadcast.next_graft_s() == 10.2 + GRAFT_S
-    assert broadcast.grafts(lambda _: ONE, 10.2 + GRAFT_S) == {PEERS[1]: [ORIGIN]}
+    assert broadcast.grafts(10.2 + GRAFT_S) == {PEERS[1]: [ORIGIN]}
 
 
-def test_news_that_came_meanwhile_are_not_asked_for(broadcast: Broadcast):
+def test_news_that_came_meanwhile_are_not_asked_for(broadcast: Broadcast, held: dict[NodeId, Head]):
     broadcast.announced(PEERS[0], {ORIGIN: ONE, OTHER: Head(1, 2)}, 10.0)
-    held = {ORIGIN: ONE, OTHER: ONE}
-    assert broadcast.grafts(held.__getitem__, 10.0 + GRAFT_S) == {PEERS[0]: [OTHER]}
+    held |= {ORIGIN: ONE, OTHER: ONE}
+    assert broadcast.grafts(10.0 + GRAFT_S) == {PEERS[0]: [OTHER]}
 
 
 def test_a_lost_announcer_is_not_asked(broadcast: Broadcast):
     for peer in PEERS[:2]:
         broadcast.announced(peer, {ORIGIN: ONE}, 10.0)
-    broadcast.unlinked(PEERS[0], lambda _: ONE)
-    assert broadcast.grafts(lambda _: NOTHING, 99.0) == {PEERS[1]: [ORIGIN]}
+    broadcast.unlinked(PEERS[0])
+    assert broadcast.grafts(99.0) == {PEERS[1]: [ORIGIN]}
 
 
 def test_what_is_remembered_as_missing_is_bounded(broadcast: Broadcast):
     for peer in PEERS[:5]:
         many = {NodeId(f"{peer} {number}"): ONE for number in range(MISSING_OF_ONE_MAX + 10)}
         broadcast.announced(peer, many, 10.0)
-    asked = broadcast.grafts(lambda _: NOTHING, 99.0)
+    asked = broadcast.grafts(99.0)
     assert [len(one) for one in asked.values()] == [MISSING_OF_ONE_MAX] * 4
     assert sum(map(len, asked.values())) == MISSING_MAX
 
@@ -242,7 +292,7 @@ def test_who_makes_up_origins_leaves_room_for_what_others_announce(broadcast: Br
     made_up = {NodeId(f"origin{number}"): ONE for number in range(10_000)}
     broadcast.announced(PEERS[0], made_up, 10.0)
     broadcast.announced(PEERS[1], {ORIGIN: ONE}, 10.0)
-    assert broadcast.grafts(lambda _: NOTHING, 99.0)[PEERS[1]] == [ORIGIN]
-    assert broadcast.grafts(lambda _: NOTHING, 199.0) == {}  # nobody has them: forgotten
+    assert broadcast.grafts(99.0)[PEERS[1]] == [ORIGIN]
+    assert broadcast.grafts(199.0) == {}  # nobody has them: forgotten
     broadcast.announced(PEERS[0], made_up, 200.0)
-    assert len(broadcast.grafts(lambda _: NOTHING, 299.0)[PEERS[0]]) == MISSING_OF_ONE_MAX
+    assert len(broadcast.grafts(299.0)[PEERS[0]]) == MISSING_OF_ONE_MAX

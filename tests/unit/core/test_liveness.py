@@ -20,10 +20,11 @@ def marks(peers: str) -> frozenset[bytes]:
 
 
 def seen_from_a(links: str, **lists: str) -> Liveness:
-    """`b="ac"`: b says to be linked to a and c. Nothing is judged yet."""
+    """`b="ac"`: b says to be linked to a and c. Nothing is judged yet; no link of ours is new."""
     liveness = Liveness(A)
     for peer in links:
         liveness.graph.add_link(NodeId(peer))
+        liveness.graph.age_link(NodeId(peer))
     for name, peers in lists.items():
         liveness.hear(NodeId(name), up(peers))
     return liveness
@@ -53,6 +54,32 @@ def test_an_edge_that_both_ends_list_counts():
 def test_an_edge_that_one_end_lists_does_not_count():
     assert alive_from_a("b", a="b", b="") == "a"
     assert alive_from_a("", a="", b="a") == "a"
+
+
+def test_a_new_link_of_ours_counts_before_the_other_end_lists_it_and_no_longer_than_it_is_new():
+    liveness = seen_from_a("", a="", b="c", c="b")
+    liveness.judge(0.0)
+    liveness.graph.add_link(B)
+    assert liveness.judge(1.0) == {B, C}  # what b says of its other links is old, and true
+    assert liveness.graph.path(C) == (B, C)
+    liveness.graph.age_link(B)
+    assert liveness.judge(5.0) == {B, C}
+    assert liveness.alive == {A}
+    liveness.hear(B, up("ac"))
+    liveness.judge(6.0)
+    assert liveness.alive == {A, B, C}
+
+
+def test_a_new_link_to_who_is_down_or_not_known_does_not_count():
+    liveness = seen_from_a("", a="")
+    liveness.graph.add_link(B)
+    liveness.judge(0.0)
+    assert liveness.alive == {A}
+    liveness.hear(B, Standing("down", marks("")))
+    liveness.judge(1.0)
+    assert liveness.alive == {A}
+    liveness.hear(B, up(""))
+    assert liveness.judge(2.0) == {B}
 
 
 def test_a_member_is_alive_by_a_path_through_others():
@@ -247,6 +274,7 @@ def test_who_says_to_be_linked_to_a_member_cannot_call_it_stalled():
     liveness.judge(1.0)
     assert liveness.state(C) is MemberState.STALLED
     liveness.graph.add_link(C)
+    liveness.graph.age_link(C)
     liveness.judge(2.0)
     assert liveness.state(C) is MemberState.UNREACHABLE
 
