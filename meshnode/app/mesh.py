@@ -376,8 +376,8 @@ class Mesh:
         changed = self.liveness.judge(now_s)
         self.overlay.seen(changed)
         effects: list[Effect] = [Announce(members=changed)] if changed else []
-        if self.own.is_pending(LINKS, ONLY_ROW) and not changed <= self.liveness.alive:
-            effects += self._write_links(now_s)  # what was spare may be their only way
+        if self.own.is_pending(LINKS, ONLY_ROW) and self.neighbours.has_only_way():
+            effects += self._write_links(now_s)
         next_s = self.liveness.next_change_s(now_s)
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)

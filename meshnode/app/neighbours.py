@@ -13,7 +13,7 @@ from meshnode.core.effects import Answered, Effect, HangUp, Obey, Send
 from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.members import LinksRecord, links_to_row
 from meshnode.core.messages import Ask, Heard, Members, Order, Reply, Routed
-from meshnode.core.overlay import ENOUGH, Overlay
+from meshnode.core.overlay import ENOUGH, NEW_S, Overlay
 from meshnode.core.silence import Silences
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from meshnode.core.liveness import Liveness
 
 EDGES_ENOUGH = 3  # up, of a member: one more is not urgent
-NEW_LINK_S = 4.0  # a link counts on our word alone: by then the other end's row has come
 LATE_S = 0.5  # a timer later than this: the node was held up, and judges nobody yet
 INTRODUCED_MAX = 8
 LOST_MAX = 16  # peers whose end is told in our links row; the longest lost is dropped
@@ -50,6 +49,10 @@ class Neighbours:
         """Whether a link to this peer would be one more between two that many ways lead to."""
         ends = (self._self_id, peer)
         return all(self._graph.listed_by_both(end) >= EDGES_ENOUGH for end in ends)
+
+    def has_only_way(self) -> bool:
+        """Whether a new link, that was spare perhaps, is so no longer: others shall know of it."""
+        return not all(map(self.is_spare, self._graph.new_links))
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use; a caller too many is introduced to others and refused."""
@@ -113,7 +116,7 @@ class Neighbours:
     def age_links(self, now_s: float) -> bool:
         """Let links that are no longer new count only if both ends list them; True if there are."""
         graph, overlay = self._graph, self.overlay
-        aged = [p for p in graph.new_links if now_s - overlay.linked_at_s(p) >= NEW_LINK_S]
+        aged = [p for p in graph.new_links if now_s - overlay.linked_at_s(p) >= NEW_S]
         for peer in aged:
             graph.age_link(peer)
         return bool(aged)

@@ -113,10 +113,8 @@ class LinkGraph:
 
     def listed_by_both(self, peer: NodeId) -> int:
         """Return how many edges of a member, or of ours, both ends list."""
-        own, mark = self._self_id, mark_of(peer)
-        ends = (end for end in self._listed(peer) if end not in {peer, own})
-        listing = sum(mark in self._rows_peers(end) for end in ends)
-        return listing + (peer in self._links and mark_of(own) in self._rows_peers(peer))
+        ends = set(self._listed(peer)) - {peer}
+        return sum(self._says(peer, end) and self._says(end, peer) for end in ends)
 
     def take_changes(self) -> set[NodeId]:
         """Return who came into reach or fell out of it since this was last asked."""
@@ -196,9 +194,12 @@ class LinkGraph:
         said = self._edges_said(here, self._standings.get(here))
         return [named[mark] for mark in said if mark in named]
 
-    def _rows_peers(self, here: NodeId) -> frozenset[bytes]:
+    def _says(self, here: NodeId, other: NodeId) -> bool:
+        """Whether a member's own row lists another; of us, whether there is a link."""
+        if here == self._self_id:
+            return other in self._links
         standing = self._standings.get(here)
-        return NOBODY if standing is None else standing.listed
+        return standing is not None and mark_of(other) in standing.listed
 
     def _edges_said(self, here: NodeId, standing: Standing | None) -> frozenset[bytes]:
         """Return whom another member lists, and us if our link to it is new and it is up."""

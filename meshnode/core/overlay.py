@@ -7,10 +7,11 @@ cycles; Law and Siu: Distributed Construction of Random Expander Networks, 2003)
 After a restart of everybody, the rings over all members once known lead each node to the links it
 had. Dialling whoever is known instead gave 50 nodes 22 links each, and 41,000 frames a node.
 
-Invariants: a link is let go only with the consent of both ends, and by neither while it has
-LINKS_KEPT or fewer; a node with fewer than LINKS_MIN links, or without a ring neighbour that it
-sees alive, tries again within RETRY_MAX_S and a dial's patience; of the members that are not seen
-alive and have not left, all nodes together dial about one every REDIAL_S / 8, for ever.
+Invariants: a link is let go only with the consent of both ends, and by neither that would be left
+with fewer than LINKS_KEPT that others know of; a node with fewer than LINKS_MIN links, or without a
+ring neighbour that it sees alive, tries again within RETRY_MAX_S and a dial's patience; of the
+members that are not seen alive and have not left, all nodes together dial about one every
+REDIAL_S / 8, for ever.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 RINGS = 4
 FULL_MESH_MAX = 9
 LINKS_MIN = 3  # fewer: any known member will do
-LINKS_KEPT = 4  # so few or fewer: none is let go
+LINKS_KEPT = 4  # so few that are not new: none is let go
 OLDEST_KEPT = 2  # nor are so many of the oldest, whoever asks,
+NEW_S = 4.0  # a link is new: by then the rows of both ends, that list it, have come everywhere
 OLD_S = 120.0  # once they are this old: the node that all others join through shall shed them
 LINKS_MAX = 16  # more: callers are introduced to others, and links let go that no ring asks for
 LINKS_REFUSED = 64  # so many: callers are introduced to others and refused
@@ -261,17 +263,23 @@ class Overlay:
         """Return the neighbours to be told that there are links enough: no ring asks for them.
 
         One in a crowd; else all at once, so that one row says that they went, and not before
-        everybody is linked whom the rings ask for: what the mesh looks like is known by then.
+        everybody is linked whom the rings ask for, and others know: they may see us by no other.
         """
         wanted = self.wanted()
         unwanted = sorted(self.links - wanted)
         crowded = len(self.links) > LINKS_MAX
-        if not unwanted or now_s < self._trim_at_s or not (crowded or wanted <= self.links):
+        if not unwanted or now_s < self._trim_at_s:
+            return []
+        if not crowded and not all(self._is_settled(peer, now_s) for peer in wanted):
             return []
         pace_s = PART_S if crowded else TRIM_S * max(1.0, len(self._alive) / 8)
         self._trim_at_s = now_s + pace_s * self._rng.uniform(0.7, 1.3)
         spare = max(0, len(self.links) - LINKS_KEPT)
         return self._rng.sample(unwanted, min(1 if crowded else spare, len(unwanted)))
+
+    def _is_settled(self, peer: NodeId, now_s: float) -> bool:
+        since_s = self._links.get(peer)
+        return since_s is not None and now_s - since_s >= NEW_S
 
     def partings(self, now_s: float) -> list[Effect]:
         """Return the ends of links that both ends can spare.
@@ -281,8 +289,10 @@ class Overlay:
         effects: list[Effect] = []
         first = islice(self._links.items(), OLDEST_KEPT)
         oldest = [peer for peer, since_s in first if now_s - since_s >= OLD_S]
+        kept = {peer for peer in self._links if self._is_settled(peer, now_s)}
         for peer in sorted(self._full - self.wanted() - set(oldest)):
-            if len(self.links) - len(effects) > LINKS_KEPT:
+            if len(kept - {peer}) >= LINKS_KEPT:
+                kept.discard(peer)
                 effects.append(HangUp(peer, ENOUGH, parting=True))
         return effects
 

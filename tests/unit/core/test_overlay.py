@@ -16,6 +16,7 @@ from meshnode.core.overlay import (
     LINKS_MIN,
     LINKS_REFUSED,
     LONELY_DIALS_MAX,
+    NEW_S,
     OLD_S,
     OLDEST_KEPT,
     PART_S,
@@ -365,6 +366,21 @@ def test_who_is_asked_to_part_does_so_once_it_can_spare_the_link(view: View):
     overlay.asked_to_part(wanted[0])
     parting = HangUp(asking, "links enough", parting=True)  # and a ring asks for the other
     assert overlay.partings(OLD_S) == [parting]
+
+
+def test_no_link_is_let_go_while_others_may_see_a_node_by_no_other(view: View):
+    overlay = view.overlay
+    view.see(*OTHERS)
+    *wanted, last = sorted(overlay.wanted())
+    asking = next(peer for peer in OTHERS if peer not in overlay.wanted())
+    overlay.linked(asking, 0.0)
+    overlay.asked_to_part(asking)
+    for peer in wanted:
+        overlay.linked(peer, 0.0)
+    overlay.linked(last, 1.0)
+    assert overlay.surplus(NEW_S) == overlay.partings(NEW_S - 0.1) == []
+    assert overlay.partings(NEW_S) == [HangUp(asking, "links enough", parting=True)]
+    assert overlay.surplus(NEW_S + 1.0) == [asking]
 
 
 def test_the_oldest_links_are_kept_whoever_asks(view: View):
