@@ -157,7 +157,7 @@ class Mesh:
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use."""
-        spare = self.neighbours.is_spare(peer)
+        spare = self.neighbours.is_spare(peer) and peer in self.liveness.graph.reached
         refused = self.neighbours.linked(peer, now_s, dialled=dialled)
         effects = self._write_links(now_s, spare=spare) + refused + self._broadcast.linked(peer)
         if len(self.overlay.links) <= FIRST_LINKS:
@@ -218,7 +218,7 @@ class Mesh:
                 return self._graft(now_s)
             case "tick":
                 due = self.neighbours.tick(now_s, late_s) + self.replication.tick(now_s)
-                if self.neighbours.age_links(now_s):
+                if self.neighbours.age_links(now_s - late_s):  # rows may wait at the door
                     due += self._wake("liveness", now_s + LIVENESS_DELAY_S)
                 due += self._controls.expire(self._wall(now_s))
                 return due + self._wake("tick", now_s + TICK_S)
@@ -377,7 +377,8 @@ class Mesh:
         self.overlay.seen(changed)
         effects: list[Effect] = [Announce(members=changed)] if changed else []
         if self.own.is_pending(LINKS, ONLY_ROW) and self.neighbours.has_only_way():
-            effects += self._write_links(now_s)
+            self._flush_pace.wrote_links(now_s, spare=False)
+            effects += self._plan_flush(now_s)
         next_s = self.liveness.next_change_s(now_s)
         # A timer of its own: a distant one must not swallow the next piece of news.
         return effects if next_s is None else effects + self._wake("fading", next_s)

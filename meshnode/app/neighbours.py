@@ -52,7 +52,8 @@ class Neighbours:
 
     def has_only_way(self) -> bool:
         """Whether a new link, that was spare perhaps, is so no longer: others shall know of it."""
-        return not all(map(self.is_spare, self._graph.new_links))
+        new, way = self._graph.new_links, self._graph.path_to_neighbour_of
+        return not all(self.is_spare(peer) and way(peer, new) for peer in new)
 
     def linked(self, peer: NodeId, now_s: float, *, dialled: bool) -> list[Effect]:
         """Take a working link into use; a caller too many is introduced to others and refused."""

@@ -150,9 +150,9 @@ class Broadcast:
         effects = [] if source is None or waited else self._brought(origin, head, source)
         lazy = self._lazy.setdefault(origin, 0)
         for peer, neighbour in self._neighbours.items():
-            if peer == source:
+            if peer == source and not waited:
                 continue
-            if lazy & neighbour.bit:
+            if lazy & neighbour.bit or peer == source:  # it has what is before them, no more
                 neighbour.haves[origin] = head
                 self.queued = True
             else:

@@ -1,10 +1,10 @@
 """Who lists whom, and what can be reached from here.
 
-Invariant: an edge is up when both ends list it and both call themselves `up` (we always do); a
-link of ours that is new is up whether or not the other end's row can have said so yet; a member is
-in `reached` exactly when a path of such edges leads to it from here. News costs what it changes:
-reachability hangs on a spanning tree of parent pointers, so an edge beside the tree goes for
-nothing, and an edge of the tree moves only the members below it.
+Invariant: an edge is up when both ends list it and both call themselves `up` (we always do); a new
+link of ours counts as listed by a member that calls itself `up`, whose row may be under way; a
+member is in `reached` exactly when a path of such edges leads to it from here. News costs what it
+changes: reachability hangs on a spanning tree of parent pointers, so an edge beside the tree goes
+for nothing, and an edge of the tree moves only the members below it.
 
 A member's children are found among the peers it lists, so a member costs three dictionary entries
 and no object. Two members whose short ids are equal: the one known first keeps the id, the other is
@@ -123,14 +123,12 @@ class LinkGraph:
 
     def hear(self, peer: NodeId, standing: Standing) -> None:
         """Take what a member's own rows say. Of our own, the peers are passed over for `links`."""
-        before = self._standings.get(peer)
+        old = self._edges_said(peer, self._standings.get(peer))
         if self._named.setdefault(mark_of(peer), peer) != peer:
             standing = replace(standing, peers=NOBODY)
         self._standings[peer] = standing
-        if peer == self._self_id:
-            return
-        old, now = (self._edges_said(peer, said) for said in (before, standing))
-        if old == now:
+        now = self._edges_said(peer, standing)
+        if peer == self._self_id or old == now:
             return
         gone = {self._named[mark] for mark in old - now if mark in self._named}
         self._settle(self._cut_off(peer, gone), [peer] if now - old else [])

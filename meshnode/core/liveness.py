@@ -1,10 +1,11 @@
 """Who is reachable, derived from who says to be linked to whom.
 
-Invariant: an edge counts when both ends list it; a member is alive exactly when a path of such
-edges leads to it from here. Nobody is accused and nobody votes: a member without edges is
-unreachable, reachable again as soon as an edge returns, and dead DEAD_AFTER_S later. It is called
-stalled meanwhile if somebody alive lost it for that reason. What a member says about itself
-(`down`, `left`) stands until it says otherwise. We are alive to ourselves, whatever our row says.
+Invariant: an edge counts when both ends list it, or it is a new link of ours; a member is alive
+exactly when a path of such edges leads to it from here. Nobody is accused and nobody votes: a
+member without edges is unreachable, reachable again as soon as an edge returns, and dead
+DEAD_AFTER_S later. It is called stalled meanwhile if somebody alive lost it for that reason. What a
+member says about itself (`down`, `left`) stands until it says otherwise. We are alive to ourselves,
+whatever our row says.
 
 News is collected; `judge` turns it into states, at the cost of what is new.
 """

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
 
 LOOK_AROUND_S = 6.0
-STEADY_S = 0.5  # all have to be seen for so long: a new link may be listed by one end only
+STEADY_S = 0.5  # all have to be seen for so long: rows from before our end say who is seen first
 HEARD_S = 0.05  # from news to a look at them: neighbours wait for what this node passes on
 HEARD_MAX = 64  # news that wait for it; with so many, all are looked at
 SETTLE_S = 0.2  # from a change to what follows from it

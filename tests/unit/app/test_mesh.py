@@ -7,7 +7,7 @@ import pytest
 
 from meshnode.app.mesh import ASKED_OWN_MAX, LIVENESS_DELAY_S, TICK_S, Mesh, Self
 from meshnode.app.neighbours import LATE_S, LOST_MAX, REASON_CHARS_MAX, STALLED
-from meshnode.app.pace import FLUSH_PAUSE_S, PATIENT_S
+from meshnode.app.pace import FLUSH_PAUSE_S, LINKS_DELAY_S, PATIENT_S, SPARE_PAUSE_S
 from meshnode.core.effects import Answered, Effect, HangUp, Obey, Persist, Report, Send, Wake
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
@@ -22,6 +22,7 @@ from meshnode.core.members import (
     node_to_row,
 )
 from meshnode.core.messages import Ask, Farewell, Heard, Order, Pull, Pulse, Reply, Routed
+from meshnode.core.overlay import NEW_S
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.silence import CHECK_S, LISTEN_S, SILENT_S, VOUCHED_S
 from meshnode.core.snapshots import whole
@@ -67,8 +68,13 @@ def wakes(effects: list[Effect]) -> dict[str, float]:
 
 def hear_of(mesh: Mesh, number: int, now_s: float, *, linked: bool) -> list[Effect]:
     """Let a peer's feed say that it is linked to us, or to nobody."""
+    return hear_row(mesh, number, {mesh.self_id} if linked else set(), now_s)
+
+
+def hear_row(mesh: Mesh, number: int, peers: set[NodeId], now_s: float) -> list[Effect]:
+    """Let a peer's feed say whom it is linked to."""
     feed = OwnFeed(PEER_KEYS[number], GENESIS.mesh_id, GENESIS.limits, 1)
-    marks = frozenset({short_id_of(mesh.self_id)} if linked else ())
+    marks = frozenset(map(short_id_of, peers))
     feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord(f"n{number}", ("a:1",))))
     feed.write(LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
     feed.flush(1.0)
@@ -92,6 +98,75 @@ def test_a_member_whose_rows_are_here_is_known_at_once(mesh: Mesh):
     mesh.linked(PEERS[1], 1.0, dialled=False)
     mesh.received(PEERS[1], whole(change.header, feed.rows), 1.0)
     assert PEERS[0] in mesh.liveness.members()
+
+
+def test_a_new_link_counts_alone_for_four_seconds_and_anew_once_it_is_made_anew(mesh: Mesh):
+    hear_of(mesh, 0, 9.0, linked=False)
+    mesh.linked(PEERS[0], 10.0, dialled=True)
+    mesh.woken("liveness", 10.1)
+    assert PEERS[0] in mesh.liveness.alive
+    mesh.woken("tick", 10.0 + NEW_S - 0.1)
+    mesh.woken("liveness", 14.0)
+    assert PEERS[0] in mesh.liveness.alive
+    effects = mesh.woken("tick", 10.0 + NEW_S)
+    mesh.woken("liveness", wakes(effects)["liveness"])
+    assert PEERS[0] not in mesh.liveness.alive
+    mesh.unlinked(PEERS[0], "reset", 15.0)
+    mesh.linked(PEERS[0], 16.0, dialled=True)
+    mesh.woken("tick", 17.0)
+    mesh.woken("liveness", 17.1)
+    assert PEERS[0] in mesh.liveness.alive
+
+
+NEAR, FAR = PEERS[:3], PEERS[3:7]
+
+
+def beside_others(mesh: Mesh, *, bridged: bool) -> None:
+    """Link us to three, with our row out, beside four linked to each other and perhaps to ours."""
+    for number, peer in enumerate(NEAR):
+        far = {FAR[0]} if bridged and number == 0 else set()
+        hear_row(mesh, number, {mesh.self_id} | far, 10.0)
+        mesh.linked(peer, 10.0, dialled=True)
+    for number, peer in enumerate(FAR, len(NEAR)):
+        near = {NEAR[0]} if bridged and peer == FAR[0] else set()
+        hear_row(mesh, number, {*FAR, *near} - {peer}, 10.0)
+    for tick_s in (10.0, 14.75, 15.0):  # the second comes late, and the third ages them
+        mesh.woken("tick", tick_s)
+    assert not mesh.liveness.graph.new_links
+    flushed(mesh, 20.0)
+    mesh.woken("liveness", 20.0)
+
+
+def test_one_more_link_to_who_is_reached_is_told_later(mesh: Mesh):
+    beside_others(mesh, bridged=True)
+    assert wakes(mesh.linked(FAR[0], 20.6, dialled=True))["flush"] == 20.0 + SPARE_PAUSE_S
+
+
+def test_a_link_that_was_one_more_is_told_at_once_when_it_is_the_only_way(mesh: Mesh):
+    beside_others(mesh, bridged=True)
+    mesh.linked(FAR[0], 20.6, dialled=True)
+    effects = hear_row(mesh, 0, {mesh.self_id}, 20.8)
+    assert set(FAR) <= mesh.liveness.alive, "by the new link"
+    assert wakes(effects)["flush"] == pytest.approx(20.8 + LINKS_DELAY_S)
+    assert not {"flush", "liveness"} & wakes(mesh.woken("liveness", 20.82)).keys()
+
+
+def test_a_link_to_who_is_not_reached_is_told_at_once_however_many_are_listed_there(mesh: Mesh):
+    beside_others(mesh, bridged=False)
+    told_s = wakes(mesh.linked(FAR[0], 20.6, dialled=True))["flush"]
+    assert told_s == pytest.approx(20.6 + LINKS_DELAY_S)
+
+
+def test_a_link_grows_no_older_while_its_node_is_held_up(mesh: Mesh):
+    hear_of(mesh, 0, 9.0, linked=False)
+    mesh.woken("tick", 9.75)
+    mesh.linked(PEERS[0], 9.9, dialled=True)
+    mesh.woken("tick", 10.0 + NEW_S + 1.0)  # set for 10.0: the other end's row may lie at the door
+    mesh.woken("liveness", 15.1)
+    assert PEERS[0] in mesh.liveness.alive
+    mesh.woken("tick", 15.25)
+    mesh.woken("liveness", 15.3)
+    assert PEERS[0] not in mesh.liveness.alive
 
 
 def test_timers_do_not_multiply_while_somebody_is_unreachable(mesh: Mesh):

@@ -116,6 +116,7 @@ def test_news_that_have_waited_say_nothing_of_who_brings_them(broadcast: Broadca
     broadcast.forward(NEWS, ORIGIN, ONE, PEERS[0])
     reached = sent(broadcast.forward(NEWS, ORIGIN, Head(1, 2), PEERS[1], waited=True))
     assert reached.keys() == {PEERS[0], *PEERS[2:]}
+    assert sent(broadcast.take_queued()) == {PEERS[1]: Have({ORIGIN: Head(1, 2)})}
     assert broadcast.duplicate(PEERS[0], ORIGIN) == []
 
 
