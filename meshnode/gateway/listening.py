@@ -1,8 +1,8 @@
 """The socket side: connections that cannot be held for nothing, and plain HTTP on loopback only.
 
-Invariant: a connection that has sent no whole request head for HEAD_S, or that takes nothing of an
-answer for as long, is cut; so is what one address has beyond its share. Nothing plain leaves this
-machine: a session key is in every request.
+Invariant: a connection is cut that has sent no whole request head for HEAD_S, or takes less than
+TAKEN_BYTES_MIN of an answer in as long; so is what one address has beyond its share. Nothing plain
+leaves this machine: a session key is in every request.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ IDLE_S = 15  # between two requests of a connection
 HEAD_BYTES_MAX = 32 << 10  # a session key of four links may have 24 KiB; more: 431
 CONNECTIONS_MAX = 1024
 OF_ONE_MAX = 512  # of one address
+TAKEN_BYTES_MIN = 64 << 10  # of an answer in HEAD_S, or all of it; fewer: cut
 CLOSE_S = 2.0
 BACKLOG = 256
 
@@ -143,9 +144,12 @@ class _Connection(H11Protocol):
             del self._of_one[self._source]
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        was_idle = self.timeout_keep_alive_task is not None
+        super().data_received(data)  # whatever it is, it ends the wait of an idle connection
         if self._is_answering():
             self._stop_waiting()  # the body has a deadline of its own, and so has the answer
+        elif was_idle or self._watch is None:
+            self._wait_for_head()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -203,9 +207,9 @@ class _Connection(H11Protocol):
             self._stall = None
 
     def _stalled(self, before: int) -> None:
-        """Cut a connection that has taken nothing of an answer meanwhile."""
+        """Cut a connection that has taken too little of an answer meanwhile."""
         unread = self.transport.get_write_buffer_size()
-        if unread >= before:
+        if before - unread < TAKEN_BYTES_MIN:
             self.transport.abort()
         else:
             self._stall = self.loop.call_later(HEAD_S, self._stalled, unread)
@@ -217,7 +221,7 @@ class _Connection(H11Protocol):
             return
         unread = self.transport.get_write_buffer_size()
         is_idle = self.timeout_keep_alive_task is not None and not unread
-        if unread and unread < self._unread:
+        if unread and self._unread - unread >= TAKEN_BYTES_MIN:
             self._unread = unread
             self._wait_for_head()
         elif not is_idle:  # uvicorn ends an idle one itself
