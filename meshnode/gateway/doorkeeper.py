@@ -9,6 +9,7 @@ are no cookies, a key.
 from __future__ import annotations
 
 import logging
+import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from starlette.requests import Request
 
 from meshnode.core.pacing import Buckets
 from meshnode.gateway.desk import BODY_BYTES_MAX, source_of, too_large
+from meshnode.gateway.places import Places
 from meshnode.gateway.problems import Problem
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SOURCE_PER_S, SOURCE_BURST = 1000.0, 2000.0  # requests from one address; more: 429
-AT_ONCE_MAX = 512  # requests in work; more: 503
+AT_ONCE_MAX = 512  # requests in work; more: 503, and 429 for a source beyond its share
+OPEN = re.compile(r"/health|/\.well-known/.*", re.DOTALL)  # without a key; what probes ask
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -54,15 +57,19 @@ class Doorkeeper:
         self._steady_s = steady_s
         self._pace: Buckets[str] = Buckets(SOURCE_PER_S, SOURCE_BURST)
         self._limited = limited
-        self._at_once = 0
+        self._at_once = Places(AT_ONCE_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         answering = _Answering(send, self._limited)
-        self._at_once += 1
+        # What is answered at once needs no place, so that probes are told while others are slow.
+        source = None if OPEN.fullmatch(scope["path"]) else source_of(Request(scope))
+        has_place = source is not None and self._at_once.enter(source)
         try:
+            if source is not None and not has_place:
+                raise self._crowded()
             self._check(Request(scope))
             await self._app(scope, receive, answering)
         except Problem as problem:
@@ -73,11 +80,15 @@ class Doorkeeper:
                 failed = Problem(500, "failed", "internal error in the node; its log says more")
                 await failed.response()(scope, receive, answering)
         finally:
-            self._at_once -= 1
+            if source is not None and has_place:
+                self._at_once.leave(source)
+
+    def _crowded(self) -> Problem:
+        if self._at_once.full:
+            return Problem(503, "busy", f"more than {AT_ONCE_MAX} requests at once")
+        return Problem(429, "too_many", "too many requests of this address at once")
 
     def _check(self, request: Request) -> None:
-        if self._at_once > AT_ONCE_MAX:
-            raise Problem(503, "busy", f"more than {AT_ONCE_MAX} requests at once")
         source, now_s = source_of(request), self._steady_s()
         if not self._pace.take(source, now_s):
             wait_s = self._pace.wait_s(source, now_s, 1.0)

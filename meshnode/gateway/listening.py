@@ -11,7 +11,6 @@ import asyncio
 import logging
 import socket
 import sys
-from collections import Counter
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from meshnode.core.errors import ConflictError
+from meshnode.gateway.places import Places
 from meshnode.gateway.problems import MEDIA_TYPE, Problem
 from meshnode.rpc.limits import site_of
 
@@ -33,7 +33,6 @@ HEAD_S = 10.0
 IDLE_S = 15  # between two requests of a connection
 HEAD_BYTES_MAX = 32 << 10  # a session key of four links may have 24 KiB; more: 431
 CONNECTIONS_MAX = 1024
-OF_ONE_MAX = 512  # of one address
 TAKEN_BYTES_MIN = 64 << 10  # of an answer in HEAD_S, or all of it; fewer: cut
 CLOSE_S = 2.0
 BACKLOG = 256
@@ -73,7 +72,7 @@ class Listener:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._state = ServerState()
-        self._of_one: Counter[str] = Counter()
+        self._places = Places(CONNECTIONS_MAX)
         self._config = Config(
             app,
             http=_Connection,
@@ -92,7 +91,7 @@ class Listener:
     async def start(self) -> None:
         """Begin to answer."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self._config, self._state, {}, of_one=self._of_one),
+            lambda: _Connection(self._config, self._state, {}, places=self._places),
             sock=self.sock,
             ssl=self._tls,
             ssl_handshake_timeout=HEAD_S if self._tls else None,
@@ -116,10 +115,10 @@ class Listener:
 class _Connection(H11Protocol):
     """One connection, with a deadline for whatever it is waited for."""
 
-    def __init__(self, *parts: Any, of_one: Counter[str]) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, *parts: Any, places: Places) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*parts)
-        self._of_one = of_one
-        self._source = ""
+        self._places = places
+        self._source = ""  # none: it has no place
         self._watch: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._unread = 0  # bytes of an answer that the peer has not taken
@@ -127,11 +126,11 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
         host = self.client[0] if self.client else ""
-        self._source = site_of(host) or host
-        self._of_one[self._source] += 1
-        if len(self.connections) > CONNECTIONS_MAX or self._of_one[self._source] > OF_ONE_MAX:
+        source = site_of(host) or host
+        if not self._places.enter(source):
             transport.abort()
             return
+        self._source = source
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,9 +138,8 @@ class _Connection(H11Protocol):
         self._unset_keepalive_if_required()
         self._stop_waiting()
         self._end_stall()
-        self._of_one[self._source] -= 1
-        if self._of_one[self._source] <= 0:
-            del self._of_one[self._source]
+        if self._source:
+            self._places.leave(self._source)
 
     def data_received(self, data: bytes) -> None:
         was_idle = self.timeout_keep_alive_task is not None
