@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from meshnode.core.pacing import Buckets
 from meshnode.gateway.desk import BODY_BYTES_MAX, source_of, too_large
+from meshnode.gateway.heads import as_routed, check_length, has_two_lengths, host_of
 from meshnode.gateway.places import Places
 from meshnode.gateway.problems import Problem
 
@@ -63,15 +64,16 @@ class Doorkeeper:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        answering = _Answering(send, self._limited)
+        answering = _Answering(send, self._limited, ends=has_two_lengths(scope))
+        routed = as_routed(scope)
         # What is answered at once needs no place, so that probes are told while others are slow.
-        source = None if OPEN.fullmatch(scope["path"]) else source_of(Request(scope))
+        source = None if OPEN.fullmatch(routed["path"]) else source_of(Request(scope))
         has_place = source is not None and self._at_once.enter(source)
         try:
             if source is not None and not has_place:
                 raise self._crowded()
             self._check(Request(scope))
-            await self._app(scope, receive, answering)
+            await self._app(routed, receive, answering)
         except Problem as problem:
             await problem.response()(scope, receive, answering)
         except Exception:  # noqa: BLE001 - the last place that can word it
@@ -93,7 +95,10 @@ class Doorkeeper:
         if not self._pace.take(source, now_s):
             wait_s = self._pace.wait_s(source, now_s, 1.0)
             raise Problem(429, "too_many", "too many requests of this address", retry_s=wait_s)
-        self._check_host(request)
+        if has_two_lengths(request.scope):
+            raise Problem(400, "usage", "a body has one length: Content-Length, or chunks")
+        check_length(request.scope)
+        self._check_host(request.scope)
         for origin in request.headers.getlist("origin"):
             if origin.lower().rstrip("/") not in self._origins:
                 raise Problem(
@@ -106,12 +111,9 @@ class Doorkeeper:
         if length.isascii() and length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
             raise too_large()
 
-    def _check_host(self, request: Request) -> None:
-        given = request.headers.getlist("host")
-        if len(given) != 1:
-            raise Problem(400, "usage", "a request names one host")
-        host = _name_in(given[0])
-        address = request.scope["server"][0] if request.scope["server"] else ""
+    def _check_host(self, scope: Scope) -> None:
+        host = _name_in(host_of(scope))
+        address = scope["server"][0] if scope["server"] else ""
         names = {_normal(address)} | ({"localhost"} if _is_loopback(address) else set())
         if host not in names and host not in self._hosts:
             raise Problem(
@@ -123,11 +125,15 @@ class Doorkeeper:
 
 
 class _Answering:
-    """Sends an answer, with the headers that each has, and knows whether it was begun."""
+    """Sends an answer, with the headers that each has, and knows whether it was begun.
 
-    def __init__(self, send: Send, limited: Callable[[], None]) -> None:
+    `ends`: nothing more is read of its connection.
+    """
+
+    def __init__(self, send: Send, limited: Callable[[], None], *, ends: bool) -> None:
         self._send = send
         self._limited = limited
+        self._more = [*HEADERS, (b"connection", b"close")] if ends else HEADERS
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
@@ -135,7 +141,7 @@ class _Answering:
             self.begun = True
             if message["status"] == 429:  # noqa: PLR2004 - the status itself
                 self._limited()
-            message["headers"] = [*message.get("headers", ()), *HEADERS]
+            message["headers"] = [*message.get("headers", ()), *self._more]
         await self._send(message)
 
 

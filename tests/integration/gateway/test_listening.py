@@ -94,3 +94,56 @@ async def test_connections_of_two_sources_keep_no_third_out(monkeypatch):
         assert await wire.ask("/alive", "127.0.0.3") == 200
         for plug in held:
             plug.close()
+
+
+@pytest.mark.parametrize("path", ["/alive", "/health"])
+async def test_two_lengths_of_a_body_are_refused_and_nothing_after_them_is_read(path):
+    async with listening() as wire:
+        plug = await wire.plug()
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        both = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await plug.send(head + both + "0\r\n\r\n" + GET)
+        answer = await plug.rest()
+        assert status_of(answer) == 400
+        assert (answer.count(b"HTTP/1.1 "), b"connection: close" in answer.lower()) == (1, True)
+
+
+async def test_a_head_that_is_too_long_is_refused_also_in_one_piece():
+    async with listening() as wire:
+        for large in ("X-Large: " + "a" * 40_000, "\r\n".join(f"X-{n}: a" for n in range(4000))):
+            plug = await wire.plug()
+            end = "\r\nConnection: close\r\n\r\n"
+            await plug.send(f"GET /alive HTTP/1.1\r\nHost: 127.0.0.1\r\n{large}{end}")
+            assert status_of(await plug.rest()) == 431
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://127.0.0.1:{port}/alive", "127.0.0.1", 200),
+        ("HTTP://localhost/alive", "evil.example.com", 200),
+        ("http://127.0.0.1", "127.0.0.1", 200),
+        ("http://evil.example.com/alive", "127.0.0.1", 421),
+        ("http://127.0.0.1@evil.example.com/alive", "127.0.0.1", 400),
+        ("http://evil.example.com@127.0.0.1/alive", "127.0.0.1", 400),
+        ("http:///alive", "127.0.0.1", 400),
+        ("*", "127.0.0.1", 400),
+    ],
+)
+async def test_an_address_with_its_host_is_served_if_that_host_is_ours(target, host, status):
+    async with listening() as wire:
+        plug = await wire.plug()
+        asked = target.format(port=wire.port)
+        await plug.send(f"GET {asked} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        assert status_of(await plug.rest()) == status
+
+
+async def test_head_is_get_without_its_body():
+    async with listening() as wire:
+        plug = await wire.plug()
+        await plug.send(GET.replace("GET", "HEAD") + GET)
+        answer = await plug.answer()
+        head, _, after = answer.partition(b"\r\n\r\n")
+        assert (status_of(head), b"content-length: 4" in head) == (200, True)
+        assert status_of(after) == 200
+        plug.close()
