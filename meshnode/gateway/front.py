@@ -10,15 +10,18 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from meshnode.core.errors import MeshError
-from meshnode.gateway.doorkeeper import Doorkeeper
+from meshnode.gateway.doorkeeper import OPEN, Doorkeeper
 from meshnode.gateway.openapi import completed, route
 from meshnode.gateway.problems import Problem, problem_of
 from meshnode.gateway.routes import Parts, routes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
+
+    from starlette.routing import BaseRoute
 
 
 def front(
@@ -40,11 +43,12 @@ def front(
         exception_handlers={
             Problem: _on_problem,
             MeshError: _on_mesh_error,
-            HTTPException: _on_http_error,
         },
     )
-    app.include_router(routes(parts))
+    router = routes(parts)
+    app.include_router(router)
     _add_document(app, parts)
+    _add_refusals(app, [*router.routes, *app.routes], parts)
     return Doorkeeper(app, hosts, origins, parts.clock.steady_s, limited)
 
 
@@ -73,11 +77,31 @@ async def _on_mesh_error(_request: Request, error: Any) -> Response:  # noqa: AN
     return problem_of(error).response()
 
 
-async def _on_http_error(_request: Request, error: Any) -> Response:  # noqa: ANN401 - as above
-    """Word what the router says: no such path, no such method."""
-    status = HTTPStatus(error.status_code)
-    hint = "GET /openapi.json lists the routes"
-    answer = Problem(status.value, status.name.lower(), status.phrase.lower(), hint).response()
-    for name, value in (error.headers or {}).items():
-        answer.headers[name] = value
-    return answer
+def _add_refusals(app: FastAPI, routed: list[BaseRoute], parts: Parts) -> None:
+    """Word what the router says: no such path, no such method; to strangers, that they are such."""
+
+    async def refuse(request: Request, error: Any) -> Response:  # noqa: ANN401 - as above
+        try:
+            if not OPEN.fullmatch(request.scope["path"]):
+                parts.desk.bearer(request)
+        except Problem as problem:
+            return problem.response()
+        except MeshError as unknown:
+            return problem_of(unknown).response()
+        status = HTTPStatus(error.status_code)
+        hint = "GET /openapi.json lists the routes"
+        answer = Problem(status.value, status.name.lower(), status.phrase.lower(), hint).response()
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["allow"] = ", ".join(_methods_of(request, routed))
+        return answer
+
+    app.add_exception_handler(HTTPException, refuse)
+
+
+def _methods_of(request: Request, routed: Iterable[BaseRoute]) -> list[str]:
+    """Return what may be done with a path, over all routes that lead to it."""
+    methods: set[str] = set()
+    for one in routed:
+        if isinstance(one, Route) and one.matches(request.scope)[0] is not Match.NONE:
+            methods |= one.methods or set()
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)

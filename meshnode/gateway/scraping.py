@@ -28,7 +28,11 @@ def metrics_alone(metrics: Metrics, steady_s: Callable[[], float]) -> Doorkeeper
         if scope["path"] != "/metrics":
             raise Problem(404, "not_found", "not found", "GET /metrics")
         if scope["method"] != "GET":
-            raise Problem(405, "method_not_allowed", "method not allowed", "GET /metrics")
+            problem = Problem(405, "method_not_allowed", "method not allowed", "GET /metrics")
+            refusal = problem.response()
+            refusal.headers["allow"] = "GET, HEAD"
+            await refusal(scope, receive, send)
+            return
         await Response(await metrics.page(), media_type=MEDIA_TYPE)(scope, receive, send)
 
     return Doorkeeper(answer, (), (), steady_s)

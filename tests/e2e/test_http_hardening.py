@@ -92,10 +92,17 @@ def test_a_stranger_learns_nothing_of_what_there_is(door):
         ("DELETE", f"{API}/agents/nobody", None),
         ("POST", STEER, b"not json"),
         ("GET", f"{ALIVE}?filter=nonsense", None),
+        ("GET", "/nowhere", None),
+        ("PUT", ALIVE, b"{}"),
+        ("OPTIONS", ALIVE, None),
+        ("GET", "/health/", None),
     ):
         refused = stranger.ask(method, path, body)
         assert (refused.status, refused.code) == (401, "not_authenticated")
         assert refused.headers["www-authenticate"].startswith("Bearer")
+    assert stranger.ask("HEAD", ALIVE).status == 401
+    assert stranger.ask("GET", "/.well-known/nothing").code == "not_found"
+    assert stranger.ask("POST", "/health", b"{}").headers["allow"] == "GET, HEAD"
     health = stranger.ask("GET", "/health")
     assert (health.status, set(health.json)) == (200, {"status", "sessions", "coverage"})
     assert health.headers["cache-control"] == "no-store"
@@ -172,8 +179,25 @@ def test_what_is_no_http_is_answered_or_hung_up_on(door):
         plug.sendall(large[:40_000])
         assert status_of(drained(plug)) == 431
     assert door.ask("GET", "/nowhere").code == "not_found"
-    refused = door.ask("PUT", ALIVE, b"{}")
-    assert (refused.code, refused.headers["allow"]) == ("method_not_allowed", "GET")
+    for method, path, allowed in (
+        ("PUT", ALIVE, "GET, HEAD"),
+        ("PUT", f"{API}/registry", "DELETE, GET, HEAD, POST"),
+        ("POST", "/sessions/x", "DELETE, GET, HEAD"),
+        ("GET", STEER, "POST"),
+        ("PUT", "/openapi.json", "GET, HEAD"),
+    ):
+        refused = door.ask(method, path, b"{}")
+        assert (refused.code, refused.headers["allow"]) == ("method_not_allowed", allowed)
+
+
+def test_head_says_of_every_page_what_get_does(door):
+    for path in ("/health", ALIVE, "/openapi.json", "/sessions/nothing"):
+        told, asked = door.ask("HEAD", path), door.ask("GET", path)
+        assert (told.status, told.content) == (asked.status, b"")
+        same = ("content-type", "cache-control")
+        assert [told.headers[one] for one in same] == [asked.headers[one] for one in same]
+        assert int(told.headers["content-length"]) > 0
+    assert door.ask("HEAD", STEER).headers["allow"] == "POST"
 
 
 def test_who_is_slow_is_cut_and_holds_up_nobody(door):

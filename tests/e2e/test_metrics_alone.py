@@ -3,7 +3,8 @@
 import os
 import sys
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from e2e.fleet import wait_until
@@ -65,6 +66,16 @@ def test_an_agent_that_runs_is_steered_spends_and_is_killed_moves_them(node):
     assert after["agentgateway_session_duration_seconds_count",] == 1
     assert after["writes_stopped",] == 0
     assert after["nodes_known",] == after["nodes_heard",] == 1
+
+
+def test_what_else_is_asked_of_them_is_told_what_may_be(node):
+    page = f"http://{node.ready['metrics']}/metrics"
+    with urlopen(Request(page, method="HEAD"), timeout=20) as answer:
+        assert (answer.status, answer.read()) == (200, b"")
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(page, b"{}"), timeout=20)
+    with refused.value as refusal:
+        assert (refusal.status, refusal.headers["allow"]) == (405, "GET, HEAD")
 
 
 def test_a_node_with_metrics_alone_does_not_load_what_only_the_api_needs(node):
