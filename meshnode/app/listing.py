@@ -157,7 +157,7 @@ def _named(record: SessionRecord, name: str) -> bool:
 def _place(token: str) -> int:
     if not token:
         return 0
-    if not token.isdecimal() or len(token) > PLACE_DIGITS_MAX:
+    if not (token.isascii() and token.isdecimal()) or len(token) > PLACE_DIGITS_MAX:
         raise UsageError("`next` is not from an earlier answer")
     return int(token)
 

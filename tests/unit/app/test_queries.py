@@ -193,6 +193,7 @@ def test_a_page_has_two_hundred_unless_told_otherwise(viewer: Viewer):
         Selection(limit=PAGE_MAX + 1),
         Selection(next="x"),
         Selection(next="-1"),
+        Selection(next="\u0663"),  # an Arabic digit
         Selection(next="9" * 10),
     ],
 )
