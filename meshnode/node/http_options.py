@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ WITH_EXTRA = "pipx install --force '.[http]'"
 OWN_CERTIFICATE = "own"
 SWITCHED = {"on": DEFAULT_HTTP, "true": DEFAULT_HTTP, "yes": DEFAULT_HTTP}
 OFF = frozenset({"off", "false", "no"})
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
 KEYS = ("listen", "tls", "tls_cert", "tls_key", "hosts", "origins")
 
 
@@ -102,7 +105,7 @@ def http_of(flags: HttpFlags, configured: HttpOptions) -> HttpOptions:
         listen,
         flags.certificate or own,
         flags.key or ("" if flags.tls is not None else configured.key),
-        flags.hosts or configured.hosts,
+        tuple(map(_host, flags.hosts)) or configured.hosts,
         flags.origins or configured.origins,
         configured.metrics if flags.metrics is None else _place_of_metrics(flags.metrics),
         configured.at if untouched else "",
@@ -136,7 +139,7 @@ def _served(entry: Entry) -> HttpOptions:
         _place_in(given["listen"]) if "listen" in given else DEFAULT_HTTP,
         certificate,
         given["tls_key"].text("tls_key") if "tls_key" in given else "",
-        given["hosts"].texts("hosts") if "hosts" in given else (),
+        tuple(map(_host_in, given["hosts"].items("hosts"))) if "hosts" in given else (),
         given["origins"].texts("origins") if "origins" in given else (),
     )
 
@@ -146,6 +149,28 @@ def _place_in(entry: Entry) -> str:
         return _place(entry.text("http"))
     except UsageError as error:
         entry.fail(f'"http": {error.message}', error.hint)
+
+
+def _host_in(entry: Entry) -> str:
+    try:
+        return _host(entry.text("hosts"))
+    except UsageError as error:
+        entry.fail(f'"hosts": {error.message}', error.hint)
+
+
+def _host(word: str) -> str:
+    """Return a name or address as requests are compared with it; raises UsageError."""
+    name = word.lower().removesuffix(".")
+    try:
+        return str(ip_address(name.removeprefix("[").removesuffix("]").partition("%")[0]))
+    except ValueError:
+        if _NAME.fullmatch(name):
+            return name
+    raise UsageError(
+        f"{word[:100]!r} is no host that could be asked for",
+        "write a name or an address alone, as mesh.example.com or ::1: no https://, no port;"
+        " letters beyond ASCII as a browser sends them (xn--...)",
+    )
 
 
 def _metrics_in(entry: Entry) -> str:

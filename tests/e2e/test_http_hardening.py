@@ -17,8 +17,9 @@ STEER = f"{API}/steer"
 
 @pytest.fixture(scope="module")
 def node(shared_fleet):
-    flags = ("--http-host", "mesh.example.com", "--http-origin", "https://page.example.com")
-    (node,) = shared_fleet.mesh("alone", flags=("--no-mdns", *HTTP, *flags))
+    flags = ("--http-host", "mesh.example.com", "--http-host", "[2001:DB8::7]")
+    pages = ("--http-origin", "https://page.example.com")
+    (node,) = shared_fleet.mesh("alone", flags=("--no-mdns", *HTTP, *flags, *pages))
     return node
 
 
@@ -40,7 +41,8 @@ def request(door, head: str, body: bytes = b"") -> bytes:
 
 def test_only_the_hosts_that_are_ours_are_answered(node, door):
     port = door.address.rpartition(":")[2]
-    for host in ("127.0.0.1", f"127.0.0.1:{port}", "localhost:1", "LOCALHOST.", "mesh.example.com"):
+    names = ("localhost:1", "LOCALHOST.", "mesh.example.com", "[2001:db8:0::7]:80")
+    for host in ("127.0.0.1", f"127.0.0.1:{port}", *names):
         assert door.ask("GET", ALIVE, Host=host).status == 200, host
     own = f"{node.ready['node_id']}.node.mesh.internal"
     assert door.ask("GET", ALIVE, Host=own).status == 200
@@ -294,6 +296,9 @@ def test_plain_http_does_not_leave_this_machine(fleet):
     assert nonsense.code == 2
     (node.home / "config.yaml").write_text("http: {listen: 0.0.0.0:8888}\n")
     assert node.call("up", "--no-mdns", "-o", "json").code == 2
+    for host in ("mesh.example.com:8443", "https://mesh.example.com", "a/b", ""):
+        never = node.call("up", "--http", "on", "--http-host", host, "-o", "json")
+        assert (never.code, "no host that could be" in never.error["message"]) == (2, True)
     half = node.call("up", "--http", "on", "--http-tls-cert", "/nowhere.pem", "-o", "json")
     assert (half.code, "belong together" in half.error["message"]) == (2, True)
 

@@ -96,10 +96,27 @@ def test_http_is_on_off_an_address_or_a_map(text, listen, certificate):
 
 
 @pytest.mark.parametrize(
-    "text", ["http: sometimes", "http: {port: 1}", "metrics: 9090", "http: []"]
+    "text",
+    [
+        "http: sometimes",
+        "http: {port: 1}",
+        "metrics: 9090",
+        "http: []",
+        "http: {hosts: ['mesh.example.com:8443']}",
+        "http: {hosts: ['https://mesh.example.com']}",
+        "http: {hosts: ['*.example.com']}",
+        "http: {hosts: ['m\u00e4rz.example.com']}",
+        "http: {hosts: ['']}",
+    ],
 )
 def test_http_that_makes_no_sense_is_refused_with_its_line(text):
     assert failure(text).startswith("config.yaml:1: ")
+
+
+def test_hosts_are_kept_as_requests_are_compared_with_them():
+    given = "http: {hosts: ['[::1]', '2001:DB8:0::1', Mesh.Example.COM., 192.0.2.1, 'fe80::1%lo']}"
+    named = ("::1", "2001:db8::1", "mesh.example.com", "192.0.2.1", "fe80::1")
+    assert parse_config(given).http.hosts == named
 
 
 def test_scalars_are_taken_as_written():
