@@ -64,15 +64,17 @@ class Doorkeeper:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        request, routed = Request(scope), as_routed(scope)
         answering = _Answering(send, self._limited, ends=has_two_lengths(scope))
-        routed = as_routed(scope)
         # What is answered at once needs no place, so that probes are told while others are slow.
-        source = None if OPEN.fullmatch(routed["path"]) else source_of(Request(scope))
+        source = None if OPEN.fullmatch(routed["path"]) else source_of(request)
         has_place = source is not None and self._at_once.enter(source)
         try:
             if source is not None and not has_place:
                 raise self._crowded()
-            self._check(Request(scope))
+            if answering.ends:
+                raise Problem(400, "usage", "a body has one length: Content-Length, or chunks")
+            self._check(request)
             await self._app(routed, receive, answering)
         except Problem as problem:
             await problem.response()(scope, receive, answering)
@@ -95,8 +97,6 @@ class Doorkeeper:
         if not self._pace.take(source, now_s):
             wait_s = self._pace.wait_s(source, now_s, 1.0)
             raise Problem(429, "too_many", "too many requests of this address", retry_s=wait_s)
-        if has_two_lengths(request.scope):
-            raise Problem(400, "usage", "a body has one length: Content-Length, or chunks")
         check_length(request.scope)
         self._check_host(request.scope)
         for origin in request.headers.getlist("origin"):
@@ -133,7 +133,7 @@ class _Answering:
     def __init__(self, send: Send, limited: Callable[[], None], *, ends: bool) -> None:
         self._send = send
         self._limited = limited
-        self._more = [*HEADERS, (b"connection", b"close")] if ends else HEADERS
+        self.ends = ends
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
@@ -141,7 +141,9 @@ class _Answering:
             self.begun = True
             if message["status"] == 429:  # noqa: PLR2004 - the status itself
                 self._limited()
-            message["headers"] = [*message.get("headers", ()), *self._more]
+            message["headers"] = [*message.get("headers", ()), *HEADERS]
+            if self.ends:
+                message["headers"].append((b"connection", b"close"))
         await self._send(message)
 
 

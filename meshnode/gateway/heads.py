@@ -21,6 +21,8 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(/.*)?", re.DOTALL | re.IGNORECASE)
 
 def as_routed(scope: Scope) -> Scope:
     """Return a request as the routes know it."""
+    if scope["method"] != "HEAD" and scope["raw_path"].startswith(b"/"):
+        return scope
     routed = dict(scope)
     if scope["method"] == "HEAD":
         routed["method"] = "GET"
@@ -35,10 +37,12 @@ def host_of(scope: Scope) -> str:
     given = [value for name, value in scope["headers"] if name == b"host"]
     if len(given) != 1:
         raise Problem(400, "usage", "a request names one host")
+    if scope["raw_path"].startswith(b"/"):
+        return str(given[0].decode("latin-1"))
     absolute = _ABSOLUTE.fullmatch(scope["raw_path"])
-    if not absolute and not scope["raw_path"].startswith(b"/"):
+    if not absolute:
         raise Problem(400, "usage", "the address should be a path, or http://HOST/PATH")
-    return str((absolute[1] if absolute else given[0]).decode("latin-1"))
+    return str(absolute[1].decode("latin-1"))
 
 
 def check_length(scope: Scope) -> None:
