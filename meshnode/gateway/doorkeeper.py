@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SOURCE_PER_S, SOURCE_BURST = 1000.0, 2000.0  # requests from one address; more: 429
 AT_ONCE_MAX = 512  # requests in work; more: 503, and 429 for a source beyond its share
 OPEN = re.compile(r"/health|/\.well-known/.*", re.DOTALL)  # without a key; what probes ask
+OTHER_SITES = frozenset({"cross-site", "same-site"})  # of a page that names no Origin, as <img>
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -99,14 +100,15 @@ class Doorkeeper:
             raise Problem(429, "too_many", "too many requests of this address", retry_s=wait_s)
         check_length(request.scope)
         self._check_host(request.scope)
-        for origin in request.headers.getlist("origin"):
-            if origin.lower().rstrip("/") not in self._origins:
-                raise Problem(
-                    403,
-                    "origin",
-                    "no web page may ask here, unless its origin is configured",
-                    "config.yaml: http: {origins: [...]}",
-                )
+        origins = request.headers.getlist("origin")
+        is_page = not origins and request.headers.get("sec-fetch-site", "").lower() in OTHER_SITES
+        if is_page or any(one.lower().rstrip("/") not in self._origins for one in origins):
+            raise Problem(
+                403,
+                "origin",
+                "no web page may ask here, unless its origin is configured",
+                "config.yaml: http: {origins: [...]}",
+            )
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
             raise too_large()

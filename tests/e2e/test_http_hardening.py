@@ -63,6 +63,13 @@ def test_no_web_page_may_ask_unless_its_origin_is_configured(door):
         assert (refused.status, refused.code) == (403, "origin")
     assert door.ask("OPTIONS", ALIVE, Origin="https://evil.example.com").status == 403
     assert "access-control-allow-origin" not in door.ask("GET", ALIVE).headers
+    for site in ("cross-site", "same-site"):  # as browsers say of an <img>, which has no Origin
+        refused = door.ask("GET", ALIVE, Sec_Fetch_Site=site)
+        assert (refused.status, refused.code) == (403, "origin")
+        allowed = {"Origin": "https://page.example.com", "Sec_Fetch_Site": site}
+        assert door.ask("GET", ALIVE, **allowed).status == 200
+    for site in ("none", "same-origin"):
+        assert door.ask("GET", ALIVE, Sec_Fetch_Site=site).status == 200
 
 
 @pytest.mark.parametrize(
@@ -253,6 +260,7 @@ def test_too_many_are_told_when_to_come_back(node, fleet):
     late = next(reply for reply in replies if reply.status == 429)
     assert (late.code, int(late.headers["retry-after"]) >= 1) == ("too_many", True)
     assert stranger.ask("GET", "/health").status == 200
+    assert door_of(other).ask("GET", ALIVE).status == 200, "who has a key need not wait"
 
     def again() -> bool:
         return stranger.ask("GET", ALIVE).status == 401
