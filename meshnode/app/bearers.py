@@ -89,11 +89,14 @@ class Bearer:
                 "its grant names nodes, agents, sessions or specializations",
             )
 
+    def check_for(self, action: str, owner: NodeId, record: SessionRecord) -> None:
+        """Raise NotPermittedError unless the key is good for this action on this session."""
+        self.check(action)
+        check_permission(self.grants, self._about(action, owner, record))
+
     def may_see(self, owner: NodeId, record: SessionRecord) -> bool:
         """Whether every link of the key lets its bearer read this session."""
-        request = Request(
-            READ, owner, record.session_id, record.agent_id, record.specializations, self.here
-        )
+        request = self._about(READ, owner, record)
         return all(link.permits(request) for link in self.grants)
 
     def may_see_agent(self, node: NodeId, agent_id: str, specialization: str) -> bool:
@@ -109,6 +112,10 @@ class Bearer:
     def may_see_node(self, node: NodeId) -> bool:
         """Whether no link of the key names other nodes only."""
         return all(link.nodes is None or node in link.nodes for link in self.grants)
+
+    def _about(self, action: str, owner: NodeId, record: SessionRecord) -> Request:
+        names = (record.session_id, record.agent_id, record.specializations)
+        return Request(action, owner, *names, self.here)
 
     def _check_via(self) -> None:
         if any(link.via and link.via != self.here for link in self.grants):

@@ -1,19 +1,24 @@
 """Orders of a bearer: the session that is meant, a command signed with their key, its outcome.
 
 Invariants: the node signs nothing here in its own name. The owner of the target verifies the
-bearer's own rights, as if they had come themselves, and that they came through this node. What was
-sent is answered with its command id, whatever became of it.
+bearer's own rights, as if they had come themselves, and that they came through this node. Nothing
+is signed, sent or told of a session for who clearly lacks the right: owners take so many commands
+of this node, and those are for who has it. What was sent is answered with its command id, whatever
+became of it.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.quotas import OF_SIGNER, Quota
 from meshnode.client.messages import to_plain
 from meshnode.client.orders import COMMAND_ID_BYTES, outcome_of, sign_order
 from meshnode.client.targets import (
     DELIVERY_TIMEOUT_S,
+    AmbiguousError,
     Order,
     Selection,
     Target,
@@ -21,28 +26,32 @@ from meshnode.client.targets import (
     resolve,
 )
 from meshnode.client.wishes import GRACE_S, already_ended, check_lives, kill_args, order_to
-from meshnode.core.commands import command_from_signed
+from meshnode.core.commands import GRANTED_AS, command_from_signed
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
     NotFoundError,
+    NotPermittedError,
     StaleError,
     UnreachableError,
 )
 from meshnode.core.ids import NodeId, b32
 from meshnode.core.registry import place_of, specialist
-from meshnode.gateway.problems import Problem, problem_of
-from meshnode.gateway.repeats import Repeats, Wish
+from meshnode.gateway.problems import Problem, partly_ambiguous, problem_of
+from meshnode.gateway.repeats import Repeats, Wish, family_of
 from meshnode.rpc.local import list_sessions
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshnode.app.bearers import Bearer
     from meshnode.app.ports import Clock
     from meshnode.app.queries import Queries
     from meshnode.core.commands import Command
     from meshnode.core.ids import Chance
     from meshnode.core.keys import Signed
+    from meshnode.core.sessions import SessionRecord
     from meshnode.rpc.commands import Bringer
 
     Plain = dict[str, Any]
@@ -68,17 +77,51 @@ class Actor:
         self._clock = clock
         self._chance = chance
         self._repeats = Repeats()
+        self._pace = Quota(OF_SIGNER, "this key")  # an owner takes no more of it, but of us
 
-    def find(self, target: Target) -> Plain:
-        """Return the one session meant, by its whole id or agent id; raises a MeshError."""
+    def find(self, bearer: Bearer, target: Target, action: str) -> Plain:
+        """Return the one session meant, by its whole id or agent id, for what a bearer may do.
+
+        Raises a MeshError, or Problem 409 that names no session which the bearer may not see.
+        """
+        found = self._found(bearer, target, action)
+        self._check(bearer, action, found)
+        return found
+
+    def _found(self, bearer: Bearer, target: Target, action: str) -> Plain:
         try:
             found = resolve(target, self._listed)
         except NotFoundError as error:
             error.hint = LISTED
             raise
+        except AmbiguousError as error:
+            self._check_any(bearer, action, error.candidates)
+            seen = [one for one in error.candidates if self._may_see(bearer, one)]
+            if len(seen) < len(error.candidates):
+                raise partly_ambiguous(target, seen) from None
+            raise
         if target.session_id not in {"", found["session_id"]}:  # prefixes are for people who type
             raise NotFoundError(f"no session {target.session_id!r}", "give the whole session id")
         return found
+
+    def _check(self, bearer: Bearer, action: str, session: Plain) -> None:
+        if (record := self._record(session)) is None:
+            raise NotFoundError(f"no session {session['session_id']!r}", LISTED)
+        bearer.check_for(action, session["node_id"], record)
+
+    def _check_any(self, bearer: Bearer, action: str, sessions: Sequence[Plain]) -> None:
+        """Raise NotPermittedError if the bearer may do this with none of them."""
+        for session in sessions[:-1]:
+            with suppress(NotPermittedError):
+                return self._check(bearer, action, session)
+        return self._check(bearer, action, sessions[-1])
+
+    def _may_see(self, bearer: Bearer, session: Plain) -> bool:
+        record = self._record(session)
+        return record is not None and bearer.may_see(session["node_id"], record)
+
+    def _record(self, session: Plain) -> SessionRecord | None:
+        return self._queries.mesh.tables.session(session["node_id"], session["session_id"])
 
     async def steer(
         self, bearer: Bearer, target: Target, args: Plain, command_id: bytes = b""
@@ -110,6 +153,8 @@ class Actor:
         return await self._change_here(bearer, "unregister", args)
 
     async def _change_here(self, bearer: Bearer, action: str, args: Plain) -> Plain:
+        bearer.check(GRANTED_AS.get(action, action))
+        self._charge(bearer)
         here = self._queries.mesh.self_id
         order = Order(here, self._journal_generation, action, args=args)
         outcome = await self._sent(self._signed(bearer, order, self._chance(COMMAND_ID_BYTES)))
@@ -121,14 +166,16 @@ class Actor:
         A session that has started anew meanwhile is looked up once more.
         """
         if (known := self._repeats.known(bearer, given_id, wish)) is not None:
+            self._charge(bearer)
             return await self._sent(known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
-        session = self.find(wish.target)
+        session = self.find(bearer, wish.target, wish.action)
         try:
             outcome = await self._ordered(bearer, wish, session, command_id)
         except StaleError:
             again = replace(wish.target, session_id=session["session_id"])
-            outcome = await self._ordered(bearer, wish, self.find(again), command_id)
+            session = self.find(bearer, again, wish.action)
+            outcome = await self._ordered(bearer, wish, session, command_id)
         if not given_id:  # an answer without a receipt leaves it there: that may be repeated
             self._repeats.drop(bearer, command_id)
         return outcome
@@ -139,9 +186,14 @@ class Actor:
         if wish.action == "kill" and has_ended(session):
             return already_ended(session) | {"command_id": b32(command_id)}
         check_lives(session)
+        self._charge(bearer)
         command = self._signed(bearer, order_to(session, wish.action, wish.args), command_id)
         self._repeats.keep(bearer, command_id, wish, command)  # the answer may get lost
         return await self._sent(command)
+
+    def _charge(self, bearer: Bearer) -> None:
+        """Count an order, for all keys that are made of the same; raises ExhaustedError."""
+        self._pace.take(family_of(bearer), self._clock.steady_s())
 
     def _signed(self, bearer: Bearer, order: Order, command_id: bytes) -> Signed:
         mesh_id, now_s = self._queries.mesh.genesis.mesh_id, self._clock.wall_s()

@@ -1,9 +1,9 @@
 """The desk where a request is taken: who asks, how often they may, and what they have sent.
 
 Invariants: a bearer is known before anything else of a request is looked at, so that strangers
-learn nothing of what there is. Who fails is charged for it, and nobody else: whatever strangers send from
-an address, keys that were good here lately are taken from there without delay. There is no secret
-here to compare with: a key is verified by signatures, and remembered by its hash.
+learn nothing of what there is. Who fails is charged for it, and nobody else: whatever strangers
+send from an address, keys that were good here lately are taken from there without delay. There is
+no secret here to compare with: a key is verified by signatures, and remembered by its hash.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ from meshnode.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from meshnode.client.targets import Target
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_S = 1  # where nothing tells when it may work
@@ -150,11 +152,21 @@ def problem_of(error: MeshError, more: Mapping[str, Any] | None = None) -> Probl
     if isinstance(error, EndedError):
         code = "ended"
     if isinstance(error, AmbiguousError):
-        shown = error.candidates[:CANDIDATES_SHOWN_MAX]
-        names = ("session_id", "agent_id", "node_id", "node_name", "state")
-        said["candidates"] = [{name: one[name] for name in names} for one in shown]
+        said["candidates"] = _candidates(error.candidates)
         hint = f"say which: {'node, or ' * error.by_node}session_id"
     return Problem(status, code, error.message, hint, said)
+
+
+def partly_ambiguous(target: Target, seen: Sequence[dict[str, Any]]) -> Problem:
+    """Say that a name fits several sessions, to who may see these of them alone."""
+    detail = f"{str(target)!r} fits several sessions, of which this key may see {len(seen)}"
+    hint = "say which: node, or session_id"
+    return Problem(409, ConflictError.code, detail, hint, {"candidates": _candidates(seen)})
+
+
+def _candidates(sessions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = ("session_id", "agent_id", "node_id", "node_name", "state")
+    return [{name: one[name] for name in names} for one in sessions[:CANDIDATES_SHOWN_MAX]]
 
 
 def answer_of(outcome: dict[str, Any]) -> Response:

@@ -23,7 +23,6 @@ from meshnode.client.nodes import working_links
 from meshnode.client.public import public, with_names_of_the_monitor
 from meshnode.client.targets import Target
 from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
-from meshnode.core.errors import NotPermittedError
 from meshnode.core.grants import GRANT_TTL_S_MAX
 from meshnode.core.steers import MODES
 from meshnode.gateway import cost
@@ -168,11 +167,7 @@ def _add_sessions(router: APIRouter, parts: Parts) -> None:
     async def session(request: Request, session_id: str) -> Response:
         bearer = parts.desk.bearer(request)
         parse_query(request.scope["query_string"], ())
-        found = parts.actor.find(Target(session_id=session_id))
-        bearer.check("read")
-        record = parts.queries.mesh.tables.session(found["node_id"], session_id)
-        if record is None or not bearer.may_see(found["node_id"], record):
-            raise NotPermittedError("this key may read, but not this session")
+        found = parts.actor.find(bearer, Target(session_id=session_id), "read")
         return json_response(with_names_of_the_monitor(public(found)))
 
 

@@ -1,12 +1,15 @@
 """Keys at the HTTP front door that want to take it, or what is behind it, away from others."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from doubles import ManualClock
 from integration.attacks.grantors import (
+    GENERATION,
     GENESIS,
     KEYS,
     NODE_ID,
@@ -16,14 +19,18 @@ from integration.attacks.grantors import (
     chance,
     of,
 )
+from integration.attacks.grantors import Desk as Owner
 from starlette.requests import Request
 
-from meshnode.app.bearers import Bearers
+from meshnode.app.bearers import Bearer, Bearers
 from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
-from meshnode.core.errors import NotAuthenticatedError
+from meshnode.app.queries import Queries
+from meshnode.app.quotas import OF_PEER, OF_SIGNER
+from meshnode.core.errors import ExhaustedError, NotAuthenticatedError, NotPermittedError
 from meshnode.core.grants import SessionKey
 from meshnode.core.keys import Key
+from meshnode.gateway.acting import Actor
 from meshnode.gateway.desk import (
     FAILED_BURST,
     FORGED_BURST,
@@ -32,6 +39,8 @@ from meshnode.gateway.desk import (
     Desk,
 )
 from meshnode.gateway.problems import Problem
+from meshnode.ingest.prices import PriceBook
+from meshnode.rpc.commands import Bringer
 
 pytestmark = pytest.mark.integration
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
@@ -44,6 +53,9 @@ def text_of(chain: Chain) -> str:
 def asking(token: str, host: str = HERE) -> Request:
     headers = [(b"authorization", b"Bearer " + token.encode())] if token else []
     return Request({"type": "http", "headers": headers, "client": (host, 1), "path": "/"})
+
+
+NOWHERE: Any = None  # the way to other nodes: nothing is ordered of any here
 
 
 class Looked(Bearers):
@@ -65,6 +77,17 @@ class Front:
         self.clock = ManualClock()
         self.bearers = Looked(Keys(mesh), NODE_ID)
         self.desk = Desk(self.bearers, self.clock)
+        self.owner = Owner()
+        self.actor = Actor(
+            Queries(mesh, PriceBook(), self.clock),
+            Bringer(NODE_ID, self.owner.desk, NOWHERE),
+            GENERATION,
+            self.clock,
+            chance,
+        )
+
+    def bearer(self, chain: Chain) -> Bearer:
+        return self.desk.bearer(asking(text_of(chain)))
 
     def status(self, token: str, host: str = HERE) -> int:
         try:
@@ -146,3 +169,23 @@ def test_keys_made_of_one_share_its_pace_and_no_other(front: Front):
     answers = [front.status(children[number % 10]) for number in range(int(KEY_BURST) + 50)]
     assert answers == [200] * int(KEY_BURST) + [429] * 50
     assert front.status(text_of(of("carl").child())) == 200
+
+
+async def test_orders_of_a_key_without_the_right_never_reach_the_owner(front: Front):
+    worthless = front.bearer(of("carl").child(actions=("read", "metrics")))
+    for _ in range(OF_PEER.burst + 1):
+        with front.owner.unchanged(), pytest.raises(NotPermittedError):
+            await front.actor.register(worthless, "a", "docs", {})
+    await front.owner.obeys(of("carl").child(), "kill", via=NODE_ID)
+
+
+async def test_orders_of_all_keys_made_of_one_leave_the_owner_an_ear_for_others(front: Front):
+    first = of("carl").child()
+    children = [front.bearer(first.child()) for _ in range(10)]
+    heard = 0
+    for number in range(OF_PEER.burst + 1):
+        with suppress(ExhaustedError, Problem):
+            await front.actor.register(children[number % 10], "a", "docs", {})
+            heard += 1
+    assert heard == OF_SIGNER.burst
+    await front.owner.obeys(of("carl").child(), "kill", via=NODE_ID)

@@ -1,0 +1,84 @@
+"""Who has no right to something over HTTP hears that, and nothing of what it is."""
+
+import pytest
+from e2e.fleet import wait_until
+from e2e.web import API, door_of, gateways, key_of, started
+
+STEER = f"{API}/steer"
+BLIND = (
+    ("--action", "read", "--action", "metrics"),
+    ("--renewable",),
+    ("--agent-id", "another"),
+    ("--node", "gate"),
+)
+
+
+@pytest.fixture(scope="module")
+def pair(shared_fleet):
+    return gateways(shared_fleet, "gate", "far")
+
+
+@pytest.fixture(scope="module")
+def door(pair):
+    return door_of(pair[0])
+
+
+@pytest.fixture(scope="module")
+def ended(pair, door):
+    """Return the id of a session that is over."""
+    gate, far = pair
+    session_id = started(far, "over", seen_by=gate)
+    assert door.ask("DELETE", f"{API}/agents/over?force=true").json["outcome"] == "applied"
+    wait_until(lambda: door.ask("GET", "/sessions?filter=failed&agent_id=over").json["sessions"])
+    return session_id
+
+
+@pytest.fixture(scope="module")
+def twins(pair, door):
+    """Return the sessions of an agent that lives on both nodes, by the name of the node."""
+    for node in pair:
+        started(node, "twin")
+
+    def both():
+        found = door.ask("GET", "/sessions?agent_id=twin").json["sessions"]
+        return len(found) == len(pair) and found
+
+    return {one["node_name"]: one["session_id"] for one in wait_until(both)}
+
+
+@pytest.mark.parametrize("flags", BLIND, ids=lambda flags: flags[-1])
+def test_what_has_ended_is_told_to_who_may_end_it_alone(pair, door, ended, flags):
+    blind = door.with_key(key_of(pair[0], *flags))
+    for asked in (
+        blind.ask("DELETE", f"{API}/agents/over"),
+        blind.ask("DELETE", f"/sessions/{ended}"),
+        blind.ask("POST", STEER, {"agent_id": "over", "message": "x"}),
+        blind.ask("POST", STEER, {"session_id": ended, "message": "x"}),
+    ):
+        assert (asked.status, asked.code) == (403, "not_permitted")
+        assert ended.encode() not in asked.content
+    assert blind.ask("DELETE", f"{API}/agents/nobody").status == 404, "as the contract has it"
+    assert door.ask("DELETE", f"{API}/agents/over").json["detail"] == "already ended"
+
+
+def test_candidates_are_those_that_the_key_may_see(pair, door, twins):
+    gate, _far = pair
+    body = {"agent_id": "twin", "message": "x"}
+    for flags in (BLIND[0], BLIND[1], BLIND[2]):
+        refused = door.with_key(key_of(gate, *flags)).ask("POST", STEER, body)
+        assert (refused.status, "candidates" in refused.json) == (403, False)
+        assert not any(one.encode() in refused.content for one in twins.values())
+    kills_alone = door.with_key(key_of(gate, "--action", "kill"))
+    refused = kills_alone.ask("DELETE", f"{API}/agents/twin")
+    assert (refused.status, refused.json["candidates"]) == (409, [])
+    assert not any(one.encode() in refused.content for one in twins.values())
+    there = door.with_key(key_of(gate, "--node", "far"))
+    refused = there.ask("POST", STEER, body)
+    assert refused.status == 409
+    assert [one["session_id"] for one in refused.json["candidates"]] == [twins["far"]]
+    assert twins["gate"].encode() not in refused.content
+    assert gate.ready["node_id"].encode() not in refused.content
+    assert there.ask("POST", STEER, body | {"node": "far"}).status == 200
+    assert there.ask("POST", STEER, body | {"node": "gate"}).status == 403
+    everything = door.ask("POST", STEER, body)
+    assert {one["session_id"] for one in everything.json["candidates"]} == set(twins.values())
