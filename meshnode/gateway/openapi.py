@@ -110,7 +110,18 @@ def completed(document: Schema) -> Schema:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path == "/health" else [{"sessionKey": []}]
+            operation["responses"].pop("422", None)  # FastAPI's own: here it is a 400
+            if "parameters" in operation:
+                operation["parameters"] = _once(operation["parameters"])
     return document
+
+
+def _once(parameters: list[Schema]) -> list[Schema]:
+    """Merge what FastAPI reads off a path with what its route says of it, which comes later."""
+    merged: dict[tuple[str, str], Schema] = {}
+    for one in parameters:
+        merged[one["name"], one["in"]] = merged.get((one["name"], one["in"]), {}) | one
+    return list(merged.values())
 
 
 @cache
@@ -139,7 +150,7 @@ def schemas() -> Schema:
         "Problem": _object(_PROBLEM) | {"additionalProperties": True},
         "Document": {"type": "object"},
         "Register": _asked({"specialization": _WORD, "agent_id": _WORD}, attributes=_ATTRIBUTES),
-        "Steer": _asked({}, **_STEER) | {"anyOf": _EITHER},
+        "Steer": _asked({}, **_STEER) | {"oneOf": _EITHER},
         "NewKey": _asked({}, **_NEW_KEY),
     }
 
@@ -152,7 +163,7 @@ _TEXTS: Schema = {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 64}
 _ATTRIBUTES: Schema = {
     "type": "object",
     "maxProperties": 32,
-    "additionalProperties": {"type": "string", "maxLength": 128},
+    "additionalProperties": {"type": ["string", "number", "boolean"], "maxLength": 128},
     "propertyNames": {"maxLength": 128},
 }
 _OUTCOME: Schema = {
