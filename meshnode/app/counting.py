@@ -32,6 +32,7 @@ LASTED_S = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0)
 MESSAGES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
 COMMAND_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SPREAD_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+SPREAD_S_MAX = 3600.0  # longer, also what was missed while down: counted as that
 _AWAY = frozenset({MemberState.UNREACHABLE, MemberState.STALLED})
 
 
@@ -111,7 +112,9 @@ class Counting:
         if change.flush is not None:
             self.flush_bytes[direction] += len(change.flush.delta)
             if direction == "in":
-                self.dissemination_seconds.add(max(0.0, self._wall_s() - change.header.at_s))
+                # A member signs whatever time it likes, and one such value would hide all others.
+                took_s = self._wall_s() - change.header.at_s
+                self.dissemination_seconds.add(min(max(0.0, took_s), SPREAD_S_MAX))
 
     def member(self, before: MemberState | None, after: MemberState) -> None:
         """Count what became of a suspicion: the member is dead, or it is back."""

@@ -1,14 +1,32 @@
 """Counters of a node: what they count, and that nobody can make them grow without bound."""
 
 from dataclasses import replace
+from random import Random
+
+import pytest
 
 from meshnode.app.cost import CostGroup
-from meshnode.app.counting import MODELS_MAX, OTHERS, OUTCOMES_MAX, Charges, Counting, Histogram
+from meshnode.app.counting import (
+    MODELS_MAX,
+    OTHERS,
+    OUTCOMES_MAX,
+    SPREAD_S_MAX,
+    Charges,
+    Counting,
+    Histogram,
+)
+from meshnode.core.feed import Change
+from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, SessionId
+from meshnode.core.keys import Key
 from meshnode.core.ledger import Buckets
 from meshnode.core.liveness import MemberState
+from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.sessions import SessionRecord, State
 
+KEY = Key.new(Random(7).randbytes)
+GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
 RECORD = SessionRecord(SessionId("s"), 1, "a", State.RUNNING, 100.0, 100.0, message_count=3)
 
 
@@ -90,3 +108,23 @@ def test_no_figure_falls_while_a_node_runs():
     charges.take({"m": charged(Buckets(input=90, output=7), None)})
     assert charges.by_model["m"].usage == Buckets(input=100, output=7)
     assert (charges.by_model["m"].nusd, tokens(charges)["n"]) == (100, 5)
+
+
+def flushed(at_s: float) -> Change:
+    """Hear of something that another node signed at that time, as it says."""
+    feed = OwnFeed(KEY, GENESIS.mesh_id, GENESIS.limits, 1)
+    feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord("n")))
+    change = feed.flush(at_s)
+    assert change is not None
+    return change
+
+
+@pytest.mark.parametrize(
+    ("at_s", "counted_s"), [(-1e308, SPREAD_S_MAX), (-5.0, 205.0), (199.5, 0.5), (1e308, 0.0)]
+)
+def test_no_member_can_drown_how_long_news_takes(at_s, counted_s):
+    counts = counting()
+    for _ in range(3):
+        counts.change(flushed(at_s))
+    assert counts.dissemination_seconds.total == 3 * counted_s
+    assert sum(counts.dissemination_seconds.counts) == 3
