@@ -71,7 +71,7 @@ class Cutting:
         self.by = tuple(dict.fromkeys(query.by))
         for word in self.by:
             _check(word)
-        self.zone = _zone(query.tz)
+        self.zone = zone_named(query.tz)
         self.cuts_time = "day" in self.by or "hour" in self.by
         self._since_s = float("-inf") if query.since_s is None else query.since_s
         self._until_s = float("inf") if query.until_s is None else query.until_s
@@ -168,7 +168,8 @@ def _check(word: str) -> None:
     raise UsageError(f"cannot group by {word[:60]!r}{meant}", f"use one of {', '.join(BY)}")
 
 
-def _zone(name: str) -> tzinfo:
+def zone_named(name: str) -> tzinfo:
+    """Return the time zone of an IANA name, UTC for an empty one; raises UsageError."""
     if name in ("", "UTC"):
         return UTC
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - a node is rarely asked for one

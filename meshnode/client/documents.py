@@ -103,7 +103,7 @@ def read_document(path: Path) -> Entry:
     try:
         raw = _bytes_of(path)
     except FileNotFoundError:
-        raise NotFoundError(f"{path} is missing") from None
+        raise NotFoundError(f"{path} is missing", "name a file that is there") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     return parse_document(raw, path.name)

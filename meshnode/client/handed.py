@@ -20,7 +20,7 @@ from meshnode.core.errors import (
     NotFoundError,
     UsageError,
 )
-from meshnode.core.grants import is_renewal, verify_chain
+from meshnode.core.grants import KEY_PREFIX, is_renewal, verify_chain
 from meshnode.core.ids import PREFIX_CHARS_MIN
 from meshnode.core.keys import Signed, key_id_of
 
@@ -164,4 +164,9 @@ def checked_label(label: str) -> str | None:
     """Return a label, None for an empty one; raises UsageError."""
     if len(label) > 128 or not label.isprintable():  # noqa: PLR2004 - said in the sentence
         raise UsageError("a label has at most 128 printable characters")
+    if KEY_PREFIX in label:
+        raise UsageError(
+            "a session key is no label: whoever lists keys could use it",
+            "give a word of your own, and revoke that key",
+        )
     return label or None

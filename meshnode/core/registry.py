@@ -78,7 +78,7 @@ def place_of(agent_id: str, specialization: str) -> Place:
     """Check what a user names an entry by; raises UsageError."""
     for name, text in (("agent id", agent_id), ("specialization", specialization)):
         if not 0 < len(text) <= TEXT_CHARS_MAX:
-            raise UsageError(f"a {name} has 1 to {TEXT_CHARS_MAX} characters")
+            raise UsageError(f"the {name} has 1 to {TEXT_CHARS_MAX} characters")
     return Place(agent_id, specialization)
 
 

@@ -90,6 +90,11 @@ class Actor:
 
     def _found(self, bearer: Bearer, target: Target, action: str) -> Plain:
         try:
+            self._check_node(target.node)
+        except ConflictError:  # it names both
+            bearer.check(action)
+            raise
+        try:
             found = resolve(target, self._listed)
         except NotFoundError as error:
             error.hint = LISTED
@@ -103,6 +108,10 @@ class Actor:
         if target.session_id not in {"", found["session_id"]}:  # prefixes are for people who type
             raise NotFoundError(f"no session {target.session_id!r}", "give the whole session id")
         return found
+
+    def _check_node(self, name: str) -> None:
+        if name:
+            self._queries.node_named(name)
 
     def _check(self, bearer: Bearer, action: str, session: Plain) -> None:
         if (record := self._record(session)) is None:

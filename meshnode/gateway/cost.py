@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from meshnode.app.cutting import BY
+from meshnode.app.cutting import BY, zone_named
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
 from meshnode.gateway.openapi import query
 from meshnode.gateway.problems import off
-from meshnode.gateway.strict import parse_query
+from meshnode.gateway.strict import about, parse_query
 from meshnode.rpc.local import cost_in_pieces
 from meshnode.v1 import local_service_pb2 as pb
 
@@ -54,6 +54,8 @@ def request_of(parameters: bytes, now_s: float) -> pb.GetCostRequest:
     for word in request.by:
         if word not in BY:
             raise off("by", f"cannot group by {word[:60]!r}", f"one of: {', '.join(BY)}")
+    with about("tz"):
+        zone_named(request.tz)
     return request
 
 
@@ -65,7 +67,10 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
         return asked.flag(name)
     if field.type == FieldDescriptor.TYPE_STRING:
         text = asked.text(name, chars_max=64)
-        return parse_instant(text, now_s) if name in MOMENTS or name.endswith("_at") else text
+        if name in MOMENTS or name.endswith("_at"):
+            with about(name):
+                return parse_instant(text, now_s)
+        return text
     return asked.count(name, COUNT_MAX)
 
 

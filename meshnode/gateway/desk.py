@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from meshnode.gateway.strict import Fields
 
 BODY_BYTES_MAX = 64 << 10  # more: 413
+SMALLER = "put what is long into a file, and name that"
 BODY_S = 10.0  # for all of it; later: 408
 KEY_PER_S, KEY_BURST = 500.0, 1000.0  # requests with keys made of one; more: 429
 FAILED_PER_S, FAILED_BURST = 5.0, 50.0  # told why, of one address; more: 429, whatever it was
@@ -110,7 +111,7 @@ class Desk:
 
 def too_large() -> Problem:
     """Say that a body is larger than any request needs."""
-    return Problem(413, "too_large", f"a body has at most {BODY_BYTES_MAX} bytes")
+    return Problem(413, "too_large", f"a body has at most {BODY_BYTES_MAX} bytes", SMALLER)
 
 
 def source_of(request: Request) -> str:

@@ -20,6 +20,7 @@ from meshnode.gateway.desk import BODY_BYTES_MAX, source_of, too_large
 from meshnode.gateway.heads import as_routed, check_length, has_two_lengths, host_of
 from meshnode.gateway.places import Places
 from meshnode.gateway.problems import Problem
+from meshnode.gateway.strict import check_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -80,7 +81,8 @@ class Doorkeeper:
         except Problem as problem:
             await problem.response()(scope, receive, answering)
         except Exception:  # noqa: BLE001 - the last place that can word it
-            _log.exception("a request failed: %s %s", scope["method"], scope["path"][:200])
+            route = getattr(scope.get("route"), "path", "")  # no address: one may hold anything
+            _log.exception("a request failed: %s %s", scope["method"], route)
             if not answering.begun:
                 failed = Problem(500, "failed", "internal error in the node; its log says more")
                 await failed.response()(scope, receive, answering)
@@ -100,6 +102,7 @@ class Doorkeeper:
             raise Problem(429, "too_many", "too many requests of this address", retry_s=wait_s)
         check_length(request.scope)
         self._check_host(request.scope)
+        check_address(request.scope)
         origins = request.headers.getlist("origin")
         is_page = not origins and request.headers.get("sec-fetch-site", "").lower() in OTHER_SITES
         if is_page or any(one.lower().rstrip("/") not in self._origins for one in origins):

@@ -87,6 +87,12 @@ STATUS_OF_OUTCOME = {
     "indeterminate": 502,
     "expired": 504,
 }
+ROUTE_OF_COMMAND = {  # as hints name them, the longest first
+    "session-mesh list --filter all": "GET /sessions?filter=all",
+    "session-mesh list": "GET /sessions",
+    "session-mesh nodes": "GET /api/session-mesh/nodes",
+    "with it: session-mesh keys new": "with it: POST /api/session-mesh/keys",
+}
 CODE_OF_KEY = {"expired": "key_expired", "revoked": "key_revoked", "early": "key_early"}
 
 
@@ -147,6 +153,8 @@ def problem_of(error: MeshError, more: Mapping[str, Any] | None = None) -> Probl
     kinds = (STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
     status = next(kinds, 500)
     code, hint, said = error.code, error.hint, dict(more or {})
+    for command, named in ROUTE_OF_COMMAND.items():
+        hint = hint.replace(command, named)
     if isinstance(error, KeyStateError):
         code = CODE_OF_KEY.get(error.state, code)
     if isinstance(error, EndedError):

@@ -12,7 +12,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, PAGE_MAX
+from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, PAGE_MAX, PLACE_DIGITS_MAX
 from meshnode.app.pieces import in_pieces
 from meshnode.app.specialists import Specialists
 from meshnode.client.authority import Scope, checked_actions, described
@@ -24,13 +24,14 @@ from meshnode.client.public import public, with_names_of_the_monitor
 from meshnode.client.targets import Target
 from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
 from meshnode.core.grants import GRANT_TTL_S_MAX
+from meshnode.core.registry import TEXT_CHARS_MAX, specialist
 from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.repeats import HEADER, WORD, id_given
-from meshnode.gateway.strict import parse_query
+from meshnode.gateway.strict import about, check_path, parse_query
 from meshnode.rpc.local import list_nodes
 from meshnode.rpc.views import agent_to_wire, coverage_to_wire
 from meshnode.v1 import local_service_pb2 as pb
@@ -67,7 +68,9 @@ LIST_PARAMETERS = (
     query("sort", "The order.", {"type": "string", "enum": [*BY_RECORD, *BY_SPENT]}),
     query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
     query(
-        "next", "What the page before ended with.", {"type": "string", "pattern": "^[0-9]{1,9}$"}
+        "next",
+        "What the page before ended with.",
+        {"type": "string", "pattern": f"^[0-9]{{1,{PLACE_DIGITS_MAX}}}$"},
     ),
 )
 PLACE = (query("specialization", "Exactly."), query("agent_id", "Exactly."))
@@ -167,6 +170,7 @@ def _add_sessions(router: APIRouter, parts: Parts) -> None:
     async def session(request: Request, session_id: str) -> Response:
         bearer = parts.desk.bearer(request)
         parse_query(request.scope["query_string"], ())
+        check_path("session_id", session_id)
         found = parts.actor.find(bearer, Target(session_id=session_id), "read")
         return json_response(with_names_of_the_monitor(public(found)))
 
@@ -184,7 +188,7 @@ async def _page(parts: Parts, request: Request, chosen: str) -> Response:
         labels=asked.pairs("label"),
         sort=asked.choice("sort", (*BY_RECORD, *BY_SPENT), "updated"),
         limit=asked.count("limit", PAGE_MAX),
-        next=asked.text("next"),
+        next=asked.place("next", PLACE_DIGITS_MAX),
     )
     bearer.check("read")
     await in_pieces(parts.pages.settle())
@@ -223,6 +227,7 @@ def _add_orders(router: APIRouter, parts: Parts) -> None:
     async def kill(request: Request, agent_id: str) -> Response:
         bearer = parts.desk.bearer(request)
         asked = parse_query(request.scope["query_string"], ("force", "node", "command_id"))
+        check_path("agent_id", agent_id)
         target = Target(agent_id=agent_id, node=asked.text("node"))
         force = asked.flag("force")
         command_id = id_given(request, bearer, asked.text("command_id"))
@@ -241,6 +246,7 @@ def _add_orders(router: APIRouter, parts: Parts) -> None:
         bearer = parts.desk.bearer(request)
         asked = parse_query(request.scope["query_string"], ("command_id",))
         command_id = id_given(request, bearer, asked.text("command_id"))
+        check_path("session_id", session_id)
         target = Target(session_id=session_id)
         return answer_of(await parts.actor.kill(bearer, target, command_id, force=True))
 
@@ -253,13 +259,15 @@ def _steer_of(said: Fields) -> tuple[Target, Plain]:
         node=said.text("node"),
     )
     if bool(target.session_id) == bool(target.agent_id):
-        raise off("agent_id", "name one agent_id, or one session_id")
+        why = "not both" if target.agent_id else "one of them is needed"
+        raise off("agent_id", f"name an agent_id or a session_id, {why}")
     direction = said.text("direction")
     message = said.text("message", chars_max=MESSAGE_BYTES_MAX)
     if not direction and not message:
         raise off("direction", "nothing to say: give a direction or a message")
     mode = said.choice("mode", MODES, MODES[0]) if said.text("mode") else ""
-    return target, steer_args(message, direction, mode)
+    with about("message"):
+        return target, steer_args(message, direction, mode)
 
 
 def _add_registry(router: APIRouter, parts: Parts) -> None:
@@ -270,9 +278,11 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
     async def register(request: Request) -> Response:
         bearer, said = await parts.desk.posted(request)
         said.check_known(("specialization", "agent_id", "attributes"))
-        agent_id = said.text("agent_id", needed=True)
-        specialization = said.text("specialization", needed=True)
+        agent_id = said.text("agent_id", needed=True, chars_max=TEXT_CHARS_MAX)
+        specialization = said.text("specialization", needed=True, chars_max=TEXT_CHARS_MAX)
         attributes = said.attributes("attributes")
+        with about("attributes"):
+            specialist(agent_id, specialization, attributes)
         return answer_of(await parts.actor.register(bearer, agent_id, specialization, attributes))
 
     @router.get(
@@ -301,8 +311,8 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
     async def unregister(request: Request) -> Response:
         bearer = parts.desk.bearer(request)
         asked = parse_query(request.scope["query_string"], ("specialization", "agent_id"))
-        agent_id = asked.text("agent_id", needed=True)
-        specialization = asked.text("specialization", needed=True)
+        agent_id = asked.text("agent_id", needed=True, chars_max=TEXT_CHARS_MAX)
+        specialization = asked.text("specialization", needed=True, chars_max=TEXT_CHARS_MAX)
         return answer_of(await parts.actor.unregister(bearer, agent_id, specialization))
 
 
@@ -314,10 +324,13 @@ def _add_keys(router: APIRouter, parts: Parts) -> None:
     async def make_key(request: Request) -> Response:
         bearer, said = await parts.desk.posted(request)
         said.check_known(("session_key", "ttl", "actions", "specializations", "agent_ids", "nodes"))
-        label = checked_label(said.text("session_key"))
+        with about("session_key"):
+            label = checked_label(said.text("session_key"))
         ttl_s = said.integer("ttl", 1, GRANT_TTL_S_MAX, KEY_TTL_S)
+        with about("actions"):
+            actions = checked_actions(said.texts("actions") or ())
         scope = Scope(
-            checked_actions(said.texts("actions") or ()),
+            actions,
             _node_ids(parts, said.texts("nodes")),
             said.texts("agent_ids"),
             said.texts("specializations"),

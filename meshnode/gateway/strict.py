@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
+from meshnode.core.errors import UsageError
 from meshnode.core.grants import KEY_PREFIX
 from meshnode.gateway.problems import Problem, off
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
+
+    from starlette.types import Scope
 
 DEPTH_MAX = 16
 NUMBER_CHARS_MAX = 20
@@ -51,8 +55,9 @@ def parse_object(raw: bytes) -> Fields:
     except UnicodeError:
         raise Problem(400, "usage", "the body is not Unicode", _JSON_HINT) from None
     except (ValueError, RecursionError) as error:
-        said = str(error)[:200] if isinstance(error, _TrapError) else "the body is not JSON"
-        raise Problem(400, "usage", said, _JSON_HINT) from None
+        trap = error if isinstance(error, _TrapError) else _TrapError("the body is not JSON")
+        more = {"field": trap.field} if trap.field else {}
+        raise Problem(400, "usage", str(trap)[:200], _JSON_HINT, more) from None
     if not isinstance(value, dict):
         raise Problem(400, "usage", "the body is no JSON object", _JSON_HINT)
     return Fields(value)
@@ -71,20 +76,40 @@ def parse_query(query: bytes, known: Collection[str], repeated: Collection[str] 
         raise Problem(400, "usage", "the parameters are not UTF-8, or too many") from None
     values: dict[str, Any] = {}
     for name, value in pairs:
-        if KEY_PREFIX in name or KEY_PREFIX in value:
-            raise Problem(
-                400,
-                "usage",
-                "a session key does not belong into an address: whoever logs it can use it",
-                "revoke that key, and send another as: Authorization: Bearer",
-            )
         if name not in known:
-            raise off(name[:60], "no such parameter", f"one of: {', '.join(known) or 'none'}")
+            hint = f"one of: {', '.join(known)}" if known else "this route takes none"
+            raise off(name[:60], "no such parameter", hint)
         if name in repeated:
             values.setdefault(name, []).append(value)
         elif values.setdefault(name, value) != value:
             raise off(name, "given twice")
     return Fields(values)
+
+
+def check_address(scope: Scope) -> None:
+    """Raise Problem 400 for an address that has a session key in it, wherever: it is repeated."""
+    query: bytes = scope["query_string"]
+    if KEY_PREFIX in scope["path"] or KEY_PREFIX in unquote(query.decode("latin-1")):
+        raise Problem(
+            400,
+            "usage",
+            "a session key does not belong into an address: whoever logs it can use it",
+            "revoke that key, and send another as: Authorization: Bearer",
+        )
+
+
+def check_path(name: str, value: str) -> None:
+    """Raise Problem 400 for a part of a path that is longer than any name."""
+    Fields({name: value}).text(name, needed=True)
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Name the field that a UsageError is about, as Problem 400."""
+    try:
+        yield
+    except UsageError as error:
+        raise off(field, error.message, error.hint) from None
 
 
 class Fields:
@@ -111,7 +136,7 @@ class Fields:
                 raise off(name, "it is needed")
             return ""
         if value == "":
-            raise off(name, "it is empty", "leave it out")
+            raise off(name, "it is empty", "" if needed else "leave it out")
         if type(value) is not str:
             raise off(name, "it should be a text, in quotes")
         if len(value) > chars_max:
@@ -131,7 +156,7 @@ class Fields:
         if isinstance(value, bool):
             return value
         if value not in {"true", "false", "1", "0"}:
-            raise off(name, "it should be true or false")
+            raise off(name, "it should be true or false", f"such as {name}=true; or leave it out")
         return value in {"true", "1"}
 
     def integer(self, name: str, least: int, most: int, otherwise: int) -> int:
@@ -140,7 +165,8 @@ class Fields:
         if value is None:
             return otherwise
         if type(value) is not int or not least <= value <= most:
-            raise off(name, f"it should be a whole number from {least} to {most}")
+            hint = f"such as {otherwise}, without quotes or a fraction; {otherwise} if left out"
+            raise off(name, f"it should be a whole number from {least} to {most}", hint)
         return value
 
     def count(self, name: str, most: int) -> int:
@@ -150,8 +176,16 @@ class Fields:
             return 0
         digits = value.isascii() and value.isdigit() and len(value) <= NUMBER_CHARS_MAX
         if not digits or not 1 <= int(value) <= most:
-            raise off(name, f"it should be a whole number from 1 to {most}")
+            hint = f"digits alone, such as {name}={min(most, 100)}; or leave it out"
+            raise off(name, f"it should be a whole number from 1 to {most}", hint)
         return int(value)
+
+    def place(self, name: str, digits_max: int) -> str:
+        """Return where a page begins, as the page before ended; empty for the first."""
+        value = self.text(name)
+        if value and not (value.isascii() and value.isdigit() and len(value) <= digits_max):
+            raise off(name, "it is not from an earlier answer", f"give its `{name}` as it is")
+        return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
         """Return a list of texts; None if it is not there."""
@@ -193,7 +227,11 @@ def _scalar(name: str, value: object) -> str:
 
 
 class _TrapError(ValueError):
-    """JSON that others may read in another way."""
+    """JSON that others may read in another way; `field` is what it is about, if it has a name."""
+
+    def __init__(self, said: str, field: str = "") -> None:
+        super().__init__(said)
+        self.field = field
 
 
 def _check_depth(raw: bytes) -> None:
@@ -207,7 +245,9 @@ def _check_depth(raw: bytes) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise _TrapError("a key stands twice in the body")
+        names = [name for name, _ in pairs]
+        twice = next(name for name in value if names.count(name) > 1)
+        raise _TrapError(f"{twice[:60]}: it stands twice in the body", twice[:60])
     return value
 
 

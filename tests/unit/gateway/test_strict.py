@@ -2,8 +2,9 @@
 
 import pytest
 
+from meshnode.core.errors import UsageError
 from meshnode.gateway.problems import Problem
-from meshnode.gateway.strict import parse_object, parse_query
+from meshnode.gateway.strict import about, check_address, check_path, parse_object, parse_query
 
 
 def refused(read, *words):
@@ -72,18 +73,59 @@ def test_fields_are_read_by_their_kind():
     assert refused(lambda: said.check_known(("a", "n", "l"))).more == {"field": "m"}
 
 
-def test_parameters_are_known_once_and_never_a_key():
+def test_parameters_are_known_and_given_once():
     read = parse_query(
         b"filter=active&label=a%3Db&label=c=d&limit=5", ("filter", "label", "limit"), ("label",)
     )
     assert (read.text("filter"), read.pairs("label")) == ("active", {"a": "b", "c": "d"})
     assert read.count("limit", 1000) == 5
     refused(lambda: parse_query(b"filter=", ("filter",)).text("filter"), "empty")
-    key = refused(lambda: parse_query(b"key=smk1_AAAA", ("filter",)), "Authorization")
-    assert "AAAA" not in key.detail + key.hint
+    refused(lambda: parse_query(b"filter=x", ()), "takes none")
     refused(lambda: parse_query(b"fliter=x", ("filter",)), "fliter")
     refused(lambda: parse_query(b"a=1&a=2", ("a",)), "twice")
     refused(lambda: parse_query(b"a=%ff", ("a",)))
     refused(lambda: parse_query(b"&".join([b"a=1"] * 100), ("a",)))
     for count in (b"0", b"-1", b"1.5", b"1001", b"9" * 30, b"%D9%A3"):
         refused(lambda count=count: parse_query(b"n=" + count, ("n",)).count("n", 1000), "n")
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/sessions/smk1_AAAA", b""),
+        ("/health", b"key=smk1_AAAA"),
+        ("/metrics", b"smk1_AAAA"),
+        ("/nowhere", b"a=b&smk1_AAAA=c"),
+        ("/openapi.json", b"key=smk1%5FAAAA"),
+        ("/openapi.json", b"key=%73mk1_AAAA&%ff"),
+    ],
+)
+def test_a_key_is_no_part_of_any_address(path, query):
+    problem = refused(
+        lambda: check_address({"path": path, "query_string": query}), "Authorization", "revoke"
+    )
+    assert "AAAA" not in problem.detail + problem.hint
+    check_address({"path": "/sessions/smk", "query_string": b"filter=alive"})
+
+
+def test_what_is_off_is_named_wherever_it_is_noticed():
+    assert refused(lambda: parse_object(b'{"x": {"a": 1, "a": 2}}')).more == {"field": "a"}
+    assert refused(lambda: check_path("agent_id", "a" * 513)).more == {"field": "agent_id"}
+    place = parse_query(b"next=200", ("next",))
+    assert place.place("next", 9) == "200"
+    assert parse_query(b"", ("next",)).place("next", 9) == ""
+    for wrong in (b"next=-1", b"next=1234567890", b"next=%D9%A3", b"next=x"):
+        asked = parse_query(wrong, ("next",))
+        assert refused(lambda asked=asked: asked.place("next", 9)).more == {"field": "next"}
+
+    def label():
+        with about("session_key"):
+            raise UsageError("too long", "shorten it")
+
+    assert refused(label, "too long", "shorten it").more == {"field": "session_key"}
+
+
+def test_what_is_needed_is_not_to_be_left_out():
+    said = parse_object(b'{"a": ""}')
+    assert not refused(lambda: said.text("a", needed=True), "empty").hint
+    assert refused(lambda: said.text("a")).hint == "leave it out"
