@@ -55,26 +55,25 @@ class Specialists:
         return [replace(agent, specialization=specialization) for _, agent in ranked]
 
     def entries(self, specialization: str = "", agent_id: str = "") -> list[AgentView]:
-        """Return live agents of a specialization, or all that one agent is good at, or both.
-
-        Raises UsageError if neither is named.
-        """
-        if specialization or not agent_id:
+        """Return live agents of a specialization, all that one is good at, both, or everything."""
+        if specialization:
             found = self.find(specialization)
             return [one for one in found if agent_id in {"", one.agent_id}]
-        views = [one for one in self._queries.views() if one.record.agent_id == agent_id]
-        said: dict[str, dict[NodeId, dict[str, str]]] = {}
+        views = [one for one in self._queries.views() if agent_id in {"", one.record.agent_id}]
+        said: dict[tuple[str, str], dict[NodeId, dict[str, str]]] = {}
         for view in views:
             for name in view.record.specializations if view.alive else ():
-                said.setdefault(name, {})
+                said.setdefault((view.record.agent_id, name), {})
         for origin, registration in self._mesh.roster.entries():
             entry = registration.entry
-            if entry.agent_id == agent_id:
-                said.setdefault(entry.specialization, {})[origin] = entry.attributes
+            if agent_id in {"", entry.agent_id}:
+                place = (entry.agent_id, entry.specialization)
+                said.setdefault(place, {})[origin] = entry.attributes
+        known = _by_agent(views)
         return [
             agent
-            for name in sorted(said)
-            for agent in self.of_agent(agent_id, name, said[name], views or None)
+            for one, name in sorted(said)
+            for agent in self.of_agent(one, name, said[one, name], known.get(one))
         ]
 
     def of_agent(

@@ -14,6 +14,7 @@ from meshnode.app.cutting import BY, zone_named
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
 from meshnode.gateway.openapi import query
+from meshnode.gateway.pages import PART, part_asked
 from meshnode.gateway.problems import off
 from meshnode.gateway.strict import about, parse_query
 from meshnode.rpc.local import cost_in_pieces
@@ -21,6 +22,7 @@ from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
     from meshnode.app.queries import Queries
+    from meshnode.gateway.pages import Part
     from meshnode.gateway.strict import Fields
 
 MOMENTS = frozenset({"since", "until"})  # and what ends in _at
@@ -45,9 +47,9 @@ PARAMETERS = tuple(
 )
 
 
-def request_of(parameters: bytes, now_s: float) -> pb.GetCostRequest:
-    """Read a question; raises Problem 400, UsageError."""
-    asked = parse_query(parameters, tuple(_FIELDS), _REPEATED)
+def asked_of(parameters: bytes, now_s: float) -> tuple[pb.GetCostRequest, Part]:
+    """Read a question, and which groups of its answer to give; raises Problem 400."""
+    asked = parse_query(parameters, (*_FIELDS, *PART), _REPEATED)
     request = pb.GetCostRequest(
         **{name: _value(asked, field, now_s) for name, field in _FIELDS.items() if name in asked}
     )
@@ -56,7 +58,7 @@ def request_of(parameters: bytes, now_s: float) -> pb.GetCostRequest:
             raise off("by", f"cannot group by {word[:60]!r}", f"one of: {', '.join(BY)}")
     with about("tz"):
         zone_named(request.tz)
-    return request
+    return request, part_asked(asked)
 
 
 def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa: ANN401 - by its field
@@ -74,6 +76,8 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
     return asked.count(name, COUNT_MAX)
 
 
-async def answer(queries: Queries, request: pb.GetCostRequest) -> dict[str, Any]:
-    """Sum the ledgers of the whole mesh."""
-    return to_plain(await cost_in_pieces(queries, request))
+async def answer(queries: Queries, request: pb.GetCostRequest, part: Part) -> dict[str, Any]:
+    """Sum the ledgers of the whole mesh, and give a part of the groups."""
+    said = to_plain(await cost_in_pieces(queries, request))
+    groups, following = part.of(said["groups"])
+    return said | {"groups": groups, "next": following}

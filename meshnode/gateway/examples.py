@@ -61,6 +61,7 @@ OF: dict[str, dict[str, Any]] = {
             }
         ],
         "coverage": _COVERAGE,
+        "next": None,
     },
     "Health": {
         "status": "ok",

@@ -138,10 +138,15 @@ def schemas() -> Schema:
         ),
         "Coverage": coverage,
         "Node": _message(node_pb2.Node.DESCRIPTOR),
-        "Nodes": _object({"nodes": _list("Node"), "coverage": _ref("Coverage")}),
+        "Nodes": _object({"nodes": _list("Node"), "coverage": _ref("Coverage"), "next": following}),
         "Agent": _message(agent_pb2.Agent.DESCRIPTOR),
-        "Agents": _object({"agents": _list("Agent"), "coverage": _ref("Coverage")}),
-        "Cost": _message(local_service_pb2.GetCostResponse.DESCRIPTOR),
+        "Agents": _object(
+            {"agents": _list("Agent"), "coverage": _ref("Coverage"), "next": following}
+        ),
+        "Cost": _object(
+            _message(local_service_pb2.GetCostResponse.DESCRIPTOR)["properties"]
+            | {"next": following}
+        ),
         "Outcome": _object(_OUTCOME),
         "Registered": _object({"agent_id": _STRING, "specialization": _STRING} | _OUTCOME),
         "Killed": _object(_OUTCOME | {"processes": _object(_PROCESSES)}),

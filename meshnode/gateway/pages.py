@@ -1,29 +1,33 @@
-"""Pages of sessions as bytes, made once for all who ask the same until something changes.
+"""Pages of lists; those of sessions as bytes, made once for all who ask the same until it changes.
 
-Invariant: a page is never older than AGE_S, and never older than the last change that this node
-has heard of; what a narrowed key may not see is not on its page.
+Invariant: a page of sessions is never older than AGE_S, and never older than the last change that
+this node has heard of; what a narrowed key may not see is not on its page.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from meshnode.app.listing import PAGE, PAGE_MAX, PLACE_DIGITS_MAX
 from meshnode.client.messages import to_plain
 from meshnode.client.public import public
 from meshnode.rpc.local import list_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from meshnode.app.bearers import Bearer
     from meshnode.app.ports import Clock
     from meshnode.app.queries import Queries
+    from meshnode.gateway.strict import Fields
     from meshnode.v1 import local_service_pb2 as pb
 
+Item = TypeVar("Item")
+PART = ("limit", "next")  # the parameters of each list
 AGE_S = 1.0  # ages and `observed_at` are as old as that at most
 KEPT_MAX = 16  # pages; beyond, the one unused for longest is made anew
 KEPT_BYTES_MAX = 512 << 10  # larger pages are not kept
@@ -34,6 +38,25 @@ class _Kept:
     version: int
     made_at_s: float
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a list is asked for: `limit` from place `start` on, the first is 0."""
+
+    start: int
+    limit: int
+
+    def of(self, items: Sequence[Item]) -> tuple[Sequence[Item], str | None]:
+        """Return that part, and `next`: the place of what follows, None after the last."""
+        end = self.start + self.limit
+        return items[self.start : end], str(end) if end < len(items) else None
+
+
+def part_asked(asked: Fields) -> Part:
+    """Read which part of a list is asked for; raises Problem 400."""
+    place = asked.place("next", PLACE_DIGITS_MAX)
+    return Part(int(place or 0), asked.count("limit", PAGE_MAX) or PAGE)
 
 
 class Pages:

@@ -29,6 +29,7 @@ from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
+from meshnode.gateway.pages import PART, part_asked
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.repeats import HEADER, WORD, id_given
 from meshnode.gateway.strict import about, check_path, parse_query
@@ -58,6 +59,14 @@ LABELS: Plain = {
     "minItems": 1,
     "maxItems": 64,
 }
+PAGING = (
+    query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
+    query(
+        "next",
+        "What the page before ended with.",
+        {"type": "string", "pattern": f"^[0-9]{{1,{PLACE_DIGITS_MAX}}}$"},
+    ),
+)
 LIST_PARAMETERS = (
     query("filter", "Which sessions.", {"type": "string", "enum": list(FILTERS)}),
     query("specialization", "Fixed at the session's start."),
@@ -66,12 +75,7 @@ LIST_PARAMETERS = (
     query("agent_id", "An agent, exactly."),
     query("label", "K=V; repeat for more.", LABELS),
     query("sort", "The order.", {"type": "string", "enum": [*BY_RECORD, *BY_SPENT]}),
-    query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
-    query(
-        "next",
-        "What the page before ended with.",
-        {"type": "string", "pattern": f"^[0-9]{{1,{PLACE_DIGITS_MAX}}}$"},
-    ),
+    *PAGING,
 )
 PLACE = (query("specialization", "Exactly."), query("agent_id", "Exactly."))
 NODE = query("node", "The agent's node, if it lives on several.")
@@ -125,27 +129,30 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         **route(
             "The members of the mesh.",
             "Nodes",
-            parameters=(query("label", "K=V; repeat for more.", LABELS),),
+            parameters=(query("label", "K=V; repeat for more.", LABELS), *PAGING),
         ),
     )
     async def nodes(request: Request) -> Response:
         bearer = parts.desk.bearer(request)
-        asked = parse_query(request.scope["query_string"], ("label",), ("label",))
-        labels = asked.pairs("label")
+        asked = parse_query(request.scope["query_string"], ("label", *PART), ("label",))
+        labels, part = asked.pairs("label"), part_asked(asked)
         bearer.check("read")
         listed = to_plain(list_nodes(parts.queries, pb.ListNodesRequest(labels=labels)))
         seen = [one for one in listed["nodes"] if bearer.may_see_node(one["node_id"])]
-        return json_response(listed | {"nodes": list(map(working_links, seen))})
+        shown, following = part.of(seen)
+        return json_response(listed | {"nodes": list(map(working_links, shown)), "next": following})
 
     @router.get(
         MESH + "/cost",
-        **route("What the mesh has spent.", "Cost", 404, 409, parameters=cost.PARAMETERS),
+        **route(
+            "What the mesh has spent.", "Cost", 404, 409, parameters=(*cost.PARAMETERS, *PAGING)
+        ),
     )
     async def spent(request: Request) -> Response:
         bearer = parts.desk.bearer(request)
-        asked = cost.request_of(request.scope["query_string"], parts.clock.wall_s())
+        asked, part = cost.asked_of(request.scope["query_string"], parts.clock.wall_s())
         bearer.check_everywhere("read")
-        return json_response(await cost.answer(parts.queries, asked))
+        return json_response(await cost.answer(parts.queries, asked, part))
 
 
 def _add_sessions(router: APIRouter, parts: Parts) -> None:
@@ -287,22 +294,24 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
 
     @router.get(
         MESH + "/registry",
-        **route("Who is alive with a specialization.", "Agents", parameters=PLACE),
+        **route("Who is alive, and good at what.", "Agents", parameters=(*PLACE, *PAGING)),
     )
     async def find(request: Request) -> Response:
         bearer = parts.desk.bearer(request)
-        asked = parse_query(request.scope["query_string"], ("specialization", "agent_id"))
+        names = ("specialization", "agent_id", *PART)
+        asked = parse_query(request.scope["query_string"], names)
         specialization, agent_id = asked.text("specialization"), asked.text("agent_id")
-        if not specialization and not agent_id:
-            raise off("specialization", "name a specialization, or an agent_id")
+        part = part_asked(asked)
         bearer.check("read")
         found = [
-            to_plain(agent_to_wire(one))
+            one
             for one in Specialists(parts.queries).entries(specialization, agent_id)
             if bearer.may_see_agent(one.node_id, one.agent_id, one.specialization)
         ]
+        shown, following = part.of(found)
         coverage = to_plain(coverage_to_wire(parts.queries.coverage()))
-        return json_response({"agents": found, "coverage": coverage})
+        agents = [to_plain(agent_to_wire(one)) for one in shown]
+        return json_response({"agents": agents, "coverage": coverage, "next": following})
 
     @router.delete(
         MESH + "/registry",

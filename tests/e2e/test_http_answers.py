@@ -1,10 +1,14 @@
 """An answer of 400 names the field, hints name routes, and no answer repeats a key."""
 
+import sys
+
 import pytest
+from e2e.fleet import wait_until
 from e2e.web import API, Door, door_of, gateways, key_of, started
 
 COST, KEYS, REGISTRY, STEER = (f"{API}/{name}" for name in ("cost", "keys", "registry", "steer"))
 
+LEAST = {"agents": 3, "nodes": 1, "groups": 2, "sessions": 2}  # how many there are of each
 LONG = "\u00e9" * 20_000  # 40,000 bytes
 
 
@@ -12,6 +16,9 @@ LONG = "\u00e9" * 20_000  # 40,000 bytes
 def node(shared_fleet):
     (node,) = gateways(shared_fleet, "answering")
     started(node, "123")
+    report = f"{sys.executable} -m session_mesh report --input 1 --output 1 --model model-"
+    spend = " && ".join(f"{report}{one} --id {one}" for one in ("a", "b"))
+    assert node.call("run", "--agent-id", "spender", "--", "sh", "-c", spend).code == 0
     return node
 
 
@@ -109,3 +116,37 @@ def test_a_key_in_an_address_is_refused_wherever_it_stands(door, path):
             refused = who.ask(method, path.format(door.key[:200]))
             assert (refused.status, refused.code) == (400, "usage")
             assert door.key[5:40].encode() not in refused.content
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("agents", f"{REGISTRY}?"),
+        ("nodes", f"{API}/nodes?"),
+        ("groups", f"{COST}?by=model&"),
+        ("sessions", "/sessions?"),
+    ],
+)
+def test_every_list_comes_in_pages(door, name, path):
+    for number in range(3):
+        assert door.ask(*register(agent_id=f"listed{number}")).status == 200
+
+    def known():
+        found = door.ask("GET", path).json
+        assert found["next"] is None
+        return len(found[name]) >= LEAST[name] and found[name]
+
+    whole, seen, following = wait_until(known, name), [], "0"
+    while following is not None:
+        page = door.ask("GET", f"{path}limit=1&next={following}").json
+        seen += page[name]
+        following = page["next"]
+        assert len(seen) <= len(whole)
+        assert len(page[name]) == 1
+    assert [named(one) for one in seen] == [named(one) for one in whole]
+    refused = door.ask("GET", f"{path}limit=1001")
+    assert (refused.status, refused.json["field"]) == (400, "limit")
+
+
+def named(one):
+    return [one.get(name) for name in ("agent_id", "node_id", "key")]

@@ -122,3 +122,19 @@ def test_an_entry_that_somebody_removes_is_not_found_though_its_owner_is_silent(
     dots = [Dot(IDS[2], Head(1, 3), Birth(2, 1))]
     viewer.put(1, REMOVALS, removal_key(place), removal_row(dots))
     assert found(viewer) == []
+
+
+def test_all_entries_of_one_agent_or_of_all_are_listed_by_name(viewer: Viewer):
+    viewer.session(2, "s", agent_id="started", specializations=("docs", "code"))
+    viewer.session(2, "over", State.CLOSED, agent_id="over", specializations=("docs",))
+    register(viewer, 1, "registered")
+
+    def places(*wanted: str) -> list[tuple[str, str]]:
+        found = Specialists(viewer.queries).entries(*wanted)
+        return [(one.agent_id, one.specialization) for one in found]
+
+    everything = [("registered", "docs"), ("started", "code"), ("started", "docs")]
+    assert places() == everything
+    assert places("", "started") == everything[1:]
+    assert places("docs", "registered") == everything[:1]
+    assert places("", "over") == []
