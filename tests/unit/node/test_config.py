@@ -231,8 +231,9 @@ def test_a_file_is_named_by_its_own_name(tmp_path):
 
 
 def test_a_missing_file_is_not_found(tmp_path):
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError) as missed:
         load_config(tmp_path / "none.yaml")
+    assert missed.value.hint == "name a file that is there"
 
 
 def test_bytes_that_are_no_utf_8_are_refused(tmp_path):
