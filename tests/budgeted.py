@@ -73,8 +73,9 @@ class Budgeted(Viewer):
             lambda one, done: self.held.append((one, done)),
         )
         self.withholding.restore(database.run_now(stored.done))
+        self.prices = OnePrice()
         self.desk = BudgetDesk(
-            self.queries, OnePrice(), self.clock, self.withholding, self.sessions.live, local
+            self.queries, self.prices, self.clock, self.withholding, self.sessions.live, local
         )
         self.desk.tell = self._told
         self.sessions.check_start = self.desk.check_start

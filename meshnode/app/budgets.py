@@ -82,6 +82,7 @@ class BudgetDesk:
         self._windows: dict[bytes, Window] = {}
         self._asked: dict[bytes, tuple[Terms, Window]] = {}
         self._looked_at_s = 0.0
+        self._priced_at_s = float("-inf")  # when the price lists were looked at
         self._stale = asyncio.Event()
         self._patience = Patience(clock.steady_s(), UNHEARD_S)
         self._caught_up = False  # once since the start: who is cut off later acts on what it knows
@@ -206,6 +207,9 @@ class BudgetDesk:
         if asked != self._asked:
             self._asked = asked
             self._outlays.ask(asked)
+        if self._clock.steady_s() - self._priced_at_s >= LOOK_S:
+            self._priced_at_s = self._clock.steady_s()
+            self._outlays.take_prices()
 
     def _in_force(self) -> list[Allowance]:
         return [one for _, one in sorted(self._counting.items()) if not one.ignored]

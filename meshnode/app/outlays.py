@@ -41,7 +41,7 @@ NOBODY = Who()
 
 @dataclass(slots=True)
 class _Row:
-    """One slot, priced once."""
+    """One slot, priced once, until the lists change."""
 
     key: CounterKey
     slot: Slot
@@ -123,6 +123,7 @@ class Outlays:
         self._of_origin: dict[NodeId, set[str]] = {}  # sessions in its ledger
         self._who: dict[str, tuple[bool, Who]] = {}  # of a session; whether its id proves it
         self._fitting: dict[Who, list[_Sum]] = {}
+        self._source = ""  # of the prices, once one was wanted
         self._unread: dict[NodeId, list[bytes] | None] = {}  # keys of rows; None: all there are
         self._stale: dict[str, Changes | None] = {}  # by session; None: all of it
 
@@ -148,6 +149,23 @@ class Outlays:
         self._fitting = {}
         if any(held is not before.get(one) for one, held in self._sums.items()):
             self._stale = dict.fromkeys([*self._stale, *self._rows])
+
+    def take_prices(self) -> None:
+        """Take up what has changed in the lists: then all is priced anew, what had no price too."""
+        if not self._is_in_money or (self.busy and self._source):
+            return  # first what was begun, or a file that changes each second would end nothing
+        source = self._prices.source_text()
+        if source == self._source:
+            return
+        self._source = source
+        for rows in self._rows.values():
+            for row in rows.values():
+                row.is_priced, row.nusd = False, None
+        self._stale = dict.fromkeys([*self._stale, *self._rows])
+
+    @property
+    def _is_in_money(self) -> bool:
+        return any(held.terms.unit == USD for held in self._sums.values())
 
     def touch(self, origin: NodeId, row_key: bytes) -> None:
         """Take a ledger row that has changed."""
@@ -202,7 +220,7 @@ class Outlays:
 
     def _look_for_prices(self, session: str, most: int) -> int:
         """Price some rows of a session that have not been yet; returns how many."""
-        if all(held.terms.unit != USD for held in self._sums.values()):
+        if not self._is_in_money:
             return 0
         rows, changes = self._rows.get(session, {}), self._stale[session]
         new = rows.values() if changes is None else map(rows.get, changes)

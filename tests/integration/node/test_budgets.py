@@ -9,6 +9,7 @@ from meshnode.app.opening import Opening
 from meshnode.app.withholding import AGAIN_S
 from meshnode.core.errors import RefusedError
 from meshnode.core.ids import b32
+from meshnode.core.prices import Priced, Rates
 from meshnode.core.sessions import SESSIONS, State, session_to_row
 from meshnode.core.settings import Budget, Terms
 from meshnode.store.database import Database
@@ -208,6 +209,19 @@ async def test_what_has_no_price_is_said_and_is_not_free(node):
     view = await node.budget()
     assert (view.amount, view.tokens, view.unpriced) == (0, 700, (("free", 700),))
     assert "no price for 700 tokens of free" in view.reason
+
+
+async def test_a_price_that_comes_later_holds_who_has_spent_already(node, monkeypatch):
+    record = node.run()
+    node.set(Terms(1000, "nusd", "day", "suspend", owner="olga"))
+    node.use(HERE, record.session_id, 10**6, model="free")
+    await node.settle()
+    assert node.untouched()
+    listed = Priced(Rates(input_pusd=1000), "another", "free")
+    monkeypatch.setattr(node.prices, "rates", lambda *_: listed)
+    monkeypatch.setattr(node.prices, "source_text", lambda: "another")
+    await node.settle()
+    assert (node.actions, (await node.budget()).amount) == ([("suspend", "worker")], 10**6)
 
 
 async def test_an_agent_that_cannot_be_stopped_is_tried_again_and_told_once(node):

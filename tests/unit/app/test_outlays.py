@@ -11,11 +11,13 @@ from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
 from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.periods import DayKey
+from meshnode.core.prices import Priced, Rates
 from meshnode.core.settings import Terms
 from meshnode.core.tables import Tables
 
 MODELS = 500
 SLOT = 1_000_000
+FIVE = Slot(1, Buckets(5))
 
 
 class Counting:
@@ -26,6 +28,22 @@ class Counting:
 
     def source_text(self):
         return "t"
+
+
+class Listed:
+    """One price for all, or none yet, in a list whose version it names."""
+
+    def __init__(self):
+        self.nusd, self.version = None, 1
+
+    def rates(self, model, provider, tier, at_s):
+        return None if self.nusd is None else Priced(Rates(self.nusd * 1000), "l", model)
+
+    def source_text(self):
+        return f"l@{self.version}"
+
+    def change(self, nusd):
+        self.nusd, self.version = nusd, self.version + 1
 
 
 class Nothing:
@@ -69,3 +87,28 @@ def test_a_day_that_a_clock_ahead_has_rolled_up_counts_where_all_of_it_is_in_the
     while outlays.busy:
         outlays.settle()
     assert [outlays.spent(per).tokens for per in (b"hour", b"day", b"month")] == [0, 7, 7]
+
+
+def test_a_price_that_comes_later_or_changes_counts_for_all_that_is_spent():
+    key = Key.new(Random(1).randbytes)
+    feed = OwnFeed(key, bytes(32), Limits(), 1)
+    feed.write(LEDGER, key_to_row(SlotKey("s", "m", "standard", SLOT)), value_to_row(FIVE))
+    feed.flush(0.0)
+    prices = Listed()
+    outlays = Outlays(Tables({node_id_of(key.public): feed}, Nothing()), prices)
+    outlays.ask({b"b": (Terms(10**12, USD, "day", "suspend", 80), window_of("day", SLOT * 1800))})
+    told = []
+    for nusd in (None, 3, 3, 2, None):
+        if nusd != prices.nusd:
+            prices.change(nusd)
+        outlays.take_prices()
+        while outlays.busy:
+            outlays.settle()
+        told.append(outlays.spent(b"b"))
+    assert [(one.nusd, one.unpriced) for one in told] == [
+        (0, {"m": 5}),
+        (15, {}),
+        (15, {}),
+        (10, {}),
+        (0, {"m": 5}),
+    ]
