@@ -27,6 +27,7 @@ OF_WHOSE = frozenset({"owner", "agent", "project"})  # what a session may know b
 OF_CELLS = OF_WHOSE | {"model", "day", "node", "tier"}  # groupings that roll-ups know
 _PERIODS = {SLOTS: "half hours", DAYS: "UTC days", MONTHS: "UTC months"}
 _HALVED = "not exact to the hour or day: half hours of UTC do not fit those of {zone}"
+_SLOTS = "half hours count whole: this is what was used {}"
 _CUT = "up to {until} only {0} are known: one that is asked for in part counts whole"
 _WHOLE = "up to {until} only {0} are known: each stands under its own name"
 _UTC = "up to {until} only {0} are known: they are not those of {zone}"
@@ -78,16 +79,18 @@ class Cutting:
         self._times: dict[tuple[str, Span], str] = {}
         self._noted: set[Span] = set()
         self._doubts: dict[tuple[str, int], int] = {}  # by kind: until when, seconds since 1970
+        self._ends_s: dict[str, int] = {}  # of slots counted whole that lie partly outside
 
     @property
     def exact(self) -> bool:
         """Whether all counters are within what was asked for."""
-        return not self._doubts
+        return not self._doubts and not self._ends_s
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the answer is coarser than the question, in sentences."""
-        found = []
+        ends = [f"{word} {_minute(at_s)}" for word, at_s in sorted(self._ends_s.items())]
+        found = [_SLOTS.format(" ".join(ends))] if ends else []
         for (doubt, kind), end_s in sorted(self._doubts.items()):
             last = datetime.fromtimestamp(end_s - 1, UTC)
             until = last.strftime("%Y-%m" if kind == MONTHS else "%Y-%m-%d")
@@ -99,11 +102,10 @@ class Cutting:
         return span.end_s > self._since_s and span.start_s < self._until_s
 
     def is_whole(self, cell: Span) -> bool:
-        """Whether all rows of a selected cell are selected, and in one group of time."""
+        """Whether all rows of a selected cell are selected for sure, and in one group of time."""
         if cell.kind != SLOTS:
             return True  # it has one counter a session
-        first, last = cell.start_s + SLOT_S, cell.end_s - SLOT_S
-        within = first > self._since_s and last < self._until_s
+        within = cell.start_s >= self._since_s and cell.end_s <= self._until_s
         return within and not (self.cuts_time and self.zone is not UTC)
 
     def key(self, what: Combination, span: Span, texts: Texts) -> tuple[str, ...]:
@@ -141,10 +143,7 @@ class Cutting:
             return
         self._noted.add(span)
         if span.kind == SLOTS:
-            if self.cuts_time and self.zone is not UTC:
-                offset = datetime.fromtimestamp(span.start_s, self.zone).utcoffset()
-                if offset is not None and offset.total_seconds() % SLOT_S:
-                    self._doubt(_HALVED, span)
+            self._note_slots(span)
             return
         if span.start_s < self._since_s or span.end_s > self._until_s:
             self._doubt(_CUT, span)
@@ -152,6 +151,16 @@ class Cutting:
             self._doubt(_WHOLE, span)
         elif "day" in self.by and self.zone is not UTC:
             self._doubt(_UTC, span)
+
+    def _note_slots(self, span: Span) -> None:
+        if span.start_s < self._since_s:
+            self._ends_s["from"] = span.start_s
+        if span.end_s > self._until_s:
+            self._ends_s["until"] = span.end_s
+        if self.cuts_time and self.zone is not UTC:
+            offset = datetime.fromtimestamp(span.start_s, self.zone).utcoffset()
+            if offset is not None and offset.total_seconds() % SLOT_S:
+                self._doubt(_HALVED, span)
 
     def _doubt(self, doubt: str, span: Span) -> None:
         place = (doubt, span.kind)
@@ -179,6 +188,10 @@ def zone_named(name: str) -> tzinfo:
     except (OSError, ValueError, LookupError) as error:
         hint = "use an IANA name such as Europe/Berlin, or UTC"
         raise UsageError(f"no such time zone: {name[:60]!r}", hint) from error
+
+
+def _minute(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def _hour(at: datetime) -> str:

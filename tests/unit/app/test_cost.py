@@ -139,6 +139,20 @@ def test_a_slot_that_overlaps_the_time_asked_for_counts():
     assert ask(rows, until_s=FEB_1_S + 1).totals.total == 1
 
 
+def test_a_time_inside_a_half_hour_says_which_half_hours_are_counted():
+    rows = [row(slot=SLOT), row(slot=SLOT + 1)]
+    cut = ask(rows, since_s=FEB_1_S + 900)
+    assert (cut.records, cut.tz_exact) == (2, False)
+    counted = "half hours count whole: this is what was used"
+    assert cut.notes == (f"{counted} from 2026-02-01T00:00Z",)
+    cut = ask(rows, since_s=FEB_1_S + 900, until_s=FEB_1_S + 1801)
+    assert cut.notes == (f"{counted} from 2026-02-01T00:00Z until 2026-02-01T01:00Z",)
+    assert ask(rows, until_s=FEB_1_S + 1799).notes == (f"{counted} until 2026-02-01T00:30Z",)
+    for since_s, until_s in ((0, 1800), (1800, 3600), (-900, 4500)):
+        whole = ask(rows, since_s=FEB_1_S + since_s, until_s=FEB_1_S + until_s)
+        assert (whole.tz_exact, whole.notes) == (True, ())
+
+
 def test_several_groupings_make_one_key():
     assert keys([row(owner="ada")], "owner", "agent", "project", "tier") == [
         {"owner": "ada", "agent": "agent", "project": "project", "tier": "standard"}
