@@ -1,8 +1,9 @@
 """Codex rollouts: cumulative totals per rate-limit lane, in files that forks copy and restamp.
 
 Invariant: a response is known by the whole sequence of totals that leads to it, from the root of
-its fork lineage on. So a copied history is counted once, whichever copies are left and in whatever
-order they are read; two forks part at the first total that differs.
+its fork lineage on: by those that all versions of Codex tell. So a copied history is counted once,
+whichever copies are left and in whatever order they are read; two forks part at the first total
+that differs.
 
 A fork's file begins with its own `session_meta`, then those of its ancestors, then their history,
 written in one burst; what follows a pause is the fork's own.
@@ -42,7 +43,9 @@ BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends 
 LANES_MAX = 32  # of one file; what is counted in others is set aside
 MARKS = (b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"')
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
-Totals = tuple[int, ...]
+WRITTEN = "cache_write_input_tokens"  # a part of the input as well, told by newer versions only
+Totals = tuple[int, ...]  # COUNTS, then WRITTEN
+TOLD = len(COUNTS)
 
 
 class _Line(msgspec.Struct):
@@ -154,7 +157,7 @@ class CodexParser:
         if isinstance(found, Reason):
             return found
         lane, totals, usage = found
-        state.chain = sha256(state.chain + pack([lane, list(totals)])).digest()[:16]
+        state.chain = sha256(state.chain + pack([lane, list(totals[:TOLD])])).digest()[:16]
         if state.recorded:
             return Reason.DUPLICATE
         return self._record(f"{SOURCE}:{state.root}:{state.chain.hex()}", usage, offset)
@@ -173,25 +176,25 @@ class CodexParser:
         lanes = self._state.lanes
         if lane not in lanes and len(lanes) >= LANES_MAX:
             return Reason.QUARANTINED
-        before = lanes.get(lane, [0] * len(COUNTS))
+        before = lanes.get(lane, [0] * (TOLD + 1))
         lanes[lane] = list(totals)
-        if list(totals) == before:
+        if list(totals[:TOLD]) == before[:TOLD]:
             return Reason.DUPLICATE
-        if last is None:
-            fell = any(new < old for new, old in zip(totals, before, strict=True))
-            base = [0] * len(COUNTS) if fell else before
-            last = tuple(new - old for new, old in zip(totals, base, strict=True))
-        return lane, totals, last
+        return lane, totals, last or _since(before, totals)
 
     def _record(self, key: str, used: Totals, offset: int) -> UsageRecord:
         state = self._state
-        sent, cached, received, reasoning = used
-        if cached > sent or reasoning > received:
+        sent, cached, received, reasoning, written = used
+        if cached + written > sent or reasoning > received:
             raise ContradictionError("a part is more than the whole")
         if not state.at_s:
             raise ContradictionError("no line has told a time yet, and this one does not")
         usage = Buckets(
-            input=sent - cached, cache_read=cached, output=received, reasoning=reasoning
+            input=sent - cached - written,
+            cache_read=cached,
+            cache_write_5m=written,
+            output=received,
+            reasoning=reasoning,
         )
         response = Response(
             key=key,
@@ -244,8 +247,18 @@ def _counts(usage: object) -> Totals | None:
     """Read the counts that add up; a full context sets `total_tokens` to the window."""
     if not isinstance(usage, dict):
         return None
-    found = tuple(count_of(usage.get(name)) or 0 for name in COUNTS)
-    return found if any(found) else None
+    found = tuple(count_of(usage.get(name)) or 0 for name in (*COUNTS, WRITTEN))
+    return found if any(found[:TOLD]) else None
+
+
+def _since(before: list[int], totals: Totals) -> Totals:
+    """Return what was used between two totals; one of which any part has fallen begins anew."""
+    if len(before) == TOLD:  # kept by a version that did not read what was written: unknown
+        before = [*before, totals[TOLD]]
+    pairs = list(zip(totals, before, strict=True))
+    if any(new < old for new, old in pairs[:TOLD]):
+        return totals
+    return tuple(max(new - old, 0) for new, old in pairs)
 
 
 def _began_at(kind: object, payload: Mapping[str, Any]) -> object:

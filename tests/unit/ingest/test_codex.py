@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshnode.core.ledger import Buckets, Diagnostics, Slot
@@ -59,8 +60,10 @@ class Rollout:
 
 
 def usage(counts: tuple[int, ...]) -> dict[str, int]:
+    """Lay out counts; the fifth, what was written into a cache, is told by newer versions only."""
     names = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
-    return dict(zip(names, counts, strict=True)) | {"total_tokens": 272_000}
+    told = zip((*names, "cache_write_input_tokens"), counts, strict=False)
+    return dict(told) | {"total_tokens": 272_000}
 
 
 def minus(total: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,6 +131,34 @@ def test_the_last_usage_counts_cached_inside_input_and_reasoning_inside_output(r
     assert record.usage == Buckets(input=600, cache_read=400, output=50, reasoning=10)
     assert (record.session, record.project, record.model) == ("s1", "shop", "gpt-5-codex")
     assert (record.provider, record.at_s) == ("openai", (START + timedelta(seconds=2)).timestamp())
+
+
+def test_what_was_written_into_a_cache_is_a_part_of_the_input(root: Path):
+    first, second = (*FIRST, 500), (*SECOND, 900)
+    rollout = Rollout(root, "s1").count(first, first).count(second).count((*THIRD, 100))
+    found = read_file(rollout.count((*minus(THIRD, (1, 0, 0, 0)), 4000)).path)
+    first_used = Buckets(100, cache_read=400, cache_write_5m=500, output=50, reasoning=10)
+    second_used = Buckets(100, cache_read=1000, cache_write_5m=400, output=70, reasoning=20)
+    assert [one.usage for one in found.records[:2]] == [first_used, second_used]
+    assert found.records[2].usage.cache_write_5m == 0
+    assert found.skipped == {Reason.QUARANTINED: 1}
+
+
+def test_what_was_written_changes_no_key_and_counts_from_when_it_was_told(root: Path):
+    told = Rollout(root, "s1").count((*FIRST, 500), (*FIRST, 500)).count((*SECOND, 900)).path
+    keys = [record.idem_key for record in read_file(told).records]
+    told.unlink()
+    older = Rollout(root, "s1").count(FIRST, FIRST)
+    parser, findings = CodexParser(older.path, b""), Findings()
+    parser.take(older.path.read_bytes(), 0, findings)
+    state = msgspec.msgpack.decode(parser.state())
+    state[-1]["codex"] = list(FIRST)  # as versions that did not know of it have kept it
+    begun = older.path.stat().st_size
+    older.count((*SECOND, 900))
+    parser = CodexParser(older.path, msgspec.msgpack.encode(state))
+    parser.take(older.path.read_bytes()[begun:], begun, findings)
+    assert [record.idem_key for record in findings.records] == keys
+    assert findings.records[1].usage == Buckets(500, cache_read=1000, output=70, reasoning=20)
 
 
 def test_a_total_told_again_and_one_without_info_count_nothing(root: Path):
