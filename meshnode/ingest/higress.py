@@ -110,7 +110,8 @@ def parse_line(
         return Skipped(Reason.UNPARSABLE if line.strip() else Reason.NOT_A_CALL)
     if call is None:
         return Skipped(Reason.NOT_A_CALL)
-    session = text_of(call.session_id) or _session(outer)
+    owner = text_of(call.consumer) or text_of(outer.consumer)
+    session = text_of(call.session_id) or _session(outer, owner)
     try:
         usage, flags = _usage(call)
         at_s = 0.0 if usage is None else _at_s(outer)
@@ -126,7 +127,7 @@ def parse_line(
         session=session,
         project=text_of(call.project),
         agent=_agent(session),
-        owner=text_of(call.consumer) or text_of(outer.consumer),
+        owner=owner,
         model=text_of(call.model) or "unknown",
         provider=text_of(call.provider) or _provider(text_of(outer.upstream_cluster)),
         tier=tier_of(text_of(call.service_tier), usage.prompt),
@@ -272,9 +273,11 @@ def _details(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _session(outer: _Outer) -> str:
+def _session(outer: _Outer, owner: str) -> str:
     headers = (getattr(outer, name) for name in _NAMES)
-    return next(filter(None, map(text_of, headers)), DEFAULT_SESSION)
+    named = next(filter(None, map(text_of, headers)), "")
+    # In one session for all, what one consumer used in a half hour would be told as another's.
+    return named or (f"{DEFAULT_SESSION}:{owner}" if owner else DEFAULT_SESSION)
 
 
 @lru_cache(KEPT)

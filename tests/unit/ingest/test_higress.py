@@ -104,6 +104,16 @@ def test_session_headers_are_tried_in_their_order():
     assert records("session_headers")[2].agent == "main"
 
 
+def test_without_a_session_consumers_have_one_each():
+    found = [(record.session, record.owner) for record in records("consumers")]
+    assert found == [
+        ("default:bob", "bob"),
+        ("default:alice", "alice"),
+        ("default", ""),
+        ("s1", "bob"),
+    ]
+
+
 def test_a_call_is_known_by_its_request_then_its_chat_then_its_place():
     first, second, third = (record.idem_key for record in records("keys"))
     assert (first, second) == ("higress:r1", "higress:chatcmpl-1")
