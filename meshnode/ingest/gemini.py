@@ -1,4 +1,5 @@
-"""Gemini CLI chats: rows that are rewritten under their ids, as lines or as one old document.
+"""Gemini CLI chats: rows that are rewritten under their ids, alone, all at once (`$set`) or as one
+old document.
 
 Invariant: a row counts once, by its session and its id, as the version of it with the most tokens
 says. What was rewound was billed, and stays counted.
@@ -45,6 +46,7 @@ class _Row(msgspec.Struct):
     model: Any = None
     tokens: Any = None
     messages: Any = None
+    changed: Any = msgspec.field(name="$set", default=None)  # newer versions put all messages here
 
 
 _decode = msgspec.json.Decoder(_Row).decode
@@ -82,8 +84,8 @@ class GeminiParser:
             findings.skip(Reason.UNPARSABLE, self._file, offset)
             return
         self._session = text_of(row.sessionId) or self._session
-        messages = row.messages if isinstance(row.messages, list) else []
-        for one in (row, *_rows(messages)):
+        changed = row.changed.get("messages") if isinstance(row.changed, dict) else None
+        for one in (row, *_rows(row.messages), *_rows(changed)):
             if one.tokens is not None:
                 self._count(one, offset, findings)
 
@@ -150,8 +152,8 @@ def standard(environment: Mapping[str, str], directory: Path) -> list[str]:
     return [str(directory / ".gemini" / "tmp")]
 
 
-def _rows(messages: list[Any]) -> Iterator[_Row]:
-    for message in messages:
+def _rows(messages: object) -> Iterator[_Row]:
+    for message in messages if isinstance(messages, list) else ():
         if isinstance(message, dict):
             yield _Row(
                 **{name: message.get(name) for name in ("id", "timestamp", "model", "tokens")}

@@ -76,6 +76,20 @@ def test_an_old_document_is_read_whole_and_matches_its_new_copy(root: Path):
     assert [one.idem_key for one in found] == ["gemini:g1:m1"] * 2
 
 
+def test_messages_that_are_set_all_at_once_are_rows_too(root: Path):
+    first, again = row("m1", tokens(10, 1)), row("m1", tokens(10, 9))
+    sets = [{"$set": {"messages": said, "lastUpdated": "t"}} for said in ([first], [again, {}, 1])]
+    odd = [{"$set": {"messages": "none"}}, {"$set": ["messages"]}, {"$set": None}]
+    chat(root, HEADING, *sets, *odd, row("m2", tokens(20, 2)))
+    found, findings = read(root)
+    assert [(one.idem_key, one.usage.output) for one in found] == [
+        ("gemini:g1:m1", 1),
+        ("gemini:g1:m1", 9),
+        ("gemini:g1:m2", 2),
+    ]
+    assert (found[0].session, findings.remarks) == ("g1", [])
+
+
 def test_chats_of_subagents_are_read_too(root: Path):
     chat(root, {"sessionId": "sub"}, row("m1", tokens(10, 1)), name="g1/agent.jsonl")
     [record], _ = read(root)
