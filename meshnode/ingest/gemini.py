@@ -1,5 +1,4 @@
-"""Gemini CLI chats: rows that are rewritten under their ids, alone, all at once (`$set`) or as one
-old document.
+"""Gemini CLI chats: rows that are rewritten under their ids, alone or all at once.
 
 Invariant: a row counts once, by its session and its id, as the version of it with the most tokens
 says. What was rewound was billed, and stays counted.
@@ -168,7 +167,7 @@ def _usage(tokens: object) -> Buckets | None:
     sent, received, cached, thoughts, tools = (count_of(tokens.get(one)) or 0 for one in names)
     if cached > sent:
         raise ContradictionError("more cached than sent")
-    if not sent and not received and not thoughts:
+    if not (sent or received or thoughts or tools):
         return None
     return Buckets(
         input=sent - cached + tools,

@@ -177,20 +177,20 @@ def _call(ai_log: object) -> _Call | None:
 
 
 def _usage(call: _Call) -> tuple[Buckets | None, tuple[str, ...]]:
-    sent, received = count_of(call.input_token), count_of(call.output_token)
-    if not sent and not received:
-        return None, ()
-    sent, received = sent or 0, received or 0
+    sent, received = count_of(call.input_token) or 0, count_of(call.output_token) or 0
     details = _details(call.input_token_details)
     if call.output_token_details is not None:
         details = {**_details(call.output_token_details), **details}
     if not _ANTHROPIC.isdisjoint(details):
         usage = _like_anthropic(sent, received, details)
     elif not _GEMINI.isdisjoint(details):
-        return _like_gemini(sent, received, details), ()
-    else:
+        usage = _like_gemini(sent, received, details)
+        return (usage if usage.total else None), ()
+    elif sent or received:
         usage = _like_openai(sent, received, _first_count(details, "cached_tokens", call))
-    return _with_reasoning(usage, call, details)
+    else:
+        return None, ()
+    return _with_reasoning(usage, call, details) if usage.total else (None, ())
 
 
 _ANTHROPIC = frozenset({"cache_creation_input_tokens", "cache_read_input_tokens"})

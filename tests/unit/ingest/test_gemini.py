@@ -51,6 +51,13 @@ def test_cached_lies_inside_input_thoughts_and_tools_outside(root: Path):
     assert (record.idem_key, record.provider) == ("gemini:g1:m1", "google")
 
 
+def test_a_row_of_tool_prompts_alone_counts(root: Path):
+    chat(root, HEADING, row("m1", tokens(0, 0, tool=50)), row("m2", tokens(0, 0)))
+    [record], findings = read(root)
+    assert record.usage == Buckets(input=50)
+    assert [one.reason for one in findings.remarks] in ([], [Reason.NO_USAGE])
+
+
 def test_a_row_that_is_rewritten_counts_as_its_fullest_version_says(root: Path):
     rows = [row("m1", None), row("m1", tokens(10, 1)), row("m1", tokens(10, 9))]
     chat(root, HEADING, *rows)

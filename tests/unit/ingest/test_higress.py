@@ -86,6 +86,14 @@ def test_a_failed_call_has_no_usage():
     assert golden("failed_call") == [Skipped(Reason.NO_USAGE, "s1")]
 
 
+def test_caches_and_tool_prompts_are_usage_without_any_other():
+    assert [found.usage for found in records("cache_alone")] == [
+        Buckets(cache_read=500, cache_write_5m=70),
+        Buckets(input=50),
+    ]
+    assert reasons("cache_alone") == [Reason.NO_USAGE] * 3
+
+
 def test_a_request_that_called_no_model_is_nothing():
     assert reasons("no_model_call") == [Reason.NOT_A_CALL] * 3
 
