@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import ParseLine, ParseRound
 
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
+PACKED = ".gz"
+OTHER_PACKED = (".bz2", ".xz", ".zst")  # told of, and not read
 FILES_MAX = 64  # rotated files looked at, the newest first; older ones are not read
 POSITION = b""  # the one place under which a reader keeps those of all its files
 PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory three times over
@@ -215,8 +217,10 @@ class RotatingReader:
         known = _Places(places.get(POSITION, b""))
         run = _Run(self._parse, known, bytes_max, self._session_key, self._parse_round)
         with self._reading:
-            for path in [*_rotated(self._path), self._path]:
-                if run.bytes_left > 0:
+            beside = _beside(self._path)
+            run.detail = _unread([*beside, self._path])
+            for path in [*_rotated(beside), self._path]:
+                if run.bytes_left > 0 and _is_readable(path):
                     self._try(path, run)
             self._take_renamed(run)
         found = run.findings
@@ -245,7 +249,7 @@ class RotatingReader:
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
                 run.detail = f"{path} is no file"
-            elif path.suffix == ".gz" and not live:
+            elif path.suffix == PACKED:
                 self._take_gzip(path, run)
             else:
                 self._take_plain(path, run, live=live)
@@ -321,12 +325,30 @@ def owns(path: str, file: str) -> bool:
 
 
 def files(path: str) -> list[Path]:
-    """List what there is of a log now, what was rotated first."""
+    """List what there is of a log now that can be read, what was rotated first."""
     log = Path(path)
-    return [*_rotated(log), *([log] if log.exists() else [])]
+    return [*_rotated(_beside(log)), *([log] if log.exists() and _is_readable(log) else [])]
 
 
-def _rotated(path: Path) -> list[Path]:
+def _is_readable(path: Path) -> bool:
+    return path.suffix not in OTHER_PACKED
+
+
+def _unread(paths: list[Path]) -> str:
+    """Say which files are packed in a way that is not read here; "" if none is."""
+    found = [path for path in paths if not _is_readable(path)]
+    if not found:
+        return ""
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"not read since it was packed: {found[-1]}{more}: unpack it, or let logrotate use gzip"
+
+
+def _rotated(beside: list[Path]) -> list[Path]:
+    return [path for path in beside if _is_readable(path)][-FILES_MAX:]
+
+
+def _beside(path: Path) -> list[Path]:
+    """List what a log was rotated into, the oldest first."""
     named = _rotated_name(path).fullmatch
     aged: list[tuple[int, Path]] = []
     with suppress(OSError), os.scandir(path.parent) as entries:
@@ -334,15 +356,17 @@ def _rotated(path: Path) -> list[Path]:
             if named(entry.name) and entry.name != path.name:
                 with suppress(FileNotFoundError):
                     aged.append((entry.stat().st_mtime_ns, Path(entry.path)))
-    return [found for _, found in sorted(aged)[-FILES_MAX:]]
+    return [found for _, found in sorted(aged)]
 
 
 @lru_cache(64)
 def _rotated_name(path: Path) -> re.Pattern[str]:
-    """Match what logrotate makes of a name: NAME.1, NAME-DATE, STEM-DATE.EXT, each also .gz."""
+    """Match what logrotate makes of a name: NAME.1, NAME-DATE, STEM-DATE.EXT, each also packed."""
     date = r"[.-]\d[\dTZ_.:-]*"
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    return re.compile(rf"(?:{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix})(?:\.gz)?")
+    packed = "|".join(map(re.escape, (PACKED, *OTHER_PACKED)))
+    rotated = rf"{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix}"
+    return re.compile(rf"(?:{rotated})(?:{packed})?")
 
 
 def _fingerprint(file: BinaryIO | Unpacked) -> bytes | None:

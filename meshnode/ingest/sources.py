@@ -86,7 +86,12 @@ def source_named(name: str) -> Source:
 
 def check_kind(name: str, path: Path) -> None:
     """Raise UsageError for what exists and is nothing that a source can be read from."""
-    if path.is_file() or not path.exists():
+    if not path.exists():
+        return
+    if path.is_file():
+        unread = rotation.OTHER_PACKED
+        if path.suffix in ((*unread, rotation.PACKED) if SOURCES[name].is_tree else unread):
+            raise UsageError(f"{path} is packed", "unpack it, and name what comes out")
         return
     if not SOURCES[name].is_tree:
         kind = "a directory" if path.is_dir() else "neither a file nor a directory"

@@ -172,6 +172,19 @@ def test_what_cannot_be_asked_is_said(fleet: Fleet, words: list[str], code: int,
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize(
+    ("source", "suffix"), [("codex", "gz"), ("claude", "zst"), ("higress", "xz")]
+)
+def test_a_packed_file_that_is_not_read_packed_is_refused(
+    fleet: Fleet, tmp_path: Path, source: str, suffix: str
+):
+    packed = tmp_path / f"x.{suffix}"
+    packed.write_bytes(b"packed")
+    answer = fleet.node("anna").call("usage", "--source", source, "--path", str(packed))
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{packed} is packed" in answer.err
+
+
 def test_following_ends_when_nobody_reads_it_any_more(fleet: Fleet, log: Path):
     node = fleet.node("anna")
     command = [PROGRAM, "usage", "--source", "higress", "--path", str(log), "--follow"]
