@@ -44,10 +44,14 @@ HERE = "here"  # the one node that is heard
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What became of one source: its state, and where something was left out, and why."""
+    """What became of one source: its state, and where something was left out, and why.
+
+    `again` lines, since ever, told of responses that were counted already.
+    """
 
     state: SourceState
     remarks: tuple[Remark, ...]
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,12 @@ def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]
         is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
         found += [SourceConfig(name, path) for path in (standard if is_named else here)]
     return found
+
+
+def all_names(configs: Iterable[SourceConfig]) -> tuple[str, ...]:
+    """Return where sources are, also by the names that links in their paths lead to."""
+    paths = [config.path for config in configs]
+    return tuple(dict.fromkeys([*paths, *map(os.path.realpath, paths)]))
 
 
 def with_messages(configs: Iterable[SourceConfig], names: Sequence[str]) -> list[SourceConfig]:
@@ -185,7 +195,7 @@ class Usage:
             pass
         records = stored.diagnostics.records
         state = SourceState(source.source, source.path, records, reading.detail)
-        return Read(state, tuple(remarks))
+        return Read(state, tuple(remarks), stored.diagnostics.duplicates_ignored)
 
     def _load(self) -> None:
         """Load what prices and sums usage, before there is any."""

@@ -125,6 +125,20 @@ def test_a_path_that_holds_something_else_is_said(fleet: Fleet, log: Path):
     assert f"nothing in {log.parent} is usage as codex logs it" in answer.err
 
 
+def test_a_copy_and_a_link_of_what_is_counted_are_not_said_to_hold_something_else(
+    fleet: Fleet, log: Path
+):
+    anna = fleet.node("anna")
+    assert read(anna, log)["records"] == 3
+    copy, link = log.with_name("copy.log"), log.with_name("link.log")
+    copy.write_bytes(log.read_bytes())
+    answer = anna.call("usage", "--source", "higress", "--path", str(copy))
+    assert f"nothing in {copy} is new: 3 lines of responses that are counted already" in answer.err
+    assert "is usage as" not in answer.err
+    link.symlink_to(log)
+    assert read(anna, link)["records"] == 3
+
+
 def test_a_session_that_nothing_is_counted_of_is_said(fleet: Fleet, log: Path):
     words = ("usage", "--source", "higress", "--path", str(log), "--session-key", "s7")
     answer = fleet.node("anna").call(*words)
@@ -172,17 +186,13 @@ def test_what_cannot_be_asked_is_said(fleet: Fleet, words: list[str], code: int,
     assert "Traceback" not in answer.err
 
 
-@pytest.mark.parametrize(
-    ("source", "suffix"), [("codex", "gz"), ("claude", "zst"), ("higress", "xz")]
-)
-def test_a_packed_file_that_is_not_read_packed_is_refused(
-    fleet: Fleet, tmp_path: Path, source: str, suffix: str
-):
-    packed = tmp_path / f"x.{suffix}"
-    packed.write_bytes(b"packed")
-    answer = fleet.node("anna").call("usage", "--source", source, "--path", str(packed))
-    assert (answer.code, answer.out) == (2, "")
-    assert f"{packed} is packed" in answer.err
+def test_a_packed_file_that_is_not_read_packed_is_refused(fleet: Fleet, tmp_path: Path):
+    anna = fleet.node("anna")
+    for source, name in (("codex", "x.gz"), ("claude", "x.zst"), ("higress", "x.xz")):
+        (tmp_path / name).write_bytes(b"packed")
+        answer = anna.call("usage", "--source", source, "--path", str(tmp_path / name))
+        assert (answer.code, answer.out) == (2, "")
+        assert f"{name} is packed" in answer.err
 
 
 def test_following_ends_when_nobody_reads_it_any_more(fleet: Fleet, log: Path):

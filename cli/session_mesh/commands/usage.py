@@ -107,7 +107,7 @@ def app(
     configs = usage.sources_at(source or (), path or ())
     if keep_messages:
         configs = usage.with_messages(configs, source or ())
-    paths = tuple(config.path for config in configs) if path else ()
+    paths = usage.all_names(configs) if path else ()
     wanted = usage.Wanted(tuple(source or ()), paths, session_key)
     with usage.Usage(call.home, call.now_s, prices) as ledger:
         if rescan:
@@ -180,8 +180,8 @@ def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
     if not read and not value["records"]:
         notes.append("no logs of agents here: name them with --source and --path")
     if not value["records"]:
-        empty = [one.state for one in read if not one.state.records and one.state.detail == "ok"]
-        notes += [f"nothing in {one.path} is usage as {one.source} logs it" for one in empty]
+        empty = [one for one in read if not one.state.records and one.state.detail == "ok"]
+        notes += map(_why_empty, empty)
     notes += map(unpriced, value["unpriced"])
     diagnostics = value["diagnostics"]
     for name, meaning in LEFT_OUT.items():
@@ -190,3 +190,13 @@ def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
     left_out = [remark for one in read for remark in one.remarks]
     notes += [f"{one.file}, byte {one.offset}: {one.reason}" for one in left_out[:REMARKS_MAX]]
     return notes
+
+
+def _why_empty(read: "Read") -> str:
+    state, again = read.state, read.again
+    if not again:
+        return f"nothing in {state.path} is usage as {state.source} logs it"
+    return (
+        f"nothing in {state.path} is new: {again} line{'s' * (again != 1)} of responses that are"
+        " counted already, from elsewhere (usage without --path has them)"
+    )

@@ -5,7 +5,6 @@ from meshnode.ingest.higress import parse_line
 from meshnode.ingest.reading import Reason, Skipped
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"
-ALL = 1 << 30
 
 
 def golden(name: str) -> list[UsageRecord | Skipped]:
