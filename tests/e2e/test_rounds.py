@@ -48,7 +48,8 @@ def test_a_session_of_a_log_is_shown_round_by_round_on_every_node(fleet: Fleet, 
         )
         first, second = shown["rounds"]
         assert (first["round"], first["question"]) == (1, "first?")
-        assert first["timestamp"] == "2026-11-20T09:30:15.000Z"
+        assert first["timestamp"] == shown["created_at"] == "2026-11-20T09:30:15.000Z"
+        assert second["timestamp"] == shown["updated_at"]
         assert {name: second[name] for name in TEXTS} == TEXTS
         assert (second["input_tokens"], second["output_tokens"]) == (250, 160)
         assert second["cost_usd"] is not None
