@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
+from meshnode.core.ledger import SLOT_S, slot_number
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
 from meshnode.ingest.lenient import file_text, is_there
 from meshnode.ingest.reading import Findings, Reason
@@ -153,7 +154,9 @@ def _pieces(source: Source, file: Path) -> Iterator[tuple[int, int, bytes]]:
 
 def _record(entry: Entry, counting: Mapping[str, Entry], prices: Prices) -> dict[str, Any]:
     record, charge = entry.record, entry.charge
-    priced = prices.rates(record.model, record.provider, record.tier, record.at_s)
+    # As its half hour is, of which the total is made: a price may begin in the middle of one.
+    half_hour_s = slot_number(record.at_s) * SLOT_S
+    priced = prices.rates(record.model, record.provider, record.tier, half_hour_s)
     counts = counting[record.idem_key] is entry
     return {
         "key": record.idem_key,
@@ -176,7 +179,7 @@ def _record(entry: Entry, counting: Mapping[str, Entry], prices: Prices) -> dict
 
 
 def _price(usage: Buckets, priced: Priced) -> dict[str, Any]:
-    """Multiply out what a response costs by the lists of now, at its own time."""
+    """Multiply out what a response costs by the lists of now, as they are for its half hour."""
     rates, reasoning = priced.rates, min(usage.reasoning, usage.output)
     by_token = (
         ("input", usage.input, rates.input_pusd),

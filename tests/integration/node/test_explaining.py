@@ -91,3 +91,18 @@ def test_a_tree_that_is_gone_explains_nothing_and_harms_nothing(
     shutil.rmtree(root)
     found = usage.explain(name)
     assert (found["lines"], found["files_gone"]) == ([], [str(directory / "rollout-1.jsonl")])
+
+
+def test_parts_cost_what_the_total_says_although_a_price_begins_inside_their_half_hour(
+    tmp_path: Path,
+):
+    priced = "{model: m, effective_from: '2026-11-20T10:15:00Z', input: '100', output: '100'}"
+    prices, log = tmp_path / "p.yaml", tmp_path / "access.log"
+    prices.write_text(f"prices: [{priced}, {{model: m, input: '1', output: '1'}}]")
+    log.write_text(line("r1") + line("r2").replace("T10:00", "T10:20"))
+    with Usage(Home(tmp_path / "home"), lambda: 1.8e9, str(prices)) as usage:
+        usage.read(SourceConfig("higress", str(log)))
+        told = usage.explain("s")
+    parts = [one["price"]["cost_usd"] for one in told["records"]]
+    assert parts == ["0.00001", "0.00001"]
+    assert told["total"]["cost_usd"] == "0.00002"
