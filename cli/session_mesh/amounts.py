@@ -47,7 +47,8 @@ class Span:
             begin = _midnight(now_s, self.days, zone)
         end = parse_instant(self.until, now_s, zone) if self.until else None
         if begin and end and seconds_of(end) <= seconds_of(begin):
-            raise UsageError("--until is not after --since", "give the earlier one to --since")
+            hint = "a day given to --until is left out: name the one after it"
+            raise UsageError("--until is not after --since", hint)
         return begin, end
 
     def priced_at(self, word: str, now_s: float) -> str | None:

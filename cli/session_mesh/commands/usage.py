@@ -63,7 +63,9 @@ def app(
         str | None, typer.Option("--session-key", metavar="K", help="Count this session only.")
     ] = None,
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 7d.")] = "",
-    until: Annotated[str, typer.Option("--until", help="A moment, a date, or 7d.")] = "",
+    until: Annotated[
+        str, typer.Option("--until", help="Before this: a moment, a date, or 7d.")
+    ] = "",
     days: Annotated[
         int | None, typer.Option("--days", min=1, max=DAYS_MAX, help="So many, today included.")
     ] = None,

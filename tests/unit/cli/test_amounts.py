@@ -114,3 +114,9 @@ def test_names_are_readable_before_columns_are_kept(answer):
     assert "CACHED" not in out
     assert "claude-sonnet-4-5" in out
     assert "claude-haiku-4-5" in out
+
+
+def test_a_day_that_ends_where_it_begins_is_told_that_until_leaves_it_out(run):
+    code, _, err = run("cost", "--since", "2026-11-20", "--until", "2026-11-20")
+    assert code == 2
+    assert "a day given to --until is left out: name the one after it" in err
