@@ -66,8 +66,8 @@ def coverage_notes(coverage: Mapping[str, Any]) -> list[str]:
 
 
 def is_full(coverage: Mapping[str, Any]) -> bool:
-    """Whether an answer speaks for every known node."""
-    return bool(coverage["nodes_heard"] >= coverage["nodes_known"])
+    """Whether an answer speaks for every known node, and knows of any."""
+    return bool(coverage["nodes_heard"] >= coverage["nodes_known"] > 0)
 
 
 def _missing(node: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """Answering from the disk of a home whose node is not running.
 
-Invariant: no row is written; nobody counts as heard, this home's own node included, and the answers
-carry that as their coverage.
+Invariant: nothing is written to the disk; nobody counts as heard, this home's own node included,
+and the answers carry that as their coverage.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -16,8 +17,11 @@ from meshnode.app.queries import Queries
 from meshnode.app.witnessing import Seen
 from meshnode.client.errors import NoNodeError
 from meshnode.client.mesh import MeshClient
+from meshnode.core.errors import MeshError
 from meshnode.core.headers import NOTHING
 from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.ledger import LEDGER
+from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.liveness import Liveness
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
@@ -26,7 +30,7 @@ from meshnode.node.restoring import Damage, restore
 from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
-from meshnode.store import audit, events, heads
+from meshnode.store import audit, events, heads, ledger
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ class OfflineMesh(MeshClient):
         self._database = Database(self.home.database)
         mesh = Mesh(genesis, Who(key, boot=1, rng=Random(0)))  # noqa: S311 - rolls nothing
         self.damage = restore(mesh, self._database, clock.wall_s())
+        _publish_what_is_counted(mesh, self._database)
         mesh.liveness = Liveness(NOBODY)
         mesh.recall(clock.steady_s())
         held = self._database.run_now(events.load)
@@ -65,6 +70,15 @@ class OfflineMesh(MeshClient):
         """Close the database."""
         if self._database is not None:
             self._database.close()
+
+
+def _publish_what_is_counted(mesh: Mesh, database: Database) -> None:
+    """Let our feed say, here in memory, what `usage` has counted since the node ran, if it has."""
+    with suppress(MeshError):  # of what the mesh has no room for, the node would publish no more
+        for key, value in database.run_now(ledger.published):
+            mesh.own.write(LEDGER, key_to_row(key), value_to_row(value))
+    while mesh.own.flush(0.0):
+        pass
 
 
 def _reading_half(queries: Queries) -> SimpleNamespace:

@@ -134,3 +134,21 @@ def test_bad_questions_are_answered_with_a_sentence(spenders):
         answer = carl.call("cost", *words, "-o", "json")
         assert answer.code == code, words
         assert set(answer.error) == {"code", "message", "hint"}
+
+
+def test_what_is_read_while_no_node_runs_counts_from_the_disk_as_it_does_once_one_runs(fleet):
+    node, log = fleet.node("dora"), fleet.directory / "dora.log"
+    log.write_text("".join(line("dora", *numbered) for numbered in enumerate(CALLS["anna"][:3])))
+    words = ("usage", "--source", "higress", "--path", str(log))
+    spent = node.json(*words)
+    node.json("init", "--mesh", "test", "--name", "dora")
+    assert (answer := node.json("cost"))["cost_usd"] == spent["cost_usd"]
+    assert (answer["source"], answer["totals"]) == ("disk", spent["totals"])
+    assert node.call("cost", "--require-full").code == 6
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    wait_until(lambda: node.json("cost")["records"] == 3)
+    node.end()
+    with log.open("a") as file:
+        file.write(line("dora", 9, ("s9", "gpt-4o", 3)))
+    spent = node.json(*words)
+    assert node.json("cost")["totals"] == spent["totals"]

@@ -158,6 +158,13 @@ def test_require_full_fails_when_somebody_is_missing(run, mesh):
     assert "1 of 2 nodes heard" in err
 
 
+def test_of_no_node_at_all_nobody_was_heard(run, mesh):
+    mesh.coverage = PARTIAL | {"nodes_known": 0, "nodes_heard": 0, "missing": []}
+    code, out, err = run("cost", "--require-full")
+    assert (code, out) == (6, "")
+    assert "0 of 0 nodes heard" in err
+
+
 # find
 
 
