@@ -29,7 +29,7 @@ from meshnode.ingest.lenient import (
     text_of,
 )
 from meshnode.ingest.reading import Reason
-from meshnode.ingest.walking import entries, files_below, leads_on
+from meshnode.ingest.walking import entries, files_below, first_below, leads_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,14 +109,17 @@ class _Told(msgspec.Struct, gc=False):
         return (self.usage, message.model, self.line.sessionId, self.project)
 
 
+_EVERYTHING = Path("/")
+
+
 class Transcript:
     """Reads one transcript; satisfies `Parser`. Its state is the name of the project."""
 
-    def __init__(self, path: Path, state: bytes = b"") -> None:
+    def __init__(self, path: Path, state: bytes = b"", root: Path = _EVERYTHING) -> None:
         self._file = file_text(path)
         self._name = file_text(path.stem)
         parts = path.parts
-        inside = parts.index(SUBAGENTS, 1) if SUBAGENTS in parts[1:-1] else 0
+        inside = first_below(root, path, SUBAGENTS)
         # A subagent belongs to the session whose folder it lies in, whatever its lines say.
         self._nested_in = text_of(parts[inside - 1]) if inside else ""
         self._folder = parts[inside - 2] if inside > 1 else path.parent.name
@@ -326,9 +329,9 @@ class Transcripts:
         del path
         return False
 
-    def begin(self, path: Path, state: bytes) -> Transcript:
+    def begin(self, path: Path, state: bytes, root: Path) -> Transcript:
         """Go on with a transcript."""
-        return Transcript(path, state)
+        return Transcript(path, state, root)
 
 
 def _sessions(directory: str, depth: int, failures: list[OSError]) -> Iterator[str]:

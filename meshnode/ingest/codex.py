@@ -233,8 +233,9 @@ class Rollouts:
         del path
         return False
 
-    def begin(self, path: Path, state: bytes) -> CodexParser:
+    def begin(self, path: Path, state: bytes, root: Path) -> CodexParser:
         """Go on with a rollout."""
+        del root
         return CodexParser(path, state)
 
 

@@ -23,7 +23,7 @@ from meshnode.ingest.lenient import (
 )
 from meshnode.ingest.reading import Reason
 from meshnode.ingest.responses import Response, record_of
-from meshnode.ingest.walking import entries, files_below, leads_on, tell
+from meshnode.ingest.walking import entries, files_below, first_below, leads_on, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,11 +54,12 @@ _decode = msgspec.json.Decoder(_Row).decode
 class GeminiParser:
     """Reads one chat. See `Parser`. Its state is the session that its heading names."""
 
-    def __init__(self, path: Path, state: bytes) -> None:
+    def __init__(self, path: Path, state: bytes, root: Path) -> None:
         self._file = file_text(path)
         self._session = state.decode("utf-8", "replace")
         parts = path.parts
-        above = parts[: parts.index(CHATS)] if CHATS in parts else parts[:-1]
+        inside = first_below(root, path, CHATS)
+        above = parts[:inside] if inside else parts[:-1]
         self._project = text_of(above[-1]) if above else ""
         self._otherwise = text_of(
             file_text(path.stem)
@@ -140,9 +141,9 @@ class Chats:
         """Tell whether a chat is of an older version, which writes it anew each time."""
         return path.suffix == ".json"
 
-    def begin(self, path: Path, state: bytes) -> GeminiParser:
+    def begin(self, path: Path, state: bytes, root: Path) -> GeminiParser:
         """Go on with a chat."""
-        return GeminiParser(path, state)
+        return GeminiParser(path, state, root)
 
 
 def standard(environment: Mapping[str, str], directory: Path) -> list[str]:

@@ -27,14 +27,15 @@ class Source:
     """One kind of log or transcript.
 
     `reader` takes a path and, or None, the one session that is counted; `parser` reads a single
-    file line by line; `standard` names the paths where this user's own may be, whether they exist
-    or not, from the environment and the user's directory; `owns` tells whether a file belongs to
-    what is read at a path, `files` lists those, and `is_whole` which are one document.
+    file of what is read at a path, line by line; `standard` names the paths where this user's own
+    may be, whether they exist or not, from the environment and the user's directory; `owns` tells
+    whether a file belongs to what is read at a path, `files` lists those, and `is_whole` which are
+    one document.
     `telling` makes a reader that also brings what was said, None if such logs do not hold it.
     """
 
     reader: Callable[[str, str | None], Reader]
-    parser: Callable[[Path], Parser]
+    parser: Callable[[Path, str], Parser]
     standard: Callable[[Mapping[str, str], Path], list[str]]
     owns: Callable[[str, str], bool]
     files: Callable[[str], Iterable[Path]]
@@ -50,7 +51,7 @@ def transcripts(
     """Describe a source that is a tree of files."""
     return Source(
         reader=lambda root, session: TreeReader(found, root, session),
-        parser=lambda path: found.begin(path, b""),
+        parser=lambda file, root: found.begin(file, b"", Path(root)),
         standard=standard,
         owns=lambda root, file: file == root or file.startswith(os.path.join(root, "")),  # noqa: PTH118 - asked of every file ever read
         files=lambda root: files_of(found, Path(root)),
@@ -65,7 +66,7 @@ SOURCES: Mapping[str, Source] = {
     gemini.SOURCE: transcripts(gemini.Chats(), gemini.standard),
     higress.SOURCE: Source(
         reader=higress.HigressReader,
-        parser=lambda path: LineParser(higress.parse_line, str(path)),
+        parser=lambda file, _path: LineParser(higress.parse_line, str(file)),
         standard=lambda _environment, _directory: list(higress.STANDARD_PATHS),
         owns=rotation.owns,
         files=rotation.files,

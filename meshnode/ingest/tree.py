@@ -43,8 +43,8 @@ class Format(Protocol):
     def is_whole(self, path: Path) -> bool:
         """Tell whether a file is one document, written anew each time, rather than lines."""
 
-    def begin(self, path: Path, state: bytes) -> Parser:
-        """Go on with a file where `state` was returned, b"" for its start."""
+    def begin(self, path: Path, state: bytes, root: Path) -> Parser:
+        """Go on with a file under a root where `state` was returned, b"" for its start."""
 
 
 def files_of(transcripts: Format, root: Path) -> Iterator[Path]:
@@ -170,7 +170,7 @@ class TreeReader:
         found = os.fstat(file)
         if place.offset > found.st_size or _hash_before(file, place.offset) != place.before:
             place = _Place()
-        parser = self._format.begin(path, place.state)
+        parser = self._format.begin(path, place.state, self._root)
         offset, in_long_line, ended = place.offset, place.in_long_line, False
         while not ended and run.bytes_left > 0:
             found = os.fstat(file)
@@ -212,7 +212,7 @@ class TreeReader:
             run.findings.skip(Reason.UNPARSABLE, file_text(path), 0)
         else:
             whole = os.pread(file, found.st_size, 0)
-            self._format.begin(path, b"").take(whole, 0, run.findings)
+            self._format.begin(path, b"", self._root).take(whole, 0, run.findings)
         run.bytes_left -= found.st_size
         return _Place(found.st_ino, found.st_mtime_ns, found.st_size, found.st_size)
 

@@ -45,6 +45,19 @@ def files_below(directory: str | Path, failures: list[OSError]) -> Iterator[os.D
                 waiting.append((entry.path, depth + 1))
 
 
+def first_below(root: Path, path: Path, name: str) -> int:
+    """Return where in a path's parts the first directory of a name below a root is; 0 for none.
+
+    Of a file that was named itself it is the last one above it.
+    """
+    parts = path.parts[:-1]
+    if root == path:
+        found = [place for place, part in enumerate(parts) if part == name]
+        return found[-1] if found else 0
+    begin = len(root.parts)
+    return parts.index(name, begin) if name in parts[begin:] else 0
+
+
 def tell(failures: list[OSError]) -> None:
     """Raise the first failure that is more than something gone."""
     for failure in failures:

@@ -94,13 +94,14 @@ def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iter
             with suppress(OSError):  # a tree that is gone, or not for us
                 for file in source.files(path):
                     if _holds(file, needle):
-                        yield from _fates(source, file, counting, needle)
+                        yield from _fates(source, (file, path), counting, needle)
 
 
 def _fates(
-    source: Source, file: Path, counting: Mapping[str, Entry], needle: bytes
+    source: Source, place: tuple[Path, str], counting: Mapping[str, Entry], needle: bytes
 ) -> Iterator[Line]:
-    parser, name = source.parser(file), file_text(file)
+    file, root = place
+    parser, name = source.parser(file, root), file_text(file)
     with suppress(OSError, EOFError, zlib.error):  # gone by now, or packed and broken
         for number, offset, piece in _pieces(source, file):
             found = Findings()

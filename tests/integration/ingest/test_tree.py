@@ -57,7 +57,7 @@ class Words:
     def is_whole(self, path: Path) -> bool:
         return path.suffix == ".doc"
 
-    def begin(self, path: Path, state: bytes) -> Numbers:
+    def begin(self, path: Path, state: bytes, root: Path) -> Numbers:
         return Numbers(path, state)
 
 

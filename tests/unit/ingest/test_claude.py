@@ -171,6 +171,20 @@ def test_a_subagent_belongs_to_the_session_it_lies_in():
     assert (found.session, found.project) == ("outer", "my-app")
 
 
+def test_a_directory_above_all_transcripts_says_nothing_of_a_session():
+    above = Path("/srv/subagents/mine")
+    for root in (above / "projects", above):
+        nested = above / "projects" / FOLDER.name / "outer" / "subagents" / "agent-1.jsonl"
+        for path, session in (
+            (above / "projects" / FOLDER.name / "s1.jsonl", "s1"),
+            (nested, "outer"),
+        ):
+            findings = Findings()
+            Transcript(path, b"", root).take((GOLDEN / "plain.jsonl").read_bytes(), 0, findings)
+            [found] = findings.records
+            assert (found.session, found.project) == (session, "my-app")
+
+
 def test_a_large_line_and_what_surrounds_it_are_taken():
     line = (GOLDEN / "plain.jsonl").read_bytes().splitlines()[2]
     large = line.replace(b"done", b"x" * 300_000).replace(b"msg_A", b"msg_B")

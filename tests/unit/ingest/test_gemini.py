@@ -103,6 +103,13 @@ def test_chats_of_subagents_are_read_too(root: Path):
     assert (record.session, record.project) == ("sub", "ab12")
 
 
+def test_a_directory_above_all_chats_names_no_project(tmp_path: Path):
+    root = tmp_path / "chats" / "tmp"
+    path = chat(root, HEADING, row("m1", tokens(10, 1)))
+    for named in (root, path):
+        assert [record.project for record in read(named)[0]] == ["ab12"]
+
+
 def test_a_chat_without_its_heading_is_a_session_all_the_same(root: Path):
     chat(root, row("m1", tokens(10, 1)))
     assert read(root)[0][0].session == "session-1"
