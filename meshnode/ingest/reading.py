@@ -7,6 +7,7 @@ unless it is made to bring rounds.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -142,6 +143,13 @@ class Parser(Protocol):
 
     def state(self) -> bytes:
         """Return what to go on with after a restart, at most STATE_BYTES_MAX bytes."""
+
+
+def unmarked(chunk: bytes, offset: int) -> tuple[bytes, int]:
+    """Return a piece of a file, and where it begins, without a mark of the byte order before it."""
+    if offset == 0 and chunk.startswith(BOM_UTF8):
+        return chunk[len(BOM_UTF8) :], len(BOM_UTF8)
+    return chunk, offset
 
 
 class LineParser:

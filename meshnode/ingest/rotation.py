@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import Batch, DiagnosticsKey
 from meshnode.core.packing import pack, typed, unpack
-from meshnode.ingest.reading import LINE_BYTES_MAX, Findings, Reading, Reason, Skipped
+from meshnode.ingest.reading import LINE_BYTES_MAX, Findings, Reading, Reason, Skipped, unmarked
 from meshnode.ingest.unpacking import Unpacked
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class _Run:
         return place, *_chunk(file, 0, self.bytes_left)
 
     def _lines(self, chunk: bytes, place: _Place, path: str) -> None:
-        offset, name = place.offset, place.fingerprint.hex()
+        chunk, offset = unmarked(chunk, place.offset)
+        name = place.fingerprint.hex()
         for number, line in enumerate(chunk.split(b"\n")[:-1]):
             if number or not place.in_long_line:
                 self._line(line, path, name, offset)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ledger import Batch, DiagnosticsKey
 from meshnode.ingest.lenient import file_text
-from meshnode.ingest.reading import STATE_BYTES_MAX, Findings, Reading, Reason
+from meshnode.ingest.reading import STATE_BYTES_MAX, Findings, Reading, Reason, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -183,7 +183,7 @@ class TreeReader:
                 begin = chunk.find(b"\n") + 1 if in_long_line else 0
                 in_long_line = False
                 lines = chunk if (begin, whole) == (0, len(chunk)) else chunk[begin:whole]
-                parser.take(lines, offset + begin, run.findings)
+                parser.take(*unmarked(lines, offset + begin), run.findings)
             elif not ended and len(chunk) == CHUNK_BYTES:
                 if not in_long_line:
                     run.findings.skip(Reason.UNPARSABLE, file_text(path), offset)
@@ -211,8 +211,8 @@ class TreeReader:
         if found.st_size > WHOLE_BYTES_MAX:
             run.findings.skip(Reason.UNPARSABLE, file_text(path), 0)
         else:
-            whole = os.pread(file, found.st_size, 0)
-            self._format.begin(path, b"", self._root).take(whole, 0, run.findings)
+            whole = unmarked(os.pread(file, found.st_size, 0), 0)
+            self._format.begin(path, b"", self._root).take(*whole, run.findings)
         run.bytes_left -= found.st_size
         return _Place(found.st_ino, found.st_mtime_ns, found.st_size, found.st_size)
 

@@ -16,7 +16,7 @@ from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import SLOT_S, slot_number
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
 from meshnode.ingest.lenient import file_text, is_there
-from meshnode.ingest.reading import Findings, Reason
+from meshnode.ingest.reading import Findings, Reason, unmarked
 from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX
 from meshnode.store import ledger, usage_log
@@ -105,7 +105,7 @@ def _fates(
     with suppress(OSError, EOFError, zlib.error):  # gone by now, or packed and broken
         for number, offset, piece in _pieces(source, file):
             found = Findings()
-            parser.take(piece, offset, found)
+            parser.take(*unmarked(piece, offset), found)
             for record in found.records:
                 entry = counting.get(record.idem_key)
                 if entry is not None:

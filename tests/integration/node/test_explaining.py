@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,13 @@ def test_a_tree_that_is_gone_explains_nothing_and_harms_nothing(
     shutil.rmtree(root)
     found = usage.explain(name)
     assert (found["lines"], found["files_gone"]) == ([], [str(directory / "rollout-1.jsonl")])
+
+
+def test_a_line_behind_a_mark_of_the_byte_order_is_explained(usage: Usage, tmp_path: Path):
+    log = tmp_path / "marked.log"
+    log.write_bytes(BOM_UTF8 + line("r1").encode())
+    assert usage.read(SourceConfig("higress", str(log))).state.records == 1
+    assert fates(usage) == [(1, 0, "counted")]
 
 
 def test_parts_cost_what_the_total_says_although_a_price_begins_inside_their_half_hour(

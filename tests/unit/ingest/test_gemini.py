@@ -1,6 +1,7 @@
 """Chats of Gemini CLI, each trap of the format as lines written by hand."""
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,13 @@ def test_messages_that_are_set_all_at_once_are_rows_too(root: Path):
         ("gemini:g1:m2", 2),
     ]
     assert (found[0].session, findings.remarks) == ("g1", [])
+
+
+@pytest.mark.parametrize("name", ["session-1.jsonl", "session-1.json"])
+def test_a_mark_of_the_byte_order_costs_no_line(root: Path, name: str):
+    path = chat(root, HEADING | {"messages": [row("m1", tokens(10, 1))]}, name=name)
+    path.write_bytes(BOM_UTF8 + path.read_bytes())
+    assert [one.idem_key for one in read(root)[0]] == ["gemini:g1:m1"]
 
 
 def test_chats_of_subagents_are_read_too(root: Path):

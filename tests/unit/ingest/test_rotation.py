@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_only_what_is_new_is_read(log: Log):
     log.write(call(1), call(2))
     assert log.keys() == ["r1", "r2"]
     assert log.keys() == []
+    log.write(call(3))
+    assert log.keys() == ["r3"]
+
+
+def test_a_mark_of_the_byte_order_costs_no_line(log: Log):
+    log.write(BOM_UTF8, call(1), call(2))
+    assert log.keys() == ["r1", "r2"]
     log.write(call(3))
     assert log.keys() == ["r3"]
 
