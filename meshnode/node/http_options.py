@@ -13,6 +13,8 @@ from meshnode.core.errors import UsageError
 from meshnode.discovery.seeds import parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshnode.client.documents import Entry
     from meshnode.node.options import HttpFlags
 
@@ -121,7 +123,7 @@ def http_in(entry: Entry | None, metrics: Entry | None) -> HttpOptions:
     read = HttpOptions() if entry is None else _served(entry)
     return replace(
         read,
-        metrics="" if metrics is None else _metrics_in(metrics),
+        metrics="" if metrics is None else _read_in(metrics, "metrics", _place_of_metrics),
         at="" if entry is None else entry.place,
         metrics_at="" if metrics is None else metrics.place,
     )
@@ -129,33 +131,29 @@ def http_in(entry: Entry | None, metrics: Entry | None) -> HttpOptions:
 
 def _served(entry: Entry) -> HttpOptions:
     if isinstance(entry.value, str):
-        return HttpOptions(_place_in(entry))
+        return HttpOptions(_read_in(entry, "http", _place))
     entry.check_keys(KEYS)
     given = {key: one for key, one in entry.map("http").items() if one.value is not None}
     certificate = given["tls_cert"].text("tls_cert") if "tls_cert" in given else ""
     if not certificate and "tls" in given and given["tls"].flag("tls"):
         certificate = OWN_CERTIFICATE
     return HttpOptions(
-        _place_in(given["listen"]) if "listen" in given else DEFAULT_HTTP,
+        _read_in(given["listen"], "http", _place) if "listen" in given else DEFAULT_HTTP,
         certificate,
         given["tls_key"].text("tls_key") if "tls_key" in given else "",
-        tuple(map(_host_in, given["hosts"].items("hosts"))) if "hosts" in given else (),
+        tuple(_read_in(one, "hosts", _host) for one in given["hosts"].items("hosts"))
+        if "hosts" in given
+        else (),
         given["origins"].texts("origins") if "origins" in given else (),
     )
 
 
-def _place_in(entry: Entry) -> str:
+def _read_in(entry: Entry, name: str, read: Callable[[str], str]) -> str:
+    """Read a value as a flag is read; what is wrong with it is said with its line."""
     try:
-        return _place(entry.text("http"))
+        return read(entry.text(name))
     except UsageError as error:
-        entry.fail(f'"http": {error.message}', error.hint)
-
-
-def _host_in(entry: Entry) -> str:
-    try:
-        return _host(entry.text("hosts"))
-    except UsageError as error:
-        entry.fail(f'"hosts": {error.message}', error.hint)
+        entry.fail(f'"{name}": {error.message}', error.hint)
 
 
 def _host(word: str) -> str:
@@ -171,13 +169,6 @@ def _host(word: str) -> str:
         "write a name or an address alone, as mesh.example.com or ::1: no https://, no port;"
         " letters beyond ASCII as a browser sends them (xn--...)",
     )
-
-
-def _metrics_in(entry: Entry) -> str:
-    try:
-        return _place_of_metrics(entry.text("metrics"))
-    except UsageError as error:
-        entry.fail(f'"metrics": {error.message}', error.hint)
 
 
 def _place_of_metrics(word: str) -> str:

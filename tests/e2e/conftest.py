@@ -3,6 +3,7 @@
 import pytest
 from e2e.fleet import Fleet
 from e2e.hosts import HostedFleet, Hosts, obstacle
+from e2e.web import door_of, gateways
 
 
 @pytest.fixture
@@ -23,6 +24,18 @@ def shared_fleet():
 def trio(shared_fleet):
     """Three nodes of one mesh, for tests that leave them as they were."""
     return shared_fleet.mesh("anna", "berta", "carl")
+
+
+@pytest.fixture(scope="module")
+def pair(shared_fleet):
+    """Who is asked over HTTP, and who owns the agents; both have a front door."""
+    return gateways(shared_fleet, "gate", "far")
+
+
+@pytest.fixture(scope="module")
+def door(pair):
+    """The front door of who is asked, with a key for all that its operator may."""
+    return door_of(pair[0])
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ address is another one.
 import json
 import sys
 
-import pytest
 from e2e.fleet import wait_until
 from e2e.web import API, door_of, gateways, heard, key_of, shell, started
 
@@ -31,18 +30,6 @@ try:
 except requests.exceptions.HTTPError as e:
     print(f"Error: {e.response.status_code} - {e.response.text}")
 """
-
-
-@pytest.fixture(scope="module")
-def pair(shared_fleet):
-    """Who is asked, and who owns the agents; both have a front door."""
-    return gateways(shared_fleet, "gate", "far")
-
-
-@pytest.fixture(scope="module")
-def door(pair):
-    gate, _far = pair
-    return door_of(gate)
 
 
 def script(text, node):

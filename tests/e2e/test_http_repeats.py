@@ -11,17 +11,6 @@ from e2e.web import API, door_of, gateways, heard, key_of, started
 STEER = f"{API}/steer"
 
 
-@pytest.fixture(scope="module")
-def pair(shared_fleet):
-    """Who is asked, and who owns the agents."""
-    return gateways(shared_fleet, "gate", "far")
-
-
-@pytest.fixture(scope="module")
-def door(pair):
-    return door_of(pair[0])
-
-
 @pytest.fixture
 def agent(pair, request):
     """Run an agent of the far node for one test; return its id."""

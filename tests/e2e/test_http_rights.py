@@ -2,7 +2,7 @@
 
 import pytest
 from e2e.fleet import wait_until
-from e2e.web import API, door_of, gateways, key_of, started
+from e2e.web import API, key_of, started
 
 STEER = f"{API}/steer"
 BLIND = (
@@ -11,16 +11,6 @@ BLIND = (
     ("--agent-id", "another"),
     ("--node", "gate"),
 )
-
-
-@pytest.fixture(scope="module")
-def pair(shared_fleet):
-    return gateways(shared_fleet, "gate", "far")
-
-
-@pytest.fixture(scope="module")
-def door(pair):
-    return door_of(pair[0])
 
 
 @pytest.fixture(scope="module")

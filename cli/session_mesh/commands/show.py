@@ -110,9 +110,9 @@ def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
 
 
 def _logged_view(logged: dict[str, Any], found: Found) -> View:
-    found.notes[:0] = words.coverage_notes(logged["coverage"]) if logged["coverage"] else []
     from meshnode.client.logged import timed  # noqa: PLC0415 - --help needs none
 
+    found.notes[:0] = words.coverage_notes(logged["coverage"]) if logged["coverage"] else []
     logged = timed(logged, found.value["rounds"])
     value = {**logged, "nodes": sorted(logged["nodes"])}
     usage = logged["usage"]
