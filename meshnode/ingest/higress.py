@@ -25,6 +25,7 @@ from meshnode.ingest.lenient import (
     key_of,
     text_of,
 )
+from meshnode.ingest.line_form import LineForm
 from meshnode.ingest.reading import Reason, Skipped
 from meshnode.ingest.rotation import RotatingReader
 
@@ -105,6 +106,7 @@ _ANY = b"|".join(map(re.escape, _FIELD_OF))
 # A value is looked at and not passed over: it may be a sender's, and end where a name begins.
 _FLAT = re.compile(rb'"(%b)"\s*:\s*(?=(?:"([^"\\]*)")?)' % _ANY)
 _NAMED = re.compile(rb',\s*+"(%b)"' % _ANY)
+_FORM = LineForm()  # of all logs: what is known of it changes how fast a line is read, not what
 _SPELT = re.compile(rb'[,{]\s*+"[^"\\]*+\\')  # a name with escapes: no template writes any
 _PROVIDER = re.compile(r"\|\|llm-([a-z0-9-]{1,40})\.internal\.")
 _AGENT = re.compile(r"agent:([^:]{1,256}):")
@@ -186,7 +188,16 @@ def _outer(line: bytes) -> tuple[_Outer, bool]:
 
 def _is_plain(outer: _Outer, line: bytes) -> bool:
     """Tell whether each name in a line stands once, as templates write it, and is found."""
-    if line.rfind(b'"ai_log"') == 1 and isinstance(outer.ai_log, str):  # nearly always
+    if _FORM.has(line):  # nearly always
+        return True
+    if not _has_each_name_once(outer, line):
+        return False
+    _FORM.learn(line)
+    return True
+
+
+def _has_each_name_once(outer: _Outer, line: bytes) -> bool:
+    if line.rfind(b'"ai_log"') == 1 and isinstance(outer.ai_log, str):
         names = _NAMED.findall(line, len(outer.ai_log))  # escaped, it is as long at least
     else:
         names = _NAMED.findall(b"," + line.lstrip()[1:])
@@ -312,6 +323,8 @@ def _like_gemini(sent: int, received: int, details: Mapping[str, Any]) -> Bucket
 def _with_reasoning(
     usage: Buckets, call: _Call, details: Mapping[str, Any]
 ) -> tuple[Buckets, tuple[str, ...]]:
+    if call.reasoning_tokens is call.reasoning is None and "reasoning_tokens" not in details:
+        return usage, ()  # nearly always
     reasoning, outside = _first_count(details, "reasoning_tokens", call), 0
     flags: tuple[str, ...] = ()
     if reasoning > usage.output:

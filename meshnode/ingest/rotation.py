@@ -24,7 +24,7 @@ from meshnode.ingest.rotated import FILES_MAX, PACKED, beside, is_readable, left
 from meshnode.ingest.unpacking import Unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     from meshnode.ingest.reading import ParseLine, ParseRound
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 POSITION = b""  # the one place under which a reader keeps those of all its files
 PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory three times over
+PART_BYTES = 256 << 10
 OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
 
 
@@ -165,7 +166,7 @@ class _Run:
     def _lines(self, chunk: bytes, place: _Place, path: str) -> None:
         chunk, offset = unmarked(chunk, place.offset)
         name = place.fingerprint.hex()
-        for number, line in enumerate(chunk.split(b"\n")[:-1]):
+        for number, line in enumerate(_lines_of(chunk)):
             if number or not place.in_long_line:
                 self._line(line, path, name, offset)
             offset += len(line) + 1
@@ -312,6 +313,15 @@ class RotatingReader:
                 # Nothing new since the position that is safely kept: only then is it read.
                 if run.live_begun and ident not in run.news:
                     self._held.pop(ident).close()
+
+
+def _lines_of(chunk: bytes) -> Iterator[bytes]:
+    """Split whole lines, a part at a time: that stays in the processor's cache."""
+    begin = 0
+    while begin < len(chunk):
+        end = chunk.rfind(b"\n", begin, begin + PART_BYTES) + 1 or chunk.find(b"\n", begin) + 1
+        yield from chunk[begin:end].split(b"\n")[:-1]
+        begin = end
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:
