@@ -41,6 +41,10 @@ class OnePrice:
         del provider, tier, at_s
         return None if model == "free" else Priced(Rates(input_pusd=1000), "table", model)
 
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        del model, provider, tier, day_s
+        return False
+
     def source_text(self) -> str:
         return "table"
 

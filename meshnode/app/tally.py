@@ -33,6 +33,9 @@ class Prices(Protocol):
     def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
         """Return the rates of a model at a time; None if no list knows it."""
 
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        """Tell whether nothing sets a price within a UTC day, if that is known without a look."""
+
     def source_text(self) -> str:
         """Name the lists and their versions: costs that are kept hold while this is the same.
 
@@ -112,7 +115,9 @@ class Rated:
         """Whether a model has one price all that UTC day, so that its sum can be priced."""
         asked = Unit(what, day_s)
         known = self._alike.get(asked)
-        if known is None:
+        if known is None and self.prices.is_steady(*what, day_s):
+            known = self._alike[asked] = True
+        elif known is None:
             first = self.prices.rates(*what, day_s)
             later = (
                 self.prices.rates(*what, at_s)

@@ -330,15 +330,14 @@ class Transcripts:
 
     source = SOURCE
 
-    def files(self, root: Path) -> Iterator[Path]:
+    def files(self, root: Path) -> Iterator[str]:
         """Find sessions, in `root/projects` or in `root` itself, and the subagents inside them.
 
         Raises OSError for what cannot be listed, after all else.
         """
         projects = root / "projects"
         failures: list[OSError] = []
-        for path in _sessions(str(projects if projects.is_dir() else root), 0, failures):
-            yield Path(path)
+        yield from _sessions(str(projects if projects.is_dir() else root), 0, failures)
         if failures:
             raise failures[0]
 

@@ -228,7 +228,7 @@ class Rollouts:
 
     source = SOURCE
 
-    def files(self, root: Path) -> Iterator[Path]:
+    def files(self, root: Path) -> Iterator[str]:
         """Find rollouts, archived ones too; a copy of a session counts nothing again.
 
         Raises OSError for what cannot be listed, after all else.
@@ -238,7 +238,7 @@ class Rollouts:
         for part in ("sessions", "archived_sessions"):
             for entry in files_below(root / part, failures):
                 if entry.name.startswith("rollout-") and entry.name.endswith(".jsonl"):
-                    yield Path(entry.path)
+                    yield entry.path
         tell(failures)
 
     def is_whole(self, path: Path) -> bool:

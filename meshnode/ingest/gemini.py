@@ -7,7 +7,6 @@ says. What was rewound was billed, and stays counted.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +26,7 @@ from meshnode.ingest.walking import entries, files_below, first_below, leads_on,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from meshnode.core.ledger import UsageRecord
     from meshnode.ingest.reading import Findings
@@ -121,7 +121,7 @@ class Chats:
 
     source = SOURCE
 
-    def files(self, root: Path) -> Iterator[Path]:
+    def files(self, root: Path) -> Iterator[str]:
         """Find the chats of all projects, those of subagents too.
 
         Raises OSError for what cannot be listed, after all else.
@@ -134,7 +134,7 @@ class Chats:
                 is_old = entry.path == os.path.join(chats, entry.name)  # noqa: PTH118 - as above
                 is_old &= entry.name.startswith("session-") and entry.name.endswith(".json")
                 if is_old or entry.name.endswith(".jsonl"):
-                    yield Path(entry.path)
+                    yield entry.path
         tell(failures)
 
     def is_whole(self, path: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from meshnode.core.ledger import SLOT_S, STANDARD
+from meshnode.core.periods import DAY_S
 from meshnode.core.prices import Priced, Rates
 from meshnode.ingest.genai_list import genai_list, installed_version
 from meshnode.ingest.own_prices import FOREVER_S, OwnPrices, Rule
@@ -29,7 +30,7 @@ MONITOR = "higress-monitor"
 MONITOR_VERSION = "1"
 CACHED_MAX = 65_536  # names whose prices are kept; beyond that all are resolved again
 SHIPPED_FILE = "shipped_prices.json"
-_SLOTS_A_DAY = 86_400 // SLOT_S
+_SLOTS_A_DAY = DAY_S // SLOT_S
 
 
 def _monitor(input_usd: str, output_usd: str, cached_usd: str, reasoning_usd: str = "") -> Rates:
@@ -163,18 +164,16 @@ class PriceBook:
 
         `provider` is a hint, "" if unknown. Letter case makes no difference.
         """
-        if not self._asked:
-            self._take_own()
-        name = (model, provider, tier)
-        line = self._lines.get(name)
-        if line is None:
-            if len(self._lines) >= CACHED_MAX:
-                self._lines.clear()
-            line = self._lines[name] = self._line(model, provider)
+        line = self._line_of(model, provider, tier)
         part = line.part(at_s)
         if part not in line.by_part:
             line.by_part[part] = line.priced(tier, at_s)
         return line.by_part[part]
+
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        """Tell whether nothing sets a price within a UTC day."""
+        line = self._line_of(model, provider, tier)
+        return not line.clocked and line.part(day_s) == line.part(day_s + DAY_S - 1)
 
     def source_text(self) -> str:
         """Name the lists and their versions; whoever keeps costs keeps them while this is the same.
@@ -220,6 +219,17 @@ class PriceBook:
             yield Attempt(self.own.source, model, provider, f"{rule.where} matches", rule=rule)
         if not rules:
             yield Attempt(self.own.source, model, provider, "no rule matches")
+
+    def _line_of(self, model: str, provider: str, tier: str) -> _Line:
+        if not self._asked:
+            self._take_own()
+        name = (model, provider, tier)
+        line = self._lines.get(name)
+        if line is None:
+            if len(self._lines) >= CACHED_MAX:
+                self._lines.clear()
+            line = self._lines[name] = self._line(model, provider)
+        return line
 
     def _line(self, model: str, provider: str) -> _Line:
         starts_s: set[float] = set()

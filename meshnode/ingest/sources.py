@@ -54,7 +54,7 @@ def transcripts(
         parser=lambda file, root: found.begin(file, b"", Path(root)),
         standard=standard,
         owns=lambda root, file: file == root or file.startswith(os.path.join(root, "")),  # noqa: PTH118 - asked of every file ever read
-        files=lambda root: files_of(found, Path(root)),
+        files=lambda root: map(Path, files_of(found, Path(root))),
         is_whole=found.is_whole,
         variable=variable,
     )

@@ -39,7 +39,7 @@ class Format(Protocol):
 
     source: str
 
-    def files(self, root: Path) -> Iterator[Path]:
+    def files(self, root: Path) -> Iterator[str]:
         """Find the files of a directory; raises OSError for what cannot be listed."""
 
     def is_whole(self, path: Path) -> bool:
@@ -49,10 +49,13 @@ class Format(Protocol):
         """Go on with a file under a root where `state` was returned, b"" for its start."""
 
 
-def files_of(transcripts: Format, root: Path) -> Iterator[Path]:
-    """Find the files under a root, or the root if it is one; raises OSError as `Format` does."""
+def files_of(transcripts: Format, root: Path) -> Iterator[str]:
+    """Find the files under a root, or the root if it is one; raises OSError as `Format` does.
+
+    As texts: there are thousands, and a Path takes longer to make than its file to be looked at.
+    """
     if root.is_file():
-        yield root
+        yield str(root)
     else:
         yield from transcripts.files(root)
 
@@ -104,7 +107,7 @@ class TreeReader:
         self._root = Path(root).expanduser().absolute()
         self._session_key = session_key
         self._reading = Lock()
-        self._listed: list[Path] = []  # found and not looked at yet, the next one last
+        self._listed: list[str] = []  # found and not looked at yet, the next one last
         self._tail_bytes = 0
         named = f"{transcripts.source}\0{self._root}\0{session_key or ''}"
         path_hash = sha256(named.encode("utf-8", "replace")).hexdigest()[:16]
@@ -134,19 +137,18 @@ class TreeReader:
 
     def _list(self, run: _Run) -> None:
         try:
-            for path in files_of(self._format, self._root):
+            for name in files_of(self._format, self._root):
                 if len(self._listed) == FILES_MAX:
                     run.troubles.append(f"{self._root} holds more than {FILES_MAX} files")
                     break
-                self._listed.append(path)
+                self._listed.append(name)
         except FileNotFoundError:
             run.troubles.append(f"waiting for {self._root}: it does not exist yet")
         except OSError as error:
             run.troubles.append(f"cannot read {self._root}: {error.strerror}")
-        self._listed.sort(key=str, reverse=True)
+        self._listed.sort(reverse=True)
 
-    def _try(self, path: Path, run: _Run) -> None:
-        name = str(path)
+    def _try(self, name: str, run: _Run) -> None:
         key = sha256(os.fsencode(name)).digest()[:16]
         try:
             found = os.stat(name)  # noqa: PTH116 - twice as quick, and there are thousands
@@ -155,7 +157,7 @@ class TreeReader:
             place = _unpacked(run.places.get(key))
             seen = (place.inode, place.mtime_ns, place.size)
             if seen != (found.st_ino, found.st_mtime_ns, found.st_size):
-                file = os.open(name, _READ)
+                file, path = os.open(name, _READ), Path(name)
                 try:
                     take = self._take_whole if self._format.is_whole(path) else self._take_lines
                     place = take(file, path, place, run)
@@ -166,7 +168,7 @@ class TreeReader:
         except FileNotFoundError:
             pass  # deleted since it was listed: what was read of it stays counted
         except OSError as error:
-            run.troubles.append(f"cannot read {file_text(path)}: {error.strerror}")
+            run.troubles.append(f"cannot read {file_text(name)}: {error.strerror}")
 
     def _take_lines(self, file: int, path: Path, place: _Place, run: _Run) -> _Place:
         found = os.fstat(file)
@@ -195,7 +197,7 @@ class TreeReader:
             offset += whole
             run.bytes_left -= whole
         if not ended:  # it is looked at again, and first
-            self._listed.append(path)
+            self._listed.append(str(path))
         state = parser.state()
         return _Place(
             found.st_ino,

@@ -63,6 +63,10 @@ class LatePrices:
         """Return the rates of a model at a time; None if no list knows it."""
         return self.book.rates(model, provider, tier, at_s)
 
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        """Tell whether nothing sets a price within a UTC day."""
+        return self.book.is_steady(model, provider, tier, day_s)
+
     def source_text(self) -> str:
         """Name the lists and their versions, after a look at the user's file."""
         return self.book.source_text()

@@ -259,7 +259,7 @@ class Usage:
             for file in files
             if not any(described.owns(path, file) for path in wanted.paths)
         }
-        if not described.is_tree:
+        if not (described.is_tree and names):
             return bool(names)
         with suppress(OSError):  # what cannot be listed was told when it was read
             return any(file_text(path.name) in names for path in described.files(source.path))

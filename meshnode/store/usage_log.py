@@ -126,23 +126,19 @@ def slots_where(
     connection: sqlite3.Connection, is_wanted: Callable[[str, str], bool]
 ) -> list[tuple[CounterKey, Slot]]:
     """Add up to slots what counts of some sources and files, without the roll-ups of all."""
-    kinds: dict[int, Sequence[str]] = {}
+    kinds: dict[int, tuple[str, ...]] = {}
     for kind, source, file, *texts in connection.execute(_KINDS):
         if is_wanted(source, file):
-            kinds[kind] = texts
+            if set(map(type, texts)) != {str}:
+                raise DamagedError(_BROKEN, _HINT)
+            kinds[kind] = tuple(map(cut, texts))
     slots = Slots()
     for kind, slot, records, *counts in connection.execute(_SLOTS):
         if kind in kinds:
-            texts = kinds[kind]
-            if set(map(type, texts)) != {str} or set(map(type, counts)) != {int}:
+            if set(map(type, counts)) != {int} or min(counts) < 0 or not 0 <= slot <= SLOT_MAX:
                 raise DamagedError(_BROKEN, _HINT)
-            if min(counts) < 0 or not 0 <= slot <= SLOT_MAX:
-                raise DamagedError(_BROKEN, _HINT)
-            session, model, tier, *said = texts
-            slots.add(
-                SlotKey(cut(session), cut(model), cut(tier), slot),
-                Slot(records, Buckets(*counts), *map(cut, said)),
-            )
+            session, model, tier, *said = kinds[kind]
+            slots.add(SlotKey(session, model, tier, slot), Slot(records, Buckets(*counts), *said))
     return list(slots)
 
 

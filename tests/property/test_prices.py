@@ -8,10 +8,11 @@ import pytest
 import yaml
 from genai_prices import Usage
 from genai_prices.data_snapshot import get_snapshot
-from hypothesis import example, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from meshnode.core.ledger import Buckets, tier_of
+from meshnode.core.ledger import SLOT_S, Buckets, tier_of
+from meshnode.core.periods import DAY_S
 from meshnode.core.prices import cost_nusd
 from meshnode.ingest import prices
 from meshnode.ingest.genai_list import genai_list
@@ -112,6 +113,16 @@ def test_what_is_kept_is_what_would_be_found(name, at_s, other_s, service):
     kept = PriceBook()
     kept.rates(name, "", service, other_s)
     assert kept.rates(name, "", service, at_s) == PriceBook().rates(name, "", service, at_s)
+
+
+@given(st.sampled_from(names()), moments, services)
+@example("deepseek-chat", 1_740_000_000, "standard")
+def test_a_steady_day_has_one_price(name, at_s, service):
+    book, day_s = PriceBook(), at_s - at_s % DAY_S
+    found = {book.rates(name, "", service, day_s + slot) for slot in range(0, DAY_S, SLOT_S)}
+    steady = book.is_steady(name, "", service, day_s)
+    assert not steady or len(found) == 1
+    event(f"steady: {steady}, prices: {len(found)}")
 
 
 scalars = st.sampled_from(

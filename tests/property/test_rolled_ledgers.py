@@ -58,6 +58,10 @@ class NoPrices:
     def rates(self, model: str, provider: str, tier: str, at_s: float) -> Priced | None:
         del model, provider, tier, at_s
 
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        del model, provider, tier, day_s
+        return False
+
     def source_text(self) -> str:
         return "none"
 

@@ -32,6 +32,9 @@ class Counting:
         self.asked += 1
         return self.book.rates(model, provider, tier, at_s)
 
+    def is_steady(self, *_):
+        return False
+
     def source_text(self):
         return self.book.source_text()
 

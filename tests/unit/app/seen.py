@@ -48,6 +48,9 @@ class OnePrice:
     def rates(self, model, provider, tier, at_s):
         return None if model == "free" else Priced(Rates(input_pusd=1000), "table", model)
 
+    def is_steady(self, *_):
+        return False
+
     def source_text(self):
         return "table"
 

@@ -21,6 +21,10 @@ class Table:
         pusd = {"cheap": 1_000, "dear": 10_000, "free": 0}.get(model.lower())
         return None if pusd is None else Priced(Rates(input_pusd=pusd), "table", model)
 
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        del model, provider, tier, day_s
+        return False
+
     def source_text(self) -> str:
         return "table 1"
 

@@ -26,6 +26,9 @@ class Counting:
     def rates(self, model, provider, tier, at_s):
         self.asked += 1
 
+    def is_steady(self, *_):
+        return False
+
     def source_text(self):
         return "t"
 
@@ -38,6 +41,9 @@ class Listed:
 
     def rates(self, model, provider, tier, at_s):
         return None if self.nusd is None else Priced(Rates(self.nusd * 1000), "l", model)
+
+    def is_steady(self, *_):
+        return False
 
     def source_text(self):
         return f"l@{self.version}"

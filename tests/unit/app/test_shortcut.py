@@ -31,6 +31,9 @@ class Unpriced:
     def rates(self, model, provider, tier, at_s):
         return None
 
+    def is_steady(self, *_):
+        return False
+
     def source_text(self):
         return "none"
 

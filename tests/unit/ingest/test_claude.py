@@ -264,7 +264,7 @@ def test_sessions_and_subagents_are_found_and_nothing_else(tmp_path: Path):
         path.touch()
     (tmp_path / "history.jsonl").touch()
     projects = tmp_path / "projects"
-    expected = {projects / name for name in wanted}
+    expected = {str(projects / name) for name in wanted}
     assert set(Transcripts().files(tmp_path)) == set(Transcripts().files(projects)) == expected
     assert set(Transcripts().files(projects / "p")) == expected
     with pytest.raises(FileNotFoundError):
