@@ -1,24 +1,27 @@
-"""Events that a thread reads ahead, so that whoever shows them can look at other things meanwhile.
+"""What a thread reads ahead, so that whoever shows it can look at other things meanwhile.
 
-Invariant: every event is handed out once and in order, and then what ended the stream.
+Invariant: every event or piece of output is handed out once and in order, and then what ended the
+stream.
 """
 
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Generic, TypeVar
 
 QUEUE_MAX = 1000  # events; then the stream waits for us, and its node says so when that is too much
 
+One = TypeVar("One")
 
-class Arriving:
-    """A stream of events that is waited for no longer than one likes."""
 
-    def __init__(self, events: Iterator[dict[str, Any]]) -> None:
-        self._queue: queue.Queue[dict[str, Any] | BaseException] = queue.Queue(QUEUE_MAX)
+class Arriving(Generic[One]):
+    """A stream that is waited for no longer than one likes."""
+
+    def __init__(self, events: Iterator[One], queue_max: int = QUEUE_MAX) -> None:
+        self._queue: queue.Queue[One | BaseException] = queue.Queue(queue_max)
         threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
-    def next(self, timeout_s: float | None = None) -> dict[str, Any] | None:
+    def next(self, timeout_s: float | None = None) -> One | None:
         """Return the next event, or None after so long without one.
 
         Raises what ended the stream, EOFError for its end.
@@ -31,7 +34,7 @@ class Arriving:
             raise one
         return one
 
-    def _read(self, events: Iterator[dict[str, Any]]) -> None:
+    def _read(self, events: Iterator[One]) -> None:
         try:
             for event in events:
                 self._queue.put(event)

@@ -3,14 +3,15 @@
 import json
 import select
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from meshnode.client.public import public
 from session_mesh import words
-from session_mesh.arriving import Arriving
+from session_mesh.arriving import QUEUE_MAX, Arriving
 from session_mesh.escaping import escape
 from session_mesh.render import Streams, Style
 
+One = TypeVar("One")
 QUIET_S = 0.5  # without an event; then we look whether anybody still reads
 CONTROL = {
     "complete": "that is how it is now; what follows are changes",
@@ -28,15 +29,21 @@ def tell_absence(streams: Streams) -> Callable[[bool], None]:
 
 def tell_all(events: Iterator[dict[str, Any]], streams: Streams, style: Style) -> None:
     """Write events until they end; raises BrokenPipeError when nobody reads, events or none."""
-    arriving = Arriving(events)
+    for event in while_read(events, streams.out):
+        tell(event, streams, style)
+
+
+def while_read(stream: Iterator[One], out: TextIO, queue_max: int = QUEUE_MAX) -> Iterator[One]:
+    """Yield what arrives until it ends; raises BrokenPipeError when nobody reads what is shown."""
+    arriving = Arriving(stream, queue_max)
     while True:
         try:
-            event = arriving.next(QUIET_S)
+            one = arriving.next(QUIET_S)
         except EOFError:
             return
-        if event is not None:
-            tell(event, streams, style)
-        elif is_unread(streams.out):
+        if one is not None:
+            yield one
+        elif is_unread(out):
             raise BrokenPipeError
 
 

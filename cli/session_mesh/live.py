@@ -107,7 +107,7 @@ def draw(call: Call, body: Sequence[str]) -> None:
     call.streams.out.flush()
 
 
-def _drain(arriving: Arriving, board: Board) -> bool:
+def _drain(arriving: Arriving[dict[str, Any]], board: Board) -> bool:
     count = 0
     while count < QUEUE_MAX and (event := arriving.next(0)) is not None:
         board.take(event)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from meshnode.agents.cgroup import Cgroup
     from meshnode.agents.clients import Watch
-    from meshnode.agents.streams import Log
+    from meshnode.agents.log import Log
 
 REAPED_MAX = 2048  # in one go: an agent that forks without end must not keep us from our clients
 SWEEPS_MAX = 200  # in one go; then clients are served, and the next go follows

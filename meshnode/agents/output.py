@@ -1,43 +1,139 @@
-"""What a session's agent has written, read from its directory.
+"""What a session's agent has written, read from its directory: as it is, or as it grows.
 
-Invariant: only plain files of that directory are read, in bounded chunks.
+Invariant: only plain files of that directory are read, in bounded chunks; a reading in which
+nothing is new yields an empty piece, so that nobody waits in a thread.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from meshnode.agents.log import LOG, OLDER_LOG, OLDER_TIMES, TIMES
+from meshnode.agents.times import INDEX_BYTES_MAX, index_of
 from meshnode.core.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from meshnode.agents.times import Index
 
 CHUNK_BYTES = 64 << 10
 
 
-def read_log(directory: Path, tail_lines: int | None) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a reading begins: the latest of those that are said; without any, with all there is.
+
+    `position` counts bytes of the session's whole output, `since_s` seconds since 1970.
+    """
+
+    tail_lines: int | None = None
+    since_s: float | None = None
+    position: int | None = None
+
+
+def read_log(directory: Path, begin: Begin) -> Iterator[bytes]:
     """Yield an agent's output, oldest first, in chunks of at most 64 KiB, up to its size now.
 
-    `tail_lines` bounds it to the last lines, found from the end; None means all that is kept.
+    Raises RefusedError for `since_s` where no times were noted.
     """
-    with suppress(FileNotFoundError), _plain_file(directory / "output.log") as newest:
-        parts = [newest]
-        with suppress(FileNotFoundError):
-            older = _plain_file(directory / "output.log.1")
-            # Rotated between the two: the old one is the very file that we hold already.
-            if os.path.sameopenfile(older.fileno(), newest.fileno()):
-                older.close()
-            else:
-                parts.append(older)
-        try:
-            yield from _read_parts(parts, tail_lines)
-        finally:
-            for part in parts:
-                part.close()
+    with _opened(directory) as parts:
+        start = _tail_start(parts, begin.tail_lines)
+        if begin.since_s is not None:
+            start = max(start, _since(parts, begin.since_s) - _origin(parts))
+        yield from _bytes_from(parts, start)
+
+
+def follow_log(
+    directory: Path, begin: Begin, *, ended: Callable[[], bool], enough: Callable[[], bool]
+) -> Iterator[bytes]:
+    """Yield a head, then an agent's output as it grows; an empty piece: there is none for now.
+
+    The head is a line of JSON: `position` of what follows, how many bytes before it are `lost` of
+    those that were asked for, and whether the session had `ended`: then all that follows is there.
+    Otherwise it goes on until it is `enough`. Raises RefusedError where no positions are known.
+    """
+    has_ended = ended()  # before we look: what is written later belongs to no ended session
+    with _opened(directory) as parts:
+        origin = _origin(parts)
+        start = _tail_start(parts, begin.tail_lines)
+        if begin.since_s is not None:
+            start = max(start, _since(parts, begin.since_s) - origin)
+        wanted = begin.position if begin.position is not None else origin + start
+        position = min(max(wanted, origin + start), origin + _size(parts))
+        lost = max(0, position - wanted)
+        yield json.dumps({"position": position, "lost": lost, "ended": has_ended}).encode() + b"\n"
+        for chunk in _bytes_from(parts, position - origin):
+            position += len(chunk)
+            yield chunk
+    seen = None
+    while not has_ended and not enough():
+        yield b""
+        if (now := _mark(directory)) == seen:
+            continue
+        seen = now
+        with _opened(directory) as parts:
+            origin = _origin(parts)
+            if position < origin:
+                return  # what was between is gone: the head of the next reading says so
+            for chunk in _bytes_from(parts, position - origin):
+                position += len(chunk)
+                yield chunk
+
+
+def written_at_s(directory: Path) -> float | None:
+    """Return when output was written last, in seconds since 1970; None if there is none."""
+    with suppress(OSError):
+        info = (directory / LOG).stat(follow_symlinks=False)
+        if stat.S_ISREG(info.st_mode) and info.st_size:
+            return info.st_mtime
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A log that is open, as long as it is now, and its index if there is one."""
+
+    file: BinaryIO
+    size: int
+    index: Index | None
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[Sequence[_Part]]:
+    """Open the logs, the older one first; what is renamed meanwhile is opened once."""
+    with ExitStack() as opened:
+        files: list[BinaryIO] = []
+        for name in (LOG, OLDER_LOG):
+            with suppress(FileNotFoundError):
+                file = opened.enter_context(_plain_file(directory / name))
+                # Rotated between the two: the old one is the very file that we hold already.
+                if not any(os.path.sameopenfile(file.fileno(), one.fileno()) for one in files):
+                    files.append(file)
+        indexes = {one.inode: one for one in map(_index_at, _index_paths(directory)) if one}
+        infos = [os.fstat(file.fileno()) for file in files]
+        parts = [
+            _Part(file, info.st_size, indexes.get(info.st_ino))
+            for file, info in zip(files, infos, strict=True)
+        ]
+        yield parts[::-1]
+
+
+def _index_paths(directory: Path) -> tuple[Path, ...]:
+    # Renamed away between two looks: the older one is looked at on both sides of the newest.
+    return (directory / OLDER_TIMES, directory / TIMES, directory / OLDER_TIMES)
+
+
+def _index_at(path: Path) -> Index | None:
+    with suppress(FileNotFoundError), _plain_file(path) as file:
+        return index_of(file.read(INDEX_BYTES_MAX))
+    return None
 
 
 def _plain_file(path: Path) -> BinaryIO:
@@ -58,24 +154,62 @@ def _not_a_log(path: Path) -> RefusedError:
     return RefusedError(f"the session's {path.name} is no plain file", "somebody has replaced it")
 
 
-def _read_parts(newest_first: Sequence[BinaryIO], tail_lines: int | None) -> Iterator[bytes]:
-    spans: list[tuple[BinaryIO, int, int]] = []
-    lines, end_is_a_line = tail_lines, True
-    for file in newest_first:
-        size = os.fstat(file.fileno()).st_size
-        start = 0
-        if lines is not None:
-            start, lines = _tail(file, size, lines, ends_a_line=end_is_a_line)
-            end_is_a_line = end_is_a_line and size == 0
-        spans.append((file, start, size))
-        if start > 0 or lines == 0:
-            break
-    for file, start, size in reversed(spans):
-        file.seek(start)
-        left = size - start
-        while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+def _mark(directory: Path) -> tuple[int, int] | None:
+    """Return what changes whenever output is written."""
+    with suppress(OSError):
+        info = (directory / LOG).stat(follow_symlinks=False)
+        return info.st_ino, info.st_size
+    return None
+
+
+def _size(parts: Sequence[_Part]) -> int:
+    return sum(part.size for part in parts)
+
+
+def _origin(parts: Sequence[_Part]) -> int:
+    """Return the position of the first byte that is there; raises RefusedError."""
+    if not parts:
+        return 0
+    newest = parts[-1]
+    if newest.index is None:
+        raise RefusedError(
+            "this session was started by an older version, which noted no times of its output",
+            "session-mesh logs without --follow and --since prints what there is",
+        )
+    return max(0, newest.index.base - _size(parts[:-1]))
+
+
+def _since(parts: Sequence[_Part], at_s: float) -> int:
+    """Return the position of what was written from then on, to a second; raises RefusedError."""
+    end = _origin(parts) + _size(parts)
+    found = (part.index.since(at_s) for part in parts if part.index)
+    return next((position for position in found if position is not None), end)
+
+
+def _bytes_from(parts: Sequence[_Part], start: int) -> Iterator[bytes]:
+    """Yield what the parts hold from this byte of them on."""
+    for part in parts:
+        at = min(start, part.size)
+        start -= at
+        part.file.seek(at)
+        left = part.size - at
+        while left > 0 and (chunk := part.file.read(min(CHUNK_BYTES, left))):
             left -= len(chunk)
             yield chunk
+
+
+def _tail_start(parts: Sequence[_Part], lines: int | None) -> int:
+    """Return at which byte of the parts the last lines begin, found from the end."""
+    if lines is None:
+        return 0
+    begins, end_is_a_line = _size(parts), True
+    for part in reversed(parts):
+        begins -= part.size
+        start, lines = _tail(part.file, part.size, lines, ends_a_line=end_is_a_line)
+        if start > 0 or lines == 0:
+            return begins + start
+        end_is_a_line = end_is_a_line and part.size == 0
+    return 0
 
 
 def _tail(file: BinaryIO, size: int, lines: int, *, ends_a_line: bool) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The agent's three streams and its log, as the supervisor holds them.
+"""The agent's three streams, as the supervisor holds them.
 
 Invariants: nothing here blocks, every buffer has a limit, and the agent never notices a caller who
 has gone. A steer goes between two lines of the caller's.
@@ -6,56 +6,20 @@ has gone. A steer goes between two lines of the caller's.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
-import stat
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from meshnode.agents.log import Log
     from meshnode.agents.steering import Steer
 
-LOG_BYTES_MAX = 16 << 20  # then the log is renamed to output.log.1, replacing the one before
 INPUT_BYTES_MAX = 64 << 10  # waiting for the agent to read its stdin; beyond, a steer is refused
 OUTPUT_BYTES_MAX = 64 << 10  # waiting for the caller to read; beyond, the agent's pipe is left full
 CHUNK_BYTES = 64 << 10
 STDOUT_WRITE_BYTES = select.PIPE_BUF  # a poll that says writable promises no more than this
 DRAIN_BYTES_MAX = 4 << 20  # what is read from an ended agent's pipes if somebody still fills them
-
-
-class Log:
-    """The agent's output as raw bytes, bounded. A full disk loses log, never the agent."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "output.log"
-        self._open()
-
-    def write(self, chunk: bytes) -> None:
-        """Append; rotates first if the file would grow beyond its limit."""
-        try:
-            if self._size and self._size + len(chunk) > LOG_BYTES_MAX:
-                with suppress(FileNotFoundError):  # renamed before, but then opening failed
-                    self._path.replace(self._path.with_name("output.log.1"))
-                full = self._fd
-                self._open()
-                os.close(full)
-            self._size += os.write(self._fd, chunk)
-        except OSError:
-            return
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        # The agent may have put something there: neither followed nor waited for.
-        fd = os.open(self._path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o600)
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            os.close(fd)
-            raise OSError(errno.EINVAL, "not a plain file")
-        self._fd, self._size = fd, info.st_size
 
 
 class Piece:

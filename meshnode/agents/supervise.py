@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from meshnode.agents import cgroup, tree
 from meshnode.agents.agent import FAILED, Agent, reap, start, why_not_started
 from meshnode.agents.clients import Door
+from meshnode.agents.log import Log
 from meshnode.agents.signals import signals_as_bytes
 from meshnode.agents.state_file import StateFile
-from meshnode.agents.streams import Log
 from meshnode.agents.supervisor import Options, Supervisor
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _supervise(
     group = cgroup.create(options.session_id, apart=options.detached)
     try:
         state = StateFile(options.directory, options.session_id, group, clock=wall_clock)
-        log = Log(options.directory)
+        log = Log(options.directory, wall_clock)
         door = Door(options.socket)
     except OSError as error:
         why = (error.strerror or str(error)).lower()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 READINGS_MAX = 32  # open at a time; more: ExhaustedError
 READINGS_OF_MAX = 4  # of one reader
 IDLE_S = 30.0
+LATER_S = 0.1  # until a reading in which nothing was new, an empty piece, is asked again
+AWAITED_S = 5.0  # for something new; then the piece is empty, and the next one may be asked for
 LAST_S = 5.0  # a reading whose last piece was given out; it may have to be given out again
 
 
@@ -40,8 +42,19 @@ class _Reading:
     ahead: bytes | None = None  # the next one: whether there is any decides what is the last
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def next(self) -> None:
-        """Read on, off the event loop."""
+    async def next(self) -> None:
+        """Read on, off the event loop; for a while, if nothing is new."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + AWAITED_S
+        while self.ahead == b"" and loop.time() < until_s:
+            await asyncio.sleep(LATER_S)
+            await asyncio.to_thread(self._look)
+        await asyncio.to_thread(self._go_on)
+
+    def _look(self) -> None:
+        self.ahead = next(self.lines, None)
+
+    def _go_on(self) -> None:
         first = next(self.lines, None) if self.number < 0 else self.ahead
         self.ahead = None if first is None else next(self.lines, None)
         self.piece = first or b""
@@ -85,7 +98,7 @@ class Readings:
         async with reading.turn:
             reading.used_at_s = self._clock.steady_s()
             if number == reading.number + 1 and (number == 0 or reading.ahead is not None):
-                await asyncio.to_thread(reading.next)
+                await reading.next()
             elif number != reading.number:
                 raise StaleError("this piece is not here", "read it again from its beginning")
             return reading.piece, reading.ahead is None

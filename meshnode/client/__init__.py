@@ -11,5 +11,5 @@
   `rootfile`, `revoking`
 - homes: `home`, `dumping`
 - agents: `inside`, `tickets`, `bearing`
-- what owners keep: `auditing`, `counted`, `rounds`, `logged`
+- what owners keep: `auditing`, `counted`, `output`, `rounds`, `logged`
 """

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.client.orders import Commander
+    from meshnode.client.output import Piece, Span
     from meshnode.core.errors import MeshError
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
     Plain = dict[str, Any]
 
-LOG_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
 STANDING_HINT = "to end it when it returns, add --standing"
 
@@ -133,12 +133,22 @@ class Ordering(Asking):
         place = place_of(agent_id, specialization)
         return self._changed_here("unregister", asdict(place), delivery)
 
-    def logs(self, target: Target, tail: int | None = None) -> Iterator[bytes]:
-        """Stream a session's output, its last `tail` lines or all, as the process wrote it."""
-        order = order_to(self.resolve(target), "read_messages", {"tail": tail})
-        request = pb.ReadSessionLogRequest(node_id=order.node_id, command=self.signed(order))
-        for piece in self.stream(self.node.ReadSessionLog, request, LOG_TIMEOUT_S):
-            yield piece.output
+    def logs(self, target: Target, span: Span | None = None) -> Iterator[bytes]:
+        """Stream a session's output as the process wrote it: all, or that of a span."""
+        from meshnode.client.output import read  # noqa: PLC0415 - a kill reads nothing
+
+        yield from read(self, self.resolve(target), {} if span is None else span.args)
+
+    def follow_logs(
+        self, session: Plain, span: Span, absent: Callable[[bool], None] = lambda _: None
+    ) -> Iterator[Piece]:
+        """Stream the same and what comes, until the session has ended and its output is read.
+
+        Goes on through a restart of a node, telling `absent` meanwhile; see `client.output`.
+        """
+        from meshnode.client.output import Following  # noqa: PLC0415 - as above
+
+        return Following(self, session, absent).pieces(span)
 
     def signed(self, order: Order) -> SignedMessage:
         """Sign a request that is answered at once, and not carried out."""

@@ -9,7 +9,8 @@ functions of this package too.
 - a home and its mesh: `founding`, `joining`, `replacing`, `membership`, `roots`, `renewing`,
   `restoring`, `persistence`
 - how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`
-- sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `books`, `standing`
+- sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `outputs`, `books`,
+  `standing`
 - the ledger: `usage`, `following`, `explaining`, `rounds`, `pricing`, `price_file`, `keeping`,
   `rolling`, `verifying`, `budgeting`
 - watched and audited: `eventing`, `auditing`, `alarming`, `refusals`

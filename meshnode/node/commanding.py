@@ -20,6 +20,7 @@ from meshnode.core.floor import ClockFloor
 from meshnode.core.rounds import ROUNDS
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import chance
+from meshnode.node.outputs import Outputs
 from meshnode.node.rounds import read_rounds
 from meshnode.rpc.audit import AuditCourier, AuditServicer
 from meshnode.rpc.commands import Bringer, CommandServicer, Courier
@@ -64,7 +65,7 @@ class Commanding:
         ).audited_by(auditing.auditor)
         self.desk.spawn = ground.spawn
         self._ground, self._agents_found = ground, hosting.agents_found
-        self._read_log = hosting.read_log
+        self._outputs = Outputs(hosting, ground.clock)
         readings = Readings(self.desk.judge_reading, self._read, ground.clock)
         correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
         desk = Desk(self.desk.submit, readings.piece)
@@ -82,8 +83,7 @@ class Commanding:
         """Begin a reading that was allowed: rounds, where they are asked for, else output."""
         if command.action == READ_ROUNDS or command.args.get("what") == ROUNDS:
             return read_rounds(self._ground.database, command)
-        tail = command.args.get("tail")
-        return self._read_log(command.session, tail if isinstance(tail, int) else None)
+        return self._outputs.read(command)
 
     def _addresses_of(self, owner: NodeId) -> tuple[str, ...]:
         """Return where to dial an owner; raises UnreachableError for one that is revoked."""

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from meshnode.agents.output import read_log
 from meshnode.agents.processes import ProcessAgents
 from meshnode.agents.pruning import prune
 from meshnode.app.sessions import Ended, OwnSessions
@@ -20,7 +19,6 @@ from meshnode.node.clock import chance
 from meshnode.store import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from meshnode.agents.following import Ending
@@ -80,9 +78,9 @@ class Hosting:
             if count:
                 _log.info("removed what was left of %d sessions that had ended", count)
 
-    def read_log(self, session_id: str, tail: int | None) -> Iterator[bytes]:
-        """Read a session's output, from the last `tail` lines on."""
-        return read_log(self._home.sessions / session_id, tail)
+    def directory_of(self, session_id: str) -> Path:
+        """Return where a session's output is; nothing makes it here."""
+        return self._home.sessions / session_id
 
     def _published(self) -> list[SessionRecord]:
         sessions = self._mesh.tables.sessions()

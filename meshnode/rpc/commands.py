@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 import grpc.aio
 
+from meshnode.app.readings import LATER_S
 from meshnode.core.errors import NoAnswerError, UnreachableError
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.guard import Context, peer_of
@@ -65,7 +66,10 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
         lines = self._read(command)
         while (piece := await asyncio.to_thread(next, lines, None)) is not None:
             self._desk.check_revocations(command)
-            yield piece
+            if piece:
+                yield piece
+            else:
+                await asyncio.sleep(LATER_S)
 
 
 class OverLinks(Protocol):

@@ -1,20 +1,30 @@
 """`logs`: what a session's process wrote."""
 
+import json
 from codecs import getincrementaldecoder
-from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from meshnode.client.durations import parse_instant, seconds_of
+from meshnode.client.targets import Target
 from session_mesh.call import Call
 from session_mesh.escaping import escape
-from session_mesh.options import AgentId, Node, SessionId, target_of
+from session_mesh.happenings import tell_absence, while_read
+from session_mesh.options import AgentId, Node, SessionId, stream_only, target_of
 from session_mesh.render import Streams, View
 from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from meshnode.client.output import Span
+
+PIECES_AHEAD_MAX = 16  # of 64 KiB; then the reading waits for whoever reads what is printed
+LINE_BYTES_MAX = 64 << 10  # of a document's output; a longer line comes in several
 
 
 @verb(
     "session-mesh logs builder --tail 50",
+    "session-mesh logs builder --follow --since 15m",
     "session-mesh logs builder --raw",
     "session-mesh logs berta/builder > builder.log",
 )
@@ -25,6 +35,12 @@ def app(
     agent_id: AgentId = "",
     node: Node = "",
     tail: Annotated[int | None, typer.Option("--tail", min=0, help="The last N lines.")] = None,
+    since: Annotated[
+        str, typer.Option("--since", metavar="D", help="Written since: a moment, a date, or 15m.")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the session has ended.")
+    ] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Escape nothing: colours, and whatever else it wrote.")
     ] = False,
@@ -32,26 +48,101 @@ def app(
     """Print the output of a session.
 
     From whichever node it runs on; raw bytes when it is piped. On a terminal, what would act on it
-    is spelled out, since an agent prints what others made it print: --raw lets it act.
+    is spelled out, since an agent prints what others made it print: --raw lets it act. With
+    --follow and -o json each line is a document: position, output.
     """
+    from meshnode.client.output import Span  # noqa: PLC0415 - speaks protobuf
+
     target = target_of(name, session, agent_id, node)
+    span = Span(tail, seconds_of(parse_instant(since, call.now_s())) if since else None)
+    is_json = call.style.format == "json"
+    writer: _Writer = _Documents(call.streams) if is_json else _Text(call.streams, raw=raw)
+    if follow:
+        return _follow(call, target, span, writer)
     with call.mesh() as mesh:
-        pieces = mesh.logs(target, tail)
+        pieces = mesh.logs(target, span)
         if call.style.format == "table":
-            _copy(pieces, call.streams, raw=raw)
+            for piece in pieces:
+                writer.write(piece)
             return 0
         output = b"".join(pieces).decode(errors="replace")
     return View(value={"output": output}, human=output)
 
 
-def _copy(pieces: Iterator[bytes], streams: Streams, *, raw: bool) -> None:
-    below = getattr(streams.out, "buffer", None)
-    if below is not None and (raw or not streams.out_is_terminal):
-        for piece in pieces:
-            below.write(piece)
-            below.flush()
-        return
-    decoder = getincrementaldecoder("utf-8")("replace")
-    for piece in pieces:
-        streams.out.write(escape(decoder.decode(piece), keep="\n\t"))
-        streams.out.flush()
+def _follow(call: Call, target: Target, span: "Span", writer: "_Writer") -> int:
+    stream_only(call.style)
+    with call.mesh() as mesh:
+        session = mesh.resolve(target)
+        pieces = mesh.follow_logs(session, span, tell_absence(call.streams))
+        for piece in while_read(pieces, call.streams.out, PIECES_AHEAD_MAX):
+            if piece.lost:
+                call.streams.tell(f"warning: {piece.lost} bytes were gone before they were read")
+            writer.write(piece.output, piece.position)
+        writer.end()
+        ended = mesh.resolve(Target(session_id=session["session_id"]))
+    call.streams.tell(f"it has ended: {ended['end_reason'] or ended['state']}")
+    return 0
+
+
+class _Writer(Protocol):
+    """Where output goes, piece by piece."""
+
+    def write(self, output: bytes, position: int = 0) -> None:
+        """Take what the process wrote, and at which byte of all its output that begins."""
+
+    def end(self) -> None:
+        """There is no more."""
+
+
+class _Text:
+    """For people, and as it is where it is piped."""
+
+    def __init__(self, streams: Streams, *, raw: bool) -> None:
+        below = getattr(streams.out, "buffer", None)
+        self._as_it_is = below if raw or not streams.out_is_terminal else None
+        self._out = streams.out
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    def write(self, output: bytes, position: int = 0) -> None:
+        del position
+        if self._as_it_is is not None:
+            self._as_it_is.write(output)
+            self._as_it_is.flush()
+            return
+        self._out.write(escape(self._decoder.decode(output), keep="\n\t"))
+        self._out.flush()
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+class _Documents:
+    """For programs: a JSON document a line of output, its end included."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._out = streams.out
+        self._waiting = b""
+        self._position = 0  # of what waits
+
+    def write(self, output: bytes, position: int = 0) -> None:
+        if position != self._position + len(self._waiting):
+            self.end()
+            self._position = position
+        *lines, self._waiting = (self._waiting + output).split(b"\n")
+        for line in lines:
+            self._say(line + b"\n")
+        while len(self._waiting) > LINE_BYTES_MAX:
+            piece, self._waiting = self._waiting[:LINE_BYTES_MAX], self._waiting[LINE_BYTES_MAX:]
+            self._say(piece)
+        self._out.flush()
+
+    def end(self) -> None:
+        if self._waiting:
+            self._say(self._waiting)
+            self._waiting = b""
+        self._out.flush()
+
+    def _say(self, line: bytes) -> None:
+        said = {"position": self._position, "output": line.decode(errors="replace")}
+        self._out.write(json.dumps(said) + "\n")
+        self._position += len(line)

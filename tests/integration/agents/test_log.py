@@ -2,11 +2,12 @@
 
 import os
 import resource
+import time
 from contextlib import contextmanager
 
 import pytest
 
-from meshnode.agents.streams import LOG_BYTES_MAX, Log
+from meshnode.agents.log import LOG_BYTES_MAX, Log
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +27,7 @@ def no_more_files():
 
 
 def full_log(directory):
-    log = Log(directory)
+    log = Log(directory, time.time)
     for _ in range(LOG_BYTES_MAX // len(CHUNK)):
         log.write(CHUNK)
     return log

@@ -1,6 +1,6 @@
 import pytest
 
-from meshnode.agents.output import read_log
+from meshnode.agents.output import Begin, read_log
 
 pytestmark = pytest.mark.integration
 
@@ -24,24 +24,24 @@ def write_log(directory, older, newest):
 )
 def test_a_tail_counts_lines_across_a_rotation(tmp_path, tail_lines, text):
     write_log(tmp_path, b"1\n2\n3 and", b" more\n4\n")
-    assert b"".join(read_log(tmp_path, tail_lines)) == text
+    assert b"".join(read_log(tmp_path, Begin(tail_lines))) == text
 
 
 def test_a_rotation_at_the_end_of_a_line_loses_no_line(tmp_path):
     write_log(tmp_path, b"1\n2\n", b"3\n4")
-    assert b"".join(read_log(tmp_path, 1)) == b"4"
-    assert b"".join(read_log(tmp_path, 2)) == b"3\n4"
-    assert b"".join(read_log(tmp_path, 3)) == b"2\n3\n4"
+    assert b"".join(read_log(tmp_path, Begin(1))) == b"4"
+    assert b"".join(read_log(tmp_path, Begin(2))) == b"3\n4"
+    assert b"".join(read_log(tmp_path, Begin(3))) == b"2\n3\n4"
 
 
 def test_a_long_log_comes_in_bounded_chunks(tmp_path):
     text = b"".join(b"line %06d\n" % number for number in range(50_000))
     write_log(tmp_path, None, text)
-    chunks = list(read_log(tmp_path, None))
+    chunks = list(read_log(tmp_path, Begin(None)))
     assert b"".join(chunks) == text
     assert max(map(len, chunks)) <= 64 << 10
-    assert b"".join(read_log(tmp_path, 20_000)) == text[-20_000 * 12 :]
+    assert b"".join(read_log(tmp_path, Begin(20_000))) == text[-20_000 * 12 :]
 
 
 def test_a_session_without_a_log_has_no_lines(tmp_path):
-    assert list(read_log(tmp_path, 10)) == []
+    assert list(read_log(tmp_path, Begin(10))) == []

@@ -12,7 +12,7 @@ from integration.attacks.supervised import remove_group
 import meshnode
 from meshnode.agents import tree
 from meshnode.agents.clients import LINE_BYTES_MAX
-from meshnode.agents.streams import LOG_BYTES_MAX
+from meshnode.agents.log import LOG_BYTES_MAX
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.agents.output import read_log
+from meshnode.agents.output import Begin, read_log
 from meshnode.client.connection import Connection
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import Home, home_at, make_private
@@ -237,4 +237,4 @@ def test_a_log_that_an_agent_replaced_is_neither_followed_nor_waited_for(home, n
     (home.path / name).write_text("words\n")
     spoil(home.path / name)
     with pytest.raises(RefusedError, match="no plain file"):
-        list(read_log(home.path, None))
+        list(read_log(home.path, Begin()))

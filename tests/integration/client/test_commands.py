@@ -5,6 +5,7 @@ import pytest
 from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, NOW_S, session
 
 from meshnode.client.authority import Scope, new_key
+from meshnode.client.output import Span
 from meshnode.client.retrying import TRIES_MAX
 from meshnode.client.targets import WAITS, Delivery, Target
 from meshnode.core.commands import command_from_signed
@@ -99,7 +100,7 @@ def test_unregister_asks_this_node_too(mesh, service):
 
 def test_logs_are_read_with_a_signed_request(mesh, service):
     service.sessions = [session("builder", ended=True)]
-    assert b"".join(mesh.logs(Target("builder"), tail=5)) == b"tail 5\n\xff\n"
+    assert b"".join(mesh.logs(Target("builder"), Span(tail=5))) == b"tail 5\n\xff\n"
 
 
 def test_a_log_that_is_refused_is_a_mesh_error(mesh, service):

@@ -138,3 +138,19 @@ async def test_it_is_closed_without_anybody_coming(desk: Desk, monkeypatch):
     async with asyncio.timeout(WAIT_S):
         while desk.readings._open:  # noqa: ASYNC110 - a timer has no event
             await asyncio.sleep(0.01)
+
+
+async def test_a_reading_with_nothing_new_is_waited_for_and_then_answered_empty(
+    desk: Desk, monkeypatch
+):
+    monkeypatch.setattr(module, "LATER_S", 0.0)
+    monkeypatch.setattr(module, "AWAITED_S", 0.0)
+    desk.pieces = [b"head", b"", b"", b"more", b""]
+    told = [await desk.piece(number) for number in range(5)]
+    assert told == [(b"head", False), (b"", False), (b"", False), (b"more", False), (b"", True)]
+
+
+async def test_a_reading_gives_what_is_new_as_soon_as_it_is_there(desk: Desk, monkeypatch):
+    monkeypatch.setattr(module, "LATER_S", 0.0)
+    desk.pieces = [b"head", *[b""] * 100, b"more"]
+    assert [await desk.piece(number) for number in range(2)] == [(b"head", False), (b"more", True)]

@@ -1,0 +1,138 @@
+"""An agent's output as it grows: one reading after another, through restarts and cut links.
+
+Invariant: no byte is yielded twice, and none is left out unsaid: each reading goes on at the
+position behind the last one, and its head tells what was lost before it could be read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshnode.client import clock
+from meshnode.client.errors import PeerError, StaleError, UnreachableError
+from meshnode.client.targets import Target
+from meshnode.client.wishes import order_to
+from meshnode.core.errors import ExhaustedError
+from meshnode.v1 import local_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from meshnode.client.ordering import Ordering
+
+    Plain = dict[str, Any]
+
+READ_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
+GIVE_UP_S = 60.0  # without an answer; then that is an error
+NOTICED_S = 1.0  # without an answer; then it is said
+PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
+HEAD_BYTES_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which output: of all there is, what satisfies each that is said. Seconds since 1970."""
+
+    tail: int | None = None
+    since_s: float | None = None
+
+    @property
+    def args(self) -> Plain:
+        """As a request for it says."""
+        return {"tail": self.tail, "since_s": self.since_s}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some output: where it begins in all of the session's, and what was `lost` right before it."""
+
+    position: int
+    output: bytes
+    lost: int = 0
+
+
+def read(mesh: Ordering, session: Plain, args: Plain) -> Iterator[bytes]:
+    """Stream what the owner sends of a session's output; raises what it says."""
+    order = order_to(session, "read_messages", args)
+    request = pb.ReadSessionLogRequest(node_id=order.node_id, command=mesh.signed(order))
+    for piece in mesh.stream(mesh.node.ReadSessionLog, request, READ_TIMEOUT_S):
+        yield piece.output
+
+
+class Following:
+    """Follows one session's output until it ends; `absent` hears when nobody answers, and after."""
+
+    def __init__(
+        self,
+        mesh: Ordering,
+        session: Plain,
+        absent: Callable[[bool], None] = lambda _: None,
+        pause: Callable[[float], None] = clock.pause,
+    ) -> None:
+        self._mesh = mesh
+        self._session = session
+        self._absent = absent
+        self._pause = pause
+        self._position: int | None = None
+        self._lost = False  # nobody answers, as `absent` has heard
+        self._ended = False
+
+    def pieces(self, span: Span) -> Iterator[Piece]:
+        """Yield the output, and what comes; raises a MeshError if nobody answers for a minute."""
+        without_s, pause_s = 0.0, PAUSE_S
+        while not self._ended:
+            try:
+                for piece in self._reading(span):
+                    self._note(lost=False)
+                    without_s, pause_s = 0.0, PAUSE_S
+                    if piece.output or piece.lost:
+                        yield piece
+                continue
+            except StaleError:  # its owner's journal was lost: it is known by another epoch now
+                about = Target(session_id=self._session["session_id"])
+                self._session = self._mesh.resolve(about)
+                if without_s >= GIVE_UP_S:
+                    raise
+            except (UnreachableError, ExhaustedError):
+                if self._position is None or without_s >= GIVE_UP_S:
+                    raise
+                self._note(lost=without_s >= NOTICED_S)
+            self._pause(pause_s)
+            without_s, pause_s = without_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
+
+    def _note(self, *, lost: bool) -> None:
+        if lost != self._lost:
+            self._lost = lost
+            self._absent(lost)
+
+    def _reading(self, span: Span) -> Iterator[Piece]:
+        """Read until the owner has enough of it; notes the position, and whether that was all."""
+        known = self._position
+        args = span.args if known is None else {"position": known}
+        said = read(self._mesh, self._session, {**args, "follow": True})
+        head = _head(next(said, b""))
+        position = head["position"]
+        self._position = position
+        yield Piece(position, b"", head["lost"])
+        for output in said:
+            self._position = position + len(output)
+            yield Piece(position, output)
+            position = self._position
+        self._ended = head["ended"]
+
+
+def _head(line: bytes) -> Plain:
+    """Read what an owner sends first; raises PeerError."""
+    try:
+        head = json.loads(line) if len(line) <= HEAD_BYTES_MAX else None
+        said = {"position": int, "lost": int, "ended": bool}
+        if isinstance(head, dict) and all(type(head.get(name)) is said[name] for name in said):
+            return head
+    except (ValueError, RecursionError):
+        pass
+    raise PeerError(
+        "the owner does not say where its output begins",
+        "it may run an older version: session-mesh nodes --verbose shows which",
+    )
