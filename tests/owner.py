@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from doubles import InBackground, ManualClock, MemoryJournal, Published, ScriptedAgents, nowhere
 
 from meshnode.app.commands import CommandDesk
+from meshnode.app.endings import Ended
 from meshnode.app.executing import Executor
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.registry import Registrar
-from meshnode.app.sessions import Ended, OwnSessions
+from meshnode.app.sessions import OwnSessions
 from meshnode.core.commands import (
     Command,
     Court,

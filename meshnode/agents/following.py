@@ -43,6 +43,7 @@ class Ending:
     killed_by_command: str | None
     at_s: float
     closed_by_command: str | None = None
+    timed_out: bool = False
 
 
 def ending_of(state: dict[str, Any], now_s: float) -> Ending:
@@ -54,6 +55,7 @@ def ending_of(state: dict[str, Any], now_s: float) -> Ending:
         reason=_text(state.get("reason")),
         killed_by_command=_text(state.get("killed_by_command")),
         closed_by_command=_text(state.get("closed_by_command")),
+        timed_out=state.get("timed_out") is True,
         at_s=float(at_s) if isinstance(at_s, int | float) and 0 < at_s < now_s else now_s,
     )
 

@@ -13,36 +13,37 @@ stopped. Standard library only: start-up must stay light.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshnode.agents import cgroup, tree
 from meshnode.agents.agent import FAILED, Agent, reap, start, why_not_started
 from meshnode.agents.clients import Door
 from meshnode.agents.log import Log
+from meshnode.agents.options import options_of
 from meshnode.agents.signals import signals_as_bytes
 from meshnode.agents.state_file import StateFile
-from meshnode.agents.supervisor import Options, Supervisor
+from meshnode.agents.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from meshnode.agents.options import Options
 
 PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = "the agent was not started"
 
 
 def main(argv: list[str]) -> int:
-    """Run one supervisor; returns the agent's exit code, or 125 to 127 as docker does."""
+    """Run one supervisor; returns the agent's exit code, 124 if it timed out, or 125 to 127."""
     _open_missing_streams()
     try:
         return _supervise(
-            _options(argv),
+            options_of(argv),
             clock=time.monotonic,  # noqa: TID251  # the composition root of this program
             wall_clock=time.time,  # noqa: TID251 - the same
         )
@@ -51,27 +52,6 @@ def main(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  # 125 is the answer to whatever failed here
         sys.stderr.write(f"session-mesh: the supervisor failed: {error}\n")
         return FAILED
-
-
-def _options(argv: list[str]) -> Options:
-    parser = argparse.ArgumentParser(prog="session-mesh-supervise", allow_abbrev=False)
-    parser.add_argument("--directory", type=_path, required=True)
-    parser.add_argument("--socket", type=_path, required=True)
-    parser.add_argument("--session-id", required=True)
-    parser.add_argument("--steer-format", choices=("none", "text", "json"), default="text")
-    parser.add_argument("--interrupt", choices=("", "INT", "USR1", "USR2"), default="")
-    parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
-    parser.add_argument("--detached", action="store_true")
-    at = argv.index("--") if "--" in argv else len(argv)
-    own, command = argv[:at], argv[at + 1 :]
-    options = vars(parser.parse_args(own))
-    if not command:
-        parser.error("a command is missing after --")
-    return Options(**options, command=tuple(command))
-
-
-def _path(text: str) -> Path:
-    return Path(text).absolute()
 
 
 def _supervise(

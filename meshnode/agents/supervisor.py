@@ -11,24 +11,24 @@ from __future__ import annotations
 import json
 import select
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
+from meshnode.agents.lifetime import TIMED_OUT, Lifetime
 from meshnode.agents.signals import signal_name
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.core.steers import AFTER, NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from socket import socket
 
     from meshnode.agents.agent import Agent
     from meshnode.agents.clients import Client, Door, Reply, Watch
+    from meshnode.agents.options import Options
     from meshnode.agents.state_file import StateFile
 
 STEER_WAIT_S = 2.0  # for room in the agent's stdin; then the steer is withdrawn and refused
@@ -38,20 +38,6 @@ IDLE_WAIT_S = 60.0
 TERMINAL_WAIT_S = 1.0  # until we look again whether our terminal is ours
 GRACE_S_MAX = 3600.0
 SPARED_MAX = 4096  # supervisors of other sessions below this one; more are refused
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the supervisor is told on its command line; the paths are absolute."""
-
-    directory: Path
-    socket: Path
-    session_id: str
-    steer_format: str
-    interrupt: str  # a signal (INT) for steers that shall be heard now; empty: none
-    grace_s: float
-    detached: bool
-    command: tuple[str, ...]
 
 
 class Supervisor:
@@ -80,6 +66,7 @@ class Supervisor:
         self._parting: Parting | None = None
         self._parting_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
+        self._lifetime = Lifetime(options.timeout_s, clock())
         self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
         self._spared: set[tree.Identity] = set()
         self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
@@ -102,6 +89,8 @@ class Supervisor:
             self._turn()
         self._linger()
         returncode = self._agent.returncode or 0
+        if self._lifetime.is_over:
+            return TIMED_OUT
         return returncode if returncode >= 0 else 128 - returncode
 
     # --- the agent's life
@@ -113,6 +102,8 @@ class Supervisor:
         self._agent.inlet.expire(now_s)
         self._agent.reap()
         self._door.forget_gone()
+        if self._agent.returncode is None and not self._ladder and self._lifetime.ends(now_s):
+            self._time_out(now_s)
         if self._halt and (halted := self._halt.step(now_s)):
             self._halted(halted)
         if self._parting and (standing := self._parting.step(now_s)):
@@ -121,6 +112,12 @@ class Supervisor:
             self._killed(killing)
         if self._agent.returncode is not None and self._ladder is None:
             self._conclude(self._agent.returncode, now_s)
+
+    def _time_out(self, now_s: float) -> None:
+        """Stop it as a kill would."""
+        self._ladder = self._new_ladder(now_s, self._options.grace_s, force=False)
+        self._state.fields["timed_out"] = True
+        self._state.save()
 
     def _conclude(self, returncode: int, now_s: float) -> None:
         if not self._swept:
@@ -139,6 +136,8 @@ class Supervisor:
         self._door.announce({"event": "ended", **self._state.fields})
 
     def _reason(self, returncode: int, name: str | None) -> str | None:
+        if self._lifetime.is_over:
+            return self._lifetime.reason
         if self._state.fields["killed_by_command"] is not None:
             return "killed by command"
         if self._state.fields["closed_by_command"] is not None:
@@ -236,9 +235,10 @@ class Supervisor:
     def _timeout_s(self) -> float:
         if self._ladder or self._halt or self._parting or self._agent.returncode is not None:
             return tree.STEP_S
-        deadline_s = self._agent.inlet.next_deadline_s()
+        now_s, deadline_s = self._clock(), self._agent.inlet.next_deadline_s()
         idle_s = TERMINAL_WAIT_S if self._agent.awaits_terminal else IDLE_WAIT_S
-        return idle_s if deadline_s is None else min(deadline_s - self._clock(), idle_s)
+        idle_s = min(idle_s, self._lifetime.left_s(now_s))
+        return idle_s if deadline_s is None else min(deadline_s - now_s, idle_s)
 
     def _on_signals(self) -> None:
         forwarded = {signal.SIGTERM, signal.SIGHUP}

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening, check_opening, shown
 from meshnode.core.errors import (
     ConflictError,
@@ -50,18 +51,6 @@ GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
 START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an agent ended, as its supervisor saw it."""
-
-    exit_code: int | None
-    signal: str | None
-    reason: str | None
-    killed: bool
-    at_s: float
-    closed: bool = False  # because it was asked to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,23 +203,16 @@ class OwnSessions:
         record = self._records.get(session_id)
         if record is None or record.ended:
             return
-        state = State.FAILED
-        if ending.killed:
-            state = State.KILLED
-        elif ending.closed or ending.exit_code == 0:
-            state = State.CLOSED
-        reason = ending.reason or _reason(ending)
         by = self._ended_by.pop(session_id, None)
-        by_order = ending.killed or ending.closed  # not by itself, after an order that had failed
         await self.keep(
             moved(
                 record,
-                state,
+                ending.state,
                 max(ending.at_s, record.created_at_s),
                 exit_code=ending.exit_code,
                 signal=ending.signal,
-                end_reason=reason,
-                ended_by=by if by_order else None,
+                end_reason=ending.why,
+                ended_by=by if ending.by_order else None,
             )
         )
 
@@ -378,12 +360,6 @@ def _as_said(record: SessionRecord, steer: Instruction) -> Instruction:
 
 def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:
     del before, after
-
-
-def _reason(ending: Ended) -> str:
-    if ending.signal:
-        return f"ended by {ending.signal}"
-    return "finished" if ending.exit_code == 0 else f"exited with {ending.exit_code}"
 
 
 def _landed(steered: Steered, mode: str) -> Done:

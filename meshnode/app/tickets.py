@@ -12,7 +12,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Protocol
 
-from meshnode.app.sessions import Ended
+from meshnode.app.endings import Ended
 from meshnode.core.errors import MeshError, NotAuthenticatedError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents.processes import ProcessAgents
 from meshnode.agents.pruning import prune
-from meshnode.app.sessions import Ended, OwnSessions
+from meshnode.app.endings import Ended
+from meshnode.app.sessions import OwnSessions
 from meshnode.client.home import make_private
 from meshnode.core.ids import new_u64
 from meshnode.node.clock import chance
@@ -115,5 +116,6 @@ class Hosting:
             killed=ending.killed_by_command is not None,
             at_s=ending.at_s,
             closed=ending.closed_by_command is not None,
+            timed_out=ending.timed_out,
         )
         self._spawn(self.sessions.ended(session_id, ended))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from meshnode.agents.environment import agent_environment
+from meshnode.agents.lifetime import TIMED_OUT
 from meshnode.agents.supervise import NOT_STARTED
 from meshnode.app.opening import Opening, check_opening
 from meshnode.client.targets import NewSession
@@ -43,6 +44,7 @@ class RunOptions:
     owner: str = ""
     steer_format: str = "text"
     interrupt: str = ""
+    timeout_s: int = 0  # then it is stopped; 0: never
     detach: bool = False
 
 
@@ -151,6 +153,8 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:
         options.steer_format,
         "--interrupt",
         options.interrupt,
+        "--timeout",
+        str(options.timeout_s),
         *(["--detached"] if options.detach else []),
         "--",
         *options.command,
@@ -166,4 +170,6 @@ def _become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
 def _code_of(session: dict[str, Any]) -> int:
     if session["state"] in {"pending", "running", "closed"}:
         return 0
+    if session["state"] == "expired":
+        return TIMED_OUT
     return int(session["exit_code"] or 1)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from meshnode.client.durations import parse_duration
 from meshnode.client.errors import NoNodeError, UsageError
 from session_mesh.call import Call
 from session_mesh.options import Labels, Specializations, pairs
@@ -14,7 +15,7 @@ from session_mesh.verbs import verb
 @verb(
     "session-mesh run -- python agent.py",
     "session-mesh run --agent-id builder --spec build --label team=core -- ./agent --fast",
-    "session-mesh run --detach -- ./crawler",
+    "session-mesh run --detach --timeout 8h -- ./crawler",
     allow_interspersed_args=False,
 )
 def app(
@@ -40,11 +41,16 @@ def app(
         Literal["INT", "USR1", "USR2"] | None,
         typer.Option("--interrupt", help="The signal that it is sent before a steer --mode now."),
     ] = None,
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="D", help="Stop it after so long: 90s, 15m, 8h.")
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> View | int:
     """Start an agent under supervision.
 
-    Ends with the exit code of the agent. Starts a node if none runs.
+    Ends with the exit code of the agent: 128 and its number for a signal, 124 if it timed out, 127
+    if there is no such command, 126 if it cannot be run, 125 if we failed. Starts a node if none
+    runs.
     """
     from meshnode.node.supervision import RunOptions, check, run  # noqa: PLC0415 - large
 
@@ -65,6 +71,7 @@ def app(
         owner=owner,
         steer_format=steer_format,
         interrupt=interrupt or "",
+        timeout_s=_lasting(timeout) if timeout else 0,
         detach=detach,
         command=tuple(command),
         on_session=on_session,
@@ -82,6 +89,14 @@ def app(
         notes=[f"it has ended: {started[0]['end_reason']}"] if code else [],
         exit_code=code,
     )
+
+
+def _lasting(text: str) -> int:
+    """Read a time-out, in seconds; raises UsageError."""
+    seconds = parse_duration(text)
+    if seconds == 0:
+        raise UsageError("a time-out lasts 1 s at least", "leave --timeout out for none")
+    return seconds
 
 
 def _have_a_node(call: Call) -> None:

@@ -16,12 +16,13 @@ import pytest
 from doubles import ScriptedAgents
 from viewing import Viewer
 
+from meshnode.app.endings import Ended
 from meshnode.app.inboxes import Inboxes, Received
 from meshnode.app.opening import Opening
 from meshnode.app.own_entries import OwnEntries
 from meshnode.app.registry import Registrar
 from meshnode.app.reporting import ReportDesk
-from meshnode.app.sessions import Ended, OwnSessions
+from meshnode.app.sessions import OwnSessions
 from meshnode.app.tickets import TicketDesk
 from meshnode.client.home import make_private
 from meshnode.client.inside import Inside

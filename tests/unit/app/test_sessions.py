@@ -6,9 +6,10 @@ from random import Random
 import pytest
 from doubles import ManualClock, Published, ScriptedAgents, nowhere
 
+from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening
 from meshnode.app.ports import Steered
-from meshnode.app.sessions import ENDED_KEPT_S, Ended, OwnSessions
+from meshnode.app.sessions import ENDED_KEPT_S, OwnSessions
 from meshnode.core.errors import (
     ExhaustedError,
     RefusedError,

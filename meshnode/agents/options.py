@@ -1,0 +1,45 @@
+"""What a supervisor is told on its command line."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the supervisor is told on its command line; the paths are absolute."""
+
+    directory: Path
+    socket: Path
+    session_id: str
+    steer_format: str
+    interrupt: str  # a signal (INT) for steers that shall be heard now; empty: none
+    grace_s: float
+    timeout_s: float  # until it is stopped; 0: never
+    detached: bool
+    command: tuple[str, ...]
+
+
+def options_of(argv: list[str]) -> Options:
+    """Read a command line; ends the process with a sentence if it makes no sense."""
+    parser = argparse.ArgumentParser(prog="session-mesh-supervise", allow_abbrev=False)
+    parser.add_argument("--directory", type=_path, required=True)
+    parser.add_argument("--socket", type=_path, required=True)
+    parser.add_argument("--session-id", required=True)
+    parser.add_argument("--steer-format", choices=("none", "text", "json"), default="text")
+    parser.add_argument("--interrupt", choices=("", "INT", "USR1", "USR2"), default="")
+    parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
+    parser.add_argument("--timeout", dest="timeout_s", metavar="S", type=float, default=0.0)
+    parser.add_argument("--detached", action="store_true")
+    at = argv.index("--") if "--" in argv else len(argv)
+    own, command = argv[:at], argv[at + 1 :]
+    options = vars(parser.parse_args(own))
+    if not command:
+        parser.error("a command is missing after --")
+    return Options(**options, command=tuple(command))
+
+
+def _path(text: str) -> Path:
+    return Path(text).absolute()

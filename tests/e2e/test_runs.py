@@ -1,0 +1,57 @@
+"""How `run` was told to run an agent: for how long, and through what."""
+
+import psutil
+import pytest
+from e2e.fleet import Fleet, Node, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def anna(shared_fleet: Fleet) -> Node:
+    return shared_fleet.mesh("anna")[0]
+
+
+def ended(node: Node, agent: str) -> dict:
+    def shown() -> dict | None:
+        session = node.json("show", agent)
+        return session if session["ended_at"] else None
+
+    return wait_until(shown, agent)
+
+
+def test_an_agent_that_takes_too_long_is_stopped_with_all_that_it_started(anna: Node):
+    answer = anna.call(
+        *("run", "--agent-id", "slow", "--timeout", "1s", "--"),
+        *("sh", "-c", "trap '' TERM; sleep 600 & echo $!; trap 'echo asked; exit 3' TERM; wait"),
+    )
+    child, *said = answer.out.split()
+    assert (answer.code, said) == (124, ["asked"])
+    assert not psutil.pid_exists(int(child))
+    session = ended(anna, "slow")
+    assert session["state"] == "expired"
+    assert session["end_reason"] == "timed out after 1 s"
+    assert (session["exit_code"], session["ended_by"]) == (3, None)
+    listed = anna.sessions("--filter", "failed")["slow"]
+    assert listed["end_reason"] == session["end_reason"]
+    assert "session_expired" in anna.call("audit").out
+
+
+def test_a_detached_agent_is_stopped_without_its_node(anna: Node):
+    run = anna.call(
+        "run", "--detach", "--agent-id", "alone", "--timeout", "2s", "--", "sleep", "60"
+    )
+    assert run.code == 0
+    pid = anna.json("show", "alone")["pid"]
+    anna.end()
+    wait_until(lambda: not psutil.pid_exists(pid))
+    anna.up()
+    assert ended(anna, "alone")["end_reason"] == "timed out after 2 s"
+
+
+def test_an_agent_that_ends_in_time_ends_as_it_likes(anna: Node):
+    answer = anna.call("run", "--agent-id", "quick", "--timeout", "8h", "--", "sh", "-c", "exit 7")
+    assert answer.code == 7
+    assert ended(anna, "quick")["state"] == "failed"
+    for word in ("0", "soon", "-1s", "99999999d"):
+        assert anna.call("run", "--timeout", word, "--", "true").code == 2
