@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.streams import CHUNK_BYTES, Inlet, Outlet, Source
+from meshnode.agents.terminal import TypedInlet, is_behind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from meshnode.agents.cgroup import Cgroup
     from meshnode.agents.clients import Watch
     from meshnode.agents.log import Log
+    from meshnode.agents.options import Options
+    from meshnode.agents.terminal import Terminal
 
 REAPED_MAX = 2048  # in one go: an agent that forks without end must not keep us from our clients
 SWEEPS_MAX = 200  # in one go; then clients are served, and the next go follows
@@ -31,19 +34,29 @@ FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as docker answers
 
 
 def start(
-    command: Sequence[str], session_id: str, group: Cgroup | None, *, detached: bool
+    options: Options, group: Cgroup | None, terminal: Terminal | None
 ) -> subprocess.Popen[bytes]:
     """Start the command with the session's mark; raises OSError, and then nothing runs."""
-    return subprocess.Popen(  # noqa: S603  # starting the user's command is the purpose
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    steps = [one for one in (group and group.enter, terminal and terminal.adopt) if one]
+
+    def prepare() -> None:
+        for step in steps:
+            step()
+
+    end = subprocess.PIPE if terminal is None else terminal.slave
+    process = subprocess.Popen(  # noqa: S603  # starting the user's command is the purpose
+        options.command,
+        stdin=end,
+        stdout=end,
+        stderr=end,
         bufsize=0,
-        start_new_session=detached,
-        preexec_fn=group.enter if group else None,  # noqa: PLW1509 - one thread: no lock is held
-        env={**os.environ, tree.MARK: session_id},
+        start_new_session=options.detached or terminal is not None,
+        preexec_fn=prepare if steps else None,  # noqa: PLW1509 - one thread: no lock is held
+        env={**os.environ, tree.MARK: options.session_id},
     )
+    if terminal is not None:
+        terminal.begun()
+    return process
 
 
 def why_not_started(error: OSError) -> tuple[int, str]:
@@ -69,34 +82,36 @@ def reap() -> Iterator[tuple[int, int]]:
         yield pid, os.waitstatus_to_exitcode(ending)
 
 
-def is_behind() -> bool:
-    """Whether 0 is our terminal and another's turn: to read it stops our group, the agent too."""
-    try:
-        return os.tcgetpgrp(0) != os.getpgrp()
-    except OSError:  # no terminal, or none that stops us
-        return False
-
-
 class Agent:
     """A started agent. In front of a caller, its streams are copied from and to 0, 1 and 2."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], log: Log, group: Cgroup | None, *, detached: bool
+        self,
+        process: subprocess.Popen[bytes],
+        log: Log,
+        group: Cgroup | None,
+        terminal: Terminal | None,
+        *,
+        detached: bool,
     ) -> None:
-        if not (process.stdin and process.stdout and process.stderr):
-            raise OSError("the agent has no pipes")
         self._process = process
         self.group = group
+        self._terminal = terminal
         self._detached = detached
+        self._has_own_group = detached or terminal is not None
         self._pidfd = os.pidfd_open(process.pid)  # not waited for yet, so it is still its own
         # Each pipe has one owner here, which closes it: Popen's own file objects let go of them.
-        self.inlet = Inlet(os.dup(process.stdin.fileno()))
-        self._sources = [
-            Source(os.dup(pipe.fileno()), log, None if detached else Outlet(fd))
-            for pipe, fd in ((process.stdout, 1), (process.stderr, 2))
-        ]
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            pipe.close()
+        if terminal is not None:
+            self.inlet: Inlet = TypedInlet(os.dup(terminal.master))
+            ends = [(terminal.master, 1)]
+        elif process.stdin and process.stdout and process.stderr:
+            self.inlet = Inlet(os.dup(process.stdin.fileno()))
+            ends = [(os.dup(process.stdout.fileno()), 1), (os.dup(process.stderr.fileno()), 2)]
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                pipe.close()
+        else:
+            raise OSError("the agent has no pipes")
+        self._sources = [Source(end, log, None if detached else Outlet(fd)) for end, fd in ends]
 
     @property
     def pid(self) -> int:
@@ -127,6 +142,8 @@ class Agent:
         if self.inlet.fd is not None and self.inlet.waiting:
             yield self.inlet.fd, select.POLLOUT, self.inlet.flush
         if self._takes_stdin and not is_behind():
+            if self._terminal is not None:
+                self._terminal.take()
             yield 0, select.POLLIN, self._on_stdin
         for source in self._sources:
             if source.fd is not None and source.wanted:
@@ -164,7 +181,7 @@ class Agent:
 
     def interrupt(self, number: signal.Signals) -> None:
         """Signal it and what it started, as a terminal does; in front of a caller, it alone."""
-        if self._detached:
+        if self._has_own_group:
             self._signal_group(number)
         else:
             self.pass_on(number)
@@ -184,7 +201,7 @@ class Agent:
             time.sleep(0.0 if fresh else QUIET_S)  # what is a grandchild now is ours once it forks
 
     def _signal_group(self, number: signal.Signals) -> None:
-        if not self._detached:
+        if not self._has_own_group:
             return  # its group is its caller's, and our own
         try:
             signal.pidfd_send_signal(self._pidfd, number, None, PIDFD_SIGNAL_PROCESS_GROUP)
@@ -193,10 +210,18 @@ class Agent:
                 if self.returncode is None:  # not waited for: the group is still its
                     os.killpg(self.pid, number)
 
+    def look_at_terminal(self) -> None:
+        """The caller's terminal has another size, or comes back to us, perhaps changed."""
+        if self._terminal is not None:
+            self._terminal.lost()
+            self._terminal.fit()
+
     def finish(self) -> None:
         """Copy what it left in its pipes, and close its stdin."""
         for source in self._sources:
             source.drain()
+        if self._terminal is not None:
+            self._terminal.give_back()  # now: the caller may take a while to read what is left
         self.inlet.shut("the agent has ended")
 
     def _on_stdin(self) -> None:

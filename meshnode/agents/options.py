@@ -6,6 +6,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshnode.app.opening import ADAPTERS
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -19,6 +21,7 @@ class Options:
     grace_s: float
     timeout_s: float  # until it is stopped; 0: never
     detached: bool
+    adapter: str
     command: tuple[str, ...]
 
 
@@ -32,6 +35,7 @@ def options_of(argv: list[str]) -> Options:
     parser.add_argument("--interrupt", choices=("", "INT", "USR1", "USR2"), default="")
     parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
     parser.add_argument("--timeout", dest="timeout_s", metavar="S", type=float, default=0.0)
+    parser.add_argument("--adapter", choices=ADAPTERS, default=ADAPTERS[0])
     parser.add_argument("--detached", action="store_true")
     at = argv.index("--") if "--" in argv else len(argv)
     own, command = argv[:at], argv[at + 1 :]

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
+ORDERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+TERMINAL = (signal.SIGWINCH, signal.SIGCONT)  # of the caller: it may be another now
+NOTED = (*ORDERS, *TERMINAL, signal.SIGCHLD)
+
 
 def signal_name(number: int) -> str:
     """Return the name as the kernel's headers spell it."""
@@ -31,7 +35,7 @@ def signals_as_bytes() -> socket.socket:
     reader.settimeout(0.0)
     writer.settimeout(0.0)
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    for number in NOTED:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _noted)
     return reader

@@ -70,16 +70,24 @@ class Inlet:
 
     def pump(self, chunk: bytes) -> None:
         """Pass on what the caller typed."""
-        self._mid_line = not chunk.endswith(b"\n")
+        self._mid_line = not self._ends_line(chunk)
         head, newline, tail = chunk.partition(b"\n")
         if self._held and newline:
             self._queue.append(Piece(head + newline))
-            self._queue.extend(Piece(steer.line, steer) for steer in self._held)
-            self._held.clear()
+            self._let_in()
             chunk = tail
         if chunk:
             self._queue.append(Piece(chunk))
+        if not self._mid_line:
+            self._let_in()
         self.flush()
+
+    def _let_in(self) -> None:
+        self._queue.extend(Piece(steer.line, steer) for steer in self._held)
+        self._held.clear()
+
+    def _ends_line(self, chunk: bytes) -> bool:
+        return chunk.endswith(b"\n")
 
     def end(self, why: str) -> None:
         """Close the pipe as soon as what is queued is in it."""

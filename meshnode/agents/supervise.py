@@ -28,6 +28,7 @@ from meshnode.agents.options import options_of
 from meshnode.agents.signals import signals_as_bytes
 from meshnode.agents.state_file import StateFile
 from meshnode.agents.supervisor import Supervisor
+from meshnode.agents.terminal import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,12 +72,13 @@ def _supervise(
         _leave_the_terminal()
     try:
         _adopt_orphans()
-        try:
-            process = start(options.command, options.session_id, group, detached=options.detached)
-        except OSError as error:
-            return _not_started(options, state, log, error)
-        agent = Agent(process, log, group, detached=options.detached)
-        return Supervisor(options, agent, state, door, signals, clock=clock).run()
+        with opened(options.adapter, in_front=not options.detached) as terminal:
+            try:
+                process = start(options, group, terminal)
+            except OSError as error:
+                return _not_started(options, state, log, error)
+            agent = Agent(process, log, group, terminal, detached=options.detached)
+            return Supervisor(options, agent, state, door, signals, clock=clock).run()
     except Exception as error:
         # Whatever went wrong here, an agent without a supervisor must not stay behind.
         tree.stop_tree(

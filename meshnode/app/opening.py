@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from meshnode.core.errors import UsageError
 
+PTY = "pty"
+ADAPTERS = ("process", PTY)  # how an agent is spoken to: over pipes, or through a terminal
 TEXT_CHARS_MAX = 256
 COMMAND_CHARS_MAX = 2048
 LIST_MAX = 32
@@ -25,6 +27,7 @@ class Opening:
     owner: str = ""
     cwd: str = ""
     command: tuple[str, ...] = ()
+    adapter: str = ADAPTERS[0]
     can_steer: str = "queue"  # or preempt: it is interrupted by a steer that says so
 
 
@@ -40,6 +43,9 @@ def check_opening(opening: Opening) -> None:
     for name, text in texts.items():
         if len(text) > TEXT_CHARS_MAX:
             raise UsageError(f"the {name} is longer than {TEXT_CHARS_MAX} characters")
+    if opening.adapter not in ADAPTERS:
+        hint = f"one of: {', '.join(ADAPTERS)}"
+        raise UsageError(f"there is no adapter {opening.adapter[:60]!r}", hint)
     if not all(opening.specializations) or "/" in opening.agent_id:
         raise UsageError("a specialization is never empty, and an agent id has no slash")
     if max(len(opening.specializations), len(opening.labels or {})) > LIST_MAX:

@@ -155,6 +155,7 @@ class OwnSessions:
             project=opening.cwd.rstrip("/").rpartition("/")[2] or None,
             cwd=opening.cwd or None,
             command=shown(opening.command),
+            adapter=opening.adapter,
             can_steer=opening.can_steer,
         )
         self.check_start(record)

@@ -82,6 +82,7 @@ class NewSession:
     command: tuple[str, ...] = ()
     steer_format: str = "text"
     interrupt: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

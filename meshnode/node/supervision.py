@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from meshnode.agents.environment import agent_environment
 from meshnode.agents.lifetime import TIMED_OUT
 from meshnode.agents.supervise import NOT_STARTED
-from meshnode.app.opening import Opening, check_opening
+from meshnode.app.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets import NewSession
 from meshnode.core.errors import MeshError
 from meshnode.node.user import user_name
@@ -44,6 +44,7 @@ class RunOptions:
     owner: str = ""
     steer_format: str = "text"
     interrupt: str = ""
+    adapter: str = ADAPTERS[0]
     timeout_s: int = 0  # then it is stopped; 0: never
     detach: bool = False
 
@@ -82,6 +83,7 @@ def check(options: RunOptions) -> None:
             specializations=session.specializations,
             labels=session.labels,
             owner=session.owner,
+            adapter=session.adapter,
         )
     )
 
@@ -97,6 +99,7 @@ def _session_of(options: RunOptions) -> NewSession:
         command=tuple(map(_shown, options.command)),
         steer_format=options.steer_format,
         interrupt=options.interrupt,
+        adapter=options.adapter,
     )
 
 
@@ -155,6 +158,8 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:
         options.interrupt,
         "--timeout",
         str(options.timeout_s),
+        "--adapter",
+        options.adapter,
         *(["--detached"] if options.detach else []),
         "--",
         *options.command,

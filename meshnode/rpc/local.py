@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshnode.app.listing import page_of
-from meshnode.app.opening import Opening
+from meshnode.app.opening import ADAPTERS, Opening
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.app.specialists import Specialists
 from meshnode.app.views import Selection
@@ -121,6 +121,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
                 owner=request.owner,
                 cwd=request.cwd,
                 command=tuple(request.command),
+                adapter=request.adapter or ADAPTERS[0],
                 can_steer="preempt" if request.interrupt else "queue",
             )
         )

@@ -15,6 +15,7 @@ from session_mesh.verbs import verb
 @verb(
     "session-mesh run -- python agent.py",
     "session-mesh run --agent-id builder --spec build --label team=core -- ./agent --fast",
+    "session-mesh run --pty -- vim notes.txt",
     "session-mesh run --detach --timeout 8h -- ./crawler",
     allow_interspersed_args=False,
 )
@@ -41,6 +42,13 @@ def app(
         Literal["INT", "USR1", "USR2"] | None,
         typer.Option("--interrupt", help="The signal that it is sent before a steer --mode now."),
     ] = None,
+    adapter: Annotated[
+        Literal["process", "pty"] | None,
+        typer.Option("--adapter", help="How it is spoken to: over pipes, or through a terminal."),
+    ] = None,
+    pty: Annotated[
+        bool, typer.Option("--pty", help="Give it a terminal of its own: --adapter pty.")
+    ] = False,
     timeout: Annotated[
         str, typer.Option("--timeout", metavar="D", help="Stop it after so long: 90s, 15m, 8h.")
     ] = "",
@@ -56,6 +64,8 @@ def app(
 
     if not command:
         raise UsageError("what shall run?", "session-mesh run -- CMD")
+    if pty and adapter == "process":
+        raise UsageError("--pty is --adapter pty, not process", "leave one of them out")
     started: list[dict[str, Any]] = []
 
     def on_session(session: dict[str, Any]) -> None:
@@ -71,6 +81,7 @@ def app(
         owner=owner,
         steer_format=steer_format,
         interrupt=interrupt or "",
+        adapter="pty" if pty else adapter or "process",
         timeout_s=_lasting(timeout) if timeout else 0,
         detach=detach,
         command=tuple(command),

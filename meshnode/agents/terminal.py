@@ -1,0 +1,139 @@
+"""A pseudo terminal for an agent, and the caller's own terminal while it stands in for that.
+
+Invariant: the caller's terminal is raw only while we have it, and is given back as it was found;
+nothing here stops us, which touching a terminal that is another's would.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+import tty
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from meshnode.agents.streams import Inlet, Piece
+from meshnode.app.opening import PTY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from meshnode.agents.steering import Steer
+
+SIZE = struct.pack("HHHH", 24, 80, 0, 0)  # rows and columns, where nobody looks
+LINE_BYTES_MAX = 4095  # what a terminal keeps of a line that it edits; it drops the rest unsaid
+ENDS = (
+    3  # of input: one completes a line without an end, one ends that, and one is looked for again
+)
+LOCAL, CHARACTERS = 3, 6  # where tcgetattr has the flags of editing, and the special characters
+LINE_ENDS = (b"\r", b"\n", b"\x03", b"\x04", b"\x15")  # Enter, and what throws a line away
+_TYPEABLE = bytes(32 if one < 32 or one == 127 else one for one in range(256))  # noqa: PLR2004 - C0 and DEL
+
+
+def is_behind() -> bool:
+    """Whether 0 is our terminal and another's turn: to read it stops our group, the agent too."""
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal, or none that stops us
+        return False
+
+
+@contextmanager
+def opened(adapter: str, *, in_front: bool) -> Iterator[Terminal | None]:
+    """Open a terminal for an agent that shall have one, and give back the caller's at the end."""
+    if adapter != PTY:
+        yield None
+        return
+    terminal = Terminal(in_front=in_front)
+    try:
+        yield terminal
+    finally:
+        terminal.give_back()
+
+
+class Terminal:
+    """One pseudo terminal; `in_front` of a caller at a terminal, it is as large as that."""
+
+    def __init__(self, *, in_front: bool) -> None:
+        """Open it; raises OSError."""
+        self.master, self.slave = os.openpty()
+        self._has_caller = in_front and os.isatty(0)
+        self._found: list[Any] | None = None  # how the caller's terminal was
+        self._is_raw = False
+        self.fit()
+
+    def adopt(self) -> None:
+        """Make 0 the terminal of this process, which leads a session of its own."""
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def begun(self) -> None:
+        """The agent has its end: when it lets go of it, we hear."""
+        os.close(self.slave)
+
+    def fit(self) -> None:
+        """Make it as large as the caller's; the agent is told by the kernel."""
+        size = SIZE
+        if self._has_caller:
+            with suppress(OSError):
+                size = fcntl.ioctl(0, termios.TIOCGWINSZ, SIZE)
+        with suppress(OSError):
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+
+    def take(self) -> None:
+        """Let every key through to the agent. Call it only when 0 is ours."""
+        if not self._has_caller or self._is_raw:
+            return
+        with suppress(termios.error):
+            if self._found is None:
+                self._found = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSANOW)
+            self._is_raw = True
+
+    def lost(self) -> None:
+        """Whoever had the caller's terminal meanwhile may have changed it."""
+        self._is_raw = False
+
+    def give_back(self) -> None:
+        """Leave the caller's terminal as it was found, unless it is another's now."""
+        if self._found is not None and not is_behind():
+            with suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, self._found)
+        self._is_raw = False
+
+
+class TypedInlet(Inlet):
+    """The agent's end of a terminal, as a keyboard: a steer is a line that is typed, with Enter."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._is_ended = False
+
+    def steer(self, steer: Steer) -> None:
+        """Queue one line, or refuse it at once; what would be a key of its own is a space."""
+        steer.line = steer.line.rstrip(b"\n").translate(_TYPEABLE) + b"\r"
+        if self._edited() and len(steer.line) > LINE_BYTES_MAX:
+            steer.refused(f"a line of a terminal has at most {LINE_BYTES_MAX} bytes")
+            return
+        super().steer(steer)
+
+    def end(self, why: str) -> None:
+        """Type the end of input, where a terminal knows one."""
+        settings = self._edited()
+        if settings and not self._is_ended:
+            self._is_ended = True
+            self._queue.append(Piece(settings[CHARACTERS][termios.VEOF] * ENDS))
+        super().end(why)
+
+    def _ends_line(self, chunk: bytes) -> bool:
+        return chunk.endswith(LINE_ENDS)
+
+    def _edited(self) -> list[Any]:
+        """Return how the terminal edits lines; empty where the agent takes each key itself."""
+        with suppress(termios.error):
+            settings = termios.tcgetattr(self.fd) if self.fd is not None else []
+            if settings and settings[LOCAL] & termios.ICANON:
+                return settings
+        return []

@@ -1,0 +1,197 @@
+"""`run --pty`: an agent in a terminal of its own, and the caller's terminal while it has it."""
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+from e2e.fleet import PATIENCE_S, PROGRAM, Fleet, Node, wait_until
+
+pytestmark = pytest.mark.e2e
+TYPIST = """
+import os, signal, sys
+def size(*_):
+    at = os.get_terminal_size()
+    print(f"size {at.columns}x{at.lines}", flush=True)
+signal.signal(signal.SIGWINCH, size)
+print(*(os.isatty(fd) for fd in (0, 1, 2)), os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+size()
+for line in sys.stdin:
+    print("heard", line, end="", flush=True)
+print("the end", flush=True)
+"""
+KEYS = """
+import sys, tty, os
+tty.setraw(0)
+print("ready", end="", flush=True)
+while (key := os.read(0, 64)) != b"q":
+    os.write(1, b"<" + key.hex().encode() + b">")
+"""
+
+
+class Caller:
+    """Somebody at a terminal, whose shell has started `run`."""
+
+    def __init__(self, node: Node, *words: str) -> None:
+        self.master, self.slave = os.openpty()
+        self.resize(100, 30)
+        self.found = termios.tcgetattr(self.slave)
+        self.shown = b""
+        self.process = subprocess.Popen(
+            [PROGRAM, "run", *words],
+            env=node.environment | {"TERM": "xterm"},
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - as a shell does
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def sees(self, text: bytes) -> None:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while text not in self.shown:
+            readable, _, _ = select.select([self.master], [], [], give_up_at - time.monotonic())
+            assert readable, (text, self.shown)
+            self.shown += os.read(self.master, 65536)
+        self.shown = self.shown.partition(text)[2]
+
+    @property
+    def is_raw(self) -> bool:
+        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
+
+    def ends(self) -> int:
+        while self.process.poll() is None:  # a terminal that is not read would hold it up
+            readable, _, _ = select.select([self.master], [], [], 0.05)
+            if readable:
+                self.shown += os.read(self.master, 65536)
+        assert termios.tcgetattr(self.slave) == self.found
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def anna(shared_fleet: Fleet) -> Node:
+    return shared_fleet.mesh("anna")[0]
+
+
+def python(code: str) -> tuple[str, ...]:
+    return ("--", sys.executable, "-c", code)
+
+
+def test_an_agent_has_a_terminal_as_large_as_its_callers(anna: Node):
+    with Caller(anna, "--pty", "--agent-id", "typist", *python(TYPIST)) as caller:
+        caller.sees(b"True True True True\r\nsize 100x30\r\n")
+        assert caller.is_raw
+        caller.resize(120, 40)
+        caller.sees(b"size 120x40\r\n")
+        caller.type(b"hello\r")
+        caller.sees(b"heard hello\r\n")
+        anna.json("steer", "typist", "look\tat\x03 the test")
+        caller.sees(b"heard look at  the test\r\n")
+        session = anna.json("show", "typist")
+        assert session["adapter"] == "pty"
+        caller.type(b"\x04")
+        caller.sees(b"the end\r\n")
+        assert caller.ends() == 0
+    assert "heard look at  the test" in anna.call("logs", "typist").out
+
+
+def test_keys_reach_the_agent_and_not_us(anna: Node):
+    with Caller(anna, "--pty", "--agent-id", "keys", *python(KEYS)) as caller:
+        caller.sees(b"ready")
+        for key in (b"\x03", b"\x1a", b"\x1c", b"\x1b[A", b"\r"):
+            caller.type(key)
+            caller.sees(b"<" + key.hex().encode() + b">")
+        anna.json("steer", "keys", "go")
+        caller.sees(b"<676f0d>")
+        caller.type(b"q")
+        assert caller.ends() == 0
+    with Caller(anna, "--pty", "--agent-id", "cooked", *python(TYPIST)) as caller:
+        caller.sees(b"size")
+        caller.type(b"\x03")
+        assert caller.ends() == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("how", ["kill", "timeout", "term", "no command"])
+def test_the_callers_terminal_is_given_back_however_it_ends(anna: Node, how: str):
+    limits = ("--timeout", "1s") if how == "timeout" else ()
+    command = ("--", "/no/such") if how == "no command" else python(TYPIST)
+    agent = how.replace(" ", "-")
+    with Caller(anna, "--pty", "--agent-id", agent, *limits, *command) as caller:
+        if how in {"kill", "term"}:
+            caller.sees(b"size")
+            assert caller.is_raw
+        if how == "kill":
+            anna.json("kill", agent, "--force")
+        if how == "term":
+            caller.process.send_signal(signal.SIGTERM)
+        code = {"kill": 137, "timeout": 124, "term": 143, "no command": 127}[how]
+        assert caller.ends() == code
+
+
+def test_a_steer_waits_until_the_line_that_is_typed_is_complete(anna: Node):
+    with Caller(anna, "--pty", "--agent-id", "typed", *python(TYPIST)) as caller:
+        caller.sees(b"size")
+        caller.type(b"half")
+        caller.sees(b"half")
+        with subprocess.Popen(
+            [PROGRAM, "steer", "typed", "whole"],
+            env=anna.environment,
+            stdout=subprocess.DEVNULL,
+        ) as steering:
+            caller.type(b" a line\r")
+            caller.sees(b"heard half a line\r\n")
+            assert steering.wait(PATIENCE_S) == 0
+        caller.sees(b"heard whole\r\n")
+        caller.type(b"\x04")
+        assert caller.ends() == 0
+
+
+def test_a_detached_agent_has_a_terminal_too(anna: Node):
+    run = anna.call("run", "--pty", "--detach", "--agent-id", "alone", *python(TYPIST))
+    assert run.code == 0
+    wait_until(lambda: "size 80x24" in anna.call("logs", "alone").out)
+    anna.json("steer", "alone", "hello")
+    wait_until(lambda: "heard hello" in anna.call("logs", "alone").out)
+    long = anna.call("steer", "alone", "x" * 5000)
+    assert long.code == 8
+    assert "4095" in long.out
+    anna.json("close", "alone")
+    wait_until(lambda: anna.json("show", "alone")["state"] == "closed")
+    assert anna.call("logs", "alone").out.endswith("the end\n")
+
+
+def test_what_is_piped_in_is_typed_to_its_end(anna: Node):
+    answer = anna.call("run", "--pty", "--adapter", "pty", *python(TYPIST), stdin="one\ntwo")
+    assert answer.code == 0
+    for line in ("heard one\n", "heard two", "the end\n"):
+        assert line in answer.out
+
+
+def test_a_wrong_adapter_lists_the_right_ones(anna: Node):
+    answer = anna.call("run", "--adapter", "acp", "--", "true")
+    assert answer.code == 2
+    assert "'process'" in answer.err
+    assert "'pty'" in answer.err
+    assert anna.call("run", "--pty", "--adapter", "process", "--", "true").code == 2
+    assert anna.call("run", "--adapter", "process", "--", "true").code == 0
