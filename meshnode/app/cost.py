@@ -16,6 +16,7 @@ from meshnode.app.tally import Combination, Lot, Rated, Tally, Unit, added_up, s
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.ids import names_apart
 from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
+from meshnode.core.marks import unmarked
 from meshnode.core.periods import DAY_S, DayKey
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def cost(
         key, slot = row.key, row.slot
         names[row.node_id] = row.node_name
         adding.row(
-            Combination(key.model, slot.provider, key.tier),
+            Combination(key.model, slot.provider, unmarked(key.tier)),
             Span(_kind(key), key.start_s, key.end_s),
             Texts(row.node_id, key.session, slot.agent, slot.owner, slot.project),
             packed(slot),

@@ -19,6 +19,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.ids import session_id_of
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.ledger_rows import key_from_row
+from meshnode.core.marks import unmarked
 from meshnode.core.prices import cost_nusd
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class _Row:
     def cost(self, prices: Prices) -> int | None:
         if not self.is_priced:
             key, slot = self.key, self.slot
-            priced = prices.rates(key.model, slot.provider, key.tier, key.start_s)
+            priced = prices.rates(key.model, slot.provider, unmarked(key.tier), key.start_s)
             if priced is not None:
                 self.nusd = cost_nusd(slot.usage, priced.rates, slot.records)
             self.is_priced = True

@@ -20,6 +20,7 @@ from meshnode.app.pieces import LOOKS, chunks
 from meshnode.app.tally import Combination, Rated, Unit
 from meshnode.core.counts import counter_of, unpacked, weight_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER, Buckets
+from meshnode.core.marks import unmarked
 from meshnode.core.prices import cost_pusd, rounded_nusd
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Spent:
         """Count a slot."""
         self.usage += slot.usage
         self.records = min(self.records + slot.records, COUNT_MAX)
-        priced = prices.rates(key.model, slot.provider, key.tier, key.start_s)
+        priced = prices.rates(key.model, slot.provider, unmarked(key.tier), key.start_s)
         if priced is not None:
             self.pusd = (self.pusd or 0) + cost_pusd(slot.usage, priced.rates, slot.records)
         if (key.start_s, key.model) > self._latest:

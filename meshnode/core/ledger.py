@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from meshnode.core.marks import GATEWAYS, MARK, mark_of, marked, unmarked
 from meshnode.core.periods import DayKey, MonthKey
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_lik
 
 
 class SlotKey(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Which counter: `slot` is the number of half hours since 1970, UTC."""
+    """Which counter: `slot` is the number of half hours since 1970, UTC. Tiers may have marks."""
 
     session: str
     model: str
@@ -187,6 +188,9 @@ class StoredReader:
     diagnostics: Diagnostics
 
 
+Said = tuple[str, str, str, int, str, str, str, str, str]
+"""What decides where a record is counted: session, model, tier, slot and source, and for whom:
+agent, owner, project and provider."""
 CounterKey = SlotKey | DayKey | MonthKey
 LedgerKey = CounterKey | DiagnosticsKey
 LedgerRow = tuple[CounterKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
@@ -254,14 +258,15 @@ def tier_of(service: str, prompt_tokens: int) -> str:
     """
     reached = bisect_left(CONTEXT_STEPS_TOKENS, prompt_tokens)
     step = CONTEXT_STEPS_TOKENS[reached - 1] if reached else 0
-    name = cut(service.strip().lower().replace(">", ""))[:64] if service else ""
+    name = service.strip().lower().replace(">", "").replace(MARK, "") if service else ""
+    name = cut(name)[:64]
     name = STANDARD if name in ("", "auto", "default") else name
     return f"{name}>{step}" if step else name
 
 
 def tier_parts(tier: str) -> tuple[str, int]:
-    """Return the service tier, and how many tokens the prompt exceeds."""
-    name, _, step = tier.partition(">")
+    """Return the service tier, and how many tokens the prompt exceeds, whatever the mark."""
+    name, _, step = unmarked(tier).partition(">")
     return name, int(step) if step.isascii() and step.isdigit() and len(step) <= 12 else 0  # noqa: PLR2004 - beyond any prompt
 
 
@@ -272,16 +277,28 @@ def slot_number(at_s: float) -> int:
 
 def slot_key_of(record: UsageRecord) -> SlotKey:
     """Return the counter that a record belongs to."""
-    return _slot_key(record.session, record.model, record.tier, slot_number(record.at_s))
+    return _slot_key(_said_of(record))
 
 
 def slot_keys_of(records: Iterable[UsageRecord]) -> set[SlotKey]:
     """Return the counters that records belong to: many go to the same."""
-    told = {(one.session, one.model, one.tier, int(one.at_s // SLOT_S)) for one in records}
-    return {_slot_key(*one) for one in told}
+    return set(map(_slot_key, set(map(_said_of, records))))
 
 
-def _slot_key(session: str, model: str, tier: str, slot: int) -> SlotKey:
+def slot_of(said: Said, records: int, usage: Buckets) -> tuple[SlotKey, Slot]:
+    """Count records that say the same of themselves."""
+    return _slot_key(said), Slot(records, usage, *map(cut, said[5:]))
+
+
+def _said_of(one: UsageRecord) -> Said:
+    where = (one.session, one.model, one.tier, int(one.at_s // SLOT_S))
+    return (*where, one.source, one.agent, one.owner, one.project, one.provider)
+
+
+def _slot_key(said: Said) -> SlotKey:
+    session, model, tier, slot, source, *whose = said
+    if source in GATEWAYS:
+        tier = marked(tier, mark_of(*map(cut, whose)))
     return SlotKey(cut(session), cut(model), cut(tier), slot)
 
 
@@ -300,14 +317,12 @@ def merged(one: Slot, other: Slot) -> Slot:
 
 def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
     """Add up what goes to one slot and says the same of itself: logs tell of thousands at once."""
-    told: defaultdict[tuple[str, str, str, int, str, str, str, str], list[tuple[int, ...]]]
-    told = defaultdict(list)
+    told: defaultdict[Said, list[tuple[int, ...]]] = defaultdict(list)
     for one in records:
-        where = (one.session, one.model, one.tier, int(one.at_s // SLOT_S))
-        told[*where, one.agent, one.owner, one.project, one.provider].append(one.usage.counts)
-    for (session, model, tier, slot, *texts), counts in told.items():
+        told[_said_of(one)].append(one.usage.counts)
+    for said, counts in told.items():
         usage = Buckets(*[min(sum(some), COUNT_MAX) for some in zip(*counts, strict=True)])
-        yield _slot_key(session, model, tier, slot), Slot(len(counts), usage, *map(cut, texts))
+        yield slot_of(said, len(counts), usage)
 
 
 def grown(slot: Slot | None, added: Slot) -> Slot:

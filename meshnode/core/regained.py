@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import LEDGER, DiagnosticsKey, Slot, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
-from meshnode.core.rollups import levelled, summed, way_of
+from meshnode.core.rollups import levelled, month_key_of, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -56,7 +56,7 @@ def by_month(counters: Mapping[CounterKey, Slot], rows: int) -> Iterator[dict[Co
     """Part counters into pieces of that many rows or more, and whole months of a session."""
     months: dict[CounterKey, dict[CounterKey, Slot]] = {}
     for key, slot in counters.items():
-        months.setdefault((key, *way_of(key))[-1], {})[key] = slot
+        months.setdefault(month_key_of(key), {})[key] = slot
     piece: dict[CounterKey, Slot] = {}
     for month in months.values():
         piece |= month

@@ -2,7 +2,8 @@
 
 Invariant: no count changes, nor whose it is. What is added to a row is removed in the same step, so
 doing it again does nothing. The records of a slot are in one row: in the slot's while there is one,
-else in its day's, else in its month's. Source: the retention that facts ask for.
+else in its day's, else in its month's; and of each, with its mark while there is one, else in that
+without, of a version that set no marks. Source: the retention that facts ask for.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
 
+import msgspec
+
 from meshnode.core.ledger import Buckets, Slot, SlotKey, grown
+from meshnode.core.marks import MARK, unmarked
 from meshnode.core.periods import DAY_S, MONTHS_A_YEAR, DayKey, MonthKey
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from meshnode.core.ledger import CounterKey
 
@@ -96,9 +101,30 @@ def way_of(key: CounterKey) -> tuple[CounterKey, ...]:
             assert_never(key)
 
 
+def ways_of(key: CounterKey) -> tuple[CounterKey, ...]:
+    """Return where the records of a counter may be, in the order in which they are looked for.
+
+    The counter itself comes first; each is followed by the same without a mark.
+    """
+    way = (key, *way_of(key))
+    return tuple(dict.fromkeys(either for one in way for either in (one, without_mark(one))))
+
+
+def without_mark(key: CounterKey) -> CounterKey:
+    """Return what a counter was before there were marks."""
+    if MARK not in key.tier:
+        return key
+    return msgspec.structs.replace(key, tier=unmarked(key.tier))
+
+
+def month_key_of(key: CounterKey) -> MonthKey:
+    """Return the coarsest counter that this one, or the same without a mark, may be part of."""
+    return MonthKey(key.session, key.model, unmarked(key.tier), month_of(key.start_s))
+
+
 def place_of(key: SlotKey, held: Container[CounterKey], now_s: float) -> CounterKey:
     """Return which counter the records of a slot are in, or go to; `held`: those there are."""
-    for one in (key, *way_of(key)):
+    for one in ways_of(key):
         if one in held:
             return one
     return due(key, now_s)
@@ -110,10 +136,36 @@ def levelled(
     """Return what is to be rolled up so that two counts of the same can be compared row by row.
 
     Both are the whole of some months. Where one has a row that the other has as a part of a coarser
-    one, or in parts, both take the coarsest that either has.
+    one, or in parts, both take the coarsest that either has. Where one has rows without marks, and
+    either rows with marks, of a month that differs, both lose them.
     """
-    one_sided = ours.keys() ^ theirs.keys()
+    lost = _unmarked(ours, theirs)
+    moved = _coarsest(*({lost.get(key, key) for key in side} for side in (ours, theirs)))
+    found: dict[CounterKey, CounterKey] = {}
+    for key in ours.keys() | theirs.keys():
+        into = lost.get(key, key)
+        into = moved.get(into, into)
+        if into != key:
+            found[key] = into
+    return found
+
+
+def _unmarked(
+    ours: Mapping[CounterKey, Slot], theirs: Mapping[CounterKey, Slot]
+) -> dict[CounterKey, CounterKey]:
     both = ours.keys() | theirs.keys()
+    with_mark = {key for key in both if MARK in key.tier}
+    if not with_mark:
+        return {}
+    plain = set(map(month_key_of, both - with_mark))
+    differing = plain.intersection(map(month_key_of, ours.keys() ^ theirs.keys()))
+    return {key: without_mark(key) for key in with_mark if month_key_of(key) in differing}
+
+
+def _coarsest(
+    ours: AbstractSet[CounterKey], theirs: AbstractSet[CounterKey]
+) -> dict[CounterKey, CounterKey]:
+    one_sided, both = ours ^ theirs, ours | theirs
     coarse = {key for key in both if not isinstance(key, SlotKey)}
     if not coarse or not one_sided:
         return {}

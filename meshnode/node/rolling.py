@@ -21,7 +21,7 @@ from meshnode.core.ledger import LEDGER, SlotKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.regained import by_month, counters_of
-from meshnode.core.rollups import way_of
+from meshnode.core.rollups import ways_of
 from meshnode.store import rollups
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Rolling:
 
     def _went(self, key: CounterKey, packed: bytes) -> bool:
         latest = self._world.mesh.own.latest
-        said = (latest(LEDGER, key_to_row(one)) for one in way_of(key))
+        said = (latest(LEDGER, key_to_row(one)) for one in ways_of(key)[1:])
         return latest(LEDGER, packed) is None and any(one is not None for one in said)
 
     async def hold(self) -> None:

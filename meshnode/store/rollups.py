@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import SLOT_S, DiagnosticsKey, SlotKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row
+from meshnode.core.marks import MARK_DIGITS, marked
 from meshnode.core.periods import DAY_S, DayKey, MonthKey
-from meshnode.core.rollups import due, levelled, moves, plus, summed, way_of, written_by
+from meshnode.core.rollups import (
+    due,
+    levelled,
+    month_key_of,
+    moves,
+    plus,
+    summed,
+    way_of,
+    written_by,
+)
 from meshnode.store import counters
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from meshnode.core.ledger import CounterKey, Slot
 
@@ -102,11 +112,11 @@ def hold(
 ) -> dict[CounterKey, Slot | None]:
     """Keep what our own feed says beyond this disk: counted on one that is lost.
 
-    `feed`: all it says of some months of some sessions, models and tiers. Returns what it is to say
-    instead, where that is something else; None is nothing any more.
+    `feed`: all it says of some months of some sessions, models and tiers, whatever their marks.
+    Returns what it is to say instead, where that is something else; None is nothing any more.
     """
     with transaction(connection):
-        keys = _of_months(connection, {_month(key) for key in feed})
+        keys = _of_months(connection, set(map(month_key_of, feed)))
         counted = counters.counted_of(connection, keys)
         held = counters.said_of(counted, counters.imported_of(connection, keys))
         if all(key in held and merged(held[key], slot) == held[key] for key, slot in feed.items()):
@@ -124,27 +134,33 @@ def hold(
     return said
 
 
-def _month(key: CounterKey) -> MonthKey:
-    way = way_of(key)
-    return way[-1] if way else key  # type: ignore[return-value] # a way ends in a month
-
-
 def _of_months(connection: sqlite3.Connection, months: Iterable[MonthKey]) -> set[CounterKey]:
-    """Return the keys of all counters of some months."""
+    """Return the keys of all counters of some months, whatever their marks; `months` have none."""
     query = """SELECT CAST(key AS BLOB) FROM usage_slots WHERE key BETWEEN :first AND :last
         UNION SELECT CAST(key AS BLOB) FROM usage_imported WHERE key BETWEEN :first AND :last"""
     found: set[CounterKey] = set()
     for month in months:
-        texts, end_s = (month.session, month.model, month.tier), month.end_s - 1
-        for first, last in (
-            (SlotKey(*texts, month.start_s // SLOT_S), SlotKey(*texts, end_s // SLOT_S)),
-            (DayKey(*texts, month.start_s // DAY_S), DayKey(*texts, end_s // DAY_S)),
-            (month, month),
-        ):
+        for first, last in _ranges(month):
             values = {"first": key_to_row(first), "last": key_to_row(last)}
             for (row,) in connection.execute(query, values):
                 with counters.ours("usage_slots"):
                     key = key_from_row(row)
-                if key is not None and not isinstance(key, DiagnosticsKey):
+                if key is None or isinstance(key, DiagnosticsKey):
+                    continue
+                if month_key_of(key) == month:  # between two marks are other months, too
                     found.add(key)
     return found
+
+
+def _ranges(month: MonthKey) -> Iterator[tuple[CounterKey, CounterKey]]:
+    start_s, end_s = month.start_s, month.end_s - 1
+    named = month.session, month.model
+    tiers = [(month.tier, month.tier)]
+    tiers.append((marked(month.tier, "0" * MARK_DIGITS), marked(month.tier, "f" * MARK_DIGITS)))
+    for low, high in tiers:
+        yield (
+            SlotKey(*named, low, start_s // SLOT_S),
+            SlotKey(*named, high, end_s // SLOT_S),
+        )
+        yield DayKey(*named, low, start_s // DAY_S), DayKey(*named, high, end_s // DAY_S)
+        yield MonthKey(*named, low, month.month), MonthKey(*named, high, month.month)

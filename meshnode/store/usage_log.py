@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import DamagedError
-from meshnode.core.ledger import SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey, Slots, UsageRecord, cut
+from meshnode.core.ledger import SLOT_MAX, SLOT_S, Buckets, Slots, UsageRecord, slot_of
 from meshnode.core.packing import typed
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
 from meshnode.store.asking import asked
@@ -20,7 +20,7 @@ from meshnode.store.asking import asked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from meshnode.core.ledger import CounterKey
+    from meshnode.core.ledger import CounterKey, Slot
 
 
 _INTEGER_MAX = 1 << 63
@@ -131,14 +131,15 @@ def slots_where(
         if is_wanted(source, file):
             if set(map(type, texts)) != {str}:
                 raise DamagedError(_BROKEN, _HINT)
-            kinds[kind] = tuple(map(cut, texts))
+            kinds[kind] = (source, *texts)
     slots = Slots()
     for kind, slot, records, *counts in connection.execute(_SLOTS):
         if kind in kinds:
             if set(map(type, counts)) != {int} or min(counts) < 0 or not 0 <= slot <= SLOT_MAX:
                 raise DamagedError(_BROKEN, _HINT)
-            session, model, tier, *said = kinds[kind]
-            slots.add(SlotKey(session, model, tier, slot), Slot(records, Buckets(*counts), *said))
+            source, session, model, tier, agent, owner, project, provider = kinds[kind]
+            said = (session, model, tier, slot, source, agent, owner, project, provider)
+            slots.add(*slot_of(said, records, Buckets(*counts)))
     return list(slots)
 
 

@@ -152,3 +152,28 @@ def test_what_is_read_while_no_node_runs_counts_from_the_disk_as_it_does_once_on
         file.write(line("dora", 9, ("s9", "gpt-4o", 3)))
     spent = node.json(*words)
     assert node.json("cost")["totals"] == spent["totals"]
+
+
+SHARED = {"session_id": "team", "model": "gpt-4o", "input_token": 1000, "output_token": 100}
+CONSUMERS = [("olga", "openai", 3), ("paul", "openai", 2), ("paul", "azure", 1)]
+
+
+def test_consumers_that_share_a_session_are_told_apart_on_another_node(fleet):
+    anna, carl = fleet.mesh("anna", "carl")
+    log = fleet.directory / "gateway.log"
+    with log.open("w") as file:
+        for owner, provider, times in CONSUMERS:
+            call = {**SHARED, "consumer": owner, "provider": provider}
+            for number in range(times):
+                outer = {"ai_log": json.dumps(call), "request_id": f"{owner}-{provider}-{number}"}
+                file.write(json.dumps({**outer, "start_time": "2026-11-20T09:30:15Z"}) + "\n")
+    anna.json("usage", "--source", "higress", "--path", str(log))
+    wait_until(lambda: carl.json("cost")["records"] == 6)
+    by_owner = carl.json("cost", "--by", "owner")["groups"]
+    assert {one["key"]["owner"]: one["records"] for one in by_owner} == {"olga": 3, "paul": 3}
+    [tier] = carl.json("cost", "--by", "tier")["groups"]
+    assert (tier["key"], tier["records"], tier["sessions"]) == ({"tier": "standard"}, 6, 1)
+    priced = carl.json("cost", "--by", "model")
+    here = anna.json("usage", "--source", "higress", "--path", str(log), "--by", "owner")
+    assert priced["cost_usd"] == here["cost_usd"]
+    assert {one["key"]["owner"]: one["records"] for one in here["groups"]} == {"olga": 3, "paul": 3}

@@ -5,6 +5,7 @@ may at no flush show anything but the total before it or the total after it.
 """
 
 import sqlite3
+from random import Random
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from meshnode.app.cutting import CostQuery
 from meshnode.app.pieces import finished
 from meshnode.app.shortcut import steps_of
 from meshnode.app.tally import Rated
+from meshnode.core import ledger as core_ledger
 from meshnode.core.effects import Announce
 from meshnode.core.feed import Replica
 from meshnode.core.genesis import Genesis, Limits
@@ -34,6 +36,7 @@ from meshnode.core.ledger import (
     slot_key_of,
 )
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
+from meshnode.core.marks import GATEWAYS
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.periods import DAY_S
 from meshnode.core.prices import Priced
@@ -66,17 +69,6 @@ class NoPrices:
         return "none"
 
 
-def grouped(rows: Any) -> dict[tuple, sums]:
-    """Add up by month, session, model and owner."""
-    found: dict[tuple, list[int]] = {}
-    for key, slot in rows:
-        counts = (slot.records, *slot.usage.counts)
-        group = (month_of(key.start_s), key.session, key.model, slot.owner)
-        held = found.setdefault(group, [0] * len(counts))
-        found[group] = [one + other for one, other in zip(held, counts, strict=True)]
-    return {group: tuple(counts) for group, counts in found.items() if any(counts)}
-
-
 def at_most(some: dict[tuple, sums], more: dict[tuple, sums]) -> bool:
     return all(
         one <= other
@@ -86,6 +78,10 @@ def at_most(some: dict[tuple, sums], more: dict[tuple, sums]) -> bool:
 
 
 class Rolled(RuleBasedStateMachine):
+    source = "claude"
+    older = False  # whether the ledger is that of a version that tells no consumers apart
+    by_owner = True
+
     def __init__(self) -> None:
         super().__init__()
         self.now_s = START_S
@@ -113,7 +109,10 @@ class Rolled(RuleBasedStateMachine):
     def read(self, keys: list[str]) -> None:
         records = [self.counting[key] for key in keys]
         batch = Batch(READER, "/log", {}, records, Diagnostics())
-        rows = ledger.commit(self.connection, batch, int(self.now_s * 1000))
+        gateways = frozenset[str]() if self.older else GATEWAYS
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(core_ledger, "GATEWAYS", gateways)
+            rows = ledger.commit(self.connection, batch, int(self.now_s * 1000))
         self.unread.difference_update(keys)
         for key, value in rows:
             self.feed.write(LEDGER, key_to_row(key), value_to_row(value))
@@ -136,13 +135,30 @@ class Rolled(RuleBasedStateMachine):
                 self.cells.take(news)
             assert changes or self.shown() == before
 
+    def grouped(self, rows: Any) -> dict[tuple, sums]:
+        """Add up by month, session, model and owner."""
+        found: dict[tuple, list[int]] = {}
+        for key, slot in rows:
+            counts = (slot.records, *slot.usage.counts)
+            owner = slot.owner if self.by_owner else ""
+            group = (month_of(key.start_s), key.session, key.model, owner)
+            held = found.setdefault(group, [0] * len(counts))
+            found[group] = [one + other for one, other in zip(held, counts, strict=True)]
+        return {group: tuple(counts) for group, counts in found.items() if any(counts)}
+
+    def owner(self, session: str, consumer: str) -> str:
+        return OWNERS[session]
+
+    def at_s(self, number: int, ago: int) -> float:
+        return self.now_s - ago * DAY_S - 1000.0 * number
+
     def shown(self) -> dict[tuple, sums]:
         rows = self.replica.rows.tables.get(LEDGER, {})
-        return grouped(counters_of((key, row.value) for key, row in rows.items()).items())
+        return self.grouped(counters_of((key, row.value) for key, row in rows.items()).items())
 
     def logged(self, *, all_of_it: bool = False) -> dict[tuple, sums]:
         """Add up what is read, or will be, straight from the records."""
-        return grouped(
+        return self.grouped(
             (slot_key_of(one), Slot(1, one.usage, owner=one.owner))
             for key, one in self.counting.items()
             if all_of_it or key not in self.unread
@@ -153,20 +169,21 @@ class Rolled(RuleBasedStateMachine):
         session=st.sampled_from("ab"),
         model=st.sampled_from("mn"),
         tokens=st.integers(1, 99),
+        consumer=st.sampled_from("xy"),
     )
-    def record(self, days: list[int], session: str, model: str, tokens: int) -> None:
+    def record(self, days: list[int], session: str, model: str, tokens: int, consumer: str) -> None:
         """Something is used, or a log from long ago is read."""
         keys = []
         for number, ago in enumerate(days):
             key = f"{len(self.counting)}"
             self.counting[key] = UsageRecord(
                 idem_key=key,
-                source="claude",
-                at_s=self.now_s - ago * DAY_S - 1000.0 * number,
+                source=self.source,
+                at_s=self.at_s(number, ago),
                 session=session,
                 project=f"/{model}",
                 agent="",
-                owner=OWNERS[session],
+                owner=self.owner(session, consumer),
                 model=model,
                 provider="",
                 tier="standard",
@@ -198,7 +215,7 @@ class Rolled(RuleBasedStateMachine):
     @rule(pieces=st.integers(1, 3), room_bytes=st.sampled_from([1, 1500]), dies=st.booleans())
     def roll_up(self, pieces: int, room_bytes: int, dies: bool) -> None:
         after: bytes | None = b""
-        before = grouped(counters.counted(self.connection))
+        before = self.grouped(counters.counted(self.connection))
         while after is not None and pieces:
             piece = rollups.plan(self.connection, self.now_s, after, room_bytes)
             if dies and pieces == 1:
@@ -211,7 +228,7 @@ class Rolled(RuleBasedStateMachine):
             rollups.apply(self.connection, piece.moved)
             self.flush(changes=False)
             after, pieces = piece.after, pieces - 1
-        assert grouped(counters.counted(self.connection)) == before
+        assert self.grouped(counters.counted(self.connection)) == before
 
     @rule()
     def roll_all_up(self) -> None:
@@ -250,8 +267,8 @@ class Rolled(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_and_nothing_counts_twice(self) -> None:
-        assert grouped(counters.counted(self.connection)) == self.logged()
-        said = grouped((k, v) for k, v in ledger.published(self.connection) if k != READER)
+        assert self.grouped(counters.counted(self.connection)) == self.logged()
+        said = self.grouped((k, v) for k, v in ledger.published(self.connection) if k != READER)
         assert said == self.shown()
 
     @invariant()
@@ -276,3 +293,51 @@ class Rolled(RuleBasedStateMachine):
 
 Rolled.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 TestTotalsStay = Rolled.TestCase
+
+
+class Shared(Rolled):
+    """Consumers of a gateway use one session: of each it stays what it was."""
+
+    source = "higress"
+
+    def owner(self, session: str, consumer: str) -> str:
+        return consumer
+
+
+class Upgraded(Shared):
+    """The same at a ledger that an older version has begun. Each version has months of its own."""
+
+    older = True
+    by_owner = False
+
+    def at_s(self, number: int, ago: int) -> float:
+        at_s = super().at_s(number, ago)
+        while month_of(at_s) % 2 == self.older:
+            at_s -= 15 * DAY_S
+        return at_s
+
+    @rule()
+    def upgrade(self) -> None:
+        self.older = False
+
+
+Shared.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
+Upgraded.TestCase.settings = Shared.TestCase.settings
+TestTotalsOfEachConsumerStay = Shared.TestCase
+TestTotalsStayInAnUpgradedLedger = Upgraded.TestCase
+
+
+@pytest.mark.parametrize("days", [0, 100])
+def test_what_an_older_version_told_and_a_disk_has_lost_is_counted_once(days: int):
+    ledger = Upgraded()
+    for consumer in "xy":
+        ledger.record([1, 40], "a", "m", 5, consumer)
+    ledger.roll_all_up()
+    ledger.time_passes(days)
+    ledger.upgrade()
+    ledger.lose_the_disk(Random(1), 1.0)
+    for step in (ledger.roll_all_up, ledger.read_all_again):
+        step()
+        ledger.nothing_is_lost_and_nothing_counts_twice()
+        ledger.groups_add_up()
+    ledger.teardown()

@@ -19,6 +19,7 @@ from meshnode.core.ledger import (
     merged,
 )
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
+from meshnode.core.marks import unmarked
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, DAY_S, MONTH_MAX, DayKey, MonthKey
 from meshnode.core.regained import joined_rows
@@ -26,6 +27,7 @@ from meshnode.core.rollups import (
     DAYS_KEPT_MONTHS,
     SLOTS_KEPT_DAYS,
     levelled,
+    month_key_of,
     month_of,
     moves,
     summed,
@@ -38,7 +40,8 @@ NOW_S = 1_790_000_000.0
 TODAY = int(NOW_S // DAY_S)
 THIS_MONTH = month_of(NOW_S)
 
-named = st.tuples(st.sampled_from("ab"), st.sampled_from(["m", "n"]), st.just("standard"))
+tiers = st.sampled_from(["standard", "standard>#00c0ffee", "standard>#deadbeef"])
+named = st.tuples(st.sampled_from("ab"), st.sampled_from(["m", "n"]), tiers)
 some_slots = st.integers(0, 48).map(lambda number: (TODAY - 60) * 48 + number * 50)
 some_months = st.integers(THIS_MONTH - 16, THIS_MONTH)
 keys = st.one_of(
@@ -112,6 +115,9 @@ def test_what_was_lost_joins_what_was_counted_anew_however_far_each_is_rolled_up
         coarser in joined for key in one.keys() ^ other.keys() for coarser in way_of(key)
     )
     assert levelled(one, other) == {}
+    differing = set(map(month_key_of, one.keys() ^ other.keys()))
+    marks = {(month_key_of(key), unmarked(key.tier) == key.tier) for key in joined}
+    assert not any({(month, True), (month, False)} <= marks for month in differing)
     rows = [{key_to_row(k): slot_to_row(s) for k, s in side.items()} for side in (ours, theirs)]
     said = {**rows[0], **rows[1], **joined_rows(LEDGER, *rows)}
     kept = {key_from_row(key): slot_from_row(row) for key, row in said.items() if row is not None}
@@ -147,7 +153,8 @@ def test_keys_come_back_as_they_were_and_end_after_they_begin(key: Any):
     assert key.start_s < key.end_s
     counter = counter_of(key_to_row(key))
     assert counter is not None
-    assert (counter.session, counter.model, counter.tier) == (key.session, key.model, key.tier)
+    named = (key.session, key.model, unmarked(key.tier))
+    assert (counter.session, counter.model, counter.tier) == named
 
 
 short, numbers = st.text(max_size=2), st.integers(-1, 1 << 63)

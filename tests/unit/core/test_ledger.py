@@ -13,6 +13,7 @@ from meshnode.core.ledger import (
     Slots,
     UsageRecord,
     cut,
+    slot_key_of,
     tier_of,
     tier_parts,
 )
@@ -24,6 +25,7 @@ from meshnode.core.ledger_rows import (
     slot_to_row,
     value_to_row,
 )
+from meshnode.core.marks import mark_of, marked, unmarked
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX
 
@@ -31,7 +33,7 @@ from meshnode.core.periods import DAY_MAX, MONTH_MAX
 def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageRecord:
     values: dict[str, object] = {
         "idem_key": key,
-        "source": "higress",
+        "source": "codex",
         "at_s": at_s,
         "session": "s",
         "project": "",
@@ -76,6 +78,40 @@ def test_texts_of_a_slot_do_not_depend_on_the_order_of_records():
     assert forth[0][1].owner == "alice"
 
 
+def test_a_gateway_has_a_counter_for_each_consumer_and_provider_of_a_session():
+    def one(**changes: str) -> UsageRecord:
+        return record(source="higress", **changes)
+
+    whose = [{"owner": "olga"}, {"owner": "paul"}, {"owner": "paul", "provider": "azure"}, {}]
+    found = Slots().correct((), [one(**said) for said in (*whose, whose[0])])
+    assert sorted((slot.owner, slot.provider, slot.records) for _, slot in found) == [
+        ("", "", 1),
+        ("olga", "", 2),
+        ("paul", "", 1),
+        ("paul", "azure", 1),
+    ]
+    assert len({key.tier for key, _ in found}) == 4
+    assert {tier_parts(key.tier) for key, _ in found} == {("standard", 0)}
+    assert slot_key_of(one(owner="o" * 300)) == slot_key_of(one(owner="o" * 299))
+
+
+def older_tier_parts(tier: str) -> tuple[str, int]:
+    """How versions without marks read a tier."""
+    name, _, step = tier.partition(">")
+    return name, int(step) if step.isascii() and step.isdigit() and len(step) <= 12 else 0
+
+
+@pytest.mark.parametrize("tier", ["standard", "standard>200000", "batch", "fast>32000", "a#b>1"])
+def test_a_mark_changes_no_tier_and_no_price(tier: str):
+    said = marked(tier, mark_of("", "olga", "", ""))
+    assert (unmarked(said), unmarked(unmarked(said))) == (unmarked(tier),) * 2
+    assert tier_parts(said) == tier_parts(tier)
+    assert said != tier
+    if tier in {"standard", "batch"}:
+        assert older_tier_parts(said) == tier_parts(tier)
+    assert older_tier_parts(said)[1] == tier_parts(tier)[1]
+
+
 def test_long_and_broken_texts_are_cut():
     [(key, slot)] = Slots().correct((), [record(session="s" * 999, owner="o" * 999)])
     assert len(key.session) == len(slot.owner) == TEXT_CHARS_MAX
@@ -89,7 +125,7 @@ def test_long_and_broken_texts_are_cut():
         ("default", 32_000, "standard"),
         ("auto", 32_001, "standard>32000"),
         ("Batch", 200_001, "batch>200000"),
-        ("a>b", 0, "ab"),
+        ("a>b#c", 0, "abc"),
         ("flex", 10**9, "flex>524288"),
     ],
 )

@@ -23,6 +23,7 @@ from meshnode.core.ledger_rows import (
     slot_from_row,
     value_to_row,
 )
+from meshnode.core.marks import mark_of, marked
 from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.regained import joined_rows
 from meshnode.core.rollups import moves, written_by
@@ -37,6 +38,8 @@ KEYS = {
     "reader": DiagnosticsKey("claude", "0" * 16),
     "day": DayKey(*WHAT, 20_736),
     "month": MonthKey(*WHAT, 667),
+    "marked": SlotKey(*WHAT[:2], marked(WHAT[2], mark_of("", "olga", "", "openai")), 997_000),
+    "marked_short": DayKey(*WHAT[:2], marked("batch", mark_of("", "paul", "", "")), 20_736),
 }
 USED = Slot(3, Buckets(3, 22_137, 2_285, 0, 159, 20, 1), "builder", "olga", "shop", "anthropic")
 MORE = Slot(1, Buckets(output=7), "builder", "olga", "shop", "anthropic")

@@ -26,7 +26,7 @@ from meshnode.store.migrations import migrate
 READER = DiagnosticsKey("higress", "00ff")
 RECORD = UsageRecord(
     idem_key="a",
-    source="higress",
+    source="codex",
     at_s=1800.5,
     session="s",
     project="p",

@@ -1,0 +1,39 @@
+"""What tells counters of one session, model and tier apart, where a gateway serves several there.
+
+A mark stands in the tier, for who knows no marks prices it as if there were none: `standard>#MARK`,
+`standard#MARK>200000`. Invariant: it depends on the texts of a record alone, so that whoever counts
+the same records, in whatever order, has the same counters.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+
+from meshnode.core.packing import pack_lists
+
+GATEWAYS = frozenset({"higress"})  # sources where one session may be of several consumers
+MARK = "#"  # begins a mark; no service tier has it
+MARK_DIGITS = 8  # of two among a thousand in one session one in ten thousand meets another
+_KEPT = 4096  # read again and again
+
+
+@lru_cache(_KEPT)
+def mark_of(agent: str, owner: str, project: str, provider: str) -> str:
+    """Return the mark of what is counted for these: hexadecimal digits of a SHA-256."""
+    return sha256(pack_lists((agent, owner, project, provider))).hexdigest()[:MARK_DIGITS]
+
+
+def marked(tier: str, mark: str) -> str:
+    """Put a mark into a tier that has none."""
+    service, _, step = tier.partition(">")
+    return f"{service}{MARK}{mark}>{step}" if step else f"{service}>{MARK}{mark}"
+
+
+def unmarked(tier: str) -> str:
+    """Return a tier without its mark."""
+    if MARK not in tier:
+        return tier
+    service, _, step = tier.partition(">")
+    service, step = service.partition(MARK)[0], step.partition(MARK)[0]
+    return f"{service}>{step}" if step else service
