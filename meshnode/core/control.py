@@ -41,6 +41,7 @@ from meshnode.core.revocations import Revocations
 from meshnode.core.rolebook import RoleBook, giver_of
 from meshnode.core.roles import Role, authorization_from_signed
 from meshnode.core.settings import Budget, Policy
+from meshnode.core.shares import Shares, stays
 from meshnode.core.succession import Admits, RootKeys, Succession
 from meshnode.core.summary import Summary
 
@@ -51,10 +52,6 @@ if TYPE_CHECKING:
     from meshnode.core.grants import Grant
 
 ENTRY_BYTES_MAX = 4096
-ENTRIES_MAX = 50_000  # more: PeerError to the sender, the link is kept
-ROLES_MAX = 10_000  # given by one issuer; more: PeerError. None makes room: others hang on them
-REVOKED_BY_ADMIN_MAX = 10_000  # keys and nodes, for ever, by one issuer; the same
-REVOKED_MAX = 16  # the same by one that is no admin: it can only revoke itself
 ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
 ROOTS_MAX = 64  # remembered until the set changes, by how many entries they leave out
 ISSUED_BY_ADMIN_MAX = 10_000  # by one admin: as many as there are feeds to forget
@@ -79,8 +76,7 @@ class ControlSet:
         self._root_keys = self.succession.ever
         self._entries: dict[bytes, Signed] = {}
         self._held: dict[bytes, Entry] = {}
-        self._given: dict[tuple[bytes, str], int] = {}  # what never goes, by issuer and kind
-        self._places: dict[bytes, list[Place]] = {}  # of all else by issuer, the earliest first
+        self._places: dict[bytes, list[Place]] = {}  # of what may go by issuer, the earliest first
         self._slots: dict[tuple[bytes, str, str], Place] = {}
         self._expiring: list[tuple[int, bytes]] = []  # the earliest first
         self._kinds: dict[type, dict[bytes, Entry]] = {}  # by id, but for roles
@@ -92,6 +88,7 @@ class ControlSet:
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self._root_keys)
         self.roles = RoleBook(self.succession, self.revocations)
+        self._shares = Shares(self.roles)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
@@ -119,8 +116,10 @@ class ControlSet:
             self.cut_s = max(self.cut_s, entry.expires_s)
             return False
         place = (entry.expires_s, entry.issued_s, entry_id)
-        if not _stays(entry) and not self._make_room(entry, place, ours=ours):
+        before = self._before(entry, place, ours=ours)
+        if before is not None and place <= before:
             return False
+        self._make_room(entry, before)
         self._keep(entry, place, signed)
         return True
 
@@ -277,40 +276,40 @@ class ControlSet:
 
     # What is kept.
 
-    def _make_room(self, entry: Entry, place: Place, *, ours: bool) -> bool:
-        """Drop what an entry replaces or pushes out; False, and no change, if it must not be kept.
+    def _before(self, entry: Entry, place: Place, *, ours: bool) -> Place | None:
+        """Return whose place an entry wants: of its slot, or the earliest if its issuer has many.
 
         Raises NoRoomError if it is `ours` and would push something out.
         """
+        if stays(entry):
+            return None
+        if entry.slot and (before := self._slots.get((entry.issuer, entry.kind, entry.slot))):
+            return before
         mine = self._places.get(entry.issuer, [])
-        before = self._slots.get((entry.issuer, entry.kind, entry.slot)) if entry.slot else None
-        if before is not None:
-            if before < place:
-                self._drop(before[2])
-            return before < place
         limit = ISSUED_BY_ADMIN_MAX if self.roles.is_admin(entry.issuer) else ISSUED_MAX
         if len(mine) < limit:
-            return True
+            return None
         if ours:
             raise NoRoomError(f"this key has issued {limit} control entries that still stand")
-        if place < mine[0]:
-            return False
-        self._drop(mine[0][2])
-        return True
+        return mine[0]
+
+    def _make_room(self, entry: Entry, before: Place | None) -> None:
+        """Drop what an entry takes the place of; raises PeerError, and no change, if it cannot."""
+        if before is None:
+            self._shares.check(entry)
+            return
+        gone_id, gone = before[2], self._held[before[2]]
+        self._shares.drop(gone_id, gone)
+        try:
+            self._shares.check(entry)
+        finally:
+            self._shares.add(gone_id, gone)
+        self._drop(gone_id)
 
     def _keep(self, entry: Entry, place: Place, signed: Signed) -> None:
-        """Take an entry in; raises PeerError, having changed nothing, if there are too many."""
-        if len(self._entries) >= ENTRIES_MAX:
-            raise PeerError(f"more than {ENTRIES_MAX} control entries")
         entry_id = place[2]
-        if _stays(entry):
-            given = self._given.get((entry.issuer, entry.kind), 0)
-            limit = ROLES_MAX if isinstance(entry.body, Role) else self._revoked_max(entry.issuer)
-            if given >= limit:
-                what = "roles" if isinstance(entry.body, Role) else "revocations"
-                raise PeerError(f"more than {limit} {what} from one issuer")
-            self._given[entry.issuer, entry.kind] = given + 1
-        else:
+        self._shares.add(entry_id, entry)
+        if not stays(entry):
             self._kinds.setdefault(type(entry.body), {})[entry_id] = entry
             insort(self._places.setdefault(entry.issuer, []), place)
             if entry.slot:
@@ -352,13 +351,11 @@ class ControlSet:
                 self.revocations.drop(entry_id, entry.issuer, entry.body)
         self._reconsider_all(self._forgets if roots else ())
 
-    def _revoked_max(self, issuer: bytes) -> int:
-        return REVOKED_BY_ADMIN_MAX if self.roles.is_admin(issuer) else REVOKED_MAX
-
     def _drop(self, entry_id: bytes) -> None:
         """Leave nothing of an entry; it is none of those that stay for ever."""
         entry = self._held.pop(entry_id)
         del self._entries[entry_id], self._kinds[type(entry.body)][entry_id]
+        self._shares.drop(entry_id, entry)
         self.summary.remove(entry_id)
         self._roots.clear()
         mine = self._places[entry.issuer]
@@ -391,10 +388,3 @@ class ControlSet:
             self._reconsidered.add(node)
         if head != NOTHING:
             self._forgotten[node] = head
-
-
-def _stays(entry: Entry) -> bool:
-    """Whether an entry is never dropped: others hang on it, or a thief would push it out."""
-    return isinstance(entry.body, Role | RootKeys | Admits) or (
-        isinstance(entry.body, Revoke) and entry.body.what != "grant"
-    )

@@ -55,6 +55,10 @@ class RoleBook:
         counting = (role for role in self.of(key) if self.counts(role))
         return _strongest(counting, is_root=key in self._succession.present)
 
+    def is_root(self, key: bytes) -> bool:
+        """Whether a key is a root's now."""
+        return key in self._succession.present
+
     def is_admin(self, key: bytes) -> bool:
         """Whether a key is a root's, or was made an admin by one: one step, so never a ring."""
         return self._is_admin(key, self._succession.ever)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.certificates import CHAIN_MAX
-from meshnode.core.control import ENTRIES_MAX
 from meshnode.core.entries import ENTRY_ID_BYTES
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Flush
@@ -31,6 +30,7 @@ from meshnode.core.messages import (
     Snapshot,
     Vector,
 )
+from meshnode.core.shares import ENTRIES_MAX
 from meshnode.core.summary import BUCKET_HASH_BYTES, BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.feeds import feed_part_from_wire, feed_part_to_wire, header_to_wire

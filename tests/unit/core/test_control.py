@@ -19,6 +19,7 @@ from unit.core.ruling import (
 )
 
 from meshnode.core import control as control_module
+from meshnode.core import shares as shares_module
 from meshnode.core.control import ControlSet, NoAuthorityError, NoRoomError
 from meshnode.core.entries import (
     CONTROL,
@@ -163,7 +164,7 @@ def test_an_entry_of_our_own_pushes_nothing_out(
 def test_roles_have_a_bound_and_none_of_them_makes_room(
     control: ControlSet, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(control_module, "ROLES_MAX", 1)
+    monkeypatch.setattr(shares_module, "ROLES_MAX", 1)
     control.add(made_by(ADMIN, OPERATOR, "operator"), NOW_S)
     with pytest.raises(PeerError, match="roles"):
         control.add(made_by(ADMIN, OBSERVER, "observer"), NOW_S)
@@ -173,8 +174,8 @@ def test_roles_have_a_bound_and_none_of_them_makes_room(
 def test_what_is_revoked_stays_so_whatever_else_a_thief_of_that_key_issues(
     peopled: ControlSet, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("ISSUED_BY_ADMIN_MAX", "REVOKED_BY_ADMIN_MAX"):
-        monkeypatch.setattr(control_module, name, 1)
+    monkeypatch.setattr(control_module, "ISSUED_BY_ADMIN_MAX", 1)
+    monkeypatch.setattr(shares_module, "REVOKED_BY_ADMIN_MAX", 1)
     assert peopled.add(said(ADMIN, Revoke("key", OPERATOR.public)), NOW_S)
     for late_s in range(1, 4):
         peopled.add(said(ADMIN, Policy(f"p{late_s}", {}), NOW_S + late_s), NOW_S)
@@ -186,16 +187,10 @@ def test_what_is_revoked_stays_so_whatever_else_a_thief_of_that_key_issues(
 def test_who_is_no_admin_revokes_itself_a_few_times_only(
     peopled: ControlSet, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(control_module, "REVOKED_MAX", 1)
+    monkeypatch.setattr(shares_module, "REVOKED_MAX", 1)
     assert peopled.add(said(OPERATOR, Revoke("key", OPERATOR.public)), NOW_S)
     with pytest.raises(PeerError, match="more than 1 revocations"):
         peopled.add(said(OPERATOR, Revoke("key", OPERATOR.public)), NOW_S)
-
-
-def test_the_set_has_a_bound(control: ControlSet, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(control_module, "ENTRIES_MAX", 1)
-    with pytest.raises(PeerError, match="more than 1 "):
-        control.add(said(ADMIN, ORDER, life_s=5), NOW_S)
 
 
 def test_of_several_forgettings_the_highest_head_counts(peopled: ControlSet):

@@ -1,0 +1,105 @@
+"""At its bound the control set keeps who revokes in it, and what one node holds another can take."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.core.ruling import GENESIS, NOW_S, ROOT, made_by
+
+from meshnode.core import shares as shares_module
+from meshnode.core.control import ControlSet
+from meshnode.core.entries import Body, Revoke, entry_id_of, sign_entry
+from meshnode.core.keys import Key, Signed
+from meshnode.core.settings import Policy
+
+chance = Random(72).randbytes
+ADMINS = [Key.new(chance) for _ in range(3)]
+OPERATORS = [Key.new(chance) for _ in range(3)]
+
+
+def said(issuer: Key, body: Body, late_s: int = 0, life_s: int | None = None) -> Signed:
+    issued_s = NOW_S + late_s
+    expires_s = None if life_s is None else issued_s + life_s
+    return sign_entry(issuer, GENESIS.mesh_id, body, chance, issued_s=issued_s, expires_s=expires_s)
+
+
+MADE = [
+    *(made_by(ROOT, admin, "admin") for admin in ADMINS),
+    *(made_by(ADMINS[0], operator, "operator") for operator in OPERATORS),
+]
+BY_ROOT = [said(ROOT, Revoke("key", Key.new(chance).public)) for _ in range(2)]
+BY_ADMINS = [
+    said(admin, Revoke("grant", chance(16)), life_s=3600 + late_s)
+    for late_s, admin in enumerate(ADMINS)
+]
+FLOOD = [
+    *(said(ADMINS[0], Revoke("node", Key.new(chance).public)) for _ in range(6)),
+    *(made_by(ADMINS[0], Key.new(chance), "operator") for _ in range(6)),
+    *(said(one, Policy(f"p{n}", {}), n) for n in range(4) for one in OPERATORS),
+    *(said(one, Revoke("key", one.public)) for one in OPERATORS),
+]
+POOL = [*BY_ROOT, *BY_ADMINS, *FLOOD]
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Let a set have 24 entries, 5 of them for roots and 6 for revocations, 2 of each admin."""
+    sizes = {"ENTRIES_MAX": 24, "OF_ROOTS": 5, "OF_REVOCATIONS": 6, "OF_ONE_ADMIN": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in sizes.items():
+            patch.setattr(shares_module, name, size)
+        yield
+
+
+def hearing(entries: list[Signed]) -> ControlSet:
+    control = ControlSet(GENESIS)
+    control.add_all(MADE, NOW_S)
+    control.add_all(entries, NOW_S)
+    return control
+
+
+def ids(entries: list[Signed]) -> set[bytes]:
+    return {entry_id_of(entry) for entry in entries}
+
+
+@settings(max_examples=40)
+@given(st.permutations(POOL))
+def test_whatever_comes_first_the_root_and_every_admin_are_heard(order: list[Signed]):
+    with bounded():
+        held = hearing(order)
+    assert ids(BY_ROOT) <= ids(held.entries())
+    assert ids(BY_ADMINS[1:]) <= ids(held.entries())
+    assert len(held.entries()) <= 24
+
+
+@settings(max_examples=40)
+@given(st.permutations(POOL), st.randoms(use_true_random=False))
+def test_what_one_node_holds_at_the_bound_fits_into_any_other_in_any_order(
+    order: list[Signed], random: Random
+):
+    with bounded():
+        held = hearing(order).entries()
+        shuffled = random.sample(held, len(held))
+        anew = ControlSet(GENESIS)
+        assert anew.add_all(shuffled, NOW_S) == []
+        part = ControlSet(GENESIS)
+        some = [entry for entry in shuffled if entry in MADE or random.random() < 0.5]
+        assert part.add_all(some, NOW_S) == []
+    assert ids(anew.entries()) == ids(held)
+
+
+@settings(max_examples=40)
+@given(st.permutations(POOL), st.permutations(POOL))
+def test_who_were_flooded_in_other_orders_agree_on_who_may_do_what(
+    one: list[Signed], other: list[Signed]
+):
+    """What is kept apart is the same everywhere, so that is what is judged by."""
+    with bounded():
+        first, second = hearing(one), hearing(other)
+        for source, target in ((first, second), (second, first)):
+            target.add_all(source.entries(), NOW_S)
+    apart = ids([*BY_ROOT, *BY_ADMINS[1:]])
+    assert ids(first.entries()) & apart == ids(second.entries()) & apart == apart
