@@ -125,11 +125,11 @@ class MemoryInvites:
             raise NotFoundError("this invite is not known here")
         return self._kept[invite_id]
 
-    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
+    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> bool:
         await asyncio.sleep(0)
         again = self._admitted.get((invite_id, device.node_key))
         if again == device.operator_key:
-            return
+            return False
         if again is not None:
             raise NotPermittedError("this invite was used with another operator key")
         kept = self._kept.get(invite_id)
@@ -137,6 +137,7 @@ class MemoryInvites:
             raise NotPermittedError("this invite is used up or has expired")
         self._kept[invite_id] = replace(kept, uses_left=kept.uses_left - 1)
         self._admitted[invite_id, device.node_key] = device.operator_key
+        return True
 
 
 @dataclass(frozen=True)

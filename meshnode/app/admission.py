@@ -21,6 +21,7 @@ from meshnode.core.enrolment import (
 )
 from meshnode.core.entries import Revoke, entry_from_signed, role_entry
 from meshnode.core.errors import (
+    ExhaustedError,
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
@@ -156,26 +157,22 @@ class AdmissionDesk:
         if now_s > invite.expires_s:
             raise NotPermittedError("this invite has expired", "ask for a new one")
         self._check_word(invite)
-        if invite.for_key not in {b"", application.node_key}:
-            raise NotPermittedError(
-                "this invite is for another device", "ask for one with --for-key of this one"
-            )
+        self._check_device(invite, application.node_key)
         device_id = node_id_of(application.node_key)
-        if me.control.revocations.has_node(application.node_key, admits=False):
-            raise NotPermittedError(
-                "this device's key was revoked, for good", "join with a new home: --home DIR"
-            )
         old = application.replaces
         replaced = self.find_replaceable(old, device_id) if old else b""
-        await self._book.take_use(
-            invite_id, Device(application.node_key, application.operator_key or b""), now_s
-        )
+        operator_key = application.operator_key if invite.role else None
+        if operator_key is not None:
+            self._check_room(invite, operator_key, now_s)
+        device = Device(application.node_key, application.operator_key or b"")
+        is_new = await self._book.take_use(invite_id, device, now_s)
         given = []
-        if invite.role and application.operator_key is not None:
-            given.append(self._give_role(invite, application.operator_key, now_s))
+        if operator_key is not None:
+            given.append(self._role_given(invite, operator_key, now_s))
         entries = needed_first(given, me.control.entries(), me.genesis.mesh_id)
         said = f"{node_id_of(application.node_key)} by invite {invite_id.hex()}"
-        self.on_event("member_admitted", application.operator_key or b"", said)
+        if is_new:  # a device that asks again fills no log, and no control set
+            self.on_event("member_admitted", application.operator_key or b"", said)
         certificates = (
             issue_node_ca(me.key, device_id, now_s, self._chance),
             certificate,
@@ -197,19 +194,51 @@ class AdmissionDesk:
         if me.control.role_of(admin) != "admin":
             raise NotPermittedError("who made this invite was revoked", "ask for a new one")
 
-    def _give_role(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Signed:
+    def _check_device(self, invite: OutstandingInvite, node_key: bytes) -> None:
+        """Raise NotPermittedError if an invite is not for a device, or that was revoked."""
+        if invite.for_key not in {b"", node_key}:
+            raise NotPermittedError(
+                "this invite is for another device", "ask for one with --for-key of this one"
+            )
+        if self._admitter.control.revocations.has_node(node_key, admits=False):
+            raise NotPermittedError(
+                "this device's key was revoked, for good", "join with a new home: --home DIR"
+            )
+
+    def _check_room(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> None:
+        """Raise ExhaustedError if the role could not be given, before a use is spent on it."""
+        if self._role_held(invite, operator_key) is not None:
+            return
+        role = self._role(invite, operator_key, now_s)
+        try:
+            self._admitter.control.check_room(role)
+        except PeerError as error:
+            raise ExhaustedError(
+                f"this admitter can give no more roles: {error.message}",
+                "let another node admit: session-mesh nodes promote; or invite with --node-only",
+            ) from error
+
+    def _role_given(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Signed:
+        """Give the role of an invite; once, however often a device asks."""
         me = self._admitter
-        role = Role(
-            subject=operator_key,
-            role=invite.role,
-            name="",
-            issuer=me.key.public,
-            issued_s=int(now_s),
-            via=invite.authorization,
-        )
-        entry = role_entry(me.key, me.genesis.mesh_id, role, self._chance)
-        self.add_control(entry)
+        entry = self._role_held(invite, operator_key)
+        if entry is None:
+            role = self._role(invite, operator_key, now_s)
+            entry = role_entry(me.key, me.genesis.mesh_id, role, self._chance)
+            self.add_control(entry)
         return entry
+
+    def _role(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Role:
+        issuer, via = self._admitter.key.public, invite.authorization
+        return Role(operator_key, invite.role, "", issuer, int(now_s), via)
+
+    def _role_held(self, invite: OutstandingInvite, operator_key: bytes) -> Signed | None:
+        """Return the role that a key was given by an invite here, if it was."""
+        me = self._admitter
+        for role in me.control.roles.of(operator_key):
+            if (role.issuer, role.via) == (me.key.public, invite.authorization):
+                return me.control.entry_of(role)
+        return None
 
 
 def _nobody(_word: str, _joiner: NodeId) -> bytes:

@@ -124,8 +124,8 @@ class InviteBook(Protocol):
     async def get(self, invite_id: bytes) -> OutstandingInvite:
         """Return an invite; raises NotFoundError."""
 
-    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
-        """Take one use for a device; raises NotPermittedError."""
+    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> bool:
+        """Take one use for a device, False if it has had one; raises NotPermittedError."""
 
 
 class AuditBook(Protocol):

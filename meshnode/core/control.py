@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.entries import (
     CONTROL,
+    KINDS,
     NEVER_S,
     Cancel,
     Entry,
@@ -116,7 +117,7 @@ class ControlSet:
             self.cut_s = max(self.cut_s, entry.expires_s)
             return False
         place = (entry.expires_s, entry.issued_s, entry_id)
-        before = self._before(entry, place, ours=ours)
+        before = self._before(entry, ours=ours)
         if before is not None and place <= before:
             return False
         self._make_room(entry, before)
@@ -158,6 +159,15 @@ class ControlSet:
     def get(self, entry_id: bytes) -> Signed | None:
         """Return one entry."""
         return self._entries.get(entry_id)
+
+    def entry_of(self, role: Role) -> Signed | None:
+        """Return the entry by which a role is held."""
+        ids = (entry_id for entry_id, entry in self._held.items() if entry.body == role)
+        return self._entries.get(next(ids, b""))
+
+    def check_room(self, role: Role) -> None:
+        """Raise PeerError if there is no room for one more role by its issuer."""
+        self._shares.check(Entry(KINDS[Role], role.issuer, role.issued_s, NEVER_S, "", role))
 
     def entries(self) -> list[Signed]:
         """Return all entries, each after those that its authority hangs on."""
@@ -276,7 +286,7 @@ class ControlSet:
 
     # What is kept.
 
-    def _before(self, entry: Entry, place: Place, *, ours: bool) -> Place | None:
+    def _before(self, entry: Entry, *, ours: bool) -> Place | None:
         """Return whose place an entry wants: of its slot, or the earliest if its issuer has many.
 
         Raises NoRoomError if it is `ours` and would push something out.

@@ -1,7 +1,7 @@
 """How much of the control set is for whom, so that nobody can fill it against those who revoke.
 
 Of all entries ENTRIES_MAX are kept. A tenth is for what stands for ever by a present root, a tenth
-for what admins revoke, and what is beyond these tenths counts among the others, which have the rest.
+for what admins revoke. What is beyond these tenths counts among the others, which have the rest.
 
 Invariant: what fits is a property of a set of entries, and whatever fits does so in any order and
 any part of it. So a node that hears what another holds has room for all of it.

@@ -152,10 +152,10 @@ class StoredInvites:
         async with _or_refused():
             return await self._database.run(invites.get, invite_id)
 
-    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> None:
-        """Take one use for a device; raises NotPermittedError."""
+    async def take_use(self, invite_id: bytes, device: Device, now_s: float) -> bool:
+        """Take one use for a device, False if it has had one; raises NotPermittedError."""
         async with _or_refused():
-            await self._database.run(invites.take_use, invite_id, device, now_s)
+            return await self._database.run(invites.take_use, invite_id, device, now_s)
 
 
 @asynccontextmanager

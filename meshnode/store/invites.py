@@ -74,15 +74,18 @@ def get(connection: sqlite3.Connection, invite_id: bytes) -> OutstandingInvite:
 
 def take_use(
     connection: sqlite3.Connection, invite_id: bytes, device: Device, now_s: float
-) -> None:
-    """Take one use for a device; raises NotPermittedError when there is none, having taken none."""
+) -> bool:
+    """Take one use for a device, False if it has had one and asks again.
+
+    Raises NotPermittedError when there is none, having taken none.
+    """
     with transaction(connection):
         again = connection.execute(
             "SELECT operator_key FROM admitted WHERE invite_id = ? AND node_key = ?",
             (invite_id, device.node_key),
         ).fetchone()
         if again == (device.operator_key,):
-            return
+            return False
         if again:
             raise NotPermittedError("this invite was used with another operator key")
         taken = connection.execute(
@@ -96,6 +99,7 @@ def take_use(
             "INSERT INTO admitted VALUES (?, ?, ?)",
             (invite_id, device.node_key, device.operator_key),
         )
+    return True
 
 
 def outstanding(connection: sqlite3.Connection, now_s: float) -> int:

@@ -1,4 +1,4 @@
-"""At its bound the control set keeps who revokes in it, and what one node holds another can take."""
+"""At its bound the control set hears who revokes, and what one node holds another can take."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -63,8 +63,8 @@ async def test_a_use_is_taken_once(book: InviteBook):
 
 async def test_the_same_device_asking_again_takes_no_second_use(book: InviteBook):
     await book.add(replace(ONCE, uses_left=2), NOW_S)
-    for _ in range(5):
-        await book.take_use(ONCE.invite_id, Device(key(1)), NOW_S)
+    taken = [await book.take_use(ONCE.invite_id, Device(key(1)), NOW_S) for _ in range(5)]
+    assert taken == [True, False, False, False, False]
     assert (await book.get(ONCE.invite_id)).uses_left == 1
 
 

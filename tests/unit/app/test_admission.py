@@ -8,12 +8,14 @@ from cryptography import x509
 from doubles import ManualClock, MemoryInvites
 
 from meshnode.app.admission import INVITE_LIFE_S_MAX, USES_MAX, AdmissionDesk, Admitted, Admitter
+from meshnode.core import shares
 from meshnode.core.certificates import issue_admitter
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import Invite, admit_proof, apply_with, join_proof
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
+    ExhaustedError,
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
@@ -167,6 +169,41 @@ async def test_a_device_whose_answer_was_lost_may_ask_again():
     assert again.genesis == first.genesis
     with pytest.raises(NotPermittedError):
         await mesh.join(application(Key.new(chance)))
+
+
+async def test_a_device_that_asks_again_is_given_the_role_that_it_has_and_no_other():
+    mesh, signed = Mesh(), application(Key.new(chance), Key.new(chance))
+    events: list[str] = []
+    mesh.desk.on_event = lambda what, _key, _words: events.append(what)
+    await mesh.invite()
+    before = len(mesh.control.entries())
+    answers = [await mesh.join(signed) for _ in range(5)]
+    mesh.clock.now_s += 60
+    answers += await asyncio.gather(*(mesh.join(signed) for _ in range(5)))
+    assert len(mesh.control.entries()) == before + 1
+    assert {answer.control[-1] for answer in answers} == {answers[0].control[-1]}
+    assert events == ["invite_made", "member_admitted"]
+
+
+async def test_devices_that_ask_many_times_at_once_are_given_one_role_each():
+    mesh, signed = Mesh(), application(Key.new(chance), Key.new(chance))
+    await mesh.invite()
+    before = len(mesh.control.entries())
+    await asyncio.gather(*(mesh.join(signed) for _ in range(10)))
+    assert len(mesh.control.entries()) == before + 1
+
+
+async def test_an_admitter_that_can_give_no_more_roles_spends_no_use(monkeypatch):
+    mesh, first = Mesh(), application(Key.new(chance), Key.new(chance))
+    await mesh.invite(uses=3)
+    await mesh.join(first)
+    monkeypatch.setattr(shares, "ROLES_MAX", 1)
+    with pytest.raises(ExhaustedError, match="no more roles"):
+        await mesh.join(application(Key.new(chance), Key.new(chance)))
+    assert await mesh.uses_left() == 2
+    await mesh.join(first)
+    await mesh.join(application(Key.new(chance)))
+    assert await mesh.uses_left() == 1, "who wants no role needs no room"
 
 
 REFUSALS = {
