@@ -21,13 +21,16 @@ from meshnode.v1 import local_service_pb2 as local_pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from meshnode.client.connection import Connection
     from meshnode.core.keys import Key, Signed
 
     Plain = dict[str, Any]
 
-NAME_CHARS_MAX = 64
+NAME_CHARS_MAX = 64  # of one that is given; of one that others gave, as many are shown
+NAMES_MAX = 3  # beside the first, in a sentence
+THE_ROOT = "the root"  # nobody else is shown as this, whatever it is called
 ROOT_NEEDED = "sign with the root's key: --root FILE"
 
 
@@ -54,30 +57,52 @@ def give(mesh: Connection, issuer: Key, subject: bytes, role: str, name: str) ->
 
 
 def operators(found: pb.ListAuthoritiesResponse) -> list[Plain]:
-    """Return everybody who was given a role: `key_id, public_key, name, role, …, state`."""
-    names = {one.subject: one.name for one in found.roles if one.name}
-    names |= dict.fromkeys((*found.removed_roots, *found.roots), "the root")
-    rows: dict[bytes, Plain] = {}
+    """Return everybody who was given a role: `key_id, public_key, name, role, …, state`.
+
+    Each by the strongest role that counts, with the name that this one says; whoever may give roles
+    may call anybody anything, so what else somebody is called stands apart, in `other_names`.
+    """
+    roots = {*found.removed_roots, *found.roots}
+    strongest: dict[bytes, pb.GivenRole] = {}
+    names: dict[bytes, dict[str, None]] = {}
     for one in found.roles:
-        row = {
+        before = strongest.get(one.subject)
+        if before is None or _weight(one, roots) > _weight(before, roots):
+            strongest[one.subject] = one
+        names.setdefault(one.subject, {})[_name(one)] = None
+    return [
+        {
             "key_id": key_id_of(one.subject),
             "public_key": one.subject.hex(),
-            "name": names.get(one.subject) or None,
+            "name": _name(one) or None,
+            "other_names": [name for name in names[one.subject] if name not in {"", _name(one)}],
             "role": one.role,
             "given_by": key_id_of(one.giver),
-            "given_by_name": names.get(one.giver),
+            "given_by_name": _giver(one, roots, strongest),
             "by_node": one.node_id or None,
             "since": one.at,
             "state": one.state,
         }
-        before = rows.get(one.subject)
-        if before is None or _weight(row) > _weight(before):
-            rows[one.subject] = row
-    return list(rows.values())
+        for one in strongest.values()
+    ]
 
 
-def _weight(row: Plain) -> tuple[bool, int]:
-    return row["state"] == "active", len(ACTIONS_OF_ROLE[row["role"]])
+def _weight(one: pb.GivenRole, roots: AbstractSet[bytes]) -> tuple[bool, int, bool]:
+    return one.state == "active", len(ACTIONS_OF_ROLE[one.role]), one.giver in roots
+
+
+def _name(one: pb.GivenRole) -> str:
+    return one.name[:NAME_CHARS_MAX]
+
+
+def _giver(
+    one: pb.GivenRole, roots: AbstractSet[bytes], strongest: dict[bytes, pb.GivenRole]
+) -> str | None:
+    if one.giver in roots:
+        return THE_ROOT
+    given = strongest.get(one.giver)
+    name = "" if given is None else _name(given)
+    return None if name in {"", THE_ROOT} else name
 
 
 def add(mesh: Connection, name: str, subject: bytes, role: str, root: Key | None) -> Plain:
@@ -102,7 +127,8 @@ def add(mesh: Connection, name: str, subject: bytes, role: str, root: Key | None
             lower = "a role is not lowered: operator remove takes the key out for good"
             hint = "" if row["role"] == role else lower
             raise ConflictError(f"key {row['key_id']} is {row['role']} already", hint)
-        if row["name"] == name and row["state"] == "active" and row["public_key"] != subject.hex():
+        is_called_so = name in {row["name"], *row["other_names"]}
+        if is_called_so and row["state"] == "active" and row["public_key"] != subject.hex():
             raise ConflictError(f"another key is called {name!r}: {row['key_id']}")
     give(mesh, issuer, subject, role, name)
     return {
@@ -138,15 +164,9 @@ def planned(mesh: Connection, name: str) -> Removal:
     """Find whose key is meant, and what hangs on it; raises NotFoundError or ConflictError."""
     found = known(mesh)
     rows = operators(found)
-    fitting = [row for row in rows if name in {row["name"], row["key_id"], row["public_key"]}]
-    if not fitting and len(name) >= PREFIX_CHARS_MIN:
-        fitting = [row for row in rows if row["key_id"].startswith(name)]
-    if not fitting:
+    row = _meant(rows, name)
+    if row is None:
         raise NotFoundError(f"no operator {name[:80]!r}", "session-mesh operator list")
-    if len(fitting) > 1:
-        ids = ", ".join(row["key_id"] for row in fitting)
-        raise ConflictError(f"{name!r} fits {len(fitting)} keys", f"key ids: {ids}")
-    (row,) = fitting
     if row["state"] == "revoked":
         raise ConflictError(f"key {row['key_id']} is revoked already")
     subject = bytes.fromhex(row["public_key"])
@@ -186,23 +206,53 @@ def remove(mesh: Connection, plan: Removal, survivors: Sequence[Plain], root: Ke
 
 
 def chosen(rows: Iterable[Plain], words: Sequence[str]) -> list[Plain]:
-    """Return the rows that are named, by name or key id; raises UsageError for a stranger."""
+    """Return the rows that are meant, by name or key id, each once.
+
+    Raises UsageError for a stranger, ConflictError for a word that fits several.
+    """
     listed = list(rows)
-    found = []
+    found: list[Plain] = []
     for word in words:
-        fitting = [row for row in listed if word in {row["name"], row["key_id"]}]
-        if not fitting:
+        row = _meant(listed, word)
+        if row is None:
             raise UsageError(f"{word[:80]!r} is none of those that hang on it", called(listed))
-        found += fitting
+        found += [] if row in found else [row]
     return found
 
 
+def _meant(rows: Sequence[Plain], word: str) -> Plain | None:
+    """Return whom a word means: a key id or public key, else a name or the start of a key id.
+
+    Raises ConflictError if it fits several. What anybody has called a key counts: a thief that
+    calls its own key like somebody else, and that one otherwise, is not to be mistaken for it.
+    """
+    for row in rows:
+        if word in {row["key_id"], row["public_key"]}:
+            return row
+    fitting = [
+        row
+        for row in rows
+        if word in {row["name"], *row["other_names"]}
+        or (len(word) >= PREFIX_CHARS_MIN and row["key_id"].startswith(word))
+    ]
+    if len(fitting) > 1:
+        said = f"{word[:80]!r} fits {len(fitting)} keys"
+        raise ConflictError(said, f"say which by its key id: {called(fitting)}")
+    return fitting[0] if fitting else None
+
+
 def called(rows: Iterable[Plain]) -> str:
-    """List keys for people: name or nothing, role, key id."""
+    """List keys for people: name or nothing, role, key id, and what else they are called."""
     said = (
-        f"{row['name']} ({row['role']}, {row['key_id']})"
+        f"{row['name']} ({row['role']}, {row['key_id']}{_also(row)})"
         if row["name"]
-        else f"{row['key_id']} ({row['role']})"
+        else f"{row['key_id']} ({row['role']}{_also(row)})"
         for row in rows
     )
     return ", ".join(said)
+
+
+def _also(row: Plain) -> str:
+    names = row["other_names"]
+    more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
+    return f", also called {', '.join(names[:NAMES_MAX])}{more}" if names else ""

@@ -94,6 +94,7 @@ def remove(
         own = "; it is your own key: this home commands nothing then" if is_own else ""
         if not yes and not call.can_ask:
             said = _said(plan.row, [one for one in plan.given if one not in survivors])
+            said += f"; kept: {authorities.called(survivors)}" if survivors else ""
             hint = "say --yes" if is_own else "say --yes, or keep some: --keep"
             raise UsageError(f"removing is for good: {said}{own}", hint)
         if not yes and not is_own:  # which spares nobody
@@ -107,6 +108,7 @@ def remove(
             raise MeshError("nothing was changed")
         value = authorities.remove(mesh, plan, survivors, root)
     notes = [f"with it fell: {authorities.called(falls)}"] if falls else []
+    notes += [f"kept: {authorities.called(survivors)}"] if survivors else []
     if is_own:
         notes.append("that was your own key: this home can look but not command")
     return View(value=value, human=f"removed: {name}", ids=[str(value["key_id"])], notes=notes)

@@ -104,6 +104,7 @@ def test_who_came_by_invite_is_said_to_have(run, mesh, monkeypatch):
     row = {
         "key_id": "0123456789abcdef",
         "name": None,
+        "other_names": [],
         "role": "operator",
         "given_by": "f" * 16,
         "given_by_name": None,
