@@ -188,6 +188,8 @@ def remove(mesh: Connection, plan: Removal, survivors: Sequence[Plain], root: Ke
     """Revoke a key for good, but for the survivors among whom it gave a role."""
     issuer = operator_of(mesh.home) if root is None else root
     check_root(root, known(mesh))
+    if plan.row["role"] == "admin" and root is None and issuer.public != plan.subject:
+        raise NotPermittedError("only the root takes out an admin", ROOT_NEEDED)
     if survivors and issuer.public == plan.subject:
         said = "a key that removes itself spares nobody, or its thief could say who stays"
         raise ConflictError(said, f"leave out --keep, or {ROOT_NEEDED}")

@@ -89,6 +89,7 @@ class ControlSet:
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self._root_keys)
         self.roles = RoleBook(self.succession, self.revocations)
+        self.revocations.is_for_roots = self.roles.made_by_root
         self._shares = Shares(self.roles)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
@@ -162,8 +163,7 @@ class ControlSet:
 
     def entry_of(self, role: Role) -> Signed | None:
         """Return the entry by which a role is held."""
-        ids = (entry_id for entry_id, entry in self._held.items() if entry.body == role)
-        return self._entries.get(next(ids, b""))
+        return next((self._entries[i] for i, one in self._held.items() if one.body == role), None)
 
     def check_room(self, role: Role) -> None:
         """Raise PeerError if there is no room for one more role by its issuer."""
@@ -284,8 +284,6 @@ class ControlSet:
             and self.roles.is_admin(word.signer)
         )
 
-    # What is kept.
-
     def _before(self, entry: Entry, *, ours: bool) -> Place | None:
         """Return whose place an entry wants: of its slot, or the earliest if its issuer has many.
 
@@ -308,13 +306,13 @@ class ControlSet:
         if before is None:
             self._shares.check(entry)
             return
-        gone_id, gone = before[2], self._held[before[2]]
-        self._shares.drop(gone_id, gone)
+        gone = self._held[before[2]]
+        self._shares.drop(before[2], gone)
         try:
             self._shares.check(entry)
         finally:
-            self._shares.add(gone_id, gone)
-        self._drop(gone_id)
+            self._shares.add(before[2], gone)
+        self._drop(before[2])
 
     def _keep(self, entry: Entry, place: Place, signed: Signed) -> None:
         entry_id = place[2]
@@ -337,7 +335,8 @@ class ControlSet:
         match entry.body:
             case Role() as role:
                 self.roles.add(role)
-                self._reconsider_all(self._forgetters.get(role.subject, ()))
+                hers: Iterable[NodeId] = self._forgetters.get(role.subject, ())
+                self._reconsider_all(self._forgets if role.role == "admin" else hers)
             case RootKeys() | Admits() as step:
                 removed = self.succession.learn(entry.issuer, entry_id, step)
                 self._leave_out(removed)

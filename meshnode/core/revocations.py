@@ -7,7 +7,9 @@ spares does not: the list of an issuer that was revoked itself counts as empty, 
 of a key that revokes itself, because whoever stole that key could add to it.
 
 Storing never looks here (core/control.py): nodes that hear of a revocation at different times must
-hold the same entries. Root keys are exchanged, never revoked.
+hold the same entries. Root keys are exchanged, never revoked. And since only roots make admins,
+only a root's word takes one out, or its own: with those of other admins a single stolen key would
+put out all of them, and whomever they gave a role, for good.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.keys import key_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from meshnode.core.entries import Revoke
@@ -31,6 +33,7 @@ class Revocations:
 
     def __init__(self, root_keys: AbstractSet[bytes]) -> None:
         self._root_keys = root_keys  # of all times; a live view
+        self.is_for_roots: Callable[[bytes], bool] = root_keys.__contains__  # and who is admin
         self._keys: dict[bytes, Lists] = {}
         self._nodes: dict[bytes, Lists] = {}
         self._grants: dict[bytes, Lists] = {}
@@ -56,17 +59,28 @@ class Revocations:
     # Keys, and what they have given.
 
     def has_key(self, key: bytes) -> bool:
-        """Whether somebody has revoked a key."""
-        return key in self._keys and key not in self._root_keys
+        """Whether somebody has revoked a key whose word counts for that."""
+        if key not in self._keys or key in self._root_keys:
+            return False
+        return next(self._counting(key), None) is not None
 
     def spares(self, giver: bytes, subject: bytes) -> bool:
         """Whether what one key gave to another still counts: a role, or a grant."""
         if not self.has_key(giver):
             return True
         return all(
-            issuer != giver and not self.has_key(issuer) and _lists(lists, subject)
-            for issuer, lists in self._keys[giver].items()
+            issuer != giver
+            and not self.has_key(issuer)
+            and _lists(self._keys[giver][issuer], subject)
+            for issuer in self._counting(giver)
         )
+
+    def _counting(self, key: bytes) -> Iterator[bytes]:
+        """Yield those who have revoked a key and whose word counts for that."""
+        only_roots = self.is_for_roots(key)
+        for issuer in self._keys[key]:
+            if not only_roots or issuer == key or issuer in self._root_keys:
+                yield issuer
 
     def fault_of(self, grants: Sequence[Grant], is_admin: Callable[[bytes], bool]) -> str:
         """Say which part of a chain of grants is revoked; empty if none is.

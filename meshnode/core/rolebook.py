@@ -63,6 +63,10 @@ class RoleBook:
         """Whether a key is a root's, or was made an admin by one: one step, so never a ring."""
         return self._is_admin(key, self._succession.ever)
 
+    def made_by_root(self, key: bytes) -> bool:
+        """Whether a key is an admin by a root of now, revoked or not."""
+        return self._is_admin(key, self._succession.present)
+
     def _is_admin(self, key: bytes, roots: Collection[bytes]) -> bool:
         return key in roots or any(
             role.role == "admin" and role.issuer in roots for role in self.of(key)

@@ -191,12 +191,45 @@ def test_exactly_those_stay_whom_every_revocation_lists(first: set[str], more: s
     assert control.role_of(key("ada")) == ""
 
 
-def test_who_revoke_each_other_are_both_revoked_in_every_order_of_arrival():
+def test_no_admin_puts_out_another_in_whatever_order_it_says_so():
+    """Who gives an admin some role may revoke that, and not what the root gave."""
     mutual = [revoke("ada", "key", "bob", "carl"), revoke("bob", "key", "ada", "carl")]
     for order in permutations([*ROLES[:4], *mutual]):
         control = ControlSet(GENESIS)
         assert control.add_all(order, NOW_S) == []
-        assert control.role_of(key("ada")) == control.role_of(key("bob")) == ""
+        assert control.role_of(key("ada")) == control.role_of(key("bob")) == "admin"
+
+
+def test_what_a_stolen_admins_key_revoked_of_another_admin_takes_nobody_out_before_or_after():
+    made = [*ROLES[:2], ROLES[4], forget("carl", 5)]
+    stolen = [role("bob", "ada", "observer"), revoke("bob", "key", "ada")]
+    for order in (made + stolen, stolen + made, [*made[:2], *stolen, *made[2:]]):
+        control = ControlSet(GENESIS)
+        assert control.add_all(order, NOW_S) == []
+        for root_says in ([], [revoke("root", "key", "bob")]):
+            assert control.add_all(root_says, NOW_S) == []
+            assert control.role_of(key("ada")) == "admin"
+            assert control.role_of(key("carl")) == "operator"
+            assert control.forgotten[node_id_of(key("device"))].seq == 5
+        assert control.role_of(key("bob")) == ""
+
+
+def test_an_admin_is_out_by_the_roots_word_or_its_own():
+    for by in ("root", "ada"):
+        control = ControlSet(GENESIS)
+        control.add_all([*ROLES, revoke(by, "key", "ada")], NOW_S)
+        assert control.role_of(key("ada")) == ""
+
+
+def test_an_operator_that_was_revoked_and_is_an_admin_by_the_root_is_one_for_roots_to_revoke():
+    """Only the root can say both, and the command line refuses to."""
+    entries = [*ROLES[:2], role("ada", "dora", "operator"), revoke("ada", "key", "dora")]
+    made, forgot = role("root", "dora", "admin"), forget("dora", 9)
+    for order in ([*entries, forgot, made], [made, forgot, *entries]):
+        control = ControlSet(GENESIS)
+        assert control.add_all(order, NOW_S) == []
+        assert control.role_of(key("dora")) == "admin"
+        assert control.forgotten[node_id_of(key("device"))].seq == 9
 
 
 def test_a_revocation_outlives_its_signer_and_what_it_spared_does_not():

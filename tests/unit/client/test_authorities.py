@@ -8,7 +8,7 @@ import pytest
 from meshnode.client import authorities
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
-from meshnode.core.errors import ConflictError, NotFoundError, UsageError
+from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
 from meshnode.core.keys import Key, key_id_of
 from meshnode.v1 import authority_service_pb2 as pb
 
@@ -43,7 +43,7 @@ def mesh(tmp_path: Path) -> Mesh:
 
 
 def plan_for(key: Key) -> authorities.Removal:
-    row = {"key_id": key_id_of(key.public), "name": "anna"}
+    row = {"key_id": key_id_of(key.public), "name": "anna", "role": "operator"}
     return authorities.Removal(key.public, row, ())
 
 
@@ -138,3 +138,11 @@ def test_somebody_is_shown_as_the_strongest_role_calls_them_and_nobody_as_the_ro
         mesh_of(given(ROOT, OTHER, "the root", "admin"), given(OTHER, CAROL, "c"))
     )
     assert alone[-1]["given_by_name"] is None
+
+
+def test_an_admin_is_taken_out_by_the_root_alone_and_nothing_is_signed_that_would_not_count(mesh):
+    mesh.found = mesh_of(given(OWN, ADMIN, "ada", "observer"))
+    plan = authorities.planned(mesh, "ada")
+    with pytest.raises(NotPermittedError, match="only the root"):
+        authorities.remove(mesh, plan, [], None)
+    assert {type(one) for one in mesh.asked} == {pb.ListAuthoritiesRequest}
