@@ -47,6 +47,13 @@ class Following:
         self._prices = prices  # of the thread of the database alone
         self.states: dict[str, SourceState] = {}
 
+    def take_up(self) -> None:
+        """Look at what the disk holds, once our feed was taken from it, and before anybody talks.
+
+        Raises StorageError.
+        """
+        self._rolling.take_up()
+
     async def start(self, sources: Sequence[SourceConfig]) -> None:
         """Publish what the ledger holds already, then follow each source."""
         seen = await self._publish_since(None)

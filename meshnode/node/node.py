@@ -172,10 +172,16 @@ class Node:
 
     async def start(self) -> dict[str, Any]:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
-        unwanted = take_up(
-            self._world, self._database, self._alarms, beginning(self._home), self._clock.wall_s()
+        self._writer.drop_entries(
+            take_up(
+                self._world,
+                self._database,
+                self._alarms,
+                beginning(self._home),
+                self._clock.wall_s(),
+            )
         )
-        self._writer.drop_entries(unwanted)
+        self._following.take_up()
         self._renewing.begin()
         events = self._eventing.open(chance)
         self._world.on_news = self._indexes.before(self._world.on_news)

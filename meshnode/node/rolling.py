@@ -1,9 +1,10 @@
 """Rolling up a node's ledger, a little at a time, and holding it against what its feed has said.
 
 Invariant: the ledger and the feed change in one transaction, and the feed in one flush, so nobody
-counts anything twice or not at all, whenever the node is killed. Whoever publishes counters holds
-`lock`, so that no row is said that was rolled up meanwhile. What the feed has no room for is on
-disk, and an alarm stands until it is said.
+counts anything twice or not at all, whenever the node is killed. The feed is held against the
+ledger once an epoch, and the disk knows which: a count that was corrected since is no lost one.
+Whoever publishes counters holds `lock`, so that no row is said that was rolled up meanwhile. What
+the feed has no room for is on disk, and an alarm stands until it is said.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.regained import by_month, counters_of
 from meshnode.core.rollups import ways_of
-from meshnode.store import rollups
+from meshnode.store import facts, rollups
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -50,10 +51,22 @@ class Rolling:
         self._clock = ground.clock
         self._alarms = ground.alarms
         self.all_fits = True  # whether nothing was left out since all was last said
-        self._epoch = 0  # of our feed, when it was last held against the disk
+        self._epoch = 0  # of our feed, when it was last held against the ledger
         self._done_on = -1  # the UTC day on which all was last rolled up
         limits = ground.world.mesh.genesis.limits
         self._room_bytes = limits.flush_bytes_max // 2
+
+    def take_up(self) -> None:
+        """Learn whether the feed that was taken from our disk was held against the ledger.
+
+        Both are of one file: at an epoch that was held the feed says nothing that the ledger lacks.
+        """
+        mesh = self._world.mesh
+        known = self._database.run_now(facts.recall, rollups.HELD)
+        if known == rollups.held_at(mesh.genesis.mesh_id, mesh.own.epoch):
+            self._epoch = mesh.own.epoch
+        elif known:  # an epoch that was lost again may come back with more
+            self._database.run_now(facts.remember, {rollups.HELD: b""})
 
     async def look(self) -> None:
         """Roll up what is old, once a day: what comes late goes where it belongs by itself."""
@@ -143,6 +156,8 @@ class Rolling:
                     self._say(said)
                     self._done_on = -1
             else:
+                held = rollups.held_at(self._world.mesh.genesis.mesh_id, epoch)
+                await self._database.run(facts.remember, {rollups.HELD: held})
                 self._epoch = epoch
 
     def _say(self, said: Mapping[CounterKey, Slot | None]) -> None:

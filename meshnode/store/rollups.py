@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT_ONCE = 2000  # rows; then others get a turn
 MOVED_AT_ONCE = 500
+HELD = "ledger_held"  # the fact which epoch of our feed the ledger was last held against
 ROW_BYTES = 512  # that a row which is written takes at most, but for its key
 _MONTHS = b"\x95\x03"  # where keys of months begin: nothing is rolled up further
 
@@ -105,6 +106,11 @@ def apply(connection: sqlite3.Connection, moved: Iterable[tuple[CounterKey, Coun
             if imported:  # what is said is the sum of what was said of both
                 counters.keep_imported(connection, [(into, plus(said.get(into), said[key]))])
             counters.delete(connection, [key])
+
+
+def held_at(mesh_id: str, epoch: int) -> bytes:
+    """Name an epoch of our feed in a mesh, as the fact `HELD` does."""
+    return f"{mesh_id}:{epoch}".encode()
 
 
 def hold(

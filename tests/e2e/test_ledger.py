@@ -1,6 +1,7 @@
-"""The ledger of a running node: checkpoints, and who finds out that it was changed."""
+"""The ledger of a running node: checkpoints, corrections, and who finds out that it was changed."""
 
 import json
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -41,3 +42,36 @@ def test_a_node_signs_its_ledger_and_names_the_record_that_was_changed(
     found = anna.call("audit", "--verify", "-o", "json")
     assert (found.code, found.json["ledger"]["wrong"]["seq"]) == (1, 2)
     assert "ledger: record 2: it was edited" in anna.call("audit", "--verify").out
+
+
+def response(session: str) -> str:
+    """Return one response of Claude, as the transcript of some session has it."""
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    said = {"id": "msg_A", "model": "claude-opus-4-6", "stop_reason": "end_turn", "usage": usage}
+    outer = {"type": "assistant", "sessionId": session, "requestId": "req_A", "message": said}
+    return json.dumps({**outer, "timestamp": "2026-11-22T09:00:00Z"}) + "\n"
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_corrected_while_the_node_was_down_is_counted_once_for_good(
+    fleet: Fleet, tmp_path: Path, ended_by: signal.Signals
+):
+    [anna] = fleet.mesh("anna")
+    logs = tmp_path / "claude" / "projects" / "p"
+    logs.mkdir(parents=True)
+    source = ("usage", "--source", "claude", "--path", str(logs.parents[1]))
+
+    def counted() -> dict[str, int]:
+        groups = anna.json("cost", "--by", "session")["groups"]
+        return {one["key"]["session"]: one["records"] for one in groups if one["records"]}
+
+    (logs / "bbbb.jsonl").write_text(response("bbbb"))
+    anna.json(*source)
+    wait_until(lambda: counted() == {"bbbb": 1}, "what was read beside the node")
+    anna.end(ended_by)
+    (logs / "aaaa.jsonl").write_text(response("aaaa"))  # copied by `claude --resume`
+    assert anna.json(*source)["records"] == 1
+    for _ in range(2):
+        anna.up()
+        assert counted() == {"aaaa": 1}
+        anna.end()

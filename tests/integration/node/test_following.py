@@ -14,8 +14,8 @@ from meshnode.app.reporting import Report, ReportDesk
 from meshnode.core.errors import DamagedError
 from meshnode.core.genesis import Limits
 from meshnode.core.ids import session_id_of
-from meshnode.core.ledger import LEDGER, SLOT_S, Buckets, DiagnosticsKey, UsageRecord
-from meshnode.core.ledger_rows import key_from_row, slot_from_row
+from meshnode.core.ledger import LEDGER, SLOT_S, Buckets, DiagnosticsKey, Slot, UsageRecord
+from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
 from meshnode.core.own_feed import OTHERS_PART
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
@@ -26,7 +26,7 @@ from meshnode.node.following import Following
 from meshnode.node.inside import StoredReports
 from meshnode.node.pricing import LatePrices
 from meshnode.node.rolling import FULL
-from meshnode.store import ledger, reports
+from meshnode.store import facts, ledger, reports, rollups
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
@@ -192,3 +192,21 @@ async def test_what_others_read_is_published_although_that_failed_before(node):
         written.clear()
         await written.wait()
     assert failed.is_set()
+
+
+@pytest.mark.parametrize(("held_at", "records"), [(None, 3), (6, 3), (7, 1)])
+async def test_a_feed_is_held_against_the_ledger_unless_it_was_at_this_epoch(
+    node, held_at, records
+):
+    ((key, slot),) = [row for row in await node.use("s", 1) if isinstance(row[1], Slot)]
+    own = node.mesh.own
+    own.epoch = 7
+    own.write(LEDGER, key_to_row(key), slot_to_row(Slot(3, slot.usage)))
+    if held_at:
+        held = rollups.held_at(node.mesh.genesis.mesh_id, held_at)
+        await node.database.run(facts.remember, {rollups.HELD: held})
+    node.following.take_up()
+    await node.following.start([])
+    assert (await node.on_disk_are())[key].records == records == node.said()[key].records
+    known = await node.database.run(facts.recall, rollups.HELD)
+    assert known == rollups.held_at(node.mesh.genesis.mesh_id, 7)
