@@ -2,7 +2,9 @@
 
 Invariant: rows that are not the ones their owner signed are never taken up, and never sent on:
 peers return them. Our own feed, once damaged, is a history that our disk has lost: those of its
-rows that are what we wrote are written anew in an epoch above it, and peers return the rest.
+rows that are what we wrote are written anew in an epoch above it, and peers return the rest. Of
+a mesh that this home has left, nothing stays on the disk but what it carries into the next one;
+that is signed anew, in the transaction that deletes the rest.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS
 from meshnode.node.alarming import alarm_of, feed_alarm_id
 from meshnode.node.loading import no_collection
-from meshnode.store import feeds, forks
+from meshnode.store import facts, feeds, forks, rollups
+from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+    from sqlite3 import Connection
 
     from meshnode.app.alarms import Alarms
     from meshnode.app.mesh import Mesh
-    from meshnode.core.ids import NodeId
+    from meshnode.core.feed import Change
+    from meshnode.core.headers import Header
     from meshnode.core.keys import Signed
     from meshnode.core.rows import Place, Row, Rows
     from meshnode.node.world import NodeWorld
@@ -53,6 +58,7 @@ class Damage:
     own: dict[Place, Row] | None = None  # what is intact of our feed, if our feed is damaged
     entries: int = 0  # of the control set
     unwanted: tuple[bytes, ...] = ()  # ids of entries: expired, or of a mesh that was left
+    moved: Header | None = None  # of our feed, if it is sound and of a mesh that was left
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -94,22 +100,24 @@ def restore(mesh: Mesh, database: Database, wall_s: float) -> Damage:
     with no_collection():
         held = database.run_now(feeds.load)
     mesh.control.add_all(held.control, wall_s)
+    moved = None
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:
             mesh.replication.restore(header, rows)
         elif header.origin == mesh.self_id:
-            _write_anew(mesh, _carried(rows))
+            moved = header
+            _write_anew(mesh, _carried(all_rows(rows)))
     for one, other in database.run_now(forks.load):
         with suppress(PeerError):  # of an earlier mesh, or damaged: peers return it
             headers = [header_from_signed(signed, mesh.genesis.mesh_id) for signed in (one, other)]
             mesh.replication.restore_fork(proof_of(tuple(headers)))
-    own = _damaged_own(held, mesh.self_id, database)
+    own = _damaged_own(held, mesh, database)
     if own is not None:
         _leave_history(mesh, held, own)
     others = (damaged.origin for damaged in held.damaged if damaged.origin != mesh.self_id)
     entry_ids = map(entry_id_of, held.control)
     unwanted = [one for one in entry_ids if mesh.control.get(one) is None]
-    return Damage(held, tuple(others), own, held.damaged_entries, tuple(unwanted))
+    return Damage(held, tuple(others), own, held.damaged_entries, tuple(unwanted), moved)
 
 
 def take_up(
@@ -121,7 +129,8 @@ def take_up(
 ) -> tuple[bytes, ...]:
     """Fill the mesh of a node that starts, make good what is damaged, and say what is wrong.
 
-    Returns the ids of control entries that the disk need not keep.
+    Returns the ids of control entries that the disk need not keep. Raises StorageError if what a
+    home carries into another mesh cannot be written; the disk is as it was.
     `began_with`: the control entries that the home started with, for what nobody can return.
     """
     mesh = world.mesh
@@ -130,12 +139,12 @@ def take_up(
         alarm = alarm_of("feed_quarantined", proof[0].origin, "its epoch has two histories")
         if alarm is not None:
             alarms.sound(alarm)
-    if not damage:
-        return damage.unwanted
-    try:
-        repair(mesh, database, damage)
-    except StorageError as error:
-        _log.warning("what is damaged stays on the disk: %s", error.message)
+    if damage:
+        try:
+            repair(mesh, database, damage)
+        except StorageError as error:
+            _log.warning("what is damaged stays on the disk: %s", error.message)
+    move(mesh, database, damage, wall_s)
     for alarm in damage.alarms():
         alarms.sound(alarm)
     for entry in began_with if damage.entries else ():
@@ -148,6 +157,37 @@ def repair(mesh: Mesh, database: Database, damage: Damage) -> None:
     """Drop from the disk what is damaged, so that what is returned takes its place."""
     own = None if damage.own is None else (mesh.self_id, damage.own)
     database.run_now(feeds.rewrite, damage.held, own)
+
+
+def move(mesh: Mesh, database: Database, damage: Damage, wall_s: float) -> None:
+    """Sign what this home carries into the mesh, and drop what is of others; raises StorageError.
+
+    All of it is one transaction: a crash finds the one feed whole, or the other.
+    """
+    mesh_id = mesh.genesis.mesh_id
+    left = [header.origin for header, _ in damage.held.feeds if header.mesh != mesh_id]
+    if not left:
+        return
+    changes: list[Change] = []
+    if damage.moved is not None:
+        while (change := mesh.own.flush(wall_s)) is not None:
+            changes.append(change)
+    database.run_now(_moved, left, changes, damage.moved)
+    for change in changes:
+        if change.flush is not None:
+            mesh.replication.remember(change.flush)
+
+
+def _moved(
+    connection: Connection, left: Iterable[str], changes: Sequence[Change], moved: Header | None
+) -> None:
+    with transaction(connection):
+        feeds.drop(connection, left)
+        feeds.save(connection, changes, [])
+        held = facts.recall(connection, rollups.HELD)
+        if moved is not None and changes and held == rollups.held_at(moved.mesh, moved.epoch):
+            now = changes[-1].header  # it says what the one before said
+            facts.remember(connection, {rollups.HELD: rollups.held_at(now.mesh, now.epoch)})
 
 
 def leaving_in(own: Rows) -> bytes:
@@ -164,14 +204,21 @@ def leaving_in(own: Rows) -> bytes:
     return b""
 
 
-def _damaged_own(held: Held, self_id: NodeId, database: Database) -> dict[Place, Row] | None:
-    """Return what is intact of our feed; None if all of it is, or there is none."""
+def _damaged_own(held: Held, mesh: Mesh, database: Database) -> dict[Place, Row] | None:
+    """Return what is intact of our feed; None if all of it is, or there is none.
+
+    Of a feed that is known to be of another mesh, it is what is carried into this one.
+    """
+    self_id = mesh.self_id
     if any(header.origin == self_id for header, _ in held.feeds):
         return None
-    known = any(damaged.origin == self_id for damaged in held.damaged)
-    if not known and not database.run_now(feeds.has_rows, self_id):
+    damaged = [one for one in held.damaged if one.origin == self_id]
+    if not damaged and not database.run_now(feeds.has_rows, self_id):
         return None
-    return database.run_now(feeds.salvaged, self_id)
+    rows = database.run_now(feeds.salvaged, self_id)
+    headers = [one.header for one in damaged if one.header is not None]
+    is_of_another = any(header.mesh != mesh.genesis.mesh_id for header in headers)
+    return _carried(rows) if is_of_another else rows
 
 
 def _leave_history(mesh: Mesh, held: Held, own: dict[Place, Row]) -> None:
@@ -182,12 +229,10 @@ def _leave_history(mesh: Mesh, held: Held, own: dict[Place, Row]) -> None:
     _write_anew(mesh, dict(sorted(own.items(), key=lambda item: item[0][0] != SESSIONS)))
 
 
-def _carried(rows: Rows) -> dict[Place, Row]:
-    return {
-        place: row
-        for place, row in all_rows(rows).items()
-        if row is not None and place[0] in CARRIED
-    }
+def _carried(rows: Mapping[Place, Row | None]) -> dict[Place, Row]:
+    """Return what goes into another mesh, sessions first, as they are looked for."""
+    carried = {place: row for place, row in rows.items() if row and place[0] in CARRIED}
+    return dict(sorted(carried.items(), key=lambda item: item[0][0] != SESSIONS))
 
 
 def _write_anew(mesh: Mesh, rows: dict[Place, Row]) -> None:

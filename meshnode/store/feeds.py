@@ -178,6 +178,14 @@ def has_rows(connection: sqlite3.Connection, origin: str) -> bool:
     return found.fetchone() is not None
 
 
+def drop(connection: sqlite3.Connection, origins: Iterable[str]) -> None:
+    """Delete feeds with all their rows."""
+    gone = [(origin,) for origin in origins]
+    with transaction(connection):
+        for table in ("rows", "feeds", "forks"):
+            connection.executemany(f"DELETE FROM {table} WHERE origin = ?", gone)  # noqa: S608 - our own names
+
+
 def rewrite(
     connection: sqlite3.Connection, held: Held, own: tuple[str, Mapping[Place, Row]] | None
 ) -> None:

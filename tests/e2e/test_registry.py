@@ -61,3 +61,19 @@ def test_a_file_with_one_wrong_entry_registers_none(trio, tmp_path):
     assert len(anna.json("register", "-f", str(path))["results"]) == 3
     assert set(found(anna, "text")) == {"1", "2"}
     assert anna.call("find", "text", "-q").out == "1\n2\n"
+
+
+def test_what_was_registered_in_a_mesh_that_a_home_has_left_is_not_found_in_the_next(fleet):
+    anna, berta = fleet.node("anna"), fleet.node("berta")
+    for node in (anna, berta):
+        node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    anna.json("register", "--spec", "images", "--agent-id", "of-the-old-mesh")
+    anna.end()
+    fleet.join(berta, anna)
+    for _ in range(3):
+        anna.up()
+        wait_until(lambda: berta.states().get("anna") == "alive", "anna")
+        assert not found(anna, "images")
+        assert not found(berta, "images")
+        assert anna.json("status")["alarms"] == []
+        anna.end()
