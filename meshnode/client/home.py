@@ -7,16 +7,18 @@ was checked would not be what is used.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from meshnode.core.errors import NotPermittedError, UsageError
+from meshnode.core.errors import MeshError, NotPermittedError, StorageError, UsageError
 
 SOCKET_PATH_BYTES_MAX = 90  # sun_path has 108; session sockets are a little longer than the node's
 OWNER_ONLY = 0o700
+DISKS_FAULT = {errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +181,24 @@ def make_private(directory: Path) -> None:
         except FileExistsError:
             continue  # made meanwhile, or a link to nowhere: the check says which
         except OSError as error:
+            if error.errno in DISKS_FAULT:  # another home on it would not be better
+                raise unwritten(part, error) from None
             raise NotPermittedError(
                 f"cannot make the directory {part}: {(error.strerror or str(error)).lower()}",
                 "name another with --home",
             ) from None
     check_private(directory)
+
+
+def unwritten(path: Path, error: OSError) -> MeshError:
+    """Say why a file could not be written, and what helps."""
+    said = f"cannot write {path}: {error.strerror}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageError(said, f"free some room: df -h {path.parent} shows it")
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        writable = "mount -o remount,rw, or its permissions"
+        return NotPermittedError(said, f"make {path.parent} writable again: {writable}")
+    return NotPermittedError(said)
 
 
 def check_private(directory: Path) -> None:

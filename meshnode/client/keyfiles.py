@@ -14,14 +14,12 @@ from base64 import b64decode, b64encode
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from meshnode.client.home import check_surroundings
+from meshnode.client.home import check_surroundings, unwritten
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
-    MeshError,
     NotFoundError,
     NotPermittedError,
-    StorageError,
 )
 from meshnode.core.keys import KEY_BYTES
 
@@ -109,17 +107,6 @@ def _sync(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def unwritten(path: Path, error: OSError) -> MeshError:
-    """Say why a file could not be written, and what helps."""
-    said = f"cannot write {path}: {error.strerror}"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageError(said, f"free some room: df -h {path.parent} shows it")
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        writable = "mount -o remount,rw, or its permissions"
-        return NotPermittedError(said, f"make {path.parent} writable again: {writable}")
-    return NotPermittedError(said)
 
 
 def read_secret(path: Path) -> bytes:

@@ -28,9 +28,10 @@ def explained(error: MeshError, home: Home) -> MeshError:
 def pid_of(home: Home) -> str:
     """Return the process that the lock of a home names, or "unknown"."""
     try:
-        return home.lock.read_text(errors="replace").strip()[:PID_CHARS_MAX] or "unknown"
-    except OSError:
+        pid, *_ = home.lock.read_text(errors="replace").split(maxsplit=1)
+    except (OSError, ValueError):
         return "unknown"
+    return pid[:PID_CHARS_MAX]
 
 
 def _is_held(home: Home) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import packed_signed, unpacked_signed
-from meshnode.client.home import Home, check_private, make_private
+from meshnode.client.home import Home, check_private, make_private, unwritten
 from meshnode.client.keyfiles import read_secret, write_secret, write_whole
 from meshnode.client.rootfile import write_root
 from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
@@ -28,6 +29,7 @@ from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.roles import Role
 from meshnode.core.succession import Admits
 from meshnode.node.clock import SystemClock, chance
+from meshnode.node.lock import HomeLock
 from meshnode.node.user import user_name
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from meshnode.client.rootfile import Sealed
 
 NAME_FACT = "node_name"
+ASIDE_BYTES = 6  # in the name of a root key that is put aside: no two of a home are alike
 
 
 def init(
@@ -48,10 +51,20 @@ def init(
     `root_out`: where the root key is put instead of the home, sealed.
     """
     make_private(home.path)
-    if home.initialised:
-        raise ConflictError(
-            f"{home.path} belongs to a mesh already", "use it, or name another --home"
-        )
+    _check_new(home)  # before the lock: a node may run on it, which is no better reason
+    with HomeLock(home, "init"):
+        _check_new(home)
+        return found(home, mesh_name, node_name, root_out)
+
+
+def found(
+    home: Home, mesh_name: str | None, node_name: str | None, root_out: Sealed | None
+) -> dict[str, Any]:
+    """Make a mesh of one in a home without any, whose lock the caller holds; see `init`.
+
+    A `root.key` that is there already is of a mesh whose founding a crash cut short, or whose
+    genesis somebody has moved away: it is put aside, never overwritten.
+    """
     name = checked_name(node_name or default_node_name())
     mesh = checked_name(mesh_name or f"{_user()}-mesh")
     root, operator = Key.new(chance), operator_key(home)
@@ -69,6 +82,7 @@ def init(
         ),
     ]
     root_key = root_out.path.absolute() if root_out else home.root_key
+    earlier = _put_aside(home.root_key)
     if root_out:
         write_root(root_out, root, chance)
     else:
@@ -81,8 +95,10 @@ def init(
             database.close()
         settle(home, genesis, certificates)
     except MeshError:
-        root_key.unlink()  # of a mesh that never was: it would be in the way of the next attempt
+        if not home.initialised:
+            root_key.unlink()  # of a mesh that never was: outside the home it would be in the way
         raise
+    said = {"earlier_root_key": str(earlier)} if earlier else {}
     return {
         "home": str(home.path),
         "mesh_id": genesis.mesh_id,
@@ -90,7 +106,26 @@ def init(
         "node_id": node_id,
         "name": name,
         "root_key": str(root_key),
-    }
+    } | said
+
+
+def _check_new(home: Home) -> None:
+    if home.initialised:
+        raise ConflictError(
+            f"{home.path} belongs to a mesh already", "use it, or name another --home"
+        )
+
+
+def _put_aside(root_key: Path) -> Path | None:
+    """Give a root key of no mesh that is known here another name; returns it, if there was one."""
+    if not os.path.lexists(root_key):
+        return None
+    aside = root_key.with_name(f"{root_key.name}.{chance(ASIDE_BYTES).hex()}")
+    try:
+        root_key.rename(aside)
+    except OSError as error:
+        raise unwritten(root_key, error) from None
+    return aside
 
 
 def identity(home: Home, *, operator: bool = False) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def join(
     for seed in seeds:
         parse_address(seed)
     make_private(home.path)
-    with HomeLock(home):
+    with HomeLock(home, "join"):
         return _join_locked(home, _with_seeds(invitation, seeds), node_name, replaces)
 
 

@@ -1,20 +1,20 @@
-"""One node a home: a lock that dies with its process.
+"""One process at a time that makes or changes a home: a lock that dies with its process.
 
-Invariant: the socket is only ever replaced by whoever holds the lock. The home itself is locked
-beside the file in it: who removes the file does not let a second node in.
+A node holds it, and so do the verbs that make a home a member: `init` and `join`. Its file names
+the process, and the verb. Invariant: the socket is only ever replaced by whoever holds the lock.
+The home itself is locked beside the file in it: who removes the file lets no second one in.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from meshnode.client.home import check_private, make_private
-from meshnode.client.keyfiles import check_alone, unwritten
+from meshnode.client.home import DISKS_FAULT, check_private, make_private, unwritten
+from meshnode.client.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
 
 if TYPE_CHECKING:
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
 
+NODE = "up"  # the verb that is a node
+WORDS_BYTES_MAX = 32
+
 
 class HomeLock:
     """Held while a node runs on a home, or while a verb changes a stopped one."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, home: Home, verb: str = NODE) -> None:
+        self._home, self._verb = home, verb
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
-        """Take the lock; raises ConflictError if a node runs on this home."""
+        """Take the lock; raises ConflictError that says which verb has it, StorageError."""
         home = self._home
         check_private(home.path)
         make_private(home.run)
@@ -43,13 +46,8 @@ class HomeLock:
             directory = _opened(home.path, os.O_RDONLY | os.O_DIRECTORY | flags)
             held.callback(os.close, directory)
             if not (_lock(file) and _lock(directory)):
-                pid = os.pread(file, 32, 0).decode(errors="replace").strip()
-                raise ConflictError(
-                    f"a node already runs on {home.path} (pid {pid or 'unknown'})",
-                    "session-mesh status shows it, session-mesh down stops it",
-                )
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+                raise _taken(home, file)
+            _write(file, home.lock, f"{os.getpid()} {self._verb}\n".encode())
             _clear_socket(home.socket)
             self._held = held.pop_all()
         return self
@@ -63,15 +61,32 @@ def _opened(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags, 0o600)
     except OSError as error:
-        if error.errno in {
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.EDQUOT,
-        }:  # not the fault of what is there
+        if error.errno in DISKS_FAULT:  # not of what is there
             raise unwritten(path, error) from None
         raise NotPermittedError(
             f"cannot lock {path}: {(error.strerror or str(error)).lower()}", "move it away"
         ) from None
+
+
+def _write(file: int, path: Path, content: bytes) -> None:
+    try:
+        os.pwrite(file, content, 0)  # over what is there: that takes no room on a full disk
+        os.ftruncate(file, len(content))
+    except OSError as error:
+        raise unwritten(path, error) from None
+
+
+def _taken(home: Home, file: int) -> ConflictError:
+    pid, _, verb = os.pread(file, WORDS_BYTES_MAX, 0).decode(errors="replace").partition(" ")
+    who = f"{home.path} (pid {pid.strip() or 'unknown'})"
+    if verb.strip() in {"", NODE}:
+        return ConflictError(
+            f"a node already runs on {who}",
+            "session-mesh status shows it, session-mesh down stops it",
+        )
+    return ConflictError(
+        f"session-mesh {verb.strip()} is at work on {who}", "wait for its end, or end it"
+    )
 
 
 def _lock(descriptor: int) -> bool:

@@ -12,7 +12,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.dumping import forbid_dumps
-from meshnode.client.home import Home, check_private, make_private
+from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
@@ -21,7 +21,7 @@ from meshnode.node.founding import (
     NAME_FACT,
     checked_name,
     device_key,
-    init,
+    found,
     read_genesis,
     recover,
 )
@@ -52,14 +52,14 @@ def serve(
     forbid_dumps()
     if options.name is not None:
         checked_name(options.name)
-    founded = not home.initialised
     config = config_of(home, options)
     node_options = merged(home, config, options)
-    if founded:
-        init(home, None, options.name or config.node, None)
-    check_private(home.path)
-    make_private(home.sessions)
+    make_private(home.path)
     with HomeLock(home):
+        founded = not home.initialised  # asked with the lock: somebody else may just have made it
+        if founded:
+            found(home, None, options.name or config.node, None)
+        make_private(home.sessions)
         _keep_private(home)
         check_identity(home, node_id_of(device_key(home).public))
         _raise_open_files()

@@ -171,6 +171,17 @@ def test_a_home_on_a_read_only_disk_is_read_and_starts_no_node(fleet, small_disk
         refused(node, 5, ("node.lock", "Read-only file system", "remount,rw"), *words)
 
 
+def test_a_lock_that_a_full_disk_does_not_take_is_named(fleet, small_disk):
+    node = fleet.node("anna")
+    node.home = small_disk / "anna"
+    node.json("init", "--name", "anna")
+    (node.home / "run" / "node.lock").unlink()
+    fill(small_disk)
+    said = ("cannot write", "node.lock", "No space left on device", "df -h")
+    for words in (("up", *LOCAL), ("up", "--detach", *LOCAL)):
+        refused(node, 1, said, *words)
+
+
 @pytest.mark.timeout(120)
 def test_a_node_starts_on_a_full_disk_and_answers(fleet, small_disk):
     berta = fleet.node("berta")

@@ -138,7 +138,7 @@ def test_a_second_node_is_kept_out_even_where_the_lock_file_is_taken_away(home):
         home.socket.touch()  # the first one's would be replaced by who gets in
     home.socket.unlink()
     with HomeLock(home):
-        assert home.lock.read_text() == f"{os.getpid()}\n"
+        assert home.lock.read_text() == f"{os.getpid()} up\n"
 
 
 @pytest.mark.parametrize("spoil", [link, pipe, directory, give_away])

@@ -1,0 +1,104 @@
+"""Two that would make one home a member at once, and a home that a crash left half made."""
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from e2e.bad_input.refusal import LOCAL, refused
+from e2e.fleet import PROGRAM, Fleet, wait_until
+
+from meshnode.client.home import Home
+from meshnode.node.lock import HomeLock
+
+
+@pytest.fixture
+def started():
+    """Begin a command of a node in the background; what still runs at the end is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(node, *words: str, stdin: str = "") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [PROGRAM, *words],
+            env=node.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        process.stdin.write(stdin)
+        process.stdin.close()
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_of_two_that_come_up_on_a_new_home_one_does_and_the_other_says_so(fleet: Fleet, started):
+    anna = fleet.node("anna")
+    both = [started(anna, "up", "--detach", *LOCAL, "-o", "json") for _ in range(2)]
+    said = {process.wait(60): process.stderr.read() for process in both}
+    try:
+        assert sorted(said) == [0, 7], said
+        assert "already runs" in said[7], "not that the winner's root key is to be moved away"
+        assert anna.states() == {anna.json("status")["name"]: "alive"}
+    finally:
+        anna.call("down")
+
+
+def test_nothing_is_founded_on_a_home_that_another_process_makes_a_member(fleet, started):
+    (host,) = fleet.mesh("anna")
+    guest = fleet.node("guest")
+    invite = host.json("invite")["invite"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        seed = f"127.0.0.1:{silent.getsockname()[1]}"
+        joining = started(guest, "join", "-", "--seed", seed, stdin=invite)
+        answering, _ = silent.accept()
+        with answering:  # which says nothing
+            joining.send_signal(signal.SIGSTOP)  # it would turn to the next address some time
+            words = (f"session-mesh join is at work on {guest.home}", f"(pid {joining.pid})")
+            for other in (("up", *LOCAL), ("up", "--detach", *LOCAL), ("init",)):
+                refused(guest, 7, words, *other)
+            assert not (guest.home / "genesis.bin").exists()
+            assert not (guest.home / "root.key").exists()
+            joining.kill()
+            joining.wait(60)
+    assert guest.json("join", "-", stdin=invite)["mesh_name"] == "test"
+
+
+def test_init_waits_for_nobody_and_says_what_is_at_work(fleet):
+    anna = fleet.node("anna")
+    anna.home.mkdir(mode=0o700)
+    with HomeLock(Home(anna.home)):
+        refused(anna, 7, ("already runs", f"(pid {os.getpid()})"), "init")
+    assert not (anna.home / "genesis.bin").exists()
+
+
+def test_a_founding_that_a_crash_cut_short_is_begun_anew(fleet):
+    whole, anna = fleet.node("whole"), fleet.node("anna")
+    whole.json("init", "--mesh", "never")
+    whole.home.rename(anna.home)
+    (anna.home / "genesis.bin").unlink()  # it comes last
+    left = (anna.home / "root.key").read_text()
+    made = anna.json("init", "--mesh", "one", "--name", "anna")
+    assert (anna.home / "root.key").read_text() != left
+    aside = Path(made["earlier_root_key"])
+    assert aside.read_text() == left, "it may be all that is left of a mesh"
+    anna.up(*LOCAL)
+    status = anna.json("status")
+    assert (status["mesh_name"], status["role"], status["alarms"]) == ("one", "admin", [])
+
+
+def test_up_founds_a_mesh_where_a_crash_left_a_root_key(fleet):
+    anna = fleet.node("anna")
+    anna.json("init")
+    (anna.home / "genesis.bin").unlink()
+    anna.up(*LOCAL)
+    wait_until(lambda: list(anna.states().values()) == ["alive"])
