@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from meshnode.client.durations import rfc3339, words_of
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
-from meshnode.client.words import nearest
+from meshnode.client.words import WITHOUT_ROLE, nearest
 from meshnode.core.commands import KILL_LIFE_S
 from meshnode.core.entries import SKEW_S, Forget, Revoke, sign_entry
 from meshnode.core.errors import (
@@ -250,7 +250,7 @@ def operator_of(home: Home) -> Key:
         return Key(read_secret(home.operator_key))
     except NotFoundError:
         raise NotAuthenticatedError(
-            "this home has no role in the mesh: it can look but not command",
+            f"this home has no role in the mesh: it {WITHOUT_ROLE}",
             "set SESSION_API_KEY, or join with an invite of session-mesh invite --role operator",
         ) from None
 

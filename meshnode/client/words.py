@@ -1,4 +1,4 @@
-"""Words that were meant, for words that are not known."""
+"""Words that were meant, for words that are not known; and what several answers say alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from meshnode.core.ids import PREFIX_CHARS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+WITHOUT_ROLE = "lists sessions and costs, but neither commands nor reads logs"  # a home, its user
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

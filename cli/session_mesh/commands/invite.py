@@ -14,16 +14,21 @@ from session_mesh.verbs import verb
 
 @verb(
     "session-mesh invite",
-    "session-mesh invite --uses 20 --ttl 1h",
+    "session-mesh invite --uses 20 --ttl 1h --node-only",
     "session-mesh invite -q | ssh berta session-mesh join - --up",
 )
 def app(
     call: Call,
     ttl: Annotated[str, typer.Option("--ttl", metavar="D", help="How long it is good.")] = "15m",
-    uses: Annotated[int, typer.Option("--uses", min=1, help="How many devices it admits.")] = 1,
+    uses: Annotated[
+        int,
+        typer.Option(
+            "--uses", min=1, help="How many devices it admits; several get no role unless told."
+        ),
+    ] = 1,
     role: Annotated[
         Literal["operator", "observer"] | None,
-        typer.Option("--role", help="What the joiner may; operator for a single use."),
+        typer.Option("--role", help="What the joiner may; operator when it admits one device."),
     ] = None,
     node_only: Annotated[
         bool, typer.Option("--node-only", help="The joiner obeys and never commands.")
@@ -46,10 +51,14 @@ def app(
     with call.mesh() as mesh:
         value = joining.invite(call.home, mesh, wish)
     who = f"as {given}" if given else "as a node that obeys and never commands"
+    more = "" if given or node_only else "; --role operator or observer lets its user do more"
     times = "once" if uses == 1 else f"{uses} times"
     return View(
         value=value,
         human=str(value["invite"]),
         ids=[str(value["invite"])],
-        notes=[f"good {times} until {value['expires_at']}, {who}", f"there: {value['command']}"],
+        notes=[
+            f"good {times} until {value['expires_at']}, {who}{more}",
+            f"there: {value['command']}",
+        ],
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from meshnode.client.errors import MeshError, UsageError
+from meshnode.client.words import WITHOUT_ROLE
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import RootFile
@@ -110,7 +111,7 @@ def remove(
     notes = [f"with it fell: {authorities.called(falls)}"] if falls else []
     notes += [f"kept: {authorities.called(survivors)}"] if survivors else []
     if is_own:
-        notes.append("that was your own key: this home can look but not command")
+        notes.append(f"that was your own key: this home {WITHOUT_ROLE}")
     return View(value=value, human=f"removed: {name}", ids=[str(value["key_id"])], notes=notes)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshnode.client.durations import rfc3339
+from meshnode.client.words import WITHOUT_ROLE
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.render import View
@@ -42,7 +43,7 @@ def _described(value: dict[str, Any]) -> tuple[str, ...]:
             *(("ALARM", f"{one['detail']}: {one['fix']}") for one in value["alarms"]),
             ("node", f"{value['name']} ({value['node_id']})"),
             ("mesh", f"{value['mesh_name']} ({value['mesh_id']})"),
-            ("role", value["role"] or "none: this home can look but not command"),
+            ("role", value["role"] or f"none: this home {WITHOUT_ROLE}"),
             ("version", value["version"]),
             ("process", value["pid"]),
             ("started", value["started_at"]),

@@ -206,7 +206,7 @@ def test_what_to_wait_for_travels_beside_the_command_and_not_in_it(mesh, service
 def test_a_home_without_a_role_cannot_command(mesh, service, home):
     home.operator_key.unlink()
     service.sessions = [session("builder")]
-    with pytest.raises(NotAuthenticatedError, match="look but not command"):
+    with pytest.raises(NotAuthenticatedError, match="neither commands nor reads"):
         mesh.steer(Target("builder"), message="hello")
     assert mesh.list_sessions()["sessions"]
 

@@ -169,4 +169,4 @@ def test_join_without_an_invite_says_where_it_may_come_from(run):
 def test_a_home_that_has_no_role_makes_no_keys(run):
     code, _, err = run("keys", "new")
     assert code == 4
-    assert "look but not command" in err
+    assert "it lists sessions and costs, but neither commands nor reads logs" in err

@@ -7,10 +7,31 @@ from meshnode.client import authorities, revoking, standing
 from meshnode.client.errors import NotFoundError
 from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import Target, resolve
+from meshnode.node import joining
 from session_mesh.commands import orders as orders_verb
 
 ENDED = SESSION | {"phase": "CLOSED", "state": "closed", "specializations": ["crawler"]}
 KILLS = ("kill", "--all", "--yes", "--spec")
+
+
+@pytest.mark.parametrize(
+    ("words", "role", "is_hinted"),
+    [
+        ((), "operator", False),
+        (("--uses", "2"), "", True),
+        (("--uses", "2", "--node-only"), "", False),
+        (("--uses", "2", "--role", "observer"), "observer", False),
+    ],
+)
+def test_an_invite_for_several_says_that_it_gives_no_role(
+    run, mesh, monkeypatch, words, role, is_hinted
+):
+    asked = []
+    made = {"invite": "smj1_x", "expires_at": "T", "command": "session-mesh join -"}
+    monkeypatch.setattr(joining, "invite", lambda _home, _mesh, wish: asked.append(wish) or made)
+    code, out, err = run("invite", *words)
+    assert (code, out, asked[0].role) == (0, "smj1_x\n", role)
+    assert ("--role operator or observer" in err) is is_hinted
 
 
 @pytest.mark.parametrize("words", [KILLS, ("steer", "--all", "hello", "--spec")])

@@ -85,7 +85,7 @@ def test_a_malformed_key_is_refused_rather_than_passed_over(home, chance):
 
 
 def test_a_home_without_a_role_can_look_but_not_command(bare_home, chance):
-    with pytest.raises(NotAuthenticatedError, match="look but not command") as raised:
+    with pytest.raises(NotAuthenticatedError, match="neither commands nor reads") as raised:
         session_key(bare_home, {}, NOW_S, chance)
     assert "--role operator" in raised.value.hint
 
