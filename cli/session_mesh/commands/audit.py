@@ -21,7 +21,8 @@ LIMIT = 50
 LIMIT_MAX = 10_000
 COLUMNS = ("SEQ", "AT", "KIND", "AGENT", "SESSION", "KEY", "ACTION", "OUTCOME", "DETAIL")
 FLEXIBLE = ("DETAIL", "SESSION", "AGENT", "ACTION")
-SPARE = ("SESSION", "KEY", "DETAIL", "OUTCOME", "ACTION", "AGENT")
+SPARE = ("SESSION", "DETAIL", "OUTCOME", "ACTION", "KEY", "AGENT")  # KEY is who, AGENT whom
+KEY_CHARS = 8  # of an id: enough for `operator remove` and `keys revoke`
 
 
 @verb(
@@ -104,7 +105,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     moment = (record["at"] or "-")[:19].replace("T", " ")
     named = ("agent_id", "session_id", "key_id", "action", "outcome", "detail")
     agent, session, key, action, outcome, detail = (record.get(name) or "" for name in named)
-    shown = (agent, words.short(session), key, action, outcome, detail)
+    shown = (agent, words.short(session), key[:KEY_CHARS], action, outcome, detail)
     return (str(record["seq"]), moment, record["kind"], *shown)
 
 

@@ -147,6 +147,12 @@ def test_words_of_agents_cannot_move_the_cursor(run, audited):
     assert "a\\u001b[2Jb\\u202ec\\u000ad" in run("audit")[1]
 
 
+def test_whose_word_it_was_is_shown_short_and_told_whole(run, audited):
+    audited.kept = chained(AuditRecord(1, 5, "command_executed", actor="3b6a27bcceb6a42d"))
+    assert run("audit")[1].splitlines()[1].split()[-1] == "3b6a27bc"
+    assert '"key_id": "3b6a27bcceb6a42d"' in run("audit", "-o", "json")[1]
+
+
 def test_a_record_that_makes_no_sense_is_shown_as_unreadable(run, audited):
     audited.kept[2] = Kept(3, None, b"")
     code, out, _ = run("audit")

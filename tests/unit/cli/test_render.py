@@ -202,7 +202,7 @@ NARROW = {  # at so many columns, what one came for is there
     ("list", 60): {"SESSION", "AGENT", "NODE", "STATE"},
     ("operator", 60): {"NAME", "ROLE", "STATE", "KEY ID"},
     ("budget", 80): {"BUDGET", "FOR", "SPENT", "STATE", "HELD"},
-    ("audit", 80): {"SEQ", "AT", "KIND", "AGENT", "DETAIL"},
+    ("audit", 80): {"SEQ", "AT", "KIND", "AGENT", "KEY"},
     ("audit", 60): {"SEQ", "AT", "KIND", "AGENT"},
     ("orders", 80): {"ORDER", "STATE", "ENDS", "WHAT BECAME OF IT"},
 }
@@ -227,7 +227,7 @@ CELLS = {
     "ENDS": "agent builder, started by 2026-11-20T09:30Z",
     "AT": "2026-11-20 09:30:15",
     "KIND": "command_executed",
-    "KEY": "3b6a27bcceb6a42d",
+    "KEY": "3b6a27bc",
     "OUTCOME": "",
     "DETAIL": "process 4711 and what it had started",
     "ORDER": "4xk2m7qabc",
