@@ -1,7 +1,9 @@
 """What `audit` asks, what it shows, and what it makes of a log that was changed."""
 
 import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from unit.cli.doubles import SESSION, Mesh
@@ -221,3 +223,11 @@ def test_a_changed_log_is_accepted_by_name_and_never_unasked(run, audited):
     assert (code, out) == (0, "berta: 3 heads forgotten; its log is believed anew\n")
     assert audited.accepted == [OTHER_ID]
     assert run("audit", "--accept", "carl", "--yes")[0] == 3
+
+
+def test_a_record_is_printed_with_the_fields_that_the_documentation_names(run, audited):
+    page = (Path(__file__).parents[3] / "docs" / "audit.md").read_text()
+    told = page.partition("A record has")[2].partition("What was said")[0]
+    audited.kept = chained(AuditRecord(1, 5, "thing"))
+    (record,) = json.loads(run("audit", "-o", "json")[1])["records"]
+    assert set(re.findall(r"`([a-z_]+)`", told)) - {"steer", "kill"} == set(record)
