@@ -22,6 +22,7 @@ Format = Literal["table", "json", "yaml", "csv"]
 ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
 COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
 GAP_CHARS = 2  # between two columns
+ONE_CELL = frozenset({"labels", "attributes", "unpriced"})  # of a CSV: their keys are data
 NOTHING = frozenset({"", "-", "–"})  # noqa: RUF001 - the marks for nothing in a cell
 Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
 COLOURS = {
@@ -187,7 +188,7 @@ def _write_csv(view: View, streams: Streams) -> None:
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, item in record.items():
-        if isinstance(item, dict) and key not in {"labels", "attributes"}:
+        if isinstance(item, dict) and key not in ONE_CELL:
             flat |= _flat(item, f"{prefix}{key}.")
         else:
             flat[prefix + key] = _cell(item)

@@ -1,5 +1,7 @@
 """`budget`: what it asks for, how budgets read, and what it says where something is missing."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -71,6 +73,14 @@ def test_budgets_are_listed_with_what_is_spent(run, kept, verb):
     assert "2026-11-21 00:00Z  2/2    -" in row
     assert json.loads(run(*verb, "-o", "json")[1])["budgets"] == [TEAM]
     assert run(*verb, "-q") == (0, "team\n", "")
+
+
+def test_columns_of_a_csv_do_not_depend_on_models(run, kept):
+    plain = run("budget", "list", "-o", "csv")[1].splitlines()[0]
+    kept["budgets"] = [TEAM | {"unpriced": {"no-such": 7, "nor-such": 1}}]
+    names, row = csv.reader(io.StringIO(run("budget", "list", "-o", "csv")[1]))
+    assert ",".join(names) == plain
+    assert row[names.index("unpriced")] == '{"no-such": 7, "nor-such": 1}'
 
 
 def test_no_budget_is_said_so(run, kept):
