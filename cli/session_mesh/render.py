@@ -73,7 +73,7 @@ class View:
     value: dict[str, Any]
     human: Table | Listing | Lines | str  # a text is one line, whatever is in it
     records: str = ""  # the key of `value` whose items are the rows of a CSV; empty: itself
-    ids: Sequence[str] | None = None  # what -q prints; None: there are none, and it drops notes
+    ids: Sequence[str] | None = None  # what -q prints, without notes; None: all
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON or YAML, which has them
     exit_code: int = 0
 
@@ -128,7 +128,7 @@ class Style:
 def render(view: View, streams: Streams, style: Style | None = None) -> int:
     """Write a view to the streams and return its exit code."""
     style = style or Style()
-    if style.format in {"table", "csv"} and not (style.quiet and view.ids is None):
+    if style.format in {"table", "csv"} and not style.quiet:
         for note in view.notes:
             streams.tell(note)
     if style.quiet and view.ids is not None:

@@ -23,7 +23,7 @@ HomeOption = Annotated[
 OutputOption = Annotated[
     Format | None, typer.Option("-o", "--output", help="How to print; table unless told.")
 ]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print ids only.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print ids or names alone.")]
 FormatOption = Annotated[
     Format | None, typer.Option("-o", "--format", help="How to print; table unless told.")
 ]

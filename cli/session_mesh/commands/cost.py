@@ -86,7 +86,7 @@ def app(
         human=table_of(value, groups),
         records="groups" if groups else "",
         ids=ids_of(value),
-        notes=[] if call.quiet else told,
+        notes=told,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, in_order, notes_of, statistics
+from session_mesh.amounts import DAYS_MAX, Span, ids_of, in_order, notes_of, statistics
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -31,5 +31,6 @@ def app(
         value=value,
         human=statistics(value, "day", models=True),
         records="groups",
+        ids=ids_of(value),
         notes=[*words.coverage_notes(value["coverage"]), *notes_of(value)],
     )

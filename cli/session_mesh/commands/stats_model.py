@@ -1,7 +1,7 @@
 """`stats-model`: what each model has used."""
 
 from session_mesh import words
-from session_mesh.amounts import notes_of, statistics
+from session_mesh.amounts import ids_of, notes_of, statistics
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -19,5 +19,6 @@ def app(call: Call) -> View:
         value=value,
         human=statistics(value, "model"),
         records="groups",
+        ids=ids_of(value),
         notes=[*words.coverage_notes(value["coverage"]), *notes_of(value)],
     )

@@ -142,7 +142,7 @@ def app(
         human=table_of(value, asked.by),
         records="groups",
         ids=ids_of(value),
-        notes=[] if call.quiet else notes,
+        notes=notes,
     )
 
 

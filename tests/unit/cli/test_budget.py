@@ -75,6 +75,12 @@ def test_budgets_are_listed_with_what_is_spent(run, kept, verb):
     assert run(*verb, "-q") == (0, "team\n", "")
 
 
+def test_quiet_leaves_out_what_has_no_price(run, kept):
+    kept["budgets"] = [TEAM | {"unpriced": {"no-such": 7}}]
+    assert "no price known for no-such" in run("budget", "list")[2]
+    assert run("budget", "list", "-q") == (0, "team\n", "")
+
+
 def test_columns_of_a_csv_do_not_depend_on_models(run, kept):
     plain = run("budget", "list", "-o", "csv")[1].splitlines()[0]
     kept["budgets"] = [TEAM | {"unpriced": {"no-such": 7, "nor-such": 1}}]

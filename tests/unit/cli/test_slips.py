@@ -106,7 +106,7 @@ def test_the_place_of_a_root_key_is_looked_at_before_a_passphrase_is_asked_for(r
 
 
 def test_doctor_counts_what_it_could_check(run):
-    code, _, err = run("doctor", "-q")
+    code, _, err = run("doctor")
     assert code == 1
     assert "1 of 2 checks failed; " in err
     assert "could not be made" in err
