@@ -162,9 +162,14 @@ def _run(words: Sequence[str], streams: Streams) -> int:
         if any("\ud800" <= one <= "\udfff" for one in word):  # how Python keeps such bytes
             raise UsageError(f"not UTF-8: {word[:60]!a}", "write it in UTF-8, or leave it out")
     command = typer.main.get_command(app)
-    code = command.main(
-        args=list(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)
-    )
+    try:
+        code = command.main(
+            args=list(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)
+        )
+    except SystemExit as error:  # how typer takes it that nobody reads its help
+        if isinstance(error.__context__, BrokenPipeError):
+            raise UnreadError from None
+        raise
     return code if isinstance(code, int) else 0
 
 
@@ -180,7 +185,9 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
     if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITTEN:
         _silence_stdout()
         said = f"cannot write the output: {error.strerror}"
-        return Failure("failed", said, "make room there, or write it somewhere else", 1, details)
+        is_closed = error.errno == errno.EBADF
+        fix = "> /dev/null throws it away" if is_closed else "make room there, or write elsewhere"
+        return Failure("failed", said, fix, 1, details)
     if isinstance(error, PermissionError) and error.filename is not None:
         said = f"{error.filename}: permission denied"
         fix = "it is another user's: name a home of your own with --home, or ask who it belongs to"

@@ -91,7 +91,11 @@ class Streams:
 
     @classmethod
     def of_process(cls) -> "Streams":
-        """The streams that this process was started with; nothing where they are closed."""
+        """The streams that this process was started with.
+
+        Where they are closed, there is nothing to read, nowhere to complain, and an answer that is
+        not written is an error, as of `ls` and its like.
+        """
         _fill_missing()
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors=SPELLED_OUT)
@@ -112,9 +116,11 @@ class Streams:
 
 
 def _fill_missing() -> None:
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    # Opened to be read: what is written there fails as it does on a stream that is closed.
+    ways = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+    for name, (mode, how) in ways.items():
         if getattr(sys, name) is None:  # closed by who started us
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as we run
+            setattr(sys, name, open(os.open(os.devnull, how), mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as we run
 
 
 @dataclass(frozen=True, slots=True)

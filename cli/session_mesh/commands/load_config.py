@@ -6,19 +6,22 @@ from typing import Annotated
 import typer
 
 from meshnode.client import selections
-from meshnode.client.documents import parse_document, read_bytes
+from meshnode.client.documents import DOCUMENT_BYTES_MAX, parse_document, read_bytes
 from meshnode.client.errors import UsageError
 from session_mesh.call import Call
 from session_mesh.render import View
+from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
 
 
 @verb(
-    "session-mesh load-config config.yaml", "session-mesh load-config path/to/config.yaml -o json"
+    "session-mesh load-config config.yaml",
+    "session-mesh load-config path/to/config.yaml -o json",
+    "session-mesh load-config - < config.yaml",
 )
 def app(
     call: Call,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="YAML; - reads stdin.")],
 ) -> View:
     """Take a configuration file over into this home.
 
@@ -27,11 +30,13 @@ def app(
     """
     from meshnode.node.config import config_in  # noqa: PLC0415 - large
 
-    text = read_bytes(file)
-    document = parse_document(text, file.name)
+    is_stdin = str(file) == "-"
+    text = read_text(DOCUMENT_BYTES_MAX + 1).encode() if is_stdin else read_bytes(file)
+    name = "stdin" if is_stdin else file.name
+    document = parse_document(text, name)
     entries = document.map("the configuration")
     if not entries:
-        raise UsageError(f"{file.name} says nothing", "sessions: [{filter: alive}], for one")
+        raise UsageError(f"{name} says nothing", "sessions: [{filter: alive}], for one")
     for warning in config_in(document).warnings:
         call.streams.tell(f"warning: {warning}")
     chosen = selections.chosen_in(entries)

@@ -32,3 +32,12 @@ def test_the_configuration_before_is_kept_beside_the_new_one(run, tmp_path):
         assert run("load-config", str(file))[0] == 0
     assert (tmp_path / "home" / "config.yaml").read_bytes() == b"mdns: on\n"
     assert (tmp_path / "home" / "config.yaml.old").read_bytes() == CONFIG
+
+
+def test_a_dash_reads_stdin(run, tmp_path):
+    assert run("load-config", "-", stdin=CONFIG.decode())[0] == 0
+    assert (tmp_path / "home" / "config.yaml").read_bytes() == CONFIG
+    code, _, err = run("load-config", "-", stdin="labels: {a\n")
+    assert code == 2
+    assert "stdin:" in err
+    assert (tmp_path / "home" / "config.yaml").read_bytes() == CONFIG

@@ -62,12 +62,46 @@ def call(redirected, *words, home, **environment):
     )
 
 
-@pytest.mark.parametrize("redirected", [">&-", "<&-", ">&- <&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("redirected", ["<&-", "2>&-", "2>&- <&-"])
 @pytest.mark.parametrize("words", [("--version",), ("config", "show"), ("--help",)])
-def test_a_closed_stream_takes_nothing_and_harms_nothing(tmp_path, redirected, words):
+def test_a_closed_stream_gives_nothing_and_harms_nothing(tmp_path, redirected, words):
     done = call(redirected, *words, home=tmp_path / "home")
     assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
-    assert bool(done.stdout) == (">&- " not in f"{redirected} ")
+    assert done.stdout
+
+
+@pytest.mark.parametrize("redirected", [">&-", ">&- <&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "words", [("--version",), ("config", "show"), ("config", "show", "-q"), ("--help",)]
+)
+def test_an_answer_that_cannot_be_written_is_no_success(tmp_path, redirected, words):
+    done = call(redirected, *words, home=tmp_path / "home")
+    assert (done.returncode, done.stdout) == (1, "")
+    told = "error: cannot write the output: Bad file descriptor" in done.stderr
+    assert told == ("2>&-" not in redirected), done.stderr
+
+
+def test_what_was_done_is_done_though_it_cannot_be_told(tmp_path):
+    home = tmp_path / "home"
+    done = call(">&-", "init", home=home)
+    assert (done.returncode, "Bad file descriptor" in done.stderr) == (1, True)
+    assert (home / "genesis.bin").exists()
+
+
+@pytest.mark.parametrize("words", [("--version",), ("config", "show"), ("--help",)])
+def test_an_answer_that_nobody_reads_is_told_as_a_shell_tells_it(tmp_path, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as unread:
+        done = subprocess.run(
+            [PROGRAM, *words],
+            env=os.environ | {"SESSION_MESH_HOME": str(tmp_path / "home")},
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 141
+    assert b"rror" not in done.stderr
 
 
 @pytest.mark.parametrize(
