@@ -6,7 +6,7 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
   `outbox`, `driver`, `ports`, `pieces`
 - what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
   `changes`, `things`, `events`, `watching`
-- sessions of this node: `opening`, `sessions`, `endings`, `holding`, `inboxes`,
+- sessions of this node: `opening`, `sessions`, `endings`, `activity`, `holding`, `inboxes`,
   `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
 - commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
   `bearers`, `keys`

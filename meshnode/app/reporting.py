@@ -76,6 +76,7 @@ class ReportDesk:
         self._clock = clock
         self._tallies: dict[str, Tally] = {}  # of live sessions
         self._one_at_a_time = asyncio.Lock()
+        self.on_report: Callable[[str], None] = _nobody_told
 
     async def take(self, session: SessionRecord, report: Report) -> bool:
         """Count a report, or return False if it was counted before.
@@ -95,6 +96,7 @@ class ReportDesk:
             tally.reports += 1
             tally.models.add(record.model)
         self._publish(rows)
+        self.on_report(session.session_id)
         return True
 
     async def _tally_of(self, session_id: str) -> Tally:
@@ -120,6 +122,10 @@ class ReportDesk:
             tier=tier_of(report.tier, report.usage.prompt),
             usage=report.usage,
         )
+
+
+def _nobody_told(session_id: str) -> None:
+    del session_id
 
 
 def idem_key_of(session_id: str, report_id: str) -> str:

@@ -199,6 +199,12 @@ class OwnSessions:
             record = moved(record, State.SUSPENDED, now_s)
         await self.keep(replace(record, pid=pid))
 
+    async def active(self, session_id: str, at_s: float) -> None:
+        """Note that an agent was at work."""
+        record = self._records.get(session_id)
+        if record is not None and not record.ended and at_s > record.last_activity_s:
+            await self.keep(replace(record, last_activity_s=at_s))
+
     async def ended(self, session_id: str, ending: Ended) -> None:
         """Note that an agent has ended, and how."""
         record = self._records.get(session_id)

@@ -114,7 +114,15 @@ def changed(
         return [Change(kind, Op.ADDED, after)]
     if visible(before) == visible(after):
         return []
-    return [Change(kind, Op.CHANGED, after, before, quiet)]
+    return [Change(kind, Op.CHANGED, after, before, quiet or _is_active_alone(before, after))]
+
+
+def _is_active_alone(before: View, after: View) -> bool:
+    """Whether a session has shown no more than that it is at work, which it does all the time."""
+    if not isinstance(before, SessionView) or not isinstance(after, SessionView):
+        return False
+    record = replace(before.record, last_activity_s=after.record.last_activity_s)
+    return visible(replace(before, record=record)) == visible(after)
 
 
 def cost_changed(before: CostGroup | None, after: CostGroup | None, fresh: Op) -> list[Change]:

@@ -10,8 +10,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from meshnode.agents.output import written_at_s
 from meshnode.agents.processes import ProcessAgents
 from meshnode.agents.pruning import prune
+from meshnode.app.activity import Activity
 from meshnode.app.endings import Ended
 from meshnode.app.sessions import OwnSessions
 from meshnode.client.home import make_private
@@ -50,6 +52,9 @@ class Hosting:
         self.sessions.check_writable = ground.alarms.check_writable
         self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
         self.sessions.journal_generation = self.journal_generation
+        self.activity = Activity(
+            self.sessions, lambda one: written_at_s(self.directory_of(one)), ground.clock
+        )
         self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
 
@@ -64,6 +69,7 @@ class Hosting:
         """Take over what our feed says; after its first flush, at the start."""
         self.sessions.restore(self._published())
         self._spawn(self._prune())
+        self._spawn(self.activity.watch())
 
     async def _prune(self) -> None:
         """Remove what is left of sessions that are listed no more, now and then."""

@@ -57,11 +57,13 @@ class Inside:
         registrar = Registrar(mesh.roster, ground.world.publish)
         writable = ground.alarms.check_writable
         book = StoredReports(ground.database, prices, writable, following.lock)
+        reports = ReportDesk(sessions, book, following.publish, ground.clock)
+        reports.on_report = hosting.activity.note
         self.servicer = SessionServicer(
             self.tickets,
             queries,
             OwnEntries(registrar, mesh.roster.entries, mesh.self_id),
-            ReportDesk(sessions, book, following.publish, ground.clock),
+            reports,
             Inboxes(SupervisorInboxes(sessions.place_of)),
         )
         self.gate = TicketGate(self.tickets)

@@ -8,8 +8,12 @@ import subprocess
 import pytest
 from e2e.fleet import PROGRAM, Fleet, Node, wait_until
 
+from meshnode.client.durations import seconds_of
+
 pytestmark = pytest.mark.e2e
 ECHO = ("sh", "-c", 'while read -r line; do echo "heard $line"; done; printf "the end"')
+
+BUSY = "while :; do echo at work; sleep 0.2; done"
 
 
 class Follower:
@@ -126,3 +130,16 @@ def test_what_never_ends_is_no_yaml(pair: list[Node]):
     for kind in ("yaml", "csv"):
         assert pair[0].call("logs", "echo", "--follow", "-o", kind).code == 2
     assert pair[0].call("logs", "nobody", "--follow").code == 3
+
+
+def test_an_agent_that_writes_is_seen_to_be_at_work(pair: list[Node]):
+    anna, berta = pair
+    run = anna.call("run", "--detach", "--agent-id", "busy", "--", "sh", "-c", BUSY)
+    assert run.code == 0
+    begun_s = seconds_of(anna.json("show", "busy")["created_at"])
+    wait_until(lambda: "busy" in berta.sessions())
+    wait_until(lambda: seconds_of(berta.sessions()["busy"]["last_activity"]) > begun_s + 2)
+    happened = [
+        json.loads(line) for line in berta.call("events", "busy", "-o", "json").out.splitlines()
+    ]
+    assert all(one["changes"] for one in happened if one["op"] == "changed")

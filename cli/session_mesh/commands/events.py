@@ -6,7 +6,7 @@ import typer
 
 from meshnode.client.durations import parse_instant
 from meshnode.client.targets import Wanted
-from session_mesh.call import Call
+from session_mesh.call import Call, Reader
 from session_mesh.happenings import document, id_of, line, tell, tell_absence, tell_all
 from session_mesh.options import EventKinds, stream_only
 from session_mesh.render import View
@@ -35,7 +35,7 @@ def app(
     wanted = Wanted(tuple(kind or ()), name).checked()
     if follow:
         return _follow(call, wanted, begin)
-    value = call.read(lambda mesh: mesh.events(wanted, begin))
+    value = call.read(lambda mesh: _happened(mesh, wanted, begin))
     events = value["events"]
     if "source" in value:
         events = [event | {"source": value["source"]} for event in events]
@@ -53,7 +53,7 @@ def app(
 def _follow(call: Call, wanted: Wanted, begin: str | None) -> int:
     stream_only(call.style)
     with call.mesh() as mesh:
-        value = mesh.events(wanted, begin)
+        value = _happened(mesh, wanted, begin)
         for event in value["events"]:
             tell(event, call.streams, call.style)
         absent = tell_absence(call.streams)
@@ -62,6 +62,16 @@ def _follow(call: Call, wanted: Wanted, begin: str | None) -> int:
     return 0
 
 
+def _happened(mesh: Reader, wanted: Wanted, begin: str | None) -> dict[str, Any]:
+    value = mesh.events(wanted, begin)
+    return {**value, "events": [one for one in value["events"] if not _is_at_work(one)]}
+
+
 def _is_news(event: dict[str, Any]) -> bool:
     """Leave out how things are: a history is of what has changed."""
-    return event["op"] not in {"snapshot", "complete", "resumed"}
+    return event["op"] not in {"snapshot", "complete", "resumed"} and not _is_at_work(event)
+
+
+def _is_at_work(event: dict[str, Any]) -> bool:
+    """Whether a session has shown that it is at work, and nothing else has changed."""
+    return event["kind"] == "session" and event["op"] == "changed" and not event["changes"]
