@@ -49,11 +49,13 @@ class Queries:
         clock: Clock,
         state_of: Callable[[NodeId], MemberState] | None = None,
         indexes: Indexes | None = None,
+        heard_before: Mapping[NodeId, float] | None = None,
     ) -> None:
         self.mesh = mesh
         self._rated = Rated(prices) if indexes is None else indexes.rated
         self._clock = clock
         self.state_of = state_of or mesh.liveness.state
+        self._heard_before = heard_before or {}  # our start, in seconds since 1970
         self.indexes = indexes  # without them every row is read each time
 
     def coverage(self) -> Coverage:
@@ -146,8 +148,9 @@ class Queries:
         heard_s = self.mesh.liveness.heard_at_s(peer)
         if heard_s is not None:
             return self.now_s() - (self._clock.steady_s() - heard_s)
-        header = self.mesh.replication.replicas[peer].header
-        return None if header is None else header.at_s  # from before our own start
+        header = self.mesh.replication.replicas[peer].header  # from before our own start
+        known = (None if header is None else header.at_s, self._heard_before.get(peer))
+        return max((at_s for at_s in known if at_s is not None), default=None)
 
     def views(self) -> Iterable[SessionView]:
         """Return every session of the mesh as it looks from here."""

@@ -8,7 +8,8 @@ functions of this package too.
   `user`, `version`
 - a home and its mesh: `founding`, `joining`, `replacing`, `membership`, `roots`, `renewing`,
   `restoring`, `persistence`
-- how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`
+- how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`,
+  `last_heard`
 - sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `outputs`, `books`,
   `standing`
 - the ledger: `usage`, `following`, `explaining`, `rounds`, `pricing`, `price_file`, `keeping`,

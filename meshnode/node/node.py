@@ -43,6 +43,7 @@ from meshnode.node.founding import NAME_FACT, beginning, default_node_name, devi
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
 from meshnode.node.inside import Inside
+from meshnode.node.last_heard import keep_last_heard, last_heard
 from meshnode.node.listeners import Listeners
 from meshnode.node.moving import watch
 from meshnode.node.own_record import LAST_WRITE_S, OwnRecord
@@ -137,7 +138,9 @@ class Node:
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
         self._indexes = Indexes(self._mesh, prices)
-        self._queries = Queries(self._mesh, prices, self._clock, indexes=self._indexes)
+        self._queries = Queries(
+            self._mesh, prices, self._clock, None, self._indexes, last_heard(database)
+        )
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
@@ -273,6 +276,7 @@ class Node:
         try:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._hosting.sessions.tell_all()
+                await keep_last_heard(self._database, self._queries)
                 await self._own.publish_last(standing)
         except (TimeoutError, MeshError) as error:
             why = error.message if isinstance(error, MeshError) else "the disk takes nothing"

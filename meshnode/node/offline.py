@@ -25,6 +25,7 @@ from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.liveness import Liveness
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
+from meshnode.node.last_heard import last_heard
 from meshnode.node.pricing import prices_of
 from meshnode.node.restoring import Damage, restore
 from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
@@ -63,7 +64,9 @@ class OfflineMesh(MeshClient):
         happened = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))
         self.node_events = happened  # type: ignore[assignment] # reads alike
         self.node_audit = _audit_half(self._database, mesh)  # type: ignore[assignment] # reads alike
-        self.node = _reading_half(Queries(mesh, prices_of(self.home), clock))  # type: ignore[assignment] # reads alike
+        heard = last_heard(self._database)
+        queries = Queries(mesh, prices_of(self.home), clock, heard_before=heard)
+        self.node = _reading_half(queries)  # type: ignore[assignment] # reads alike
         return self
 
     def __exit__(self, *_: object) -> None:

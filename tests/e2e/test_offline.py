@@ -9,6 +9,8 @@ import pytest
 from e2e.bad_input.refusal import LOCAL, refused
 from e2e.fleet import wait_until
 
+from meshnode.client.durations import seconds_of
+
 READING = (
     ("list",),
     ("nodes",),
@@ -93,3 +95,23 @@ def test_a_database_that_is_gone_is_told_and_not_made_anew(home, left):
     assert database.exists() == (left is not None)
     home.up(*LOCAL)
     assert list(home.states()) == ["anna"]
+
+
+@pytest.mark.parametrize("words", [("down", "--keep-sessions"), ("leave", "--yes")])
+def test_who_was_heard_to_the_end_is_missing_since_then(fleet, words):
+    anna, berta = fleet.mesh("anna", "berta")
+    flushed_s = last_heard_s(berta, "berta", "since")
+    wait_until(lambda: last_heard_s(anna, "berta") > flushed_s + 3)
+    heard_s = last_heard_s(anna, "berta")
+    assert anna.call(*words).code == 0
+    anna.wait()
+    coverage = anna.json("list")["coverage"]
+    missing = {one["node_name"]: one for one in coverage["missing"]}
+    assert ("anna" in missing) == (words[0] == "down")
+    assert seconds_of(missing["berta"]["observed_at"]) >= heard_s
+    assert last_heard_s(anna, "berta") >= heard_s
+
+
+def last_heard_s(node, name: str, field: str = "last_heard") -> float:
+    nodes = {one["name"]: one for one in node.json("nodes")["nodes"]}
+    return seconds_of(nodes[name][field])
