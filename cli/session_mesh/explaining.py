@@ -62,7 +62,8 @@ def _price(price: dict[str, Any] | None, then_usd: str | None) -> list[str]:
         for one, rate in parts
     ]
     now = "" if price["cost_usd"] == then_usd else ", no longer what it cost then"
-    lines.append(f"    ${price['cost_usd']} by {price['source']}, {price['matched']}{now}")
+    tier = ", as standard: it has no price of this tier" if price["as_standard"] else ""
+    lines.append(f"    ${price['cost_usd']} by {price['source']}, {price['matched']}{tier}{now}")
     return lines
 
 

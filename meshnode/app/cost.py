@@ -15,7 +15,7 @@ from meshnode.app.pieces import chunks, finished
 from meshnode.app.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.ids import names_apart
-from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
+from meshnode.core.ledger import Buckets, Diagnostics, SlotKey, tier_parts
 from meshnode.core.marks import unmarked
 from meshnode.core.periods import DAY_S, DayKey
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 NAMES_MAX = 1000  # of models that have no price, in an answer; of more the rest is one sum
+TIERS_MAX = 5  # of models without a price of theirs, named in notes; of more it is said how many
 MODELS_MAX = 100  # named with a group; of more it is only said how many they are
 
 
@@ -67,7 +68,7 @@ class CostAnswer:
 
     `sessions` are distinct. `tz_exact` is false if a counter spans more than one of the days, hours
     or times asked for: a slot of half an hour, or what is left of an old day or month; `notes` say
-    which, in sentences.
+    which, in sentences, and what is priced as if it were of another service tier.
     """
 
     records: int
@@ -150,7 +151,7 @@ class Adding:
             price_source=self._source,
             tz_exact=self.cutting.exact,
             sessions=self._sessions(None),
-            notes=self.cutting.notes,
+            notes=(*self.cutting.notes, *(yield from _as_standard(sums.values(), spellings))),
         )
 
     def _shown(
@@ -257,6 +258,29 @@ def _unpriced(
         more = Unpriced(_more(len(found) - NAMES_MAX), records, usage.total)
         return (*sorted(found[:NAMES_MAX], key=_model), more)
     return tuple(sorted(found, key=_model))
+
+
+def _as_standard(
+    sums: Iterable[Sum], spellings: Mapping[str, str]
+) -> Generator[None, None, tuple[str, ...]]:
+    """Say which models were used in tiers that no list prices, most first."""
+    counts: dict[tuple[str, str], int] = {}
+    for added in sums:
+        for some in chunks(added.as_standard.items()):
+            for what, one in some:
+                place = (spellings[what.model.lower()], tier_parts(what.tier)[0])
+                counts[place] = counts.get(place, 0) + one
+            yield
+    used = [(*unpacked(one), *place) for place, one in counts.items()]
+    used.sort(key=lambda one: (-one[1].total, *one[2:]))
+    notes = [
+        f"{model}: {records} response(s) of {usage.total} tokens in the tier {service} are priced"
+        " as standard ones: no list has its price"
+        for records, usage, model, service in used[:TIERS_MAX]
+    ]
+    if len(used) > TIERS_MAX:
+        notes.append(f"and {len(used) - TIERS_MAX} more models in such tiers")
+    return tuple(notes)
 
 
 _model = attrgetter("model")

@@ -61,11 +61,14 @@ class Unit(NamedTuple):
 class Kind:
     """What is priced alike, at whatever times: one object for all that is equal."""
 
-    __slots__ = ("rates", "what")
+    __slots__ = ("as_standard", "rates", "what")
 
-    def __init__(self, what: Combination, rates: Rates | None) -> None:
+    def __init__(
+        self, what: Combination, rates: Rates | None, *, as_standard: bool = False
+    ) -> None:
         self.what = what
         self.rates = rates  # None: no list has a price
+        self.as_standard = as_standard  # whatever its tier: no list has a price of that
 
     def cost_pusd(self, counts: int) -> int | None:
         """Return what counts (core/counts.py) cost, in pico-USD; None without a price."""
@@ -89,6 +92,7 @@ class Sum:
     counts: int
     pusd: int | None  # of the priced part; None if nothing in it is priced
     unpriced: Mapping[Combination, int]  # counts
+    as_standard: Mapping[Combination, int]  # the same, of what has another tier's price
     what: frozenset[Combination]
 
 
@@ -100,7 +104,7 @@ class Rated:
         self.source = ""
         self._alike: dict[Unit, bool] = {}
         self._kinds: dict[Unit, Kind] = {}
-        self._equal: dict[tuple[Combination, Rates | None], Kind] = {}
+        self._equal: dict[tuple[Combination, Rates | None, bool], Kind] = {}
 
     def refresh(self) -> str:
         """Forget all if the lists have changed, or if it is too much; returns their names."""
@@ -136,7 +140,9 @@ class Rated:
         if found is None:
             priced = self.prices.rates(*unit.what, unit.at_s)
             rates = None if priced is None else priced.rates
-            found = self._equal.setdefault((unit.what, rates), Kind(unit.what, rates))
+            as_standard = priced is not None and priced.as_standard
+            new = Kind(unit.what, rates, as_standard=as_standard)
+            found = self._equal.setdefault((unit.what, rates, as_standard), new)
             self._kinds[unit] = found
         return found
 
@@ -171,6 +177,7 @@ def added_up(kinds: Mapping[Kind, int]) -> Generator[None, None, Sum]:
     """Add up and price what is in one group; a chance to pause at each yield."""
     pusd: int | None = None
     unpriced: dict[Combination, int] = {}
+    as_standard: dict[Combination, int] = {}
     for some in chunks(kinds.items()):
         for kind, counts in some:
             cost = kind.cost_pusd(counts)
@@ -178,8 +185,11 @@ def added_up(kinds: Mapping[Kind, int]) -> Generator[None, None, Sum]:
                 unpriced[kind.what] = counts
             else:
                 pusd = (pusd or 0) + cost
+            if kind.as_standard:
+                as_standard[kind.what] = as_standard.get(kind.what, 0) + counts
         yield
-    return Sum(sum(kinds.values()), pusd, unpriced, frozenset(kind.what for kind in kinds))
+    what = frozenset(kind.what for kind in kinds)
+    return Sum(sum(kinds.values()), pusd, unpriced, as_standard, what)
 
 
 def shared_out(pusd: Mapping[GroupKey, int | None]) -> dict[GroupKey, int | None]:

@@ -36,11 +36,15 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Rates, the price list@version that they are from, and the entry there that matched."""
+    """Rates, the price list@version that they are from, and the entry there that matched.
+
+    `as_standard`: the list has none of the service tier, so these are what it has without one.
+    """
 
     rates: Rates
     source: str
     matched: str
+    as_standard: bool = False
 
 
 def cost_pusd(usage: Buckets, rates: Rates, records: int = 0) -> int:

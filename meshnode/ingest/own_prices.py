@@ -49,6 +49,10 @@ class Rule:
             for over, _ in steps
         ]
 
+    def knows(self, tier: str) -> bool:
+        """Whether the rule has rates of its own for a service tier; standard always has."""
+        return tier_parts(tier)[0] in self.rates
+
     def rates_of(self, tier: str) -> Rates:
         """Return the rates of a tier; those of standard if the rule has none of its own."""
         service, prompt_over = tier_parts(tier)

@@ -161,12 +161,31 @@ def rates_at(found: Found, tier: str, at_s: float) -> Rates | None:
     at = datetime.fromtimestamp(at_s, UTC)
     active = [row for row in found.model.prices if row.active(at)]
     chosen = dict((active or found.model.prices[:1])[-1].prices)
-    context = CONTEXTS.get(service, {"service_tier": service}) if found.is_own else {}
+    context = _context(found, service) or {}
     replaced: dict[str, Amount] = {}
     for row in found.model.variants if context else ():
         if row.active(at) and row.when.items() <= context.items():
             replaced = row.prices | replaced  # the first that names a key holds for it
     return _rates(chosen | replaced, prompt_over)
+
+
+def knows_tier(found: Found, tier: str, at_s: float) -> bool:
+    """Whether a model has prices of its own for a service tier at a time; standard always has."""
+    context = _context(found, tier_parts(tier)[0])
+    if context is None or found.model is None:
+        return False
+    at = datetime.fromtimestamp(at_s, UTC)
+    return not context or any(
+        row.active(at) and row.prices and row.when.items() <= context.items()
+        for row in found.model.variants
+    )
+
+
+def _context(found: Found, service: str) -> dict[str, str] | None:
+    """Return what a service tier is called in the list; None where its tiers do not hold."""
+    if service == STANDARD:
+        return {}
+    return CONTEXTS.get(service, {"service_tier": service}) if found.is_own else None
 
 
 def tiers_of(found: Found) -> list[str]:

@@ -15,12 +15,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.ledger import SLOT_S, STANDARD
+from meshnode.core.ledger import SLOT_S, STANDARD, tier_parts
 from meshnode.core.periods import DAY_S
 from meshnode.core.prices import Priced, Rates
 from meshnode.ingest.genai_list import genai_list, installed_version
 from meshnode.ingest.own_prices import FOREVER_S, OwnPrices, Rule
-from meshnode.ingest.price_list import MTOK, Found, PriceList, pusd, rates_at, tiers_of
+from meshnode.ingest.price_list import (
+    MTOK,
+    Found,
+    PriceList,
+    knows_tier,
+    pusd,
+    rates_at,
+    tiers_of,
+)
 from meshnode.ingest.price_names import readings
 
 if TYPE_CHECKING:
@@ -125,6 +133,14 @@ class Attempt:
             return self.rule.rates_of(tier) if self.rule.active(at_s) else None
         return rates_at(self.found, tier, at_s) if self.found is not None else self.rates
 
+    def knows(self, tier: str, at_s: float) -> bool:
+        """Whether what matched has rates of its own for the service tier at a time."""
+        if self.rule is not None:
+            return self.rule.knows(tier)
+        if self.found is not None:
+            return knows_tier(self.found, tier, at_s)
+        return tier_parts(tier)[0] == STANDARD
+
 
 @dataclass(slots=True)
 class _Line:
@@ -143,7 +159,8 @@ class _Line:
         for attempt in self.matches:
             rates = attempt.at(tier, at_s)
             if rates is not None:
-                return Priced(rates, attempt.source, attempt.matched)
+                as_standard = not attempt.knows(tier, at_s)
+                return Priced(rates, attempt.source, attempt.matched, as_standard)
         return None
 
 

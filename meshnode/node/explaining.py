@@ -202,7 +202,13 @@ def _price(usage: Buckets, priced: Priced) -> dict[str, Any]:
     parts = [_part(*one, "usd_per_million", per_million_text) for one in by_token if one[1]]
     parts += [_part(*one, "usd_each", fee_text) for one in each if one[1] and one[2]]
     cost = usd_text(cost_nusd(usage, rates, 1))
-    return {"source": priced.source, "matched": priced.matched, "cost_usd": cost, "parts": parts}
+    return {
+        "source": priced.source,
+        "matched": priced.matched,
+        "as_standard": priced.as_standard,
+        "cost_usd": cost,
+        "parts": parts,
+    }
 
 
 def _part(

@@ -78,6 +78,29 @@ def test_a_copy_of_which_a_part_is_counted_from_elsewhere_says_so(run, tmp_path:
     assert (value["records"], len(value["notes"])) == (1, 1)
 
 
+def test_the_fast_service_costs_what_it_does_or_it_is_said_that_nobody_knows(run, tmp_path: Path):
+    lines = []
+    for number, (model, speed) in enumerate(
+        [("claude-opus-4-8", "fast"), ("claude-opus-4-6", "fast"), ("claude-opus-4-6", "standard")]
+    ):
+        usage = {"input_tokens": 1_000_000, "output_tokens": 0, "speed": speed}
+        message = {"id": f"m{number}", "model": model, "stop_reason": "end_turn", "usage": usage}
+        said = {"type": "assistant", "sessionId": "s", "timestamp": "2026-11-20T10:00:00Z"}
+        lines.append(json.dumps(said | {"message": message}) + "\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "s.jsonl").write_text("".join(lines))
+    words = ("usage", "--source", "claude", "--path", str(tmp_path), "--by", "model")
+    value = json.loads(run(*words, "-o", "json")[1])
+    cost = {group["key"]["model"]: group["cost_usd"] for group in value["groups"]}
+    assert cost == {"claude-opus-4-8": "10", "claude-opus-4-6": "10"}
+    [note] = value["notes"]
+    assert note.startswith("claude-opus-4-6: 1 response(s) of 1000000 tokens in the tier fast are")
+    assert note in run(*words)[2].replace("\n", " ")
+    explained = json.loads(run(*words[:5], "--explain", "m1", "-o", "json")[1])
+    assert explained["records"][0]["price"]["as_standard"]
+    assert "as standard: it has no price of this tier" in run(*words[:5], "--explain", "m1")[1]
+
+
 def test_transcripts_beside_those_of_another_path_are_no_copies_of_them(run, tmp_path: Path):
     for name in ("one", "two"):
         (tmp_path / name / "p").mkdir(parents=True)

@@ -116,6 +116,35 @@ def test_the_tier_is_part_of_the_price(service: str, context: dict[str, str]):
         assert ours == reference_nusd(SHORT, model, provider, context), model
 
 
+@pytest.mark.parametrize(
+    ("model", "tier", "times", "as_standard"),
+    [
+        ("claude-opus-4-8", "fast", 2, False),
+        ("claude-opus-4-8", "fast>200000", 2, False),
+        ("claude-opus-4-6", "fast", 1, True),
+        ("claude-opus-4-8", "priority", 1, True),
+        ("claude-opus-4-8", "standard>200000", 1, False),
+        ("qwen-max", "batch", 1, True),  # the monitor's table knows no tiers
+    ],
+)
+def test_a_tier_without_a_price_costs_as_standard_and_says_so(
+    model: str, tier: str, times: int, *, as_standard: bool
+):
+    book = PriceBook()
+    standard, priced = (book.rates(model, "", one, AT.timestamp()) for one in ("standard", tier))
+    assert standard is not None
+    assert priced is not None
+    assert priced.rates.input_pusd == times * standard.rates.input_pusd
+    assert (standard.as_standard, priced.as_standard) == (False, as_standard)
+
+
+def test_a_price_of_a_tier_that_begins_later_is_not_one_before():
+    book = PriceBook()
+    days = (datetime(2026, 10, day, tzinfo=UTC).timestamp() for day in (1, 20))
+    found = [book.rates("claude-opus-4-8", "", "batch", at_s) for at_s in days]
+    assert [one and one.as_standard for one in found] == [True, False]
+
+
 def test_the_shipped_table_is_that_of_the_installed_genai_prices():
     command = [sys.executable, str(ROOT / "tools" / "ship_prices.py"), "--check"]
     compared = subprocess.run(command, capture_output=True, text=True, check=False)
