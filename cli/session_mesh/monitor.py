@@ -1,7 +1,7 @@
 """`usage --follow`: the sessions of this machine's logs as they grow.
 
-On a terminal a picture drawn over itself; else one line of JSON for each change. It ends at an
-interrupt, or at q on a terminal.
+On a terminal a picture drawn over itself; else a line for each session that has changed, or with
+`-o json` one document a line for each change. It ends at an interrupt, or at q on a terminal.
 """
 
 import io
@@ -19,10 +19,10 @@ from session_mesh.escaping import cut, escape
 from session_mesh.happenings import is_unread
 from session_mesh.live import PICTURE_S, draw, keys, pressed_q, screen
 from session_mesh.options import stream_only
-from session_mesh.render import Table, View, render
+from session_mesh.render import Style, Table, View, render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.usage import Asked, Usage, Wanted
@@ -52,8 +52,8 @@ class Monitor:
         """Show what there is and each change, looking again after a pause."""
         stream_only(self._call.style)
         by_session = replace(asked, by=("session",), most=SESSIONS_MAX)
-        streams = self._call.streams
-        if not (streams.out_is_terminal and self._call.output is None):
+        streams, style = self._call.streams, self._call.style
+        if not streams.out_is_terminal or style.format == "json" or style.quiet:
             return self._tell(by_session, pause_s)
         with screen(streams.out), keys() as keyboard:
             while True:
@@ -63,17 +63,21 @@ class Monitor:
                     return 0
 
     def _tell(self, asked: "Asked", pause_s: float) -> int:
-        told = None
+        told: dict[str, Any] = {}
+        out, style = self._call.streams.out, self._call.style
         while True:
             noted = self._notes
             value = self._look(asked)
-            for about in self._notes.keys() - noted.keys():
+            for about in () if style.quiet else self._notes.keys() - noted.keys():
                 self._call.streams.tell(self._notes[about])
             if value != told:
+                if style.format == "json":
+                    out.write(json.dumps(value, ensure_ascii=False) + "\n")
+                else:
+                    out.writelines(f"{escape(one)}\n" for one in changes(told, value, style))
                 told = value
-                self._call.streams.out.write(json.dumps(value, ensure_ascii=False) + "\n")
-                self._call.streams.out.flush()
-            elif is_unread(self._call.streams.out):
+                out.flush()
+            elif is_unread(out):
                 raise BrokenPipeError
             time.sleep(pause_s)
 
@@ -85,6 +89,23 @@ class Monitor:
         self._notes |= {f"model {one['model']}": unpriced(one) for one in value["unpriced"]}
         self._notes |= {note: note for note in inexact(value)}
         return value
+
+
+def changes(before: dict[str, Any], now: dict[str, Any], style: Style) -> "Iterator[str]":
+    """Return a line for each session that has changed, and one for all; with -q names alone."""
+    known = {group["key"]["session"]: group for group in before.get("groups", ())}
+    for group in now["groups"]:
+        name = group["key"]["session"]
+        if known.get(name) != group:
+            yield name if style.quiet else _line(name, group, group["usage"])
+    if not style.quiet:
+        yield _line("total", now, now["totals"])
+
+
+def _line(name: str, counted: dict[str, Any], usage: dict[str, int]) -> str:
+    parts = {"input": usage["input"], "cached": words.cached(usage), "output": usage["output"]}
+    counts = [f"{word} {count}" for word, count in parts.items()]
+    return "  ".join((name, f"msgs {counted['records']}", *counts, words.usd(counted["cost_usd"])))
 
 
 def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> list[str]:

@@ -109,14 +109,16 @@ def test_transcripts_beside_those_of_another_path_are_no_copies_of_them(run, tmp
         assert (code, "counted already" in err) == (0, False)
 
 
-def follow(run, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[str, str]:
+def follow(
+    run, monkeypatch: pytest.MonkeyPatch, *words: str, form: tuple[str, ...] = ("-o", "json")
+) -> tuple[str, str]:
     """Follow for one look; return what was said on both streams."""
 
     def ended(_pause_s: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(monitor.time, "sleep", ended)
-    code, out, err = run("usage", *words, "--follow", "-o", "json")
+    code, out, err = run("usage", *words, "--follow", *form)
     assert code == 130
     return out, err
 
@@ -141,3 +143,28 @@ def test_following_says_where_its_figures_are_coarser_than_what_was_asked(
     out, err = follow(run, monkeypatch, *words)
     assert json.loads(out)["records"] == 2
     assert "half hours count whole" in err
+
+
+def test_following_off_a_terminal_writes_lines_of_what_has_changed(
+    run, log: Path, monkeypatch: pytest.MonkeyPatch
+):
+    log.write_text(line("r1", "s1") + line("r2", "s2"))
+    said: list[str] = []
+
+    def grows(_pause_s: float) -> None:
+        if said:
+            raise KeyboardInterrupt
+        said.append(line("r3", "s2"))
+        with log.open("a") as file:
+            file.writelines(said)
+
+    monkeypatch.setattr(monitor.time, "sleep", grows)
+    words = ("usage", "--source", "higress", "--path", str(log), "--follow")
+    code, out, _ = run(*words)
+    names = [one.split("  ")[:2] for one in out.splitlines()]
+    grown = [["s2", "msgs 2"], ["total", "msgs 3"]]
+    assert (code, names) == (
+        130,
+        [["s1", "msgs 1"], ["s2", "msgs 1"], ["total", "msgs 2"], *grown],
+    )
+    assert follow(run, monkeypatch, *words[1:-1], form=("-q",))[0].split() == ["s2", "s1"]
