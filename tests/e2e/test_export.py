@@ -43,7 +43,9 @@ def test_the_report_has_the_layout_of_the_monitor(node, tmp_path: Path):
         "total_output": 200,
         "total_reasoning": 0,
         "total_cost": report["summary"]["total_cost_usd"],
+        "usage": node.json("cost", "--by", "model")["groups"][0]["usage"],
     }
+    assert report["by_model"]["gpt-4o"]["usage"]["input"] == 1200
     assert report["by_model"]["=odd"]["total_cost"] is None
     assert report["by_date"]["2026-11-20"]["models"] == ["=odd", "gpt-4o"]
     assert [one["model"] for one in report["unpriced"]] == ["=odd"]
@@ -58,14 +60,19 @@ def test_the_report_has_the_layout_of_the_monitor(node, tmp_path: Path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["access.log", path.name]
 
     table = tmp_path / "report.csv"
-    node.json("export", str(table), "--format", "csv", "--days", "3650")
+    node.json("export", str(table), "--days", "3650")
+    assert not table.exists()
     with (tmp_path / "report.model.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["Model", "Sessions", "Input Tokens", "Output Tokens", "Cost (USD)"]
-    assert ["'=odd", "1", "1000", "100", ""] in rows
+    heads = ["Model", "Sessions", "Input Tokens", "Output Tokens", "Cost (USD)", "Cached Tokens"]
+    assert rows[0] == heads
+    assert ["'=odd", "1", "1000", "100", "", "400"] in rows
     with (tmp_path / "report.date.csv").open(newline="") as file:
         [head, row] = csv.reader(file)
-    assert (head[-1], row[0], row[1], row[-1]) == ("Models", "2026-11-20", "2", "'=odd, gpt-4o")
+    assert head[-2:] == ["Models", "Cached Tokens"]
+    assert (row[0], row[1], row[-2], row[-1]) == ("2026-11-20", "2", "'=odd, gpt-4o", "1200")
+    forced = node.call("export", str(tmp_path / "one.csv"), "--format", "json")
+    assert (forced.code, "by_model" in json.loads((tmp_path / "one.csv").read_text())) == (0, True)
     (tmp_path / "report.model.csv").unlink()
     assert node.call("export", str(table), "--format", "csv").code == 7
     assert not (tmp_path / "report.model.csv").exists()

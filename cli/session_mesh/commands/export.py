@@ -22,22 +22,23 @@ from session_mesh.render import View
 from session_mesh.verbs import verb
 
 COLUMNS = ("Sessions", "Input Tokens", "Output Tokens", "Cost (USD)")
+CACHED = "Cached Tokens"  # a part of the input; last, since the monitor's reports have it not
 STDOUT = "-"
 ANOTHER = "name another file, or - for stdout"
 
 
 @verb(
     "session-mesh export finops-report.json",
-    "session-mesh export finops-report.csv --format csv --days 90",
+    "session-mesh export finops-report.csv --days 90",
     "session-mesh export - | jq .summary",
 )
 def app(
     call: Call,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Where to; - for stdout.")],
     form: Annotated[
-        Literal["json", "csv"],
-        typer.Option("--format", help="csv writes FILE.model.csv and FILE.date.csv."),
-    ] = "json",
+        Literal["json", "csv"] | None,
+        typer.Option("--format", help="Else as FILE ends; csv: FILE.model.csv and FILE.date.csv."),
+    ] = None,
     days: Annotated[
         int, typer.Option("--days", min=1, max=DAYS_MAX, help="By date: so many, today included.")
     ] = 30,
@@ -46,8 +47,10 @@ def app(
 ) -> View:
     """Write what the whole mesh has spent, by model since ever and by date lately, to a file.
 
-    In the layout of the Higress monitor; money is a decimal string, null where no price is known.
+    In the layout of the Higress monitor, whose input has cached tokens in it, unlike that of cost
+    and usage; money is a decimal string, null where no price is known.
     """
+    form = form or ("csv" if Path(file).suffix.lower() == ".csv" else "json")
     begin, _ = Span(days=days, tz=tz).bounds(call.now_s())
     files = {} if file == STDOUT else _files(Path(file), form)
     _check_places(files.values(), force=force)
@@ -57,8 +60,8 @@ def app(
     report = {"generated_at": rfc3339(call.now_s()), **_report(by_model, by_date)}
     texts = {
         "": json.dumps(report, indent=2, ensure_ascii=True) + "\n",
-        "model": _csv(("Model", *COLUMNS), by_model, "model"),
-        "date": _csv(("Date", *COLUMNS, "Models"), by_date, "day"),
+        "model": _csv(("Model", *COLUMNS, CACHED), by_model, "model"),
+        "date": _csv(("Date", *COLUMNS, "Models", CACHED), by_date, "day"),
     }
     notes = words.coverage_notes(by_model["coverage"])
     notes += [*map(unpriced, by_model["unpriced"]), *inexact(by_date)]
@@ -134,6 +137,7 @@ def _report(by_model: Mapping[str, Any], by_date: Mapping[str, Any]) -> dict[str
             "total_input_tokens": _sent(by_model["totals"]),
             "total_output_tokens": by_model["totals"]["output"],
             "total_cost_usd": by_model["cost_usd"],
+            "usage": by_model["totals"],
         },
         "by_model": {one["key"]["model"]: _amounts(one) for one in by_model["groups"]},
         "by_date": {
@@ -153,13 +157,13 @@ def _amounts(group: Mapping[str, Any]) -> dict[str, Any]:
         "total_output": group["usage"]["output"],
         "total_reasoning": group["usage"]["reasoning"],
         "total_cost": group["cost_usd"],
+        "usage": group["usage"],
     }
 
 
-def _sent(usage: Mapping[str, int]) -> int:
+def _sent(usage: dict[str, int]) -> int:
     """Add up all tokens that were sent, cached ones included, as the monitor counts input."""
-    names = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
-    return sum(usage[name] for name in names)
+    return usage["input"] + words.cached(usage)
 
 
 def _csv(heads: Sequence[str], answer: Mapping[str, Any], by: str) -> str:
@@ -170,7 +174,8 @@ def _csv(heads: Sequence[str], answer: Mapping[str, Any], by: str) -> str:
         one = _amounts(group)
         cells = [one[name] for name in ("session_count", "total_input", "total_output")]
         row = [_cell(group["key"][by]), *cells, one["total_cost"] or ""]
-        writer.writerow([*row, _cell(", ".join(group["models"]))] if by == "day" else row)
+        models = [_cell(", ".join(group["models"]))] if by == "day" else []
+        writer.writerow([*row, *models, words.cached(group["usage"])])
     return out.getvalue()
 
 
