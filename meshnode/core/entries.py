@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import PeerError
-from meshnode.core.grants import GRANT_TTL_S_MAX
+from meshnode.core.grants import GRANT_ID_BYTES, GRANT_TTL_S_MAX
 from meshnode.core.headers import FLUSH, Head, Header, header_from_signed
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import KEY_BYTES, Key, Signed, parse_public
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CONTROL = "control"  # the signature type of entries
 ENTRY_ID_BYTES = 16
-GRANT_ID_BYTES = 16
 KIND_CHARS_MAX = 64
 SLOT_CHARS_MAX = 128
 SURVIVORS_MAX = 96  # in one entry; those of several revocations of a key by one issuer add up

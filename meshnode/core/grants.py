@@ -27,6 +27,7 @@ GRANT_TTL_S = 8 * 3600
 GRANT_TTL_S_MAX = 30 * 86400
 CLOCKS_S = 86400  # beyond it, for clocks that differ
 RENEWAL = "keys"  # the action of renewal keys
+GRANT_ID_BYTES = 16  # a revocation names no other
 KEY_PREFIX = "smk1_"
 KEY_TEXT_CHARS_MAX = 24 * 1024
 ACTIONS = frozenset(
@@ -154,6 +155,8 @@ def grant_from_signed(signed: Signed) -> Grant:
         )
     except TypeError as error:
         raise PeerError(f"a grant field is off: {error}") from error
+    if len(read.grant_id) != GRANT_ID_BYTES:
+        raise PeerError(f"a grant whose id is not {GRANT_ID_BYTES} bytes could not be revoked")
     parse_public(read.subject)
     return read
 

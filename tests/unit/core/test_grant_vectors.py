@@ -4,6 +4,7 @@ Run as a program it writes them; a change there is a change of the protocol.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from meshnode.core.enrolment import (
 )
 from meshnode.core.errors import MeshError, PeerError
 from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant, session_key_from_text, verify_chain
+from meshnode.core.grants import (
+    Grant,
+    SessionKey,
+    grant,
+    grant_from_signed,
+    session_key_from_text,
+    verify_chain,
+)
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of, parse_public
 
@@ -74,6 +82,12 @@ INVITE = Invite(
 )
 APPLICATION = apply_with(JOINER, OPERATOR, INVITE, "berta", bytes([11]) * 16)
 ANSWER: list[Any] = [GENESIS.to_bytes(), [b"der"], [], ["192.0.2.1:7707"], float(NOW_S), {"a": "b"}]
+REFUSED_GRANTS = {
+    f"its id has {size} bytes": grant(
+        OPERATOR, replace(grant_from_signed(FIRST), grant_id=bytes([7]) * size)
+    )
+    for size in (0, 15, 17)
+}
 REFUSED_KEYS = {
     "the neutral element": "01" + "00" * 31,
     "of order 2": "ec" + "ff" * 30 + "7f",
@@ -114,6 +128,7 @@ def vectors() -> dict[str, Any]:
         "application": _shown(APPLICATION),
         "join proof": join_proof(INVITE.secret, INVITE.admitter, APPLICATION.payload).hex(),
         "admit proof": admit_proof(INVITE.secret, APPLICATION.payload, ANSWER).hex(),
+        "grants that are refused": {why: _shown(one) for why, one in REFUSED_GRANTS.items()},
         "public keys that are refused": REFUSED_KEYS,
     }
 
@@ -164,6 +179,13 @@ def test_the_invite_of_the_vectors_is_read_and_its_application_is_genuine():
         invite.secret, invite.admitter, bytes.fromhex(HELD["application"]["payload"])
     )
     assert proof.hex() == HELD["join proof"]
+
+
+@pytest.mark.parametrize("why", REFUSED_GRANTS)
+def test_grants_that_no_revocation_could_name_are_refused(why: str):
+    """Their signature is good, and whoever holds them could never be stopped by them."""
+    with pytest.raises(MeshError, match="could not be revoked"):
+        verify_chain([_read(HELD["grants that are refused"][why])], HELD["mesh"])
 
 
 @pytest.mark.parametrize("why", REFUSED_KEYS)
