@@ -128,8 +128,7 @@ class Roster:
         own = self._own.keys(REGISTRY)
         if key not in own and len(own) >= REGISTERED_MAX:
             raise RefusedError(f"this node has registered {REGISTERED_MAX} specializations")
-        self._births += 1
-        row = registry_row(entry, Birth(self._boot, self._births))
+        row = registry_row(entry, self._new_birth(entry.place))
         return self._written([*self._removal_of_others(entry.place), (REGISTRY, key, row)])
 
     def remove(self, place: Place) -> list[Write]:
@@ -142,6 +141,15 @@ class Roster:
         if self._own.latest(REGISTRY, key) is not None:
             writes.append((REGISTRY, key, None))
         return self._written(writes)
+
+    def _new_birth(self, place: Place) -> Birth:
+        """Return a birth that nobody has named: boots are public, and numbers are counted up."""
+        named = self._named(place)
+        while True:
+            self._births += 1
+            birth = Birth(self._boot, self._births)
+            if birth not in named:
+                return birth
 
     def _removal_of_others(self, place: Place) -> list[Write]:
         seen = set(self._dots_of_others(place))
@@ -208,7 +216,7 @@ class Roster:
         try:
             answers = len(list(self._own_rows(Answer)))
             for removal in list(removals):
-                answers += self._answer(removal, may_add=answers < ANSWERS_MAX)
+                answers += self._answer(removal, answers)
             for removal in list(self._own_rows(Removal)):
                 self._finish(removal, set(origins))
             for answer in list(self._own_rows(Answer)):
@@ -227,28 +235,33 @@ class Roster:
         wanted.pop(self._own.origin, None)
         return wanted
 
-    def _answer(self, removal: Removal, *, may_add: bool) -> bool:
+    def _answer(self, removal: Removal, answers: int) -> bool:
         """Delete our adds that somebody's removal names, and say of all we know that they are gone.
 
         An add whose history our disk has lost is not answered: a neighbour may still return it.
-        Returns whether that took one more row.
+        That an add was of this entry is seen only of one that we delete, so made-up removals can
+        take no more than half of the room. Returns whether that took one more row.
         """
         named = {dot for dot in removal.dots if dot.origin == self._own.origin}
         present = self._own_birth(removal.place)
         gone = {dot.birth for dot in named if dot.birth == present or self._has_held(dot)}
         before = self._own_row(answer_key(removal.place), Answer)
         births = gone if before is None else gone | before.births
+        part = 2
         if present in gone:
             self._own.write(REGISTRY, registry_key(removal.place), None)
-        if not gone or len(births) > DOTS_MAX or (before is None and not may_add):
+            part = 1
+        has_room = before is not None or answers < ANSWERS_MAX // part
+        if not gone or len(births) > DOTS_MAX // part or not has_room:
             return False
         self._own.write(REMOVALS, answer_key(removal.place), answer_row(births))
         return before is None
 
     def _has_held(self, dot: Dot) -> bool:
-        """Whether an add is of the history that this feed continues; see OwnFeed.has_written."""
-        ours = dot.birth.boot == self._boot or dot.birth in self._inherited
-        return ours or dot.at <= self._own.restored
+        """Whether an add is of the history that this feed continues, and will never be again."""
+        if dot.birth.boot == self._boot:
+            return dot.birth.number <= self._births
+        return dot.birth in self._inherited or dot.at <= self._own.restored
 
     def _inherit(self, keys: Iterable[bytes]) -> None:
         """Remember which births of earlier starts this feed has held in this one."""
@@ -284,17 +297,22 @@ class Roster:
 
     def _forget_answered(self, answer: Answer) -> None:
         """Keep an answer for as long as somebody's removal names what it is about."""
-        own = self._own.origin
-        key = removal_key(answer.place)
-        named: set[Birth] = set()
-        for origin in self._replicas:
-            removal = self._tables.removal(origin, key)
-            if isinstance(removal, Removal):
-                named |= {dot.birth for dot in removal.dots if dot.origin == own}
-        left = answer.births & named
+        left = answer.births & self._named(answer.place)
         if left != answer.births:
             row = answer_row(left) if left else None
             self._own.write(REMOVALS, answer_key(answer.place), row)
+
+    def _named(self, place: Place) -> set[Birth]:
+        """Return which births of ours anybody's removal of an entry names."""
+        key = removal_key(place)
+        removals = (self._tables.removal(origin, key) for origin in self._replicas)
+        return {
+            dot.birth
+            for removal in removals
+            if isinstance(removal, Removal)
+            for dot in removal.dots
+            if dot.origin == self._own.origin
+        }
 
     # What feeds hold.
 

@@ -41,6 +41,8 @@ from meshnode.core.roster import ANSWERS_MAX, REGISTERED_MAX, REMOVALS_MAX, Rost
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meshnode.core.feed import Change, Replica
 
 chance = Random(29).randbytes
@@ -253,16 +255,51 @@ def test_a_feed_that_is_full_changes_nothing_and_says_so():
     assert dot.origin == PEER
 
 
-def test_answers_beyond_the_bound_wait(seat: Seat):
-    feed = seat.feeds[PEER]
-    for number in range(ANSWERS_MAX + 5):
-        place = Place(f"a{number}", "docs")
-        dots = [Dot(ME, Head(1, 1), Birth(BOOT, number))]
-        feed.write(REMOVALS, removal_key(place), removal_row(dots))
+def name(seat: Seat, count: int, births: Iterable[int], agent: str = "a") -> None:
+    """Let PEER name births of ours, of this start, at as many places."""
+    dots = [Dot(ME, Head(1, 1), Birth(BOOT, number)) for number in births]
+    for number in range(count):
+        place = Place(f"{agent}{number}", "docs")
+        seat.feeds[PEER].write(REMOVALS, removal_key(place), removal_row(dots))
     seat.flush(PEER)
-    assert len(seat.rows(Answer)) == ANSWERS_MAX
+
+
+def test_answers_beyond_the_bound_wait(seat: Seat):
+    seat.roster.add(Specialist("agent", "docs"))
+    seat.flush()
+    most = ANSWERS_MAX // 2
+    name(seat, most + 5, [1])
+    assert len(seat.rows(Answer)) == most
     for number in range(5):
-        feed.write(REMOVALS, removal_key(Place(f"a{number}", "docs")), None)
+        seat.feeds[PEER].write(REMOVALS, removal_key(Place(f"a{number}", "docs")), None)
     seat.flush(PEER)
     answered = {row.place.agent_id for row in seat.rows(Answer) if isinstance(row, Answer)}
-    assert answered == {f"a{number}" for number in range(5, ANSWERS_MAX + 5)}
+    assert answered == {f"a{number}" for number in range(5, most + 5)}
+
+
+def test_births_that_there_never_were_are_not_answered_for_and_take_no_room(seat: Seat):
+    name(seat, 20, range(1, DOTS_MAX + 1))
+    assert seat.rows(Answer) == []
+
+
+def test_who_names_births_in_advance_removes_none_of_them(seat: Seat):
+    dots = [Dot(ME, Head(1, 1), Birth(BOOT, number)) for number in range(1, DOTS_MAX + 1)]
+    seat.put(PEER, REMOVALS, removal_key(PLACE), removal_row(dots))
+    assert seat.roster.add(Specialist("agent", "docs"))
+    seat.flush()
+    assert seat.shown() == {ME}
+    assert seat.rows(Answer) == [], "or the removal is answered in part only"
+    (held,) = [held for origin, held in seat.roster.entries() if origin == ME]
+    at = seat.own.head
+    seat.put(OTHER, REMOVALS, removal_key(PLACE), removal_row([Dot(ME, at, held.birth)]))
+    assert seat.shown() == set(), "who has seen it may remove it"
+    assert seat.rows(Answer) == [Answer(PLACE, frozenset({held.birth}))]
+
+
+def test_a_genuine_removal_is_answered_however_many_were_made_up(seat: Seat):
+    seat.roster.add(Specialist("agent", "docs"))
+    seat.flush()
+    dot = Dot(ME, seat.own.head, Birth(BOOT, 1))
+    name(seat, ANSWERS_MAX, [1])
+    seat.put(OTHER, REMOVALS, removal_key(PLACE), removal_row([dot]))
+    assert Answer(PLACE, frozenset({dot.birth})) in seat.rows(Answer)
