@@ -7,6 +7,7 @@ record, in the order below, and refuses at the first step that fails, having cha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -307,11 +308,7 @@ def check_command_time(command: Command, now_s: float, behind_s: float = 0.0) ->
         _check_clock(behind_s)
     late_s = now_s + behind_s - command.expires_s
     if late_s > SKEW_S:
-        raise ExpiredError(
-            f"the command expired {round(late_s)} s ago by this node's clock:"
-            " it is not carried out",
-            hint,
-        )
+        raise ExpiredError(*_expired(late_s, now_s, behind_s, hint))
     if behind_s:
         return
     if command.expires_s > now_s + life_s + SKEW_S:
@@ -321,11 +318,22 @@ def check_command_time(command: Command, now_s: float, behind_s: float = 0.0) ->
         raise RefusedError(f"the command was issued {ahead_s} s in this node's future", hint)
 
 
+def _expired(late_s: float, now_s: float, behind_s: float, hint: str) -> tuple[str, str]:
+    """Say what is wrong, and what helps."""
+    if not behind_s:
+        said = f"the command expired {round(late_s)} s ago by this node's clock"
+        return f"{said}: it is not carried out", hint
+    at = datetime.fromtimestamp(now_s + behind_s, UTC).isoformat(timespec="seconds")
+    said = f"this node's clock has shown {at} before, and the command expires before that"
+    helps = "an order asks that clock nothing: session-mesh kill --standing"
+    return f"{said}: it is not carried out", helps
+
+
 def _check_clock(behind_s: float) -> None:
     if behind_s:
         raise ClockError(
-            f"this node's clock is {round(behind_s)} s behind what it has shown before:"
-            " it takes nothing but kills until it is right",
+            f"this node's clock is {round(behind_s)} s behind what it has shown before: until"
+            " then it takes nothing but kills that last longer, and standing ones",
             "set that machine's clock; docs/protocol/commands.md says what to do if it was ahead",
         )
 

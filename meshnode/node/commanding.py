@@ -7,8 +7,10 @@ user's socket, over a connection of its own, or over links.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from meshnode.app.alarms import Alarm
 from meshnode.app.auditing import AuditedCourt, AuditedDesk
 from meshnode.app.executing import Executor
 from meshnode.app.readings import Readings
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from meshnode.node.hosting import Hosting
 
 READ_ROUNDS = "read_rounds"
+CLOCK = "clock"  # the alarm
 CLOCK_NOTED_S = 300.0  # on disk: as long as a steer lives; more often would wake an idle node
 
 
@@ -49,7 +52,7 @@ class Commanding:
         world, mesh = ground.world, ground.world.mesh
         self._mesh = mesh
         self.journal_generation = hosting.journal_generation
-        floor = ClockFloor(ground.database.run_now(journal.floor))
+        floor = self._floor = ClockFloor(ground.database.run_now(journal.floor))
         court = AuditedCourt(
             mesh.genesis.mesh_id,
             mesh.self_id,
@@ -103,4 +106,21 @@ class Commanding:
     async def _watch_clock(self) -> None:
         while True:
             await self.desk.tick()
+            self._judge_clock(self._ground.clock.wall_s())
             await asyncio.sleep(CLOCK_NOTED_S)
+
+    def _judge_clock(self, now_s: float) -> None:
+        """Let an alarm stand while the clock is behind what it has shown: steers are refused."""
+        if not self._floor.behind_s(now_s):
+            self._ground.alarms.clear(CLOCK)
+            return
+        at = datetime.fromtimestamp(self._floor.at_s, UTC).isoformat(timespec="seconds")
+        said = (
+            f"this node's clock has shown {at} before, and is behind that: until then steers are"
+            " refused, and kills that do not last as long; standing kills are carried out"
+        )
+        fix = (
+            "set the clock if it is wrong; if it was ahead then, see Clocks in"
+            " docs/protocol/commands.md; session-mesh kill --standing ends agents meanwhile"
+        )
+        self._ground.alarms.sound(Alarm(CLOCK, said, fix))

@@ -1,10 +1,16 @@
 """Orders that leave an agent alive, orders to many, and orders that wait: with real processes."""
 
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from time import time
 
 import pytest
+from e2e.clocks import clock_library_in, with_clock_off
 from e2e.fleet import wait_until
+
+from meshnode.store import journal
 
 READER = "echo ready; while read line; do echo got $line; done; echo bye"
 TREE = f"(sleep 1000 & echo child $!; wait) & {READER}"
@@ -146,3 +152,30 @@ def check_what_became(anna, carl, spared, done):
     assert "applied 1 process is gone" in told
     audited = carl.call("audit", "-o", "json").out
     assert '"standing_kill"' in audited
+
+
+def clock_shown(node) -> float:
+    with closing(sqlite3.connect(node.home / "state.db")) as database:
+        return journal.floor(database)
+
+
+@pytest.mark.timeout(180)
+def test_after_a_clock_that_was_ahead_the_node_says_so_and_a_standing_kill_ends_an_agent(fleet):
+    alone = with_clock_off(fleet, "alone", clock_library_in(fleet.directory), 0)
+    alone.up("--no-mdns")
+    run(alone, "worker")
+    for ahead_s in (30 * 3600, 0):
+        alone.end()
+        alone.extra["SM_TEST_CLOCK_OFFSET_S"] = str(ahead_s)
+        alone.up()
+        wait_until(lambda: clock_shown(alone) > time() + 29 * 3600, "the clock to be noted")
+    wait_until(lambda: [one["id"] for one in alone.json("status")["alarms"]] == ["clock"])
+    checks = {one["id"]: one for one in alone.call("doctor", "-o", "json").json["checks"]}
+    assert checks["alarm:clock"]["ok"] is False
+    assert alone.call("steer", "worker", "north", "-o", "json").code == 8
+    refused = alone.call("kill", "worker", "--yes", "-o", "json")
+    assert (refused.code, refused.error["code"]) == (6, "expired")
+    assert "has shown" in refused.error["message"]
+    assert "--standing" in refused.error["hint"]
+    assert alone.json("kill", "worker", "--standing", "--yes")["outcome"] == "parked"
+    wait_until(lambda: alone.sessions("--filter", "all")["worker"]["state"] == "killed")

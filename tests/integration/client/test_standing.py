@@ -10,6 +10,7 @@ from meshnode.client.targets import Delivery, Target, Terms
 from meshnode.core.entries import Cancel, StandingKill
 from meshnode.core.errors import (
     ConflictError,
+    ExpiredError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
@@ -43,7 +44,7 @@ def test_who_is_known_to_be_away_is_left_an_order_at_once(mesh, service):
     assert entry.body == expected
     assert (entry.issued_s, entry.expires_s) == (NOW_S, NOW_S + 3600)
     assert (said["outcome"], said["session_id"]) == ("parked", one.session_id)
-    assert said["detail"] == "berta ends it when it returns, until 2026-11-20T01:00:00.000Z"
+    assert said["detail"] == "berta ends it when it hears of it, until 2026-11-20T01:00:00.000Z"
     assert len(said["order_id"]) == 26
 
 
@@ -67,6 +68,13 @@ def test_a_node_that_was_revoked_is_left_no_order_that_it_never_hears_of(mesh, s
         standing.kill_or_park(mesh, Target("builder"), TERMS, Delivery())
     assert raised.value.hint == "stop its agents on that machine"
     assert (service.commands, service.entries) == ([], [])
+
+
+def test_whose_clock_calls_the_kill_expired_is_left_an_order(mesh, service):
+    service.sessions = [session("builder")]
+    service.errors = [(_FAILED, ExpiredError("this node's clock has shown more before"))]
+    said = standing.kill_or_park(mesh, Target("builder"), TERMS, Delivery())
+    assert (said["outcome"], len(service.entries)) == ("parked", 1)
 
 
 def test_who_refuses_is_left_no_order(mesh, service):
