@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.outlays import Outlays
 from meshnode.app.standing import UNHEARD_S, is_abreast
-from meshnode.app.views import BudgetView, HeldSession
+from meshnode.app.views import AheadBudget, BudgetView, HeldSession
 from meshnode.core.budgets import (
+    IN_FORCE_MAX,
+    MAY_SET,
     SKEW_S,
     Allowance,
     Heard,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from meshnode.app.tally import Prices
     from meshnode.app.withholding import Withholding
     from meshnode.core.effects import Announce
+    from meshnode.core.entries import Entry
     from meshnode.core.settings import Terms
 
 LOOK_S = 1.0  # between two looks, however much is spent
@@ -204,6 +207,16 @@ class BudgetDesk:
                 latest[entry.slot] = max(entry.issued_s, latest.get(entry.slot, 0))
         return latest
 
+    def ahead(self) -> list[AheadBudget]:
+        """Return what does not count yet, by the clock of who said it; the earliest first."""
+        control, latest_s = self._mesh.control, self._clock.wall_s() + SKEW_S
+        found = [
+            AheadBudget(entry.slot, key_id_of(entry.issuer), entry.issued_s, _removes(entry))
+            for entry in control.held(Budget).values()
+            if entry.issued_s > latest_s and control.role_of(entry.issuer) in MAY_SET
+        ]
+        return sorted(found, key=lambda one: (one.issued_s, one.name))[:IN_FORCE_MAX]
+
     def _settle(self) -> None:
         self._refresh(self._clock.wall_s())
         self._outlays.settle()
@@ -341,6 +354,10 @@ class BudgetDesk:
                 held = HeldSession(record.session_id, record.agent_id, owner, name)
                 found.setdefault(budget_id, []).append(held)
         return found
+
+
+def _removes(entry: Entry) -> bool:
+    return isinstance(entry.body, Budget) and entry.body.terms is None
 
 
 def _holders(record: SessionRecord) -> Iterable[str]:

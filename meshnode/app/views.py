@@ -145,6 +145,16 @@ class HeldSession:
 
 
 @dataclass(frozen=True, slots=True)
+class AheadBudget:
+    """What a key has said of a budget, dated ahead of this node's clock. It does not count yet."""
+
+    name: str
+    issuer: str  # a key id
+    issued_s: int
+    removes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetView:
     """A budget, and where it stands as seen from this node. Times are seconds since 1970."""
 

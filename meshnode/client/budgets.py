@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def budgets(mesh: Connection) -> Plain:
-    """List the budgets that count, by name: `budgets` and `coverage`."""
+    """List the budgets that count, by name: `budgets` and `coverage`.
+
+    `ahead` are those that do not count yet, because a clock that was ahead has dated them.
+    """
     listed = _listed(mesh)
     del listed["issued"]
     return listed
@@ -48,7 +51,9 @@ def remove_budget(mesh: Connection, name: str) -> Plain:
     """Take a budget back; returns it as it was. Raises NotFoundError, NotPermittedError."""
     from meshnode.core.settings import Budget  # noqa: PLC0415 - as above
 
-    before = _named(_listed(mesh), name)
+    listed = _listed(mesh)
+    _check_ahead(mesh, listed, name)
+    before = _named(listed, name)
     if before["issuer"] is None:
         raise ConflictError(
             f"budget {name[:60]} is in the configuration of this node",
@@ -65,6 +70,7 @@ def _say(mesh: Connection, budget: Budget) -> str:
 
     check_signs(mesh)
     listed = _listed(mesh)
+    _check_ahead(mesh, listed, budget.name)
     role = to_plain(mesh.call(mesh.node.GetStatus, pb.GetStatusRequest()))["role"]
     if role != "admin" and any(
         one["name"] == budget.name and one["by_admin"] for one in listed["budgets"]
@@ -77,6 +83,21 @@ def _say(mesh: Connection, budget: Budget) -> str:
     entry = sign_body(mesh.home, budget, now_s, mesh.chance)
     mesh.call(mesh.node.AddControl, pb.AddControlRequest(entry=to_wire(entry)))
     return b32(entry_id_of(entry))
+
+
+def _check_ahead(mesh: Connection, listed: Plain, name: str) -> None:
+    """Raise ConflictError where this key's word would not be stored, or only without effect."""
+    from meshnode.client.authority import operator_id  # noqa: PLC0415 - as above
+
+    mine = (one for one in listed["ahead"] if one["name"] == name)
+    found = next((one for one in mine if one["issuer"] == operator_id(mesh.home)), None)
+    if found is not None:
+        what = "removed" if found["removes"] else "set"
+        raise ConflictError(
+            f"this key has {what} budget {name[:60]} at {found['issued_at']}, by a clock that was"
+            " ahead: nothing else that it says of that name counts before then",
+            "set one of another name, or this one with another operator's key",
+        )
 
 
 def _listed(mesh: Connection) -> Plain:

@@ -41,6 +41,15 @@ class BudgetServicer(pb_grpc.BudgetServiceServicer):
             budgets=map(budget_to_wire, await self._desk.listed()),
             coverage=coverage_to_wire(self._queries.coverage()),
             issued=self._desk.issued(),
+            ahead=[
+                pb.AheadBudget(
+                    name=one.name,
+                    issuer=one.issuer,
+                    issued_at=time_to_wire(one.issued_s),
+                    removes=one.removes,
+                )
+                for one in self._desk.ahead()
+            ],
         )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from e2e.clocks import clock_library_in, with_clock_off
 from e2e.fleet import wait_until
 
 REPORT = "session-mesh report --model gpt-4o --input {tokens} --output 0 --id {name}"
@@ -187,3 +188,26 @@ def called(session_id):
     ai |= {"output_token": 0, "total_token": 1000, "response_type": "normal"}
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     return json.dumps({"ai_log": json.dumps(ai), "request_id": "r1", "start_time": at}) + "\n"
+
+
+@pytest.mark.timeout(180)
+def test_a_budget_that_was_set_by_a_clock_ahead_is_named_and_another_name_counts(fleet):
+    alone = with_clock_off(fleet, "alone", clock_library_in(fleet.directory), 0)
+    limit = ("--limit", "1ktok", "--per", "day")
+    alone.up("--no-mdns")
+    alone.json("budget", "set", "team", *limit)
+    alone.end()
+    alone.extra["SM_TEST_CLOCK_OFFSET_S"] = str(5 * 86400)
+    alone.up()
+    assert alone.json("budget", "set", "team", *limit)["state"] == "ok", "as far as it can tell"
+    alone.end()
+    alone.extra["SM_TEST_CLOCK_OFFSET_S"] = "0"
+    alone.up()
+    listed = alone.json("budget", "list")
+    assert (listed["budgets"], [one["name"] for one in listed["ahead"]]) == ([], ["team"])
+    assert "team does not count before" in alone.call("budget", "list").err
+    for words in (("set", "team", *limit), ("remove", "team", "--yes")):
+        refused = alone.call("budget", *words, "-o", "json")
+        assert (refused.code, refused.error["code"]) == (7, "conflict")
+        assert listed["ahead"][0]["issued_at"] in refused.error["message"]
+    assert alone.json("budget", "set", "team2", *limit)["state"] == "ok"

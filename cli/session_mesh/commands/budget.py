@@ -17,6 +17,7 @@ SPARE = ("HEARD", "THEN", "ENDS", "LIMIT", "FOR", "HELD")  # who is held stays l
 READABLE = 16  # of who is held
 NUMBERS = ("SPENT", "LIMIT", "%")
 HELD_MAX = 3  # named in a row
+AHEAD_MAX = 8  # told of
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
 
 
@@ -109,9 +110,20 @@ def _listed(call: Call) -> View:
         notes=[
             *words.coverage_notes(value["coverage"]),
             *_unpriced(value["budgets"]),
+            *_ahead(value["ahead"]),
             *resume,
         ],
     )
+
+
+def _ahead(words_ahead: Sequence[dict[str, Any]]) -> Sequence[str]:
+    named = [
+        f"{one['name']} does not count before {one['issued_at']}: key {one['issuer']} has"
+        f" {'removed' if one['removes'] else 'set'} it by a clock that was ahead"
+        for one in words_ahead[:AHEAD_MAX]
+    ]
+    more = len(words_ahead) - AHEAD_MAX
+    return [*named, f"and {more} more that do not count yet"] if more > 0 else named
 
 
 def _row(budget: dict[str, Any]) -> tuple[str, ...]:

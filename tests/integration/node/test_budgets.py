@@ -301,6 +301,17 @@ async def test_a_budget_that_is_dated_ahead_counts_from_then_on_although_nothing
     assert node.actions == [("suspend", "worker")]
 
 
+async def test_what_a_clock_ahead_has_said_is_named_until_it_counts(node):
+    node.set(DAY, ago_s=-SKEW_S - 60)
+    (found,) = node.desk.ahead()
+    assert (found.name, found.removes) == ("team", False)
+    assert found.issued_s == node.clock.now_s + SKEW_S + 60
+    assert await node.desk.listed() == []
+    node.clock.now_s += 60
+    assert node.desk.ahead() == []
+    assert [one.name for one in await node.desk.listed()] == ["team"]
+
+
 async def test_the_sums_are_those_of_all_rows_whatever_comes_in_which_order(node):
     node.use(NEAR, "a", 100, owner="olga")
     node.set(DAY)

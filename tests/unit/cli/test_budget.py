@@ -43,7 +43,7 @@ SET = ("budget", "set", "team", "--limit", "20usd", "--per", "day")
 @pytest.fixture
 def kept(mesh, monkeypatch):
     """What is set and removed, and what is listed."""
-    kept = {"budgets": [TEAM], "set": [], "removed": []}
+    kept = {"budgets": [TEAM], "set": [], "removed": [], "ahead": []}
 
     def set_budget(_, said):
         budget_of(said)  # as the client does: raises UsageError
@@ -54,7 +54,11 @@ def kept(mesh, monkeypatch):
         kept["removed"].append(name)
         return TEAM
 
-    listed = {"budgets": lambda: kept["budgets"], "coverage": lambda: mesh.coverage}
+    listed = {
+        "budgets": lambda: kept["budgets"],
+        "coverage": lambda: mesh.coverage,
+        "ahead": lambda: kept["ahead"],
+    }
     monkeypatch.setattr(budgets, "budgets", lambda _: {name: ask() for name, ask in listed.items()})
     monkeypatch.setattr(budgets, "set_budget", set_budget)
     monkeypatch.setattr(budgets, "remove_budget", remove_budget)
@@ -87,6 +91,15 @@ def test_columns_of_a_csv_do_not_depend_on_models(run, kept):
     names, row = csv.reader(io.StringIO(run("budget", "list", "-o", "csv")[1]))
     assert ",".join(names) == plain
     assert row[names.index("unpriced")] == '{"no-such": 7, "nor-such": 1}'
+
+
+def test_what_a_clock_that_was_ahead_has_set_is_said(run, kept):
+    one = {"name": "crawl", "issuer": "f" * 16, "issued_at": "2027-12-25", "removes": False}
+    kept["ahead"] = [one | {"name": f"crawl{number}"} for number in range(10)]
+    _, _, told = run("budget")
+    assert "crawl0 does not count before 2027-12-25" in told
+    assert "set it by a clock that was ahead" in told
+    assert "and 2 more" in told
 
 
 def test_no_budget_is_said_so(run, kept):
