@@ -367,10 +367,14 @@ class Latches:
         self.told = dict(told or {})
 
     def step(self, budget_id: bytes, window: Window, standing: Standing) -> list[News]:
-        """Return what is news: in a window that was told of, or an earlier one, what is worse."""
+        """Return what is news: in a window that was told of, or an earlier one, what is worse.
+
+        What was told of a window beyond the next was by a clock that was ahead: were it believed,
+        nothing would be told until then.
+        """
         last = self.told.get(budget_id, Told(window.start_s, Standing.OK))
         news: list[News] = []
-        if window.start_s > last.start_s:
+        if window.start_s > last.start_s or last.start_s > window.end_s:
             news += [News.LIFTED] if RANK[last.standing] else []
             last = Told(window.start_s, Standing.OK)
         if RANK[standing] > RANK[last.standing]:

@@ -177,6 +177,21 @@ def test_each_news_is_told_once_a_window_and_its_end_when_the_next_begins():
 ALLOWED = Allowance(bytes(16), "b", TERMS)
 
 
+def test_a_look_by_a_clock_that_was_ahead_silences_nothing_that_follows():
+    latches, now_s, day = Latches(), 1_790_000_000, 86_400
+    ahead = window_of("day", now_s + 400 * day)
+    today, tomorrow = window_of("day", now_s), window_of("day", now_s + day)
+    assert latches.step(b"b", ahead, Standing.EXCEEDED) == [News.EXCEEDED]
+    assert latches.step(b"b", today, Standing.WARNED) == [News.LIFTED, News.WARNED]
+    assert latches.step(b"b", today, Standing.EXCEEDED) == [News.EXCEEDED]
+    assert latches.step(b"b", today, Standing.EXCEEDED) == []
+    assert latches.step(b"b", tomorrow, Standing.OK) == [News.LIFTED]
+    assert latches.step(b"b", today, Standing.EXCEEDED) == [News.EXCEEDED]
+    assert Latches({b"b": Told(ahead.start_s, Standing.EXCEEDED)}).step(
+        b"b", today, Standing.WARNED
+    ) == [News.LIFTED, News.WARNED], "also after a restart"
+
+
 def session(state: State) -> SessionRecord:
     return SessionRecord(SessionId(state), 7, "a", state, 0.0, 0.0)
 
