@@ -210,7 +210,8 @@ class Court:
         self._check_signer(signed, command, grants)
         role = self.control.role_behind(grants)
         self._check_exists(command, session)
-        self._check_permission(command, role, grants, self._request(command, session, via))
+        self._check_role(command, role)
+        check_permission(grants, self._request(command, session, via))
         self._check_epoch(command, session)
         return command
 
@@ -245,13 +246,14 @@ class Court:
         check_command_time(command, now_s, self.floor.behind_s(now_s))
         grants = self.chains.verified(command.chain, self.mesh)
         self._check_grant_time(command, grants, now_s)
-        self.control.role_behind(grants)
+        self._check_role(command, self.control.role_behind(grants))
         self._check_exists(command, session)
         self._check_epoch(command, session)
 
     def check_revocations(self, command: Command) -> None:
-        """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""
-        self.control.role_behind(self.chains.verified(command.chain, self.mesh))
+        """Raise a MeshError if what a judged command stands on was revoked since, or weakened."""
+        grants = self.chains.verified(command.chain, self.mesh)
+        self._check_role(command, self.control.role_behind(grants))
 
     @staticmethod
     def _check_exists(command: Command, session: SessionRecord | None) -> None:
@@ -259,12 +261,9 @@ class Court:
             raise NotFoundError(f"no session {command.session[:60]} on this node")
 
     @staticmethod
-    def _check_permission(
-        command: Command, role: str, grants: Sequence[Grant], request: Request
-    ) -> None:
-        if request.action not in ACTIONS_OF_ROLE[role]:
+    def _check_role(command: Command, role: str) -> None:
+        if GRANTED_AS.get(command.action, command.action) not in ACTIONS_OF_ROLE[role]:
             raise NotPermittedError(f"the role {role} does not allow {command.action}")
-        check_permission(grants, request)
 
     def _request(self, command: Command, session: SessionRecord | None, via: str) -> Request:
         action = GRANTED_AS.get(command.action, command.action)

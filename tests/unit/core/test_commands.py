@@ -20,7 +20,7 @@ from meshnode.core.commands import (
     sign_receipt,
 )
 from meshnode.core.control import ControlSet
-from meshnode.core.entries import role_entry
+from meshnode.core.entries import Revoke, role_entry, sign_entry
 from meshnode.core.errors import (
     ExpiredError,
     MeshError,
@@ -270,6 +270,27 @@ def test_a_role_that_has_gone_is_noticed_at_the_moment_of_execution(court: Court
         court.recheck(command, SESSION, STEER.expires_s + SKEW_S + 1)
     with pytest.raises(NotAuthenticatedError):
         replace(court, control=EMPTY).recheck(command, SESSION, NOW_S)
+
+
+def test_a_role_that_has_become_weaker_is_noticed_at_the_moment_of_execution():
+    """An operator by an admin, and an observer by the root: the admin is revoked meanwhile."""
+    admin, control = Key.new(chance), ControlSet(GENESIS)
+    for issuer, key, name in (
+        (ROOT, admin, "admin"),
+        (admin, OPERATOR, "operator"),
+        (ROOT, OPERATOR, "observer"),
+    ):
+        role = Role(key.public, name, "", issuer.public, NOW_S, None)
+        control.add(role_entry(issuer, GENESIS.mesh_id, role, chance), NOW_S)
+    court = Court(GENESIS.mesh_id, NODE_ID, control, GENERATION)
+    command = court.judge(sign_command(granted(), STEER), SESSION, "", NOW_S)
+    revoke = Revoke("key", admin.public)
+    control.add(sign_entry(ROOT, GENESIS.mesh_id, revoke, chance, issued_s=NOW_S), NOW_S)
+    assert control.role_of(OPERATOR.public) == "observer"
+    with pytest.raises(NotPermittedError, match="observer"):
+        court.recheck(command, SESSION, NOW_S)
+    with pytest.raises(NotPermittedError, match="observer"):
+        court.check_revocations(command)
 
 
 def fields(**changed: object) -> Signed:
