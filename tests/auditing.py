@@ -78,10 +78,10 @@ class Log:
     def close(self) -> None:
         self.database.close()
 
-    def note(self, *kinds: str, at_ms: int = AT_MS, **texts: str) -> None:
+    def note(self, *kinds: str, at_ms: int = AT_MS, steady_s: float = 0.0, **texts: str) -> None:
         """Record things that happened, in one transaction."""
         for kind in kinds:
-            self.rider.put(audit.Noted(at_ms, {"kind": kind, **texts}))
+            self.rider.put(audit.Noted(at_ms, {"kind": kind, **texts}, steady_s))
         self.database.run_now(audit.write_waiting)
 
     def head(self) -> Signed:

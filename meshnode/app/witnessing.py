@@ -59,14 +59,14 @@ class Witness:
             if not newer:
                 return
         self._newest[node] = seen
-        if last is None or seen.seen_s - self._kept_s[node] >= KEPT_EVERY_S:
-            self._keep(seen)
+        if last is None or not 0 <= seen.seen_s - self._kept_s[node] < KEPT_EVERY_S:
+            self._keep(seen)  # also after a clock that was ahead: its time may be years away
 
     def take(self, *, last: bool = False) -> list[Seen]:
         """Return what is to be kept since this was last asked; with `last` the newest of all."""
         if last:
             for node, seen in self._newest.items():
-                if seen.seen_s > self._kept_s[node]:
+                if seen.seen_s != self._kept_s[node]:
                     self._keep(seen)
         taken, self._to_keep = list(self._to_keep.values()), {}
         return taken

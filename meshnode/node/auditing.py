@@ -150,7 +150,8 @@ class Auditing:
 
     def _record(self, happening: Happening) -> None:
         texts = {name: str(getattr(happening, name)) for name in TEXTS}
-        self.rider.put(audit.Noted(int(self._clock.wall_s() * 1000), texts))
+        now_ms = int(self._clock.wall_s() * 1000)
+        self.rider.put(audit.Noted(now_ms, texts, self._clock.steady_s()))
         self._filled.set()
 
     def _tell(self, happening: Happening) -> None:

@@ -1,7 +1,8 @@
 """Keeping a node's ledger in bounds: checkpoints, dropping what is old, and rolling up the rest.
 
 Invariant: no total changes by it. Each checkpoint is also a record of the audit log, whose signed
-heads all members see: so not even who has this node's key can rewrite the ledger unseen.
+heads all members see: so not even who has this node's key can rewrite the ledger unseen. Nothing
+is dropped or rolled up by a clock that has just jumped.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ LOOK_S = 300.0
 EVERY_RECORDS = 1000  # a checkpoint, or
 EVERY_S = 3600.0  # if there is anything new
 KEPT_S = 90 * 86400.0  # raw records, and texts with them, from when they were recorded
+JUMP_S = 60.0  # of the wall clock against the steady one, between two looks
+SETTLED_S = 600.0  # without one, before what the clock calls old goes: it may be ahead for a moment
 PAUSE_S = 0.05  # between two steps, for whoever else needs the database
 _log = logging.getLogger("session_mesh.ledger")
 
@@ -36,7 +39,11 @@ class Keeping:
         self._ground = ground
         self._rolling = rolling
         self._auditor = auditor
-        self._due_at_s = 0.0
+        self._due_at_s = 0.0  # on the steady clock
+        clock = ground.clock
+        self._offset_s = clock.wall_s() - clock.steady_s()
+        self._settles_at_s = clock.steady_s() + SETTLED_S  # so that what it calls old is dropped
+        self._jumped = False  # since when it has not settled
 
     async def run(self) -> None:
         """Work for as long as the node runs; what fails is tried again."""
@@ -49,23 +56,38 @@ class Keeping:
 
     async def look(self) -> None:
         """Do what is due."""
-        run, now_s = self._ground.database.run, self._ground.clock.wall_s()
+        run, steady_s = self._ground.database.run, self._ground.clock.steady_s()
         last, _ = await run(usage_log.tail)
         fresh = last - await run(checkpoints.newest)
-        if fresh >= EVERY_RECORDS or (fresh > 0 and now_s >= self._due_at_s):
+        if fresh >= EVERY_RECORDS or (fresh > 0 and steady_s >= self._due_at_s):
             self._note(await run(checkpoints.write, self._signed))
-            self._due_at_s = now_s + EVERY_S
-        before_ms = int((now_s - KEPT_S) * 1000)
-        dropped: tuple[int, bytes] | None = None
-        while step := await run(checkpoints.drop, before_ms, self._signed):
-            dropped = step
-            await asyncio.sleep(PAUSE_S)
-        self._note(dropped)
+            self._due_at_s = steady_s + EVERY_S
+        is_settled = self._look_at_clock()
+        if is_settled:
+            await self._drop()
         more = True
         while more:
             more = await run(rounds.prune)
             await asyncio.sleep(PAUSE_S)
-        await self._rolling.look()
+        if is_settled or not self._jumped:  # no total changes by it, so a start need not wait
+            await self._rolling.look()
+
+    def _look_at_clock(self) -> bool:
+        """Return whether the wall clock has gone with the steady one for a while."""
+        clock = self._ground.clock
+        before_s, self._offset_s = self._offset_s, clock.wall_s() - clock.steady_s()
+        if abs(self._offset_s - before_s) > JUMP_S:
+            self._jumped, self._settles_at_s = True, clock.steady_s() + SETTLED_S
+        return clock.steady_s() >= self._settles_at_s
+
+    async def _drop(self) -> None:
+        now_ms = int(self._ground.clock.wall_s() * 1000)
+        times = now_ms - int(KEPT_S * 1000), now_ms
+        dropped: tuple[int, bytes] | None = None
+        while step := await self._ground.database.run(checkpoints.drop, *times, self._signed):
+            dropped = step
+            await asyncio.sleep(PAUSE_S)
+        self._note(dropped)
 
     def _signed(self, seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:
         now_ms = int(self._ground.clock.wall_s() * 1000)

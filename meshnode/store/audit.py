@@ -36,6 +36,7 @@ DROPPED_AT_ONCE = 1_000
 KEPT_MAX = 2 * RECORDS_MAX  # read of a disk, whatever somebody has put there
 KEPT_MS = 400 * 86_400_000  # older records are dropped, once some are SLACK_MS older than that
 SLACK_MS = 30 * 86_400_000
+LATE_S = 600.0  # for which all records must say that it is so late: a clock may jump for a moment
 WAITING_MAX = 4_096  # records that wait for a disk, 80 ms of its time; more are only counted
 LOST = "records_lost"
 _LOG = "audit_log"
@@ -57,10 +58,14 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What is to be recorded, without its place in the log."""
+    """What is to be recorded, without its place in the log.
+
+    `steady_s`: when it was, on a clock that does not jump; where it is not given, nothing is old.
+    """
 
     at_ms: int
     texts: Mapping[str, str]
+    steady_s: float = 0.0
 
 
 def tail_of(connection: sqlite3.Connection, node_key: bytes) -> Tail | None:
@@ -154,6 +159,7 @@ class AuditRider:
         self._boarded = 0
         self._lost_boarded = 0
         self._next = tail
+        self._late_since_s: float | None = None  # by the steady clock; None: it is not
 
     @property
     def waiting(self) -> bool:
@@ -176,7 +182,7 @@ class AuditRider:
         lost = self._lost
         if lost > self._lost_told:
             said = {"kind": LOST, "detail": f"{lost - self._lost_told}, while the disk took none"}
-            noted.append(Noted(noted[-1].at_ms, said))
+            noted.append(replace(noted[-1], texts=said))
         connection.execute("SAVEPOINT audit")
         try:
             self._next = self._write(connection, noted)
@@ -206,10 +212,21 @@ class AuditRider:
         tail = self.tail
         for one in noted:
             tail = _append(connection, tail, one)
-            too_old = one.at_ms - tail.first_at_ms > KEPT_MS + SLACK_MS
-            if too_old or tail.seq - tail.first >= RECORDS_MAX:
+            is_late = self._is_late(one, tail)
+            if is_late or tail.seq - tail.first >= RECORDS_MAX:
                 tail = _drop(connection, tail, one.at_ms)
         return tail
+
+    def _is_late(self, noted: Noted, tail: Tail) -> bool:
+        """Whether the oldest records are too old, by all that was noted for LATE_S."""
+        if noted.at_ms - tail.first_at_ms <= KEPT_MS + SLACK_MS:
+            self._late_since_s = None
+        elif self._late_since_s is None:
+            self._late_since_s = noted.steady_s
+        elif noted.steady_s - self._late_since_s >= LATE_S:
+            self._late_since_s = noted.steady_s
+            return True
+        return False
 
 
 def _append(connection: sqlite3.Connection, tail: Tail, noted: Noted) -> Tail:
@@ -221,11 +238,12 @@ def _append(connection: sqlite3.Connection, tail: Tail, noted: Noted) -> Tail:
 
 
 def _drop(connection: sqlite3.Connection, tail: Tail, now_ms: int) -> Tail:
-    """Drop the oldest records: by number if there are too many, else by age."""
+    """Drop the oldest DROPPED_AT_ONCE records; only old ones of them, unless there are too many."""
     up_to = tail.first + DROPPED_AT_ONCE - 1
     if tail.seq - tail.first < RECORDS_MAX:
         query = "SELECT min(seq) - 1 FROM audit WHERE at_ms >= ?"
-        (up_to,) = connection.execute(query, (now_ms - KEPT_MS,)).fetchone()
+        (last_old,) = connection.execute(query, (now_ms - KEPT_MS,)).fetchone()
+        up_to = min(up_to, last_old)
     up_to = min(up_to, tail.seq - 1)
     chain = hash_at(connection, up_to)
     if chain is None:  # somebody else has dropped it: nothing is said about what is not known

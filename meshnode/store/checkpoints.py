@@ -57,21 +57,25 @@ def totals(connection: sqlite3.Connection) -> tuple[int, ...]:
     return (sum(slot.records for slot in slots), *map(sum, zip(zeros, *counts, strict=True)))
 
 
-def drop(connection: sqlite3.Connection, before_ms: int, sign: Sign) -> tuple[int, bytes] | None:
+def drop(
+    connection: sqlite3.Connection, before_ms: int, now_ms: int, sign: Sign
+) -> tuple[int, bytes] | None:
     """Drop the oldest records that were recorded before a time: DROPPED_AT_ONCE at most.
 
     Return the last seq of them and its hash, None if there was nothing to do. The last record of
     the log always stays, since the next one is chained to it.
+
+    A clock that was wrong for a moment neither keeps nor takes what was recorded beside it: their
+    order is true. What seems to be recorded after `now_ms` is as old as what follows it, and
+    nothing goes that follows a record of between the two times.
     """
     with transaction(connection):
-        last, _ = usage_log.tail(connection)
-        query = "SELECT seq, idem_key, recorded_ms, hash FROM usage_log ORDER BY seq LIMIT ?"
         old: list[tuple[int, str, bytes]] = []
-        for seq, key, recorded_ms, hash_ in connection.execute(query, (DROPPED_AT_ONCE,)):
+        query = "SELECT seq, idem_key, recorded_ms, hash FROM usage_log WHERE seq <= ? ORDER BY seq"
+        values = (_last_old(connection, before_ms, now_ms), DROPPED_AT_ONCE)
+        for seq, key, recorded_ms, hash_ in connection.execute(f"{query} LIMIT ?", values):
             if not isinstance(recorded_ms, int) or not isinstance(key, str):
                 return None  # `audit --verify` says what is wrong with it
-            if recorded_ms >= before_ms or seq >= last:
-                break
             old.append((seq, key, bytes(hash_)))
         if not old:
             return None
@@ -86,6 +90,17 @@ def drop(connection: sqlite3.Connection, before_ms: int, sign: Sign) -> tuple[in
         connection.execute("DELETE FROM usage_checkpoints WHERE seq <= ?", (seq,))
         _keep(connection, seq, sign(seq, hash_, ()))
     return seq, hash_
+
+
+def _last_old(connection: sqlite3.Connection, before_ms: int, now_ms: int) -> int:
+    """Return the seq up to which records are old; 0 if none are."""
+    last, _ = usage_log.tail(connection)
+    young = """SELECT seq FROM usage_log WHERE NOT (recorded_ms < ? OR recorded_ms > ?)
+        ORDER BY seq LIMIT 1"""
+    (end,) = connection.execute(young, (before_ms, now_ms)).fetchone() or (last,)
+    old = "SELECT seq FROM usage_log WHERE seq < ? AND recorded_ms < ? ORDER BY seq DESC LIMIT 1"
+    (found,) = connection.execute(old, (min(end, last), before_ms)).fetchone() or (0,)
+    return int(found)
 
 
 def _keep(connection: sqlite3.Connection, seq: int, signed: Signed) -> None:

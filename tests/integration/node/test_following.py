@@ -24,9 +24,10 @@ from meshnode.core.usage_log import Charge
 from meshnode.node import following, offline, persistence
 from meshnode.node.following import Following
 from meshnode.node.inside import StoredReports
+from meshnode.node.keeping import EVERY_S, SETTLED_S
 from meshnode.node.pricing import LatePrices
 from meshnode.node.rolling import FULL
-from meshnode.store import facts, ledger, reports, rollups
+from meshnode.store import checkpoints, facts, ledger, reports, rollups
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
@@ -80,6 +81,15 @@ class Kept(Node):
         """Let days pass, and the ledger be looked after."""
         self.clock.now_s += days * DAY_S
         await self.following._keeping.look()
+
+    async def pass_s(self, steady_s: float, jump_s: float = 0.0) -> int:
+        """Let time pass, and the clock jump; return how many records are kept then."""
+        self.clock.now_s += steady_s + jump_s
+        behind_s = self.clock.now_s - self.clock.steady_s() + jump_s
+        self.clock.steady_s = lambda: self.clock.now_s - behind_s
+        await self.following._keeping.look()
+        query = "SELECT count(*) FROM usage_log"
+        return (await self.database.run(lambda connection: connection.execute(query).fetchone()))[0]
 
     def said(self) -> dict:
         rows = ((key_from_row(k), v) for k, v in self.mesh.own.values(LEDGER).items())
@@ -210,3 +220,23 @@ async def test_a_feed_is_held_against_the_ledger_unless_it_was_at_this_epoch(
     assert (await node.on_disk_are())[key].records == records == node.said()[key].records
     known = await node.database.run(facts.recall, rollups.HELD)
     assert known == rollups.held_at(node.mesh.genesis.mesh_id, 7)
+
+
+async def test_a_clock_that_has_jumped_drops_and_rolls_up_nothing_until_it_has_settled(node):
+    await node.use("s", 6)
+    await node.following.start([])
+    before = await node.on_disk_are()
+    year_s, often_s = 400.0 * DAY_S, SETTLED_S / 2
+    jumps = [(1, 0), (often_s, year_s), (often_s, 0), (1, -year_s), (often_s, 0), (often_s, 0)]
+    for steady_s, jump_s in jumps:
+        assert await node.pass_s(steady_s, jump_s) == 6
+    assert await node.on_disk_are() == before
+    assert [await node.pass_s(*one) for one in ((1, year_s), (often_s, 0), (often_s, 0))][-1] == 1
+    assert set(await node.on_disk_are()) != set(before)
+
+
+async def test_checkpoints_go_on_although_the_clock_was_ahead_for_a_moment(node):
+    for steady_s, jump_s, newest in ((1, 1e8, 1), (1, -1e8, 1), (EVERY_S - 3, 0, 1), (2, 0, 4)):
+        await node.use("s", 1)
+        await node.pass_s(steady_s, jump_s)
+        assert await node.database.run(checkpoints.newest) == newest

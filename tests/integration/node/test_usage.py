@@ -44,7 +44,7 @@ def drop(home: Home) -> None:
     """Drop all records but the last, as a node does with old ones."""
     with closing(Database(home.database, checked=False)) as database:
         signed = Signed(CHECKPOINT, b"", b"")
-        assert database.run_now(checkpoints.drop, 1 << 60, lambda *_: signed) is not None
+        assert database.run_now(checkpoints.drop, 1 << 60, 1 << 61, lambda *_: signed) is not None
 
 
 def test_sums_of_single_records_say_from_when_those_are_kept(home: Home, usage: Usage, log: Path):

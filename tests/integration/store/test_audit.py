@@ -115,17 +115,28 @@ def test_records_that_are_too_old_are_dropped_and_the_rest_still_proves_itself(l
     assert kinds(log)[0] == "old"
     late = AT_MS + 431 * DAY_MS
     log.note("later", at_ms=late)
-    assert kinds(log) == ["kept", "now", "later", DROPPED]
+    assert kinds(log)[0] == "old"
+    log.note("as_late", at_ms=late + 1, steady_s=audit.LATE_S)
+    assert kinds(log) == ["kept", "now", "later", "as_late", DROPPED]
     log.note("last", at_ms=late)
     assert log.verdict(log.head()) is None
 
 
-def test_a_clock_that_is_set_back_drops_nothing_and_one_far_ahead_keeps_the_newest(log):
-    log.note("one", "two", at_ms=AT_MS)
+def test_a_clock_that_is_ahead_for_a_moment_drops_nothing_and_one_that_stays_so_a_little(
+    log, monkeypatch
+):
+    monkeypatch.setattr(audit, "DROPPED_AT_ONCE", 2)
+    log.note(*["one"] * 9, at_ms=AT_MS)
     log.note("back", at_ms=0)
-    assert len(log.kept()) == 3
-    log.note("ahead", at_ms=AT_MS * 10)
-    assert kinds(log)[-2:] == ["ahead", DROPPED]
+    for turn in range(3):  # each time for less than it takes
+        log.note("ahead", at_ms=AT_MS * 10, steady_s=turn * audit.LATE_S)
+        log.note("ahead", at_ms=AT_MS * 10, steady_s=(turn + 0.9) * audit.LATE_S)
+        log.note("right", at_ms=AT_MS, steady_s=(turn + 0.9) * audit.LATE_S)
+    assert kinds(log)[:9] == ["one"] * 9
+    for turn in range(3, 6):
+        log.note("ahead", "ahead", at_ms=AT_MS * 10, steady_s=turn * audit.LATE_S)
+    assert kinds(log)[:6] == ["one"] * 5 + ["back"]
+    assert kinds(log).count(DROPPED) == 2
     assert log.verdict(log.head()) is None
 
 

@@ -158,9 +158,9 @@ def test_the_audit_log_holds_the_ledger_to_what_it_was(database: Database):
     assert wrong(database) == (5, "the log was rewritten up to here: a checkpoint says otherwise")
 
 
-def drop_all(database: Database, before_ms: int) -> int:
+def drop_all(database: Database, before_ms: int, now_ms: int = 1 << 50) -> int:
     steps = 0
-    while database.run_now(checkpoints.drop, before_ms, sign):
+    while database.run_now(checkpoints.drop, before_ms, now_ms, sign):
         steps += 1
     return steps
 
@@ -216,12 +216,32 @@ def test_what_was_dropped_cannot_be_made_to_look_older(database: Database):
     assert (found[0], "removed" in found[1]) == (1, True)
 
 
+@pytest.mark.parametrize("wrong_ms", [1, 900_000])  # 1970 at a boot; years ahead
+def test_a_clock_that_was_wrong_for_a_moment_keeps_nothing_and_takes_nothing_young(
+    tmp_path: Path, wrong_ms: int
+):
+    database = Database(tmp_path / "one.db")
+    for key, at_ms in zip("abcdefgh", (11, 12, wrong_ms, 13, 101, wrong_ms, 102, 103), strict=True):
+        keep(database, key, now_ms=at_ms)
+    for before_ms, now_ms, kept in (
+        (10, 104, 8),
+        (13, 104, 6 if wrong_ms > 104 else 5),
+        (100, 190, 4),
+        (102, 190, 3 if wrong_ms > 190 else 2),
+        (200, 290, 1),
+    ):
+        drop_all(database, before_ms, now_ms)
+        assert verify_ledger(database, NODE)["records"] == kept, before_ms
+        assert wrong(database) is None
+    database.close()
+
+
 def test_the_newest_record_always_stays(tmp_path: Path):
     database = Database(tmp_path / "one.db")
-    assert database.run_now(checkpoints.drop, 1 << 40, sign) is None
+    assert database.run_now(checkpoints.drop, 1 << 40, 1 << 50, sign) is None
     assert database.run_now(checkpoints.write, sign) is None
     keep(database, "a")
-    assert database.run_now(checkpoints.drop, 1 << 40, sign) is None
+    assert database.run_now(checkpoints.drop, 1 << 40, 1 << 50, sign) is None
     assert wrong(database) is None
     database.close()
 

@@ -30,6 +30,16 @@ def test_the_first_head_is_kept_and_then_one_a_minute_and_the_last_at_the_end():
     assert accused == []
 
 
+def test_a_clock_that_was_ahead_for_a_moment_keeps_no_head_from_being_kept_later():
+    watching, accused = witness()
+    for seq, at_s in ((1, 100.0), (2, 7_300.0), (3, 105.0), (4, 110.0)):
+        watching.see(seen(seq, seq, at_s))
+    assert [one.head.seq for one in watching.take()] == [1, 2, 3]
+    watching.see(seen(5, 5, 100.0))
+    assert [one.head.seq for one in watching.take(last=True)] == [5]
+    assert accused == []
+
+
 def test_the_same_head_again_and_older_news_accuse_nobody():
     watching, accused = witness({NODE_ID: seen(5, 5, 1.0)})
     for place, seq in ((5, 5), (6, 5), (3, 3), (7, 6)):

@@ -105,6 +105,6 @@ def test_an_edited_log_is_named_and_nothing_of_it_dropped(tmp_path: Path, edit: 
         said = verify_ledger(database, node)
         assert said["wrong"]["seq"] == 1
         if "recorded_ms" in edit:
-            assert database.run_now(checkpoints.drop, 1 << 60, signed) is None
+            assert database.run_now(checkpoints.drop, 1 << 60, 1 << 61, signed) is None
     finally:
         database.close()
