@@ -201,10 +201,14 @@ class Base:
     hash: bytes
 
 
-def base_of(records: Iterable[AuditRecord]) -> Base | None:
-    """Return what the newest record about dropped ones says, if there is one that says it well."""
-    said = [record.detail for record in records if record.kind == DROPPED]
-    return base_from_detail(said[-1]) if said else None
+def base_of(records: Iterable[AuditRecord], first: int) -> Base | None:
+    """Return what records say of the dropping of all before a seq, else of what was dropped last.
+
+    While a log is read more may be dropped: then the newest such record is of a later seq.
+    """
+    said = [base_from_detail(record.detail) for record in records if record.kind == DROPPED]
+    fitting = [base for base in said if base is not None and base.seq == first - 1]
+    return (fitting or said or [None])[-1]
 
 
 def base_from_detail(detail: str) -> Base | None:
@@ -310,7 +314,7 @@ def walked(
     """Verify a whole log, and against what was seen of it; return how far it is right."""
     kept, heads = list(kept), list(heads)
     records = [one.record for one in kept if one.record is not None]
-    base = base_of(records) if kept and kept[0].seq != 1 else None
+    base = base_of(records, kept[0].seq) if kept and kept[0].seq != 1 else None
     walk = Walk(node_key_of(node), log, base, frozenset(head.seq for head in heads))
     for one in kept:
         walk.take(one)

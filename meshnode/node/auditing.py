@@ -16,7 +16,7 @@ from meshnode.app.alarms import Alarm
 from meshnode.app.auditing import Auditor, Happening
 from meshnode.app.witnessing import Seen, Witness
 from meshnode.core.audit import AUDIT, TEXTS, AuditHead, head_to_row, sign_head
-from meshnode.core.errors import MeshError, RefusedError, StorageError
+from meshnode.core.errors import MeshError, RefusedError, StaleError, StorageError
 from meshnode.core.headers import Head
 from meshnode.core.ids import NodeId, new_u64
 from meshnode.core.members import ONLY_ROW
@@ -41,6 +41,7 @@ LOOK_S = 1.0
 KEEP_S = 5.0  # heads of others are written together
 RETRY_S = 1.0
 PAGE_RECORDS = 500  # read at a time: feeds are written between them
+FIRST_RECORDS = 2 * audit.DROPPED_AT_ONCE + PAGE_RECORDS  # at once, so that no drop overtakes us
 AUDIT_LOG = "audit_log"
 READ_AUDIT = "read_audit"
 _log = logging.getLogger("session_mesh.audit")
@@ -110,15 +111,23 @@ class Auditing:
         self.court.check_revocations(command)
 
     async def pages(self, sought: Sought) -> AsyncIterator[tuple[int, list[Kept]]]:
-        """Yield the log's number and records, part by part, one part at least."""
+        """Yield the log's number and records, part by part, one part at least.
+
+        Raises StaleError if more is dropped meanwhile than is read.
+        """
         log, after = self.rider.tail.log, 0
         if sought.limit:
             yield log, await self._database.run(audit.newest, sought)
             return
         await self._database.run(audit.write_waiting)
-        while kept := await self._database.run(audit.page, after, PAGE_RECORDS):
-            yield log, kept
+        kept = await self._database.run(audit.page, after, FIRST_RECORDS)
+        while kept:
+            for begin in range(0, len(kept), PAGE_RECORDS):
+                yield log, kept[begin : begin + PAGE_RECORDS]
             after = kept[-1].seq
+            kept = await self._database.run(audit.page, after, PAGE_RECORDS)
+            if self.rider.tail.first > after + 1:
+                raise StaleError("records were dropped before they could be read", "ask again")
         yield log, []
 
     async def heads(self, node_id: str) -> list[Seen]:

@@ -107,7 +107,7 @@ def test_a_head_with_another_hash_names_its_record_and_the_last_that_agreed():
 def test_a_log_goes_on_from_what_was_dropped_if_a_record_in_it_says_so():
     said = dropped_detail(4, WHOLE[3].hash)
     full = chained(*(one.record for one in WHOLE), AuditRecord(8, 80, DROPPED, detail=said))
-    assert base_of([full[-1].record]) == Base(4, WHOLE[3].hash)
+    assert base_of([full[-1].record], 5) == Base(4, WHOLE[3].hash)
     walk, wrong = walked(NODE_ID, LOG, full[4:], [head_of(full[2]), head_of(full[3])])
     assert (wrong, walk.count, walk.seq) == (None, 4, 8)
     assert walked(NODE_ID, LOG, full[5:], [])[1].seq == 5
@@ -116,7 +116,7 @@ def test_a_log_goes_on_from_what_was_dropped_if_a_record_in_it_says_so():
 
 @pytest.mark.parametrize("detail", ["", "up to 4", "up to 0 with hash " + "0" * 64, "up to x"])
 def test_a_record_about_dropped_ones_that_makes_no_sense_excuses_nothing(detail):
-    assert base_of([AuditRecord(8, 80, DROPPED, detail=detail)]) is None
+    assert base_of([AuditRecord(8, 80, DROPPED, detail=detail)], 5) is None
 
 
 def test_a_head_reads_as_it_was_signed_and_proves_its_node():
