@@ -60,7 +60,7 @@ class Keeping:
         last, _ = await run(usage_log.tail)
         fresh = last - await run(checkpoints.newest)
         if fresh >= EVERY_RECORDS or (fresh > 0 and steady_s >= self._due_at_s):
-            self._note(await run(checkpoints.write, self._signed))
+            await self._sign(last)
             self._due_at_s = steady_s + EVERY_S
         is_settled = self._look_at_clock()
         if is_settled:
@@ -71,6 +71,16 @@ class Keeping:
             await asyncio.sleep(PAUSE_S)
         if is_settled or not self._jumped:  # no total changes by it, so a start need not wait
             await self._rolling.look()
+
+    async def _sign(self, last: int) -> None:
+        """Write checkpoints up to a seq, or beyond; the audit log has the newest."""
+        node, written = self._ground.world.mesh.self_id, None
+        while step := await self._ground.database.run(checkpoints.write, node, self._signed):
+            written = step
+            if step[0] >= last:
+                break
+            await asyncio.sleep(PAUSE_S)
+        self._note(written)
 
     def _look_at_clock(self) -> bool:
         """Return whether the wall clock has gone with the steady one for a while."""

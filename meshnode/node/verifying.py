@@ -13,6 +13,7 @@ from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ids import node_id_of
 from meshnode.node.founding import device_key
 from meshnode.store import checkpoints, usage_log
+from meshnode.store.checkpoints import Adding
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.core.ids import NodeId
-    from meshnode.core.usage_log import Entry
 
 PAGE_RECORDS = 1000
 
@@ -48,9 +48,10 @@ def _verified(connection: sqlite3.Connection, node: NodeId) -> dict[str, Any]:
         first = connection.execute("SELECT min(seq) FROM usage_log").fetchone()[0] or 1
         base = next((one for one in signed if one.dropped and one.seq == first - 1), None)
         walk = ChainWalk(base, _said(connection, signed, base))
-        added = _Added(signed)
+        whole = [one for one in signed if one.totals]
+        added = Adding(whole[-1] if whole else None)
         _walk(connection, walk, added)
-        wrong = walk.end() or added.compare(connection)
+        wrong = walk.end() or _compared(connection, added)
     except PeerError as error:
         walk, signed = ChainWalk(None, {}), []
         wrong = Wrong(1, f"a checkpoint was edited, or is another node's: {error.message}")
@@ -77,7 +78,7 @@ def _said(
     return {seq: hash_ for seq, hash_ in said.items() if base is None or seq > base.seq}
 
 
-def _walk(connection: sqlite3.Connection, walk: ChainWalk, added: _Added) -> None:
+def _walk(connection: sqlite3.Connection, walk: ChainWalk, added: Adding) -> None:
     try:
         while walk.wrong is None:
             page = usage_log.page(connection, walk.seq, PAGE_RECORDS)
@@ -90,35 +91,8 @@ def _walk(connection: sqlite3.Connection, walk: ChainWalk, added: _Added) -> Non
         walk.broken()
 
 
-class _Added:
-    """What the records behind the newest checkpoint add to its totals."""
-
-    def __init__(self, signed: list[Checkpoint]) -> None:
-        whole = [one for one in signed if one.totals]
-        self._since = whole[-1] if whole else None
-        self._totals = list(self._since.totals) if self._since else []
-
-    def take(self, connection: sqlite3.Connection, entry: Entry) -> None:
-        """Count a record, and take back the one that it corrects."""
-        if self._since is None or entry.seq <= self._since.seq:
-            return
-        self._add(entry, 1)
-        if entry.revision:
-            known = usage_log.revisions(connection, entry.record.idem_key)
-            before = [one for one in known if one.revision == entry.revision - 1]
-            if not before:  # dropped: what it said is not known any more
-                self._since = None
-            for one in before:
-                self._add(one, -1)
-
-    def compare(self, connection: sqlite3.Connection) -> Wrong | None:
-        """Hold what was added up against the counters of now."""
-        if self._since is None or tuple(self._totals) == checkpoints.totals(connection):
-            return None
-        return Wrong(self._since.seq + 1, "the counters do not add up to what was recorded")
-
-    def _add(self, entry: Entry, sign: int) -> None:
-        counts = (1, *entry.record.usage.counts)
-        self._totals = [
-            total + sign * count for total, count in zip(self._totals, counts, strict=True)
-        ]
+def _compared(connection: sqlite3.Connection, added: Adding) -> Wrong | None:
+    """Hold what was added up against the counters of now."""
+    if added.since is None or added.totals in {None, checkpoints.totals(connection)}:
+        return None
+    return Wrong(added.since.seq + 1, "the counters do not add up to what was recorded")

@@ -7,9 +7,11 @@ texts go with their record.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from meshnode.core.checkpoints import CHECKPOINT
+from meshnode.core.checkpoints import CHECKPOINT, checkpoint_from_signed
+from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.keys import Signed
 from meshnode.core.ledger import Buckets, Slot
 from meshnode.core.usage_log import START_HASH
@@ -18,12 +20,17 @@ from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from meshnode.core.checkpoints import Checkpoint
+    from meshnode.core.ids import NodeId
+    from meshnode.core.usage_log import Entry
 
     Sign = Callable[[int, bytes, tuple[int, ...]], Signed]
     """Signs what is known of a seq: its hash, and the totals; none if records are dropped."""
 
-DROPPED_AT_ONCE = 2000  # so that nobody waits long for the database
+ADDED_AT_ONCE = 2000  # records; so that nobody waits long for the database
+DROPPED_AT_ONCE = 2000  # likewise
 
 
 def newest(connection: sqlite3.Connection) -> int:
@@ -32,21 +39,87 @@ def newest(connection: sqlite3.Connection) -> int:
     return int(seq)
 
 
-def write(connection: sqlite3.Connection, sign: Sign) -> tuple[int, bytes] | None:
-    """Sign where the log is now; return that, None if a checkpoint says so already."""
+def write(connection: sqlite3.Connection, node: NodeId, sign: Sign) -> tuple[int, bytes] | None:
+    """Sign where the log is, up to ADDED_AT_ONCE records behind the checkpoint before.
+
+    Return that, None if a checkpoint says so already. The totals are those of the checkpoint before
+    and what the records behind it change; only without one, all counters are added up.
+    """
     with transaction(connection):
         seq, hash_ = usage_log.tail(connection)
         if seq <= newest(connection):
             return None
-        _keep(connection, seq, sign(seq, hash_, totals(connection)))
+        adding = Adding(_newest_whole(connection, node))
+        with suppress(DamagedError):  # `audit --verify` names it
+            seq, hash_ = adding.take_page(connection) or (seq, hash_)
+        sums = totals(connection) if adding.totals is None else adding.totals
+        _keep(connection, seq, sign(seq, hash_, sums))
     return seq, hash_
+
+
+class Adding:
+    """What all counters add up to behind a checkpoint; `totals` are None once that is not known."""
+
+    def __init__(self, since: Checkpoint | None) -> None:
+        self.since = since
+        self.totals = since.totals if since else None
+
+    def take_page(self, connection: sqlite3.Connection) -> tuple[int, bytes] | None:
+        """Count what follows the checkpoint; return the last seq and its hash. DamagedError."""
+        before, totals = self.since, self.totals
+        if before is None:
+            return None
+        self.totals = None
+        page = usage_log.page(connection, before.seq, ADDED_AT_ONCE)
+        if not page or page[-1][0].seq != before.seq + len(page):
+            return None  # some are gone
+        self.totals = totals
+        for entry, _ in page:
+            self.take(connection, entry)
+        return None if self.totals is None else (page[-1][0].seq, page[-1][1] or START_HASH)
+
+    def take(self, connection: sqlite3.Connection, entry: Entry) -> None:
+        """Count a record, and take back the one that it corrects."""
+        if self.since is None or entry.seq <= self.since.seq:
+            return
+        self._add(entry, 1)
+        if entry.revision:
+            known = usage_log.revisions(connection, entry.record.idem_key)
+            before = [one for one in known if one.revision == entry.revision - 1]
+            if not before:  # dropped: what it said is not known any more
+                self.totals = None
+            for one in before:
+                self._add(one, -1)
+
+    def _add(self, entry: Entry, sign: int) -> None:
+        if self.totals is not None:
+            counts = (1, *entry.record.usage.counts)
+            self.totals = tuple(
+                total + sign * count for total, count in zip(self.totals, counts, strict=True)
+            )
+
+
+def _newest_whole(connection: sqlite3.Connection, node: NodeId) -> Checkpoint | None:
+    """Return the newest checkpoint that has totals, if it is one that this node has signed."""
+    for signed in _newest_first(connection):
+        try:
+            found = checkpoint_from_signed(signed, node)
+        except PeerError:
+            return None
+        if found.totals:
+            return found
+    return None
 
 
 def kept(connection: sqlite3.Connection) -> list[Signed]:
     """Return all checkpoints, the first first. Nothing in them is verified."""
+    return list(_newest_first(connection))[::-1]
+
+
+def _newest_first(connection: sqlite3.Connection) -> Iterator[Signed]:
     query = "SELECT CAST(payload AS BLOB), CAST(signature AS BLOB) FROM usage_checkpoints"
-    found = connection.execute(f"{query} ORDER BY seq")
-    return [Signed(CHECKPOINT, payload, signature) for payload, signature in found]
+    for payload, signature in connection.execute(f"{query} ORDER BY seq DESC"):
+        yield Signed(CHECKPOINT, payload, signature)
 
 
 def totals(connection: sqlite3.Connection) -> tuple[int, ...]:

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from meshnode.core.checkpoints import CHECKPOINT, Checkpoint, sign_checkpoint
+from meshnode.core.checkpoints import (
+    CHECKPOINT,
+    Checkpoint,
+    checkpoint_from_signed,
+    sign_checkpoint,
+)
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
@@ -49,7 +54,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     """Six records, a checkpoint after the fourth, and a correction after it."""
     database = Database(tmp_path / "node.db")
     keep(database, "a", "b", "c", "d")
-    database.run_now(checkpoints.write, sign)
+    database.run_now(checkpoints.write, NODE, sign)
     keep(database, "e")
     keep(database, "b", usage=Buckets(input=700, output=60), rank=1)
     yield database
@@ -84,8 +89,8 @@ def rechain(database: Database, start: int) -> None:
 def test_a_log_as_written_is_called_so(database: Database):
     found = verify_ledger(database, NODE)
     assert (found["ok"], found["records"], found["checkpoints"], found["seq"]) == (True, 6, 1, 6)
-    assert database.run_now(checkpoints.write, sign) is not None
-    assert database.run_now(checkpoints.write, sign) is None
+    assert database.run_now(checkpoints.write, NODE, sign) is not None
+    assert database.run_now(checkpoints.write, NODE, sign) is None
     assert wrong(database) is None
 
 
@@ -239,11 +244,62 @@ def test_a_clock_that_was_wrong_for_a_moment_keeps_nothing_and_takes_nothing_you
 def test_the_newest_record_always_stays(tmp_path: Path):
     database = Database(tmp_path / "one.db")
     assert database.run_now(checkpoints.drop, 1 << 40, 1 << 50, sign) is None
-    assert database.run_now(checkpoints.write, sign) is None
+    assert database.run_now(checkpoints.write, NODE, sign) is None
     keep(database, "a")
     assert database.run_now(checkpoints.drop, 1 << 40, 1 << 50, sign) is None
     assert wrong(database) is None
     database.close()
+
+
+def written(database: Database) -> list[int]:
+    """Write checkpoints until they are abreast; return their seqs."""
+    found = []
+    while step := database.run_now(checkpoints.write, NODE, sign):
+        found.append(step[0])
+    return found
+
+
+def test_a_checkpoint_adds_what_is_behind_the_last_one_to_its_totals(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(checkpoints, "ADDED_AT_ONCE", 3)
+    keep(database, *"fgh")
+    keep(database, "b", usage=Buckets(input=800), rank=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "totals", lambda _: pytest.fail("all counters were read"))
+        assert written(database) == [7, 10]
+    assert wrong(database) is None
+    newest = checkpoint_from_signed(database.run_now(checkpoints.kept)[-1], NODE)
+    assert newest.totals == checkpoints_totals(database)
+
+
+def test_counters_that_were_changed_are_not_signed_by_the_next_checkpoint(database: Database):
+    run(database, "DELETE FROM usage_slots")
+    assert written(database) == [6]
+    keep(database, "f")
+    found = wrong(database)
+    assert found is not None
+    assert "add up" in found[1]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE usage_checkpoints SET payload = x'80'",
+        "UPDATE usage_checkpoints SET signature = zeroblob(64)",
+        "DELETE FROM usage_checkpoints",
+        "DELETE FROM usage_log WHERE seq = 5",
+        "DELETE FROM usage_log WHERE seq = 2",
+        "UPDATE usage_log SET rank = 1e300 WHERE seq = 6",
+    ],
+)
+def test_without_a_sound_checkpoint_or_record_all_counters_are_added_up(
+    database: Database, harm: str
+):
+    run(database, harm)
+    assert written(database) == [6]
+    signed = database.run_now(checkpoints.kept)[-1]
+    assert checkpoint_from_signed(signed, NODE).totals == checkpoints_totals(database)
 
 
 def checkpoints_totals(database: Database) -> tuple[int, ...]:

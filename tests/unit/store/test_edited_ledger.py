@@ -100,7 +100,7 @@ def test_an_edited_log_is_named_and_nothing_of_it_dropped(tmp_path: Path, edit: 
     try:
         database.run_now(ledger.commit, batch(1), 0)
         database.run_now(ledger.commit, batch(2), 0)
-        database.run_now(checkpoints.write, signed)
+        database.run_now(checkpoints.write, node, signed)
         database.run_now(lambda connection: connection.execute(edit).fetchall())
         said = verify_ledger(database, node)
         assert said["wrong"]["seq"] == 1
