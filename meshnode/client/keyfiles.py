@@ -45,7 +45,7 @@ def write_private(path: Path, content: bytes) -> None:
         if os.path.lexists(path):  # asked at every start: a full disk must not be written to then
             raise FileExistsError
         _write(draft, content, PRIVATE_MODE)
-        _take_name(draft, path)
+        take_name(draft, path)
         _sync(path.parent)
     except FileExistsError:
         raise ConflictError(f"{path} exists already", "move it away first") from None
@@ -86,7 +86,7 @@ def _write(draft: Path, content: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def _take_name(draft: Path, path: Path) -> None:
+def take_name(draft: Path, path: Path) -> None:
     """Give a draft its name unless it is taken; raises FileExistsError."""
     try:
         path.hardlink_to(draft)

@@ -14,6 +14,7 @@ import typer
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import ConflictError, UsageError
+from meshnode.client.keyfiles import take_name
 from session_mesh import words
 from session_mesh.amounts import DAYS_MAX, Span, inexact, unpriced
 from session_mesh.call import Call
@@ -114,7 +115,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
                 opened.write(text)
                 opened.flush()
                 os.fsync(opened.fileno())
-            place: Callable[[Path, Path], None] = os.replace if force else os.link
+            place: Callable[[Path, Path], object] = os.replace if force else take_name
             place(whole, target)
         finally:
             with suppress(FileNotFoundError):

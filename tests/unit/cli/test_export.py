@@ -1,5 +1,6 @@
 """Where `export` writes, and what it leaves alone."""
 
+import errno
 import json
 import os
 import stat
@@ -46,3 +47,32 @@ def test_a_link_is_written_through_if_it_may_be(run, mesh, tmp_path):
         assert link.readlink().name == "real.json"
         assert json.loads(real.read_text())["summary"]["total_sessions"] == 2
     assert [one.name for one in real.parent.iterdir()] == ["real.json"]
+
+
+def test_a_stick_whose_file_system_has_no_links_is_written_to(run, mesh, tmp_path, monkeypatch):
+    def refused(*_args, **_options):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as vfat and exfat answer
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "report.json"
+    assert run("export", str(path))[:2] == (0, f"wrote {path}\n")
+    before = path.read_bytes()
+    assert json.loads(before)["summary"]["total_sessions"] == 2
+    code, _, err = run("export", str(path))
+    assert (code, f"{path} exists" in err) == (7, True)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_file_that_comes_meanwhile_is_not_replaced_where_there_are_no_links(
+    run, mesh, tmp_path, monkeypatch
+):
+    path = tmp_path / "report.json"
+
+    def came(*_args, **_options):
+        path.write_text("somebody else's")
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", came)
+    assert run("export", str(path))[0] == 7
+    assert path.read_text() == "somebody else's"
