@@ -1,12 +1,42 @@
 """Starting a node in the background for a verb that needs one."""
 
+import time
 from typing import Any
 
+from meshnode.client.errors import ConflictError, UnreachableError
 from meshnode.client.home import Home
-from meshnode.node.main import up_detached
+from meshnode.client.mesh import MeshClient
+from meshnode.client.silence import pid_of
+from meshnode.node.main import READY_WAIT_S, up_detached
 from meshnode.node.options import UpOptions
+from session_mesh.stopping import lives
+
+ASKED_EVERY_S = 0.1
 
 
 def start(home: Home, listen: str | None = None) -> dict[str, Any]:
     """Start a detached node with what its configuration says; returns its ready event."""
     return up_detached(home, UpOptions(listen=listen))
+
+
+def start_unless_another_does(home: Home) -> str:
+    """Have a node, whoever starts it; returns in words how it came to be there."""
+    try:
+        return f"no node was running: started {start(home)['name']} in the background"
+    except ConflictError as refusal:
+        name = _await_another(home, refusal)["name"]
+        return f"no node was running: another command has just started {name}"
+
+
+def _await_another(home: Home, refusal: ConflictError) -> dict[str, Any]:
+    """Ask until the node answers that holds this home; raises the refusal if none does."""
+    for _ in range(int(READY_WAIT_S / ASKED_EVERY_S)):
+        try:
+            with MeshClient(home) as mesh:
+                return mesh.status()
+        except UnreachableError:
+            time.sleep(ASKED_EVERY_S)
+        pid = pid_of(home)
+        if not (pid.isdecimal() and lives(int(pid))):  # something else was in our node's way
+            break
+    raise refusal

@@ -30,7 +30,7 @@ def stop(call: "Call", mesh: "MeshClient", *, leave: bool, close: bool | None) -
         )
     value = mesh.stop(leave=leave, sessions=_WORDS[close])
     polls = int(WAIT_S / POLL_S)
-    while _lives(pid):
+    while lives(pid):
         polls -= 1
         if not polls:
             raise UnreachableError(
@@ -46,7 +46,8 @@ def stop(call: "Call", mesh: "MeshClient", *, leave: bool, close: bool | None) -
     return View(value=value, human=f"{'left' if leave else 'stopped'}{told}")
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether a process is there, other than as one that nobody has waited for."""
     import psutil  # noqa: PLC0415 - knows an ended child that nobody has waited for
 
     with suppress(psutil.NoSuchProcess):

@@ -102,3 +102,28 @@ def test_up_founds_a_mesh_where_a_crash_left_a_root_key(fleet):
     (anna.home / "genesis.bin").unlink()
     anna.up(*LOCAL)
     wait_until(lambda: list(anna.states().values()) == ["alive"])
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["new home", "stopped node"])
+def test_of_two_runs_without_a_node_both_start_their_agent(fleet, started, fresh):
+    anna = fleet.node("anna")
+    if not fresh:
+        anna.json("init", "--name", "anna")
+    anna.home.mkdir(mode=0o700, exist_ok=True)
+    (anna.home / "config.yaml").write_text("listen: 127.0.0.1:0\nmdns: false\n")
+    both = [started(anna, "run", "--agent-id", name, "--", "echo", name) for name in "ab"]
+    said = [(one.wait(60), one.stdout.read(), one.stderr.read()) for one in both]
+    try:
+        assert [(code, out) for code, out, _ in said] == [(0, "a\n"), (0, "b\n")], said
+        assert set(anna.sessions("--filter", "all")) == {"a", "b"}
+    finally:
+        anna.call("down", "--close-sessions")
+
+
+def test_a_run_whose_node_cannot_come_up_says_why(fleet):
+    (bert,) = fleet.mesh("bert")
+    anna = fleet.node("anna")
+    anna.home.mkdir(mode=0o700)
+    (anna.home / "config.yaml").write_text(f"listen: {bert.ready['listen']}\nmdns: false\n")
+    answer = anna.call("run", "--", "true")
+    assert (answer.code, bert.ready["listen"] in answer.err) == (7, True), answer

@@ -115,7 +115,8 @@ def _have_a_node(call: Call) -> None:
         with call.mesh() as mesh:
             mesh.status()
     except NoNodeError:
-        from session_mesh.starting import start  # noqa: PLC0415 - rarely needed, and large
+        from session_mesh.starting import (  # noqa: PLC0415 - rarely needed, and large
+            start_unless_another_does,
+        )
 
-        ready = start(call.home)
-        call.streams.tell(f"no node was running: started {ready['name']} in the background")
+        call.streams.tell(start_unless_another_does(call.home))
