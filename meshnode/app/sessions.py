@@ -50,6 +50,7 @@ COUNT_S = 0.1  # from a steer to the row that says so: a flush costs every membe
 GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
+CLOSING_MAX = 32  # sessions at once: each is given GRACE_S, and looked at all the time
 START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
 
 
@@ -285,14 +286,15 @@ class OwnSessions:
             await self.ended(session_id, ending)
 
     async def close_all(self, by: str) -> int:
-        """End every session of this node; returns how many were ended."""
-        live = self.live()
-        for record in live:
-            try:
-                await self.kill(record, "", {}, by)
-            except MeshError:
-                continue  # what cannot be ended stays listed as it is
+        """End every session of this node, some at a time; returns how many were ended."""
+        live, turns = self.live(), asyncio.Semaphore(CLOSING_MAX)
+        await asyncio.gather(*(self._close(record, by, turns) for record in live))
         return len(live) - len(self.live())
+
+    async def _close(self, record: SessionRecord, by: str, turns: asyncio.Semaphore) -> None:
+        async with turns:
+            with suppress(MeshError):  # what cannot be ended stays listed as it is
+                await self.kill(record, "", {}, by)
 
     def _tell_later(self, session_id: str) -> None:
         """Publish what was counted, with what is counted until then: steers come in bursts."""

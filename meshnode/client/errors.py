@@ -80,9 +80,7 @@ def error_from(failure: grpc.RpcError) -> MeshError:
         case "UNAVAILABLE":
             return NoNodeError()
         case "DEADLINE_EXCEEDED":
-            return NoAnswerError(
-                "the node did not answer in time", "try again with a longer --timeout"
-            )
+            return NoAnswerError("the node did not answer in time", "session-mesh doctor says why")
         case "UNIMPLEMENTED":
             return MeshError(
                 "the running node is of another version and does not know this",

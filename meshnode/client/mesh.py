@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
+CLOSE_TIMEOUT_S = 600.0  # for a thousand agents that do not want to end, 32 at once
+
 
 class MeshClient(Ordering):
     """A connection to the node of one home. Use it in a `with`; NoNodeError when none is running.
@@ -81,7 +83,9 @@ class MeshClient(Ordering):
         """End the node; `sessions` is keep, close or empty for its default.
 
         Returns `kept` and `closed` sessions, the `links` that heard it, and other `members`.
+        The node sees it through, whether or not we wait; who calls again waits for the same end.
         Raises, and the node stays, if one that is to leave cannot write that it has.
         """
         request = pb.StopRequest(leave=leave, sessions=sessions)
-        return to_plain(self.call(self.node.Stop, request))
+        timeout_s = None if sessions == "keep" else CLOSE_TIMEOUT_S
+        return to_plain(self.call(self.node.Stop, request, timeout_s))

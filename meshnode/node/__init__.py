@@ -5,7 +5,7 @@ functions of this package too.
 
 - starting: `main`, `detached`, `loading`, `options`, `config`, `config_schema`, `configured`,
   `configuring`, `told`, `serving`, `lock`, `node`, `ground`, `background`, `world`, `clock`,
-  `user`, `version`
+  `user`, `version`, `ending`
 - a home and its mesh: `founding`, `joining`, `replacing`, `membership`, `roots`, `renewing`,
   `restoring`, `persistence`
 - how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`,

@@ -36,6 +36,7 @@ from meshnode.node.budgeting import Budgeting
 from meshnode.node.clock import SystemClock, chance, new_rng
 from meshnode.node.commanding import Commanding
 from meshnode.node.describing import Describing
+from meshnode.node.ending import Ending
 from meshnode.node.eventing import Eventing
 from meshnode.node.finding import Finding
 from meshnode.node.following import Following
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 
 LAST_NEWS_S = 0.2  # for the last flush to reach the neighbours before the links close
 STOP_GRACE_S = 0.3
-CLOSE_SESSIONS_S = 30.0  # for all of them; what is left lives on
+CLOSE_SESSIONS_S = 30.0  # for all of them, after a signal; what is left lives on
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -118,7 +119,7 @@ class Node:
             database, replicas.__getitem__, self._world.persisted, self._alarms
         )
         self._world.writer = self._writer
-        self._finding = Finding(self._world, work.spawn)
+        self._finding, self._ending = Finding(self._world, work.spawn), Ending(work.spawn)
         prices, charged = running_prices(options.prices or home.prices, partial(_log.warning, "%s"))
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
         self._ground = ground = Ground(
@@ -283,7 +284,7 @@ class Node:
             _log.warning("others will see this node as unreachable: %s", why)
         self._stopping.set()
 
-    async def _stop(self, leave: bool, sessions: str) -> Stopped:  # noqa: FBT001 - as asked
+    async def _end(self, leave: bool, sessions: str) -> Stopped:  # noqa: FBT001 - as asked
         if sessions not in {"", "keep", "close"}:
             raise UsageError("sessions are kept or closed")
         if leave:
@@ -378,7 +379,7 @@ class Node:
             status=self._describing.status,
             replicas=self._mesh.replication.replicas,
             submit_control=self._world.submit_control,
-            stop=self._stop,
+            stop=partial(self._ending.ask, self._end),
         )
 
     def _admits(self, origin: NodeId, rows: Rows) -> bool:

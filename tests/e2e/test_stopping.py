@@ -1,0 +1,63 @@
+"""Stopping a node whose agents do not want to end, by somebody who may not want to wait."""
+
+import signal
+import subprocess
+
+import pytest
+from e2e.bad_input.refusal import LOCAL
+from e2e.fleet import PROGRAM, wait_until
+
+from meshnode.client.errors import ConflictError
+
+STUBBORN = "trap 'echo asked >> $0' TERM; while :; do sleep 0.1; done"
+MANY = 8  # one after the other they take longer than a call does
+
+
+@pytest.fixture
+def anna(fleet):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.up(*LOCAL)
+    return anna
+
+
+def begin(node, name: str):
+    """Start an agent that is not ended by TERM; returns the file that says that it was asked."""
+    asked = node.home.parent / f"{name}.asked"
+    answer = node.call("run", "--detach", "--agent-id", name, "--", "sh", "-c", STUBBORN, asked)
+    assert answer.code == 0, answer
+    return asked
+
+
+@pytest.mark.timeout(240)
+def test_down_ends_agents_side_by_side(anna):
+    for number in range(MANY):
+        begin(anna, f"stubborn-{number}")
+    answer = anna.call("down", "--close-sessions", "-o", "json")
+    assert (answer.code, answer.json) == (0, {"kept": 0, "closed": MANY, "links": 0, "members": 0})
+    assert anna.wait() == 0
+    assert {one["state"] for one in anna.sessions("--filter", "all").values()} == {"killed"}
+
+
+@pytest.mark.parametrize("verb", [("down",), ("leave", "--yes")], ids=["down", "leave"])
+def test_an_end_that_was_begun_is_seen_through_whoever_stops_waiting(anna, verb):
+    asked = begin(anna, "stubborn")
+    words = [PROGRAM, *verb, "--close-sessions"]
+    with subprocess.Popen(words, env=anna.environment, stderr=subprocess.DEVNULL) as stopping:
+        wait_until(asked.exists, "the agent to be asked to end")
+        stopping.send_signal(signal.SIGINT)
+    assert anna.wait() == 0
+    assert anna.sessions("--filter", "all")["stubborn"]["state"] == "killed"
+
+
+def test_who_asks_again_waits_for_the_same_end_and_who_asks_for_another_is_refused(anna):
+    asked = begin(anna, "stubborn")
+    words = [PROGRAM, "down", "--close-sessions"]
+    with subprocess.Popen(words, env=anna.environment, stdout=subprocess.DEVNULL) as stopping:
+        wait_until(asked.exists, "the agent to be asked to end")
+        with anna.client() as mesh:
+            with pytest.raises(ConflictError, match="ending already"):
+                mesh.stop(leave=True, sessions="close")
+            assert mesh.stop(sessions="close")["closed"] == 1
+        assert stopping.wait() == 0
+    assert anna.wait() == 0
