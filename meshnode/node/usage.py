@@ -47,6 +47,13 @@ LOG_PAGES = 8192  # so that a page that changes with each transaction is put int
 REMARKS_MAX = 1000  # of one call; the counts are of all
 UNREAD = "not read: what it says could not be kept"
 HERE = "here"  # the one node that is heard
+COVERAGE: dict[str, Any] = {  # of this home alone, as others are told it
+    "nodes_known": 1,
+    "nodes_heard": 1,
+    "oldest_s": None,
+    "missing": [],
+    "missing_more": 0,
+}
 DROPPED = (
     "what was recorded before {} may be missing: records are kept for 90 days, and sources and"
     " paths are told apart by them alone (usage without --source and --path has all)"
@@ -379,7 +386,7 @@ def _plain(answer: CostAnswer) -> dict[str, Any]:
         ],
         "unpriced": [asdict(one) for one in answer.unpriced],
         "diagnostics": diagnostics,
-        "coverage": {"nodes_known": 1, "nodes_heard": 1, "oldest_s": 0, "missing": []},
+        "coverage": COVERAGE,
         "price_source": answer.price_source,
         "tz_exact": answer.tz_exact,
         "sessions": answer.sessions,

@@ -58,6 +58,12 @@ def test_a_home_is_read_as_its_node_left_it(home):
         answer = home.call(*words, "-o", "json")
         assert answer.code == 0, (words, answer)
         assert kept(home) == before, words
+    answer = home.call("export", "-", "-o", "json")
+    assert (answer.json["source"], answer.err.count("what its disk remembers")) == ("disk", 1)
+    assert home.call("events", "past").code == 0
+    assert home.call("events", "past", "--since", "2099-01-01").code == 0
+    assert home.call("events", "anna", "--kind", "budget").code == 0
+    assert home.call("events", "nosuch", "-o", "json").error["code"] == "not_found"
 
 
 def test_a_home_is_read_as_its_killed_node_left_it(home):

@@ -1,16 +1,22 @@
 """`events`: what has changed in the mesh lately."""
 
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from meshnode.client.durations import parse_instant
-from meshnode.client.targets import Wanted
-from session_mesh.call import Call, Reader
+from meshnode.client.errors import ConflictError, NotFoundError
+from meshnode.client.targets import Target, Wanted
+from session_mesh.call import Call
 from session_mesh.happenings import document, id_of, line, tell, tell_absence, tell_all
 from session_mesh.options import EventKinds, stream_only
 from session_mesh.render import View
 from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+    from session_mesh.call import Reader
 
 
 @verb(
@@ -35,7 +41,14 @@ def app(
     wanted = Wanted(tuple(kind or ()), name).checked()
     if follow:
         return _follow(call, wanted, begin)
-    value = call.read(lambda mesh: _happened(mesh, wanted, begin))
+
+    def ask(mesh: "Reader") -> dict[str, Any]:
+        found = _happened(mesh, wanted, begin)
+        if name and not found["events"]:
+            _check_known(cast("MeshClient", mesh), name)
+        return found
+
+    value = call.read(ask)
     events = value["events"]
     if "source" in value:
         events = [event | {"source": value["source"]} for event in events]
@@ -50,6 +63,20 @@ def app(
     return View({"events": events}, lines, records="events", ids=ids, notes=notes)
 
 
+def _check_known(mesh: "MeshClient", name: str) -> None:
+    """Raise NotFoundError for a name that nobody bears or bore lately: a slip, and no silence."""
+    if mesh.events(Wanted(about=name))["events"]:
+        return
+    with suppress(ConflictError):  # several are called so
+        try:
+            mesh.resolve(Target(name))
+        except NotFoundError as error:
+            with suppress(NotFoundError):
+                mesh.node_id_of(name)
+                return
+            raise NotFoundError(f"no session, agent or node {name!r}", error.hint) from error
+
+
 def _follow(call: Call, wanted: Wanted, begin: str | None) -> int:
     stream_only(call.style)
     with call.mesh() as mesh:
@@ -62,7 +89,7 @@ def _follow(call: Call, wanted: Wanted, begin: str | None) -> int:
     return 0
 
 
-def _happened(mesh: Reader, wanted: Wanted, begin: str | None) -> dict[str, Any]:
+def _happened(mesh: "Reader", wanted: Wanted, begin: str | None) -> dict[str, Any]:
     value = mesh.events(wanted, begin)
     return {**value, "events": [one for one in value["events"] if not _is_at_work(one)]}
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from session_mesh.call import Call
 from session_mesh.escaping import encodable, inert
 from session_mesh.render import View
 from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from session_mesh.call import Reader
 
 COLUMNS = ("Sessions", "Input Tokens", "Output Tokens", "Cost (USD)")
 CACHED = "Cached Tokens"  # a part of the input; last, since the monitor's reports have it not
@@ -55,10 +58,15 @@ def app(
     begin, _ = Span(days=days, tz=tz).bounds(call.now_s())
     files = {} if file == STDOUT else _files(Path(file), form)
     _check_places(files.values(), force=force)
-    by_model = call.read(lambda mesh: mesh.cost(("model",)))
-    by_date = call.read(lambda mesh: mesh.cost(("day",), begin, None, tz))
+
+    def ask(mesh: "Reader") -> dict[str, Any]:
+        return {"all": mesh.cost(("model",)), "lately": mesh.cost(("day",), begin, None, tz)}
+
+    read = call.read(ask)
+    by_model, by_date = read["all"], read["lately"]
+    source = {"source": read["source"]} if "source" in read else {}
     by_date["groups"].sort(key=lambda group: str(group["key"]["day"]))
-    report = {"generated_at": rfc3339(call.now_s()), **_report(by_model, by_date)}
+    report = {"generated_at": rfc3339(call.now_s()), **_report(by_model, by_date), **source}
     texts = {
         "": json.dumps(report, indent=2, ensure_ascii=True) + "\n",
         "model": _csv(("Model", *COLUMNS, CACHED), by_model, "model"),
