@@ -62,8 +62,11 @@ def described_rounds(value: dict[str, Any]) -> tuple[str, ...]:
 
 def _round(one: dict[str, Any]) -> Iterator[str]:
     yield f"Round {one['round']} @ {one['timestamp']}"
-    cached, reasoning = one["cached_tokens"], one["reasoning_tokens"]
-    taken = f"{one['input_tokens']} in{f' (of it {cached} from cache)' * bool(cached)}"
+    read, written = one["cached_tokens"], one["cache_write_tokens"]
+    reasoning = one["reasoning_tokens"]
+    told = [(read, "read from a cache"), (written, "written into one")]
+    caches = ", ".join(f"{count} {how}" for count, how in told if count)
+    taken = f"{one['input_tokens']} in{f' (of it {caches})' * bool(caches)}"
     given = f"{one['output_tokens']} out{f' (of it {reasoning} reasoning)' * bool(reasoning)}"
     yield f"  Tokens: {taken} -> {given}   Cost: {words.usd(one['cost_usd'])}   {one['model']}"
     if one["has_tool_calls"]:

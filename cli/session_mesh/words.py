@@ -89,5 +89,8 @@ def cached(usage: dict[str, int]) -> int:
 
 def tokens_by_kind(usage: dict[str, int]) -> str:
     """Say how many tokens were used, and of which kinds: these add up."""
-    parts = {"input": usage["input"], "cached": cached(usage), "output": usage["output"]}
+    read = usage["cache_read"]
+    caches = {"cache read": read, "cache write": cached(usage) - read}
+    told = {name: count for name, count in caches.items() if count}
+    parts = {"input": usage["input"], **told, "output": usage["output"]}
     return f"{usage['total']} ({', '.join(f'{name} {count}' for name, count in parts.items())})"

@@ -92,8 +92,9 @@ class RoundLine(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: Count
     output_tokens: Count
     reasoning_tokens: Count
-    cached_tokens: Count
+    cached_tokens: Count  # read from caches
     model: str
+    cache_write_tokens: Count = 0  # both in `input_tokens`; 0 also of an owner that does not tell
     cost_usd: str | None = None
     has_tool_calls: bool = False
     response_type: str = ""

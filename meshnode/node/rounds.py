@@ -74,6 +74,7 @@ def _line(number: int, entry: Entry, texts: Texts | None, *, with_texts: bool) -
         output_tokens=record.usage.output,
         reasoning_tokens=record.usage.reasoning,
         cached_tokens=record.usage.cache_read,
+        cache_write_tokens=record.usage.cache_write_5m + record.usage.cache_write_1h,
         model=record.model,
         cost_usd=None if nusd is None else usd_text(nusd),
         kept=texts is not None,

@@ -93,16 +93,18 @@ def test_nothing_that_was_said_is_kept_unless_asked_for(fleet: Fleet, log: Path)
 def test_an_agents_reports_are_its_rounds_and_in_no_log(fleet: Fleet, log: Path):
     [anna] = fleet.mesh("anna")
     report = (
-        "session-mesh report --model gpt-4o --input 3 --cache-read 2 --output 6 --id r1 && sleep 60"
+        "session-mesh report --model gpt-4o --input 3 --cache-read 2 --cache-write-5m 4 --output 6"
+        " --id r1 && sleep 60"
     )
     anna.call("run", "--agent-id", "a", "--detach", "--", "sh", "-c", report)
     wait_until(lambda: anna.json("cost")["records"] == 1, "the report")
     [one] = anna.json("show", "a")["rounds"]
     shown = anna.call("show", "a").out
-    assert "11 (input 3, cached 2, output 6)" in shown
-    assert "Tokens: 5 in (of it 2 from cache) -> 6 out " in shown
+    assert "15 (input 3, cache read 2, cache write 4, output 6)" in shown
+    assert "Tokens: 9 in (of it 2 read from a cache, 4 written into one) -> 6 out " in shown
     assert anna.json("usage", "--source", "higress", "--path", str(log))["records"] == 2
-    assert (one["input_tokens"], one["output_tokens"], one["kept"]) == (5, 6, False)
+    assert (one["input_tokens"], one["output_tokens"], one["kept"]) == (9, 6, False)
+    assert (one["cached_tokens"], one["cache_write_tokens"]) == (2, 4)
     anna.end_sessions()
 
 

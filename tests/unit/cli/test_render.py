@@ -372,4 +372,7 @@ def test_budgets_and_sessions_are_named_on_any_terminal(columns, flexible, spare
 def test_tokens_by_kind_add_up():
     used = {"input": 3_500, "cache_read": 50_000, "cache_write_5m": 9_000, "cache_write_1h": 1_000}
     used |= {"output": 10_750, "reasoning": 700, "total": 74_250}
-    assert tokens_by_kind(used) == "74250 (input 3500, cached 60000, output 10750)"
+    assert (
+        tokens_by_kind(used)
+        == "74250 (input 3500, cache read 50000, cache write 10000, output 10750)"
+    )
