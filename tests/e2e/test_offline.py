@@ -15,6 +15,8 @@ READING = (
     ("list",),
     ("nodes",),
     ("cost",),
+    ("stats-model",),
+    ("stats-date",),
     ("events",),
     ("find", "talk"),
     ("audit",),

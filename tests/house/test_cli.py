@@ -2,13 +2,16 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from meshnode.core.errors import BY_CODE
-from session_mesh.dispatch import VERBS
+from session_mesh.dispatch import VERBS, app
 from session_mesh.main import main
 from session_mesh.render import Streams
 
@@ -30,6 +33,7 @@ BENEATH = (
     *("root list", "root export", "root rotate", "root retire", "nodes promote"),
 )
 GROUPS = ("keys", "operator", "root", "receipt", "prices", "config")  # nothing by themselves
+EVERYWHERE = {"--home", "--verbose", "--yes", "--output", "--format", "--quiet", "--help"}
 PAGES = [(), *((verb,) for verb in VERBS), *(tuple(verb.split()) for verb in BENEATH)]
 
 
@@ -83,3 +87,26 @@ def test_the_readme_names_every_exit_code():
     for code, meaning in named.items():
         names = [e.code.replace("_", " ") for e in BY_CODE.values() if e.exit_code == code]
         assert code == 0 or any(meaning.startswith(name) for name in names), (code, meaning)
+
+
+def options_of(command: Any, name: str) -> Iterator[tuple[str, str]]:
+    for parameter in command.params:
+        words = (*parameter.opts, *parameter.secondary_opts)
+        yield from ((name, word) for word in words if word.startswith("--"))
+    for beneath, inner in getattr(command, "commands", {}).items():
+        yield from options_of(inner, f"{name} {beneath}")
+
+
+def test_every_option_stands_in_a_section_that_names_its_verb():
+    pages = [README, *README.parent.glob("docs/*.md")]
+    sections = [one for page in pages for one in re.split("(?m)^#+ ", page.read_text())]
+    words = [set(re.findall(r"(?<![\w-])-*[a-z][\w-]*", one)) for one in sections]
+    root = get_command(app)
+    missing = [
+        f"{name} {option}"
+        for verb in VERBS
+        for name, option in options_of(root.get_command(None, verb), verb)
+        if option not in EVERYWHERE
+        and not any({option, name.split()[-1]} <= section for section in words)
+    ]
+    assert missing == []
