@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
     from meshnode.app.sessions import OwnSessions
 
-LOOK_S = 15.0  # how old what is told of an agent at work may be
+LOOK_S = 60.0  # how old what is told of an agent at work may be
 
 
 class Activity:
