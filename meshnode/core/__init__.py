@@ -14,6 +14,6 @@ node; the simulator runs the same ones. By subject, the ground first:
   `rolebook`, `shares`, `control`
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
 - sessions and the registry: `sessions`, `registry`, `removals`, `tables`, `roster`
-- the ledger: `ledger`, `ledger_rows`, `usage_log`, `rollups`, `regained`, `counts`,
+- the ledger: `ledger`, `ledger_rows`, `marks`, `usage_log`, `rollups`, `regained`, `counts`,
   `checkpoints`, `rounds`, `prices`, `budgets`
 """

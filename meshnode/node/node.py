@@ -139,9 +139,8 @@ class Node:
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
         self._indexes = Indexes(self._mesh, prices)
-        self._queries = Queries(
-            self._mesh, prices, self._clock, None, self._indexes, last_heard(database)
-        )
+        heard = last_heard(database)
+        self._queries = Queries(self._mesh, prices, self._clock, None, self._indexes, heard)
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
@@ -176,16 +175,7 @@ class Node:
 
     async def start(self) -> dict[str, Any]:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
-        self._writer.drop_entries(
-            take_up(
-                self._world,
-                self._database,
-                self._alarms,
-                beginning(self._home),
-                self._clock.wall_s(),
-            )
-        )
-        self._following.take_up()
+        self._take_up()
         self._renewing.begin()
         events = self._eventing.open(chance)
         self._world.on_news = self._indexes.before(self._world.on_news)
@@ -283,6 +273,12 @@ class Node:
             why = error.message if isinstance(error, MeshError) else "the disk takes nothing"
             _log.warning("others will see this node as unreachable: %s", why)
         self._stopping.set()
+
+    def _take_up(self) -> None:
+        begun, now_s = beginning(self._home), self._clock.wall_s()
+        unwanted = take_up(self._world, self._database, self._alarms, begun, now_s)
+        self._writer.drop_entries(unwanted)
+        self._following.take_up()
 
     async def _end(self, leave: bool, sessions: str) -> Stopped:  # noqa: FBT001 - as asked
         if sessions not in {"", "keep", "close"}:
