@@ -138,8 +138,7 @@ class Node:
         self._following = Following(ground, charged, self._auditing.auditor)
         self._hosting = Hosting(ground)
         self._hosting.sessions.on_change = self._auditing.auditor.session
-        self._indexes = Indexes(self._mesh, prices)
-        heard = last_heard(database)
+        self._indexes, heard = Indexes(self._mesh, prices), last_heard(database)
         self._queries = Queries(self._mesh, prices, self._clock, None, self._indexes, heard)
         self._eventing = Eventing(self._world, self._clock, database, prices)
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
