@@ -1,4 +1,4 @@
-"""Starting a node in the background for a verb that needs one."""
+"""Starting a node in the background, and what of it will not be so the next time."""
 
 import time
 from typing import Any
@@ -40,3 +40,16 @@ def _await_another(home: Home, refusal: ConflictError) -> dict[str, Any]:
         if not (pid.isdecimal() and lives(int(pid))):  # something else was in our node's way
             break
     raise refusal
+
+
+def notes_on(home: Home, options: UpOptions) -> list[str]:
+    """Say which flags the next start will not know of, and how it will."""
+    from meshnode.node.configuring import not_kept  # noqa: PLC0415 - YAML, and the readers of logs
+
+    lines, file = not_kept(home, options), options.config or home.config
+    if not lines:
+        return []
+    return [
+        f"these flags hold until it is down; to keep them, write into {file}:",
+        *(f"  {line}" for line in lines),
+    ]

@@ -5,6 +5,7 @@ Invariant: what `shown` returns is itself a configuration, and says the same as 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from meshnode.node.config import config_in
 from meshnode.node.configured import Config
 from meshnode.node.options import UpOptions
 from meshnode.node.price_file import PriceFile
-from meshnode.node.told import NodeOptions, merged
+from meshnode.node.told import NodeOptions, config_of, merged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,18 @@ def shown(home: Home, file: Path | None) -> dict[str, Any]:
         "given": [] if root is None else _given(root),
         "warnings": list(config.warnings),
     }
+
+
+def not_kept(home: Home, options: UpOptions) -> list[str]:
+    """Return, as lines of a configuration, what flags of `up` say and the configuration does not.
+
+    Its next start knows of a name alone.
+    """
+    config = config_of(home, options)
+    told = _as_document(merged(home, config, options))
+    kept = _as_document(merged(home, config, UpOptions(config=options.config)))
+    changed = [key for key in told if key != "node" and told[key] != kept[key]]
+    return [f"{key}: {json.dumps(told[key])}" for key in changed]
 
 
 def _given(root: Entry) -> list[str]:

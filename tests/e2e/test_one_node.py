@@ -217,3 +217,21 @@ def test_a_node_whose_disk_has_gone_still_stops_when_told(fleet):
     bert.up("--listen", "127.0.0.1:0", "--no-mdns")
     shutil.rmtree(bert.home)
     assert bert.end(signal.SIGTERM) == 0
+
+
+def test_flags_that_the_next_start_will_not_know_of_are_told_as_what_keeps_them(fleet):
+    anna = fleet.node("anna")
+    flags = ("--listen", "127.0.0.1:0", "--label", "room=007", "--no-mdns")
+    up = anna.call("up", "--detach", "--name", "anna", *flags)
+    assert up.code == 0
+    head, *lines = up.err.splitlines()
+    assert str(anna.home / "config.yaml") in head
+    assert sorted(line.partition(":")[0].strip() for line in lines) == ["labels", "listen", "mdns"]
+    assert anna.call("down").code == 0
+    kept = "\n".join(line.strip() for line in lines)
+    assert anna.call("load-config", "-", stdin=kept).code == 0
+    for again in ((), flags):
+        up = anna.call("up", "--detach", *again)
+        assert (up.code, up.err) == (0, "")
+        assert anna.json("nodes")["nodes"][0]["labels"] == {"room": "007"}
+        assert anna.call("down").code == 0

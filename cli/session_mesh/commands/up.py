@@ -70,7 +70,8 @@ def app(
 ) -> View | int:
     """Run this node until it is stopped.
 
-    On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE.
+    On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE. The name is kept;
+    what other flags say holds until it is down, and stays if it stands in config.yaml.
     """
     from meshnode.node.main import ready_text, up_detached  # noqa: PLC0415 - large
     from meshnode.node.options import HttpFlags, UpOptions, told_of  # noqa: PLC0415 - as above
@@ -98,7 +99,10 @@ def app(
     if not detach:
         become_node(told_of(call.home, options))
     ready = up_detached(call.home, options)
-    return View(value=ready, human=ready_text(ready), ids=[ready["node_id"]])
+    from session_mesh.starting import notes_on  # noqa: PLC0415 - large
+
+    notes = notes_on(call.home, options)
+    return View(value=ready, human=ready_text(ready), ids=[ready["node_id"]], notes=notes)
 
 
 def _follow_invite(call: Call, name: str | None) -> None:
