@@ -228,7 +228,11 @@ def test_orders_are_relayed_to_a_node_that_only_others_can_reach(walled_town):
         "output is read over the links of others, all of it and in order",
         lambda: anna.call("logs", "talks").out.split() != SAID,
     )
-    kill(anna, "talks")
+    with ThreadPoolExecutor(1) as beside:
+        followed = beside.submit(anna.call, "logs", "talks", "--follow")
+        steer(anna, "talks")
+        kill(anna, "talks")
+        assert (followed.result().code, followed.result().out.split()) == (0, SAID)
 
 
 def steer(node: HostedNode, agent: str) -> None:
