@@ -6,14 +6,17 @@ Invariant: the records are those that count; what a file says now is read anew a
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import SLOT_S, slot_number
+from meshnode.core.marks import GATEWAYS
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
 from meshnode.ingest.lenient import file_text, is_there
 from meshnode.ingest.reading import Findings, Reason, unmarked
@@ -55,13 +58,18 @@ class Line:
 
 
 def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
-    """Explain a response, by its id or key, or a session; raises NotFoundError."""
+    """Explain a response, by its id or key, or a session; raises NotFoundError.
+
+    Also one that a gateway's logs, as far as they are still there, tell to be of that chat id.
+    """
     entries, history, more = _response(database, name), True, 0
     if not entries:
         entries = database.run_now(usage_log.of_session, name, 0, ENTRIES_MAX)
         history = False
         if len(entries) == ENTRIES_MAX:
             more = len(database.run_now(usage_log.seqs_of_session, name)) - ENTRIES_MAX
+    if not entries:
+        entries, history = _chats(database, name), True
     if not entries:
         raise NotFoundError(
             f"nothing is counted under {name[:60]!r}",
@@ -86,6 +94,33 @@ def _response(database: Database, name: str) -> list[Entry]:
         if found := database.run_now(usage_log.revisions, key):
             return found
     return []
+
+
+def _chats(database: Database, name: str) -> list[Entry]:
+    """Look for a chat id: a gateway counts requests by its own ids, and keeps those alone."""
+    # Of the call itself, whose quotes are escaped once if at all: more often in what was said.
+    said = re.escape(name.encode("utf-8", "replace"))
+    chat_id = re.compile(rb'[,{]\s*\\?"chat_id\\?"\s*:\s*\\?"%b\\?"' % said)
+    keys: dict[str, None] = {}
+    for source_name, path, _ in database.run_now(ledger.readers):
+        if source_name in GATEWAYS and source_name in SOURCES:
+            with suppress(OSError):
+                for file in SOURCES[source_name].files(path):
+                    keys.update(dict.fromkeys(_keys(SOURCES[source_name], (file, path), chat_id)))
+    known = islice(keys, ENTRIES_MAX)
+    return [entry for key in known for entry in database.run_now(usage_log.revisions, key)]
+
+
+def _keys(source: Source, place: tuple[Path, str], of: re.Pattern[bytes]) -> Iterator[str]:
+    """Yield the keys of the responses that lines with a pattern tell of."""
+    file, root = place
+    parser = source.parser(file, root)
+    with suppress(OSError, EOFError, zlib.error):
+        for _, offset, piece in _pieces(source, file):
+            if of.search(piece):
+                found = Findings()
+                parser.take(*unmarked(piece, offset), found)
+                yield from (record.idem_key for record in found.records)
 
 
 def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iterator[Line]:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gateway_log import line
+from gateway_log import AT, line
 
 from meshnode.client.home import Home
+from meshnode.core.errors import NotFoundError
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.tree import CHUNK_BYTES
 from meshnode.node.usage import Usage
@@ -152,3 +153,21 @@ def test_a_response_whose_key_is_in_no_file_is_explained_by_the_file_it_was_read
     assert usage.read(SourceConfig(source, str(tmp_path / "tree"))).state.records == 1
     [record] = usage.explain(session)["records"]
     assert [one["fate"] for one in usage.explain(record["key"])["lines"]] == ["counted"]
+
+
+def test_a_chat_id_leads_to_the_request_that_its_line_is_counted_by(usage: Usage, log: Path):
+    call = {"chat_id": "chatcmpl-7", "model": "m", "input_token": 5, "output_token": 6}
+    said = json.dumps({"chat_id": "chatcmpl-8"})
+    other = call | {"chat_id": "chatcmpl-9", "question": f"is {said} yours?"}
+    for ident, one in (("r7", call), ("r9", other)):
+        outer = {"ai_log": json.dumps(one), "request_id": ident, "start_time": AT}
+        log.write_text(log.read_text() + json.dumps(outer) + "\n")
+    usage.read(SourceConfig("higress", str(log)))
+    log.rename(log.with_name("access.log.1"))
+    log.write_text(line("r10"))
+    value = usage.explain("chatcmpl-7")
+    assert [(one["key"], one["counts"]) for one in value["records"]] == [("higress:r7", True)]
+    assert (value["kind"], value["lines"][0]["line"]) == ("response", 2)
+    for unknown in ("chatcmpl-8", "chatcmpl-", "chatcmpl-70"):
+        with pytest.raises(NotFoundError):
+            usage.explain(unknown)
