@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     Merge = Callable[[str, Mapping[bytes, bytes], Mapping[bytes, bytes]], dict[bytes, bytes | None]]
     """Says, of a table, what we say in it and what our lost history says, where that is joined."""
 
-# Of the rows of a feed, what no table takes from the others: a ledger grows with use, and a session
-# must be opened, or a registration taken back, however much was used.
+# Of the rows and the bytes of a feed, what no table takes from the others: a ledger grows with use,
+# and a session must be opened, or a registration taken back, however much was used.
 OTHERS_PART = 10
 FRAMING_BYTES = 16  # more than MessagePack adds to one write
 CLONED_HINT = (
@@ -49,6 +49,10 @@ CLONED_HINT = (
 FULL_HINT = (
     "do it on another node, or take back what nobody needs to find there: session-mesh unregister"
 )
+
+
+def _size(key: bytes, row: Row | None) -> int:
+    return 0 if row is None else len(key) + len(row.value)
 
 
 def _value(row: Row | None) -> bytes | None:
@@ -75,6 +79,7 @@ class OwnFeed(Replica):
         self._boot = boot
         self._pending: dict[Place, bytes | None] = {}
         self._adding = Counter[str]()  # rows that those add, by table
+        self._bytes = Counter[str]()  # of keys and values, by table
         self._written: set[Place] = set()
         self._repeated: set[Place] = set()  # of the pending ones
         self._together: dict[Place, tuple[Place, ...]] = {}  # what leaves in one flush with what
@@ -86,6 +91,8 @@ class OwnFeed(Replica):
     def restore(self, header: Header, rows: Rows) -> None:
         """Start from what the disk holds."""
         self.header, self.rows, self.epoch = header, rows, header.epoch
+        for (table, key), row in all_rows(rows).items():
+            self._bytes[table] += _size(key, row)
         self._count_added()
         self.restored = header.head
 
@@ -166,10 +173,15 @@ class OwnFeed(Replica):
         rows = self.rows
         self._adding = Counter(p[0] for p, v in waiting if v is not None and rows.get(*p) is None)
 
-    def _is_full(self, table: str, key: bytes, grows_by: int) -> bool:
+    def _is_full(self, table: str, key: bytes, size: int) -> bool:
         """Whether a write might lead beyond what the mesh allows; what is pending has a quarter."""
-        rows, limits = self.rows, self._limits
-        if rows.bytes + grows_by > limits.feed_bytes_max * 3 // 4:
+        rows, most = self.rows, self._limits.feed_bytes_max * 3 // 4
+        held = rows.get(table, key)
+        grows_by = size - _size(key, held)
+        if held is not None and grows_by <= 0:
+            return False
+        of_one = self._bytes[table] + grows_by if held is None else 0  # what is out may grow
+        if rows.bytes + grows_by > most or of_one > most - most // OTHERS_PART:
             return True
         if table not in rows.tables and len(rows.tables) >= TABLES_MAX * 3 // 4:
             return True
@@ -296,6 +308,8 @@ class OwnFeed(Replica):
         for seq, op in enumerate(ops, first_seq):
             row = None if op.value is None else Row(self.epoch, seq, op.value)
             self.rows.put(op.table, op.key, row)
+            told = before[op.table, op.key]
+            self._bytes[op.table] += _size(op.key, row) - _size(op.key, told)
             changed[op.table, op.key] = row
         delta = delta_to_bytes(ops)
         last_seq = first_seq + len(ops) - 1

@@ -48,6 +48,35 @@ def test_no_table_takes_the_rows_that_are_left_for_others():
     assert feed.rows.count() == LIMITS.rows_max
 
 
+def filled(feed: OwnFeed, most: int) -> int:
+    """Write rows of a kilobyte into one table until it takes no more; returns how many it took."""
+    for number in range(most):
+        try:
+            feed.write("a", b"%d" % number, bytes(1000))
+        except ExhaustedError:
+            return number
+        feed.flush(1.0)
+    return most
+
+
+def test_no_table_takes_the_bytes_that_are_left_for_others():
+    limits = Limits(feed_bytes_max=100_000, flush_bytes_max=4000)
+    feed = OwnFeed(KEY, GENESIS.mesh_id, limits, 7)
+    assert filled(feed, 100) == 67  # of 75 kB a tenth is left
+    feed.write("a", b"0", bytes(1050))  # what is out may grow
+    feed.flush(1.0)
+    again = OwnFeed(KEY, GENESIS.mesh_id, limits, 8)
+    again.restore(feed.header, feed.rows)
+    for one in (feed, again):
+        with pytest.raises(ExhaustedError, match="as many bytes"):
+            one.write("a", b"more", bytes(1000))
+        one.write("b", b"1", bytes(1000))
+    feed.flush(1.0)
+    feed.write("a", b"1", None)
+    feed.flush(1.0)
+    feed.write("a", b"more", bytes(1000))
+
+
 def test_rows_that_are_written_anew_in_another_epoch_take_no_room():
     feed = OwnFeed(KEY, GENESIS.mesh_id, replace(LIMITS, rows_max=4), 7)
     for number in range(3):
