@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.core.errors import ExhaustedError
-from meshnode.core.ledger import LEDGER, SlotKey
+from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey, SlotKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.regained import by_month, counters_of
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
 HELD_AT_ONCE = 500  # rows of our feed; then others get the database
 PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
+READERS_MAX = 256  # of logs, whose counts are said; those of more are on this node's disk alone
 FULL = "ledger"  # the alarm: our feed has no room for all of it
 FULL_FIX = (
     "nothing is lost: it is published as older days are rolled up; until then let other nodes run"
     " some of the agents, or let fewer and longer sessions do the work"
 )
+READER_KEYS = b"\x93\x01"  # how the keys of readers' rows begin: three elements, the first a 1
 _log = logging.getLogger("session_mesh.ledger")
 
 
@@ -102,9 +104,18 @@ class Rolling:
         self._write(added.items())
 
     async def publish_all(self, rows: Iterable[LedgerRow]) -> None:
-        """Say all that is in the ledger, and end the alarm if it fits; `lock` is held."""
+        """Say all that is in the ledger, and end the alarm if it fits; `lock` is held.
+
+        Of readers, those are said that have counted most; there is one for each path ever named.
+        """
         self.all_fits = True
-        await in_pieces(self._saying(rows))
+        rows = list(rows)
+        readers = [row for row in rows if isinstance(row[1], Diagnostics)]
+        readers.sort(key=_records, reverse=True)
+        beyond = {key for key, _ in readers[READERS_MAX:]}
+        packed = map(key_to_row, beyond)
+        self._write([(one, None) for one in packed if not self._is_new(one)])
+        await in_pieces(self._saying(row for row in rows if row[0] not in beyond))
         if self.all_fits:
             self._alarms.clear(FULL)
 
@@ -118,11 +129,24 @@ class Rolling:
 
         What has no room is left out. Raises RefusedError if nothing is written any more.
         """
+        room: int | None = None
         for key, value in rows:
             packed = key_to_row(key)
+            if isinstance(key, DiagnosticsKey) and self._is_new(packed):
+                room = self._room_for_readers() if room is None else room
+                room -= 1
+                if room < 0:
+                    continue
             rolled_up = not fresh and isinstance(key, SlotKey | DayKey) and self._went(key, packed)
             if not rolled_up:
                 self._write([(packed, value_to_row(value))])
+
+    def _is_new(self, packed: bytes) -> bool:
+        return self._world.mesh.own.latest(LEDGER, packed) is None
+
+    def _room_for_readers(self) -> int:
+        said = self._world.mesh.own.keys(LEDGER)
+        return READERS_MAX - sum(key.startswith(READER_KEYS) for key in said)
 
     def _write(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         for key, value in rows:
@@ -168,6 +192,10 @@ class Rolling:
                 self._world.write_together(LEDGER, rows)
                 return
         self._write(sorted(rows.items(), key=lambda row: row[1] is not None))
+
+
+def _records(row: LedgerRow) -> int:
+    return row[1].records
 
 
 def _months(rows: Mapping[bytes, bytes]) -> list[dict[CounterKey, Slot]]:

@@ -14,14 +14,29 @@ from meshnode.app.reporting import Report, ReportDesk
 from meshnode.core.errors import DamagedError
 from meshnode.core.genesis import Limits
 from meshnode.core.ids import session_id_of
-from meshnode.core.ledger import LEDGER, SLOT_S, Buckets, DiagnosticsKey, Slot, UsageRecord
-from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
+from meshnode.core.ledger import (
+    LEDGER,
+    SLOT_S,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    UsageRecord,
+)
+from meshnode.core.ledger_rows import (
+    diagnostics_from_row,
+    diagnostics_to_row,
+    key_from_row,
+    key_to_row,
+    slot_from_row,
+    slot_to_row,
+)
 from meshnode.core.own_feed import OTHERS_PART
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.sessions import SessionRecord, State
 from meshnode.core.usage_log import Charge
-from meshnode.node import following, offline, persistence
+from meshnode.node import following, offline, persistence, rolling
 from meshnode.node.following import Following
 from meshnode.node.inside import StoredReports
 from meshnode.node.keeping import EVERY_S, SETTLED_S
@@ -77,6 +92,12 @@ class Kept(Node):
             rows += await self.database.run(reports.count, record, lambda _: Charge())
         return rows
 
+    async def read(self, path_hash: str, records: int) -> None:
+        """Note that some responses were read of a path."""
+        row = ("claude", path_hash, "path", diagnostics_to_row(Diagnostics(records)))
+        statement = "INSERT OR REPLACE INTO usage_readers VALUES (?, ?, ?, ?)"
+        await self.database.run(lambda connection: connection.execute(statement, row).rowcount)
+
     async def pass_days(self, days: int) -> None:
         """Let days pass, and the ledger be looked after."""
         self.clock.now_s += days * DAY_S
@@ -98,6 +119,12 @@ class Kept(Node):
     async def on_disk_are(self) -> dict:
         rows = await self.database.run(ledger.published)
         return {key: value for key, value in rows if not isinstance(key, DiagnosticsKey)}
+
+    def readers(self) -> dict[str, int]:
+        """Return how many records each reader of logs is said to have read."""
+        rows = ((key_from_row(k), v) for k, v in self.mesh.own.values(LEDGER).items())
+        readers = ((k, v) for k, v in rows if isinstance(k, DiagnosticsKey))
+        return {k.path_hash: diagnostics_from_row(v).records for k, v in readers}
 
     @property
     def told(self) -> list[str]:
@@ -240,3 +267,20 @@ async def test_checkpoints_go_on_although_the_clock_was_ahead_for_a_moment(node)
         await node.use("s", 1)
         await node.pass_s(steady_s, jump_s)
         assert await node.database.run(checkpoints.newest) == newest
+
+
+async def test_of_many_readers_those_are_said_that_have_counted_most(node, monkeypatch):
+    monkeypatch.setattr(rolling, "READERS_MAX", 3)
+    for number in range(5):
+        await node.read(f"{number}", number)
+        node.mesh.own.write(  # as an older version has said it
+            LEDGER, key_to_row(DiagnosticsKey("claude", f"{number}")), b"older"
+        )
+    await node.following.start([])
+    assert node.readers() == {"2": 2, "3": 3, "4": 4}
+    await node.read("new", 9)
+    await node.read("3", 6)
+    node.following.publish(await node.database.run(ledger.published))
+    assert node.readers() == {"2": 2, "3": 6, "4": 4}
+    assert node.told == []
+    assert len(await node.database.run(ledger.readers)) == 6
