@@ -75,6 +75,7 @@ def chosen(
     """
     if delivery.command_id:
         raise UsageError("--command-id is for one session")
+    selection = replace(selection, sort="created")  # pages of it miss nobody, whoever moves
     listed = mesh.list_sessions(selection)
     aim = Aim(_living(listed), listed["coverage"], selection, f"nothing to {verb}")
     if words.is_full(aim.coverage) or not unheard_too:

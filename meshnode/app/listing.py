@@ -2,11 +2,15 @@
 
 Invariant: whatever is not on the page costs a look at its record and no more, so a page of many
 thousand sessions is made in milliseconds. Hence the plain loops: in a mesh that changes each second
-a page is made anew each second, for each who looks.
+a page is made anew each second, for each who looks. The next page goes on behind the last session
+of this one, wherever that stands by then: only what has moved meanwhile may be passed over, or told
+twice. Sorted by `created` nothing moves.
 """
 
 from __future__ import annotations
 
+import re
+import struct
 from typing import TYPE_CHECKING
 
 from meshnode.app.spending import Spent
@@ -24,10 +28,14 @@ if TYPE_CHECKING:
     Found = tuple[NodeId, SessionRecord]
     Condition = Callable[[NodeId, SessionRecord, State], bool]
     MaySee = Callable[[NodeId, SessionRecord], bool]
+    Place = tuple[float, str]  # in the order of a list: a value, and the beginning of an id
 
 PAGE = 200
 PAGE_MAX = 1000
-PLACE_DIGITS_MAX = 9  # of `next`: more sessions than any mesh has
+ID_CHARS = 32  # of a session id decide between equals; ours have 26
+NEXT = re.compile(
+    "[0-9a-f]{16}(?:[0-9a-f]{2}){0,128}"
+)  # `next`: a value, and what of an id decides
 ENDED_LATELY_S = 600.0
 _ACTIVE = frozenset({State.RUNNING, State.WAITING_PERMISSION})
 _FAILED = frozenset({State.FAILED, State.KILLED, State.EXPIRED})
@@ -68,7 +76,7 @@ def page_of(
     limit = selection.limit or PAGE
     if limit > PAGE_MAX:
         raise UsageError(f"a page has at most {PAGE_MAX} sessions", "follow `next` for more")
-    start = _place(selection.next)
+    behind = _place(selection.next)
     conditions = _conditions(queries, selection)
     if may_see is not None:
         conditions.append(lambda owner, record, _s: may_see(owner, record))
@@ -77,9 +85,8 @@ def page_of(
     if sort in BY_SPENT:
         owners = {record.session_id: owner for owner, record in found}
     spent = queries.spent(owners)
-    first = _first(start + limit, found, _values(found, sort, spent))
-    page = [queries.session(owner, record) for owner, record in first[start:]]
-    following = str(start + limit) if start + limit < len(found) else ""
+    first, following = _first(limit, found, _values(found, sort, spent), behind)
+    page = [queries.session(owner, record) for owner, record in first]
     return queries.with_spent(page, spent or None), following
 
 
@@ -132,20 +139,27 @@ def _values(found: list[Found], sort: str, spent: dict[str, Spent]) -> list[floa
         value = BY_RECORD[sort]
         return [value(record) for _, record in found]
     amount, nothing = BY_SPENT[sort], Spent()
-    return [amount(spent.get(record.session_id, nothing)) for _, record in found]
+    return [float(amount(spent.get(record.session_id, nothing))) for _, record in found]
 
 
-def _first(count: int, found: list[Found], values: list[float]) -> list[Found]:
-    """Return those with the least values, in their order; equal ones by their session ids."""
+def _first(
+    count: int, found: list[Found], values: list[float], behind: Place | None
+) -> tuple[list[Found], str]:
+    """Return those with the least values behind a place, in their order, and what follows them."""
+
+    def order(place: int) -> Place:
+        return values[place], found[place][1].session_id[:ID_CHARS]
+
     places: Sequence[int] = range(len(found))
-    if count < len(found):  # whatever is beyond the page is not put in order
-        last = sorted(values)[count - 1]
-        places = [place for place, value in enumerate(values) if value <= last]
-
-    def order(place: int) -> tuple[float, str]:
-        return values[place], found[place][1].session_id
-
-    return [found[place] for place in sorted(places, key=order)[:count]]
+    if behind is not None:
+        places = [place for place in places if values[place] >= behind[0] and order(place) > behind]
+    has_more = count < len(places)
+    if has_more:  # whatever is beyond the page is not put in order
+        last = sorted(values[place] for place in places)[count - 1]
+        places = [place for place in places if values[place] <= last]
+    first = sorted(places, key=order)[:count]
+    following = _token(order(first[-1])) if has_more else ""
+    return [found[place] for place in first], following
 
 
 def _named(record: SessionRecord, name: str) -> bool:
@@ -154,12 +168,19 @@ def _named(record: SessionRecord, name: str) -> bool:
     return len(name) >= PREFIX_CHARS_MIN and record.session_id.startswith(name)
 
 
-def _place(token: str) -> int:
+def _token(place: Place) -> str:
+    value, session_id = place
+    return struct.pack(">d", value).hex() + session_id.encode().hex()
+
+
+def _place(token: str) -> Place | None:
     if not token:
-        return 0
-    if not (token.isascii() and token.isdecimal()) or len(token) > PLACE_DIGITS_MAX:
-        raise UsageError("`next` is not from an earlier answer")
-    return int(token)
+        return None
+    try:
+        raw = bytes.fromhex(token if NEXT.fullmatch(token) else "?")
+        return float(struct.unpack(">d", raw[:8])[0]), raw[8:].decode()
+    except ValueError:
+        raise UsageError("`next` is not from an earlier answer") from None
 
 
 def _one_of(words: Iterable[str]) -> str:

@@ -223,8 +223,14 @@ class Actor:
     def _listed(self, selection: Selection) -> list[Plain]:
         if selection == Selection():
             return []  # asked only for a hint at a typing error, which is no program's
-        request = pb.ListSessionsRequest(**asdict(selection), limit=PAGE_MAX)
-        return [to_plain(one) for one in list_sessions(self._queries, request).sessions]
+        request = pb.ListSessionsRequest(**asdict(selection) | {"sort": "created"}, limit=PAGE_MAX)
+        listed: list[Plain] = []
+        while True:
+            page = list_sessions(self._queries, request)
+            listed += map(to_plain, page.sessions)
+            if not page.next:
+                return listed
+            request.next = page.next
 
 
 def _with_id(error: MeshError, command: Command) -> Problem:

@@ -6,13 +6,14 @@ this node has heard of; what a narrowed key may not see is not on its page.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from meshnode.app.listing import PAGE, PAGE_MAX, PLACE_DIGITS_MAX
+from meshnode.app.listing import PAGE, PAGE_MAX
 from meshnode.client.messages import to_plain
 from meshnode.client.public import public
 from meshnode.rpc.local import list_sessions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from meshnode.v1 import local_service_pb2 as pb
 
 Item = TypeVar("Item")
+OFFSET = re.compile("[0-9]{1,9}")  # `next` of a list that keeps its order
 PART = ("limit", "next")  # the parameters of each list
 AGE_S = 1.0  # ages and `observed_at` are as old as that at most
 KEPT_MAX = 16  # pages; beyond, the one unused for longest is made anew
@@ -55,7 +57,7 @@ class Part:
 
 def part_asked(asked: Fields) -> Part:
     """Read which part of a list is asked for; raises Problem 400."""
-    place = asked.place("next", PLACE_DIGITS_MAX)
+    place = asked.place("next", OFFSET)
     return Part(int(place or 0), asked.count("limit", PAGE_MAX) or PAGE)
 
 

@@ -12,7 +12,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, PAGE_MAX, PLACE_DIGITS_MAX
+from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, NEXT, PAGE_MAX
 from meshnode.app.pieces import in_pieces
 from meshnode.app.specialists import Specialists
 from meshnode.client.authority import Scope, checked_actions, described
@@ -29,7 +29,7 @@ from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
-from meshnode.gateway.pages import PART, part_asked
+from meshnode.gateway.pages import OFFSET, PART, part_asked
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.repeats import HEADER, WORD, id_given
 from meshnode.gateway.strict import about, check_path, parse_query
@@ -38,6 +38,7 @@ from meshnode.rpc.views import agent_to_wire, coverage_to_wire
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
 
     from meshnode.app.ports import Clock
@@ -59,14 +60,18 @@ LABELS: Plain = {
     "minItems": 1,
     "maxItems": 64,
 }
-PAGING = (
-    query("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}),
-    query(
-        "next",
-        "What the page before ended with.",
-        {"type": "string", "pattern": f"^[0-9]{{1,{PLACE_DIGITS_MAX}}}$"},
-    ),
-)
+
+
+def _paging(form: re.Pattern[str]) -> tuple[Plain, ...]:
+    count = {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}
+    place = {"type": "string", "pattern": f"^{form.pattern}$"}
+    return (
+        query("limit", "At most so many.", count),
+        query("next", "What the page before ended with.", place),
+    )
+
+
+PAGING = _paging(OFFSET)
 LIST_PARAMETERS = (
     query("filter", "Which sessions.", {"type": "string", "enum": list(FILTERS)}),
     query("specialization", "Fixed at the session's start."),
@@ -75,7 +80,7 @@ LIST_PARAMETERS = (
     query("agent_id", "An agent, exactly."),
     query("label", "K=V; repeat for more.", LABELS),
     query("sort", "The order.", {"type": "string", "enum": [*BY_RECORD, *BY_SPENT]}),
-    *PAGING,
+    *_paging(NEXT),
 )
 PLACE = (query("specialization", "Exactly."), query("agent_id", "Exactly."))
 NODE = query("node", "The agent's node, if it lives on several.")
@@ -195,7 +200,7 @@ async def _page(parts: Parts, request: Request, chosen: str) -> Response:
         labels=asked.pairs("label"),
         sort=asked.choice("sort", (*BY_RECORD, *BY_SPENT), "updated"),
         limit=asked.count("limit", PAGE_MAX),
-        next=asked.place("next", PLACE_DIGITS_MAX),
+        next=asked.place("next", NEXT),
     )
     bearer.check("read")
     await in_pieces(parts.pages.settle())

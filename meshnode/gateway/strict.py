@@ -181,10 +181,10 @@ class Fields:
             raise off(name, f"it should be a whole number from 1 to {most}", hint)
         return int(value)
 
-    def place(self, name: str, digits_max: int) -> str:
+    def place(self, name: str, form: re.Pattern[str]) -> str:
         """Return where a page begins, as the page before ended; empty for the first."""
         value = self.text(name)
-        if value and not (value.isascii() and value.isdigit() and len(value) <= digits_max):
+        if value and not form.fullmatch(value):
             raise off(name, "it is not from an earlier answer", f"give its `{name}` as it is")
         return value
 

@@ -155,6 +155,21 @@ def test_the_registry_is_written_read_and_cleared(pair, door):
     assert (again.status, again.code) == (404, "unknown")
 
 
+def test_what_moves_between_two_pages_puts_no_other_session_into_both(pair, door):
+    gate, far = pair
+    for number in range(3):
+        started(far, f"moved{number}", "--owner", "mover", seen_by=gate)
+    path = "/sessions?owner=mover&limit=1"
+    page = door.ask("GET", path).json
+    (first,) = page["sessions"]
+    assert first["agent_id"] == "moved2"
+    far.json("steer", "moved0", "on")
+    wait_until(lambda: door.ask("GET", path).json["sessions"][0]["agent_id"] == "moved0")
+    page = door.ask("GET", f"{path}&next={page['next']}").json
+    assert [one["agent_id"] for one in page["sessions"]] == ["moved1"]
+    assert page["next"] is None
+
+
 def test_sessions_are_listed_page_by_page_shown_and_ended(pair, door):
     gate, far = pair
     ids = {started(far, f"paged{number}", seen_by=gate) for number in range(3)}

@@ -178,11 +178,45 @@ def test_pages_cover_everything_once(viewer: Viewer):
         assert sorted(found) == sorted(names)
 
 
+@pytest.mark.parametrize("sort", ["updated", "created", "cost", "tokens"])
+def test_pages_pass_over_none_and_repeat_none_that_stays_where_it_is(viewer: Viewer, sort: str):
+    now_s = viewer.clock.wall_s()
+    names = [f"s{number}" for number in range(6)]
+    for place, name in enumerate(names):
+        viewer.session(1, name, last_activity_s=now_s - place, created_at_s=now_s - place)
+        viewer.spend(1, name, 90 - place)
+    first, place = page_of(viewer.queries, Selection(sort=sort, limit=2))
+    viewer.put(1, SESSIONS, b"s1", None)  # one that was told is gone,
+    moved = {"last_activity_s": now_s + 9, "created_at_s": now_s - 5}
+    viewer.session(1, "s5", **moved)  # the last one is first now, but where order is for ever,
+    viewer.spend(1, "s5", 99)
+    viewer.session(1, "new", last_activity_s=now_s + 9, created_at_s=now_s + 9)  # and one is new
+    viewer.spend(1, "new", 99)
+    rest, following = page_of(viewer.queries, Selection(sort=sort, next=place))
+    assert [view.record.session_id for view in first] == names[:2]
+    ids = [view.record.session_id for view in rest]
+    assert ids == (names[2:] if sort == "created" else names[2:5])
+    assert following == ""
+
+
+def test_pages_go_on_whatever_a_session_is_called(viewer: Viewer):
+    names = ["\u00e9" * 40, "x" * 100, "", "\x00"]
+    for place, name in enumerate(names):
+        viewer.session(1, name, last_activity_s=viewer.clock.wall_s() - place)
+    views, place = page_of(viewer.queries, Selection(limit=1, filter="all"))
+    found = [view.record.session_id for view in views]
+    while place:
+        views, place = page_of(viewer.queries, Selection(limit=1, filter="all", next=place))
+        found += [view.record.session_id for view in views]
+    assert sorted(found) == sorted(names)
+
+
 def test_a_page_has_two_hundred_unless_told_otherwise(viewer: Viewer):
     for number in range(PAGE + 1):
         viewer.session(1, f"s{number:03}")
     views, place = page_of(viewer.queries, Selection())
-    assert (len(views), place) == (PAGE, str(PAGE))
+    assert (len(views), bool(place)) == (PAGE, True)
+    assert len(page_of(viewer.queries, Selection(next=place))[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,6 +229,9 @@ def test_a_page_has_two_hundred_unless_told_otherwise(viewer: Viewer):
         Selection(next="-1"),
         Selection(next="\u0663"),  # an Arabic digit
         Selection(next="9" * 10),
+        Selection(next="9" * 17),
+        Selection(next="a" * 16 + "ff"),
+        Selection(next="a" * 100_000),
     ],
 )
 def test_a_selection_that_makes_no_sense_is_the_users_fault(viewer: Viewer, selection: Selection):

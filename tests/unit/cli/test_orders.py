@@ -91,7 +91,7 @@ def test_steer_to_all_tells_each_and_ends_with_the_worst(run, mesh, in_turn):
     code, out, _ = run("steer", "--all", "--spec", "s", "hello", "-o", "json")
     value = json.loads(out)
     assert code == 8
-    assert mesh.calls[0] == ("list", Selection(specialization="s"), None)
+    assert mesh.calls[0] == ("list", Selection(specialization="s", sort="created"), None)
     assert [one["outcome"] for one in value["results"]] == ["delivered", "unreachable", "refused"]
     counts = {"delivered": 1, "unreachable": 1, "refused": 1}
     assert value["summary"] == {"targets": 3, **counts, "started_meanwhile": []}
