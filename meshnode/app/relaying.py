@@ -102,12 +102,14 @@ class Relaying:
         return answer.receipt
 
     async def read(self, owner: NodeId, command: Signed, timeout_s: float) -> AsyncIterator[bytes]:
-        """Read a session's output piece by piece; the next is asked for when one was taken."""
-        loop = asyncio.get_running_loop()
-        deadline_s, number = loop.time() + timeout_s, 0
+        """Read a session's output piece by piece; the next is asked for when one was taken.
+
+        Each is waited for `timeout_s` at most; a reader that takes longer between two than the
+        owner keeps a reading open (app/readings.py) is told to begin again: StaleError.
+        """
+        number = 0
         while True:
-            left_s = deadline_s - loop.time()
-            answer = await self._ask_piece(owner, Request(command, number), left_s)
+            answer = await self._ask_piece(owner, Request(command, number), timeout_s)
             if answer.piece:
                 yield answer.piece
             if answer.last:

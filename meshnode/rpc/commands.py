@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.rpc.tls import Identity
 
+    _ReadCall = grpc.aio.UnaryStreamCall[pb.ReadLogRequest, pb.ReadLogResponse]
+
 TIMEOUT_S_MAX = 120.0
 TIMEOUT_S = 10.0  # for a command whose sender names none
 RACED_TIMEOUT_S = 0.5  # the same, where the command can go over links instead
 DIAL_TIMEOUT_S = 3.0  # per address, so that a dead one does not use up the caller's time
-READ_LOG_TIMEOUT_S = 60.0
+READ_LOG_TIMEOUT_S = 60.0  # for the next piece; who reads may take as long as they like between two
 
 
 class CommandServicer(pb_grpc.CommandServiceServicer):
@@ -87,7 +89,7 @@ class OverLinks(Protocol):
         """Deliver a command; returns the receipt, raises what the owner said."""
 
     def read(self, owner: NodeId, command: Signed, timeout_s: float) -> AsyncIterator[bytes]:
-        """Read a session's output, piece by piece."""
+        """Read a session's output, piece by piece, waiting so long at most for each."""
 
 
 class UndialledError(UnreachableError):
@@ -169,13 +171,22 @@ class Courier:
         try:
             async with self._reach(owner, _patience_s(otherwise=otherwise)) as channel:
                 stub = pb_grpc.CommandServiceStub(channel)
-                async for response in stub.ReadLog(request, timeout=READ_LOG_TIMEOUT_S):
+                call = stub.ReadLog(request)
+                while response := await self._next_piece(owner, call):
                     yield response.output
         except UndialledError:
             if not otherwise:
                 raise
             async for output in self._over_links.read(owner, command, READ_LOG_TIMEOUT_S):
                 yield output
+
+    async def _next_piece(self, owner: NodeId, call: _ReadCall) -> pb.ReadLogResponse | None:
+        try:
+            async with asyncio.timeout(READ_LOG_TIMEOUT_S):
+                response = await call.read()
+        except TimeoutError:
+            raise NoAnswerError(f"{self._described(owner)} did not answer in time") from None
+        return response if isinstance(response, pb.ReadLogResponse) else None
 
     def _reach(self, owner: NodeId, patience_s: float = DIAL_TIMEOUT_S) -> _Reached:
         addresses, described = self._addresses_of(owner), self._described(owner)

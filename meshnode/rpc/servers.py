@@ -44,7 +44,12 @@ OF_MEMBERS = Limits(
     burst=2000,
     receive_s=5.0,
     answer_s=180.0,  # a command's whole life on its way, and room to say how it ended
-    endless=frozenset({"/meshnode.v1.LinkService/Link"}),
+    endless=frozenset(
+        {
+            "/meshnode.v1.LinkService/Link",
+            "/meshnode.v1.CommandService/ReadLog",  # as fast as somebody reads; judged each piece
+        }
+    ),
 )
 OF_JOINERS = Limits(calls_max=256, of_one_max=16, per_s=50, burst=100, receive_s=2.0, answer_s=10.0)
 

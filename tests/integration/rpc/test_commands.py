@@ -1,8 +1,9 @@
 """Commands brought to their owner over real TLS, and the receipts that come back."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -17,13 +18,20 @@ from meshnode.app.registry import Registrar
 from meshnode.app.sessions import OwnSessions
 from meshnode.core.commands import Command, Court, receipt_from_signed, sign_command
 from meshnode.core.control import ControlSet
-from meshnode.core.errors import NotFoundError, NotPermittedError, StaleError, UnreachableError
+from meshnode.core.errors import (
+    NoAnswerError,
+    NotFoundError,
+    NotPermittedError,
+    StaleError,
+    UnreachableError,
+)
 from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key, Signed
 from meshnode.core.sessions import SessionRecord, State
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import SystemClock
+from meshnode.rpc import commands, servers
 from meshnode.rpc.commands import CommandServicer, Courier
 from meshnode.rpc.servers import members_server
 from meshnode.store.database import Database
@@ -290,6 +298,41 @@ async def test_output_of_many_pieces_arrives_whole_and_in_order(mesh, owner):
         output = courier(mesh, address).read_log(owner.member.node_id, command)
         assert [piece async for piece in output] == owner.pieces
     assert owner.reads == [("s1", None)]
+
+
+async def test_a_reader_may_take_longer_than_a_call_does(mesh, owner, monkeypatch):
+    """Neither end counts the time in which nobody reads on: a pager waits for its user."""
+    limit_s = 2.0
+    monkeypatch.setattr(commands, "READ_LOG_TIMEOUT_S", limit_s)
+    monkeypatch.setattr(servers, "OF_MEMBERS", replace(servers.OF_MEMBERS, answer_s=limit_s))
+    owner.pieces = [bytes([number]) * 60_000 for number in range(200)]  # more than is on its way
+    async with reachable(owner) as address:
+        command = owner.command("read_messages")
+        output = courier(mesh, address).read_log(owner.member.node_id, command)
+        first = await anext(output)
+        await asyncio.sleep(2 * limit_s)
+        assert [first, *[piece async for piece in output]] == owner.pieces
+
+
+async def test_an_owner_that_stops_in_the_midst_of_its_output_is_not_waited_for(
+    mesh, owner, monkeypatch
+):
+    monkeypatch.setattr(commands, "READ_LOG_TIMEOUT_S", 0.2)
+    go_on = threading.Event()
+
+    def stuck():
+        yield b"one"
+        go_on.wait()
+
+    owner.pieces = stuck()
+    async with reachable(owner) as address:
+        command = owner.command("read_messages")
+        output = courier(mesh, address).read_log(owner.member.node_id, command)
+        try:
+            with pytest.raises(NoAnswerError, match="did not answer in time"):
+                assert [piece async for piece in output] == []
+        finally:
+            go_on.set()
 
 
 async def test_a_reader_may_stop_early(mesh, owner):
