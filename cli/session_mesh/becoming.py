@@ -8,13 +8,13 @@ import os
 import sys
 from typing import NoReturn
 
-from meshnode.client.errors import MeshError
-from meshnode.node.main import up, without_secrets
-from meshnode.node.options import told_from
+INTERRUPTED = 130  # as a shell says it
 
 
 def become_node(told: str) -> NoReturn:
     """Replace this process with a node that was told this."""
+    from meshnode.node.main import without_secrets  # noqa: PLC0415 - see `main`
+
     sys.stdout.flush()
     sys.stderr.flush()
     argv = [sys.executable, "-P", "-m", "session_mesh.becoming", told]
@@ -22,7 +22,18 @@ def become_node(told: str) -> NoReturn:
 
 
 def main() -> int:
-    """Be the node; returns its exit code."""
+    """Be the node; returns its exit code. Ctrl-C while it is loaded ends it without more words."""
+    try:
+        return _serve()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _serve() -> int:
+    from meshnode.client.errors import MeshError  # noqa: PLC0415 - may be interrupted, as all here
+    from meshnode.node.main import up  # noqa: PLC0415
+    from meshnode.node.options import told_from  # noqa: PLC0415
+
     home, options = told_from(sys.argv[1])
     try:
         return up(home, options)

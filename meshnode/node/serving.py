@@ -116,17 +116,21 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as tasks:
             node = Node(home, options, database, tasks)
+            too_early = asyncio.Event()
+            _on_signals(too_early.set)
             event = await node.start()
-            _stop_on_signals(node)  # first: whoever is told may stop us at once
+            _on_signals(node.ask_to_stop)  # first: whoever is told may stop us at once
+            if too_early.is_set():
+                node.ask_to_stop()  # in order, as one that has served
             tell(event | {"founded": founded})
             await node.run()
     except* MeshError as group:
         raise group.exceptions[0] from None
 
 
-def _stop_on_signals(node: Node) -> None:
+def _on_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # started by nohup: it outlives its terminal
-        loop.add_signal_handler(number, node.ask_to_stop)
+        loop.add_signal_handler(number, stop)

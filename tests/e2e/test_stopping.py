@@ -61,3 +61,27 @@ def test_who_asks_again_waits_for_the_same_end_and_who_asks_for_another_is_refus
             assert mesh.stop(sessions="close")["closed"] == 1
         assert stopping.wait() == 0
     assert anna.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_node_starts_ends_it_in_order(fleet, number):
+    anna = fleet.node("anna")
+    anna.json("init", "--name", "anna")
+    anna.begin(*LOCAL)
+    socket = anna.home / "run" / "node.sock"
+    while not socket.exists() and anna.process.poll() is None:
+        pass  # it is bound shortly before the node is ready
+    assert anna.end(number) == 0
+    assert "Traceback" not in anna.stderr
+    assert anna.states() == {"anna": "down"}
+
+
+def test_ctrl_c_while_a_node_is_loaded_or_founds_its_mesh_is_no_fault(fleet):
+    anna = fleet.node("anna")
+    anna.begin(*LOCAL)
+    lock = anna.home / "run" / "node.lock"
+    while not lock.exists() and anna.process.poll() is None:
+        pass
+    assert anna.end(signal.SIGINT) in {0, 130}  # 0: it was serving by then
+    assert anna.stderr == ""
+    anna.up(*LOCAL)
