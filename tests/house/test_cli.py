@@ -110,3 +110,9 @@ def test_every_option_stands_in_a_section_that_names_its_verb():
         and not any({option, name.split()[-1]} <= section for section in words)
     ]
     assert missing == []
+
+
+def test_the_names_that_are_kept_free_are_told_and_are_no_verbs_yet():
+    page = (README.parent / "docs" / "architecture.md").read_text()
+    told = re.findall("`([a-z-]+)`", page.partition("## Names kept free")[2].partition(";")[0])
+    assert set(told) == set(CONTRACT) - set(VERBS)
