@@ -111,6 +111,16 @@ def test_what_an_admin_has_set_counts_whatever_operators_say(words):
     assert allowances(held([*ROLES, *others, mine]), (), NOW_S)["a"].by_admin
 
 
+def test_what_an_admin_has_removed_is_free_for_a_later_word_and_for_none_before():
+    terms = Terms(1, "tokens", "day", "kill")
+    for by, later_s, counts in ((ANNA, 1, True), (ANNA, -1, False), (ADMIN, 1, True)):
+        entries = [
+            sign_entry(ADMIN, GENESIS.mesh_id, Budget("a", None), chance, issued_s=NOW_S),
+            sign_entry(by, GENESIS.mesh_id, Budget("a", terms), chance, issued_s=NOW_S + later_s),
+        ]
+        assert ("a" in allowances(held([*ROLES, *entries]), (), NOW_S)) is counts
+
+
 @given(terms, spent, heard)
 def test_nobody_is_killed_on_part_of_the_mesh_and_nothing_is_done_below_a_limit(one, so_far, n):
     verdict = judge(one, so_far, n)
