@@ -33,6 +33,7 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
+from meshnode.core.shares import FullError
 from meshnode.core.succession import Admits, RootKeys
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class AdmissionDesk:
         role = self._role(invite, operator_key, now_s)
         try:
             self._admitter.control.check_room(role)
-        except PeerError as error:
+        except FullError as error:
             raise ExhaustedError(
                 f"this admitter can give no more roles: {error.message}",
                 "let another node admit: session-mesh nodes promote; or invite with --node-only",

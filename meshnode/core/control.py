@@ -166,7 +166,7 @@ class ControlSet:
         return next((self._entries[i] for i, one in self._held.items() if one.body == role), None)
 
     def check_room(self, role: Role) -> None:
-        """Raise PeerError if there is no room for one more role by its issuer."""
+        """Raise FullError if there is no room for one more role by its issuer."""
         self._shares.check(Entry(KINDS[Role], role.issuer, role.issued_s, NEVER_S, "", role))
 
     def entries(self) -> list[Signed]:

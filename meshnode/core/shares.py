@@ -30,6 +30,10 @@ REVOKED_BY_ADMIN_MAX = 10_000  # keys and nodes, for ever, by one issuer; the sa
 REVOKED_MAX = 16  # the same by one that is no admin: it can only revoke itself
 
 
+class FullError(PeerError):
+    """There is no room for an entry, whoever brings it. Nothing changed."""
+
+
 class Shares:
     """How many entries are held, and of whom."""
 
@@ -42,17 +46,17 @@ class Shares:
         self._of_revocations = 0  # at most OF_ONE_ADMIN of each
 
     def check(self, entry: Entry) -> None:
-        """Raise PeerError if there is no room for an entry that is not held."""
+        """Raise FullError if there is no room for an entry that is not held."""
         if stays(entry):
             limit = self._given_max(entry)
             if self._given[entry.issuer, entry.kind] >= limit:
                 what = "roles" if isinstance(entry.body, Role) else "revocations"
-                raise PeerError(f"more than {limit} {what} from one issuer")
+                raise FullError(f"more than {limit} {what} from one issuer")
         others = self._count - min(self._of_roots, OF_ROOTS)
         others -= min(self._of_revocations, OF_REVOCATIONS)
         if others >= ENTRIES_MAX - OF_ROOTS - OF_REVOCATIONS and not self._is_reserved(entry):
             said = "the control set is full: it takes what a root says for ever, and a number of"
-            raise PeerError(f"{said} revocations by each admin")
+            raise FullError(f"{said} revocations by each admin")
 
     def add(self, entry_id: bytes, entry: Entry) -> None:
         """Count an entry that is taken in."""

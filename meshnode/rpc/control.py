@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from meshnode.core.control import NoAuthorityError, NoRoomError
 from meshnode.core.errors import (
     ConflictError,
+    ExhaustedError,
     NotFoundError,
     NotPermittedError,
     PeerError,
     UsageError,
 )
+from meshnode.core.shares import FullError
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
@@ -48,6 +50,9 @@ async def add_control(
         ) from error
     except NoRoomError as error:
         raise ConflictError(error.message, "sign it with another operator's key") from error
+    except FullError as error:
+        hint = "docs/protocol/control.md says what still finds room, and by whom"
+        raise ExhaustedError(error.message, hint) from error
     except PeerError as error:
         raise UsageError(error.message) from error
     return pb.AddControlResponse()

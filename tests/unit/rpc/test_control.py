@@ -7,6 +7,7 @@ import pytest
 from meshnode.core.control import NoAuthorityError, NoRoomError
 from meshnode.core.errors import (
     ConflictError,
+    ExhaustedError,
     MeshError,
     NotFoundError,
     NotPermittedError,
@@ -17,6 +18,7 @@ from meshnode.core.genesis import Limits
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.own_feed import OwnFeed
+from meshnode.core.shares import FullError
 from meshnode.rpc.control import add_control, read_head
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
@@ -31,6 +33,7 @@ REQUEST = pb.AddControlRequest(entry=signed_to_wire(ENTRY))
     [
         (NoAuthorityError("not you"), NotPermittedError),
         (NoRoomError("no room"), ConflictError),
+        (FullError("full"), ExhaustedError),
         (PeerError("no entry"), UsageError),
         (ConflictError("a newer one"), ConflictError),
     ],
