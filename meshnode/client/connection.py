@@ -13,7 +13,7 @@ import grpc
 
 from meshnode.client import clock
 from meshnode.client.bearing import bearing
-from meshnode.client.errors import MeshError, NoNodeError, error_from, may_have_acted
+from meshnode.client.errors import MeshError, NoAnswerError, NoNodeError, error_from, was_heard
 from meshnode.client.home import check_private
 from meshnode.client.retrying import tried
 from meshnode.client.silence import explained
@@ -40,6 +40,7 @@ STUBS = frozenset(
     f"node_{noun}"
     for noun in ("audit", "authorities", "budgets", "events", "keys", "orders", "sessions")
 )
+LOOKING = ("Get", "List", "Find", "Read", "Judge")  # how the requests begin that change nothing
 ANSWER_BYTES_MAX = 64 << 20  # larger: the call fails; a page of the largest rows is 16 MiB
 
 Request = TypeVar("Request")
@@ -164,7 +165,12 @@ class Connection:
                 with self._noticed():
                     return method(request, timeout=timeout_s or self.patience_s)
             except grpc.RpcError as failure:
-                raise explained(error_from(failure), self.home) from failure
+                error = error_from(failure)
+                if isinstance(error, NoNodeError) and _may_have_changed(request, failure):
+                    raise NoAnswerError(
+                        "the node of this home ended before it answered"
+                    ) from failure
+                raise explained(error, self.home) from failure
 
     @contextmanager
     def _told_of(self, request: object) -> Iterator[None]:
@@ -225,5 +231,13 @@ class Connection:
         return bearing(channel, ticket) if ticket else channel
 
 
+def _may_have_changed(request: object, failure: grpc.RpcError) -> bool:
+    """Whether what was asked is more than to look, and the node was there to hear it."""
+    return was_heard(failure) and not type(request).__name__.startswith(LOOKING)
+
+
 def _never_heard(error: MeshError) -> bool:
-    return isinstance(error, NoNodeError) and not may_have_acted(error)
+    failure = error.__cause__
+    return isinstance(error, NoNodeError) and not (
+        isinstance(failure, grpc.RpcError) and was_heard(failure)
+    )

@@ -91,11 +91,9 @@ def error_from(failure: grpc.RpcError) -> MeshError:
             return MeshError(f"the call to the node failed: {details}")
 
 
-def may_have_acted(error: NoNodeError) -> bool:
+def was_heard(failure: grpc.RpcError) -> bool:
     """Whether the node was there when it was called, and ended before it answered."""
-    failure: Any = error.__cause__
-    details = str(failure.details() or "") if failure is not None else NEVER_CONNECTED
-    return not details.startswith(NEVER_CONNECTED)
+    return not str(failure.details() or "").startswith(NEVER_CONNECTED)
 
 
 def _pairs(metadata: Any) -> tuple[tuple[str, Any], ...]:  # noqa: ANN401 - its stubs are off

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.asking import Asking
-from meshnode.client.errors import NoNodeError, SilentNodeError, may_have_acted
+from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.retrying import tried
 from meshnode.client.targets import (
     WAITS,
@@ -227,9 +227,4 @@ class Ordering(Asking):
         def submit() -> pb.SubmitCommandResponse:
             return self.call(self.node.SubmitCommand, request, delivery.timeout_s + SLACK_S)
 
-        try:
-            return tried(submit, is_passing).receipt
-        except NoNodeError as error:
-            if may_have_acted(error):
-                raise NoAnswerError("the node of this home ended before it answered") from error
-            raise
+        return tried(submit, is_passing).receipt

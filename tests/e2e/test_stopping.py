@@ -1,5 +1,6 @@
 """Stopping a node whose agents do not want to end, by somebody who may not want to wait."""
 
+import json
 import signal
 import subprocess
 
@@ -61,6 +62,21 @@ def test_who_asks_again_waits_for_the_same_end_and_who_asks_for_another_is_refus
             assert mesh.stop(sessions="close")["closed"] == 1
         assert stopping.wait() == 0
     assert anna.wait() == 0
+
+
+def test_a_node_that_dies_while_it_ends_is_not_told_as_one_that_was_not_there(anna):
+    asked = begin(anna, "stubborn")
+    words = [PROGRAM, "down", "--close-sessions", "-o", "json"]
+    with subprocess.Popen(words, env=anna.environment, stderr=subprocess.PIPE) as stopping:
+        wait_until(asked.exists, "the agent to be asked to end")
+        anna.end(signal.SIGKILL)
+        said = json.loads(stopping.stderr.read())["error"]
+        assert stopping.wait() == 6
+    assert (said["code"], said["message"]) == (
+        "timeout",
+        "the node of this home ended before it answered",
+    )
+    anna.up()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
