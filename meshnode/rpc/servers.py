@@ -6,6 +6,7 @@ Invariant: a port that is taken is an error that names it, never a port silently
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -93,7 +94,10 @@ async def local_server(
     more: Iterable[Service] = (),
     gate: TicketGate | None = None,
 ) -> grpc.aio.Server:
-    """Serve the user of this home, and the agents inside sessions. The caller holds its lock."""
+    """Serve the user of this home, and the agents inside sessions. The caller holds its lock.
+
+    Raises ConflictError for a path that no socket can have.
+    """
     server = _server(Guard(anyone), *([gate] if gate else []))
     local_service_pb2_grpc.add_LocalServiceServicer_to_server(local, server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
@@ -101,7 +105,12 @@ async def local_server(
         service.add_to(server)
     await _add_health(server, HealthServicer())
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
-    server.add_secure_port(f"unix:{socket}", credentials)
+    try:
+        server.add_secure_port("unix:" + quote(str(socket)), credentials)  # gRPC decodes %XX in it
+    except RuntimeError as error:
+        raise ConflictError(
+            f"cannot listen on {socket}", "name another --home, nearer to the root"
+        ) from error
     return server
 
 

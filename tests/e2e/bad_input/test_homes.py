@@ -93,6 +93,16 @@ def test_a_socket_left_by_a_crash_is_in_nobodys_way(home):
     assert home.states() == {"anna": "alive"}
 
 
+@pytest.mark.parametrize("name", ["100%25 mine", "a b", "50%", "caf\u00e9?#&", "'\"$x"])
+def test_a_home_with_an_awkward_name_works(fleet, name):
+    node = fleet.node(name)
+    node.json("init", "--name", "odd")
+    node.up(*LOCAL)
+    assert node.states() == {"odd": "alive"}
+    assert node.json("down")["kept"] == 0
+    assert node.wait() == 0
+
+
 def test_a_home_too_deep_for_a_socket_works(fleet):
     node = Surrounded(
         fleet.directory / ("deep" * 20) / ("down" * 20),
