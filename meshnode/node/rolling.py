@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
-from meshnode.core.errors import ExhaustedError
+from meshnode.core.errors import ExhaustedError, StorageError
 from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey, SlotKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S, DayKey
@@ -68,7 +68,8 @@ class Rolling:
         if known == rollups.held_at(mesh.genesis.mesh_id, mesh.own.epoch):
             self._epoch = mesh.own.epoch
         elif known:  # an epoch that was lost again may come back with more
-            self._database.run_now(facts.remember, {rollups.HELD: b""})
+            with suppress(StorageError):
+                self._database.run_now(facts.remember, {rollups.HELD: b""})
 
     async def look(self) -> None:
         """Roll up what is old, once a day: what comes late goes where it belongs by itself."""
@@ -181,7 +182,8 @@ class Rolling:
                     self._done_on = -1
             else:
                 held = rollups.held_at(self._world.mesh.genesis.mesh_id, epoch)
-                await self._database.run(facts.remember, {rollups.HELD: held})
+                with suppress(StorageError):  # then it is held once more at the next start
+                    await self._database.run(facts.remember, {rollups.HELD: held})
                 self._epoch = epoch
 
     def _say(self, said: Mapping[CounterKey, Slot | None]) -> None:

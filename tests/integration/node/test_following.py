@@ -269,6 +269,21 @@ async def test_checkpoints_go_on_although_the_clock_was_ahead_for_a_moment(node)
         assert await node.database.run(checkpoints.newest) == newest
 
 
+async def test_a_disk_that_takes_nothing_keeps_no_ledger_from_being_said(node):
+    await node.use("s", 1)
+    held = {rollups.HELD: rollups.held_at(node.mesh.genesis.mesh_id, 6)}
+    await node.database.run(facts.remember, held)
+
+    def read_only(on: int) -> None:
+        node.database.run_now(lambda c: c.execute(f"PRAGMA query_only={on}").fetchall())
+
+    read_only(1)
+    node.following.take_up()
+    await node.following.start([])
+    read_only(0)
+    assert len(node.said()) == 1
+
+
 async def test_of_many_readers_those_are_said_that_have_counted_most(node, monkeypatch):
     monkeypatch.setattr(rolling, "READERS_MAX", 3)
     for number in range(5):
