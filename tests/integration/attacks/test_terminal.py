@@ -11,7 +11,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.keys import Key
 from session_mesh import happenings
-from session_mesh.commands.logs import _copy
+from session_mesh.commands.logs import _Documents, _Text
 from session_mesh.live import Board, _draw
 from session_mesh.render import (
     Failure,
@@ -197,12 +197,27 @@ def session(word: str) -> dict:
 def test_an_agents_output_acts_on_a_terminal_only_where_that_was_asked_for():
     raw = b"\x1b[31mred\x1b[0m \x9b\xff line\n\ttab \xe2\x80\xae end\n"
     safe, asked, piped = streams(), streams(), streams(terminal=False)
-    _copy(iter([raw[:3], raw[3:40], raw[40:]]), safe, raw=False)
-    _copy(iter([raw]), asked, raw=True)
-    _copy(iter([raw]), piped, raw=False)
+    escaping = _Text(safe, raw=False)
+    for piece in (raw[:3], raw[3:40], raw[40:]):
+        escaping.write(piece)
+    _Text(asked, raw=True).write(raw)
+    _Text(piped, raw=False).write(raw)
     assert acts(safe.out.written().replace(b"\t", b"")) == []
     assert b"\\u001b[31mred" in safe.out.written()
     assert asked.out.written() == piped.out.written() == raw
+
+
+def test_followed_output_as_documents_acts_on_no_terminal_and_is_bounded():
+    raw = b"\x1b[31mred\x1b[0m \x9b\xff line\n" + b"x" * 200_000
+    told = streams()
+    documents = _Documents(told)
+    for start in range(0, len(raw), 1000):
+        documents.write(raw[start : start + 1000], start)
+    documents.end()
+    assert acts(told.out.written()) == []
+    lines = [json.loads(line) for line in told.out.written().splitlines()]
+    assert [one["position"] for one in lines] == [0, *range(lines[1]["position"], len(raw), 65536)]
+    assert "".join(one["output"] for one in lines) == raw.decode(errors="replace")
 
 
 @pytest.mark.parametrize("name", [ESC, BIDI, "x" * 65, "two\nlines"], ids=ascii)
