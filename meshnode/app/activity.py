@@ -1,6 +1,6 @@
 """Telling the mesh that agents are at work: that they write, and report what they use.
 
-Invariant: a node publishes the activity of its sessions at most once in LOOK_S, all of it together:
+Invariant: a node publishes the activity of its sessions at most once in TELL_S, all of it together:
 a flush costs every member a signature, and one that prints all day shall not cost more than that.
 """
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Clock
     from meshnode.app.sessions import OwnSessions
 
-LOOK_S = 60.0  # how old what is told of an agent at work may be
+LOOK_S = 5.0  # until the first sign of work after a quiet time is told
+TELL_S = 60.0  # how old what is told of an agent at work may be
 
 
 class Activity:
@@ -39,11 +40,11 @@ class Activity:
     async def watch(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            await self.look()
+            told = await self.look()
+            await asyncio.sleep(TELL_S if told else LOOK_S)
 
-    async def look(self) -> None:
-        """Tell what was active since the last look; what is told of at one moment is one flush."""
+    async def look(self) -> bool:
+        """Tell what was active since the last look, in one flush; return whether any was."""
         noted, self._noted = self._noted, {}
         now_s = self._clock.wall_s()
         told = []
@@ -54,3 +55,4 @@ class Activity:
             if at_s > record.last_activity_s:
                 told.append(self._sessions.active(session_id, at_s))
         await asyncio.gather(*told)
+        return bool(told)
