@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
 
 from meshnode.app.readings import LATER_S
-from meshnode.core.errors import NoAnswerError, UnreachableError
+from meshnode.core.errors import NoAnswerError, UnreachableError, UsageError
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.guard import Context, peer_of
 from meshnode.v1 import command_service_pb2 as pb
@@ -205,6 +206,8 @@ class Bringer:
         self, owner: NodeId, command: Signed, timeout_s: float, *, until_accepted: bool = False
     ) -> Signed:
         """Return the owner's receipt; raises what it said, or why it could not be asked."""
+        if not isfinite(timeout_s):
+            raise UsageError("timeout_s is a number of seconds", f"0 is {TIMEOUT_S:g}")
         if owner == self._self_id:
             return await self._desk.submit(command, owner, until_accepted=until_accepted)
         return await self._courier.submit(

@@ -1,6 +1,7 @@
 """Commands brought to their owner over real TLS, and the receipts that come back."""
 
 import asyncio
+import math
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from meshnode.core.errors import (
     NotPermittedError,
     StaleError,
     UnreachableError,
+    UsageError,
 )
 from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import NodeId
@@ -301,7 +303,6 @@ async def test_output_of_many_pieces_arrives_whole_and_in_order(mesh, owner):
 
 
 async def test_a_reader_may_take_longer_than_a_call_does(mesh, owner, monkeypatch):
-    """Neither end counts the time in which nobody reads on: a pager waits for its user."""
     limit_s = 2.0
     monkeypatch.setattr(commands, "READ_LOG_TIMEOUT_S", limit_s)
     monkeypatch.setattr(servers, "OF_MEMBERS", replace(servers.OF_MEMBERS, answer_s=limit_s))
@@ -391,3 +392,9 @@ async def test_an_owner_that_refuses_is_not_asked_again_over_links(mesh, owner):
         with pytest.raises(NotFoundError):
             await courier(mesh, address, links=links).submit(owner.member.node_id, command, 5.0)
     assert links.brought == []
+
+
+async def test_a_time_that_is_no_number_is_refused(mesh, owner):
+    bringer = commands.Bringer(mesh.node().node_id, None, courier(mesh, DEAD))
+    with pytest.raises(UsageError, match="timeout_s"):
+        await bringer.submit(owner.member.node_id, steering(owner), math.nan)
