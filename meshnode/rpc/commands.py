@@ -58,21 +58,21 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
     ) -> AsyncIterator[pb.ReadLogResponse]:
         """Stream the output of a session."""
         async for output in self.read(signed_from_wire(request.command), peer_of(context)):
-            yield pb.ReadLogResponse(output=output)
+            yield pb.ReadLogResponse(output=output)  # an empty one, too: it says that we live
 
     async def read(self, signed: Signed, via: str) -> AsyncIterator[bytes]:
         """Check that the signer may read, then read off the event loop, piece by piece.
 
         Reading may take as long as the reader does: it ends when what it stands on is revoked.
+        A piece is empty where an agent whose output is followed has said nothing for a while.
         """
         command = self._desk.judge_reading(signed, via)
         lines = self._read(command)
         while (piece := await asyncio.to_thread(next, lines, None)) is not None:
             self._desk.check_revocations(command)
-            if piece:
-                yield piece
-            else:
+            if not piece:
                 await asyncio.sleep(LATER_S)
+            yield piece
 
 
 class OverLinks(Protocol):
@@ -174,7 +174,8 @@ class Courier:
                 stub = pb_grpc.CommandServiceStub(channel)
                 call = stub.ReadLog(request)
                 while response := await self._next_piece(owner, call):
-                    yield response.output
+                    if response.output:
+                        yield response.output
         except UndialledError:
             if not otherwise:
                 raise

@@ -165,7 +165,8 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         else:
             pieces = self._parts.courier.read_log(owner, command)
         async for output in pieces:
-            yield pb.ReadSessionLogResponse(output=output)
+            if output:
+                yield pb.ReadSessionLogResponse(output=output)
 
     async def CreateInvite(  # noqa: N802 - named by the proto
         self, request: pb.CreateInviteRequest, context: Context
