@@ -6,7 +6,7 @@ from unittest.mock import patch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from meshnode.ingest import higress
+from meshnode.ingest import higress, line_form
 from meshnode.ingest.line_form import LineForm
 
 PLAIN = (Path(__file__).parents[1] / "golden/higress/plain.log").read_bytes().splitlines()[0]
@@ -49,3 +49,13 @@ def test_a_known_form_changes_nothing_but_the_time_it_takes(put: list[tuple[int,
     form = _known()
     event(f"of the form: {form.has(line)}")
     assert _read(line, form) == _read(line, LineForm())
+
+
+def test_a_sender_who_thinks_of_names_makes_no_form_of_each():
+    form = LineForm()
+    with patch.object(line_form, "_tail", wraps=line_form._tail) as made:
+        for number in range(100):
+            _read(PLAIN.replace(b"curl/8", b'x","q%d":"y' % number), form)
+            _read(PLAIN, form)
+    assert made.call_count == line_form.FORMS_MAX
+    assert form.has(PLAIN)
