@@ -82,6 +82,9 @@ class ByTheClock:
         rates = Rates(input_pusd=333 * dear, output_pusd=777, request_pusd=5)
         return Priced(rates, "t", model) if model.lower() in ("m", "clock") else None
 
+    def is_steady(self, *_):
+        return False
+
     def source_text(self):
         return "t"
 

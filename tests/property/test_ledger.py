@@ -211,6 +211,10 @@ class OnlyGpt:
         priced = Priced(Rates(1_234, 567, 89, 10, 11_111, 2_222, 3, 4), "table", model)
         return priced if model.lower() == "gpt-4o" else None
 
+    def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
+        del model, provider, tier, day_s
+        return False
+
     def source_text(self) -> str:
         return "table"
 

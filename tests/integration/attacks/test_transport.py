@@ -320,7 +320,7 @@ async def test_a_stranger_that_sends_no_request_is_told_and_let_go(mesh, monkeyp
 
 
 async def test_a_call_that_hangs_is_ended_and_its_place_free(mesh, commands, monkeypatch):
-    monkeypatch.setattr(servers, "OF_MEMBERS", replace(OF_MEMBERS, answer_s=0.1))
+    monkeypatch.setattr(servers, "OF_MEMBERS", replace(OF_MEMBERS, answer_s=0.1, endless=()))
     anna, bert = mesh.node(), mesh.node()
     commands.hangs_for = frozenset({anna.node_id})
     async with (
