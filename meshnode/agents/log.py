@@ -1,7 +1,7 @@
 """The agent's output on the disk: two files of raw bytes, and beside each when it was written.
 
 Invariant: whenever `output.log` can be opened, its index can be found; a full disk loses output of
-the log, never the agent.
+the log, never the agent, and a rotation that fails leaves no file open and the log as it was.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG_BYTES_MAX = 16 << 20  # then the log is renamed to output.log.1, replacing the one before
+ROTATE_AGAIN_S = 1.0  # after a rotation that failed; what is written meanwhile is lost
 LOG, OLDER_LOG = "output.log", "output.log.1"
 TIMES, OLDER_TIMES = "output.times", "output.times.1"
+DRAFT, TIMES_DRAFT = "output.new", "output.times.new"
 
 
 class Log:
@@ -28,37 +30,68 @@ class Log:
         """Begin a log; raises OSError."""
         self._directory = directory
         self._clock = clock
+        self._failed_at_s: float | None = None
         self._begin(0)
 
     def write(self, chunk: bytes) -> None:
         """Append; rotates first if the file would grow beyond its limit."""
         try:
-            if self._size and self._size + len(chunk) > LOG_BYTES_MAX:
-                full, its_times = self._fd, self._times
-                self._begin(self._base + self._size)
-                os.close(full)
-                its_times.close()
+            if self._size and self._size + len(chunk) > LOG_BYTES_MAX and not self._rotate():
+                return
             self._times.note(self._base + self._size)
             self._size += os.write(self._fd, chunk)
         except OSError:
             return
 
+    def _rotate(self) -> bool:
+        """Begin the next log; False: that has failed, now or just before."""
+        now_s = self._clock()
+        if self._failed_at_s is not None and 0 <= now_s - self._failed_at_s < ROTATE_AGAIN_S:
+            return False
+        full, its_times = self._fd, self._times
+        try:
+            self._begin(self._base + self._size)
+        except OSError:
+            self._failed_at_s = now_s
+            return False
+        self._failed_at_s = None
+        os.close(full)
+        its_times.close()
+        return True
+
     def _begin(self, base: int) -> None:
         """Put a log in place that begins at this byte of the output, and its index before it."""
-        draft, draft_times = self._directory / "output.new", self._directory / "output.times.new"
+        draft = self._directory / DRAFT
         draft.unlink(missing_ok=True)  # ours, or put there by the agent: never written through
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(draft, flags, mode=0o600)
         try:
-            times = Times(draft_times, os.fstat(fd).st_ino, base, self._clock)
-            for draft_of, name, older in (
-                (draft_times, TIMES, OLDER_TIMES),
-                (draft, LOG, OLDER_LOG),
-            ):
-                with suppress(FileNotFoundError):
-                    (self._directory / name).replace(self._directory / older)
-                draft_of.replace(self._directory / name)
+            inode = os.fstat(fd).st_ino
+            times = Times(self._directory / TIMES_DRAFT, inode, base, self._clock)
+            try:
+                self._put_in_place()
+            except OSError:
+                times.close()
+                raise
         except OSError:
             os.close(fd)
             raise
         self._fd, self._times, self._base, self._size = fd, times, base, 0
+
+    def _put_in_place(self) -> None:
+        """Rename the two before and the two drafts, or none of them; raises OSError."""
+        done: list[tuple[Path, Path]] = []
+        try:
+            for name, then in (LOG, OLDER_LOG), (TIMES, OLDER_TIMES):
+                with suppress(FileNotFoundError):
+                    done.append(self._renamed(name, then))
+            for name, then in (TIMES_DRAFT, TIMES), (DRAFT, LOG):
+                done.append(self._renamed(name, then))
+        except OSError:
+            for before, after in reversed(done):
+                with suppress(OSError):
+                    after.replace(before)
+            raise
+
+    def _renamed(self, name: str, then: str) -> tuple[Path, Path]:
+        return self._directory / name, (self._directory / name).replace(self._directory / then)

@@ -37,7 +37,11 @@ class Times:
         self._clock = clock
         self._count = 0
         self._from_s = 0.0
-        os.pwrite(self._fd, _HEAD.pack(MAGIC, inode, base), 0)
+        try:
+            os.pwrite(self._fd, _HEAD.pack(MAGIC, inode, base), 0)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def note(self, position: int) -> None:
         """Note that output is written at a position now; a full disk loses the note alone."""

@@ -76,6 +76,18 @@ class Supervised:
     def state(self):
         return json.loads((self.home / "state.json").read_bytes())
 
+    def end(self):
+        if self.replies:
+            self.replies.close()
+        self.process.kill()
+        self.process.wait()
+        clock = iter(range(1000)).__next__
+        tree.stop_tree(self.session_id, grace_s=0.0, force=True, clock=clock)
+        remove_group(self.session_id)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
+
 
 @pytest.fixture
 def supervise(tmp_path, short_path):
@@ -90,16 +102,7 @@ def supervise(tmp_path, short_path):
 
     yield start
     for one in started:
-        if one.replies:
-            one.replies.close()
-        one.process.kill()
-        one.process.wait()
-        clock = iter(range(1000)).__next__
-        tree.stop_tree(one.session_id, grace_s=0.0, force=True, clock=clock)
-        remove_group(one.session_id)
-        for stream in (one.process.stdin, one.process.stdout, one.process.stderr):
-            if stream:
-                stream.close()
+        one.end()
 
 
 def python(supervise, code, *options, **streams):
