@@ -89,6 +89,10 @@ class Inlet:
     def _ends_line(self, chunk: bytes) -> bool:
         return chunk.endswith(b"\n")
 
+    def ask_to_end(self, why: str) -> None:
+        """Let the agent see the end of its input, and take nothing more."""
+        self.end(why)
+
     def end(self, why: str) -> None:
         """Close the pipe as soon as what is queued is in it."""
         self._closed_because = why

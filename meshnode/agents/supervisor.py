@@ -337,7 +337,7 @@ class Supervisor:
                 now_s=self._clock(),
                 grace_s=grace_s,
             )
-        self._agent.inlet.end("it was asked to end")
+        self._agent.inlet.ask_to_end("it was asked to end")
 
     def _check_runs(self, asked: str) -> None:
         if self._agent.returncode is not None:

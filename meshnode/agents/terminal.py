@@ -119,13 +119,23 @@ class TypedInlet(Inlet):
             return
         super().steer(steer)
 
+    def ask_to_end(self, why: str) -> None:
+        """Type the end of input, and go on: its keyboard is its caller's only way to stop it."""
+        del why
+        self._type_the_end()
+        self.flush()
+
     def end(self, why: str) -> None:
-        """Type the end of input, where a terminal knows one."""
+        """Type the end of input, and nothing more."""
+        self._type_the_end()
+        super().end(why)
+
+    def _type_the_end(self) -> None:
+        """Type it once, where a terminal knows one."""
         settings = self._edited()
         if settings and not self._is_ended:
             self._is_ended = True
             self._queue.append(Piece(settings[CHARACTERS][termios.VEOF] * ENDS))
-        super().end(why)
 
     def _ends_line(self, chunk: bytes) -> bool:
         return chunk.endswith(LINE_ENDS)
