@@ -186,6 +186,11 @@ class Agent:
         else:
             self.pass_on(number)
 
+    def heard_key(self, number: signal.Signals) -> None:
+        """Pass on what our caller's terminal told us, where it does not tell the agent itself."""
+        if self._terminal is not None and not self._detached:
+            self.interrupt(number)
+
     def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
         """Signal its process group and every orphan that we adopted, and those they leave us."""
         self._signal_group(number)

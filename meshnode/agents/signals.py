@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-ORDERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+KEYS = (signal.SIGINT, signal.SIGQUIT)  # of the caller's terminal, for all in front of it
+ORDERS = (*KEYS, signal.SIGTERM, signal.SIGHUP)
 TERMINAL = (signal.SIGWINCH, signal.SIGCONT)  # of the caller: it may be another now
 NOTED = (*ORDERS, *TERMINAL, signal.SIGCHLD)
 

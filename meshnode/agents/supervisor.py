@@ -18,7 +18,7 @@ from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.lifetime import TIMED_OUT, Lifetime
-from meshnode.agents.signals import TERMINAL, signal_name
+from meshnode.agents.signals import KEYS, TERMINAL, signal_name
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.core.steers import AFTER, NOW
 
@@ -244,6 +244,8 @@ class Supervisor:
         noted = set(self._signals.recv(CHUNK_BYTES))
         for number in noted.intersection({signal.SIGTERM, signal.SIGHUP}):
             self._agent.pass_on(number)
+        for number in noted.intersection(KEYS):
+            self._agent.heard_key(signal.Signals(number))
         if noted.intersection(TERMINAL):
             self._agent.look_at_terminal()
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import select
 import signal
+import subprocess
 import termios
 
 import pytest
@@ -71,9 +72,31 @@ def sit(tmp_path, short_path):
         seat.end()
 
 
+@pytest.fixture
+def unseated(tmp_path, short_path):
+    """A supervisor of an agent in a terminal, whose caller has none."""
+    options = ("--adapter", "pty")
+    one = Supervised(
+        *(tmp_path, short_path / "0", (*PYTHON, STUBBORN), options),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield one
+    one.end()
+
+
 def test_who_was_asked_to_end_and_has_not_still_has_its_keyboard(sit):
     seat = sit(STUBBORN)
     assert seat.ask("close", grace_s=0)["survivors"]
     seat.type(b"\x03")
     seat.sees(b"told %d" % signal.SIGINT)
     assert seat.process.wait(PATIENCE_S) == signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_what_a_callers_keyboard_signals_reaches_an_agent_whose_terminal_is_its_own(
+    unseated, number
+):
+    assert unseated.line() == b"ready\r\n"
+    os.killpg(unseated.process.pid, number)
+    assert unseated.process.wait(PATIENCE_S) == number
