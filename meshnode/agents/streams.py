@@ -70,7 +70,7 @@ class Inlet:
 
     def pump(self, chunk: bytes) -> None:
         """Pass on what the caller typed."""
-        self._mid_line = not self._ends_line(chunk)
+        self._mid_line = self._is_mid_line_after(chunk)
         head, newline, tail = chunk.partition(b"\n")
         if self._held and newline:
             self._queue.append(Piece(head + newline))
@@ -86,8 +86,8 @@ class Inlet:
         self._queue.extend(Piece(steer.line, steer) for steer in self._held)
         self._held.clear()
 
-    def _ends_line(self, chunk: bytes) -> bool:
-        return chunk.endswith(b"\n")
+    def _is_mid_line_after(self, chunk: bytes) -> bool:
+        return not chunk.endswith(b"\n")
 
     def ask_to_end(self, why: str) -> None:
         """Let the agent see the end of its input, and take nothing more."""

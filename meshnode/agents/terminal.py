@@ -14,6 +14,7 @@ import tty
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from meshnode.agents.sequences import Sequences
 from meshnode.agents.streams import Inlet, Piece
 from meshnode.app.opening import PTY
 
@@ -29,6 +30,7 @@ ENDS = (
     3  # of input: one completes a line without an end, one ends that, and one is looked for again
 )
 LOCAL, CHARACTERS = 3, 6  # where tcgetattr has the flags of editing, and the special characters
+KEY_COUNTS_S = 10.0  # where no terminal edits lines, and a key may be all that an agent waits for
 LINE_ENDS = (b"\r", b"\n", b"\x03", b"\x04", b"\x15")  # Enter, and what throws a line away
 _TYPEABLE = bytes(32 if one < 32 or one == 127 else one for one in range(256))  # noqa: PLR2004 - C0 and DEL
 
@@ -110,6 +112,10 @@ class TypedInlet(Inlet):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self._is_ended = False
+        self._sequences = Sequences()
+        self._has_keys = False  # since a line has ended
+        self._was_edited = False  # by the terminal, when something was typed last
+        self._typed_at_s: float | None = 0.0  # None: since `expire` was called
 
     def steer(self, steer: Steer) -> None:
         """Queue one line, or refuse it at once; what would be a key of its own is a space."""
@@ -137,8 +143,39 @@ class TypedInlet(Inlet):
             self._is_ended = True
             self._queue.append(Piece(settings[CHARACTERS][termios.VEOF] * ENDS))
 
-    def _ends_line(self, chunk: bytes) -> bool:
-        return chunk.endswith(LINE_ENDS)
+    def expire(self, now_s: float) -> None:
+        """Let steers in where a key may have been all there was; withdraw what waited too long."""
+        if self._typed_at_s is None:
+            self._typed_at_s = now_s
+        if self._held and not self._is_in_line() and self._typed_at_s + KEY_COUNTS_S <= now_s:
+            self._sequences.forget()
+            self._mid_line = self._has_keys = False
+            self._let_in()
+            self.flush()
+        super().expire(now_s)
+
+    def next_deadline_s(self) -> float | None:
+        """When `expire` has something to do."""
+        deadline_s = super().next_deadline_s()
+        if deadline_s is None or self._typed_at_s is None or not self._held or self._is_in_line():
+            return deadline_s
+        return min(deadline_s, self._typed_at_s + KEY_COUNTS_S)
+
+    def _is_mid_line_after(self, chunk: bytes) -> bool:
+        self._typed_at_s = None
+        self._was_edited = bool(self._edited())
+        if self._was_edited:
+            self._sequences.forget()
+            keys = chunk  # whatever is typed is in the line
+        else:
+            keys = self._sequences.keys_of(chunk)
+        if keys:
+            self._has_keys = not keys.endswith(LINE_ENDS)
+        return self._has_keys or self._sequences.is_amid
+
+    def _is_in_line(self) -> bool:
+        """Whether what was typed waits in the terminal for the end of its line."""
+        return self._was_edited and bool(self._edited())
 
     def _edited(self) -> list[Any]:
         """Return how the terminal edits lines; empty where the agent takes each key itself."""

@@ -6,9 +6,13 @@ import select
 import signal
 import subprocess
 import termios
+import tty
 
 import pytest
 from integration.agents.test_supervise import PYTHON, Supervised
+
+from meshnode.agents.steering import Steer
+from meshnode.agents.terminal import KEY_COUNTS_S, TypedInlet
 
 pytestmark = pytest.mark.integration
 
@@ -26,6 +30,27 @@ for number in (signal.SIGINT, signal.SIGQUIT):
 os.write(1, b"ready\\n")
 while True: signal.pause()
 """
+
+KEYS = """
+import os, tty
+tty.setraw(0)
+os.write(1, b"ready")
+while True: os.write(1, os.read(0, 256).hex().encode())
+"""
+ANSWERS = {  # of a terminal to the program in it, and keys that are no part of a line
+    "what it is": b"\x1b[?62;22c",
+    "its colour": b"\x1b]11;rgb:0000/0000/0000\x1b\\",
+    "its title": b"\x1b]lwords\x07",
+    "its version": b"\x1bP>|XTerm(390)\x1b\\",
+    "its focus": b"\x1b[I",
+    "a mouse": b"\x1b[<35;12;7M",
+    "an old mouse": b"\x1b[M #\r",
+    "an arrow": b"\x1b[A",
+    "an arrow of vim": b"\x1bOA",
+    "a key of Linux": b"\x1b[[A",
+    "escape": b"\x1b",
+    "several": b"\x1b[I\x1b[24;80R\x1b[O",
+}
 
 
 class Seat(Supervised):
@@ -100,3 +125,112 @@ def test_what_a_callers_keyboard_signals_reaches_an_agent_whose_terminal_is_its_
     assert unseated.line() == b"ready\r\n"
     os.killpg(unseated.process.pid, number)
     assert unseated.process.wait(PATIENCE_S) == number
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_what_a_terminal_answers_holds_no_steer(sit, answer):
+    seat = sit(KEYS)
+    seat.type(answer)
+    seat.sees(answer.hex().encode())
+    assert seat.ask("steer", message="go on")["ok"]
+    seat.sees(b"go on\r".hex().encode())
+
+
+class Keyboard:
+    """The keyboard of a terminal in one process, what came of its steers, and what arrived."""
+
+    def __init__(self, *, raw):
+        self.master, self.slave = os.openpty()
+        if raw:
+            tty.setraw(self.slave)
+        self.inlet = TypedInlet(os.dup(self.master))
+        self.replies = []
+
+    def type(self, *chunks):
+        for chunk in chunks:
+            self.inlet.pump(chunk)
+        self.inlet.expire(0.0)
+
+    def steer(self, give_up_at_s=1e9):
+        self.inlet.steer(Steer(b"go\n", self.replies.append, give_up_at_s))
+
+    def hears(self, text):
+        heard = b""
+        while len(heard) < len(text):
+            readable, _, _ = select.select([self.slave], [], [], PATIENCE_S)
+            assert readable, heard
+            heard += os.read(self.slave, 4096)
+        assert heard == text
+
+    def close(self):
+        self.inlet.shut("the test has ended")
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def keyboard():
+    opened = []
+
+    def plug(*, raw=True):
+        opened.append(Keyboard(raw=raw))
+        return opened[-1]
+
+    yield plug
+    for one in opened:
+        one.close()
+
+
+@pytest.mark.parametrize("keys", [b"j", b"half a line", b"\x1b[200~pasted\r\x1b[201~"])
+def test_a_key_holds_steers_for_a_while_where_nobody_edits_lines(keyboard, keys):
+    one = keyboard()
+    one.type(keys)
+    one.steer()
+    one.inlet.expire(KEY_COUNTS_S - 0.1)
+    assert one.replies == []
+    assert one.inlet.next_deadline_s() == KEY_COUNTS_S
+    one.inlet.expire(KEY_COUNTS_S)
+    assert one.replies == [{"ok": True}]
+    one.hears(keys + b"go\r")
+
+
+def test_a_later_key_holds_them_anew_and_enter_lets_them_in(keyboard):
+    one = keyboard()
+    one.type(b"j")
+    one.inlet.expire(KEY_COUNTS_S - 1.0)
+    one.inlet.pump(b"k")
+    one.steer()
+    one.inlet.expire(KEY_COUNTS_S)
+    assert one.replies == []
+    one.type(b"\r")
+    assert one.replies == [{"ok": True}]
+    one.hears(b"jk\rgo\r")
+
+
+def test_a_line_that_the_terminal_edits_is_begun_until_it_is_ended(keyboard):
+    one = keyboard(raw=False)
+    one.type(b"\x1b[A")  # is in the line, as whatever is typed
+    one.steer(give_up_at_s=1e6)
+    one.inlet.expire(1e5)
+    assert one.replies == []
+    one.inlet.expire(1e6)
+    assert not one.replies[0]["ok"]
+
+
+@pytest.mark.parametrize("cut", [2, 3, 8])
+def test_an_answer_in_two_pieces_holds_no_steer_and_has_none_in_its_midst(keyboard, cut):
+    one, answer = keyboard(), b"\x1b[?62;22c"
+    one.type(answer[:cut])
+    one.steer()
+    assert one.replies == []
+    one.type(answer[cut:])
+    assert one.replies == [{"ok": True}]
+    one.hears(answer + b"go\r")
+
+
+def test_an_answer_without_an_end_is_keys_from_some_length_on(keyboard):
+    one = keyboard()
+    one.type(b"\x1b]", *[b"x" * 4096] * 2)
+    one.type(b"\r")
+    one.steer()
+    assert one.replies == [{"ok": True}]
