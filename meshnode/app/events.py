@@ -3,12 +3,15 @@
 Invariants. An event's seq is higher than every earlier one of this log, across restarts. Whoever
 holds a position that `seq_at` knows misses nothing by reading on from there. Each event carries its
 whole object, so one that only retold a count (`quiet`) is let go when the next such one comes.
-Within EVENTS_MAX, BYTES_MAX and KEPT_S the rest stays; before what was let go no position is known.
+Within EVENTS_MAX, BYTES_MAX and KEPT_S the rest stays, however many such came after it; before what
+was let go for these no position is known.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from meshnode.app.things import Change, FieldChange, Kind, Op, View, differences, identity_of
@@ -21,7 +24,7 @@ BYTES_MAX = 16 << 20  # of packed events
 KEPT_S = 7 * 86400.0
 LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
 SEQ_MAX = 16**SEQ_DIGITS - 1
-SPAN_MAX = 1 << 18  # seqs from the oldest event to the newest; what comes before is let go
+_seq_of = attrgetter("seq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +47,15 @@ class EventLog:
     def __init__(self, log_id: str, run: int, held: Iterable[Event] = ()) -> None:
         self._log_id = log_id
         self._run = run
-        self._events: list[Event | None] = []  # by seq, from _first on
-        self._first = 1
+        self._events: list[Event] = []  # by seq; those let go leave no place
         self._quiet: dict[tuple[str, ...], int] = {}  # the newest quiet change of each object
         self._let_go: list[int] = []
         self._bytes = 0
-        self._held = 0
+        self.last = 0  # the seq of the newest event, 0 before the first
         self.floor = 0  # positions below are unknown
         for event in held:
             self._reach(event.seq - 1)
             self._put(event)
-
-    @property
-    def last(self) -> int:
-        """The seq of the newest event, 0 before the first."""
-        return self._first + len(self._events) - 1
 
     def begin_run(self, last: int, *, resumable: bool) -> None:
         """Continue after everything up to `last`; positions from before are unknown unless so."""
@@ -73,8 +70,9 @@ class EventLog:
         if change.quiet and change.op is Op.CHANGED:
             identity = identity_of(change.kind, change.view)
             superseded = self._quiet.get(identity, 0)
-            if self.get(superseded) is not None:
-                self._drop(superseded)
+            place = self._place(superseded)
+            if place is not None:
+                self._bytes -= len(self._events.pop(place).packed or b"")
                 self._let_go.append(superseded)
             self._quiet[identity] = event.seq
         self._put(event)
@@ -84,18 +82,16 @@ class EventLog:
         """Let go of what is too much or too old; returns the seq up to which all is gone."""
         gone = 0
         for event in self._events:
-            if event is not None:
-                many = self._held > EVENTS_MAX or self._bytes > BYTES_MAX
-                many |= len(self._events) - gone > SPAN_MAX
-                if not many and event.at_s >= now_s - KEPT_S:
-                    break
-                self._drop(event.seq)
-                self.floor = max(self.floor, event.seq)
+            many = len(self._events) - gone > EVENTS_MAX or self._bytes > BYTES_MAX
+            if not many and event.at_s >= now_s - KEPT_S:
+                break
+            self._bytes -= len(event.packed or b"")
+            self.floor = max(self.floor, event.seq)
             gone += 1
-        del self._events[:gone]
-        self._first += gone
-        self._quiet = {i: seq for i, seq in self._quiet.items() if seq >= self._first}
-        return self._first - 1
+        if gone:
+            del self._events[:gone]
+            self._quiet = {i: seq for i, seq in self._quiet.items() if seq > self.floor}
+        return self._events[0].seq - 1 if self._events else self.last
 
     def take_let_go(self) -> list[int]:
         """Return, once, the seqs of events that newer ones stand for."""
@@ -104,25 +100,21 @@ class EventLog:
 
     def pack(self, event: Event, packed: bytes) -> None:
         """Keep an event as bytes, without the view that they were made from."""
-        if self.get(event.seq) is not None:
-            self._events[event.seq - self._first] = replace(event, view=None, packed=packed)
+        place = self._place(event.seq)
+        if place is not None:
+            self._events[place] = replace(event, view=None, packed=packed)
             self._bytes += len(packed)
 
     def get(self, seq: int) -> Event | None:
         """Return an event that is still held."""
-        place = seq - self._first
-        return self._events[place] if 0 <= place < len(self._events) else None
+        place = self._place(seq)
+        return None if place is None else self._events[place]
 
     def after(self, seq: int, limit: int) -> tuple[list[Event], int]:
         """Return the next events, at most `limit`, and the seq up to which they were looked for."""
-        found: list[Event] = []
-        reached = max(seq, self._first - 1)
-        while reached < self.last and len(found) < limit:
-            reached += 1
-            event = self.get(reached)
-            if event is not None:
-                found.append(event)
-        return found, reached
+        first = bisect_right(self._events, seq, key=_seq_of)
+        found = self._events[first : first + limit]
+        return found, found[-1].seq if len(found) == limit else max(seq, self.last)
 
     def position(self, seq: int) -> str:
         """Write a place as the text that is given out; texts sort as events do."""
@@ -141,23 +133,21 @@ class EventLog:
         return seq if known else None
 
     def _reach(self, last: int) -> None:
-        """Let the next event come after this seq; what is too far before it is let go."""
-        if last > self.last and (not self._held or last - self._first > SPAN_MAX):
-            self._events, self._held, self._bytes = [], 0, 0
-            self._first, self.floor = last + 1, last
-        self._events += [None] * (last - self.last)
+        """Let the next event come after this seq."""
+        if last > self.last:
+            self.last = last
+            if not self._events:
+                self.floor = last
 
     def _put(self, event: Event) -> None:
         self._events.append(event)
-        self._held += 1
         self._bytes += len(event.packed or b"")
+        self.last = event.seq
 
-    def _drop(self, seq: int) -> None:
-        event = self.get(seq)
-        if event is not None:
-            self._events[seq - self._first] = None
-            self._held -= 1
-            self._bytes -= len(event.packed or b"")
+    def _place(self, seq: int) -> int | None:
+        place = bisect_left(self._events, seq, key=_seq_of)
+        is_held = place < len(self._events) and self._events[place].seq == seq
+        return place if is_held else None
 
 
 def concerns(names: tuple[str, ...], about: str, prefix_chars_min: int) -> bool:

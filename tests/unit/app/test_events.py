@@ -1,6 +1,7 @@
 """The log of events: its order, its bounds, and that no position lets anything be missed."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -119,10 +120,11 @@ def test_a_seq_that_a_disk_has_spoilt_takes_no_memory(log):
     near = append(log, change("s", 1))
     far = replace(near, seq=1 << 40)
     again = EventLog("abcdefgh", 1, [near, far])
-    assert (again.after(0, 100)[0], again.floor) == ([far], far.seq - 1)
     again.begin_run(1 << 45, resumable=True)
-    assert append(again, change("s", 2)).seq == (1 << 45) + 1
-    assert again.seq_at(again.position(far.seq)) is None
+    newest = append(again, change("s", 2))
+    assert newest.seq == (1 << 45) + 1
+    assert again.after(0, 2) == ([near, far], far.seq)
+    assert again.after(far.seq, 2) == ([newest], newest.seq)
 
 
 def test_what_has_changed_is_told_from_what_to_what(log):
@@ -165,10 +167,8 @@ def test_whoever_resumes_anywhere_ends_with_the_newest_of_everything(acts, held_
     for number, (session, quiet) in enumerate(acts, 1):
         append(log, change(session, number, quiet=quiet))
         known_at.append(known_at[-1] | {session: number})
-        while log._held > held_max:
-            oldest = next(one for one in log._events if one is not None)
-            log.floor = max(log.floor, oldest.seq)
-            log._drop(oldest.seq)
+        with patch.object(events, "EVENTS_MAX", held_max):
+            log.trim(NOW_S)
     for seq, known in enumerate(known_at):
         place = log.seq_at(log.position(seq))
         if place is None:
@@ -183,12 +183,17 @@ def test_whoever_resumes_anywhere_ends_with_the_newest_of_everything(acts, held_
         assert told == sorted(set(told))
 
 
-def test_places_of_events_let_go_are_bounded_however_old_the_first_is(log, monkeypatch):
-    monkeypatch.setattr(events, "SPAN_MAX", 50)
+def test_however_often_counts_are_told_anew_what_came_before_stays(log, monkeypatch):
+    monkeypatch.setattr(events, "EVENTS_MAX", 3)
     append(log, change("first", 1))
     for number in range(200):
         append(log, change("s", number, quiet=True))
         log.trim(NOW_S)
-        assert len(log._events) <= 50
-    assert log.get(1) is None
-    assert log.seq_at(log.position(0)) is None
+    assert [one.seq for one in log.after(0, 100)[0]] == [1, 201]
+    assert len(log.take_let_go()) == 199
+    assert log.seq_at(log.position(0)) == 0
+    weeks_of_counts = 1 << 40
+    again = EventLog("abcdefgh", 1, [replace(log.get(1), packed=b"packed")])
+    again.begin_run(weeks_of_counts, resumable=True)
+    assert (again.trim(NOW_S), again.seq_at(again.position(1))) == (0, 1)
+    assert again.after(0, 100) == ([again.get(1)], weeks_of_counts)
