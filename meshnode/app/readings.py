@@ -2,7 +2,8 @@
 
 Invariant: each piece is judged as its command would be if it came alone, so a reader that may no
 longer read gets nothing more; at most READINGS_MAX readings are open, of one reader
-READINGS_OF_MAX, and one that nobody goes on with is closed after IDLE_S.
+READINGS_OF_MAX, and one that nobody goes on with is closed after IDLE_S. One that is over leaves
+its place to the next that wants it, and one that fails is gone at once.
 
 A piece that was lost on its way may be asked for again; earlier ones are gone, as the reader has
 them. So an open reading holds one piece in memory, and the file that it reads.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import ExhaustedError, StaleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from meshnode.app.ports import Clock
     from meshnode.core.commands import Command
@@ -60,6 +61,11 @@ class _Reading:
         self.piece = first or b""
         self.number += 1
 
+    @property
+    def over(self) -> bool:
+        """Whether its last piece was given out, and nobody is about to get another."""
+        return self.number >= 0 and self.ahead is None and not self.turn.locked()
+
     def close(self) -> None:
         """Let go of the file."""
         close: Callable[[], None] | None = getattr(self.lines, "close", None)
@@ -96,22 +102,41 @@ class Readings:
                 raise StaleError("this reading has ended here", "read it again from its beginning")
             reading = self._opened(name, command)
         async with reading.turn:
+            if self._open.get(name) is not reading:  # it has failed while we waited for our turn
+                raise StaleError("this reading has ended here", "read it again from its beginning")
             reading.used_at_s = self._clock.steady_s()
             if number == reading.number + 1 and (number == 0 or reading.ahead is not None):
-                await reading.next()
+                await self._go_on(name, reading)
             elif number != reading.number:
                 raise StaleError("this piece is not here", "read it again from its beginning")
             return reading.piece, reading.ahead is None
 
+    async def _go_on(self, name: tuple[str, bytes], reading: _Reading) -> None:
+        try:
+            await reading.next()
+        except Exception:  # whatever it says, a reading that broke off cannot go on
+            del self._open[name]
+            reading.close()
+            raise
+
     def _opened(self, name: tuple[str, bytes], command: Command) -> _Reading:
-        of_reader = sum(reader == name[0] for reader, _ in self._open)
-        if len(self._open) >= READINGS_MAX or of_reader >= READINGS_OF_MAX:
-            raise ExhaustedError("too many readings at once", f"try again in {IDLE_S:g} s")
+        of_reader = [one for one in self._open if one[0] == name[0]]
+        if len(of_reader) >= READINGS_OF_MAX:
+            self._make_room(of_reader)
+        elif len(self._open) >= READINGS_MAX:
+            self._make_room(self._open)
         lines = self._read(command)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LAST_S, self._tick)
         reading = self._open[name] = _Reading(lines, self._clock.steady_s())
         return reading
+
+    def _make_room(self, among: Iterable[tuple[str, bytes]]) -> None:
+        """Close the one that has been over for longest; raises ExhaustedError if none is."""
+        over = [name for name in among if self._open[name].over]
+        if not over:
+            raise ExhaustedError("too many readings at once", f"try again in {IDLE_S:g} s")
+        self._open.pop(min(over, key=lambda name: self._open[name].used_at_s)).close()
 
     def _tick(self) -> None:
         self._timer = None
@@ -122,8 +147,9 @@ class Readings:
     def _close_idle(self) -> None:
         now_s = self._clock.steady_s()
         for name, reading in list(self._open.items()):
-            over = reading.number >= 0 and reading.ahead is None
             idle_s = now_s - reading.used_at_s
-            if not reading.turn.locked() and (idle_s > IDLE_S or (over and idle_s > LAST_S)):
+            if not reading.turn.locked() and (
+                idle_s > IDLE_S or (reading.over and idle_s > LAST_S)
+            ):
                 reading.close()
                 del self._open[name]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meshnode.client.ordering import Ordering
+    from meshnode.core.errors import MeshError
 
     Plain = dict[str, Any]
 
@@ -95,10 +96,10 @@ class Following:
                 self._session = self._mesh.resolve(about)
                 if without_s >= GIVE_UP_S:
                     raise
-            except (UnreachableError, ExhaustedError):
+            except (UnreachableError, ExhaustedError) as error:
                 if self._position is None or without_s >= GIVE_UP_S:
                     raise
-                self._note(lost=without_s >= NOTICED_S)
+                self._note_failed(error, without_s)
             self._pause(pause_s)
             without_s, pause_s = without_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
 
@@ -106,6 +107,10 @@ class Following:
         if lost != self._lost:
             self._lost = lost
             self._absent(lost)
+
+    def _note_failed(self, error: MeshError, without_s: float) -> None:
+        if not isinstance(error, ExhaustedError):  # who has too many readers does answer
+            self._note(lost=without_s >= NOTICED_S)
 
     def _reading(self, span: Span) -> Iterator[Piece]:
         """Read until the owner has enough of it; notes the position, and whether that was all."""

@@ -76,6 +76,7 @@ class Service(LocalServiceServicer):
     mesh_id: str
     sessions: list[Session] = field(default_factory=list)
     errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
+    readings: list[list[bytes]] = field(default_factory=list)  # of who follows output
     commands: list[Signed] = field(default_factory=list)
     waits: list[bool] = field(default_factory=list)
     requests: list[object] = field(default_factory=list)
@@ -185,6 +186,10 @@ class Service(LocalServiceServicer):
     def ReadSessionLog(self, request, context):
         self._fail_if_told(context)
         command = self._judge(_from_wire(request.command), context)
+        if command.args.get("follow"):
+            for piece in self.readings.pop(0):
+                yield pb.ReadSessionLogResponse(output=piece)
+            return
         yield pb.ReadSessionLogResponse(output=f"tail {command.args['tail']}\n".encode())
         yield pb.ReadSessionLogResponse(output=b"\xff\n")
 

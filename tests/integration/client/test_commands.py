@@ -1,16 +1,19 @@
 """What the client signs, when it signs anew, and which receipts it believes."""
 
+import json
+
 import grpc
 import pytest
 from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, NOW_S, session
 
 from meshnode.client.authority import Scope, new_key
-from meshnode.client.output import Span
+from meshnode.client.output import Following, Span
 from meshnode.client.retrying import TRIES_MAX
 from meshnode.client.targets import WAITS, Delivery, Target
 from meshnode.core.commands import command_from_signed
 from meshnode.core.errors import (
     ConflictError,
+    ExhaustedError,
     ExpiredError,
     MeshError,
     NoAnswerError,
@@ -101,6 +104,30 @@ def test_unregister_asks_this_node_too(mesh, service):
 def test_logs_are_read_with_a_signed_request(mesh, service):
     service.sessions = [session("builder", ended=True)]
     assert b"".join(mesh.logs(Target("builder"), Span(tail=5))) == b"tail 5\n\xff\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ExhaustedError("too many readings at once"), []),
+        (NoAnswerError("berta did not answer in time"), [True, False]),
+    ],
+)
+def test_who_follows_hears_of_a_node_that_does_not_answer_and_not_of_one_that_is_busy(
+    mesh, service, error, told
+):
+    service.sessions = [session("builder")]
+    heads = [
+        json.dumps({"position": at, "lost": 0, "ended": at > 0}).encode() + b"\n" for at in (0, 3)
+    ]
+    service.readings = [[heads[0], b"one"], [heads[1], b"two"]]
+    absent = []
+    following = Following(mesh, mesh.resolve(Target("builder")), absent.append, lambda _: None)
+    pieces = following.pieces(Span())
+    assert next(pieces).output == b"one"
+    service.errors = [(grpc.StatusCode.RESOURCE_EXHAUSTED, error)] * 6
+    assert [piece.output for piece in pieces] == [b"two"]
+    assert absent == told
 
 
 def test_a_log_that_is_refused_is_a_mesh_error(mesh, service):

@@ -8,7 +8,7 @@ from doubles import ManualClock
 from meshnode.app import readings as module
 from meshnode.app.readings import IDLE_S, LAST_S, READINGS_MAX, READINGS_OF_MAX, Readings
 from meshnode.core.commands import Command
-from meshnode.core.errors import ExhaustedError, NotPermittedError, StaleError
+from meshnode.core.errors import ExhaustedError, NotPermittedError, RefusedError, StaleError
 from meshnode.core.ids import SessionId
 from meshnode.core.keys import Signed
 from meshnode.core.sessions import SessionRecord, State
@@ -48,6 +48,11 @@ class Desk:
 
     async def piece(self, number: int, command: int = 0, via: str = "anna") -> tuple[bytes, bool]:
         return await self.readings.piece(signed(command), via, number)
+
+
+def breaking_off(*pieces: bytes):
+    yield from pieces
+    raise RefusedError("the session's log is no plain file")
 
 
 @pytest.fixture
@@ -117,6 +122,45 @@ async def test_readings_are_bounded_for_one_reader_and_for_all(desk: Desk):
     with pytest.raises(ExhaustedError):
         await desk.piece(0, via="one more")
     assert desk.opened == READINGS_MAX
+
+
+async def test_a_reading_that_is_over_leaves_its_place_to_the_next(desk: Desk):
+    for command in range(READINGS_OF_MAX):
+        for number in range(3):
+            await desk.piece(number, command)
+        desk.clock.now_s += 0.1
+    await desk.piece(0, READINGS_OF_MAX)
+    assert await desk.piece(2, 1) == (b"three", True), "those that were over later are still there"
+    with pytest.raises(StaleError):
+        await desk.piece(2, 0)
+    assert (desk.opened, desk.closed) == (READINGS_OF_MAX + 1, READINGS_OF_MAX)
+
+
+async def test_readings_that_are_over_keep_no_other_reader_out(desk: Desk):
+    for number in range(READINGS_MAX):
+        for piece in range(3):
+            await desk.piece(piece, via=f"reader{number}")
+    assert await desk.piece(0, via="one more") == (b"one", False)
+    assert len(desk.readings._open) == READINGS_MAX
+
+
+async def test_a_reading_that_is_refused_keeps_no_place_and_is_refused_again(
+    desk: Desk, monkeypatch
+):
+    monkeypatch.setattr(desk.readings, "_read", lambda _: breaking_off())
+    for command in [*range(READINGS_OF_MAX), 0]:
+        with pytest.raises(RefusedError, match="no plain file"):
+            await desk.piece(0, command)
+    monkeypatch.undo()
+    assert await desk.piece(0) == (b"one", False)
+
+
+async def test_a_reading_that_breaks_off_is_not_taken_for_one_that_is_over(desk: Desk, monkeypatch):
+    monkeypatch.setattr(desk.readings, "_read", lambda _: breaking_off(b"one", b"two"))
+    assert await desk.piece(0) == (b"one", False)
+    asked = [desk.piece(1), desk.piece(1)]
+    said = await asyncio.gather(*asked, return_exceptions=True)
+    assert list(map(type, said)) == [RefusedError, StaleError]
 
 
 @pytest.mark.parametrize(("pieces", "patience_s"), [(1, IDLE_S), (3, LAST_S)])
