@@ -33,6 +33,7 @@ TIMEOUT_S_MAX = 120.0
 TIMEOUT_S = 10.0  # for a command whose sender names none
 RACED_TIMEOUT_S = 0.5  # the same, where the command can go over links instead
 DIAL_TIMEOUT_S = 3.0  # per address, so that a dead one does not use up the caller's time
+ALIVE_S = 5.0  # from one piece to an empty one that says no more than that its owner lives
 READ_LOG_TIMEOUT_S = 60.0  # for the next piece; who reads may take as long as they like between two
 
 
@@ -64,15 +65,19 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
         """Check that the signer may read, then read off the event loop, piece by piece.
 
         Reading may take as long as the reader does: it ends when what it stands on is revoked.
-        A piece is empty where an agent whose output is followed has said nothing for a while.
+        A piece is empty where an agent whose output is followed has said nothing for ALIVE_S.
         """
         command = self._desk.judge_reading(signed, via)
         lines = self._read(command)
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + ALIVE_S
         while (piece := await asyncio.to_thread(next, lines, None)) is not None:
             self._desk.check_revocations(command)
-            if not piece:
+            if piece or loop.time() >= due_s:
+                yield piece
+                due_s = loop.time() + ALIVE_S
+            else:
                 await asyncio.sleep(LATER_S)
-            yield piece
 
 
 class OverLinks(Protocol):

@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -33,7 +33,7 @@ from meshnode.core.keys import Key, Signed
 from meshnode.core.sessions import SessionRecord, State
 from meshnode.node.books import StoredJournal
 from meshnode.node.clock import SystemClock
-from meshnode.rpc import commands, servers
+from meshnode.rpc import commands
 from meshnode.rpc.commands import CommandServicer, Courier
 from meshnode.rpc.servers import members_server
 from meshnode.store.database import Database
@@ -300,19 +300,6 @@ async def test_output_of_many_pieces_arrives_whole_and_in_order(mesh, owner):
         output = courier(mesh, address).read_log(owner.member.node_id, command)
         assert [piece async for piece in output] == owner.pieces
     assert owner.reads == [("s1", None)]
-
-
-async def test_a_reader_may_take_longer_than_a_call_does(mesh, owner, monkeypatch):
-    monkeypatch.setattr(commands, "READ_LOG_TIMEOUT_S", limit_s := 2.0)
-    monkeypatch.setattr(servers, "OF_MEMBERS", replace(servers.OF_MEMBERS, answer_s=limit_s))
-    owner.pieces = [bytes([number // 2]) * 60_000 for number in range(200)]
-    owner.pieces[99:99] = [b""] * 30  # a followed agent that says nothing for longer than that
-    async with reachable(owner) as address:
-        command = owner.command("read_messages")
-        output = courier(mesh, address).read_log(owner.member.node_id, command)
-        first = await anext(output)
-        await asyncio.sleep(2 * limit_s)
-        assert [first, *[piece async for piece in output]] == list(filter(None, owner.pieces))
 
 
 async def test_an_owner_that_stops_in_the_midst_of_its_output_is_not_waited_for(
