@@ -338,8 +338,9 @@ class ControlSet:
                 hers: Iterable[NodeId] = self._forgetters.get(role.subject, ())
                 self._reconsider_all(self._forgets if role.role == "admin" else hers)
             case RootKeys() | Admits() as step:
-                removed = self.succession.learn(entry.issuer, entry_id, step)
-                self._leave_out(removed)
+                version = self.succession.version
+                self._leave_out(self.succession.learn(entry.issuer, entry_id, step))
+                self._reconsider_all(self._forgets if self.succession.version > version else ())
             case Revoke() if entry.issuer in self.succession.removed:
                 pass
             case Revoke() as revoke:
@@ -354,11 +355,10 @@ class ControlSet:
                 pass
 
     def _leave_out(self, roots: set[bytes]) -> None:
-        """Let what removed roots have revoked, or hidden, count no more."""
+        """Let what removed roots have revoked count no more."""
         for entry_id, entry in self._held.items() if roots else ():
             if isinstance(entry.body, Revoke) and entry.issuer in roots:
                 self.revocations.drop(entry_id, entry.issuer, entry.body)
-        self._reconsider_all(self._forgets if roots else ())
 
     def _drop(self, entry_id: bytes) -> None:
         """Leave nothing of an entry; it is none of those that stay for ever."""
