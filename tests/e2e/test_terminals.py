@@ -36,15 +36,15 @@ while (key := os.read(0, 64)) != b"q":
 
 
 class Caller:
-    """Somebody at a terminal, whose shell has started `run`."""
+    """Somebody at a terminal, whose shell has started `run`, or another verb."""
 
-    def __init__(self, node: Node, *words: str) -> None:
+    def __init__(self, node: Node, *words: str, verb: str = "run") -> None:
         self.master, self.slave = os.openpty()
         self.resize(100, 30)
         self.found = termios.tcgetattr(self.slave)
         self.shown = b""
         self.process = subprocess.Popen(
-            [PROGRAM, "run", *words],
+            [PROGRAM, verb, *words],
             env=node.environment | {"TERM": "xterm"},
             stdin=self.slave,
             stdout=self.slave,
@@ -179,6 +179,16 @@ def test_a_detached_agent_has_a_terminal_too(anna: Node):
     anna.json("close", "alone")
     wait_until(lambda: anna.json("show", "alone")["state"] == "closed")
     assert anna.call("logs", "alone").out.endswith("the end\n")
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow",)], ids=["as it is", "followed"])
+def test_what_a_terminal_shows_is_shown_on_another_line_by_line(anna: Node, follow: tuple[str]):
+    agent = f"shown-{len(follow)}"
+    code = "import os; os.write(1, b'one\\ntwo\\x1b[1m\\rthree\\n')"
+    assert anna.call("run", "--pty", "--agent-id", agent, *python(code)).code == 0
+    with Caller(anna, agent, *follow, verb="logs") as caller:
+        caller.sees(b"one\r\ntwo\\u001b[1m\\u000dthree\r\n")
+        assert caller.ends() == 0
 
 
 def test_what_is_piped_in_is_typed_to_its_end(anna: Node):

@@ -64,6 +64,7 @@ def app(
         if call.style.format == "table":
             for piece in pieces:
                 writer.write(piece)
+            writer.end()
             return 0
         output = b"".join(pieces).decode(errors="replace")
     return View(value={"output": output}, human=output)
@@ -102,6 +103,7 @@ class _Text:
         self._as_it_is = below if raw or not streams.out_is_terminal else None
         self._out = streams.out
         self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._return = ""  # held back: the next character may make it the end of a line
 
     def write(self, output: bytes, position: int = 0) -> None:
         del position
@@ -109,11 +111,19 @@ class _Text:
             self._as_it_is.write(output)
             self._as_it_is.flush()
             return
-        self._out.write(escape(self._decoder.decode(output), keep="\n\t"))
-        self._out.flush()
+        shown = self._return + self._decoder.decode(output)
+        self._return = "\r" if shown.endswith("\r") else ""
+        self._show(shown.removesuffix("\r"))
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Show what was held back."""
+        self._show(self._return + self._decoder.decode(b"", final=True))
+        self._return = ""
+
+    def _show(self, text: str) -> None:
+        # Before the end of a line it does nothing, and a terminal puts one there.
+        self._out.write(escape(text.replace("\r\n", "\n"), keep="\n\t"))
+        self._out.flush()
 
 
 class _Documents:
