@@ -2,12 +2,15 @@
 
 import json
 from codecs import getincrementaldecoder
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from meshnode.client import clock
 from meshnode.client.durations import parse_instant, seconds_of
-from meshnode.client.targets import Target
+from meshnode.client.errors import MeshError
+from meshnode.client.targets import Target, has_ended
 from session_mesh.call import Call
 from session_mesh.escaping import escape
 from session_mesh.happenings import tell_absence, while_read
@@ -16,9 +19,11 @@ from session_mesh.render import Streams, View
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
     from meshnode.client.output import Span
 
 PIECES_AHEAD_MAX = 16  # of 64 KiB; then the reading waits for whoever reads what is printed
+ROW_WAIT_S, PAUSE_S = 3.0, 0.1  # for an end to arrive; then it is told without its reason
 LINE_BYTES_MAX = 64 << 10  # of a document's output; a longer line comes in several
 
 
@@ -80,9 +85,19 @@ def _follow(call: Call, target: Target, span: "Span", writer: "_Writer") -> int:
                 call.streams.tell(f"warning: {piece.lost} bytes were gone before they were read")
             writer.write(piece.output, piece.position)
         writer.end()
-        ended = mesh.resolve(Target(session_id=session["session_id"]))
-    call.streams.tell(f"it has ended: {ended['end_reason'] or ended['state']}")
+        call.streams.tell(_how_it_ended(mesh, Target(session_id=session["session_id"])))
     return 0
+
+
+def _how_it_ended(mesh: "MeshClient", target: Target) -> str:
+    """Say how, if our node hears of that soon: its owner tells of an end before its row does."""
+    with suppress(MeshError):  # the output is told whole all the same
+        for pause_s in (*[PAUSE_S] * int(ROW_WAIT_S / PAUSE_S), 0.0):
+            session = mesh.resolve(target)
+            if has_ended(session):
+                return f"it has ended: {session['end_reason'] or session['state']}"
+            clock.pause(pause_s)
+    return "it has ended"
 
 
 class _Writer(Protocol):

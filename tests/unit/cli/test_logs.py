@@ -1,11 +1,63 @@
-"""How `logs` writes lines of a terminal."""
+"""How `logs` writes lines of a terminal, and what it says of the end of a session."""
 
 import io
+from dataclasses import dataclass, field
 
 import pytest
+from unit.cli.doubles import SESSION, Mesh
 
+from meshnode.client import clock
+from meshnode.client.errors import UnreachableError
+from meshnode.client.output import Piece
+from session_mesh.call import Call
 from session_mesh.commands.logs import _Text
 from session_mesh.render import Streams
+
+RUNS = SESSION | {"end_reason": None}
+ENDED = SESSION | {"state": "closed", "phase": "CLOSED", "end_reason": "closed by command"}
+
+
+@dataclass
+class Followed(Mesh):
+    """A session that is followed, and how it is each time that it is looked at."""
+
+    states: list[dict | BaseException] = field(default_factory=list)
+
+    def follow_logs(self, session, span, absent):
+        self.calls.append(("follow", session["session_id"], span, absent))
+        yield Piece(0, b"words\n")
+
+    def resolve(self, target):
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(state, BaseException):
+            raise state
+        return super().resolve(target) | state
+
+
+@pytest.fixture
+def followed(monkeypatch):
+    mesh = Followed()
+    monkeypatch.setattr(Call, "mesh", lambda _: mesh)
+    monkeypatch.setattr(clock, "pause", lambda pause_s: mesh.calls.append(("pause", pause_s)))
+    return mesh
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ([RUNS, ENDED], "it has ended: closed by command\n"),
+        ([RUNS, RUNS, RUNS, ENDED], "it has ended: closed by command\n"),
+        ([RUNS, ENDED | {"end_reason": None}], "it has ended: closed\n"),
+        ([RUNS], "it has ended\n"),
+        ([RUNS, UnreachableError("away")], "it has ended\n"),
+    ],
+    ids=["known", "known soon", "without a reason", "never known", "nobody answers"],
+)
+def test_of_an_end_is_said_what_is_known_and_that_it_is_one(run, followed, states, said):
+    followed.states = states
+    code, out, err = run("logs", "builder", "--follow")
+    assert (code, out, err) == (0, "words\n", said)
+    assert sum(pause_s for what, pause_s, *_ in followed.calls if what == "pause") <= 3.1
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 99])
