@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from meshnode.agents.steering import Steer
 
-SIZE = struct.pack("HHHH", 24, 80, 0, 0)  # rows and columns, where nobody looks
+WINSIZE = struct.Struct("HHHH")
+SIZE = 24, 80, 0, 0  # rows, columns, pixels: where nobody looks, or a terminal does not know
+NO_KEY = b"\0"  # a special character that is switched off
 LINE_BYTES_MAX = 4095  # what a terminal keeps of a line that it edits; it drops the rest unsaid
 ENDS = (
     3  # of input: one completes a line without an end, one ends that, and one is looked for again
@@ -77,12 +79,13 @@ class Terminal:
 
     def fit(self) -> None:
         """Make it as large as the caller's; the agent is told by the kernel."""
-        size = SIZE
+        size: tuple[int, ...] = SIZE
         if self._has_caller:
             with suppress(OSError):
-                size = fcntl.ioctl(0, termios.TIOCGWINSZ, SIZE)
+                known = WINSIZE.unpack(fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(WINSIZE.size)))
+                size = tuple(one or other for one, other in zip(known, SIZE, strict=True))
         with suppress(OSError):
-            fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, WINSIZE.pack(*size))
 
     def take(self) -> None:
         """Let every key through to the agent. Call it only when 0 is ours."""
@@ -141,7 +144,9 @@ class TypedInlet(Inlet):
         settings = self._edited()
         if settings and not self._is_ended:
             self._is_ended = True
-            self._queue.append(Piece(settings[CHARACTERS][termios.VEOF] * ENDS))
+            key = settings[CHARACTERS][termios.VEOF]
+            if key != NO_KEY:
+                self._queue.append(Piece(key * ENDS))
 
     def expire(self, now_s: float) -> None:
         """Let steers in where a key may have been all there was; withdraw what waited too long."""

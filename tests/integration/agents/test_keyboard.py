@@ -37,6 +37,12 @@ tty.setraw(0)
 os.write(1, b"ready")
 while True: os.write(1, os.read(0, 256).hex().encode())
 """
+SIZES = """
+import os
+at = os.get_terminal_size()
+os.write(1, b"%dx%d ready" % (at.columns, at.lines))
+os.read(0, 1)
+"""
 ANSWERS = {  # of a terminal to the program in it, and keys that are no part of a line
     "what it is": b"\x1b[?62;22c",
     "its colour": b"\x1b]11;rgb:0000/0000/0000\x1b\\",
@@ -56,8 +62,9 @@ ANSWERS = {  # of a terminal to the program in it, and keys that are no part of 
 class Seat(Supervised):
     """A supervisor in front of somebody at a terminal."""
 
-    def __init__(self, home, socket_path, code):
+    def __init__(self, home, socket_path, code, size=(30, 100)):
         self.keyboard, terminal = os.openpty()
+        termios.tcsetwinsize(terminal, size)
         super().__init__(
             *(home, socket_path, (*PYTHON, code), ("--adapter", "pty")),
             stdin=terminal,
@@ -66,7 +73,7 @@ class Seat(Supervised):
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(terminal)
-        self.sees(b"ready")
+        self.began = self.sees(b"ready")
         self.connect()
 
     def type(self, keys):
@@ -78,6 +85,7 @@ class Seat(Supervised):
             readable, _, _ = select.select([self.keyboard], [], [], PATIENCE_S)
             assert readable, (text, shown)
             shown += os.read(self.keyboard, 65536)
+        return shown
 
     def end(self):
         super().end()
@@ -88,8 +96,8 @@ class Seat(Supervised):
 def sit(tmp_path, short_path):
     seats = []
 
-    def at(code):
-        seats.append(Seat(tmp_path, short_path / "0", code))
+    def at(code, **how):
+        seats.append(Seat(tmp_path, short_path / "0", code, **how))
         return seats[-1]
 
     yield at
@@ -134,6 +142,15 @@ def test_what_a_terminal_answers_holds_no_steer(sit, answer):
     seat.sees(answer.hex().encode())
     assert seat.ask("steer", message="go on")["ok"]
     seat.sees(b"go on\r".hex().encode())
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((30, 100), "100x30"), ((0, 0), "80x24"), ((0, 100), "100x24"), ((30, 0), "80x30")],
+)
+def test_a_terminal_that_does_not_know_its_size_is_as_large_as_none(sit, size, shown):
+    seat = sit(SIZES, size=size)
+    assert seat.began.startswith(shown.encode())
 
 
 class Keyboard:
@@ -234,3 +251,13 @@ def test_an_answer_without_an_end_is_keys_from_some_length_on(keyboard):
     one.type(b"\r")
     one.steer()
     assert one.replies == [{"ok": True}]
+
+
+def test_a_terminal_that_knows_no_end_of_input_is_typed_none(keyboard):
+    one = keyboard(raw=False)
+    settings = termios.tcgetattr(one.slave)
+    settings[6][termios.VEOF] = b"\0"  # as stty eof undef
+    termios.tcsetattr(one.slave, termios.TCSANOW, settings)
+    one.inlet.ask_to_end("it was asked to end")
+    one.type(b"a line\n")
+    one.hears(b"a line\n")
