@@ -134,6 +134,9 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
     provider: str = ""
 
 
+_NOTHING = Slot(0, Buckets())
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class DiagnosticsKey:
     """Which reader: `path_hash` stands for its file and filter, so that no path is published."""
@@ -199,13 +202,14 @@ LedgerRow = tuple[CounterKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
 class Slots:
     """Cumulative slots, folded from records. The caller keeps duplicates out.
 
-    `places`: which counters the records of some slots are in, where it is not the slot's own.
+    `places`: which counters the records of some slots are in, where it is not the slot's own alone:
+    what comes is added to the first.
     """
 
     def __init__(
         self,
         slots: Mapping[CounterKey, Slot] | None = None,
-        places: Mapping[SlotKey, CounterKey] | None = None,
+        places: Mapping[SlotKey, Sequence[CounterKey]] | None = None,
     ) -> None:
         self._slots = dict(slots or {})
         self._places = places or {}
@@ -215,26 +219,44 @@ class Slots:
     ) -> list[tuple[CounterKey, Slot]]:
         """Take back records that were counted, count others; return what changed, by key.
 
-        A slot that nothing is left of stays, with zeros: what was published is not forgotten.
+        A slot that nothing is left of stays, with zeros: what was published is not forgotten. What
+        both say of a slot stays where it is counted, which nothing tells if there are two places.
         """
         changed: set[CounterKey] = set()
-        for record in wrong:
-            key = self._place(slot_key_of(record))
-            changed.add(key)
-            self._slots[key] = _shrunk(self._slots[key], record)
+        less: dict[SlotKey, Slot] = {}
+        for slot, taken in _added_up(wrong):
+            less[slot] = grown(less.get(slot), taken)
         for slot, added in _added_up(right):
-            key = self._place(slot)
+            rest = added
+            if slot in less:
+                both = _common(less[slot], added)
+                less[slot], rest = _shrunk(less[slot], both), _shrunk(added, both)
+            key = self._places_of(slot)[0]
             changed.add(key)
-            self.add(key, added)
+            self.add(key, rest)
+        for slot, taken in less.items():
+            changed.update(self._take_off(slot, taken))
         return [(key, self._slots[key]) for key in sorted(changed, key=_by_time)]
+
+    def _take_off(self, slot: SlotKey, less: Slot) -> Iterator[CounterKey]:
+        """Take back what was counted: what the first place has not comes off the next.
+
+        So each has at most what was used by those whose it is, and the sum of all is exact.
+        """
+        for key in self._places_of(slot):
+            held = self._slots.get(key)
+            part = _NOTHING if held is None else _common(held, less)
+            if held is not None and part != _NOTHING:
+                self._slots[key], less = _shrunk(held, part), _shrunk(less, part)
+                yield key
 
     def add(self, key: CounterKey, added: Slot) -> None:
         """Count what is already added up, as a row may say it."""
         held = self._slots.get(key)
         self._slots[key] = added if held is None else grown(held, added)
 
-    def _place(self, key: SlotKey) -> CounterKey:
-        return self._places.get(key, key)
+    def _places_of(self, key: SlotKey) -> Sequence[CounterKey]:
+        return self._places.get(key, (key,))
 
     def __iter__(self) -> Iterator[tuple[CounterKey, Slot]]:
         return iter(self._slots.items())
@@ -338,10 +360,17 @@ def grown(slot: Slot | None, added: Slot) -> Slot:
     )
 
 
-def _shrunk(slot: Slot, record: UsageRecord) -> Slot:
+def _shrunk(slot: Slot, less: Slot) -> Slot:
     return msgspec.structs.replace(
-        slot, records=max(slot.records - 1, 0), usage=slot.usage - record.usage
+        slot, records=max(slot.records - less.records, 0), usage=slot.usage - less.usage
     )
+
+
+def _common(one: Slot, other: Slot) -> Slot:
+    """Return of each count the smaller."""
+    pairs = zip(one.usage.counts, other.usage.counts, strict=True)
+    usage = Buckets(*(min(mine, theirs) for mine, theirs in pairs))
+    return Slot(min(one.records, other.records), usage)
 
 
 def _smaller(one: str, other: str) -> str:

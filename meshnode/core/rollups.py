@@ -2,8 +2,9 @@
 
 Invariant: no count changes, nor whose it is. What is added to a row is removed in the same step, so
 doing it again does nothing. The records of a slot are in one row: in the slot's while there is one,
-else in its day's, else in its month's; and of each, with its mark while there is one, else in that
-without, of a version that set no marks. Source: the retention that facts ask for.
+else in its day's, else in its month's; and of each, what is told while there is a row with its mark
+is in that, the rest in that without, of a version that set no marks. So no row with a mark counts
+more than was used by those whose it is. Source: the retention that facts ask for.
 """
 
 from __future__ import annotations
@@ -122,12 +123,12 @@ def month_key_of(key: CounterKey) -> MonthKey:
     return MonthKey(key.session, key.model, unmarked(key.tier), month_of(key.start_s))
 
 
-def place_of(key: SlotKey, held: Container[CounterKey], now_s: float) -> CounterKey:
-    """Return which counter the records of a slot are in, or go to; `held`: those there are."""
-    for one in ways_of(key):
-        if one in held:
-            return one
-    return due(key, now_s)
+def ways_held(key: SlotKey, held: Container[CounterKey], now_s: float) -> tuple[CounterKey, ...]:
+    """Return which counters the records of a slot may be in, or go to; `held`: those there are.
+
+    What comes goes to the first.
+    """
+    return tuple(one for one in ways_of(key) if one in held) or (due(key, now_s),)
 
 
 def levelled(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ledger import DiagnosticsKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
-from meshnode.core.rollups import place_of, ways_of, without_mark
+from meshnode.core.rollups import ways_held, ways_of, without_mark
 from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def said_of(
 
 def places_of(
     connection: sqlite3.Connection, slots: Collection[SlotKey], now_s: float
-) -> dict[SlotKey, CounterKey]:
-    """Return which counters the records of some slots are in, or go to."""
+) -> dict[SlotKey, tuple[CounterKey, ...]]:
+    """Return which counters the records of some slots may be in; what comes goes to the first."""
     query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key >= :least)
         OR EXISTS (SELECT 1 FROM usage_imported WHERE key >= :least)"""
     is_rolled_up = connection.execute(query, {"least": _COARSE}).fetchone()[0]
@@ -91,7 +91,7 @@ def places_of(
         ways.update(one for key in slots for one in ways_of(key))
     held = {key for (key,) in _of(connection, "SELECT key FROM usage_slots", ways)}
     held.update(imported_of(connection, ways))
-    return {key: place_of(key, held, now_s) for key in slots}
+    return {key: ways_held(key, held, now_s) for key in slots}
 
 
 def keep_counted(

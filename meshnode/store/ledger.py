@@ -8,6 +8,7 @@ kept, but for rounds where their texts are asked for.
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import ConflictError, PeerError
@@ -206,9 +207,9 @@ def _count(
     """
     seq, now_s = now
     places = counters.places_of(connection, slot_keys_of([*wrong, *right]), now_s)
-    counted = counters.counted_of(connection, set(places.values()))
+    counted = counters.counted_of(connection, set(chain.from_iterable(places.values())))
     with counters.ours("usage_slots"):
-        if any(places[one] not in counted for one in slot_keys_of(wrong)):
+        if any(counted.keys().isdisjoint(places[one]) for one in slot_keys_of(wrong)):
             raise PeerError("the slot of a counted record is gone")
     kept = {key: slot for key, (slot, _) in counted.items()}
     changed = Slots(kept, places).correct(wrong, right)
