@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
-from meshnode.core.errors import ExhaustedError, StorageError
+from meshnode.core.errors import ExhaustedError, MeshError, StorageError
 from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey, SlotKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S, DayKey
@@ -52,8 +52,10 @@ class Rolling:
         self._world = ground.world
         self._clock = ground.clock
         self._alarms = ground.alarms
+        self._spawn = ground.spawn
         self.all_fits = True  # whether nothing was left out since all was last said
         self._epoch = 0  # of our feed, when it was last held against the ledger
+        self._last = b""  # row that was said when it was
         self._done_on = -1  # the UTC day on which all was last rolled up
         limits = ground.world.mesh.genesis.limits
         self._room_bytes = limits.flush_bytes_max // 2
@@ -178,22 +180,42 @@ class Rolling:
                 if own.epoch != epoch:
                     break
                 if said:
-                    self._say(said)
+                    self._last = self._say(said) or self._last
                     self._done_on = -1
             else:
-                held = rollups.held_at(self._world.mesh.genesis.mesh_id, epoch)
-                with suppress(StorageError):  # then it is held once more at the next start
-                    await self._database.run(facts.remember, {rollups.HELD: held})
                 self._epoch = epoch
+                if self._last:
+                    self._spawn(self._remember(epoch, self._last))
+                else:
+                    await self._remember(epoch, b"")
 
-    def _say(self, said: Mapping[CounterKey, Slot | None]) -> None:
-        """Write in one flush what fits one; else what goes first, so that none counts it twice."""
+    async def _remember(self, epoch: int, last: bytes) -> None:
+        """Keep that an epoch was held, once what was said then is on disk: up to a `last` row.
+
+        If that fails, or the node is killed before, it is held once more at the next start.
+        """
+        mesh = self._world.mesh
+        with suppress(MeshError):
+            if last:
+                await self._world.publish(LEDGER, last, mesh.own.latest(LEDGER, last))
+            if mesh.own.epoch == epoch:
+                held = rollups.held_at(mesh.genesis.mesh_id, epoch)
+                await self._database.run(facts.remember, {rollups.HELD: held})
+
+    def _say(self, said: Mapping[CounterKey, Slot | None]) -> bytes:
+        """Write in one flush what fits one; else what goes first, so that none counts it twice.
+
+        Returns the key of the last row that had room; nothing if none had.
+        """
         rows = _packed(said)
         if sum(len(key) + len(value or b"") + 64 for key, value in rows.items()) < self._room_bytes:
             with suppress(ExhaustedError):
                 self._world.write_together(LEDGER, rows)
-                return
-        self._write(sorted(rows.items(), key=lambda row: row[1] is not None))
+                return next(reversed(rows))
+        in_order = sorted(rows.items(), key=lambda row: row[1] is not None)
+        self._write(in_order)
+        latest = self._world.mesh.own.latest
+        return next((k for k, value in reversed(in_order) if latest(LEDGER, k) == value), b"")
 
 
 def _records(row: LedgerRow) -> int:

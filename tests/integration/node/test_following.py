@@ -21,6 +21,7 @@ from meshnode.core.ledger import (
     Diagnostics,
     DiagnosticsKey,
     Slot,
+    SlotKey,
     UsageRecord,
 )
 from meshnode.core.ledger_rows import (
@@ -42,7 +43,7 @@ from meshnode.node.inside import StoredReports
 from meshnode.node.keeping import EVERY_S, SETTLED_S
 from meshnode.node.pricing import LatePrices
 from meshnode.node.rolling import FULL
-from meshnode.store import checkpoints, facts, ledger, reports, rollups
+from meshnode.store import checkpoints, counters, facts, ledger, reports, rollups
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
@@ -299,3 +300,23 @@ async def test_of_many_readers_those_are_said_that_have_counted_most(node, monke
     assert node.readers() == {"2": 2, "3": 6, "4": 4}
     assert node.told == []
     assert len(await node.database.run(ledger.readers)) == 6
+
+
+async def test_an_epoch_is_known_as_held_only_once_what_was_said_then_is_on_disk(node):
+    plain, other = SlotKey("s", "m", "standard", 1), SlotKey("s", "m", "standard", 2)
+    marked = SlotKey("s", "m", "standard>#00c0ffee", 2)
+    anew = SlotKey("s", "m", marked.tier, plain.slot)
+    slots = {anew: Slot(1, Buckets(100)), marked: Slot(1, Buckets(40))}
+    counted = [(key, counters.Counted(slot, 1)) for key, slot in slots.items()]
+    await node.database.run(counters.keep_counted, counted)
+    for key, slot in ((plain, Slot(2, Buckets(150))), (marked, slots[marked])):
+        await node.world.publish(LEDGER, key_to_row(key), slot_to_row(slot))
+    writing, *_ = node.tasks.tasks
+    writing.cancel()
+    await node.following.start([])
+    assert set(node.said()) == {plain, other}
+    assert await node.database.run(facts.recall, rollups.HELD) is None
+    node.tasks(node.writer.run())
+    await node.world.publish("sessions", b"k", b"v")
+    while await node.database.run(facts.recall, rollups.HELD) is None:
+        pass
