@@ -122,7 +122,7 @@ def hold(
     Returns what it is to say instead, where that is something else; None is nothing any more.
     """
     with transaction(connection):
-        keys = _of_months(connection, set(map(month_key_of, feed)))
+        keys = _of_months(connection, set(map(month_key_of, feed))).union(feed)
         counted = counters.counted_of(connection, keys)
         held = counters.said_of(counted, counters.imported_of(connection, keys))
         if all(key in held and merged(held[key], slot) == held[key] for key, slot in feed.items()):

@@ -16,6 +16,7 @@ from meshnode.core.ledger import (
     Diagnostics,
     DiagnosticsKey,
     Slot,
+    SlotKey,
     UsageRecord,
 )
 from meshnode.core.marks import GATEWAYS, MARK
@@ -132,3 +133,22 @@ def test_no_order_of_corrections_changes_a_total_or_what_is_whose(
         used[record.model, record.owner] += record.usage.total
     for row, slot in counted(connection).items():
         assert MARK not in row.tier or slot.usage.total <= used[row.model, slot.owner]
+
+
+def test_a_service_with_a_mark_that_an_older_version_let_in_is_corrected(
+    connection: sqlite3.Connection,
+):
+    old = replace(RECORD, tier="flex#eu")
+    commit(connection, old, older=True)
+    commit(connection, replace(old, usage=Buckets(input=1500), rank=1))
+    assert total(connection) == (1, 1500)
+    commit(connection, replace(old, tier="flexeu", usage=Buckets(input=1600), rank=2))
+    assert total(connection) == (1, 1600)
+
+
+def test_such_a_service_is_joined_once_with_what_a_feed_says(connection: sqlite3.Connection):
+    commit(connection, replace(RECORD, tier="flex#eu"), older=True)
+    feed = {**counted(connection), SlotKey("s", "m", "flex", 1 + 20_000 * 48): Slot(1, Buckets(7))}
+    rollups.hold(connection, feed)
+    said = [slot for _, slot in ledger.published(connection) if isinstance(slot, Slot)]
+    assert sum(slot.usage.total for slot in said) == 1007
