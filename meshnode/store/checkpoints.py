@@ -7,7 +7,6 @@ texts go with their record.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.core.checkpoints import CHECKPOINT, checkpoint_from_signed
@@ -50,8 +49,10 @@ def write(connection: sqlite3.Connection, node: NodeId, sign: Sign) -> tuple[int
         if seq <= newest(connection):
             return None
         adding = Adding(_newest_whole(connection, node))
-        with suppress(DamagedError):  # `audit --verify` names it
+        try:
             seq, hash_ = adding.take_page(connection) or (seq, hash_)
+        except DamagedError:  # `audit --verify` names it
+            adding.totals = None  # they may be half added
         sums = totals(connection) if adding.totals is None else adding.totals
         _keep(connection, seq, sign(seq, hash_, sums))
     return seq, hash_

@@ -291,6 +291,7 @@ def test_counters_that_were_changed_are_not_signed_by_the_next_checkpoint(databa
         "DELETE FROM usage_log WHERE seq = 5",
         "DELETE FROM usage_log WHERE seq = 2",
         "UPDATE usage_log SET rank = 1e300 WHERE seq = 6",
+        "UPDATE usage_log SET rank = 1e300 WHERE seq = 2",  # which the one of seq 6 corrects
     ],
 )
 def test_without_a_sound_checkpoint_or_record_all_counters_are_added_up(
