@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.app.alarms import Alarm
-from meshnode.core.entries import entry_id_of
+from meshnode.core.entries import entry_from_signed, entry_id_of
 from meshnode.core.errors import MeshError, PeerError, StorageError
 from meshnode.core.forks import proof_of
 from meshnode.core.headers import header_from_signed
@@ -57,7 +57,7 @@ class Damage:
     others: tuple[str, ...] = ()  # origins, as far as they are readable
     own: dict[Place, Row] | None = None  # what is intact of our feed, if our feed is damaged
     entries: int = 0  # of the control set
-    unwanted: tuple[bytes, ...] = ()  # ids of entries: expired, or of a mesh that was left
+    unwanted: tuple[bytes, ...] = ()  # entries expired, replaced, or of another mesh
     moved: Header | None = None  # of our feed, if it is sound and of a mesh that was left
 
     def __bool__(self) -> bool:
@@ -99,7 +99,7 @@ def restore(mesh: Mesh, database: Database, wall_s: float) -> Damage:
     """
     with no_collection():
         held = database.run_now(feeds.load)
-    mesh.control.add_all(held.control, wall_s)
+    refused = mesh.control.add_all(held.control, wall_s)
     moved = None
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:
@@ -115,9 +115,18 @@ def restore(mesh: Mesh, database: Database, wall_s: float) -> Damage:
     if own is not None:
         _leave_history(mesh, held, own)
     others = (damaged.origin for damaged in held.damaged if damaged.origin != mesh.self_id)
-    entry_ids = map(entry_id_of, held.control)
+    waiting = {entry_id_of(one) for one in refused if _may_stand(one, mesh, wall_s)}
+    entry_ids = (one for one in map(entry_id_of, held.control) if one not in waiting)
     unwanted = [one for one in entry_ids if mesh.control.get(one) is None]
     return Damage(held, tuple(others), own, held.damaged_entries, tuple(unwanted), moved)
+
+
+def _may_stand(entry: Signed, mesh: Mesh, wall_s: float) -> bool:
+    """Whether an entry that was refused may be taken later: what it hangs on is not here now."""
+    try:
+        return entry_from_signed(entry, mesh.genesis.mesh_id).expires_s > wall_s
+    except PeerError:
+        return False
 
 
 def take_up(

@@ -55,3 +55,12 @@ def test_what_stands_comes_back_and_what_does_not_is_named(database: Database):
     database.run_now(feeds.save, [], [], dropped)
     assert len(database.run_now(feeds.load).control) == 2
     assert restored(database, NOW_S + 30)[1] == []
+
+
+def test_what_waits_for_another_entry_stays_on_the_disk(database: Database):
+    """Its signer's role was damaged there, say: peers return that, and perhaps this no more."""
+    standing, expired = order(60), order(30)
+    database.run_now(feeds.save, [], [standing, expired])
+    mesh, dropped = restored(database, NOW_S + 30)
+    assert mesh.control.entries() == []
+    assert dropped == [entry_id_of(expired)]
