@@ -87,7 +87,7 @@ class ControlSet:
         self._reconsidered: set[NodeId] = set()
         self._roots: dict[int, bytes] = {}
         self._dropped: list[bytes] = []
-        self.revocations = Revocations(self._root_keys)
+        self.revocations = Revocations(self.succession.counted)
         self.roles = RoleBook(self.succession, self.revocations)
         self.revocations.is_for_roots = self.roles.made_by_root
         self._shares = Shares(self.roles)

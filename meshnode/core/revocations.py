@@ -32,7 +32,7 @@ class Revocations:
     """Which keys, nodes and grants count for nothing."""
 
     def __init__(self, root_keys: AbstractSet[bytes]) -> None:
-        self._root_keys = root_keys  # of all times; a live view
+        self._root_keys = root_keys  # of the versions that were followed; a live view
         self.is_for_roots: Callable[[bytes], bool] = root_keys.__contains__  # and who is admin
         self._keys: dict[bytes, Lists] = {}
         self._nodes: dict[bytes, Lists] = {}

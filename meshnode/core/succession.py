@@ -82,6 +82,7 @@ class Succession:
         self.present: tuple[bytes, ...] = tuple(genesis_keys)  # the oldest first
         self.removed: set[bytes] = set()
         self.ever = set(self.present)  # whoever any stored entry calls a root
+        self.counted = set(self.present)  # roots of the versions that were followed; only grows
         self.steps = 0  # entries learnt: whoever follows the roots looks when it has risen
         self.followed: list[bytes] = []  # entries, in order: what this node stays with
         self._steps: dict[int, dict[bytes, tuple[bytes, RootKeys]]] = {}
@@ -107,6 +108,7 @@ class Succession:
             self.removed.update(set(self.present).difference(after.keys))
             kept = [key for key in self.present if key in after.keys]
             self.present = (*kept, *(key for key in after.keys if key not in kept))
+            self.counted.update(self.present)
             self.version = after.version
             self.followed.append(entry_id)
         return self.removed - removed

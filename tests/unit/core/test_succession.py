@@ -121,6 +121,16 @@ def test_what_a_removed_root_has_revoked_counts_no_more_and_what_comes_later_nei
     assert list(control.revocations.nodes) == []
 
 
+def test_whom_a_removed_root_calls_a_root_takes_out_nobody_and_is_not_kept_from_being():
+    control = holding(ADDED, RETIRED, gives(NEW, ADMIN, "admin"))
+    control.add(said(OLD, roots(1000, THIEF, OPERATOR)), NOW_S)
+    control.add(said(THIEF, Revoke("key", ADMIN.public)), NOW_S)
+    assert control.role_of(ADMIN.public) == "admin"
+    control.add(gives(NEW, OPERATOR, "admin"), NOW_S)
+    control.add(said(NEW, Revoke("key", OPERATOR.public)), NOW_S)
+    assert control.role_of(OPERATOR.public) == ""
+
+
 def test_a_grants_revocation_by_a_removed_root_expires_like_any_other():
     word = sign_entry(
         OLD,
