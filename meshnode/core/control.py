@@ -33,6 +33,7 @@ from meshnode.core.entries import (
     StandingKill,
     entry_from_signed,
     entry_id_of,
+    is_of,
 )
 from meshnode.core.errors import NotAuthenticatedError, PeerError
 from meshnode.core.headers import NOTHING, Head
@@ -121,13 +122,21 @@ class ControlSet:
         before = self._before(entry, ours=ours)
         if before is not None and place <= before:
             return False
-        self._make_room(entry, before)
+        self._shares.check(entry, None if before is None else self._held[before[2]])
+        if before is not None:
+            self._drop(before[2])
         self._keep(entry, place, signed)
         return True
 
     def add_all(self, entries: Iterable[Signed], now_s: float) -> list[Signed]:
         """Store what can be stored, in whatever order it comes; return what cannot."""
-        waiting = list(entries)
+        given: list[Signed] = []
+        others: list[Signed] = []
+        for signed in entries:  # roles and roots first: by them it goes how much one may say
+            (given if is_of(signed, Role, RootKeys) else others).append(signed)
+        return self._add_all([*self._add_all(given, now_s), *others], now_s)
+
+    def _add_all(self, waiting: list[Signed], now_s: float) -> list[Signed]:
         while waiting:
             refused = []
             for entry in waiting:
@@ -301,22 +310,9 @@ class ControlSet:
             raise NoRoomError(f"this key has issued {limit} control entries that still stand")
         return mine[0]
 
-    def _make_room(self, entry: Entry, before: Place | None) -> None:
-        """Drop what an entry takes the place of; raises PeerError, and no change, if it cannot."""
-        if before is None:
-            self._shares.check(entry)
-            return
-        gone = self._held[before[2]]
-        self._shares.drop(before[2], gone)
-        try:
-            self._shares.check(entry)
-        finally:
-            self._shares.add(before[2], gone)
-        self._drop(before[2])
-
     def _keep(self, entry: Entry, place: Place, signed: Signed) -> None:
         entry_id = place[2]
-        self._shares.add(entry_id, entry)
+        self._shares.add(entry)
         if not stays(entry):
             self._kinds.setdefault(type(entry.body), {})[entry_id] = entry
             insort(self._places.setdefault(entry.issuer, []), place)
@@ -337,10 +333,13 @@ class ControlSet:
                 self.roles.add(role)
                 hers: Iterable[NodeId] = self._forgetters.get(role.subject, ())
                 self._reconsider_all(self._forgets if role.role == "admin" else hers)
+                self._shares.reconsider(role.subject)
             case RootKeys() | Admits() as step:
                 version = self.succession.version
                 self._leave_out(self.succession.learn(entry.issuer, entry_id, step))
-                self._reconsider_all(self._forgets if self.succession.version > version else ())
+                if self.succession.version > version:
+                    self._reconsider_all(self._forgets)
+                    self._shares.reconsider_all()
             case Revoke() if entry.issuer in self.succession.removed:
                 pass
             case Revoke() as revoke:
@@ -364,7 +363,7 @@ class ControlSet:
         """Leave nothing of an entry; it is none of those that stay for ever."""
         entry = self._held.pop(entry_id)
         del self._entries[entry_id], self._kinds[type(entry.body)][entry_id]
-        self._shares.drop(entry_id, entry)
+        self._shares.drop(entry)
         self.summary.remove(entry_id)
         self._roots.clear()
         mine = self._places[entry.issuer]

@@ -197,6 +197,15 @@ def entry_id_of(signed: Signed) -> bytes:
     return signed.hash[:ENTRY_ID_BYTES]
 
 
+def is_of(signed: Signed, *kinds: type) -> bool:
+    """Whether an entry says that it is of one of these kinds; nothing of it is checked."""
+    try:
+        said = unpack_map(signed.payload).get("kind")
+    except PeerError:
+        return False
+    return said in [KINDS[kind] for kind in kinds]
+
+
 def _check_life(entry: Entry) -> None:
     """Raise PeerError for an expiry, or a slot, that its kind does not have."""
     life_s = entry.expires_s - entry.issued_s

@@ -55,9 +55,9 @@ class RoleBook:
         counting = (role for role in self.of(key) if self.counts(role))
         return _strongest(counting, is_root=key in self._succession.present)
 
-    def is_root(self, key: bytes) -> bool:
-        """Whether a key is a root's now."""
-        return key in self._succession.present
+    def was_root(self, key: bytes) -> bool:
+        """Whether a key is, or was, a root's of a version that was followed."""
+        return key in self._succession.counted
 
     def is_admin(self, key: bytes) -> bool:
         """Whether a key is a root's, or was made an admin by one: one step, so never a ring."""
@@ -66,6 +66,10 @@ class RoleBook:
     def made_by_root(self, key: bytes) -> bool:
         """Whether a key is an admin by a root of now, revoked or not."""
         return self._is_admin(key, self._succession.present)
+
+    def was_made_by_root(self, key: bytes) -> bool:
+        """Whether a key is an admin by a root of a version that was followed."""
+        return self._is_admin(key, self._succession.counted)
 
     def _is_admin(self, key: bytes, roots: Collection[bytes]) -> bool:
         return key in roots or any(

@@ -1,7 +1,7 @@
 """At its bound the control set hears who revokes, and what one node holds another can take."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import Random
 
 import pytest
@@ -12,12 +12,15 @@ from unit.core.ruling import GENESIS, NOW_S, ROOT, made_by
 from meshnode.core import shares as shares_module
 from meshnode.core.control import ControlSet
 from meshnode.core.entries import Body, Revoke, entry_id_of, sign_entry
+from meshnode.core.errors import PeerError
 from meshnode.core.keys import Key, Signed
 from meshnode.core.settings import Policy
+from meshnode.core.succession import RootKeys
 
 chance = Random(72).randbytes
 ADMINS = [Key.new(chance) for _ in range(3)]
 OPERATORS = [Key.new(chance) for _ in range(3)]
+STOLEN, BY_STOLEN, PROMOTED = (Key.new(chance) for _ in range(3))
 
 
 def said(issuer: Key, body: Body, late_s: int = 0, life_s: int | None = None) -> Signed:
@@ -41,13 +44,29 @@ FLOOD = [
     *(said(one, Policy(f"p{n}", {}), n) for n in range(4) for one in OPERATORS),
     *(said(one, Revoke("key", one.public)) for one in OPERATORS),
 ]
-POOL = [*BY_ROOT, *BY_ADMINS, *FLOOD]
+EXCHANGES = [
+    said(ROOT, RootKeys(2, (ROOT.public, STOLEN.public))),
+    said(ROOT, RootKeys(3, (ROOT.public,))),
+]
+GIVEN = [
+    made_by(ADMINS[0], PROMOTED, "operator"),
+    made_by(ROOT, PROMOTED, "admin"),
+    made_by(STOLEN, BY_STOLEN, "admin"),
+]
+BY_THEM = [
+    *(said(STOLEN, Revoke("node", Key.new(chance).public)) for _ in range(9)),
+    *(said(BY_STOLEN, Revoke("node", Key.new(chance).public)) for _ in range(3)),
+    *(said(PROMOTED, Revoke("grant", chance(16)), life_s=3600) for _ in range(3)),
+]
+POOL = [*BY_ROOT, *BY_ADMINS, *FLOOD, *EXCHANGES, *GIVEN, *BY_THEM]
+SIZE = 39
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Let a set have 24 entries, 5 of them for roots and 6 for revocations, 2 of each admin."""
-    sizes = {"ENTRIES_MAX": 24, "OF_ROOTS": 5, "OF_REVOCATIONS": 6, "OF_ONE_ADMIN": 2}
+    """Let a set have 13 entries beside 16 of roots, 8 of each, and 10 of admins, 2 of each."""
+    sizes = {"OF_ROOTS": 16, "OF_ONE_ROOT": 8, "OF_REVOCATIONS": 10, "OF_ONE_ADMIN": 2}
+    sizes["ENTRIES_MAX"] = SIZE
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
             patch.setattr(shares_module, name, size)
@@ -61,6 +80,24 @@ def hearing(entries: list[Signed]) -> ControlSet:
     return control
 
 
+def offered(entries: list[Signed]) -> ControlSet:
+    """Return a set to which a neighbour offers these again and again, always in this order."""
+    control = ControlSet(GENESIS)
+    before = -1
+    while len(control.entries()) > before:
+        before = len(control.entries())
+        for entry in entries:
+            with suppress(PeerError):
+                control.add(entry, NOW_S)
+    return control
+
+
+def answers(control: ControlSet) -> list[object]:
+    keys = [ROOT, STOLEN, *ADMINS, *OPERATORS, PROMOTED, BY_STOLEN]
+    roles = [control.role_of(key.public) for key in keys]
+    return [roles, control.succession.present, set(control.revocations.nodes)]
+
+
 def ids(entries: list[Signed]) -> set[bytes]:
     return {entry_id_of(entry) for entry in entries}
 
@@ -72,7 +109,7 @@ def test_whatever_comes_first_the_root_and_every_admin_are_heard(order: list[Sig
         held = hearing(order)
     assert ids(BY_ROOT) <= ids(held.entries())
     assert ids(BY_ADMINS[1:]) <= ids(held.entries())
-    assert len(held.entries()) <= 24
+    assert len(held.entries()) <= SIZE
 
 
 @settings(max_examples=40)
@@ -81,14 +118,17 @@ def test_what_one_node_holds_at_the_bound_fits_into_any_other_in_any_order(
     order: list[Signed], random: Random
 ):
     with bounded():
-        held = hearing(order).entries()
+        first = hearing(order)
+        held = first.entries()
         shuffled = random.sample(held, len(held))
         anew = ControlSet(GENESIS)
         assert anew.add_all(shuffled, NOW_S) == []
-        part = ControlSet(GENESIS)
-        some = [entry for entry in shuffled if entry in MADE or random.random() < 0.5]
-        assert part.add_all(some, NOW_S) == []
-    assert ids(anew.entries()) == ids(held)
+        other = offered(shuffled)
+        needed = [*MADE, *EXCHANGES, *GIVEN]
+        some = [entry for entry in shuffled if entry in needed or random.random() < 0.5]
+        assert ids(offered(some).entries()) == ids(some)
+    assert ids(anew.entries()) == ids(other.entries()) == ids(held)
+    assert answers(anew) == answers(other) == answers(first)
 
 
 @settings(max_examples=40)

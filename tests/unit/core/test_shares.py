@@ -43,6 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch):
     for name, count in (
         ("ENTRIES_MAX", 10),
         ("OF_ROOTS", 2),
+        ("OF_ONE_ROOT", 2),
         ("OF_REVOCATIONS", 3),
         ("OF_ONE_ADMIN", 2),
     ):
@@ -70,7 +71,8 @@ def full() -> ControlSet:
 
 
 def test_a_full_set_takes_what_a_root_says_for_ever(full: ControlSet, monkeypatch):
-    monkeypatch.setattr(shares_module, "OF_ROOTS", 7)
+    for name in ("OF_ROOTS", "OF_ONE_ROOT"):
+        monkeypatch.setattr(shares_module, name, 7)
     new_root = Key.new(chance)
     for body in (
         Revoke("key", ADMIN.public),
@@ -139,3 +141,16 @@ def test_what_is_beyond_a_share_counts_among_the_others():
     size = taken(control, lambda: made_by(ROOT, Key.new(chance), "operator"))
     assert size + 1 == 10 - 3, "all but what is kept for revocations"
     assert taken(control, lambda: revoked_grant(ADMIN)) == 2
+
+
+def test_a_stolen_root_takes_no_place_by_which_another_exchanges_it(monkeypatch):
+    monkeypatch.setattr(shares_module, "ENTRIES_MAX", 16)
+    for name, count in (("OF_ROOTS", 8), ("OF_ONE_ROOT", 4)):
+        monkeypatch.setattr(shares_module, name, count)
+    stolen, control = Key.new(chance), ruled()
+    control.add(said(ROOT, RootKeys(2, (ROOT.public, stolen.public))), NOW_S)
+    assert taken(control, lambda: said(stolen, Revoke("node", Key.new(chance).public))) == 4 + 5
+    assert control.add(said(ROOT, RootKeys(3, (ROOT.public,))), NOW_S)
+    assert control.succession.present == (ROOT.public,)
+    assert control.add(said(ROOT, Revoke("key", ADMIN.public)), NOW_S)
+    assert control.role_of(ADMIN.public) == ""
