@@ -57,11 +57,16 @@ def give(mesh: Connection, issuer: Key, subject: bytes, role: str, name: str) ->
 
 
 def operators(found: pb.ListAuthoritiesResponse) -> list[Plain]:
-    """Return everybody who was given a role: `key_id, public_key, name, role, …, state`.
+    """Return everybody who was given a role: `key_id, …, state, revoked_in_vain_by`.
 
     Each by the strongest role that counts, with the name that this one says; whoever may give roles
     may call anybody anything, so what else somebody is called stands apart, in `other_names`.
+    In vain an admin was revoked by those whose word does not count for that: only the root's does.
     """
+    revoked: dict[bytes, dict[str, None]] = {}
+    for word in found.revocations:
+        if word.what == "key":
+            revoked.setdefault(word.name, {})[key_id_of(word.issuer)] = None
     roots = {*found.removed_roots, *found.roots}
     strongest: dict[bytes, pb.GivenRole] = {}
     names: dict[bytes, dict[str, None]] = {}
@@ -82,6 +87,9 @@ def operators(found: pb.ListAuthoritiesResponse) -> list[Plain]:
             "by_node": one.node_id or None,
             "since": one.at,
             "state": one.state,
+            "revoked_in_vain_by": list(revoked.get(one.subject, ()))
+            if one.state == "active"
+            else [],
         }
         for one in strongest.values()
     ]

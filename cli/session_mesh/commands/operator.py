@@ -148,7 +148,15 @@ def _listed(call: Call) -> View:
         human=table,
         records="operators",
         ids=[row["key_id"] for row in rows],
+        notes=[_in_vain(row) for row in rows if row["revoked_in_vain_by"]],
     )
+
+
+def _in_vain(row: dict[str, Any]) -> str:
+    """Say that an admin was revoked by whom it does not concern."""
+    by = ", ".join(row["revoked_in_vain_by"])
+    said = f"key {row['key_id']} was revoked by {by}, which does not count: only the root takes out"
+    return f"{said} an admin: session-mesh operator remove {row['key_id']} --root FILE"
 
 
 def _unnamed(row: dict[str, Any]) -> str:

@@ -132,10 +132,14 @@ def test_who_came_by_invite_is_said_to_have(run, mesh, monkeypatch):
         "by_node": "a" * 52,
         "since": "2026-11-20T00:00:00Z",
         "state": "active",
+        "revoked_in_vain_by": ["e" * 16],
     }
     monkeypatch.setattr(authorities, "known", lambda _: None)
     monkeypatch.setattr(authorities, "operators", lambda _: [row])
-    assert "(invited, joined at anna)" in run("operator", "list")[1]
+    code, out, err = run("operator", "list")
+    assert code == 0
+    assert "(invited, joined at anna)" in out
+    assert f"was revoked by {'e' * 16}, which does not count" in " ".join(err.split())
 
 
 def test_the_table_of_orders_names_agent_and_node():

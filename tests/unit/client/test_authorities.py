@@ -146,3 +146,12 @@ def test_an_admin_is_taken_out_by_the_root_alone_and_nothing_is_signed_that_woul
     with pytest.raises(NotPermittedError, match="only the root"):
         authorities.remove(mesh, plan, [], None)
     assert {type(one) for one in mesh.asked} == {pb.ListAuthoritiesRequest}
+
+
+def test_who_was_revoked_in_vain_is_told_with_whose_word_it_was():
+    found = mesh_of(given(ADMIN, CAROL, "carol", state="revoked"), given(ADMIN, SPARE, "s"))
+    for subject in (THIEF, CAROL):
+        found.revocations.add(what="key", name=subject.public, issuer=ADMIN.public)
+    rows = authorities.operators(found)
+    told = {row["name"]: row["revoked_in_vain_by"] for row in rows if row["revoked_in_vain_by"]}
+    assert told == {"thea": [key_id_of(ADMIN.public)]}
