@@ -162,8 +162,7 @@ class Adding:
         names: Mapping[str, str],
     ) -> Iterator[CostGroup]:
         by = self.cutting.by
-        ids = {group[by.index("node")] for group in sums} if "node" in by else set[str]()
-        shown = names_apart({node_id: names.get(node_id, node_id) for node_id in ids})
+        shown = names_apart(names) if "node" in by else {}  # also from nodes that spent nothing
         words: dict[str, Mapping[str, str]] = {"model": spellings, "node": shown}
         for group, added in sums.items():
             parts = zip(by, group, strict=True)

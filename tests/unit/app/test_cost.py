@@ -1,8 +1,10 @@
 import pytest
 
 from meshnode.app import tally
-from meshnode.app.cost import OwnedSlot, Unpriced, cost
-from meshnode.app.cutting import CostQuery
+from meshnode.app.cost import Adding, OwnedSlot, Unpriced, cost
+from meshnode.app.cutting import CostQuery, Span, Texts
+from meshnode.app.pieces import finished
+from meshnode.core.counts import SLOTS, packed
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
 from meshnode.core.periods import DayKey, MonthKey
@@ -68,6 +70,15 @@ def test_a_cost_is_unknown_only_if_nothing_in_it_is_priced():
     assert ask([row("odd")]).cost_nusd is None
     assert ask([row("free")]).cost_nusd == 0
     assert ask([]).cost_nusd == 0
+
+
+def test_a_node_is_told_apart_from_a_namesake_that_has_spent_nothing():
+    adding, one = Adding(CostQuery(("node",)), tally.Rated(Table())), row()
+    span = Span(SLOTS, one.key.start_s, one.key.end_s)
+    what = tally.Combination(one.key.model, one.slot.provider, one.key.tier)
+    adding.row(what, span, Texts("vm-id-of-52", "s1", "", "", ""), packed(one.slot))
+    answer = finished(adding.answer({"vm-id-of-52": "vm", "another-id": "vm"}))
+    assert [group.key for group in answer.groups] == [{"node": "vm/vm-id-of"}]
 
 
 def test_the_same_session_on_two_nodes_adds_and_is_one_session():
