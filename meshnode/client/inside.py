@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client import clock
+from meshnode.client.absence import Absence
 from meshnode.client.asking import Asking
 from meshnode.client.errors import NotAuthenticatedError, UnreachableError, UsageError
 from meshnode.client.home import Home
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 SOCKET_VARIABLE = "SESSION_MESH_SOCKET"
 FOLLOW_S = 86400.0  # of one call; then it is made again
-GIVE_UP_S = 60.0  # without a node; then its absence is an error
-PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
 COUNT_MAX = (1 << 64) - 1  # what the wire carries; what makes sense, the node says
 
 
@@ -136,21 +135,20 @@ class Inside:
         asked for: whoever ends in the middle gets it again. To `follow` is to wait for more until
         the session ends, also through a restart of its node.
         """
-        away_s, pause_s = 0.0, PAUSE_S
+        absence = Absence(self._pause)
         while True:
             try:
                 for steer in self._inbox(after, follow=follow):
-                    away_s, pause_s = 0.0, PAUSE_S
+                    absence.end()
                     yield steer
                     after = steer["position"]
                     self.take(steer["position"])
             except UnreachableError:
-                if not follow or away_s >= GIVE_UP_S:
+                if not follow or absence.is_too_long:
                     raise
             else:
                 return
-            self._pause(pause_s)
-            away_s, pause_s = away_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
+            absence.wait()
 
     def take(self, position: int) -> None:
         """Say that all steers up to this one are dealt with: `steers` goes on behind it."""

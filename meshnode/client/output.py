@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client import clock
+from meshnode.client.absence import Absence
 from meshnode.client.errors import PeerError, StaleError, UnreachableError
 from meshnode.client.targets import Target
 from meshnode.client.wishes import order_to
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 READ_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
-GIVE_UP_S = 60.0  # without an answer; then that is an error
-NOTICED_S = 1.0  # without an answer; then it is said
-PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
 HEAD_BYTES_MAX = 1024
 
 
@@ -74,43 +72,34 @@ class Following:
     ) -> None:
         self._mesh = mesh
         self._session = session
-        self._absent = absent
-        self._pause = pause
+        self._absence = Absence(pause, absent)
         self._position: int | None = None
-        self._lost = False  # nobody answers, as `absent` has heard
         self._ended = False
 
     def pieces(self, span: Span) -> Iterator[Piece]:
         """Yield the output, and what comes; raises a MeshError if nobody answers for a minute."""
-        without_s, pause_s = 0.0, PAUSE_S
+        absence = self._absence
         while not self._ended:
             try:
                 for piece in self._reading(span):
-                    self._note(lost=False)
-                    without_s, pause_s = 0.0, PAUSE_S
+                    absence.end()
                     if piece.output or piece.lost:
                         yield piece
                 continue
             except StaleError:  # its owner's journal was lost: it is known by another epoch now
                 about = Target(session_id=self._session["session_id"])
                 self._session = self._mesh.resolve(about)
-                if without_s >= GIVE_UP_S:
+                if absence.is_too_long:
                     raise
             except (UnreachableError, ExhaustedError) as error:
-                if self._position is None or without_s >= GIVE_UP_S:
+                if self._position is None or absence.is_too_long:
                     raise
-                self._note_failed(error, without_s)
-            self._pause(pause_s)
-            without_s, pause_s = without_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
+                self._note_failed(error)
+            absence.wait()
 
-    def _note(self, *, lost: bool) -> None:
-        if lost != self._lost:
-            self._lost = lost
-            self._absent(lost)
-
-    def _note_failed(self, error: MeshError, without_s: float) -> None:
+    def _note_failed(self, error: MeshError) -> None:
         if not isinstance(error, ExhaustedError):  # who has too many readers does answer
-            self._note(lost=without_s >= NOTICED_S)
+            self._absence.notice()
 
     def _reading(self, span: Span) -> Iterator[Piece]:
         """Read until the owner has enough of it; notes the position, and whether that was all."""

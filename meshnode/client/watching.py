@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshnode.client import clock
+from meshnode.client.absence import Absence
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import NoNodeError, SilentNodeError, error_from
 from meshnode.client.messages import to_plain
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
-GIVE_UP_S = 60.0  # without a node; then its absence is an error
-NOTICED_S = 1.0  # without a node; then it is said
-PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
 FORGET = frozenset({"reset", "lagged"})
 
 
@@ -52,9 +50,7 @@ class Watch:
         self._home = home
         self._wanted = wanted
         self._now = now
-        self._pause = pause
-        self._absent = absent
-        self._lost = False  # as `absent` has heard
+        self._absence = Absence(pause, absent)
         self._position = ""
         self._told = False  # anything, ever
         self._partial = False  # a snapshot has begun and is not complete
@@ -62,30 +58,22 @@ class Watch:
     def events(self, position: str) -> Iterator[Plain]:
         """Yield events as plain values.
 
-        Raises NoNodeError or SilentNodeError when no node comes back in GIVE_UP_S.
+        Raises NoNodeError or SilentNodeError when no node comes back in `absence.GIVE_UP_S`.
         """
         check_lengths({"position": position})
         self._position = position
-        without_s, pause_s = 0.0, PAUSE_S
         while True:
             try:
                 answers = self._connection()
                 for event in answers:
-                    self._note(lost=False)
-                    without_s, pause_s = 0.0, PAUSE_S
+                    self._absence.end()
                     yield from self._begun(event)
                     yield from map(self._noted, answers)
             except (NoNodeError, SilentNodeError):  # silent: it begins, and does not answer yet
-                if not self._told or without_s >= GIVE_UP_S:
+                if not self._told or self._absence.is_too_long:
                     raise
-                self._note(lost=without_s >= NOTICED_S)
-            self._pause(pause_s)
-            without_s, pause_s = without_s + pause_s, min(pause_s * 2, PAUSE_S_MAX)
-
-    def _note(self, *, lost: bool) -> None:
-        if lost != self._lost:
-            self._lost = lost
-            self._absent(lost)
+                self._absence.notice()
+            self._absence.wait()
 
     def _connection(self) -> Iterator[Plain]:
         request = pb.WatchRequest(

@@ -2,10 +2,11 @@
 
 import pytest
 
+from meshnode.client.absence import GIVE_UP_S, NOTICED_S
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.home import home_at
 from meshnode.client.targets import Wanted
-from meshnode.client.watching import GIVE_UP_S, NOTICED_S, Watch
+from meshnode.client.watching import Watch
 from meshnode.v1 import event_service_pb2 as pb
 
 

@@ -1,0 +1,58 @@
+"""How long nobody has answered, for who goes on with a stream once somebody does again.
+
+Invariant: a listener hears of an absence that lasts, and then of its end; of none twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GIVE_UP_S = 60.0  # without an answer; then its absence is an error
+NOTICED_S = 1.0  # without an answer; then it is said
+PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
+
+
+class Absence:
+    """The time since the last answer, counted in pauses between attempts, each twice the last.
+
+    `listener` is told True when nobody answers any more, and False when somebody does again.
+    """
+
+    def __init__(
+        self, pause: Callable[[float], None], listener: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        self._pause = pause
+        self._listener = listener
+        self._told = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._away_s, self._pause_s = 0.0, PAUSE_S
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether nobody has answered for GIVE_UP_S."""
+        return self._away_s >= GIVE_UP_S
+
+    def end(self) -> None:
+        """Take note of an answer."""
+        self._begin()
+        self._tell(away=False)
+
+    def notice(self) -> None:
+        """Take note that nobody answered."""
+        self._tell(away=self._away_s >= NOTICED_S)
+
+    def wait(self) -> None:
+        """Pause before the next attempt."""
+        self._pause(self._pause_s)
+        self._away_s += self._pause_s
+        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
+
+    def _tell(self, *, away: bool) -> None:
+        if away != self._told:
+            self._told = away
+            self._listener(away)
