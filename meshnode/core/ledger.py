@@ -19,6 +19,7 @@ from meshnode.core.periods import DayKey, MonthKey
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from meshnode.core.charges import Charge
     from meshnode.core.rounds import Round
 
 LEDGER = "ledger"  # the table, in every node's feed
@@ -181,6 +182,7 @@ class Batch:
     diagnostics: Diagnostics
     rounds: Sequence[Round] = ()  # the texts of records, where they are asked for
     began: Mapping[bytes, bytes] | None = None
+    charges: Sequence[Charge] = ()  # of the records, in their order, where they are known already
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +193,14 @@ class StoredReader:
     diagnostics: Diagnostics
 
 
-Said = tuple[str, str, str, int, str, str, str, str, str]
-"""What decides where a record is counted: session, model, tier, slot and source, and for whom:
-agent, owner, project and provider."""
+Said = tuple[str, str, str, str, str, str, str, str]
+"""What decides, with its time, where a record is counted: session, model, tier and source, and for
+whom: agent, owner, project and provider."""
+Counters = tuple[tuple[str, str, str], tuple[str, str, str, str]]
+"""The texts of counters that differ in their slots alone: of their keys, and whose they are."""
 CounterKey = SlotKey | DayKey | MonthKey
+Added = tuple[SlotKey, "Slot"]
+"""What some records add up to."""
 LedgerKey = CounterKey | DiagnosticsKey
 LedgerRow = tuple[CounterKey, Slot] | tuple[DiagnosticsKey, Diagnostics]
 
@@ -215,18 +221,18 @@ class Slots:
         self._places = places or {}
 
     def correct(
-        self, wrong: Iterable[UsageRecord], right: Iterable[UsageRecord]
+        self, wrong: Iterable[Added], right: Iterable[Added]
     ) -> list[tuple[CounterKey, Slot]]:
-        """Take back records that were counted, count others; return what changed, by key.
+        """Take back what was counted, count what is right; return what changed, by key.
 
         A slot that nothing is left of stays, with zeros: what was published is not forgotten. What
         both say of a slot stays where it is counted, which nothing tells if there are two places.
         """
         changed: set[CounterKey] = set()
         less: dict[SlotKey, Slot] = {}
-        for slot, taken in _added_up(wrong):
+        for slot, taken in wrong:
             less[slot] = grown(less.get(slot), taken)
-        for slot, added in _added_up(right):
+        for slot, added in right:
             rest = added
             if slot in less:
                 both = _common(less[slot], added)
@@ -299,29 +305,22 @@ def slot_number(at_s: float) -> int:
 
 def slot_key_of(record: UsageRecord) -> SlotKey:
     """Return the counter that a record belongs to."""
-    return _slot_key(_said_of(record))
+    texts, _ = counters_of(_said_of(record))
+    return SlotKey(*texts, slot_number(record.at_s))
 
 
-def slot_keys_of(records: Iterable[UsageRecord]) -> set[SlotKey]:
-    """Return the counters that records belong to: many go to the same."""
-    return set(map(_slot_key, set(map(_said_of, records))))
-
-
-def slot_of(said: Said, records: int, usage: Buckets) -> tuple[SlotKey, Slot]:
-    """Count records that say the same of themselves."""
-    return _slot_key(said), Slot(records, usage, *map(cut, said[5:]))
+def counters_of(said: Said) -> Counters:
+    """Return where what says the same of itself is counted, whenever it was."""
+    session, model, tier, source, agent, owner, project, provider = said
+    whose = cut(agent), cut(owner), cut(project), cut(provider)
+    if source in GATEWAYS and MARK not in tier:  # an older version let services have one
+        tier = marked(tier, mark_of(*whose))
+    return (cut(session), cut(model), cut(tier)), whose
 
 
 def _said_of(one: UsageRecord) -> Said:
-    where = (one.session, one.model, one.tier, int(one.at_s // SLOT_S))
-    return (*where, one.source, one.agent, one.owner, one.project, one.provider)
-
-
-def _slot_key(said: Said) -> SlotKey:
-    session, model, tier, slot, source, *whose = said
-    if source in GATEWAYS and MARK not in tier:  # an older version let services have one
-        tier = marked(tier, mark_of(*map(cut, whose)))
-    return SlotKey(cut(session), cut(model), cut(tier), slot)
+    whose = (one.agent, one.owner, one.project, one.provider)
+    return (one.session, one.model, one.tier, one.source, *whose)
 
 
 def merged(one: Slot, other: Slot) -> Slot:
@@ -337,14 +336,29 @@ def merged(one: Slot, other: Slot) -> Slot:
     )
 
 
-def _added_up(records: Iterable[UsageRecord]) -> Iterator[tuple[SlotKey, Slot]]:
-    """Add up what goes to one slot and says the same of itself: logs tell of thousands at once."""
-    told: defaultdict[Said, list[tuple[int, ...]]] = defaultdict(list)
+def added_up(records: Iterable[UsageRecord]) -> list[Added]:
+    """Add up what goes to one slot and says the same of itself."""
+    told: defaultdict[tuple[Said, int], list[tuple[int, ...]]] = defaultdict(list)
     for one in records:
-        told[_said_of(one)].append(one.usage.counts)
-    for said, counts in told.items():
-        usage = Buckets(*[min(sum(some), COUNT_MAX) for some in zip(*counts, strict=True)])
-        yield slot_of(said, len(counts), usage)
+        told[_said_of(one), slot_number(one.at_s)].append(one.usage.counts)
+    return [
+        added(counters_of(said), slot, len(counts), bucketwise(counts))
+        for (said, slot), counts in told.items()
+    ]
+
+
+def added(counters: Counters, slot: int, records: int, usage: Buckets) -> Added:
+    """Return what some records of one slot, all counted in these counters, add to it."""
+    texts, whose = counters
+    return SlotKey(*texts, slot), Slot(records, usage, *whose)
+
+
+def bucketwise(counts: Iterable[tuple[int, ...]]) -> Buckets:
+    """Add up the counts of buckets, at least of one; a sum stays at COUNT_MAX."""
+    sums = [*map(sum, zip(*counts, strict=True))]
+    if max(sums) > COUNT_MAX:
+        sums = [min(one, COUNT_MAX) for one in sums]
+    return Buckets(*sums)
 
 
 def grown(slot: Slot | None, added: Slot) -> Slot:

@@ -10,6 +10,7 @@ more than was used by those whose it is. Source: the retention that facts ask fo
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
@@ -19,7 +20,7 @@ from meshnode.core.marks import MARK, unmarked
 from meshnode.core.periods import DAY_S, MONTHS_A_YEAR, DayKey, MonthKey
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from meshnode.core.ledger import CounterKey
@@ -77,8 +78,8 @@ def due(key: CounterKey, now_s: float) -> CounterKey:
     """Return what a counter is kept as at a time: itself, or a coarser one."""
     match key:
         case SlotKey():
-            day, _ = way_of(key)
-            return due(day, now_s) if day.start_s < _day(now_s, SLOTS_KEPT_DAYS) else key
+            is_old = _day(key.start_s, 0) < _day(now_s, SLOTS_KEPT_DAYS)
+            return due(day_of(key), now_s) if is_old else key
         case DayKey():
             old = month_of(key.start_s) < month_of(now_s) - DAYS_KEPT_MONTHS
             return way_of(key)[-1] if old else key
@@ -91,8 +92,8 @@ def due(key: CounterKey, now_s: float) -> CounterKey:
 def way_of(key: CounterKey) -> tuple[CounterKey, ...]:
     """Return the coarser counters that a counter may become part of: the finer one first."""
     match key:
-        case SlotKey(session, model, tier):
-            day = DayKey(session, model, tier, key.start_s // DAY_S)
+        case SlotKey():
+            day = day_of(key)
             return (day, *way_of(day))
         case DayKey(session, model, tier):
             return (MonthKey(session, model, tier, month_of(key.start_s)),)
@@ -102,13 +103,22 @@ def way_of(key: CounterKey) -> tuple[CounterKey, ...]:
             assert_never(key)
 
 
+def day_of(key: SlotKey) -> DayKey:
+    """Return the counter of the day that a slot is in."""
+    return DayKey(key.session, key.model, key.tier, key.start_s // DAY_S)
+
+
 def ways_of(key: CounterKey) -> tuple[CounterKey, ...]:
     """Return where the records of a counter may be, in the order in which they are looked for.
 
     The counter itself comes first; each is followed by the same without a mark.
     """
-    way = (key, *way_of(key))
-    return tuple(dict.fromkeys(either for one in way for either in (one, without_mark(one))))
+    return (*either_of(key), *(either for one in way_of(key) for either in either_of(one)))
+
+
+def either_of(key: CounterKey) -> tuple[CounterKey, ...]:
+    """Return a counter, and what it was before there were marks, if it has one."""
+    return (key, without_mark(key)) if MARK in key.tier else (key,)
 
 
 def without_mark(key: CounterKey) -> CounterKey:
@@ -121,14 +131,6 @@ def without_mark(key: CounterKey) -> CounterKey:
 def month_key_of(key: CounterKey) -> MonthKey:
     """Return the coarsest counter that this one, or the same without a mark, may be part of."""
     return MonthKey(key.session, key.model, unmarked(key.tier), month_of(key.start_s))
-
-
-def ways_held(key: SlotKey, held: Container[CounterKey], now_s: float) -> tuple[CounterKey, ...]:
-    """Return which counters the records of a slot may be in, or go to; `held`: those there are.
-
-    What comes goes to the first.
-    """
-    return tuple(one for one in ways_of(key) if one in held) or (due(key, now_s),)
 
 
 def levelled(
@@ -195,7 +197,12 @@ def summed(
 
 def month_of(at_s: float) -> int:
     """Return the months from January 1970 to a time."""
-    at = datetime.fromtimestamp(at_s, UTC)
+    return _month_of(int(at_s // DAY_S))
+
+
+@lru_cache(maxsize=1024)
+def _month_of(day: int) -> int:
+    at = datetime.fromtimestamp(day * DAY_S, UTC)
     return (at.year - 1970) * MONTHS_A_YEAR + at.month - 1
 
 

@@ -15,17 +15,11 @@ import msgspec
 from meshnode.core.packing import pack_lists
 
 if TYPE_CHECKING:
+    from meshnode.core.charges import Charge
     from meshnode.core.ledger import UsageRecord
 
 HASH_BYTES = 32
 START_HASH = bytes(HASH_BYTES)  # what the first record is chained to
-
-
-class Charge(msgspec.Struct, frozen=True, gc=False):
-    """What a response cost by the prices of the time it was recorded; None where it had none."""
-
-    cost_nusd: int | None = None
-    price_source: str = ""  # name@version, as `prices explain` tells it
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import select
 import signal
 import sys
 from contextlib import contextmanager, suppress
@@ -19,26 +20,33 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from meshnode.core.charges import Charge
 from meshnode.core.ledger import UsageRecord
 from meshnode.ingest.reading import places_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from meshnode.ingest.reading import Reader, Reading
 
-PIPE_BYTES = 1 << 20  # told and not taken yet; then the second process waits
+PIPE_BYTES = 1 << 20  # told and not taken yet; more is held by the second process
+HELD_BYTES_MAX = 8 << 20  # then it waits
 CORES_MIN = 2
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(tuple[UsageRecord, ...]).decode
+_unpack = msgspec.msgpack.Decoder(tuple[tuple[UsageRecord, ...], tuple[Charge, ...]]).decode
 
 
 @contextmanager
 def readings(
-    reader: Reader, places: Mapping[bytes, bytes], bytes_max: int
+    reader: Reader,
+    places: Mapping[bytes, bytes],
+    bytes_max: int,
+    price: Callable[[UsageRecord], Charge],
 ) -> Iterator[Iterator[Reading]]:
     """Read on from these places to the end, about bytes_max at a time.
+
+    What a second process has read is priced, too.
 
     A second process lives as long as the block at most, and begins at once where nothing was read
     before. Only a process of a single thread gets one, since it is forked.
@@ -52,7 +60,7 @@ def readings(
     if is_all or not _can_fork():
         yield _to_the_end(reader, places, bytes_max, first)
     else:
-        with _second(reader, known, bytes_max) as told:
+        with _second(reader, known, bytes_max, price) as told:
             yield _to_the_end(reader, places, bytes_max, chain(first, told))
 
 
@@ -86,7 +94,10 @@ def _can_fork() -> bool:
 
 @contextmanager
 def _second(
-    reader: Reader, places: Mapping[bytes, bytes], bytes_max: int
+    reader: Reader,
+    places: Mapping[bytes, bytes],
+    bytes_max: int,
+    price: Callable[[UsageRecord], Charge],
 ) -> Iterator[Iterator[Reading]]:
     """Start the second process; give what it tells: nothing where there is no room for one."""
     try:
@@ -105,7 +116,8 @@ def _second(
                 pid = os.fork()
             if pid == 0:
                 os.close(taking)
-                _tell_all(reader, places, bytes_max, telling, before)
+                found = _to_the_end(reader, places, bytes_max, ())
+                _tell_all(_priced(found, price), telling, before)
             os.close(telling)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield _told(pipe, reader)
@@ -124,39 +136,53 @@ def _widen(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def _tell_all(
-    reader: Reader,
-    places: Mapping[bytes, bytes],
-    bytes_max: int,
-    telling: int,
-    mask: Iterable[int],
-) -> NoReturn:
+def _priced(
+    readings: Iterable[Reading], price: Callable[[UsageRecord], Charge]
+) -> Iterator[Reading]:
+    for reading in readings:
+        charges = tuple(map(price, reading.batch.records))
+        yield replace(reading, batch=replace(reading.batch, charges=charges))
+
+
+def _tell_all(readings: Iterable[Reading], telling: int, mask: Iterable[int]) -> NoReturn:
     """Read and tell to the end, and end this process without its parent's farewells."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with os.fdopen(telling, "wb") as pipe:
-            more = True
-            while more:
-                reading = reader.read(places, bytes_max)
-                places, more = places_after(places, reading.batch), reading.more
-                batch = reading.batch
-                head = replace(reading, batch=replace(batch, records=()))
-                pickle.dump((head, _pack(batch.records)), pipe, pickle.HIGHEST_PROTOCOL)
-                pipe.flush()
+        os.set_blocking(telling, False)
+        held = bytearray()
+        for reading in readings:
+            batch = reading.batch
+            head = replace(reading, batch=replace(batch, records=(), charges=()))
+            packed = _pack((batch.records, batch.charges))
+            held += pickle.dumps((head, packed), pickle.HIGHEST_PROTOCOL)
+            _tell(held, telling, HELD_BYTES_MAX)
+        _tell(held, telling, 0)
         code = 0
     finally:
         os._exit(code)  # whatever is raised: the parent reads what is missing, and meets it too
+
+
+def _tell(held: bytearray, telling: int, rest_bytes: int) -> None:
+    """Tell what is held, as far as there is room for it, but in any case all but so much."""
+    while held:
+        try:
+            del held[: os.write(telling, held)]
+        except BlockingIOError:
+            if len(held) <= rest_bytes:
+                return
+            select.select([], [telling], [])
 
 
 def _told(pipe: BinaryIO, reader: Reader) -> Iterator[Reading]:
     more = True
     while more:
         try:
-            head, records = pickle.load(pipe)  # noqa: S301 - told by our own process
+            head, packed = pickle.load(pipe)  # noqa: S301 - told by our own process
         except (EOFError, pickle.UnpicklingError):  # it was ended, perhaps within a word
             reader.close()  # the second one has moved on in files that both have open
             return
         more = head.more
-        yield replace(head, batch=replace(head.batch, records=_unpack(records)))
+        records, charges = _unpack(packed)
+        yield replace(head, batch=replace(head.batch, records=records, charges=charges))

@@ -199,10 +199,12 @@ def joined(readings: Sequence[Reading]) -> Reading:
     batches = [one.batch for one in readings]
     counts = sum((one.diagnostics for one in batches), Diagnostics())
     tail_bytes = last.batch.diagnostics.partial_tail_bytes
+    all_charged = all(len(one.charges) == len(one.records) for one in batches)
     batch = replace(
         last.batch,
         places={file: place for one in batches for file, place in one.places.items()},
         records=[record for one in batches for record in one.records],
+        charges=[charge for one in batches for charge in one.charges] if all_charged else (),
         diagnostics=replace(counts, partial_tail_bytes=tail_bytes),
         rounds=[told for one in batches for told in one.rounds],
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.home import expanded
+from meshnode.core.charges import Charge
 from meshnode.core.errors import MeshError, NotFoundError
 from meshnode.core.ledger import Buckets, tier_of, tier_parts
 from meshnode.core.prices import (
@@ -23,7 +24,6 @@ from meshnode.core.prices import (
     per_million_text,
     usd_text,
 )
-from meshnode.core.usage_log import Charge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

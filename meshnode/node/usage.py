@@ -241,7 +241,7 @@ class Usage:
         self, source: SourceConfig, reader: Reader, places: Mapping[bytes, bytes]
     ) -> Iterator[Iterator[Reading]]:
         if self._held is None:
-            with closing(reader), readings(reader, places, READ_BYTES_MAX) as pieces:
+            with closing(reader), readings(reader, places, READ_BYTES_MAX, self._charge) as pieces:
                 yield pieces
         else:  # a second process would move on in files that stay open
             self._held[source] = reader

@@ -8,12 +8,13 @@ Functions are synchronous, and change nothing outside the caller's transaction.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ledger import DiagnosticsKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
-from meshnode.core.rollups import ways_held, ways_of, without_mark
+from meshnode.core.rollups import due, either_of, ways_of
 from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
@@ -81,17 +82,23 @@ def said_of(
 
 def places_of(
     connection: sqlite3.Connection, slots: Collection[SlotKey], now_s: float
-) -> dict[SlotKey, tuple[CounterKey, ...]]:
-    """Return which counters the records of some slots may be in; what comes goes to the first."""
+) -> tuple[dict[SlotKey, tuple[CounterKey, ...]], dict[CounterKey, Counted]]:
+    """Return which counters the records of some slots may be in, and what these count so far.
+
+    What comes goes to the first.
+    """
     query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key >= :least)
         OR EXISTS (SELECT 1 FROM usage_imported WHERE key >= :least)"""
     is_rolled_up = connection.execute(query, {"least": _COARSE}).fetchone()[0]
-    ways: set[CounterKey] = {*slots, *map(without_mark, slots)}
-    if is_rolled_up:
-        ways.update(one for key in slots for one in ways_of(key))
-    held = {key for (key,) in _of(connection, "SELECT key FROM usage_slots", ways)}
-    held.update(imported_of(connection, ways))
-    return {key: ways_held(key, held, now_s) for key in slots}
+    ways = {key: (ways_of if is_rolled_up else either_of)(key) for key in slots}
+    looked_for = set(chain.from_iterable(ways.values()))
+    counted = counted_of(connection, looked_for)
+    held = counted.keys() | imported_of(connection, looked_for).keys()
+    places = {
+        key: tuple(one for one in way if one in held) or (due(key, now_s),)
+        for key, way in ways.items()
+    }
+    return places, counted
 
 
 def keep_counted(

@@ -8,9 +8,9 @@ kept, but for rounds where their texts are asked for.
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
+from meshnode.core.charges import Charge
 from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.ledger import (
     INCOMPLETE,
@@ -18,11 +18,11 @@ from meshnode.core.ledger import (
     DiagnosticsKey,
     Slots,
     StoredReader,
+    added_up,
     merged,
-    slot_keys_of,
 )
 from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
-from meshnode.core.usage_log import Charge, Entry, preferred
+from meshnode.core.usage_log import Entry, preferred
 from meshnode.store import counters, rounds, usage_log
 from meshnode.store.transactions import transaction
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot, UsageRecord
+    from meshnode.core.ledger import Added, Batch, CounterKey, LedgerRow, Slot, UsageRecord
 
 
 PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again
@@ -72,22 +72,24 @@ def commit(
         before = _diagnostics(connection, batch.key) or Diagnostics()
         seq, before_hash = usage_log.tail(connection)
         known, fresh = _news(connection, batch.records)
+        # Those of the very records: one that was made of two is priced anew.
+        charges = dict(zip(map(id, batch.records), batch.charges, strict=False))
         entries = [
             Entry(
                 number,
                 known[record.idem_key].revision + 1 if record.idem_key in known else 0,
                 now_ms,
                 record,
-                price(record),
+                charges.get(id(record)) or price(record),
             )
             for number, record in enumerate(fresh, seq + 1)
         ]
-        usage_log.append(connection, usage_log.chain_on(before_hash, entries))
+        right = usage_log.append(connection, usage_log.chain_on(before_hash, entries))
         renewed = {one.idem_key for one in fresh}
         texts = [one for one in batch.rounds if one.idem_key in renewed or one.idem_key in known]
         rounds.keep(connection, texts, renewed)
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
-        slots = _count(connection, wrong, fresh, (seq + len(fresh), now_ms / 1000))
+        slots = _count(connection, added_up(wrong), right, (seq + len(fresh), now_ms / 1000))
         first = len(fresh) - len(wrong)
         incomplete = before.incomplete + _incomplete(fresh) - _incomplete(wrong)
         told = before + batch.diagnostics
@@ -197,8 +199,8 @@ def _with_returned(
 
 def _count(
     connection: sqlite3.Connection,
-    wrong: Sequence[UsageRecord],
-    right: Sequence[UsageRecord],
+    wrong: Sequence[Added],
+    right: Sequence[Added],
     now: tuple[int, float],
 ) -> list[tuple[CounterKey, Slot]]:
     """Correct the counters; `now`: the log's last seq, and the time. Return what changed.
@@ -206,10 +208,10 @@ def _count(
     What is told late is counted where its slot was rolled into, or would be by now.
     """
     seq, now_s = now
-    places = counters.places_of(connection, slot_keys_of([*wrong, *right]), now_s)
-    counted = counters.counted_of(connection, set(chain.from_iterable(places.values())))
+    keys = {key for key, _ in (*wrong, *right)}
+    places, counted = counters.places_of(connection, keys, now_s)
     with counters.ours("usage_slots"):
-        if any(counted.keys().isdisjoint(places[one]) for one in slot_keys_of(wrong)):
+        if any(counted.keys().isdisjoint(places[key]) for key, _ in wrong):
             raise PeerError("the slot of a counted record is gone")
     kept = {key: slot for key, (slot, _) in counted.items()}
     changed = Slots(kept, places).correct(wrong, right)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
+    from meshnode.core.charges import Charge
     from meshnode.core.ledger import LedgerRow, UsageRecord
-    from meshnode.core.usage_log import Charge
 
 READER = DiagnosticsKey(SOURCE, "")  # what all sessions of a node report, together
 

@@ -8,25 +8,38 @@ synchronous, and change nothing outside the caller's transaction.
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from meshnode.core.charges import Charge
 from meshnode.core.errors import DamagedError
-from meshnode.core.ledger import SLOT_MAX, SLOT_S, Buckets, Slots, UsageRecord, slot_of
+from meshnode.core.ledger import (
+    SLOT_MAX,
+    SLOT_S,
+    Buckets,
+    Slots,
+    UsageRecord,
+    added,
+    bucketwise,
+    counters_of,
+    slot_number,
+)
 from meshnode.core.packing import typed
-from meshnode.core.usage_log import HASH_BYTES, START_HASH, Charge, Entry, chained
+from meshnode.core.usage_log import HASH_BYTES, START_HASH, Entry, chained
 from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from meshnode.core.ledger import CounterKey, Slot
+    from meshnode.core.ledger import Added, CounterKey, Counters, Slot
 
 
 _INTEGER_MAX = 1 << 63
 _BROKEN = "the table usage_log holds a broken row"
 _HINT = "restore the home from a backup, or move the database away: logs are read again"
 _KIND = "session, source, project, agent, owner, model, provider, tier, flags, file, price_source"
+_SOURCE, _FILE = 1, 9  # where they stand in it
 _NUMBERS = "seq, idem_key, revision, recorded_ms, rank, at_s, byte_offset, cost_nusd, hash"
 _COUNTS = "input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search"
 _FROM = "usage_log JOIN usage_kinds ON usage_kinds.id = kind"
@@ -40,22 +53,30 @@ _OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE sessio
     AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
 _SEQS = f"""SELECT seq FROM usage_log WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?)
     AND {_COUNTS_NOW} ORDER BY at_s, seq"""  # noqa: S608 - our own names
-_KINDS = """SELECT id, source, file, session, model, tier, agent, owner, project, provider
-    FROM usage_kinds"""
+_KINDS = f"SELECT id, {_KIND} FROM usage_kinds"  # noqa: S608 - our own names
 _SUMS = ", ".join(f"sum({name})" for name in _COUNTS.split(", "))
 _SLOTS = f"""SELECT kind, CAST(at_s / {SLOT_S} AS INTEGER) AS slot, count(*), {_SUMS} FROM usage_log
     WHERE idem_key NOT IN (SELECT idem_key FROM usage_log WHERE revision > 0) OR {_COUNTS_NOW}
     GROUP BY kind, slot"""  # noqa: S608 - our own names; few have revisions, so few are looked up
 
 
-def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> None:
-    """Add entries with their hashes; they must follow the log's end. Raises DamagedError."""
+def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> list[Added]:
+    """Add entries with their hashes; they must follow the log's end. Return what they add up to.
+
+    Raises DamagedError.
+    """
     kinds = _Kinds(connection)
+    told: defaultdict[tuple[int, int], list[tuple[int, ...]]] = defaultdict(list)
     try:
-        connection.executemany(_INSERT, (_row(entry, hash_, kinds) for entry, hash_ in entries))
+        connection.executemany(_INSERT, (_row(*one, kinds, told) for one in entries))
         connection.executemany(_INSERT_KIND, kinds.fresh)
     except (sqlite3.IntegrityError, OverflowError) as error:  # a kind that records had is gone
         raise DamagedError("the tables usage_log and usage_kinds do not fit", _HINT) from error
+    counters = {kind: _counters(texts) for texts, kind in kinds.items()}
+    return [
+        added(counters[kind], slot, len(counts), bucketwise(counts))
+        for (kind, slot), counts in told.items()
+    ]
 
 
 def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:
@@ -126,20 +147,19 @@ def slots_where(
     connection: sqlite3.Connection, is_wanted: Callable[[str, str], bool]
 ) -> list[tuple[CounterKey, Slot]]:
     """Add up to slots what counts of some sources and files, without the roll-ups of all."""
-    kinds: dict[int, tuple[str, ...]] = {}
-    for kind, source, file, *texts in connection.execute(_KINDS):
-        if is_wanted(source, file):
+    kinds: dict[int, Counters] = {}
+    for kind, *texts in connection.execute(_KINDS):
+        if is_wanted(texts[_SOURCE], texts[_FILE]):
             if set(map(type, texts)) != {str}:
                 raise DamagedError(_BROKEN, _HINT)
-            kinds[kind] = (source, *texts)
+            kinds[kind] = _counters(texts)
     slots = Slots()
     for kind, slot, records, *counts in connection.execute(_SLOTS):
-        if kind in kinds:
+        counters = kinds.get(kind)
+        if counters is not None:
             if set(map(type, counts)) != {int} or min(counts) < 0 or not 0 <= slot <= SLOT_MAX:
                 raise DamagedError(_BROKEN, _HINT)
-            source, session, model, tier, agent, owner, project, provider = kinds[kind]
-            said = (session, model, tier, slot, source, agent, owner, project, provider)
-            slots.add(*slot_of(said, records, Buckets(*counts)))
+            slots.add(*added(counters, slot, records, Buckets(*counts)))
     return list(slots)
 
 
@@ -156,9 +176,20 @@ def chain_on(before: bytes, entries: Iterable[Entry]) -> Iterator[tuple[Entry, b
         yield entry, before
 
 
-def _row(entry: Entry, hash_: bytes, kinds: _Kinds) -> tuple[object, ...]:
-    record, charge = entry.record, entry.charge
-    kind = (
+def _counters(texts: Sequence[str]) -> Counters:
+    session, source, project, agent, owner, model, provider, tier, *_ = texts
+    return counters_of((session, model, tier, source, agent, owner, project, provider))
+
+
+def _row(
+    entry: Entry,
+    hash_: bytes,
+    kinds: _Kinds,
+    told: defaultdict[tuple[int, int], list[tuple[int, ...]]],
+) -> tuple[object, ...]:
+    """Return an entry as it is kept; tell its counts by its kind and slot."""
+    record, charge, counts = entry.record, entry.charge, entry.record.usage.counts
+    texts = (
         record.session,
         record.source,
         record.project,
@@ -171,16 +202,18 @@ def _row(entry: Entry, hash_: bytes, kinds: _Kinds) -> tuple[object, ...]:
         record.file,
         charge.price_source,
     )
+    kind = kinds[texts]
+    told[kind, slot_number(record.at_s)].append(counts)
     return (
         entry.seq,
         record.idem_key,
         entry.revision,
         entry.recorded_ms,
-        kinds[kind],
+        kind,
         record.rank,
         record.at_s,
         record.offset,
-        *record.usage.counts,
+        *counts,
         charge.cost_nusd,
         hash_,
     )

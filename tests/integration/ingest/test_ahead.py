@@ -20,12 +20,13 @@ PROGRAM = """
 import json, os, signal, sys, threading
 import psutil
 from msgspec import structs
+from meshnode.core.charges import Charge
 from meshnode.ingest.ahead import readings
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import reader_of
 
 source, path, what, bytes_max = *sys.argv[1:4], int(sys.argv[4])
-others = psutil.Process().children
+parent, others = os.getpid(), psutil.Process().children
 if what == "alone":
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
 if what == "threads":
@@ -42,7 +43,9 @@ def position():
     fds = [(n, os.path.realpath("/proc/self/fd/" + n)) for n in os.listdir("/proc/self/fd")]
     return [open("/proc/self/fdinfo/" + n).readline() for n, path in fds if ".gz" in path]
 os.fork = {"hasty": hasty, "refused": refused}.get(what, fork)
-told, most = [], 0
+told, charges, most = [], [], 0
+def price(record):
+    return Charge(record.usage.input, f"{record.model}@{os.getpid() != parent}")
 def note(reading):
     batch = reading.batch
     places = {name.hex(): place.hex() for name, place in batch.places.items()}
@@ -50,11 +53,12 @@ def note(reading):
     remarks = [(one.file, one.offset, one.reason) for one in reading.remarks]
     counts = [batch.diagnostics.unparsable_lines, batch.diagnostics.partial_tail_bytes]
     told.append([places, records, remarks, counts, reading.detail, reading.more])
+    charges.append([structs.astuple(one) for one in batch.charges])
     return batch.places
 reader, known = reader_of(SourceConfig(source, path)), {}
 if what in ("known", "moved"):
     known = note(reader.read({}, bytes_max))
-with readings(reader, known, bytes_max) as found:
+with readings(reader, known, bytes_max, price) as found:
     for reading in found:
         most = max(most, len(others()))
         note(reading)
@@ -70,7 +74,7 @@ with readings(reader, known, bytes_max) as found:
         if what == "orphaned":
             print(others()[0].pid, flush=True)
             os.kill(os.getpid(), 9)
-print(json.dumps({"told": told, "most": most, "left": len(others())}))
+print(json.dumps({"told": told, "charges": charges, "most": most, "left": len(others())}))
 """
 
 
@@ -107,6 +111,14 @@ def test_two_processes_read_what_one_does_in_the_same_pieces(log: Path):
     assert both["told"] == alone["told"]
     assert sum(len(reading[1]) for reading in alone["told"]) == LINES
     assert both["left"] == 0
+
+
+def test_what_a_second_process_reads_it_prices_too(log: Path):
+    both, alone = read(log), read(log, "alone")
+    assert both["charges"] == [
+        [[record["usage"][0], "gpt-4o@True"] for record in reading[1]] for reading in both["told"]
+    ]
+    assert alone["charges"] == [[] for _ in alone["told"]]  # the ledger prices what it keeps
 
 
 def test_a_tree_with_names_that_are_no_text_is_read_alike(tmp_path: Path):

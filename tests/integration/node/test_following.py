@@ -11,6 +11,7 @@ from integration.node.test_world import Node
 from integration.rpc.fleet import WAIT_S, Founded
 
 from meshnode.app.reporting import Report, ReportDesk
+from meshnode.core.charges import Charge
 from meshnode.core.errors import DamagedError
 from meshnode.core.genesis import Limits
 from meshnode.core.ids import session_id_of
@@ -36,7 +37,6 @@ from meshnode.core.own_feed import OTHERS_PART
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.usage_log import Charge
 from meshnode.node import following, offline, persistence, rolling
 from meshnode.node.following import Following
 from meshnode.node.inside import StoredReports

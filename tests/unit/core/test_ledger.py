@@ -12,6 +12,7 @@ from meshnode.core.ledger import (
     SlotKey,
     Slots,
     UsageRecord,
+    added_up,
     cut,
     slot_key_of,
     tier_of,
@@ -60,12 +61,14 @@ def test_sums_stay_at_the_largest_count_that_a_row_may_hold():
 
 def test_records_of_one_half_hour_add_up_and_others_do_not():
     slots = Slots()
-    first = slots.correct((), [record(at_s=1800.0), record(at_s=3599.9), record(at_s=3600.0)])
+    first = slots.correct(
+        (), added_up([record(at_s=1800.0), record(at_s=3599.9), record(at_s=3600.0)])
+    )
     assert [(key.slot, slot.records, slot.usage.input) for key, slot in first] == [
         (1, 2, 20),
         (2, 1, 10),
     ]
-    changed = slots.correct((), [record(at_s=3601.0)])
+    changed = slots.correct((), added_up([record(at_s=3601.0)]))
     assert changed == [(SlotKey("s", "m", "standard", 2), Slot(2, changed[0][1].usage))]
     assert changed[0][1].usage.output == 4
     assert len(list(slots)) == 2
@@ -73,7 +76,10 @@ def test_records_of_one_half_hour_add_up_and_others_do_not():
 
 def test_texts_of_a_slot_do_not_depend_on_the_order_of_records():
     records = [record(owner="bob"), record(owner=""), record(owner="alice", agent="a")]
-    forth, back = Slots().correct((), records), Slots().correct((), records[::-1])
+    forth, back = (
+        Slots().correct((), added_up(records)),
+        Slots().correct((), added_up(records[::-1])),
+    )
     assert forth == back
     assert forth[0][1].owner == "alice"
 
@@ -83,7 +89,7 @@ def test_a_gateway_has_a_counter_for_each_consumer_and_provider_of_a_session():
         return record(source="higress", **changes)
 
     whose = [{"owner": "olga"}, {"owner": "paul"}, {"owner": "paul", "provider": "azure"}, {}]
-    found = Slots().correct((), [one(**said) for said in (*whose, whose[0])])
+    found = Slots().correct((), added_up([one(**said) for said in (*whose, whose[0])]))
     assert sorted((slot.owner, slot.provider, slot.records) for _, slot in found) == [
         ("", "", 1),
         ("olga", "", 2),
@@ -113,7 +119,7 @@ def test_a_mark_changes_no_tier_and_no_price(tier: str):
 
 
 def test_long_and_broken_texts_are_cut():
-    [(key, slot)] = Slots().correct((), [record(session="s" * 999, owner="o" * 999)])
+    [(key, slot)] = Slots().correct((), added_up([record(session="s" * 999, owner="o" * 999)]))
     assert len(key.session) == len(slot.owner) == TEXT_CHARS_MAX
     assert cut("a\ud800") == "a?"
 

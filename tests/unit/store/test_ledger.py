@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 from msgspec.structs import replace
 
+from meshnode.core.charges import Charge
 from meshnode.core.errors import ConflictError, DamagedError
 from meshnode.core.ledger import (
     INCOMPLETE,
@@ -249,3 +250,17 @@ def test_sums_of_some_sources_are_of_the_latest_revisions_too(connection: sqlite
     found = dict(usage_log.slots_where(connection, lambda _source, _file: True))
     assert found == {key: slot for key, slot in ledger.slots(connection) if key in found}
     assert [(slot.records, slot.usage.input) for slot in found.values()] == [(2, 102)]
+
+
+def test_what_is_charged_already_is_not_priced_again_unless_two_make_one(
+    connection: sqlite3.Connection,
+):
+    late = replace(RECORD, at_s=RECORD.at_s + 1)  # the better one, at the earlier time of both
+    records = (OTHER, replace(late, rank=1), RECORD)
+    charges = [Charge(number, "told") for number in range(3)]
+    batch = Batch(READER, "access.log", {}, records, Diagnostics(), charges=charges)
+    ledger.commit(connection, batch, 0, lambda record: Charge(int(record.at_s), "asked"))
+    assert {
+        entry.record.idem_key: (entry.charge.cost_nusd, entry.charge.price_source)
+        for entry, _ in usage_log.page(connection, 0, 9)
+    } == {"b": (0, "told"), "a": (1800, "asked")}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from meshnode.core.charges import Charge
 from meshnode.core.commands import Command
 from meshnode.core.errors import DamagedError, RefusedError
 from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
@@ -19,7 +20,6 @@ from meshnode.core.rounds import (
     line_from_json,
     texts_to_bytes,
 )
-from meshnode.core.usage_log import Charge
 from meshnode.node import rounds as shown
 from meshnode.store import ledger, rounds, usage_log
 from meshnode.store.database import Database
