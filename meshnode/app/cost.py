@@ -6,6 +6,7 @@ rounded once. A model without a price adds tokens and is listed, never priced at
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,7 +92,8 @@ class Adding:
         self.rated = rated
         self._source = rated.refresh()  # first: the lists may have changed since the last query
         self.tally = Tally(holds_any=bool(query.most))
-        self.seen: dict[GroupKey | None, set[int]] = {}  # sessions by hash; None: of all groups
+        # Sessions by hash; None: of all groups.
+        self.seen: defaultdict[GroupKey | None, set[int]] = defaultdict(set)
         self.counted: dict[GroupKey | None, int] = {}  # sessions that were counted, not seen
         self.diagnostics = Diagnostics()
 
@@ -114,8 +116,9 @@ class Adding:
 
     def see(self, lot: Lot, session: str) -> None:
         """Count the session of a row, once."""
-        for one in (lot.group, None):
-            self.seen.setdefault(one, set()).add(hash(session))
+        number = hash(session)
+        self.seen[lot.group].add(number)
+        self.seen[None].add(number)
 
     def kind(self, what: Combination, span: Span) -> Kind:
         """Return what a row is priced as: as all of its day, unless prices change in it."""

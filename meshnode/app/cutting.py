@@ -74,11 +74,11 @@ class Cutting:
         for word in self.by:
             _check(word)
         self.zone = zone_named(query.tz)
-        self.cuts_time = "day" in self.by or "hour" in self.by
+        self._by_time = tuple(word for word in ("day", "hour") if word in self.by)
+        self.cuts_time = bool(self._by_time)
         self._since_s = float("-inf") if query.since_s is None else query.since_s
         self._until_s = float("inf") if query.until_s is None else query.until_s
-        self._times: dict[tuple[str, Span], str] = {}
-        self._noted: set[Span] = set()
+        self._times: dict[Span, dict[str, str]] = {}  # their names, of each span that was noted
         self._doubts: dict[tuple[str, int], int] = {}  # by kind: until when, seconds since 1970
         self._ends_s: dict[str, int] = {}  # of slots counted whole that lie partly outside
 
@@ -111,38 +111,32 @@ class Cutting:
 
     def key(self, what: Combination, span: Span, texts: Texts) -> tuple[str, ...]:
         """Return the group of a selected row or cell, and note whether it is exactly there."""
-        self._note(span)
-        return tuple(self._part(word, what, span, texts) for word in self.by)
-
-    def _part(self, word: str, what: Combination, span: Span, texts: Texts) -> str:
-        match word:
-            case "model":
-                return what.model.lower()
-            case "tier":
-                return what.tier
-            case "node":
-                return texts.node_id
-            case "day" | "hour":
-                return self._time(word, span)
-            case _:
-                part: str = getattr(texts, word)
-                return part
+        times = self._times.get(span)
+        if times is None:
+            self._note(span)
+            times = self._times[span] = {word: self._time(word, span) for word in self._by_time}
+        parts: list[str] = []
+        for word in self.by:
+            match word:
+                case "model":
+                    parts.append(what.model.lower())
+                case "tier":
+                    parts.append(what.tier)
+                case "node":
+                    parts.append(texts.node_id)
+                case "day" | "hour":
+                    parts.append(times[word])
+                case _:
+                    parts.append(getattr(texts, word))
+        return tuple(parts)
 
     def _time(self, word: str, span: Span) -> str:
-        known = self._times.get((word, span))
-        if known is None:
-            at = datetime.fromtimestamp(span.start_s, self.zone if span.kind == SLOTS else UTC)
-            if span.kind == SLOTS and word == "hour":
-                known = _hour(at)
-            else:
-                known = at.strftime("%Y-%m" if span.kind == MONTHS else "%Y-%m-%d")
-            self._times[word, span] = known
-        return known
+        at = datetime.fromtimestamp(span.start_s, self.zone if span.kind == SLOTS else UTC)
+        if span.kind == SLOTS and word == "hour":
+            return _hour(at)
+        return at.strftime("%Y-%m" if span.kind == MONTHS else "%Y-%m-%d")
 
     def _note(self, span: Span) -> None:
-        if span in self._noted:
-            return
-        self._noted.add(span)
         if span.kind == SLOTS:
             self._note_slots(span)
             return

@@ -311,11 +311,19 @@ def slot_key_of(record: UsageRecord) -> SlotKey:
 
 def counters_of(said: Said) -> Counters:
     """Return where what says the same of itself is counted, whenever it was."""
+    together = "".join(said)
+    if len(together) > TEXT_CHARS_MAX or not together.isascii():  # rarely: else nothing is cut
+        said = _cut(said)
+    session, model, tier, source, agent, owner, project, provider = said
+    if source in GATEWAYS and MARK not in tier:  # an older version let services have one
+        tier = marked(tier, mark_of(agent, owner, project, provider))
+    return (session, model, cut(tier)), (agent, owner, project, provider)
+
+
+def _cut(said: Said) -> Said:
     session, model, tier, source, agent, owner, project, provider = said
     whose = cut(agent), cut(owner), cut(project), cut(provider)
-    if source in GATEWAYS and MARK not in tier:  # an older version let services have one
-        tier = marked(tier, mark_of(*whose))
-    return (cut(session), cut(model), cut(tier)), whose
+    return (cut(session), cut(model), tier, source, *whose)
 
 
 def _said_of(one: UsageRecord) -> Said:

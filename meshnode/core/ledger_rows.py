@@ -30,7 +30,14 @@ from meshnode.core.periods import DAY_MAX, MONTH_MAX, DayKey, MonthKey
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshnode.core.ledger import CounterKey
+
 _KINDS = 4  # of keys: slots, readers, days, months
+_COUNTERS: dict[int, tuple[type[CounterKey], int]] = {
+    0: (SlotKey, SLOT_MAX),
+    2: (DayKey, DAY_MAX),
+    3: (MonthKey, MONTH_MAX),
+}
 _BUCKETS = len(Buckets.__struct_fields__)
 # Quick, of what is written today, but without bounds; ValueError says nothing about the rest.
 decode_key = msgspec.msgpack.Decoder(tuple[int, str, str, str, int]).decode
@@ -57,9 +64,10 @@ def key_to_row(key: LedgerKey) -> bytes:
 def key_from_row(row: bytes) -> LedgerKey | None:  # noqa: PLR0911 - one way out for each kind
     """Decode a key; None is a kind of a later version, to be passed over. Raises PeerError."""
     with suppress(ValueError):  # nearly always it is what we write today
-        kind, session, model, tier, slot = decode_key(row)
-        if kind == 0 and 0 <= slot <= SLOT_MAX and _fit((session, model, tier)):
-            return SlotKey(session, model, tier, slot)
+        kind, session, model, tier, number = decode_key(row)
+        made = _COUNTERS.get(kind)
+        if made is not None and 0 <= number <= made[1] and _fit((session, model, tier)):
+            return made[0](session, model, tier, number)
     match _list(row, 1):
         case [0, session, model, tier, slot]:
             return SlotKey(_text(session), _text(model), _text(tier), _number(slot, SLOT_MAX))

@@ -39,7 +39,6 @@ _INTEGER_MAX = 1 << 63
 _BROKEN = "the table usage_log holds a broken row"
 _HINT = "restore the home from a backup, or move the database away: logs are read again"
 _KIND = "session, source, project, agent, owner, model, provider, tier, flags, file, price_source"
-_SOURCE, _FILE = 1, 9  # where they stand in it
 _NUMBERS = "seq, idem_key, revision, recorded_ms, rank, at_s, byte_offset, cost_nusd, hash"
 _COUNTS = "input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, web_search"
 _FROM = "usage_log JOIN usage_kinds ON usage_kinds.id = kind"
@@ -53,7 +52,9 @@ _OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE sessio
     AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
 _SEQS = f"""SELECT seq FROM usage_log WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?)
     AND {_COUNTS_NOW} ORDER BY at_s, seq"""  # noqa: S608 - our own names
-_KINDS = f"SELECT id, {_KIND} FROM usage_kinds"  # noqa: S608 - our own names
+_KINDS = """SELECT id, file, session, model, tier, source, agent, owner, project, provider
+    FROM usage_kinds"""
+_SOURCE = 3  # among what kinds say
 _SUMS = ", ".join(f"sum({name})" for name in _COUNTS.split(", "))
 _SLOTS = f"""SELECT kind, CAST(at_s / {SLOT_S} AS INTEGER) AS slot, count(*), {_SUMS} FROM usage_log
     WHERE idem_key NOT IN (SELECT idem_key FROM usage_log WHERE revision > 0) OR {_COUNTS_NOW}
@@ -148,18 +149,20 @@ def slots_where(
 ) -> list[tuple[CounterKey, Slot]]:
     """Add up to slots what counts of some sources and files, without the roll-ups of all."""
     kinds: dict[int, Counters] = {}
-    for kind, *texts in connection.execute(_KINDS):
-        if is_wanted(texts[_SOURCE], texts[_FILE]):
-            if set(map(type, texts)) != {str}:
+    for kind, file, *said in connection.execute(_KINDS):
+        if is_wanted(said[_SOURCE], file):
+            if set(map(type, said)) != {str}:
                 raise DamagedError(_BROKEN, _HINT)
-            kinds[kind] = _counters(texts)
+            kinds[kind] = counters_of(tuple(said))
+    rows = [row for row in connection.execute(_SLOTS) if row[0] in kinds]
+    for column in zip(*rows, strict=True):
+        if set(map(type, column)) != {int} or min(column) < 0:
+            raise DamagedError(_BROKEN, _HINT)
+    if any(slot > SLOT_MAX for _, slot, *_ in rows):
+        raise DamagedError(_BROKEN, _HINT)
     slots = Slots()
-    for kind, slot, records, *counts in connection.execute(_SLOTS):
-        counters = kinds.get(kind)
-        if counters is not None:
-            if set(map(type, counts)) != {int} or min(counts) < 0 or not 0 <= slot <= SLOT_MAX:
-                raise DamagedError(_BROKEN, _HINT)
-            slots.add(*added(counters, slot, records, Buckets(*counts)))
+    for kind, slot, records, *counts in rows:
+        slots.add(*added(kinds[kind], slot, records, Buckets(*counts)))
     return list(slots)
 
 
