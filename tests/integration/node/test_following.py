@@ -1,151 +1,37 @@
 """A ledger on its way into a feed without room for all: what fits is said, the rest is told."""
 
 import asyncio
-from dataclasses import replace
-from random import Random
-from types import SimpleNamespace
 
 import pytest
-from doubles import InBackground, ManualClock
-from integration.node.test_world import Node
-from integration.rpc.fleet import WAIT_S, Founded
+from integration.node.ledgers import MOST, kept
 
-from meshnode.app.reporting import Report, ReportDesk
-from meshnode.core.charges import Charge
+from meshnode.app.reporting import Report
 from meshnode.core.errors import DamagedError
-from meshnode.core.genesis import Limits
-from meshnode.core.ids import session_id_of
 from meshnode.core.ledger import (
     LEDGER,
-    SLOT_S,
     Buckets,
-    Diagnostics,
     DiagnosticsKey,
     Slot,
     SlotKey,
-    UsageRecord,
 )
 from meshnode.core.ledger_rows import (
-    diagnostics_from_row,
-    diagnostics_to_row,
-    key_from_row,
     key_to_row,
-    slot_from_row,
     slot_to_row,
 )
-from meshnode.core.own_feed import OTHERS_PART
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.node import following, offline, persistence, rolling
-from meshnode.node.following import Following
-from meshnode.node.inside import StoredReports
+from meshnode.node import offline, rolling
 from meshnode.node.keeping import EVERY_S, SETTLED_S
-from meshnode.node.pricing import LatePrices
 from meshnode.node.rolling import FULL
-from meshnode.store import checkpoints, counters, facts, ledger, reports, rollups
-from meshnode.store.database import Database
+from meshnode.store import checkpoints, counters, facts, ledger, rollups
 
 pytestmark = pytest.mark.integration
-LIMITS = Limits(rows_max=20)
-MOST = LIMITS.rows_max - LIMITS.rows_max // OTHERS_PART
-
-
-class Kept(Node):
-    """A node that publishes what is in its ledger; time passes for the ledger alone."""
-
-    def __init__(self, database: Database) -> None:
-        founded = Founded(3)
-        founded.genesis = replace(founded.genesis, limits=LIMITS)
-        super().__init__(founded, database)
-        self.clock = ManualClock()
-        self.tasks = InBackground()
-        ground = SimpleNamespace(
-            database=database,
-            world=self.world,
-            clock=self.clock,
-            alarms=self.alarms,
-            spawn=self.tasks,
-            key=founded.root,
-        )
-        self.following = Following(ground, None, SimpleNamespace(note=lambda _: None))
-        self.counted = 0
-
-    async def use(self, session: str, slots: int, days_ago: int = 0) -> list:
-        """Count a response in each of some half hours of a day; returns the rows to publish."""
-        begin_s = (self.clock.now_s // DAY_S - days_ago) * DAY_S
-        rows = []
-        for number in range(slots):
-            self.counted += 1
-            record = UsageRecord(
-                idem_key=f"r{self.counted}",
-                source="report",
-                at_s=begin_s + number * SLOT_S,
-                session=session,
-                project="",
-                agent="",
-                owner="",
-                model="m",
-                provider="",
-                tier="standard",
-                usage=Buckets(100),
-            )
-            rows += await self.database.run(reports.count, record, lambda _: Charge())
-        return rows
-
-    async def read(self, path_hash: str, records: int) -> None:
-        """Note that some responses were read of a path."""
-        row = ("claude", path_hash, "path", diagnostics_to_row(Diagnostics(records)))
-        statement = "INSERT OR REPLACE INTO usage_readers VALUES (?, ?, ?, ?)"
-        await self.database.run(lambda connection: connection.execute(statement, row).rowcount)
-
-    async def pass_days(self, days: int) -> None:
-        """Let days pass, and the ledger be looked after."""
-        self.clock.now_s += days * DAY_S
-        await self.following._keeping.look()
-
-    async def pass_s(self, steady_s: float, jump_s: float = 0.0) -> int:
-        """Let time pass, and the clock jump; return how many records are kept then."""
-        self.clock.now_s += steady_s + jump_s
-        behind_s = self.clock.now_s - self.clock.steady_s() + jump_s
-        self.clock.steady_s = lambda: self.clock.now_s - behind_s
-        await self.following._keeping.look()
-        query = "SELECT count(*) FROM usage_log"
-        return (await self.database.run(lambda connection: connection.execute(query).fetchone()))[0]
-
-    def said(self) -> dict:
-        rows = ((key_from_row(k), v) for k, v in self.mesh.own.values(LEDGER).items())
-        return {k: slot_from_row(v) for k, v in rows if not isinstance(k, DiagnosticsKey)}
-
-    async def on_disk_are(self) -> dict:
-        rows = await self.database.run(ledger.published)
-        return {key: value for key, value in rows if not isinstance(key, DiagnosticsKey)}
-
-    def readers(self) -> dict[str, int]:
-        """Return how many records each reader of logs is said to have read."""
-        rows = ((key_from_row(k), v) for k, v in self.mesh.own.values(LEDGER).items())
-        readers = ((k, v) for k, v in rows if isinstance(k, DiagnosticsKey))
-        return {k.path_hash: diagnostics_from_row(v).records for k, v in readers}
-
-    @property
-    def told(self) -> list[str]:
-        return [alarm.id for alarm in self.alarms.standing()]
 
 
 @pytest.fixture
 async def node(tmp_path, monkeypatch):
-    for module, name in ((following, "LOOK_S"), (following, "AGAIN_S"), (persistence, "RETRY_S")):
-        monkeypatch.setattr(module, name, 0.01)
-    database = Database(tmp_path / "state.db")
-    node = Kept(database)
-    node.tasks(node.writer.run())
-    async with asyncio.timeout(WAIT_S):
+    async with kept(tmp_path, monkeypatch) as node:
         yield node
-    node.world.close()
-    for task in node.tasks.tasks:
-        task.cancel()
-    await asyncio.gather(*node.tasks.tasks, return_exceptions=True)
-    database.close()
 
 
 async def test_what_has_no_room_is_told_and_follows_once_older_days_are_rolled_up(node):
@@ -195,22 +81,14 @@ async def test_what_was_never_said_is_rolled_up_all_the_same(node):
 async def test_a_report_that_has_no_room_is_taken_once_and_said_later(node, tmp_path):
     await node.use("young", MOST)
     await node.following.start([])
-    book = StoredReports(
-        node.database,
-        LatePrices(tmp_path / "none.yaml", str),
-        node.alarms.check_writable,
-        node.following.lock,
-    )
-    live = SimpleNamespace(live=list)
-    desk = ReportDesk(live, book, node.following.publish, node.clock)
-    session_id = session_id_of(node.mesh.self_id, Random(1).getrandbits(60))
-    session = SessionRecord(session_id, 1, "a", State.RUNNING, 1.0, 1.0)
+    desk, _ = node.desk(tmp_path / "none.yaml")
+    session = node.session
     report = Report("id", "m", Buckets(100))
     assert [await desk.take(session, report) for _ in range(2)] == [True, False]
     assert (node.told, {key.session for key in node.said()}) == ([FULL], {"young"})
     await node.pass_days(SLOTS_KEPT_DAYS + 1)
     await node.over.wait()
-    assert {key.session for key in node.said()} == {"young", session_id}
+    assert {key.session for key in node.said()} == {"young", session.session_id}
 
 
 async def test_what_others_read_is_published_although_that_failed_before(node):

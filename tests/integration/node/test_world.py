@@ -29,6 +29,7 @@ class Node:
 
     def __init__(self, founded: Founded, database: Database) -> None:
         member = founded.node()
+        self.key = member.key
         self.database = database
         self.mesh = Mesh(founded.genesis, Self(member.key, 1, Random(1)))
         self.over = asyncio.Event()

@@ -1,0 +1,186 @@
+"""A node that keeps a ledger, without listeners: its feed, its disk, and time for it alone."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+from doubles import InBackground, ManualClock
+from integration.node.test_world import Node
+from integration.rpc.fleet import WAIT_S, Founded
+
+from meshnode.app.reporting import ReportDesk
+from meshnode.core.charges import Charge
+from meshnode.core.genesis import Limits
+from meshnode.core.ids import session_id_of
+from meshnode.core.ledger import (
+    LEDGER,
+    SLOT_S,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    UsageRecord,
+)
+from meshnode.core.ledger_rows import (
+    diagnostics_from_row,
+    diagnostics_to_row,
+    key_from_row,
+    key_to_row,
+    slot_from_row,
+    slot_to_row,
+)
+from meshnode.core.own_feed import OTHERS_PART, OwnFeed
+from meshnode.core.periods import DAY_S
+from meshnode.core.sessions import SessionRecord, State
+from meshnode.node import following, persistence
+from meshnode.node.following import Following
+from meshnode.node.inside import StoredReports
+from meshnode.node.pricing import LatePrices
+from meshnode.store import ledger, reports
+from meshnode.store.database import Database
+
+LIMITS = Limits(rows_max=20)
+MOST = LIMITS.rows_max - LIMITS.rows_max // OTHERS_PART
+
+
+class Kept(Node):
+    """A node that publishes what is in its ledger; time passes for the ledger alone."""
+
+    def __init__(self, database: Database) -> None:
+        founded = Founded(3)
+        founded.genesis = replace(founded.genesis, limits=LIMITS)
+        super().__init__(founded, database)
+        self.clock = ManualClock()
+        self.tasks = InBackground()
+        ground = SimpleNamespace(
+            database=database,
+            world=self.world,
+            clock=self.clock,
+            alarms=self.alarms,
+            spawn=self.tasks,
+            key=founded.root,
+        )
+        self.following = Following(ground, None, SimpleNamespace(note=lambda _: None))
+        self.counted = 0
+
+    async def use(
+        self, session: str, slots: int, days_ago: int = 0, source: str = "report"
+    ) -> list:
+        """Count a response in each of some half hours of a day; returns the rows to publish."""
+        begin_s = (self.clock.now_s // DAY_S - days_ago) * DAY_S
+        rows = []
+        for number in range(slots):
+            self.counted += 1
+            record = UsageRecord(
+                idem_key=f"r{self.counted}",
+                source=source,
+                at_s=begin_s + number * SLOT_S,
+                session=session,
+                project="",
+                agent="",
+                owner="",
+                model="m",
+                provider="",
+                tier="standard",
+                usage=Buckets(100),
+            )
+            rows += await self.database.run(reports.count, record, lambda _: Charge())
+        return rows
+
+    async def read(self, path_hash: str, records: int) -> None:
+        """Note that some responses were read of a path."""
+        row = ("claude", path_hash, "path", diagnostics_to_row(Diagnostics(records)))
+        statement = "INSERT OR REPLACE INTO usage_readers VALUES (?, ?, ?, ?)"
+        await self.database.run(lambda connection: connection.execute(statement, row).rowcount)
+
+    async def pass_days(self, days: int) -> None:
+        """Let days pass, and the ledger be looked after."""
+        self.clock.now_s += days * DAY_S
+        await self.following._keeping.look()
+
+    async def pass_s(self, steady_s: float, jump_s: float = 0.0) -> int:
+        """Let time pass, and the clock jump; return how many records are kept then."""
+        self.clock.now_s += steady_s + jump_s
+        behind_s = self.clock.now_s - self.clock.steady_s() + jump_s
+        self.clock.steady_s = lambda: self.clock.now_s - behind_s
+        await self.following._keeping.look()
+        query = "SELECT count(*) FROM usage_log"
+        return (await self.database.run(lambda connection: connection.execute(query).fetchone()))[0]
+
+    def said(self) -> dict:
+        rows = ((key_from_row(k), v) for k, v in self.mesh.own.values(LEDGER).items())
+        return {k: slot_from_row(v) for k, v in rows if not isinstance(k, DiagnosticsKey)}
+
+    async def on_disk_are(self) -> dict:
+        rows = await self.database.run(ledger.published)
+        return {key: value for key, value in rows if not isinstance(key, DiagnosticsKey)}
+
+    def readers(self) -> dict[str, int]:
+        """Return how many records each reader of logs is said to have read."""
+        rows = ((key_from_row(k), v) for k, v in self.mesh.own.values(LEDGER).items())
+        readers = ((k, v) for k, v in rows if isinstance(k, DiagnosticsKey))
+        return {k.path_hash: diagnostics_from_row(v).records for k, v in readers}
+
+    def desk(self, prices: Path) -> tuple[ReportDesk, StoredReports]:
+        """Return what takes reports, and the book in which it counts them."""
+        writable, lock = self.alarms.check_writable, self.following.lock
+        book = StoredReports(self.database, LatePrices(prices, str), writable, lock)
+        live = SimpleNamespace(live=list)
+        return ReportDesk(live, book, self.following.publish, self.clock), book
+
+    @property
+    def session(self) -> SessionRecord:
+        """Return one of its sessions."""
+        session_id = session_id_of(self.mesh.self_id, Random(1).getrandbits(60))
+        return SessionRecord(session_id, 1, "a", State.RUNNING, 1.0, 1.0)
+
+    def give_back(self, rows: dict) -> None:
+        """Take up what peers hold of a feed that our disk has lost."""
+        mesh = self.mesh
+        lost = OwnFeed(self.key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
+        for key, slot in rows.items():
+            lost.write(LEDGER, key_to_row(key), slot_to_row(slot))
+        lost.flush(1.0)
+        mesh.own.continue_after(lost.header, lost.rows)
+
+    async def looked_again(self) -> None:
+        """Wait until a look at what others have written has begun and ended."""
+        looked, looks, look = asyncio.Event(), 0, self.following._publish_since
+
+        async def counted(seen: ledger.Mark | None) -> ledger.Mark | None:
+            nonlocal looks
+            try:
+                return await look(seen)
+            finally:
+                looks += 1
+                looked.set()
+
+        self.following._publish_since = counted
+        for wanted in (1, 2, 3):
+            while looks < wanted:
+                looked.clear()
+                await looked.wait()
+        self.following._publish_since = look
+
+    @property
+    def told(self) -> list[str]:
+        return [alarm.id for alarm in self.alarms.standing()]
+
+
+@asynccontextmanager
+async def kept(tmp_path, monkeypatch):
+    """Run one that waits for little; its own feed is written to its disk."""
+    for module, name in ((following, "LOOK_S"), (following, "AGAIN_S"), (persistence, "RETRY_S")):
+        monkeypatch.setattr(module, name, 0.01)
+    database = Database(tmp_path / "state.db")
+    node = Kept(database)
+    node.tasks(node.writer.run())
+    async with asyncio.timeout(WAIT_S):
+        yield node
+    node.world.close()
+    for task in node.tasks.tasks:
+        task.cancel()
+    await asyncio.gather(*node.tasks.tasks, return_exceptions=True)
+    database.close()
