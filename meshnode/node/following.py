@@ -71,9 +71,10 @@ class Following:
     async def _publish_what_others_read(self, seen: ledger.Mark | None) -> None:
         """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""
         while True:
-            await asyncio.sleep(AGAIN_S if seen is None else LOOK_S)
+            waits = seen is None and self._rolling.is_held
+            await asyncio.sleep(AGAIN_S if waits else LOOK_S)
             try:
-                seen = await self._publish_since(seen if self._rolling.all_fits else None)
+                seen = await self._publish_since(seen)
             except Exception as error:  # noqa: BLE001 - what comes later is published all the same
                 _log.warning("what others have read is not published: %s; trying again", error)
                 seen = None
@@ -82,6 +83,8 @@ class Following:
         """Publish what has changed since a mark; None, to begin anew, if not all could be."""
         async with self._rolling.lock:
             await self._rolling.hold()
+            if not self._rolling.all_said:
+                seen = None
             mark = await self._database.run(ledger.mark)
             if seen is not None and mark.commits == seen.commits:
                 return mark
@@ -94,7 +97,7 @@ class Following:
             except RefusedError as error:
                 _log.warning("not all of the ledger is published: %s", error)
                 return None
-        return mark if self._rolling.all_fits else None
+        return mark if self._rolling.all_said else None
 
     async def _commit(self, batch: Batch) -> list[LedgerRow]:
         now_ms = int(self._clock.wall_s() * 1000)
@@ -109,7 +112,7 @@ class Following:
 
     def publish(self, rows: Iterable[LedgerRow]) -> None:
         """Say what was just counted; what has no room is said once there is some."""
-        self._rolling.publish(rows, fresh=False)
+        self._rolling.publish(rows)
 
     def _note(self, state: SourceState) -> None:
         self.states[state.path] = state

@@ -3,8 +3,10 @@
 Invariant: the ledger and the feed change in one transaction, and the feed in one flush, so nobody
 counts anything twice or not at all, whenever the node is killed. The feed is held against the
 ledger once an epoch, and the disk knows which: a count that was corrected since is no lost one.
-Whoever publishes counters holds `lock`, so that no row is said that was rolled up meanwhile. What
-the feed has no room for is on disk, and an alarm stands until it is said.
+In an epoch that is not held yet no counter is said: it would replace what peers have returned, or
+count it twice. Whoever counts holds `lock`, and says the rows in the step that lets go of it, so no
+row is said that was rolled up meanwhile. What the feed has no room for is on disk, and an alarm
+stands until it is said.
 """
 
 from __future__ import annotations
@@ -18,11 +20,10 @@ from typing import TYPE_CHECKING
 from meshnode.app.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.core.errors import ExhaustedError, MeshError, StorageError
-from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey, SlotKey
+from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
-from meshnode.core.periods import DAY_S, DayKey
+from meshnode.core.periods import DAY_S
 from meshnode.core.regained import by_month, counters_of
-from meshnode.core.rollups import ways_of
 from meshnode.store import facts, rollups
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Rolling:
         self._clock = ground.clock
         self._alarms = ground.alarms
         self._spawn = ground.spawn
-        self.all_fits = True  # whether nothing was left out since all was last said
+        self.all_said = True  # whether nothing was left out since all was last said
         self._epoch = 0  # of our feed, when it was last held against the ledger
         self._last = b""  # row that was said when it was
         self._done_on = -1  # the UTC day on which all was last rolled up
@@ -73,6 +74,11 @@ class Rolling:
             with suppress(StorageError):
                 self._database.run_now(facts.remember, {rollups.HELD: b""})
 
+    @property
+    def is_held(self) -> bool:
+        """Whether what peers have returned of our feed is in the ledger, too."""
+        return self._epoch == self._world.mesh.own.epoch
+
     async def look(self) -> None:
         """Roll up what is old, once a day: what comes late goes where it belongs by itself."""
         now_s = self._clock.wall_s()
@@ -82,6 +88,8 @@ class Rolling:
             async with self.lock:
                 await self.hold()
                 piece = await self._database.run(rollups.plan, now_s, after, self._room_bytes)
+                if not self.is_held:
+                    continue
                 if piece.moved:
                     await self._roll_up(piece)
             rows += len(piece.moved)
@@ -104,14 +112,17 @@ class Rolling:
             done = await self._world.publish_together(LEDGER, some, work)
         if not done:
             await self._database.run(work)
-        self._write(added.items())
+        if self.is_held:
+            self._write(added.items())
+        else:
+            self.all_said = False
 
     async def publish_all(self, rows: Iterable[LedgerRow]) -> None:
         """Say all that is in the ledger, and end the alarm if it fits; `lock` is held.
 
         Of readers, those are said that have counted most; there is one for each path ever named.
         """
-        self.all_fits = True
+        self.all_said = True
         rows = list(rows)
         readers = [row for row in rows if isinstance(row[1], Diagnostics)]
         readers.sort(key=_records, reverse=True)
@@ -119,7 +130,7 @@ class Rolling:
         packed = map(key_to_row, beyond)
         self._write([(one, None) for one in packed if not self._is_new(one)])
         await in_pieces(self._saying(row for row in rows if row[0] not in beyond))
-        if self.all_fits:
+        if self.all_said:
             self._alarms.clear(FULL)
 
     def _saying(self, rows: Iterable[LedgerRow]) -> Generator[None, None, None]:
@@ -127,11 +138,15 @@ class Rolling:
             self.publish(some)
             yield
 
-    def publish(self, rows: Iterable[LedgerRow], *, fresh: bool = True) -> None:
-        """Say what is in the ledger; what is not `fresh` may have been rolled up meanwhile.
+    def publish(self, rows: Iterable[LedgerRow]) -> None:
+        """Say what is in the ledger, as read with `lock` held, which nobody has taken since.
 
-        What has no room is left out. Raises RefusedError if nothing is written any more.
+        What has no room is left out, and all of it where the epoch is not held yet. Raises
+        RefusedError if nothing is written any more.
         """
+        if not self.is_held:
+            self.all_said = False
+            return
         room: int | None = None
         for key, value in rows:
             packed = key_to_row(key)
@@ -140,9 +155,7 @@ class Rolling:
                 room -= 1
                 if room < 0:
                     continue
-            rolled_up = not fresh and isinstance(key, SlotKey | DayKey) and self._went(key, packed)
-            if not rolled_up:
-                self._write([(packed, value_to_row(value))])
+            self._write([(packed, value_to_row(value))])
 
     def _is_new(self, packed: bytes) -> bool:
         return self._world.mesh.own.latest(LEDGER, packed) is None
@@ -156,14 +169,9 @@ class Rolling:
             try:
                 self._world.write(LEDGER, key, value)
             except ExhaustedError as error:
-                self.all_fits = False
+                self.all_said = False
                 said = f"{error.message}: other nodes do not see all that was used here"
                 self._alarms.sound(Alarm(FULL, said, FULL_FIX))
-
-    def _went(self, key: CounterKey, packed: bytes) -> bool:
-        latest = self._world.mesh.own.latest
-        said = (latest(LEDGER, key_to_row(one)) for one in ways_of(key)[1:])
-        return latest(LEDGER, packed) is None and any(one is not None for one in said)
 
     async def hold(self) -> None:
         """Keep what our own feed says beyond this disk, if it has left a history; `lock` is held.

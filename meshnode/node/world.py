@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,8 @@ class NodeWorld:
     ) -> bool:
         """Write rows that leave in one flush, and have something done in its transaction.
 
-        Returns once both are on disk; False, and nothing was done, if all of it is said already.
-        Raises as `publish` does: then both happen later, or neither.
+        Returns once both are on disk, however long that takes nothing; False, and nothing was done,
+        if all of it is said already.
         """
         own = self.mesh.own
         self.write_together(table, values)
@@ -116,7 +117,11 @@ class NodeWorld:
         if place is None or self.writer is None:
             return False
         self.writer.put_beside(place, beside)
-        await self._on_disk(*place)
+        waits = True
+        while waits:
+            with suppress(StorageError):  # told of a disk that takes nothing: it takes this later
+                await self._written(place)
+                waits = False
         self.writer.drop_beside(place)  # another history was taken up meanwhile
         return True
 
@@ -124,12 +129,15 @@ class NodeWorld:
         stop = self._alarms.stop()
         if stop is not None:
             raise _waits(stop)
+        await self._written((table, key))
+
+    def _written(self, place: Place) -> asyncio.Future[None]:
         written = asyncio.get_running_loop().create_future()
-        if self.mesh.own.is_pending(table, key):
-            self._published.setdefault((table, key), []).append(written)
+        if self.mesh.own.is_pending(*place):
+            self._published.setdefault(place, []).append(written)
         else:
-            self._await_disk((table, key), written)
-        await written
+            self._await_disk(place, written)
+        return written
 
     def write(self, table: str, key: bytes, value: bytes | None, *, patient: bool = False) -> None:
         """Write a row into our feed without waiting."""

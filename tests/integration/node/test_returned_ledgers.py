@@ -1,0 +1,124 @@
+"""What comes between counting and saying it: all on disk is said, and nothing twice."""
+
+import asyncio
+
+import pytest
+from integration.node.ledgers import kept
+
+from meshnode.core.errors import StorageError
+from meshnode.core.ledger import Buckets, Slot
+from meshnode.core.marks import MARK
+from meshnode.core.periods import DAY_S, DayKey
+from meshnode.core.rollups import SLOTS_KEPT_DAYS
+from meshnode.node import keeping, persistence, rolling
+from meshnode.store import ledger
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def node(tmp_path, monkeypatch):
+    for module in (keeping, rolling):
+        monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    async with kept(tmp_path, monkeypatch) as node:
+        yield node
+
+
+def counter(rows):
+    (found,) = [row for row in rows if isinstance(row[1], Slot)]
+    return found
+
+
+async def test_what_is_read_again_does_not_stand_for_what_peers_return_meanwhile(node):
+    await node.following.start([])
+    async with node.following.lock:
+        rows = await node.use("s", 1)
+        key, _ = counter(rows)
+        node.give_back({key: Slot(10, Buckets(1000))})  # of nine, the log is gone
+    node.following.publish(rows)
+    await node.looked_again()
+    assert node.said() == {key: Slot(10, Buckets(1000))} == await node.on_disk_are()
+
+
+async def test_a_consumer_is_said_although_peers_have_returned_another_source(node):
+    await node.following.start([])
+    async with node.following.lock:
+        plain = await node.use("s", 1, source="claude")
+        await node.database.run(lambda one: one.execute("DELETE FROM usage_slots").rowcount)
+        node.give_back(dict([counter(plain)]))
+        marked = await node.use("s", 1, source="higress")
+        node.following.publish(marked)
+        node.following.publish(await node.use("s", 1, source="claude"))
+    await node.looked_again()
+    assert {MARK in key.tier for key in node.said()} == {False, True}
+    assert node.said() == await node.on_disk_are()
+
+
+async def test_what_peers_return_while_the_whole_ledger_is_said_is_counted_once(node):
+    await node.use("s", 4)
+    (key, *_) = await node.on_disk_are()
+    day = DayKey(key.session, key.model, key.tier, key.start_s // DAY_S)
+    run, returned = node.database.run, asyncio.Event()
+
+    async def reading(function, *args):
+        rows = await run(function, *args)
+        if function is ledger.published and not returned.is_set():
+            returned.set()
+            node.give_back({day: Slot(4, Buckets(400))})
+        return rows
+
+    node.database.run = reading
+    await node.following.start([])
+    await node.looked_again()
+    assert node.said() == {day: Slot(4, Buckets(400))} == await node.on_disk_are()
+
+
+async def test_what_peers_return_while_a_roll_up_is_planned_stays(node):
+    await node.use("s", 4)
+    await node.following.start([])
+    (key, *_) = await node.on_disk_are()
+    day = DayKey(key.session, key.model, key.tier, key.start_s // DAY_S)
+    run, returned = node.database.run, asyncio.Event()
+
+    async def planning(function, *args):
+        found = await run(function, *args)
+        if getattr(found, "moved", ()) and not returned.is_set():
+            returned.set()
+            node.give_back({day: Slot(9, Buckets(900))})
+        return found
+
+    node.database.run = planning
+    await node.pass_days(SLOTS_KEPT_DAYS + 1)
+    await node.looked_again()
+    assert returned.is_set()
+    assert node.said() == {day: Slot(9, Buckets(900))} == await node.on_disk_are()
+
+
+async def test_a_roll_up_that_waits_for_the_disk_changes_the_ledger_with_its_flush_alone(node):
+    await node.use("s", 2)
+    await node.following.start([])
+    await node.world.publish("sessions", b"k", b"v")
+    before, run, tries = await node.on_disk_are(), node.database.run, 0
+    is_full, tried = True, asyncio.Event()
+
+    async def full(function, *args):
+        nonlocal tries
+        if function is persistence._all_of and is_full:
+            tries += 1
+            tried.set()
+            trouble = StorageError("no space is left")
+            node.database.on_trouble(trouble)
+            raise trouble
+        return await run(function, *args)
+
+    node.database.run = full
+    days = [asyncio.create_task(node.pass_days(one)) for one in (SLOTS_KEPT_DAYS + 2, 0, 0)]
+    while tries < 20:
+        tried.clear()
+        await tried.wait()
+    assert await node.on_disk_are() == before
+    is_full = False
+    await asyncio.gather(*days)
+    await node.over.wait()
+    assert set(map(type, node.said())) == {DayKey}
+    assert node.said() == await node.on_disk_are()
