@@ -3,7 +3,7 @@
 Nothing here knows a socket, a file or a thread; what it needs of the world is in `ports`.
 
 - one node's part in the mesh: `mesh`, `neighbours`, `incoming`, `pace`, `controls`, `revoking`,
-  `outbox`, `driver`, `ports`, `pieces`
+  `outbox`, `driver`, `ports`, `pieces`, `outcomes`
 - what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
   `changes`, `things`, `events`, `watching`
 - sessions of this node: `opening`, `sessions`, `endings`, `activity`, `holding`, `inboxes`,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from meshnode.app.outcomes import settle
 from meshnode.core.errors import ExhaustedError, UsageError
 from meshnode.core.ledger import Buckets, UsageRecord, tier_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from meshnode.app.ports import Clock
     from meshnode.app.sessions import OwnSessions
@@ -69,11 +70,13 @@ class ReportDesk:
         book: ReportBook,
         publish: Callable[[Iterable[LedgerRow]], None],
         clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._sessions = sessions
         self._book = book
         self._publish = publish
         self._clock = clock
+        self._spawn = spawn
         self._tallies: dict[str, Tally] = {}  # of live sessions
         self._one_at_a_time = asyncio.Lock()
         self.on_report: Callable[[str], None] = _nobody_told
@@ -83,7 +86,13 @@ class ReportDesk:
 
         Raises UsageError, ConflictError for other numbers under a known id, ExhaustedError.
         """
-        record = self._record(session, report)
+        # Whoever hangs up has reported all the same: what is kept is said, and counts as one more.
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        taking = self._take(session, self._record(session, report))
+        self._spawn(settle(taking, outcome))
+        return await asyncio.shield(outcome)
+
+    async def _take(self, session: SessionRecord, record: UsageRecord) -> bool:
         async with self._one_at_a_time:
             if await self._book.knows(record):
                 return False

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.errors import ConflictError, MeshError
+from meshnode.app.outcomes import settle
+from meshnode.core.errors import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -42,12 +43,7 @@ class Ending:
         self, work: Coroutine[Any, Any, Stopped], outcome: asyncio.Future[Stopped]
     ) -> None:
         try:
-            outcome.set_result(await work)
-        except Exception as error:
-            self._outcome = None
-            outcome.set_exception(error)
-            outcome.exception()  # read here: perhaps nobody waits for it any more
-            if not isinstance(error, MeshError):
-                raise
+            await settle(work, outcome)
         finally:
-            outcome.cancel()  # the node has ended before it could: there is no answer
+            if not outcome.cancelled() and outcome.exception() is not None:
+                self._outcome = None

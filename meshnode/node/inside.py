@@ -57,7 +57,7 @@ class Inside:
         registrar = Registrar(mesh.roster, ground.world.publish)
         writable = ground.alarms.check_writable
         book = StoredReports(ground.database, prices, writable, following.lock)
-        reports = ReportDesk(sessions, book, following.publish, ground.clock)
+        reports = ReportDesk(sessions, book, following.publish, ground.clock, ground.spawn)
         reports.on_report = hosting.activity.note
         self.servicer = SessionServicer(
             self.tickets,

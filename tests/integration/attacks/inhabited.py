@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from doubles import ScriptedAgents
+from doubles import InBackground, ScriptedAgents
 from viewing import Viewer
 
 from meshnode.app.endings import Ended
@@ -112,6 +112,7 @@ class Inhabited:
             ),
             self._publish_rows,
             viewer.clock,
+            InBackground(),
         )
         registrar = Registrar(viewer.mesh.roster, self._publish)
         self.parts = Untouched(viewer.queries)

@@ -128,7 +128,7 @@ class Kept(Node):
         writable, lock = self.alarms.check_writable, self.following.lock
         book = StoredReports(self.database, LatePrices(prices, str), writable, lock)
         live = SimpleNamespace(live=list)
-        return ReportDesk(live, book, self.following.publish, self.clock), book
+        return ReportDesk(live, book, self.following.publish, self.clock, self.tasks), book
 
     @property
     def session(self) -> SessionRecord:

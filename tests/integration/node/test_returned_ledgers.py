@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from integration.node.ledgers import kept
 
+from meshnode.app.reporting import Report
 from meshnode.core.errors import StorageError
 from meshnode.core.ledger import Buckets, Slot
 from meshnode.core.marks import MARK
@@ -122,3 +123,23 @@ async def test_a_roll_up_that_waits_for_the_disk_changes_the_ledger_with_its_flu
     await node.over.wait()
     assert set(map(type, node.said())) == {DayKey}
     assert node.said() == await node.on_disk_are()
+
+
+async def test_a_report_is_said_although_its_sender_hangs_up(node, tmp_path):
+    await node.following.start([])
+    desk, book = node.desk(tmp_path / "none.yaml")
+    counting, loop, charged = asyncio.Event(), asyncio.get_running_loop(), book._charged
+
+    def begun(*args):
+        loop.call_soon_threadsafe(counting.set)
+        return charged(*args)
+
+    book._charged = begun
+    report = Report("id", "m", Buckets(100))
+    task = asyncio.get_running_loop().create_task(desk.take(node.session, report))
+    await counting.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert not await desk.take(node.session, report)
+    assert node.said() == await node.on_disk_are() != {}
+    assert desk._tallies[node.session.session_id].reports == 1
