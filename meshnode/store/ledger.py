@@ -140,8 +140,9 @@ def readers(connection: sqlite3.Connection) -> list[tuple[str, str, Diagnostics]
 
 def mark(connection: sqlite3.Connection) -> Mark:
     """Return the log's last seq, and a number that another process's commit changes."""
+    seq, _ = usage_log.tail(connection)  # first: what another commits in between is after it
     (commits,) = connection.execute("PRAGMA data_version").fetchone()
-    return Mark(usage_log.tail(connection)[0], commits)
+    return Mark(seq, commits)
 
 
 def forget_places(connection: sqlite3.Connection, key: DiagnosticsKey) -> None:

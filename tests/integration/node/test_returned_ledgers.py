@@ -6,13 +6,15 @@ import pytest
 from integration.node.ledgers import kept
 
 from meshnode.app.reporting import Report
+from meshnode.core.charges import Charge
 from meshnode.core.errors import StorageError
-from meshnode.core.ledger import Buckets, Slot
+from meshnode.core.ledger import Buckets, Slot, UsageRecord
 from meshnode.core.marks import MARK
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.node import keeping, persistence, rolling
-from meshnode.store import ledger
+from meshnode.store import ledger, reports
+from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
 
@@ -143,3 +145,44 @@ async def test_a_report_is_said_although_its_sender_hangs_up(node, tmp_path):
     assert not await desk.take(node.session, report)
     assert node.said() == await node.on_disk_are() != {}
     assert desk._tallies[node.session.session_id].reports == 1
+
+
+async def test_what_another_process_keeps_while_a_look_begins_is_said(node, tmp_path):
+    await node.following.start([])
+    record = UsageRecord(
+        idem_key="other",
+        source="claude",
+        at_s=node.clock.now_s,
+        session="s",
+        project="",
+        agent="",
+        owner="",
+        model="m",
+        provider="",
+        tier="standard",
+        usage=Buckets(100),
+    )
+    other, run, statements = Database(node.database.path), node.database.run, []
+
+    def between(connection):
+        """Let another process write between the two questions of a look."""
+
+        def noted(statement):
+            statements.append(statement)
+            if len(statements) == 2:
+                other.run_now(reports.count, record, lambda _: Charge())
+
+        connection.set_trace_callback(noted)
+        try:
+            return ledger.mark(connection)
+        finally:
+            connection.set_trace_callback(None)
+
+    async def running(function, *args):
+        return await run(between if function is ledger.mark else function, *args)
+
+    node.database.run = running
+    await node.looked_again()
+    other.close()
+    assert len(statements) > 2
+    assert node.said() == await node.on_disk_are() != {}
