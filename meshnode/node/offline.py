@@ -17,7 +17,7 @@ from meshnode.app.queries import Queries
 from meshnode.app.witnessing import Seen
 from meshnode.client.errors import NoNodeError
 from meshnode.client.mesh import MeshClient
-from meshnode.core.errors import ExhaustedError, MeshError
+from meshnode.core.errors import ExhaustedError, MeshError, PeerError
 from meshnode.core.headers import NOTHING
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.ledger import LEDGER
@@ -79,7 +79,7 @@ def _publish_what_is_counted(mesh: Mesh, database: Database) -> None:
     """Let our feed say, here in memory, what `usage` has counted since the node ran, if it has."""
     with suppress(MeshError):
         for key, value in database.run_now(ledger.published):
-            with suppress(ExhaustedError):  # the node would leave out what has no room, too
+            with suppress(ExhaustedError, PeerError):  # the node would leave it out, too
                 mesh.own.write(LEDGER, key_to_row(key), value_to_row(value))
     while mesh.own.flush(0.0):
         pass

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.core.errors import ExhaustedError, MeshError, StorageError
+from meshnode.core.feed import KEY_BYTES_MAX
 from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S
@@ -141,8 +142,9 @@ class Rolling:
     def publish(self, rows: Iterable[LedgerRow]) -> None:
         """Say what is in the ledger, as read with `lock` held, which nobody has taken since.
 
-        What has no room is left out, and all of it where the epoch is not held yet. Raises
-        RefusedError if nothing is written any more.
+        What has no room is left out, and all of it where the epoch is not held yet; so are names
+        that an earlier version has counted though no feed takes them. Raises RefusedError if
+        nothing is written any more.
         """
         if not self.is_held:
             self.all_said = False
@@ -150,6 +152,8 @@ class Rolling:
         room: int | None = None
         for key, value in rows:
             packed = key_to_row(key)
+            if len(packed) > KEY_BYTES_MAX:
+                continue
             if isinstance(key, DiagnosticsKey) and self._is_new(packed):
                 room = self._room_for_readers() if room is None else room
                 room -= 1
@@ -219,7 +223,7 @@ class Rolling:
         if sum(len(key) + len(value or b"") + 64 for key, value in rows.items()) < self._room_bytes:
             with suppress(ExhaustedError):
                 self._world.write_together(LEDGER, rows)
-                return next(reversed(rows))
+                return next(reversed(rows), b"")
         in_order = sorted(rows.items(), key=lambda row: row[1] is not None)
         self._write(in_order)
         latest = self._world.mesh.own.latest
@@ -235,4 +239,7 @@ def _months(rows: Mapping[bytes, bytes]) -> list[dict[CounterKey, Slot]]:
 
 
 def _packed(said: Mapping[CounterKey, Slot | None]) -> dict[bytes, bytes | None]:
-    return {key_to_row(k): None if slot is None else slot_to_row(slot) for k, slot in said.items()}
+    rows = (
+        (key_to_row(k), None if slot is None else slot_to_row(slot)) for k, slot in said.items()
+    )
+    return {key: value for key, value in rows if len(key) <= KEY_BYTES_MAX}

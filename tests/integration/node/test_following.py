@@ -110,6 +110,21 @@ async def test_what_others_read_is_published_although_that_failed_before(node):
     assert failed.is_set()
 
 
+async def test_a_name_that_no_feed_takes_keeps_nothing_else_from_being_said(node):
+    long = SlotKey("\U0001f600" * 256, "m", "standard", 1)
+    rolled_up = [(long, counters.Counted(Slot(1, Buckets(100)), 1))]  # as an older version has it
+    await node.database.run(counters.keep_counted, rolled_up)
+    await node.use("s", 1)
+    await node.use("old", 1, SLOTS_KEPT_DAYS + 9)
+    await node.following.start([])
+    await node.pass_days(1)
+    assert {key.session for key in node.said()} == {"s", "old"}
+    assert node.told == []
+    node.mesh.own.write("sessions", b"k", b"v")
+    offline._publish_what_is_counted(node.mesh, node.database)
+    assert {key.session for key in node.said()} == {"s", "old"}
+
+
 @pytest.mark.parametrize(("held_at", "records"), [(None, 3), (6, 3), (7, 1)])
 async def test_a_feed_is_held_against_the_ledger_unless_it_was_at_this_epoch(
     node, held_at, records
