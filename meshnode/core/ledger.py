@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.marks import GATEWAYS, MARK, mark_of, marked, unmarked
+from meshnode.core.marks import GATEWAYS, MARK, fitting, mark_of, marked, unmarked
 from meshnode.core.periods import DayKey, MonthKey
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def counters_of(said: Said) -> Counters:
     session, model, tier, source, agent, owner, project, provider = said
     if source in GATEWAYS and MARK not in tier:  # an older version let services have one
         tier = marked(tier, mark_of(agent, owner, project, provider))
-    return (session, model, cut(tier)), (agent, owner, project, provider)
+    return fitting(session, model, cut(tier)), (agent, owner, project, provider)
 
 
 def _cut(said: Said) -> Said:

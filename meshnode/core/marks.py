@@ -2,7 +2,8 @@
 
 A mark stands in the tier, for who knows no marks prices it as if there were none: `standard>#MARK`,
 `standard#MARK>200000`. Invariant: it depends on the texts of a record alone, so that whoever counts
-the same records, in whatever order, has the same counters.
+the same records, in whatever order, has the same counters. Names that no key of a feed has room for
+are shortened, with such a mark of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from meshnode.core.packing import pack_lists
 GATEWAYS = frozenset({"higress"})  # sources where one session may be of several consumers
 MARK = "#"  # begins a mark; no service tier has it
 MARK_DIGITS = 8  # of two among a thousand in one session one in ten thousand meets another
+NAMES_BYTES_MAX = 1000  # of session, model and tier in UTF-8: a feed takes keys of 1024 bytes
+NAME_BYTES_MAX = 256  # of a session, and of a model, where they have more
 _KEPT = 4096  # read again and again
 
 
@@ -37,3 +40,20 @@ def unmarked(tier: str) -> str:
     service, _, step = tier.partition(">")
     service, step = service.partition(MARK)[0], step.partition(MARK)[0]
     return f"{service}>{step}" if step else service
+
+
+def fitting(session: str, model: str, tier: str) -> tuple[str, str, str]:
+    """Return the names in a key: as they are, nearly always; else shortened, but told apart."""
+    if len(session) + len(model) + len(tier) <= NAMES_BYTES_MAX // 4:  # of a character up to 4
+        return session, model, tier
+    if len(f"{session}{model}{tier}".encode()) <= NAMES_BYTES_MAX:
+        return session, model, tier
+    return _shortened(session), _shortened(model), tier
+
+
+def _shortened(name: str) -> str:
+    packed = name.encode()
+    if len(packed) <= NAME_BYTES_MAX:
+        return name
+    end = f"~{sha256(packed).hexdigest()[:MARK_DIGITS]}"
+    return packed[: NAME_BYTES_MAX - len(end)].decode(errors="ignore") + end

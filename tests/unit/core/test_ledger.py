@@ -1,6 +1,7 @@
 import pytest
 
 from meshnode.core.errors import PeerError
+from meshnode.core.feed import KEY_BYTES_MAX
 from meshnode.core.ledger import (
     COUNT_MAX,
     SLOT_MAX,
@@ -29,6 +30,7 @@ from meshnode.core.ledger_rows import (
 from meshnode.core.marks import mark_of, marked, unmarked
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX
+from meshnode.core.rollups import way_of
 
 
 def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageRecord:
@@ -99,6 +101,36 @@ def test_a_gateway_has_a_counter_for_each_consumer_and_provider_of_a_session():
     assert len({key.tier for key, _ in found}) == 4
     assert {tier_parts(key.tier) for key, _ in found} == {("standard", 0)}
     assert slot_key_of(one(owner="o" * 300)) == slot_key_of(one(owner="o" * 299))
+
+
+NAMES = [
+    ("s" * 256, "m" * 256),
+    ("\U0001f600" * 256, "m"),
+    ("s", "\u6f22" * 400),
+    ("\u6f22" * 166,) * 2,
+    ("\U0001f600" * 256,) * 2,
+]
+
+
+@pytest.mark.parametrize(("session", "model"), NAMES)
+@pytest.mark.parametrize("source", ["claude", "higress"])
+def test_a_key_has_names_that_a_feed_takes(session, model, source):
+    tier = tier_of("\U0001f600" * 64, 600_000)
+    key = slot_key_of(record(session=session, model=model, tier=tier, source=source))
+    for one in (key, *way_of(key)):
+        assert len(key_to_row(one)) <= KEY_BYTES_MAX
+        assert key_from_row(key_to_row(one)) == one
+    assert unmarked(key.tier) == tier
+
+
+def test_names_that_no_feed_takes_are_shortened_and_stay_apart():
+    long = "\U0001f600" * 255
+    keys = [slot_key_of(record(session=f"{long}{end}")) for end in "ab"]
+    assert keys[0].session[:61] == keys[1].session[:61] == long[:61]
+    assert keys[0] != keys[1]
+    for session, model in (("\u6f22" * 256, "m" * 200), ("s" * 256, "\U0001f600" * 183)):
+        key = slot_key_of(record(session=session, model=model))
+        assert (key.session, key.model) == (session, model)
 
 
 def older_tier_parts(tier: str) -> tuple[str, int]:
