@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import SLOT_S, DiagnosticsKey, SlotKey, merged
-from meshnode.core.ledger_rows import key_from_row, key_to_row
+from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_to_row
 from meshnode.core.marks import MARK_DIGITS, marked
 from meshnode.core.periods import DAY_S, DayKey, MonthKey
 from meshnode.core.rollups import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LOOKED_AT_ONCE = 2000  # rows; then others get a turn
 MOVED_AT_ONCE = 500
 HELD = "ledger_held"  # the fact which epoch of our feed the ledger was last held against
-ROW_BYTES = 512  # that a row which is written takes at most, but for its key
+ROW_BYTES = 512  # that a row which is written takes mostly, but for its key
 _MONTHS = b"\x95\x03"  # where keys of months begin: nothing is rolled up further
 
 
@@ -63,17 +63,22 @@ def plan(connection: sqlite3.Connection, now_s: float, after: bytes, room_bytes:
     found = [row for (row,) in connection.execute(query, values)]
     last = found[-1] if len(found) == LOOKED_AT_ONCE else None
     old: list[CounterKey] = []
-    before = after
+    before, room_left = after, room_bytes
     for row in found:
         with counters.ours("usage_slots"):
             key = key_from_row(row)
         if key is not None and not isinstance(key, DiagnosticsKey) and due(key, now_s) != key:
-            room_bytes -= 2 * len(row) + ROW_BYTES
-            if old and (room_bytes < 0 or len(old) == MOVED_AT_ONCE):
-                return _piece(connection, old, now_s, before)
+            room_left -= 2 * len(row) + ROW_BYTES
+            if old and (room_left < 0 or len(old) == MOVED_AT_ONCE):
+                last = before
+                break
             old.append(key)
         before = row
-    return _piece(connection, old, now_s, last)
+    piece = _piece(connection, old, now_s, last)
+    while len(old) > 1 and _size(piece.said) > room_bytes:  # names may be long
+        del old[len(old) // 2 :]
+        piece = _piece(connection, old, now_s, key_to_row(old[-1]))
+    return piece
 
 
 def _piece(
@@ -86,6 +91,11 @@ def _piece(
     said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key, _ in moved)
     said.update(written_by(held, moved))
     return Piece(said, moved, after)
+
+
+def _size(said: Mapping[CounterKey, Slot | None]) -> int:
+    values = (slot_to_row(slot) for slot in said.values() if slot is not None)
+    return sum(map(len, map(key_to_row, said))) + sum(map(len, values))
 
 
 def apply(connection: sqlite3.Connection, moved: Iterable[tuple[CounterKey, CounterKey]]) -> None:
