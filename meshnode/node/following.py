@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError
@@ -14,7 +15,7 @@ from meshnode.node.rolling import Rolling
 from meshnode.store import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from sqlite3 import Connection
 
     from meshnode.app.auditing import Auditor
@@ -42,7 +43,6 @@ class Following:
         self._clock = ground.clock
         self._spawn = ground.spawn
         self._rolling = Rolling(ground)
-        self.lock = self._rolling.lock  # for whoever else counts, so that nothing old is said late
         self._keeping = Keeping(ground, auditor, self._rolling)
         self._prices = prices  # of the thread of the database alone
         self.states: dict[str, SourceState] = {}
@@ -53,6 +53,16 @@ class Following:
         Raises StorageError.
         """
         self._rolling.take_up()
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[None]:
+        """Count in the ledger, and say so in the step that leaves: nothing is rolled up meanwhile.
+
+        What peers have returned is held before: what is corrected then was no loss of theirs.
+        """
+        async with self._rolling.lock:
+            await self._rolling.hold()
+            yield
 
     async def start(self, sources: Sequence[SourceConfig]) -> None:
         """Publish what the ledger holds already, then follow each source."""
@@ -101,7 +111,7 @@ class Following:
 
     async def _commit(self, batch: Batch) -> list[LedgerRow]:
         now_ms = int(self._clock.wall_s() * 1000)
-        async with self._rolling.lock:
+        async with self.counting():
             return await self._database.run(self._charged, batch, now_ms)
 
     def _charged(self, connection: Connection, batch: Batch, now_ms: int) -> list[LedgerRow]:

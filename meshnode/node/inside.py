@@ -24,6 +24,7 @@ from meshnode.store import reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
     from sqlite3 import Connection
 
@@ -56,7 +57,7 @@ class Inside:
         )
         registrar = Registrar(mesh.roster, ground.world.publish)
         writable = ground.alarms.check_writable
-        book = StoredReports(ground.database, prices, writable, following.lock)
+        book = StoredReports(ground.database, prices, writable, following.counting)
         reports = ReportDesk(sessions, book, following.publish, ground.clock, ground.spawn)
         reports.on_report = hosting.activity.note
         self.servicer = SessionServicer(
@@ -96,12 +97,12 @@ class StoredReports:
         database: Database,
         prices: LatePrices,
         check_writable: Callable[[], None],
-        lock: asyncio.Lock,
+        counting: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._database = database
         self._prices = prices  # of the thread of the database alone
         self._check_writable = check_writable
-        self._lock = lock  # whoever holds it says what the ledger says now
+        self._counting = counting  # whoever is inside says what the ledger says now
 
     async def tally(self, session_id: str) -> Tally:
         """Count what a session has reported since ever."""
@@ -115,7 +116,7 @@ class StoredReports:
         """Keep a record that is not known; raises RefusedError while the disk takes nothing."""
         self._check_writable()
         try:
-            async with self._lock:
+            async with self._counting():
                 return await self._database.run(self._charged, record)
         except StorageError as error:
             raise RefusedError(

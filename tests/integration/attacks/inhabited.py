@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,7 @@ class Inhabited:
                 self.database,
                 LatePrices(self.directory / "none.yaml", str),
                 lambda: None,
-                asyncio.Lock(),
+                nullcontext,
             ),
             self._publish_rows,
             viewer.clock,

@@ -125,8 +125,8 @@ class Kept(Node):
 
     def desk(self, prices: Path) -> tuple[ReportDesk, StoredReports]:
         """Return what takes reports, and the book in which it counts them."""
-        writable, lock = self.alarms.check_writable, self.following.lock
-        book = StoredReports(self.database, LatePrices(prices, str), writable, lock)
+        writable, counting = self.alarms.check_writable, self.following.counting
+        book = StoredReports(self.database, LatePrices(prices, str), writable, counting)
         live = SimpleNamespace(live=list)
         return ReportDesk(live, book, self.following.publish, self.clock, self.tasks), book
 

@@ -4,11 +4,20 @@ import asyncio
 
 import pytest
 from integration.node.ledgers import kept
+from msgspec.structs import replace
 
 from meshnode.app.reporting import Report
 from meshnode.core.charges import Charge
 from meshnode.core.errors import StorageError
-from meshnode.core.ledger import Buckets, Slot, UsageRecord
+from meshnode.core.ledger import (
+    Batch,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    SlotKey,
+    UsageRecord,
+)
 from meshnode.core.marks import MARK
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
@@ -17,6 +26,19 @@ from meshnode.store import ledger, reports
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
+RECORD = UsageRecord(
+    idem_key="one",
+    source="claude",
+    at_s=1_790_000_000.0,
+    session="s",
+    project="",
+    agent="",
+    owner="",
+    model="m",
+    provider="",
+    tier="standard",
+    usage=Buckets(100),
+)
 
 
 @pytest.fixture
@@ -27,6 +49,13 @@ async def node(tmp_path, monkeypatch):
         yield node
 
 
+async def counted(node, record):
+    """Count a record as a follower of logs does."""
+    batch = Batch(DiagnosticsKey("claude", "0"), "path", {}, [record], Diagnostics())
+    async with node.following.counting():
+        return await node.database.run(ledger.commit, batch, int(node.clock.now_s * 1000))
+
+
 def counter(rows):
     (found,) = [row for row in rows if isinstance(row[1], Slot)]
     return found
@@ -34,7 +63,7 @@ def counter(rows):
 
 async def test_what_is_read_again_does_not_stand_for_what_peers_return_meanwhile(node):
     await node.following.start([])
-    async with node.following.lock:
+    async with node.following.counting():
         rows = await node.use("s", 1)
         key, _ = counter(rows)
         node.give_back({key: Slot(10, Buckets(1000))})  # of nine, the log is gone
@@ -45,7 +74,7 @@ async def test_what_is_read_again_does_not_stand_for_what_peers_return_meanwhile
 
 async def test_a_consumer_is_said_although_peers_have_returned_another_source(node):
     await node.following.start([])
-    async with node.following.lock:
+    async with node.following.counting():
         plain = await node.use("s", 1, source="claude")
         await node.database.run(lambda one: one.execute("DELETE FROM usage_slots").rowcount)
         node.give_back(dict([counter(plain)]))
@@ -54,6 +83,18 @@ async def test_a_consumer_is_said_although_peers_have_returned_another_source(no
         node.following.publish(await node.use("s", 1, source="claude"))
     await node.looked_again()
     assert {MARK in key.tier for key in node.said()} == {False, True}
+    assert node.said() == await node.on_disk_are()
+
+
+async def test_what_is_corrected_just_after_peers_have_returned_something_is_counted_once(node):
+    await node.following._publish_since(None)
+    (key, said) = counter(await counted(node, RECORD))
+    node.following.publish([(key, said)])
+    node.give_back({SlotKey("other", "m", "standard", key.slot): said})
+    later = replace(RECORD, model="n", usage=Buckets(100, output=1), rank=1)
+    node.following.publish(await counted(node, later))
+    await node.following.start([])
+    assert sum(slot.records for slot in node.said().values()) == 2
     assert node.said() == await node.on_disk_are()
 
 
@@ -147,21 +188,8 @@ async def test_a_report_is_said_although_its_sender_hangs_up(node, tmp_path):
     assert desk._tallies[node.session.session_id].reports == 1
 
 
-async def test_what_another_process_keeps_while_a_look_begins_is_said(node, tmp_path):
+async def test_what_another_process_keeps_while_a_look_begins_is_said(node):
     await node.following.start([])
-    record = UsageRecord(
-        idem_key="other",
-        source="claude",
-        at_s=node.clock.now_s,
-        session="s",
-        project="",
-        agent="",
-        owner="",
-        model="m",
-        provider="",
-        tier="standard",
-        usage=Buckets(100),
-    )
     other, run, statements = Database(node.database.path), node.database.run, []
 
     def between(connection):
@@ -170,7 +198,7 @@ async def test_what_another_process_keeps_while_a_look_begins_is_said(node, tmp_
         def noted(statement):
             statements.append(statement)
             if len(statements) == 2:
-                other.run_now(reports.count, record, lambda _: Charge())
+                other.run_now(reports.count, RECORD, lambda _: Charge())
 
         connection.set_trace_callback(noted)
         try:
