@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SOURCE = "report"
 REPORTS_MAX = 100_000  # of one session; more: ExhaustedError
 MODELS_MAX = 64  # that one session reports; more: ExhaustedError
+WAITING_MAX = 1000  # to be kept, at a time; more: ExhaustedError
 TEXT_CHARS_MAX = 256
 TOKENS_MAX = 10**9  # of one bucket of one response, far beyond any model's window: UsageError
 
@@ -79,6 +80,7 @@ class ReportDesk:
         self._spawn = spawn
         self._tallies: dict[str, Tally] = {}  # of live sessions
         self._one_at_a_time = asyncio.Lock()
+        self._waiting = 0  # those whose senders are gone included
         self.on_report: Callable[[str], None] = _nobody_told
 
     async def take(self, session: SessionRecord, report: Report) -> bool:
@@ -86,13 +88,22 @@ class ReportDesk:
 
         Raises UsageError, ConflictError for other numbers under a known id, ExhaustedError.
         """
+        if self._waiting >= WAITING_MAX:
+            raise ExhaustedError(f"{WAITING_MAX} reports wait to be kept", "report it again")
         # Whoever hangs up has reported all the same: what is kept is said, and counts as one more.
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         taking = self._take(session, self._record(session, report))
+        self._waiting += 1
         self._spawn(settle(taking, outcome))
         return await asyncio.shield(outcome)
 
     async def _take(self, session: SessionRecord, record: UsageRecord) -> bool:
+        try:
+            return await self._counted(session, record)
+        finally:
+            self._waiting -= 1
+
+    async def _counted(self, session: SessionRecord, record: UsageRecord) -> bool:
         async with self._one_at_a_time:
             if await self._book.knows(record):
                 return False

@@ -6,9 +6,10 @@ import pytest
 from integration.node.ledgers import kept
 from msgspec.structs import replace
 
+from meshnode.app import reporting
 from meshnode.app.reporting import Report
 from meshnode.core.charges import Charge
-from meshnode.core.errors import StorageError
+from meshnode.core.errors import ExhaustedError, StorageError
 from meshnode.core.ledger import (
     Batch,
     Buckets,
@@ -186,6 +187,27 @@ async def test_a_report_is_said_although_its_sender_hangs_up(node, tmp_path):
     assert not await desk.take(node.session, report)
     assert node.said() == await node.on_disk_are() != {}
     assert desk._tallies[node.session.session_id].reports == 1
+
+
+async def test_reports_whose_senders_hang_up_are_so_many_at_a_time_and_no_more(
+    node, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reporting, "WAITING_MAX", 3)
+    await node.following.start([])
+    desk, _ = node.desk(tmp_path / "none.yaml")
+    loop = asyncio.get_running_loop()
+    takes = [desk.take(node.session, Report(f"{one}", "m", Buckets(1))) for one in range(9)]
+    async with node.following.counting():
+        tasks = list(map(loop.create_task, takes))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(one, ExhaustedError) for one in ended) == 6
+    async with desk._one_at_a_time:  # each in its turn
+        assert desk._waiting == 0
+    assert await desk.take(node.session, Report("last", "m", Buckets(1)))
+    assert sum(slot.records for slot in node.said().values()) == 4
 
 
 async def test_what_another_process_keeps_while_a_look_begins_is_said(node):
