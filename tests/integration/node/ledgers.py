@@ -48,10 +48,10 @@ MOST = LIMITS.rows_max - LIMITS.rows_max // OTHERS_PART
 class Kept(Node):
     """A node that publishes what is in its ledger; time passes for the ledger alone."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: Limits = LIMITS, boot: int = 1) -> None:
         founded = Founded(3)
-        founded.genesis = replace(founded.genesis, limits=LIMITS)
-        super().__init__(founded, database)
+        founded.genesis = replace(founded.genesis, limits=limits)
+        super().__init__(founded, database, boot)
         self.clock = ManualClock()
         self.tasks = InBackground()
         ground = SimpleNamespace(
@@ -164,6 +164,14 @@ class Kept(Node):
                 await looked.wait()
         self.following._publish_since = look
 
+    async def end(self) -> None:
+        """End at once, as if killed: what waits is not written any more."""
+        self.world.close()
+        for task in self.tasks.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks.tasks, return_exceptions=True)
+        self.database.close()
+
     @property
     def told(self) -> list[str]:
         return [alarm.id for alarm in self.alarms.standing()]
@@ -172,15 +180,15 @@ class Kept(Node):
 @asynccontextmanager
 async def kept(tmp_path, monkeypatch):
     """Run one that waits for little; its own feed is written to its disk."""
-    for module, name in ((following, "LOOK_S"), (following, "AGAIN_S"), (persistence, "RETRY_S")):
-        monkeypatch.setattr(module, name, 0.01)
-    database = Database(tmp_path / "state.db")
-    node = Kept(database)
+    wait_for_little(monkeypatch)
+    node = Kept(Database(tmp_path / "state.db"))
     node.tasks(node.writer.run())
     async with asyncio.timeout(WAIT_S):
         yield node
-    node.world.close()
-    for task in node.tasks.tasks:
-        task.cancel()
-    await asyncio.gather(*node.tasks.tasks, return_exceptions=True)
-    database.close()
+    await node.end()
+
+
+def wait_for_little(monkeypatch):
+    """Have a node look at its ledger all the time."""
+    for module, name in ((following, "LOOK_S"), (following, "AGAIN_S"), (persistence, "RETRY_S")):
+        monkeypatch.setattr(module, name, 0.01)

@@ -27,11 +27,11 @@ TABLE = "sessions"
 class Node:
     """A node's world without listeners: its mesh, its disk, its timers."""
 
-    def __init__(self, founded: Founded, database: Database) -> None:
+    def __init__(self, founded: Founded, database: Database, boot: int = 1) -> None:
         member = founded.node()
         self.key = member.key
         self.database = database
-        self.mesh = Mesh(founded.genesis, Self(member.key, 1, Random(1)))
+        self.mesh = Mesh(founded.genesis, Self(member.key, boot, Random(1)))
         self.over = asyncio.Event()
         self.alarms = Alarms(lambda: 0.0, self._heard)
         self.world = NodeWorld(
