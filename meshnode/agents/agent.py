@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
@@ -103,15 +104,16 @@ class Agent:
         # Each pipe has one owner here, which closes it: Popen's own file objects let go of them.
         if terminal is not None:
             self.inlet: Inlet = TypedInlet(os.dup(terminal.master))
-            ends = [(terminal.master, 1)]
+            ends = [terminal.master]
         elif process.stdin and process.stdout and process.stderr:
             self.inlet = Inlet(os.dup(process.stdin.fileno()))
-            ends = [(os.dup(process.stdout.fileno()), 1), (os.dup(process.stderr.fileno()), 2)]
+            ends = [os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno())]
             for pipe in (process.stdin, process.stdout, process.stderr):
                 pipe.close()
         else:
             raise OSError("the agent has no pipes")
-        self._sources = [Source(end, log, None if detached else Outlet(fd)) for end, fd in ends]
+        self._outlets = [] if detached else [Outlet(1), Outlet(2)]
+        self._sources = list(map(Source, ends, repeat(log), self._outlets or (None, None)))
 
     @property
     def pid(self) -> int:
@@ -126,7 +128,7 @@ class Agent:
     @property
     def unread(self) -> bool:
         """Whether the caller has yet to read some of its output."""
-        return any(source.outlet and source.outlet.pending for source in self._sources)
+        return any(outlet.pending for outlet in self._outlets)
 
     @property
     def awaits_terminal(self) -> bool:
@@ -148,8 +150,9 @@ class Agent:
         for source in self._sources:
             if source.fd is not None and source.wanted:
                 yield source.fd, select.POLLIN, source.read
-            if source.outlet and source.outlet.pending:
-                yield source.outlet.fd, select.POLLOUT, source.outlet.flush
+        for outlet in self._outlets:
+            if outlet.pending:
+                yield outlet.fd, select.POLLOUT, outlet.flush
 
     def reap(self, struck: set[int] | None = None) -> None:
         """Collect it, and orphans that we adopted; whose pid may come back is no longer struck."""
@@ -166,9 +169,8 @@ class Agent:
                 os.kill(self.pid, number)  # not waited for yet, so the pid is still its
             return
         # The agent is gone and we are asked to be: the log holds what the caller did not read.
-        for source in self._sources:
-            if source.outlet:
-                source.outlet.pending.clear()
+        for outlet in self._outlets:
+            outlet.pending.clear()
 
     @property
     def may_be_signalled(self) -> bool:
@@ -190,6 +192,20 @@ class Agent:
         """Pass on what our caller's terminal told us, where it does not tell the agent itself."""
         if self._terminal is not None and not self._detached:
             self.interrupt(number)
+
+    def heard_stop(self, session_id: str, *, suspended: bool) -> None:
+        """Let all run on that our caller's terminal stopped: while we stand still, nobody answers.
+
+        A command line with a pipe in it stands in one group with us, and runs on with us.
+        """
+        self.tell(f"the agent runs on: Ctrl-Z stops none, session-mesh suspend {session_id} does")
+        if not suspended:
+            os.killpg(0, signal.SIGCONT)
+
+    def tell(self, said: str) -> None:
+        """Say something of our own to who waits in front."""
+        for outlet in self._outlets[1:]:
+            outlet.write(f"session-mesh: {said}\n".encode())
 
     def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
         """Signal its process group and every orphan that we adopted, and those they leave us."""
@@ -230,7 +246,7 @@ class Agent:
         self.inlet.shut("the agent has ended")
 
     def _on_stdin(self) -> None:
-        if is_behind():  # since it was polled for: Ctrl-Z and `bg` let a poll go on
+        if is_behind():  # since it was polled for: a shell may have taken its terminal back
             return
         try:
             chunk = os.read(0, CHUNK_BYTES)

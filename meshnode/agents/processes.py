@@ -1,7 +1,7 @@
 """The node's side of supervised agents: follow their supervisors, steer, suspend, end them.
 
 Invariant: a session that was attached gets exactly one `on_ended`, unless we are closed first.
-A supervisor that is merely silent (a foreground session under Ctrl-Z) is waited for, never taken
+A supervisor that is merely silent (somebody sent it STOP) is waited for, never taken
 for lost; a supervisor that is gone without a word takes what is left of its tree with it. No kill
 is confirmed by a supervisor's word alone: we look ourselves.
 """

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 KEYS = (signal.SIGINT, signal.SIGQUIT)  # of the caller's terminal, for all in front of it
 ORDERS = (*KEYS, signal.SIGTERM, signal.SIGHUP)
 TERMINAL = (signal.SIGWINCH, signal.SIGCONT)  # of the caller: it may be another now
-NOTED = (*ORDERS, *TERMINAL, signal.SIGCHLD)
+STOP_KEY = signal.SIGTSTP
+NOTED = (*ORDERS, *TERMINAL, STOP_KEY, signal.SIGCHLD)
 
 
 def signal_name(number: int) -> str:
@@ -29,7 +30,7 @@ def signal_name(number: int) -> str:
 def signals_as_bytes() -> socket.socket:
     """Turn signals into bytes that poll sees.
 
-    INT and QUIT are handled by doing nothing, not ignored: a handler is reset by exec, so the
+    INT, QUIT and TSTP are handled by doing nothing, not ignored: a handler is reset by exec, so the
     agent gets the defaults. An inherited "ignore HUP" (nohup) is kept, for the agent too.
     """
     reader, writer = socket.socketpair()

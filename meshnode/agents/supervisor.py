@@ -18,7 +18,7 @@ from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.lifetime import TIMED_OUT, Lifetime
-from meshnode.agents.signals import KEYS, TERMINAL, signal_name
+from meshnode.agents.signals import KEYS, STOP_KEY, TERMINAL, signal_name
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.core.steers import AFTER, NOW
 
@@ -246,6 +246,9 @@ class Supervisor:
             self._agent.pass_on(number)
         for number in noted.intersection(KEYS):
             self._agent.heard_key(signal.Signals(number))
+        if STOP_KEY in noted:
+            stands = self._halt is not None or bool(self._state.fields["suspended"])
+            self._agent.heard_stop(self._options.session_id, suspended=stands)
         if noted.intersection(TERMINAL):
             self._agent.look_at_terminal()
 

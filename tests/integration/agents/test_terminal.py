@@ -50,6 +50,7 @@ class Job(Supervised):
             env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: self.session_id},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
         os.close(terminal)
@@ -74,6 +75,7 @@ class Job(Supervised):
     def end(self):
         self.process.stdin.close()
         self.process.stdout.close()
+        self.process.stderr.close()
         self.replies.close()
         self.process.wait()
         os.close(self.keyboard)
@@ -108,3 +110,24 @@ def test_in_front_it_is_typed_to_and_behind_again_it_is_not(job):
     assert job.line() == b"got heard that?\n"
     job.put(b"front")
     assert job.line() == b"got for the shell\n"
+
+
+def test_the_key_that_stops_jobs_stops_neither_an_agent_nor_who_answers_for_it(job):
+    job.put(b"front")
+    job.type(b"\x1a")
+    assert f"session-mesh suspend {job.session_id}".encode() in job.process.stderr.readline()
+    job.steer("still there?")
+    assert job.line() == b"got still there?\n"
+
+
+def test_the_key_that_stops_jobs_lets_nobody_go_who_was_suspended(job):
+    job.put(b"front")
+    assert job.ask("suspend")["ok"]
+    job.type(b"\x1a")
+    assert job.process.stderr.readline()
+    assert job.ask("info")["suspended"]
+    agent = tree.identity_of(job.ask("info")["pid"])
+    assert tree.is_stopped(agent)
+    assert job.ask("resume")["ok"]
+    job.steer("still there?")
+    assert job.line() == b"got still there?\n"
