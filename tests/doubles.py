@@ -147,6 +147,7 @@ class Killed:
     found: int = 1
     gone: int = 1
     survivors: tuple[int, ...] = ()
+    needed: str = ""
 
 
 ON_STDIN = Steered(on_stdin=True, followed=False)
@@ -163,6 +164,7 @@ class ScriptedAgents:
     on_killed: Callable[[str], Awaitable[None]] | None = None  # what a supervisor would report
     steered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
+    whose: dict[str, str] = field(default_factory=dict)
     asked_to_end: list[str] = field(default_factory=list)
     suspended: set[str] = field(default_factory=set)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -175,6 +177,9 @@ class ScriptedAgents:
         await self._act()
         self.steered.append((session_id, steer.direction or None, steer.message or None))
         return self.landed
+
+    def ordered(self, session_id: str, whose: str) -> None:
+        self.whose[session_id] = whose
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool

@@ -1,7 +1,7 @@
 """Processes under supervision: one supervisor beside each agent, and what follows it in the node.
 
 - in the supervisor: `supervise`, `supervisor`, `agent`, `streams`, `clients`, `inbox`, `steering`,
-  `signals`, `environment`, `state_file`, `log`, `times`, `options`, `lifetime`,
+  `signals`, `environment`, `state_file`, `log`, `times`, `options`, `lifetime`, `last_word`,
   `terminal`, `sequences`
 - the process tree: `tree`, `cgroup`, `holding`
 - in the node: `processes`, `following`, `inbox_reader`, `output`, `pruning`

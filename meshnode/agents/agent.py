@@ -203,9 +203,10 @@ class Agent:
             os.killpg(0, signal.SIGCONT)
 
     def tell(self, said: str) -> None:
-        """Say something of our own to who waits in front."""
+        """Say something of our own to who waits in front; a budget's name may hold anything."""
+        shown = "".join(one if one.isprintable() else "?" for one in said)
         for outlet in self._outlets[1:]:
-            outlet.write(f"session-mesh: {said}\n".encode())
+            outlet.write(f"session-mesh: {shown}\n".encode())
 
     def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
         """Signal its process group and every orphan that we adopted, and those they leave us."""

@@ -119,4 +119,5 @@ class Parting(_Tree):
     def result(self) -> tree.Killing:
         """Say who is gone by now, and who is not."""
         left = tuple(sorted(one.pid for one in self._found if tree.is_alive(one)))
-        return tree.Killing(len(self._found), len(self._found) - len(left), left)
+        needed = "TERM" if self._asked else ""
+        return tree.Killing(len(self._found), len(self._found) - len(left), left, needed)

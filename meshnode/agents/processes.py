@@ -91,6 +91,11 @@ class ProcessAgents:
             raise UnreachableError(error) if reply.get("indeterminate") else RefusedError(error)
         return _steered(reply)
 
+    def ordered(self, session_id: str, whose: str) -> None:
+        """Note whose the next kill or close of a session is, for who waits in front of it."""
+        if (following := self._following.get(session_id)) is not None:
+            following.whose = whose
+
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool
     ) -> Killing:
@@ -142,7 +147,7 @@ class ProcessAgents:
             raise RefusedError(f"no agent of session {session_id} runs here")
         # A stopped supervisor would act upon it whenever it runs on: ask for a sign first.
         await following.ask("info", PING_WAIT_S)
-        reply = await following.ask(operation, wait_s, **fields)
+        reply = await following.ask(operation, wait_s, whose=following.whose, **fields)
         if not reply.get("ok"):
             raise RefusedError(str(reply.get("error")))
         return reply
@@ -283,9 +288,11 @@ def _steered(reply: dict[str, Any]) -> Steered:
 
 def _killing(reply: dict[str, Any]) -> Killing:
     try:
-        return Killing(int(reply["found"]), int(reply["gone"]), tuple(map(int, reply["survivors"])))
+        counts = int(reply["found"]), int(reply["gone"]), tuple(map(int, reply["survivors"]))
     except (KeyError, TypeError, ValueError):
         raise UnreachableError("the session's supervisor answers nothing we know") from None
+    needed = str(reply.get("needed"))
+    return Killing(*counts, needed if needed in {"TERM", "KILL"} else "")
 
 
 def _found(reply: dict[str, Any]) -> int:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import select
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
+from meshnode.agents.last_word import LastWord
 from meshnode.agents.lifetime import TIMED_OUT, Lifetime
 from meshnode.agents.signals import KEYS, STOP_KEY, TERMINAL, signal_name
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
@@ -66,7 +68,9 @@ class Supervisor:
         self._parting: Parting | None = None
         self._parting_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
+        self._swept_with = ""  # the last signal that what it left running had to be sent
         self._lifetime = Lifetime(options.timeout_s, clock())
+        self._last_word = LastWord(state, self._lifetime)
         self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
         self._spared: set[tree.Identity] = set()
         self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
@@ -130,21 +134,13 @@ class Supervisor:
         self._agent.finish()
         name = signal_name(-returncode) if returncode < 0 else None
         exit_code = returncode if returncode >= 0 else None
-        self._state.ended(exit_code, name, self._reason(returncode, name))
+        self._state.ended(exit_code, name, self._last_word.for_record(returncode, name))
+        if said := self._last_word.for_caller():
+            self._agent.tell(said)
         if self._parting:
-            self._parted(self._parting.result())
+            standing = self._parting.result()
+            self._parted(replace(standing, needed=self._swept_with or standing.needed))
         self._door.announce({"event": "ended", **self._state.fields})
-
-    def _reason(self, returncode: int, name: str | None) -> str | None:
-        if self._lifetime.is_over:
-            return self._lifetime.reason
-        if self._state.fields["killed_by_command"] is not None:
-            return "killed by command"
-        if self._state.fields["closed_by_command"] is not None:
-            return "closed by command"
-        if name:
-            return f"ended by {name}"
-        return f"exit code {returncode}" if returncode else None
 
     def _linger(self) -> None:
         """Serve those who still read; bounded."""
@@ -186,6 +182,9 @@ class Supervisor:
         if halted is not None:
             self._state.fields["suspended"] = not halted.running
             self._state.save()
+            if not halted.running:
+                session_id = self._options.session_id
+                self._agent.tell(f"the agent is suspended: session-mesh resume {session_id}")
             reply = {"ok": True, "found": halted.found, "running": list(halted.running)}
         for answer in self._halt_waiters:
             answer(reply)
@@ -203,18 +202,19 @@ class Supervisor:
     def _parted(self, standing: tree.Killing) -> None:
         self._parting = None
         for answer in self._parting_waiters:
-            answer(_reply_of(standing))
+            answer({"ok": True, **standing.fields(), "needed": standing.needed})
         self._parting_waiters.clear()
 
     def _killed(self, killing: tree.Killing) -> None:
-        self._ladder = None
-        self._agent.reap()
         if self._swept:
             self._state.fields["leftovers"] = killing.found
+            self._swept_with = self._ladder.reached if self._ladder else ""
+        self._ladder = None
+        self._agent.reap()
         self._swept = self._agent.returncode is not None
         self._state.fields["survivors"] = list(killing.survivors)
         for answer in self._kill_waiters:
-            answer(_reply_of(killing))
+            answer({"ok": True, **killing.fields()})
         self._kill_waiters.clear()
 
     # --- events
@@ -332,6 +332,7 @@ class Supervisor:
         self._check_runs("closed")
         self._release()  # a stopped agent would not see that its stdin has ended
         self._state.fields["closed_by_command"] = command_id or ""
+        self._last_word.ordered(text_of(request, "whose"))
         self._state.save()
         self._parting_waiters.append(lambda reply: client.send({**head, **reply}))
         if self._parting is None:
@@ -366,6 +367,7 @@ class Supervisor:
             return
         if self._agent.returncode is None and command_id is not None:
             self._state.fields["killed_by_command"] = command_id
+            self._last_word.ordered(text_of(request, "whose"))
             self._state.save()
         self._kill_waiters.append(lambda reply: client.send({**head, **reply}))
         if self._ladder is None:
@@ -385,12 +387,3 @@ class Supervisor:
             raise RequestError(f"at most {SPARED_MAX} are spared")
         self._spared.add(tree.Identity(pid, ticks))
         client.send({**head, "ok": True})
-
-
-def _reply_of(killing: tree.Killing) -> Reply:
-    return {
-        "ok": True,
-        "found": killing.found,
-        "gone": killing.gone,
-        "survivors": list(killing.survivors),
-    }

@@ -41,11 +41,19 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """What a kill did: processes found, those verified gone, the pids that outlived it."""
+    """What a kill did: processes found, those verified gone, the pids that outlived it.
+
+    `needed` is the last signal that a tree which was asked to end by itself had to be sent.
+    """
 
     found: int
     gone: int
     survivors: tuple[int, ...]
+    needed: str = ""
+
+    def fields(self) -> dict[str, object]:
+        """Return the counts as they are told."""
+        return {"found": self.found, "gone": self.gone, "survivors": list(self.survivors)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +214,13 @@ class Ladder:
         fresh = self._look()
         if not force:
             ask_to_end(fresh)
+
+    @property
+    def reached(self) -> str:
+        """The signal that it has come to; empty: there was nobody to signal."""
+        if not self._found:
+            return ""
+        return "TERM" if self._give_up_at_s == math.inf else "KILL"
 
     def hurry(self, now_s: float) -> None:
         """Skip what is left of the grace."""

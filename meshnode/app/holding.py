@@ -37,7 +37,10 @@ class Holding:
             said = f"{are(len(standing.survivors))} still there: it was asked, and did not end"
             return Done("failed", said, counted(standing))
         await self._sessions.told_of_end(record.session_id, closed=True)
-        return Done("applied", f"{are(standing.gone)} gone", counted(standing))
+        said = f"{are(standing.gone)} gone"
+        if standing.needed:
+            said += f"; the end of its input was not enough: {standing.needed} was needed"
+        return Done("applied", said, counted(standing))
 
     async def suspend(self, record: SessionRecord) -> Done:
         """Stop the whole tree where it stands."""

@@ -169,6 +169,10 @@ class Killing(Protocol):
     def survivors(self) -> tuple[int, ...]:
         """Process ids that are still there."""
 
+    @property
+    def needed(self) -> str:
+        """The last signal, TERM or KILL, that a tree needed which was asked to end by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Steered:
@@ -188,6 +192,9 @@ class Agents(Protocol):
 
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         """Hand a steer to an agent; raises RefusedError or UnreachableError."""
+
+    def ordered(self, session_id: str, whose: str) -> None:
+        """Note whose the next kill or close is; its words go on with "the agent was killed"."""
 
     async def kill(
         self, session_id: str, command_id: str, grace_s: float, *, force: bool

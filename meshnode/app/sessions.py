@@ -249,13 +249,13 @@ class OwnSessions:
         return _landed(steered, steer.mode)
 
     async def kill(
-        self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
+        self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str, whose: str = ""
     ) -> Done:
         """Stop the agent's whole process tree and verify that it is gone."""
         if record.ended:
             return ALREADY_ENDED
         grace_s = grace_of(args)
-        self.ending_by(record.session_id, by)
+        self.ending_by(record.session_id, by, whose)
         force = args.get("force") is True
         killing = await self.agents.kill(record.session_id, command_id, grace_s, force=force)
         processes = counted(killing)
@@ -270,9 +270,10 @@ class OwnSessions:
         if record is not None:
             await self.keep(replace(record, orders=(told, *record.orders)[:ORDERS_SHOWN]))
 
-    def ending_by(self, session_id: str, by: str) -> None:
-        """Note who is to be named if the session ends now."""
+    def ending_by(self, session_id: str, by: str, whose: str = "") -> None:
+        """Note who is to be named if the session ends now, `whose` in words if it is no key's."""
         self._ended_by[session_id] = by
+        self.agents.ordered(session_id, whose or f"by order of key {by}")
 
     async def told_of_end(self, session_id: str, *, closed: bool = False) -> None:
         """Let the supervisor tell how the agent ended; record it ourselves if it does not."""
@@ -294,7 +295,7 @@ class OwnSessions:
     async def _close(self, record: SessionRecord, by: str, turns: asyncio.Semaphore) -> None:
         async with turns:
             with suppress(MeshError):  # what cannot be ended stays listed as it is
-                await self.kill(record, "", {}, by)
+                await self.kill(record, "", {}, by, "with its node")
 
     def _tell_later(self, session_id: str) -> None:
         """Publish what was counted, with what is counted until then: steers come in bursts."""

@@ -92,8 +92,7 @@ class Withholding:
             await self._book.finish(one.key, done.outcome)
             self._not_before_s.pop(one.key, None)
             if done.outcome == "applied":
-                told = f"{b32(one.allowance.budget_id)} {WORDS[one.action]} budget"
-                told += f" {one.allowance.name}: {one.reason}"[:TOLD_CHARS_MAX]
+                told = f"{b32(one.allowance.budget_id)} {WORDS[one.action]} {_named(one)}"
                 await self._sessions.note_order(one.session.session_id, told)
             self._tell(one, done)
 
@@ -107,7 +106,8 @@ class Withholding:
         if one.action == "suspend":
             return await self._holding.suspend(record)
         by = by_whom(one.allowance, self._sessions.self_id)
-        return await self._sessions.kill(record, b32(one.key[0]), {}, by)
+        whose = f"by {_named(one)}"
+        return await self._sessions.kill(record, b32(one.key[0]), {}, by, whose)
 
     def _later(self, one: Hold, done: Done | None) -> None:
         self._taken.discard(one.key)
@@ -117,6 +117,10 @@ class Withholding:
         self._not_before_s[one.key] = self._clock.steady_s() + AGAIN_S
         if is_first:
             self._tell(one, done)
+
+
+def _named(one: Hold) -> str:
+    return f"budget {one.allowance.name}: {one.reason}"[:TOLD_CHARS_MAX]
 
 
 def by_whom(allowance: Allowance, node: str | NodeId) -> str:

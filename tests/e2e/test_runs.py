@@ -1,8 +1,10 @@
 """How `run` was told to run an agent: for how long, and through what."""
 
+import subprocess
+
 import psutil
 import pytest
-from e2e.fleet import Fleet, Node, wait_until
+from e2e.fleet import PATIENCE_S, PROGRAM, Fleet, Node, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -27,6 +29,7 @@ def test_an_agent_that_takes_too_long_is_stopped_with_all_that_it_started(anna: 
     )
     child, *said = answer.out.split()
     assert (answer.code, said) == (124, ["asked"])
+    assert answer.err.endswith("session-mesh: the agent timed out after 1 s\n")
     assert not psutil.pid_exists(int(child))
     session = ended(anna, "slow")
     assert session["state"] == "expired"
@@ -52,6 +55,32 @@ def test_a_detached_agent_is_stopped_without_its_node(anna: Node):
 def test_an_agent_that_ends_in_time_ends_as_it_likes(anna: Node):
     answer = anna.call("run", "--agent-id", "quick", "--timeout", "8h", "--", "sh", "-c", "exit 7")
     assert answer.code == 7
+    assert "the agent" not in answer.err, "its own end says itself"
     assert ended(anna, "quick")["state"] == "failed"
     for word in ("0", "soon", "-1s", "99999999d"):
         assert anna.call("run", "--timeout", word, "--", "true").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("kill", "--force"), "killed"), (("close", "--grace", "0s"), "closed")],
+    ids=["kill", "close"],
+)
+def test_who_waits_in_front_is_told_whose_order_ended_the_agent(
+    anna: Node, words: tuple[str, ...], said: str
+):
+    with subprocess.Popen(
+        [PROGRAM, "run", "-q", "--agent-id", said, "--", "sleep", "600"],
+        env=anna.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as front:
+        wait_until(lambda: said in anna.sessions() and anna.sessions()[said]["pid"], said)
+        anna.json("suspend", said)
+        assert "session-mesh resume" in front.stderr.readline()
+        receipt = anna.json(words[0], said, *words[1:])
+        shown = front.stderr.read()
+        assert front.wait(PATIENCE_S) == (137 if said == "killed" else 143)
+    key = ended(anna, said)["ended_by"]
+    assert shown == f"session-mesh: the agent was {said} by order of key {key}\n"
+    assert ("TERM was needed" in receipt["detail"]) == (said == "closed")

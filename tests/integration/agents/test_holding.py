@@ -112,9 +112,27 @@ async def test_an_agent_that_ignores_its_input_is_told_to_end_after_the_grace(st
     await one.line()
     async with a_node() as node:
         await node.agents.attach(*one.place)
-        assert (await node.agents.ask_to_end(one.session_id, "c1", 0.05)).gone == 1
+        standing = await node.agents.ask_to_end(one.session_id, "c1", 0.05)
+        assert standing == tree.Killing(1, 1, (), needed="TERM")
         _, ending = await node.ended.get()
     assert (ending.signal, ending.closed_by_command) == ("SIGTERM", "c1")
+
+
+@pytest.mark.parametrize(("heeds", "needed"), [("DFL", "TERM"), ("IGN", "KILL")])
+async def test_what_an_agent_leaves_running_when_it_is_closed_is_ended_and_told(
+    start, heeds, needed
+):
+    leaves = (
+        f"import os, signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_{heeds})\n"
+        "if os.fork() == 0:\n    os.write(1, b'left\\n')\n    while True: signal.pause()\n"
+        "sys.stdin.read()\n"
+    )
+    one = start(leaves, "--grace", "0.05")
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        standing = await node.agents.ask_to_end(one.session_id, "c1", 20.0)
+        assert standing == tree.Killing(2, 2, (), needed=needed)
 
 
 async def test_an_agent_that_heeds_nothing_is_not_killed_by_a_close(start):

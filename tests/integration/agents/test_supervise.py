@@ -347,3 +347,11 @@ def test_an_endless_request_line_is_hung_up_on(supervise):
     assert one.replies.readline() == b""
     one.connect()
     assert one.ask("info")["state"] == "running"
+
+
+def test_a_word_of_others_to_who_waits_in_front_moves_no_cursor(supervise):
+    one = python(supervise, WAIT)
+    whose = "by budget \x1b[2Jté\u202eam\n: done"
+    assert one.ask("kill", command_id="c1", force=True, whose=whose)["ok"]
+    _, _, errors = one.finish()
+    assert errors.decode() == "session-mesh: the agent was killed by budget ?[2Jté?am?: done\n"

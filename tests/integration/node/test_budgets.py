@@ -142,6 +142,7 @@ async def test_a_kill_takes_the_whole_mesh_to_be_heard(node):
     node.use(HERE, record.session_id, 1000)
     await node.settle()
     assert node.agents.kills == [record.session_id]
+    assert node.agents.whose[record.session_id].startswith("by budget team: 1ktok of 1ktok")
     assert node.actions == [("kill", "worker")]
 
 

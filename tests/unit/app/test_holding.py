@@ -49,6 +49,18 @@ async def test_a_closed_session_is_closed_and_not_killed(monkeypatch):
     assert row.ended_by is not None
 
 
+async def test_a_receipt_says_what_a_close_needed_beyond_the_end_of_input(monkeypatch):
+    owner = Owner(ScriptedAgents(killed=Killed(1, 1, needed="TERM")))
+    monkeypatch.setattr("meshnode.app.sessions.LAST_WORD_WAIT_S", 0.0)
+    receipt = await owner.submit(owner.order("close", grace_s=1))
+    assert receipt.outcome == "applied"
+    assert (
+        receipt.detail == "1 process is gone; the end of its input was not enough: TERM was needed"
+    )
+    by = published(owner).ended_by
+    assert owner.agents.whose == {SESSION.session_id: f"by order of key {by}"}
+
+
 async def test_an_agent_that_does_not_end_by_itself_stays_as_it_is():
     owner = Owner(ScriptedAgents(killed=Killed(2, 1, (7,))))
     receipt = await owner.submit(owner.order("close"))
