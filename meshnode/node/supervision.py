@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from meshnode.agents.agent import FAILED
 from meshnode.agents.environment import agent_environment
 from meshnode.agents.lifetime import TIMED_OUT
 from meshnode.agents.supervise import NOT_STARTED
@@ -114,6 +115,11 @@ def _directory() -> str:
 def _not_started(error: MeshError) -> MeshError:
     error.message = f"{NOT_STARTED}: {error.message}"
     return error
+
+
+def fail_in_front(error: MeshError) -> None:
+    """Let what kept a session from beginning end `run` with a code that is not its agent's own."""
+    error.exit_code = FAILED
 
 
 def _start_detached(argv: Sequence[str], environment: Mapping[str, str]) -> str:

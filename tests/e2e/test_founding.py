@@ -125,5 +125,20 @@ def test_a_run_whose_node_cannot_come_up_says_why(fleet):
     anna = fleet.node("anna")
     anna.home.mkdir(mode=0o700)
     (anna.home / "config.yaml").write_text(f"listen: {bert.ready['listen']}\nmdns: false\n")
-    answer = anna.call("run", "--", "true")
-    assert (answer.code, bert.ready["listen"] in answer.err) == (7, True), answer
+    for words, code in ((("run",), 125), (("run", "--detach"), 7)):
+        answer = anna.call(*words, "--", "true")
+        assert (answer.code, bert.ready["listen"] in answer.err) == (code, True), answer
+
+
+def test_a_run_in_front_that_its_node_refuses_ends_as_no_agent_of_its_own_would(fleet):
+    (anna,) = fleet.mesh("anna")
+    anna.json("budget", "set", "none", "--limit", "1tok", "--per", "day", "--owner", "olga")
+    used = ("report", "--model", "gpt-4o", "--input", "9", "--output", "0", "--id", "first")
+    anna.call("run", "--detach", "--owner", "olga", "--", PROGRAM, *used)
+
+    def refused_now():
+        return anna.call("run", "--owner", "olga", "-o", "json", "--", "true")
+
+    answer = wait_until(lambda: (one := refused_now()).code and one)
+    assert (answer.code, answer.error["code"]) == (125, "refused")
+    assert anna.call("run", "--detach", "--owner", "olga", "--", "true").code == 8

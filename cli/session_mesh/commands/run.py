@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from meshnode.client.durations import parse_duration
-from meshnode.client.errors import NoNodeError, UsageError
+from meshnode.client.errors import MeshError, NoNodeError, UsageError
 from session_mesh.call import Call
 from session_mesh.options import Labels, Specializations, pairs
 from session_mesh.render import View
@@ -57,10 +57,10 @@ def app(
     """Start an agent under supervision.
 
     Ends with the exit code of the agent: 128 and its number for a signal, 124 if it timed out, 127
-    if there is no such command, 126 if it cannot be run, 125 if we failed. Starts a node if none
-    runs.
+    if there is no such command, 126 if it cannot be run, 125 if we failed (with --detach as any
+    verb ends that failed). Starts a node if none runs.
     """
-    from meshnode.node.supervision import RunOptions, check, run  # noqa: PLC0415 - large
+    from meshnode.node.supervision import RunOptions, check, fail_in_front, run  # noqa: PLC0415 - large
 
     if not command:
         raise UsageError("what shall run?", "session-mesh run -- CMD")
@@ -88,9 +88,14 @@ def app(
         on_session=on_session,
     )
     check(options)
-    _have_a_node(call)
-    with call.mesh() as mesh:
-        code = run(call.home, mesh, options)
+    try:
+        _have_a_node(call)
+        with call.mesh() as mesh:
+            code = run(call.home, mesh, options)
+    except MeshError as error:
+        if not detach:
+            fail_in_front(error)
+        raise
     if not detach or not started:
         return code
     return View(
