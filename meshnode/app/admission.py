@@ -29,7 +29,7 @@ from meshnode.core.errors import (
     PeerError,
     UsageError,
 )
-from meshnode.core.ids import node_id_of
+from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.ports import Clock, InviteBook
     from meshnode.core.control import ControlSet
+    from meshnode.core.enrolment import Application
     from meshnode.core.entries import Body
     from meshnode.core.genesis import Genesis
     from meshnode.core.ids import Chance, NodeId
@@ -51,6 +52,7 @@ USES_MAX = 10_000
 # Of control entries in an answer, which gRPC wants below 4 MiB; a member is told the rest by the
 # first neighbour that it reconciles with, as of all that is new.
 CONTROL_BYTES_MAX = 3 << 20
+DEVICE_CHARS_MAX = 48  # of a device's name, in what its user is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +164,14 @@ class AdmissionDesk:
         device_id = node_id_of(application.node_key)
         old = application.replaces
         replaced = self.find_replaceable(old, device_id) if old else b""
-        operator_key = application.operator_key if invite.role else None
-        if operator_key is not None:
-            self._check_room(invite, operator_key, now_s)
+        role = self._role(invite, application, now_s)
+        if role is not None:
+            self._check_room(role)
         device = Device(application.node_key, application.operator_key or b"")
         is_new = await self._book.take_use(invite_id, device, now_s)
         given = []
-        if operator_key is not None:
-            given.append(self._role_given(invite, operator_key, now_s))
+        if role is not None:
+            given.append(self._role_given(role))
         entries = needed_first(given, me.control.entries(), me.genesis.mesh_id)
         said = f"{node_id_of(application.node_key)} by invite {invite_id.hex()}"
         if is_new:  # a device that asks again fills no log, and no control set
@@ -206,11 +208,10 @@ class AdmissionDesk:
                 "this device's key was revoked, for good", "join with a new home: --home DIR"
             )
 
-    def _check_room(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> None:
+    def _check_room(self, role: Role) -> None:
         """Raise ExhaustedError if the role could not be given, before a use is spent on it."""
-        if self._role_held(invite, operator_key) is not None:
+        if self._role_held(role) is not None:
             return
-        role = self._role(invite, operator_key, now_s)
         try:
             self._admitter.control.check_room(role)
         except FullError as error:
@@ -219,25 +220,34 @@ class AdmissionDesk:
                 "let another node admit: session-mesh nodes promote; or invite with --node-only",
             ) from error
 
-    def _role_given(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Signed:
+    def _role_given(self, role: Role) -> Signed:
         """Give the role of an invite; once, however often a device asks."""
         me = self._admitter
-        entry = self._role_held(invite, operator_key)
+        entry = self._role_held(role)
         if entry is None:
-            role = self._role(invite, operator_key, now_s)
             entry = role_entry(me.key, me.genesis.mesh_id, role, self._chance)
             self.add_control(entry)
         return entry
 
-    def _role(self, invite: OutstandingInvite, operator_key: bytes, now_s: float) -> Role:
-        issuer, via = self._admitter.key.public, invite.authorization
-        return Role(operator_key, invite.role, "", issuer, int(now_s), via)
+    def _role(
+        self, invite: OutstandingInvite, application: Application, now_s: float
+    ) -> Role | None:
+        """Return what an invite gives a joiner's user, called after its device; None: nothing.
 
-    def _role_held(self, invite: OutstandingInvite, operator_key: bytes) -> Signed | None:
+        A name that a person gave somebody is not mistaken for such a one, which has a slash.
+        """
+        if application.operator_key is None or not invite.role:
+            return None
+        issuer, via = self._admitter.key.public, invite.authorization
+        device = node_id_of(application.node_key)[:PREFIX_CHARS_MIN]
+        name = f"{application.name[:DEVICE_CHARS_MAX]}/{device}"
+        return Role(application.operator_key, invite.role, name, issuer, int(now_s), via)
+
+    def _role_held(self, wanted: Role) -> Signed | None:
         """Return the role that a key was given by an invite here, if it was."""
         me = self._admitter
-        for role in me.control.roles.of(operator_key):
-            if (role.issuer, role.via) == (me.key.public, invite.authorization):
+        for role in me.control.roles.of(wanted.subject):
+            if (role.issuer, role.via) == (wanted.issuer, wanted.via):
                 return me.control.entry_of(role)
         return None
 

@@ -124,7 +124,7 @@ def _said(row: dict[str, Any], falls: list[dict[str, Any]]) -> str:
 
 def _row(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
     return (
-        row["name"] or _unnamed(row),
+        _called(row),
         row["role"],
         row["state"],
         row["given_by_name"] or row["given_by"],
@@ -159,7 +159,12 @@ def _in_vain(row: dict[str, Any]) -> str:
     return f"{said} an admin: session-mesh operator remove {row['key_id']} --root FILE"
 
 
-def _unnamed(row: dict[str, Any]) -> str:
-    """Say how somebody came in whom nobody has named: a node has let them in by an invite."""
+def _called(row: dict[str, Any]) -> str:
+    """Return a name; of whom no person has named, the device that they came in with.
+
+    A node that let somebody in by an invite, long ago, has not said with which.
+    """
+    if row["name"]:
+        return f"{row['name']} (invited)" if row["by_node"] else str(row["name"])
     node = row["by_node_name"] or words.short(row["by_node"] or "")
     return f"(invited, joined at {node})" if node else "-"

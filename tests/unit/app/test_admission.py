@@ -115,6 +115,8 @@ async def test_the_invites_role_is_given_to_the_operator_who_came_along():
     for entry in admitted.control:
         theirs.add(Signed(*unpack(entry)), 0.0)
     assert theirs.role_of(operator.public) == "observer"
+    (role,) = theirs.roles.of(operator.public)
+    assert role.name == f"laptop/{node_id_of(node.public)[:8]}", "its user is told by its device"
 
 
 async def test_labels_of_the_invite_go_to_the_device_that_it_names_and_to_no_other():

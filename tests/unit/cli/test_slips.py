@@ -139,6 +139,8 @@ def test_who_came_by_invite_is_said_to_have(run, mesh, monkeypatch):
     code, out, err = run("operator", "list")
     assert code == 0
     assert "(invited, joined at anna)" in out
+    row["name"] = "vm/abcdefgh"
+    assert "vm/abcdefgh (invited)" in run("operator", "list")[1]
     assert f"was revoked by {'e' * 16}, which does not count" in " ".join(err.split())
 
 
