@@ -67,6 +67,7 @@ class Admitted:
     labels: dict[str, str]
     proof: bytes
     replaced: bytes = b""  # of the node whose place it takes: its name, labels and head, packed
+    name_taken: bool = False  # by another member; advice, which the proof does not cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class AdmissionDesk:
         self._chance = chance
         self.addresses: Callable[[], tuple[str, ...]] = tuple
         self.find_replaceable: Callable[[str, NodeId], bytes] = _nobody
+        self.is_taken: Callable[[str, NodeId], bool] = lambda _name, _joiner: False
         self.add_control: Callable[[Signed], object] = lambda entry: admitter.control.add(
             entry, clock.wall_s()
         )
@@ -185,7 +187,15 @@ class AdmissionDesk:
         response += [replaced] if replaced else []
         mark = admit_proof(invite.secret, signed.payload, response)
         return Admitted(
-            genesis, certificates, tuple(entries), addresses, now_s, invite.labels, mark, replaced
+            genesis,
+            certificates,
+            tuple(entries),
+            addresses,
+            now_s,
+            invite.labels,
+            mark,
+            replaced,
+            self.is_taken(application.name, device_id),
         )
 
     def _check_word(self, invite: OutstandingInvite) -> None:
@@ -234,7 +244,7 @@ class AdmissionDesk:
     ) -> Role | None:
         """Return what an invite gives a joiner's user, called after its device; None: nothing.
 
-        A name that a person gave somebody is not mistaken for such a one, which has a slash.
+        The id is in the name, since the device chose the rest: it cannot pass for somebody else.
         """
         if application.operator_key is None or not invite.role:
             return None

@@ -39,6 +39,10 @@ RESTART = "session-mesh down --keep-sessions, then session-mesh up --detach"
 REJOIN = "join again with a new invite: session-mesh join -"
 RENEWS = f"let this node reach one that admits (session-mesh nodes shows who is alive); or {REJOIN}"
 NAME_A_NODE = "name a node instead: session-mesh up --seed HOST:PORT"
+RENAME = (
+    "call this one otherwise: session-mesh down --keep-sessions, then session-mesh up --detach"
+    " --name NODE"
+)
 SET_CLOCK = "set this machine's clock: timedatectl set-ntp true"
 
 
@@ -132,6 +136,14 @@ def judge_budgets(budgets: Sequence[Mapping[str, str]]) -> Check:
         return _yes("budgets", f"{len(budgets)} set, none exceeded" if budgets else "none is set")
     fix = "session-mesh budget list shows whom they hold; session-mesh resume lets one run on"
     return unknown("budgets", named(pressed), fix)
+
+
+def judge_name(name: str, namesakes: Sequence[str]) -> list[Check]:
+    """Say who else goes by the name of this node, by their ids; no word where nobody does."""
+    if not namesakes:
+        return []
+    said = f"other members are called {name} too: {named(namesakes)}"
+    return [unknown("name", said, RENAME)]
 
 
 def judge_disk(summary: str, members: int) -> Check:

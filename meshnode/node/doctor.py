@@ -30,6 +30,7 @@ from meshnode.app.diagnosis import (
     judge_listening,
     judge_loop,
     judge_multicast,
+    judge_name,
     judge_not_checked,
     judge_silence,
     judge_version,
@@ -45,7 +46,7 @@ from meshnode.client.mesh import MeshClient
 from meshnode.client.silence import pid_of
 from meshnode.core.certificates import from_pem
 from meshnode.core.errors import MeshError, UnreachableError
-from meshnode.core.ids import node_id_of
+from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.config import load_config
 from meshnode.node.configured import Config
@@ -284,11 +285,22 @@ def _judge_node(found: _Found, seen: Seen) -> None:
     found.checks += [judge_version(facts, VERSION), judge_listening(seen.own, facts.node_id)]
     if seen.joiners is not None:
         found.checks.append(judge_joiners(seen.joiners, facts.node_id))
+    found.checks += judge_name(facts.name, _namesakes(found, facts.name))
     found.checks.append(judge_loop(facts))
     found.checks += judge_alarms([_alarm(**one) for one in (found.status or {})["alarms"]])
     found.checks.append(judge_budgets(found.budgets))
     others = len(found.members) - 1
     found.checks.append(judge_multicast(facts, seen.multicast, alone=others < 1))
+
+
+def _namesakes(found: _Found, name: str) -> list[str]:
+    gone = {"left", "revoked"}
+    others = [one for one in found.members if one["node_id"] != found.node_id]
+    return [
+        f"{name}/{one['node_id'][:PREFIX_CHARS_MIN]}"
+        for one in others
+        if one["name"] == name and one["state"] not in gone
+    ]
 
 
 def _alarm(id: str, detail: str, fix: str, **_: object) -> Alarm:  # noqa: A002 - as status says

@@ -137,7 +137,7 @@ def _join_locked(
     try:
         if home.initialised:
             _check_replaceable(home, invitation, database)
-        name = checked_name(node_name or _known_name(database) or default_node_name())
+        name = applied = checked_name(node_name or _known_name(database) or default_node_name())
         node = device_key(home)
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
@@ -177,7 +177,11 @@ def _join_locked(
         "certificate_expires_at": time_to_wire(expires_at_s(response.certificates[0])),
         "clock_off_s": round(off_s, 3),
         "replaces": old.node if old else None,
-        "warnings": [*warnings, *_clock_warnings(off_s)],
+        "warnings": [
+            *warnings,
+            *_name_warnings(name, taken=response.name_taken and name == applied),
+            *_clock_warnings(off_s),
+        ],
     }
 
 
@@ -189,6 +193,15 @@ def _members_at(answering: str, said: Sequence[str]) -> list[str]:
     host, _ = parse_address(answering)
     ports = [parse_address(address)[1] for address in said if is_address(address)]
     return list(dict.fromkeys([*(joined(host, port) for port in ports[:1]), *said]))
+
+
+def _name_warnings(name: str, *, taken: bool) -> list[str]:
+    if not taken:
+        return []
+    return [
+        f"another node of this mesh is called {name} too; to call this one otherwise:"
+        " session-mesh up --detach --name NODE (where it runs, session-mesh down comes first)"
+    ]
 
 
 def _clock_warnings(off_s: float) -> list[str]:

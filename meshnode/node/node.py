@@ -28,6 +28,7 @@ from meshnode.core.ids import NodeId, new_u64
 from meshnode.core.members import NodeRecord, is_admitted
 from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
+from meshnode.node.admitting import tell_of_members
 from meshnode.node.alarming import log_alarm
 from meshnode.node.auditing import Auditing
 from meshnode.node.background import Background
@@ -51,7 +52,6 @@ from meshnode.node.own_record import LAST_WRITE_S, OwnRecord
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.pricing import running_prices
 from meshnode.node.renewing import Renewing
-from meshnode.node.replacing import find_replaceable
 from meshnode.node.restoring import take_up
 from meshnode.node.standing import Standing
 from meshnode.node.told import LABELS_FACT, SEEDS_FACT
@@ -157,7 +157,7 @@ class Node:
         self._admission.addresses = lambda: self._listeners.members.addresses
         self._admission.add_control = self._world.add_control
         self._admission.on_event = self._auditing.auditor.admission
-        self._admission.find_replaceable = partial(find_replaceable, self._mesh)
+        tell_of_members(self._admission, self._mesh)
         self._renewing = Renewing(ground, admitter, self._republish)
         self._describing = Describing(
             home,

@@ -120,6 +120,7 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
             labels=admitted.labels,
             proof=admitted.proof,
             replaced=admitted.replaced,
+            name_taken=admitted.name_taken,
         )
 
 

@@ -50,19 +50,37 @@ def app(
     )
     value = call.read(lambda mesh: _listed(call, mesh, selection, limit))
     now_s = call.now_s()
-    sessions = value["sessions"]
-    names = names_apart({one["node_id"]: one["node_name"] for one in sessions})
+    nodes, sessions = value.pop("nodes"), value["sessions"]
+    notes = words.coverage_notes(value["coverage"])
+    if limit is not None and len(sessions) > limit:
+        sessions = sessions[:limit]
+        value |= {"sessions": sessions, "more": True}
+        notes.append(f"there are more than these {limit}: list without --limit shows all")
+    names = names_apart(nodes | {one["node_id"]: one["node_name"] for one in sessions})
     rows = [row_of(session, names, now_s) for session in sessions]
     return View(
         value=value,
         human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE, NUMBERS),
         records="sessions",
         ids=[session["session_id"] for session in sessions],
-        notes=words.coverage_notes(value["coverage"]),
+        notes=notes,
     )
 
 
 def _listed(call: Call, mesh: Reader, selection: Selection, limit: int | None) -> dict[str, Any]:
+    """List one more than was asked for, if there are as many, and with `nodes`, names by id.
+
+    Those are looked up where a table is to tell nodes apart that have no session in it.
+    """
+    listed = _chosen(call, mesh, selection, limit and limit + 1)
+    shown = {one["node_id"] for one in listed["sessions"]}
+    is_all = listed["coverage"]["nodes_known"] <= len(shown)
+    if call.style.format != "table" or call.quiet or not shown or is_all or is_inside():
+        return listed | {"nodes": {}}
+    return listed | {"nodes": {one["node_id"]: one["name"] for one in mesh.nodes()["nodes"]}}
+
+
+def _chosen(call: Call, mesh: Reader, selection: Selection, limit: int | None) -> dict[str, Any]:
     """List what was asked for, or what load-config chose if nothing was."""
     if (
         is_inside()

@@ -41,6 +41,8 @@ def test_namesakes_are_told_apart_in_tables(run, mesh):
     mesh.sessions = [SESSION, SESSION | {"node_id": "b" * 52}]
     assert "anna/bbbbbbbb" in run("list")[1]
     mesh.sessions = [SESSION, SESSION]
+    assert "anna/aaaaaaaa" in run("list")[1], "though its namesake has no session"
+    mesh.members = mesh.members[::2]
     assert "anna/" not in run("list")[1]
 
 
@@ -91,7 +93,17 @@ def test_list_selects_and_limits(run, mesh):
     labels = {"a": "b", "c": "d=e"}
     assert code == 0
     assert out == SESSION["session_id"] + "\n"
-    assert mesh.calls == [("list", Selection("alive", "n", "s", "o", "0123", labels, "cost"), 5)]
+    assert mesh.calls == [("list", Selection("alive", "n", "s", "o", "0123", labels, "cost"), 6)]
+
+
+def test_a_list_that_is_cut_says_so(run, mesh):
+    mesh.sessions = [SESSION | {"session_id": letter * 26} for letter in "abc"]
+    _, out, err = run("list", "--limit", "2")
+    assert ("there are more than these 2" in err, "cccc" in out) == (True, False)
+    cut = json.loads(run("list", "--limit", "2", "-o", "json")[1])
+    assert (len(cut["sessions"]), cut["more"]) == (2, True)
+    assert "there are more" not in run("list", "--limit", "3")[2]
+    assert "more" not in json.loads(run("list", "--limit", "3", "-o", "json")[1])
 
 
 def test_partial_coverage_is_said_on_stderr(run, mesh):
