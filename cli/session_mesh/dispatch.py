@@ -76,6 +76,15 @@ VERBS = (
     "steer-inbox",
 )
 USAGE = 2
+WORDINGS = {  # of those who parse words for us
+    ": Value error, ": ": ",
+    ":\n\t": ": ",  # choices, a line each
+    ",\n\t": ", ",
+    "a valid integer, unable to parse string as an integer": "a whole number",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "Input should be": "it should be",
+}
 # What a stream answers that takes nothing more; of files in a home the verbs tell themselves.
 UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell would report it
@@ -179,9 +188,7 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
         return Failure(error.code, error.message, error.hint, error.exit_code, details)
     if isinstance(error, TyperException):
         hint = f"{_path_of(error)} --help shows the options"
-        said = error.format_message().replace(": Value error, ", ": ")  # a validator's own prefix
-        said = said.replace(":\n\t", ": ").replace(",\n\t", ", ")  # choices, a line each
-        return Failure("usage", said, hint, USAGE)
+        return Failure("usage", _plainly(error.format_message()), hint, USAGE)
     if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITTEN:
         _silence_stdout()
         said = f"cannot write the output: {error.strerror}"
@@ -198,6 +205,13 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
         "please report it with what --verbose shows",
         details=details,
     )
+
+
+def _plainly(said: str) -> str:
+    """Say what a validator has said as we would."""
+    for theirs, ours in WORDINGS.items():
+        said = said.replace(theirs, ours)
+    return said
 
 
 def _path_of(error: TyperException) -> str:

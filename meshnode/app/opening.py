@@ -46,8 +46,11 @@ def check_opening(opening: Opening) -> None:
     if opening.adapter not in ADAPTERS:
         hint = f"one of: {', '.join(ADAPTERS)}"
         raise UsageError(f"there is no adapter {opening.adapter[:60]!r}", hint)
-    if not all(opening.specializations) or "/" in opening.agent_id:
-        raise UsageError("a specialization is never empty, and an agent id has no slash")
+    if not all(opening.specializations):
+        raise UsageError("a specialization is never empty")
+    if "/" in opening.agent_id:
+        hint = "node/agent is one at a node; use a dash, a dot or an underscore"
+        raise UsageError(f"an agent id has no slash: {opening.agent_id[:60]!r}", hint)
     if max(len(opening.specializations), len(opening.labels or {})) > LIST_MAX:
         raise UsageError(f"at most {LIST_MAX} specializations and {LIST_MAX} labels")
 

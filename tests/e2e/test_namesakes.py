@@ -1,4 +1,4 @@
-"""Two nodes of one name, as of two machines of one image: one is told of it, and tells them apart."""
+"""Two nodes of one name, as of two machines of one image: it is said, and both are told apart."""
 
 from e2e.fleet import Fleet, Node, wait_until
 

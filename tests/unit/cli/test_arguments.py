@@ -170,3 +170,19 @@ def test_a_home_that_has_no_role_makes_no_keys(run):
     code, _, err = run("keys", "new")
     assert code == 4
     assert "it lists sessions and costs, but neither commands nor reads logs" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("invite", "--uses", "x"), "'--uses': it should be a whole number\n"),
+        (("invite", "--uses", "0"), "'--uses': it should be at least 1\n"),
+        (("list", "--limit", "1.5"), "'--limit': it should be a whole number\n"),
+        (("run", "--agent-id", "a/b", "--", "true"), "an agent id has no slash: 'a/b'\n"),
+        (("init", "--name", "a/b"), "use letters, digits, dots, dashes and underscores"),
+    ],
+)
+def test_what_is_allowed_is_said_in_plain_words(run, words, said):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert said in err
