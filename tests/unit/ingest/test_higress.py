@@ -1,10 +1,14 @@
+import re
 from pathlib import Path
+
+import yaml
 
 from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.ingest.higress import TOLD_TWICE, parse_line
 from meshnode.ingest.reading import Reason, Skipped
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"
+MANUAL = Path(__file__).parents[3] / "docs" / "usage.md"
 
 
 def golden(name: str) -> list[UsageRecord | Skipped]:
@@ -188,3 +192,23 @@ def test_a_very_long_request_id_is_hashed():
     found = parse_line(line)
     assert isinstance(found, UsageRecord)
     assert len(found.idem_key) == len("higress:") + 64
+
+
+def test_the_template_in_the_manual_writes_the_line_beside_it_and_all_of_that_is_read():
+    block = r"```yaml\n(accessLogFormat.*?)```\n\n```json\n(.*?)\n```"
+    [(template, line)] = re.findall(block, MANUAL.read_text(), re.DOTALL)
+    parts = re.split(r"%[A-Z_]+(?:\([^)]*\))?%", yaml.safe_load(template)["accessLogFormat"])
+    assert re.fullmatch("(.+)".join(map(re.escape, parts)), line)
+    assert parse_line(line.encode()) == UsageRecord(
+        idem_key="higress:5895f5a9-e4e3-425b-98db-6c6a926195b7",
+        source="higress",
+        at_s=1795167015.123,
+        session="review-7",
+        project="",
+        agent="",
+        owner="olga",
+        model="gpt-4o",
+        provider="openai",
+        tier="standard",
+        usage=CACHED,
+    )
