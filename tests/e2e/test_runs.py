@@ -84,3 +84,18 @@ def test_who_waits_in_front_is_told_whose_order_ended_the_agent(
     key = ended(anna, said)["ended_by"]
     assert shown == f"session-mesh: the agent was {said} by order of key {key}\n"
     assert ("TERM was needed" in receipt["detail"]) == (said == "closed")
+
+
+def test_who_starts_an_agent_under_a_name_that_one_has_is_told_how_to_name_each(anna: Node):
+    started = [
+        anna.call("run", "--detach", "--agent-id", "twin", "-o", "json", "--", "cat")
+        for _ in range(2)
+    ]
+    first, second = (one.json["session_id"][:10] for one in started)
+    assert "ambiguous" not in started[0].err
+    assert f"say {second} for this session, and for the others {first} (anna)" in started[1].err
+    assert anna.call("steer", "twin", "hello").code == 7
+    assert anna.call("steer", first, "hello").code == 0
+    anna.json("kill", first, second, "--force")
+    third = anna.call("run", "--agent-id", "twin", "--", "true")
+    assert (third.code, "ambiguous" in third.err) == (0, False)

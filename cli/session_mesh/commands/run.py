@@ -1,15 +1,22 @@
 """`run`: start an agent and let the mesh see it."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
+from meshnode.client.targets import Selection
+from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Labels, Specializations, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
+
+if TYPE_CHECKING:
+    from meshnode.client.mesh import MeshClient
+
+NAMED_MAX = 4  # other sessions of an agent, in a sentence
 
 
 @verb(
@@ -67,11 +74,12 @@ def app(
     if pty and adapter == "process":
         raise UsageError("--pty is --adapter pty, not process", "leave one of them out")
     started: list[dict[str, Any]] = []
+    namesakes: list[dict[str, Any]] = []
 
     def on_session(session: dict[str, Any]) -> None:
         started.append(session)
-        if not detach and not call.quiet:
-            call.streams.tell(f"session {session['session_id']}, agent {session['agent_id']}")
+        if not call.quiet:
+            _tell(call, session, namesakes, detach=detach)
 
     options = RunOptions(
         agent_id=agent_id,
@@ -91,6 +99,7 @@ def app(
     try:
         _have_a_node(call)
         with call.mesh() as mesh:
+            namesakes += _alive(mesh, agent_id)
             code = run(call.home, mesh, options)
     except MeshError as error:
         if not detach:
@@ -104,6 +113,34 @@ def app(
         ids=[started[0]["session_id"]],
         notes=[f"it has ended: {started[0]['end_reason']}"] if code else [],
         exit_code=code,
+    )
+
+
+def _alive(mesh: "MeshClient", agent_id: str) -> list[dict[str, Any]]:
+    """Return the sessions that bear an agent's name already, and could be meant by it."""
+    if not agent_id:
+        return []
+    found = mesh.list_sessions(Selection(filter="alive", agent_id=agent_id), NAMED_MAX + 1)
+    return list(found["sessions"])
+
+
+def _tell(
+    call: Call, session: dict[str, Any], namesakes: list[dict[str, Any]], *, detach: bool
+) -> None:
+    """Say what was started, where no answer does, and how to name it beside its namesakes."""
+    if not detach:
+        call.streams.tell(f"session {session['session_id']}, agent {session['agent_id']}")
+    if namesakes:
+        call.streams.tell(_apart(session, namesakes))
+
+
+def _apart(session: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    """Say by what each session of an agent is called, now that its name alone fits several."""
+    named = [f"{words.short(one['session_id'])} ({one['node_name']})" for one in others]
+    more = ", ..." if len(named) > NAMED_MAX else ""
+    return (
+        f"{session['agent_id']} alone is ambiguous now: say {words.short(session['session_id'])}"
+        f" for this session, and for the others {', '.join(named[:NAMED_MAX])}{more}"
     )
 
 
