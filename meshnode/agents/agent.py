@@ -243,6 +243,8 @@ class Agent:
         for source in self._sources:
             source.drain()
         if self._terminal is not None:
+            for outlet in self._outlets:
+                outlet.flush_some()  # while ends of lines are the agent's own, `\r` and all
             self._terminal.give_back()  # now: the caller may take a while to read what is left
         self.inlet.shut("the agent has ended")
 

@@ -181,6 +181,15 @@ class Outlet:
             self.open = False
             self.pending.clear()
 
+    def flush_some(self) -> None:
+        """Write what is taken at once."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        left = 0
+        while self.pending and len(self.pending) != left and poll.poll(0):
+            left = len(self.pending)
+            self.flush()
+
 
 class Source:
     """One of the agent's output pipes, copied to the log and, in the foreground, to the caller."""

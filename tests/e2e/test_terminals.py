@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 
+import psutil
 import pytest
 from e2e.fleet import PATIENCE_S, PROGRAM, Fleet, Node, wait_until
 
@@ -32,6 +33,13 @@ tty.setraw(0)
 print("ready", end="", flush=True)
 while (key := os.read(0, 64)) != b"q":
     os.write(1, b"<" + key.hex().encode() + b">")
+"""
+LAST_WORD = """
+import os
+print("ready", flush=True)
+while open(f"/proc/{os.getppid()}/stat").read().rpartition(") ")[2][0] != "T":
+    pass
+print("bye", flush=True)
 """
 
 
@@ -147,6 +155,17 @@ def test_the_callers_terminal_is_given_back_however_it_ends(anna: Node, how: str
             caller.process.send_signal(signal.SIGTERM)
         code = {"kill": 137, "timeout": 124, "term": 143, "no command": 127}[how]
         assert caller.ends() == code
+
+
+def test_a_last_word_is_shown_before_the_terminal_is_given_back(anna: Node):
+    with Caller(anna, "--pty", *python(LAST_WORD)) as caller:
+        caller.sees(b"ready\r\n")
+        (agent,) = psutil.Process(caller.process.pid).children()
+        caller.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: agent.status() == psutil.STATUS_ZOMBIE)
+        caller.process.send_signal(signal.SIGCONT)  # it finds both at once, the word and the end
+        caller.sees(b"bye\r\n")
+        assert caller.ends() == 0
 
 
 def test_a_steer_waits_until_the_line_that_is_typed_is_complete(anna: Node):
