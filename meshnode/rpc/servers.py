@@ -5,6 +5,7 @@ Invariant: a port that is taken is an error that names it, never a port silently
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from meshnode.rpc.tls import Options
 
 CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC, before anybody is asked
+CHOSEN_MAX = 3  # ports that the kernel chooses, one after the other
 OF_MEMBERS = Limits(
     calls_max=384,
     of_one_max=48,
@@ -115,18 +117,16 @@ async def local_server(
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
-    """Take an address; returns the port. Raises ConflictError if it is in use."""
-    try:
-        port = server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise _in_use(address) from error
-    if port == 0:
-        raise _in_use(address)
-    return port
+    """Take an address; returns the port. Raises ConflictError if it is in use.
 
-
-def _in_use(address: str) -> ConflictError:
-    return ConflictError(
+    For port 0 the kernel chooses one, which somebody may take first: then it chooses again.
+    """
+    for _ in range(CHOSEN_MAX if address.endswith(":0") else 1):
+        with suppress(RuntimeError):  # as some versions say it, others return 0
+            port = server.add_secure_port(address, credentials)
+            if port:
+                return port
+    raise ConflictError(
         f"cannot listen on {address}: it is in use, or not an address of this machine",
         "stop what uses it, or choose another: session-mesh up --listen HOST:PORT",
     )
