@@ -337,7 +337,10 @@ class Roster:
         return row if isinstance(row, kind) else None
 
     def _decoded(self, key: bytes) -> RemovalsRow | None:
-        """Return a row of ours as it will be once it is flushed."""
+        """Return a row of ours as it will be once it is flushed; what is out is read only once."""
+        if not self._own.is_pending(REMOVALS, key):
+            held = self._own.rows.get(REMOVALS, key)
+            return None if held is None else self._tables.removal_in(key, held)
         row = self._own.latest(REMOVALS, key)
         try:
             return None if row is None else removals_from_row(key, row)

@@ -129,6 +129,11 @@ class Tables:
         row = self._one(origin, REMOVALS, key, removals_from_row)
         return cast("RemovalsRow | None", row)
 
+    def removal_in(self, key: bytes, row: Row) -> RemovalsRow | None:
+        """Return what a row of the node's own says about removed entries, hidden or not."""
+        value = self._meaning(key, row, removals_from_row)
+        return None if value is UNREADABLE else cast("RemovalsRow", value)
+
     def ledger(self) -> Iterator[tuple[NodeId, LedgerRow]]:
         """Return all ledger rows of all owners: slots, and what was read but not counted."""
         return self._all(LEDGER, _ledger_from_row)
