@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from e2e.preloaded import called
+
 from meshnode.client.errors import MeshError, NoNodeError
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
@@ -23,6 +25,7 @@ from meshnode.node import founding, joining
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
 PATIENCE_S = 20.0
+CALL_S = 60.0
 POLL_S = 0.05
 INVITE_S = 900
 
@@ -55,13 +58,19 @@ class Node:
     flags: tuple[str, ...] = ()
 
     def call(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Answer:
+        environment = self.environment | (env or {})
+        done = called([PROGRAM, *words], environment, stdin, CALL_S)
+        return Answer(*done) if done else self.start(*words, stdin=stdin, env=env)
+
+    def start(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Answer:
+        """Start the program itself, as a user does, where its start is what is tested."""
         done = subprocess.run(
             [PROGRAM, *words],
             input=stdin,
             env=self.environment | (env or {}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=CALL_S,
             check=False,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
