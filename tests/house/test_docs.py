@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,8 @@ def fleet():
     fleet.close()
 
 
-def help_of(words: list[str]) -> str:
+@cache
+def help_of(*words: str) -> str:
     asked = [PROGRAM, *words, "--help"]
     answer = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, f"session-mesh {' '.join(words)}: {answer.stderr}"
@@ -158,7 +160,7 @@ def test_every_command_that_is_shown_exists_with_its_flags(document):
             if not words or words[0].startswith("--"):
                 continue
             verb = words[: 2 if words[0] in GROUPS or tuple(words[:2]) in BENEATH else 1]
-            text = help_of(verb)
+            text = help_of(*verb)
             flags = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
             for flag in flags:
                 assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text), (document.name, line, flag)
