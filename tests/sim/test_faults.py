@@ -14,7 +14,7 @@ from meshnode.app.outbox import OUTBOX_BYTES_MAX
 from meshnode.core.liveness import MemberState
 
 SEEDS_A_TEST = 20
-SEEDS = 220
+SEEDS = 200
 DAY_S = 24 * 3600.0
 LIES = 16
 
