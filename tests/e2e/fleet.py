@@ -27,6 +27,7 @@ PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
 PATIENCE_S = 20.0
 CALL_S = 60.0
 POLL_S = 0.05
+POLL_S_MAX = 0.5
 INVITE_S = 900
 
 
@@ -216,7 +217,16 @@ class Fleet:
 def wait_until(condition, what: str = "it"):
     """Ask again until the answer is true; fail with the last one when patience ends."""
     give_up_at = time.monotonic() + PATIENCE_S
+    pause_s = pauses_s()
     while not (answer := condition()):
         assert time.monotonic() < give_up_at, f"waited {PATIENCE_S} s for {what}: {answer!r}"
-        time.sleep(POLL_S)  # between two real processes there is nothing else to wait on
+        time.sleep(next(pause_s))  # between two real processes there is nothing else to wait on
     return answer
+
+
+def pauses_s():
+    """Yield how long to wait between questions, longer each time: each keeps nodes busy."""
+    pause_s = POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 1.3, POLL_S_MAX)

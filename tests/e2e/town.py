@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from e2e.fleet import POLL_S
+from e2e.fleet import pauses_s
 from e2e.hosts import PORT, HostedFleet, HostedNode
 
 from meshnode.client.home import Home
@@ -158,11 +158,11 @@ def still_listed(views: list[View], one: HostedNode, other: HostedNode) -> list[
 
 def eventually(what: str, complaints: Callable[[], list[str]]) -> None:
     """Ask again until there is nothing to complain about, and tell how long that took."""
-    began_at = time.monotonic()
+    began_at, pause_s = time.monotonic(), pauses_s()
     while found := complaints():
         waited_s = time.monotonic() - began_at
         assert waited_s < PATIENCE_S, f"waited {waited_s:.0f} s: {what}: {'; '.join(found[:6])}"
-        time.sleep(POLL_S)  # between real processes there is nothing else to wait on
+        time.sleep(next(pause_s))  # between real processes there is nothing else to wait on
     tell(began_at, what)
 
 
