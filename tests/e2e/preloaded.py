@@ -1,15 +1,16 @@
 """The command line without its start: a process that has loaded all of it forks for each call.
 
 Starting Python and importing is most of what a call takes. Invariant: a fork runs
-`session_mesh.main.main` on words, streams, directory, umask and home of its own, and ends as an
-interpreter does, but that it gives back no memory. It shares with other calls only what is the same
-in all of them. Who asks from another environment or network than this process has begun in gets
-None, and starts the program itself.
+`session_mesh.main.main` on words, streams, directory, umask, network and a few variables of its
+own, and ends as an interpreter does, but that it gives back no memory. It shares with other calls
+only what is the same in all of them. Who asks from another environment than this process has begun
+in gets None, and starts the program itself.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import json
@@ -27,11 +28,17 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-HOME = "SESSION_MESH_HOME"
+OURS = (  # variables that a verb reads and no import does
+    *("SESSION_MESH_HOME", "SESSION_API_KEY"),
+    *("SESSION_MESH_INVITE", "SESSION_MESH_ROOT_PASSPHRASE"),
+)
 REQUEST_BYTES_MAX = 64 << 10  # more, or more to read on stdin: the program itself
 FDS_MAX = 1024
+NETWORK = Path("/proc/thread-self/ns/net")
+CLONE_NEWNET = 0x40000000  # sched.h
 ALL_OF = ("session_mesh", "meshnode.client", "meshnode.node", "meshnode.rpc")
 ALONE = ("__main__", "becoming")  # modules that are programs
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Done(NamedTuple):
@@ -73,29 +80,32 @@ def serve(gate: socket.socket) -> None:
             os.close(ended)
         if gate.fileno() not in ready:
             continue
-        request, fds, _, _ = socket.recv_fds(gate, REQUEST_BYTES_MAX * 2, 4)
+        request, fds, _, _ = socket.recv_fds(gate, REQUEST_BYTES_MAX * 2, 5)
         if not request:
             return
-        *streams, told = fds
+        *given, told = fds
         pid = os.fork()
         if pid == 0:
             gate.detach()
-            become(json.loads(request), streams)
+            become(json.loads(request), given)
             run()
-        for stream in streams:
-            os.close(stream)
+        for fd in given:
+            os.close(fd)
         running[os.pidfd_open(pid)] = (pid, told)
 
 
-def become(request: dict, streams: list[int]) -> None:
+def become(request: dict, given: list[int]) -> None:
     """Make a fork what a started program is."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    network, *streams = given
+    if os.fstat(network).st_ino != NETWORK.stat().st_ino and libc.setns(network, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(3, FDS_MAX)
     os.chdir(request["directory"])
     os.umask(request["umask"])
-    os.environ[HOME] = request["home"]
+    os.environ.update(request["ours"])
     sys.argv = request["argv"]
 
 
@@ -138,32 +148,32 @@ class Preloaded:
     def suits(self, argv: list[str], environment: dict[str, str], stdin: str) -> bool:
         """Whether a fork would be what a started program is."""
         small = max(len(stdin.encode()), len(json.dumps(argv))) < REQUEST_BYTES_MAX // 2
-        return small and HOME in environment and _within(environment) == self._within
+        return small and _within(environment) == self._within
 
     def call(
         self, argv: list[str], environment: dict[str, str], stdin: str, timeout_s: float
     ) -> Done:
         """Run one call; raises TimeoutExpired, having killed it."""
-        home, here = environment[HOME], str(Path.cwd())
-        request = {"argv": argv, "directory": here, "home": home, "umask": _umask()}
+        ours = {k: v for k, v in environment.items() if k in OURS}
+        request = {"argv": argv, "directory": str(Path.cwd()), "ours": ours, "umask": _umask()}
         with ExitStack() as stack:
             (read, write), *answers = [os.pipe() for _ in range(4)]
             os.write(write, stdin.encode())
             os.close(write)
             theirs = [read, *(write for _, write in answers)]
-            ours = [stack.enter_context(os.fdopen(fd, "rb", 0)) for fd, _ in answers]
+            read_ends = [stack.enter_context(os.fdopen(fd, "rb", 0)) for fd, _ in answers]
+            theirs.insert(0, os.open(NETWORK, os.O_RDONLY))
             socket.send_fds(self._gate, [json.dumps(request).encode()], theirs)
             for fd in theirs:
                 os.close(fd)
-            out, err, code = _read_all([stream.fileno() for stream in ours], timeout_s, argv)
+            out, err, code = _read_all([end.fileno() for end in read_ends], timeout_s, argv)
         return Done(int(code), _text(out), _text(err))
 
 
 def _within(environment: dict[str, str]) -> tuple[object, ...]:
     """Return what a process begins in that a fork cannot change, or that imports may have read."""
-    told = {k: v for k, v in environment.items() if k != HOME and not k.startswith("PYTEST_")}
-    spaces = Path("/proc/thread-self/ns")
-    return told, tuple((spaces / name).readlink() for name in ("net", "mnt", "user"))
+    told = {k: v for k, v in environment.items() if k not in OURS and not k.startswith("PYTEST_")}
+    return told, tuple(NETWORK.with_name(name).readlink() for name in ("mnt", "user"))
 
 
 def _umask() -> int:

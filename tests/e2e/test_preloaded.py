@@ -36,6 +36,15 @@ def test_another_environment_asks_for_the_program_itself(fleet):
     assert called([PROGRAM, "id"], node.environment | {"TZ": "Asia/Tokyo"}, "", CALL_S) is None
 
 
+def test_what_one_call_finds_around_it_is_nothing_to_the_next(fleet):
+    node, words = fleet.node("nobody"), ("init", "-o", "json", "--root-out")
+    passphrase = {"SESSION_MESH_ROOT_PASSPHRASE": "one two three four"}
+    refused = node.call(*words, str(fleet.directory / "root.pem"))
+    made = node.call(*words, str(fleet.directory / "root.pem"), env=passphrase)
+    again = fleet.node("other").call(*words, str(fleet.directory / "other.pem"))
+    assert (refused.code, made.code, again.code) == (2, 0, 2)
+
+
 def test_many_calls_at_once_get_each_their_own_answer(fleet):
     nodes = [fleet.node(name) for name in "abcdefgh"]
     with ThreadPoolExecutor(len(nodes)) as pool:

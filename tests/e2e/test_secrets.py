@@ -43,7 +43,7 @@ class Listener:
         self.said: dict[str, bytes] = {}
 
     def call(self, node, *words, **options):
-        answer = node.call(*words, **options)
+        answer = node.start(*words, **options)
         shown = "" if words[0] in SHOWS_ONE else answer.out
         self.said[f"{node.name}: {' '.join(words)[:60]}"] = (shown + answer.err).encode()
         return answer
