@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.preloaded import called
+from e2e.preloaded import begin, called
 
 from meshnode.client.errors import MeshError, NoNodeError
 from meshnode.client.home import Home
@@ -164,6 +164,7 @@ class Fleet:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="sm-"))  # short: socket paths are limited
         self.nodes: list[Node] = []
+        begin()  # what calls are forked from, before any of them is made on a host of its own
 
     def node(self, name: str) -> Node:
         node = Node(self.directory / name, name)

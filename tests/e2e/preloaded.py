@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -75,7 +75,8 @@ def serve(gate: socket.socket) -> None:
         for ended in running.keys() & ready:
             pid, told = running.pop(ended)
             _, status = os.waitpid(pid, 0)
-            os.write(told, b"%d" % os.waitstatus_to_exitcode(status))
+            with suppress(BrokenPipeError):  # who asked has lost patience
+                os.write(told, b" %d" % os.waitstatus_to_exitcode(status))
             os.close(told)
             os.close(ended)
         if gate.fileno() not in ready:
@@ -91,6 +92,7 @@ def serve(gate: socket.socket) -> None:
             run()
         for fd in given:
             os.close(fd)
+        os.write(told, b"%d" % pid)
         running[os.pidfd_open(pid)] = (pid, told)
 
 
@@ -166,8 +168,8 @@ class Preloaded:
             socket.send_fds(self._gate, [json.dumps(request).encode()], theirs)
             for fd in theirs:
                 os.close(fd)
-            out, err, code = _read_all([end.fileno() for end in read_ends], timeout_s, argv)
-        return Done(int(code), _text(out), _text(err))
+            out, err, told = _read_all([end.fileno() for end in read_ends], timeout_s, argv)
+        return Done(int(told.split()[1]), _text(out), _text(err))
 
 
 def _within(environment: dict[str, str]) -> tuple[object, ...]:
@@ -188,6 +190,7 @@ def _read_all(fds: list[int], timeout_s: float, argv: list[str]) -> list[bytes]:
     while still:
         ready, _, _ = select.select(still, [], [], max(0.0, until_s - time.monotonic()))
         if not ready:
+            os.kill(int(held[fds[-1]].split()[0]), signal.SIGKILL)
             raise subprocess.TimeoutExpired(argv, timeout_s)
         for fd in ready:
             part = os.read(fd, 1 << 16)
@@ -201,7 +204,7 @@ def _text(said: bytes) -> str:
     return said.decode().replace("\r\n", "\n").replace("\r", "\n")  # as subprocess does
 
 
-_lock = threading.Lock()
+_beginning = threading.Lock()
 
 
 @cache
@@ -210,12 +213,17 @@ def _preloaded(_pid: int) -> Preloaded:
     return Preloaded(kept | {"NO_COLOR": "1"})
 
 
+def begin() -> Preloaded:
+    """Begin the process, unless it has begun: where the caller is, and not on a host of a test."""
+    with _beginning:
+        return _preloaded(os.getpid())
+
+
 def called(
     argv: list[str], environment: dict[str, str], stdin: str, timeout_s: float
 ) -> Done | None:
     """Call a fork; None where only the program itself will do."""
-    with _lock:
-        preloaded = _preloaded(os.getpid())
+    preloaded = begin()
     if not preloaded.suits(argv, environment, stdin):
         return None
     return preloaded.call(argv, environment, stdin, timeout_s)

@@ -1,5 +1,6 @@
 """A fork of a process that has loaded the command line is what a started program is."""
 
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -43,6 +44,14 @@ def test_what_one_call_finds_around_it_is_nothing_to_the_next(fleet):
     made = node.call(*words, str(fleet.directory / "root.pem"), env=passphrase)
     again = fleet.node("other").call(*words, str(fleet.directory / "other.pem"))
     assert (refused.code, made.code, again.code) == (2, 0, 2)
+
+
+def test_who_loses_patience_ends_the_call_and_no_other(trio):
+    node = trio[0]
+    words = [PROGRAM, "watch", "-o", "json"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        called(words, node.environment, "", 0.5)
+    assert node.call("nodes").code == 0
 
 
 def test_many_calls_at_once_get_each_their_own_answer(fleet):
