@@ -60,7 +60,8 @@ class Node:
 
     def call(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Answer:
         environment = self.environment | (env or {})
-        done = called([PROGRAM, *words], environment, stdin, CALL_S)
+        argv = [PROGRAM, *map(os.fsdecode, words)]
+        done = called(argv, environment, stdin, CALL_S)
         return Answer(*done) if done else self.start(*words, stdin=stdin, env=env)
 
     def start(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Answer:
