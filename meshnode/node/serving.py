@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,11 @@ from meshnode.node.founding import (
     read_genesis,
     recover,
 )
+from meshnode.node.loading import no_collection
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
-from meshnode.node.node import Node
 from meshnode.node.restoring import leaving_in
-from meshnode.node.told import RETURNED_FACT, NodeOptions, config_of, merged
+from meshnode.node.told import RETURNED_FACT, config_of, merged
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
@@ -37,6 +38,7 @@ from meshnode.telemetry.logs import start_logging
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshnode.node.node import Node
     from meshnode.node.options import UpOptions
 
 PRIVATE_MASK = 0o077  # a node starts no agents: what it writes is its user's alone
@@ -54,6 +56,7 @@ def serve(
         checked_name(options.name)
     config = config_of(home, options)
     node_options = merged(home, config, options)
+    node = _node()
     make_private(home.path)
     with HomeLock(home):
         founded = not home.initialised  # asked with the lock: somebody else may just have made it
@@ -72,7 +75,7 @@ def serve(
             recover(home, database)
             if options.name:
                 database.run_now(facts.remember, {NAME_FACT: options.name.encode()})
-            asyncio.run(_serve(home, node_options, database, tell, founded=founded))
+            asyncio.run(_serve(partial(node, home, node_options, database), tell, founded=founded))
         finally:
             database.close()
     return 0
@@ -104,10 +107,16 @@ def _check_membership(home: Home, database: Database) -> None:
         )
 
 
+def _node() -> type[Node]:
+    """Load the node itself, most of what a start takes: not before what was asked for is right."""
+    with no_collection():
+        from meshnode.node.node import Node  # noqa: PLC0415 - as said above
+
+    return Node
+
+
 async def _serve(
-    home: Home,
-    options: NodeOptions,
-    database: Database,
+    node_with: Callable[[asyncio.TaskGroup], Node],
     tell: Callable[[dict[str, Any]], None],
     *,
     founded: bool,
@@ -115,7 +124,7 @@ async def _serve(
     asyncio.get_running_loop().set_exception_handler(log_unhandled())
     try:
         async with asyncio.TaskGroup() as tasks:
-            node = Node(home, options, database, tasks)
+            node = node_with(tasks)
             too_early = asyncio.Event()
             _on_signals(too_early.set)
             event = await node.start()
