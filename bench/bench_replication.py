@@ -115,7 +115,7 @@ def joined(fleet: Fleet, name: str, rows: int, limit_s: float) -> list[Figure]:
 
 def known(node: Node) -> int:
     """Count the members whose rows a node holds."""
-    return int(node.json("nodes")["coverage"]["nodes_known"])
+    return int(node.start("nodes", "-o", "json").json["coverage"]["nodes_known"])
 
 
 def until(is_so: Callable[[], bool]) -> None:
