@@ -8,6 +8,7 @@ here: what a revoked node has written is kept and passed on, and what it has spe
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from meshnode.core.certificates import admitters_in, keys_of, keys_shown, leads_to_root
@@ -15,6 +16,9 @@ from meshnode.core.errors import NotPermittedError
 from meshnode.core.ids import NodeId, node_id_of, node_key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+
     from meshnode.core.control import ControlSet
     from meshnode.core.tables import Tables
 
@@ -31,9 +35,10 @@ class RevokedNodes:
 
     def __init__(self, control: ControlSet, tables: Tables) -> None:
         self._root_keys = control.succession.ever
+        self._counted = control.succession.counted
         self._revoked = control.revocations
         self._tables = tables
-        self._judged = 0  # the version that `_out` is for
+        self._judged = (0, len(self._counted))  # the version, and the roots, that `_out` is for
         self._out: set[NodeId] = set()
 
     def has(self, node: NodeId) -> bool:
@@ -48,7 +53,7 @@ class RevokedNodes:
     @property
     def stale(self) -> bool:
         """Whether more may be revoked than `renew` has judged."""
-        return self._judged != self.version
+        return self._judged != (self.version, len(self._counted))
 
     def check_caller(self, node: NodeId, shown: bytes) -> None:
         """Raise NotPermittedError if a node that TLS has proved, by a chain in PEM, is out."""
@@ -72,40 +77,55 @@ class RevokedNodes:
 
     def consider(self, node: NodeId) -> bool:
         """Judge a node by its present record; tell whether it is out."""
-        if not self.version:
-            return False
-        if self._refusal(node, self._keys_known(node)):
-            self._out.add(node)
-        else:
-            self._out.discard(node)
+        if self.version:
+            self._judge(node, self._admitters)
         return node in self._out
 
     def renew(self) -> set[NodeId]:
-        """Judge everybody anew if more is revoked than before; return whom that concerns."""
+        """Judge anew whom that concerns what was revoked meanwhile; return who is in or out by it.
+
+        By a root's word those fall whom a node has admitted. Without one only who was named is
+        out, and who is out perhaps no more, since it is known by now to admit others.
+        """
         if not self.stale:
             return set()
-        self._judged = self.version
-        before = set(self._out)
-        named = {node_id_of(key) for key in self._revoked.nodes}
-        for node in named.union(self._tables.origins()):
-            self.consider(node)
+        version, roots = self._judged
+        self._judged = (self.version, len(self._counted))
+        named, by_root = self._revoked.nodes_since(version)
+        before, members = set(self._out), set(self._tables.origins())
+        concerned = members if by_root or roots != len(self._counted) else members & before
+        admitters = cache(self._admitters)
+        for node in concerned.union(map(node_id_of, named)):
+            self._judge(node, admitters)
         return before ^ self._out
 
-    def _refusal(self, node: NodeId, keys: frozenset[bytes]) -> str:
+    def _judge(self, node: NodeId, admitters: Callable[[], AbstractSet[bytes]]) -> None:
+        if self._refusal(node, self._keys_known(node), admitters):
+            self._out.add(node)
+        else:
+            self._out.discard(node)
+
+    def _refusal(
+        self,
+        node: NodeId,
+        keys: frozenset[bytes],
+        admitters: Callable[[], AbstractSet[bytes]] | None = None,
+    ) -> str:
         own = node_key_of(node)
-        if self._revoked.has_node(own, admits=False) and self._is_out(own):
-            return ITSELF
+        if self._revoked.has_node(own, admits=False):
+            proved = admitters or self._admitters
+            # That of an admitter counts only if it is the root's.
+            if self._revoked.has_node(own, admits=True) or own not in proved():
+                return ITSELF
         if any(self._revoked.cuts_off(key, own) for key in keys - {own}):
             return WITH_ADMITTER
         return ""
 
-    def _is_out(self, key: bytes) -> bool:
-        """Whether the revocation of a node counts: that of an admitter does only if the root's."""
+    def _admitters(self) -> set[bytes]:
+        """Return the keys that a certificate known here proves to be admitters by a root."""
         roots = frozenset(self._root_keys)
-        return self._revoked.has_node(key, admits=True) or not any(
-            key in admitters_in(self._certificates_of(origin), roots)
-            for origin in self._tables.origins()
-        )
+        certificates = map(self._certificates_of, self._tables.origins())
+        return set().union(*(admitters_in(one, roots) for one in certificates))
 
     def _keys_known(self, node: NodeId) -> frozenset[bytes]:
         return keys_of(self._certificates_of(node))

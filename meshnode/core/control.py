@@ -19,7 +19,7 @@ here; two nodes compare what both would hold at the higher of their cuts (`root`
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.entries import (
@@ -36,12 +36,12 @@ from meshnode.core.entries import (
     is_of,
 )
 from meshnode.core.errors import NotAuthenticatedError, PeerError
-from meshnode.core.headers import NOTHING, Head
+from meshnode.core.hiding import Hidden
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Signed, key_id_of, verify
 from meshnode.core.revocations import Revocations
-from meshnode.core.rolebook import RoleBook, giver_of
-from meshnode.core.roles import Role, authorization_from_signed
+from meshnode.core.rolebook import RoleBook, word_of
+from meshnode.core.roles import Role
 from meshnode.core.settings import Budget, Policy
 from meshnode.core.shares import Shares, stays
 from meshnode.core.succession import Admits, RootKeys, Succession
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.genesis import Genesis
     from meshnode.core.grants import Grant
+    from meshnode.core.headers import Head
 
 ENTRY_BYTES_MAX = 4096
 ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
@@ -82,16 +83,13 @@ class ControlSet:
         self._slots: dict[tuple[bytes, str, str], Place] = {}
         self._expiring: list[tuple[int, bytes]] = []  # the earliest first
         self._kinds: dict[type, dict[bytes, Entry]] = {}  # by id, but for roles
-        self._forgets: dict[NodeId, dict[bytes, Head]] = {}  # by entry
-        self._forgetters: dict[bytes, set[NodeId]] = {}
-        self._forgotten: dict[NodeId, Head] = {}
-        self._reconsidered: set[NodeId] = set()
         self._roots: dict[int, bytes] = {}
         self._dropped: list[bytes] = []
         self.revocations = Revocations(self.succession.counted)
         self.roles = RoleBook(self.succession, self.revocations)
         self.revocations.is_for_roots = self.roles.made_by_root
         self._shares = Shares(self.roles)
+        self._hidden = Hidden(self.roles)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
         self.summary: Summary[bytes] = Summary(bytes)  # of entry ids: equal on equal sets
 
@@ -159,7 +157,7 @@ class ControlSet:
 
     def stirred(self) -> bool:
         """Whether `take_dropped` or `take_reconsidered` would return anything."""
-        return bool(self._dropped or self._reconsidered)
+        return bool(self._dropped) or self._hidden.has_moved
 
     def take_dropped(self) -> tuple[bytes, ...]:
         """Return the ids of what was dropped since this was last asked."""
@@ -234,12 +232,11 @@ class ControlSet:
     @property
     def forgotten(self) -> Mapping[NodeId, Head]:
         """The nodes whose rows are hidden, and up to which write; a live view."""
-        return self._forgotten
+        return self._hidden.heads
 
     def take_reconsidered(self) -> set[NodeId]:
         """Return the nodes of which more, or less, is hidden since this was last asked."""
-        nodes, self._reconsidered = self._reconsidered, set()
-        return nodes
+        return self._hidden.take_moved()
 
     def _stands(self, entry: Entry) -> bool:
         """Whether what is known here allows an entry. More is never known to allow less."""
@@ -265,11 +262,9 @@ class ControlSet:
             return bool(self.ever_role_of(issuer))
         if revoke.what == "node":  # of a node that admits others it counts for nothing
             return self.roles.is_admin(issuer)
-        roles = self.roles.of(revoke.name)
-        return bool(roles) and (
-            issuer == revoke.name
-            or (self.roles.is_admin(issuer) and any(giver_of(role) == issuer for role in roles))
-        )
+        if issuer == revoke.name:
+            return bool(self.roles.of(issuer))
+        return self.roles.is_admin(issuer) and self.roles.has_given(issuer, revoke.name)
 
     def _role_stands(self, role: Role) -> bool:
         if role.issuer in self._root_keys:
@@ -282,7 +277,7 @@ class ControlSet:
 
     def _stands_by_invite(self, role: Role, via: Signed) -> bool:
         try:
-            word = authorization_from_signed(via)
+            word = word_of(via)
         except PeerError:
             return False
         return (
@@ -330,26 +325,21 @@ class ControlSet:
         """Take what an entry says, and what follows from it for others."""
         match entry.body:
             case Role() as role:
-                self.roles.add(role)
-                hers: Iterable[NodeId] = self._forgetters.get(role.subject, ())
-                self._reconsider_all(self._forgets if role.role == "admin" else hers)
+                self._hidden.reconsider(self.roles.add(role))
                 self._shares.reconsider(role.subject)
             case RootKeys() | Admits() as step:
                 version = self.succession.version
                 self._leave_out(self.succession.learn(entry.issuer, entry_id, step))
                 if self.succession.version > version:
-                    self._reconsider_all(self._forgets)
+                    self.roles.renew()
+                    self._hidden.reconsider_all()
                     self._shares.reconsider_all()
             case Revoke() if entry.issuer in self.succession.removed:
                 pass
             case Revoke() as revoke:
-                self.revocations.add(entry_id, entry.issuer, revoke)
-                if revoke.what != "grant":
-                    self._reconsider_all(self._forgets)
+                self._hidden.reconsider(self.roles.revoke(entry_id, entry.issuer, revoke))
             case Forget() as forget:
-                self._forgets.setdefault(forget.node, {})[entry_id] = forget.head
-                self._forgetters.setdefault(entry.issuer, set()).add(forget.node)
-                self._reconsider(forget.node)
+                self._hidden.add(entry_id, entry.issuer, forget)
             case _:
                 pass
 
@@ -367,32 +357,15 @@ class ControlSet:
         self.summary.remove(entry_id)
         self._roots.clear()
         mine = self._places[entry.issuer]
-        mine.remove((entry.expires_s, entry.issued_s, entry_id))
+        del mine[bisect_left(mine, (entry.expires_s, entry.issued_s, entry_id))]
         if not mine:
             del self._places[entry.issuer]
         if entry.slot:
             del self._slots[entry.issuer, entry.kind, entry.slot]
         if entry.expires_s < NEVER_S:
-            self._expiring.remove((entry.expires_s, entry_id))
+            del self._expiring[bisect_left(self._expiring, (entry.expires_s, entry_id))]
         self._dropped.append(entry_id)
         if isinstance(entry.body, Revoke) and entry.issuer not in self.succession.removed:
             self.revocations.drop(entry_id, entry.issuer, entry.body)
         if isinstance(entry.body, Forget):
-            del self._forgets[entry.body.node][entry_id]
-            self._reconsider(entry.body.node)
-
-    def _reconsider_all(self, nodes: Iterable[NodeId]) -> None:
-        for node in list(nodes):
-            self._reconsider(node)
-
-    def _reconsider(self, node: NodeId) -> None:
-        """Work out anew what of a node is hidden: by those only who may still say so."""
-        heads = self._forgets.get(node, {})
-        by = ((self.role_of(self._held[entry_id].issuer), head) for entry_id, head in heads.items())
-        head = max((head for role, head in by if role in {"operator", "admin"}), default=NOTHING)
-        if not heads:
-            self._forgets.pop(node, None)
-        if head != self._forgotten.pop(node, NOTHING):
-            self._reconsidered.add(node)
-        if head != NOTHING:
-            self._forgotten[node] = head
+            self._hidden.drop(entry_id, entry.issuer, entry.body)

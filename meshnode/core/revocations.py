@@ -37,13 +37,15 @@ class Revocations:
         self._keys: dict[bytes, Lists] = {}
         self._nodes: dict[bytes, Lists] = {}
         self._grants: dict[bytes, Lists] = {}
-        self.nodes_version = 0  # rises when a revocation of a node comes or goes
+        self._nodes_said: list[tuple[bytes, bytes]] = []  # issuer and node, as they come and go
 
-    def add(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> None:
-        """Take a revocation that is stored."""
+    def add(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> bool:
+        """Take a revocation that is stored; tell whether it is its issuer's first of that name."""
         lists = self._of(revoke.what).setdefault(revoke.name, {})
+        is_first = issuer not in lists
         lists.setdefault(issuer, {})[entry_id] = revoke.survivors
-        self.nodes_version += revoke.what == "node"
+        self._tell(issuer, revoke)
+        return is_first
 
     def drop(self, entry_id: bytes, issuer: bytes, revoke: Revoke) -> None:
         """Leave out one that has expired, or whose issuer was a root that was removed."""
@@ -54,7 +56,7 @@ class Revocations:
             del lists[issuer]
         if not lists:
             del named[revoke.name]
-        self.nodes_version += revoke.what == "node"
+        self._tell(issuer, revoke)
 
     # Keys, and what they have given.
 
@@ -106,6 +108,19 @@ class Revocations:
         """The keys of all nodes that somebody has revoked; a live view."""
         return self._nodes.keys()
 
+    @property
+    def nodes_version(self) -> int:
+        """How often a revocation of a node has come or gone."""
+        return len(self._nodes_said)
+
+    def nodes_since(self, version: int) -> tuple[set[bytes], bool]:
+        """Return the nodes that were named since a version, and whether by a root, ever one.
+
+        Those whom a node has admitted fall with it by a root's word only.
+        """
+        said = self._nodes_said[version:]
+        return {node for _, node in said}, any(issuer in self._root_keys for issuer, _ in said)
+
     def has_node(self, node: bytes, *, admits: bool) -> bool:
         """Whether a node is revoked itself; only the root revokes one that `admits` others."""
         issuers = self._nodes.get(node, {})
@@ -119,6 +134,10 @@ class Revocations:
         issuers = self._nodes.get(admitter, {})
         roots = [issuer for issuer in issuers if issuer in self._root_keys]
         return bool(roots) and not all(_lists(issuers[root], subject) for root in roots)
+
+    def _tell(self, issuer: bytes, revoke: Revoke) -> None:
+        if revoke.what == "node":
+            self._nodes_said.append((issuer, revoke.name))
 
     def _of(self, what: str) -> dict[bytes, Lists]:
         return {"key": self._keys, "node": self._nodes, "grant": self._grants}[what]

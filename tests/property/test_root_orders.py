@@ -80,4 +80,16 @@ def test_any_order_of_arrival_gives_the_same_set_and_the_same_answers(
     early = [entry for entry in heard if entry is not late]
     first.add_all([*first.add_all(early, NOW_S), late], NOW_S)
     second.add_all(random.sample([*early, late], len(early) + 1), NOW_S)
-    assert answers(first) == answers(second)
+    assert answers(first) == answers(second) == answers(asked([*early, late]))
+
+
+def asked(entries: list[Signed]) -> ControlSet:
+    """Return a set that was asked everything after each entry that it took, whatever it was."""
+    control = ControlSet(GENESIS)
+    count = -1
+    while len(control.entries()) > count:
+        count = len(control.entries())
+        for entry in entries:
+            control.add_all([entry], NOW_S)
+            answers(control)
+    return control

@@ -5,14 +5,16 @@ from random import Random
 import pytest
 from doubles import ManualClock
 
+from meshnode.app import revoking
 from meshnode.app.listing import page_of
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.outbox import OUTBOX_BYTES_MAX, Outbox
 from meshnode.app.queries import Queries
 from meshnode.app.revoking import REVOKED
 from meshnode.app.views import Selection
+from meshnode.core.certificates import issue_admitter, issue_node_ca
 from meshnode.core.effects import Announce, Dial, Effect, HangUp, Persist, Report, Send
-from meshnode.core.entries import Revoke, sign_entry
+from meshnode.core.entries import Body, Revoke, role_entry, sign_entry
 from meshnode.core.feed import Flush
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, SessionId, node_id_of, short_id_of
@@ -29,8 +31,10 @@ from meshnode.core.members import (
 )
 from meshnode.core.messages import Order, Pulse, Routed
 from meshnode.core.own_feed import OwnFeed
+from meshnode.core.roles import Role
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.core.snapshots import whole
+from meshnode.core.succession import RootKeys
 from meshnode.ingest.prices import PriceBook
 
 chance = Random(77).randbytes
@@ -40,9 +44,12 @@ ME = node_id_of(KEY.public)
 BERTA, CARL, DORA = (node_id_of(other.public) for other in OTHERS)
 
 
-def revocation(key: Key) -> Signed:
-    said = Revoke("node", key.public)
-    return sign_entry(ROOT, GENESIS.mesh_id, said, chance, issued_s=1)
+def said(issuer: Key, body: Body) -> Signed:
+    return sign_entry(issuer, GENESIS.mesh_id, body, chance, issued_s=1)
+
+
+def revocation(key: Key, by: Key = ROOT) -> Signed:
+    return said(by, Revoke("node", key.public))
 
 
 class Viewer:
@@ -66,9 +73,12 @@ class Viewer:
             if isinstance(effect, Persist) and effect.ours:
                 self.mesh.persisted(effect.change, 0.0)
 
-    def says(self, number: int, name: str, links: set[NodeId]) -> None:
+    def says(
+        self, number: int, name: str, links: set[NodeId], chain: tuple[bytes, ...] = ()
+    ) -> None:
         feed = self.feeds[number]
-        feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord(name, (f"{name}:1",))))
+        member = NodeRecord(name, (f"{name}:1",), certificates=chain)
+        feed.write(NODE, ONLY_ROW, node_to_row(member))
         marks = frozenset(map(short_id_of, links))
         feed.write(LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
         record = SessionRecord(SessionId(name), 1, name, State.RUNNING, 1.0, 2.0)
@@ -157,6 +167,48 @@ def test_a_disk_that_knows_of_a_revocation_starts_with_it(viewer):
     again.start(3.0)
     assert again.liveness.state(CARL) is MemberState.REVOKED
     assert again.revoked.has(CARL)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_one_more_revocation_looks_once_at_each_member_whoever_else_was_revoked(
+    viewer, monkeypatch, count
+):
+    """Each may be an admitter by what another shows, and then only the root's word counts."""
+    admin = Key.new(chance)
+    made = Role(admin.public, "admin", "", ROOT.public, 1, None)
+    entries = [role_entry(ROOT, GENESIS.mesh_id, made, chance)]
+    entries += [revocation(Key.new(chance), admin) for _ in range(count)]
+    entries.append(revocation(OTHERS[1], admin))
+    for entry in entries:
+        viewer.mesh.received(BERTA, entry, 2.0)
+    looked: list[tuple[bytes, ...]] = []
+    real = revoking.admitters_in
+
+    def looking(chain: tuple[bytes, ...], roots: frozenset[bytes]) -> frozenset[bytes]:
+        looked.append(chain)
+        return real(chain, roots)
+
+    monkeypatch.setattr(revoking, "admitters_in", looking)
+    viewer.mesh.received(BERTA, revocation(OTHERS[2], admin), 3.0)
+    assert [peer for peer in (BERTA, CARL, DORA) if viewer.mesh.revoked.has(peer)] == [CARL, DORA]
+    judged_again = 1  # the record of the one that is out now is read anew
+    assert len(looked) == (1 + judged_again) * len(viewer.mesh.tables.origins())
+
+
+def test_whom_an_admitter_let_in_falls_once_it_is_known_that_a_root_has_revoked_it(viewer):
+    """What says that it is one has come last: its word was stored, and counted as an admin's."""
+    admitter, new, newest = (Key.new(chance) for _ in range(3))
+    above = issue_admitter(ROOT, GENESIS.mesh_id, node_id_of(admitter.public), 1.0, chance)
+    chain = (issue_node_ca(admitter, DORA, 1.0, chance), above)
+    viewer.says(2, "dora", {CARL}, chain)
+    called = said(ROOT, RootKeys(9, (new.public, newest.public)))
+    second = said(ROOT, RootKeys(2, (ROOT.public, new.public)))
+    third = said(new, RootKeys(3, (ROOT.public, new.public, newest.public)))
+    for entry in (called, third, said(newest, Revoke("node", admitter.public))):
+        viewer.mesh.received(BERTA, entry, 2.0)
+    assert not viewer.mesh.revoked.has(DORA)
+    viewer.mesh.received(BERTA, second, 3.0)
+    assert viewer.mesh.revoked.has(DORA)
 
 
 def test_a_revocation_goes_out_before_all_that_waits_even_from_a_full_outbox():
