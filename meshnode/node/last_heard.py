@@ -6,15 +6,18 @@ member has signed since then is newer, and counts.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from meshnode.client.durations import rfc3339, seconds_of
-from meshnode.core.errors import StorageError, UsageError
+from meshnode.client.durations import seconds_of
+from meshnode.core.errors import MeshError, UsageError
 from meshnode.core.ids import NodeId
+from meshnode.node.own_record import LAST_WRITE_S
 from meshnode.store import facts
+from meshnode.wire.times import time_to_wire
 
 if TYPE_CHECKING:
     from meshnode.app.queries import Queries
@@ -37,7 +40,9 @@ def last_heard(database: Database) -> dict[NodeId, float]:
 
 async def keep_last_heard(database: Database, queries: Queries) -> None:
     """Keep it, if the disk takes it: the node is about to end."""
-    heard = {view.node_id: view.last_heard_s for view in queries.nodes({}) if not view.is_self}
-    told = {peer: rfc3339(at_s) for peer, at_s in heard.items() if at_s is not None}
-    with suppress(sqlite3.Error, StorageError):  # whoever asks is told of an earlier moment
-        await database.run(facts.remember, {HEARD_FACT: json.dumps(told).encode()})
+    # Else whoever asks is told of an earlier moment; the node ends all the same.
+    with suppress(sqlite3.Error, MeshError, TimeoutError):
+        heard = {view.node_id: view.last_heard_s for view in queries.nodes({}) if not view.is_self}
+        told = {peer: time_to_wire(at_s) for peer, at_s in heard.items() if at_s is not None}
+        async with asyncio.timeout(LAST_WRITE_S):
+            await database.run(facts.remember, {HEARD_FACT: json.dumps(told).encode()})

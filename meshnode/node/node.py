@@ -266,11 +266,11 @@ class Node:
         try:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._hosting.sessions.tell_all()
-                await keep_last_heard(self._database, self._queries)
                 await self._own.publish_last(standing)
         except (TimeoutError, MeshError) as error:
             why = error.message if isinstance(error, MeshError) else "the disk takes nothing"
             _log.warning("others will see this node as unreachable: %s", why)
+        await keep_last_heard(self._database, self._queries)  # after what others wait for
         self._stopping.set()
 
     def _take_up(self) -> None:

@@ -3,12 +3,20 @@
 import json
 import signal
 import subprocess
+from contextlib import closing
+from random import Random
 
 import pytest
 from e2e.bad_input.refusal import LOCAL
 from e2e.fleet import PROGRAM, wait_until
 
 from meshnode.client.errors import ConflictError
+from meshnode.core.genesis import genesis_from_bytes
+from meshnode.core.keys import Key
+from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
+from meshnode.core.own_feed import OwnFeed
+from meshnode.store import feeds
+from meshnode.store.database import Database
 
 STUBBORN = "trap 'echo asked >> $0' TERM; while :; do sleep 0.1; done"
 MANY = 8  # one after the other they take longer than a call does
@@ -101,3 +109,21 @@ def test_ctrl_c_while_a_node_is_loaded_or_founds_its_mesh_is_no_fault(fleet):
     assert anna.end(signal.SIGINT) in {0, 130}  # 0: it was serving by then
     assert anna.stderr == ""
     anna.up(*LOCAL)
+
+
+def test_no_members_time_keeps_others_from_saying_that_they_are_down(anna):
+    """Whoever is a member signs what its clock shows, and no text can say some of that."""
+    assert anna.call("down").code == 0
+    assert anna.wait() == 0
+    genesis = genesis_from_bytes((anna.home / "genesis.bin").read_bytes())
+    feed = OwnFeed(Key.new(Random(4).randbytes), genesis.mesh_id, genesis.limits, 1)
+    feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord("thief")))
+    with closing(Database(anna.home / "state.db")) as database:
+        database.run_now(feeds.save, [feed.flush(1e15)], [])
+    anna.up(*LOCAL)
+    assert anna.states()["thief"] != "alive"
+    assert anna.call("down").code == 0
+    assert anna.wait() == 0
+    nodes = {one["name"]: one for one in anna.json("nodes")["nodes"]}
+    assert nodes["anna"]["state"] == "down"
+    assert nodes["thief"]["last_heard"] == "9999-12-31T23:59:59.000Z"
