@@ -45,11 +45,15 @@ class Controls:
         return self._control.stirred() or self.revoked.stale
 
     def taken(self, entries: Iterable[Signed], source: NodeId | None) -> list[Effect]:
-        """Store and pass on what is new here; `source` has it already."""
+        """Store and pass on what is new here; `source` has it already.
+
+        So is what has waited for one of them since our disk was read.
+        """
         effects: list[Effect] = []
-        for entry in entries:
-            effects.append(PersistControl(entry))
-            effects += spread(entry, self._overlay.links, source)
+        for some, told in ((entries, source), (self._control.take_returned(), None)):
+            for entry in some:
+                effects.append(PersistControl(entry))
+                effects += spread(entry, self._overlay.links, told)
         return effects + self._dropped()
 
     def expire(self, wall_s: float) -> list[Effect]:

@@ -11,7 +11,7 @@ node; the simulator runs the same ones. By subject, the ground first:
 - feeds and their repair: `rows`, `headers`, `feed`, `own_feed`, `forks`, `recent`, `snapshots`,
   `fetching`, `holdings`, `intake`, `reconcile`
 - the control set: `grants`, `roles`, `settings`, `succession`, `entries`, `revocations`,
-  `rolebook`, `hiding`, `shares`, `control`
+  `rolebook`, `entitled`, `hiding`, `shares`, `control`
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
 - sessions and the registry: `sessions`, `registry`, `removals`, `tables`, `roster`
 - the ledger: `ledger`, `ledger_rows`, `marks`, `usage_log`, `rollups`, `regained`, `counts`,

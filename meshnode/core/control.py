@@ -20,29 +20,27 @@ here; two nodes compare what both would hold at the higher of their cuts (`root`
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from typing import TYPE_CHECKING, assert_never
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
+from meshnode.core.entitled import Entitled
 from meshnode.core.entries import (
     CONTROL,
     KINDS,
     NEVER_S,
-    Cancel,
     Entry,
     Forget,
     Revoke,
-    StandingKill,
     entry_from_signed,
     entry_id_of,
     is_of,
 )
 from meshnode.core.errors import NotAuthenticatedError, PeerError
 from meshnode.core.hiding import Hidden
-from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Signed, key_id_of, verify
 from meshnode.core.revocations import Revocations
-from meshnode.core.rolebook import RoleBook, word_of
+from meshnode.core.rolebook import RoleBook
 from meshnode.core.roles import Role
-from meshnode.core.settings import Budget, Policy
 from meshnode.core.shares import Shares, stays
 from meshnode.core.succession import Admits, RootKeys, Succession
 from meshnode.core.summary import Summary
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
     from meshnode.core.genesis import Genesis
     from meshnode.core.grants import Grant
     from meshnode.core.headers import Head
+    from meshnode.core.ids import NodeId
 
 ENTRY_BYTES_MAX = 4096
 ISSUED_MAX = 1_000  # by one operator or observer; beyond, its earliest entries make room
@@ -76,7 +75,6 @@ class ControlSet:
     def __init__(self, genesis: Genesis) -> None:
         self._mesh_id = genesis.mesh_id
         self.succession = Succession(genesis.root_keys)
-        self._root_keys = self.succession.ever
         self._entries: dict[bytes, Signed] = {}
         self._held: dict[bytes, Entry] = {}
         self._places: dict[bytes, list[Place]] = {}  # of what may go by issuer, the earliest first
@@ -85,9 +83,12 @@ class ControlSet:
         self._kinds: dict[type, dict[bytes, Entry]] = {}  # by id, but for roles
         self._roots: dict[int, bytes] = {}
         self._dropped: list[bytes] = []
+        self._waiting: list[tuple[Signed, Entry]] = []  # until more is known of who may say what
+        self._returned: list[Signed] = []
         self.revocations = Revocations(self.succession.counted)
         self.roles = RoleBook(self.succession, self.revocations)
         self.revocations.is_for_roots = self.roles.made_by_root
+        self._entitled = Entitled(genesis.mesh_id, self.succession, self.roles)
         self._shares = Shares(self.roles)
         self._hidden = Hidden(self.roles)
         self.cut_s = 0  # the latest expiry of what was dropped here; never ahead of our clock
@@ -100,6 +101,38 @@ class ControlSet:
         far as is known here, or it is `ours` and its issuer is revoked; NoRoomError if it is `ours`
         and another entry would have to go.
         """
+        added = self._add(signed, now_s, ours=ours)
+        if added and self._waiting and is_of(signed, Role, RootKeys):
+            self._retry(now_s)
+        return added
+
+    def wait(self, refused: Iterable[Signed]) -> None:
+        """Store these as soon as it is known that their issuers may say so: our disk holds them."""
+        for signed in refused:
+            with suppress(PeerError):
+                entry = entry_from_signed(signed, self._mesh_id)
+                if not self._entitled.may_say(entry):
+                    self._waiting.append((signed, entry))
+
+    def take_returned(self) -> list[Signed]:
+        """Return those that had to wait, and were stored since this was last asked."""
+        returned, self._returned = self._returned, []
+        return returned
+
+    def _retry(self, now_s: float) -> None:
+        count = 0
+        while count != len(self._waiting):
+            waiting, self._waiting = self._waiting, []
+            count = len(waiting)
+            for signed, entry in waiting:
+                if not self._entitled.may_say(entry):
+                    self._waiting.append((signed, entry))
+                    continue
+                with suppress(PeerError):
+                    if self._add(signed, now_s):
+                        self._returned.append(signed)
+
+    def _add(self, signed: Signed, now_s: float, *, ours: bool = False) -> bool:
         self.expire(now_s)
         entry_id = entry_id_of(signed)
         if entry_id in self._entries:
@@ -110,7 +143,7 @@ class ControlSet:
         verify(signed, CONTROL, entry.issuer)
         if ours and self.revocations.has_key(entry.issuer):
             raise NoAuthorityError("the key that signed it was revoked")
-        if not self._stands(entry):
+        if not self._entitled.may_say(entry):
             said = f"the signer's role does not allow entry {entry.kind!r}, as far as is known here"
             raise NoAuthorityError(said)
         if entry.expires_s <= now_s:
@@ -237,56 +270,6 @@ class ControlSet:
     def take_reconsidered(self) -> set[NodeId]:
         """Return the nodes of which more, or less, is hidden since this was last asked."""
         return self._hidden.take_moved()
-
-    def _stands(self, entry: Entry) -> bool:
-        """Whether what is known here allows an entry. More is never known to allow less."""
-        role = self.ever_role_of(entry.issuer)
-        match entry.body:
-            case Role():
-                return self._role_stands(entry.body)
-            case Revoke():
-                return self._revoke_stands(entry.body, entry.issuer)
-            case StandingKill() | Cancel() | Policy() | Budget() | Forget():
-                return role in {"operator", "admin"}
-            case RootKeys() | Admits():
-                return entry.issuer in self._root_keys
-            case None:
-                return bool(role)  # kinds of newer versions are kept and passed on
-            case _:
-                assert_never(entry.body)
-
-    def _revoke_stands(self, revoke: Revoke, issuer: bytes) -> bool:
-        if issuer in self._root_keys:
-            return True
-        if revoke.what == "grant":  # counts only against grants that the issuer gave
-            return bool(self.ever_role_of(issuer))
-        if revoke.what == "node":  # of a node that admits others it counts for nothing
-            return self.roles.is_admin(issuer)
-        if issuer == revoke.name:
-            return bool(self.roles.of(issuer))
-        return self.roles.is_admin(issuer) and self.roles.has_given(issuer, revoke.name)
-
-    def _role_stands(self, role: Role) -> bool:
-        if role.issuer in self._root_keys:
-            return True
-        if role.role == "admin":
-            return False  # only the root makes admins, so there is no ring of admins to follow
-        if role.via is None:
-            return self.roles.is_admin(role.issuer)
-        return self._stands_by_invite(role, role.via)
-
-    def _stands_by_invite(self, role: Role, via: Signed) -> bool:
-        try:
-            word = word_of(via)
-        except PeerError:
-            return False
-        return (
-            word.mesh == self._mesh_id
-            and word.role == role.role
-            and word.admitter == node_id_of(role.issuer)
-            and role.issued_s <= word.expires_s
-            and self.roles.is_admin(word.signer)
-        )
 
     def _before(self, entry: Entry, *, ours: bool) -> Place | None:
         """Return whose place an entry wants: of its slot, or the earliest if its issuer has many.

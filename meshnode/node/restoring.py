@@ -100,6 +100,7 @@ def restore(mesh: Mesh, database: Database, wall_s: float) -> Damage:
     with no_collection():
         held = database.run_now(feeds.load)
     refused = mesh.control.add_all(held.control, wall_s)
+    mesh.control.wait(refused)
     moved = None
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:

@@ -7,10 +7,22 @@ from random import Random
 import pytest
 
 from meshnode.app.mesh import Mesh, Self
-from meshnode.core.entries import StandingKill, entry_id_of, role_entry, sign_entry
+from meshnode.core.control import NoAuthorityError
+from meshnode.core.effects import Send
+from meshnode.core.entries import (
+    Body,
+    Revoke,
+    StandingKill,
+    entry_id_of,
+    role_entry,
+    sign_entry,
+)
 from meshnode.core.genesis import Genesis
+from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.roles import Role
+from meshnode.core.settings import Budget, Terms
+from meshnode.core.succession import RootKeys
 from meshnode.node.restoring import restore
 from meshnode.store import feeds
 from meshnode.store.database import Database
@@ -64,3 +76,58 @@ def test_what_waits_for_another_entry_stays_on_the_disk(database: Database):
     mesh, dropped = restored(database, NOW_S + 30)
     assert mesh.control.entries() == []
     assert dropped == [entry_id_of(expired)]
+
+
+ADMIN, STRANGER = Key.new(chance), Key.new(chance)
+ADMINS = role_entry(
+    ROOT, GENESIS.mesh_id, Role(ADMIN.public, "admin", "", ROOT.public, NOW_S, None), chance
+)
+THROUGH_ADMIN = role_entry(
+    ADMIN, GENESIS.mesh_id, Role(OPERATOR.public, "operator", "", ADMIN.public, NOW_S, None), chance
+)
+
+
+def by(issuer: Key, body: Body) -> Signed:
+    return sign_entry(issuer, GENESIS.mesh_id, body, chance, issued_s=NOW_S)
+
+
+HANGING = [
+    by(OPERATOR, Budget("team", Terms(1, "tokens", "day", "suspend", 80))),
+    by(ADMIN, Revoke("node", STRANGER.public)),
+    THROUGH_ADMIN,
+]
+
+
+@pytest.mark.parametrize(
+    "from_a_peer", [False, True], ids=["it began with it", "a peer returns it"]
+)
+def test_what_hangs_on_an_entry_that_was_damaged_counts_once_that_is_here(
+    database: Database, from_a_peer
+):
+    database.run_now(feeds.save, [], [ADMINS, *HANGING])
+    damage = "UPDATE control SET payload = x'00' WHERE id = ?"
+    database.run_now(lambda connection: connection.execute(damage, (entry_id_of(ADMINS),)))
+    mesh, dropped = restored(database, NOW_S + 30)
+    assert (mesh.control.entries(), dropped) == ([], [])
+    mesh.start(0.0)
+    peer = node_id_of(STRANGER.public)
+    mesh.linked(peer, 0.0, dialled=True)
+    effects = mesh.received(peer, ADMINS, 1.0) if from_a_peer else mesh.add_control(ADMINS, 1.0)
+    assert set(mesh.control.entries()) == {ADMINS, *HANGING}
+    assert list(mesh.control.held(Budget)) == [entry_id_of(HANGING[0])]
+    assert mesh.revoked.has(node_id_of(STRANGER.public))
+    told = [one.message for one in effects if isinstance(one, Send) and one.peer == peer]
+    assert set(HANGING) <= set(told), "others may have lost them too"
+
+
+def test_what_waits_is_looked_at_again_only_by_who_may_say_what(database: Database):
+    """It costs a look at each; one that comes by another way waits no more."""
+    database.run_now(feeds.save, [], [order(60), order(90), THROUGH_ADMIN])
+    mesh, _ = restored(database, NOW_S)
+    with pytest.raises(NoAuthorityError):
+        mesh.control.add(order(70), NOW_S)
+    assert mesh.control.add(ADMINS, NOW_S)
+    assert len(mesh.control.entries()) == 4
+    assert len(mesh.control.take_returned()) == 3
+    assert mesh.control.add(by(ROOT, RootKeys(2, (ROOT.public, STRANGER.public))), NOW_S)
+    assert mesh.control.take_returned() == []
