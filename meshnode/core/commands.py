@@ -324,7 +324,7 @@ def _expired(late_s: float, now_s: float, behind_s: float, hint: str) -> tuple[s
         return f"{said}: it is not carried out", hint
     at = datetime.fromtimestamp(now_s + behind_s, UTC).isoformat(timespec="seconds")
     said = f"this node's clock has shown {at} before, and the command expires before that"
-    helps = "an order asks that clock nothing: session-mesh kill --standing"
+    helps = "an order about a session asks that clock nothing: session-mesh kill ID --standing"
     return f"{said}: it is not carried out", helps
 
 
@@ -332,7 +332,7 @@ def _check_clock(behind_s: float) -> None:
     if behind_s:
         raise ClockError(
             f"this node's clock is {round(behind_s)} s behind what it has shown before: until"
-            " then it takes nothing but kills that last longer, and standing ones",
+            " then it takes nothing but kills that last longer, and standing ones of a session",
             "set that machine's clock; docs/protocol/commands.md says what to do if it was ahead",
         )
 

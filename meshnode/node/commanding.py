@@ -117,10 +117,11 @@ class Commanding:
         at = datetime.fromtimestamp(self._floor.at_s, UTC).isoformat(timespec="seconds")
         said = (
             f"this node's clock has shown {at} before, and is behind that: until then steers are"
-            " refused, and kills that do not last as long; standing kills are carried out"
+            " refused, and kills that do not last as long; standing kills of a session are carried"
+            " out, while others, and budgets, do not count if they are newer than the clock"
         )
         fix = (
             "set the clock if it is wrong; if it was ahead then, see Clocks in"
-            " docs/protocol/commands.md; session-mesh kill --standing ends agents meanwhile"
+            " docs/protocol/commands.md; session-mesh kill ID --standing ends one meanwhile"
         )
         self._ground.alarms.sound(Alarm(CLOCK, said, fix))
