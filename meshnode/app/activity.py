@@ -7,6 +7,7 @@ a flush costs every member a signature, and one that prints all day shall not co
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 5.0  # until the first sign of work after a quiet time is told
 TELL_S = 60.0  # how old what is told of an agent at work may be
+_log = logging.getLogger("session_mesh.sessions")
 
 
 class Activity:
@@ -38,9 +40,13 @@ class Activity:
         self._noted[session_id] = self._clock.wall_s()
 
     async def watch(self) -> None:
-        """Look for ever."""
+        """Look for ever; what fails is tried again, and no sooner than what was told."""
         while True:
-            told = await self.look()
+            told = True
+            try:
+                told = await self.look()
+            except Exception as error:  # noqa: BLE001 - a disk that is full, or whatever it was
+                _log.warning("it is not told which agents are at work: %s", error)
             await asyncio.sleep(TELL_S if told else LOOK_S)
 
     async def look(self) -> bool:

@@ -41,7 +41,7 @@ class Hosting:
         self._home = ground.home
         self._clock = ground.clock
         self._mesh = ground.world.mesh
-        self._spawn = ground.spawn
+        self._spawn, self._keep = ground.spawn, ground.keep
         self.agents = ProcessAgents(
             self._on_started, self._on_ended, tasks=ground.tasks, clock=ground.clock.wall_s
         )
@@ -68,8 +68,8 @@ class Hosting:
     def restore(self) -> None:
         """Take over what our feed says; after its first flush, at the start."""
         self.sessions.restore(self._published())
-        self._spawn(self._prune())
-        self._spawn(self.activity.watch())
+        self._keep(self._prune())
+        self._keep(self.activity.watch())
 
     async def _prune(self) -> None:
         """Remove what is left of sessions that are listed no more, now and then."""
@@ -78,10 +78,12 @@ class Hosting:
             # Who opens a session meanwhile makes the newest directory, which stays.
             listed = {record.session_id for record in self._published()}
             listed |= {record.session_id for record in self.sessions.live()}
-            now_s = self._clock.wall_s()
-            count = await asyncio.to_thread(
-                prune, self._home.sessions, listed, self._socket_of, now_s
-            )
+            at = (self._home.sessions, listed, self._socket_of, self._clock.wall_s())
+            try:
+                count = await asyncio.to_thread(prune, *at)
+            except OSError as error:  # somebody has changed its rights, say: tried again
+                _log.warning("what is left of ended sessions stays: %s", error)
+                continue
             if count:
                 _log.info("removed what was left of %d sessions that had ended", count)
 

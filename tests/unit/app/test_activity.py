@@ -1,5 +1,6 @@
 """An agent that writes or reports is at work: the mesh is told, all at once and not often."""
 
+import asyncio
 import os
 from random import Random
 
@@ -7,10 +8,14 @@ import pytest
 from doubles import ManualClock, Published, ScriptedAgents, nowhere
 
 from meshnode.agents.output import written_at_s
+from meshnode.app import activity
 from meshnode.app.activity import Activity
 from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening
 from meshnode.app.sessions import OwnSessions
+from meshnode.core.errors import StorageError
+
+WAIT_S = 20.0
 
 
 class Node:
@@ -78,6 +83,24 @@ async def test_what_is_idle_is_published_no_more(node: Node):
     node.published.rows.clear()
     await node.activity.look()
     assert not node.published.rows
+
+
+async def test_what_could_not_be_told_is_told_later(node: Node, monkeypatch: pytest.MonkeyPatch):
+    """A disk that was full for a moment does not end it."""
+    failing, told = iter([StorageError("full"), OSError("no such file")]), asyncio.Event()
+
+    async def looking() -> bool:
+        for error in failing:
+            raise error
+        told.set()
+        return True
+
+    monkeypatch.setattr(activity, "TELL_S", 0.0)
+    monkeypatch.setattr(node.activity, "look", looking)
+    watching = asyncio.create_task(node.activity.watch())
+    async with asyncio.timeout(WAIT_S):
+        await told.wait()
+    watching.cancel()
 
 
 async def test_a_log_from_the_future_was_written_now(node: Node):
