@@ -49,8 +49,8 @@ class _Reading:
         until_s = loop.time() + AWAITED_S
         while self.ahead == b"" and loop.time() < until_s:
             await asyncio.sleep(LATER_S)
-            await asyncio.to_thread(self._look)
-        await asyncio.to_thread(self._go_on)
+            await _to_its_end(self._look)
+        await _to_its_end(self._go_on)
 
     def _look(self) -> None:
         self.ahead = next(self.lines, None)
@@ -71,6 +71,23 @@ class _Reading:
         close: Callable[[], None] | None = getattr(self.lines, "close", None)
         if close is not None:
             close()
+
+
+async def _to_its_end(step: Callable[[], None]) -> None:
+    """Read off the loop; who is cancelled ends once nothing reads any more, and then as it says.
+
+    A thread cannot be stopped, and two must not read on at once.
+    """
+    reading = asyncio.get_running_loop().run_in_executor(None, step)
+    cancelled = False
+    while not reading.done():
+        try:
+            await asyncio.wait([reading])
+        except asyncio.CancelledError:
+            cancelled = True
+    reading.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 class Readings:

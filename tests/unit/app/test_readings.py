@@ -1,6 +1,7 @@
 """Output read a piece at a time: in order, once, bounded, and only while it may be read."""
 
 import asyncio
+import threading
 
 import pytest
 from doubles import ManualClock
@@ -192,6 +193,49 @@ async def test_a_reading_with_nothing_new_is_waited_for_and_then_answered_empty(
     desk.pieces = [b"head", b"", b"", b"more", b""]
     told = [await desk.piece(number) for number in range(5)]
     assert told == [(b"head", False), (b"", False), (b"", False), (b"more", False), (b"", True)]
+
+
+async def test_who_is_cancelled_keeps_its_turn_while_a_thread_reads_for_it(desk: Desk, monkeypatch):
+    """The next one would find the same generator at work, and the reading broken off."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_command: Command):
+        begun.set()
+        assert go_on.wait(WAIT_S)
+        yield from (b"one", b"two")
+
+    monkeypatch.setattr(desk.readings, "_read", slow)
+    first = asyncio.create_task(desk.piece(0))
+    assert await asyncio.to_thread(begun.wait, WAIT_S)
+    again = asyncio.create_task(desk.piece(0))
+    for _ in range(2):
+        first.cancel()
+        await asyncio.wait([first, again], timeout=0.0)
+    assert [first.done(), again.done()] == [False, False]
+    go_on.set()
+    assert await again == (b"one", False)
+    assert first.cancelled()
+    assert await desk.piece(1) == (b"two", True)
+
+
+async def test_who_is_cancelled_while_a_reading_breaks_off_leaves_none_behind(
+    desk: Desk, monkeypatch
+):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def broken(_command: Command):
+        begun.set()
+        assert go_on.wait(WAIT_S)
+        yield from breaking_off()
+
+    monkeypatch.setattr(desk.readings, "_read", broken)
+    first = asyncio.create_task(desk.piece(0))
+    assert await asyncio.to_thread(begun.wait, WAIT_S)
+    first.cancel()
+    go_on.set()
+    with pytest.raises(RefusedError):
+        await first
+    assert not desk.readings._open
 
 
 async def test_a_reading_gives_what_is_new_as_soon_as_it_is_there(desk: Desk, monkeypatch):
