@@ -147,6 +147,13 @@ def test_an_order_from_the_future_waits_for_it():
     assert len(mesh.due(now_s=NOW_S + 1)) == 1
 
 
+def test_an_order_for_a_session_asks_no_clock_how_late_it_is():
+    """As the alarm of a clock that is behind promises."""
+    mesh = Mesh()
+    mesh.say(FITTING[0])
+    assert len(mesh.due(now_s=NOW_S - 10 * SKEW_S)) == 1
+
+
 def test_what_has_expired_is_not_due():
     mesh = Mesh()
     mesh.say(FITTING[0], at_s=NOW_S - 50, for_s=51)
