@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -161,7 +162,7 @@ class Outlet:
     """The caller's stdout or stderr. If it is closed, the agent never notices."""
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self.fd = _unblocking(fd)
         self.open = True
         self.pending = bytearray()
 
@@ -171,7 +172,7 @@ class Outlet:
             self.pending += chunk
 
     def flush(self) -> None:
-        """Write one piece; call it only when poll says that it will not block."""
+        """Write one piece; call it only when poll says that there is room."""
         try:
             written = os.write(self.fd, self.pending[:STDOUT_WRITE_BYTES])
             del self.pending[:written]
@@ -189,6 +190,20 @@ class Outlet:
         while self.pending and len(self.pending) != left and poll.poll(0):
             left = len(self.pending)
             self.flush()
+
+
+def _unblocking(fd: int) -> int:
+    """Open the caller's terminal or pipe once more: room for one byte is not room for a piece.
+
+    It may have been filled since poll, by our other stream too, and a write to it then waits for
+    who reads it. What the caller has opened is left as it is, since others write to it as well.
+    """
+    if not os.isatty(fd) and not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # another user's, or its reader has gone
+        return fd
 
 
 class Source:

@@ -105,7 +105,7 @@ class Terminal:
         """Leave the caller's terminal as it was found, unless it is another's now."""
         if self._found is not None and not is_behind():
             with suppress(termios.error):
-                termios.tcsetattr(0, termios.TCSADRAIN, self._found)
+                termios.tcsetattr(0, termios.TCSANOW, self._found)  # nor wait for who reads it
         self._is_raw = False
 
 

@@ -89,12 +89,9 @@ class Caller:
         return not termios.tcgetattr(self.slave)[3] & termios.ICANON
 
     def ends(self) -> int:
-        while self.process.poll() is None:  # a terminal that is not read would hold it up
-            readable, _, _ = select.select([self.master], [], [], 0.05)
-            if readable:
-                self.shown += os.read(self.master, 65536)
+        code = self.process.wait(PATIENCE_S)
         assert termios.tcgetattr(self.slave) == self.found
-        return self.process.returncode
+        return code
 
 
 @pytest.fixture(scope="module")
