@@ -90,6 +90,11 @@ class StateFile:
         }
         self.save()
 
+    def failed(self, order: str) -> None:
+        """Record that an order has failed: whatever ends the agent later, it is not that."""
+        self.fields[order] = None
+        self.save()
+
     def save(self) -> None:
         """Replace the file; a disk that takes no more must stop neither the agent nor a kill."""
         with suppress(OSError):

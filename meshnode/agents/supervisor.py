@@ -201,6 +201,8 @@ class Supervisor:
 
     def _parted(self, standing: tree.Killing) -> None:
         self._parting = None
+        if standing.survivors and self._agent.returncode is None:
+            self._state.failed("closed_by_command")
         for answer in self._parting_waiters:
             answer({"ok": True, **standing.fields(), "needed": standing.needed})
         self._parting_waiters.clear()
@@ -213,6 +215,8 @@ class Supervisor:
         self._agent.reap()
         self._swept = self._agent.returncode is not None
         self._state.fields["survivors"] = list(killing.survivors)
+        if killing.survivors and not (self._swept or self._agent.may_be_signalled):
+            self._state.failed("killed_by_command")  # otherwise a KILL waits for it
         for answer in self._kill_waiters:
             answer({"ok": True, **killing.fields()})
         self._kill_waiters.clear()

@@ -20,10 +20,11 @@ def short_path():
 def start(tmp_path, short_path):
     started = []
 
-    def run(code, *options):
-        home = tmp_path / f"{short_path.name}-{len(started)}"
+    def run(code, *options, prefix=(), grouped=True):
+        mark = "-" if grouped else "~"  # no control group is called like that
+        home = tmp_path / f"{short_path.name}{mark}{len(started)}"
         home.mkdir(mode=0o700)
-        started.append(Started(home, short_path / str(len(started)), code, options))
+        started.append(Started(home, short_path / str(len(started)), code, options, prefix))
         return started[-1]
 
     yield run

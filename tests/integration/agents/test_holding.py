@@ -28,6 +28,7 @@ FORKING = (
     "    time.sleep(0.005)\n"
     "    while os.waitpid(-1, os.WNOHANG)[0]: pass\n"
 )
+ON_USR1 = "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *_: os._exit(3))\n"
 ENDS_WITH_ITS_INPUT = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
 
@@ -148,6 +149,36 @@ async def test_an_agent_that_heeds_nothing_is_not_killed_by_a_close(start):
         await node.agents.kill(one.session_id, "c3", 0.0, force=True)
         _, ending = await node.ended.get()
     assert ending.killed_by_command == "c3"
+
+
+async def test_whoever_outlives_a_close_ends_by_itself_later(start):
+    one = start(ON_USR1 + "signal.signal(15, signal.SIG_IGN)\nprint('ready')\n" + WAIT)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        assert (await node.agents.ask_to_end(one.session_id, "c1", 0.05)).survivors == (pid,)
+        os.kill(pid, signal.SIGUSR1)
+        _, ending = await node.ended.get()
+    assert (ending.exit_code, ending.reason) == (3, "exit code 3")
+    assert ending.closed_by_command is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_whom_a_kill_could_not_reach_ends_by_itself_later(start):
+    powerless = ("setpriv", "--bounding-set", "-kill")  # as any user's supervisor is
+    code = ON_USR1 + "os.setuid(65534)\nprint('ready')\n" + WAIT
+    one = start(code, prefix=powerless, grouped=False)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        killing = await node.agents.kill(one.session_id, "c1", 0.0, force=True)
+        assert killing.survivors == (pid,)
+        os.kill(pid, signal.SIGUSR1)
+        _, ending = await node.ended.get()
+    assert (ending.exit_code, ending.reason) == (3, "exit code 3")
+    assert ending.killed_by_command is None
 
 
 async def test_a_stopped_supervisor_is_not_asked_to_act_later(start, monkeypatch):

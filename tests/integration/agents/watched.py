@@ -53,11 +53,11 @@ async def a_node(now_s=NOW_S):
 class Started:
     """A session whose supervisor was started, in the foreground so that we can read along."""
 
-    def __init__(self, home, socket, code, options=()):
+    def __init__(self, home, socket, code, options=(), prefix=()):
         self.home, self.session_id, self.socket = home, home.name, socket
         self.process = subprocess.Popen(  # our own code
             [
-                *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
+                *(*prefix, sys.executable, "-P", "-m", "meshnode.agents.supervise"),
                 *("--directory", str(home), "--socket", str(self.socket)),
                 *("--session-id", home.name, *options, "--"),
                 *(sys.executable, "-I", "-u", "-c", code),
