@@ -20,6 +20,7 @@ from meshnode.agents.supervise import NOT_STARTED
 from meshnode.app.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets import NewSession
 from meshnode.core.errors import MeshError
+from meshnode.core.sessions import TERMINAL, State
 from meshnode.node.user import user_name
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class RunOptions:
 
 
 def run(home: Home, client: MeshClient, options: RunOptions) -> int:
-    """Start an agent under supervision; whatever fails, the error says that no agent runs.
+    """Start an agent under supervision; an error says whether an agent may run for all that.
 
     Detached, this returns 0 once the agent runs, or the code it already ended with. In the
     foreground it does not return: this process becomes the supervisor, so that the terminal, its
@@ -69,7 +70,10 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
         _become(argv, environment)
     if said := _start_detached(argv, environment):
         raise MeshError(said, f"look at the disk: df -h {home.path}")
-    session = client.attach_session(opened["session_id"])
+    try:
+        session = client.attach_session(opened["session_id"])
+    except MeshError as error:
+        raise _not_seen(error, opened["session_id"]) from None
     options.on_session(session)
     return _code_of(session)
 
@@ -120,6 +124,13 @@ def _not_started(error: MeshError) -> MeshError:
 def fail_in_front(error: MeshError) -> None:
     """Let what kept a session from beginning end `run` with a code that is not its agent's own."""
     error.exit_code = FAILED
+
+
+def _not_seen(error: MeshError, session_id: str) -> MeshError:
+    """Word what went wrong after the agent's supervisor was up, which goes on without its node."""
+    error.message = f"session {session_id} was started, but: {error.message}"
+    error.hint = f"session-mesh show {session_id}"
+    return error
 
 
 def _start_detached(argv: Sequence[str], environment: Mapping[str, str]) -> str:
@@ -179,8 +190,8 @@ def _become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
 
 
 def _code_of(session: dict[str, Any]) -> int:
-    if session["state"] in {"pending", "running", "closed"}:
+    if session["state"] not in TERMINAL - {State.CLOSED}:
         return 0
-    if session["state"] == "expired":
+    if session["state"] == State.EXPIRED:
         return TIMED_OUT
     return int(session["exit_code"] or 1)

@@ -75,6 +75,7 @@ class Service(LocalServiceServicer):
     control: ControlSet
     mesh_id: str
     sessions: list[Session] = field(default_factory=list)
+    opened: dict[str, str] = field(default_factory=lambda: {"session_id": "s"})
     errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
     readings: list[list[bytes]] = field(default_factory=list)  # of who follows output
     commands: list[Signed] = field(default_factory=list)
@@ -138,9 +139,10 @@ class Service(LocalServiceServicer):
 
     def OpenSession(self, request, context):
         self.requests.append(request)
-        return pb.OpenSessionResponse(session_id="s", agent_id=request.agent_id)
+        return pb.OpenSessionResponse(agent_id=request.agent_id, **self.opened)
 
     def AttachSession(self, request, context):
+        self._fail_if_told(context)
         return pb.AttachSessionResponse(session=self.sessions[0])
 
     def CreateInvite(self, request, context):
