@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshnode.client import clock
+from meshnode.client.errors import SilentNodeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from meshnode.client.errors import MeshError
 
 GIVE_UP_S = 60.0  # without an answer; then its absence is an error
 NOTICED_S = 1.0  # without an answer; then it is said
 PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
+ATTEMPT_S_MAX = 20.0  # counted of one that failed: it may have been a stream for hours
 
 
 class Absence:
-    """The time since the last answer, counted in pauses between attempts, each twice the last.
+    """The time since the last answer: pauses between attempts, each twice the last, and those.
 
     `listener` is told True when nobody answers any more, and False when somebody does again.
     """
@@ -31,6 +37,7 @@ class Absence:
 
     def _begin(self) -> None:
         self._away_s, self._pause_s = 0.0, PAUSE_S
+        self._tried_at_s: float | None = None
 
     @property
     def is_too_long(self) -> bool:
@@ -42,13 +49,18 @@ class Absence:
         self._begin()
         self._tell(away=False)
 
-    def notice(self) -> None:
-        """Take note that nobody answered."""
+    def notice(self, error: MeshError) -> None:
+        """Take note that nobody answered, and for how long already if a stream fell silent."""
+        if self._tried_at_s is None and isinstance(error, SilentNodeError):
+            self._away_s += error.lasted_s
         self._tell(away=self._away_s >= NOTICED_S)
 
     def wait(self) -> None:
         """Pause before the next attempt."""
+        if self._tried_at_s is not None:
+            self._away_s += min(clock.steady_s() - self._tried_at_s, ATTEMPT_S_MAX)
         self._pause(self._pause_s)
+        self._tried_at_s = clock.steady_s()
         self._away_s += self._pause_s
         self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
 

@@ -15,6 +15,7 @@ from meshnode.client import clock
 from meshnode.client.bearing import bearing
 from meshnode.client.errors import MeshError, NoAnswerError, NoNodeError, error_from, was_heard
 from meshnode.client.home import check_private
+from meshnode.client.pulses import Pulses
 from meshnode.client.retrying import tried
 from meshnode.client.silence import explained
 from meshnode.client.tickets import ticket_in
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from meshnode.v1.session_service_pb2_grpc import SessionServiceStub
 
 CALL_TIMEOUT_S = 30.0
+PULSING_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 NOTICED_S = 2.0  # then somebody at a terminal wonders
 CONNECT_TIMEOUT_S = 4  # gRPC would wait 20 s for a process that is stopped to say hello
 STUBS = frozenset(
@@ -74,6 +76,7 @@ class Connection:
         self._on_wait = on_wait
         self.on_call: Callable[[str], None] | None = None
         self._channel: grpc.Channel | None = None
+        self._pulses = Pulses(home)
         self.node: LocalServiceStub
 
     def __enter__(self) -> Self:
@@ -201,6 +204,19 @@ class Connection:
                 yield from method(request, timeout=timeout_s or self.patience_s)
             except grpc.RpcError as failure:
                 raise explained(error_from(failure), self.home) from failure
+
+    def pulsing(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Answer],
+        request: Request,
+        is_pulse: Callable[[Answer], bool],
+    ) -> Iterator[Answer]:
+        """Yield each part of an answer of any length to who reads at any pace; raises a MeshError.
+
+        The request asks for pulses: SilentNodeError once a node that has sent them does not.
+        """
+        with self._told_of(request):
+            yield from self._pulses.heard(method(request, timeout=PULSING_TIMEOUT_S), is_pulse)
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:

@@ -64,10 +64,14 @@ class NoNodeError(UnreachableError):
 
 
 class SilentNodeError(UnreachableError):
-    """A process holds the socket of this home and does not answer. Whether it acted is unknown."""
+    """A process holds the socket of this home and does not answer. Whether it acted is unknown.
 
-    def __init__(self, pid: str) -> None:
+    `lasted_s` is how long it had been silent when that ended a stream.
+    """
+
+    def __init__(self, pid: str, lasted_s: float = 0.0) -> None:
         super().__init__(f"the node (pid {pid}) does not answer", "session-mesh doctor says why")
+        self.lasted_s = lasted_s
 
 
 def error_from(failure: grpc.RpcError) -> MeshError:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
-READ_TIMEOUT_S = 86400.0  # a pager may hold the stream for as long as somebody reads
 HEAD_BYTES_MAX = 1024
 
 
@@ -55,8 +54,10 @@ class Piece:
 def read(mesh: Ordering, session: Plain, args: Plain) -> Iterator[bytes]:
     """Stream what the owner sends of a session's output; raises what it says."""
     order = order_to(session, "read_messages", args)
-    request = pb.ReadSessionLogRequest(node_id=order.node_id, command=mesh.signed(order))
-    for piece in mesh.stream(mesh.node.ReadSessionLog, request, READ_TIMEOUT_S):
+    request = pb.ReadSessionLogRequest(
+        node_id=order.node_id, command=mesh.signed(order), pulses=True
+    )
+    for piece in mesh.pulsing(mesh.node.ReadSessionLog, request, lambda one: not one.output):
         yield piece.output
 
 
@@ -99,7 +100,7 @@ class Following:
 
     def _note_failed(self, error: MeshError) -> None:
         if not isinstance(error, ExhaustedError):  # who has too many readers does answer
-            self._absence.notice()
+            self._absence.notice(error)
 
     def _reading(self, span: Span) -> Iterator[Piece]:
         """Read until the owner has enough of it; notes the position, and whether that was all."""

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from meshnode.client import clock
 from meshnode.client.absence import Absence
 from meshnode.client.durations import rfc3339
-from meshnode.client.errors import NoNodeError, SilentNodeError, error_from
+from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.messages import to_plain
 from meshnode.client.nodes import working_links
-from meshnode.client.silence import explained
+from meshnode.client.pulses import Pulses
 from meshnode.client.targets import check_lengths
 from meshnode.v1 import event_service_pb2 as pb
 from meshnode.v1.event_service_pb2_grpc import EventServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import grpc
 
     from meshnode.client.home import Home
     from meshnode.client.targets import Wanted
@@ -54,6 +54,7 @@ class Watch:
         self._position = ""
         self._told = False  # anything, ever
         self._partial = False  # a snapshot has begun and is not complete
+        self._pulses = Pulses(home)
 
     def events(self, position: str) -> Iterator[Plain]:
         """Yield events as plain values.
@@ -69,22 +70,23 @@ class Watch:
                     self._absence.end()
                     yield from self._begun(event)
                     yield from map(self._noted, answers)
-            except (NoNodeError, SilentNodeError):  # silent: it begins, and does not answer yet
+            except (NoNodeError, SilentNodeError) as error:  # silent: perhaps it only begins
                 if not self._told or self._absence.is_too_long:
                     raise
-                self._absence.notice()
+                self._absence.notice(error)
             self._absence.wait()
 
     def _connection(self) -> Iterator[Plain]:
         request = pb.WatchRequest(
-            position=self._position, kinds=self._wanted.kinds, about=self._wanted.about
+            position=self._position,
+            kinds=self._wanted.kinds,
+            about=self._wanted.about,
+            pulses=True,
         )
         with self._connect() as channel:
-            try:
-                for answer in EventServiceStub(channel).Watch(request):
-                    yield plain_event(answer.event)
-            except grpc.RpcError as failure:
-                raise explained(error_from(failure), self._home) from failure
+            call = EventServiceStub(channel).Watch(request)
+            for answer in self._pulses.heard(call, lambda one: not one.HasField("event")):
+                yield plain_event(answer.event)
 
     def _begun(self, event: Plain) -> Iterator[Plain]:
         """Yield the first event of a connection, and before it what it means for those before."""

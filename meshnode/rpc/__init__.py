@@ -3,6 +3,6 @@
 - ports and who may use them: `servers`, `tls`, `guard`, `limits`, `share`, `errors`, `dialling`
 - between nodes: `links`, `commands`, `enrolment`, `renewal`, `audit`, `probes`
 - for its own user: `local`, `views`, `cost`, `events`, `orders`, `budgets`, `keys`, `authorities`,
-  `control`
+  `control`, `pulses`
 - for agents: `inside`
 """

@@ -12,6 +12,7 @@ from meshnode.app.views import AgentView, BudgetView, NodeView, SessionView
 from meshnode.app.watching import Told, Watching
 from meshnode.rpc.budgets import budget_to_wire
 from meshnode.rpc.cost import group_to_wire
+from meshnode.rpc.pulses import pulsed
 from meshnode.rpc.views import agent_to_wire, node_to_wire, session_to_wire
 from meshnode.v1 import event_service_pb2 as pb
 from meshnode.v1 import event_service_pb2_grpc as pb_grpc
@@ -37,7 +38,11 @@ class EventServicer(pb_grpc.EventServiceServicer):
         """Stream how things are, then every change."""
         del context
         watching = Watching(request.position, tuple(dict.fromkeys(request.kinds)), request.about)
-        async for told in self._desk.watch(watching):
+        all_told = self._desk.watch(watching)
+        async for told in pulsed(all_told) if request.pulses else all_told:
+            if told is None:
+                yield pb.WatchResponse()
+                continue
             with suppress(DecodeError):
                 yield pb.WatchResponse(event=told_to_wire(told))
 

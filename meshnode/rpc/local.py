@@ -18,6 +18,7 @@ from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.rpc.control import add_control, read_head
 from meshnode.rpc.cost import answer_to_wire, group_to_wire, query_from_wire
+from meshnode.rpc.pulses import pulsed
 from meshnode.rpc.views import (
     agent_to_wire,
     coverage_to_wire,
@@ -164,9 +165,11 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
             pieces = self._parts.reader.read(command, owner)
         else:
             pieces = self._parts.courier.read_log(owner, command)
-        async for output in pieces:
+        async for output in pulsed(pieces) if request.pulses else pieces:
             if output:
                 yield pb.ReadSessionLogResponse(output=output)
+            elif output is None:
+                yield pb.ReadSessionLogResponse()
 
     async def CreateInvite(  # noqa: N802 - named by the proto
         self, request: pb.CreateInviteRequest, context: Context

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 
@@ -13,15 +14,16 @@ from meshnode.client.durations import seconds_of
 pytestmark = pytest.mark.e2e
 ECHO = ("sh", "-c", 'while read -r line; do echo "heard $line"; done; printf "the end"')
 
+SILENCE_S = 60.0
 BUSY = "while :; do echo at work; sleep 0.2; done"
 
 
 class Follower:
-    """A `logs --follow` in a process of its own."""
+    """A `logs --follow`, or a `watch`, in a process of its own."""
 
-    def __init__(self, node: Node, *words: str) -> None:
+    def __init__(self, node: Node, *words: str, verb: str = "logs") -> None:
         self.process = subprocess.Popen(
-            [PROGRAM, "logs", *words, "--follow"],
+            [PROGRAM, verb, *words, *(["--follow"] if verb == "logs" else [])],
             env=node.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -39,6 +41,10 @@ class Follower:
     def line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
+
+    def told(self) -> str:
+        assert select.select([self.process.stderr], [], [], SILENCE_S)[0], "nothing was told"
+        return self.process.stderr.readline()
 
     def rest(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=30)
@@ -78,6 +84,24 @@ def test_what_ended_before_is_told_whole(pair: list[Node]):
     documents = [json.loads(line) for line in out.splitlines()]
     assert [one["output"] for one in documents] == ["19999\n", "20000\n"]
     assert documents[1]["position"] - documents[0]["position"] == len("19999\n")
+
+
+def test_a_node_that_hangs_is_told_and_heard_again(fleet: Fleet):
+    (anna,) = fleet.mesh("anna")
+    assert anna.call("run", "--detach", "--agent-id", "echo", "--", *ECHO).code == 0
+    with Follower(anna, "echo") as follower, Follower(anna, verb="watch") as watcher:
+        assert "snapshot" in watcher.line()
+        anna.json("steer", "echo", "one")
+        assert follower.line() == "heard one\n"
+        pid = anna.json("status")["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        for one in (follower, watcher):
+            assert one.told() == "warning: the node does not answer: waiting for it\n"
+        os.kill(pid, signal.SIGCONT)
+        for one in (follower, watcher):
+            assert one.told() == "the node is back\n"
+        anna.json("steer", "echo", "two")
+        assert follower.line() == "heard two\n"
 
 
 def test_following_goes_on_behind_a_restart_of_the_owner(pair: list[Node]):

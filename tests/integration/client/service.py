@@ -77,7 +77,8 @@ class Service(LocalServiceServicer):
     sessions: list[Session] = field(default_factory=list)
     opened: dict[str, str] = field(default_factory=lambda: {"session_id": "s"})
     errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
-    readings: list[list[bytes]] = field(default_factory=list)  # of who follows output
+    readings: list[list[bytes | None]] = field(default_factory=list)  # of who follows output
+    hangs_s: float = HANG_S_MAX
     commands: list[Signed] = field(default_factory=list)
     waits: list[bool] = field(default_factory=list)
     requests: list[object] = field(default_factory=list)
@@ -190,6 +191,9 @@ class Service(LocalServiceServicer):
         command = self._judge(_from_wire(request.command), context)
         if command.args.get("follow"):
             for piece in self.readings.pop(0):
+                if piece is None:  # from here on nothing is said
+                    self.release.wait(self.hangs_s)
+                    continue
                 yield pb.ReadSessionLogResponse(output=piece)
             return
         yield pb.ReadSessionLogResponse(output=f"tail {command.args['tail']}\n".encode())

@@ -118,6 +118,26 @@ async def test_a_client_is_told_how_it_is_and_then_what_changes(node):
         await asyncio.to_thread(stream.close)
 
 
+async def test_only_who_asks_for_pulses_is_sent_them(node, monkeypatch):
+    monkeypatch.setattr("meshnode.rpc.pulses.PULSE_S", 0.01)
+    async with stub_of(node) as stub:
+        asked = stub.Watch(pb.WatchRequest(kinds=["session"], pulses=True))
+        assert not (await asked.read()).HasField("event"), "one at once"
+        assert (await asked.read()).event.op == "complete"
+        assert not (await asked.read()).HasField("event"), "and while there is nothing else"
+        unasked = stub.Watch(pb.WatchRequest(kinds=["session"]))
+        assert (await unasked.read()).event.op == "complete"
+        node.session(1, "alpha")
+        assert (await unasked.read()).event.op == "added"
+        while not (told := await asked.read()).HasField("event"):
+            pass
+        assert told.event.op == "added"
+        for call in (asked, unasked):
+            call.cancel()
+    while node.desk._wakes:  # noqa: ASYNC110 - a set has no event
+        await asyncio.sleep(0.01)
+
+
 async def test_a_client_goes_on_through_a_restart_and_hears_everything_once(node):
     with MeshClient(node.home) as mesh:
         stream = mesh.watch(Wanted(("session",)))
