@@ -132,8 +132,12 @@ class Agent:
 
     @property
     def awaits_terminal(self) -> bool:
-        """Whether it would be typed to, were its terminal not another's: nothing tells when."""
-        return self._takes_stdin and is_behind()
+        """Whether a terminal is for others now, its caller's or its own: nothing tells when not."""
+        return self._is_let_go or (self._takes_stdin and is_behind())
+
+    @property
+    def _is_let_go(self) -> bool:
+        return any(source.is_let_go for source in self._sources)
 
     @property
     def _takes_stdin(self) -> bool:
@@ -141,7 +145,8 @@ class Agent:
 
     def watches(self) -> Iterator[Watch]:
         """Yield what to poll for."""
-        if self.inlet.fd is not None and self.inlet.waiting:
+        self._look_again()
+        if self.inlet.fd is not None and self.inlet.waiting and not self._is_let_go:
             yield self.inlet.fd, select.POLLOUT, self.inlet.flush
         if self._takes_stdin and not is_behind():
             if self._terminal is not None:
@@ -153,6 +158,12 @@ class Agent:
         for outlet in self._outlets:
             if outlet.pending:
                 yield outlet.fd, select.POLLOUT, outlet.flush
+
+    def _look_again(self) -> None:
+        """Read a terminal that was let go of: it may have been opened again."""
+        for source in self._sources:
+            if source.is_let_go and self.returncode is None:
+                source.read()
 
     def reap(self, struck: set[int] | None = None) -> None:
         """Collect it, and orphans that we adopted; whose pid may come back is no longer struck."""

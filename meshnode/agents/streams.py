@@ -6,6 +6,7 @@ has gone. A steer goes between two lines of the caller's.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -212,25 +213,30 @@ class Source:
     def __init__(self, fd: int, log: Log, outlet: Outlet | None) -> None:
         os.set_blocking(fd, False)
         self.fd: int | None = fd
+        self.is_let_go = False  # a terminal that nobody has open: the agent may open it again
         self._log = log
         self.outlet = outlet
 
     @property
     def wanted(self) -> bool:
-        """Whether there is room for more of it."""
+        """Whether there is room for more of it, and poll tells when there is some."""
         full = self.outlet is not None and len(self.outlet.pending) >= OUTPUT_BYTES_MAX
-        return self.fd is not None and not full
+        return self.fd is not None and not full and not self.is_let_go
 
     def read(self) -> int:
         """Copy one chunk; returns its length, 0 if there is none now."""
         if self.fd is None:
             return 0
+        self.is_let_go = False
         try:
             chunk = os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
             return 0
-        except OSError:
+        except OSError as error:
+            self.is_let_go = error.errno == errno.EIO
             chunk = b""
+        if self.is_let_go:
+            return 0
         if not chunk:
             os.close(self.fd)
             self.fd = None

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import termios
 import tty
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from integration.agents.test_supervise import PYTHON, Supervised
@@ -133,6 +135,58 @@ def test_what_a_callers_keyboard_signals_reaches_an_agent_whose_terminal_is_its_
     assert unseated.line() == b"ready\r\n"
     os.killpg(unseated.process.pid, number)
     assert unseated.process.wait(PATIENCE_S) == number
+
+
+def worked_s(pid):
+    """Return the processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def lets_go(code):
+    """Give an agent that lets go of its terminal, waits for a signal, and takes it again."""
+    return (
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
+        "os.write(1, b'ready')\n"
+        "for fd in range(3): os.close(fd)\n"
+        "open('gone', 'x').close()\n"
+        "signal.sigwait({signal.SIGUSR1})\n" + code
+    )
+
+
+def test_a_terminal_that_an_agent_lets_go_of_is_read_once_it_is_taken_again(
+    sit, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    seat = sit(lets_go("os.write(os.open('/dev/tty', os.O_RDWR), b'Password: ')\n"))
+    while not (tmp_path / "gone").exists():
+        pass
+    pid = seat.ask("info")["pid"]
+    for _ in range(3):  # each is a round of what it polls for
+        assert seat.ask("info")["ok"]
+    os.kill(pid, signal.SIGUSR1)
+    seat.sees(b"Password: ")
+    assert seat.process.wait(PATIENCE_S) == 0
+    assert (tmp_path / "output.log").read_bytes() == b"readyPassword: "
+
+
+def test_a_terminal_that_an_agent_lets_go_of_is_not_waited_for_all_the_time(
+    sit, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    seat = sit(lets_go("signal.pause()\n"))
+    while not (tmp_path / "gone").exists():
+        pass
+    os.set_blocking(seat.keyboard, False)
+    with suppress(BlockingIOError):
+        while True:
+            seat.type(b"x" * 99 + b"\n")  # until nobody takes any more of it
+            assert seat.ask("info")["ok"]
+    before = worked_s(seat.process.pid)
+    select.select([], [], [], 1.0)  # to turn round in
+    assert worked_s(seat.process.pid) - before < 0.1, "of a second"
+    assert seat.ask("kill", grace_s=0, force=True)["survivors"] == []
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
