@@ -8,6 +8,7 @@ line of the log carries what was said to an agent.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
 from meshnode.app.commands import CommandDesk
@@ -62,6 +63,9 @@ READINGS = {
     "read_rounds": "messages_read",
     "read_audit": "audit_read",
 }
+FOLLOWED_S = 3600.0  # who goes on following output, asked for every minute, is recorded as often
+FOLLOWERS_MAX = 1024  # remembered; one that is not is recorded again
+PASSING_S = 420  # keys that live no longer are made for a request: those of one issuer are alike
 JUMP_S = 5.0  # of the wall clock against the steady one, between two looks
 ENTRY_KINDS = {
     "role": "role_given",
@@ -147,6 +151,7 @@ class Auditor:
         self._gates = Gates()
         self._offset_s = clock.wall_s() - clock.steady_s()
         self._accepted: dict[str, float] = {}  # when, by command id
+        self._followers: dict[tuple[str, ...], float] = {}  # when they were recorded
         self.on_command: Callable[[str, str, float | None], None] = _nobody_counts
 
     def note(self, happening: Happening) -> None:
@@ -204,7 +209,8 @@ class Auditor:
         detail = f"signed with {key_id_of(command.signer)}, through {via[:12] or 'this node'}"
         about = replace(_about(command, session), kind="command_accepted", detail=detail)
         if command.action in READINGS:
-            self.note_some(replace(about, kind=READINGS[command.action]))
+            if not self._goes_on(command, via):
+                self.note_some(replace(about, kind=READINGS[command.action]))
             return
         if about.command in self._accepted:
             return
@@ -212,6 +218,21 @@ class Auditor:
         while len(self._accepted) > ACCEPTED_MAX:
             del self._accepted[next(iter(self._accepted))]
         self.note(about)
+
+    def _goes_on(self, command: Command, via: str) -> bool:
+        """Whether somebody follows on who was recorded within FOLLOWED_S."""
+        if command.args.get("follow") is not True:
+            return False
+        follower = (_reader(command), command.session, via)
+        now_s = self._clock.steady_s()
+        is_known = now_s - self._followers.get(follower, -inf) < FOLLOWED_S
+        if is_known and command.args.get("position") is not None:
+            return True
+        self._followers.pop(follower, None)
+        self._followers[follower] = now_s
+        while len(self._followers) > FOLLOWERS_MAX:
+            del self._followers[next(iter(self._followers))]
+        return False
 
     def executed(self, command: Command, session: SessionRecord | None, done: Done) -> None:
         """Take what became of a command; it is on disk before, or with, its receipt."""
@@ -330,6 +351,13 @@ def _about(command: Command, session: SessionRecord | None) -> Happening:
         actor=key_id_of(grant_from_signed(command.chain[0]).issuer),
         action=command.action,
     )
+
+
+def _reader(command: Command) -> str:
+    """Name the key that reads; of one that is made for a request, whose word it is."""
+    first = grant_from_signed(command.chain[0])
+    passes = len(command.chain) == 1 and first.expires_s - first.not_before_s <= PASSING_S
+    return key_id_of(first.issuer if passes else command.signer)
 
 
 def _said(body: Body | None) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a kind

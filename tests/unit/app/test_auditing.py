@@ -8,6 +8,7 @@ from auditing import GENESIS, NODE, NODE_ID, OTHER, ROOT, SESSION, Desk, chance,
 from meshnode.app.alarms import Alarm, Alarms
 from meshnode.app.auditing import (
     ACCEPTED_MAX,
+    FOLLOWED_S,
     GATES_MAX,
     JUMP_S,
     WINDOW_S,
@@ -15,11 +16,13 @@ from meshnode.app.auditing import (
     Gates,
     Happening,
 )
+from meshnode.client.authority import BACKDATE_S, OWN_KEY_TTL_S
 from meshnode.core.entries import Cancel, Forget, Revoke, StandingKill, sign_entry
 from meshnode.core.errors import ConflictError, NotFoundError, RefusedError
+from meshnode.core.grants import SessionKey
 from meshnode.core.headers import Header, sign_header
 from meshnode.core.ids import b32
-from meshnode.core.keys import key_id_of
+from meshnode.core.keys import Key, key_id_of
 from meshnode.core.roles import Role
 from meshnode.core.sessions import State
 from meshnode.core.settings import Budget, Policy
@@ -84,6 +87,44 @@ def test_reading_what_an_agent_wrote_is_recorded_by_reader():
         desk.desk.judge_reading(desk.order(), "")
     assert desk.kinds()[0] == "messages_read"
     assert desk.records[0].actor == key_id_of(ROOT.public)
+
+
+def follow(desk, position=0, via="n" * 52, lives_s=OWN_KEY_TTL_S):
+    """Read on, with a key that was made now."""
+    now_s, made = int(desk.clock.now_s), Key.new(chance)
+    life = {"not_before_s": now_s - BACKDATE_S, "expires_s": now_s + lives_s}
+    key = SessionKey(made, granted(subject=made.public, **life).chain)
+    args = {"follow": True} | ({} if position is None else {"position": position})
+    desk.desk.judge_reading(desk.order("read_messages", key, args=args), via)
+
+
+def test_who_goes_on_following_is_recorded_once_an_hour():
+    desk = Desk()
+    follow(desk, position=None)
+    for number in range(100):
+        follow(desk, number)
+    assert desk.kinds() == ["messages_read"]
+    desk.clock.now_s += FOLLOWED_S
+    follow(desk, 100)
+    follow(desk, 101)
+    assert desk.kinds() == ["messages_read"] * 2
+    follow(desk, position=None)
+    assert desk.kinds() == ["messages_read"] * 3, "a reading that begins is always recorded"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"via": "m" * 52},
+        {"lives_s": OWN_KEY_TTL_S + 1},
+    ],
+    ids=["through another node", "with a key that was handed on"],
+)
+def test_nobody_follows_unseen_behind_another(other):
+    desk = Desk()
+    follow(desk)
+    follow(desk, **other)
+    assert desk.kinds() == ["messages_read"] * 2
 
 
 def test_a_session_is_recorded_from_its_beginning_to_its_end():
