@@ -8,7 +8,10 @@ Invariant: what is not known here to be right as it is goes to typer, which conv
 
 from typing import Any, Literal, get_args, get_origin
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+
+NUMBER_MAX = (1 << 63) - 1  # larger: refused, since neither the wire nor a disk holds it
 
 
 class PlainCommand(TyperCommand):
@@ -56,7 +59,10 @@ class _Taking:
                 return list(value)
         elif is_plain(value, self._annotation):
             return value
-        return self._conversion().coerce(value, **about)
+        converted = self._conversion().coerce(value, **about)
+        if type(converted) is int and abs(converted) > NUMBER_MAX:
+            raise typer.BadParameter(f"a number is at most {NUMBER_MAX}", **about)
+        return converted
 
 
 def is_plain(value: object, annotation: object) -> bool:

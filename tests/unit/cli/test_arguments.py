@@ -21,6 +21,25 @@ def test_what_stands_after_the_verb_wins(run):
     assert run("-o", "yaml", "list", "-o", "json")[1].startswith("{")
 
 
+@pytest.mark.usefixtures("mesh")
+@pytest.mark.parametrize("number", [2**63, 10**40])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("logs", "builder", "--tail"),
+        ("invite", "--uses"),
+        ("list", "--limit"),
+        ("steer-inbox", "--after"),
+        ("report", "r1", "--model", "m", "--input"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_nothing_can_hold_is_refused(run, words, number):
+    code, _, err = run(*words, str(number))
+    assert code == 2
+    assert err.startswith(f"error: Invalid value for '{words[-1]}': a number is at most 9223372")
+
+
 def test_no_verb_shows_the_help_and_is_a_usage_error(run):
     code, out, err = run()
     assert (code, out) == (2, "")
