@@ -31,17 +31,27 @@ class Log:
         self._directory = directory
         self._clock = clock
         self._failed_at_s: float | None = None
+        self._base = self._size = 0
         self._begin(0)
 
     def write(self, chunk: bytes) -> None:
         """Append; rotates first if the file would grow beyond its limit."""
         try:
+            self._notice_a_cut()
             if self._size and self._size + len(chunk) > LOG_BYTES_MAX and not self._rotate():
                 return
             self._times.note(self._base + self._size)
             self._size += os.write(self._fd, chunk)
         except OSError:
             return
+
+    def _notice_a_cut(self) -> None:
+        """Begin later where somebody else has shortened the log, so that positions go on."""
+        size = os.fstat(self._fd).st_size
+        if size < self._size:
+            self._times.begin_at(self._base + self._size - size)  # before any more is in it
+            self._base += self._size - size
+            self._size = size
 
     def _rotate(self) -> bool:
         """Begin the next log; False: that has failed, now or just before."""

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from meshnode.agents.log import LOG, OLDER_LOG, OLDER_TIMES, TIMES
-from meshnode.agents.times import INDEX_BYTES_MAX, index_of
+from meshnode.agents.log import LOG, LOG_BYTES_MAX, OLDER_LOG, OLDER_TIMES, TIMES
+from meshnode.agents.times import HEAD_BYTES, INDEX_BYTES_MAX, index_of
 from meshnode.core.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read_log(directory: Path, begin: Begin) -> Iterator[bytes]:
 
     Raises RefusedError for `since_s` where no times were noted.
     """
-    with _opened(directory) as parts:
+    with _opened(directory, timed=begin.since_s is not None) as parts:
         start = _tail_start(parts, begin.tail_lines)
         if begin.since_s is not None:
             start = max(start, _since(parts, begin.since_s) - _origin(parts))
@@ -60,13 +60,15 @@ def follow_log(
     Otherwise it goes on until it is `enough`. Raises RefusedError where no positions are known.
     """
     has_ended = ended()  # before we look: what is written later belongs to no ended session
-    with _opened(directory) as parts:
+    with _opened(directory, timed=begin.since_s is not None) as parts:
         origin = _origin(parts)
         start = _tail_start(parts, begin.tail_lines)
         if begin.since_s is not None:
             start = max(start, _since(parts, begin.since_s) - origin)
         wanted = begin.position if begin.position is not None else origin + start
-        position = min(max(wanted, origin + start), origin + _size(parts))
+        position = max(wanted, origin + start)
+        if position > origin + _size(parts) + LOG_BYTES_MAX:  # more than somebody may have cut off
+            position = origin + _size(parts)
         lost = max(0, position - wanted)
         yield json.dumps({"position": position, "lost": lost, "ended": has_ended}).encode() + b"\n"
         for chunk in _bytes_from(parts, position - origin):
@@ -106,8 +108,11 @@ class _Part:
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[Sequence[_Part]]:
-    """Open the logs, the older one first; what is renamed meanwhile is opened once."""
+def _opened(directory: Path, *, timed: bool = False) -> Iterator[Sequence[_Part]]:
+    """Open the logs, the older one first; what is renamed meanwhile is opened once.
+
+    Their indexes tell of times only if they are `timed`: who waits for more looks often.
+    """
     with ExitStack() as opened:
         files: list[BinaryIO] = []
         for name in (LOG, OLDER_LOG):
@@ -116,8 +121,11 @@ def _opened(directory: Path) -> Iterator[Sequence[_Part]]:
                 # Rotated between the two: the old one is the very file that we hold already.
                 if not any(os.path.sameopenfile(file.fileno(), one.fileno()) for one in files):
                     files.append(file)
-        indexes = {one.inode: one for one in map(_index_at, _index_paths(directory)) if one}
+        # In this order: a log that was cut begins later, and then grows.
         infos = [os.fstat(file.fileno()) for file in files]
+        bytes_max = INDEX_BYTES_MAX if timed else HEAD_BYTES
+        found = (_index_at(path, bytes_max) for path in _index_paths(directory))
+        indexes = {one.inode: one for one in found if one}
         parts = [
             _Part(file, info.st_size, indexes.get(info.st_ino))
             for file, info in zip(files, infos, strict=True)
@@ -130,9 +138,9 @@ def _index_paths(directory: Path) -> tuple[Path, ...]:
     return (directory / OLDER_TIMES, directory / TIMES, directory / OLDER_TIMES)
 
 
-def _index_at(path: Path) -> Index | None:
+def _index_at(path: Path, bytes_max: int) -> Index | None:
     with suppress(FileNotFoundError), _plain_file(path) as file:
-        return index_of(file.read(INDEX_BYTES_MAX))
+        return index_of(file.read(bytes_max))
     return None
 
 

@@ -23,7 +23,8 @@ SPANS_MAX = 16384  # of one log, 384 KiB; then pairs of the older half become on
 POSITION_MAX = 1 << 62
 _HEAD = Struct("<8sQQ")  # magic, inode of the log, where it begins
 _SPAN = Struct("<ddQ")  # from, until (seconds since 1970), where its output begins
-INDEX_BYTES_MAX = _HEAD.size + SPANS_MAX * _SPAN.size
+HEAD_BYTES = _HEAD.size
+INDEX_BYTES_MAX = HEAD_BYTES + SPANS_MAX * _SPAN.size
 
 
 class Times:
@@ -34,14 +35,19 @@ class Times:
         path.unlink(missing_ok=True)  # ours, or put there by the agent: never written through
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd = os.open(path, flags, mode=0o600)
+        self._inode = inode
         self._clock = clock
         self._count = 0
         self._from_s = 0.0
         try:
-            os.pwrite(self._fd, _HEAD.pack(MAGIC, inode, base), 0)
+            self.begin_at(base)
         except OSError:
             os.close(self._fd)
             raise
+
+    def begin_at(self, base: int) -> None:
+        """Note at which byte of the whole output the log begins; raises OSError."""
+        os.pwrite(self._fd, _HEAD.pack(MAGIC, self._inode, base), 0)
 
     def note(self, position: int) -> None:
         """Note that output is written at a position now; a full disk loses the note alone."""

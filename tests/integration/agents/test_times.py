@@ -1,6 +1,7 @@
 """Positions and times of an agent's output, through rotations and under false indexes."""
 
 import json
+import os
 
 import pytest
 
@@ -110,6 +111,55 @@ def test_what_was_rotated_away_unread_is_counted(written: Written):
     assert head["lost"] == head["position"] - 4 > 0
     rest = b"".join(filter(None, reading))
     assert head["position"] + len(rest) == 4 + 3 * CHUNKS * len(CHUNK)
+
+
+def test_output_is_followed_on_where_somebody_cuts_the_log(written: Written):
+    written.at(1000.0, b"one\n")
+    there, behind = written.follow(Begin()), written.follow(Begin())
+    for reading in (there, behind):
+        assert head_of(reading)["position"] == 0
+        assert next(reading) == b"one\n"
+    written.at(1001.0, b"two\n")
+    assert next(filter(None, there)) == b"two\n"
+    os.truncate(written.directory / "output.log", 0)  # as logrotate does with `copytruncate`
+    assert next(there) == b""
+    meanwhile = written.follow(Begin(position=8))
+    assert head_of(meanwhile) == {"position": 8, "lost": 0, "ended": False}
+    for number in range(3):
+        written.at(1002.0, b"%04d" % number)
+        assert next(filter(None, there)) == b"%04d" % number
+    assert b"".join(meanwhile) == b"000000010002"
+    assert list(behind) == [b""], "what is between is gone"
+    assert head_of(written.follow(Begin(position=4))) == {
+        "position": 8,
+        "lost": 4,
+        "ended": False,
+    }
+    assert written.since(900.0) == b"000000010002"
+
+
+def test_a_cut_log_is_rotated_at_its_size_and_nothing_is_counted_twice(written: Written):
+    written.at(1000.0, *[CHUNK] * (CHUNKS - 1))
+    os.truncate(written.directory / "output.log", 100)
+    written.at(1001.0, *[CHUNK] * (CHUNKS - 1))
+    assert not (written.directory / "output.log.1").exists()
+    written.at(1002.0, *[CHUNK] * 2)
+    assert (written.directory / "output.log.1").exists()
+    assert head_of(written.follow(Begin(tail_lines=0)))["position"] == 2 * CHUNKS * len(CHUNK)
+
+
+def test_who_waits_for_more_reads_no_times(written: Written, monkeypatch):
+    written.at(1000.0, b"one\n")
+    told = []
+    monkeypatch.setattr(
+        "meshnode.agents.output.index_of", lambda raw: told.append(raw) or real(raw)
+    )
+    real = module.index_of
+    for number in range(10):
+        written.at(1002.0 + 2 * number, b"more\n")
+    assert len(list(written.follow(Begin(), turns=2))) > 1
+    assert {len(raw) for raw in told} == {module.HEAD_BYTES}
+    assert written.since(1019.0) == b"more\n" * 2
 
 
 def test_a_reading_of_what_has_ended_ends(written: Written):
