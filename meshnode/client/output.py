@@ -75,28 +75,34 @@ class Following:
         self._session = session
         self._absence = Absence(pause, absent)
         self._position: int | None = None
-        self._ended = False
+        self._ended = self._is_stale = False
 
     def pieces(self, span: Span) -> Iterator[Piece]:
         """Yield the output, and what comes; raises a MeshError if nobody answers for a minute."""
         absence = self._absence
         while not self._ended:
             try:
+                self._renew()
                 for piece in self._reading(span):
                     absence.end()
                     if piece.output or piece.lost:
                         yield piece
                 continue
             except StaleError:  # its owner's journal was lost: it is known by another epoch now
-                about = Target(session_id=self._session["session_id"])
-                self._session = self._mesh.resolve(about)
                 if absence.is_too_long:
                     raise
+                self._is_stale = True
             except (UnreachableError, ExhaustedError) as error:
                 if self._position is None or absence.is_too_long:
                     raise
                 self._note_failed(error)
             absence.wait()
+
+    def _renew(self) -> None:
+        """Look the session up again, if its owner knows it by another epoch."""
+        if self._is_stale:
+            self._session = self._mesh.resolve(Target(session_id=self._session["session_id"]))
+            self._is_stale = False
 
     def _note_failed(self, error: MeshError) -> None:
         if not isinstance(error, ExhaustedError):  # who has too many readers does answer

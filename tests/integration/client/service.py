@@ -77,6 +77,7 @@ class Service(LocalServiceServicer):
     sessions: list[Session] = field(default_factory=list)
     opened: dict[str, str] = field(default_factory=lambda: {"session_id": "s"})
     errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
+    listing_errors: list[tuple[grpc.StatusCode, MeshError]] = field(default_factory=list)
     readings: list[list[bytes | None]] = field(default_factory=list)  # of who follows output
     hangs_s: float = HANG_S_MAX
     commands: list[Signed] = field(default_factory=list)
@@ -98,6 +99,8 @@ class Service(LocalServiceServicer):
         return pb.GetStatusResponse(name="anna", node_id=NODE_IDS["anna"], pid=1, role=self.role)
 
     def ListSessions(self, request, context):
+        if self.listing_errors:
+            _refuse(context, *self.listing_errors.pop(0))
         self.requests.append(request)
         found = [one for one in self.sessions if self._fits(one, request)]
         begin = int(request.next or 0)

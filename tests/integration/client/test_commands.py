@@ -130,6 +130,23 @@ def test_who_follows_hears_of_a_node_that_does_not_answer_and_not_of_one_that_is
     assert absent == told
 
 
+def test_who_follows_waits_too_where_nobody_says_which_epoch_it_is_now(mesh, service):
+    service.sessions = [session("builder")]
+    heads = [
+        json.dumps({"position": at, "lost": 0, "ended": at > 0}).encode() + b"\n" for at in (0, 3)
+    ]
+    service.readings = [[heads[0], b"one"], [heads[1], b"two"]]
+    absent = []
+    following = Following(mesh, mesh.resolve(Target("builder")), absent.append, lambda _: None)
+    pieces = following.pieces(Span())
+    assert next(pieces).output == b"one"
+    service.errors = [(grpc.StatusCode.FAILED_PRECONDITION, StaleError("another epoch"))]
+    away = NoAnswerError("the node did not answer in time")
+    service.listing_errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, away)] * 6
+    assert [piece.output for piece in pieces] == [b"two"]
+    assert absent == [True, False]
+
+
 def test_a_log_that_is_refused_is_a_mesh_error(mesh, service):
     service.sessions = [session("builder")]
     service.errors = [(grpc.StatusCode.NOT_FOUND, NotFoundError("no log", "none"))]
