@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 PENDING_MAX = 4096
 PENDING_BYTES_MAX = 32 << 20  # of flushes; a snapshot's rows are the replica's own
-OTHERS_DELAY_S = 0.5  # rows of others wait for more of them: they are safe with their owner
+OTHERS_DELAY_S = 2.0  # rows of others wait for more of them: they are safe with their owner
 RETRY_S = 1.0
 PROBE_FACT = "probe"
 PROBE = bytes(8192)  # needs room of its own, so that it proves that there is some
