@@ -1,9 +1,12 @@
-"""Where an invite comes from, so that it need not stand in argv for all to see."""
+"""Where an invite comes from, so that it need not stand in argv for all to see; and joining."""
 
 import os
+from collections.abc import Callable
 from getpass import getpass
 
+from meshnode.client import clock
 from meshnode.client.errors import UsageError
+from session_mesh.call import Call
 from session_mesh.stdin import on_terminal, read_text
 
 INVITE_VARIABLE = "SESSION_MESH_INVITE"
@@ -21,3 +24,16 @@ def invite_from(argument: str) -> str:
     if not found:
         raise UsageError("no invite", f"pipe it into session-mesh join -, or set {INVITE_VARIABLE}")
     return found
+
+
+def patience(call: Call) -> Callable[[float], None]:
+    """Return how to wait while many join at once: the first time, it is said why."""
+    told: list[str] = []
+
+    def pause(pause_s: float) -> None:
+        if not told:
+            told.append("many devices join at once: waiting for a turn")
+            call.streams.tell(told[0])
+        clock.pause(pause_s)
+
+    return pause

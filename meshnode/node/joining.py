@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.admission import unpacked_signed
+from meshnode.client import clock
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
 from meshnode.client.publickeys import public_key_from
@@ -54,7 +55,7 @@ from meshnode.store.database import Database
 from meshnode.wire.times import time_from_wire, time_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from meshnode.client.mesh import MeshClient
     from meshnode.core.ids import NodeId
@@ -112,10 +113,12 @@ def join(
     node_name: str | None = None,
     seeds: Sequence[str] = (),
     replaces: str = "",
+    pause: Callable[[float], None] = clock.pause,
 ) -> dict[str, Any]:
     """Follow an invite; raises a MeshError, having left the home as it was.
 
     `replaces`: the name or id of a node that this one takes the place of, labels and name included.
+    `pause` is called with seconds while more devices join at once than are let in.
     """
     invitation = invite_from_text(text)
     if replaces and not invitation.commands:
@@ -127,11 +130,15 @@ def join(
         parse_address(seed)
     make_private(home.path)
     with HomeLock(home, "join"):
-        return _join_locked(home, _with_seeds(invitation, seeds), node_name, replaces)
+        return _join_locked(home, _with_seeds(invitation, seeds), node_name, replaces, pause)
 
 
 def _join_locked(
-    home: Home, invitation: Invite, node_name: str | None, replaces: str
+    home: Home,
+    invitation: Invite,
+    node_name: str | None,
+    replaces: str,
+    pause: Callable[[float], None],
 ) -> dict[str, Any]:
     database = Database(home.database)
     try:
@@ -142,7 +149,7 @@ def _join_locked(
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
         application = apply_with(node, operator, invitation, name, chance(16), replaces)
-        answering, response = ask_to_join(invitation, application)
+        answering, response = ask_to_join(invitation, application, pause)
         genesis = _checked_genesis(invitation, response)
         control = _control(invitation, genesis, response)
         old = replaced_from(response.replaced, genesis.mesh_id) if replaces else None

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from session_mesh.call import Call
-from session_mesh.joins import invite_from
+from session_mesh.joins import invite_from, patience
 from session_mesh.render import View
 from session_mesh.verbs import verb
 from session_mesh.words import described
@@ -43,7 +43,12 @@ def app(
 
     text = invite_from(invite)
     value = joining.join(
-        call.home, text, node_name=name, seeds=tuple(seed or ()), replaces=replaces
+        call.home,
+        text,
+        node_name=name,
+        seeds=tuple(seed or ()),
+        replaces=replaces,
+        pause=patience(call),
     )
     notes = [*value["warnings"], "next: session-mesh up --detach"]
     if up:

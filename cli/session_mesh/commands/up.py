@@ -8,7 +8,7 @@ import typer
 
 from session_mesh.becoming import become_node
 from session_mesh.call import Call
-from session_mesh.joins import INVITE_VARIABLE
+from session_mesh.joins import INVITE_VARIABLE, patience
 from session_mesh.options import Labels, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -112,6 +112,6 @@ def _follow_invite(call: Call, name: str | None) -> None:
         return
     from meshnode.node import joining  # noqa: PLC0415 - only a new home joins
 
-    joined = joining.join(call.home, invite, node_name=name)
+    joined = joining.join(call.home, invite, node_name=name, pause=patience(call))
     for note in (*joined["warnings"], f"joined the mesh {joined['mesh_name']}"):
         call.streams.tell(note)
