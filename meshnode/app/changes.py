@@ -144,7 +144,7 @@ class Changes:
             changes += self._settle_costs(Op.ADDED)
         for peer in nsmallest(AT_ONCE, self._stale_nodes):
             self._stale_nodes.discard(peer)
-            changes += self._judge_node(peer)
+            changes += self._judge_owner(peer)  # it may have moved: news of that come later
         for agent_id in nsmallest(AT_ONCE, self._stale_agents):
             self._stale_agents.discard(agent_id)
             changes += self._judge_agent(agent_id)

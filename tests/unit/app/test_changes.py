@@ -53,6 +53,23 @@ def test_sessions_of_a_member_that_cannot_be_reached_change_at_once_and_back(see
     assert seen.given[-1].view.state is State.RUNNING
 
 
+def test_sessions_change_too_where_their_member_is_looked_at_before_the_news_of_it(
+    seen, monkeypatch
+):
+    seen.session(2, "alpha")  # so that its node is to be looked at, too
+    late = []
+    with monkeypatch.context() as patch:
+        patch.setattr(seen.changes, "take", lambda news: late.append(news) or [])
+        seen.links({(0, 1)})
+    before = len(seen.given)
+    seen.settle()
+    for news in late:
+        seen.take(seen.changes.take(news))
+    told = [one for one in seen.given[before:] if not one.quiet]
+    assert kinds_and_ops(told) == [("node", "changed"), ("session", "changed")]
+    assert told[1].view.state is State.UNREACHABLE
+
+
 def test_a_row_of_one_member_makes_nobody_look_at_the_rows_of_others(seen):
     seen.session(2, "alpha")
     seen.settle()
