@@ -159,11 +159,13 @@ class Auditor:
         self._record(happening)
         self._log(happening)
 
-    def note_some(self, happening: Happening, share: int | None = None) -> None:
-        """Take what others cause, a share of it one by one."""
+    def note_some(self, happening: Happening, share: int | None = None) -> bool:
+        """Take what others cause, a share of it one by one; tell whether this one was."""
         allowed = SHARES[happening.kind] if share is None else share
-        if self._gates.lets(happening.kind, happening.actor, allowed, self._clock.steady_s()):
+        lets = self._gates.lets(happening.kind, happening.actor, allowed, self._clock.steady_s())
+        if lets:
             self.note(happening)
+        return lets
 
     def tick(self) -> None:
         """Look at the clock, and end windows."""
@@ -209,8 +211,7 @@ class Auditor:
         detail = f"signed with {key_id_of(command.signer)}, through {via[:12] or 'this node'}"
         about = replace(_about(command, session), kind="command_accepted", detail=detail)
         if command.action in READINGS:
-            if not self._goes_on(command, via):
-                self.note_some(replace(about, kind=READINGS[command.action]))
+            self._read(replace(about, kind=READINGS[command.action]), command, via)
             return
         if about.command in self._accepted:
             return
@@ -219,20 +220,19 @@ class Auditor:
             del self._accepted[next(iter(self._accepted))]
         self.note(about)
 
-    def _goes_on(self, command: Command, via: str) -> bool:
-        """Whether somebody follows on who was recorded within FOLLOWED_S."""
-        if command.args.get("follow") is not True:
-            return False
+    def _read(self, reading: Happening, command: Command, via: str) -> None:
+        """Take a reading, unless it goes on with output and its reader was recorded lately."""
+        args, now_s = command.args, self._clock.steady_s()
+        follows = command.action == "read_messages" and "what" not in args and args.get("follow")
         follower = (_reader(command), command.session, via)
-        now_s = self._clock.steady_s()
         is_known = now_s - self._followers.get(follower, -inf) < FOLLOWED_S
-        if is_known and command.args.get("position") is not None:
-            return True
-        self._followers.pop(follower, None)
-        self._followers[follower] = now_s
-        while len(self._followers) > FOLLOWERS_MAX:
-            del self._followers[next(iter(self._followers))]
-        return False
+        if follows and is_known and args.get("position") is not None:
+            return
+        if self.note_some(reading) and follows:
+            self._followers.pop(follower, None)
+            self._followers[follower] = now_s
+            while len(self._followers) > FOLLOWERS_MAX:
+                del self._followers[next(iter(self._followers))]
 
     def executed(self, command: Command, session: SessionRecord | None, done: Done) -> None:
         """Take what became of a command; it is on disk before, or with, its receipt."""

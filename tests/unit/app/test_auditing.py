@@ -11,6 +11,7 @@ from meshnode.app.auditing import (
     FOLLOWED_S,
     GATES_MAX,
     JUMP_S,
+    SHARES,
     WINDOW_S,
     Auditor,
     Gates,
@@ -89,13 +90,13 @@ def test_reading_what_an_agent_wrote_is_recorded_by_reader():
     assert desk.records[0].actor == key_id_of(ROOT.public)
 
 
-def follow(desk, position=0, via="n" * 52, lives_s=OWN_KEY_TTL_S):
+def follow(desk, position=0, via="n" * 52, lives_s=OWN_KEY_TTL_S, action="read_messages", more=()):
     """Read on, with a key that was made now."""
     now_s, made = int(desk.clock.now_s), Key.new(chance)
     life = {"not_before_s": now_s - BACKDATE_S, "expires_s": now_s + lives_s}
     key = SessionKey(made, granted(subject=made.public, **life).chain)
     args = {"follow": True} | ({} if position is None else {"position": position})
-    desk.desk.judge_reading(desk.order("read_messages", key, args=args), via)
+    desk.desk.judge_reading(desk.order(action, key, args=args | dict(more)), via)
 
 
 def test_who_goes_on_following_is_recorded_once_an_hour():
@@ -125,6 +126,35 @@ def test_nobody_follows_unseen_behind_another(other):
     follow(desk)
     follow(desk, **other)
     assert desk.kinds() == ["messages_read"] * 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"action": "read_rounds", "more": {"session": "another"}},
+        {"more": {"what": "rounds"}},
+    ],
+    ids=["the rounds of a log", "the rounds of the session"],
+)
+def test_only_output_is_followed_and_nothing_else_hides_behind_it(other):
+    desk = Desk()
+    follow(desk)
+    for _ in range(2):
+        follow(desk, **other)
+    assert len(desk.kinds()) == 3
+
+
+def test_who_was_not_recorded_for_want_of_a_share_is_not_known_as_a_follower():
+    desk = Desk()
+    for _ in range(SHARES["messages_read"]):
+        follow(desk, position=None)
+    other = "m" * 52
+    follow(desk, position=None, via=other)  # one of too many
+    desk.clock.now_s += WINDOW_S + 1
+    desk.auditor.tick()
+    follow(desk, via=other)
+    assert desk.kinds().count("messages_read") > SHARES["messages_read"]
+    assert other[:12] in desk.records[-1].detail
 
 
 def test_a_session_is_recorded_from_its_beginning_to_its_end():
