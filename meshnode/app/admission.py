@@ -21,12 +21,12 @@ from meshnode.core.enrolment import (
 )
 from meshnode.core.entries import Revoke, entry_from_signed, role_entry
 from meshnode.core.errors import (
-    ExhaustedError,
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
     PeerError,
+    RefusedError,
     UsageError,
 )
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
@@ -219,13 +219,13 @@ class AdmissionDesk:
             )
 
     def _check_room(self, role: Role) -> None:
-        """Raise ExhaustedError if the role could not be given, before a use is spent on it."""
+        """Raise RefusedError if the role could not be given, before a use is spent on it."""
         if self._role_held(role) is not None:
             return
         try:
             self._admitter.control.check_room(role)
         except FullError as error:
-            raise ExhaustedError(
+            raise RefusedError(
                 f"this admitter can give no more roles: {error.message}",
                 "let another node admit: session-mesh nodes promote; or invite with --node-only",
             ) from error

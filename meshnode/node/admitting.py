@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 
+GONE = {MemberState.LEFT, MemberState.REVOKED}
+
+
 def tell_of_members(desk: AdmissionDesk, mesh: Mesh) -> None:
     """Let a desk answer from what a mesh knows."""
     desk.find_replaceable = partial(find_replaceable, mesh)
@@ -29,6 +32,6 @@ def is_taken(mesh: Mesh, name: str, joiner: NodeId) -> bool:
     return any(
         record.name == name
         for origin in mesh.tables.origins()
-        if origin != joiner and mesh.liveness.state(origin) is not MemberState.LEFT
+        if origin != joiner and mesh.liveness.state(origin) not in GONE
         if (record := mesh.tables.node(origin)) is not None
     )

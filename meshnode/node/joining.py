@@ -186,7 +186,7 @@ def _join_locked(
         "replaces": old.node if old else None,
         "warnings": [
             *warnings,
-            *_name_warnings(name, taken=response.name_taken and name == applied),
+            *_name_warnings(name, taken=response.name_taken and name == applied and not old),
             *_clock_warnings(off_s),
         ],
     }

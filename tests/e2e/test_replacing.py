@@ -50,9 +50,10 @@ def test_a_reinstalled_machine_replaces_its_old_node_and_its_ledger_stays_counte
     node_only = anna.json("invite", "--node-only")["invite"]
     assert fresh.call(*join, stdin=node_only).code == 5
 
-    joined = fresh.json(*join[:-2], stdin=invite)
+    joined = fresh.json(*join[:-2], "--name", "berta", stdin=invite)
     assert (joined["name"], joined["replaces"]) == ("berta", old_id)
     assert any("nodes revoke" in said for said in joined["warnings"])
+    assert not any("another node" in said for said in joined["warnings"]), "it was replaced"
     fresh.up("--listen", "127.0.0.1:0", "--no-mdns")
     wait_until(lambda: anna.states() == {"anna": "alive", "berta": "alive"})
     wait_until(lambda: fresh.states() == {"anna": "alive", "berta": "alive"})

@@ -15,12 +15,12 @@ from meshnode.core.enrolment import Invite, admit_proof, apply_with, join_proof
 from meshnode.core.entries import role_entry
 from meshnode.core.errors import (
     ConflictError,
-    ExhaustedError,
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
     PeerError,
+    RefusedError,
     UsageError,
 )
 from meshnode.core.genesis import Genesis, genesis_from_bytes
@@ -200,8 +200,9 @@ async def test_an_admitter_that_can_give_no_more_roles_spends_no_use(monkeypatch
     await mesh.invite(uses=3)
     await mesh.join(first)
     monkeypatch.setattr(shares, "ROLES_MAX", 1)
-    with pytest.raises(ExhaustedError, match="no more roles"):
+    with pytest.raises(RefusedError, match="no more roles") as refused:
         await mesh.join(application(Key.new(chance), Key.new(chance)))
+    assert refused.type is RefusedError, "not what who joins comes back for"
     assert await mesh.uses_left() == 2
     await mesh.join(first)
     await mesh.join(application(Key.new(chance)))
