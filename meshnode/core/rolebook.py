@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from meshnode.core.errors import PeerError
 from meshnode.core.roles import Authorization, Role, authorization_from_signed
 
 if TYPE_CHECKING:
@@ -189,8 +190,16 @@ def _gift_of(role: Role) -> _Gift:
 
 
 def giver_of(role: Role) -> bytes:
-    """Return the key on whose word a role stands: an admitting node only passes it on."""
-    return role.issuer if role.via is None else word_of(role.via).signer
+    """Return the key on whose word a role stands: an admitting node only passes it on.
+
+    Nobody's is one whose word cannot be read, as a removed root may have made it.
+    """
+    if role.via is None:
+        return role.issuer
+    try:
+        return word_of(role.via).signer
+    except PeerError:
+        return b""
 
 
 @lru_cache(maxsize=WORDS_MAX)

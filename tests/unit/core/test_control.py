@@ -35,7 +35,9 @@ from meshnode.core.errors import PeerError
 from meshnode.core.headers import NOTHING, Head, Header, sign_header
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
+from meshnode.core.roles import INVITE, Role
 from meshnode.core.settings import Budget, Policy, Terms
+from meshnode.core.succession import RootKeys
 
 
 @pytest.fixture
@@ -236,3 +238,11 @@ def test_what_a_neighbour_asks_about_a_cut_is_remembered_until_the_set_changes(p
     again = peopled.root(NOW_S + 990)
     peopled._roots.clear()
     assert again == peopled.root(NOW_S + 990)
+
+
+def test_a_role_by_an_invite_that_cannot_be_read_is_nobodys(control: ControlSet):
+    control.add(said(ROOT, RootKeys(2, (Key.new(chance).public,))), NOW_S)
+    unreadable = Signed(INVITE, b"\x80", bytes(64))  # as whoever stole a removed root may make it
+    role = Role(OBSERVER.public, "operator", "oleg", ROOT.public, 100, unreadable)
+    assert control.add(said(ROOT, role), NOW_S), "who has another version of the roots holds it"
+    assert control.role_of(OBSERVER.public) == ""
