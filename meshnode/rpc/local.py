@@ -168,7 +168,7 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         async for output in pulsed(pieces) if request.pulses else pieces:
             if output:
                 yield pb.ReadSessionLogResponse(output=output)
-            elif output is None:
+            elif request.pulses:  # an owner that has nothing to tell lives, as this node does
                 yield pb.ReadSessionLogResponse()
 
     async def CreateInvite(  # noqa: N802 - named by the proto
