@@ -209,7 +209,10 @@ class Agent:
 
         A command line with a pipe in it stands in one group with us, and runs on with us.
         """
-        self.tell(f"the agent runs on: Ctrl-Z stops none, session-mesh suspend {session_id} does")
+        if self.returncode is None:  # else it is only being read to its end
+            self.tell(
+                f"the agent runs on: Ctrl-Z stops none, session-mesh suspend {session_id} does"
+            )
         if not suspended:
             os.killpg(0, signal.SIGCONT)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError
@@ -15,7 +15,7 @@ from meshnode.node.rolling import Rolling
 from meshnode.store import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from sqlite3 import Connection
 
     from meshnode.app.auditing import Auditor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
     from meshnode.node.pricing import LatePrices
 
+CHECK_S = 1.0  # while others count
 LOOK_S = 2.0  # at what others have written in this home
 AGAIN_S = 60.0  # after what had no room, or failed: what is rolled up meanwhile makes room
 _log = logging.getLogger("session_mesh.ledger")
@@ -55,14 +56,24 @@ class Following:
         self._rolling.take_up()
 
     @asynccontextmanager
-    async def counting(self) -> AsyncIterator[None]:
+    async def counting(self, check: Callable[[], None] | None = None) -> AsyncIterator[None]:
         """Count in the ledger, and say so in the step that leaves: nothing is rolled up meanwhile.
 
         What peers have returned is held before: what is corrected then was no loss of theirs.
+        Others may be inside for as long as a disk takes nothing: what `check` raises ends the wait.
         """
-        async with self._rolling.lock:
+        lock, is_ours = self._rolling.lock, False
+        while not is_ours:
+            if check is not None:
+                check()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_S):
+                    is_ours = await lock.acquire()
+        try:
             await self._rolling.hold()
             yield
+        finally:
+            lock.release()
 
     async def start(self, sources: Sequence[SourceConfig]) -> None:
         """Publish what the ledger holds already, then follow each source."""

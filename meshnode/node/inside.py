@@ -97,7 +97,7 @@ class StoredReports:
         database: Database,
         prices: LatePrices,
         check_writable: Callable[[], None],
-        counting: Callable[[], AbstractAsyncContextManager[None]],
+        counting: Callable[[Callable[[], None]], AbstractAsyncContextManager[None]],
     ) -> None:
         self._database = database
         self._prices = prices  # of the thread of the database alone
@@ -114,9 +114,8 @@ class StoredReports:
 
     async def count(self, record: UsageRecord) -> list[LedgerRow]:
         """Keep a record that is not known; raises RefusedError while the disk takes nothing."""
-        self._check_writable()
         try:
-            async with self._counting():
+            async with self._counting(self._check_writable):
                 return await self._database.run(self._charged, record)
         except StorageError as error:
             raise RefusedError(

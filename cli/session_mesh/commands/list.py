@@ -55,7 +55,7 @@ def app(
     if limit is not None and len(sessions) > limit:
         sessions = sessions[:limit]
         value |= {"sessions": sessions, "more": True}
-        notes.append(f"there are more than these {limit}: list without --limit shows all")
+        notes.append(f"there are more than these {limit}: list without --limit shows the others")
     names = names_apart(nodes | {one["node_id"]: one["node_name"] for one in sessions})
     rows = [row_of(session, names, now_s) for session in sessions]
     return View(

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from integration.node.ledgers import MOST, kept
 
+from meshnode.app.alarms import Alarm
 from meshnode.app.reporting import Report
-from meshnode.core.errors import DamagedError
+from meshnode.core.errors import DamagedError, RefusedError
 from meshnode.core.ledger import (
     LEDGER,
     Buckets,
@@ -20,7 +21,7 @@ from meshnode.core.ledger_rows import (
 )
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
-from meshnode.node import offline, rolling
+from meshnode.node import following, offline, rolling
 from meshnode.node.keeping import EVERY_S, SETTLED_S
 from meshnode.node.rolling import FULL
 from meshnode.store import checkpoints, counters, facts, ledger, rollups
@@ -213,3 +214,23 @@ async def test_an_epoch_is_known_as_held_only_once_what_was_said_then_is_on_disk
     await node.world.publish("sessions", b"k", b"v")
     while await node.database.run(facts.recall, rollups.HELD) is None:
         pass
+
+
+async def test_a_report_is_refused_when_the_disk_fails_while_it_waits_for_the_ledger(
+    node, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(following, "CHECK_S", 0.01)
+    desk, _ = node.desk(tmp_path / "none.yaml")
+    async with node.following.counting():  # as who rolls up holds it until that is on disk
+        waiting = [
+            asyncio.ensure_future(desk.take(node.session, Report(name, "m", Buckets(100))))
+            for name in ("first", "behind it")
+        ]
+        await asyncio.wait(waiting, timeout=0.05)
+        assert not any(one.done() for one in waiting)
+        node.alarms.sound(Alarm("disk", "it is full", "make room", stops_writes=True))
+        for one in waiting:
+            with pytest.raises(RefusedError, match="takes nothing new: it is full"):
+                await one
+    node.alarms.clear("disk")
+    assert await desk.take(node.session, Report("first", "m", Buckets(100)))
