@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError
@@ -15,7 +14,7 @@ from meshnode.node.rolling import Rolling
 from meshnode.store import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from sqlite3 import Connection
 
     from meshnode.app.auditing import Auditor
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
     from meshnode.node.pricing import LatePrices
 
-CHECK_S = 1.0  # while others count
 LOOK_S = 2.0  # at what others have written in this home
 AGAIN_S = 60.0  # after what had no room, or failed: what is rolled up meanwhile makes room
 _log = logging.getLogger("session_mesh.ledger")
@@ -44,6 +42,7 @@ class Following:
         self._clock = ground.clock
         self._spawn = ground.spawn
         self._rolling = Rolling(ground)
+        self.counting = self._rolling.counting  # for whoever else counts
         self._keeping = Keeping(ground, auditor, self._rolling)
         self._prices = prices  # of the thread of the database alone
         self.states: dict[str, SourceState] = {}
@@ -54,26 +53,6 @@ class Following:
         Raises StorageError.
         """
         self._rolling.take_up()
-
-    @asynccontextmanager
-    async def counting(self, check: Callable[[], None] | None = None) -> AsyncIterator[None]:
-        """Count in the ledger, and say so in the step that leaves: nothing is rolled up meanwhile.
-
-        What peers have returned is held before: what is corrected then was no loss of theirs.
-        Others may be inside for as long as a disk takes nothing: what `check` raises ends the wait.
-        """
-        lock, is_ours = self._rolling.lock, False
-        while not is_ours:
-            if check is not None:
-                check()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_S):
-                    is_ours = await lock.acquire()
-        try:
-            await self._rolling.hold()
-            yield
-        finally:
-            lock.release()
 
     async def start(self, sources: Sequence[SourceConfig]) -> None:
         """Publish what the ledger holds already, then follow each source."""
@@ -102,8 +81,7 @@ class Following:
 
     async def _publish_since(self, seen: ledger.Mark | None) -> ledger.Mark | None:
         """Publish what has changed since a mark; None, to begin anew, if not all could be."""
-        async with self._rolling.lock:
-            await self._rolling.hold()
+        async with self._rolling.counting():
             if not self._rolling.all_said:
                 seen = None
             mark = await self._database.run(ledger.mark)
@@ -122,7 +100,7 @@ class Following:
 
     async def _commit(self, batch: Batch) -> list[LedgerRow]:
         now_ms = int(self._clock.wall_s() * 1000)
-        async with self.counting():
+        async with self._rolling.counting():
             return await self._database.run(self._charged, batch, now_ms)
 
     def _charged(self, connection: Connection, batch: Batch, now_ms: int) -> list[LedgerRow]:

@@ -4,8 +4,8 @@ Invariant: the ledger and the feed change in one transaction, and the feed in on
 counts anything twice or not at all, whenever the node is killed. The feed is held against the
 ledger once an epoch, and the disk knows which: a count that was corrected since is no lost one.
 In an epoch that is not held yet no counter is said: it would replace what peers have returned, or
-count it twice. Whoever counts holds `lock`, and says the rows in the step that lets go of it, so no
-row is said that was rolled up meanwhile. What the feed has no room for is on disk, and an alarm
+count it twice. Whoever counts is inside `counting`, and says the rows in the step that leaves, so
+no row is said that was rolled up meanwhile. What the feed has no room for is on disk, and an alarm
 stands until it is said.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,11 +28,12 @@ from meshnode.core.regained import by_month, counters_of
 from meshnode.store import facts, rollups
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 
     from meshnode.core.ledger import CounterKey, LedgerRow, Slot
     from meshnode.node.ground import Ground
 
+CHECK_S = 1.0  # while others count
 HELD_AT_ONCE = 500  # rows of our feed; then others get the database
 PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
 READERS_MAX = 256  # of logs, whose counts are said; those of more are on this node's disk alone
@@ -49,7 +50,7 @@ class Rolling:
     """Looks after how one ledger is rolled up, and says what is in it."""
 
     def __init__(self, ground: Ground) -> None:
-        self.lock = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._database = ground.database
         self._world = ground.world
         self._clock = ground.clock
@@ -80,14 +81,33 @@ class Rolling:
         """Whether what peers have returned of our feed is in the ledger, too."""
         return self._epoch == self._world.mesh.own.epoch
 
+    @asynccontextmanager
+    async def counting(self, check: Callable[[], None] | None = None) -> AsyncIterator[None]:
+        """Count in the ledger, and say so in the step that leaves: nothing is rolled up meanwhile.
+
+        What peers have returned is held before: what is corrected then was no loss of theirs.
+        Others may be inside for as long as a disk takes nothing: what `check` raises ends the wait.
+        """
+        is_ours = False
+        while not is_ours:
+            if check is not None:
+                check()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_S):
+                    is_ours = await self._lock.acquire()
+        try:
+            await self._hold()
+            yield
+        finally:
+            self._lock.release()
+
     async def look(self) -> None:
         """Roll up what is old, once a day: what comes late goes where it belongs by itself."""
         now_s = self._clock.wall_s()
         after: bytes | None = b""
         rows = 0
         while after is not None and self._done_on != now_s // DAY_S:
-            async with self.lock:
-                await self.hold()
+            async with self.counting():
                 piece = await self._database.run(rollups.plan, now_s, after, self._room_bytes)
                 if not self.is_held:
                     continue
@@ -119,7 +139,7 @@ class Rolling:
             self.all_said = False
 
     async def publish_all(self, rows: Iterable[LedgerRow]) -> None:
-        """Say all that is in the ledger, and end the alarm if it fits; `lock` is held.
+        """Say all that is in the ledger, and end the alarm if it fits; from inside `counting`.
 
         Of readers, those are said that have counted most; there is one for each path ever named.
         """
@@ -140,7 +160,7 @@ class Rolling:
             yield
 
     def publish(self, rows: Iterable[LedgerRow]) -> None:
-        """Say what is in the ledger, as read with `lock` held, which nobody has taken since.
+        """Say what is in the ledger, as read inside `counting`, where nobody has been since.
 
         What has no room is left out, and all of it where the epoch is not held yet; so are names
         that an earlier version has counted though no feed takes them. Raises RefusedError if
@@ -177,8 +197,8 @@ class Rolling:
                 said = f"{error.message}: other nodes do not see all that was used here"
                 self._alarms.sound(Alarm(FULL, said, FULL_FIX))
 
-    async def hold(self) -> None:
-        """Keep what our own feed says beyond this disk, if it has left a history; `lock` is held.
+    async def _hold(self) -> None:
+        """Keep what our own feed says beyond this disk, if it has left a history.
 
         Logs that were deleted since are in it alone; those still there are read again, and of each
         count the larger is published, so that nothing is counted twice.

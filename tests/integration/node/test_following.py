@@ -21,7 +21,7 @@ from meshnode.core.ledger_rows import (
 )
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
-from meshnode.node import following, offline, rolling
+from meshnode.node import offline, rolling
 from meshnode.node.keeping import EVERY_S, SETTLED_S
 from meshnode.node.rolling import FULL
 from meshnode.store import checkpoints, counters, facts, ledger, rollups
@@ -219,7 +219,7 @@ async def test_an_epoch_is_known_as_held_only_once_what_was_said_then_is_on_disk
 async def test_a_report_is_refused_when_the_disk_fails_while_it_waits_for_the_ledger(
     node, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(following, "CHECK_S", 0.01)
+    monkeypatch.setattr(rolling, "CHECK_S", 0.01)
     desk, _ = node.desk(tmp_path / "none.yaml")
     async with node.following.counting():  # as who rolls up holds it until that is on disk
         waiting = [
