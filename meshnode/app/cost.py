@@ -16,9 +16,10 @@ from meshnode.app.pieces import chunks, finished
 from meshnode.app.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.ids import names_apart
-from meshnode.core.ledger import Buckets, Diagnostics, SlotKey, tier_parts
+from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
 from meshnode.core.marks import unmarked
 from meshnode.core.periods import DAY_S, DayKey
+from meshnode.core.tiers import tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshnode.app.outcomes import settle
 from meshnode.core.errors import ExhaustedError, UsageError
-from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.tiers import tier_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable

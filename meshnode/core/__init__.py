@@ -14,6 +14,6 @@ node; the simulator runs the same ones. By subject, the ground first:
   `rolebook`, `entitled`, `hiding`, `shares`, `control`
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
 - sessions and the registry: `sessions`, `registry`, `removals`, `tables`, `roster`
-- the ledger: `ledger`, `ledger_rows`, `marks`, `usage_log`, `rollups`, `regained`, `counts`,
-  `checkpoints`, `rounds`, `charges`, `prices`, `budgets`
+- the ledger: `ledger`, `ledger_rows`, `marks`, `tiers`, `usage_log`, `rollups`, `regained`,
+  `counts`, `checkpoints`, `rounds`, `charges`, `prices`, `budgets`
 """

@@ -6,14 +6,13 @@ order of reading or merging changes a total. Any bytes decode to a value or rais
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.marks import GATEWAYS, MARK, fitting, mark_of, marked, unmarked
+from meshnode.core.marks import GATEWAYS, MARK, fitting, mark_of, marked
 from meshnode.core.periods import DayKey, MonthKey
 
 if TYPE_CHECKING:
@@ -28,12 +27,6 @@ SLOT_MAX = 140_000_000  # about the year 9955: any slot up to here is a date in 
 TEXT_CHARS_MAX = 256  # longer: cut when we write, PeerError when we read
 COUNT_MAX = (1 << 63) - 1  # larger sums stay here: one hostile row must not spoil every answer
 INCOMPLETE = "incomplete"  # a flag: the log never told the end, so the output may be short
-STANDARD = "standard"  # the service tier that providers bill unless told otherwise
-CONTEXT_STEPS_TOKENS = (
-    *(32_000, 100_000, 128_000, 199_999, 200_000),
-    *(256_000, 272_000, 512_000, 524_288),
-)
-"""Prompts longer than a step may cost more per token; a test holds this against the price list."""
 
 
 _values = msgspec.structs.astuple
@@ -277,25 +270,6 @@ def cut(text: str) -> str:
     if text.isascii():  # the quick way, and nearly always the way
         return text[:TEXT_CHARS_MAX]
     return text[:TEXT_CHARS_MAX].encode("utf-8", "replace").decode()
-
-
-def tier_of(service: str, prompt_tokens: int) -> str:
-    """Name what a request is billed as, such as `standard`, `batch` or `standard>200000`.
-
-    The length of a prompt belongs to one request and is lost in a sum; so it is in the key.
-    """
-    reached = bisect_left(CONTEXT_STEPS_TOKENS, prompt_tokens)
-    step = CONTEXT_STEPS_TOKENS[reached - 1] if reached else 0
-    name = service.strip().lower().replace(">", "").replace(MARK, "") if service else ""
-    name = cut(name)[:64]
-    name = STANDARD if name in ("", "auto", "default") else name
-    return f"{name}>{step}" if step else name
-
-
-def tier_parts(tier: str) -> tuple[str, int]:
-    """Return the service tier, and how many tokens the prompt exceeds, whatever the mark."""
-    name, _, step = unmarked(tier).partition(">")
-    return name, int(step) if step.isascii() and step.isdigit() and len(step) <= 12 else 0  # noqa: PLR2004 - beyond any prompt
 
 
 def slot_number(at_s: float) -> int:

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,15 +26,27 @@ from meshnode.ingest.reading import places_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import BinaryIO
 
     from meshnode.ingest.reading import Reader, Reading
 
 PIPE_BYTES = 1 << 20  # told and not taken yet; more is held by the second process
 HELD_BYTES_MAX = 8 << 20  # then it waits
+LENGTH_BYTES = 8  # before each piece that is told
 CORES_MIN = 2
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[tuple[UsageRecord, ...], tuple[Charge, ...]]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What is read of a log, a piece at a time, and the pipe that some of it comes by."""
+
+    readings: Iterator[Reading]
+    pipe: int | None = None
+
+    def is_ready(self) -> bool:
+        """Tell whether nobody else is still at work on the next one."""
+        return self.pipe is None or bool(select.select([self.pipe], [], [], 0)[0])
 
 
 @contextmanager
@@ -43,7 +55,7 @@ def readings(
     places: Mapping[bytes, bytes],
     bytes_max: int,
     price: Callable[[UsageRecord], Charge],
-) -> Iterator[Iterator[Reading]]:
+) -> Iterator[Pieces]:
     """Read on from these places to the end, about bytes_max at a time.
 
     What a second process has read is priced, too.
@@ -58,15 +70,16 @@ def readings(
         known = places_after(known, first[0].batch)
     is_all = bool(first) and not first[0].more
     if is_all or not _can_fork():
-        yield _to_the_end(reader, places, bytes_max, first)
+        yield Pieces(_to_the_end(reader, places, bytes_max, first))
     else:
-        with _second(reader, known, bytes_max, price) as told:
-            yield _to_the_end(reader, places, bytes_max, chain(first, told))
+        with _second(reader, known, bytes_max, price) as pipe:
+            told = chain(first, _told(pipe, reader))
+            yield Pieces(_to_the_end(reader, places, bytes_max, told), pipe)
 
 
-def alone(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int) -> Iterator[Reading]:
+def alone(reader: Reader, places: Mapping[bytes, bytes], bytes_max: int) -> Pieces:
     """Do the same in this process only."""
-    return _to_the_end(reader, places, bytes_max, ())
+    return Pieces(_to_the_end(reader, places, bytes_max, ()))
 
 
 def _to_the_end(
@@ -98,14 +111,14 @@ def _second(
     places: Mapping[bytes, bytes],
     bytes_max: int,
     price: Callable[[UsageRecord], Charge],
-) -> Iterator[Iterator[Reading]]:
-    """Start the second process; give what it tells: nothing where there is no room for one."""
+) -> Iterator[int | None]:
+    """Start the second process; give the pipe that it tells by: none if there is no room for it."""
     try:
         taking, telling = os.pipe()
     except OSError:
-        yield iter(())
+        yield None
         return
-    with os.fdopen(taking, "rb") as pipe:
+    try:
         _widen(telling)
         # Interrupted at once, the second one would leave by its parent's way: through its database.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -120,13 +133,15 @@ def _second(
                 _tell_all(_priced(found, price), telling, before)
             os.close(telling)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield _told(pipe, reader)
+            yield taking
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)  # ours until it is waited for: it is nobody else
                 os.waitpid(pid, 0)
+    finally:
+        os.close(taking)
 
 
 def _widen(pipe: int) -> None:
@@ -156,7 +171,9 @@ def _tell_all(readings: Iterable[Reading], telling: int, mask: Iterable[int]) ->
             batch = reading.batch
             head = replace(reading, batch=replace(batch, records=(), charges=()))
             packed = _pack((batch.records, batch.charges))
-            held += pickle.dumps((head, packed), pickle.HIGHEST_PROTOCOL)
+            piece = pickle.dumps((head, packed), pickle.HIGHEST_PROTOCOL)
+            held += len(piece).to_bytes(LENGTH_BYTES)
+            held += piece
             _tell(held, telling, HELD_BYTES_MAX)
         _tell(held, telling, 0)
         code = 0
@@ -175,14 +192,28 @@ def _tell(held: bytearray, telling: int, rest_bytes: int) -> None:
             select.select([], [telling], [])
 
 
-def _told(pipe: BinaryIO, reader: Reader) -> Iterator[Reading]:
+def _told(pipe: int | None, reader: Reader) -> Iterator[Reading]:
+    if pipe is None:
+        return
     more = True
     while more:
-        try:
-            head, packed = pickle.load(pipe)  # noqa: S301 - told by our own process
-        except (EOFError, pickle.UnpicklingError):  # it was ended, perhaps within a word
+        length = int.from_bytes(_exactly(pipe, LENGTH_BYTES))
+        piece = _exactly(pipe, length)
+        if not piece:  # it was ended, perhaps within a word
             reader.close()  # the second one has moved on in files that both have open
             return
+        head, packed = pickle.loads(piece)  # noqa: S301 - told by our own process
         more = head.more
         records, charges = _unpack(packed)
         yield replace(head, batch=replace(head.batch, records=records, charges=charges))
+
+
+def _exactly(pipe: int, length: int) -> bytes:
+    """Take so many bytes; nothing if they do not come any more."""
+    taken = bytearray()
+    while len(taken) < length:
+        some = os.read(pipe, min(length - len(taken), PIPE_BYTES))
+        if not some:
+            return b""
+        taken += some
+    return bytes(taken)

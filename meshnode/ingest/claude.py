@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from meshnode.core.ledger import INCOMPLETE, Buckets, UsageRecord, tier_of
+from meshnode.core.ledger import INCOMPLETE, Buckets, UsageRecord
+from meshnode.core.tiers import tier_of
 from meshnode.ingest.lenient import (
     BEGIN,
     COUNT_MAX,

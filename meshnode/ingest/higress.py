@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, UsageRecord, tier_of
+from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.core.rounds import Round, texts_from
+from meshnode.core.tiers import tier_of
 from meshnode.ingest.lenient import (
     ContradictionError,
     any_json,

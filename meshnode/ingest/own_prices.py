@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import STANDARD, tier_parts
+from meshnode.core.tiers import STANDARD, tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

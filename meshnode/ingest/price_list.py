@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from meshnode.core.ledger import STANDARD, tier_parts
 from meshnode.core.prices import PUSD_PER_USD, Rates
+from meshnode.core.tiers import STANDARD, tier_parts
 from meshnode.ingest.price_clauses import Clause, Clauses
 
 MTOK, KILO = 1_000_000, 1_000

@@ -175,20 +175,21 @@ class LineParser:
         return b""
 
 
-def together(readings: Iterable[Reading], most: int, records_min: int) -> Iterator[Reading]:
+def together(
+    readings: Iterable[Reading], most: int, records_min: int, is_ready: Callable[[], bool]
+) -> Iterator[Reading]:
     """Join at most so many readings into one, fewer once they have so many records.
 
     Each that is kept writes to places all over the ledger's indexes: few large ones cost less. But
-    the first is given alone, then two, then four: whoever keeps them has nothing else to do.
+    nobody waits for the next one while there are some to keep, so `is_ready` is asked before.
     """
     held: list[Reading] = []
-    wanted = 1
     for reading in readings:
         held.append(reading)
-        records = sum(len(one.batch.records) for one in held)
-        if len(held) == wanted or records >= records_min or not reading.more:
+        is_full = len(held) == most or sum(len(one.batch.records) for one in held) >= records_min
+        if is_full or not (reading.more and is_ready()):
             yield joined(held)
-            held, wanted = [], min(2 * wanted, most)
+            held = []
 
 
 def joined(readings: Sequence[Reading]) -> Reading:

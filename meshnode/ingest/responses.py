@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import UsageRecord, tier_of
+from meshnode.core.ledger import UsageRecord
+from meshnode.core.tiers import tier_of
 
 if TYPE_CHECKING:
     from meshnode.core.ledger import Buckets

@@ -16,8 +16,8 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.errors import UsageError
-from meshnode.core.ledger import CONTEXT_STEPS_TOKENS, STANDARD
 from meshnode.core.prices import PUSD_PER_USD, Rates
+from meshnode.core.tiers import CONTEXT_STEPS_TOKENS, STANDARD
 from meshnode.ingest.own_prices import FOREVER_S, Alias, OwnPrices, Rule
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from meshnode.client.durations import rfc3339
 from meshnode.client.home import expanded
 from meshnode.core.charges import Charge
 from meshnode.core.errors import MeshError, NotFoundError
-from meshnode.core.ledger import Buckets, tier_of, tier_parts
+from meshnode.core.ledger import Buckets
 from meshnode.core.prices import (
     NUSD_MAX,
     Priced,
@@ -24,6 +24,7 @@ from meshnode.core.prices import (
     per_million_text,
     usd_text,
 )
+from meshnode.core.tiers import tier_of, tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -24,7 +24,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.prices import usd_text
-from meshnode.ingest.ahead import alone, readings
+from meshnode.ingest.ahead import Pieces, alone, readings
 from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on, together
 from meshnode.ingest.sources import SOURCES, check_kind, no_messages, reader_of, source_named
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from meshnode.app.cost import CostAnswer
     from meshnode.client.home import Home
     from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot
-    from meshnode.ingest.reading import Reader, Reading, Remark
+    from meshnode.ingest.reading import Reader, Remark
 
 READ_BYTES_MAX = 8 << 20  # read at a time; what is more is read ahead
 PIECES_TOGETHER, RECORDS_TOGETHER = 8, 8192  # kept in one transaction, whichever comes first
@@ -207,7 +207,8 @@ class Usage:
         remarks: list[Remark] = []
         with self._pieces(source, reader, stored.places) as pieces:
             self._load()  # a second process may be reading already
-            for reading in together(pieces, PIECES_TOGETHER, RECORDS_TOGETHER):
+            found, is_ready = pieces.readings, pieces.is_ready
+            for reading in together(found, PIECES_TOGETHER, RECORDS_TOGETHER, is_ready):
                 remarks += reading.remarks[: REMARKS_MAX - len(remarks)]
                 if is_news(reading.batch, stored):
                     rows = self._keep(replace(reading.batch, began=stored.places))
@@ -239,7 +240,7 @@ class Usage:
     @contextmanager
     def _pieces(
         self, source: SourceConfig, reader: Reader, places: Mapping[bytes, bytes]
-    ) -> Iterator[Iterator[Reading]]:
+    ) -> Iterator[Pieces]:
         if self._held is None:
             with closing(reader), readings(reader, places, READ_BYTES_MAX, self._charge) as pieces:
                 yield pieces

@@ -48,6 +48,7 @@ _COUNTS_NOW = """NOT EXISTS (SELECT 1 FROM usage_log AS later
     WHERE later.idem_key = usage_log.idem_key AND later.revision > usage_log.revision)"""
 _INSERT_KIND = f"INSERT INTO usage_kinds (id, {_KIND}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - no values
 _OF_KIND = f"SELECT id FROM usage_kinds WHERE ({_KIND}) = ({', '.join('?' * 11)})"  # noqa: S608 - no values
+_ANY_KIND = "SELECT 1 FROM usage_kinds WHERE session = ? LIMIT 1"
 _OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?) AND seq > ?
     AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
 _SEQS = f"""SELECT seq FROM usage_log WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?)
@@ -230,10 +231,16 @@ class _Kinds(dict[tuple[str, ...], int]):
         (last,) = connection.execute("SELECT max(id) FROM usage_kinds").fetchone()
         self.fresh: list[tuple[object, ...]] = []
         self._connection = connection
-        self._first = self._next = 1 + int(last or 0)
+        self._next = 1 + int(last or 0)
+        self._known: dict[str, bool] = {}  # sessions; most are new, and theirs is not looked for
 
     def __missing__(self, texts: tuple[str, ...]) -> int:
-        row = self._connection.execute(_OF_KIND, texts).fetchone() if self._first > 1 else None
+        session = texts[0]
+        if session not in self._known:
+            found = self._connection.execute(_ANY_KIND, (session,)).fetchone()
+            self._known[session] = found is not None
+        known = self._known[session]
+        row = self._connection.execute(_OF_KIND, texts).fetchone() if known else None
         if row is None:
             row = (self._next,)
             self.fresh.append((self._next, *texts))

@@ -11,9 +11,10 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from meshnode.core.ledger import SLOT_S, Buckets, tier_of
+from meshnode.core.ledger import SLOT_S, Buckets
 from meshnode.core.periods import DAY_S
 from meshnode.core.prices import cost_nusd
+from meshnode.core.tiers import tier_of
 from meshnode.ingest import prices
 from meshnode.ingest.genai_list import genai_list
 from meshnode.ingest.own_prices import OwnPrices

@@ -59,7 +59,7 @@ reader, known = reader_of(SourceConfig(source, path)), {}
 if what in ("known", "moved"):
     known = note(reader.read({}, bytes_max))
 with readings(reader, known, bytes_max, price) as found:
-    for reading in found:
+    for reading in found.readings:
         most = max(most, len(others()))
         note(reading)
         if what == "moved" and len(told) == 2:

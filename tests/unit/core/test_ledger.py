@@ -16,8 +16,6 @@ from meshnode.core.ledger import (
     added_up,
     cut,
     slot_key_of,
-    tier_of,
-    tier_parts,
 )
 from meshnode.core.ledger_rows import (
     diagnostics_from_row,
@@ -31,6 +29,7 @@ from meshnode.core.marks import mark_of, marked, unmarked
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX
 from meshnode.core.rollups import way_of
+from meshnode.core.tiers import tier_of, tier_parts
 
 
 def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageRecord:
@@ -154,27 +153,6 @@ def test_long_and_broken_texts_are_cut():
     [(key, slot)] = Slots().correct((), added_up([record(session="s" * 999, owner="o" * 999)]))
     assert len(key.session) == len(slot.owner) == TEXT_CHARS_MAX
     assert cut("a\ud800") == "a?"
-
-
-@pytest.mark.parametrize(
-    ("service", "prompt_tokens", "tier"),
-    [
-        ("", 10, "standard"),
-        ("default", 32_000, "standard"),
-        ("auto", 32_001, "standard>32000"),
-        ("Batch", 200_001, "batch>200000"),
-        ("a>b#c", 0, "abc"),
-        ("flex", 10**9, "flex>524288"),
-    ],
-)
-def test_the_tier_says_what_a_request_is_billed_as(service: str, prompt_tokens: int, tier: str):
-    assert tier_of(service, prompt_tokens) == tier
-
-
-def test_a_tier_that_nobody_wrote_has_no_step():
-    assert tier_parts("standard>200000") == ("standard", 200_000)
-    assert tier_parts("odd>²") == ("odd", 0)
-    assert tier_parts("odd>" + "9" * 99) == ("odd", 0)
 
 
 def test_rows_come_back_as_they_were():

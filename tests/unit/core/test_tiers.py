@@ -1,0 +1,27 @@
+"""What a request is billed as."""
+
+import pytest
+
+from meshnode.core.tiers import tier_of, tier_parts
+
+
+@pytest.mark.parametrize(
+    ("service", "prompt_tokens", "tier"),
+    [
+        ("", 10, "standard"),
+        ("default", 32_000, "standard"),
+        ("auto", 32_001, "standard>32000"),
+        ("Batch", 200_001, "batch>200000"),
+        ("a>b#c", 0, "abc"),
+        ("flex", 10**9, "flex>524288"),
+        (" x\ud800" + "y" * 999, 0, "x?" + "y" * 62),
+    ],
+)
+def test_the_tier_says_what_a_request_is_billed_as(service: str, prompt_tokens: int, tier: str):
+    assert tier_of(service, prompt_tokens) == tier
+
+
+def test_a_tier_that_nobody_wrote_has_no_step():
+    assert tier_parts("standard>200000") == ("standard", 200_000)
+    assert tier_parts("odd>²") == ("odd", 0)
+    assert tier_parts("odd>" + "9" * 99) == ("odd", 0)
