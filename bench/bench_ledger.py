@@ -28,6 +28,9 @@ from transcripts import write
 ROUNDS = 5
 LOOK_S = 0.01  # at how much memory it has
 COLD_S, COLD_MIB = 0.8, 80.0
+COLD_RATIO = (
+    COLD_S / 0.51
+)  # ccusage took 0.51 s in the hour of the limit: so much for the hour's pace
 WARM_S = 0.05  # of work, beyond what starting takes
 HIGRESS_S = 1.0  # 100,000 lines
 RESPONSES, LINES = 30_286, 100_000
@@ -60,6 +63,7 @@ def claude(directory: Path, responses: int) -> None:
     written = write(root, Random(1), responses, text_chars=1250)
     cold: list[Cost] = []
     warm: list[Cost] = []
+    plain: list[Cost] = []
     idle: list[Cost] = []
     theirs: list[Cost] = []
     alone: list[Cost] = []
@@ -68,6 +72,7 @@ def claude(directory: Path, responses: int) -> None:
         home = directory / "home"
         cold.append(_ours(home, "claude", root))
         warm.append(_ours(home, "claude", root))
+        plain.append(_plain(home, root))
         idle.append(_run([str(PROGRAM), "--help"], dict(os.environ)))
         shutil.rmtree(home)
         if isinstance(program, Path):
@@ -75,8 +80,9 @@ def claude(directory: Path, responses: int) -> None:
             alone.append(_run(*ccusage.command_of(program, root, "--single-thread")))
     if json.loads(cold[0].said)["records"] != len(written.usage):
         raise SystemExit("not all responses were counted")
-    limits = (COLD_S, COLD_MIB) if responses == RESPONSES else (None, None)
-    work_s = _median_s(warm) - _median_s(idle)
+    is_limited = responses == RESPONSES
+    limits = (COLD_S, COLD_MIB) if is_limited else (None, None)
+    work_s, plain_s = (_median_s(some) - _median_s(idle) for some in (warm, plain))
     table(
         f"{written.size / 1e6:.0f} MB of transcripts: {written.lines:,} lines, "
         f"{len(written.usage):,} responses, {written.files:,} files; median of {ROUNDS}",
@@ -84,11 +90,13 @@ def claude(directory: Path, responses: int) -> None:
             *_figures("usage, all of it new, kept and priced", cold, *limits),
             Figure("  both its processes, shared pages once", _largest_mib(root, directory), "MiB"),
             *_figures("usage, nothing new", warm),
+            *_figures("usage without --source and --path, nothing new", plain),
             Figure("session-mesh --help, which reads nothing", _median_s(idle), "s"),
-            Figure("  between these two", work_s, "s", WARM_S if responses == RESPONSES else None),
+            Figure("  nothing new beyond it", work_s, "s", WARM_S if is_limited else None),
+            Figure("  without --source and --path", plain_s, "s", WARM_S if is_limited else None),
             *(_figures(f"ccusage {ccusage.VERSION}", theirs) if theirs else []),
             *(_figures("ccusage on one thread", alone) if alone else []),
-            *(_ratios(cold, warm, theirs) if theirs else []),
+            *(_ratios(cold, warm, theirs, COLD_RATIO if is_limited else None) if theirs else []),
         ],
     )
     if isinstance(program, str):
@@ -131,10 +139,12 @@ def _figures(
     ]
 
 
-def _ratios(cold: list[Cost], warm: list[Cost], theirs: list[Cost]) -> list[Figure]:
+def _ratios(
+    cold: list[Cost], warm: list[Cost], theirs: list[Cost], at_most: float | None
+) -> list[Figure]:
     its_s = _median_s(theirs)
     return [
-        Figure("ours / ccusage, all new", _median_s(cold) / its_s, "x"),
+        Figure("ours / ccusage, all new", _median_s(cold) / its_s, "x", at_most),
         Figure("ours / ccusage, nothing new", _median_s(warm) / its_s, "x"),
     ]
 
@@ -146,6 +156,13 @@ def _median_s(costs: list[Cost]) -> float:
 def _ours(home: Path, source: str, path: Path) -> Cost:
     command = [str(PROGRAM), "usage", "--source", source, "--path", str(path), "-o", "json"]
     return _run(command, {**os.environ, "SESSION_MESH_HOME": str(home)})
+
+
+def _plain(home: Path, root: Path) -> Cost:
+    """Call it as its users do, who have nothing but these transcripts."""
+    places = {"HOME": str(home.parent), "CLAUDE_CONFIG_DIR": str(root)}
+    command = [str(PROGRAM), "usage", "-o", "json"]
+    return _run(command, {**os.environ, **places, "SESSION_MESH_HOME": str(home)})
 
 
 def _run(command: list[str], environment: dict[str, str]) -> Cost:
