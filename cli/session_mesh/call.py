@@ -92,13 +92,22 @@ class Call:
         client.on_call = self.streams.tell if self.verbose else None
         return client
 
-    def _say_that_it_waits(self) -> "Callable[[], None] | None":
+    def _say_that_it_waits(self) -> "Callable[[float | None], None] | None":
         if not self.streams.err_is_terminal:
             return None
         from meshnode.client.silence import pid_of  # noqa: PLC0415 - as above
 
-        node = f"the node (pid {pid_of(self.home)})"
-        return lambda: self.streams.tell(f"waiting for {node} to answer; Ctrl-C ends the wait")
+        def say(most_s: float | None) -> None:
+            if most_s is None:
+                node = f"the node (pid {pid_of(self.home)})"
+                said = f"waiting for {node} to answer; Ctrl-C ends the wait"
+            else:  # what was ordered takes its time, and happens whoever waits
+                said = (
+                    f"waiting up to {most_s:.0f} s for what comes of it; Ctrl-C ends the wait alone"
+                )
+            self.streams.tell(said)
+
+        return say
 
     def inside(self) -> "Inside":
         """A client for the session that this process runs in; enter it."""

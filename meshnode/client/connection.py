@@ -55,7 +55,8 @@ class Connection:
     `now` yields seconds since 1970, `chance` random bytes, `environment` holds SESSION_API_KEY, and
     inside a session its ticket, which every call then bears; an answer that takes longer than
     `patience_s` is UnreachableError. `on_wait` is told, from another thread, of each call that has
-    waited for NOTICED_S; `on_call`, if it is set, of each that was made, in a few words.
+    waited for NOTICED_S, and how many seconds it takes at most where that is its own affair; else
+    None. `on_call`, if it is set, is told of each that was made, in a few words.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Connection:
         now: Callable[[], float] = clock.wall_s,
         chance: Chance = clock.chance,
         patience_s: float = CALL_TIMEOUT_S,
-        on_wait: Callable[[], None] | None = None,
+        on_wait: Callable[[float | None], None] | None = None,
     ) -> None:
         self.home = home
         self.environment = environment
@@ -165,7 +166,7 @@ class Connection:
     ) -> Answer:
         with self._told_of(request):
             try:
-                with self._noticed():
+                with self._noticed(timeout_s):
                     return method(request, timeout=timeout_s or self.patience_s)
             except grpc.RpcError as failure:
                 error = error_from(failure)
@@ -219,11 +220,11 @@ class Connection:
             yield from self._pulses.heard(method(request, timeout=PULSING_TIMEOUT_S), is_pulse)
 
     @contextmanager
-    def _noticed(self) -> Iterator[None]:
+    def _noticed(self, timeout_s: float | None) -> Iterator[None]:
         if self._on_wait is None:
             yield
             return
-        notice = Timer(NOTICED_S, self._on_wait)
+        notice = Timer(NOTICED_S, self._on_wait, (timeout_s,))
         notice.daemon = True
         notice.start()
         try:

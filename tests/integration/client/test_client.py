@@ -1,7 +1,8 @@
 """The client asks a node over a real Unix socket, and says what is wrong with the answer."""
 
 import socket
-from threading import Event, Timer
+from functools import partial
+from threading import Timer
 from threading import enumerate as enumerate_threads
 
 import grpc
@@ -12,7 +13,7 @@ from integration.client.service import (
 
 from meshnode.client import connection
 from meshnode.client.errors import NoNodeError, SilentNodeError
-from meshnode.client.mesh import MeshClient
+from meshnode.client.mesh import CLOSE_TIMEOUT_S, MeshClient
 from meshnode.client.targets import NewSession, Selection
 from meshnode.core.errors import (
     ConflictError,
@@ -33,21 +34,25 @@ def test_without_a_socket_no_node_is_running(home):
     assert raised.value.hint == "start one: session-mesh up --detach"
 
 
-def test_who_waits_for_a_node_is_told_so_once_it_takes_long(home, monkeypatch):
+@pytest.mark.parametrize(
+    ("ask", "most_s"),
+    [(MeshClient.status, None), (partial(MeshClient.stop, sessions="close"), CLOSE_TIMEOUT_S)],
+)
+def test_who_waits_for_a_node_is_told_so_once_it_takes_long(home, monkeypatch, ask, most_s):
     monkeypatch.setattr(connection, "NOTICED_S", 0.05)
-    told = Event()
+    told: list[float | None] = []
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(home.socket))
         held.listen(1)
-        with MeshClient(home, on_wait=told.set) as mesh, pytest.raises(SilentNodeError):
-            mesh.status()
-    assert told.is_set()
+        with MeshClient(home, on_wait=told.append) as mesh, pytest.raises(SilentNodeError):
+            ask(mesh)
+    assert told == [most_s]
 
 
 def test_who_is_answered_soon_is_told_nothing(home, service, monkeypatch):
     monkeypatch.setattr(connection, "NOTICED_S", 3600.0)
     told = []
-    with MeshClient(home, on_wait=lambda: told.append(1)) as mesh:
+    with MeshClient(home, on_wait=told.append) as mesh:
         assert mesh.status()["name"] == "anna"
     assert told == []
     for timer in [one for one in enumerate_threads() if isinstance(one, Timer)]:
