@@ -137,6 +137,17 @@ def test_keys_reach_the_agent_and_not_us(anna: Node):
         assert caller.ends() == 128 + signal.SIGINT
 
 
+def test_what_we_say_ourselves_begins_and_ends_a_line(anna: Node):
+    with Caller(anna, "--pty", "--agent-id", "held", *python(TYPIST)) as caller:
+        caller.sees(b"size")
+        assert caller.is_raw
+        anna.json("suspend", "held")
+        caller.sees(b"\nsession-mesh: the agent is suspended: session-mesh resume ")
+        caller.sees(b"\r\n")
+        anna.json("kill", "held", "--force")
+        assert caller.ends() == 137
+
+
 @pytest.mark.parametrize("how", ["kill", "timeout", "term", "no command"])
 def test_the_callers_terminal_is_given_back_however_it_ends(anna: Node, how: str):
     limits = ("--timeout", "1s") if how == "timeout" else ()
