@@ -46,7 +46,7 @@ class Pieces:
 
     def is_ready(self) -> bool:
         """Tell whether nobody else is still at work on the next one."""
-        return self.pipe is None or bool(select.select([self.pipe], [], [], 0)[0])
+        return self.pipe is None or _is_open(self.pipe, select.POLLIN, 0)
 
 
 @contextmanager
@@ -189,7 +189,14 @@ def _tell(held: bytearray, telling: int, rest_bytes: int) -> None:
         except BlockingIOError:
             if len(held) <= rest_bytes:
                 return
-            select.select([], [telling], [])
+            _is_open(telling, select.POLLOUT, None)
+
+
+def _is_open(pipe: int, event: int, timeout_s: float | None) -> bool:
+    """Tell whether a pipe can be read or written, or has no other end any more."""
+    poll = select.poll()  # which takes descriptors of any number
+    poll.register(pipe, event)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def _told(pipe: int | None, reader: Reader) -> Iterator[Reading]:
