@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import time
@@ -57,6 +58,24 @@ class Board:
             if notice.what == what and notice.about == about and notice.at_s >= since_s:
                 found.setdefault(notice.watcher, notice)
         return found
+
+
+class Lines:
+    """Notices that a member writes to stdout, each a line of JSON with its own instant."""
+
+    def __init__(self, watcher: str, board: Board) -> None:
+        self._watcher = watcher
+        self._board = board
+        self._rest = b""
+
+    def hear(self, heard: bytes, at_s: float) -> None:
+        """Take the next bytes."""
+        *lines, self._rest = (self._rest + heard).split(b"\n")
+        for line in lines:
+            told = json.loads(line)
+            own_s = told.get("at_s", at_s)
+            about = told.get("about", self._watcher)
+            self._board.post(Notice(self._watcher, told["event"], about, at_s, own_s))
 
 
 class Ears(Thread):

@@ -1,15 +1,20 @@
-"""What is measured, alike on both sides: joining, doing nothing, news, crashes, freezes."""
+"""What is measured, alike on all sides: joining, doing nothing, news, crashes, freezes.
+
+A flood has news alone. Whoever is measured together takes turns at them, so that a machine that is
+slow today is slow for all of them.
+"""
 
 from __future__ import annotations
 
 import signal
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 from report import Figure
 from serf.board import ALIVE, LOST, NEWS, READY, STORED, TOLD_LOST
+from serf.flood import Flood
 from serf.side import wait
 from serf.theirs import Serf
 
@@ -17,9 +22,10 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
-    from serf.side import Side
+    from serf.side import Membership, Side
 
 ITEMS = 30
+TURN = 10  # so many of one side, then of the next
 CRASHES = 5
 FREEZES = 5
 IDLE_S = 30.0
@@ -31,16 +37,45 @@ CRASH_LIMIT_S = 1.5
 FREEZE_LIMIT_S = 4.5
 
 
-def measure(side: Side, chance: random.Random) -> list[Figure]:
-    """Put one side through everything."""
-    figures = _join(side)
-    figures += _idle(side)
-    figures += _news(side, chance)
-    figures += _losses(side, chance, CRASHES, _crash, ("killed", CRASH_LIMIT_S))
-    return figures + _losses(side, chance, FREEZES, _freeze, ("frozen", FREEZE_LIMIT_S))
+class Arrivals(NamedTuple):
+    """When one item was where, in ms; `own` and `stored` are by the nodes' own clocks."""
+
+    after_request: list[float]
+    after_answer: list[float]
+    own: list[float]
+    stored: float | None
 
 
-def _join(side: Side) -> list[Figure]:
+def measure(sides: Sequence[Side], chance: random.Random) -> list[list[Figure]]:
+    """Put sides through all they can: what members notice of each other, and news in turns."""
+    figures: list[list[Figure]] = []
+    for side in sides:
+        if isinstance(side, Flood):
+            _start(side)
+            figures.append([])
+        else:
+            figures.append(_join(side) + _idle(side))
+    for found, news in zip(figures, _news(sides, chance), strict=True):
+        found.extend(news)
+    for side in sides:
+        if isinstance(side, Flood):
+            side.close()
+    for side, found in zip(sides, figures, strict=True):
+        if not isinstance(side, Flood):
+            found.extend(_losses(side, chance, CRASHES, _crash, ("killed", CRASH_LIMIT_S)))
+            found.extend(_losses(side, chance, FREEZES, _freeze, ("frozen", FREEZE_LIMIT_S)))
+    return figures
+
+
+def _start(side: Side) -> None:
+    for name in side.names:
+        side.start(name)
+    for name in side.names:
+        wait(lambda name=name: side.board.first(READY, name), f"{name} to be ready", side)
+    time.sleep(SETTLE_S)
+
+
+def _join(side: Membership) -> list[Figure]:
     began_s = time.perf_counter()
     first, *others = side.names
     side.start(first)
@@ -59,7 +94,7 @@ def _join(side: Side) -> list[Figure]:
     ]
 
 
-def _idle(side: Side) -> list[Figure]:
+def _idle(side: Membership) -> list[Figure]:
     time.sleep(SETTLE_S)
     processes = [psutil.Process(process.pid) for process in side.processes.values()]
     before_s, begun_s = sum(map(_cpu_s, processes)), time.perf_counter()
@@ -74,25 +109,31 @@ def _idle(side: Side) -> list[Figure]:
     ]
 
 
-def _news(side: Side, chance: random.Random) -> list[Figure]:
-    arrived = [_one_item(side, chance.choice(side.names), number) for number in range(ITEMS)]
+def _news(sides: Sequence[Side], chance: random.Random) -> list[list[Figure]]:
+    owners = [chance.choice(sides[0].names) for _ in range(ITEMS)]
+    arrived: list[list[Arrivals]] = [[] for _ in sides]
+    for first in range(0, ITEMS, TURN):
+        for side, found in zip(sides, arrived, strict=True):
+            turn = range(first, first + TURN)
+            found += [_one_item(side, owners[number], number) for number in turn]
+    return [_figures_of(found) for found in arrived]
+
+
+def _figures_of(arrived: Sequence[Arrivals]) -> list[Figure]:
     sent, returned, own, stored = zip(*arrived, strict=True)
     figures = [
         *_news_figures("news, from request", sent, NEWS_MEDIAN_LIMIT_MS, NEWS_LAST_LIMIT_MS),
         *_news_figures("news, from answer", returned),
     ]
     if None not in stored:
-        figures += [
-            Figure("of which request to the owner's disk, p50", statistics.median(stored), "ms"),
-            *_news_figures("news, from request, by nodes' own clocks", own),
-        ]
+        median_ms = statistics.median(stored)
+        figures.append(Figure("of which request to the owner's disk, p50", median_ms, "ms"))
+    if own != sent:  # serf tells no instants of its own
+        figures += _news_figures("news, from request, by nodes' own clocks", own)
     return figures
 
 
-def _one_item(
-    side: Side, owner: str, number: int
-) -> tuple[list[float], list[float], list[float], float | None]:
-    """Return arrivals in ms after request and answer, own ones too, and when it was on disk."""
+def _one_item(side: Side, owner: str, number: int) -> Arrivals:
     time.sleep(CALM_S / 2 + CALM_S / 2 * (number % 7) / 7)
     item = side.publish(owner, number)
     others = set(side.names) - {owner}
@@ -100,7 +141,7 @@ def _one_item(
     heard = side.board.first(NEWS, item.about)
     notices = [heard[name] for name in others]
     stored = side.board.first(STORED, item.about).get(owner)
-    return (
+    return Arrivals(
         [(notice.at_s - item.sent_s) * 1000 for notice in notices],
         [(notice.at_s - item.returned_s) * 1000 for notice in notices],
         [(notice.own_at_s - item.sent_s) * 1000 for notice in notices],
@@ -124,10 +165,10 @@ def _news_figures(
 
 
 def _losses(
-    side: Side,
+    side: Membership,
     chance: random.Random,
     runs: int,
-    lose: Callable[[Side, str], Callable[[], None]],
+    lose: Callable[[Membership, str], Callable[[], None]],
     named: tuple[str, float],
 ) -> list[Figure]:
     what, limit_s = named
@@ -160,7 +201,7 @@ def _losses(
     return figures
 
 
-def _crash(side: Side, victim: str) -> Callable[[], None]:
+def _crash(side: Membership, victim: str) -> Callable[[], None]:
     process = side.processes[victim]
     process.kill()
 
@@ -171,7 +212,7 @@ def _crash(side: Side, victim: str) -> Callable[[], None]:
     return regain
 
 
-def _freeze(side: Side, victim: str) -> Callable[[], None]:
+def _freeze(side: Membership, victim: str) -> Callable[[], None]:
     process = side.processes[victim]
     process.send_signal(signal.SIGSTOP)
     return lambda: process.send_signal(signal.SIGCONT)
@@ -185,12 +226,12 @@ def _wait_for(side: Side, watchers: set[str], what: str, about: str, since_s: fl
     )
 
 
-def _converged(side: Side) -> bool:
+def _converged(side: Membership) -> bool:
     everyone = set(side.names)
     return all(side.board.views.get(name) == everyone for name in side.names)
 
 
-def _check_lists(side: Side) -> None:
+def _check_lists(side: Membership) -> None:
     """What was heard must be what members answer when asked."""
     for name in side.names:
         listed = side.listed(name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from report import PROGRAM, Fleet, Node
-from serf.board import Board, Ears, Notice
+from serf.board import Board, Ears, Lines
 from serf.observer import SITECUSTOMIZE
 from serf.side import WORDS_CHARS_MAX, Item, end, free_ports
 
@@ -69,18 +68,7 @@ class Ours:
                 bufsize=0,
             )
         self.processes[name] = process
-        rest = b""
-
-        def hear(heard: bytes, at_s: float) -> None:
-            nonlocal rest
-            *lines, rest = (rest + heard).split(b"\n")
-            for line in lines:
-                told = json.loads(line)
-                own_s = told.get("at_s", at_s)
-                about = told.get("about", name)
-                self.board.post(Notice(name, told["event"], about, at_s, own_s))
-
-        self._ears.listen(process.stdout, hear)
+        self._ears.listen(process.stdout, Lines(name, self.board).hear)
 
     def publish(self, name: str, number: int) -> Item:
         """Open a session: signed, on disk, then sent."""

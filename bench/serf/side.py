@@ -1,4 +1,4 @@
-"""One of the two sides that are measured, and what both need: ports, patience, an end."""
+"""A side that is measured, and what all of them need: ports, patience, an end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Item:
 
 
 class Side(Protocol):
-    """One of the two: how its members are started, told news, and asked whom they see."""
+    """How its members are started and told news: all that a flood can do."""
 
     title: str
     names: list[str]
@@ -45,14 +46,18 @@ class Side(Protocol):
     def publish(self, name: str, number: int) -> Item:
         """Publish an item of news at one member."""
 
-    def listed(self, name: str) -> set[str]:
-        """Ask a member whom it lists as alive."""
-
     def last_words(self, name: str) -> str:
         """Return the end of what a member wrote."""
 
     def close(self) -> None:
         """End everything."""
+
+
+class Membership(Side, Protocol):
+    """A side whose members see each other come and go."""
+
+    def listed(self, name: str) -> set[str]:
+        """Ask a member whom it lists as alive."""
 
 
 def wait(condition: Callable[[], object], what: str, side: Side | None = None) -> None:
@@ -76,6 +81,7 @@ def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
+@cache  # one for all sides: a port is bound only once its member has started
 def free_ports() -> Iterator[int]:
     """Yield ports that nobody listens on, over TCP or UDP."""
     for port in PORTS[os.getpid() % (len(PORTS) // 2) :]:  # two runs at once shall not meet
