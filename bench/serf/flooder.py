@@ -1,7 +1,7 @@
 """One process of a bare flood: what it sees first goes to all its links but the one it came by.
 
-It verifies nothing, unless it is given a key, parses and stores nothing, and speaks without TLS. So
-it takes what news cost any mesh of this shape over gRPC in Python.
+It verifies nothing, unless it is given a key, parses nothing, writes nothing to a disk and speaks
+without TLS. So it takes as long as news over gRPC in Python take whoever floods them.
 """
 
 from __future__ import annotations
