@@ -59,15 +59,26 @@ def test_no_module_is_longer_than_one_can_read():
     assert long == set()
 
 
-def test_no_tracked_file_knows_a_machine():
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    return [name for name in listed.stdout.decode().split("\0") if name]
+
+
+def test_every_folder_at_the_top_is_on_the_map(tracked):
+    map_ = (ROOT / "README.md").read_text().partition("## Map of the tree")[2]
+    mapped = {path.partition("/")[0] for path in re.findall(r"`([a-z_{},/]+/)", map_)}
+    assert {name.partition("/")[0] for name in tracked if name[0] != "." and "/" in name} == mapped
+
+
+def test_no_tracked_file_knows_a_machine(tracked):
     here = "|".join(re.escape(f"{place}/") for place in (ROOT, Path.home()) if place != Path("/"))
     machine = re.compile(rf"{here}|/(?:home|Users)/[a-z]".encode())
     knowing = []
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    for name in tracked:
         file = ROOT / name
         if file.is_file() and (found := machine.search(file.read_bytes())):
             knowing.append((name, found[0]))
