@@ -1,4 +1,4 @@
-"""Trying again what failed for the moment: three tries, each pause twice as long as the last.
+"""Trying again what failed for the moment, as often as there are pauses.
 
 Invariant: only what certainly had no effect, or acts once however often it arrives, is tried again.
 """
@@ -11,10 +11,9 @@ from meshnode.client import clock
 from meshnode.core.errors import MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-TRIES_MAX = 3
-FIRST_PAUSE_S = 0.1
+PAUSES_S = (0.1, 0.2)  # for a node of this machine
 
 Answer = TypeVar("Answer")
 
@@ -22,16 +21,15 @@ Answer = TypeVar("Answer")
 def tried(
     ask: Callable[[], Answer],
     is_passing: Callable[[MeshError], bool],
+    pauses_s: Iterable[float] = PAUSES_S,
     pause: Callable[[float], None] = clock.pause,
 ) -> Answer:
     """Return what is answered; raises the error of the last try, or one that will not pass."""
-    pause_s = FIRST_PAUSE_S
-    for _ in range(TRIES_MAX - 1):
+    for pause_s in pauses_s:
         try:
             return ask()
         except MeshError as error:
             if not is_passing(error):
                 raise
         pause(pause_s)
-        pause_s *= 2
     return ask()

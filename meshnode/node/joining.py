@@ -11,6 +11,7 @@ from meshnode.client import clock
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
 from meshnode.client.publickeys import public_key_from
+from meshnode.client.retrying import tried
 from meshnode.core.certificates import expires_at_s, from_pem
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import (
@@ -24,6 +25,8 @@ from meshnode.core.enrolment import (
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
+    ExhaustedError,
+    MeshError,
     NotPermittedError,
     PeerError,
 )
@@ -59,9 +62,11 @@ if TYPE_CHECKING:
 
     from meshnode.client.mesh import MeshClient
     from meshnode.core.ids import NodeId
+    from meshnode.core.keys import Signed
     from meshnode.v1 import enrolment_service_pb2
 
 CLOCK_TOLERATED_S = 120.0
+PAUSES_S = (0.5, 1, 2, 4, 4, 4, 4)  # while more join at once than are let in
 WHERE = "session-mesh id prints it on that device"
 
 
@@ -149,7 +154,7 @@ def _join_locked(
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
         application = apply_with(node, operator, invitation, name, chance(16), replaces)
-        answering, response = ask_to_join(invitation, application, pause)
+        answering, response = _let_in(invitation, application, pause)
         genesis = _checked_genesis(invitation, response)
         control = _control(invitation, genesis, response)
         old = replaced_from(response.replaced, genesis.mesh_id) if replaces else None
@@ -190,6 +195,22 @@ def _join_locked(
             *_clock_warnings(off_s),
         ],
     }
+
+
+def _let_in(
+    invitation: Invite, application: Signed, pause: Callable[[float], None]
+) -> tuple[str, enrolment_service_pb2.JoinResponse]:
+    spread = 1 + chance(1)[0] / 255  # others of a fleet come back at other times
+
+    def is_passing(error: MeshError) -> bool:
+        return isinstance(error, ExhaustedError)
+
+    return tried(
+        lambda: ask_to_join(invitation, application),
+        is_passing,
+        [pause_s * spread for pause_s in PAUSES_S],
+        pause,
+    )
 
 
 def _members_at(answering: str, said: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ nobody else.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,14 +37,11 @@ from meshnode.wire.links import PROTOCOL
 from meshnode.wire.times import time_from_wire, time_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from meshnode.app.admission import AdmissionDesk
     from meshnode.app.ports import Clock
     from meshnode.rpc.guard import Context
 
 JOIN_TIMEOUT_S = 8.0
-PAUSES_S = (0.5, 1, 2, 4, 4, 4, 4)  # for who is told to come back; each is more by up to all of it
 NEWCOMER_CALLS = 4  # of one source, from the share of newcomers; they grow again in a minute
 SOURCES_MAX = 10_000  # remembered; the longest silent is a newcomer again
 ALL = ""  # all sources together
@@ -128,13 +124,10 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
         )
 
 
-def ask_to_join(
-    invite: Invite, application: Signed, pause: Callable[[float], None]
-) -> tuple[str, pb.JoinResponse]:
+def ask_to_join(invite: Invite, application: Signed) -> tuple[str, pb.JoinResponse]:
     """Call the admitter at the invite's addresses; returns which of them answered, and what.
 
-    The answer is proved. Comes back as often as there are PAUSES_S, unlike others of its fleet who
-    do so at times of their own. Raises a MeshError.
+    The answer is proved. Raises a MeshError: ExhaustedError when it is to come back later.
     """
     application_from_signed(application)
     request = pb.JoinRequest(
@@ -143,7 +136,7 @@ def ask_to_join(
         signature=application.signature,
         proof=join_proof(invite.secret, invite.admitter, application.payload),
     )
-    address, response = _called(invite, request, pause)
+    address, response = _call(invite, request)
     if not _is_proved(response, invite, application):
         raise NotAuthenticatedError("the answer is not from the node that made the invite")
     return address, response
@@ -164,17 +157,6 @@ def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -
         *([response.replaced] if response.replaced else []),
     ]
     return same(response.proof, admit_proof(invite.secret, application.payload, parts))
-
-
-def _called(
-    invite: Invite, request: pb.JoinRequest, pause: Callable[[float], None]
-) -> tuple[str, pb.JoinResponse]:
-    spread = request.proof[0] / 255  # another one in each application
-    for pause_s in PAUSES_S:
-        with suppress(ExhaustedError):
-            return _call(invite, request)
-        pause(pause_s * (1 + spread))
-    return _call(invite, request)
 
 
 def _call(invite: Invite, request: pb.JoinRequest) -> tuple[str, pb.JoinResponse]:

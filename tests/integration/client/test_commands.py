@@ -8,7 +8,7 @@ from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, 
 
 from meshnode.client.authority import Scope, new_key
 from meshnode.client.output import Following, Span
-from meshnode.client.retrying import TRIES_MAX
+from meshnode.client.retrying import PAUSES_S
 from meshnode.client.targets import WAITS, Delivery, Target
 from meshnode.core.commands import command_from_signed
 from meshnode.core.errors import (
@@ -223,7 +223,7 @@ def test_an_unanswered_command_says_how_to_repeat_it(mesh, service):
 @pytest.mark.parametrize("said", [UnreachableError("berta is away"), ExpiredError("too late")])
 def test_a_command_that_certainly_was_not_carried_out_is_not_said_to_have_been(mesh, service, said):
     service.sessions = [session("builder")]
-    service.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, said)] * TRIES_MAX
+    service.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, said)] * (1 + len(PAUSES_S))
     with pytest.raises(type(said)) as raised:
         mesh.steer(Target("builder"), message="go")
     assert (raised.value.exit_code, raised.value.hint) == (6, "")
@@ -232,7 +232,7 @@ def test_a_command_that_certainly_was_not_carried_out_is_not_said_to_have_been(m
 def test_a_command_that_was_not_sent_is_sent_again_as_it_is(mesh, service):
     service.sessions = [session("builder")]
     away = (grpc.StatusCode.DEADLINE_EXCEEDED, UnreachableError("berta is away"))
-    service.errors = [away] * (TRIES_MAX - 1)
+    service.errors = [away] * len(PAUSES_S)
     assert mesh.steer(Target("builder"), message="go")["outcome"] == "delivered"
     assert service.errors == []
 

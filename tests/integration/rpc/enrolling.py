@@ -107,12 +107,10 @@ class Device:
         self.mesh = mesh
         self.key, self.operator = Key.new(mesh.chance), Key.new(mesh.chance)
 
-    async def joins(
-        self, invite: Invite, pause: Callable[[float], None] = lambda _: None
-    ) -> pb.JoinResponse:
+    async def joins(self, invite: Invite) -> pb.JoinResponse:
         operator = self.operator if invite.commands else None
         application = apply_with(self.key, operator, invite, "pi", self.mesh.chance(16))
-        _, response = await asyncio.to_thread(ask_to_join, invite, application, pause)
+        _, response = await asyncio.to_thread(ask_to_join, invite, application)
         return response
 
     def member(self, answer: pb.JoinResponse) -> Member:

@@ -9,7 +9,6 @@ from integration.rpc.enrolling import Desk, Device, Impostor, answering
 from integration.rpc.fleet import DAY_S, serving
 
 from meshnode.app.admission import CONTROL_BYTES_MAX, unpacked_signed
-from meshnode.client import clock
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import apply_with
 from meshnode.core.entries import SURVIVORS_MAX, Revoke, sign_entry
@@ -30,7 +29,6 @@ from meshnode.rpc.enrolment import (
     HELLOS,
     JOINS,
     NEWCOMER_CALLS,
-    PAUSES_S,
     EnrolmentServicer,
     ask_to_join,
 )
@@ -144,16 +142,14 @@ async def test_a_device_asks_for_the_mesh_of_its_invite_only(foreign, desk, devi
         device.key, None, replace(invite, mesh_id=foreign.mesh_id), "pi", bytes(16)
     )
     with pytest.raises(NotFoundError):
-        await asyncio.to_thread(ask_to_join, invite, application, clock.pause)
+        await asyncio.to_thread(ask_to_join, invite, application)
 
 
 async def test_an_application_signed_by_another_key_never_leaves_the_device(desk, device, address):
     invite = await desk.invite(address)
     application = apply_with(device.key, None, invite, "pi", bytes(16))
     with pytest.raises(PeerError):
-        await asyncio.to_thread(
-            ask_to_join, invite, replace(application, signature=bytes(64)), clock.pause
-        )
+        await asyncio.to_thread(ask_to_join, invite, replace(application, signature=bytes(64)))
 
 
 @pytest.mark.parametrize("whose", ["another member", "a stranger"])
@@ -220,28 +216,11 @@ async def test_more_calls_than_an_address_has_room_for_are_told_to_come_back(mes
     invite = await desk.invite(address, uses=100)
     for _ in range(int(JOINS.of_source)):
         await Device(mesh).joins(invite)
-    late, pauses = Device(mesh), []
+    late = Device(mesh)
     with pytest.raises(ExhaustedError, match="too many calls from this address"):
-        await late.joins(invite, pauses.append)
-    assert len(pauses) == len(PAUSES_S)
+        await late.joins(invite)
     desk.clock.steady += 1
     await late.joins(invite)
-
-
-async def test_who_is_told_to_come_back_does_so_after_a_pause_of_its_own(mesh, desk, address):
-    invite = await desk.invite(address, uses=100)
-    for _ in range(int(JOINS.of_source)):
-        await Device(mesh).joins(invite)
-    pauses = []
-
-    def pause(pause_s: float) -> None:
-        pauses.append(pause_s)
-        desk.clock.steady += pause_s
-
-    for _ in range(3 * int(JOINS.of_source)):
-        await Device(mesh).joins(invite, pause)
-    assert all(PAUSES_S[0] <= one <= 2 * PAUSES_S[0] for one in pauses)
-    assert len(set(pauses)) > 1
 
 
 class From:

@@ -1,8 +1,8 @@
-"""What failed for the moment is tried again, three times at most, after longer pauses."""
+"""What failed for the moment is tried again, once after each of the pauses."""
 
 import pytest
 
-from meshnode.client.retrying import TRIES_MAX, tried
+from meshnode.client.retrying import PAUSES_S, tried
 from meshnode.core.errors import NotFoundError, UnreachableError
 
 
@@ -18,7 +18,9 @@ class Asked:
         return outcome
 
     def tried(self):
-        return tried(self, lambda error: isinstance(error, UnreachableError), self.pauses.append)
+        return tried(
+            self, lambda error: isinstance(error, UnreachableError), pause=self.pauses.append
+        )
 
 
 def test_it_is_tried_again_with_pauses_that_double():
@@ -28,12 +30,12 @@ def test_it_is_tried_again_with_pauses_that_double():
     assert second == 2 * first > 0
 
 
-def test_the_third_failure_is_the_last():
+def test_the_failure_after_the_last_pause_is_told():
     asked = Asked(*(UnreachableError(str(number)) for number in range(9)))
     with pytest.raises(UnreachableError) as raised:
         asked.tried()
-    assert raised.value.message == str(TRIES_MAX - 1)
-    assert len(asked.pauses) == TRIES_MAX - 1
+    assert raised.value.message == str(len(PAUSES_S))
+    assert asked.pauses == list(PAUSES_S)
 
 
 def test_what_will_not_pass_is_told_at_once():
