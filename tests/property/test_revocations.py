@@ -6,6 +6,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.core.ruling import NOW_S, asked
 
 from meshnode.core.control import ControlSet
 from meshnode.core.entries import Body, Forget, Revoke, role_entry, sign_entry
@@ -18,7 +19,6 @@ from meshnode.core.keys import Key, Signed
 from meshnode.core.roles import ACTIONS_OF_ROLE, Authorization, Role, authorize
 
 chance = Random(87).randbytes
-NOW_S = 1_790_000_000
 NAMES = ("root", "ada", "bob", "carl", "dora", "eve", "node", "device", "session", "child")
 KEYS = dict(zip(NAMES, (Key.new(chance) for _ in NAMES), strict=True))
 GENESIS = Genesis((KEYS["root"].public,), 1, "test", bytes(16))
@@ -158,19 +158,7 @@ def test_what_counts_is_a_function_of_the_set_and_not_of_the_order(order: list[S
     assert {entry.hash for entry in one.add_all(heard, NOW_S)} == {
         entry.hash for entry in other.add_all(sorted(heard, key=lambda one: one.hash), NOW_S)
     }
-    assert view_of(one) == view_of(other) == view_of(asked(heard))
-
-
-def asked(waiting: list[Signed]) -> ControlSet:
-    """Return a set that was asked everything after each entry that it took, whatever it was."""
-    control = ControlSet(GENESIS)
-    count = -1
-    while len(control.entries()) > count:
-        count = len(control.entries())
-        for entry in waiting:
-            control.add_all([entry], NOW_S)
-            view_of(control)
-    return control
+    assert view_of(one) == view_of(other) == view_of(asked(ControlSet(GENESIS), heard, view_of))
 
 
 @settings(max_examples=60)

@@ -4,7 +4,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.core.ruling import ADMIN, GENESIS, NOW_S, OPERATOR, ROOT, STRANGER, made_by
+from unit.core.ruling import ADMIN, GENESIS, NOW_S, OPERATOR, ROOT, STRANGER, asked, made_by
 
 from meshnode.core.control import ControlSet
 from meshnode.core.entries import Body, Forget, Revoke, entry_id_of, sign_entry
@@ -80,16 +80,5 @@ def test_any_order_of_arrival_gives_the_same_set_and_the_same_answers(
     early = [entry for entry in heard if entry is not late]
     first.add_all([*first.add_all(early, NOW_S), late], NOW_S)
     second.add_all(random.sample([*early, late], len(early) + 1), NOW_S)
-    assert answers(first) == answers(second) == answers(asked([*early, late]))
-
-
-def asked(entries: list[Signed]) -> ControlSet:
-    """Return a set that was asked everything after each entry that it took, whatever it was."""
-    control = ControlSet(GENESIS)
-    count = -1
-    while len(control.entries()) > count:
-        count = len(control.entries())
-        for entry in entries:
-            control.add_all([entry], NOW_S)
-            answers(control)
-    return control
+    third = asked(ControlSet(GENESIS), [*early, late], answers)
+    assert answers(first) == answers(second) == answers(third)

@@ -1,5 +1,6 @@
 """A mesh whose root has made an admin, and the keys of those who come to have a say in it."""
 
+from collections.abc import Callable, Sequence
 from random import Random
 
 from meshnode.core.control import ControlSet
@@ -42,3 +43,16 @@ def ruled() -> ControlSet:
     held = ControlSet(GENESIS)
     held.add(made_by(ROOT, ADMIN, "admin"), NOW_S)
     return held
+
+
+def asked(
+    control: ControlSet, entries: Sequence[Signed], view: Callable[[ControlSet], object]
+) -> ControlSet:
+    """Return the set when it took all that it takes, asked for the view after each try."""
+    count = -1
+    while len(control.entries()) > count:
+        count = len(control.entries())
+        for entry in entries:
+            control.add_all([entry], NOW_S)
+            view(control)
+    return control
