@@ -12,6 +12,7 @@ import pytest
 from integration.node.ledgers import Kept, wait_for_little
 from integration.rpc.fleet import WAIT_S
 from msgspec.structs import replace
+from usage_records import usage_record
 
 from meshnode.core.genesis import Limits
 from meshnode.core.headers import Header
@@ -149,17 +150,13 @@ def batch(node: Kept, records: tuple[UsageRecord, ...]) -> tuple[Batch, int]:
 
 
 def record(number: int, at_s: float, chance: Random, name: str) -> UsageRecord:
-    return UsageRecord(
-        idem_key=f"{name}{number}",
+    return usage_record(
+        f"{name}{number}",
         source=chance.choice(["claude", "higress"]),
         at_s=at_s,
         session=chance.choice("ab"),
-        project="",
-        agent="",
         owner=chance.choice("xy"),
         model=chance.choice("mn"),
-        provider="",
-        tier="standard",
         usage=Buckets(10 + number),
     )
 

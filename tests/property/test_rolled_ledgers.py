@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from usage_records import usage_record
 
 from meshnode.app.cells import Cells
 from meshnode.app.cost import OwnedSlot, cost
@@ -184,17 +185,14 @@ class Rolled(RuleBasedStateMachine):
         keys = []
         for number, ago in enumerate(days):
             key = f"{len(self.counting)}"
-            self.counting[key] = UsageRecord(
-                idem_key=key,
+            self.counting[key] = usage_record(
+                key,
                 source=self.source,
                 at_s=self.at_s(number, ago),
                 session=session,
                 project=f"/{model}",
-                agent="",
                 owner=self.owner(session, consumer),
                 model=model,
-                provider="",
-                tier="standard",
                 usage=Buckets(input=tokens, output=1),
             )
             keys.append(key)

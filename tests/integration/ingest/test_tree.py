@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from usage_records import usage_record
 
-from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.ledger import UsageRecord
 from meshnode.ingest.reading import Findings, Reading, Reason, Remark
 from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX, TreeReader
 
@@ -33,17 +34,7 @@ class Numbers:
 
 
 def record(key: str, session: str) -> UsageRecord:
-    texts = dict.fromkeys(("project", "agent", "owner", "provider"), "")
-    return UsageRecord(
-        idem_key=key,
-        source="words",
-        at_s=1.0,
-        session=session,
-        model="m",
-        tier="standard",
-        usage=Buckets(input=1),
-        **texts,
-    )
+    return usage_record(key, source="words", session=session)
 
 
 class Words:

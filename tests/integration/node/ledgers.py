@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from doubles import InBackground, ManualClock
 from integration.node.test_world import Node
 from integration.rpc.fleet import WAIT_S, Founded
+from usage_records import usage_record
 
 from meshnode.app.reporting import ReportDesk
 from meshnode.core.charges import Charge
@@ -18,10 +19,8 @@ from meshnode.core.ids import session_id_of
 from meshnode.core.ledger import (
     LEDGER,
     SLOT_S,
-    Buckets,
     Diagnostics,
     DiagnosticsKey,
-    UsageRecord,
 )
 from meshnode.core.ledger_rows import (
     diagnostics_from_row,
@@ -73,18 +72,8 @@ class Kept(Node):
         rows = []
         for number in range(slots):
             self.counted += 1
-            record = UsageRecord(
-                idem_key=f"r{self.counted}",
-                source=source,
-                at_s=begin_s + number * SLOT_S,
-                session=session,
-                project="",
-                agent="",
-                owner="",
-                model="m",
-                provider="",
-                tier="standard",
-                usage=Buckets(100),
+            record = usage_record(
+                f"r{self.counted}", source=source, at_s=begin_s + number * SLOT_S, session=session
             )
             rows += await self.database.run(reports.count, record, lambda _: Charge())
         return rows

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from integration.node.ledgers import kept
 from msgspec.structs import replace
+from usage_records import usage_record
 
 from meshnode.app import reporting
 from meshnode.app.reporting import Report
@@ -17,7 +18,6 @@ from meshnode.core.ledger import (
     DiagnosticsKey,
     Slot,
     SlotKey,
-    UsageRecord,
 )
 from meshnode.core.marks import MARK
 from meshnode.core.periods import DAY_S, DayKey
@@ -27,19 +27,7 @@ from meshnode.store import ledger, reports
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
-RECORD = UsageRecord(
-    idem_key="one",
-    source="claude",
-    at_s=1_790_000_000.0,
-    session="s",
-    project="",
-    agent="",
-    owner="",
-    model="m",
-    provider="",
-    tier="standard",
-    usage=Buckets(100),
-)
+RECORD = usage_record(source="claude", at_s=1_790_000_000.0)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from usage_records import usage_record
 
 from meshnode.core.checkpoints import (
     CHECKPOINT,
@@ -14,7 +15,7 @@ from meshnode.core.checkpoints import (
 )
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey
 from meshnode.core.rounds import Round, Texts
 from meshnode.core.usage_log import START_HASH, chained
 from meshnode.node.verifying import verify_ledger
@@ -24,19 +25,7 @@ from meshnode.store.database import Database
 KEY, OTHER = Key(b"\1" * 32), Key(b"\2" * 32)
 NODE = node_id_of(KEY.public)
 READER = DiagnosticsKey("higress", "00ff")
-RECORD = UsageRecord(
-    idem_key="",
-    source="higress",
-    at_s=1800.0,
-    session="s",
-    project="",
-    agent="",
-    owner="",
-    model="m",
-    provider="",
-    tier="standard",
-    usage=Buckets(input=600, output=50),
-)
+RECORD = usage_record(usage=Buckets(input=600, output=50))
 
 
 def sign(seq: int, hash_: bytes, totals: tuple[int, ...], key: Key = KEY) -> Signed:

@@ -1,4 +1,6 @@
 import pytest
+from msgspec.structs import replace
+from usage_records import usage_record
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import KEY_BYTES_MAX
@@ -33,20 +35,8 @@ from meshnode.core.tiers import tier_of, tier_parts
 
 
 def record(key: str = "k", at_s: float = 1800.0, **changes: object) -> UsageRecord:
-    values: dict[str, object] = {
-        "idem_key": key,
-        "source": "codex",
-        "at_s": at_s,
-        "session": "s",
-        "project": "",
-        "agent": "",
-        "owner": "",
-        "model": "m",
-        "provider": "",
-        "tier": "standard",
-        "usage": Buckets(input=10, output=2, reasoning=1, web_search=1),
-    }
-    return UsageRecord(**{**values, **changes})  # type: ignore[arg-type] # fields by name
+    usage = Buckets(input=10, output=2, reasoning=1, web_search=1)
+    return replace(usage_record(key, source="codex", at_s=at_s, usage=usage), **changes)
 
 
 def test_the_total_is_the_first_five_buckets():

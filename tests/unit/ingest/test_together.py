@@ -1,20 +1,16 @@
 """Readings that are kept together: they say what each of them said."""
 
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from usage_records import usage_record
+
+from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
 from meshnode.ingest.reading import Reading, Reason, Remark, together
 
 KEY = DiagnosticsKey("higress", "00ff")
 
 
-def record(number: int) -> UsageRecord:
-    texts = dict.fromkeys(("source", "session", "project", "agent", "owner", "model"), "")
-    rest = {"provider": "", "tier": "", "at_s": 1.0, "usage": Buckets()}
-    return UsageRecord(idem_key=f"r{number}", **texts, **rest)
-
-
 def piece(number: int, records: int, *, more: bool = True, detail: str = "ok") -> Reading:
     counts = Diagnostics(unparsable_lines=1, partial_tail_bytes=number)
-    made = tuple(record(10 * number + one) for one in range(records))
+    made = tuple(usage_record(f"r{10 * number + one}") for one in range(records))
     batch = Batch(KEY, "log", {b"a": b"%d" % number, b"p%d" % number: b"x"}, made, counts)
     remarks = (Remark("log", number, Reason.UNPARSABLE),)
     return Reading(batch, more, detail, remarks)

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from usage_records import usage_record
 
 from meshnode.core.checkpoints import Checkpoint, sign_checkpoint
 from meshnode.core.errors import DamagedError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey
 from meshnode.node.verifying import verify_ledger
 from meshnode.store import checkpoints, ledger, usage_log
 from meshnode.store.database import Database
@@ -17,19 +18,8 @@ KEY = DiagnosticsKey("claude", "0" * 16)
 
 
 def batch(rank: int) -> Batch:
-    texts = dict.fromkeys(("project", "agent", "owner", "provider"), "")
     usage = Buckets(input=1, output=rank)
-    record = UsageRecord(
-        idem_key="claude:m1",
-        source="claude",
-        at_s=1.8e9,
-        session="s",
-        model="m",
-        tier="standard",
-        usage=usage,
-        rank=rank,
-        **texts,
-    )
+    record = usage_record("claude:m1", source="claude", at_s=1.8e9, usage=usage, rank=rank)
     return Batch(KEY, "/x", {}, (record,), Diagnostics())
 
 

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from msgspec.structs import replace
+from usage_records import usage_record
 
 from meshnode.core import ledger as core_ledger
 from meshnode.core.ledger import (
@@ -26,19 +27,7 @@ from meshnode.store.migrations import migrate
 
 DAY_BEGAN_S = 20_000.0 * DAY_S
 READER = DiagnosticsKey("higress", "00ff")
-RECORD = UsageRecord(
-    idem_key="a",
-    source="higress",
-    at_s=DAY_BEGAN_S,
-    session="s",
-    project="",
-    agent="",
-    owner="x",
-    model="m",
-    provider="p",
-    tier="standard",
-    usage=Buckets(input=1000),
-)
+RECORD = usage_record("a", at_s=DAY_BEGAN_S, owner="x", provider="p", usage=Buckets(input=1000))
 LATER = replace(RECORD, idem_key="b", at_s=DAY_BEGAN_S + 50_000, usage=Buckets(input=5))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
+from usage_records import usage_record
 
 from meshnode.core.charges import Charge
 from meshnode.core.commands import Command
@@ -28,22 +28,8 @@ READER = DiagnosticsKey("higress", "00ff")
 
 
 def record(key: str, at_s: float = 1800.0, **changes) -> UsageRecord:
-    return replace(
-        UsageRecord(
-            idem_key=key,
-            source="higress",
-            at_s=at_s,
-            session="s",
-            project="",
-            agent="",
-            owner="",
-            model="m",
-            provider="",
-            tier="standard",
-            usage=Buckets(input=600, cache_read=400, output=50, reasoning=10),
-        ),
-        **changes,
-    )
+    usage = Buckets(input=600, cache_read=400, output=50, reasoning=10)
+    return usage_record(key, at_s=at_s, usage=usage, **changes)
 
 
 def told(of: UsageRecord, answer: str) -> Round:
