@@ -106,6 +106,18 @@ def test_logs_are_read_with_a_signed_request(mesh, service):
     assert b"".join(mesh.logs(Target("builder"), Span(tail=5))) == b"tail 5\n\xff\n"
 
 
+def followed(mesh, service, absent):
+    """Follow what a session writes up to its first piece: another is to come, which is the last."""
+    service.sessions = [session("builder")]
+    heads = [
+        json.dumps({"position": at, "lost": 0, "ended": at > 0}).encode() + b"\n" for at in (0, 3)
+    ]
+    service.readings = [[heads[0], b"one"], [heads[1], b"two"]]
+    pieces = Following(mesh, mesh.resolve(Target("builder")), absent, lambda _: None).pieces(Span())
+    assert next(pieces).output == b"one"
+    return pieces
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -116,30 +128,16 @@ def test_logs_are_read_with_a_signed_request(mesh, service):
 def test_who_follows_hears_of_a_node_that_does_not_answer_and_not_of_one_that_is_busy(
     mesh, service, error, told
 ):
-    service.sessions = [session("builder")]
-    heads = [
-        json.dumps({"position": at, "lost": 0, "ended": at > 0}).encode() + b"\n" for at in (0, 3)
-    ]
-    service.readings = [[heads[0], b"one"], [heads[1], b"two"]]
     absent = []
-    following = Following(mesh, mesh.resolve(Target("builder")), absent.append, lambda _: None)
-    pieces = following.pieces(Span())
-    assert next(pieces).output == b"one"
+    pieces = followed(mesh, service, absent.append)
     service.errors = [(grpc.StatusCode.RESOURCE_EXHAUSTED, error)] * 6
     assert [piece.output for piece in pieces] == [b"two"]
     assert absent == told
 
 
 def test_who_follows_waits_too_where_nobody_says_which_epoch_it_is_now(mesh, service):
-    service.sessions = [session("builder")]
-    heads = [
-        json.dumps({"position": at, "lost": 0, "ended": at > 0}).encode() + b"\n" for at in (0, 3)
-    ]
-    service.readings = [[heads[0], b"one"], [heads[1], b"two"]]
     absent = []
-    following = Following(mesh, mesh.resolve(Target("builder")), absent.append, lambda _: None)
-    pieces = following.pieces(Span())
-    assert next(pieces).output == b"one"
+    pieces = followed(mesh, service, absent.append)
     service.errors = [(grpc.StatusCode.FAILED_PRECONDITION, StaleError("another epoch"))]
     away = NoAnswerError("the node did not answer in time")
     service.listing_errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, away)] * 6
