@@ -4,7 +4,6 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 from integration.rpc.fleet import WAIT_S, Founded
@@ -85,10 +84,10 @@ async def test_who_was_heard_before_a_flood_is_looked_at_all_the_same(monkeypatc
 async def test_names_that_wait_are_looked_at_at_their_pace(monkeypatch):
     monkeypatch.setattr(mdns, "LOOK_AGAIN_S", 0.01)
     async with listening(monkeypatch) as (discovery, _, tasks):
-        looked: list[str] = []
+        looked: asyncio.Queue[str] = asyncio.Queue()
 
         async def resolve(_service: str, name: str) -> None:
-            looked.append(name)
+            looked.put_nowait(name)
             discovery._resolving -= 1
 
         monkeypatch.setattr(discovery, "_resolve", resolve)
@@ -96,10 +95,9 @@ async def test_names_that_wait_are_looked_at_at_their_pace(monkeypatch):
         for number in range(mdns.LOOKED_AT_BURST + 10):
             shout(discovery, f"n{number}")
         async with asyncio.timeout(WAIT_S):
-            while discovery._timer is not None:  # noqa: ASYNC110 - a timer has no event
-                await asyncio.sleep(0.01)
-        assert len(looked) == mdns.LOOKED_AT_BURST + 10
-        assert tasks == []
+            names = [await looked.get() for _ in range(mdns.LOOKED_AT_BURST + 10)]
+        assert len(set(names)) == len(names)
+        assert (discovery._waiting, discovery._timer, tasks) == ({}, None, [])
 
 
 @pytest.mark.parametrize(
@@ -168,34 +166,36 @@ async def test_names_without_end_under_one_name_are_too_much_as_well(monkeypatch
 
 
 class Crowded:
-    """A Discovery that is shouted down as soon as it runs."""
+    """A Discovery that is shouted down before it runs, or says that it does."""
 
-    made: ClassVar[list["Crowded"]] = []
-
-    def __init__(self, announcement, _on_hint, _spawn):
-        self.announcement = announcement
-        self.closed = False
-        self.is_crowded = len(self.made) < 2
-        self.made.append(self)
+    def __init__(self, announcement: Announcement, *, is_crowded: bool, runs: asyncio.Event):
+        self.announcement, self.is_crowded, self.closed = announcement, is_crowded, False
+        self._runs = runs
 
     async def run(self) -> None:
-        await asyncio.sleep(0)
+        self._runs.set()
 
     async def close(self) -> None:
         self.closed = True
 
 
 async def test_a_node_that_is_shouted_down_falls_silent_and_listens_again(monkeypatch):
-    monkeypatch.setattr(mdns, "Discovery", Crowded)
+    made: list[Crowded] = []
+    tasks: list[asyncio.Task[None]] = []
+    runs = asyncio.Event()
+
+    def discovery(announcement: Announcement, _on_hint, _spawn) -> Crowded:
+        made.append(Crowded(announcement, is_crowded=len(made) < 2, runs=runs))
+        return made[-1]
+
+    monkeypatch.setattr(mdns, "Discovery", discovery)
     monkeypatch.setattr(finding_module, "QUIET_S", 0.01)
-    monkeypatch.setattr(finding_module, "CROWD_CHECK_S", 0.01)
-    tasks = []
     finding = Finding(_world(), lambda work: tasks.append(asyncio.create_task(work)))
     finding.listen(Announcement(OURS, MESH, ("127.0.0.1",), 7707, loopback_only=True))
     async with asyncio.timeout(WAIT_S):
-        while finding.mdns != "on":  # noqa: ASYNC110 - a state has no event
-            await asyncio.sleep(0.01)
-    assert [one.closed for one in Crowded.made] == [True, True, False]
+        await runs.wait()
+    assert finding.mdns == "on"
+    assert [one.closed for one in made] == [True, True, False]
     tasks[0].cancel()
     with suppress(asyncio.CancelledError):
         await tasks[0]

@@ -177,12 +177,19 @@ async def test_a_reading_that_nobody_goes_on_with_is_closed(desk: Desk, pieces, 
 
 async def test_it_is_closed_without_anybody_coming(desk: Desk, monkeypatch):
     monkeypatch.setattr(module, "LAST_S", 0.01)
-    desk.pieces = []
+    closed = asyncio.Event()
+
+    def pieces():
+        try:
+            yield from desk.pieces
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(desk.readings, "_read", lambda _: pieces())
     await desk.piece(0)
-    desk.clock.now_s += 1
+    desk.clock.now_s += IDLE_S + 1
     async with asyncio.timeout(WAIT_S):
-        while desk.readings._open:  # noqa: ASYNC110 - a timer has no event
-            await asyncio.sleep(0.01)
+        await closed.wait()
 
 
 async def test_a_reading_with_nothing_new_is_waited_for_and_then_answered_empty(

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from meshnode.telemetry import logs
-from meshnode.telemetry.logs import TEXT_CHARS_MAX, JsonFormatter, Plain, start_logging
+from meshnode.telemetry.logs import TEXT_CHARS_MAX, JsonFormatter, LogFile, Plain, start_logging
 
 NASTY = 'a\x1b[2J\r\n{"event": "forged"}\u202e\ud800'
 
@@ -73,11 +73,17 @@ async def test_lines_of_a_running_node_travel_together_and_a_warning_takes_them_
     assert [json.loads(line)["message"] for line in lines] == ["first", "second", "third"]
 
 
-async def test_what_waits_is_written_in_a_moment_and_by_the_end_at_the_latest(tmp_path, logger):
+async def test_what_waits_is_written_in_a_moment_and_by_the_end_at_the_latest(
+    tmp_path, monkeypatch, logger
+):
     start_logging(tmp_path / "node.log", on_terminal=False)
-    logger.info("soon")
-    while not (tmp_path / "node.log").exists():  # noqa: ASYNC110 - a file tells nobody
-        await asyncio.sleep(0.01)
+    [file] = logger.handlers
+    written = asyncio.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "flush", lambda: (LogFile.flush(file), written.set()))
+        logger.info("soon")
+        await written.wait()
+    assert len((tmp_path / "node.log").read_text().splitlines()) == 1
     logger.info("last")
-    logging.shutdown([lambda: logger.handlers[0]])
+    logging.shutdown([lambda: file])
     assert len((tmp_path / "node.log").read_text().splitlines()) == 2
