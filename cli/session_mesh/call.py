@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from meshnode.client.clock import wall_s
-from meshnode.client.errors import NoNodeError, SilentNodeError
+from meshnode.client.errors import MeshError, NoNodeError, SilentNodeError, UsageError
 from meshnode.client.home import Home, home_at
 from session_mesh.escaping import escape
 from session_mesh.inside import is_inside
@@ -142,6 +142,25 @@ class Call:
         self.streams.err.write(f"{escape(question)} [y/N] ")
         self.streams.err.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    def ask_first(
+        self,
+        question: str,
+        warning: str,
+        hint: str = "say --yes, since nobody can be asked here",
+        *,
+        yes: bool,
+    ) -> None:
+        """Ask before what is for good, unless `yes` has answered already.
+
+        Raises MeshError for a no, and UsageError(warning, hint) where nobody can be asked.
+        """
+        if yes:
+            return
+        if not self.can_ask:
+            raise UsageError(warning, hint)
+        if not self.confirm(question):
+            raise MeshError("nothing was changed")
 
     @property
     def can_ask(self) -> bool:

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from meshnode.client.errors import MeshError, UsageError
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.render import Table, View
@@ -83,10 +82,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
     """Take a budget back on all nodes. Whom it has suspended stays so until resumed."""
-    if not yes and not call.can_ask:
-        raise UsageError("remove asks first, and there is no terminal", "say --yes")
-    if not yes and not call.confirm(f"remove budget {name[:60]}?"):
-        raise MeshError("nothing was changed")
+    alone = "remove asks first, and there is no terminal"
+    call.ask_first(f"remove budget {name[:60]}?", alone, "say --yes", yes=yes)
     from meshnode.client import budgets  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:

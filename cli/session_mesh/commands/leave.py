@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from meshnode.client.errors import MeshError, UsageError
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.stopping import stop
@@ -25,8 +24,5 @@ def app(
     What it has spent stays counted.
     """
     with call.mesh() as mesh:
-        if not yes and not call.can_ask:
-            raise UsageError("leaving is for good", "say --yes, since nobody can be asked here")
-        if not yes and not call.confirm("leave the mesh for good?"):
-            raise MeshError("nothing was changed")
+        call.ask_first("leave the mesh for good?", "leaving is for good", yes=yes)
         return stop(call, mesh, leave=True, close=close_sessions)

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.nodes import names_apart
 from session_mesh import words
 from session_mesh.call import Call
@@ -67,10 +66,8 @@ def forget(
     with call.mesh() as mesh:
         known = mesh.forgettable(node)
         name = known["name"]
-        if not yes and not call.can_ask:
-            raise UsageError(_hidden(known), "say --yes, since nobody can be asked here")
-        if not yes and not call.confirm(f"{_hidden(known)}. Forget it?"):
-            raise MeshError("nothing was changed")
+        hidden = _hidden(known)
+        call.ask_first(f"{hidden}. Forget it?", hidden, yes=yes)
         value = mesh.forget(known)
     return View(value=value, human=f"forgotten: {name}", ids=[value["node_id"]])
 
@@ -106,12 +103,8 @@ def revoke(
             said = f"{name} was revoked before; nothing was changed"
             return View(value, human=said, ids=[plan.node["node_id"]])
         also = f", and with it {', '.join(plan.falls)}" if plan.falls else ""
-        if not yes and not call.can_ask:
-            said = f"revoking is for good: {name}{also}"
-            raise UsageError(said, "say --yes, since nobody can be asked here")
         asked = f"revoke {name} ({words.short(plan.node['node_id'])}){also}?"
-        if not yes and not call.confirm(asked):
-            raise MeshError("nothing was changed")
+        call.ask_first(asked, f"revoking is for good: {name}{also}", yes=yes)
         root = None
         if plan.admits:
             root = open_root(call.home, root_file, passphrase_asker(call))

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.errors import MeshError, UsageError
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.render import Table, View
@@ -42,10 +41,8 @@ def cancel(
 
     A node that returns hears of it before it carries out anything.
     """
-    if not yes and not call.can_ask:
-        raise UsageError("cancel asks first, and there is no terminal", "say --yes")
-    if not yes and not call.confirm(f"take back order {order[:60]}?"):
-        raise MeshError("nothing was changed")
+    alone = "cancel asks first, and there is no terminal"
+    call.ask_first(f"take back order {order[:60]}?", alone, "say --yes", yes=yes)
     from meshnode.client import standing  # noqa: PLC0415 - --help needs no gRPC
 
     with call.mesh() as mesh:

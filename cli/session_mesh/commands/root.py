@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.errors import MeshError, UsageError
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import RootFile
@@ -121,10 +120,7 @@ def retire(
         said = f"retiring {key_id} is for good; who keeps a role: {authorities.called(kept) or '-'}"
         if unheard:
             said += f"; not heard now, and perhaps cut off: {', '.join(unheard)}"
-        if not yes and not call.can_ask:
-            raise UsageError(said, "say --yes, since nobody can be asked here")
-        if not yes and not call.confirm(f"{said}. Retire it?"):
-            raise MeshError("nothing was changed")
+        call.ask_first(f"{said}. Retire it?", said, yes=yes)
         value = roots.retire(mesh, plan, key, dropped)
     notes = [f"not heard now, and perhaps to join again: {', '.join(unheard)}"] if unheard else []
     return View(
