@@ -4,7 +4,7 @@ import time
 from contextlib import AsyncExitStack
 
 import pytest
-from integration.rpc.by_hand import INTRODUCED, raw_link
+from integration.rpc.by_hand import linked_by_hand
 from integration.rpc.fleet import Founded
 from integration.rpc.stations import Station, link, station
 
@@ -29,9 +29,7 @@ async def stations(mesh):
 async def test_a_message_of_very_many_frames_ends_the_link(mesh, stations):
     callee: Station = stations[0]
     empty = pb.Frame()
-    async with raw_link(mesh, callee) as call:
-        await call.write(INTRODUCED)
-        await callee.heard.heard("linked")
+    async with linked_by_hand(mesh, callee) as call:
         flood = pb.LinkRequest(frame=empty, more=[empty] * 500_000)
         await call.write(flood.SerializeToString())
         assert "frames together" in await callee.heard.heard("refused")
@@ -42,8 +40,7 @@ async def test_a_message_of_very_many_frames_ends_the_link(mesh, stations):
 async def test_as_many_frames_as_are_allowed_together_are_taken(mesh, stations):
     callee: Station = stations[0]
     pulse = pb.Frame(pulse=pb.Pulse(count=7))
-    async with raw_link(mesh, callee) as call:
-        await call.write(INTRODUCED)
+    async with linked_by_hand(mesh, callee) as call:
         many = pb.LinkRequest(frame=pulse, more=[pulse] * (TOGETHER_MAX - 1))
         await call.write(many.SerializeToString())
         await callee.heard.heard("received", TOGETHER_MAX)

@@ -39,6 +39,17 @@ def packed(frame: pb.Frame) -> bytes:
 INTRODUCED = packed(introduction_to_wire(Introduction(1, ())))
 
 
+@asynccontextmanager
+async def linked_by_hand(mesh: Founded, callee: Station) -> AsyncIterator[Any]:
+    """Open a stream as `raw_link` does, and introduce the caller: now it is a link."""
+    links = len(callee.heard.all("linked"))
+    async with raw_link(mesh, callee) as call:
+        await call.write(INTRODUCED)
+        await call.read()
+        await callee.heard.heard("linked", links + 1)
+        yield call
+
+
 def pulse(count: int) -> bytes:
     return packed(pb.Frame(pulse=pb.Pulse(count=count)))
 

@@ -7,6 +7,7 @@ from integration.rpc.by_hand import (
     Answering,
     answering,
     flush_of,
+    linked_by_hand,
     packed,
     pulse,
     raw_link,
@@ -41,9 +42,7 @@ def wrong_frames() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", wrong_frames())
 async def test_a_wrong_frame_is_refused_and_the_link_kept(mesh, pair, name):
     anna, _ = pair
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
+    async with linked_by_hand(mesh, anna) as call:
         await call.write(wrong_frames()[name])
         await call.write(pulse(3))
         await anna.heard.heard("received")
@@ -55,9 +54,7 @@ async def test_a_flush_of_another_mesh_is_refused(mesh, foreign, pair):
     anna, _ = pair
     stranger = foreign.node()
     flush = flush_of(stranger, foreign.mesh_id, 1, b"\x90")
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
+    async with linked_by_hand(mesh, anna) as call:
         await call.write(packed(links_module.message_to_wire(flush)))
         assert "another mesh" in await anna.heard.heard("refused")
 
@@ -66,9 +63,7 @@ async def test_a_flush_of_another_mesh_is_refused(mesh, foreign, pair):
 async def test_a_frame_of_an_unknown_kind_is_passed_over(mesh, pair, frame):
     anna, _ = pair
     body = frame if isinstance(frame, bytes) else frame.SerializeToString()
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
+    async with linked_by_hand(mesh, anna) as call:
         await call.write(b"\x0a" + bytes([len(body)]) + body)
         await call.write(pulse(3))
         await anna.heard.heard("received")
@@ -77,10 +72,7 @@ async def test_a_frame_of_an_unknown_kind_is_passed_over(mesh, pair, frame):
 
 async def test_bytes_that_are_no_frame_end_the_link(mesh, pair):
     anna, _ = pair
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
-        await anna.heard.heard("linked")
+    async with linked_by_hand(mesh, anna) as call:
         await call.write(b"\xff\xff\xff")
         await anna.heard.heard("unlinked")
         await call.code()

@@ -11,8 +11,8 @@ from integration.rpc.by_hand import (
     Answering,
     answering,
     flush_of,
+    linked_by_hand,
     pulse,
-    raw_link,
 )
 from integration.rpc.fleet import WAIT_S
 from integration.rpc.stations import Station, flows, link
@@ -59,10 +59,7 @@ async def fill(one: Station, peer: NodeId, large: Message) -> None:
 
 async def test_an_outbox_that_overflowed_is_told_as_caught_up(mesh, pair, large):
     anna, _ = pair
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
-        await anna.heard.heard("linked")
+    async with linked_by_hand(mesh, anna) as call:
         await fill(anna, call.caller_id, large)
         assert anna.heard.all("caught_up") == []
         async with asyncio.TaskGroup() as tasks:  # the last frame may be read before it is told
@@ -83,10 +80,7 @@ async def test_a_dialler_whose_outbox_overflowed_catches_up_too(pair, large):
 async def test_a_peer_that_does_not_read_blocks_no_other_link(mesh, pair, large):
     anna, bert = pair
     await link(anna, bert)
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
-        await anna.heard.heard("linked", 2)
+    async with linked_by_hand(mesh, anna) as call:
         await fill(anna, call.caller_id, large)
         await flows(anna, bert, 1)
         await call.write(pulse(5))  # and it may still speak itself
@@ -96,10 +90,7 @@ async def test_a_peer_that_does_not_read_blocks_no_other_link(mesh, pair, large)
 
 async def test_a_caller_that_does_not_read_is_let_go_and_told_when_it_reads_again(mesh, pair, huge):
     anna, bert = pair
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
-        await anna.heard.heard("linked")
+    async with linked_by_hand(mesh, anna) as call:
         await until_stuck(anna, call.caller_id, huge)
         anna.links.hang_up(call.caller_id, "silent")
         assert anna.heard.all("unlinked") == ["silent"]
@@ -117,10 +108,7 @@ async def test_a_parting_does_not_wait_for_a_caller_that_does_not_read(
 ):
     monkeypatch.setattr(links_module, "PARTING_S", 0.0)
     anna, bert = pair
-    async with raw_link(mesh, anna) as call:
-        await call.write(INTRODUCED)
-        await call.read()
-        await anna.heard.heard("linked")
+    async with linked_by_hand(mesh, anna) as call:
         await until_stuck(anna, call.caller_id, huge)
         anna.links.send(call.caller_id, Pulse(9))  # small enough to be kept
         anna.links.hang_up(call.caller_id, "links enough", parting=True)
