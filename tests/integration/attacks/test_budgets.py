@@ -19,19 +19,10 @@ from meshnode.core.packing import pack
 from meshnode.core.registry import REGISTRY, Birth, registry_key, registry_row, specialist
 from meshnode.core.sessions import SESSIONS, session_to_row
 from meshnode.core.settings import AMOUNT_MAX, Budget, Terms
-from meshnode.store.database import Database
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]
 KILL = replace(DAY, then="kill")
 WIDE = replace(DAY, limit=AMOUNT_MAX - 1)
-
-
-@pytest.fixture
-def database(tmp_path, monkeypatch):
-    monkeypatch.setattr("meshnode.app.sessions.LAST_WORD_WAIT_S", 0.0)  # no supervisor speaks here
-    database = Database(tmp_path / "state.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture

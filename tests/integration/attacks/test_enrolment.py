@@ -35,7 +35,6 @@ from meshnode.core.succession import RootKeys
 from meshnode.node.books import StoredInvites
 from meshnode.node.replacing import replaced_from
 from meshnode.rpc.enrolment import EnrolmentServicer
-from meshnode.store.database import Database
 from meshnode.v1 import enrolment_service_pb2 as pb
 
 NOWHERE = "192.0.2.1:7708"
@@ -48,10 +47,8 @@ def mesh() -> Founded:
 
 
 @pytest.fixture
-def desk(mesh, tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield Desk(mesh, database)
-    database.close()
+def desk(mesh, database):
+    return Desk(mesh, database)
 
 
 @pytest.fixture
@@ -217,8 +214,7 @@ async def test_only_an_admins_word_makes_an_invite(mesh, desk, signer):
     assert desk.control.entries() == before
 
 
-async def test_a_node_whose_certificate_is_no_present_roots_admits_nobody(mesh, tmp_path, device):
-    database = Database(tmp_path / "state.db")
+async def test_a_node_whose_certificate_is_no_present_roots_admits_nobody(mesh, database):
     control, clock = ControlSet(mesh.genesis), Desk(mesh, database).clock
     admitter = Admitter(
         mesh.admitter,
@@ -235,7 +231,6 @@ async def test_a_node_whose_certificate_is_no_present_roots_admits_nobody(mesh, 
         await desk.invite(authorize(mesh.root, word), SECRET)
     with pytest.raises(NotFoundError):
         await StoredInvites(database).get(bytes(16))
-    database.close()
 
 
 @pytest.mark.parametrize("whose", ["another root", "the right mesh and another key"])

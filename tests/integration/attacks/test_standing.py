@@ -29,18 +29,9 @@ from meshnode.core.ids import SessionId
 from meshnode.core.keys import Key, Signed
 from meshnode.core.sessions import SESSIONS, State, session_from_row
 from meshnode.core.standing import CANCELLED, REVOKED, SETTLE_S
-from meshnode.store.database import Database
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]
 ORDER = StandingKill(session=SESSION.session_id, epoch=SESSION.session_epoch)
-
-
-@pytest.fixture
-def database(tmp_path, monkeypatch):
-    monkeypatch.setattr("meshnode.app.sessions.LAST_WORD_WAIT_S", 0.0)  # no supervisor speaks here
-    database = Database(tmp_path / "state.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -1,16 +1,7 @@
-"""A database, and what writes feeds to it."""
+"""What writes feeds to a database."""
 
 import pytest
 from integration.node.writers import Writers
-
-from meshnode.store.database import Database
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture

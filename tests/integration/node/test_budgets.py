@@ -17,19 +17,10 @@ from meshnode.core.prices import Priced, Rates
 from meshnode.core.sessions import SESSIONS, State, session_to_row
 from meshnode.core.settings import Budget, Terms
 from meshnode.core.standing import SETTLE_S
-from meshnode.store.database import Database
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]
 HOUR = Terms(1000, "tokens", "hour", "suspend", owner="olga")
 KILL = replace(DAY, then="kill")
-
-
-@pytest.fixture
-def database(tmp_path, monkeypatch):
-    monkeypatch.setattr("meshnode.app.sessions.LAST_WORD_WAIT_S", 0.0)  # no supervisor speaks here
-    database = Database(tmp_path / "state.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -59,14 +59,11 @@ class Full:
 
 
 @pytest.fixture
-async def full(tmp_path, monkeypatch):
+async def full(database, monkeypatch):
     monkeypatch.setattr(audit, "RECORDS_MAX", KEPT)
     assert audit.DROPPED_AT_ONCE == DROPPED_AT_ONCE
-    database = Database(tmp_path / "state.db")
-    full = Full(database)
     async with asyncio.timeout(WAIT_S):
-        yield full
-    database.close()
+        yield Full(database)
 
 
 @pytest.mark.parametrize("parts", range(1, 8))

@@ -1,7 +1,5 @@
 """The control set comes back from the disk, but for what has expired or is of another mesh."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -31,13 +29,6 @@ chance = Random(75).randbytes
 ROOT, OPERATOR, NODE = (Key.new(chance) for _ in range(3))
 GENESIS = Genesis((ROOT.public,), 1, "test", bytes(16))
 NOW_S = 1_790_000_000
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "state.db")
-    yield opened
-    opened.close()
 
 
 def order(life_s: int, mesh_id: str = GENESIS.mesh_id) -> Signed:

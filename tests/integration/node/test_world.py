@@ -66,9 +66,8 @@ def _no_spawn(work) -> None:
 
 
 @pytest.fixture
-async def node(tmp_path, monkeypatch):
+async def node(database, monkeypatch):
     monkeypatch.setattr(persistence, "RETRY_S", 0.01)
-    database = Database(tmp_path / "state.db")
     node = Node(Founded(3), database)
     task = asyncio.get_running_loop().create_task(node.writer.run())
     async with asyncio.timeout(WAIT_S):
@@ -76,7 +75,6 @@ async def node(tmp_path, monkeypatch):
     node.world.close()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    database.close()
 
 
 async def test_a_row_is_on_disk_when_its_publishing_is_done(node):

@@ -130,10 +130,8 @@ def _no_spawn(work) -> None:
 
 
 @pytest.fixture
-def owner(mesh, tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield Owner(mesh, database)
-    database.close()
+def owner(mesh, database):
+    return Owner(mesh, database)
 
 
 @asynccontextmanager

@@ -33,7 +33,6 @@ from meshnode.rpc.enrolment import (
     ask_to_join,
 )
 from meshnode.rpc.servers import members_server
-from meshnode.store.database import Database
 from meshnode.v1 import command_service_pb2_grpc as commands_grpc
 from meshnode.v1 import enrolment_service_pb2 as pb
 from meshnode.v1 import link_service_pb2_grpc as links_grpc
@@ -44,10 +43,8 @@ DEAD = "127.0.0.1:1"  # nobody listens on this port of the loopback
 
 
 @pytest.fixture
-def desk(mesh, tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield Desk(mesh, database)
-    database.close()
+def desk(mesh, database):
+    return Desk(mesh, database)
 
 
 @pytest.fixture

@@ -7,14 +7,11 @@ import pytest
 from integration.rpc.test_commands import Owner, courier, reachable
 
 from meshnode.rpc import commands, servers
-from meshnode.store.database import Database
 
 
 @pytest.fixture
-def owner(mesh, tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield Owner(mesh, database)
-    database.close()
+def owner(mesh, database):
+    return Owner(mesh, database)
 
 
 async def test_a_reader_may_take_longer_than_a_call_does(mesh, owner, monkeypatch):

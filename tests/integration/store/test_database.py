@@ -84,8 +84,7 @@ def test_half_a_database_is_refused_and_left_as_it_is(tmp_path: Path):
     assert_refused_unchanged(path, "damaged")
 
 
-def test_a_transaction_that_fails_leaves_everything_as_it_was(tmp_path: Path):
-    database = Database(tmp_path / "node.db")
+def test_a_transaction_that_fails_leaves_everything_as_it_was(database: Database):
     database.run_now(facts.remember, {"name": b"old"})
     with pytest.raises(sqlite3.Error):
         database.run_now(facts.remember, {"name": b"new", "other": object()})  # type: ignore[dict-item] # wrong on purpose
@@ -93,12 +92,9 @@ def test_a_transaction_that_fails_leaves_everything_as_it_was(tmp_path: Path):
     assert database.run_now(facts.recall, "other") is None
     database.run_now(facts.remember, {"name": b"new"})  # no transaction was left open
     assert database.run_now(facts.recall, "name") == b"new"
-    database.close()
 
 
-async def test_calls_are_made_in_order_of_arrival(tmp_path: Path):
-    database = Database(tmp_path / "node.db")
+async def test_calls_are_made_in_order_of_arrival(database: Database):
     seen: list[int] = []
     await asyncio.gather(*(database.run(lambda _c, n=n: seen.append(n)) for n in range(50)))
     assert seen == list(range(50))
-    database.close()

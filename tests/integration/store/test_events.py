@@ -8,14 +8,6 @@ from meshnode.app import events as app_events
 from meshnode.app.events import Event
 from meshnode.app.things import Kind, Op
 from meshnode.store import events
-from meshnode.store.database import Database
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield database
-    database.close()
 
 
 def event(seq: int, name: str = "builder") -> Event:

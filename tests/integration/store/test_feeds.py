@@ -1,7 +1,6 @@
 """Feeds and the control set on disk."""
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -21,13 +20,6 @@ chance = Random(12).randbytes
 KEY, OTHER = Key.new(chance), Key.new(chance)
 GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
 ENTRIES = [Signed("control", b"one", bytes(64)), Signed("control", b"two", bytes(64))]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "node.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -93,10 +85,10 @@ def test_entries_of_the_control_set_are_kept_once(database: Database):
 
 
 def test_everything_outlives_the_node(tmp_path: Path, feed: OwnFeed):
-    database = Database(tmp_path / "node.db")
+    database = Database(tmp_path / "state.db")
     database.run_now(feeds.save, [change(feed, ("a", b"1", b"one"))], ENTRIES)
     database.close()
-    database = Database(tmp_path / "node.db")
+    database = Database(tmp_path / "state.db")
     assert all_rows(loaded(database, feed)) == all_rows(feed.rows)
     assert len(database.run_now(feeds.load).control) == 2
     database.close()

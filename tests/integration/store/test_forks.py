@@ -1,7 +1,5 @@
 """Fork proofs on disk: one an origin, until a higher epoch is stored."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -18,13 +16,6 @@ from meshnode.store.database import Database
 
 KEY = Key.new(Random(41).randbytes)
 GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "node.db")
-    yield opened
-    opened.close()
 
 
 def feed_of(epoch: int, text: bytes) -> OwnFeed:

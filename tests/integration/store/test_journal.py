@@ -191,8 +191,7 @@ async def test_what_was_not_finished_is_returned_with_how_far_it_came(tmp_path: 
     database.close()
 
 
-async def test_a_damaged_command_is_not_gone_on_with(tmp_path: Path):
-    database = Database(tmp_path / "node.db")
+async def test_a_damaged_command_is_not_gone_on_with(database: Database):
     command = Signed(COMMAND, b"one", bytes(64))
     entry = replace(ENTRY, content_hash=command.hash, command=command)
     await StoredJournal(database).begin(entry, NOW_S)
@@ -200,7 +199,6 @@ async def test_a_damaged_command_is_not_gone_on_with(tmp_path: Path):
     assert await database.run(stored.undone) == []
     with pytest.raises(ConflictError, match="outcome is not known"):
         await StoredJournal(database).begin(entry, NOW_S)
-    database.close()
 
 
 async def test_the_latest_time_is_noted_with_whatever_is_forgotten_and_only_rises(tmp_path: Path):

@@ -10,13 +10,6 @@ NOW_S = 1_790_000_000
 KEY, OTHER = (bytes(16), "s" * 26), (bytes(16), "t" * 26)
 
 
-@pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "state.db")
-    yield database
-    database.close()
-
-
 def begin(database, key=KEY, expires_s=NOW_S + 60, now_s=NOW_S):
     return database.run_now(standing.begin, key, expires_s, now_s)
 
