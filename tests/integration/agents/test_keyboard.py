@@ -143,25 +143,29 @@ def worked_s(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def lets_go(code):
-    """Give an agent that lets go of its terminal, waits for a signal, and takes it again."""
-    return (
-        "import os, signal\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
-        "os.write(1, b'ready')\n"
-        "for fd in range(3): os.close(fd)\n"
-        "open('gone', 'x').close()\n"
-        "signal.sigwait({signal.SIGUSR1})\n" + code
-    )
+@pytest.fixture
+def sit_aside(sit, tmp_path):
+    """Seat an agent that has let go of its terminal, and runs some code once it is signalled."""
+    gone = tmp_path / "gone"
+
+    def at(code):
+        os.mkfifo(gone)
+        seat = sit(
+            "import os, signal\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
+            "os.write(1, b'ready')\n"
+            "for fd in range(3): os.close(fd)\n"
+            f"open({str(gone)!r}, 'w').close()\n"
+            "signal.sigwait({signal.SIGUSR1})\n" + code
+        )
+        gone.read_bytes()  # waits for it to be opened
+        return seat
+
+    return at
 
 
-def test_a_terminal_that_an_agent_lets_go_of_is_read_once_it_is_taken_again(
-    sit, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    seat = sit(lets_go("os.write(os.open('/dev/tty', os.O_RDWR), b'Password: ')\n"))
-    while not (tmp_path / "gone").exists():
-        pass
+def test_a_terminal_that_an_agent_lets_go_of_is_read_once_it_is_taken_again(sit_aside, tmp_path):
+    seat = sit_aside("os.write(os.open('/dev/tty', os.O_RDWR), b'Password: ')\n")
     pid = seat.ask("info")["pid"]
     for _ in range(3):  # each is a round of what it polls for
         assert seat.ask("info")["ok"]
@@ -171,13 +175,8 @@ def test_a_terminal_that_an_agent_lets_go_of_is_read_once_it_is_taken_again(
     assert (tmp_path / "output.log").read_bytes() == b"readyPassword: "
 
 
-def test_a_terminal_that_an_agent_lets_go_of_is_not_waited_for_all_the_time(
-    sit, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    seat = sit(lets_go("signal.pause()\n"))
-    while not (tmp_path / "gone").exists():
-        pass
+def test_a_terminal_that_an_agent_lets_go_of_is_not_waited_for_all_the_time(sit_aside):
+    seat = sit_aside("signal.pause()\n")
     os.set_blocking(seat.keyboard, False)
     with suppress(BlockingIOError):
         while True:
