@@ -1,5 +1,7 @@
 """A ledger that somebody has edited by hand: a clear word, and nothing changed."""
 
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,19 @@ def batch(rank: int) -> Batch:
     return Batch(KEY, "/x", {}, (record,), Diagnostics())
 
 
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A ledger of one record."""
+    database = Database(tmp_path / "state.db")
+    database.run_now(ledger.commit, batch(1), 0)
+    yield database
+    database.close()
+
+
+def edited(connection: sqlite3.Connection, edit: str) -> None:
+    connection.execute(edit)
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -37,17 +52,12 @@ def batch(rank: int) -> Batch:
         "DELETE FROM usage_kinds",
     ],
 )
-def test_a_correction_of_an_edited_row_tells_of_the_damage(tmp_path: Path, edit: str):
-    database = Database(tmp_path / "state.db")
-    try:
-        database.run_now(ledger.commit, batch(1), 0)
-        database.run_now(lambda connection: connection.execute(edit).fetchall())
-        with pytest.raises(DamagedError):
-            database.run_now(ledger.commit, batch(2), 0)
-        (seq, _) = database.run_now(usage_log.tail)
-        assert seq == 1
-    finally:
-        database.close()
+def test_a_correction_of_an_edited_row_tells_of_the_damage(database: Database, edit: str):
+    database.run_now(edited, edit)
+    with pytest.raises(DamagedError):
+        database.run_now(ledger.commit, batch(2), 0)
+    (seq, _) = database.run_now(usage_log.tail)
+    assert seq == 1
 
 
 @pytest.mark.parametrize(
@@ -58,15 +68,10 @@ def test_a_correction_of_an_edited_row_tells_of_the_damage(tmp_path: Path, edit:
         "UPDATE usage_kinds SET model = x'ff'",
     ],
 )
-def test_sums_of_what_no_reader_gives_tell_of_the_damage(tmp_path: Path, edit: str):
-    database = Database(tmp_path / "state.db")
-    try:
-        database.run_now(ledger.commit, batch(1), 0)
-        database.run_now(lambda connection: connection.execute(edit).fetchall())
-        with pytest.raises(DamagedError):
-            database.run_now(usage_log.slots_where, lambda _source, _file: True)
-    finally:
-        database.close()
+def test_sums_of_what_no_reader_gives_tell_of_the_damage(database: Database, edit: str):
+    database.run_now(edited, edit)
+    with pytest.raises(DamagedError):
+        database.run_now(usage_log.slots_where, lambda _source, _file: True)
 
 
 @pytest.mark.parametrize(
@@ -80,21 +85,17 @@ def test_sums_of_what_no_reader_gives_tell_of_the_damage(tmp_path: Path, edit: s
         "DELETE FROM usage_kinds",
     ],
 )
-def test_an_edited_log_is_named_and_nothing_of_it_dropped(tmp_path: Path, edit: str):
-    database, key = Database(tmp_path / "state.db"), Key(bytes(32))
+def test_an_edited_log_is_named_and_nothing_of_it_dropped(database: Database, edit: str):
+    key = Key(bytes(32))
     node = node_id_of(key.public)
 
     def signed(seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:
         return sign_checkpoint(key, Checkpoint(node, seq, hash_, 1, totals, dropped=not totals))
 
-    try:
-        database.run_now(ledger.commit, batch(1), 0)
-        database.run_now(ledger.commit, batch(2), 0)
-        database.run_now(checkpoints.write, node, signed)
-        database.run_now(lambda connection: connection.execute(edit).fetchall())
-        said = verify_ledger(database, node)
-        assert said["wrong"]["seq"] == 1
-        if "recorded_ms" in edit:
-            assert database.run_now(checkpoints.drop, 1 << 60, 1 << 61, signed) is None
-    finally:
-        database.close()
+    database.run_now(ledger.commit, batch(2), 0)
+    database.run_now(checkpoints.write, node, signed)
+    database.run_now(edited, edit)
+    said = verify_ledger(database, node)
+    assert said["wrong"]["seq"] == 1
+    if "recorded_ms" in edit:
+        assert database.run_now(checkpoints.drop, 1 << 60, 1 << 61, signed) is None
