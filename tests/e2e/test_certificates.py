@@ -3,7 +3,7 @@
 import pytest
 from cryptography import x509
 from e2e.clocks import clock_library_in, with_clock_off
-from e2e.fleet import Node, wait_until
+from e2e.fleet import Fleet, Node, wait_until
 
 DAY_S = 86400
 
@@ -22,13 +22,19 @@ def days_later(node: Node, days: int) -> None:
     node.extra["SM_TEST_CLOCK_OFFSET_S"] = str(days * DAY_S)
 
 
-@pytest.mark.timeout(240)
-def test_certificates_are_renewed_past_half_of_their_life_and_one_that_ended_is_made_good(fleet):
+def pair_with_clocks(fleet: Fleet) -> tuple[Node, Node]:
+    """Return two of one mesh whose clocks a test may set; the second has joined and is not up."""
     library = clock_library_in(fleet.directory)
     anna, berta = (with_clock_off(fleet, name, library, 0) for name in ("anna", "berta"))
     anna.json("init", "--mesh", "test", "--name", "anna")
     anna.up("--listen", "127.0.0.1:0", "--no-mdns")
     fleet.join(anna, berta, "--node-only")
+    return anna, berta
+
+
+@pytest.mark.timeout(240)
+def test_certificates_are_renewed_past_half_of_their_life_and_one_that_ended_is_made_good(fleet):
+    anna, berta = pair_with_clocks(fleet)
     berta.up("--listen", "127.0.0.1:0", "--no-mdns")
     node_id = berta.ready["node_id"]
     before = {node.name: ends_at(node) for node in (anna, berta)}
@@ -65,11 +71,7 @@ def test_certificates_are_renewed_past_half_of_their_life_and_one_that_ended_is_
 
 def test_a_machine_whose_clock_is_years_late_comes_up_and_is_let_in_once_it_is_right(fleet):
     """One without a clock of its own begins in 1970, before it has asked for the time."""
-    library = clock_library_in(fleet.directory)
-    anna, berta = (with_clock_off(fleet, name, library, 0) for name in ("anna", "berta"))
-    anna.json("init", "--mesh", "test", "--name", "anna")
-    anna.up("--listen", "127.0.0.1:0", "--no-mdns")
-    fleet.join(anna, berta, "--node-only")
+    _, berta = pair_with_clocks(fleet)
     days_later(berta, -20_000)
     berta.up("--listen", "127.0.0.1:0", "--no-mdns")
     assert berta.states()["berta"] == "alive"

@@ -1,24 +1,10 @@
 """A node that will not come back is forgotten everywhere, and what it has spent is not."""
 
-import json
 import signal
 
 import pytest
 from e2e.fleet import Node, wait_until
-
-LINE = {
-    "ai_log": json.dumps(
-        {
-            "session_id": "s1",
-            "chat_id": "c1",
-            "model": "gpt-4o",
-            "input_token": 1000,
-            "output_token": 100,
-        }
-    ),
-    "request_id": "c1",
-    "start_time": "2026-11-20T09:30:15.123Z",
-}
+from gateway_log import line
 
 
 def names(node: Node) -> set[str]:
@@ -36,7 +22,7 @@ def test_a_killed_node_is_forgotten_everywhere_and_shown_again_when_it_comes_bac
     carl = fleet.node("carl")
     fleet.join(anna, carl)
     log = fleet.directory / "access.log"
-    log.write_text(json.dumps(LINE) + "\n")
+    log.write_text(line("c1"))
     config = f"ingest:\n  - source: higress\n    path: {log}\n    refresh_interval: 1s\n"
     (carl.home / "config.yaml").write_text(config)
     carl.up("--listen", "127.0.0.1:0", "--no-mdns")

@@ -1,27 +1,11 @@
 """A machine installed anew takes the place of its old node, and what that spent stays counted."""
 
-import json
 import shutil
 import signal
 
 import pytest
 from e2e.fleet import wait_until
-
-LINE = json.dumps(
-    {
-        "ai_log": json.dumps(
-            {
-                "session_id": "s1",
-                "chat_id": "c1",
-                "model": "gpt-4o",
-                "input_token": 1000,
-                "output_token": 100,
-            }
-        ),
-        "request_id": "c1",
-        "start_time": "2026-11-20T09:30:15.123Z",
-    }
-)
+from gateway_log import line
 
 
 @pytest.mark.timeout(240)
@@ -30,7 +14,7 @@ def test_a_reinstalled_machine_replaces_its_old_node_and_its_ledger_stays_counte
     berta = fleet.node("berta")
     fleet.join(anna, berta, "--label", "room=lab")
     log = fleet.directory / "access.log"
-    log.write_text(LINE + "\n")
+    log.write_text(line("c1"))
     config = f"ingest:\n  - source: higress\n    path: {log}\n    refresh_interval: 1s\n"
     (berta.home / "config.yaml").write_text(config)
     berta.up("--listen", "127.0.0.1:0", "--no-mdns")

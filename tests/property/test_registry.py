@@ -66,14 +66,18 @@ def act(world: World, step: Step, pick: Random) -> None:
     deeds.get(kind, lambda: world.restart(node, peer, kind))()
 
 
-def ran(count: int, history: list[Step], pick: Random) -> World:
-    world = World(count)
+def lives_on(world: World, history: list[Step], pick: Random) -> World:
+    """Let things happen, and then the world come to rest; what must hold is checked throughout."""
     for step in history:
         act(world, step, pick)
         world.check()
     world.settle()
     world.check_at_rest()
     return world
+
+
+def ran(count: int, history: list[Step], pick: Random) -> World:
+    return lives_on(World(count), history, pick)
 
 
 def lived_unaware(count: int, parts: list[list[Step]], pick: Random) -> World:
@@ -92,12 +96,7 @@ def lived_unaware(count: int, parts: list[list[Step]], pick: Random) -> World:
     again = world.nodes[node.id]
     world.regain(again, keeper)
     world.spread(again)
-    for step in after:
-        act(world, step, pick)
-        world.check()
-    world.settle()
-    world.check_at_rest()
-    return world
+    return lives_on(world, after, pick)
 
 
 def long_walk(seed: int) -> World:

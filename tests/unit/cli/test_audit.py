@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from unit.cli.doubles import SESSION, Mesh
-from unit.core.test_audit import LOG, NODE, NODE_ID, WHOLE, head_of
+from unit.core.test_audit import LOG, NODE, NODE_ID, WHOLE, chained, head_of
 
 from meshnode.client.errors import NotFoundError
-from meshnode.core.audit import AuditRecord, Kept, sign_head, start_hash
+from meshnode.core.audit import AuditRecord, Kept, sign_head
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.rpc.audit import part_to_wire
@@ -75,14 +75,6 @@ def audited(monkeypatch, mesh):
     fake = Auditable()
     monkeypatch.setattr(Call, "mesh", lambda _: fake)
     return fake
-
-
-def chained(*records: AuditRecord) -> list[Kept]:
-    chain, kept = start_hash(NODE.public, LOG), []
-    for record in records:
-        chain = record.hash_after(chain)
-        kept.append(Kept(record.seq, record, chain))
-    return kept
 
 
 def test_the_newest_records_are_shown_and_options_select(run, audited):
