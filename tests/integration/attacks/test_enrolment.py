@@ -257,8 +257,7 @@ async def test_an_answer_changed_on_its_way_makes_nobody_a_member(mesh, desk, de
             )
             return answer
 
-    servicer = Changing(desk.desk, mesh.mesh_id, desk.member.node_id, desk.clock)
-    async with answering(servicer, desk.member.identity) as address:
+    async with answering(desk.servicer(Changing), desk.member.identity) as address:
         with pytest.raises(NotAuthenticatedError):
             await device.joins(await desk.invite(address))
 

@@ -9,7 +9,7 @@ from integration.rpc.fleet import Founded
 from meshnode.client.home import Home
 from meshnode.core.errors import ExhaustedError
 from meshnode.node.joining import PAUSES_S, join
-from meshnode.rpc.enrolment import JOINS, EnrolmentServicer
+from meshnode.rpc.enrolment import JOINS
 
 
 class Crowded:
@@ -30,8 +30,7 @@ class Crowded:
 async def crowded(database, tmp_path):
     mesh = Founded()
     desk = Desk(mesh, database)
-    servicer = EnrolmentServicer(desk.desk, mesh.mesh_id, desk.member.node_id, desk.clock)
-    async with answering(servicer, desk.member.identity) as address:
+    async with answering(desk.servicer(), desk.member.identity) as address:
         crowded = Crowded(desk, address, tmp_path)
         for _ in range(int(JOINS.of_source)):
             await crowded.joined(_never)
@@ -49,7 +48,7 @@ async def test_who_is_told_to_come_back_does_so_after_a_pause_of_its_own(crowded
         pauses.append(pause_s)
         crowded.desk.clock.steady += pause_s
 
-    for _ in range(2 * int(JOINS.of_source)):
+    for _ in range(3 * int(JOINS.of_source)):
         await crowded.joined(pause)
     assert all(PAUSES_S[0] <= one <= 2 * PAUSES_S[0] for one in pauses)
     assert len(set(pauses)) > 1

@@ -15,7 +15,7 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.roles import Authorization, authorize
 from meshnode.node.books import StoredInvites
-from meshnode.rpc.enrolment import ask_to_join
+from meshnode.rpc.enrolment import EnrolmentServicer, ask_to_join
 from meshnode.rpc.servers import joiners_server
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.store.database import Database
@@ -91,6 +91,10 @@ class Desk:
             (address,),
             bool(role),
         )
+
+    def servicer(self, kind: type[EnrolmentServicer] = EnrolmentServicer) -> EnrolmentServicer:
+        """Return what answers strangers for this desk."""
+        return kind(self.desk, self.mesh.mesh_id, self.member.node_id, self.clock)
 
 
 @asynccontextmanager

@@ -49,8 +49,7 @@ def desk(mesh, database):
 
 @pytest.fixture
 async def address(desk):
-    servicer = EnrolmentServicer(desk.desk, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
-    async with answering(servicer, desk.member.identity) as address:
+    async with answering(desk.servicer(), desk.member.identity) as address:
         yield address
 
 
@@ -196,8 +195,7 @@ async def test_an_answer_that_was_changed_on_its_way_is_refused(desk, device, pa
             answer.MergeFrom(pb.JoinResponse(**changed))
             return answer
 
-    servicer = Changing(desk.desk, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
-    async with answering(servicer, desk.member.identity) as address:
+    async with answering(desk.servicer(Changing), desk.member.identity) as address:
         with pytest.raises(NotAuthenticatedError):
             await device.joins(await desk.invite(address, labels={"zone": "b"}))
 
@@ -240,13 +238,13 @@ async def hellos(servicer: EnrolmentServicer, host: str, count: int) -> int:
 
 
 async def test_hellos_have_a_pace_of_their_own(desk):
-    servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    servicer = desk.servicer()
     assert await hellos(servicer, "192.0.2.1", 100) == HELLOS.of_source
     assert await hellos(servicer, "192.0.2.2", 100) == HELLOS.of_source
 
 
 async def test_a_flood_from_some_addresses_leaves_room_for_who_comes_anew(desk):
-    servicer = EnrolmentServicer(None, desk.mesh.mesh_id, desk.member.node_id, desk.clock)
+    servicer = desk.servicer()
     flooding = [f"192.0.2.{number}" for number in range(20)]
     answered = 0
     for number in range(60):
