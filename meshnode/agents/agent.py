@@ -11,7 +11,6 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from itertools import repeat
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
@@ -113,7 +112,8 @@ class Agent:
         else:
             raise OSError("the agent has no pipes")
         self._outlets = [] if detached else [Outlet(1), Outlet(2)]
-        self._sources = list(map(Source, ends, repeat(log), self._outlets or (None, None)))
+        outlets = zip(ends, self._outlets or (None, None), strict=False)  # a terminal is one end
+        self._sources = [Source(end, log, outlet) for end, outlet in outlets]
 
     @property
     def pid(self) -> int:
@@ -132,7 +132,7 @@ class Agent:
 
     @property
     def awaits_terminal(self) -> bool:
-        """Whether a terminal is for others now, its caller's or its own: nothing tells when not."""
+        """Whether its caller's terminal or its own is away: nothing tells when it is back."""
         return self._is_let_go or (self._takes_stdin and is_behind())
 
     @property

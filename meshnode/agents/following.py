@@ -135,7 +135,7 @@ class Following:
         self.settled = asyncio.Event()
         self.is_being_cleared = False
         self.killed_by_command: str | None = None
-        self.whose = ""  # the order is that ends it, in words
+        self.whose = ""  # by whose order it ends, in words
         self.supervisor: Identity | None = None  # as the kernel named it, from then on for good
         self.agent: Identity | None = None  # as that supervisor named it
         self.above: frozenset[Identity] = frozenset()  # the supervisor's ancestors

@@ -23,7 +23,7 @@ class LastWord:
         self._whose = SOMEBODYS
 
     def ordered(self, whose: str | None) -> None:
-        """Note whose order is carried out: words that go on with "the agent was killed"."""
+        """Note whose order is carried out: words to follow "the agent was killed"."""
         self._whose = whose or SOMEBODYS
 
     def for_record(self, returncode: int, name: str | None) -> str | None:

@@ -208,19 +208,19 @@ def _unblocking(fd: int) -> int:
 
 
 class Source:
-    """One of the agent's output pipes, copied to the log and, in the foreground, to the caller."""
+    """A pipe or terminal that the agent writes to, copied to the log and, in front, the caller."""
 
     def __init__(self, fd: int, log: Log, outlet: Outlet | None) -> None:
         os.set_blocking(fd, False)
         self.fd: int | None = fd
         self.is_let_go = False  # a terminal that nobody has open: the agent may open it again
         self._log = log
-        self.outlet = outlet
+        self._outlet = outlet
 
     @property
     def wanted(self) -> bool:
         """Whether there is room for more of it, and poll tells when there is some."""
-        full = self.outlet is not None and len(self.outlet.pending) >= OUTPUT_BYTES_MAX
+        full = self._outlet is not None and len(self._outlet.pending) >= OUTPUT_BYTES_MAX
         return self.fd is not None and not full and not self.is_let_go
 
     def read(self) -> int:
@@ -233,17 +233,17 @@ class Source:
         except BlockingIOError:
             return 0
         except OSError as error:
-            self.is_let_go = error.errno == errno.EIO
+            if error.errno == errno.EIO:
+                self.is_let_go = True
+                return 0
             chunk = b""
-        if self.is_let_go:
-            return 0
         if not chunk:
             os.close(self.fd)
             self.fd = None
             return 0
         self._log.write(chunk)
-        if self.outlet:
-            self.outlet.write(chunk)
+        if self._outlet:
+            self._outlet.write(chunk)
         return len(chunk)
 
     def drain(self) -> None:

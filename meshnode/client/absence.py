@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from meshnode.client.errors import MeshError
 
-GIVE_UP_S = 60.0  # without an answer; then its absence is an error
+GIVE_UP_S = 60.0  # without an answer; then that is an error
 NOTICED_S = 1.0  # without an answer; then it is said
 PAUSE_S, PAUSE_S_MAX = 0.1, 2.0  # between two attempts
 ATTEMPT_S_MAX = 20.0  # counted of one that failed: it may have been a stream for hours
 
 
 class Absence:
-    """The time since the last answer: pauses between attempts, each twice the last, and those.
+    """The time since the last answer: attempts, and the pauses between them, each twice the last.
 
     `listener` is told True when nobody answers any more, and False when somebody does again.
     """

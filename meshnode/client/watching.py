@@ -47,7 +47,6 @@ class Watch:
     ) -> None:
         """Watch; `absent` is told True when the node is away, and False when it is back."""
         self._connect = connect
-        self._home = home
         self._wanted = wanted
         self._now = now
         self._absence = Absence(pause, absent)

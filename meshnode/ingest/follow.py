@@ -94,7 +94,7 @@ class _Follower:
         self._stored: StoredReader | None = None
         self._told: SourceState | None = None
         self._is_overtaken = False  # another process has read on in the same logs
-        # What is kept and could not be published is published with what comes next.
+        # What is kept and not published yet: if that fails, the next step tries again.
         self._unpublished: dict[LedgerKey, Slot | Diagnostics] = {}
 
     async def step(self) -> bool:

@@ -162,7 +162,7 @@ def _in_vain(row: dict[str, Any]) -> str:
 def _called(row: dict[str, Any]) -> str:
     """Return a name; of whom no person has named, the device that they came in with.
 
-    A node that let somebody in by an invite, long ago, has not said with which.
+    A node of an older version has not said with which it let somebody in.
     """
     if row["name"]:
         return f"{row['name']} (invited)" if row["by_node"] else str(row["name"])
