@@ -256,11 +256,6 @@ def _local_id(budget: Budget) -> bytes:
     return sha256(pack(["local", budget.to_map()])).digest()[:ENTRY_ID_BYTES]
 
 
-def is_rank_of(known: Allowance | None, role: str) -> bool:
-    """Whether a role may replace or remove a budget: an admin's is for admins."""
-    return role == "admin" or known is None or not known.by_admin
-
-
 def fits(terms: Terms, who: Who) -> bool:
     """Whether what was spent for somebody counts; whoever is not known is nobody in particular."""
     return (

@@ -10,7 +10,7 @@ An entry is stored once its issuer's authority is known here, which only ever gr
 own entries. One that comes too early is refused and offered again by the next reconciliation. So
 nobody without a role can fill the set, and whoever has one only a share of it.
 
-Storing asks what was ever given (`ever_role_of`); whoever acts on an entry or on a chain of grants
+Storing asks what was ever given (`roles.ever`); whoever acts on an entry or on a chain of grants
 asks what still counts (`role_of`, `role_behind`), and that revocations take away.
 
 Clocks differ, so one node drops an entry before another does. `cut_s` is the latest expiry dropped
@@ -232,10 +232,6 @@ class ControlSet:
                 self._roots.clear()
             known = self._roots[count] = self.summary.root_without(gone)
         return known
-
-    def ever_role_of(self, public_key: bytes) -> str:
-        """Return the strongest role that a key was ever given, or the empty string."""
-        return self.roles.ever(public_key)
 
     def role_of(self, public_key: bytes) -> str:
         """Return the strongest role that a key has now, or the empty string."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 CHAIN_LINKS_MAX = 4  # longer: NotAuthenticatedError
 PARSED_MAX = 128  # grants remembered in their parsed form; 8 KiB each at most
 GRANT_BYTES_MAX = 4096  # larger: NotAuthenticatedError
-GRANT_TTL_S = 8 * 3600
 GRANT_TTL_S_MAX = 30 * 86400
 CLOCKS_S = 86400  # beyond it, for clocks that differ
 RENEWAL = "keys"  # the action of renewal keys

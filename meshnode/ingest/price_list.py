@@ -20,7 +20,6 @@ from meshnode.core.tiers import STANDARD, tier_parts
 from meshnode.ingest.price_clauses import Clause, Clauses
 
 MTOK, KILO = 1_000_000, 1_000
-DAY_MINUTES = 24 * 60
 Amount = str | tuple[tuple[int, str], ...]
 """USD of a unit; or (prompt longer than so many tokens, USD), from 0 upwards."""
 
