@@ -117,10 +117,7 @@ def new_key(home: Home, scope: Scope, ttl_s: int, now_s: float, chance: Chance) 
 
     Raises UsageError when the lifetime or an action is off, NotAuthenticatedError without identity.
     """
-    if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
-        raise UsageError(
-            f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
-        )
+    check_ttl(ttl_s)
     scope = replace(scope, actions=checked_actions(scope.actions) or ACTIONS_OF_NEW_KEY)
     return described(_granted(home, scope, _Life(int(now_s), ttl_s), chance), now_s)
 
@@ -143,6 +140,14 @@ def checked_actions(actions: Sequence[str]) -> tuple[str, ...]:
     for action in actions:
         _check_action(action)
     return tuple(dict.fromkeys(actions))
+
+
+def check_ttl(ttl_s: int) -> None:
+    """Raise UsageError for a key that would live for too long, or not at all."""
+    if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
+        raise UsageError(
+            f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
+        )
 
 
 def authorize_invite(home: Home, terms: InviteTerms, now_s: float) -> Signed:

@@ -14,13 +14,14 @@ from meshnode.client.authority import (
     ID_BYTES,
     KEY_VARIABLE,
     Scope,
+    check_ttl,
     checked_actions,
     described,
     mesh_id_of,
     new_key,
     sign_revocation,
 )
-from meshnode.client.durations import rfc3339, words_of
+from meshnode.client.durations import rfc3339
 from meshnode.client.handed import (
     HandedKey,
     all_handed,
@@ -37,7 +38,6 @@ from meshnode.core.errors import NotPermittedError, UsageError
 from meshnode.core.grants import (
     ACTIONS_OF_NEW_KEY,
     CHAIN_LINKS_MAX,
-    GRANT_TTL_S_MAX,
     KEY_PREFIX,
     RENEWAL,
     Grant,
@@ -117,10 +117,7 @@ def child_of(
     Raises UsageError for its lifetime, NotAuthenticatedError for a parent whose time is over,
     NotPermittedError for what the parent cannot give.
     """
-    if not 1 <= ttl_s <= GRANT_TTL_S_MAX:
-        raise UsageError(
-            f"a key lives 1 s to {GRANT_TTL_S_MAX // 86400} days, not {words_of(ttl_s)}"
-        )
+    check_ttl(ttl_s)
     grants = verify_chain(parent.chain, grant_from_signed(parent.chain[0]).mesh)
     check_time(grants, now_s, 0)
     if len(grants) == CHAIN_LINKS_MAX:
