@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 SOCKET_VARIABLE = "SESSION_MESH_SOCKET"
-FOLLOW_S = 86400.0  # of one call; then it is made again
 COUNT_MAX = (1 << 64) - 1  # what the wire carries; what makes sense, the node says
 
 
@@ -128,24 +127,31 @@ class Inside:
         )
         return self._asking.call(self._asking.node_sessions.ReportUsage, request).counted
 
-    def steers(self, *, after: int | None = None, follow: bool = False) -> Iterator[Plain]:
+    def steers(
+        self,
+        *,
+        after: int | None = None,
+        follow: bool = False,
+        absent: Callable[[bool], None] = lambda _: None,
+    ) -> Iterator[Plain]:
         """Yield the steers that were not taken yet, or those behind a position, the oldest first.
 
         Each is `position, command_id, direction, message, at, mode`. One is taken when the next is
         asked for: whoever ends in the middle gets it again. To `follow` is to wait for more until
-        the session ends, also through a restart of its node.
+        the session ends, also through a restart of its node; `absent` hears when that does not
+        answer, and when it does again.
         """
-        absence = Absence(self._pause)
+        absence = Absence(self._pause, absent)
         while True:
             try:
-                for steer in self._inbox(after, follow=follow):
-                    absence.end()
+                for steer in self._inbox(after, absence) if follow else self._read(after):
                     yield steer
                     after = steer["position"]
                     self.take(steer["position"])
-            except UnreachableError:
+            except UnreachableError as error:
                 if not follow or absence.is_too_long:
                     raise
+                absence.notice(error)
             else:
                 return
             absence.wait()
@@ -156,12 +162,18 @@ class Inside:
             self._asking.node_sessions.TakeSteers, pb.TakeSteersRequest(position=position)
         )
 
-    def _inbox(self, after: int | None, *, follow: bool) -> Iterator[Plain]:
-        request = pb.ReadInboxRequest(after=after, follow=follow)
-        timeout_s = FOLLOW_S if follow else None
-        return map(
-            to_plain, self._asking.stream(self._asking.node_sessions.ReadInbox, request, timeout_s)
-        )
+    def _read(self, after: int | None) -> Iterator[Plain]:
+        request = pb.ReadInboxRequest(after=after)
+        return map(to_plain, self._asking.stream(self._asking.node_sessions.ReadInbox, request))
+
+    def _inbox(self, after: int | None, absence: Absence) -> Iterator[Plain]:
+        def is_pulse(answer: pb.ReadInboxResponse) -> bool:
+            absence.end()
+            return not answer.command_id
+
+        request = pb.ReadInboxRequest(after=after, follow=True, pulses=True)
+        read = self._asking.node_sessions.ReadInbox
+        return map(to_plain, self._asking.pulsing(read, request, is_pulse))
 
 
 @dataclass(frozen=True, slots=True)

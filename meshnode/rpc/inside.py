@@ -14,6 +14,7 @@ import grpc.aio
 from meshnode.app.reporting import Report
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
 from meshnode.rpc.cost import buckets_from_wire
+from meshnode.rpc.pulses import pulsed
 from meshnode.rpc.views import session_to_wire
 from meshnode.v1 import session_service_pb2 as pb
 from meshnode.v1 import session_service_pb2_grpc as pb_grpc
@@ -104,14 +105,18 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         session = await self._admitted(context)
         after = request.after if request.HasField("after") else None
         steers = self._inboxes.read(session.session_id, after, follow=request.follow)
-        async for steer in steers:
-            yield pb.ReadInboxResponse(
-                position=steer.position,
-                command_id=steer.command_id,
-                direction=steer.direction,
-                message=steer.message,
-                at=time_to_wire(steer.at_s),
-                mode=steer.mode,
+        async for steer in pulsed(steers) if request.pulses else steers:
+            yield (
+                pb.ReadInboxResponse()
+                if steer is None
+                else pb.ReadInboxResponse(
+                    position=steer.position,
+                    command_id=steer.command_id,
+                    direction=steer.direction,
+                    message=steer.message,
+                    at=time_to_wire(steer.at_s),
+                    mode=steer.mode,
+                )
             )
 
     async def TakeSteers(  # noqa: N802 - named by the proto

@@ -89,6 +89,11 @@ def test_what_ended_before_is_told_whole(pair: list[Node]):
 def test_a_node_that_hangs_is_told_and_heard_again(fleet: Fleet):
     (anna,) = fleet.mesh("anna")
     assert anna.call("run", "--detach", "--agent-id", "echo", "--", *ECHO).code == 0
+    inbox = ("--", str(PROGRAM), "steer-inbox", "--follow")
+    assert anna.call("run", "--detach", "--agent-id", "reader", *inbox).code == 0
+    anna.json("steer", "reader", "one")
+    wait_until(lambda: '"one"' in anna.call("logs", "reader").out)
+    (log,) = (one for one in anna.home.rglob("*") if one.is_file() and b'"one"' in one.read_bytes())
     with Follower(anna, "echo") as follower, Follower(anna, verb="watch") as watcher:
         assert "snapshot" in watcher.line()
         anna.json("steer", "echo", "one")
@@ -97,9 +102,11 @@ def test_a_node_that_hangs_is_told_and_heard_again(fleet: Fleet):
         os.kill(pid, signal.SIGSTOP)
         for one in (follower, watcher):
             assert one.told() == "warning: the node does not answer: waiting for it\n"
+        wait_until(lambda: b"\nwarning: the node does not answer" in log.read_bytes())
         os.kill(pid, signal.SIGCONT)
         for one in (follower, watcher):
             assert one.told() == "the node is back\n"
+        wait_until(lambda: log.read_bytes().endswith(b"\nthe node is back\n"))
         anna.json("steer", "echo", "two")
         assert follower.line() == "heard two\n"
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from session_mesh.call import Call
+from session_mesh.happenings import tell_absence
 from session_mesh.options import stream_only
 from session_mesh.verbs import verb
 
@@ -31,7 +32,8 @@ def app(
     """
     stream_only(call.style)
     with call.inside() as session:
-        for steer in session.steers(after=after, follow=follow):
+        absent = tell_absence(call.streams)
+        for steer in session.steers(after=after, follow=follow, absent=absent):
             text = steer["command_id"] if call.quiet else json.dumps(steer, ensure_ascii=True)
             call.streams.out.write(text + "\n")
             call.streams.out.flush()
