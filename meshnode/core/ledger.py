@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from meshnode.core.charges import Charge
-    from meshnode.core.rounds import Round
+    from meshnode.core.rounds import Texts
 
 LEDGER = "ledger"  # the table, in every node's feed
 SLOT_S = 1800  # slots of 30 minutes cut exact local days in every zone but those on :15 or :45
@@ -158,6 +158,14 @@ class Diagnostics:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """What was said in a line of a log, and the record that it makes."""
+
+    record: UsageRecord
+    texts: Texts
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What one reading found, to be kept whole or not at all.
 
@@ -173,7 +181,7 @@ class Batch:
     places: Mapping[bytes, bytes]
     records: Sequence[UsageRecord]
     diagnostics: Diagnostics
-    rounds: Sequence[Round] = ()  # the texts of records, where they are asked for
+    rounds: Sequence[Round] = ()  # where they are asked for
     began: Mapping[bytes, bytes] | None = None
     charges: Sequence[Charge] = ()  # of the records, in their order, where they are known already
 

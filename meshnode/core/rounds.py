@@ -72,15 +72,6 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True):
     cut: tuple[str, ...] = ()
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts that belong to the record of the same `idem_key`."""
-
-    idem_key: str
-    session: str
-    at_s: float
-    texts: Texts
-
-
 class RoundLine(msgspec.Struct, frozen=True, kw_only=True):
     """A round as it is shown, in the layout of the Higress monitor; texts may be left out.
 

@@ -44,6 +44,14 @@ def preferred(known: UsageRecord, other: UsageRecord) -> UsageRecord:
     return msgspec.structs.replace(better, at_s=min(known.at_s, other.at_s))
 
 
+def says_the_same(one: UsageRecord, other: UsageRecord) -> bool:
+    """Tell whether it makes no difference which of two records of one response counts.
+
+    But for their times: an earlier one moves what counts.
+    """
+    return (_weight(one), _texts(one)) == (_weight(other), _texts(other))
+
+
 def chained(before: bytes, entry: Entry) -> bytes:
     """Return the hash of an entry: SHA-256 over the hash before it and all that the entry says."""
     record, charge = entry.record, entry.charge

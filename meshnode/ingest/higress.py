@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, UsageRecord
-from meshnode.core.rounds import Round, texts_from
+from meshnode.core.ledger import Buckets, Round, UsageRecord
+from meshnode.core.rounds import texts_from
 from meshnode.core.tiers import tier_of
 from meshnode.ingest.lenient import (
     ContradictionError,
@@ -160,7 +160,7 @@ def parse_round(line: bytes, record: UsageRecord) -> Round:
     except (ValueError, RecursionError):
         said = None
     texts = texts_from(said if isinstance(said, dict) else {})
-    return Round(idem_key=record.idem_key, session=record.session, at_s=record.at_s, texts=texts)
+    return Round(record, texts)
 
 
 def _outer(line: bytes) -> tuple[_Outer, bool]:

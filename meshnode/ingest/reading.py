@@ -18,8 +18,7 @@ from meshnode.core.ledger import Batch, Diagnostics, StoredReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from meshnode.core.ledger import DiagnosticsKey, LedgerRow, UsageRecord
-    from meshnode.core.rounds import Round
+    from meshnode.core.ledger import DiagnosticsKey, LedgerRow, Round, UsageRecord
 
     ParseLine = Callable[[bytes, str, str, int], "UsageRecord | Skipped"]
     """Turns a line, its file's path and fingerprint and its offset there into a record."""
@@ -182,13 +181,17 @@ def together(
 
     Each that is kept writes to places all over the ledger's indexes: few large ones cost less. But
     nobody waits for the next one while there are some to keep, so `is_ready` is asked before.
+    What was wrong first is said by all that follow.
     """
     held: list[Reading] = []
+    detail = FINE
     for reading in readings:
         held.append(reading)
         is_full = len(held) == most or sum(len(one.batch.records) for one in held) >= records_min
         if is_full or not (reading.more and is_ready()):
-            yield joined(held)
+            found = joined(held)
+            detail = found.detail if detail == FINE else detail
+            yield found if found.detail == detail else replace(found, detail=detail)
             held = []
 
 

@@ -7,6 +7,7 @@ kept, but for rounds where their texts are asked for.
 
 from __future__ import annotations
 
+import re
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from meshnode.core.ledger import (
     merged,
 )
 from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
-from meshnode.core.usage_log import Entry, preferred
+from meshnode.core.usage_log import Entry, preferred, says_the_same
 from meshnode.store import counters, rounds, usage_log
 from meshnode.store.transactions import transaction
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from meshnode.core.ledger import Added, Batch, CounterKey, LedgerRow, Slot, UsageRecord
+    from meshnode.core.ledger import Added, Batch, CounterKey, LedgerRow, Round, Slot, UsageRecord
 
 
 PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again
@@ -45,6 +46,7 @@ class Mark:
 
 
 _NO_CHARGE = Charge()
+_ROTATED = re.compile(r"([.-]\d[\d.T_-]*)?(\.gz)?$", re.ASCII)  # what a log's name ends in then
 
 
 def unpriced(record: UsageRecord) -> Charge:
@@ -85,9 +87,7 @@ def commit(
             for number, record in enumerate(fresh, seq + 1)
         ]
         right = usage_log.append(connection, usage_log.chain_on(before_hash, entries))
-        renewed = {one.idem_key for one in fresh}
-        texts = [one for one in batch.rounds if one.idem_key in renewed or one.idem_key in known]
-        rounds.keep(connection, texts, renewed)
+        _keep_texts(connection, batch.rounds, known, fresh)
         wrong = [known[one.idem_key].record for one in fresh if one.idem_key in known]
         slots = _count(connection, added_up(wrong), right, (seq + len(fresh), now_ms / 1000))
         first = len(fresh) - len(wrong)
@@ -97,7 +97,7 @@ def commit(
             told,
             records=before.records + first,
             requests_without_usage=max(told.requests_without_usage, 0),
-            duplicates_ignored=told.duplicates_ignored + len(batch.records) - first,
+            duplicates_ignored=told.duplicates_ignored + _again(batch.records, known) - first,
             quarantined=max(told.quarantined, 0),
             unparsable_lines=max(told.unparsable_lines, 0),
             partial_tail_bytes=batch.diagnostics.partial_tail_bytes,
@@ -244,6 +244,37 @@ def _news(
         if better is not counted.record:
             fresh.append(better)
     return known, fresh
+
+
+def _keep_texts(
+    connection: sqlite3.Connection,
+    told: Sequence[Round],
+    known: Mapping[str, Entry],
+    fresh: Sequence[UsageRecord],
+) -> None:
+    counting = {key: entry.record for key, entry in known.items()}
+    renewed = {one.idem_key: one for one in fresh}
+    others = [
+        one.idem_key
+        for one in fresh
+        if one.idem_key in counting and not says_the_same(counting[one.idem_key], one)
+    ]
+    rounds.drop(connection, others)
+    rounds.keep(connection, told, counting | renewed)
+
+
+def _again(records: Iterable[UsageRecord], known: Mapping[str, Entry]) -> int:
+    """Count the lines but those that are what counts: those are only read again."""
+    return sum(
+        one.idem_key not in known or not _is_itself(known[one.idem_key].record, one)
+        for one in records
+    )
+
+
+def _is_itself(counted: UsageRecord, record: UsageRecord) -> bool:
+    """Tell whether a record was made of the line that counts; a log may be rotated since."""
+    is_there = counted.offset == record.offset and says_the_same(counted, record)
+    return is_there and _ROTATED.sub("", counted.file) == _ROTATED.sub("", record.file)
 
 
 def _ended(connection: sqlite3.Connection, key: DiagnosticsKey, responses: int) -> list[LedgerRow]:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.rounds import texts_from_bytes, texts_to_bytes
+from meshnode.core.usage_log import says_the_same
 from meshnode.store.asking import asked
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from meshnode.core.rounds import Round, Texts
+    from meshnode.core.ledger import Round, UsageRecord
+    from meshnode.core.rounds import Texts
 
 
 SESSION_BYTES_MAX = 32 << 20
@@ -26,17 +28,32 @@ BYTES_MAX = 1 << 30
 DROPPED_AT_ONCE = 1000  # so that nobody waits long for the database
 
 
-def keep(connection: sqlite3.Connection, rounds: Sequence[Round], renewed: Collection[str]) -> None:
-    """Keep rounds: of a response that is known already only if another line of it counts now."""
+def keep(
+    connection: sqlite3.Connection, rounds: Iterable[Round], counting: Mapping[str, UsageRecord]
+) -> None:
+    """Keep the texts of lines that count, the first of each response.
+
+    `counting`: the record of each that counts now. What another line said is nobody's business who
+    may read this one: it may be of another session.
+    """
+    sessions: set[str] = set()
     for one in rounds:
-        said = texts_to_bytes(one.texts)
-        how = "REPLACE" if one.idem_key in renewed else "IGNORE"
-        connection.execute(
-            f"INSERT OR {how} INTO usage_rounds VALUES (?, ?, ?, ?, ?)",  # noqa: S608 - one of two words
-            (one.idem_key, one.session, one.at_s, len(said), said),
-        )
-    for session in {one.session for one in rounds}:
+        record, counted = one.record, counting.get(one.record.idem_key)
+        if counted is not None and says_the_same(counted, record):
+            said = texts_to_bytes(one.texts)
+            connection.execute(
+                "INSERT OR IGNORE INTO usage_rounds VALUES (?, ?, ?, ?, ?)",
+                (record.idem_key, record.session, counted.at_s, len(said), said),
+            )
+            sessions.add(record.session)
+    for session in sessions:
         _drop_oldest(connection, session)
+
+
+def drop(connection: sqlite3.Connection, keys: Iterable[str]) -> None:
+    """Drop the texts of responses of which another line counts now."""
+    drop = "DELETE FROM usage_rounds WHERE idem_key = ?"
+    connection.executemany(drop, [(key,) for key in keys])
 
 
 def texts_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Texts]:

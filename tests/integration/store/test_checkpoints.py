@@ -15,8 +15,8 @@ from meshnode.core.checkpoints import (
 )
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey
-from meshnode.core.rounds import Round, Texts
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Round
+from meshnode.core.rounds import Texts
 from meshnode.core.usage_log import START_HASH, chained
 from meshnode.node.verifying import verify_ledger
 from meshnode.store import checkpoints, ledger, rounds, usage_log
@@ -187,14 +187,14 @@ def test_a_record_that_was_dropped_is_not_counted_again(database: Database):
 
 
 def test_texts_go_with_their_record_and_do_not_come_back(database: Database):
-    def said(keys: str) -> Batch:
-        records = [replace(RECORD, idem_key=key) for key in keys]
+    def said(keys: str, **changes) -> Batch:
+        records = [replace(RECORD, idem_key=key, **changes) for key in keys]
         texts = Texts(answer="x")
-        told = [Round(idem_key=key, session="s", at_s=1800.0, texts=texts) for key in keys]
+        told = [Round(record, texts) for record in records]
         return Batch(READER, "log", {}, records, Diagnostics(), told)
 
     database.run_now(ledger.commit, said("ab"), 1_000)
-    keep(database, "b", usage=Buckets(input=800, output=60), rank=2, now_ms=5_000)
+    database.run_now(ledger.commit, said("b", rank=2), 5_000)
     drop_all(database, 2_000)
     assert list(database.run_now(rounds.texts_of, ["a", "b"])) == ["b"]
     database.run_now(ledger.commit, said("ab"), 7_000)

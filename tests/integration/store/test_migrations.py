@@ -135,8 +135,7 @@ def test_usage_that_was_counted_before_there_was_a_chain_stays_counted(tmp_path:
     entries = database.run_now(usage_log.of_session, "s", 0, 10)
     assert [entry.record.idem_key for entry in entries] == ["higress:r2", "higress:r1"]
     again = Batch(reader, "", {}, [entry.record for entry in entries], Diagnostics())
-    [(key, diagnostics)] = database.run_now(ledger.commit, again, 0)
-    assert (key, diagnostics) == (reader, Diagnostics(records=2, duplicates_ignored=2))
+    assert database.run_now(ledger.commit, again, 0) == []
     assert len(database.run_now(ledger.slots)) == 2 + 1
     database.close()
 

@@ -43,3 +43,9 @@ def test_what_is_joined_says_all_that_its_parts_did():
 def test_one_that_is_all_stays_as_it_is():
     alone = piece(0, 1, more=False)
     assert list(together([alone], 4, 100, lambda: True)) == [alone]
+
+
+def test_what_was_wrong_first_is_said_to_the_end():
+    pieces = [piece(0, 1), piece(1, 1, detail="cannot read x"), piece(2, 1, detail="or y")]
+    found = together([*pieces, piece(3, 1, more=False)], 1, 9, lambda: True)
+    assert [one.detail for one in found] == ["ok", *["cannot read x"] * 3]

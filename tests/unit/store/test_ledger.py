@@ -1,6 +1,7 @@
 import dataclasses
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -80,8 +81,9 @@ def test_records_position_and_slots_are_kept_together(connection: sqlite3.Connec
 
 
 def test_a_record_counts_once_however_often_it_is_read(connection: sqlite3.Connection):
-    commit(connection, [RECORD, RECORD])
-    rows = commit(connection, [RECORD, OTHER])
+    again = replace(RECORD, offset=300)
+    commit(connection, [RECORD, again])
+    rows = commit(connection, [again, OTHER])
     assert rows[0][1] == Slot(2, RECORD.usage + OTHER.usage, "a", "o", "p", "openai")
     assert rows[1][1] == Diagnostics(records=2, duplicates_ignored=2)
 
@@ -137,7 +139,7 @@ def test_a_failed_commit_changes_nothing(
 
 def test_readers_do_not_disturb_each_other(connection: sqlite3.Connection):
     commit(connection, [RECORD])
-    commit(connection, [RECORD], reader=DiagnosticsKey("higress", "11"))
+    commit(connection, [replace(RECORD, file="/copy/log")], reader=DiagnosticsKey("higress", "11"))
     found = [value for _, value in ledger.slots(connection) if isinstance(value, Diagnostics)]
     assert found == [Diagnostics(records=1), Diagnostics(duplicates_ignored=1)]
 
@@ -198,18 +200,42 @@ def test_a_place_is_moved_and_forgotten(connection: sqlite3.Connection):
     assert stored.places == {b"one": b"2"}
     ledger.forget_places(connection, READER)
     assert ledger.load(connection, READER) == replace_places(stored)
-    assert commit(connection, [RECORD])[0][1] == Diagnostics(records=1, duplicates_ignored=1)
+    again = replace(RECORD, offset=300)
+    assert commit(connection, [again])[0][1] == Diagnostics(records=1, duplicates_ignored=1)
 
 
 def test_what_was_left_out_counts_once_however_often_it_is_read(connection: sqlite3.Connection):
     left_out = Diagnostics(quarantined=2, unparsable_lines=1, requests_without_usage=3)
     batch = Batch(READER, "/logs", {b"one": b"1"}, (RECORD,), left_out)
-    for again in (0, 1, 1):
+    for _ in range(3):
         ledger.forget_places(connection, READER)
         ledger.commit(connection, batch, 0)
         stored = ledger.load(connection, READER)
         assert stored is not None
-        assert stored.diagnostics == left_out + Diagnostics(records=1, duplicates_ignored=again)
+        assert stored.diagnostics == left_out + Diagnostics(records=1)
+
+
+@pytest.mark.parametrize(
+    ("where", "again"),
+    [
+        ({"file": "/logs/access.log.1"}, 0),  # rotated since
+        ({"file": "/logs/access.log-20261120.gz"}, 0),
+        ({"file": "/logs/access.log.bak"}, 1),
+        ({"offset": 300}, 1),
+        ({"file": "/copy/access.log"}, 1),
+        ({"session": "t"}, 1),
+    ],
+)
+def test_the_line_that_counts_is_no_repetition_of_itself(
+    connection: sqlite3.Connection, where: dict[str, Any], again: int
+):
+    record = replace(RECORD, file="/logs/access.log")
+    commit(connection, [record])
+    ledger.forget_places(connection, READER)
+    commit(connection, [replace(record, **where)])
+    stored = ledger.load(connection, READER)
+    assert stored is not None
+    assert stored.diagnostics == Diagnostics(records=1, duplicates_ignored=again)
 
 
 def test_what_another_has_read_meanwhile_is_not_counted_as_left_out_again(

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from usage_records import usage_record
@@ -10,9 +11,8 @@ from usage_records import usage_record
 from meshnode.core.charges import Charge
 from meshnode.core.commands import Command
 from meshnode.core.errors import DamagedError, RefusedError
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Round, UsageRecord
 from meshnode.core.rounds import (
-    Round,
     RoundLine,
     RoundsHead,
     Texts,
@@ -33,8 +33,7 @@ def record(key: str, at_s: float = 1800.0, **changes) -> UsageRecord:
 
 
 def told(of: UsageRecord, answer: str) -> Round:
-    texts = Texts(question="q", answer=answer, response_type="normal")
-    return Round(idem_key=of.idem_key, session=of.session, at_s=of.at_s, texts=texts)
+    return Round(of, Texts(question="q", answer=answer, response_type="normal"))
 
 
 @pytest.fixture
@@ -85,6 +84,31 @@ def test_a_later_line_that_counts_replaces_what_was_said_and_others_do_not(datab
     keep(database, (record("a", rank=1), "three"))
     [line] = of(database)
     assert (line.round, line.answer) == (1, "three")
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("other", "answer"),
+    [
+        ({"at_s": 900.0, "session": "t", "owner": "otto", "rank": -1}, "one"),
+        ({"at_s": 900.0, "rank": -1}, "one"),
+        ({"at_s": 2700.0, "rank": 1, "session": "t"}, "other"),
+        ({"at_s": 900.0, "rank": 1, "session": "t"}, "other"),
+    ],
+)
+def test_what_was_said_in_one_line_is_never_shown_with_another(
+    database: Database, other: dict[str, Any], answer: str, *, together: bool
+):
+    lines = [(record("a"), "one"), (record("a", **other), "other")]
+    for some in [lines] if together else [[line] for line in lines]:
+        keep(database, *some)
+    assert [line.answer for name in "st" for line in of(database, name)] == [answer]
+
+
+def test_what_was_said_goes_where_another_line_counts_that_has_no_texts(database: Database):
+    keep(database, (record("a"), "one"))
+    keep(database, (record("a", rank=1, session="t"), ""))
+    assert [line.kept for line in of(database, "t")] == [False]
 
 
 def test_texts_may_be_kept_of_what_was_counted_before(database: Database):
