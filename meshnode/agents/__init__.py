@@ -4,5 +4,6 @@
   `signals`, `environment`, `state_file`, `log`, `times`, `options`, `lifetime`, `last_word`,
   `terminal`, `sequences`
 - the process tree: `tree`, `cgroup`, `holding`
-- in the node: `processes`, `following`, `inbox_reader`, `output`, `pruning`
+- in the node: `processes`, `following`, `inbox_reader`, `output`, `pruning`, `log_sessions`,
+  `directories`
 """

@@ -91,7 +91,7 @@ def is_alive(one: Identity) -> bool:
 
 def boot_id() -> str:
     """Return the kernel's id of this boot: start ticks of another boot mean nothing."""
-    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
+    return read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def is_stopped(one: Identity) -> bool:
@@ -102,9 +102,15 @@ def is_stopped(one: Identity) -> bool:
 
 def started_at_s(one: Identity) -> float:
     """Return when a process started, in seconds since 1970 (psutil's `create_time`)."""
-    lines = _read("/proc/stat").splitlines()
+    lines = read("/proc/stat").splitlines()
     boot_s = next(float(line.split()[1]) for line in lines if line.startswith(b"btime "))
     return boot_s + one.start_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def age_s(one: Identity) -> float:
+    """Return how long ago a process was started, to a clock tick; time asleep included."""
+    uptime_s = float(read("/proc/uptime").split()[0])
+    return max(uptime_s - one.start_ticks / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
 def members(
@@ -153,6 +159,15 @@ def carries_mark(one: Identity, session_id: str) -> bool:
     return _is_marked(one.pid, session_id) and is_alive(one)
 
 
+def mark_of(one: Identity) -> str:
+    """Return the mark that a process was started with; empty if it has none, or is gone."""
+    name = f"{MARK}=".encode()
+    words = read(f"/proc/{one.pid}/environ").split(b"\0")
+    mark = next((word for word in words if word.startswith(name)), b"")[len(name) :]
+    is_its = bool(mark) and _is_ours(one.pid) and is_alive(one)
+    return mark.decode(errors="replace") if is_its else ""
+
+
 def signal_children(
     number: signal.Signals, spared: frozenset[Identity], known: set[int]
 ) -> frozenset[int]:
@@ -161,7 +176,7 @@ def signal_children(
     No look is needed first: a child's pid stays its own until its parent waits for it.
     """
     own = os.getpid()
-    pids = {int(word) for word in _read(f"/proc/{own}/task/{own}/children").split()} - known
+    pids = {int(word) for word in read(f"/proc/{own}/task/{own}/children").split()} - known
     struck = {pid for pid in pids if not spared or identity_of(pid) not in spared}
     for pid in struck:
         with suppress(ProcessLookupError, PermissionError):
@@ -301,7 +316,7 @@ def _row(pid: int) -> _Row | None:
 
 def _stat(pid: int) -> tuple[bytes, _Row | None]:
     # The name before the last bracket may hold anything, brackets and spaces included.
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     if not fields or fields[0] == b"X" or (fields[0] == b"Z" and not _has_threads(pid)):
         return b"", None
     return fields[0], _Row(parent=int(fields[1]), start_ticks=int(fields[19]))
@@ -331,7 +346,7 @@ def _caller_and_ancestors(table: dict[int, _Row]) -> set[int]:
 
 def _is_marked(pid: int, session_id: str) -> bool:
     mark = f"{MARK}={session_id}".encode()
-    environment = _read(f"/proc/{pid}/environ")  # empty for a process of another user
+    environment = read(f"/proc/{pid}/environ")  # empty for a process of another user
     # The search first: splitting the environment of every process of a user is what would cost.
     return mark in environment and mark in environment.split(b"\0") and _is_ours(pid)
 
@@ -343,7 +358,8 @@ def _is_ours(pid: int) -> bool:
         return False
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
+    """Read a file under /proc, of PROC_BYTES_MAX at most; empty if that cannot be."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -17,7 +17,7 @@ from meshnode.app.tally import Combination, Lot, Rated, Tally, Unit, added_up, s
 from meshnode.core.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.ids import names_apart
 from meshnode.core.ledger import Buckets, Diagnostics, SlotKey
-from meshnode.core.marks import unmarked
+from meshnode.core.marks import session_in, unmarked
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.tiers import tier_parts
 
@@ -193,11 +193,11 @@ def cost(
     adding.diagnostics = sum(diagnostics, Diagnostics())
     for row in rows:
         key, slot = row.key, row.slot
-        names[row.node_id] = row.node_name
+        names[row.node_id], session = row.node_name, session_in(key.session, key.tier)
         adding.row(
             Combination(key.model, slot.provider, unmarked(key.tier)),
             Span(_kind(key), key.start_s, key.end_s),
-            Texts(row.node_id, key.session, slot.agent, slot.owner, slot.project),
+            Texts(row.node_id, session, slot.agent, slot.owner, slot.project),
             packed(slot),
         )
     return finished(adding.answer(names))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.certificates import EXPIRES_SOON_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from meshnode.app.alarms import Alarm
     from meshnode.app.observations import (
@@ -165,6 +165,17 @@ def judge_agents(why_no_groups: str) -> Check:
     )
     fix = "start them in a delegated one: systemd-run --user --scope -p Delegate=yes"
     return unknown("agents", said, fix)
+
+
+def judge_logs(unread: Collection[str]) -> list[Check]:
+    """Judge whether what agents write into logs of their own is counted; all well says nothing."""
+    if not unread:
+        return []
+    names = ", ".join(sorted(unread))
+    said = f"agents here write their usage into logs that are not followed: {names}"
+    named = ", ".join(f"{{source: {one}}}" for one in sorted(unread))
+    fix = f"let the node count it for their sessions: in config.yaml, ingest: [{named}]"
+    return [unknown("usage_logs", said, fix)]
 
 
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:

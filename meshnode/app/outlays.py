@@ -19,7 +19,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.ids import session_id_of
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.ledger_rows import key_from_row
-from meshnode.core.marks import unmarked
+from meshnode.core.marks import session_in, unmarked
 from meshnode.core.prices import cost_nusd
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class _Row:
                 self.nusd = cost_nusd(slot.usage, priced.rates, slot.records)
             self.is_priced = True
         return self.nusd
+
+    @property
+    def session(self) -> str:
+        return session_in(self.key.session, self.key.tier)
 
 
 @dataclass(slots=True)
@@ -106,7 +110,7 @@ class _Sum:
     def change(self, row: _Row, prices: Prices, times: int) -> None:
         """Count one row of a session more, or with -1 less."""
         used = prices if self.terms.unit == USD else None
-        for part in (self.total, self.parts.setdefault(row.key.session, _Part())):
+        for part in (self.total, self.parts.setdefault(row.session, _Part())):
             part.add(row, used, times)
 
 
@@ -184,12 +188,13 @@ class Outlays:
         if key is None or isinstance(key, DiagnosticsKey) or key.end_s <= self._since_s:
             return
         row = self._tables.ledger_row(origin, row_key)
-        rows = self._rows.setdefault(key.session, {})
+        session = session_in(key.session, key.tier)
+        rows = self._rows.setdefault(session, {})
         before = rows.pop((origin, key), None)
         if row is not None and isinstance(row[1], Slot):
             rows[origin, key] = _Row(key, row[1])
-            self._of_origin.setdefault(origin, set()).add(key.session)
-        changes = self._stale.setdefault(key.session, {})
+            self._of_origin.setdefault(origin, set()).add(session)
+        changes = self._stale.setdefault(session, {})
         if changes is not None:
             changes.setdefault((origin, key), before)
 

@@ -23,6 +23,7 @@ from meshnode.core.errors import ConflictError, NotFoundError
 from meshnode.core.ids import NodeId, nodes_meant
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.liveness import MemberState
+from meshnode.core.marks import session_in
 from meshnode.core.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
@@ -165,8 +166,9 @@ class Queries:
         for _, (key, slot) in self.mesh.tables.ledger():
             if isinstance(key, DiagnosticsKey) or not isinstance(slot, Slot):
                 continue
-            if key.session in sessions:
-                spent.setdefault(key.session, Spent()).add(key, slot, self._rated.prices)
+            session = session_in(key.session, key.tier)
+            if session in sessions:
+                spent.setdefault(session, Spent()).add(key, slot, self._rated.prices)
         return spent
 
     def settle(self) -> Generator[None, None, None]:

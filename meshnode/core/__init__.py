@@ -15,5 +15,5 @@ node; the simulator runs the same ones. By subject, the ground first:
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
 - sessions and the registry: `sessions`, `registry`, `removals`, `tables`, `roster`
 - the ledger: `ledger`, `ledger_rows`, `marks`, `tiers`, `usage_log`, `rollups`, `regained`,
-  `counts`, `checkpoints`, `rounds`, `charges`, `prices`, `budgets`
+  `counts`, `checkpoints`, `rounds`, `charges`, `prices`, `budgets`, `log_sessions`
 """

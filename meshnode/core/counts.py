@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import COUNT_MAX, SLOT_MAX, TEXT_CHARS_MAX, Buckets, Slot
 from meshnode.core.ledger_rows import decode_key, decode_slot
-from meshnode.core.marks import unmarked
+from meshnode.core.marks import session_in, unmarked
 from meshnode.core.packing import typed, unpack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX
 
@@ -26,7 +26,7 @@ _VALUES_MIN, _COUNTS_MIN, _FIELDS = 6, 7, 8
 class Counter(NamedTuple):
     """Which counter a row is: its kind, and how many slots, days or months since 1970.
 
-    Without its mark: what that tells apart, the texts of the rows tell.
+    Without its mark: what that tells apart, the texts of the rows tell, and the session.
     """
 
     kind: int
@@ -90,7 +90,7 @@ def counter_of(row: bytes) -> Counter | None:
     for text in (session, model, tier):
         if not isinstance(text, str) or len(text) > TEXT_CHARS_MAX:
             return None
-    return Counter(kind, session, model, unmarked(tier), number)
+    return Counter(kind, session_in(session, tier), model, unmarked(tier), number)
 
 
 def _key_of(row: bytes) -> Any:  # noqa: ANN401 - whatever MessagePack carries

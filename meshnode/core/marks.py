@@ -1,9 +1,13 @@
-"""What tells counters of one session, model and tier apart, where a gateway serves several there.
+"""What tells counters of one session, model and tier apart, where several share them.
 
 A mark stands in the tier, for who knows no marks prices it as if there were none: `standard>#MARK`,
 `standard#MARK>200000`. Invariant: it depends on the texts of a record alone, so that whoever counts
 the same records, in whatever order, has the same counters. Names that no key of a feed has room for
 are shortened, with such a mark of their own.
+
+Where a gateway serves several it is a hash of whose the counter is. Where an agent inside a session
+of the mesh wrote into a log under a name of its own, it is the id of that session: the key keeps
+the log's name, so that a log that is read anew is counted in the same counters.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from meshnode.core.packing import pack_lists
 
 GATEWAYS = frozenset({"higress"})  # sources where one session may be of several consumers
 MARK = "#"  # begins a mark; no service tier has it
-MARK_DIGITS = 8  # of two among a thousand in one session one in ten thousand meets another
+MARK_DIGITS = 8  # of a hash: of two among a thousand in a session one in ten thousand meets another
 NAMES_BYTES_MAX = 1000  # of session, model and tier in UTF-8: a feed takes keys of 1024 bytes
 NAME_BYTES_MAX = 256  # of a session, and of a model, where they have more
+SESSION_DIGITS = 26  # of a mark that is the id of a session: letters of core/ids.py
+SESSION_MARKS = "2" * SESSION_DIGITS, "z" * SESSION_DIGITS  # the first and the last there can be
+_SESSION = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _KEPT = 4096  # read again and again
 
 
@@ -31,6 +38,19 @@ def marked(tier: str, mark: str) -> str:
     """Put a mark into a tier that has none."""
     service, _, step = tier.partition(">")
     return f"{service}{MARK}{mark}>{step}" if step else f"{service}>{MARK}{mark}"
+
+
+def session_in(session: str, tier: str) -> str:
+    """Return the session that a counter is told under: the mesh's, where its mark is one."""
+    if MARK not in tier:
+        return session
+    mark = tier.partition(MARK)[2].partition(">")[0]
+    return mark if len(mark) == SESSION_DIGITS and _SESSION.issuperset(mark) else session
+
+
+def names_in(session: str, tier: str) -> tuple[str, str]:
+    """Return the names by which a counter's session is found: its log's own, and the mesh's."""
+    return session, session_in(session, tier)
 
 
 def unmarked(tier: str) -> str:

@@ -9,6 +9,7 @@ more than was used by those whose it is. Source: the retention that facts ask fo
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, assert_never
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from meshnode.core.ledger import Buckets, Slot, SlotKey, grown
-from meshnode.core.marks import MARK, unmarked
+from meshnode.core.marks import MARK, session_in, unmarked
 from meshnode.core.periods import DAY_S, MONTHS_A_YEAR, DayKey, MonthKey
 
 if TYPE_CHECKING:
@@ -121,6 +122,14 @@ def either_of(key: CounterKey) -> tuple[CounterKey, ...]:
     return (key, without_mark(key)) if MARK in key.tier else (key,)
 
 
+def is_part(key: CounterKey, whole: CounterKey) -> bool:
+    """Tell whether a counter may be part of another as it was before there were marks.
+
+    Marks that name a session were there from the first response of theirs on.
+    """
+    return not session_in("", key.tier) or MARK in whole.tier
+
+
 def without_mark(key: CounterKey) -> CounterKey:
     """Return what a counter was before there were marks."""
     if MARK not in key.tier:
@@ -140,7 +149,8 @@ def levelled(
 
     Both are the whole of some months. Where one has a row that the other has as a part of a coarser
     one, or in parts, both take the coarsest that either has. Where one has rows without marks, and
-    either rows with marks, of a month that differs, both lose them.
+    either rows with marks, of a month that differs, both lose them; so they do where a log session
+    was had by several sessions of the mesh in that month: a log does not tell them apart.
     """
     lost = _unmarked(ours, theirs)
     moved = _coarsest(*({lost.get(key, key) for key in side} for side in (ours, theirs)))
@@ -160,9 +170,18 @@ def _unmarked(
     with_mark = {key for key in both if MARK in key.tier}
     if not with_mark:
         return {}
-    plain = set(map(month_key_of, both - with_mark))
-    differing = plain.intersection(map(month_key_of, ours.keys() ^ theirs.keys()))
+    unclear = set(map(month_key_of, both - with_mark)) | _shared(with_mark)
+    differing = unclear.intersection(map(month_key_of, ours.keys() ^ theirs.keys()))
     return {key: without_mark(key) for key in with_mark if month_key_of(key) in differing}
+
+
+def _shared(with_mark: Iterable[CounterKey]) -> set[MonthKey]:
+    """Return the months that are of several sessions of the mesh."""
+    sessions: defaultdict[MonthKey, set[str]] = defaultdict(set)
+    for key in with_mark:
+        if session := session_in("", key.tier):
+            sessions[month_key_of(key)].add(session)
+    return {month for month, several in sessions.items() if len(several) > 1}
 
 
 def _coarsest(

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Findings
 
 SOURCE = "claude"
-VARIABLE = "CLAUDE_CONFIG_DIR"
 SYNTHETIC = "<synthetic>"  # the model of answers that the program made up itself
 MARK = b'"output_tokens"'  # in every line with usage; inside a JSON text its quotes are escaped
 MAIN = 1 << 42  # what a line outside a sidechain ranks above any output
@@ -370,13 +369,3 @@ def _subagents(directory: str, failures: list[OSError]) -> Iterator[str]:
 
 
 _SESSION_DEPTH = 2  # projects/PROJECT/SESSION.jsonl
-
-
-def standard_paths(environment: Mapping[str, str], directory: Path) -> list[str]:
-    """Name where transcripts are: in each of $CLAUDE_CONFIG_DIR, else in both usual places."""
-    named = [one.strip() for one in environment.get(VARIABLE, "").split(",")]
-    named = [one for one in named if one]
-    if named:
-        return named
-    config = environment.get("XDG_CONFIG_HOME") or str(directory / ".config")
-    return [str(Path(config) / "claude" / "projects"), str(directory / ".claude" / "projects")]

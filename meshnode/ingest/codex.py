@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Findings
 
 SOURCE = "codex"
-VARIABLE = "CODEX_HOME"
 BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
 LANES_MAX = 32  # of one file; what is counted in others is set aside
 MARKS = (b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"')
@@ -250,11 +249,6 @@ class Rollouts:
         """Go on with a rollout."""
         del root
         return CodexParser(path, state)
-
-
-def standard(environment: Mapping[str, str], directory: Path) -> list[str]:
-    """Name the places where this user's rollouts may be."""
-    return [environment.get(VARIABLE) or str(directory / ".codex")]
 
 
 def _counts(usage: object) -> Totals | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
-from meshnode.ingest import claude, codex, gemini, higress, rotated
+from meshnode.ingest import claude, codex, gemini, higress, places, rotated
 from meshnode.ingest.reading import LineParser
 from meshnode.ingest.tree import TreeReader, files_of
 
@@ -61,8 +61,8 @@ def transcripts(
 
 
 SOURCES: Mapping[str, Source] = {
-    claude.SOURCE: transcripts(claude.Transcripts(), claude.standard_paths, claude.VARIABLE),
-    codex.SOURCE: transcripts(codex.Rollouts(), codex.standard, codex.VARIABLE),
+    claude.SOURCE: transcripts(claude.Transcripts(), places.of_claude, places.CLAUDE_VARIABLE),
+    codex.SOURCE: transcripts(codex.Rollouts(), places.of_codex, places.CODEX_VARIABLE),
     gemini.SOURCE: transcripts(gemini.Chats(), gemini.standard),
     higress.SOURCE: Source(
         reader=higress.HigressReader,

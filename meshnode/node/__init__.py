@@ -11,7 +11,7 @@ functions of this package too.
 - how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`,
   `last_heard`
 - sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `outputs`, `books`,
-  `standing`
+  `standing`, `attributing`
 - the ledger: `usage`, `following`, `explaining`, `rounds`, `pricing`, `price_file`, `keeping`,
   `rolling`, `verifying`, `budgeting`
 - watched and audited: `eventing`, `auditing`, `alarming`, `refusals`

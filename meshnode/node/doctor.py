@@ -7,6 +7,7 @@ once, PEER_S for all other nodes at once), and what goes wrong becomes a check, 
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from meshnode.app.diagnosis import (
     judge_disk,
     judge_joiners,
     judge_listening,
+    judge_logs,
     judge_loop,
     judge_multicast,
     judge_name,
@@ -60,6 +62,8 @@ from meshnode.node.suspects import Known, asked_for, suspects
 from meshnode.node.version import VERSION
 from meshnode.rpc.probes import OURS
 from meshnode.rpc.tls import Credentials, Identity
+from meshnode.store import log_sessions
+from meshnode.store.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,6 +143,9 @@ def _look_at_home(home: Home, found: _Found) -> None:
         fix = "correct the file: until then the next price list holds for what is left out"
         found.checks.append(Check("prices", ok=False, detail="; ".join(wrong), fix=fix))
     found.attempt("certificate", lambda: _certificate(home, genesis, found))
+    with suppress(MeshError), closing(Database(home.database, checked=False, frozen=True)) as disk:
+        had = disk.run_now(log_sessions.sources)
+        found.checks += judge_logs(had - {one.source for one in found.config.ingest})
 
 
 def _home(home: Home, found: _Found) -> Check:

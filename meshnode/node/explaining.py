@@ -14,9 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import rfc3339
+from meshnode.core import marks
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import SLOT_S, slot_number
-from meshnode.core.marks import GATEWAYS
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
 from meshnode.ingest.lenient import file_text, is_there
 from meshnode.ingest.reading import Findings, Reason, unmarked
@@ -103,7 +103,7 @@ def _chats(database: Database, name: str) -> list[Entry]:
     chat_id = re.compile(rb'[,{]\s*\\?"chat_id\\?"\s*:\s*\\?"%b\\?"' % said)
     keys: dict[str, None] = {}
     for source_name, path, _ in database.run_now(ledger.readers):
-        if source_name in GATEWAYS and source_name in SOURCES:
+        if source_name in marks.GATEWAYS and source_name in SOURCES:
             with suppress(OSError):
                 for file in SOURCES[source_name].files(path):
                     keys.update(dict.fromkeys(_keys(SOURCES[source_name], (file, path), chat_id)))
@@ -194,19 +194,20 @@ def _pieces(source: Source, file: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _record(entry: Entry, counting: Mapping[str, Entry], prices: Prices) -> dict[str, Any]:
-    record, charge = entry.record, entry.charge
+    record, charge, tier = entry.record, entry.charge, marks.unmarked(entry.record.tier)
     # As its half hour is, of which the total is made: a price may begin in the middle of one.
     half_hour_s = slot_number(record.at_s) * SLOT_S
-    priced = prices.rates(record.model, record.provider, record.tier, half_hour_s)
+    priced = prices.rates(record.model, record.provider, tier, half_hour_s)
     counts = counting[record.idem_key] is entry
     return {
         "key": record.idem_key,
         "source": record.source,
         "at": rfc3339(record.at_s),
-        "session": record.session,
+        "session": marks.session_in(record.session, record.tier),
+        "log_session": record.session,
         "project": record.project,
         "model": record.model,
-        "tier": record.tier,
+        "tier": tier,
         "usage": record.usage.by_name,
         "cost_usd": None if charge.cost_nusd is None else usd_text(charge.cost_nusd),
         "price_source": charge.price_source,

@@ -18,14 +18,17 @@ from meshnode.app.endings import Ended
 from meshnode.app.sessions import OwnSessions
 from meshnode.client.home import make_private
 from meshnode.core.ids import new_u64
+from meshnode.node.attributing import Attributing
 from meshnode.node.clock import chance
 from meshnode.store import journal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from meshnode.agents.following import Ending
     from meshnode.core.sessions import SessionRecord
+    from meshnode.ingest.reading import SourceConfig
     from meshnode.node.ground import Ground
 
 PRUNE_S = 3600.0
@@ -38,6 +41,7 @@ class Hosting:
     """What a node runs for its user."""
 
     def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._home = ground.home
         self._clock = ground.clock
         self._mesh = ground.world.mesh
@@ -70,6 +74,12 @@ class Hosting:
         self.sessions.restore(self._published())
         self._keep(self._prune())
         self._keep(self.activity.watch())
+
+    async def attribute(self, sources: Iterable[SourceConfig]) -> None:
+        """Learn which usage logs our agents write into, before any is counted, and from now on."""
+        attributing = Attributing(self._ground, self.sessions.get, sources)
+        await attributing.look()
+        self._keep(attributing.run())
 
     async def _prune(self) -> None:
         """Remove what is left of sessions that are listed no more, now and then."""

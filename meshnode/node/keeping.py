@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.auditing import Happening
 from meshnode.core.audit import dropped_detail
 from meshnode.core.checkpoints import CHECKPOINT, Checkpoint, sign_checkpoint
-from meshnode.store import checkpoints, rounds, usage_log
+from meshnode.store import checkpoints, log_sessions, rounds, usage_log
 
 if TYPE_CHECKING:
     from meshnode.app.auditing import Auditor
@@ -98,6 +98,7 @@ class Keeping:
             dropped = step
             await asyncio.sleep(PAUSE_S)
         self._note(dropped)
+        await self._ground.database.run(log_sessions.forget, times[0] / 1000)
 
     def _signed(self, seq: int, hash_: bytes, totals: tuple[int, ...]) -> Signed:
         now_ms = int(self._ground.clock.wall_s() * 1000)

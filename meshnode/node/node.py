@@ -212,6 +212,7 @@ class Node:
         self._listeners.servers.append(local)
         await self._open_front()
         self._find_members()
+        await self._hosting.attribute(self._options.ingest)
         await self._following.start(self._options.ingest)
         self._eventing.start(self._work.keep)
         self._work.keep(self._indexes.run())

@@ -15,6 +15,7 @@ from meshnode.client.home import expanded
 from meshnode.core.charges import Charge
 from meshnode.core.errors import MeshError, NotFoundError
 from meshnode.core.ledger import Buckets
+from meshnode.core.marks import unmarked
 from meshnode.core.prices import (
     NUSD_MAX,
     Priced,
@@ -94,7 +95,7 @@ def charging(book: Prices) -> Callable[[UsageRecord], Charge]:
     """Return what says what a response cost, by the prices of now for its time, to be kept."""
 
     def charge(record: UsageRecord) -> Charge:
-        priced = book.rates(record.model, record.provider, record.tier, record.at_s)
+        priced = book.rates(record.model, record.provider, unmarked(record.tier), record.at_s)
         if priced is None:
             return Charge()
         nusd = cost_nusd(record.usage, priced.rates, 1)

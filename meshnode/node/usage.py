@@ -23,6 +23,7 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.ledger import Diagnostics, StoredReader
+from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import Pieces, alone, readings
 from meshnode.ingest.lenient import file_text
@@ -282,7 +283,7 @@ class Usage:
         rows = [
             OwnedSlot(HERE, HERE, key, slot)
             for key, slot in slots
-            if slot.records and wanted.session in (None, key.session)
+            if slot.records and wanted.session in (None, *names_in(key.session, key.tier))
         ]
         since_s, until_s = _seconds(asked.since), _seconds(asked.until)
         query = CostQuery(
@@ -327,7 +328,7 @@ class Usage:
         from meshnode.client.counted import begun  # noqa: PLC0415 - for `show`
         from meshnode.client.logged import BY, summed  # noqa: PLC0415 - as above
 
-        known = {key.session for key, _ in self._all_slots()}
+        known = {name for k, _ in self._all_slots() for name in names_in(k.session, k.tier)}
         session = name if name in known else begun(name, known)
         answer = self.answer(Wanted(session=session), Asked(by=BY))
         if not answer["records"]:

@@ -3,5 +3,6 @@
 - the file: `database`, `migrations`, `transactions`, `asking`, `faults`, `facts`
 - the mesh: `feeds`, `forks`, `heads`, `events`
 - commands: `journal`, `standing`, `invites`, `audit`
-- the ledger: `ledger`, `counters`, `rollups`, `usage_log`, `reports`, `rounds`, `checkpoints`
+- the ledger: `ledger`, `counters`, `rollups`, `usage_log`, `reports`, `rounds`, `checkpoints`,
+  `log_sessions`
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ledger import DiagnosticsKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
-from meshnode.core.rollups import due, either_of, ways_of
+from meshnode.core.rollups import due, either_of, is_part, ways_of
 from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def places_of(
 ) -> tuple[dict[SlotKey, tuple[CounterKey, ...]], dict[CounterKey, Counted]]:
     """Return which counters the records of some slots may be in, and what these count so far.
 
-    What comes goes to the first.
+    What comes goes to the first. What a session of the mesh had of a log is in a row without its
+    mark only as peers have returned it; of what is counted here that row is others'.
     """
     query = """SELECT EXISTS (SELECT 1 FROM usage_slots WHERE key >= :least)
         OR EXISTS (SELECT 1 FROM usage_imported WHERE key >= :least)"""
@@ -93,9 +94,10 @@ def places_of(
     ways = {key: (ways_of if is_rolled_up else either_of)(key) for key in slots}
     looked_for = set(chain.from_iterable(ways.values()))
     counted = counted_of(connection, looked_for)
-    held = counted.keys() | imported_of(connection, looked_for).keys()
+    held, returned = counted.keys(), imported_of(connection, looked_for).keys()
     places = {
-        key: tuple(one for one in way if one in held) or (due(key, now_s),)
+        key: tuple(one for one in way if one in returned or (one in held and is_part(key, one)))
+        or (due(key, now_s),)
         for key, way in ways.items()
     }
     return places, counted

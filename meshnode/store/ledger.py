@@ -24,7 +24,7 @@ from meshnode.core.ledger import (
 )
 from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
 from meshnode.core.usage_log import Entry, preferred, says_the_same
-from meshnode.store import counters, rounds, usage_log
+from meshnode.store import counters, log_sessions, rounds, usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -232,18 +232,19 @@ def _news(
     known = usage_log.latest(connection, list(by_key))
     dropped = usage_log.dropped(connection, (key for key in by_key if key not in known))
     if not known and not dropped:
-        return known, list(by_key.values())
+        return known, list(log_sessions.attributed(connection, [*by_key.values()]))
     fresh: list[UsageRecord] = []
+    unknown: list[UsageRecord] = []
     for key, record in by_key.items():
         counted = known.get(key)
         if counted is None:
             if key not in dropped:
-                fresh.append(record)
+                unknown.append(record)
             continue
-        better = preferred(counted.record, record)
+        better = preferred(counted.record, log_sessions.as_counted(counted.record, record))
         if better is not counted.record:
             fresh.append(better)
-    return known, fresh
+    return known, [*fresh, *log_sessions.attributed(connection, unknown)]
 
 
 def _keep_texts(
@@ -273,7 +274,8 @@ def _again(records: Iterable[UsageRecord], known: Mapping[str, Entry]) -> int:
 
 def _is_itself(counted: UsageRecord, record: UsageRecord) -> bool:
     """Tell whether a record was made of the line that counts; a log may be rotated since."""
-    is_there = counted.offset == record.offset and says_the_same(counted, record)
+    told = log_sessions.as_counted(counted, record)
+    is_there = counted.offset == record.offset and says_the_same(counted, told)
     return is_there and _ROTATED.sub("", counted.file) == _ROTATED.sub("", record.file)
 
 

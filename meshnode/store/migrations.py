@@ -214,6 +214,16 @@ CREATE TABLE IF NOT EXISTS usage_checkpoints (
 CREATE TABLE IF NOT EXISTS usage_dropped (mark INTEGER PRIMARY KEY)
 """,
     ),
+    Migration(
+        "which sessions of usage logs the sessions of the mesh had",
+        """
+CREATE TABLE IF NOT EXISTS log_sessions (
+    name TEXT NOT NULL, source TEXT NOT NULL, since_s REAL NOT NULL, until_s REAL NOT NULL,
+    session TEXT NOT NULL, agent TEXT NOT NULL, owner TEXT NOT NULL,
+    PRIMARY KEY (name, source, session, since_s)
+)
+""",
+    ),
 )
 
 

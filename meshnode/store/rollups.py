@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.ledger import SLOT_S, DiagnosticsKey, SlotKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_to_row
-from meshnode.core.marks import MARK_DIGITS, marked
+from meshnode.core.marks import MARK_DIGITS, SESSION_MARKS, marked
 from meshnode.core.periods import DAY_S, DayKey, MonthKey
 from meshnode.core.rollups import (
     due,
@@ -132,7 +132,7 @@ def hold(
     Returns what it is to say instead, where that is something else; None is nothing any more.
     """
     with transaction(connection):
-        keys = _of_months(connection, set(map(month_key_of, feed))).union(feed)
+        keys = of_months(connection, set(map(month_key_of, feed))).union(feed)
         counted = counters.counted_of(connection, keys)
         held = counters.said_of(counted, counters.imported_of(connection, keys))
         if all(key in held and merged(held[key], slot) == held[key] for key, slot in feed.items()):
@@ -150,7 +150,7 @@ def hold(
     return said
 
 
-def _of_months(connection: sqlite3.Connection, months: Iterable[MonthKey]) -> set[CounterKey]:
+def of_months(connection: sqlite3.Connection, months: Iterable[MonthKey]) -> set[CounterKey]:
     """Return the keys of all counters of some months, whatever their marks; `months` have none."""
     query = """SELECT CAST(key AS BLOB) FROM usage_slots WHERE key BETWEEN :first AND :last
         UNION SELECT CAST(key AS BLOB) FROM usage_imported WHERE key BETWEEN :first AND :last"""
@@ -172,7 +172,8 @@ def _ranges(month: MonthKey) -> Iterator[tuple[CounterKey, CounterKey]]:
     start_s, end_s = month.start_s, month.end_s - 1
     named = month.session, month.model
     tiers = [(month.tier, month.tier)]
-    tiers.append((marked(month.tier, "0" * MARK_DIGITS), marked(month.tier, "f" * MARK_DIGITS)))
+    for first, last in ("0" * MARK_DIGITS, "f" * MARK_DIGITS), SESSION_MARKS:
+        tiers.append((marked(month.tier, first), marked(month.tier, last)))
     for low, high in tiers:
         yield (
             SlotKey(*named, low, start_s // SLOT_S),

@@ -49,9 +49,11 @@ _COUNTS_NOW = """NOT EXISTS (SELECT 1 FROM usage_log AS later
 _INSERT_KIND = f"INSERT INTO usage_kinds (id, {_KIND}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - no values
 _OF_KIND = f"SELECT id FROM usage_kinds WHERE ({_KIND}) = ({', '.join('?' * 11)})"  # noqa: S608 - no values
 _ANY_KIND = "SELECT 1 FROM usage_kinds WHERE session = ? LIMIT 1"
-_OF_SESSION = f"""{_READ} WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?) AND seq > ?
-    AND {_COUNTS_NOW} ORDER BY seq LIMIT ?"""  # noqa: S608 - our own names
-_SEQS = f"""SELECT seq FROM usage_log WHERE kind IN (SELECT id FROM usage_kinds WHERE session = ?)
+# Under the name that its log has for it, or the mesh: that is the mark of a tier.
+_OF_NAME = "(SELECT id FROM usage_kinds WHERE session = :name OR instr(tier, '#' || :name))"
+_OF_SESSION = f"""{_READ} WHERE kind IN {_OF_NAME} AND seq > :after
+    AND {_COUNTS_NOW} ORDER BY seq LIMIT :limit"""
+_SEQS = f"""SELECT seq FROM usage_log WHERE kind IN {_OF_NAME}
     AND {_COUNTS_NOW} ORDER BY at_s, seq"""  # noqa: S608 - our own names
 _KINDS = """SELECT id, file, session, model, tier, source, agent, owner, project, provider
     FROM usage_kinds"""
@@ -108,7 +110,7 @@ def of_session(
     connection: sqlite3.Connection, session: str, after_seq: int, limit: int
 ) -> list[Entry]:
     """Return what counts of a session, in the order it was recorded, after a seq."""
-    values = (session, after_seq, limit)
+    values = {"name": session, "after": after_seq, "limit": limit}
     return [entry for entry, _ in _entries(connection.execute(_OF_SESSION, values))]
 
 
@@ -128,7 +130,7 @@ def dropped(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
 
 def seqs_of_session(connection: sqlite3.Connection, session: str) -> list[int]:
     """Return the seqs of what counts of a session, in the order of their times."""
-    return [seq for (seq,) in connection.execute(_SEQS, (session,))]
+    return [seq for (seq,) in connection.execute(_SEQS, {"name": session})]
 
 
 def at_seqs(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Entry]:

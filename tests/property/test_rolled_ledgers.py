@@ -302,12 +302,18 @@ class Rolled(RuleBasedStateMachine):
                 (key, row.value) for key, row in self.replica.rows.tables.get(LEDGER, {}).items()
             ).items()
         ]
-        for by in ("day", "hour", "owner", "model"):
+        for by in ("day", "hour", "owner", "model", "session"):
             answer = cost(rows, [], CostQuery((by,), tz="Europe/Berlin"), NoPrices())
             assert sum(group.records for group in answer.groups) == answer.records
         for _ in self.cells.build():
             pass
-        for by in (("model", "day"), ("owner", "project"), ("project", "day"), ("agent", "hour")):
+        for by in (
+            ("model", "day"),
+            ("owner", "project"),
+            ("project", "day"),
+            ("agent", "hour"),
+            ("session",),
+        ):
             query = CostQuery(by)
             asked = Tables(self.replicas), self.replicas, self.cells, (query, Rated(NoPrices()))
             quick = finished(finished(steps_of(*asked)).answer({}))

@@ -39,6 +39,7 @@ KEYS = {
     "day": DayKey(*WHAT, 20_736),
     "month": MonthKey(*WHAT, 667),
     "marked": SlotKey(*WHAT[:2], marked(WHAT[2], mark_of("", "olga", "", "openai")), 997_000),
+    "had": SlotKey(*WHAT[:2], marked(WHAT[2], "7h4kq2v6xm" + "a" * 16), 997_000),
     "marked_short": DayKey(*WHAT[:2], marked("batch", mark_of("", "paul", "", "")), 20_736),
 }
 USED = Slot(3, Buckets(3, 22_137, 2_285, 0, 159, 20, 1), "builder", "olga", "shop", "anthropic")

@@ -6,7 +6,7 @@ import pytest
 
 from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.core.usage_log import preferred
-from meshnode.ingest.claude import Transcript, Transcripts, project_of, standard_paths
+from meshnode.ingest.claude import Transcript, Transcripts, project_of
 from meshnode.ingest.reading import Findings, Reason
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "claude"
@@ -269,12 +269,3 @@ def test_sessions_and_subagents_are_found_and_nothing_else(tmp_path: Path):
     assert set(Transcripts().files(projects / "p")) == expected
     with pytest.raises(FileNotFoundError):
         list(Transcripts().files(tmp_path / "missing"))
-
-
-def test_the_usual_places_are_those_of_claude_code():
-    home = Path("/srv/ada")
-    usual = ["/srv/ada/.config/claude/projects", "/srv/ada/.claude/projects"]
-    assert standard_paths({}, home) == usual
-    assert standard_paths({"CLAUDE_CONFIG_DIR": " "}, home) == usual
-    assert standard_paths({"CLAUDE_CONFIG_DIR": "/a, /b"}, home) == ["/a", "/b"]
-    assert standard_paths({"XDG_CONFIG_HOME": "/x"}, home)[0] == "/x/claude/projects"

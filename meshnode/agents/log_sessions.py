@@ -1,0 +1,167 @@
+"""Which log sessions the programs on this machine have, and which session of the mesh they are in.
+
+Claude Code writes `sessions/PID.json` before its first request and removes it at its end; it names
+its log session there, a new one after `/clear` or `/resume`. Codex holds a lock on
+`thread-writer-locks/ID.lock` while it writes the log session ID.
+
+Invariants: only what the kernel vouches for counts: a living process, by its pid and start time, or
+the holder of a lock; and the mark in its environment. What processes of several sessions have, or
+of none, is nobody's. Nothing of a log is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshnode.agents import tree
+from meshnode.core.log_sessions import NAME_CHARS_MAX, LogSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+CLAUDE, CODEX = "claude", "codex"
+FILES_MAX = 4096  # in one directory; those beyond are not looked at
+FILE_BYTES_MAX = 64 << 10
+_FLOCK, _OF_PID, _OF_FILE = b"FLOCK", 4, 5  # words in a line of /proc/locks
+
+Key = tuple[str, str]
+"""A source, and its name of a log session."""
+
+
+class Had(NamedTuple):
+    """By which process one is had, in which session of ours, if any, and since when.
+
+    `began_s` is when the process began, `said_s` when it had said so at the latest.
+    """
+
+    session: str
+    process: tree.Identity
+    began_s: float
+    said_s: float
+
+
+class LogSessions:
+    """Looks at the directories of both programs.
+
+    `known`: what was had when somebody last looked, with since when.
+    """
+
+    def __init__(
+        self,
+        claude: Sequence[Path],
+        codex: Sequence[Path],
+        is_ours: Callable[[str], bool],
+        known: Mapping[Key, tuple[str, float]],
+    ) -> None:
+        self._claude, self._codex = claude, codex
+        self._is_ours = is_ours
+        self._known = dict(known)
+        self._seen: dict[tree.Identity, str] = {}  # their marks
+        self._is_first = True
+
+    def look(self, now_s: float) -> list[tuple[str, LogSession]]:
+        """Return what has changed: sessions, each with what it has from now on, or had until now.
+
+        Of what ended while nobody looked it is not known when: it was had for no time at all.
+        """
+        before, had = self._seen, self._all_had(now_s)
+        changed: list[tuple[str, LogSession]] = []
+        for key, (session, since_s) in list(self._known.items()):
+            them = had.get(key, [])
+            if {one.session for one in them} != {session}:
+                others_s = [one.began_s for one in them if one.session != session]
+                until_s = since_s if self._is_first else max(since_s, min([now_s, *others_s]))
+                changed.append((session, LogSession(*key, since_s, until_s)))
+                del self._known[key]
+        for key, them in had.items():
+            sessions = {one.session for one in them}
+            if key not in self._known and len(sessions) == 1 and "" not in sessions:
+                # What it has at its start it had since; what comes later may have been another's.
+                since_s = max(one.said_s if one.process in before else one.began_s for one in them)
+                self._known[key] = them[0].session, since_s
+                changed.append((them[0].session, LogSession(*key, since_s, math.inf)))
+        self._is_first = False
+        return changed
+
+    def _all_had(self, now_s: float) -> dict[Key, list[Had]]:
+        """Return who has what, whether ours or not."""
+        before, self._seen = self._seen, {}
+        found: dict[Key, list[Had]] = {}
+        for key, process, said_s in self._holders(now_s):
+            mark = before[process] if process in before else tree.mark_of(process)
+            session = mark if self._is_ours(mark) else ""
+            if session:
+                self._seen[process] = mark
+            times = now_s - tree.age_s(process), min(said_s, now_s)
+            found.setdefault(key, []).append(Had(session, process, *times))
+        return found
+
+    def _holders(self, now_s: float) -> Iterator[tuple[Key, tree.Identity, float]]:
+        for directory in self._claude:
+            for path in _files(directory, ".json"):
+                if (found := _named(path)) is not None:
+                    name, process, said_s = found
+                    yield (CLAUDE, name), process, said_s
+        locks = [path for directory in self._codex for path in _files(directory, ".lock")]
+        pids = _lockers() if locks else {}
+        for path in locks:
+            name = path.rpartition("/")[2].removesuffix(".lock")
+            locker = _locker(path, pids)
+            if locker is not None and len(name) <= NAME_CHARS_MAX:
+                yield (CODEX, name), locker, now_s
+
+
+def _files(directory: Path, ending: str) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            found = [entry.path for entry in entries if entry.name.endswith(ending)]
+    except OSError:
+        return []
+    return found[:FILES_MAX]
+
+
+def _named(path: str) -> tuple[str, tree.Identity, float] | None:
+    """Read what a running Claude Code says of itself, and when; None for one that has ended."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a name of a listing
+            said = json.loads(file.read(FILE_BYTES_MAX))
+            said_s = os.fstat(file.fileno()).st_mtime  # of what was read, or later
+        name, pid, ticks = said["sessionId"], said["pid"], said["procStart"]
+        process = tree.Identity(int(pid), int(ticks))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    is_name = isinstance(name, str) and 0 < len(name) <= NAME_CHARS_MAX
+    return (name, process, said_s) if is_name and tree.is_alive(process) else None
+
+
+def _lockers() -> dict[int, int]:
+    """Return who holds locks, by the inode; who else may mean a file of another device."""
+    found: dict[int, int] = {}
+    for line in tree.read("/proc/locks").splitlines():
+        words = line.split()
+        if len(words) > _OF_FILE and words[1] == _FLOCK:
+            found[int(words[_OF_FILE].rpartition(b":")[2])] = int(words[_OF_PID])
+    return found
+
+
+def _locker(path: str, pids: Mapping[int, int]) -> tree.Identity | None:
+    """Return the process that holds a lock for itself alone."""
+    try:
+        process = tree.identity_of(pids[os.stat(path).st_ino])  # noqa: PTH116 - a name of a listing
+        if process is None or not _has_open(process.pid, path):
+            return None
+    except (OSError, LookupError):
+        return None
+    words = tree.read(f"/proc/{process.pid}/cmdline").split(b"\0")
+    # All terminals of a user share a daemon: whose a thread of its is, it does not say.
+    is_shared = b"app-server" in words and any(one.startswith(b"--listen") for one in words)
+    return None if is_shared else process
+
+
+def _has_open(pid: int, path: str) -> bool:
+    with os.scandir(f"/proc/{pid}/fd") as fds:
+        return any(os.readlink(fd.path) == path for fd in fds)  # noqa: PTH115 - of many

@@ -1,0 +1,178 @@
+"""Who has which log session, by what programs like the real ones leave while they run."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from meshnode.agents import tree
+from meshnode.agents.log_sessions import LogSessions
+
+pytestmark = pytest.mark.integration
+PROGRAMS = Path(__file__).parents[2] / "programs"
+OURS, OTHERS, FOREIGN = "a" * 26, "b" * 26, "c" * 26
+
+
+class Programs:
+    """Programs started inside sessions, or outside of any; and who looks at them."""
+
+    def __init__(self, root: Path) -> None:
+        self.claude, self.locks = root / "sessions", root / "thread-writer-locks"
+        self.root = root
+        self.running: list[subprocess.Popen] = []
+        self.looking = self.looker({})
+
+    def looker(self, known):
+        return LogSessions([self.claude], [self.locks], {OURS, OTHERS}.__contains__, known)
+
+    def start(self, session, *words, program="claude_like.py", **more):
+        """Start one; return it with the name of its log session, once it has answered."""
+        environment = {"PATH": os.environ["PATH"], "CLAUDE_CONFIG_DIR": str(self.root), **more}
+        environment |= {"CODEX_HOME": str(self.root)} | ({tree.MARK: session} if session else {})
+        process = subprocess.Popen(
+            [sys.executable, "-u", str(PROGRAMS / program), "m", *words],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.running.append(process)
+        return process, self.prompt(process)
+
+    @staticmethod
+    def prompt(process, text="go on"):
+        process.stdin.write(f"{text}\n")
+        process.stdin.flush()
+        return process.stdout.readline().split()[0]
+
+    @staticmethod
+    def end(process):
+        process.stdin.close()
+        process.wait()
+
+    def look(self):
+        """Return what has changed: for whom, which name, and whether it is had."""
+        found = self.looking.look(time.time())
+        return [(session, one.name, one.until_s == math.inf) for session, one in found]
+
+
+@pytest.fixture
+def programs(tmp_path):
+    programs = Programs(tmp_path)
+    yield programs
+    for process in programs.running:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("program", ["claude_like.py", "codex_like.py"])
+def test_a_log_session_is_had_from_the_start_of_its_program_until_its_end(programs, program):
+    before_s = time.time()
+    process, name = programs.start(OURS, program=program)
+    ((session, had),) = programs.looking.look(time.time())
+    assert (session, had.source, had.name) == (OURS, program.partition("_")[0], name)
+    assert before_s - 0.02 <= had.since_s <= time.time(), "a clock tick is 10 ms"
+    assert programs.look() == []
+    programs.end(process)
+    assert programs.look() == [(OURS, name, False)]
+    assert programs.look() == []
+
+
+@pytest.mark.parametrize("program", ["claude_like.py", "codex_like.py"])
+@pytest.mark.parametrize("session", ["", FOREIGN])
+def test_what_runs_in_no_session_of_ours_is_nobodys(programs, session, program):
+    programs.start(session, program=program)
+    assert programs.look() == []
+
+
+def test_who_clears_goes_on_with_another_from_then_on(programs):
+    process, name = programs.start(OURS)
+    assert programs.look() == [(OURS, name, True)]
+    process.stdin.write("/clear\n")
+    other, now_s = programs.prompt(process), time.time()
+    (said_in,) = programs.claude.iterdir()
+    gone, new = programs.looking.look(now_s)
+    assert (gone[1].name, gone[1].until_s) == (name, now_s)
+    assert (new[1].name, new[1].since_s) == (other, said_in.stat().st_mtime)
+
+
+def test_what_two_have_at_once_is_nobodys_until_one_has_ended(programs):
+    first, name = programs.start(OURS)
+    assert programs.look() == [(OURS, name, True)]
+    second, _ = programs.start("", "--resume", name)
+    assert programs.look() == [(OURS, name, False)]
+    programs.end(first)
+    assert programs.look() == []
+    programs.end(second)
+    programs.start(OTHERS, "--resume", name)
+    assert programs.look() == [(OTHERS, name, True)]
+
+
+def test_several_processes_of_one_session_have_it_together(programs):
+    _, name = programs.start(OURS)
+    programs.start(OURS, "--resume", name)
+    assert programs.look() == [(OURS, name, True)]
+
+
+def test_who_resumes_what_a_killed_program_left_is_told_apart_from_it(programs):
+    first, name = programs.start(OURS)
+    assert programs.look() == [(OURS, name, True)]
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert len(list(programs.claude.iterdir())) == 1, "it has left what it said of itself"
+    programs.start(OTHERS, "--resume", name)
+    assert programs.look() == [(OURS, name, False), (OTHERS, name, True)]
+
+
+def test_a_pid_that_came_back_names_nobody(programs):
+    _, name = programs.start(OURS)
+    (said_in,) = programs.claude.iterdir()
+    said = json.loads(said_in.read_text())
+    said_in.write_text(json.dumps(said | {"procStart": str(int(said["procStart"]) - 1)}))
+    assert programs.look() == []
+    said_in.write_text(json.dumps(said))
+    assert programs.look() == [(OURS, name, True)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "[]", "{", '{"pid": 1}', "9" * 10_000, '{"sessionId": 7, "pid": "x", "procStart": []}'],
+)
+def test_what_cannot_be_read_is_passed_over(programs, said):
+    programs.claude.mkdir()
+    (programs.claude / "1.json").write_text(said)
+    assert programs.look() == []
+
+
+def test_a_daemon_that_all_terminals_share_is_nobodys(programs):
+    programs.start(OURS, "app-server", "--listen", "unix://", program="codex_like.py")
+    assert programs.look() == []
+
+
+def test_a_lock_that_nobody_holds_is_nobodys(programs):
+    programs.locks.mkdir()
+    (programs.locks / "left.lock").touch()
+    assert programs.look() == []
+
+
+def test_who_looks_again_after_a_while_knows_what_goes_on_and_not_when_else_ended(programs):
+    first, name = programs.start(OURS)
+    second, other = programs.start(OURS)
+    found = {one.name: one for _, one in programs.looking.look(time.time())}
+    programs.end(second)
+    known = {("claude", one.name): (OURS, one.since_s) for one in found.values()}
+    programs.looking = programs.looker(known)
+    ((_, gone),) = programs.looking.look(time.time())
+    assert (gone.name, gone.until_s) == (other, gone.since_s)
+    programs.end(first)
+    ((_, ended),) = programs.looking.look(now_s := time.time())
+    assert (ended.name, ended.since_s, ended.until_s) == (name, found[name].since_s, now_s)
