@@ -92,7 +92,8 @@ class Session:
         self.calls.append((*report, more))
         return len(self.calls) == 1
 
-    def steers(self, **options):
+    def steers(self, *, absent, **options):
+        absent(True)
         self.calls.append(options)
         yield from STEERS
 
@@ -178,11 +179,12 @@ def test_a_report_says_whether_it_counted(run, session):
 
 
 def test_steers_are_one_document_a_line_and_harmless_to_a_terminal(run, session):
-    code, out, _ = run("steer-inbox", "--follow", "--after", "2")
+    code, out, err = run("steer-inbox", "--follow", "--after", "2")
     assert code == 0
     assert list(map(json.loads, out.splitlines())) == STEERS
     assert "\x1b" not in out
     assert session.calls == [{"after": 2, "follow": True}]
+    assert err == "warning: the node does not answer: waiting for it\n"
     assert run("steer-inbox", "-q")[1] == "c3\nc4\n"
     assert run("steer-inbox", "-o", "csv")[0] == 2
 
