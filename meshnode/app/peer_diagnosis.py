@@ -307,5 +307,11 @@ def _id(kind: str, peer: Peer) -> str:
 
 
 def _with_ports(fix: str, address: str) -> str:
+    if "{port}" not in fix:
+        return fix
     port = address.rpartition(":")[2]
-    return fix.replace("{port}", port).replace("{next}", str(int(port) + 1))
+    try:
+        following = str(int(port) + 1)
+    except ValueError:  # a member says what it likes of where it listens
+        return DIAL_FIX[Dial.FAILED]
+    return fix.replace("{port}", port).replace("{next}", following)

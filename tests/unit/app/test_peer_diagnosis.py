@@ -94,6 +94,16 @@ def test_ports_of_ipv6_addresses_are_named_too():
     assert "7717 and 7718" in only_fault(judged(silent))[2]
 
 
+@pytest.mark.parametrize("dial", [dial for dial in Dial if dial is not Dial.CONNECTED])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host:port", "[::1]", "unix:/run/x", "", "h:", ":"]
+)
+def test_a_member_that_says_no_address_of_itself_is_judged_like_any_other(address, dial):
+    step, detail, fix = only_fault(judged(Attempt(address, dial, "is not there")))
+    assert (step, detail) == ("peer_connect", f"{address} is not there")
+    assert "{" not in fix
+
+
 def test_a_peer_without_an_address_is_to_be_named():
     assert "no address" in only_fault(judged())[1]
 
