@@ -45,6 +45,7 @@ class Greeting:
 class Attempt:
     """All that was observed at one address.
 
+    `ip`: which one it was that took the connection, where a name has several.
     `entered`: whether the members' port took our certificate; None when it was not tried.
     `for_joiners`: a Hello is answered at this very address, as only the joiners' port does.
     """
@@ -52,6 +53,7 @@ class Attempt:
     address: str
     dial: Dial
     detail: str = ""  # in words, when it did not connect
+    ip: str = ""
     shown: Shown | None = None
     silence: str = ""  # in words, when it connected and showed no certificate
     greeting: Greeting | None = None

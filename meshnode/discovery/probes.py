@@ -17,7 +17,7 @@ from cryptography import x509
 from meshnode.app.observations import Attempt, Dial, Shown
 from meshnode.core.certificates import UNREADABLE, hints_in
 from meshnode.core.errors import PeerError, UsageError
-from meshnode.discovery.names import connected, resolved
+from meshnode.discovery.names import connected
 from meshnode.discovery.seeds import parse_address
 
 CONNECT_S = 2.0  # room for one SYN that got lost
@@ -39,8 +39,7 @@ async def attempt_at(address: str) -> Attempt:
     try:
         host, port = parse_address(address)
         async with asyncio.timeout(CONNECT_S):
-            ip = await resolved(host)
-            _, writer = await asyncio.open_connection(ip, port)
+            ip, writer = await connected(host, port)
     except UsageError as error:
         return Attempt(address, Dial.NO_NAME, error.message)
     except (TimeoutError, OSError, UnicodeError) as error:
@@ -54,7 +53,7 @@ async def accepts(address: str) -> bool:
     try:
         host, port = parse_address(address)
         async with asyncio.timeout(ACCEPT_S):
-            writer = await connected(host, port)
+            _, writer = await connected(host, port)
     except (UsageError, OSError, UnicodeError):  # TimeoutError included
         return False
     writer.close()
@@ -87,14 +86,14 @@ async def _certificate_at(address: str, ip: str, port: int) -> Attempt:
             found.not_valid_before_utc.timestamp(),
             found.not_valid_after_utc.timestamp(),
         )
-        return Attempt(address, Dial.CONNECTED, shown=shown)
+        return Attempt(address, Dial.CONNECTED, ip=ip, shown=shown)
     except TimeoutError:
         silence = MUTE
     except (PeerError, *UNREADABLE):
         silence = NO_NODE
     except OSError:  # of TLS too
         pass
-    return Attempt(address, Dial.CONNECTED, silence=silence)
+    return Attempt(address, Dial.CONNECTED, ip=ip, silence=silence)
 
 
 async def certificate_at(ip: str, port: int) -> bytes:

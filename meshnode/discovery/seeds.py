@@ -61,7 +61,7 @@ async def hint_at(address: str) -> Hint:
     context.set_alpn_protocols(["h2"])
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            writer = await connected(host, port, context)
+            _, writer = await connected(host, port, context)
     except TimeoutError as error:
         raise UnreachableError(f"{address} does not answer") from error
     except ssl.SSLError as error:

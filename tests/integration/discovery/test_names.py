@@ -5,15 +5,18 @@ import socket
 import threading
 
 import pytest
-from integration.rpc.fleet import WAIT_S
+from integration.discovery.places import BOTH, NAME, black_hole, stand_for
+from integration.rpc.fleet import WAIT_S, Founded, serving
 
 from meshnode.core.errors import UnreachableError
 from meshnode.discovery import names, probes, seeds
-from meshnode.discovery.names import LOOKUPS_MAX, connected, resolved
+from meshnode.discovery.names import ADDRESSES_MAX, LOOKUPS_MAX, NEXT_S, connected, resolved
 from meshnode.discovery.probes import accepts
 from meshnode.discovery.seeds import hint_at
+from meshnode.rpc.servers import members_server
+from meshnode.v1 import command_service_pb2_grpc as commands_grpc
+from meshnode.v1 import link_service_pb2_grpc as links_grpc
 
-BOTH = ("127.0.0.2", "127.0.0.1")
 MUTE = "gateway.example"  # whose name server says nothing
 
 
@@ -84,10 +87,70 @@ async def test_so_many_names_are_looked_up_at_once_and_one_more_is_not(resolver)
 async def test_every_address_of_a_name_is_tried(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as held:
         held.bind(("127.0.0.2", listener.getsockname()[1]))  # and never listens
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in BOTH]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        writer = await connected("both.example", listener.getsockname()[1])
+        stand_for(monkeypatch, *BOTH)
+        ip, writer = await connected(NAME, listener.getsockname()[1])
         writer.close()
+        assert ip == "127.0.0.1"
         listener.close()
         with pytest.raises(ConnectionRefusedError):
-            await connected("both.example", held.getsockname()[1])
+            await connected(NAME, held.getsockname()[1])
+
+
+async def test_an_address_that_drops_packets_takes_its_turn_and_no_more(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        stand_for(monkeypatch, *BOTH)
+        with black_hole("127.0.0.2", port):
+            async with asyncio.timeout(WAIT_S):
+                ip, writer = await connected(NAME, port)
+    writer.close()
+    assert ip == "127.0.0.1"
+
+
+async def test_nor_does_one_that_says_nothing_and_it_is_let_go():
+    let_go = asyncio.Event()
+
+    async def mute(reader, writer):
+        await reader.read()
+        let_go.set()
+        writer.close()
+
+    node = Founded(1).node()
+    servicers = links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
+    async with serving(await members_server(*servicers), node.identity.for_members()) as address:
+        port = int(address.rpartition(":")[2])
+        async with asyncio.timeout(WAIT_S), await asyncio.start_server(mute, "127.0.0.2", port):
+            with pytest.MonkeyPatch.context() as patched:
+                stand_for(patched, *BOTH)
+                assert (await hint_at(f"{NAME}:{port}")).node_id == node.node_id
+            await let_go.wait()
+
+
+async def test_of_all_that_fail_the_one_that_says_most_is_told(monkeypatch):
+    with socket.socket() as held:
+        held.bind(("127.0.0.2", 0))  # and never listens
+        for ips in (("127.0.0.2", "255.255.255.255"), ("255.255.255.255", "127.0.0.2")):
+            stand_for(monkeypatch, *ips)
+            with pytest.raises(ConnectionRefusedError):
+                await connected(NAME, held.getsockname()[1])
+
+
+async def test_whoever_gives_up_leaves_no_attempt_behind(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    stand_for(monkeypatch, "127.0.0.2", "127.0.0.3")
+    before = asyncio.all_tasks()
+    with black_hole("127.0.0.2", port), black_hole("127.0.0.3", port), pytest.raises(TimeoutError):
+        async with asyncio.timeout(2 * NEXT_S):
+            await connected(NAME, port)
+    assert asyncio.all_tasks() == before
+
+
+async def test_of_very_many_addresses_the_first_are_tried(monkeypatch):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and never listens
+        port = held.getsockname()[1]
+        stand_for(monkeypatch, *(f"127.0.1.{number}" for number in range(1, 99)))
+        one_more = socket.create_server((f"127.0.1.{ADDRESSES_MAX + 1}", port))
+        with one_more, pytest.raises(ConnectionRefusedError):
+            await connected(NAME, port)

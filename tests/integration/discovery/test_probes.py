@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from integration.discovery.places import BOTH, NAME, black_hole, stand_for
 from integration.discovery.test_mdns import multicast_reaches_us
 
 from meshnode.app.observations import Dial
@@ -35,6 +36,15 @@ async def test_a_listener_that_is_no_node_is_told():
     async with server:
         attempt = await attempt_at(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     assert attempt.silence == NO_TLS
+
+
+async def test_a_name_is_looked_at_where_it_answers(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        stand_for(monkeypatch, *BOTH)
+        with black_hole("127.0.0.2", port):
+            attempt = await attempt_at(f"{NAME}:{port}")
+    assert (attempt.dial, attempt.ip, attempt.silence) == (Dial.CONNECTED, "127.0.0.1", MUTE)
 
 
 @pytest.mark.parametrize("address", [f"{'x' * 64}.example:7707", "no address"])
