@@ -96,8 +96,7 @@ class Observer:
         if attempt.shown is None:
             return
         host, port = parse_address(address)
-        ip = await resolved(host)
-        next_port = joined(host, port + 1)
+        ip, next_port = attempt.ip, joined(host, port + 1)
         found[address] = attempt = replace(
             attempt, greeting_address=next_port, greeting_fault=UNANSWERED, refusal=UNANSWERED
         )

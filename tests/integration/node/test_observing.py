@@ -4,10 +4,15 @@ import time
 from dataclasses import replace
 
 import pytest
+from integration.discovery.places import NAME, stand_for
+from integration.rpc.fleet import Founded, serving
 
 from meshnode.app.observations import Attempt, Dial
 from meshnode.app.peer_diagnosis import Here, Peer, judge_peer
 from meshnode.node.observing import Observer, Seen
+from meshnode.rpc.servers import members_server
+from meshnode.v1 import command_service_pb2_grpc as commands_grpc
+from meshnode.v1 import link_service_pb2_grpc as links_grpc
 
 ANNA, BERTA, MESH = "a" * 52, "b" * 52, "m" * 52
 HERE = Here(ANNA, MESH, 1, 0.0, node_runs=True)
@@ -28,3 +33,15 @@ async def test_whatever_a_member_calls_its_address_is_a_fact_and_judged(address)
     assert [one.address for one in attempts] == [address]
     assert attempts[0].dial is not Dial.CONNECTED
     assert [check.ok for check in judge_peer(peer, attempts, HERE)] == [False]
+
+
+async def test_a_name_is_looked_up_once_since_the_next_time_may_fail(monkeypatch):
+    berta = Founded(1).node()
+    servicers = links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
+    async with serving(await members_server(*servicers), berta.identity.for_members()) as address:
+        port = address.rpartition(":")[2]
+        asked = stand_for(monkeypatch, "127.0.0.1")
+        peer = replace(PEER, addresses=(f"{NAME}:{port}",), node_id=berta.node_id)
+        ((_, (attempt,)),) = await observed(peer)
+    assert (attempt.ip, attempt.shown.node_id) == ("127.0.0.1", berta.node_id)
+    assert asked == [NAME]
