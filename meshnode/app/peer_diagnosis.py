@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SHORT_CHARS = 10
 STRANGERS_SHOWN_MAX = 3
+ACCOUNTED_FOR = frozenset({"alive", "down", "left"})  # whoever answers at its addresses
 MOVE_IT = (
     "to bring that node into this mesh, run there: session-mesh leave, then session-mesh join -"
     " with an invite of this mesh; otherwise take the address out of the seeds"
@@ -90,22 +91,31 @@ def clock_of(peer: Peer, attempts: Sequence[Attempt]) -> ClockFact | None:
 
 
 def best_of(attempts: Sequence[Attempt], peer: Peer) -> Attempt | None:
-    """Choose the address that got furthest."""
+    """Choose the address that got furthest.
+
+    Where another node than the peer answers says least: bridges of machines share one address.
+    """
 
     def progress(attempt: Attempt) -> tuple[bool, bool, bool, bool]:
-        shown = attempt.shown
-        is_peer = shown is not None and peer.node_id in {"", shown.node_id}
+        is_another = _is_another(attempt, peer)
+        is_peer = attempt.shown is not None and not is_another
         connected = attempt.dial is Dial.CONNECTED
-        return (attempt.entered is True, is_peer, shown is not None, connected)
+        return (attempt.entered is True, is_peer, not is_another, connected)
 
     return max(attempts, key=progress, default=None)
+
+
+def _is_another(attempt: Attempt, peer: Peer) -> bool:
+    return attempt.shown is not None and peer.node_id not in {"", attempt.shown.node_id}
 
 
 def _steps(
     peer: Peer, best: Attempt | None, attempts: Sequence[Attempt], here: Here
 ) -> list[Check]:
     if best is None or best.dial is not Dial.CONNECTED:
-        return [_not_connected(peer, best, attempts)]
+        return [_not_connected(peer, best, attempts, here)]
+    if _is_another(best, peer) and (peer.linked or peer.state in ACCOUNTED_FOR):
+        return [_not_connected(peer, best, attempts, here)]
     checks = [_connected(peer, best, attempts), _identity(peer, best, here)]
     if checks[-1].ok and best.for_joiners:
         return [*checks, _for_joiners(peer, best)]
@@ -123,12 +133,16 @@ def _connected(peer: Peer, best: Attempt, attempts: Sequence[Attempt]) -> Check:
     return Check(_id("connect", peer), ok=True, detail=detail)
 
 
-def _not_connected(peer: Peer, best: Attempt | None, attempts: Sequence[Attempt]) -> Check:
+def _not_connected(
+    peer: Peer, best: Attempt | None, attempts: Sequence[Attempt], here: Here
+) -> Check:
     check_id = _id("connect", peer)
-    said = "; ".join(f"{one.address} {one.detail}" for one in attempts)
+    said = "; ".join(f"{one.address} {_instead(one, here)}" for one in attempts)
     if best is None:
         said = "no address of it is known"
         fix = "name one: session-mesh up --seed HOST:PORT"
+    elif best.shown is not None:
+        fix = _relocate(peer)
     else:
         fix = _with_ports(DIAL_FIX[best.dial], best.address)
     if peer.linked:
@@ -143,6 +157,14 @@ def _not_connected(peer: Peer, best: Attempt | None, attempts: Sequence[Attempt]
         detail = f"it is alive through other nodes, but this one cannot dial it: {said}"
         return Check(check_id, None, detail, fix)
     return Check(check_id, ok=False, detail=said, fix=fix)
+
+
+def _instead(attempt: Attempt, here: Here) -> str:
+    if attempt.shown is None:
+        return attempt.detail
+    if attempt.shown.node_id == here.node_id:
+        return "is this node itself"
+    return f"is another node ({attempt.shown.node_id[:SHORT_CHARS]})"
 
 
 def _identity(peer: Peer, best: Attempt, here: Here) -> Check:

@@ -181,6 +181,42 @@ def test_another_node_where_the_peer_should_be_is_named_beside_it():
     assert detail == f"another node listens at 192.0.2.2:7707 now: {CARL}, not {BERTA}"
 
 
+def at_the_bridge(node_id: str) -> Attempt:
+    shown = replace(SHOWN, node_id=node_id)
+    return Attempt("172.17.0.1:7707", Dial.CONNECTED, shown=shown, refusal="")
+
+
+@pytest.mark.parametrize("who", [ANNA, CARL])
+@pytest.mark.parametrize("dial", [dial for dial in Dial if dial is not Dial.CONNECTED])
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": "alive", "linked": True}, *({"state": one} for one in ("alive", "down", "left"))],
+)
+def test_an_address_that_others_have_too_says_nothing_of_a_peer(who, dial, changes):
+    peer, there = replace(PEER, **changes), unconnected(dial)
+    (alone,), (both,) = (
+        judged(*attempts, peer=peer).values() for attempts in ([there], [at_the_bridge(who), there])
+    )
+    assert (both.id, both.ok, both.fix) == (alone.id, alone.ok, alone.fix)
+    (only,) = judged(at_the_bridge(who), peer=peer).values()
+    assert (only.id, only.ok) == (alone.id, alone.ok)
+
+
+@pytest.mark.parametrize(
+    ("who", "said"), [(ANNA, "is this node itself"), (CARL, "is another node (cccccccccc)")]
+)
+def test_a_peer_that_is_not_reached_is_told_with_who_answers_instead(who, said):
+    step, detail, fix = only_fault(judged(at_the_bridge(who), unconnected(Dial.REFUSED)))
+    assert step == "peer_connect"
+    assert detail == f"172.17.0.1:7707 {said}; 192.0.2.2:7707 is not there"
+    assert "start the node on that machine" in fix
+
+
+def test_a_frozen_peer_is_told_whoever_answers_elsewhere():
+    mute = Attempt("192.0.2.2:7707", Dial.CONNECTED, silence="says nothing")
+    assert "frozen" in only_fault(judged(at_the_bridge(ANNA), mute))[1]
+
+
 def test_this_node_itself_is_recognised():
     mine = replace(WELL, shown=replace(SHOWN, node_id=ANNA))
     assert "this node itself" in only_fault(judged(mine))[1]
