@@ -13,6 +13,7 @@ import psutil
 from meshnode.app.observations import Attempt, Dial, MulticastFacts, OwnAddress
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId
+from meshnode.core.members import ADDRESSES_MAX
 from meshnode.discovery.multicast import hear_ourselves
 from meshnode.discovery.names import resolved
 from meshnode.discovery.probes import SPEAK_S, attempt_at, certificate_at
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from meshnode.rpc.tls import Identity
 
 PEER_S = 4.0  # for all addresses of a peer; what is not known by then is said to be silent
-ADDRESSES_MAX = 4  # of one peer; the first ones are what it says itself
 PORT_MAX = 65535
 UNANSWERED = f"was not answered within {PEER_S:g} s"
 

@@ -1,14 +1,17 @@
 """What `doctor` sees at the addresses of peers: real listeners, and whatever a member may say."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 from integration.discovery.places import NAME, stand_for
-from integration.rpc.fleet import Founded, serving
+from integration.rpc.fleet import Founded, Member, serving
 
 from meshnode.app.observations import Attempt, Dial
 from meshnode.app.peer_diagnosis import Here, Peer, judge_peer
+from meshnode.core.members import ADDRESSES_MAX
 from meshnode.node.observing import Observer, Seen
 from meshnode.rpc.servers import members_server
 from meshnode.v1 import command_service_pb2_grpc as commands_grpc
@@ -35,11 +38,27 @@ async def test_whatever_a_member_calls_its_address_is_a_fact_and_judged(address)
     assert [check.ok for check in judge_peer(peer, attempts, HERE)] == [False]
 
 
-async def test_a_name_is_looked_up_once_since_the_next_time_may_fail(monkeypatch):
-    berta = Founded(1).node()
+@asynccontextmanager
+async def listening(berta: Member) -> AsyncIterator[int]:
+    """Let a member listen as it does on its own machine; yields the port."""
     servicers = links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
     async with serving(await members_server(*servicers), berta.identity.for_members()) as address:
-        port = address.rpartition(":")[2]
+        yield int(address.rpartition(":")[2])
+
+
+async def test_every_address_that_a_member_may_have_is_looked_at():
+    berta = Founded(1).node()
+    async with listening(berta) as port:
+        last = ADDRESSES_MAX - 1
+        hosts = [*(f"127.0.1.{place}" for place in range(last)), "127.0.0.1"]
+        peer = replace(PEER, addresses=tuple(f"{host}:{port}" for host in hosts))
+        ((_, attempts),) = await observed(replace(peer, node_id=berta.node_id))
+    assert [one.dial for one in attempts] == [Dial.REFUSED] * last + [Dial.CONNECTED]
+
+
+async def test_a_name_is_looked_up_once_since_the_next_time_may_fail(monkeypatch):
+    berta = Founded(1).node()
+    async with listening(berta) as port:
         asked = stand_for(monkeypatch, "127.0.0.1")
         peer = replace(PEER, addresses=(f"{NAME}:{port}",), node_id=berta.node_id)
         ((_, (attempt,)),) = await observed(peer)
