@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.diagnosis import CLOCK_OFF_S_MAX, REJOIN, START, Check, span
 from meshnode.app.observations import ClockFact, Dial
+from meshnode.app.revoking import AGAIN, ANEW, WITH_ADMITTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -281,7 +282,7 @@ def _turned_away(peer: Peer, best: Attempt, here: Here) -> Check:
         detail = "it claims this mesh, but the root of this mesh has not signed its certificate"
         return Check(check_id, ok=False, detail=detail, fix=f"on {peer.name} {REJOIN}")
     if "revoked" in best.refusal:
-        fix = "ask who runs the mesh; a new invite lets this machine in again, with a new home"
+        fix = AGAIN if best.refusal == WITH_ADMITTER else ANEW
         return Check(check_id, ok=False, detail=f"it says: {best.refusal}", fix=fix)
     detail = f"it does not take this node's certificate: {best.refusal}"
     fix = (

@@ -14,6 +14,7 @@ from meshnode.app.peer_diagnosis import (
     judge_stranger,
     judge_strangers,
 )
+from meshnode.app.revoking import AGAIN, ANEW, ITSELF, WITH_ADMITTER
 
 NOW_S = 1_790_000_000.0
 ANNA, BERTA, CARL = "a" * 52, "b" * 52, "c" * 52
@@ -60,11 +61,10 @@ def test_no_link_is_missed_with_a_peer_that_was_revoked():
     assert (check.ok, check.detail) == (None, "it was revoked: nobody links with it")
 
 
-def test_a_node_that_was_revoked_is_told_so_by_who_refuses_it():
-    refused = replace(WELL, entered=False, refusal="this node was revoked: the mesh has had enough")
-    kind, detail, fix = only_fault(judged(refused))
-    assert (kind, "was revoked" in detail) == ("peer_tls", True)
-    assert "new invite" in fix
+@pytest.mark.parametrize(("refusal", "hint"), [(ITSELF, ANEW), (WITH_ADMITTER, AGAIN)])
+def test_a_node_that_was_revoked_is_told_what_who_refuses_it_would_tell(refusal, hint):
+    refused = replace(WELL, entered=False, refusal=refusal)
+    assert only_fault(judged(refused)) == ("peer_tls", f"it says: {refusal}", hint)
 
 
 def test_one_line_is_told_of_a_peer_that_is_well():
