@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
+from meshnode.app.observations import MulticastFacts
 from meshnode.core.certificates import EXPIRES_SOON_S
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         Attempt,
         CertificateFacts,
         ClockFact,
-        MulticastFacts,
         NodeFacts,
         OwnAddress,
     )
@@ -269,6 +269,9 @@ def judge_multicast(facts: NodeFacts, observed: MulticastFacts | None, *, alone:
 def _judge_observed(facts: NodeFacts, observed: MulticastFacts | None, *, alone: bool) -> Check:
     if observed is None:
         return unknown("multicast", f"mDNS is {facts.mdns}; its network was not tried")
+    if observed == MulticastFacts():
+        said = "this machine is on no IPv4 network, and mDNS is announced over IPv4 only"
+        return unknown("multicast", said, NAME_A_NODE)
     if observed.fault or not observed.heard_on:
         said = observed.fault or f"nothing came back on {named(observed.silent_on)}"
         fix = f"let UDP port 5353 and 224.0.0.251 through the firewall, or {NAME_A_NODE}"

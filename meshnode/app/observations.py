@@ -104,7 +104,10 @@ class OwnAddress:
 
 @dataclass(frozen=True, slots=True)
 class MulticastFacts:
-    """On which interfaces a question asked of all came back to us, and on which it did not."""
+    """On which interfaces a question asked of all came back to us, and on which it did not.
+
+    All of it empty: there is none that carries IPv4.
+    """
 
     heard_on: tuple[str, ...] = ()
     silent_on: tuple[str, ...] = ()

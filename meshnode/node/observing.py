@@ -80,7 +80,7 @@ class Observer:
         ipv4 = [host for host in interface_hosts() if ":" not in host]
         if all(_is_loopback(_host(address)) for address in addresses):
             ipv4 = ["127.0.0.1"]
-        seen.multicast = await hear_ourselves(ipv4)
+        seen.multicast = await hear_ourselves(ipv4) if ipv4 else MulticastFacts()
 
     async def _peer(self, peer: Peer) -> tuple[Attempt, ...]:
         chosen = peer.addresses[:ADDRESSES_MAX]

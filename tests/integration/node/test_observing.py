@@ -1,5 +1,7 @@
 """What `doctor` sees at the addresses of peers: real listeners, and whatever a member may say."""
 
+import errno
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +11,10 @@ import pytest
 from integration.discovery.places import NAME, stand_for
 from integration.rpc.fleet import Founded, Member, serving
 
-from meshnode.app.observations import Attempt, Dial
+from meshnode.app.observations import Attempt, Dial, MulticastFacts
 from meshnode.app.peer_diagnosis import Here, Peer, judge_peer
 from meshnode.core.members import ADDRESSES_MAX
+from meshnode.node import observing
 from meshnode.node.observing import Observer, Seen
 from meshnode.rpc.servers import members_server
 from meshnode.v1 import command_service_pb2_grpc as commands_grpc
@@ -64,3 +67,14 @@ async def test_a_name_is_looked_up_once_since_the_next_time_may_fail(monkeypatch
         ((_, (attempt,)),) = await observed(peer)
     assert (attempt.ip, attempt.shown.node_id) == ("127.0.0.1", berta.node_id)
     assert asked == [NAME]
+
+
+async def test_a_machine_without_ipv4_has_no_interface_to_ask_on(monkeypatch):
+    def no_ipv4(*_):
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(observing, "interface_hosts", lambda: ("2001:db8::5",))
+    monkeypatch.setattr(socket, "socket", no_ipv4)
+    seen = Seen()
+    await Observer(ANNA, MESH, None, time.time).multicast(["[2001:db8::5]:7707"], seen)
+    assert seen.multicast == MulticastFacts()

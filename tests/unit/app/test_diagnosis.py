@@ -5,6 +5,7 @@ import pytest
 from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     CLOCK_OFF_S_MAX,
+    NAME_A_NODE,
     from_error,
     judge_agents,
     judge_alarms,
@@ -229,6 +230,7 @@ HEARD = MulticastFacts(heard_on=("192.0.2.1",))
         ({"mdns": "off"}, None, False, None, "mDNS is off"),
         ({"mdns": "unavailable: no device"}, None, False, False, "no device"),
         ({"mdns": "starting"}, None, False, None, "starting"),
+        ({}, MulticastFacts(), False, None, "on no IPv4 network"),
         ({}, MulticastFacts(silent_on=("192.0.2.1",)), False, False, "came back on 192.0.2.1"),
         ({}, MulticastFacts(fault="no such device"), False, False, "no such device"),
         ({}, HEARD, False, None, "has heard nobody"),
@@ -244,6 +246,11 @@ def test_multicast(facts, observed, alone, ok, said):
     assert check.ok is ok
     assert said in check.detail
     assert check.ok is not False or "--seed" in check.fix
+
+
+def test_a_machine_without_ipv4_is_to_name_a_node():
+    check = judge_multicast(node(), MulticastFacts(), alone=True)
+    assert (check.ok, check.fix) == (None, NAME_A_NODE)
 
 
 def test_many_names_are_counted():
