@@ -31,6 +31,11 @@ class Known:
     config_seeds: tuple[str, ...] = ()
 
     @property
+    def present(self) -> list[dict[str, Any]]:
+        """Members but for those that have left or are revoked."""
+        return [one for one in self.members if one["state"] not in {"left", "revoked"}]
+
+    @property
     def linked(self) -> frozenset[str]:
         """Ids of the nodes that ours has working links with."""
         own = next((one for one in self.members if one["node_id"] == self.self_id), None)
@@ -68,8 +73,12 @@ class Known:
         )
 
     def at(self, address: str, *, asked: bool = False) -> Peer:
-        """Return who should listen at an address: the one member that says so, or a stranger."""
-        owners = [one for one in self.members if address in one["addresses"]]
+        """Return who should listen at an address: the one member that says so, or a stranger.
+
+        Whoever is gone has left the address to others, unless it is what somebody asks for.
+        """
+        members = self.members if asked else self.present
+        owners = [one for one in members if address in one["addresses"]]
         if len(owners) == 1 and owners[0]["node_id"] != self.self_id:
             return replace(self.peer(owners[0], asked=asked), name=address, addresses=(address,))
         trouble, is_seed = self.reason(address), address in self.seeds
@@ -111,9 +120,8 @@ def _asked(word: str, known: Known) -> Peer:
 
 def suspects(known: Known) -> list[Peer]:
     """Return members and seeds, those first that are not seen; not who left, or is revoked."""
-    others = [one for one in known.members if one["node_id"] != known.self_id]
-    peers = [known.peer(one) for one in others if one["state"] not in {"left", "revoked"}]
-    claimed = {address for one in known.members for address in one["addresses"]}
+    peers = [known.peer(one) for one in known.present if one["node_id"] != known.self_id]
+    claimed = {address for one in known.present for address in one["addresses"]}
     peers += [known.at(seed) for seed in known.seeds if seed not in claimed]
     return sorted(peers, key=_urgency)
 

@@ -39,6 +39,18 @@ def test_those_in_trouble_come_first_and_who_left_is_left_out():
     assert (carl.linked, berta.linked) == (False, True)
 
 
+@pytest.mark.parametrize("state", ["left", "revoked"])
+def test_a_seed_is_looked_at_where_somebody_was_who_is_gone(state):
+    hub = member(DORA, "hub", state)
+    (address,) = hub["addresses"]
+    trouble = {"peer": address, "reason": "belongs to another mesh (x)"}
+    known = Known(ANNA, [MEMBERS[0], hub], {"seeds": [address], "troubles": [trouble]})
+    (seed,) = suspects(known)
+    assert (seed.name, seed.node_id, seed.is_seed) == (address, "", True)
+    assert seed.trouble == "belongs to another mesh (x)"
+    assert asked_for([address], known)[0].state == state
+
+
 def test_those_whom_nobody_sent_us_to_are_strangers():
     assert KNOWN.strangers() == [("192.0.2.60:7707", "belongs to another mesh (x)")]
 
