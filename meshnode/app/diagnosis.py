@@ -236,22 +236,31 @@ def judge_joiners(attempt: Attempt, self_id: str) -> Check:
 
 
 def judge_clock(facts: Sequence[ClockFact]) -> Check:
-    """Judge this machine's clock by what peers say; with one peer alone either may be wrong."""
+    """Judge this machine's clock by what most peers say; with one alone either may be wrong."""
     if not facts:
         return unknown("clock", "no peer told its time")
     near = [fact for fact in facts if abs(fact.ahead_s) <= CLOCK_OFF_S_MAX]
-    off = [fact.peer for fact in facts if fact not in near]
-    if len(near) * 2 >= len(facts):
-        worst_s = max(abs(fact.ahead_s) for fact in near)
-        said = f"within {max(worst_s, 0.1):.1f} s of {named([fact.peer for fact in near])}"
-        return _yes("clock", said + (f", but not of {named(off)}" if off else ""))
-    middle_s = median(fact.ahead_s for fact in facts if fact not in near)
-    way = "behind" if middle_s > 0 else "ahead of"
-    said = f"this machine's clock is about {span(abs(middle_s))} {way} {named(off)}"
+    off = [fact for fact in facts if fact not in near]
+    ahead = [fact for fact in off if fact.ahead_s > 0]
+    agreeing = ahead if len(ahead) * 2 > len(off) else [fact for fact in off if fact not in ahead]
+    if len(agreeing) * 2 <= len(facts):
+        return _not_this_clock(near, [fact.peer for fact in off])
+    way, peers = "behind" if agreeing == ahead else "ahead of", [fact.peer for fact in agreeing]
+    off_s = abs(median(fact.ahead_s for fact in agreeing))
+    said = f"this machine's clock is about {span(off_s)} {way} {named(peers)}"
     if len(facts) == 1:
-        fix = f"{SET_CLOCK}; do the same on {named(off)}: one of the two is wrong"
+        fix = f"{SET_CLOCK}; do the same on {named(peers)}: one of the two is wrong"
         return _no("clock", said, fix)
     return _no("clock", said, SET_CLOCK)
+
+
+def _not_this_clock(near: Sequence[ClockFact], off: Sequence[str]) -> Check:
+    if not near:
+        said = f"some peers are ahead and some behind, so it is they that disagree: {named(off)}"
+        return unknown("clock", said)
+    worst_s = max(abs(fact.ahead_s) for fact in near)
+    said = f"within {max(worst_s, 0.1):.1f} s of {named([fact.peer for fact in near])}"
+    return _yes("clock", said + (f", but not of {named(off)}" if off else ""))
 
 
 def judge_multicast(facts: NodeFacts, observed: MulticastFacts | None, *, alone: bool) -> Check:
