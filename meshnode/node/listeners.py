@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import ConflictError
 from meshnode.discovery.seeds import parse_address
-from meshnode.node.addresses import WILDCARDS, interface_hosts, joined, listening_at
+from meshnode.node.addresses import WILDCARDS, joined, listening_at
 from meshnode.rpc.servers import bind, joiners_server, members_server
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ class Listeners:
         """Whether what others are told follows from this machine's interfaces."""
         return self._host in WILDCARDS and not self._advertise
 
-    def look_again(self) -> bool:
-        """Work out anew where others may dial; whether that is elsewhere now."""
-        hosts = interface_hosts() if self.are_everywhere else self.members.hosts
-        if set(hosts) == set(self.members.hosts):
+    def move(self, hosts: tuple[str, ...]) -> bool:
+        """Take what this machine's interfaces carry now; whether others find us elsewhere by it."""
+        if not self.are_everywhere or set(hosts) == set(self.members.hosts):
             return False
         self.members = replace(self.members, hosts=hosts)
         self.joiners = replace(self.joiners, hosts=hosts)

@@ -24,28 +24,29 @@ _log = logging.getLogger("session_mesh.node")
 
 
 async def watch(
-    moved: Callable[[], Awaitable[None]],
+    moved: Callable[[tuple[str, ...]], Awaitable[None]],
     now_s: Callable[[], float],
     hosts: Callable[[], tuple[str, ...]] = interface_hosts,
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Look at the interfaces until cancelled; call `moved` after each change."""
+    """Look at the interfaces until cancelled; call `moved` after each change with what is there."""
     pace: Buckets[str] = Buckets(1 / CHANGES_EVERY_S, CHANGES_BURST)
-    known = before = _set_of(hosts) or frozenset()
+    known = before = frozenset(_seen(hosts) or ())
     while True:
         await wait(LOOK_S if before == known else SETTLE_S)
-        found = _set_of(hosts)
-        if found is None:
+        seen = _seen(hosts)
+        if seen is None:
             continue
+        found = frozenset(seen)
         if found == before != known and pace.take("", now_s()):
             known = found
-            await moved()
+            await moved(seen)
         before = found
 
 
-def _set_of(hosts: Callable[[], tuple[str, ...]]) -> frozenset[str] | None:
+def _seen(hosts: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | None:
     try:
-        return frozenset(hosts())
+        return hosts()
     except OSError as error:  # such as too many open files
         _log.warning("cannot see the interfaces: %s", error)
         return None

@@ -310,9 +310,9 @@ class Node:
             said = Announcement(*me, members.ipv4, members.port, members.loopback_only)
             self._finding.listen(said)
 
-    async def _move(self) -> None:
+    async def _move(self, hosts: tuple[str, ...]) -> None:
         """Say where this machine is now, and listen there."""
-        if self._listeners.look_again():
+        if self._listeners.move(hosts):
             addresses = self._listeners.members.addresses
             _log.info("this machine has moved: members find it at %s now", ", ".join(addresses))
             self._say_where(addresses)
