@@ -73,7 +73,7 @@ class Fronting:
         from meshnode.gateway.metrics import Measured, Metrics  # noqa: PLC0415 - only if asked for
         from meshnode.gateway.scraping import metrics_alone  # noqa: PLC0415 - as above
 
-        counting = self._counting()
+        self._counting = counting = Counting(ground.world.mesh.self_id, ground.clock.wall_s)
         metrics = Metrics(
             Measured(
                 counting,
@@ -96,7 +96,8 @@ class Fronting:
             )
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Begin to count what the parts of this node do, and to answer."""
+        self._count()
         for listener in self._listeners:
             await listener.start()
         if self._tls is not None and self._options.certificate == OWN_CERTIFICATE:
@@ -137,16 +138,17 @@ class Fronting:
         hosts = (dns_name_of(here), *self._options.hosts)
         return front(parts, VERSION, hosts, self._options.origins, counting.limited)
 
-    def _counting(self) -> Counting:
-        """Count from now on what the parts of this node do."""
-        world, sessions = self._ground.world, self._behind.hosting.sessions
-        counting = Counting(world.mesh.self_id, self._ground.clock.wall_s)
+    def _count(self) -> None:
+        counting, world, sessions = (
+            self._counting,
+            self._ground.world,
+            self._behind.hosting.sessions,
+        )
         sessions.on_change = _both(sessions.on_change, counting.session)
         sessions.on_full, sessions.on_found = counting.full, counting.found
         world.on_change.append(counting.change)
         world.on_state.append(counting.member)
         self._behind.auditor.on_command = counting.command
-        return counting
 
     def _health(self) -> dict[str, Any]:
         coverage = self._behind.queries.coverage()

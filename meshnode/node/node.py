@@ -191,9 +191,8 @@ class Node:
             self._admission, self.genesis.mesh_id, self._mesh.self_id, self._clock
         )
         await self._listeners.bind_joiners(enrolment)
-        addresses = self._listeners.members.addresses
-        self._say_where(addresses)
-        self._own = OwnRecord(self._world, self._identity, self._record(addresses))
+        self._bind_front()  # like the ports above: nobody hears of a node that cannot start
+        self._own = OwnRecord(self._world, self._identity, self._record(self._say_where()))
         with suppress(StorageError):  # a disk without room: the record waits, the node answers
             await self._own.publish()
         directions = Directions(self._options.directions, self._queries)
@@ -210,7 +209,8 @@ class Node:
         local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
         await local.start()
         self._listeners.servers.append(local)
-        await self._open_front()
+        if self._front:
+            await self._front.start()
         self._find_members()
         await self._hosting.attribute(self._options.ingest)
         await self._following.start(self._options.ingest)
@@ -222,14 +222,13 @@ class Node:
         self._work.spawn(self._hosting.reattach())
         return self._ready()
 
-    async def _open_front(self) -> None:
+    def _bind_front(self) -> None:
         if self._options.http.listen or self._options.http.metrics:
             from meshnode.node.fronting import Behind, Fronting  # noqa: PLC0415 - if it is on
 
             parts = self._hosting, self._queries, self._commanding, self._auditing.auditor
             behind = Behind(*parts, self._budgeting.desk.shown)
             self._front = Fronting(self._ground, behind, self._options.http)
-            await self._front.start()
 
     async def run(self) -> None:
         """Serve until told to stop, then end in order."""
@@ -313,17 +312,17 @@ class Node:
     async def _move(self, hosts: tuple[str, ...]) -> None:
         """Say where this machine is now, and listen there."""
         if self._listeners.move(hosts):
-            addresses = self._listeners.members.addresses
+            addresses = self._say_where()
             _log.info("this machine has moved: members find it at %s now", ", ".join(addresses))
-            self._say_where(addresses)
             self._own.move(addresses)
             with suppress(MeshError):  # a disk without room: the record waits, the node answers
                 await self._own.publish()
         self._announce()
 
-    def _say_where(self, addresses: tuple[str, ...]) -> None:
-        links = self._world.links
+    def _say_where(self) -> tuple[str, ...]:
+        links, addresses = self._world.links, self._listeners.members.addresses
         links.introduction = replace(links.introduction, addresses=addresses)
+        return addresses
 
     def _record(self, addresses: tuple[str, ...]) -> NodeRecord:
         return NodeRecord(

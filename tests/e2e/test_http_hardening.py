@@ -322,6 +322,19 @@ def test_a_port_that_is_taken_is_named(node, fleet):
     assert taken in refused.error["message"]
 
 
+@pytest.mark.parametrize("flag", ["--http", "--metrics"])
+def test_a_node_that_cannot_start_for_a_port_is_to_others_as_it_was(node, fleet, flag):
+    anna, berta = fleet.mesh("anna", "berta")
+    assert berta.call("down").code == 0
+    assert berta.wait() == 0
+    wait_until(lambda: anna.states()["berta"] == "down", "anna to hear that it was stopped")
+    on_disk = berta.json("nodes")["nodes"]
+    refused = berta.call("up", "--no-mdns", "--listen", "127.0.0.1:0", flag, node.ready["http"])
+    assert refused.code == 7, refused.err
+    assert berta.json("nodes")["nodes"] == on_disk
+    assert anna.states()["berta"] == "down"
+
+
 def test_the_nodes_own_certificate_serves_beyond_this_machine(fleet):
     (node,) = fleet.mesh("secure", flags=("--no-mdns", "--http", "0.0.0.0:0", "--http-tls"))
     port = node.ready["http"].rpartition(":")[2]
