@@ -224,7 +224,10 @@ def _greeted(peer: Peer, best: Attempt, here: Here) -> Iterable[Check]:
     if greeting is None:
         why = best.greeting_fault or "another node answers there"
         detail = f"no Hello at {best.greeting_address} ({why}): protocol and clock are not compared"
-        fix = f"open that port too: joiners of {peer.name} need it"
+        fix = (
+            f"if {peer.name} admits joiners there (session-mesh status on it shows where), open"
+            " that port too"
+        )
         return [Check(_id("protocol", peer), ok=None, detail=detail, fix=fix)]
     return [_protocol(peer, greeting, here), _clock(peer, greeting)]
 

@@ -252,6 +252,7 @@ def test_a_hello_that_is_missing_or_somebody_elses_says_nothing():
     for attempt in (missing, stranger):
         checks = judged(attempt)
         assert checks["peer_protocol"].ok is None
+        assert checks["peer_protocol"].fix.startswith("if berta admits joiners there")
         assert "peer_clock" not in checks
         assert clock_of(PEER, [attempt]) is None
     assert clock_of(PEER, [WELL]).ahead_s == 0.2
