@@ -47,14 +47,14 @@ class Listeners:
     ) -> None:
         """Take the members' port; raises ConflictError if it is in use."""
         server = await members_server(links, commands, membership, more)
-        port = bind(server, joined(self._host, self._port), self._identity.for_members())
+        port = bind(server, joined(self._host, self._port), self._identity.for_members)
         self.members = listening_at(self._host, port, self._advertise)
         self.servers.append(server)
 
     async def bind_joiners(self, enrolment: EnrolmentServicer) -> None:
         """Take the port after it, or any other if that is taken."""
         server = await joiners_server(enrolment)
-        credentials = self._identity.for_joiners()
+        credentials = self._identity.for_joiners
         wanted = self.members.port + 1 if self._port and self._port < PORT_MAX else 0
         try:
             port = bind(server, joined(self._host, wanted), credentials)

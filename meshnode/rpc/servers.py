@@ -27,7 +27,7 @@ from meshnode.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from meshnode.rpc.commands import CommandServicer
@@ -116,18 +116,23 @@ async def local_server(
     return server
 
 
-def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
+def bind(
+    server: grpc.aio.Server, address: str, credentials: Callable[[], grpc.ServerCredentials]
+) -> int:
     """Take an address; returns the port. Raises ConflictError if it is in use.
 
-    For port 0 the kernel chooses one, which somebody may take first: then it chooses again.
+    For port 0 the kernel chooses one, which somebody may take first: then it chooses again. Each
+    try has credentials of its own: those with renewal serve one port, even if that was taken.
     """
-    for _ in range(CHOSEN_MAX if address.endswith(":0") else 1):
+    host, _, wanted = address.rpartition(":")
+    for _ in range(1 if int(wanted) else CHOSEN_MAX):
         with suppress(RuntimeError):  # as some versions say it, others return 0
-            port = server.add_secure_port(address, credentials)
+            port = server.add_secure_port(address, credentials())
             if port:
                 return port
+    where = address if int(wanted) else f"any port of {host}"
     raise ConflictError(
-        f"cannot listen on {address}: it is in use, or not an address of this machine",
+        f"cannot listen on {where}: it is in use, or not an address of this machine",
         "stop what uses it, or choose another: session-mesh up --listen HOST:PORT",
     )
 

@@ -68,7 +68,7 @@ class Commands(commands_grpc.CommandServiceServicer):
 async def members_port(member: Member, commands: Commands) -> AsyncIterator[str]:
     server = await members_server(links_grpc.LinkServiceServicer(), commands)
     async with (
-        serving(server, member.identity.for_members()) as address,
+        serving(server, member.identity.for_members) as address,
         asyncio.timeout(3 * WAIT_S),
     ):
         yield address
@@ -79,7 +79,7 @@ async def joiners_port(member: Member, mesh: Founded) -> AsyncIterator[str]:
     servicer = EnrolmentServicer(None, mesh.mesh_id, member.node_id, SystemClock())
     server = await joiners_server(servicer)
     async with (
-        serving(server, member.identity.for_joiners()) as address,
+        serving(server, member.identity.for_joiners) as address,
         asyncio.timeout(3 * WAIT_S),
     ):
         yield address

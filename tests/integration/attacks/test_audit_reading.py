@@ -68,7 +68,7 @@ async def town(tmp_path):
         commands_grpc.CommandServiceServicer(),
         more=[AuditServicer(book)],
     )
-    async with serving(server, owner.identity.for_members()) as address, asyncio.timeout(WAIT_S):
+    async with serving(server, owner.identity.for_members) as address, asyncio.timeout(WAIT_S):
         yield book, owner, asker, address
     log.close()
 

@@ -99,7 +99,7 @@ async def served(renewals: Renewals):
 
 
 async def renewed(renewals: Renewals, caller: Member) -> tuple[bytes, ...]:
-    async with serving(await served(renewals), renewals.member.identity.for_members()) as address:
+    async with serving(await served(renewals), renewals.member.identity.for_members) as address:
         async with asyncio.timeout(WAIT_S):
             return await ask_to_renew(caller.identity, renewals.member.node_id, [address])
 
@@ -107,7 +107,7 @@ async def renewed(renewals: Renewals, caller: Member) -> tuple[bytes, ...]:
 async def is_out(mesh: Founded, caller: Member, renewals: Renewals) -> bool:
     """Whether TLS or the guard refuses a caller, and nothing was issued for anybody."""
     renewals.members |= {caller.node_id, renewals.member.node_id}
-    async with serving(await served(renewals), renewals.member.identity.for_members()) as address:
+    async with serving(await served(renewals), renewals.member.identity.for_members) as address:
         try:
             await health_of(caller.identity.channel(renewals.member.node_id, address))
         except grpc.aio.AioRpcError as error:

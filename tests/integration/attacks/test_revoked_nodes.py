@@ -99,7 +99,7 @@ def founded() -> Founded:
 @asynccontextmanager
 async def opened(gate: Gate) -> AsyncIterator[Gate]:
     server = await members_server(LinkServicer(None), gate.log, gate.mesh.revoked)
-    credentials = gate.member.identity.for_members()
+    credentials = gate.member.identity.for_members
     async with serving(server, credentials) as gate.address, asyncio.timeout(WAIT_S):
         yield gate
 

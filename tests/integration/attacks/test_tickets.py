@@ -317,7 +317,7 @@ async def test_a_ticket_is_worth_nothing_on_the_network_ports(node):
     bearing = (("session-mesh-ticket", ticket),)
     for server, port in servers:
         identity = owner.identity
-        credentials = identity.for_members() if port == "members" else identity.for_joiners()
+        credentials = identity.for_members if port == "members" else identity.for_joiners
         async with (
             serving(server, credentials) as address,
             attacker.identity.channel(owner.node_id, address) as channel,

@@ -269,7 +269,7 @@ async def test_a_second_node_cannot_share_a_port(mesh, commands):
     async with members_port(bert, commands) as address:
         other = await members_server(links_grpc.LinkServiceServicer(), Commands())
         with pytest.raises(ConflictError, match="in use"):
-            bind(other, address, mallory.identity.for_members())
+            bind(other, address, mallory.identity.for_members)
 
 
 # Crowds.

@@ -85,14 +85,14 @@ async def test_a_node_says_who_it_is_and_of_which_mesh(mesh):
     server = await members_server(
         links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
     )
-    async with serving(server, node.identity.for_members()) as address:
+    async with serving(server, node.identity.for_members) as address:
         assert await hint_at(address) == Hint(node.node_id, mesh.mesh_id, (address,))
 
 
 async def test_the_joiners_port_says_it_too(mesh):
     node = mesh.node()
     servicer = EnrolmentServicer(None, mesh.mesh_id, node.node_id, SystemClock())
-    async with serving(await joiners_server(servicer), node.identity.for_joiners()) as address:
+    async with serving(await joiners_server(servicer), node.identity.for_joiners) as address:
         assert (await hint_at(address)).node_id == node.node_id
 
 
@@ -104,7 +104,7 @@ async def test_what_a_liar_claims_is_taken_as_a_hint_and_no_more(mesh):
     server = await members_server(
         links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
     )
-    async with serving(server, shown.identity.for_members()) as address:
+    async with serving(server, shown.identity.for_members) as address:
         with pytest.raises(PeerError):  # a handmade leaf names no mesh
             await hint_at(address)
 

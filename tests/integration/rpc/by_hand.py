@@ -78,7 +78,7 @@ async def answering(member: Member, servicer: Answering) -> AsyncIterator[str]:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(service, {method: handler}),)
     )
-    async with serving(server, member.identity.for_members()) as address:
+    async with serving(server, member.identity.for_members) as address:
         yield address
 
 

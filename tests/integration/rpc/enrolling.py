@@ -100,7 +100,7 @@ class Desk:
 @asynccontextmanager
 async def answering(servicer: pb_grpc.EnrolmentServiceServicer, identity: Identity):
     server = await joiners_server(servicer)
-    async with serving(server, identity.for_joiners()) as address, asyncio.timeout(WAIT_S):
+    async with serving(server, identity.for_joiners) as address, asyncio.timeout(WAIT_S):
         yield address
 
 

@@ -170,7 +170,7 @@ def _leaf(
 
 @asynccontextmanager
 async def serving(
-    server: grpc.aio.Server, credentials: grpc.ServerCredentials
+    server: grpc.aio.Server, credentials: Callable[[], grpc.ServerCredentials]
 ) -> AsyncIterator[str]:
     """Run a server on a free port of the loopback; yields its address."""
     port = bind(server, LOOPBACK, credentials)

@@ -155,7 +155,7 @@ async def station(mesh: Founded, member: Member, boot: int = 1) -> AsyncIterator
     """Run a node's links on a port of its own; no exception may have escaped at the end."""
     made = Station(member, mesh, boot)
     server = await members_server(LinkServicer(made.links), commands_grpc.CommandServiceServicer())
-    async with serving(server, member.identity.for_members()) as made.address:
+    async with serving(server, member.identity.for_members) as made.address:
         made.server = server
         try:
             yield made

@@ -138,7 +138,7 @@ def owner(mesh, database):
 async def reachable(owner: Owner):
     server = await members_server(links_grpc.LinkServiceServicer(), owner.servicer)
     async with (
-        serving(server, owner.member.identity.for_members()) as address,
+        serving(server, owner.member.identity.for_members) as address,
         asyncio.timeout(WAIT_S),
     ):
         yield address

@@ -70,7 +70,7 @@ async def test_a_device_with_the_secret_becomes_a_member_whom_others_serve(
     server = await members_server(
         links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
     )
-    async with serving(server, other.identity.for_members()) as where:
+    async with serving(server, other.identity.for_members) as where:
         channel = member.identity.channel(other.node_id, where)
         async with channel:
             await channel.channel_ready()

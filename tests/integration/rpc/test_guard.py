@@ -55,7 +55,7 @@ async def channel(mesh, failing):
     anna, bert = mesh.node(), mesh.node()
     server = await members_server(failing, failing)
     async with (
-        serving(server, bert.identity.for_members()) as address,
+        serving(server, bert.identity.for_members) as address,
         anna.identity.channel(bert.node_id, address) as channel,
         asyncio.timeout(WAIT_S),
     ):
@@ -189,7 +189,7 @@ async def test_a_call_without_an_answer_in_time_says_so(mesh, failing):
     anna, bert = mesh.node(), mesh.node()
     server = await members_server(failing, Hanging())
     async with (
-        serving(server, bert.identity.for_members()) as address,
+        serving(server, bert.identity.for_members) as address,
         anna.identity.channel(bert.node_id, address) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:

@@ -175,6 +175,6 @@ async def test_a_dial_that_meets_an_error_tells_what_the_peer_said(mesh, pair):
             raise links_module.PeerError("not today")
 
     server = await members_server(Refusing(bert.links), commands_grpc.CommandServiceServicer())
-    async with serving(server, member.identity.for_members()) as address:
+    async with serving(server, member.identity.for_members) as address:
         anna.links.dial(member.node_id, (address,), anna.member.identity)
         assert "not today" in await anna.heard.heard("dial_failed")

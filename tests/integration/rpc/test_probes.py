@@ -23,7 +23,7 @@ async def members(member: Member):
     server, health = grpc.aio.server(), HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    return serving(server, member.identity.for_members())
+    return serving(server, member.identity.for_members)
 
 
 async def test_a_member_is_let_in():
@@ -84,7 +84,7 @@ async def test_hello_is_heard_from_any_mesh_with_its_clock(seed, ahead_s):
     at = "yesterday" if ahead_s is None else time_to_wire(now_s() + ahead_s)
     pb_grpc.add_EnrolmentServiceServicer_to_server(Strange(at), server)
     leaf = from_pem(berta.identity.leaf().chain)[0]
-    async with serving(server, berta.identity.for_joiners()) as address:
+    async with serving(server, berta.identity.for_joiners) as address:
         seen = await hello(AT, address, leaf, now_s)
     if ahead_s is None:
         assert (seen.greeting, seen.greeting_fault) == (None, SENSELESS)

@@ -85,7 +85,7 @@ async def test_a_host_is_reached_over_ipv6(mesh):
         links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
     )
     try:
-        port = bind(server, "[::1]:0", bert.identity.for_members())
+        port = bind(server, "[::1]:0", bert.identity.for_members)
     except MeshError:
         pytest.skip("no IPv6 on the loopback here")
     await server.start()

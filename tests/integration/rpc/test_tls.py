@@ -62,7 +62,7 @@ class Callers(commands_grpc.CommandServiceServicer):
 @asynccontextmanager
 async def members_port(member: Member, callers: Callers | None = None) -> AsyncIterator[str]:
     server = await members_server(links_grpc.LinkServiceServicer(), callers or Callers())
-    async with serving(server, member.identity.for_members()) as address:
+    async with serving(server, member.identity.for_members) as address:
         yield address
 
 
@@ -70,7 +70,7 @@ async def members_port(member: Member, callers: Callers | None = None) -> AsyncI
 async def joiners_port(member: Member, mesh: Founded) -> AsyncIterator[str]:
     servicer = EnrolmentServicer(None, mesh.mesh_id, member.node_id, SystemClock())
     server = await joiners_server(servicer)
-    async with serving(server, member.identity.for_joiners()) as address:
+    async with serving(server, member.identity.for_joiners) as address:
         yield address
 
 
