@@ -223,8 +223,11 @@ def _reach_notes(addresses: Sequence[OwnAddress]) -> list[str]:
     return [f"no interface of this machine carries {', '.join(foreign)}: forward it to here"]
 
 
-def judge_joiners(attempt: Attempt, self_id: str) -> Check:
-    """Judge whether strangers with an invite, and peers with doubts, get an answer."""
+def judge_joiners(attempt: Attempt, self_id: str, members: str) -> Check:
+    """Judge whether strangers with an invite, and peers with doubts, get an answer on this machine.
+
+    `members`: where the members' port is bound, as host:port.
+    """
     greeting = attempt.greeting
     if greeting is None:
         said = f"no Hello at {attempt.greeting_address}: {attempt.greeting_fault}"
@@ -232,7 +235,15 @@ def judge_joiners(attempt: Attempt, self_id: str) -> Check:
     if greeting.node_id != self_id:
         said = f"another node ({greeting.node_id[:10]}) answers at {attempt.greeting_address}"
         return _no("joiners_port", said, RESTART)
-    return _yes("joiners_port", f"Hello is answered at {attempt.greeting_address}")
+    said = f"Hello is answered at {attempt.greeting_address}"
+    port, usual = _port_of(attempt.greeting_address), _port_of(members) + 1
+    if port != usual:
+        said += f", not on port {usual}: firewalls and routers must let {port} through"
+    return _yes("joiners_port", said)
+
+
+def _port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def judge_clock(facts: Sequence[ClockFact]) -> Check:

@@ -89,6 +89,7 @@ class NodeFacts:
     mdns: str
     heard_by_mdns: int
     links: int
+    listen: str  # host:port that members reach it at, on this machine
     answers_s: tuple[float, ...] = ()
     lag_s: float = 0.0
 

@@ -1,13 +1,16 @@
-"""Where a node listens, and what it tells others about that."""
+"""Where a node listens, and what it tells others about that.
+
+Invariant: what is advertised moves no listener: a router or a tunnel may forward it to here.
+"""
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from meshnode.core.members import ADDRESSES_MAX
-from meshnode.discovery.seeds import parse_address
+from meshnode.discovery.seeds import PORT_MAX, parse_address
 
 DEFAULT_LISTEN = "0.0.0.0:7707"
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - a node is there to be reached
@@ -20,11 +23,12 @@ class Listening:
     host: str
     port: int
     hosts: tuple[str, ...]  # what others may dial, without port
+    told_port: int  # what others may dial there
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The same as host:port."""
-        return tuple(joined(host, self.port) for host in self.hosts)
+        return tuple(joined(host, self.told_port) for host in self.hosts)
 
     @property
     def bound(self) -> str:
@@ -46,9 +50,19 @@ def listening_at(host: str, port: int, advertised: str | None) -> Listening:
     """Work out where others may dial a bound listener."""
     if advertised:
         advertised_host, advertised_port = parse_address(advertised)
-        return Listening(advertised_host, advertised_port or port, (advertised_host,))
+        return Listening(host, port, (advertised_host,), advertised_port or port)
     hosts = interface_hosts() if host in WILDCARDS else (host,)
-    return Listening(host, port, hosts)
+    return Listening(host, port, hosts, port)
+
+
+def joiners_at(port: int, members: Listening) -> Listening:
+    """Work out where strangers may dial the joiners' port of a node, beside its members' port.
+
+    The next one here is the next one there: who forwards the first is told to forward both. Any
+    other was free by chance, so that nobody can have forwarded it: it is told as it is.
+    """
+    is_next = port == members.port + 1 and members.told_port < PORT_MAX
+    return replace(members, port=port, told_port=members.told_port + 1 if is_next else port)
 
 
 def interface_hosts() -> tuple[str, ...]:

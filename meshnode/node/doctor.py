@@ -232,6 +232,7 @@ def _facts(answers: Sequence[tuple[dict[str, Any], float]]) -> NodeFacts:
         mdns=status["mdns"],
         heard_by_mdns=status["heard_by_mdns"],
         links=status["links"],
+        listen=status["listen"][0],
         lag_s=status["loop_lag_s"],
         answers_s=tuple(lasted_s for _, lasted_s in answers),
     )
@@ -291,7 +292,7 @@ def _judge_node(found: _Found, seen: Seen) -> None:
         return
     found.checks += [judge_version(facts, VERSION), judge_listening(seen.own, facts.node_id)]
     if seen.joiners is not None:
-        found.checks.append(judge_joiners(seen.joiners, facts.node_id))
+        found.checks.append(judge_joiners(seen.joiners, facts.node_id, facts.listen))
     found.checks += judge_name(facts.name, _namesakes(found, facts.name))
     found.checks.append(judge_loop(facts))
     found.checks += judge_alarms([_alarm(**one) for one in (found.status or {})["alarms"]])

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import ConflictError
-from meshnode.discovery.seeds import parse_address
-from meshnode.node.addresses import WILDCARDS, joined, listening_at
+from meshnode.discovery.seeds import PORT_MAX, parse_address
+from meshnode.node.addresses import WILDCARDS, joined, joiners_at, listening_at
 from meshnode.rpc.servers import bind, joiners_server, members_server
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from meshnode.rpc.servers import Service
     from meshnode.rpc.tls import Identity
 
-PORT_MAX = 65535
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -61,8 +60,7 @@ class Listeners:
         except ConflictError:
             port = bind(server, joined(self._host, 0), credentials)
             _log.warning("port %d is in use: joiners are served on port %d", wanted, port)
-        advertised = joined(self.members.hosts[0], port) if self._advertise else None
-        self.joiners = listening_at(self._host, port, advertised)
+        self.joiners = joiners_at(port, self.members)
         self.servers.append(server)
 
     @property

@@ -62,6 +62,7 @@ def node(**changes) -> NodeFacts:
         "mdns": "on",
         "heard_by_mdns": 0,
         "links": 0,
+        "listen": "0.0.0.0:7707",
         "answers_s": (0.003, 0.004),
     }
     return NodeFacts(**fields | changes)
@@ -187,14 +188,24 @@ def test_an_advertised_address_of_another_node_is_a_fault():
 
 def test_the_joiners_port_answers_for_this_node_or_is_a_fault():
     asked = Attempt("h:1", Dial.CONNECTED, greeting_address="h:1", greeting_fault="nobody")
-    assert "nobody" in judge_joiners(asked, ANNA).detail
+    assert "nobody" in judge_joiners(asked, ANNA, "h:0").detail
     heard = Attempt(
         "h:1", Dial.CONNECTED, greeting=Greeting(ANNA, "m", 1, 0.0), greeting_address="h:1"
     )
-    assert judge_joiners(heard, ANNA).ok
-    other = judge_joiners(heard, BERTA)
+    well = judge_joiners(heard, ANNA, "h:0")
+    assert (well.ok, well.detail) == (True, "Hello is answered at h:1")
+    other = judge_joiners(heard, BERTA, "h:0")
     assert other.ok is False
     assert "another node" in other.detail
+
+
+def test_a_joiners_port_that_is_not_the_next_one_is_named_to_whoever_opens_ports():
+    heard = Attempt(
+        "h:9", Dial.CONNECTED, greeting=Greeting(ANNA, "m", 1, 0.0), greeting_address="h:9"
+    )
+    check = judge_joiners(heard, ANNA, "[::]:7707")
+    assert check.ok
+    assert "not on port 7708: firewalls and routers must let 9 through" in check.detail
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from meshnode.core.errors import UsageError
 from meshnode.core.members import ADDRESSES_MAX
-from meshnode.node.addresses import Listening, interface_hosts, joined, listening_at
+from meshnode.node.addresses import Listening, interface_hosts, joined, joiners_at, listening_at
 
 
 def an_entry(address: str):
@@ -55,7 +55,7 @@ def test_any_other_listener_is_for_others_too(host):
 
 
 def test_names_and_ipv6_addresses_are_not_announced_with_mdns():
-    assert Listening("::", 1, ("2001:db8::1", "anna", "192.0.2.1")).ipv4 == ("192.0.2.1",)
+    assert Listening("::", 1, ("2001:db8::1", "anna", "192.0.2.1"), 1).ipv4 == ("192.0.2.1",)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
@@ -71,6 +71,37 @@ def test_what_is_advertised_counts_and_nothing_else(interfaces):
     listening = listening_at("0.0.0.0", 7707, "anna.example:443")
     assert listening.addresses == ("anna.example:443",)
     assert not listening.ipv4
+
+
+def test_what_is_advertised_moves_no_listener():
+    listening = listening_at("192.0.2.1", 7707, "anna.example:443")
+    assert (listening.bound, listening.port) == ("192.0.2.1:7707", 7707)
+
+
+@pytest.mark.parametrize(
+    ("port", "told"),
+    [(7708, "anna.example:444"), (45123, "anna.example:45123")],
+    ids=["forwarded beside the members' port", "free by chance, and forwarded by nobody"],
+)
+def test_joiners_are_sent_to_the_port_after_the_advertised_one_if_theirs_is_the_next_here(
+    port, told
+):
+    members = listening_at("0.0.0.0", 7707, "anna.example:443")
+    joiners = joiners_at(port, members)
+    assert joiners.addresses == (told,)
+    assert joiners.bound == f"0.0.0.0:{port}"
+
+
+def test_no_joiner_is_sent_beyond_the_last_port():
+    members = listening_at("0.0.0.0", 7707, "anna.example:65535")
+    assert joiners_at(7708, members).addresses == ("anna.example:7708",)
+
+
+def test_without_advertising_joiners_are_sent_to_where_their_port_is(interfaces):
+    interfaces(("eth0", True, ["192.0.2.1"]))
+    members = listening_at("0.0.0.0", 7707, None)
+    assert joiners_at(7708, members).addresses == ("192.0.2.1:7708",)
+    assert joiners_at(45123, members).addresses == ("192.0.2.1:45123",)
 
 
 def test_a_port_of_zero_is_advertised_as_the_one_that_was_bound():
