@@ -132,6 +132,8 @@ class Overlay:
         if said:
             self._said[peer] = tuple(addresses)[:SAID_MAX]
             self._retired.discard(peer)  # it is back
+            if not self.addresses_of(peer):
+                self._attempts.pop(peer, None)
         elif fresh:
             self._heard[peer] = (fresh + self._heard.get(peer, ()))[:HEARD_MAX]
             self._forget_strangers()
@@ -177,10 +179,16 @@ class Overlay:
         self._full.discard(peer)
 
     def unlinked(self, peer: NodeId, now_s: float) -> None:
-        """Note a lost link, or a dial that failed: the next attempt waits longer than the last."""
+        """Note a lost link, or a dial that failed: the next attempt waits longer than the last.
+
+        There is none for whom nobody will dial: it would take the turn of one that may be there.
+        """
         self._links.pop(peer, None)
         self._full.discard(peer)
         self._dialling.discard(peer)
+        if peer in self._retired or not self.addresses_of(peer):
+            self._attempts.pop(peer, None)
+            return
         attempt = self._attempts.setdefault(peer, _Attempt(now_s, now_s, RETRY_S))
         chance = self._rng.uniform(0.7, 1.3)
         attempt.next_at_s = now_s + attempt.delay_s * chance
@@ -207,9 +215,11 @@ class Overlay:
         for peer in self._due(now_s):
             if len(self._dialling) >= DIALS_MAX:
                 break
-            if peer not in self.links and peer not in self._dialling and peer not in self._retired:
+            if peer in self.links or peer in self._dialling or peer in self._retired:
+                continue
+            if addresses := self.addresses_of(peer):
                 self._dialling.add(peer)
-                effects.append(Dial(peer, self.addresses_of(peer)))
+                effects.append(Dial(peer, addresses))
         return effects
 
     def _due(self, now_s: float) -> Iterator[NodeId]:

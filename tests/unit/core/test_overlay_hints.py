@@ -7,7 +7,14 @@ import pytest
 from unit.core.test_overlay import OTHERS, View, dialled, members
 
 from meshnode.core.ids import NodeId
-from meshnode.core.overlay import LONELY_DIALS_MAX, RETRY_MAX_S, STRANGERS_MAX, Overlay
+from meshnode.core.overlay import (
+    DIALS_MAX,
+    LINKS_MIN,
+    LONELY_DIALS_MAX,
+    RETRY_MAX_S,
+    STRANGERS_MAX,
+    Overlay,
+)
 
 PATIENCE_S = 4.0  # for an address that says nothing
 STEP_S = 0.25
@@ -15,8 +22,13 @@ SHOUTED = [NodeId(f"stranger{number:04}") for number in range(STRANGERS_MAX + 50
 
 
 @pytest.fixture
-def overlay() -> Overlay:
-    return View().overlay
+def view() -> View:
+    return View()
+
+
+@pytest.fixture
+def overlay(view: View) -> Overlay:
+    return view.overlay
 
 
 def dials_of(
@@ -87,3 +99,27 @@ def test_names_only_heard_of_are_tried_though_members_are_down(overlay: Overlay)
     overlay.learn(live, ("b:1",), 0.0)
     dials = dials_of(overlay, lambda peer, _: peer == live)
     assert live in {peer for _, peer in islice(dials, 200)}
+
+
+def test_names_pushed_out_while_they_are_dialled_are_not_tried_again(view: View):
+    """Each would be dialled nowhere for as long as the node runs."""
+    overlay, now_s = view.overlay, 0.0
+    overlay._redial_at_s = 9999.0  # that is by chance
+    for peer in OTHERS[:LINKS_MIN]:
+        view.see(peer)
+        overlay.linked(peer, now_s)
+    dialling: set[NodeId] = set()
+    for peer in SHOUTED:  # one each second, and as often one of them is dialled
+        overlay.learn(peer, ("b:1",), now_s)
+        dialling |= dialled(overlay, now_s)
+        now_s += 1.0
+    assert len(dialling) > DIALS_MAX / 2
+    for number in range(STRANGERS_MAX):
+        overlay.learn(NodeId(f"later{number:04}"), ("b:1",), now_s)
+    assert not any(overlay.addresses_of(peer) for peer in dialling)
+    for peer in dialling:
+        overlay.unlinked(peer, now_s)
+    again = {effect.peer for effect in overlay.dials(now_s + 9999.0)}
+    assert again
+    assert not again & dialling
+    assert overlay._attempts.keys().isdisjoint(dialling), "or they would be kept for ever"
