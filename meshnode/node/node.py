@@ -23,7 +23,7 @@ from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.views import Stopped
 from meshnode.core.certificates import from_pem
-from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError, UsageError
+from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError
 from meshnode.core.ids import NodeId, new_u64
 from meshnode.core.members import NodeRecord, is_admitted
 from meshnode.core.sealing import SealingKey
@@ -77,7 +77,6 @@ if TYPE_CHECKING:
 
 LAST_NEWS_S = 0.2  # for the last flush to reach the neighbours before the links close
 STOP_GRACE_S = 0.3
-CLOSE_SESSIONS_S = 30.0  # for all of them, after a signal; what is left lives on
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -93,7 +92,6 @@ class Node:
         self._database, self._clock = database, SystemClock()
         self._started_at_s = self._clock.wall_s()
         self._facts: dict[str, bytes | None] = {}
-        self._stopping, self._exit_sessions = asyncio.Event(), ""
         self.genesis = read_genesis(home)
         self._key = device_key(home)
         boot = new_u64(chance)
@@ -119,7 +117,8 @@ class Node:
             database, replicas.__getitem__, self._world.persisted, self._alarms
         )
         self._world.writer = self._writer
-        self._finding, self._ending = Finding(self._world, work.spawn), Ending(work.spawn)
+        self._finding = Finding(self._world, work.spawn)
+        self._ending = Ending(work.spawn, self._end, options.on_exit)
         prices, charged = running_prices(options.prices or home.prices, partial(_log.warning, "%s"))
         self._listeners = Listeners(self._identity, options.listen, options.advertise)
         self._ground = ground = Ground(
@@ -232,11 +231,7 @@ class Node:
 
     async def run(self) -> None:
         """Serve until told to stop, then end in order."""
-        await self._stopping.wait()
-        if self._exit_sessions == "close":
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SESSIONS_S):
-                    await self._hosting.sessions.close_all("node")
+        await self._ending.over.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._auditing.close()
@@ -257,12 +252,10 @@ class Node:
         self._work.cancel()
 
     def ask_to_stop(self) -> None:
-        """Stop as SIGTERM does: reversible, sessions as configured."""
-        if not self._stopping.is_set():
-            self._work.spawn(self._begin_stop("down", self._options.on_exit))
+        """Stop as SIGTERM does: reversible, sessions as configured; an end under way stands."""
+        self._ending.obey()
 
-    async def _begin_stop(self, standing: str, sessions: str) -> None:
-        self._exit_sessions = sessions
+    async def _tell_last(self, standing: str) -> None:
         try:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._hosting.sessions.tell_all()
@@ -271,7 +264,6 @@ class Node:
             why = error.message if isinstance(error, MeshError) else "the disk takes nothing"
             _log.warning("others will see this node as unreachable: %s", why)
         await keep_last_heard(self._database, self._queries)  # after what others wait for
-        self._stopping.set()
 
     def _take_up(self) -> None:
         begun, now_s = beginning(self._home), self._clock.wall_s()
@@ -279,18 +271,20 @@ class Node:
         self._writer.drop_entries(unwanted)
         self._following.take_up()
 
-    async def _end(self, leave: bool, sessions: str) -> Stopped:  # noqa: FBT001 - as asked
-        if sessions not in {"", "keep", "close"}:
-            raise UsageError("sessions are kept or closed")
+    async def _end(self, leave: bool, sessions: str, close_s: float | None) -> Stopped:  # noqa: FBT001 - as asked
         if leave:
             self._alarms.check_writable()  # before a session is ended for it
-        chosen = sessions or self._options.on_exit
-        live = len(self._hosting.sessions.live())
-        closed = await self._hosting.sessions.close_all("node") if chosen == "close" else 0
+        own, closed = self._hosting.sessions, 0
+        live = len(own.live())
+        if sessions == "close":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(close_s):
+                    await own.close_all("node")
+            closed = live - len(own.live())
         links, members = len(self._mesh.overlay.links), self._queries.others()
         if leave:
             await self._own.withdraw()
-        await self._begin_stop("left" if leave else "down", "keep")
+        await self._tell_last("left" if leave else "down")
         return Stopped(live - closed, closed, links, members)
 
     def _find_members(self) -> None:
@@ -374,7 +368,7 @@ class Node:
             status=self._describing.status,
             replicas=self._mesh.replication.replicas,
             submit_control=self._world.submit_control,
-            stop=partial(self._ending.ask, self._end),
+            stop=self._ending.ask,
         )
 
     def _admits(self, origin: NodeId, rows: Rows) -> bool:
@@ -384,7 +378,7 @@ class Node:
         return self._mesh.control.succession.certificate_of(self._mesh.self_id)
 
     async def _republish(self) -> None:
-        if not self._stopping.is_set():
+        if not self._ending.over.is_set():
             await self._own.publish()
 
     def _certificates(self) -> tuple[bytes, ...]:
