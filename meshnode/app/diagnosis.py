@@ -36,9 +36,12 @@ NO_NODE = "no node is running"
 START = "session-mesh up --detach"
 FREE_MACHINE = "free this machine's processor, memory or disk for the node"
 RESTART = "session-mesh down --keep-sessions, then session-mesh up --detach"
+CONFIGURE = "under {key}: in config.yaml, then " + RESTART  # as a flag it would hold for one run
 REJOIN = "join again with a new invite: session-mesh join -"
 RENEWS = f"let this node reach one that admits (session-mesh nodes shows who is alive); or {REJOIN}"
-NAME_A_NODE = "name a node instead: session-mesh up --seed HOST:PORT"
+SEED = "write HOST:PORT " + CONFIGURE.format(key="seeds")
+ADVERTISE = "write HOST:PORT " + CONFIGURE.format(key="advertise")
+NAME_A_NODE = f"name a node instead: {SEED}"
 RENAME = (
     "call this one otherwise: session-mesh down --keep-sessions, then session-mesh up --detach"
     " --name NODE"
@@ -181,18 +184,18 @@ def judge_logs(unread: Collection[str]) -> list[Check]:
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:
     """Judge whether others can find this node where it tells them to."""
     if not addresses:
-        fix = "give it one: session-mesh up --listen HOST:PORT"
+        fix = f"give it one: write HOST:PORT {CONFIGURE.format(key='listen')}"
         return _no("listening", "the node tells nobody where it listens", fix)
     faults = [_fault_of(one, self_id) for one in addresses]
     bad = [fault for fault in faults if fault]
     if bad and len(bad) == len(faults):
-        fix = "advertise an address that leads here: session-mesh up --advertise HOST:PORT"
+        fix = f"advertise an address that leads here: {ADVERTISE}"
         return _no("listening", "; ".join(bad), fix)
     reached = [one.attempt.address for one in addresses if one.attempt.shown is not None]
     notes = [*bad, *_reach_notes(addresses)]
     if not reached:  # as behind address translation, or where an address is another machine's now
         tried = "; ".join([_unreached(one.attempt) for one in addresses] + notes)
-        fix = "see from another machine: session-mesh doctor; or --advertise what leads here"
+        fix = f"see from another machine: session-mesh doctor; or, of what leads here, {ADVERTISE}"
         return unknown("listening", f"not reached from here: {tried}", fix)
     listed = ", ".join(one.attempt.address for one in addresses)
     detail = f"advertised are {listed}" if bad else f"reached from here at {', '.join(reached)}"

@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.diagnosis import CLOCK_OFF_S_MAX, REJOIN, START, Check, span
+from meshnode.app.diagnosis import (
+    ADVERTISE,
+    CLOCK_OFF_S_MAX,
+    CONFIGURE,
+    REJOIN,
+    SEED,
+    START,
+    Check,
+    span,
+)
 from meshnode.app.observations import ClockFact, Dial
 from meshnode.app.revoking import AGAIN, ANEW, WITH_ADMITTER
 
@@ -57,11 +66,11 @@ class Here:
 
 DIAL_FIX = {
     Dial.REFUSED: f"start the node on that machine: {START}; if it listens elsewhere now, tell this"
-    " one: session-mesh up --seed HOST:PORT",
+    f" one: {SEED}",
     Dial.SILENT: "open TCP ports {port} and {next} in the firewall of that machine, or correct the"
     " address: session-mesh status there shows it",
     Dial.NO_ROUTE: "connect both machines to one network, or advertise an address that this machine"
-    " can reach: session-mesh up --advertise HOST:PORT there",
+    f" can reach; there {ADVERTISE}",
     Dial.NO_NAME: "correct the name, or write the IP address instead",
     Dial.FAILED: "correct the address: session-mesh status on that machine shows it",
 }
@@ -141,7 +150,7 @@ def _not_connected(
     said = "; ".join(f"{one.address} {_instead(one, here)}" for one in attempts)
     if best is None:
         said = "no address of it is known"
-        fix = "name one: session-mesh up --seed HOST:PORT"
+        fix = f"name one: {SEED}"
     elif best.shown is not None:
         fix = _relocate(peer)
     else:
@@ -208,15 +217,13 @@ def _for_joiners(peer: Peer, best: Attempt) -> Check:
     host, _, port = best.address.rpartition(":")
     members = f"{host}:{int(port) - 1}"
     detail = f"{best.address} is the port for joiners; members listen at {members}"
-    fix = f"name that port: session-mesh doctor {members}, or session-mesh up --seed {members}"
+    seeds = CONFIGURE.format(key="seeds")
+    fix = f"name that port: session-mesh doctor {members}, or write {members} {seeds}"
     return Check(_id("tls", peer), ok=False, detail=detail, fix=fix)
 
 
 def _relocate(peer: Peer) -> str:
-    return (
-        f"start {peer.name} again, or tell this node where it listens now:"
-        " session-mesh up --seed HOST:PORT"
-    )
+    return f"start {peer.name} again, or tell this node where it listens now: {SEED}"
 
 
 def _greeted(peer: Peer, best: Attempt, here: Here) -> Iterable[Check]:

@@ -1,11 +1,17 @@
 """What a home's and a node's facts are judged to mean: every sentence, without a network."""
 
+import ast
+import re
+from inspect import getsource
+
 import pytest
 
+from meshnode.app import diagnosis, peer_diagnosis
 from meshnode.app.alarms import Alarm
 from meshnode.app.diagnosis import (
     CLOCK_OFF_S_MAX,
     NAME_A_NODE,
+    START,
     from_error,
     judge_agents,
     judge_alarms,
@@ -170,7 +176,7 @@ def test_an_address_of_ours_that_nobody_answers_at_is_a_fault():
     check = judge_listening([own(REFUSED)], ANNA)
     assert check.ok is False
     assert "refuses connections" in check.detail
-    assert "--advertise" in check.fix
+    assert "under advertise: in config.yaml" in check.fix
 
 
 def test_one_good_address_is_enough_and_the_bad_one_is_named():
@@ -259,7 +265,7 @@ def test_multicast(facts, observed, alone, ok, said):
     check = judge_multicast(node(**facts), observed, alone=alone)
     assert check.ok is ok
     assert said in check.detail
-    assert check.ok is not False or "--seed" in check.fix
+    assert check.ok is not False or "under seeds: in config.yaml" in check.fix
 
 
 def test_a_machine_without_ipv4_is_to_name_a_node():
@@ -309,3 +315,19 @@ def test_how_surely_a_kill_finds_an_agents_processes_is_said():
     assert check.ok is None, "nothing is wrong with the node"
     assert "no cgroup v2 is mounted" in check.detail
     assert "Delegate=yes" in check.fix
+
+
+@pytest.mark.parametrize("module", [diagnosis, peer_diagnosis], ids=lambda module: module.__name__)
+def test_no_fix_starts_a_node_that_runs_or_lasts_for_one_run(module):
+    """`up` is refused while a node runs, and what its flags say of addresses goes with it."""
+    starts = [
+        (node.value[: found.start()], node.value[found.end() :])
+        for node in ast.walk(ast.parse(getsource(module)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for found in re.finditer("session-mesh up", node.value)
+    ]
+    for before, after in starts:
+        alone = (before, after) == ("", START.removeprefix("session-mesh up"))
+        assert alone or before.endswith("session-mesh down --keep-sessions, then ")
+        assert after in {" --detach", " --detach --name NODE"}  # it keeps its name
+    assert starts or module is not diagnosis

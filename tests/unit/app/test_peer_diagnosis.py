@@ -77,7 +77,7 @@ def test_one_line_is_told_of_a_peer_that_is_well():
     [
         (Dial.REFUSED, "start the node on that machine"),
         (Dial.SILENT, "open TCP ports 7707 and 7708"),
-        (Dial.NO_ROUTE, "--advertise"),
+        (Dial.NO_ROUTE, "under advertise: in config.yaml"),
         (Dial.NO_NAME, "IP address"),
         (Dial.FAILED, "session-mesh status"),
     ],
@@ -155,7 +155,7 @@ def test_the_port_for_joiners_is_recognised():
     step, detail, fix = only_fault(judged(joiners))
     assert step == "peer_tls"
     assert detail == "[::1]:7708 is the port for joiners; members listen at [::1]:7707"
-    assert "--seed [::1]:7707" in fix
+    assert "write [::1]:7707 under seeds: in config.yaml" in fix
 
 
 def test_a_seed_is_called_one():
