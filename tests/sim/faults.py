@@ -100,8 +100,7 @@ class OneWay(Fault):
     def begin(self) -> None:
         one = self.victims[0].id
         heard = self.rng.random() < 0.5
-        others = [m.id for m in self.world.nodes if m.id != one]
-        self.cut = {(other, one) if heard else (one, other) for other in others}
+        self.cut = {(m.id, one) if heard else (one, m.id) for m in self.world.nodes if m.id != one}
         self.world.network.cuts |= self.cut
 
     def end(self) -> None:
@@ -113,8 +112,8 @@ class Silence(OneWay):
 
     def begin(self) -> None:
         one = self.victims[0].id
-        others = [m.id for m in self.world.nodes if m.id != one]
-        self.cut = {(a, b) for other in others for a, b in ((one, other), (other, one))}
+        others = (m.id for m in self.world.nodes if m.id != one)
+        self.cut = {pair for other in others for pair in ((one, other), (other, one))}
         self.world.network.cuts |= self.cut
 
 
@@ -173,6 +172,13 @@ class Crash(Fault):
             machine.start(*self.rng.sample(seeds, min(1, len(seeds))))
 
 
+class Leave(Crash):
+    name, proof, lasts_s = "leave", "hung up by leaving", (LEAST_S, 20.0)  # then it joins again
+
+    def begin(self) -> None:
+        self.victims[0].leave()
+
+
 class LostDisk(Crash):
     name, proof = "lost-disk", "disks lost"
 
@@ -214,9 +220,7 @@ class MassRestart(Crash):
 
 
 class Starvation(Fault):
-    """It does not run at all; its sockets fill."""
-
-    name, proof, lasts_s = "starvation", "timers held", (5.0, 30.0)
+    name, proof, lasts_s = "starvation", "timers held", (5.0, 30.0)  # it runs not; its sockets fill
 
     def begin(self) -> None:
         self.victims[0].freeze()
@@ -302,6 +306,7 @@ FAULTS: dict[str, type[Fault]] = {
         Partition,
         SilentPartition,
         Crash,
+        Leave,
         LostDisk,
         StaleDisk,
         MassRestart,

@@ -127,6 +127,9 @@ class Invariants:
         attempts = _length_of(mesh.overlay, "_attempts")
         if attempts > len(self.world.nodes) + STRANGERS_MAX:
             raise AssertionError(f"{machine.name}: {attempts} attempts")
+        for peer in mesh.overlay._attempts:
+            if peer in mesh.overlay._retired or not mesh.overlay.addresses_of(peer):
+                raise AssertionError(f"{machine.name}: plans a dial that it will never make")
         assemblies = _length_of(mesh.replication, "_assemblies")
         if assemblies > ASSEMBLIES_MAX:
             raise AssertionError(f"{machine.name}: {assemblies} snapshots half received")

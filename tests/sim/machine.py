@@ -143,7 +143,11 @@ class Machine:
         """Say so, let the news travel, then end."""
         self.declare("left")
         self.write(LINKS, ONLY_ROW, links_to_row(LinksRecord()))
-        self.world.after(TOLD_S, self, self.stop, "closed")
+        self.world.after(TOLD_S, self, self._left)
+
+    def _left(self) -> None:
+        self.world.counts["hung up by leaving"] += len(self.streams)
+        self.stop("closed")
 
     def freeze(self) -> None:
         """Run nothing until `thaw`, as a stopped or starved process."""
