@@ -6,6 +6,7 @@ Invariant: a verb is handed a Call and returns a View; it neither prints nor end
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from meshnode.client.clock import wall_s
@@ -95,19 +96,32 @@ class Call:
     def _say_that_it_waits(self) -> "Callable[[float | None], None] | None":
         if not self.streams.err_is_terminal:
             return None
-        from meshnode.client.silence import pid_of  # noqa: PLC0415 - as above
 
         def say(most_s: float | None) -> None:
-            if most_s is None:
-                node = f"the node (pid {pid_of(self.home)})"
-                said = f"waiting for {node} to answer; Ctrl-C ends the wait"
-            else:  # what was ordered takes its time, and happens whoever waits
-                said = (
-                    f"waiting up to {most_s:.0f} s for what comes of it; Ctrl-C ends the wait alone"
-                )
-            self.streams.tell(said)
+            # What was ordered takes its time, and happens whoever waits.
+            alone = "" if most_s is None else " alone"
+            self.streams.tell(f"{self._waiting(most_s)}; Ctrl-C ends the wait{alone}")
 
         return say
+
+    def say_once_that_many_wait(self) -> "Callable[[float | None], None] | None":
+        """Return what says of many orders, each in a thread of its own, that the first waits."""
+        if not self.streams.err_is_terminal:
+            return None
+        once = Lock()
+
+        def say(most_s: float | None) -> None:
+            if once.acquire(blocking=False):
+                self.streams.tell(f"{self._waiting(most_s)}; Ctrl-C orders no further ones")
+
+        return say
+
+    def _waiting(self, most_s: float | None) -> str:
+        if most_s is not None:
+            return f"waiting up to {most_s:.0f} s for what comes of it"
+        from meshnode.client.silence import pid_of  # noqa: PLC0415 - as above
+
+        return f"waiting for the node (pid {pid_of(self.home)}) to answer"
 
     def inside(self) -> "Inside":
         """A client for the session that this process runs in; enter it."""

@@ -1,7 +1,8 @@
 """Orders to one session or to many, and what became of them.
 
 Invariant: with many targets one failure stops no other; the exit code is that of the worst, and
-whoever could not be meant, because it was not heard or started meanwhile, is said.
+whoever could not be meant, because it was not heard or started meanwhile, is said. Interrupted, it
+still tells of each target what is known.
 """
 
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client import fanning
 from meshnode.client.errors import MeshError, NotFoundError, UsageError
+from meshnode.client.fanning import INTERRUPTED
 from meshnode.client.nodes import names_apart
 from meshnode.client.targets import Delivery, Selection, Target, has_ended
 from meshnode.client.words import nearest
@@ -103,14 +105,21 @@ def carry_out(
     if not aim.many:
         result = act(aim.targets[0])
         return replace(outcome_view(result), notes=_unapplied([result], wait))
+    mesh.on_wait = call.say_once_that_many_wait()
+    is_cut_short = False
     with _Progress(call, len(aim.targets)) as progress:
-        results = fanning.fan_out(aim.targets, act, mesh.resolve, progress.told)
+        try:
+            results = fanning.fan_out(
+                aim.targets, act, mesh.resolve, progress.told, progress.interrupted
+            )
+        except fanning.CutShortError as cut:
+            results, is_cut_short = cut.results, True
     summary: dict[str, Any] = {"targets": len(results)}
     summary |= Counter(str(result["outcome"]) for result in results)
     value: dict[str, Any] = {"results": results, "summary": summary}
     notes = list(_unapplied(results, wait))
     if aim.selection is not None:
-        meanwhile = _started_meanwhile(mesh, aim)
+        meanwhile = [] if is_cut_short else _started_meanwhile(mesh, aim)
         summary["started_meanwhile"] = [one["session_id"] for one in meanwhile]
         value["coverage"] = aim.coverage
         notes += [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
@@ -120,7 +129,7 @@ def carry_out(
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
         notes=notes,
-        exit_code=max((_exit_code(result) for result in results), default=0),
+        exit_code=INTERRUPTED if is_cut_short else _worst(results),
     )
 
 
@@ -184,6 +193,11 @@ class _Progress:
             self._is_shown = True
             self._write(f"\r{count} of {self._total} done\x1b[K")
 
+    def interrupted(self) -> None:
+        if self._call.streams.err_is_terminal:
+            said = "interrupted: waiting for those under way; Ctrl-C ends that wait alone"
+            self._call.streams.tell(said)
+
     def _write(self, text: str) -> None:
         self._call.streams.err.write(text)
         self._call.streams.err.flush()
@@ -221,6 +235,10 @@ def _rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             who = (words.short(one["session_id"]), one["agent_id"], names[one["node_id"]])
         rows.append((*who, one["outcome"], f"{one['detail'] or ''}{_processes(one)}"))
     return rows
+
+
+def _worst(results: Sequence[dict[str, Any]]) -> int:
+    return max((_exit_code(result) for result in results), default=0)
 
 
 def _exit_code(result: dict[str, Any]) -> int:

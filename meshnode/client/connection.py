@@ -74,7 +74,7 @@ class Connection:
         self.now = now
         self.chance = chance
         self.patience_s = patience_s
-        self._on_wait = on_wait
+        self.on_wait = on_wait
         self.on_call: Callable[[str], None] | None = None
         self._channel: grpc.Channel | None = None
         self._pulses = Pulses(home)
@@ -221,10 +221,10 @@ class Connection:
 
     @contextmanager
     def _noticed(self, timeout_s: float | None) -> Iterator[None]:
-        if self._on_wait is None:
+        if self.on_wait is None:
             yield
             return
-        notice = Timer(NOTICED_S, self._on_wait, (timeout_s,))
+        notice = Timer(NOTICED_S, self.on_wait, (timeout_s,))
         notice.daemon = True
         notice.start()
         try:

@@ -1,12 +1,15 @@
 """One order to many sessions at once.
 
-Invariants. Every target has one result, in the order of the targets. One that cannot be reached
-holds up no other: an owner that is known to be away is asked once, for all of its sessions.
+Invariants. Every target has one result, in the order of the targets, also when it is interrupted.
+One that cannot be reached holds up no other: an owner that is known to be away is asked once, for
+all of its sessions.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.targets import Target
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
     Job = list[tuple[int, Aimed]]
 
 AT_ONCE = 16  # targets, or owners that are away; the others wait their turn
+INTERRUPTED = 130  # 128 + SIGINT, the exit code of who was not ordered
+
+
+class CutShortError(KeyboardInterrupt):
+    """Somebody interrupted it: no further target is ordered, and these are the results."""
+
+    def __init__(self, results: list[Plain]) -> None:
+        super().__init__()
+        self.results = results
 
 
 def fan_out(
@@ -28,17 +40,25 @@ def fan_out(
     act: Act,
     find: Callable[[Target], Plain],
     told: Callable[[int], None] = lambda _: None,
+    interrupted: Callable[[], None] = lambda: None,
     at_once: int = AT_ONCE,
 ) -> list[Plain]:
     """Act on each target, `at_once` at a time; an error becomes the result of its target.
 
-    `find` looks up who is only named; `told` hears after each how many are done.
+    `find` looks up who is only named; `told` hears after each how many are done. At an
+    interrupt it calls `interrupted`, waits for those under way until another one, and raises
+    CutShortError.
     """
     results: dict[int, Plain] = {}
+    ordered: set[int] = set()
+    is_over = Event()
 
     def work(job: Job) -> None:
         lost: MeshError | None = None
         for place, target in job:
+            if is_over.is_set():
+                return
+            ordered.add(place)
             known = _known(target)
             try:
                 if lost is not None:
@@ -55,8 +75,19 @@ def fan_out(
     try:
         for done in as_completed([pool.submit(work, job) for job in _jobs(targets)]):
             done.result()
+    except KeyboardInterrupt:
+        is_over.set()
+        with suppress(KeyboardInterrupt):
+            interrupted()
+            pool.shutdown(cancel_futures=True)
+        raise CutShortError(
+            [
+                results.get(place) or {**_known(target), **_unfinished(is_ordered=place in ordered)}
+                for place, target in enumerate(targets)
+            ]
+        ) from None
     finally:
-        pool.shutdown(cancel_futures=True)  # whoever interrupts waits for those under way
+        pool.shutdown(wait=not is_over.is_set(), cancel_futures=True)
     return [results[place] for place in range(len(targets))]
 
 
@@ -91,3 +122,11 @@ def _failed(error: MeshError) -> Plain:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
+
+
+def _unfinished(*, is_ordered: bool) -> Plain:
+    if is_ordered:
+        said = "it was under way, and nobody waited for what came of it"
+        return {"outcome": "indeterminate", "detail": said, "hint": "", "exit_code": 1}
+    said = "interrupted before its turn"
+    return {"outcome": "not_ordered", "detail": said, "hint": "", "exit_code": INTERRUPTED}

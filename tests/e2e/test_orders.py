@@ -7,9 +7,11 @@ from pathlib import Path
 from time import time
 
 import pytest
+from e2e.caller import Caller
 from e2e.clocks import clock_library_in, with_clock_off
 from e2e.fleet import wait_until
 
+from meshnode.client.fanning import AT_ONCE
 from meshnode.store import journal
 
 READER = "echo ready; while read line; do echo got $line; done; echo bye"
@@ -119,6 +121,28 @@ def test_all_of_a_kind_are_killed_and_orders_wait_for_those_that_are_away(fleet)
     wait_until(lambda: anna.sessions("--filter", "alive").keys() >= {"of-carl", "spared"})
     anna.json("kill", "--all", "--yes")
     wait_until(lambda: not anna.sessions("--filter", "alive"))
+
+
+@pytest.mark.timeout(180)
+def test_an_interrupted_kill_orders_no_further_ones_and_tells_of_all(fleet, tmp_path):
+    (anna,) = fleet.mesh("anna")
+    may_end = tmp_path / "may-end"
+    slow = f"trap 'while [ ! -e {may_end} ]; do sleep 0.1; done; exit' TERM; echo set; {READER}"
+    for number in range(AT_ONCE + 1):
+        run(anna, f"slow{number}", script=slow)
+    wait_until(lambda: all("set" in anna.call("logs", one).out for one in anna.sessions()))
+    with Caller(anna, "--all", "--yes", "--grace", "50s", verb="kill") as caller:
+        caller.resize(100, 40)
+        caller.sees(b"s for what comes of it; Ctrl-C orders no further ones")
+        caller.type(b"\x03")
+        caller.sees(b"interrupted: waiting for those under way")
+        may_end.touch()
+        for _ in range(AT_ONCE):
+            caller.sees(b"applied")
+        caller.sees(b"not_ordered")
+        assert caller.ends() == 130
+    assert [one["state"] for one in anna.sessions("--filter", "all").values()].count("killed") == 16
+    assert len(anna.sessions("--filter", "alive")) == 1
 
 
 def order_for(agent, anna, berta):

@@ -1,17 +1,12 @@
 """`run --pty`: an agent in a terminal of its own, and the caller's terminal while it has it."""
 
-import fcntl
-import os
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 
 import psutil
 import pytest
+from e2e.caller import Caller
 from e2e.fleet import PATIENCE_S, PROGRAM, Fleet, Node, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -41,57 +36,6 @@ while open(f"/proc/{os.getppid()}/stat").read().rpartition(") ")[2][0] != "T":
     pass
 print("bye", flush=True)
 """
-
-
-class Caller:
-    """Somebody at a terminal, whose shell has started `run`, or another verb."""
-
-    def __init__(self, node: Node, *words: str, verb: str = "run") -> None:
-        self.master, self.slave = os.openpty()
-        self.resize(100, 30)
-        self.found = termios.tcgetattr(self.slave)
-        self.shown = b""
-        self.process = subprocess.Popen(
-            [PROGRAM, verb, *words],
-            env=node.environment | {"TERM": "xterm"},
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - as a shell does
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.master)
-        os.close(self.slave)
-
-    def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def sees(self, text: bytes) -> None:
-        give_up_at = time.monotonic() + PATIENCE_S
-        while text not in self.shown:
-            readable, _, _ = select.select([self.master], [], [], give_up_at - time.monotonic())
-            assert readable, (text, self.shown)
-            self.shown += os.read(self.master, 65536)
-        self.shown = self.shown.partition(text)[2]
-
-    @property
-    def is_raw(self) -> bool:
-        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
-
-    def ends(self) -> int:
-        code = self.process.wait(PATIENCE_S)
-        assert termios.tcgetattr(self.slave) == self.found
-        return code
 
 
 @pytest.fixture(scope="module")

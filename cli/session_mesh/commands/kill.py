@@ -6,6 +6,7 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
+from meshnode.client.fanning import INTERRUPTED
 from meshnode.client.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
@@ -97,7 +98,8 @@ def app(
             return mesh.kill(target, force=force, grace_s=terms.grace_s, delivery=delivery)
 
         view = carry_out(call, mesh, aim, end)
-        return _waiting(mesh, aim, view, terms) if standing and everyone else view
+        is_left = standing and everyone and view.exit_code != INTERRUPTED
+        return _waiting(mesh, aim, view, terms) if is_left else view
 
 
 def _check(targets: list[Target], *, everyone: bool, narrowed: bool) -> None:

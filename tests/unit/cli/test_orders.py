@@ -332,3 +332,15 @@ def test_an_order_for_what_nobody_heard_of_says_what_it_means(run, mesh, monkeyp
         "order zsnz6mebax waits for sessions that were not heard of (spec docs, started by now)"
     )
     assert "(spec docs on berta, started by now)" in run(*words, "--node", "berta")[2]
+
+
+def test_who_interrupts_a_kill_leaves_no_order_for_what_nobody_heard_of(run, mesh, monkeypatch):
+    def cut_short(targets, *_):
+        known = {"target": "s", "session_id": "s", "detail": "", "exit_code": 130}
+        raise fanning.CutShortError([known | {"outcome": "not_ordered"} for _ in targets])
+
+    mesh.coverage = PARTIAL
+    monkeypatch.setattr(fanning, "fan_out", cut_short)
+    monkeypatch.setattr(standing, "park_for", lambda *_: pytest.fail("an order was left"))
+    code, out, _ = run("kill", "--all", "--standing", "--yes", "--spec", "docs", "-o", "json")
+    assert (code, json.loads(out)["summary"]["not_ordered"]) == (130, 1)
