@@ -1,18 +1,14 @@
 """A table of sessions that follows the mesh, drawn over itself on a terminal.
 
-Invariant: the terminal is left as it was found, whatever ends the table; a mesh that talks faster
-than a terminal draws costs skipped pictures, never skipped changes.
+Invariant: a mesh that talks faster than a terminal draws costs skipped pictures, never skipped
+changes.
 """
 
 import io
-import os
-import select
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import Any
 
 from meshnode.client.durations import seconds_of
 from meshnode.client.nodes import names_apart
@@ -21,14 +17,11 @@ from session_mesh.call import Call
 from session_mesh.commands.list import COLUMNS, FLEXIBLE, SPARE, row_of
 from session_mesh.escaping import cut
 from session_mesh.render import Table, View, render
+from session_mesh.screen import taken
 
-PICTURE_S = 0.2  # between two pictures
 CLOCK_S = 1.0  # ages grow although nothing changes
 ENDED_S = 600.0  # sessions that ended earlier are not shown
 FRAME_LINES = 4  # the summary, the heading, what is left out, the last line stays free
-# The other screen, no cursor, and no wrapping: what is too wide is cut, and rows stay rows.
-ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
-HOME, CLEAR_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class Board:
@@ -77,34 +70,25 @@ def show(events: Iterator[dict[str, Any]], board: Board, call: Call) -> int:
     if (first := arriving.next()) is not None:  # an error comes before the screen is taken
         board.take(first)
     drawn_at_s = 0.0
-    with screen(call.streams.out), keys() as keyboard:
+    with taken(call.streams.out) as screen:
         while True:
             changed = _drain(arriving, board)
             now_s = call.now_s()
             if changed or not 0 <= now_s - drawn_at_s < CLOCK_S:
-                _draw(board, call, now_s)
+                screen.draw(_picture(board, call, now_s))
                 drawn_at_s = now_s
-            if pressed_q(keyboard):
+            if screen.pressed_q():
                 return 0
 
 
-def _draw(board: Board, call: Call, now_s: float) -> None:
+def _picture(board: Board, call: Call, now_s: float) -> list[str]:
     columns, lines = shutil.get_terminal_size()
     summary, table, rest = board.picture(now_s, lines)
     page = io.StringIO()
     if table.rows:
         streams = replace(call.streams, out=page, err=io.StringIO(), width=columns)
         render(View({}, table), streams)
-    draw(call, [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest])
-
-
-def draw(call: Call, body: Sequence[str]) -> None:
-    """Draw lines over what is on the screen; those that do not fit are left out."""
-    # Cleared first: behind a line as wide as the terminal, its last character would go too.
-    lines = shutil.get_terminal_size().lines
-    text = "\n".join(CLEAR_LINE + one for one in body[: max(1, lines - 1)])
-    call.streams.out.write(HOME + text + BELOW)
-    call.streams.out.flush()
+    return [cut(summary, columns), *(page.getvalue().splitlines() or [table.empty]), rest]
 
 
 def _drain(arriving: Arriving[dict[str, Any]], board: Board) -> bool:
@@ -113,41 +97,6 @@ def _drain(arriving: Arriving[dict[str, Any]], board: Board) -> bool:
         board.take(event)
         count += 1
     return count > 0
-
-
-@contextmanager
-def screen(out: TextIO) -> Iterator[None]:
-    """Take the terminal's other screen, and give it back."""
-    out.write(ENTER)
-    try:
-        yield
-    finally:
-        out.write(LEAVE)
-        out.flush()
-
-
-@contextmanager
-def keys() -> Iterator[int | None]:
-    """Let single keys through, where there is a keyboard; Ctrl-C stays an interrupt."""
-    if not sys.stdin.isatty():
-        yield None
-        return
-    import termios  # noqa: PLC0415 - only where there is a terminal
-    import tty  # noqa: PLC0415 - as above
-
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    tty.setcbreak(keyboard)
-    try:
-        yield keyboard
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
-def pressed_q(keyboard: int | None) -> bool:
-    """Wait until the next picture is due or a key is pressed; tell whether it was q."""
-    readable, _, _ = select.select([] if keyboard is None else [keyboard], [], [], PICTURE_S)
-    return bool(readable) and keyboard is not None and b"q" in os.read(keyboard, 64)
 
 
 def _put(board: dict[Any, dict[str, Any]], key: object, event: dict[str, Any]) -> None:

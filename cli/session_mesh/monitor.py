@@ -17,9 +17,9 @@ from session_mesh.amounts import inexact, unpriced
 from session_mesh.call import Call
 from session_mesh.escaping import cut, escape
 from session_mesh.happenings import is_unread
-from session_mesh.live import PICTURE_S, draw, keys, pressed_q, screen
 from session_mesh.options import stream_only
 from session_mesh.render import Style, Table, View, render
+from session_mesh.screen import PICTURE_S, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,11 +55,11 @@ class Monitor:
         streams, style = self._call.streams, self._call.style
         if not streams.out_is_terminal or style.format == "json" or style.quiet:
             return self._tell(by_session, pause_s)
-        with screen(streams.out), keys() as keyboard:
+        with taken(streams.out) as screen:
             while True:
                 value = self._look(by_session)
-                draw(self._call, picture(value, self._call, list(self._notes.values())))
-                if any(pressed_q(keyboard) for _ in range(ceil(pause_s / PICTURE_S))):
+                screen.draw(picture(value, self._call, list(self._notes.values())))
+                if any(screen.pressed_q() for _ in range(ceil(pause_s / PICTURE_S))):
                     return 0
 
     def _tell(self, asked: "Asked", pause_s: float) -> int:

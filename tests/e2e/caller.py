@@ -14,15 +14,22 @@ from e2e.fleet import PATIENCE_S, PROGRAM, Node
 
 
 class Caller:
-    """Somebody at a terminal, whose shell has started `run`, or another verb."""
+    """Somebody at a terminal, whose shell has started `run`, or another verb, or this script it."""
 
-    def __init__(self, node: Node, *words: str, verb: str = "run", term: str = "xterm") -> None:
+    def __init__(
+        self,
+        node: Node,
+        *words: str,
+        verb: str = "run",
+        shell: str = "",
+        term: str = "xterm",
+    ) -> None:
         self.master, self.slave = os.openpty()
         self.resize(100, 30)
         self.found = termios.tcgetattr(self.slave)
         self.shown = b""
         self.process = subprocess.Popen(
-            [PROGRAM, verb, *words],
+            [*(["bash", "-c", shell] if shell else []), PROGRAM, verb, *words],
             env=node.environment | {"TERM": term},
             stdin=self.slave,
             stdout=self.slave,
@@ -46,13 +53,15 @@ class Caller:
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def sees(self, text: bytes) -> None:
+    def sees(self, text: bytes) -> bytes:
+        """Wait until it is shown, and return what was before it."""
         give_up_at = time.monotonic() + PATIENCE_S
         while text not in self.shown:
             readable, _, _ = select.select([self.master], [], [], give_up_at - time.monotonic())
             assert readable, (text, self.shown)
             self.shown += os.read(self.master, 65536)
-        self.shown = self.shown.partition(text)[2]
+        before, _, self.shown = self.shown.partition(text)
+        return before
 
     @property
     def is_raw(self) -> bool:

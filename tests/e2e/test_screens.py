@@ -1,0 +1,77 @@
+"""`watch` and `usage --follow` on a terminal: it is left as it was found, whatever ends them."""
+
+import signal
+
+import psutil
+import pytest
+from e2e.caller import Caller
+from e2e.fleet import PATIENCE_S, Fleet, Node
+
+pytestmark = pytest.mark.e2e
+VERBS = {"watch": (), "usage": ("--follow",)}
+ENTERED, LEFT = b"\x1b[?1049h", b"\x1b[?1049l"
+DRAWN = b"q ends"
+SHELL = """
+set -m
+"$0" "$@"
+echo stopped with $?
+read -r line
+fg
+echo ended with $?
+"""
+
+
+@pytest.fixture(scope="module")
+def anna(shared_fleet: Fleet) -> Node:
+    return shared_fleet.mesh("anna")[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT],
+    ids=lambda one: one.name,
+)
+def test_a_signal_that_ends_it_gives_the_terminal_back(
+    anna: Node, verb: str, number: signal.Signals
+):
+    with Caller(anna, *VERBS[verb], verb=verb) as caller:
+        caller.sees(ENTERED)
+        caller.sees(DRAWN)
+        assert caller.is_raw
+        caller.process.send_signal(number)
+        caller.sees(LEFT)
+        assert caller.ends() == 128 + number
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_who_is_stopped_gives_the_terminal_back_and_takes_it_again(anna: Node, verb: str):
+    with Caller(anna, *VERBS[verb], verb=verb, shell=SHELL) as caller:
+        caller.sees(ENTERED)
+        caller.sees(DRAWN)
+        caller.type(b"\x1a")
+        caller.sees(LEFT)
+        caller.sees(b"stopped with 148")
+        assert not caller.is_raw
+        caller.type(b"\n")
+        caller.sees(ENTERED)
+        caller.sees(DRAWN)
+        assert caller.is_raw
+        caller.type(b"q")
+        caller.sees(LEFT)
+        caller.sees(b"ended with 0")
+        assert caller.ends() == 0
+
+
+def test_who_is_ended_while_it_is_stopped_leaves_the_terminal_to_the_shell(anna: Node):
+    with Caller(anna, verb="watch", shell=SHELL.replace("fg\n", "")) as caller:
+        caller.sees(DRAWN)
+        caller.type(b"\x1a")
+        caller.sees(b"stopped with 148")
+        (watch,) = psutil.Process(caller.process.pid).children()
+        watch.terminate()
+        watch.resume()
+        watch.wait(PATIENCE_S)
+        caller.type(b"\n")
+        assert ENTERED not in caller.sees(b"ended with 0")
+        assert caller.ends() == 0
