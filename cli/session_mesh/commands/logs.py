@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PIECES_AHEAD_MAX = 16  # of 64 KiB; then the reading waits for whoever reads what is printed
 ROW_WAIT_S, PAUSE_S = 3.0, 0.1  # for an end to arrive; then it is told without its reason
 LINE_BYTES_MAX = 64 << 10  # of a document's output; a longer line comes in several
+CHARACTER_BYTES_MAX, CONTINUATION = 4, range(0x80, 0xC0)  # of UTF-8; its bytes but the first
 
 
 @verb(
@@ -155,10 +156,8 @@ class _Documents:
             self._position = position
         *lines, self._waiting = (self._waiting + output).split(b"\n")
         for line in lines:
-            self._say(line + b"\n")
-        while len(self._waiting) > LINE_BYTES_MAX:
-            piece, self._waiting = self._waiting[:LINE_BYTES_MAX], self._waiting[LINE_BYTES_MAX:]
-            self._say(piece)
+            self._say(self._without_full_ones(line + b"\n"))
+        self._waiting = self._without_full_ones(self._waiting)
         self._out.flush()
 
     def end(self) -> None:
@@ -167,7 +166,23 @@ class _Documents:
             self._waiting = b""
         self._out.flush()
 
+    def _without_full_ones(self, line: bytes) -> bytes:
+        """Say what fills a document, and return the rest."""
+        while len(line) > LINE_BYTES_MAX:
+            at = _cut_in(line)
+            self._say(line[:at])
+            line = line[at:]
+        return line
+
     def _say(self, line: bytes) -> None:
         said = {"position": self._position, "output": line.decode(errors="replace")}
         self._out.write(json.dumps(said) + "\n")
         self._position += len(line)
+
+
+def _cut_in(line: bytes) -> int:
+    """Return where to cut a line that is too long: not inside a character of UTF-8."""
+    for at in range(LINE_BYTES_MAX, LINE_BYTES_MAX - CHARACTER_BYTES_MAX, -1):
+        if line[at] not in CONTINUATION:  # a character begins here
+            return at
+    return LINE_BYTES_MAX  # no UTF-8 anyway

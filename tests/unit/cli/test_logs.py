@@ -1,6 +1,7 @@
 """How `logs` writes lines of a terminal, and what it says of the end of a session."""
 
 import io
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,7 @@ from meshnode.client import clock
 from meshnode.client.errors import UnreachableError
 from meshnode.client.output import Piece
 from session_mesh.call import Call
-from session_mesh.commands.logs import _Text
+from session_mesh.commands.logs import LINE_BYTES_MAX, _Documents, _Text
 from session_mesh.render import Streams
 
 RUNS = SESSION | {"end_reason": None}
@@ -69,3 +70,29 @@ def test_lines_of_a_terminal_end_as_lines_do_however_they_are_cut(size):
         text.write(raw[start : start + size])
     text.end()
     assert out.getvalue() == "one\ntwo\\u000d\n50%\\u000ddone\n\u6f22\n\ufffd\\u000d"
+
+
+@pytest.mark.parametrize("character", ["a", "\xe9", "\u65e5", "\U0001f600"])
+@pytest.mark.parametrize("before", ["", "-", "--", "---"])
+@pytest.mark.parametrize("size", [LINE_BYTES_MAX - 1, LINE_BYTES_MAX, 1 << 20])
+def test_a_long_line_in_several_documents_is_what_it_was(character, before, size):
+    line = before + character * 100_000 + "\n"
+    out, raw = io.StringIO(), line.encode()
+    documents = _Documents(Streams(out, io.StringIO()))
+    for start in range(0, len(raw), size):
+        documents.write(raw[start : start + size], start)
+    documents.end()
+    said = [json.loads(one) for one in out.getvalue().splitlines()]
+    assert "".join(one["output"] for one in said) == line
+    sizes = [len(one["output"].encode()) for one in said]
+    assert max(sizes) <= LINE_BYTES_MAX
+    assert [one["position"] for one in said] == [sum(sizes[:n]) for n in range(len(sizes))]
+
+
+def test_a_long_line_that_is_no_utf_8_is_cut_all_the_same():
+    out = io.StringIO()
+    documents = _Documents(Streams(out, io.StringIO()))
+    documents.write(b"\x80" * (2 * LINE_BYTES_MAX))
+    documents.end()
+    said = [json.loads(one)["output"] for one in out.getvalue().splitlines()]
+    assert said == ["\ufffd" * LINE_BYTES_MAX] * 2
