@@ -65,6 +65,8 @@ def test_a_budget_that_one_node_sets_holds_an_agent_on_another(fleet):
     assert (team["nodes_heard"], team["nodes_known"]) == (3, 3)
     refused = run(carl, "late", "--owner", "olga", code=8)
     assert "budget team is exceeded" in refused.err
+    in_front = carl.call("run", "--agent-id", "late", "--owner", "olga", "--", "true")
+    assert (in_front.code, "budget team is exceeded" in in_front.err) == (125, True)
     run(carl, "other", "--owner", "otto")
 
     assert told_of(anna) == ["added", "warned", "exceeded"]
