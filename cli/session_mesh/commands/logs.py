@@ -86,7 +86,8 @@ def _follow(call: Call, target: Target, span: "Span", writer: "_Writer") -> int:
                 call.streams.tell(f"warning: {piece.lost} bytes were gone before they were read")
             writer.write(piece.output, piece.position)
         writer.end()
-        call.streams.tell(_how_it_ended(mesh, Target(session_id=session["session_id"])))
+        if not call.style.quiet:
+            call.streams.tell(_how_it_ended(mesh, Target(session_id=session["session_id"])))
     return 0
 
 

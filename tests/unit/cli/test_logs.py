@@ -61,6 +61,12 @@ def test_of_an_end_is_said_what_is_known_and_that_it_is_one(run, followed, state
     assert sum(pause_s for what, pause_s, *_ in followed.calls if what == "pause") <= 3.1
 
 
+def test_with_quiet_nothing_is_said_of_an_end_and_nobody_waits_for_it(run, followed):
+    followed.states = [RUNS]
+    assert run("logs", "builder", "--follow", "-q") == (0, "words\n", "")
+    assert [what for what, *_ in followed.calls] == ["resolve", "follow"]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 99])
 def test_lines_of_a_terminal_end_as_lines_do_however_they_are_cut(size):
     raw = b"one\r\ntwo\r\r\n50%\rdone\n\xe6\xbc\xa2\r\n\xe6\xbc\r"
