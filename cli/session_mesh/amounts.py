@@ -12,6 +12,7 @@ from meshnode.client.durations import parse_instant, rfc3339, seconds_of
 from meshnode.client.errors import UsageError
 from meshnode.client.words import nearest
 from session_mesh import words
+from session_mesh.options import among
 from session_mesh.render import Table
 
 GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
@@ -24,7 +25,12 @@ DAYS_MAX = 3650
 THEN, TODAY = "then", "today"
 PricesAt = Annotated[
     str,
-    typer.Option("--prices-at", metavar="then|today|DATE", help="Prices of when; each use's own."),
+    typer.Option(
+        "--prices-at",
+        metavar="then|today|DATE",
+        help="Prices of when; each use's own.",
+        autocompletion=among((THEN, TODAY)),
+    ),
 ]
 
 

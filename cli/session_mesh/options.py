@@ -1,6 +1,6 @@
 """Options that several verbs share, and what their words mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +9,16 @@ import typer
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import EVENT_KINDS, Selection, Target
 from session_mesh.render import Style
+
+
+def among(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return what completes an option of known words; the verb checks what it is given."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
 
 KEY_CHARS_MAX = 256  # of a label; what its value may be, the node says
 Labels = Annotated[
@@ -37,7 +47,12 @@ Wait = Annotated[
 ]
 EventKinds = Annotated[
     list[str] | None,
-    typer.Option("--kind", metavar="|".join(EVENT_KINDS), help="All unless told; repeat for more."),
+    typer.Option(
+        "--kind",
+        metavar="|".join(EVENT_KINDS),
+        help="All unless told; repeat for more.",
+        autocompletion=among(EVENT_KINDS),
+    ),
 ]
 
 

@@ -4,7 +4,8 @@
 
 - the node: `mesh`, `connection`, `asking`, `messages`, `public`, `silence`, `retrying`,
   `absence`, `pulses`, `watching`, `clock`, `errors`
-- what is meant: `targets`, `nodes`, `selections`, `wishes`, `durations`, `documents`, `words`
+- what is meant: `targets`, `nodes`, `selections`, `wishes`, `durations`, `documents`, `words`,
+  `vocabulary`
 - commands: `ordering`, `orders`, `standing`, `fanning`, `outbox`, `receipts`, `registering`,
   `registrations`, `budgets`
 - keys: `authority`, `authorities`, `keyring`, `keyfiles`, `handed`, `publickeys`, `roots`,

@@ -16,7 +16,6 @@ from meshnode.client.targets import Order, check_lengths
 from meshnode.client.words import nearest
 from meshnode.core.audit import (
     AUDIT_HEAD,
-    KINDS,
     AuditHead,
     Kept,
     contradiction,
@@ -27,6 +26,7 @@ from meshnode.core.audit import (
 from meshnode.core.errors import PeerError, StaleError, UsageError
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
+from meshnode.core.vocabulary import KINDS
 from meshnode.v1 import audit_service_pb2 as pb
 
 if TYPE_CHECKING:

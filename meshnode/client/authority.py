@@ -24,7 +24,6 @@ from meshnode.core.errors import (
 )
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.grants import (
-    ACTIONS,
     ACTIONS_OF_NEW_KEY,
     GRANT_TTL_S_MAX,
     RENEWAL,
@@ -38,6 +37,7 @@ from meshnode.core.headers import Head, header_from_signed
 from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of
 from meshnode.core.packing import PACKED_BYTES_MAX
 from meshnode.core.roles import ACTIONS_OF_ROLE, Authorization, authorize
+from meshnode.core.vocabulary import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -3,8 +3,8 @@
 Each is called with an event and the time, and returns effects. `app/mesh.py` joins them into one
 node; the simulator runs the same ones. By subject, the ground first:
 
-- what all stand on: `errors`, `ids`, `packing`, `keys`, `sealing`, `pacing`, `floor`, `periods`,
-  `summary`
+- what all stand on: `errors`, `vocabulary`, `ids`, `packing`, `keys`, `sealing`, `pacing`,
+  `floor`, `periods`, `summary`
 - who is a member: `genesis`, `certificates`, `enrolment`, `members`
 - links, and who is alive: `overlay`, `silence`, `linkgraph`, `liveness`, `broadcast`, `relay`,
   `messages`, `effects`

@@ -27,43 +27,6 @@ HASH_BYTES = 32
 SEQ_MAX = (1 << 63) - 1
 LOG_MAX = (1 << 64) - 1
 DROPPED = "records_dropped"  # the kind of a record that says what was dropped before it
-KINDS = (  # of records, as written by this version; a newer one may know more
-    "node_started",
-    "node_stopped",
-    "session_created",
-    "session_closed",
-    "session_failed",
-    "session_killed",
-    "session_expired",
-    "command_accepted",
-    "command_executed",
-    "command_refused",
-    "standing_kill",
-    "budget_warned",
-    "budget_exceeded",
-    "budget_lifted",
-    "budget_enforced",
-    "messages_read",
-    "audit_read",
-    "ledger_checkpoint",
-    "invite_made",
-    "member_admitted",
-    "join_refused",
-    "role_given",
-    "revoked",
-    "kill_ordered",
-    "order_cancelled",
-    "policy_set",
-    "budget_set",
-    "node_forgotten",
-    "entry_taken",
-    "alarm_raised",
-    "alarm_over",
-    "clock_jumped",
-    "log_accepted",
-    DROPPED,
-    "records_lost",
-)
 _DROPPED = re.compile(r"up to ([1-9][0-9]{0,18}) with hash ([0-9a-f]{64})")
 CHARS_MAX = {"detail": 512, "agent": 256, "owner": 256}  # of other texts: NAME_CHARS_MAX
 NAME_CHARS_MAX = 64

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError, PeerError
 from meshnode.core.keys import Key, Signed, decode_checked, encode_checked, parse_public, verify
 from meshnode.core.packing import pack, typed, unpack, unpack_map
+from meshnode.core.vocabulary import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,20 +30,6 @@ RENEWAL = "keys"  # the action of renewal keys
 GRANT_ID_BYTES = 16  # a revocation names no other
 KEY_PREFIX = "smk1_"
 KEY_TEXT_CHARS_MAX = 24 * 1024
-ACTIONS = frozenset(
-    {
-        "read",
-        "read_messages",
-        "steer",
-        "kill",
-        "suspend",
-        "register",
-        "open",
-        "keys",
-        "metrics",
-        "admin",
-    }
-)
 ACTIONS_OF_NEW_KEY = ("read", "steer", "kill", "register")
 
 

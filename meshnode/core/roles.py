@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshnode.core.errors import PeerError
-from meshnode.core.grants import ACTIONS
 from meshnode.core.keys import Key, Signed, parse_public, verify
 from meshnode.core.packing import typed, unpack_map
+from meshnode.core.vocabulary import ACTIONS
 
 INVITE = "invite"  # the signature type of an admin's word that a node may admit
 

@@ -16,8 +16,9 @@ import pytest
 from e2e.fleet import PROGRAM, Answer, Fleet, Node, wait_until
 
 from meshnode.app.auditing import ENTRY_KINDS, READINGS, SHARES
-from meshnode.core.audit import DROPPED, KINDS
+from meshnode.core.audit import DROPPED
 from meshnode.core.checkpoints import CHECKPOINT
+from meshnode.core.vocabulary import KINDS
 from meshnode.store.audit import LOST
 
 ROOT = Path(__file__).parents[2]

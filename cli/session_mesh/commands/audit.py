@@ -7,9 +7,10 @@ import typer
 from meshnode.client.durations import parse_instant
 from meshnode.client.errors import MeshError, NotFoundError, UsageError
 from meshnode.client.targets import Target
+from meshnode.client.vocabulary import KINDS
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Node, SessionId
+from session_mesh.options import Node, SessionId, among
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
@@ -41,7 +42,8 @@ def app(
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 15m.")] = "",
     session: SessionId = "",
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", metavar="K", help="Repeat for more.")
+        list[str] | None,
+        typer.Option("--kind", metavar="K", help="Repeat for more.", autocompletion=among(KINDS)),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="The newest so many.")

@@ -22,7 +22,7 @@ from session_mesh.amounts import (
     table_of,
 )
 from session_mesh.call import Call
-from session_mesh.options import Node, SessionId
+from session_mesh.options import Node, SessionId, among
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -42,7 +42,12 @@ def app(
     call: Call,
     by: Annotated[
         list[str] | None,
-        typer.Option("--by", metavar="|".join(GROUPINGS), help="Group; repeat for more."),
+        typer.Option(
+            "--by",
+            metavar="|".join(GROUPINGS),
+            help="Group; repeat for more.",
+            autocompletion=among(GROUPINGS),
+        ),
     ] = None,
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 7d.")] = "",
     until: Annotated[

@@ -9,9 +9,10 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import NoNodeError, SilentNodeError, UsageError
+from meshnode.client.vocabulary import ACTIONS
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Specializations
+from session_mesh.options import Specializations, among
 from session_mesh.render import Table, View
 from session_mesh.stdin import on_terminal, read_text
 from session_mesh.verbs import leading_verb, verb
@@ -43,7 +44,11 @@ def new(
     ttl: Annotated[str, typer.Option("--ttl", metavar="D", help="1 s to 30 days.")] = "1h",
     action: Annotated[
         list[str] | None,
-        typer.Option("--action", help="What it may do; else read, steer, kill, register."),
+        typer.Option(
+            "--action",
+            help="What it may do; else read, steer, kill, register.",
+            autocompletion=among(sorted(ACTIONS)),
+        ),
     ] = None,
     spec: Specializations = None,
     agent_id: Annotated[

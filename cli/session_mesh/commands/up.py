@@ -9,7 +9,7 @@ import typer
 from session_mesh.becoming import become_node
 from session_mesh.call import Call
 from session_mesh.joins import INVITE_VARIABLE, patience
-from session_mesh.options import Labels, pairs
+from session_mesh.options import Labels, among, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -44,7 +44,12 @@ def app(
     ] = None,
     http: Annotated[
         str | None,
-        typer.Option("--http", metavar="on|off|H:P", help="Serve HTTP; on is 127.0.0.1:8888."),
+        typer.Option(
+            "--http",
+            metavar="on|off|H:P",
+            help="Serve HTTP; on is 127.0.0.1:8888.",
+            autocompletion=among(("on", "off")),
+        ),
     ] = None,
     http_tls: Annotated[
         bool | None,

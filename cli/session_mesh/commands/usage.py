@@ -6,6 +6,7 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
+from meshnode.client.vocabulary import SOURCES
 from session_mesh.amounts import (
     DAYS_MAX,
     GROUPINGS,
@@ -21,6 +22,7 @@ from session_mesh.amounts import (
     unpriced,
 )
 from session_mesh.call import Call
+from session_mesh.options import among
 from session_mesh.progress import Progress
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -50,14 +52,25 @@ LEFT_OUT = {
 def app(
     call: Call,
     source: Annotated[
-        list[str] | None, typer.Option("--source", metavar="S", help="Only of these agents' logs.")
+        list[str] | None,
+        typer.Option(
+            "--source",
+            metavar="S",
+            help="Only of these agents' logs.",
+            autocompletion=among(SOURCES),
+        ),
     ] = None,
     path: Annotated[
         list[str] | None, typer.Option("--path", metavar="P", help="Read here, not where usual.")
     ] = None,
     by: Annotated[
         list[str] | None,
-        typer.Option("--by", metavar="|".join(GROUPINGS), help="Group; by day unless told."),
+        typer.Option(
+            "--by",
+            metavar="|".join(GROUPINGS),
+            help="Group; by day unless told.",
+            autocompletion=among(GROUPINGS),
+        ),
     ] = None,
     session_key: Annotated[
         str | None, typer.Option("--session-key", metavar="K", help="Count this session only.")

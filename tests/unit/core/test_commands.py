@@ -33,12 +33,13 @@ from meshnode.core.errors import (
 )
 from meshnode.core.floor import SKEW_S
 from meshnode.core.genesis import Genesis
-from meshnode.core.grants import ACTIONS, Grant, SessionKey, grant
+from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.vocabulary import ACTIONS
 
 chance = Random(6).randbytes
 ROOT, OPERATOR, OBSERVER, NODE, STRANGER = (Key.new(chance) for _ in range(5))
