@@ -53,7 +53,7 @@ class Monitor:
         stream_only(self._call.style)
         by_session = replace(asked, by=("session",), most=SESSIONS_MAX)
         streams, style = self._call.streams, self._call.style
-        if not streams.out_is_terminal or style.format == "json" or style.quiet:
+        if not streams.can_draw or style.format == "json" or style.quiet:
             return self._tell(by_session, pause_s)
         with taken(streams.out) as screen:
             while True:

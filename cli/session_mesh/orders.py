@@ -189,7 +189,7 @@ class _Progress:
     def told(self, count: int) -> None:
         streams = self._call.streams
         late = self._call.now_s() - self._begun_at_s > PROGRESS_AFTER_S
-        if streams.err_is_terminal and late:
+        if streams.err_is_terminal and not streams.is_dumb and late:
             self._is_shown = True
             self._write(f"\r{count} of {self._total} done\x1b[K")
 

@@ -88,6 +88,7 @@ class Streams:
     err_is_terminal: bool = False
     colour: bool = False
     width: int = 80
+    is_dumb: bool = False  # a terminal that takes characters and ends of lines alone
 
     @classmethod
     def of_process(cls) -> "Streams":
@@ -100,14 +101,21 @@ class Streams:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors=SPELLED_OUT)
         out_is_terminal = sys.stdout.isatty()
+        is_dumb = os.environ.get("TERM") == "dumb"
         return cls(
             out=sys.stdout,
             err=sys.stderr,
             out_is_terminal=out_is_terminal,
             err_is_terminal=sys.stderr.isatty(),
-            colour=out_is_terminal and not os.environ.get("NO_COLOR"),
+            colour=out_is_terminal and not (is_dumb or os.environ.get("NO_COLOR")),
             width=shutil.get_terminal_size().columns,
+            is_dumb=is_dumb,
         )
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether a picture on stdout can be drawn over itself."""
+        return self.out_is_terminal and not self.is_dumb
 
     def tell(self, words: str) -> None:
         """Write a line to stderr."""
@@ -379,6 +387,6 @@ def render_failure(failure: Failure, streams: Streams, style: Style) -> int:
 
 
 def _marks(streams: Streams) -> tuple[str, str]:
-    if streams.err_is_terminal and not os.environ.get("NO_COLOR"):
+    if streams.err_is_terminal and not (streams.is_dumb or os.environ.get("NO_COLOR")):
         return "\x1b[31m", "\x1b[0m"
     return "", ""

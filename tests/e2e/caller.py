@@ -22,7 +22,7 @@ class Caller:
         *words: str,
         verb: str = "run",
         shell: str = "",
-        term: str = "xterm",
+        **environment: str,
     ) -> None:
         self.master, self.slave = os.openpty()
         self.resize(100, 30)
@@ -30,7 +30,7 @@ class Caller:
         self.shown = b""
         self.process = subprocess.Popen(
             [*(["bash", "-c", shell] if shell else []), PROGRAM, verb, *words],
-            env=node.environment | {"TERM": term},
+            env=node.environment | {"TERM": "xterm"} | environment,
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,

@@ -1,4 +1,4 @@
-"""`watch` and `usage --follow` on a terminal: it is left as it was found, whatever ends them."""
+"""`watch` and `usage --follow` on a terminal: left as it was found, or not taken at all."""
 
 import signal
 
@@ -75,3 +75,26 @@ def test_who_is_ended_while_it_is_stopped_leaves_the_terminal_to_the_shell(anna:
         caller.type(b"\n")
         assert ENTERED not in caller.sees(b"ended with 0")
         assert caller.ends() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("watch",), b"that is how it is now"),
+        (("usage", "--follow"), b"total"),
+        (("steer", "nobody", "hello"), b"error:"),
+        (("doctor",), b"told its time"),
+        (("nodes",), b"anna"),
+    ],
+    ids=lambda one: one[0] if isinstance(one, tuple) else "",
+)
+def test_a_dumb_terminal_gets_lines_alone(anna: Node, words: tuple[str, ...], shown: bytes):
+    with Caller(anna, *words[1:], verb=words[0], TERM="dumb", NO_COLOR="") as caller:
+        before = caller.sees(shown)
+        if words[0] in VERBS:
+            caller.type(b"\x03")
+        else:
+            caller.sees(b"\n")
+        code = caller.ends()
+    assert b"\x1b" not in before
+    assert (code == 130) == (words[0] in VERBS)

@@ -30,7 +30,7 @@ def app(
     stream_only(call.style)
     check_lengths({"position": position})
     wanted = Wanted(tuple(kind or ())).checked()
-    is_table = call.streams.out_is_terminal and call.output is None and not call.quiet
+    is_table = call.streams.can_draw and call.output is None and not call.quiet
     with call.mesh() as mesh:
         if is_table and not kind and not position:
             from session_mesh.live import Board, show  # noqa: PLC0415 - a stream needs no terminal
