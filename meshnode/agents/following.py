@@ -222,4 +222,7 @@ def _identity(state: dict[str, Any], pid: str, ticks: str) -> Identity | None:
 
 
 def _text(value: object) -> str | None:
-    return value[:TEXT_CHARS_MAX] if isinstance(value, str) else None
+    """Take a claimed text as a row can hold it: JSON may name half a character, UTF-8 cannot."""
+    if not isinstance(value, str):
+        return None
+    return value[:TEXT_CHARS_MAX].encode(errors="replace").decode()

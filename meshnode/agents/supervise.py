@@ -102,11 +102,12 @@ def _supervise(
 
 def _not_started(options: Options, state: StateFile, log: Log, error: OSError) -> int:
     code, why = why_not_started(error)
-    reason = f"{options.command[0]}: {why}"
-    message = f"session-mesh: {reason}\n".encode(errors="replace")
-    log.write(message)
+    # A name in argv may be any bytes; what the node records of it is UTF-8.
+    reason = f"{options.command[0]}: {why}".encode(errors="replace").decode()
+    message = f"session-mesh: {reason}\n"
+    log.write(message.encode())
     if not options.detached:
-        sys.stderr.write(message.decode())
+        sys.stderr.write(message)
     state.ended(code, None, reason)
     return code
 

@@ -7,8 +7,11 @@ import os
 
 
 def user_name() -> str:
-    """Return the name of this user, `uid-N` for one without (`docker run -u N`)."""
+    """Return the name of this user, `uid-N` for one without (`docker run -u N`).
+
+    It is UTF-8, which `LOGNAME` need not be.
+    """
     try:
-        return getpass.getuser()
+        return os.fsencode(getpass.getuser()).decode(errors="replace")
     except (OSError, KeyError):
         return f"uid-{os.getuid()}"

@@ -1,5 +1,6 @@
 """How `run` was told to run an agent: for how long, and through what."""
 
+import os
 import subprocess
 
 import psutil
@@ -99,3 +100,18 @@ def test_who_starts_an_agent_under_a_name_that_one_has_is_told_how_to_name_each(
     anna.json("kill", first, second, "--force")
     third = anna.call("run", "--agent-id", "twin", "--", "true")
     assert (third.code, "ambiguous" in third.err) == (0, False)
+
+
+@pytest.mark.parametrize("where", [(), ("--detach",)], ids=["in front", "detached"])
+def test_a_command_of_bytes_that_are_no_text_fails_like_any_that_is_not_there(
+    anna: Node, where: tuple[str, ...]
+):
+    agent = "mistyped" + "".join(where)
+    environment = {"LOGNAME": os.fsdecode(b"j\xf6rg")}
+    run = anna.call("run", *where, "--agent-id", agent, "--", b"no\xffcmd", env=environment)
+    assert run.code == 127
+    session = ended(anna, agent)
+    assert (session["state"], session["exit_code"]) == ("failed", 127)
+    assert session["end_reason"] == "no?cmd: command not found"
+    assert session["owner"] == "j\ufffdrg"
+    assert anna.json("status")["alarms"] == []
