@@ -1,6 +1,7 @@
 """Answering about cost from the rows of all ledgers: app/shortcut.py says the same sooner.
 
-Invariant: a row says whose it is; where it does not, the session that the mesh knows does.
+Invariant: a row says whose it is; where it does not, its session does, if the session's id proves
+that it is of the node that tells of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.ledger import LEDGER, SLOT_S, Diagnostics, DiagnosticsKey
 from meshnode.core.ledger_rows import diagnostics_from_row, key_from_row
 from meshnode.core.periods import DAY_S, month_start_s
+from meshnode.core.sessions import is_proved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,9 +26,13 @@ if TYPE_CHECKING:
     from meshnode.core.counts import Counter, Weight
     from meshnode.core.feed import Replica
     from meshnode.core.ids import NodeId
+    from meshnode.core.sessions import SessionRecord
     from meshnode.core.tables import Tables
 
     Steps = Iterator[None]
+
+
+NOBODY = Whose("", "", "")
 
 
 class Costing:
@@ -37,7 +43,8 @@ class Costing:
         self._tables = tables
         self._replicas = replicas
         self._cutting = adding.cutting
-        self._known: dict[str, Whose] = {}  # sessions of the mesh
+        self._known: dict[str, tuple[NodeId, SessionRecord]] = {}  # sessions, and who tells of them
+        self._proved: dict[str, Whose] = {}  # those that were asked for; of one unproved, nothing
 
     def steps(self) -> Steps:
         """Add everything up."""
@@ -74,9 +81,13 @@ class Costing:
 
     def _filled(self, texts: Texts) -> Texts:
         """Fill in whose a row is, where the log does not say and the mesh knows the session."""
-        known = self._known.get(texts.session)
-        if known is None:
+        session = texts.session
+        if session not in self._known:
             return texts
+        known = self._proved.get(session)
+        if known is None:  # proved when a row needs it: a mesh has very many sessions
+            told = self._known[session]
+            known = self._proved[session] = whose_of(told[1]) if is_proved(*told) else NOBODY
         return texts._replace(
             agent=texts.agent or known.agent,
             owner=texts.owner or known.owner,
@@ -88,13 +99,18 @@ class Costing:
             return
         sessions = self._tables.sessions(forgotten=True)
         for some in chunks(sessions):
-            for _, one in some:
-                whose = Whose(one.agent_id, one.owner or "", one.project or "")
-                self._known[one.session_id] = whose
+            for origin, one in some:
+                if one.session_id not in self._known or is_proved(origin, one):
+                    self._known[one.session_id] = origin, one
             yield
 
     def _diagnose(self, found: Iterable[Diagnostics]) -> None:
         self.adding.diagnostics = sum(found, self.adding.diagnostics)
+
+
+def whose_of(record: SessionRecord) -> Whose:
+    """Return for whom a session works."""
+    return Whose(record.agent_id, record.owner or "", record.project or "")
 
 
 def span_of(counter: Counter) -> Span:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from meshnode.app.pieces import chunks
 from meshnode.core.budgets import USD, Spent, Who, Window, fits, who_of
 from meshnode.core.errors import PeerError
-from meshnode.core.ids import session_id_of
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.ledger_rows import key_from_row
 from meshnode.core.marks import session_in, unmarked
 from meshnode.core.prices import cost_nusd
+from meshnode.core.sessions import is_proved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -127,7 +127,7 @@ class Outlays:
         self._since_s: int | None = None  # slots from then on are held
         self._rows: dict[str, dict[Place, _Row]] = {}  # by session
         self._of_origin: dict[NodeId, set[str]] = {}  # sessions in its ledger
-        self._who: dict[str, tuple[bool, Who]] = {}  # of a session; whether its id proves it
+        self._who: dict[str, Who] = {}  # of sessions whose ids prove it
         self._fitting: dict[Who, list[_Sum]] = {}
         self._source = ""  # of the prices, once one was wanted
         self._unread: dict[NodeId, list[bytes] | None] = {}  # keys of rows; None: all there are
@@ -310,16 +310,14 @@ class Outlays:
         session = record.session_id
         if self._pruning is not None:
             self._listed.add(session)
-        proved = session == session_id_of(origin, record.start or record.session_epoch)
-        known = self._who.get(session)
-        if known is not None and (known[0] > proved or known == (proved, who_of(record))):
+        if self._who.get(session) == who_of(record) or not is_proved(origin, record):
             return
-        self._who[session] = proved, who_of(record)
+        self._who[session] = who_of(record)
         if session in self._rows:
             self._stale[session] = None
 
     def _add_up(self, session: str) -> None:
-        _, who = self._who.get(session, (False, NOBODY))
+        who = self._who.get(session, NOBODY)
         parts: dict[int, _Part] = {}
         for (_, key), row in self._rows.get(session, {}).items():
             for held in self._sums_for(_whose(row.slot, who)):
@@ -330,7 +328,7 @@ class Outlays:
             held.put(session, parts.get(id(held)))
 
     def _follow(self, session: str, changes: Changes) -> None:
-        _, who = self._who.get(session, (False, NOBODY))
+        who = self._who.get(session, NOBODY)
         rows = self._rows.get(session, {})
         for place, before in changes.items():
             for row, times in ((before, -1), (rows.get(place), 1)):

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.cost import Adding
-from meshnode.app.costing import Costing
+from meshnode.app.costing import Costing, whose_of
 from meshnode.app.cutting import OF_CELLS, OF_WHOSE, Texts
 from meshnode.app.pieces import LOOKS, chunks
 from meshnode.app.shelves import Whose
@@ -113,7 +113,8 @@ class Shortcut(Splitting):
         if helpful is None:
             helpful = self._helpful[lacks] = set()
             for told in chunks(self._known.items()):
-                helps = [one for one, whose in told if any(getattr(whose, word) for word in lacks)]
+                whose = ((one, whose_of(record)) for one, (_, record) in told)
+                helps = [one for one, said in whose if any(getattr(said, word) for word in lacks)]
                 helpful.update(map(hash, helps))
                 yield
         for some in chunks(list(part.sessions), SESSIONS_AT_ONCE):

@@ -11,10 +11,11 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import ConflictError, PeerError
+from meshnode.core.ids import session_id_of
 from meshnode.core.packing import pack, unpack_map
 
 if TYPE_CHECKING:
-    from meshnode.core.ids import Chance, SessionId
+    from meshnode.core.ids import Chance, NodeId, SessionId
 
 
 class State(StrEnum):
@@ -110,6 +111,11 @@ class SessionRecord:
     def ended(self) -> bool:
         """Whether the session is over for good."""
         return self.state in TERMINAL
+
+
+def is_proved(origin: NodeId, record: SessionRecord) -> bool:
+    """Whether a row's id is that of a session of the node that tells of it, and no copy of one."""
+    return record.session_id == session_id_of(origin, record.start or record.session_epoch)
 
 
 def moved(record: SessionRecord, state: State, now_s: float, **changes: Any) -> SessionRecord:  # noqa: ANN401 - fields by name

@@ -22,14 +22,14 @@ from meshnode.app.totals import Totals
 from meshnode.core.counts import counter_of, weight_of
 from meshnode.core.effects import Announce
 from meshnode.core.genesis import Limits
-from meshnode.core.ids import node_id_of
+from meshnode.core.ids import node_id_of, session_id_of
 from meshnode.core.keys import Key
 from meshnode.core.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
 from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.prices import Priced, Rates
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, is_proved, session_to_row
 from meshnode.core.tables import Tables
 
 pytestmark = pytest.mark.property
@@ -37,7 +37,8 @@ pytestmark = pytest.mark.property
 KEYS = [Key.new(Random(21).randbytes) for _ in range(3)]
 ORIGINS = [node_id_of(key.public) for key in KEYS]
 DAY = 20_000
-SESSIONS_NAMED = ["a", "b", "total"]
+OURS, THEIRS = (session_id_of(origin, 1) for origin in ORIGINS[:2])
+SESSIONS_NAMED = [OURS, THEIRS, "total"]  # nobody can prove the last
 
 names = st.tuples(
     st.sampled_from(SESSIONS_NAMED),
@@ -70,7 +71,7 @@ queries = st.builds(
     until_s=times,
     tz=st.sampled_from(["UTC", "UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     node_id=st.sampled_from([None, None, None, ORIGINS[0]]),
-    session=st.sampled_from(["", "", "", "a"]),
+    session=st.sampled_from(["", "", "", OURS]),
 )
 
 
@@ -99,6 +100,13 @@ class Forked:
         return origin in self.origins
 
 
+class Honest(Tables):
+    """The same without rows of sessions that are another node's, or nobody's."""
+
+    def sessions(self, *, forgotten=False):
+        yield from (told for told in super().sessions(forgotten=forgotten) if is_proved(*told))
+
+
 def answered(steps):
     return finished(finished(steps).answer({}))
 
@@ -114,6 +122,7 @@ class Changing(RuleBasedStateMachine):
             for origin, key in zip(ORIGINS, KEYS, strict=True)
         }
         self.tables = Tables(self.feeds, self.forked)
+        self.honest = Honest(self.feeds, self.forked)
         self.cells = Cells(self.feeds)
         self.totals = Totals(self.tables, self.feeds, self.cells, Rated(ByTheClock()))
         self.cells.begin()
@@ -126,6 +135,7 @@ class Changing(RuleBasedStateMachine):
         project=st.sampled_from([None, "/p", "/q"]),
     )
     def know(self, number, name, owner, project) -> None:
+        """Let a node tell of a session, which is its own or another's."""
         record = SessionRecord(
             name, 1, f"agent-{name}", State.RUNNING, 0.0, 0.0, owner=owner, project=project
         )
@@ -198,6 +208,7 @@ class Changing(RuleBasedStateMachine):
         asked = (query, Rated(ByTheClock()))
         quick = answered(steps_of(self.tables, self.feeds, self.cells, asked))
         assert quick == answered(steps_of(self.tables, self.feeds, None, asked))
+        assert quick == answered(steps_of(self.honest, self.feeds, None, asked))
         if query.by:
             assert sum(group.records for group in quick.groups) == quick.records
             assert sum((group.usage for group in quick.groups), Buckets()) == quick.totals

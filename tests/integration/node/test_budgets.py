@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from budgeted import ADMIN, DAY, HERE, NEAR, Budgeted
 from integration.rpc.fleet import WAIT_S
+from viewing import IDS
 
 from meshnode.app.budgets import LOOK_AGAIN_S
 from meshnode.app.opening import Opening
 from meshnode.app.withholding import AGAIN_S
 from meshnode.core.budgets import SKEW_S
 from meshnode.core.errors import RefusedError
-from meshnode.core.ids import b32
+from meshnode.core.ids import b32, session_id_of
 from meshnode.core.prices import Priced, Rates
 from meshnode.core.sessions import SESSIONS, State, session_to_row
 from meshnode.core.settings import Budget, Terms
@@ -310,11 +311,12 @@ async def test_the_sums_are_those_of_all_rows_whatever_comes_in_which_order(node
     await node.settle()
     node.use(NEAR, "b", 50, owner="olga")
     node.use(NEAR, "a", 300, owner="olga")
-    node.use(NEAR, "c", 900)
+    theirs = session_id_of(IDS[NEAR], 7)
+    node.use(NEAR, theirs, 900)
     await node.settle()
     assert (await node.budget()).tokens == 350
-    record = node.run()
-    node.row(NEAR, SESSIONS, b"c", session_to_row(replace(record, session_id="c")))
+    record = replace(node.run(), session_id=theirs, start=7)
+    node.row(NEAR, SESSIONS, theirs.encode(), session_to_row(record))
     node.set(replace(DAY, per="month"), name="month")
     node.set(replace(DAY, per="hour"), name="hour")
     await node.settle()

@@ -1,4 +1,5 @@
 import pytest
+from viewing import IDS, Viewer
 
 from meshnode.app import tally
 from meshnode.app.cost import Adding, OwnedSlot, Unpriced, cost
@@ -6,6 +7,7 @@ from meshnode.app.cutting import CostQuery, Span, Texts
 from meshnode.app.pieces import finished
 from meshnode.core.counts import SLOTS, packed
 from meshnode.core.errors import UsageError
+from meshnode.core.ids import session_id_of
 from meshnode.core.ledger import Buckets, Diagnostics, Slot, SlotKey
 from meshnode.core.periods import DayKey, MonthKey
 from meshnode.core.prices import Priced, Rates
@@ -224,3 +226,19 @@ def test_diagnostics_and_sources_are_told():
     answer = cost([], found, CostQuery(), Table())
     assert answer.diagnostics == Diagnostics(quarantined=3, partial_tail_bytes=3)
     assert answer.price_source == "table 1"
+
+
+def test_only_the_node_of_a_session_says_whose_its_spending_is():
+    """A member tells of a session of another, and of one that nobody has started."""
+    viewer, by = Viewer(), CostQuery(("agent", "owner", "project"))
+    builds = session_id_of(IDS[2], 7)
+    for session in (builds, "gateway"):
+        viewer.session(1, session, agent_id="mallory", owner="otto", project="elsewhere")
+        viewer.spend(2, session, 100)
+        viewer.session(3, session, agent_id="mallory", owner="otto", project="elsewhere")
+    groups = viewer.queries.cost(by).groups
+    assert [(set(one.key.values()), one.usage.total) for one in groups] == [({""}, 200)]
+    viewer.session(2, builds, start=7, agent_id="builder", owner="olga", project="site")
+    groups = viewer.queries.cost(by).groups
+    told = {tuple(one.key.values()): one.usage.total for one in groups}
+    assert told == {("builder", "olga", "site"): 100, ("", "", ""): 100}

@@ -13,7 +13,7 @@ from meshnode.app.tally import Rated
 from meshnode.core.effects import Announce
 from meshnode.core.errors import UsageError
 from meshnode.core.genesis import Limits
-from meshnode.core.ids import node_id_of
+from meshnode.core.ids import node_id_of, session_id_of
 from meshnode.core.keys import Key
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
 from meshnode.core.ledger_rows import key_from_row, key_to_row, value_to_row
@@ -67,10 +67,13 @@ class Ledger:
         change = self.feed.flush(0.0)
         self.cells.take(Announce(self.origin, change.rows, written=change.written))
 
-    def know(self, session: str, owner: str) -> None:
-        record = SessionRecord(session, 1, "agent", State.RUNNING, 0.0, 0.0, owner=owner)
+    def know(self, start: int, owner: str) -> str:
+        """Let the node tell of a session of its own; returns the id."""
+        session = session_id_of(self.origin, start)
+        record = SessionRecord(session, start, "agent", State.RUNNING, 0.0, 0.0, owner=owner)
         self.feed.write(SESSIONS, session.encode(), session_to_row(record))
         self.feed.flush(0.0)
+        return session
 
     def by_owner(self, *more: str, **asked) -> dict[str, tuple[int, int]]:
         """Return tokens and sessions of each owner; with more groupings, of owners there."""
@@ -171,17 +174,16 @@ def test_by_hour_a_row_is_read_where_a_cell_is_in_several(ledger: Ledger):
 
 
 def test_a_session_that_the_mesh_knows_tells_whose_a_row_is_that_does_not(ledger: Ledger):
-    for number in range(5):
-        ledger.say(f"s{number}", "", slot=SLOT + 48 * (number // 3))
-    ledger.say("s4", "bo", 10, SLOT + 49)
-    ledger.know("s4", "ada")
+    known = ledger.know(4, "ada")
+    for number, session in enumerate(["s0", "s1", "s2", "s3", known]):
+        ledger.say(session, "", slot=SLOT + 48 * (number // 3))
+    ledger.say(known, "bo", 10, SLOT + 49)
     assert ledger.by_owner() == {"": (4, 4), "ada": (1, 1), "bo": (10, 1)}
     assert ledger.read == 1  # two of that day do not say: what one counts, the other does not
 
 
 def test_sessions_of_a_part_in_doubt_are_not_taken_for_those_of_another(ledger: Ledger):
-    ledger.say("s1", "")
-    ledger.know("s1", "ada")
+    ledger.say(ledger.know(1, "ada"), "")
     for number in range(2, 5):
         ledger.say(f"s{number}", "bo", slot=SLOT + 48 * (number % 2))
     first, second = "2024-10-04", "2024-10-05"
