@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from time import sleep
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from meshnode.core.errors import DamagedError, StorageError
 from meshnode.store.faults import (
     damaged,
     disk_error,
+    is_held,
     is_of_the_disk,
     opening_error,
     storage_error,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from meshnode.store.transactions import Rider
 
 BUSY_TIMEOUT_MS = 5000
+LOOK_AGAIN_MS = 10
 CACHE_KIB = 2000  # of pages in memory, as SQLite has it
 LOG_PAGES = 1000  # written ahead until they are written to their places, too: as SQLite has it
 COPY_BYTES_MAX = 256 << 20  # of a file of an older version, in memory; larger: StorageError
@@ -144,7 +147,7 @@ class Database:
     def _prepared(self, connection: Connection) -> Connection:
         try:
             self._size_cache(connection)
-            connection.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(connection)
             connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
@@ -218,3 +221,16 @@ class Database:
             raise DamagedError(
                 f"{self.path} was written by a newer session-mesh", "upgrade this machine"
             )
+
+
+def _write_ahead(connection: Connection) -> None:
+    """Let a file have a log: where another process makes the same new one, SQLite does not wait."""
+    for left in reversed(range(BUSY_TIMEOUT_MS // LOOK_AGAIN_MS)):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not (is_held(error) and left):
+                raise
+            sleep(LOOK_AGAIN_MS / 1000)
+        else:
+            return

@@ -24,11 +24,17 @@ _OF_THE_CALLER = (  # what was asked for was wrong, not the disk
     sqlite3.NotSupportedError,
 )
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 def is_of_the_disk(error: sqlite3.Error) -> bool:
     """Whether a statement failed for the disk's or the file's sake, not for its own."""
     return not isinstance(error, _OF_THE_CALLER)
+
+
+def is_held(error: sqlite3.Error) -> bool:
+    """Whether a statement failed because another process is at work on the file."""
+    return _code(error) in _HELD
 
 
 def storage_error(path: Path, error: sqlite3.Error) -> StorageError:
@@ -39,7 +45,7 @@ def storage_error(path: Path, error: sqlite3.Error) -> StorageError:
     if code == sqlite3.SQLITE_READONLY:
         fix = f"make {path.parent} writable again: mount -o remount,rw, or its permissions"
         return StorageError(f"{path} cannot be written: {error}", fix)
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+    if is_held(error):
         return StorageError(f"another process holds {path}: {error}", "end it, or let it finish")
     return disk_error(path, str(error), full=code == sqlite3.SQLITE_FULL)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.errors import DamagedError
+from meshnode.core.errors import DamagedError, StorageError
+from meshnode.store import database as database_module
 from meshnode.store import facts
 from meshnode.store.database import VERSION, Database
 
@@ -49,6 +50,33 @@ def test_commits_are_synced_and_written_ahead(tmp_path: Path):
     (synchronous,) = database.run_now(lambda c: c.execute("PRAGMA synchronous").fetchone())
     assert (mode, synchronous) == ("wal", 2)
     database.close()
+
+
+def half_made(path: Path) -> sqlite3.Connection:
+    """Begin to make a database, as another process that opens a new home at the same time."""
+    maker = sqlite3.connect(path, isolation_level=None)
+    maker.execute("BEGIN IMMEDIATE")
+    return maker
+
+
+def test_a_file_that_another_process_is_just_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "node.db"
+    maker = half_made(path)
+    monkeypatch.setattr(database_module, "sleep", lambda _pause_s: maker.close())
+    remembered(path)
+    assert path.stat().st_size > 0
+
+
+def test_a_file_that_another_process_never_finishes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 20)
+    maker = half_made(tmp_path / "node.db")
+    with pytest.raises(StorageError, match="another process holds"):
+        Database(tmp_path / "node.db")
+    maker.close()
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path):
