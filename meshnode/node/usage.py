@@ -6,40 +6,33 @@ may read the same logs meanwhile, and nothing is counted twice. Nothing here ope
 
 from __future__ import annotations
 
-import os
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client.durations import rfc3339, seconds_of
-from meshnode.client.home import expanded, make_private
-from meshnode.core.errors import (
-    ConflictError,
-    DamagedError,
-    NotFoundError,
-    StorageError,
-    UsageError,
-)
+from meshnode.client.home import make_private
+from meshnode.core.errors import ConflictError, DamagedError, StorageError
 from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import Pieces, alone, readings
 from meshnode.ingest.lenient import file_text
-from meshnode.ingest.reading import SourceConfig, SourceState, is_news, moved_on, together
-from meshnode.ingest.sources import SOURCES, check_kind, no_messages, reader_of, source_named
+from meshnode.ingest.reading import SourceState, is_news, moved_on, together
+from meshnode.ingest.sources import SOURCES, reader_of
 from meshnode.node.pricing import charging, prices_of
 from meshnode.store import counters, ledger, rounds, usage_log
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from meshnode.app.cost import CostAnswer
     from meshnode.client.home import Home
     from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot
-    from meshnode.ingest.reading import Reader, Remark
+    from meshnode.ingest.reading import Reader, Remark, SourceConfig
 
 READ_BYTES_MAX = 8 << 20  # read at a time; what is more is read ahead
 PIECES_TOGETHER, RECORDS_TOGETHER = 8, 8192  # kept in one transaction, whichever comes first
@@ -97,56 +90,6 @@ class Asked:
     tz: str = "UTC"
     prices_at: str | None = None  # of which moment prices are; None: each use's own
     most: int = 0  # groups shown, the rest as one; 0: too many are refused
-
-
-def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]:
-    """Find what to read: the paths given, or what exists of the standard places.
-
-    What the environment names is read, or its absence told, whether it exists or not. Raises
-    UsageError for unknown sources, for paths of an unsaid source and for what is no log's kind,
-    NotFoundError for a path that does not exist and for a source that was asked for and is nowhere.
-    """
-    for name in names:
-        source_named(name)
-    if paths:
-        if len(names) != 1:
-            raise UsageError(
-                "a path needs to know what it holds", f"add --source {'|'.join(sorted(SOURCES))}"
-            )
-        places = list(map(expanded, paths))
-        for path, place in zip(paths, places, strict=True):
-            if not place.exists():
-                raise NotFoundError(f"there is no {path}", "name a file or a directory that exists")
-            check_kind(names[0], place)
-        return [SourceConfig(names[0], str(place.absolute())) for place in places]
-    found: list[SourceConfig] = []
-    for name in names or sorted(SOURCES):
-        standard = SOURCES[name].standard(os.environ, expanded("~"))
-        here = [path for path in standard if Path(path).exists()]
-        if names and not here:
-            raise NotFoundError(
-                f"no {name} logs here: looked for {', '.join(standard)}", "name them with --path"
-            )
-        is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
-        found += [SourceConfig(name, path) for path in (standard if is_named else here)]
-    return found
-
-
-def all_names(configs: Iterable[SourceConfig]) -> tuple[str, ...]:
-    """Return where sources are, also by the names that links in their paths lead to."""
-    paths = [config.path for config in configs]
-    return tuple(dict.fromkeys([*paths, *map(os.path.realpath, paths)]))
-
-
-def with_messages(configs: Iterable[SourceConfig], names: Sequence[str]) -> list[SourceConfig]:
-    """Let sources bring what was said; raises UsageError for one of `names` that does not hold it.
-
-    Of those that nobody has named, the ones that can do so.
-    """
-    for name in names:
-        if SOURCES[name].telling is None:
-            raise UsageError(*no_messages(name))
-    return [replace(one, messages=SOURCES[one.source].telling is not None) for one in configs]
 
 
 class Usage:

@@ -108,7 +108,7 @@ def app(
     Needs no node. What was read is kept in the home, and stays when logs are deleted. CACHED
     was read from caches or written into them.
     """
-    from meshnode.node import usage  # noqa: PLC0415 - --help needs no ledger
+    from meshnode.node import locating, usage  # noqa: PLC0415 - --help needs no ledger
 
     pause_s = parse_duration(refresh_interval)
     if pause_s < REFRESH_MIN_S:
@@ -121,10 +121,10 @@ def app(
     span = Span(since, until, days, tz or _own_zone())
     priced_at = span.priced_at(prices_at, call.now_s())
     asked = usage.Asked(groupings(by or ("day",)), *span.bounds(call.now_s()), span.tz, priced_at)
-    configs = usage.sources_at(source or (), path or ())
+    configs = locating.sources_at(source or (), path or ())
     if keep_messages:
-        configs = usage.with_messages(configs, source or ())
-    paths = usage.all_names(configs) if path else ()
+        configs = locating.with_messages(configs, source or ())
+    paths = locating.all_names(configs) if path else ()
     wanted = usage.Wanted(tuple(source or ()), paths, session_key)
     with usage.Usage(call.home, call.now_s, prices) as ledger:
         if rescan:
