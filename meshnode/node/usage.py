@@ -38,6 +38,7 @@ READ_BYTES_MAX = 8 << 20  # read at a time; what is more is read ahead
 PIECES_TOGETHER, RECORDS_TOGETHER = 8, 8192  # kept in one transaction, whichever comes first
 CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
 LOG_PAGES = 8192  # so that a page that changes with each transaction is put into place once
+PATIENCE_MS = 60_000  # with others that read logs: a piece is written in seconds
 REMARKS_MAX = 1000  # of one call; the counts are of all
 UNREAD = "not read: what it says could not be kept"
 HERE = "here"  # the one node that is heard
@@ -114,7 +115,13 @@ class Usage:
         make_private(self._home.path)
         path = self._home.database
         try:
-            self._database = Database(path, checked=False, cache_kib=CACHE_KIB, log_pages=LOG_PAGES)
+            self._database = Database(
+                path,
+                checked=False,
+                cache_kib=CACHE_KIB,
+                log_pages=LOG_PAGES,
+                patience_ms=PATIENCE_MS,
+            )
         except StorageError as trouble:
             try:
                 self._database = Database(path, checked=False, frozen=True)

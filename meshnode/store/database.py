@@ -24,6 +24,7 @@ from meshnode.store.faults import (
     storage_error,
 )
 from meshnode.store.transactions import Connection
+from meshnode.store.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from meshnode.store.transactions import Rider
 
-BUSY_TIMEOUT_MS = 5000
+PATIENCE_MS = 5000  # with others that write, for a turn and then for SQLite; then StorageError
 LOOK_AGAIN_MS = 10
 CACHE_KIB = 2000  # of pages in memory, as SQLite has it
 LOG_PAGES = 1000  # written ahead until they are written to their places, too: as SQLite has it
@@ -55,6 +56,7 @@ class Database:
         checked: bool = True,
         cache_kib: int = CACHE_KIB,
         log_pages: int = LOG_PAGES,
+        patience_ms: int = PATIENCE_MS,
         frozen: bool = False,
     ) -> None:
         """Open a file, making it if need be; `checked` looks through all of it before.
@@ -68,6 +70,7 @@ class Database:
         self._frozen = frozen
         self._cache_kib = cache_kib
         self._log_pages = log_pages
+        self._patience_ms = patience_ms
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread: ThreadPoolExecutor | None = None  # verbs without a loop need none
         self._connection = self._open()
@@ -147,7 +150,7 @@ class Database:
     def _prepared(self, connection: Connection) -> Connection:
         try:
             self._size_cache(connection)
-            _write_ahead(connection)
+            self._write_ahead(connection)
             connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
@@ -161,6 +164,18 @@ class Database:
             connection.close()  # or its locks would outlive it, and spoil the next attempt
             raise
         return connection
+
+    def _write_ahead(self, connection: Connection) -> None:
+        """Let a file have a log: with others that make the same new one, SQLite does not wait."""
+        for left in reversed(range(self._patience_ms // LOOK_AGAIN_MS)):
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if not (is_held(error) and left):
+                    raise
+                sleep(LOOK_AGAIN_MS / 1000)
+            else:
+                return
 
     def _as_it_is(self) -> Connection:
         """Read without a log to write ahead: where there is none, nobody can be writing one."""
@@ -208,7 +223,10 @@ class Database:
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, factory=Connection, check_same_thread=False
         )
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        connection.execute(f"PRAGMA busy_timeout={self._patience_ms}")
+        if mode == "rw":
+            turn = self.path.with_name(f"{self.path.name}-turn")
+            connection.turn = Turn(turn, self._patience_ms)
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -221,16 +239,3 @@ class Database:
             raise DamagedError(
                 f"{self.path} was written by a newer session-mesh", "upgrade this machine"
             )
-
-
-def _write_ahead(connection: Connection) -> None:
-    """Let a file have a log: where another process makes the same new one, SQLite does not wait."""
-    for left in reversed(range(BUSY_TIMEOUT_MS // LOOK_AGAIN_MS)):
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if not (is_held(error) and left):
-                raise
-            sleep(LOOK_AGAIN_MS / 1000)
-        else:
-            return

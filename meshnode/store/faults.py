@@ -46,7 +46,8 @@ def storage_error(path: Path, error: sqlite3.Error) -> StorageError:
         fix = f"make {path.parent} writable again: mount -o remount,rw, or its permissions"
         return StorageError(f"{path} cannot be written: {error}", fix)
     if is_held(error):
-        return StorageError(f"another process holds {path}: {error}", "end it, or let it finish")
+        fix = "let it finish and try again, or end it"
+        return StorageError(f"another process holds {path}: {error}", fix)
     return disk_error(path, str(error), full=code == sqlite3.SQLITE_FULL)
 
 

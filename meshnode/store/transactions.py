@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from meshnode.store.turns import Turn
 
 
 class Rider(Protocol):
@@ -24,9 +26,10 @@ class Rider(Protocol):
 
 
 class Connection(sqlite3.Connection):
-    """A connection that may have a rider."""
+    """A connection that may have a rider, and takes turns with others if it is told to."""
 
     rider: Rider | None = None
+    turn: Turn | None = None
 
 
 @contextmanager
@@ -39,7 +42,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         return
     rider = connection.rider if isinstance(connection, Connection) else None
-    connection.execute("BEGIN IMMEDIATE")
+    turn = connection.turn if isinstance(connection, Connection) else None
+    with turn.taken() if turn else nullcontext():
+        connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         if rider is not None:

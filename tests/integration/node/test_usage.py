@@ -1,6 +1,7 @@
 """The ledger of a home without a node: what its answers say about themselves."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import gateway_log
 import pytest
+from writing import written_without_pauses
 
 from meshnode.client.home import Home
 from meshnode.core.checkpoints import CHECKPOINT
+from meshnode.core.errors import StorageError
 from meshnode.core.keys import Signed
 from meshnode.ingest.reading import SourceConfig
 from meshnode.node.usage import Asked, Usage, Wanted
@@ -109,3 +112,27 @@ def test_a_document_that_is_written_anew_counts_what_is_wrong_in_it_now(
     assert [wrong(-1), wrong(-1, 1), wrong(-1, 1, 1), wrong(-1, -1, 1, 1)] == [1, 1, 1, 2]
     usage.forget_places([source])
     assert [wrong(1, -1, 1, 1, 1), wrong(1, 1)] == [1, 0]
+
+
+def test_a_log_is_read_beside_another_process_that_writes_without_pauses(
+    home: Home, log: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("meshnode.node.usage.READ_BYTES_MAX", 300)
+    monkeypatch.setattr("meshnode.node.usage.PIECES_TOGETHER", 1)
+    home.path.mkdir(mode=0o700)
+    with written_without_pauses(home.database), Usage(home, lambda: NOVEMBER_S) as usage:
+        assert usage.read(SourceConfig("higress", str(log))).state.records == 3
+
+
+def test_a_home_that_another_process_never_lets_go_of_is_told_and_loses_nothing(
+    home: Home, log: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("meshnode.node.usage.PATIENCE_MS", 20)
+    source = SourceConfig("higress", str(log))
+    with Usage(home, lambda: NOVEMBER_S) as usage:
+        with closing(sqlite3.connect(home.database, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError, match="another process holds") as told:
+                usage.read(source)
+        assert told.value.hint == "let it finish and try again, or end it"
+        assert usage.read(source).state.records == 3

@@ -69,13 +69,10 @@ def test_a_file_that_another_process_is_just_making_is_waited_for(
     assert path.stat().st_size > 0
 
 
-def test_a_file_that_another_process_never_finishes_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 20)
+def test_a_file_that_another_process_never_finishes_is_told(tmp_path: Path):
     maker = half_made(tmp_path / "node.db")
     with pytest.raises(StorageError, match="another process holds"):
-        Database(tmp_path / "node.db")
+        Database(tmp_path / "node.db", patience_ms=20)
     maker.close()
 
 
