@@ -139,7 +139,10 @@ class Home:
 
 
 def home_at(path: str | None) -> Home:
-    """Find the home: the argument, else SESSION_MESH_HOME, else the user's data directory."""
+    """Find the home: the argument, else SESSION_MESH_HOME, else the user's data directory.
+
+    Raises UsageError for what can be none.
+    """
     chosen = path or os.environ.get("SESSION_MESH_HOME")
     found = expanded(chosen) if chosen else _usual()
     try:
@@ -150,6 +153,8 @@ def home_at(path: str | None) -> Home:
         raise UsageError(f"no home at {found}: {said}", "name another with --home") from None
     if is_taken:
         raise UsageError(f"the home {found} is a file", "name a directory with --home")
+    if any("\ud800" <= one <= "\udfff" for one in str(found)):  # how Python keeps such bytes
+        raise UsageError(f"the home is not UTF-8: {str(found)!a}", "name another with --home")
     return Home(found)
 
 

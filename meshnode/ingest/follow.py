@@ -126,7 +126,7 @@ class _Follower:
     def tell(self, detail: str) -> None:
         """Report the state if it is another than before."""
         records = self._stored.diagnostics.records if self._stored else 0
-        state = SourceState(self._source.source, self._source.path, records, detail)
+        state = self._source.state(records, detail)
         if state != self._told:
             self._told = state
             self._report(state)

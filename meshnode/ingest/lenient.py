@@ -72,10 +72,16 @@ def file_text(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def file_named(text: str) -> str:
+    """Return the name that `file_text` writes so: the text itself if there is such a file."""
+    if os.path.exists(text):  # noqa: PTH110 - a name may be of any bytes
+        return text
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), text.encode()))
+
+
 def is_there(file: str) -> bool:
     """Tell whether a file exists that `file_text` writes so, whatever its name is made of."""
-    named = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), file.encode())
-    return os.path.exists(file) or os.path.exists(named)  # noqa: PTH110 - a Path is no bytes
+    return os.path.exists(file_named(file))  # noqa: PTH110 - as above
 
 
 def key_of(source: str, ident: object) -> str:

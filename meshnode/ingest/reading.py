@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ledger import Batch, Diagnostics, StoredReader
+from meshnode.ingest.lenient import file_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,10 @@ class SourceConfig:
     session_key: str | None = None
     refresh_interval_s: float = 1.0
     messages: bool = False  # keep what was said, here and nowhere else
+
+    def state(self, records: int, detail: str) -> SourceState:
+        """Say how far it is read; its path is told as text, whatever bytes it is made of."""
+        return SourceState(self.source, file_text(self.path), records, detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class TreeReader:
         self._reading = Lock()
         self._listed: list[str] = []  # found and not looked at yet, the next one last
         self._tail_bytes = 0
-        named = f"{transcripts.source}\0{self._root}\0{session_key or ''}"
+        self._name = file_text(self._root)
+        named = f"{transcripts.source}\0{self._name}\0{session_key or ''}"
         path_hash = sha256(named.encode("utf-8", "replace")).hexdigest()[:16]
         self.key = DiagnosticsKey(transcripts.source, path_hash)
 
@@ -129,7 +130,7 @@ class TreeReader:
             if self._session_key is None or record.session == self._session_key
         )
         diagnostics = found.diagnostics(self._tail_bytes)
-        batch = Batch(self.key, str(self._root), run.moved, records, diagnostics)
+        batch = Batch(self.key, self._name, run.moved, records, diagnostics)
         return Reading(batch, bool(self._listed), _detail(run), tuple(found.remarks))
 
     def close(self) -> None:
@@ -139,13 +140,13 @@ class TreeReader:
         try:
             for name in files_of(self._format, self._root):
                 if len(self._listed) == FILES_MAX:
-                    run.troubles.append(f"{self._root} holds more than {FILES_MAX} files")
+                    run.troubles.append(f"{self._name} holds more than {FILES_MAX} files")
                     break
                 self._listed.append(name)
         except FileNotFoundError:
-            run.troubles.append(f"waiting for {self._root}: it does not exist yet")
+            run.troubles.append(f"waiting for {self._name}: it does not exist yet")
         except OSError as error:
-            run.troubles.append(f"cannot read {self._root}: {error.strerror}")
+            run.troubles.append(f"cannot read {self._name}: {error.strerror}")
         self._listed.sort(reverse=True)
 
     def _try(self, name: str, run: _Run) -> None:

@@ -18,7 +18,7 @@ from meshnode.core import marks
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import SLOT_S, slot_number
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
-from meshnode.ingest.lenient import file_text, is_there
+from meshnode.ingest.lenient import file_named, file_text, is_there
 from meshnode.ingest.reading import Findings, Reason, unmarked
 from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX
@@ -132,9 +132,10 @@ def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iter
         if source_name in sources and source_name in SOURCES:
             source = SOURCES[source_name]
             with suppress(OSError):  # a tree that is gone, or not for us
-                for file in source.files(path):
+                root = file_named(path)
+                for file in source.files(root):
                     if file_text(file) in named or _holds(file, needle):
-                        yield from _fates(source, (file, path), counting, needle)
+                        yield from _fates(source, (file, root), counting, needle)
 
 
 def _fates(

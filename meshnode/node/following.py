@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import RefusedError
-from meshnode.ingest.reading import SourceState
 from meshnode.node.keeping import Keeping
 from meshnode.node.pricing import charging_now
 from meshnode.node.rolling import Rolling
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from meshnode.app.auditing import Auditor
     from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
-    from meshnode.ingest.reading import SourceConfig
+    from meshnode.ingest.reading import SourceConfig, SourceState
     from meshnode.node.ground import Ground
     from meshnode.node.pricing import LatePrices
 
@@ -65,7 +64,7 @@ class Following:
     def _follow(self, source: SourceConfig) -> None:
         from meshnode.ingest.follow import follow  # noqa: PLC0415 - readers, for who names a log
 
-        self.states[source.path] = SourceState(source.source, source.path, 0, "starting")
+        self._note(source.state(0, "starting"))
         self._spawn(follow(source, self._commit, self.publish, self._load, self._note))
 
     async def _publish_what_others_read(self, seen: ledger.Mark | None) -> None:

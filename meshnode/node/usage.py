@@ -154,7 +154,7 @@ class Usage:
         stored = run(ledger.load, reader.key) or StoredReader({}, Diagnostics())
         if self._is_frozen:
             known = stored.diagnostics.records
-            return Read(SourceState(source.source, source.path, known, UNREAD), ())
+            return Read(source.state(known, UNREAD), ())
         remarks: list[Remark] = []
         with self._pieces(source, reader, stored.places) as pieces:
             self._load()  # a second process may be reading already
@@ -168,7 +168,7 @@ class Usage:
         while source.messages and run(rounds.prune):
             pass
         records = stored.diagnostics.records
-        state = SourceState(source.source, source.path, records, reading.detail)
+        state = source.state(records, reading.detail)
         return Read(state, tuple(remarks), stored.diagnostics.duplicates_ignored)
 
     def _keep(self, batch: Batch) -> list[LedgerRow]:

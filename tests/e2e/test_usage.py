@@ -335,6 +335,23 @@ def test_a_file_whose_name_is_no_text_is_there_until_it_is_gone(fleet: Fleet, tm
     assert len(node.json("usage", "--explain", "msg_A")["files_gone"]) == 1
 
 
+@pytest.mark.parametrize("variable", ["CLAUDE_CONFIG_DIR", "HOME"])
+def test_logs_in_a_directory_whose_name_is_no_text_are_read_and_explained(
+    fleet: Fleet, tmp_path: Path, variable: str
+):
+    root = tmp_path / os.fsdecode(b"d\xff")
+    folder = root / "projects" if variable != "HOME" else root / ".claude" / "projects"
+    folder.mkdir(parents=True)
+    shutil.copy(TRANSCRIPT, folder / "s1.jsonl")
+    node, env = fleet.node("anna"), {variable: str(root)}
+    value = node.json("usage", "--source", "claude", env=env)
+    [source] = value["sources"]
+    assert value["records"] == source["records"] > 0
+    assert source["path"].startswith(f"{tmp_path}/d\\xff")
+    why = node.json("usage", "--explain", "msg_A", env=env)
+    assert (why["files_gone"], [one["fate"] for one in why["lines"]][-1]) == ([], "counted")
+
+
 def test_following_says_what_has_no_price_and_that_its_directory_is_gone(
     fleet: Fleet, tmp_path: Path
 ):

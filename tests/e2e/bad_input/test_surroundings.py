@@ -55,6 +55,14 @@ def test_a_user_without_a_home_is_told_to_name_one(nameless, words):
     assert "internal" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [("list",), ("usage",), ("up",), ("doctor",)])
+def test_a_home_whose_name_is_no_text_is_refused(stopped, words):
+    for variable in ("SESSION_MESH_HOME", "HOME"):
+        env = {"SESSION_MESH_HOME": "", "XDG_DATA_HOME": "", variable: "/tmp/d\udcff"}
+        answer = stopped.call(*words, env=env)
+        assert (answer.code, "not UTF-8: '/tmp/d\\udcff" in answer.err) == (2, True), answer
+
+
 @pytest.mark.parametrize(
     "words",
     [

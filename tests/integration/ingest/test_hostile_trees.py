@@ -103,6 +103,20 @@ def test_what_a_file_with_a_name_of_any_bytes_says_is_kept(tmp_path: Path, sourc
     kept(tmp_path, reading.batch)
 
 
+@pytest.mark.parametrize("source", TREES)
+def test_trees_in_directories_of_any_bytes_are_kept_and_told_apart(tmp_path: Path, source: str):
+    keys = set()
+    for name in (b"d\xff", b"d\xfe"):
+        root = tmp_path / os.fsdecode(name)
+        file_in(root, source, "1").write_bytes(LINES[source])
+        batch = read(source, root).batch
+        assert len(batch.records) == 1
+        assert batch.path.encode() == os.fsencode(tmp_path) + b"/d\\x%x" % name[1]
+        kept(tmp_path, batch)
+        keys.add(batch.key)
+    assert len(keys) == 2
+
+
 def kept(home: Path, batch: Batch) -> StoredReader | None:
     database = Database(home / "node.db")
     try:
