@@ -50,8 +50,13 @@ class LatePrices:
     The lists, and what reads them, are loaded when the first price is asked for.
     """
 
-    def __init__(self, path: Path, on_fault: Callable[[str], object]) -> None:
+    def __init__(self, path: Path, on_fault: Callable[[str], object] = lambda _fault: None) -> None:
         self._path, self._on_fault = path, on_fault
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is off with the user's file as it was when last looked at, in sentences."""
+        return self.book.own.faults if "book" in vars(self) else ()
 
     @cached_property
     def book(self) -> PriceBook:
@@ -77,18 +82,18 @@ class LatePrices:
 def prices_of(home: Home, named: str = "", faults: list[str] | None = None) -> LatePrices:
     """Return the prices that hold for a home, with the user's file `named`, else its own.
 
-    Appends what is off with the user's file; raises NotFoundError if one that is named is missing.
+    Appends what is off with the configuration. Raises NotFoundError if a file that is named is
+    missing.
     """
-    told = [] if faults is None else faults
-    path = Path(named) if named else _of_home(home, told)
+    path = Path(named) if named else _of_home(home, [] if faults is None else faults)
     if named and not path.exists():
         raise NotFoundError(f"{named[:200]} is missing")
-    return LatePrices(path, told.append)
+    return LatePrices(path)
 
 
 def running_prices(path: Path, on_fault: Callable[[str], object]) -> tuple[LatePrices, LatePrices]:
     """Return the prices of a node for its loop, and once more for the thread of its database."""
-    return LatePrices(path, on_fault), LatePrices(path, lambda _told_already: None)
+    return LatePrices(path, on_fault), LatePrices(path)  # told once
 
 
 def charging(book: Prices) -> Callable[[UsageRecord], Charge]:

@@ -102,10 +102,10 @@ class Usage:
         self._now_s = now_s
         self._is_frozen = False
         self._held: dict[SourceConfig, Reader] | None = None  # by whoever follows logs
-        self.faults: list[str] = []  # what is off with the user's prices or the disk, in sentences
-        own = prices_of(home, "", self.faults)
-        self._charge = charging(own)
-        self._prices = prices_of(home, prices, self.faults) if prices else own
+        self._lasting: list[str] = []  # what is off and stays so: the configuration, the disk
+        self._own = prices_of(home, "", self._lasting)
+        self._charge = charging(self._own)
+        self._prices = prices_of(home, prices) if prices else self._own
 
     def __enter__(self) -> Self:
         """Open the ledger, of a new home if need be; one that cannot be written as it is.
@@ -127,7 +127,7 @@ class Usage:
                 self._database = Database(path, checked=False, frozen=True)
             except (StorageError, DamagedError):
                 raise trouble from None
-            self.faults.append(f"{trouble.message}: this is what was known")
+            self._lasting.append(f"{trouble.message}: this is what was known")
             self._is_frozen = True
         return self
 
@@ -136,6 +136,11 @@ class Usage:
         for reader in (self._held or {}).values():
             reader.close()
         self._database.close()
+
+    @property
+    def faults(self) -> list[str]:
+        """What is off with the user's prices as they are by now, the configuration or the disk."""
+        return list(dict.fromkeys([*self._lasting, *self._own.faults, *self._prices.faults]))
 
     def forget_places(self, sources: Iterable[SourceConfig]) -> None:
         """Let sources be read once more from their start: no record is forgotten."""
@@ -200,9 +205,10 @@ class Usage:
             yield alone(reader, places, READ_BYTES_MAX)
 
     def _load(self) -> None:
-        """Load what prices and sums usage, before there is any."""
+        """Load what prices and sums usage, before there is any; prices as they are by now."""
         import meshnode.app.cost  # noqa: F401, PLC0415 - loaded for later; a log may be read meanwhile
 
+        self._own.source_text()
         self._prices.source_text()
 
     def may_be_counted_elsewhere(self, source: SourceConfig, wanted: Wanted) -> bool:

@@ -56,9 +56,9 @@ def explain(
     at_s = seconds_of(parse_instant(at, call.now_s())) if at else call.now_s()
     counts = _counts(tokens, pricing.KINDS) if tokens else None
     faults: list[str] = []
-    book = pricing.prices_of(call.home, prices, faults).book
-    value = pricing.explain(book, pricing.Asked(model, provider, tier, at_s, counts))
-    value["faults"] = faults
+    found = pricing.prices_of(call.home, prices, faults)
+    value = pricing.explain(found.book, pricing.Asked(model, provider, tier, at_s, counts))
+    value["faults"] = faults = [*faults, *found.faults]
     priced = value["price"] is not None
     return View(
         value=value,

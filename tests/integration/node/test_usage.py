@@ -136,3 +136,27 @@ def test_a_home_that_another_process_never_lets_go_of_is_told_and_loses_nothing(
                 usage.read(source)
         assert told.value.hint == "let it finish and try again, or end it"
         assert usage.read(source).state.records == 3
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_what_is_off_with_prices_is_told_until_it_is_mended(home: Home, log: Path, is_named: bool):
+    home.path.mkdir(mode=0o700)
+    named = log.with_name("team.yaml") if is_named else home.prices
+    source = SourceConfig("higress", str(log))
+    home.config.write_text("pricse: x\n")
+    for path in {named, home.prices}:
+        path.write_text("prices: [{modle: m, input: 1, output: 1}]")
+    with Usage(home, lambda: NOVEMBER_S, str(named) if is_named else "") as usage:
+        usage.follow()
+        for number in range(3):
+            for path in {named, home.prices}:
+                path.write_text(path.read_text() + "\n" * (number > 0))
+            usage.read(source)
+            usage.answer(Wanted(), Asked())
+            files = [one.partition(":")[0] for one in usage.faults]
+            assert sorted(files) == sorted({"config.yaml", "prices.yaml", named.name})
+        for path in {named, home.prices}:
+            path.write_text("prices: []")
+        usage.read(source)
+        usage.answer(Wanted(), Asked())
+        assert [one.partition(":")[0] for one in usage.faults] == ["config.yaml"]
