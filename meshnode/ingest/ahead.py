@@ -122,7 +122,7 @@ def _second(
         _widen(telling)
         # Interrupted at once, the second one would leave by its parent's way: through its database.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        pid = None
+        first, pid = os.getpid(), None
         try:
             gc.freeze()  # what both have stays shared, and neither looks through it again
             with suppress(OSError):
@@ -135,8 +135,10 @@ def _second(
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield taking
         finally:
+            if os.getpid() != first:  # whatever is raised: the first reads what is missing,
+                os._exit(1)  # and meets it too
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if pid is not None:
+            if pid:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)  # ours until it is waited for: it is nobody else
                 os.waitpid(pid, 0)
@@ -161,24 +163,20 @@ def _priced(
 
 def _tell_all(readings: Iterable[Reading], telling: int, mask: Iterable[int]) -> NoReturn:
     """Read and tell to the end, and end this process without its parent's farewells."""
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.set_blocking(telling, False)
-        held = bytearray()
-        for reading in readings:
-            batch = reading.batch
-            head = replace(reading, batch=replace(batch, records=(), charges=()))
-            packed = _pack((batch.records, batch.charges))
-            piece = pickle.dumps((head, packed), pickle.HIGHEST_PROTOCOL)
-            held += len(piece).to_bytes(LENGTH_BYTES)
-            held += piece
-            _tell(held, telling, HELD_BYTES_MAX)
-        _tell(held, telling, 0)
-        code = 0
-    finally:
-        os._exit(code)  # whatever is raised: the parent reads what is missing, and meets it too
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.set_blocking(telling, False)
+    held = bytearray()
+    for reading in readings:
+        batch = reading.batch
+        head = replace(reading, batch=replace(batch, records=(), charges=()))
+        packed = _pack((batch.records, batch.charges))
+        piece = pickle.dumps((head, packed), pickle.HIGHEST_PROTOCOL)
+        held += len(piece).to_bytes(LENGTH_BYTES)
+        held += piece
+        _tell(held, telling, HELD_BYTES_MAX)
+    _tell(held, telling, 0)
+    os._exit(0)
 
 
 def _tell(held: bytearray, telling: int, rest_bytes: int) -> None:

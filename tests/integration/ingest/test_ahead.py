@@ -37,12 +37,22 @@ def hasty():
     if pid == 0:
         os.kill(os.getpid(), signal.SIGINT)
     return pid
+def broken():
+    pid = fork()
+    if pid == 0:
+        raise MemoryError
+    return pid
+def unclosed(fd):
+    if os.getpid() != parent:
+        raise MemoryError
+    close(fd)
 def refused():
     raise BlockingIOError(11, "no room for a process")
 def position():
     fds = [(n, os.path.realpath("/proc/self/fd/" + n)) for n in os.listdir("/proc/self/fd")]
     return [open("/proc/self/fdinfo/" + n).readline() for n, path in fds if ".gz" in path]
-os.fork = {"hasty": hasty, "refused": refused}.get(what, fork)
+os.fork = {"hasty": hasty, "refused": refused, "broken": broken}.get(what, fork)
+close, os.close = os.close, unclosed if what == "unclosed" else os.close
 told, charges, most = [], [], 0
 def price(record):
     return Charge(record.usage.input, f"{record.model}@{os.getpid() != parent}")
@@ -95,7 +105,9 @@ def log(tmp_path: Path) -> Path:
 
 def called(path: Path, what: str, source: str = "higress") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PROGRAM, source, str(path), what, str(PIECE_BYTES)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, start_new_session=True
+    )
 
 
 def read(path: Path, what: str = "", source: str = "higress") -> dict[str, object]:
@@ -132,6 +144,13 @@ def test_a_tree_with_names_that_are_no_text_is_read_alike(tmp_path: Path):
     assert both["most"] == 1
     assert both["told"] == alone["told"]
     assert any("\\xff" in record["file"] for reading in both["told"] for record in reading[1])
+
+
+@pytest.mark.parametrize("what", ["broken", "unclosed"])
+def test_a_process_that_fails_before_it_reads_harms_nobody(log: Path, what: str):
+    done = called(log, what)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["told"] == read(log, "alone")["told"]
 
 
 def test_what_a_killed_process_has_not_told_is_read_without_it(log: Path):
