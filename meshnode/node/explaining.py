@@ -18,6 +18,7 @@ from meshnode.core import marks
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import SLOT_S, slot_number
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
+from meshnode.ingest.higress import DEFAULT_SESSION
 from meshnode.ingest.lenient import file_named, file_text, is_there
 from meshnode.ingest.reading import Findings, Reason, unmarked
 from meshnode.ingest.sources import SOURCES
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 LINES_MAX = 1000  # told of; the rest is only counted
 ENTRIES_MAX = 1000  # of one session, with their lines; the rest is only counted
 COUNTED, AGAIN, WORSE = "counted", "the same response again", "another line of it counts"
+_WORD = re.compile(r"\w")
+_WHOLE = rb"(?<![\w:-])(?:%b)(?![\w:-])"  # names, and no parts of longer ones
 FATES = {
     Reason.NO_USAGE: "a request without usage",
     Reason.UNPARSABLE: "cannot be read",
@@ -76,7 +79,9 @@ def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
             "name a response or a session: usage --by session lists those",
         )
     counting = {entry.record.idem_key: entry for entry in entries}
-    lines = list(_lines(database, name, counting))
+    texts = {name, *map(_ident, entries)} if history else set(map(_session, entries))
+    needles = tuple(text.encode("utf-8", "replace") for text in texts if _WORD.search(text))
+    lines = list(_lines(database, counting, needles))
     gone = sorted({e.record.file for e in entries if e.record.file and not is_there(e.record.file)})
     return {
         "id": name,
@@ -123,8 +128,20 @@ def _keys(source: Source, place: tuple[Path, str], of: re.Pattern[bytes]) -> Ite
                 yield from (record.idem_key for record in found.records)
 
 
-def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iterator[Line]:
-    needle = name.rsplit(":", 1)[-1].encode("utf-8", "replace")
+def _ident(entry: Entry) -> str:
+    """Return the id of a response as its line has it, unless we have made it up ourselves."""
+    record = entry.record
+    return record.idem_key.removeprefix(f"{record.source}:").removeprefix(f"{record.session}:")
+
+
+def _session(entry: Entry) -> str:
+    """Return the session of a response as its line has it, or the consumer that we name it by."""
+    return entry.record.session.removeprefix(f"{DEFAULT_SESSION}:")
+
+
+def _lines(
+    database: Database, counting: Mapping[str, Entry], needles: tuple[bytes, ...]
+) -> Iterator[Line]:
     sources = {entry.record.source for entry in counting.values()}
     # Keys that we made up ourselves are in no file.
     named = {entry.record.file for entry in counting.values()}
@@ -134,15 +151,19 @@ def _lines(database: Database, name: str, counting: Mapping[str, Entry]) -> Iter
             with suppress(OSError):  # a tree that is gone, or not for us
                 root = file_named(path)
                 for file in source.files(root):
-                    if file_text(file) in named or _holds(file, needle):
-                        yield from _fates(source, (file, root), counting, needle)
+                    if file_text(file) in named or _holds(file, needles):
+                        yield from _fates(source, (file, root), counting, needles)
 
 
 def _fates(
-    source: Source, place: tuple[Path, str], counting: Mapping[str, Entry], needle: bytes
+    source: Source,
+    place: tuple[Path, str],
+    counting: Mapping[str, Entry],
+    needles: tuple[bytes, ...],
 ) -> Iterator[Line]:
     file, root = place
     parser, name = source.parser(file, root), file_text(file)
+    whole = re.compile(_WHOLE % b"|".join(map(re.escape, needles))) if needles else None
     with suppress(OSError, EOFError, zlib.error):  # gone by now, or packed and broken
         for number, offset, piece in _pieces(source, file):
             found = Findings()
@@ -152,8 +173,9 @@ def _fates(
                 if entry is not None:
                     fate = _fate(record, entry.record)
                     yield Line(name, number, offset, fate, record.usage.output)
-            for remark in found.remarks if needle in piece else ():
-                yield Line(name, number, remark.offset, FATES[remark.reason])
+            if found.remarks and whole and whole.search(piece):
+                for remark in found.remarks:
+                    yield Line(name, number, remark.offset, FATES[remark.reason])
 
 
 def _fate(record: UsageRecord, counted: UsageRecord) -> str:
@@ -162,17 +184,18 @@ def _fate(record: UsageRecord, counted: UsageRecord) -> str:
     return AGAIN if record.usage == counted.usage else WORSE
 
 
-def _holds(file: Path, needle: bytes) -> bool:
-    """Tell whether a file holds some bytes; a packed one may."""
+def _holds(file: Path, needles: tuple[bytes, ...]) -> bool:
+    """Tell whether a file holds one of these; a packed one may."""
     try:
         if file.suffix == ".gz" or not file.is_file():  # opening a pipe would wait for a writer
             return file.is_file()
         with file.open("rb") as opened:
-            before = b""
+            before, most = b"", max(map(len, needles), default=0)
             while chunk := opened.read(CHUNK_BYTES):
-                if needle in before + chunk:
+                looked = before + chunk
+                if any(needle in looked for needle in needles):
                     return True
-                before = chunk[-len(needle) :]
+                before = chunk[-most:]
     except OSError:  # gone since it was listed
         pass
     return False

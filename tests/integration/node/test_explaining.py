@@ -171,3 +171,31 @@ def test_a_chat_id_leads_to_the_request_that_its_line_is_counted_by(usage: Usage
     for unknown in ("chatcmpl-8", "chatcmpl-", "chatcmpl-70"):
         with pytest.raises(NotFoundError):
             usage.explain(unknown)
+
+
+@pytest.mark.parametrize("session", ["agent:main:", "chat:7", "7", "olga's"])
+def test_a_session_is_told_of_no_line_that_was_left_out_of_others(
+    usage: Usage, log: Path, session: str
+):
+    others = ["nonsense 17\n", line("r17", session=f"{session}7", tokens=-1), line("r3", tokens=-1)]
+    log.write_text(line("r2", session=session) + "".join(others))
+    log.write_text(log.read_text() + line("r4", session=session, tokens=-1))
+    usage.read(SourceConfig("higress", str(log)))
+    told = usage.explain(session)
+    assert [(one["line"], one["fate"]) for one in told["lines"]] == [
+        (1, "counted"),
+        (5, "numbers that cannot be true"),
+    ]
+
+
+def test_a_name_without_a_letter_is_told_of_no_line_that_was_left_out(usage: Usage, log: Path):
+    log.write_text(line("r2", session=":") + "{:}\n" + line("r4", session=":", tokens=-1))
+    usage.read(SourceConfig("higress", str(log)))
+    assert [one["fate"] for one in usage.explain(":")["lines"]] == ["counted"]
+
+
+def test_a_response_is_told_of_each_line_that_names_it(usage: Usage, log: Path):
+    log.write_text(line("r1:") + line("r1:", tokens=-1) + line("r10", tokens=-1))
+    usage.read(SourceConfig("higress", str(log)))
+    for name in ("r1:", "higress:r1:"):
+        assert [one["line"] for one in usage.explain(name)["lines"]] == [1, 2]
