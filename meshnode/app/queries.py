@@ -19,8 +19,8 @@ from meshnode.app.views import (
     NodeView,
     SessionView,
 )
-from meshnode.core.errors import ConflictError, NotFoundError
-from meshnode.core.ids import NodeId, nodes_meant
+from meshnode.core.errors import NotFoundError
+from meshnode.core.ids import NodeId, fits_several, nodes_meant
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.liveness import MemberState
 from meshnode.core.marks import session_in
@@ -115,8 +115,7 @@ class Queries:
         if not meant:
             raise NotFoundError(f"no node is called {name[:60]}", "session-mesh nodes lists them")
         if len(meant) > 1:
-            ids = ", ".join(peer[:12] for peer in meant)
-            raise ConflictError(f"{len(meant)} nodes are called {name[:60]}", f"one of {ids}")
+            raise fits_several(name, meant, names)
         return NodeId(meant[0])
 
     def described(self, peer: NodeId) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.words import too_short
 from meshnode.core.errors import ConflictError, NotFoundError
-from meshnode.core.ids import names_apart, nodes_meant
+from meshnode.core.ids import fits_several, names_apart, nodes_meant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,5 +39,5 @@ def node_id_in(nodes: Sequence[dict[str, Any]], name: str) -> str:
         hint = too_short(name, names) or "session-mesh nodes lists them"
         raise NotFoundError(f"no node {name!r}", hint)
     if len(meant) > 1:
-        raise ConflictError(f"{name!r} fits {len(meant)} nodes", f"ids: {', '.join(meant)}")
+        raise fits_several(name, meant, names)
     return meant[0]

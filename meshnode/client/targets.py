@@ -1,6 +1,7 @@
 """What a caller says: which session is meant, what shall be done with it, which ones to list.
 
-Invariant: a name that fits two live sessions is never guessed; it is an error that lists both. Of
+Invariant: a name that fits two live sessions is never guessed; it is an error that lists both. So
+is a word that is an agent's name and the start of another session's id: anybody chooses names. Of
 rows with the same session id, one that proves to be its owner's comes before what copies it.
 """
 
@@ -42,7 +43,7 @@ class AmbiguousError(ConflictError):
     `by_node` is whether node and agent together mean one of them.
     """
 
-    def __init__(self, word: str, candidates: Sequence[Session]) -> None:
+    def __init__(self, word: str, candidates: Sequence[Session], hint: str = "") -> None:
         nodes = names_apart({one["node_id"]: one["node_name"] for one in candidates})
         names = [f"{nodes[one['node_id']]}/{one['agent_id']}" for one in candidates]
         self.candidates = candidates
@@ -51,7 +52,7 @@ class AmbiguousError(ConflictError):
         shown = ", ".join(f"{name} ({one['session_id']})" for name, one in each)
         super().__init__(
             f"{word!r} fits {len(candidates)} sessions: {shown}",
-            f"say which: {'node/agent, or ' * self.by_node}a session id",
+            hint or f"say which: {'node/agent, or ' * self.by_node}a session id",
         )
 
 
@@ -200,7 +201,11 @@ def check_lengths(words: Mapping[str, str]) -> None:
 
 
 def _matches(target: Target, ask: Ask) -> list[Session]:
-    """Exact session id first, then exact agent id, then a prefix of a session id."""
+    """A whole session id first; else an agent's name, or the start of an id, but never both.
+
+    Raises AmbiguousError for both: who takes the start of somebody's session id for a name, also
+    for one that has ended, would get what is meant for that session.
+    """
     everywhere = Selection(filter="all", node=target.node)
     by_id: list[Session] = []
     wanted = target.session_id or target.name
@@ -211,11 +216,12 @@ def _matches(target: Target, ask: Ask) -> list[Session]:
     if exact := [one for one in by_id if one["session_id"] == wanted]:
         return exact
     if agent := target.agent_id or (target.name if not target.session_id else ""):
-        by_agent = [
-            one for one in ask(replace(everywhere, agent_id=agent)) if one["agent_id"] == agent
-        ]
-        if by_agent:
-            return _without_copies(by_agent)
+        listed = ask(replace(everywhere, agent_id=agent))
+        by_agent = _without_copies([one for one in listed if one["agent_id"] == agent])
+        if by_agent and (others := [one for one in by_id if one["agent_id"] != agent]):
+            hint = f"say which: a whole session id, or --session {agent} or --agent-id {agent}"
+            raise AmbiguousError(agent, [*_foremost(others), *_foremost(by_agent)], hint)
+        return by_agent or by_id
     return by_id
 
 
@@ -235,15 +241,22 @@ def _may_be_session_id(text: str) -> bool:
 
 
 def _only(word: str, found: Sequence[Session]) -> Session:
+    foremost = _foremost(found)
+    if len(foremost) > 1:
+        raise AmbiguousError(word, foremost)
+    return foremost[0]
+
+
+def _foremost(found: Sequence[Session]) -> Sequence[Session]:
+    """Leave those that live, or have not ended; else an agent's last, or of several agents all."""
     live = [one for one in found if one["alive"]]
-    present = live or [one for one in found if not has_ended(one)]
+    if present := live or [one for one in found if not has_ended(one)]:
+        return present
     ids = {one["session_id"] for one in found}
     agents = {one["agent_id"] for one in found}
-    if len(present) > 1 or (not present and len(ids) > 1 and len(agents) > 1):
-        raise AmbiguousError(word, present or found)
-    if present:
-        return present[0]
-    return max(found, key=lambda one: one["ended_at"] or one["created_at"])
+    if len(ids) > 1 and len(agents) > 1:
+        return found
+    return [max(found, key=lambda one: one["ended_at"] or one["created_at"])]
 
 
 def has_ended(session: Session) -> bool:

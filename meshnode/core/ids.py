@@ -11,16 +11,17 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, NewType
 
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import ConflictError, PeerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 NodeId = NewType("NodeId", str)  # 52 characters of lower-case base32: an Ed25519 public key
 MeshId = NewType("MeshId", str)  # 52 characters of lower-case base32: SHA-256 of the genesis
 SessionId = NewType("SessionId", str)  # 26 characters of lower-case base32: see session_id_of
 SESSION_ID_BYTES = 16
 SHORT_ID_BYTES = 8  # how `links` rows name peers
+MEANT_SHOWN_MAX = 10  # of nodes that one word fits; of more that there are more
 PREFIX_CHARS_MIN = 8  # shorter prefixes of an id are not accepted from users
 
 if TYPE_CHECKING:
@@ -87,20 +88,26 @@ def names_apart(names: Mapping[str, str]) -> dict[str, str]:
 def nodes_meant(word: str, names: Mapping[str, str]) -> list[str]:
     """Return the ids of the nodes that a word can mean, from their names by id.
 
-    It is an id, a name, what `names_apart` calls one, or the start of an id, tried in this order.
+    It is a whole id before all else. A name, what `names_apart` calls one, and the start of an id
+    count alike: a node whose name is how another's id begins is not taken for that one.
     """
     if word in names:
         return [word]
-    if named := [node_id for node_id, name in names.items() if name == word]:
-        return named
     name, _, start = word.rpartition("/")
-    if len(start) < PREFIX_CHARS_MIN:
-        return []
+    may_begin = len(start) >= PREFIX_CHARS_MIN
     return [
         node_id
         for node_id, called in names.items()
-        if node_id.startswith(start) and name in {"", called}
+        if called == word or (may_begin and node_id.startswith(start) and name in {"", called})
     ]
+
+
+def fits_several(word: str, meant: Sequence[str], names: Mapping[str, str]) -> ConflictError:
+    """Word that a word can mean several nodes, and how to say each."""
+    called = ", ".join(f"{node_id} ({names[node_id]})" for node_id in meant[:MEANT_SHOWN_MAX])
+    more = ", ..." if len(meant) > MEANT_SHOWN_MAX else ""
+    hint = f"say which, by its whole id: {called}{more}"
+    return ConflictError(f"{word[:60]!r} fits {len(meant)} nodes", hint)
 
 
 def new_u64(chance: Chance) -> int:

@@ -3,6 +3,7 @@
 import pytest
 from integration.client.service import NODE_IDS, session
 
+from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import AmbiguousError, Target
 from meshnode.core.errors import (
     ConflictError,
@@ -55,9 +56,29 @@ def test_agent_ids_match_exactly(mesh, service):
         mesh.resolve(Target("083"))
 
 
-def test_an_agent_id_beats_a_prefix_of_somebody_elses_session_id(mesh, service):
-    stranger = session("stranger", session_id="refactor" + "a" * 18)
-    service.sessions = [stranger, session("refactor")]
+@pytest.mark.parametrize("ended", [(False, False), (False, True), (True, False), (True, True)])
+def test_a_name_that_is_how_another_sessions_id_begins_is_not_guessed(mesh, service, ended):
+    victim = session("victim", session_id="refactor" + "a" * 18, ended=ended[0])
+    namesake = session("refactor", "berta", ended=ended[1])
+    service.sessions = [namesake, victim, session("refactor", ended=True)]
+    with pytest.raises(AmbiguousError, match="fits 2 sessions") as raised:
+        mesh.resolve(Target("refactor"))
+    for said in ("anna/victim", victim.session_id, "berta/refactor", namesake.session_id):
+        assert said in raised.value.message
+    assert "--session refactor or --agent-id refactor" in raised.value.hint
+    assert mesh.resolve(Target(session_id="refactor"))["agent_id"] == "victim"
+    assert mesh.resolve(Target(agent_id="refactor"))["node_name"] == "berta"
+    assert mesh.resolve(Target("berta/refactor"))["node_name"] == "berta"
+
+
+def test_a_whole_session_id_is_never_an_agents_name(mesh, service):
+    victim = session("victim", ended=True)
+    service.sessions = [session(victim.session_id, "berta"), victim]
+    assert mesh.resolve(Target(victim.session_id))["agent_id"] == "victim"
+
+
+def test_an_agent_may_be_called_as_its_own_sessions_id_begins(mesh, service):
+    service.sessions = [session("refactor", session_id="refactor" + "a" * 18)]
     assert mesh.resolve(Target("refactor"))["agent_id"] == "refactor"
 
 
@@ -119,6 +140,23 @@ def test_nodes_are_found_by_name_by_id_and_by_prefix(mesh):
     for name in ("carla", f"anna/{berta[:8]}", f"berta/{berta[:7]}"):
         with pytest.raises(NotFoundError):
             mesh.node_id_of(name)
+
+
+def test_a_node_that_is_called_as_anothers_id_begins_is_not_taken_for_it():
+    anna, berta = NODE_IDS["anna"], NODE_IDS["berta"]
+    short = anna[:10]
+    nodes = [{"node_id": anna, "name": "anna"}, {"node_id": berta, "name": short}]
+    with pytest.raises(ConflictError, match="fits 2 nodes") as raised:
+        node_id_in(nodes, short)
+    assert f"whole id: {anna} (anna), {berta} ({short})" in raised.value.hint
+    assert [node_id_in(nodes, word) for word in (anna, "anna", anna[:11])] == [anna] * 3
+    assert [node_id_in(nodes, word) for word in (berta, berta[:8])] == [berta] * 2
+
+
+def test_a_whole_node_id_is_never_a_name():
+    anna, berta = NODE_IDS["anna"], NODE_IDS["berta"]
+    nodes = [{"node_id": berta, "name": anna}, {"node_id": anna, "name": "anna"}]
+    assert node_id_in(nodes, anna) == anna
 
 
 def test_a_namesakes_agent_is_found_by_the_name_that_tables_give_its_node(mesh, service):

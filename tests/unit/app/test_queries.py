@@ -274,6 +274,14 @@ def test_a_member_is_found_by_name_id_or_prefix(viewer: Viewer):
     viewer.put(1, NODE, ONLY_ROW, node_to_row(NodeRecord("beyond")))
     with pytest.raises(ConflictError):
         viewer.queries.node_named("beyond")
+    viewer.put(1, NODE, ONLY_ROW, node_to_row(NodeRecord(IDS[2][:8])))
+    with pytest.raises(ConflictError, match="fits 2 nodes") as raised:
+        viewer.queries.node_named(IDS[2][:8])
+    assert raised.value.hint == (
+        f"say which, by its whole id: {IDS[1]} ({IDS[2][:8]}), {IDS[2]} (beyond)"
+    )
+    assert viewer.queries.node_named(IDS[2]) == IDS[2]
+    viewer.put(1, NODE, ONLY_ROW, node_to_row(NodeRecord("beyond")))
     assert viewer.queries.node_named(f"beyond/{IDS[2][:8]}") == IDS[2]
     for name in (f"beyond/{IDS[2][:7]}", f"me/{IDS[2][:8]}", "beyond/"):
         with pytest.raises(NotFoundError):
