@@ -13,7 +13,7 @@ from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
 from meshnode.client.messages import to_wire
 from meshnode.core.entries import SURVIVORS_MAX, Body, Revoke, role_entry, sign_entry
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
-from meshnode.core.ids import PREFIX_CHARS_MIN
+from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.keys import key_id_of
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role
 from meshnode.v1 import authority_service_pb2 as pb
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from meshnode.client.asking import Asking
     from meshnode.client.connection import Connection
     from meshnode.core.keys import Key, Signed
 
@@ -113,14 +114,15 @@ def _giver(
     return None if name in {"", THE_ROOT} else name
 
 
-def add(mesh: Connection, name: str, subject: bytes, role: str, root: Key | None) -> Plain:
+def add(mesh: Asking, name: str, subject: bytes, role: str, root: Key | None) -> Plain:
     """Give a person's key a role; raises a MeshError, having changed nothing.
 
-    ConflictError if it has that role or more, or was revoked; NotPermittedError if only the root
-    may say so.
+    UsageError for the key of a node, with which nobody commands; ConflictError if it has that role
+    or more, or was revoked; NotPermittedError if only the root may say so.
     """
     if not name.strip() or len(name) > NAME_CHARS_MAX or not name.isprintable():
         raise UsageError(f"a name has 1 to {NAME_CHARS_MAX} printable characters")
+    _check_is_no_node(mesh, subject)
     if role == "admin" and root is None:
         raise NotPermittedError("only the root makes admins", ROOT_NEEDED)
     issuer = operator_of(mesh.home) if root is None else root
@@ -146,6 +148,13 @@ def add(mesh: Connection, name: str, subject: bytes, role: str, root: Key | None
         "role": role,
         "given_by": key_id_of(issuer.public),
     }
+
+
+def _check_is_no_node(mesh: Asking, subject: bytes) -> None:
+    for node in mesh.nodes()["nodes"]:
+        if node["node_id"] == node_id_of(subject):
+            said = f"that is the key of node {node['name']}, not of a person"
+            raise UsageError(said, "on their machine session-mesh id --operator -q prints theirs")
 
 
 def check_root(root: Key | None, found: pb.ListAuthoritiesResponse) -> None:

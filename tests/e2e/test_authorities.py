@@ -30,7 +30,7 @@ def test_a_person_is_given_a_role_by_the_root_file_and_loses_it(fleet):
     anna.up(*ALONE)
     anna.call("run", "--detach", "--agent-id", "worker", "--", "cat")
 
-    key = carl.json("id", "--operator")["operator_key"]
+    key = carl.call("id", "--operator", "-q").out.strip()
     fleet.join(anna, carl, "--node-only")
     carl.up(*ALONE)
     wait_until(lambda: "worker" in carl.sessions())
@@ -114,3 +114,16 @@ def another_machine_admits(anna: Node, berta: Node, carl: Node, new: str) -> Non
         all_alive(node, "anna", "berta", "carl")
         check = {one["id"]: one for one in node.call("doctor", "-o", "json").json["checks"]}
         assert check["certificate"]["ok"], check["certificate"]
+
+
+def test_the_key_of_a_node_is_given_no_role_and_the_right_one_can_be_asked_for(fleet):
+    (anna,) = fleet.mesh("anna")
+    device = anna.json("id")
+    assert anna.call("id", "-q").out.strip() == device["node_id"]
+    assert anna.call("id", "--operator", "-q").out.strip() == device["operator_key"]
+    before = operators(anna)
+    for mistaken in (device["node_id"], device["public_key"]):
+        refused = anna.call("operator", "add", "carl", mistaken, "-o", "json")
+        assert (refused.code, "node anna" in refused.error["message"]) == (2, True)
+        assert "session-mesh id --operator -q" in refused.error["hint"]
+    assert operators(anna) == before

@@ -13,7 +13,7 @@ from session_mesh.words import described
 @verb(
     "session-mesh id",
     "session-mesh invite --for-key $(session-mesh id -q)",
-    "session-mesh id --operator    # then, where an admin is: session-mesh operator add NAME KEY",
+    "session-mesh id --operator -q    # then, at an admin's: session-mesh operator add NAME KEY",
 )
 def app(
     call: Call,
@@ -23,7 +23,7 @@ def app(
 ) -> View:
     """Show this device's public key, also before it joins, and its user's if there is one.
 
-    A new home gets its key by this.
+    A new home gets its key by this. -q prints the node's id, or with --operator the user's key.
     """
     from meshnode.node import founding  # noqa: PLC0415 - the composition root is large
 
@@ -31,5 +31,5 @@ def app(
     return View(
         value=value,
         human=described(list(value.items())),
-        ids=[str(value.get("node_id", ""))],
+        ids=[str(value["operator_key" if operator else "node_id"])],
     )
