@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.ids import NodeId, b32
-from meshnode.core.standing import Standing, cancelled, fate_of, fits, standing_kills
+from meshnode.core.standing import Fate, Standing, cancelled, fate_of, fits, standing_kills
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Owned = tuple[NodeId, SessionRecord]
 
 DONE = "done"
+APPLIED = "applied"  # what the owner says of a session that the order has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,15 @@ class Orders:
             meant = [
                 owned for owned in named.get(one.kill.session, ()) if fits(one, owned[1], owned[0])
             ]
-            is_done = bool(meant) and all(record.ended for _, record in meant)
-            state = DONE if is_done else str(fate_of(control, one, cancels))
+            fate = fate_of(control, one, cancels)
+            results = tuple(self._results(one, named.get(b32(one.order_id), ())))
+            # What was taken back has done nothing, unless it had been carried out before.
+            counts = fate is Fate.STANDS or any(told.outcome == APPLIED for told in results)
+            is_done = counts and bool(meant) and all(record.ended for _, record in meant)
+            state = DONE if is_done else str(fate)
             node = self._queries.name_of(NodeId(one.kill.node)) if one.kill.node else None
-            results = self._results(one, named.get(b32(one.order_id), ()))
             agent = meant[0][1].agent_id if meant else None
-            views.append(OrderView(one, node, state, tuple(results), agent))
+            views.append(OrderView(one, node, state, results, agent))
         return sorted(views, key=lambda view: (-view.standing.issued_s, view.standing.order_id))
 
     def _results(self, standing: Standing, tellers: Iterable[Owned]) -> Iterable[Result]:

@@ -63,9 +63,20 @@ def test_an_order_for_a_session_that_has_ended_is_done(seen):
     assert seen.only.state == "done"
 
 
+def test_an_order_that_was_taken_back_is_not_done_by_an_agent_that_ends_by_itself(seen):
+    order_id = seen.say(ORDER)
+    seen.say(Cancel(order_id), by=ANNA)
+    for outcome, state in (("", "cancelled"), ("failed", "cancelled"), ("applied", "done")):
+        told = (f"{b32(order_id)} {outcome} so it is",) if outcome else ()
+        seen.rows = [(HERE, replace(ENDED, state=State.CLOSED, orders=told))]
+        assert seen.only.state == state
+
+
 def test_an_order_of_a_signer_without_a_role_is_void(seen):
     seen.say(ORDER)
     seen.control.role_of = lambda _key: ""
+    assert seen.only.state == "void"
+    seen.rows = [(HERE, ENDED)]
     assert seen.only.state == "void"
 
 
