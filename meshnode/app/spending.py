@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from meshnode.app.cost import CostGroup
 from meshnode.app.costing import span_of
 from meshnode.app.pieces import LOOKS, chunks
-from meshnode.app.tally import Combination, Rated, Unit
-from meshnode.core.counts import counter_of, unpacked, weight_of
+from meshnode.app.tally import Combination, Rated, Unit, Use, used_last
+from meshnode.core.counts import counter_of, exactly, unpacked, weight_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER, Buckets
 from meshnode.core.marks import unmarked
 from meshnode.core.prices import cost_pusd, rounded_nusd
@@ -44,13 +44,14 @@ _COUNTER_ROWS = 8  # that one more counter counts as
 
 @dataclass(slots=True)
 class Spent:
-    """What one session has spent so far, and the model it used last."""
+    """What one session has spent so far, and the model it used last (`tally.used_last`)."""
 
     usage: Buckets = field(default_factory=Buckets)
     pusd: int | None = None
     model: str | None = None
     records: int = 0
-    _latest: tuple[int, str] = (-1, "")
+    _last_s: int = -1
+    _lately: dict[str, int] = field(default_factory=dict)  # tokens from then on, by model
 
     @property
     def nusd(self) -> int | None:
@@ -64,20 +65,21 @@ class Spent:
         priced = prices.rates(key.model, slot.provider, unmarked(key.tier), key.start_s)
         if priced is not None:
             self.pusd = (self.pusd or 0) + cost_pusd(slot.usage, priced.rates, slot.records)
-        if (key.start_s, key.model) > self._latest:
-            self._latest, self.model = (key.start_s, key.model), key.model
+        if key.start_s > self._last_s:
+            self._last_s, self._lately, self.model = key.start_s, {}, key.model
+        if key.start_s == self._last_s:
+            tokens = self._lately.get(key.model, 0) + slot.usage.uncapped
+            self._lately[key.model] = tokens
+            if (tokens, key.model) > (self._lately.get(self.model or "", 0), self.model or ""):
+                self.model = key.model
 
 
 class _Sum(NamedTuple):
-    """What one counter, or several, add up to; `counts` as in core/counts.py."""
+    """What one counter adds up to; `counts` as in core/counts.py."""
 
     counts: int
     pusd: int | None
-    latest: tuple[float, str]  # when it was used last, and which model
-
-    def spent(self) -> Spent:
-        records, usage = unpacked(self.counts)
-        return Spent(usage, self.pusd, self.latest[1], records)
+    latest: Use
 
 
 class Spending:
@@ -204,7 +206,7 @@ class Spending:
     def of_session(self, session: str) -> Spent:
         """Add up one session over all ledgers, as far as it is settled."""
         sums = self._sums.get(session, {}).values()
-        return _joined(sums).spent() if sums else Spent()
+        return _spent([(one.counts, one.pusd) for one in sums], [one.latest for one in sums])
 
     def _holds(self, session: str) -> bool:
         return self._sessions is None or session in self._sessions
@@ -281,22 +283,21 @@ class Spending:
         sums = self._sums.setdefault(counter[1], {})
         sums.pop(counter, None)
         if rows:
-            added = sums[counter] = self._sum_of(rows.values())
-            self.shown[counter] = self._group(counter, added.spent())
+            added = sums[counter] = self._sum_of(counter[2], rows.values())
+            self.shown[counter] = self._group(counter, _spent([(added.counts, added.pusd)], ()))
         if not sums:
             del self._sums[counter[1]]
         return self.shown.get(counter), len(rows)
 
-    def _sum_of(self, rows: Iterable[tuple[Unit, int]]) -> _Sum:
+    def _sum_of(self, model: str, rows: Collection[tuple[Unit, int]]) -> _Sum:
         kinds: dict[Kind, int] = {}
-        latest = (-1.0, "")
         for unit, counts in rows:
             kind = self._rated.kind(unit)
             kinds[kind] = kinds.get(kind, 0) + counts
-            latest = max(latest, (unit.at_s, unit.what.model))
-        return _joined(
-            _Sum(counts, kind.cost_pusd(counts), latest) for kind, counts in kinds.items()
-        )
+        last_s = max(unit.at_s for unit, _ in rows)
+        lately = sum(counts for unit, counts in rows if unit.at_s == last_s)
+        counts, pusd = _joined((counts, kind.cost_pusd(counts)) for kind, counts in kinds.items())
+        return _Sum(counts, pusd, Use(last_s, model, exactly(lately)[1].uncapped))
 
     def _group(self, counter: Counter, spent: Spent) -> CostGroup:
         origin, session, model = counter
@@ -315,11 +316,16 @@ class Spending:
         )
 
 
-def _joined(sums: Iterable[_Sum]) -> _Sum:
-    """Add up several; at least one."""
-    counts, pusd, latest = 0, None, (-1.0, "")
-    for one in sums:
-        counts += one.counts
-        pusd = one.pusd if pusd is None else pusd + (one.pusd or 0)
-        latest = max(latest, one.latest)
-    return _Sum(counts, pusd, latest)
+def _spent(priced: Iterable[tuple[int, int | None]], uses: Iterable[Use]) -> Spent:
+    counts, pusd = _joined(priced)
+    records, usage = unpacked(counts)
+    return Spent(usage, pusd, used_last(uses), records)
+
+
+def _joined(priced: Iterable[tuple[int, int | None]]) -> tuple[int, int | None]:
+    """Add up counts, and what of them has a price."""
+    counts, pusd = 0, None
+    for more, cost in priced:
+        counts += more
+        pusd = cost if pusd is None else pusd + (cost or 0)
+    return counts, pusd

@@ -17,7 +17,7 @@ from meshnode.core.periods import DAY_S
 from meshnode.core.prices import PUSD_PER_NUSD, cost_pusd, rounded_nusd
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from meshnode.core.prices import Priced, Rates
 
@@ -56,6 +56,29 @@ class Unit(NamedTuple):
 
     what: Combination
     at_s: float
+
+
+class Use(NamedTuple):
+    """How many tokens were used of a model from a moment on."""
+
+    at_s: float
+    model: str
+    tokens: int
+
+
+def used_last(uses: Iterable[Use]) -> str | None:
+    """Return the model used last, None of no use: of several in one slot that with most tokens.
+
+    Within a slot, half an hour, nobody knows which came last; of equal ones it is the last by name.
+    """
+    last_s = -1.0
+    tokens: dict[str, int] = {}
+    for use in uses:
+        if use.at_s > last_s:
+            last_s, tokens = use.at_s, {}
+        if use.at_s == last_s:
+            tokens[use.model] = tokens.get(use.model, 0) + use.tokens
+    return max(tokens, key=lambda model: (tokens[model], model), default=None)
 
 
 class Kind:

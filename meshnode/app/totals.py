@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from meshnode.app.costing import span_of
 from meshnode.app.pieces import LOOKS, chunks
 from meshnode.app.spending import Spent
-from meshnode.app.tally import Combination, Unit
-from meshnode.core.counts import counter_of, unpacked, weight_of
+from meshnode.app.tally import Combination, Unit, Use, used_last
+from meshnode.core.counts import counter_of, exactly, unpacked, weight_of
 from meshnode.core.ledger import LEDGER
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class Kept:
     """The rows of one session, added up by what is priced alike."""
 
     __slots__ = (
-        *("_changed", "_counts", "_latest", "_priced", "_pusd", "_source", "_spent", "_units"),
+        *("_changed", "_counts", "_last_s", "_priced", "_pusd", "_source", "_spent", "_units"),
     )
 
     def __init__(self) -> None:
         self._units: dict[Unit, int] = {}
         self._counts = 0  # of all units
-        self._latest: tuple[float, str] | None = None  # None: to be looked for
+        self._last_s: float | None = None  # None: to be looked for
         self._changed: dict[Unit, int] = {}  # since it was priced, and what it was priced at
         self._source = ""  # of the prices
         self._priced = 0  # how many units have a price
@@ -78,10 +78,10 @@ class Kept:
         self._counts += counts
         if before + counts:
             self._units[unit] = before + counts
-            if self._latest is not None:
-                self._latest = max(self._latest, _moment(unit))
+            if self._last_s is not None:
+                self._last_s = max(self._last_s, unit.at_s)
         elif self._units.pop(unit, None) is not None:
-            self._latest = None
+            self._last_s = None
 
     def settle(self, rated: Rated) -> Iterator[None]:
         """Price what has changed; a chance to pause at each yield."""
@@ -106,16 +106,17 @@ class Kept:
             pass
         if not self._units:
             return None
-        if self._latest is None:
-            self._latest = max(map(_moment, self._units))
+        if self._last_s is None:
+            self._last_s = max(unit.at_s for unit in self._units)
         records, usage = unpacked(self._counts)
         pusd = self._pusd if self._priced else None
-        self._spent = Spent(usage, pusd, self._latest[1], records)
+        self._spent = Spent(usage, pusd, used_last(self._lately(self._last_s)), records)
         return self._spent
 
-
-def _moment(unit: Unit) -> tuple[float, str]:
-    return unit.at_s, unit.what.model
+    def _lately(self, last_s: float) -> Iterator[Use]:
+        for unit, counts in self._units.items():
+            if unit.at_s == last_s:
+                yield Use(last_s, unit.what.model, exactly(counts)[1].uncapped)
 
 
 def joined(parts: Iterable[Kept]) -> Kept:

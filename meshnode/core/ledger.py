@@ -47,7 +47,12 @@ class Buckets(msgspec.Struct, frozen=True, gc=False, array_like=True):
     @property
     def total(self) -> int:
         """All tokens."""
-        return min(self.prompt + self.output, COUNT_MAX)
+        return min(self.uncapped, COUNT_MAX)
+
+    @property
+    def uncapped(self) -> int:
+        """All tokens, however many: sums of these compare as what they are sums of."""
+        return self.prompt + self.output
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -111,6 +111,16 @@ def test_costs_are_told_as_totals_and_only_while_somebody_follows(seen):
     assert all(one.quiet for one in told)
 
 
+def test_of_several_models_in_one_slot_a_session_has_the_one_with_most_tokens(seen):
+    seen.session(1, "alpha")
+    seen.follow()
+    for number, model, tokens in ((1, "main", 60), (2, "main", 60), (1, "small", 100)):
+        seen.spend(number, "alpha", tokens, model)
+    told = seen.settle()
+    (session,) = [one.view for one in told if one.kind is Kind.SESSION]
+    assert session.model == "main"
+
+
 def test_what_was_spent_while_nobody_followed_is_told_to_the_next_who_does(seen):
     seen.session(1, "alpha")
     seen.follow()

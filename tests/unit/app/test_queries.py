@@ -249,6 +249,11 @@ def test_a_session_shows_what_it_has_spent_and_its_newest_model(viewer: Viewer):
     one, other = sorted(views, key=lambda view: view.record.session_id)
     assert (one.usage.input, one.cost_nusd, one.model) == (3_000_001, 3_000_000, "new")
     assert (other.usage, other.cost_nusd, other.model) == (Buckets(), None, None)
+    viewer.spend(1, "a", 1_000_000, "main", slot=6)
+    viewer.spend(2, "a", 1_500_000, "main", slot=6)
+    viewer.spend(1, "a", 1, "young", slot=6)
+    (one,) = page_of(viewer.queries, Selection(session_id="a"))[0]
+    assert one.model == "main", "of one half hour that with most tokens, wherever they are counted"
 
 
 def test_members_are_listed_ourselves_first(viewer: Viewer):
