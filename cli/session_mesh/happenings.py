@@ -73,8 +73,12 @@ def tell(event: dict[str, Any], streams: Streams, style: Style) -> None:
 
 def document(event: dict[str, Any]) -> str:
     """Return an event as JSON on one line."""
-    thing = event["object"]
-    return json.dumps(event | {"object": thing and public(thing)}, ensure_ascii=True)
+    return json.dumps(public_event(event), ensure_ascii=True)
+
+
+def public_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the fields of its object that are no part of the contract's JSON."""
+    return event | {"object": event["object"] and public(event["object"])}
 
 
 def line(event: dict[str, Any]) -> str:

@@ -9,7 +9,15 @@ from meshnode.client.durations import parse_instant
 from meshnode.client.errors import ConflictError, NotFoundError
 from meshnode.client.targets import Target, Wanted
 from session_mesh.call import Call
-from session_mesh.happenings import document, id_of, line, tell, tell_absence, tell_all
+from session_mesh.happenings import (
+    document,
+    id_of,
+    line,
+    public_event,
+    tell,
+    tell_absence,
+    tell_all,
+)
 from session_mesh.options import EventKinds, stream_only
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -60,7 +68,9 @@ def app(
     lines = tuple(map(line, events))
     notes = () if events else ("nothing is known to have changed",)
     ids = list(dict.fromkeys(filter(None, map(id_of, events))))
-    return View({"events": events}, lines, records="events", ids=ids, notes=notes)
+    return View(
+        {"events": list(map(public_event, events))}, lines, records="events", ids=ids, notes=notes
+    )
 
 
 def _check_known(mesh: "MeshClient", name: str) -> None:

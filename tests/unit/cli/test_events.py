@@ -1,9 +1,11 @@
 """How events read, and what the live table shows of them."""
 
+import csv
 import io
 import json
 
 import pytest
+import yaml
 
 from session_mesh import call
 from session_mesh.happenings import id_of, line
@@ -146,6 +148,15 @@ def test_json_is_a_document_a_line_without_what_is_internal(run, words):
     told = run([EVIL, event("watch", "complete")], *words, "-o", "json").splitlines()
     assert [json.loads(one)["op"] for one in told] == ["added", "complete"]
     assert "session_epoch" not in json.loads(told[0])["object"]
+
+
+def test_an_event_has_the_same_fields_in_every_format(run):
+    told = [event("session", "added", session("x", session_start=8))]
+    one = json.loads(run(told, "events", "-o", "json"))
+    assert yaml.safe_load(run(told, "events", "-o", "yaml")) == {"events": [one]}
+    (row,) = csv.DictReader(io.StringIO(run(told, "events", "-o", "csv")))
+    columns = {name.removeprefix("object.").partition(".")[0] for name in row}
+    assert columns == {*one, *one["object"]} - {"object"}
 
 
 def test_ids_alone_are_printed_when_only_they_are_asked_for(run):
