@@ -98,6 +98,9 @@ class Actor:
             found = resolve(target, self._listed)
         except NotFoundError as error:
             error.hint = LISTED
+            if target.session_id:  # it may well be an agent's name
+                error.message = f"no session {target.session_id!r}"
+                error.hint = f"an agent is named by agent_id; {LISTED}"
             raise
         except AmbiguousError as error:
             self._check_any(bearer, action, error.candidates)

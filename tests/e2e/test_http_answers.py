@@ -93,6 +93,21 @@ def test_a_hint_says_what_to_do_over_http(door, asked, words):
     assert "session-mesh nodes" not in (refused.json["hint"] or "").replace("/api/", "")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("POST", STEER, {"session_id": "123", "message": "x"}),
+        ("GET", "/sessions/123", None),
+        ("DELETE", "/sessions/123", None),
+    ],
+    ids=lambda asked: " ".join(asked[:2]),
+)
+def test_the_name_of_an_agent_in_place_of_a_session_id_is_told_as_that(door, asked):
+    refused = door.ask(*asked)
+    assert (refused.status, refused.json["detail"]) == (404, "no session '123'")
+    assert "an agent is named by agent_id" in refused.json["hint"]
+
+
 def test_a_renewal_key_is_told_which_route_makes_keys(node, door):
     renewal = door.with_key(key_of(node, "--renewable"))
     assert f"POST {KEYS}" in renewal.ask("GET", "/sessions").json["hint"]
