@@ -36,7 +36,7 @@ def session_to_wire(view: SessionView) -> session_pb2.Session:
         owner=record.owner,
         project=record.project,
         cwd=record.cwd,
-        pid=record.pid,
+        pid=None if record.ended else record.pid,  # by now it may be somebody else's
         created_at=time_to_wire(record.created_at_s),
         last_activity=time_to_wire(record.last_activity_s),
         observed_at=time_to_wire(view.observed_at_s),

@@ -36,6 +36,7 @@ ENDED = replace(
     state=State.CLOSED,
     ended_at_s=200.0,
     end_reason="exited",
+    pid=4711,
     exit_code=-1,
     signal="TERM",
     ended_by="k",
@@ -63,6 +64,11 @@ def test_an_ended_session_says_how_and_can_no_longer_be_commanded():
     assert session.ended_at == "1970-01-01T00:03:20.000Z"
     assert (session.can.steer, session.can.kill) == ("none", "none")
     assert not session.alive
+
+
+def test_a_session_has_a_process_until_it_ends():
+    assert session_to_wire(view(replace(RECORD, pid=4711))).pid == 4711
+    assert not session_to_wire(view(ENDED)).HasField("pid")
 
 
 def test_an_exit_code_of_zero_is_there():
