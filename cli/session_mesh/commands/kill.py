@@ -66,11 +66,7 @@ def app(
     """
     from meshnode.client.standing import kill_or_park  # noqa: PLC0415 - --help needs no gRPC
 
-    targets = [
-        *(target_of(name, "", "", node) for name in given or ()),
-        *(target_of("", name, "", node) for name in session or ()),
-        *(target_of("", "", name, node) for name in agent_id or ()),
-    ]
+    targets = _named(given or [], session or [], agent_id or [], node)
     _check(targets, everyone=everyone, narrowed=bool(spec or label))
     if not (yes or force or dry_run or call.can_ask):
         raise UsageError("kill asks first, and there is no terminal", "say --yes or --force")
@@ -100,6 +96,18 @@ def app(
         view = carry_out(call, mesh, aim, end)
         is_left = standing and everyone and view.exit_code != INTERRUPTED
         return _waiting(mesh, aim, view, terms) if is_left else view
+
+
+def _named(given: list[str], session: list[str], agent_id: list[str], node: str) -> list[Target]:
+    """Take several that were named in one way; raises UsageError for several ways."""
+    if sum(map(bool, (given, session, agent_id))) > 1:
+        hint = "give one kind, as often as you like: ID, --session ID, --agent-id A"
+        raise UsageError("the sessions are named in several ways", hint)
+    return [
+        *(target_of(name, "", "", node) for name in given),
+        *(target_of("", name, "", node) for name in session),
+        *(target_of("", "", name, node) for name in agent_id),
+    ]
 
 
 def _check(targets: list[Target], *, everyone: bool, narrowed: bool) -> None:

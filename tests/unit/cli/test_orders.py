@@ -110,6 +110,21 @@ def test_kill_off_a_terminal_needs_a_word(run, mesh):
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a", "--agent-id", "b"),
+        ("a", "--session", "b"),
+        ("--session", "a", "--agent-id", "b"),
+    ],
+)
+def test_kill_takes_no_option_for_one_more_where_elsewhere_it_stands_instead(run, mesh, words):
+    code, _, err = run("kill", *words, "--force")
+    assert (code, mesh.calls) == (2, [])
+    assert "give one kind" in err
+    assert run("kill", "--agent-id", "a", "--agent-id", "b", "--force")[0] == 0
+
+
 @pytest.mark.parametrize(("answer", "killed"), [("y\n", True), ("\n", False), ("n\n", False)])
 def test_kill_asks_on_a_terminal(run, mesh, monkeypatch, answer, killed):
     monkeypatch.setattr(Call, "can_ask", True)
