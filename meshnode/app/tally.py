@@ -190,7 +190,7 @@ class Tally:
         kinds = self.groups.get(group)
         if kinds is None:
             if len(self.groups) == GROUPS_MAX and not self._holds_any:
-                hint = "ask about less: a time, a node, or fewer groupings"
+                hint = "ask about less: cost and usage take --since, --until and fewer --by"
                 raise UsageError(f"an answer holds {GROUPS_MAX} groups, and these are more", hint)
             kinds = self.groups[group] = {}
         return kinds

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.client.targets import CANDIDATES_SHOWN_MAX, Target, check_lengths
-from meshnode.core.errors import ConflictError, NotFoundError
+from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN
 
 if TYPE_CHECKING:
@@ -62,5 +62,8 @@ def _is_counted(mesh: Asking, session: str) -> bool:
 def _logged_as(mesh: Asking, word: str) -> str:
     if len(word) < PREFIX_CHARS_MIN:
         return ""
-    groups = mesh.cost(("session",))["groups"]
+    try:
+        groups = mesh.cost(("session",))["groups"]
+    except UsageError as error:  # there are more than an answer holds
+        raise UsageError(error.message, "name the session by its whole id") from None
     return begun(word, [str(group["key"]["session"]) for group in groups])

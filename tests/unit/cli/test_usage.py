@@ -123,6 +123,24 @@ def follow(
     return out, err
 
 
+def test_more_groups_than_an_answer_holds_are_refused_with_what_can_be_asked(
+    run, log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(tally, "GROUPS_MAX", 1)
+    log.write_text(line("r1", "s1") + line("r2", "s2"))
+    words = ("usage", "--source", "higress", "--path", str(log), "--by", "session", "-o", "json")
+    code, _, err = run(*words)
+    hint = json.loads(err)["error"]["hint"]
+    assert (code, hint) == (
+        2,
+        "ask about less: cost and usage take --since, --until and fewer --by",
+    )
+    for verb in ("cost", "usage"):
+        run(verb, "--help")
+        taken = capsys.readouterr().out
+        assert all(f"\n  {option}" in taken for option in ("--since", "--until", "--by"))
+
+
 def test_following_more_sessions_than_an_answer_holds_shows_the_dearest(
     run, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
