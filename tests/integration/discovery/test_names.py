@@ -117,7 +117,7 @@ async def test_nor_does_one_that_says_nothing_and_it_is_let_go():
 
     node = Founded(1).node()
     servicers = links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
-    async with serving(await members_server(*servicers), node.identity.for_members()) as address:
+    async with serving(await members_server(*servicers), node.identity.for_members) as address:
         port = int(address.rpartition(":")[2])
         async with asyncio.timeout(WAIT_S), await asyncio.start_server(mute, "127.0.0.2", port):
             with pytest.MonkeyPatch.context() as patched:

@@ -45,7 +45,7 @@ async def test_whatever_a_member_calls_its_address_is_a_fact_and_judged(address)
 async def listening(berta: Member) -> AsyncIterator[int]:
     """Let a member listen as it does on its own machine; yields the port."""
     servicers = links_grpc.LinkServiceServicer(), commands_grpc.CommandServiceServicer()
-    async with serving(await members_server(*servicers), berta.identity.for_members()) as address:
+    async with serving(await members_server(*servicers), berta.identity.for_members) as address:
         yield int(address.rpartition(":")[2])
 
 
