@@ -1,4 +1,4 @@
-"""Names that anybody may shout: they are bounded, and hold up neither members nor each other."""
+"""Names that anybody may shout, and members that went: bounded, and holding up nobody else."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -123,3 +123,37 @@ def test_names_pushed_out_while_they_are_dialled_are_not_tried_again(view: View)
     assert again
     assert not again & dialling
     assert overlay._attempts.keys().isdisjoint(dialling), "or they would be kept for ever"
+
+
+@pytest.mark.parametrize("address", ["a:1", None], ids=["that left", "without an address"])
+def test_a_neighbour_that_nobody_will_dial_any_more_holds_up_no_others(
+    view: View, address: str | None
+):
+    overlay, (gone, new, *kept) = view.overlay, OTHERS[:6]
+    view.see(gone, *kept)
+    for peer in (gone, *kept):
+        overlay.learn(peer, ("a:1",) if peer is not gone or address else (), 0.0, said=True)
+        overlay.linked(peer, 0.0)
+    if address:
+        overlay.retire(gone)
+    view.lose(gone)
+    overlay.unlinked(gone, 10.0)
+    overlay._redial_at_s = 9999.0  # that is by chance
+    overlay.learn(new, ("b:1",), 20.0)
+    found: set[NodeId] = set()
+    for second in range(20, 60):
+        found |= dialled(overlay, second)
+    assert found == {new}
+
+
+def test_a_member_that_takes_its_address_back_holds_up_no_others(view: View):
+    overlay, (gone, new, *kept) = view.overlay, OTHERS[:6]
+    view.see(*kept)
+    for peer in kept:
+        overlay.linked(peer, 0.0)
+    overlay.learn(gone, ("a:1",), 0.0, said=True)
+    overlay.unlinked(gone, 0.0)  # it did not answer
+    overlay.learn(gone, (), 1.0, said=True)
+    overlay._redial_at_s = 9999.0  # that is by chance
+    overlay.learn(new, ("b:1",), 20.0)
+    assert {peer for second in range(20, 60) for peer in dialled(overlay, second)} == {new}
