@@ -40,7 +40,8 @@ class Directories:
         if self.fd < 0:
             return
         for path, mask in self._masks.items():
-            there = next((one for one in (path, *path.parents) if one.is_dir()), path)
+            # Not pathlib's, which raises for what may not be looked into.
+            there = next((one for one in (path, *path.parents) if os.path.isdir(one)), path)  # noqa: PTH112
             wanted = MADE | TO | ONLY_DIRECTORIES | (mask if there == path else 0)
             self._libc.inotify_add_watch(self.fd, os.fsencode(there), wanted)
 

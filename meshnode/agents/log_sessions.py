@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.agents import tree
@@ -111,7 +112,7 @@ class LogSessions:
         for path in locks:
             name = path.rpartition("/")[2].removesuffix(".lock")
             locker = _locker(path, pids)
-            if locker is not None and len(name) <= NAME_CHARS_MAX:
+            if locker is not None and _is_name(name):
                 yield (CODEX, name), locker, now_s
 
 
@@ -127,15 +128,33 @@ def _files(directory: Path, ending: str) -> list[str]:
 def _named(path: str) -> tuple[str, tree.Identity, float] | None:
     """Read what a running Claude Code says of itself, and when; None for one that has ended."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a name of a listing
-            said = json.loads(file.read(FILE_BYTES_MAX))
-            said_s = os.fstat(file.fileno()).st_mtime  # of what was read, or later
+        text, said_s = _read(path)
+        said = json.loads(text)
         name, pid, ticks = said["sessionId"], said["pid"], said["procStart"]
         process = tree.Identity(int(pid), int(ticks))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
-    is_name = isinstance(name, str) and 0 < len(name) <= NAME_CHARS_MAX
-    return (name, process, said_s) if is_name and tree.is_alive(process) else None
+    is_its = isinstance(name, str) and _is_name(name) and tree.is_alive(process)
+    return (name, process, said_s) if is_its else None
+
+
+def _read(path: str) -> tuple[bytes, float]:
+    """Read a file, and when it was written or later; raises OSError, ValueError if it is none."""
+    # To open a pipe or a terminal must neither wait for somebody nor become ours.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    fd = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(path)
+        return os.read(fd, FILE_BYTES_MAX), os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
+
+
+def _is_name(name: str) -> bool:
+    """Whether it can be kept: a file may be named, and JSON may say, what is no text."""
+    is_text = not any("\ud800" <= char <= "\udfff" for char in name)
+    return is_text and 0 < len(name) <= NAME_CHARS_MAX
 
 
 def _lockers() -> dict[int, int]:

@@ -2,11 +2,13 @@
 
 Invariant: it is on disk before the logs are counted that were written since, as far as programs say
 what they write into before they do: who counts asks the same database (store/log_sessions.py).
+Nothing that programs leave behind keeps a node down: at worst a log is nobody's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 from contextlib import suppress
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from meshnode.agents.directories import Directories
 from meshnode.agents.log_sessions import CLAUDE, CODEX, LogSessions
 from meshnode.client.home import expanded
-from meshnode.core.errors import StorageError
+from meshnode.core.errors import StorageError, UsageError
 from meshnode.core.log_sessions import Whose
 from meshnode.ingest import places
 from meshnode.store import log_sessions
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from meshnode.core.sessions import SessionRecord
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.ground import Ground
+
+_log = logging.getLogger(__name__)
 
 LOOK_S = 60.0  # unasked: a program that was killed leaves what it said of itself
 SETTLE_S = 0.5  # after a change: a lock is made before it is held
@@ -54,19 +58,31 @@ class Attributing:
         self._places = {source: _places(source, sources) for source in SAID_IN}
         self._unkept: list[tuple[Whose, LogSession]] = []
         self._looking: LogSessions | None = None
+        self._trouble = ""
 
-    async def look(self) -> None:
+    async def look(self, watch: Directories | None = None) -> None:
         """Look, and keep what has changed; a disk that fails is tried again at the next look."""
-        with suppress(StorageError):
-            if self._looking is None:
-                known = await self._database.run(log_sessions.still_had)
-                where = self._places[CLAUDE], self._places[CODEX]
-                self._looking = LogSessions(*where, self._is_ours, known)
-            found = await asyncio.to_thread(self._looking.look, self._clock.wall_s())
-            self._unkept += [self._had(session, one) for session, one in found]
-            if self._unkept:
-                await self._database.run(log_sessions.keep, self._unkept)
-                self._unkept = []
+        try:
+            if watch:
+                watch.arm()
+            with suppress(StorageError):
+                await self._look()
+        except Exception as error:  # noqa: BLE001 - whatever: the node is there without it
+            if str(error) != self._trouble:  # it may come back at every look
+                _log.warning("whose the usage logs are could not be seen", exc_info=error)
+            self._trouble = str(error)
+            self._looking, self._unkept = None, []  # begin anew, as at a start
+
+    async def _look(self) -> None:
+        if self._looking is None:
+            known = await self._database.run(log_sessions.still_had)
+            where = self._places[CLAUDE], self._places[CODEX]
+            self._looking = LogSessions(*where, self._is_ours, known)
+        found = await asyncio.to_thread(self._looking.look, self._clock.wall_s())
+        self._unkept += [self._had(session, one) for session, one in found]
+        if self._unkept:
+            await self._database.run(log_sessions.keep, self._unkept)
+            self._unkept = []
 
     async def run(self) -> None:
         """Look whenever something changes, for as long as the node runs."""
@@ -85,8 +101,7 @@ class Attributing:
                 except TimeoutError:
                     wait_s = LOOK_S
                 changed.clear()
-                watch.arm()
-                await self.look()
+                await self.look(watch)
         finally:
             if watch.fd >= 0:
                 loop.remove_reader(watch.fd)
@@ -113,14 +128,16 @@ def _note(watch: Directories, changed: asyncio.Event) -> None:
 def _places(source: str, sources: Iterable[SourceConfig]) -> list[Path]:
     """Return where a source says who writes: where it usually is, and beside what is followed."""
     usual, logs, said = SAID_IN[source]
-    paths = usual(os.environ, expanded("~"))
-    paths += [one.path for one in sources if one.source == source]
-    return list({_home_of(expanded(path), logs) / said: None for path in paths})
+    found: list[Path] = []
+    with suppress(UsageError):  # a user without a home has no usual place
+        found += map(expanded, usual(os.environ, expanded("~")))
+    found += [expanded(one.path) for one in sources if one.source == source]
+    return list({_home_of(path, logs) / said: None for path in found})
 
 
 def _home_of(path: Path, logs: str) -> Path:
     """Return the directory of a program: a path, or above where it keeps its logs."""
-    if (path / logs).exists():
+    if os.path.exists(path / logs):  # noqa: PTH110 - pathlib's raises for what may not be seen
         return path
     inside = (one.parent for one in (path, *path.parents) if one.name == logs)
     return next(inside, path)

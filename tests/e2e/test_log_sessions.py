@@ -1,5 +1,6 @@
 """What programs in sessions of the mesh write into their own logs, told as those sessions'."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -185,6 +186,23 @@ def outside(logs, *words):
         check=True,
     )
     assert done.stdout
+
+
+def test_nothing_that_lies_about_keeps_a_node_down(logs, monkeypatch):
+    """What no program writes, where one is looked for; and a place that cannot be."""
+    node, sessions = logs.node, logs.claude / "sessions"
+    node.end()
+    monkeypatch.setenv("CODEX_HOME", str(logs.directory / ("n" * 300)))
+    logs.follow("claude")
+    sessions.mkdir()
+    os.mkfifo(sessions / "1.json")
+    (sessions / "2.json").write_text('{"sessionId": "x", "pid": 1e999, "procStart": "1"}')
+    node.up()
+    session = logs.run("reviewer", *CLAUDE)
+    logs.prompt(session)
+    logs.said(session, 1)
+    assert logs.counted(1) == {session: 1}
+    assert node.end() == 0
 
 
 def test_a_budget_of_an_agent_holds_what_its_program_logs(logs):

@@ -33,10 +33,14 @@ class Programs:
 
     def start(self, session, *words, program="claude_like.py", **more):
         """Start one; return it with the name of its log session, once it has answered."""
+        return self.run(session, str(PROGRAMS / program), "m", *words, **more)
+
+    def run(self, session, *words, **more):
+        """Start a Python program; return it with the first word that it answers."""
         environment = {"PATH": os.environ["PATH"], "CLAUDE_CONFIG_DIR": str(self.root), **more}
         environment |= {"CODEX_HOME": str(self.root)} | ({tree.MARK: session} if session else {})
         process = subprocess.Popen(
-            [sys.executable, "-u", str(PROGRAMS / program), "m", *words],
+            [sys.executable, "-u", *words],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -145,11 +149,45 @@ def test_a_pid_that_came_back_names_nobody(programs):
 
 @pytest.mark.parametrize(
     "said",
-    ["", "[]", "{", '{"pid": 1}', "9" * 10_000, '{"sessionId": 7, "pid": "x", "procStart": []}'],
+    [
+        "",
+        "[]",
+        "{",
+        "[" * 60_000,
+        '{"pid": 1}',
+        "9" * 10_000,
+        '{"sessionId": 7, "pid": "x", "procStart": []}',
+        '{"sessionId": "x", "pid": 1e999, "procStart": "1"}',
+        '{"sessionId": "x", "pid": -1, "procStart": NaN}',
+    ],
 )
 def test_what_cannot_be_read_is_passed_over(programs, said):
     programs.claude.mkdir()
     (programs.claude / "1.json").write_text(said)
+    assert programs.look() == []
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "", "n" * 129])
+def test_a_name_that_cannot_be_kept_is_passed_over(programs, name):
+    programs.start(OURS)
+    (said_in,) = programs.claude.iterdir()
+    said = json.loads(said_in.read_text())
+    said_in.write_text(json.dumps(said | {"sessionId": "NAME"}).replace("NAME", name))
+    assert programs.look() == []
+
+
+def test_a_lock_whose_name_is_no_text_is_passed_over(programs):
+    programs.locks.mkdir()
+    path = os.fsencode(programs.locks) + b"/\xff.lock"
+    held = "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print('held'); input()"
+    programs.run(OURS, "-c", held, path)
+    assert programs.look() == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_is_passed_over_at_once(programs, make):
+    programs.claude.mkdir()
+    make(programs.claude / "1.json")
     assert programs.look() == []
 
 

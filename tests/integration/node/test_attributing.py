@@ -1,0 +1,52 @@
+"""Whose usage logs are: what goes wrong when that is looked for, and where it is looked for."""
+
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from meshnode.core.log_sessions import LogSession
+from meshnode.node import attributing
+from meshnode.node.attributing import Attributing
+from meshnode.store import log_sessions
+from meshnode.store.database import Database
+
+pytestmark = pytest.mark.integration
+OURS = "a" * 26
+
+
+class Looking:
+    """Finds one log session, once it has failed as often as it is to."""
+
+    failures = 2
+
+    def __init__(self, claude, codex, is_ours, known):
+        pass
+
+    def look(self, now_s):
+        if Looking.failures:
+            Looking.failures -= 1
+            raise AssertionError("whatever it is")
+        return [(OURS, LogSession("claude", "log", now_s, math.inf))]
+
+
+async def test_whatever_goes_wrong_is_told_once_and_looked_at_anew(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(attributing, "LogSessions", Looking)
+    database = Database(tmp_path / "state.db")
+    record = SimpleNamespace(agent_id="reviewer", owner="olga", ended=False, ended_at_s=None)
+    ground = SimpleNamespace(database=database, clock=SimpleNamespace(wall_s=time.time))
+    looks = Attributing(ground, {OURS: record}.get, [])
+    for _ in range(3):
+        await looks.look()
+    assert len(caplog.records) == 1
+    assert "whatever it is" in caplog.text
+    assert list(await database.run(log_sessions.still_had)) == [("claude", "log")]
+    database.close()
+
+
+def test_a_user_without_a_home_has_no_usual_place(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    ground = SimpleNamespace(database=None, clock=None)
+    assert Attributing(ground, {}.get, [])
