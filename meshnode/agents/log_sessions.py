@@ -21,12 +21,13 @@ from meshnode.agents import tree
 from meshnode.core.log_sessions import NAME_CHARS_MAX, LogSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 CLAUDE, CODEX = "claude", "codex"
 FILES_MAX = 4096  # in one directory; those beyond are not looked at
 FILE_BYTES_MAX = 64 << 10
+STARTUP_S = 5.0  # what a process has said within it counts from its start
 _FLOCK, _OF_PID, _OF_FILE = b"FLOCK", 4, 5  # words in a line of /proc/locks
 
 Key = tuple[str, str]
@@ -67,13 +68,14 @@ class LogSessions:
     def look(self, now_s: float) -> list[tuple[str, LogSession]]:
         """Return what has changed: sessions, each with what it has from now on, or had until now.
 
-        Of what ended while nobody looked it is not known when: it was had for no time at all.
+        What was had when nobody looked yet ends with that, as it is not known when it did: it was
+        had for no time at all. Who has it now has it from when that was said.
         """
         before, had = self._seen, self._all_had(now_s)
         changed: list[tuple[str, LogSession]] = []
         for key, (session, since_s) in list(self._known.items()):
             them = had.get(key, [])
-            if {one.session for one in them} != {session}:
+            if self._is_first or {one.session for one in them} != {session}:
                 others_s = [one.began_s for one in them if one.session != session]
                 until_s = since_s if self._is_first else max(since_s, min([now_s, *others_s]))
                 changed.append((session, LogSession(*key, since_s, until_s)))
@@ -81,16 +83,23 @@ class LogSessions:
         for key, them in had.items():
             sessions = {one.session for one in them}
             if key not in self._known and len(sessions) == 1 and "" not in sessions:
-                # What it has at its start it had since; what comes later may have been another's.
-                since_s = max(one.said_s if one.process in before else one.began_s for one in them)
+                since_s = max(self._since_s(one, before) for one in them)
                 self._known[key] = them[0].session, since_s
                 changed.append((them[0].session, LogSession(*key, since_s, math.inf)))
         self._is_first = False
         return changed
 
+    def _since_s(self, had: Had, before: Collection[tree.Identity]) -> float:
+        """Return since when: what comes later than a start may have been another's until then."""
+        is_new = not self._is_first and had.process not in before
+        if is_new and had.said_s <= had.began_s + STARTUP_S:
+            return had.began_s
+        return max(had.began_s, had.said_s)
+
     def _all_had(self, now_s: float) -> dict[Key, list[Had]]:
         """Return who has what, whether ours or not."""
-        before, self._seen = self._seen, {}
+        before = self._seen
+        self._seen = {one: mark for one, mark in before.items() if tree.is_alive(one)}
         found: dict[Key, list[Had]] = {}
         for key, process, said_s in self._holders(now_s):
             mark = before[process] if process in before else tree.mark_of(process)
@@ -113,7 +122,7 @@ class LogSessions:
             name = path.rpartition("/")[2].removesuffix(".lock")
             locker = _locker(path, pids)
             if locker is not None and _is_name(name):
-                yield (CODEX, name), locker, now_s
+                yield (CODEX, name), locker, _taken_s(path, locker, now_s)
 
 
 def _files(directory: Path, ending: str) -> list[str]:
@@ -179,6 +188,16 @@ def _locker(path: str, pids: Mapping[int, int]) -> tree.Identity | None:
     # All terminals of a user share a daemon: whose a thread of its is, it does not say.
     is_shared = b"app-server" in words and any(one.startswith(b"--listen") for one in words)
     return None if is_shared else process
+
+
+def _taken_s(path: str, locker: tree.Identity, now_s: float) -> float:
+    """Return when a process had taken its lock at the latest: one may have been left to it."""
+    began_s = now_s - tree.age_s(locker)
+    try:
+        made_s = os.stat(path).st_mtime  # noqa: PTH116 - a name of a listing
+    except OSError:
+        return now_s
+    return made_s if abs(made_s - began_s) <= STARTUP_S else now_s
 
 
 def _has_open(pid: int, path: str) -> bool:

@@ -50,6 +50,21 @@ class Programs:
         self.running.append(process)
         return process, self.prompt(process)
 
+    def look_anew(self, found):
+        """Let somebody else look from now on, who knows what was had."""
+        known = {(one.source, one.name): (OURS, one.since_s) for one in found}
+        self.looking = self.looker(known)
+
+    def file_of(self, process):
+        return self.claude / f"{process.pid}.json"
+
+    def say(self, process, name):
+        """Let a program go on with another log session, as after `/resume`."""
+        file = self.file_of(process)
+        ticks = str(tree.identity_of(process.pid).start_ticks)
+        said = {"pid": process.pid, "sessionId": name, "procStart": ticks}
+        file.write_text(json.dumps(said))
+
     @staticmethod
     def prompt(process, text="go on"):
         process.stdin.write(f"{text}\n")
@@ -207,10 +222,69 @@ def test_who_looks_again_after_a_while_knows_what_goes_on_and_not_when_else_ende
     second, other = programs.start(OURS)
     found = {one.name: one for _, one in programs.looking.look(time.time())}
     programs.end(second)
-    known = {("claude", one.name): (OURS, one.since_s) for one in found.values()}
-    programs.looking = programs.looker(known)
-    ((_, gone),) = programs.looking.look(time.time())
-    assert (gone.name, gone.until_s) == (other, gone.since_s)
+    programs.look_anew(found.values())
+    (said_in,) = programs.claude.iterdir()
+    *gone, anew = [one for _, one in programs.looking.look(time.time())]
+    assert {(one.name, one.until_s) for one in gone} == {
+        (name, found[name].since_s),
+        (other, found[other].since_s),
+    }
+    assert (anew.name, anew.since_s) == (name, said_in.stat().st_mtime)
     programs.end(first)
     ((_, ended),) = programs.looking.look(now_s := time.time())
-    assert (ended.name, ended.since_s, ended.until_s) == (name, found[name].since_s, now_s)
+    assert (ended.name, ended.since_s, ended.until_s) == (name, anew.since_s, now_s)
+
+
+def test_what_was_resumed_while_nobody_looked_is_had_from_then(programs):
+    first, name = programs.start(OURS)
+    found = [one for _, one in programs.looking.look(time.time())]
+    programs.end(first)
+    made_s = outside(programs, "--resume", name)
+    programs.start(OURS, "--resume", name)
+    programs.look_anew(found)
+    gone, anew = [one for _, one in programs.looking.look(time.time())]
+    assert (gone.name, gone.until_s) == (name, gone.since_s)
+    assert anew.name == name
+    assert anew.since_s > made_s
+
+
+def test_what_an_older_process_took_up_while_nobody_looked_is_had_from_then(programs):
+    process, _ = programs.start(OURS)
+    found = [one for _, one in programs.looking.look(time.time())]
+    made_s = outside(programs, "--resume", "taken")
+    programs.say(process, "taken")
+    programs.look_anew(found)
+    _, taken = [one for _, one in programs.looking.look(time.time())]
+    assert taken.name == "taken"
+    assert taken.since_s > made_s
+
+
+def test_what_is_taken_up_by_who_could_not_be_read_once_is_had_from_then(programs):
+    process, name = programs.start(OURS)
+    assert programs.look() == [(OURS, name, True)]
+    made_s = outside(programs, "--resume", "taken")
+    programs.file_of(process).write_text("")
+    assert programs.look() == [(OURS, name, False)]
+    programs.say(process, "taken")
+    ((_, taken),) = programs.looking.look(time.time())
+    assert taken.name == "taken"
+    assert taken.since_s > made_s
+
+
+def test_a_lock_that_was_left_is_had_from_when_it_was_seen(programs):
+    """Its file may be older than who has it now, who may have begun long before."""
+    first, name = programs.start(OURS, program="codex_like.py")
+    (lock,) = programs.locks.iterdir()
+    os.utime(lock, (1, 1))
+    ((_, had),) = programs.looking.look(now_s := time.time())
+    assert (had.name, had.since_s) == (name, now_s)
+    programs.end(first)
+
+
+def outside(programs, *words):
+    """Let a program make a response in no session of ours; return when, at the earliest."""
+    process, _ = programs.start("", *words)
+    made_s = time.time()
+    programs.prompt(process)
+    programs.end(process)
+    return made_s
