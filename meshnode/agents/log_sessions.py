@@ -111,11 +111,14 @@ class LogSessions:
         return found
 
     def _holders(self, now_s: float) -> Iterator[tuple[Key, tree.Identity, float]]:
+        last: dict[tree.Identity, tuple[float, str]] = {}  # one each: it writes one at a time
         for directory in self._claude:
             for path in _files(directory, ".json"):
                 if (found := _named(path)) is not None:
                     name, process, said_s = found
-                    yield (CLAUDE, name), process, said_s
+                    last[process] = max(last.get(process, (said_s, name)), (said_s, name))
+        for process, (said_s, name) in last.items():
+            yield (CLAUDE, name), process, said_s
         locks = [path for directory in self._codex for path in _files(directory, ".lock")]
         pids = _lockers() if locks else {}
         for path in locks:
@@ -143,7 +146,8 @@ def _named(path: str) -> tuple[str, tree.Identity, float] | None:
         process = tree.Identity(int(pid), int(ticks))
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
-    is_its = isinstance(name, str) and _is_name(name) and tree.is_alive(process)
+    is_its = path.rpartition("/")[2] == f"{process.pid}.json"  # or one could speak for thousands
+    is_its = is_its and isinstance(name, str) and _is_name(name) and tree.is_alive(process)
     return (name, process, said_s) if is_its else None
 
 

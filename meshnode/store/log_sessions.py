@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Had = tuple[float, float, Whose]
     """From when until when a log session was whose."""
 
-KEPT_MAX = 50_000  # of all sessions; beyond, those that began first go
+KEPT_MAX = 50_000  # of all sessions; beyond, those that ended go first, then the oldest
 
 
 def keep(connection: sqlite3.Connection, had: Iterable[tuple[Whose, LogSession]]) -> None:
@@ -41,7 +41,8 @@ def keep(connection: sqlite3.Connection, had: Iterable[tuple[Whose, LogSession]]
     with transaction(connection):
         connection.executemany("INSERT OR REPLACE INTO log_sessions VALUES (?,?,?,?,?,?,?)", rows)
         beyond = "DELETE FROM log_sessions WHERE rowid IN (SELECT rowid FROM log_sessions"
-        connection.execute(f"{beyond} ORDER BY since_s DESC LIMIT -1 OFFSET ?)", (KEPT_MAX,))
+        order = "ORDER BY until_s = ? DESC, since_s DESC LIMIT -1 OFFSET ?"
+        connection.execute(f"{beyond} {order})", (math.inf, KEPT_MAX))
 
 
 def still_had(connection: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, float]]:

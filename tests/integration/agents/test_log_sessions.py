@@ -206,6 +206,23 @@ def test_what_is_no_file_is_passed_over_at_once(programs, make):
     assert programs.look() == []
 
 
+def test_one_process_has_one_log_session_whatever_else_it_says(programs):
+    process, name = programs.start(OURS)
+    said_in = programs.file_of(process)
+    said = json.loads(said_in.read_text())
+    for file in ("1.json", f"0{process.pid}.json", "x.json"):
+        (programs.claude / file).write_text(json.dumps(said | {"sessionId": file}))
+    assert programs.look() == [(OURS, name, True)]
+    elsewhere = programs.root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / said_in.name).write_text(json.dumps(said | {"sessionId": "later"}))
+    os.utime(elsewhere / said_in.name, (time.time() + 1,) * 2)
+    both = [programs.claude, elsewhere]
+    for directories in (both, both[::-1]):
+        programs.looking = LogSessions(directories, [], {OURS}.__contains__, {})
+        assert programs.look() == [(OURS, "later", True)]
+
+
 def test_a_daemon_that_all_terminals_share_is_nobodys(programs):
     programs.start(OURS, "app-server", "--listen", "unix://", program="codex_like.py")
     assert programs.look() == []

@@ -143,3 +143,13 @@ def test_what_ended_long_ago_is_forgotten_and_the_oldest_go_first(connection, mo
     tell(connection, FIRST, START_S + 6, source="codex")
     assert log_sessions.still_had(connection) == {("codex", "log"): (FIRST.session, START_S + 6)}
     assert log_sessions.sources(connection) == {"codex"}
+
+
+def test_what_has_ended_goes_before_what_is_still_had(connection, monkeypatch):
+    monkeypatch.setattr(log_sessions, "KEPT_MAX", 2)
+    tell(connection, FIRST)
+    for number in range(1, 5):
+        tell(connection, SECOND, START_S + number, START_S + number, source="codex")
+    assert log_sessions.still_had(connection) == {("claude", "log"): (FIRST.session, START_S)}
+    rows = connection.execute("SELECT since_s FROM log_sessions ORDER BY since_s").fetchall()
+    assert rows == [(START_S,), (START_S + 4,)]
