@@ -15,6 +15,7 @@ import json
 import math
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.agents import tree
@@ -183,8 +184,9 @@ def _lockers() -> dict[int, int]:
 def _locker(path: str, pids: Mapping[int, int]) -> tree.Identity | None:
     """Return the process that holds a lock for itself alone."""
     try:
-        process = tree.identity_of(pids[os.stat(path).st_ino])  # noqa: PTH116 - a name of a listing
-        if process is None or not _has_open(process.pid, path):
+        lock = os.stat(path)  # noqa: PTH116 - a name of a listing
+        process = tree.identity_of(pids[lock.st_ino])
+        if process is None or not _has_open(process.pid, path, lock):
             return None
     except (OSError, LookupError):
         return None
@@ -204,6 +206,14 @@ def _taken_s(path: str, locker: tree.Identity, now_s: float) -> float:
     return made_s if abs(made_s - began_s) <= STARTUP_S else now_s
 
 
-def _has_open(pid: int, path: str) -> bool:
+def _has_open(pid: int, path: str, lock: os.stat_result) -> bool:
+    """Whether a process has that very file open, by whatever directory it has come to it."""
+    name = path[path.rindex("/") :]
     with os.scandir(f"/proc/{pid}/fd") as fds:
-        return any(os.readlink(fd.path) == path for fd in fds)  # noqa: PTH115 - of many
+        for fd in fds:
+            with suppress(OSError):  # closed meanwhile
+                # The name first: to ask a file of a lost network disk would take forever.
+                is_named = os.readlink(fd.path).endswith(name)  # noqa: PTH115 - of many
+                if is_named and os.path.samestat(fd.stat(), lock):
+                    return True
+    return False

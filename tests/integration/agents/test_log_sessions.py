@@ -228,6 +228,14 @@ def test_a_daemon_that_all_terminals_share_is_nobodys(programs):
     assert programs.look() == []
 
 
+def test_a_lock_is_had_by_whatever_path_its_program_has_come(programs):
+    link = programs.root / "link"
+    link.symlink_to(programs.root)
+    _, name = programs.start(OURS, program="codex_like.py")
+    programs.looking = LogSessions([], [link / programs.locks.name], {OURS}.__contains__, {})
+    assert programs.look() == [(OURS, name, True)]
+
+
 def test_a_lock_that_nobody_holds_is_nobodys(programs):
     programs.locks.mkdir()
     (programs.locks / "left.lock").touch()
