@@ -130,14 +130,20 @@ def _places(source: str, sources: Iterable[SourceConfig]) -> list[Path]:
     usual, logs, said = SAID_IN[source]
     found: list[Path] = []
     with suppress(UsageError):  # a user without a home has no usual place
-        found += map(expanded, usual(os.environ, expanded("~")))
-    found += [expanded(one.path) for one in sources if one.source == source]
-    return list({_home_of(path, logs) / said: None for path in found})
+        for path in map(expanded, usual(os.environ, expanded("~"))):
+            is_home = path.name != logs or _is_there(path / logs)
+            found.append(path if is_home else path.parent)
+    found += [_home_of(expanded(one.path), logs) for one in sources if one.source == source]
+    return list({home / said: None for home in found})
 
 
 def _home_of(path: Path, logs: str) -> Path:
     """Return the directory of a program: a path, or above where it keeps its logs."""
-    if os.path.exists(path / logs):  # noqa: PTH110 - pathlib's raises for what may not be seen
+    if _is_there(path / logs):
         return path
     inside = (one.parent for one in (path, *path.parents) if one.name == logs)
     return next(inside, path)
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - pathlib's raises for what may not be seen

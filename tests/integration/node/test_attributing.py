@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from meshnode.core.log_sessions import LogSession
+from meshnode.ingest.reading import SourceConfig
 from meshnode.node import attributing
 from meshnode.node.attributing import Attributing
 from meshnode.store import log_sessions
@@ -50,3 +51,23 @@ def test_a_user_without_a_home_has_no_usual_place(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     ground = SimpleNamespace(database=None, clock=None)
     assert Attributing(ground, {}.get, [])
+
+
+@pytest.mark.parametrize("given", ["", "projects"])
+def test_a_usual_place_below_one_of_such_a_name_is_itself(tmp_path, monkeypatch, given):
+    home = tmp_path / "projects" / "app" / ".claude"
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(home / given))
+    assert places() == [home / "sessions"]
+    (home / "projects").mkdir(parents=True)
+    assert places() == [home / "sessions"]
+
+
+def test_who_follows_one_project_looks_beside_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    path = str(tmp_path / "other" / "projects" / "app")
+    followed = SourceConfig(source="claude", path=path)
+    assert places(followed) == [tmp_path / "sessions", tmp_path / "other" / "sessions"]
+
+
+def places(*sources):
+    return attributing._places("claude", sources)
