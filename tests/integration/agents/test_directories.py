@@ -1,6 +1,7 @@
 """Being told at once of what changes in directories, also in some that are still to be made."""
 
 import select
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,45 @@ def test_without_a_watch_nothing_is_told(watched):
     watched.close()
     watched.arm()
     assert watched.fd == -1
+
+
+def test_of_a_parent_only_the_one_waited_for_is_told(watched, tmp_path):
+    for name in ("b", "loc", "locks2"):
+        (tmp_path / name).mkdir()
+    assert not told(watched)
+    (tmp_path / "locks").mkdir()
+    assert told(watched)
+
+
+def test_a_parent_is_watched_no_longer_than_it_is_waited_in(watched, tmp_path):
+    assert watches(watched, tmp_path) == {tmp_path}
+    (tmp_path / "a" / "sessions").mkdir(parents=True)
+    (tmp_path / "locks").mkdir()
+    watched.arm()
+    assert watches(watched, tmp_path) == {tmp_path / "a" / "sessions", tmp_path / "locks"}
+    watched.drain()
+    (tmp_path / "a" / "sessions").rmdir()
+    assert told(watched)
+    watched.arm()
+    assert watches(watched, tmp_path) == {tmp_path / "a", tmp_path / "locks"}
+    assert not told(watched), "to end a watch is no news"
+    (tmp_path / "a" / "sessions").mkdir()
+    assert told(watched)
+
+
+def test_a_directory_that_is_also_waited_in_tells_of_all(tmp_path):
+    watched = Directories([tmp_path, tmp_path / "later"], [tmp_path / "locks"])
+    (tmp_path / "1.json").write_text("{}")
+    assert told(watched)
+    watched.arm()
+    (tmp_path / "1.json").write_text("[]")
+    assert told(watched)
+    watched.close()
+
+
+def watches(watched, root):
+    """Return which directories the kernel watches: by the inodes in proc(5)'s fdinfo."""
+    lines = Path(f"/proc/self/fdinfo/{watched.fd}").read_text().splitlines()
+    words = [line.split() for line in lines if line.startswith("inotify")]
+    inodes = {int(line[2].removeprefix("ino:"), 16) for line in words}
+    return {path for path in (root, *root.rglob("*")) if path.stat().st_ino in inodes}
