@@ -150,7 +150,9 @@ def levelled(
     Both are the whole of some months. Where one has a row that the other has as a part of a coarser
     one, or in parts, both take the coarsest that either has. Where one has rows without marks, and
     either rows with marks, of a month that differs, both lose them; so they do where a log session
-    was had by several sessions of the mesh in that month: a log does not tell them apart.
+    was had by several sessions of the mesh in that month: a log does not tell them apart. A month
+    with marks of such sessions differs by its counts, too: one response may be in another row here
+    than there, though both have both.
     """
     lost = _unmarked(ours, theirs)
     moved = _coarsest(*({lost.get(key, key) for key in side} for side in (ours, theirs)))
@@ -170,18 +172,27 @@ def _unmarked(
     with_mark = {key for key in both if MARK in key.tier}
     if not with_mark:
         return {}
-    unclear = set(map(month_key_of, both - with_mark)) | _shared(with_mark)
-    differing = unclear.intersection(map(month_key_of, ours.keys() ^ theirs.keys()))
+    sessions = _sessions(with_mark)
+    shared = {month for month, several in sessions.items() if len(several) > 1}
+    unclear = shared.union(map(month_key_of, both - with_mark))
+    differing = set(map(month_key_of, ours.keys() ^ theirs.keys()))
+    unlike = (key for key in ours.keys() & theirs.keys() if not _is_alike(ours[key], theirs[key]))
+    differing |= sessions.keys() & set(map(month_key_of, unlike))
+    differing &= unclear
     return {key: without_mark(key) for key in with_mark if month_key_of(key) in differing}
 
 
-def _shared(with_mark: Iterable[CounterKey]) -> set[MonthKey]:
-    """Return the months that are of several sessions of the mesh."""
+def _sessions(with_mark: Iterable[CounterKey]) -> dict[MonthKey, set[str]]:
+    """Return which sessions of the mesh have marks in which months."""
     sessions: defaultdict[MonthKey, set[str]] = defaultdict(set)
     for key in with_mark:
         if session := session_in("", key.tier):
             sessions[month_key_of(key)].add(session)
-    return {month for month, several in sessions.items() if len(several) > 1}
+    return sessions
+
+
+def _is_alike(one: Slot, other: Slot) -> bool:
+    return (one.records, one.usage) == (other.records, other.usage)
 
 
 def _coarsest(

@@ -7,10 +7,17 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, UsageRecord
+from meshnode.core.ledger import (
+    Batch,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    UsageRecord,
+)
 from meshnode.core.log_sessions import LogSession, Whose
 from meshnode.core.marks import session_in
-from meshnode.store import counters, ledger, log_sessions, usage_log
+from meshnode.store import counters, ledger, log_sessions, rollups, usage_log
 from meshnode.store.migrations import migrate
 
 START_S = 1_790_000_000.0
@@ -130,6 +137,35 @@ def test_a_log_that_is_read_anew_on_an_empty_disk_is_counted_as_peers_have_retur
     assert told(connection) == [(*FIRST, 100), ("log", "", "", 100)]
     rows = [row for row in ledger.published(connection) if hasattr(row[1], "usage")]
     assert sum(slot.records for _, slot in rows) == 3
+
+
+@pytest.mark.parametrize("ours", [[(FIRST, 0.5, math.inf)], [(FIRST, 0.5, 1.5), (SECOND, 1.5, 9)]])
+@pytest.mark.parametrize("theirs", [[(FIRST, 0.5, 1.5)], [(FIRST, 0, 1.5), (SECOND, 1.5, 9)], []])
+def test_what_stands_in_another_row_on_a_lost_disk_is_counted_once(connection, ours, theirs):
+    """Also where both disks have the same rows, each with other responses in them."""
+    assert_counted_once(connection, ours, theirs)
+
+
+def test_what_was_another_sessions_on_a_lost_disk_is_counted_once(connection):
+    theirs = [(FIRST, 0, 1.5), (SECOND, 1.5, 9)]
+    assert_counted_once(connection, [(FIRST, 0, 0.5), (SECOND, 0.5, 9)], theirs)
+
+
+def assert_counted_once(connection, ours, theirs):
+    records = [replace(RECORD, idem_key=f"claude:{n}", at_s=START_S + n) for n in range(3)]
+    for whose, since, until in theirs:
+        tell(connection, whose, START_S + since, START_S + until)
+    count(connection, *records)
+    feed = dict(counters.counted(connection))
+    connection.execute("DELETE FROM log_sessions")
+    for table in ("usage_slots", "usage_log", "usage_kinds", "usage_readers"):
+        connection.execute(f"DELETE FROM {table}")
+    for whose, since, until in ours:
+        tell(connection, whose, START_S + since, START_S + until)
+    count(connection, *records)
+    rollups.hold(connection, feed)
+    said = [slot for _, slot in ledger.published(connection) if isinstance(slot, Slot)]
+    assert (sum(s.records for s in said), sum(s.usage.total for s in said)) == (3, 300)
 
 
 def test_what_ended_long_ago_is_forgotten_and_the_oldest_go_first(connection, monkeypatch):
