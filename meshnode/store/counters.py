@@ -1,8 +1,10 @@
 """The counters of the ledger on disk: slots, days and months, and those that peers have returned.
 
 Invariant: a counter is a row of `usage_slots`, of `usage_imported`, or of both; what is said of it
-is the larger of each count. Keys of a kind stand together, by session, model, tier and time.
-Functions are synchronous, and change nothing outside the caller's transaction.
+is the larger of each count. A row of `usage_imported` that counts nothing says that counters of
+sessions of the mesh went into that of `usage_slots`. Keys of a kind stand together, by session,
+model, tier and time. Functions are synchronous, and change nothing outside the caller's
+transaction.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import SLOT_S, DiagnosticsKey, SlotKey, merged
+from meshnode.core.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
 from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_to_row
 from meshnode.core.marks import MARK_DIGITS, SESSION_MARKS, marked
 from meshnode.core.periods import DAY_S, DayKey, MonthKey
 from meshnode.core.rollups import (
     due,
+    is_part,
     levelled,
     month_key_of,
     moves,
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from meshnode.core.ledger import CounterKey, Slot
+    from meshnode.core.ledger import CounterKey
 
 LOOKED_AT_ONCE = 2000  # rows; then others get a turn
 MOVED_AT_ONCE = 500
 HELD = "ledger_held"  # the fact which epoch of our feed the ledger was last held against
 ROW_BYTES = 512  # that a row which is written takes mostly, but for its key
+_MERELY_RETURNED = Slot(0, Buckets())  # peers have such a row, too: it may be of anybody
 _MONTHS = b"\x95\x03"  # where keys of months begin: nothing is rolled up further
 
 
@@ -114,7 +116,9 @@ def apply(connection: sqlite3.Connection, moved: Iterable[tuple[CounterKey, Coun
                 seq = max(seq, before.seq if before else 0)
                 counters.keep_counted(connection, [(into, counters.Counted(total, seq))])
             if imported:  # what is said is the sum of what was said of both
-                counters.keep_imported(connection, [(into, plus(said.get(into), said[key]))])
+                is_beyond = any(slot != _MERELY_RETURNED for slot in imported.values())
+                total = plus(said.get(into), said[key]) if is_beyond else _MERELY_RETURNED
+                counters.keep_imported(connection, [(into, total)])
             counters.delete(connection, [key])
 
 
@@ -144,6 +148,9 @@ def hold(
         joined |= {key: slot for key, slot in ours.items() if key not in joined}
         now = counters.counted_of(connection, joined)
         beyond = [(k, slot) for k, slot in joined.items() if k not in now or now[k].slot != slot]
+        # What is corrected is looked for where its row went, which may say no more than is counted.
+        unmarked = {into for key, into in moved.items() if not is_part(key, into)} & now.keys()
+        beyond += [(key, _MERELY_RETURNED) for key in unmarked if now[key].slot == joined[key]]
         counters.keep_imported(connection, beyond)
     said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in moved if key in feed)
     said.update({key: slot for key, slot in joined.items() if feed.get(key) != slot})

@@ -1,17 +1,22 @@
 """Whoever had a log session, and whenever somebody says so: totals stay, over a lost disk too."""
 
+import sqlite3
+from contextlib import closing
 from random import Random
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from property.test_rolled_ledgers import Rolled
+from property.test_rolled_ledgers import READER, START_S, Rolled
+from usage_records import usage_record
 
+from meshnode.core.ledger import Batch, Buckets, Diagnostics, Slot
 from meshnode.core.log_sessions import LogSession, Whose
 from meshnode.core.marks import session_in
 from meshnode.core.periods import DAY_S
-from meshnode.store import counters, log_sessions
+from meshnode.store import counters, ledger, log_sessions, rollups
+from meshnode.store.migrations import migrate
 
 pytestmark = pytest.mark.property
 
@@ -62,3 +67,56 @@ def test_what_sessions_of_the_mesh_had_and_a_disk_has_lost_is_counted_once(
         ledger.nothing_is_lost_and_nothing_counts_twice()
         ledger.groups_add_up()
     ledger.teardown()
+
+
+times = st.sampled_from([0.0, 0.3, 1.0, 2000.0, 90_000.0])
+whose = st.sampled_from([Whose("m" * 26, "agent", "olga"), Whose("n" * 26, "other", "otto")])
+spans = st.tuples(whose, times, st.sampled_from([0.5, 3000.0, 1e9]))
+several_spans = st.lists(spans, max_size=2, unique_by=lambda span: span[0])
+
+
+def disk(had: list[tuple[Whose, float, float]]) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    for one, since, lasts in had:
+        since_s = START_S + since - 0.2
+        log_sessions.keep(connection, [(one, LogSession("claude", "s", since_s, since_s + lasts))])
+    return connection
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(times, min_size=1, max_size=4),
+    several_spans,
+    several_spans,
+    st.integers(0, 4),
+    st.sampled_from([0, 5, 60]),
+)
+def test_what_is_corrected_after_a_lost_disk_is_found_and_counted_once(
+    at: list[float], then: list, now: list, before: int, output: int
+):
+    """Who had which log session when may be known otherwise on the new disk."""
+    records = [
+        usage_record(str(n), source="claude", at_s=START_S + after + n / 10, usage=Buckets(100))
+        for n, after in enumerate(at)
+    ]
+    corrected = [
+        usage_record(
+            one.idem_key, source="claude", at_s=one.at_s, usage=Buckets(100, output=output), rank=1
+        )
+        for one in records
+    ]
+    with closing(disk(then)) as lost, closing(disk(now)) as new:
+
+        def count(connection: sqlite3.Connection, *some: object) -> None:
+            batch = Batch(READER, "/log", {}, some, Diagnostics())
+            ledger.commit(connection, batch, int(START_S * 1000))
+
+        count(lost, *records)
+        count(new, *records[:before])
+        rollups.hold(new, dict(counters.counted(lost)))
+        for one in (*records[before:], *corrected):
+            count(new, one)
+        said = [slot for _, slot in ledger.published(new) if isinstance(slot, Slot)]
+        assert sum(slot.records for slot in said) == len(records)
+        assert sum(slot.usage.total for slot in said) == (100 + output) * len(records)

@@ -20,14 +20,16 @@ from meshnode.core.ledger import (
     SlotKey,
     UsageRecord,
 )
+from meshnode.core.log_sessions import LogSession, Whose
 from meshnode.core.marks import GATEWAYS, MARK
 from meshnode.core.periods import DAY_S
-from meshnode.store import counters, ledger, rollups
+from meshnode.store import counters, ledger, log_sessions, rollups
 from meshnode.store.migrations import migrate
 
 DAY_BEGAN_S = 20_000.0 * DAY_S
 READER = DiagnosticsKey("higress", "00ff")
 RECORD = usage_record("a", at_s=DAY_BEGAN_S, owner="x", provider="p", usage=Buckets(input=1000))
+HAD = Whose("f" * 26, "reviewer", "olga"), LogSession("claude", "s", 0, DAY_BEGAN_S * 2)
 LATER = replace(RECORD, idem_key="b", at_s=DAY_BEGAN_S + 50_000, usage=Buckets(input=5))
 
 
@@ -141,3 +143,30 @@ def test_such_a_service_is_joined_once_with_what_a_feed_says(connection: sqlite3
     rollups.hold(connection, feed)
     said = [slot for _, slot in ledger.published(connection) if isinstance(slot, Slot)]
     assert sum(slot.usage.total for slot in said) == 1007
+
+
+@pytest.mark.parametrize("days", [0, 40])
+@pytest.mark.parametrize("output", [-40, 0, 50])
+def test_a_correction_finds_what_went_into_a_row_that_peers_have_returned(
+    connection: sqlite3.Connection, output: int, days: int
+):
+    """That row says no more than is counted here: both disks have read the same responses."""
+    first = replace(RECORD, source="claude", owner="", usage=Buckets(100, output=50))
+    second = replace(first, idem_key="b", at_s=first.at_s + 1)
+    lost = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(lost)
+    commit(lost, first)
+    log_sessions.keep(lost, [HAD])
+    commit(lost, second)
+    log_sessions.keep(connection, [HAD])
+    commit(connection, first, second)
+    rollups.hold(connection, counted(lost))
+    lost.close()
+    roll_up(connection, days)
+    commit(connection, replace(second, usage=Buckets(100, output=50 + output), rank=1), days=days)
+    commit(connection, replace(first, model="n", rank=1), days=days)
+    commit(connection, replace(second, idem_key="c"), days=days)
+    said = [slot for _, slot in ledger.published(connection) if isinstance(slot, Slot)]
+    assert total(connection) == (3, 450 + output)
+    assert sum(slot.records for slot in said) == 3
+    assert sum(slot.usage.total for slot in said) == 450 + output
