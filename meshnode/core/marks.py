@@ -45,7 +45,12 @@ def session_in(session: str, tier: str) -> str:
     if MARK not in tier:
         return session
     mark = tier.partition(MARK)[2].partition(">")[0]
-    return mark if len(mark) == SESSION_DIGITS and _SESSION.issuperset(mark) else session
+    return mark if is_session(mark) else session
+
+
+def is_session(mark: str) -> bool:
+    """Tell whether a mark, or a name, has the form of a session's id."""
+    return len(mark) == SESSION_DIGITS and _SESSION.issuperset(mark)
 
 
 def names_in(session: str, tier: str) -> tuple[str, str]:

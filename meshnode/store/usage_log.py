@@ -25,6 +25,7 @@ from meshnode.core.ledger import (
     counters_of,
     slot_number,
 )
+from meshnode.core.marks import MARK, is_session
 from meshnode.core.packing import typed
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Entry, chained
 from meshnode.store.asking import asked
@@ -50,7 +51,8 @@ _INSERT_KIND = f"INSERT INTO usage_kinds (id, {_KIND}) VALUES ({', '.join('?' * 
 _OF_KIND = f"SELECT id FROM usage_kinds WHERE ({_KIND}) = ({', '.join('?' * 11)})"  # noqa: S608 - no values
 _ANY_KIND = "SELECT 1 FROM usage_kinds WHERE session = ? LIMIT 1"
 # Under the name that its log has for it, or the mesh: that is the mark of a tier.
-_OF_NAME = "(SELECT id FROM usage_kinds WHERE session = :name OR instr(tier, '#' || :name))"
+_OF_NAME = f"""(SELECT id FROM usage_kinds WHERE session = :name UNION
+    SELECT id FROM usage_kinds WHERE :is_id AND instr(tier || '>', '{MARK}' || :name || '>'))"""  # noqa: S608 - our own names
 _OF_SESSION = f"""{_READ} WHERE kind IN {_OF_NAME} AND seq > :after
     AND {_COUNTS_NOW} ORDER BY seq LIMIT :limit"""
 _SEQS = f"""SELECT seq FROM usage_log WHERE kind IN {_OF_NAME}
@@ -110,7 +112,7 @@ def of_session(
     connection: sqlite3.Connection, session: str, after_seq: int, limit: int
 ) -> list[Entry]:
     """Return what counts of a session, in the order it was recorded, after a seq."""
-    values = {"name": session, "after": after_seq, "limit": limit}
+    values = {**_named(session), "after": after_seq, "limit": limit}
     return [entry for entry, _ in _entries(connection.execute(_OF_SESSION, values))]
 
 
@@ -130,7 +132,7 @@ def dropped(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
 
 def seqs_of_session(connection: sqlite3.Connection, session: str) -> list[int]:
     """Return the seqs of what counts of a session, in the order of their times."""
-    return [seq for (seq,) in connection.execute(_SEQS, {"name": session})]
+    return [seq for (seq,) in connection.execute(_SEQS, _named(session))]
 
 
 def at_seqs(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Entry]:
@@ -180,6 +182,10 @@ def chain_on(before: bytes, entries: Iterable[Entry]) -> Iterator[tuple[Entry, b
     for entry in entries:
         before = chained(before, entry)
         yield entry, before
+
+
+def _named(session: str) -> dict[str, str | bool]:
+    return {"name": session, "is_id": is_session(session)}
 
 
 def _counters(texts: Sequence[str]) -> Counters:

@@ -123,6 +123,17 @@ def test_records_are_found_by_both_names_and_keep_their_logs_own(connection):
         assert usage_log.seqs_of_session(connection, name) == [entry.seq]
 
 
+@pytest.mark.parametrize("name", ["", "f", "f" * 25, "f" * 27, "fffffff#", "0badcafe"])
+def test_records_are_found_by_no_part_of_a_name(connection, name):
+    tell(connection, FIRST)
+    long = replace(RECORD, idem_key="claude:long", tier="standard>200000")
+    others = replace(RECORD, idem_key="others", session="other", tier="standard>#0badcafe")
+    count(connection, RECORD, long, others)
+    assert usage_log.of_session(connection, name, 0, 10) == []
+    assert usage_log.seqs_of_session(connection, name) == []
+    assert len(usage_log.of_session(connection, FIRST.session, 0, 10)) == 2
+
+
 def test_a_log_that_is_read_anew_on_an_empty_disk_is_counted_as_peers_have_returned_it(connection):
     tell(connection, FIRST)
     count(connection, RECORD, replace(RECORD, idem_key="claude:two"))
