@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,7 @@ CLAUDE, CODEX = "claude", "codex"
 FILES_MAX = 4096  # in one directory; those beyond are not looked at
 FILE_BYTES_MAX = 64 << 10
 STARTUP_S = 5.0  # what a process has said within it counts from its start
+_SAID, _LOCK = re.compile(r"[0-9]+\.json"), re.compile(r".+\.lock", re.DOTALL)
 _FLOCK, _OF_PID, _OF_FILE = b"FLOCK", 4, 5  # words in a line of /proc/locks
 
 Key = tuple[str, str]
@@ -114,13 +116,13 @@ class LogSessions:
     def _holders(self, now_s: float) -> Iterator[tuple[Key, tree.Identity, float]]:
         last: dict[tree.Identity, tuple[float, str]] = {}  # one each: it writes one at a time
         for directory in self._claude:
-            for path in _files(directory, ".json"):
+            for path in _files(directory, _SAID):
                 if (found := _named(path)) is not None:
                     name, process, said_s = found
                     last[process] = max(last.get(process, (said_s, name)), (said_s, name))
         for process, (said_s, name) in last.items():
             yield (CLAUDE, name), process, said_s
-        locks = [path for directory in self._codex for path in _files(directory, ".lock")]
+        locks = [path for directory in self._codex for path in _files(directory, _LOCK)]
         pids = _lockers() if locks else {}
         for path in locks:
             name = path.rpartition("/")[2].removesuffix(".lock")
@@ -129,10 +131,10 @@ class LogSessions:
                 yield (CODEX, name), locker, _taken_s(path, locker, now_s)
 
 
-def _files(directory: Path, ending: str) -> list[str]:
+def _files(directory: Path, names: re.Pattern[str]) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            found = [entry.path for entry in entries if entry.name.endswith(ending)]
+            found = [entry.path for entry in entries if names.fullmatch(entry.name)]
     except OSError:
         return []
     return found[:FILES_MAX]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.agents import tree
+from meshnode.agents import log_sessions, tree
 from meshnode.agents.log_sessions import LogSessions
 
 pytestmark = pytest.mark.integration
@@ -221,6 +221,14 @@ def test_one_process_has_one_log_session_whatever_else_it_says(programs):
     for directories in (both, both[::-1]):
         programs.looking = LogSessions(directories, [], {OURS}.__contains__, {})
         assert programs.look() == [(OURS, "later", True)]
+
+
+def test_files_of_other_names_hide_nobody(programs, monkeypatch):
+    _, name = programs.start(OURS)
+    for number in range(50):
+        (programs.claude / f"x{number}.json").touch()
+    monkeypatch.setattr(log_sessions, "FILES_MAX", 1)
+    assert programs.look() == [(OURS, name, True)]
 
 
 def test_a_daemon_that_all_terminals_share_is_nobodys(programs):
