@@ -82,7 +82,7 @@ class Costing:
     def _filled(self, texts: Texts) -> Texts:
         """Fill in whose a row is, where the log does not say and the mesh knows the session."""
         session = texts.session
-        if session not in self._known:
+        if session not in self._known or (texts.agent and texts.owner and texts.project):
             return texts
         known = self._proved.get(session)
         if known is None:  # proved when a row needs it: a mesh has very many sessions
