@@ -12,7 +12,7 @@ from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.keys import Key
 from session_mesh import happenings
 from session_mesh.commands.logs import _Documents, _Text
-from session_mesh.live import Board, _draw
+from session_mesh.live import Board, _picture
 from session_mesh.render import (
     Failure,
     Listing,
@@ -23,6 +23,7 @@ from session_mesh.render import (
     render,
     render_failure,
 )
+from session_mesh.screen import Screen
 
 ESC = "\x1b]0;owned\x07\x1b[2J\x9b31m"
 BIDI = "\u202egnp.exe\u2066"
@@ -166,7 +167,7 @@ def test_the_table_that_follows_the_mesh_is_drawn_by_nobody_else(word):
     board = Board()
     board.take(event("session", session(word)))
     call = type("Call", (), {"streams": replace(to, width=120)})()
-    _draw(board, call, 1.8e9)
+    Screen(call.streams.out).draw(_picture(board, call, 1.8e9))
     for ours in ("\x1b[H", "\x1b[K", "\x1b[J"):
         assert ours.encode() in to.out.written()
     ours_aside = to.out.written()
