@@ -3,8 +3,10 @@
 Invariant: a verb is handed a Call and returns a View; it neither prints nor ends the process.
 """
 
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
     from meshnode.client.inside import Inside
     from meshnode.client.mesh import MeshClient
     from meshnode.client.targets import Selection, Wanted
+
+
+GRPC_LEVEL = "GRPC_VERBOSITY"  # of what gRPC logs to stderr; read once, when it is loaded
+
+
+@contextmanager
+def _grpc_loaded_silent() -> Iterator[None]:
+    """Let gRPC log nothing to a terminal unless its user wants it; no agent inherits that."""
+    if GRPC_LEVEL in os.environ:
+        yield
+        return
+    os.environ[GRPC_LEVEL] = "NONE"
+    try:
+        yield
+    finally:
+        del os.environ[GRPC_LEVEL]
 
 
 class Reader(Protocol):
@@ -87,7 +105,8 @@ class Call:
 
     def mesh(self) -> "MeshClient":
         """A client of the node on this home; enter it."""
-        from meshnode.client.mesh import MeshClient  # noqa: PLC0415 - --help needs no gRPC
+        with _grpc_loaded_silent():
+            from meshnode.client.mesh import MeshClient  # noqa: PLC0415 - --help needs no gRPC
 
         client = MeshClient(self.home, on_wait=self._say_that_it_waits())
         client.on_call = self.streams.tell if self.verbose else None
@@ -125,7 +144,8 @@ class Call:
 
     def inside(self) -> "Inside":
         """A client for the session that this process runs in; enter it."""
-        from meshnode.client.inside import Inside  # noqa: PLC0415 - as for mesh
+        with _grpc_loaded_silent():
+            from meshnode.client.inside import Inside  # noqa: PLC0415 - as for mesh
 
         return Inside()
 
