@@ -96,7 +96,8 @@ class Screen:
         """Take the terminal, anew if need be; in the background this stops us."""
         self._is_taken = True
         if self._keyboard is not None:
-            _persist(tty.setcbreak, self._keyboard)
+            # At once: to wait, as is usual, throws away the keys that were pressed meanwhile.
+            _persist(tty.setcbreak, self._keyboard, termios.TCSANOW)
         self._out.write(ENTER)
 
     def give_back(self) -> None:
