@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from meshnode.app.cost import CostGroup
 from meshnode.app.costing import span_of
 from meshnode.app.pieces import LOOKS, chunks
-from meshnode.app.tally import Combination, Rated, Unit, Use, used_last
+from meshnode.app.tally import Combination, Rated, Unit, Use, UsedLast, used_last
 from meshnode.core.counts import counter_of, exactly, unpacked, weight_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER, Buckets
 from meshnode.core.marks import unmarked
@@ -44,14 +44,13 @@ _COUNTER_ROWS = 8  # that one more counter counts as
 
 @dataclass(slots=True)
 class Spent:
-    """What one session has spent so far, and the model it used last (`tally.used_last`)."""
+    """What one session has spent so far, and the model it used last (`tally.UsedLast`)."""
 
     usage: Buckets = field(default_factory=Buckets)
     pusd: int | None = None
     model: str | None = None
     records: int = 0
-    _last_s: int = -1
-    _lately: dict[str, int] = field(default_factory=dict)  # tokens from then on, by model
+    _last: UsedLast = field(default_factory=UsedLast)
 
     @property
     def nusd(self) -> int | None:
@@ -65,13 +64,8 @@ class Spent:
         priced = prices.rates(key.model, slot.provider, unmarked(key.tier), key.start_s)
         if priced is not None:
             self.pusd = (self.pusd or 0) + cost_pusd(slot.usage, priced.rates, slot.records)
-        if key.start_s > self._last_s:
-            self._last_s, self._lately, self.model = key.start_s, {}, key.model
-        if key.start_s == self._last_s:
-            tokens = self._lately.get(key.model, 0) + slot.usage.uncapped
-            self._lately[key.model] = tokens
-            if (tokens, key.model) > (self._lately.get(self.model or "", 0), self.model or ""):
-                self.model = key.model
+        self._last.add(Use(key.start_s, key.model, slot.usage.uncapped))
+        self.model = self._last.model
 
 
 class _Sum(NamedTuple):

@@ -6,7 +6,7 @@ each within one nano-USD of its own, so they add up to it however they are cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshnode.app.pieces import chunks
@@ -66,19 +66,36 @@ class Use(NamedTuple):
     tokens: int
 
 
-def used_last(uses: Iterable[Use]) -> str | None:
-    """Return the model used last, None of no use: of several in one slot that with most tokens.
+@dataclass(slots=True)
+class UsedLast:
+    """The model used last: of several in one slot that with most tokens.
 
     Within a slot, half an hour, nobody knows which came last; of equal ones it is the last by name.
     """
-    last_s = -1.0
-    tokens: dict[str, int] = {}
+
+    last_s: float = -1.0
+    tokens: dict[str, int] = field(default_factory=dict)  # from then on, by model
+
+    def add(self, use: Use) -> None:
+        """Take one more use."""
+        if use.at_s > self.last_s:
+            self.last_s, self.tokens = use.at_s, {}
+        if use.at_s == self.last_s:
+            self.tokens[use.model] = self.tokens.get(use.model, 0) + use.tokens
+
+    @property
+    def model(self) -> str | None:
+        """Which it is; None of no use."""
+        tokens = self.tokens
+        return max(tokens, key=lambda model: (tokens[model], model), default=None)
+
+
+def used_last(uses: Iterable[Use]) -> str | None:
+    """Return the model used last, as `UsedLast` has it."""
+    found = UsedLast()
     for use in uses:
-        if use.at_s > last_s:
-            last_s, tokens = use.at_s, {}
-        if use.at_s == last_s:
-            tokens[use.model] = tokens.get(use.model, 0) + use.tokens
-    return max(tokens, key=lambda model: (tokens[model], model), default=None)
+        found.add(use)
+    return found.model
 
 
 class Kind:
