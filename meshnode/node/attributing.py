@@ -64,7 +64,7 @@ class Attributing:
         """Look, and keep what has changed; a disk that fails is tried again at the next look."""
         try:
             if watch:
-                watch.arm()
+                await asyncio.to_thread(watch.arm)  # a home may lie on another machine
             with suppress(StorageError):
                 await self._look()
         except Exception as error:  # noqa: BLE001 - whatever: the node is there without it
@@ -86,7 +86,8 @@ class Attributing:
 
     async def run(self) -> None:
         """Look whenever something changes, for as long as the node runs."""
-        watch = Directories(self._places[CLAUDE], self._places[CODEX])
+        where = self._places[CLAUDE], self._places[CODEX]
+        watch = await asyncio.to_thread(Directories, *where)
         changed, loop = asyncio.Event(), asyncio.get_running_loop()
         if watch.fd >= 0:
             loop.add_reader(watch.fd, _note, watch, changed)
