@@ -8,7 +8,6 @@ disk comes back from peers, and its logs shall still be there.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from contextlib import suppress
 from itertools import islice
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.following import Following
+from meshnode.core.ids import is_session_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 UNLISTED_KEPT = 256  # the newest; older ones go, and so do those older than UNLISTED_KEPT_S
 UNLISTED_KEPT_S = 7 * 86400.0
 PRUNED_MAX = 256  # in one go: each costs a look at all processes; the rest goes an hour later
-
 FILES_MAX = 1000  # of one directory, looked at for its age
-SESSION_ID = re.compile("[a-z2-7]{26}")
 
 
 def prune(
@@ -51,7 +49,7 @@ def _unlisted(sessions: Path, listed: Collection[str]) -> list[tuple[float, str]
     found = []
     with suppress(OSError), os.scandir(sessions) as entries:
         for entry in entries:
-            if SESSION_ID.fullmatch(entry.name) and entry.name not in listed:
+            if is_session_id(entry.name) and entry.name not in listed:
                 with suppress(OSError):
                     found.append((_touched_s(entry), entry.name))
     return found

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.documents import Entry, read_bytes, read_document
 from meshnode.client.home import make_private
-from meshnode.client.targets import SESSION_ID_CHARS, Selection
+from meshnode.client.targets import Selection
+from meshnode.core.ids import SESSION_ID_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

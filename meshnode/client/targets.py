@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.durations import words_of
 from meshnode.client.words import nearest, too_short
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.ids import PREFIX_CHARS_MIN, names_apart, session_id_of
+from meshnode.core.ids import BASE32, PREFIX_CHARS_MIN, SESSION_ID_CHARS, names_apart, session_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Session = dict[str, Any]
     Ask = Callable[["Selection"], Sequence[Session]]
 
-SESSION_ID_CHARS = 26
 DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
 STANDS_S = 86400  # a standing kill, unless told
@@ -34,7 +33,6 @@ NOTHING_NEAR = (
     " counted"
 )
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
-_BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
 class AmbiguousError(ConflictError):
@@ -237,7 +235,7 @@ def _is_proved(session: Session) -> bool:
 
 
 def _may_be_session_id(text: str) -> bool:
-    return PREFIX_CHARS_MIN <= len(text) <= SESSION_ID_CHARS and set(text) <= _BASE32
+    return PREFIX_CHARS_MIN <= len(text) <= SESSION_ID_CHARS and set(text) <= BASE32
 
 
 def _only(word: str, found: Sequence[Session]) -> Session:
@@ -266,7 +264,7 @@ def has_ended(session: Session) -> bool:
 
 def _nearest(word: str, ask: Ask) -> str:
     wanted = word.rpartition("/")[2] or word
-    if set(wanted) <= _BASE32 and len(wanted) < PREFIX_CHARS_MIN:
+    if set(wanted) <= BASE32 and len(wanted) < PREFIX_CHARS_MIN:
         known = ask(Selection(filter="all"))
         if hint := too_short(wanted, (str(one["session_id"]) for one in known)):
             return hint

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 NodeId = NewType("NodeId", str)  # 52 characters of lower-case base32: an Ed25519 public key
 MeshId = NewType("MeshId", str)  # 52 characters of lower-case base32: SHA-256 of the genesis
 SessionId = NewType("SessionId", str)  # 26 characters of lower-case base32: see session_id_of
-SESSION_ID_BYTES = 16
+SESSION_ID_BYTES, SESSION_ID_CHARS = 16, 26
+BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")  # as `b32` writes it
 SHORT_ID_BYTES = 8  # how `links` rows name peers
 MEANT_SHOWN_MAX = 10  # of nodes that one word fits; of more that there are more
 PREFIX_CHARS_MIN = 8  # shorter prefixes of an id are not accepted from users
@@ -27,6 +28,11 @@ PREFIX_CHARS_MIN = 8  # shorter prefixes of an id are not accepted from users
 if TYPE_CHECKING:
     Chance = Callable[[int], bytes]
     """Yields that many random bytes: `os.urandom` in a node, `Random(seed).randbytes` in a test."""
+
+
+def is_session_id(text: str) -> bool:
+    """Tell whether a text has the form of a session's id."""
+    return len(text) == SESSION_ID_CHARS and BASE32.issuperset(text)
 
 
 def b32(raw: bytes) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import sha256
 
+from meshnode.core.ids import SESSION_ID_CHARS, is_session_id
 from meshnode.core.packing import pack_lists
 
 GATEWAYS = frozenset({"higress"})  # sources where one session may be of several consumers
@@ -22,9 +23,10 @@ MARK = "#"  # begins a mark; no service tier has it
 MARK_DIGITS = 8  # of a hash: of two among a thousand in a session one in ten thousand meets another
 NAMES_BYTES_MAX = 1000  # of session, model and tier in UTF-8: a feed takes keys of 1024 bytes
 NAME_BYTES_MAX = 256  # of a session, and of a model, where they have more
-SESSION_DIGITS = 26  # of a mark that is the id of a session: letters of core/ids.py
-SESSION_MARKS = "2" * SESSION_DIGITS, "z" * SESSION_DIGITS  # the first and the last there can be
-_SESSION = frozenset("abcdefghijklmnopqrstuvwxyz234567")
+SESSION_MARKS = (
+    "2" * SESSION_ID_CHARS,
+    "z" * SESSION_ID_CHARS,
+)  # the first and the last one
 _KEPT = 4096  # read again and again
 
 
@@ -45,12 +47,7 @@ def session_in(session: str, tier: str) -> str:
     if MARK not in tier:
         return session
     mark = tier.partition(MARK)[2].partition(">")[0]
-    return mark if is_session(mark) else session
-
-
-def is_session(mark: str) -> bool:
-    """Tell whether a mark, or a name, has the form of a session's id."""
-    return len(mark) == SESSION_DIGITS and _SESSION.issuperset(mark)
+    return mark if is_session_id(mark) else session
 
 
 def names_in(session: str, tier: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.core.charges import Charge
 from meshnode.core.errors import DamagedError
+from meshnode.core.ids import is_session_id
 from meshnode.core.ledger import (
     SLOT_MAX,
     SLOT_S,
@@ -25,7 +26,7 @@ from meshnode.core.ledger import (
     counters_of,
     slot_number,
 )
-from meshnode.core.marks import MARK, is_session
+from meshnode.core.marks import MARK
 from meshnode.core.packing import typed
 from meshnode.core.usage_log import HASH_BYTES, START_HASH, Entry, chained
 from meshnode.store.asking import asked
@@ -185,7 +186,7 @@ def chain_on(before: bytes, entries: Iterable[Entry]) -> Iterator[tuple[Entry, b
 
 
 def _named(session: str) -> dict[str, str | bool]:
-    return {"name": session, "is_id": is_session(session)}
+    return {"name": session, "is_id": is_session_id(session)}
 
 
 def _counters(texts: Sequence[str]) -> Counters:
