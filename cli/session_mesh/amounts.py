@@ -22,6 +22,8 @@ TIMES = ("day", "hour")
 AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
 NOBODY = "-"  # in tables: no owner, agent or project is known
 DAYS_MAX = 3650
+UNPRICED_SHOWN_MAX = 10
+TO_PRICE = "to set one: session-mesh prices explain MODEL"
 THEN, TODAY = "then", "today"
 PricesAt = Annotated[
     str,
@@ -115,9 +117,19 @@ def unpriced(model: dict[str, Any]) -> str:
     return f"no price known for {model['model']}: {model['total']} tokens are not in the money"
 
 
+def unpriced_in(value: dict[str, Any]) -> list[str]:
+    """Say of each model that has no price what `unpriced` says, and how to give it one."""
+    models = value["unpriced"]
+    notes = [unpriced(model) for model in models[:UNPRICED_SHOWN_MAX]]
+    if rest := models[UNPRICED_SHOWN_MAX:]:
+        tokens = sum(model["total"] for model in rest)
+        notes.append(f"nor for {len(rest)} more models: {tokens} tokens")
+    return [*notes[:-1], f"{notes[-1]}; {TO_PRICE}"] if notes else []
+
+
 def notes_of(value: dict[str, Any]) -> list[str]:
     """Say what is not in the sums of all nodes, and what is not exact about them."""
-    return [*map(unpriced, value["unpriced"]), *_left_out(value), *inexact(value)]
+    return [*unpriced_in(value), *_left_out(value), *inexact(value)]
 
 
 def nothing_of(session: str, value: dict[str, Any], verb: str) -> list[str]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from session_mesh import words
-from session_mesh.amounts import unpriced
+from session_mesh.amounts import unpriced_in
 from session_mesh.render import View
 
 
@@ -74,4 +74,4 @@ def _rate(part: dict[str, Any]) -> str:
 
 def _total(total: dict[str, Any]) -> list[str]:
     counted = f"{total['records']} responses, {total['totals']['total']} tokens"
-    return [f"total  {counted}, {words.usd(total['cost_usd'])}", *map(unpriced, total["unpriced"])]
+    return [f"total  {counted}, {words.usd(total['cost_usd'])}", *unpriced_in(total)]

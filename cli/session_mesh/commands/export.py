@@ -16,7 +16,7 @@ from meshnode.client.durations import rfc3339
 from meshnode.client.errors import ConflictError, UsageError
 from meshnode.client.keyfiles import take_name
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, inexact, unpriced
+from session_mesh.amounts import DAYS_MAX, Span, inexact, unpriced_in
 from session_mesh.call import Call
 from session_mesh.escaping import encodable, inert
 from session_mesh.render import View
@@ -73,7 +73,7 @@ def app(
         "date": _csv(("Date", *COLUMNS, "Models", CACHED), by_date, "day"),
     }
     notes = words.coverage_notes(by_model["coverage"])
-    notes += [*map(unpriced, by_model["unpriced"]), *inexact(by_date)]
+    notes += [*unpriced_in(by_model), *inexact(by_date)]
     if file == STDOUT:
         whole = texts[""] if form == "json" else f"{texts['model']}\n{texts['date']}"
         return View(value=report, human=tuple(whole.splitlines()), notes=notes)

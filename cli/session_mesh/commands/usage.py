@@ -19,7 +19,7 @@ from session_mesh.amounts import (
     inexact,
     nothing_of,
     table_of,
-    unpriced,
+    unpriced_in,
 )
 from session_mesh.call import Call
 from session_mesh.options import among
@@ -211,7 +211,7 @@ def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
     if not value["records"]:
         empty = [one for one in read if not one.state.records and one.state.detail == "ok"]
         notes += map(_why_empty, empty)
-    notes += map(unpriced, value["unpriced"])
+    notes += unpriced_in(value)
     diagnostics = value["diagnostics"]
     for name, meaning in LEFT_OUT.items():
         if diagnostics[name]:

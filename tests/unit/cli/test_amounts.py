@@ -6,6 +6,7 @@ import pytest
 from unit.cli.doubles import BUCKETS, SESSION, cost_group
 
 from meshnode.client.errors import NotFoundError
+from session_mesh.amounts import TO_PRICE
 from session_mesh.main import main
 from session_mesh.render import Streams
 
@@ -119,3 +120,16 @@ def test_a_day_that_ends_where_it_begins_is_told_that_until_leaves_it_out(run):
     code, _, err = run("cost", "--since", "2026-11-20", "--until", "2026-11-20")
     assert code == 2
     assert "a day given to --until is left out: name the one after it" in err
+
+
+def test_models_without_a_price_are_named_with_what_to_do_many_in_one(run, answer):
+    answer["unpriced"] = [{"model": f"m{n}", "records": 1, "total": n} for n in range(12)]
+    notes = run("cost")[2].splitlines()
+    assert notes[0] == "no price known for m0: 0 tokens are not in the money"
+    assert notes[9].startswith("no price known for m9: ")
+    assert notes[10] == f"nor for 2 more models: 21 tokens; {TO_PRICE}"
+
+
+def test_the_only_model_without_a_price_says_what_to_do(run, answer):
+    answer["unpriced"] = [{"model": "m", "records": 1, "total": 9}]
+    assert run("cost")[2].splitlines()[0].endswith(f"are not in the money; {TO_PRICE}")
