@@ -121,9 +121,8 @@ class Changes:
 
     def judge_some(self) -> list[Change]:
         """Judge members whose states changed, AT_ONCE of them."""
-        some = list(self._stale_members)[:AT_ONCE]
         changes: list[Change] = []
-        for peer in some:
+        for peer in list(self._stale_members)[:AT_ONCE]:
             del self._stale_members[peer]
             changes += self._judge_owner(peer)
         return changes
@@ -200,6 +199,10 @@ class Changes:
     def states(self) -> dict[NodeId, MemberState]:
         """Return the states that members are shown in."""
         return {peer: view.state for peer, view in self._nodes.items()}
+
+    def hold_states(self) -> None:
+        """Show members in the states they are in now, whatever becomes of them."""
+        self._states = {peer: self._state_of(peer) for peer in self._mesh.tables.origins()}
 
     # rows
 
@@ -378,9 +381,8 @@ class Changes:
         return []
 
     def _state_of(self, peer: NodeId) -> MemberState:
-        if self._states is None:
-            return self._mesh.liveness.state(peer)
-        return self._states.get(peer, MemberState.DEAD)
+        held = self._states
+        return self._mesh.liveness.state(peer) if held is None else held.get(peer, MemberState.DEAD)
 
 
 def _standing(view: NodeView | None) -> tuple[str, str] | None:

@@ -138,6 +138,10 @@ class WatchDesk:
             self._costs_due_s = now_s + COSTS_S
         self._give_out(self._changes.settle(costs=costs))
 
+    def hold_states(self) -> None:
+        """Tell no more of who falls away: this node is going itself. Rows are told as ever."""
+        self._changes.hold_states()
+
     def tell(self, change: Change) -> None:
         """Give out what somebody else has noticed: of budgets."""
         self._give_out([change])

@@ -77,7 +77,7 @@ class Eventing:
         self._filled = asyncio.Event()
         self._stale = asyncio.Event()
         self._all_seen = asyncio.Event()
-        self._begun = self._ended = False
+        self._ended = False
         self._expected: set[NodeId] = set()
         self._resumed = False
         self._desk: WatchDesk
@@ -119,15 +119,18 @@ class Eventing:
         self._changes.budgets = budgets
         return self._desk.tell
 
-    def end_looking(self) -> None:
-        """Look a last time: that others fall away from now on is this node's own going."""
+    def hold_states(self) -> None:
+        """Before this node says that it goes: that others fall away from now on is its own going.
+
+        Neighbours part as soon as they hear it, which may be long before it has ended.
+        """
         self._take_heard()
-        if self._begun:
-            self._desk.settle()
-        self._ended = True
+        self._desk.hold_states()
 
     def end_watching(self) -> None:
         """Let those who watch go: nothing more will change."""
+        self._take_heard()
+        self._ended = True
         self._desk.close()
 
     async def close(self) -> None:
@@ -180,7 +183,6 @@ class Eventing:
             async with asyncio.timeout(LOOK_AROUND_S):
                 await self._see_all()
         await self._desk.begin(self._mesh.tables.origins(), resumed=self._resumed)
-        self._begun = True
         if self._desk.waiting:
             self._stale.set()
         while True:

@@ -235,7 +235,6 @@ class Node:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._auditing.close()
-        self._eventing.end_looking()
         await self._finding.close()
         if self._front:
             await self._front.close()
@@ -284,6 +283,7 @@ class Node:
         links, members = len(self._mesh.overlay.links), self._queries.others()
         if leave:
             await self._own.withdraw()
+        self._eventing.hold_states()
         await self._tell_last("left" if leave else "down")
         return Stopped(live - closed, closed, links, members)
 

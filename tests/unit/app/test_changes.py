@@ -193,6 +193,21 @@ def test_members_in_the_states_they_were_left_in_are_no_news_when_they_are_still
     assert kinds_and_ops(told) == [("node", "changed"), ("session", "changed")]
 
 
+def test_held_states_stay_while_rows_are_told_as_ever(seen):
+    seen.session(2, "alpha")
+    seen.settle()
+    seen.changes.hold_states()
+    before, states = len(seen.given), seen.changes.states()
+    seen.links({(0, 1)})
+    seen.session(2, "alpha", State.CLOSED)
+    seen.settle()
+    told = [one for one in seen.given[before:] if not one.quiet and one.kind is not Kind.AGENT]
+    assert [(one.kind, one.view.state) for one in told if one.kind is Kind.SESSION] == [
+        (Kind.SESSION, State.CLOSED)
+    ]
+    assert seen.changes.states() == states
+
+
 @pytest.mark.property
 @settings(max_examples=150)
 @given(st.lists(ACTS, max_size=25))
