@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 LOOK_S = 60.0  # unasked: a program that was killed leaves what it said of itself
 SETTLE_S = 0.5  # after a change: a lock is made before it is held
 TOGETHER_S = 0.02  # changes in this time are looked at once
+UNKEPT_MAX = 1024  # while the disk takes nothing; then all is looked at anew, as at a start
 SAID_IN = {
     CLAUDE: (places.of_claude, "projects", "sessions"),
     CODEX: (places.of_codex, "sessions", "thread-writer-locks"),
@@ -71,9 +72,11 @@ class Attributing:
             if str(error) != self._trouble:  # it may come back at every look
                 _log.warning("whose the usage logs are could not be seen", exc_info=error)
             self._trouble = str(error)
-            self._looking, self._unkept = None, []  # begin anew, as at a start
+            self._begin_anew()
 
     async def _look(self) -> None:
+        if len(self._unkept) > UNKEPT_MAX:
+            self._begin_anew()
         if self._looking is None:
             known = await self._database.run(log_sessions.still_had)
             where = self._places[CLAUDE], self._places[CODEX]
@@ -83,6 +86,9 @@ class Attributing:
         if self._unkept:
             await self._database.run(log_sessions.keep, self._unkept)
             self._unkept = []
+
+    def _begin_anew(self) -> None:
+        self._looking, self._unkept = None, []
 
     async def run(self) -> None:
         """Look whenever something changes, for as long as the node runs."""

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from meshnode.core.errors import StorageError
 from meshnode.core.log_sessions import LogSession
 from meshnode.ingest.reading import SourceConfig
 from meshnode.node import attributing
@@ -15,6 +16,7 @@ from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
 OURS = "a" * 26
+RECORD = SimpleNamespace(agent_id="reviewer", owner="olga", ended=False, ended_at_s=None)
 
 
 class Looking:
@@ -35,15 +37,38 @@ class Looking:
 async def test_whatever_goes_wrong_is_told_once_and_looked_at_anew(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(attributing, "LogSessions", Looking)
     database = Database(tmp_path / "state.db")
-    record = SimpleNamespace(agent_id="reviewer", owner="olga", ended=False, ended_at_s=None)
     ground = SimpleNamespace(database=database, clock=SimpleNamespace(wall_s=time.time))
-    looks = Attributing(ground, {OURS: record}.get, [])
+    looks = Attributing(ground, {OURS: RECORD}.get, [])
     for _ in range(3):
         await looks.look()
     assert len(caplog.records) == 1
     assert "whatever it is" in caplog.text
     assert list(await database.run(log_sessions.still_had)) == [("claude", "log")]
     database.close()
+
+
+async def test_a_disk_that_takes_nothing_costs_no_more_memory_and_later_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(attributing, "LogSessions", Looking)
+    monkeypatch.setattr(Looking, "failures", 0)
+    database = Database(tmp_path / "state.db")
+    ground = SimpleNamespace(database=database, clock=SimpleNamespace(wall_s=time.time))
+    looks = Attributing(ground, {OURS: RECORD}.get, [])
+    with monkeypatch.context() as full:
+        full.setattr(log_sessions, "keep", _takes_nothing)
+        sizes = []
+        for _ in range(2 * attributing.UNKEPT_MAX):
+            await looks.look()
+            sizes.append(len(looks._unkept))
+    assert max(sizes) == attributing.UNKEPT_MAX + 1
+    await looks.look()
+    assert list(await database.run(log_sessions.still_had)) == [("claude", "log")]
+    database.close()
+
+
+def _takes_nothing(_connection, _found):
+    raise StorageError("the disk is full", "")
 
 
 def test_a_user_without_a_home_has_no_usual_place(monkeypatch):
