@@ -2,7 +2,7 @@
 
 - in the supervisor: `supervise`, `supervisor`, `agent`, `streams`, `clients`, `inbox`, `steering`,
   `signals`, `environment`, `state_file`, `log`, `times`, `options`, `lifetime`, `last_word`,
-  `terminal`, `sequences`
+  `sparing`, `terminal`, `sequences`
 - the process tree: `tree`, `cgroup`, `holding`
 - in the node: `processes`, `following`, `inbox_reader`, `output`, `pruning`, `log_sessions`,
   `directories`

@@ -21,6 +21,7 @@ from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
 from meshnode.agents.lifetime import TIMED_OUT, Lifetime
 from meshnode.agents.signals import KEYS, STOP_KEY, TERMINAL, signal_name
+from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.core.steers import AFTER, NOW
 
@@ -39,7 +40,6 @@ FLUSH_WAIT_S = 600.0  # after the end, for a caller who reads our stdout slowly;
 IDLE_WAIT_S = 60.0
 TERMINAL_WAIT_S = 1.0  # until we look again whether our terminal is ours
 GRACE_S_MAX = 3600.0
-SPARED_MAX = 4096  # supervisors of other sessions below this one; more are refused
 
 
 class Supervisor:
@@ -72,7 +72,7 @@ class Supervisor:
         self._lifetime = Lifetime(options.timeout_s, clock())
         self._last_word = LastWord(state, self._lifetime)
         self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
-        self._spared: set[tree.Identity] = set()
+        self._spared = Spared(state.supervisor)
         self._operations: dict[str, Callable[[Client, Reply, Reply], None]] = {
             "info": self._on_info,
             "steer": self._on_steer,
@@ -83,7 +83,7 @@ class Supervisor:
             "suspend": self._on_suspend,
             "resume": self._on_resume,
             "subscribe": self._on_subscribe,
-            "spare": self._on_spare,
+            "spare": self._spared.add,
         }
 
     def run(self) -> int:
@@ -172,8 +172,7 @@ class Supervisor:
         return [self._state.supervisor]
 
     def _reach(self) -> tree.Reach:
-        self._spared = {one for one in self._spared if tree.is_alive(one)}
-        return tree.Reach(self._agent.group, frozenset(self._spared), self._agent.seize)
+        return tree.Reach(self._agent.group, self._spared.alive(), self._agent.seize)
 
     def _halted(self, halted: Halted | None) -> None:
         """Tell who waits for a suspension; None: something else was ordered meanwhile."""
@@ -378,16 +377,3 @@ class Supervisor:
             self._ladder = self._new_ladder(self._clock(), grace_s, force=force)
         elif force:
             self._ladder.hurry(self._clock())
-
-    def _on_spare(self, client: Client, head: Reply, request: Reply) -> None:
-        """Learn of another session's supervisor in our tree; only the node may say so."""
-        pid, ticks = request.get("pid"), request.get("start_ticks")
-        if not isinstance(pid, int) or not isinstance(ticks, int):
-            raise RequestError("spare needs pid and start_ticks, both integers")
-        teller = tree.identity_of(client.pid)
-        if teller is None or self._state.supervisor in tree.ancestors(teller):
-            raise RequestError("what we supervise does not decide what is spared")
-        if len(self._spared) >= SPARED_MAX:
-            raise RequestError(f"at most {SPARED_MAX} are spared")
-        self._spared.add(tree.Identity(pid, ticks))
-        client.send({**head, "ok": True})
