@@ -131,6 +131,11 @@ class Agent:
         return any(outlet.pending for outlet in self._outlets)
 
     @property
+    def bytes_moved(self) -> int:
+        """How much has gone into its streams and come out of them."""
+        return self.inlet.bytes_in + sum(source.bytes_out for source in self._sources)
+
+    @property
     def awaits_terminal(self) -> bool:
         """Whether its caller's terminal or its own is away: nothing tells when it is back."""
         return self._is_let_go or (self._takes_stdin and is_behind())

@@ -139,6 +139,8 @@ class Following:
         self.supervisor: Identity | None = None  # as the kernel named it, from then on for good
         self.agent: Identity | None = None  # as that supervisor named it
         self.above: frozenset[Identity] = frozenset()  # the supervisor's ancestors
+        self.may_idle_out = False  # then its supervisor wants to hear of work that only we see,
+        self.has_worked = False  # and has yet to hear of some
 
     async def connect(self) -> Line | None:
         """Dial the supervisor; None if nobody listens, or somebody else does."""
@@ -167,6 +169,7 @@ class Following:
     def heard(self, state: dict[str, Any]) -> int | None:
         """Note what the supervisor says of its agent; returns the agent's pid."""
         self.agent = _identity(state, "pid", "start_ticks") or self.agent
+        self.may_idle_out = bool(state.get("idle_timeout_s"))  # an older one has no such field
         pid = state.get("pid")
         return pid if isinstance(pid, int) else None
 

@@ -20,6 +20,7 @@ class Options:
     interrupt: str  # a signal (INT) for steers that shall be heard now; empty: none
     grace_s: float
     timeout_s: float  # until it is stopped; 0: never
+    idle_timeout_s: float  # the same, from the last that happened on
     detached: bool
     adapter: str
     command: tuple[str, ...]
@@ -35,6 +36,7 @@ def options_of(argv: list[str]) -> Options:
     parser.add_argument("--interrupt", choices=("", "INT", "USR1", "USR2"), default="")
     parser.add_argument("--grace", dest="grace_s", metavar="GRACE", type=float, default=5.0)
     parser.add_argument("--timeout", dest="timeout_s", metavar="S", type=float, default=0.0)
+    parser.add_argument("--idle-timeout", dest="idle_timeout_s", metavar="S", type=float, default=0)
     parser.add_argument("--adapter", choices=ADAPTERS, default=ADAPTERS[0])
     parser.add_argument("--detached", action="store_true")
     at = argv.index("--") if "--" in argv else len(argv)

@@ -91,6 +91,12 @@ class ProcessAgents:
             raise UnreachableError(error) if reply.get("indeterminate") else RefusedError(error)
         return _steered(reply)
 
+    def worked(self, session_id: str) -> None:
+        """Let a session's supervisor know of work that it cannot see; later if it is away."""
+        if (following := self._following.get(session_id)) is not None:
+            following.has_worked = True
+            _say_worked(following)
+
     def ordered(self, session_id: str, whose: str) -> None:
         """Note whose the next kill or close of a session is, for who waits in front of it."""
         if (following := self._following.get(session_id)) is not None:
@@ -207,6 +213,7 @@ class ProcessAgents:
             if is_answer and (pid := following.heard(message)) is not None:
                 line.is_answered, following.line = True, line
                 self._spare(following)
+                _say_worked(following)
                 is_suspended = message.get("suspended") is True
                 self._on_started(following.session_id, pid, is_suspended)
                 following.settled.set()
@@ -265,6 +272,15 @@ def _say_spare(outer: Following, inner: Identity) -> None:
     if outer.line is not None:
         with suppress(UnreachableError):
             outer.line.send("spare", pid=inner.pid, start_ticks=inner.start_ticks)
+
+
+def _say_worked(following: Following) -> None:
+    if following.line is None or not following.has_worked:
+        return
+    following.has_worked = False
+    if following.may_idle_out:
+        with suppress(UnreachableError):  # it does not read, and ends nobody meanwhile
+            following.line.send("worked")
 
 
 async def _stop(

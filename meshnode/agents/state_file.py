@@ -58,6 +58,7 @@ class StateFile:
             "ended_at": None,
             "killed_by_command": None,
             "closed_by_command": None,
+            "idle_timeout_s": 0,
             "timed_out": False,
             "suspended": False,
             "leftovers": 0,

@@ -43,6 +43,7 @@ class Inlet:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self.fd: int | None = fd
+        self.bytes_in = 0  # of all that was written into it
         self._closed_because = ""  # set as soon as nothing more is taken
         self._queue: deque[Piece] = deque()
         self._held: list[Steer] = []  # until the caller's line is complete
@@ -127,6 +128,7 @@ class Inlet:
             except OSError:
                 self.shut("the agent closed it")
                 return
+            self.bytes_in += written
             piece.rest = piece.rest[written:]
             if not piece.rest:
                 self._queue.popleft()
@@ -213,6 +215,7 @@ class Source:
     def __init__(self, fd: int, log: Log, outlet: Outlet | None) -> None:
         os.set_blocking(fd, False)
         self.fd: int | None = fd
+        self.bytes_out = 0  # of all that was read from it
         self.is_let_go = False  # a terminal that nobody has open: the agent may open it again
         self._log = log
         self._outlet = outlet
@@ -241,6 +244,7 @@ class Source:
             os.close(self.fd)
             self.fd = None
             return 0
+        self.bytes_out += len(chunk)
         self._log.write(chunk)
         if self._outlet:
             self._outlet.write(chunk)

@@ -19,7 +19,7 @@ from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
 from meshnode.agents.holding import Halt, Halted, Parting, let_go
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
-from meshnode.agents.lifetime import TIMED_OUT, Lifetime
+from meshnode.agents.lifetime import LOOK_S, TIMED_OUT, Lifetime
 from meshnode.agents.signals import KEYS, STOP_KEY, TERMINAL, signal_name
 from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 STEER_WAIT_S = 2.0  # for room in the agent's stdin; then the steer is withdrawn and refused
 READERS_WAIT_S = 2.0  # after the end, for clients that still read
 FLUSH_WAIT_S = 600.0  # after the end, for a caller who reads our stdout slowly; the log has it all
-IDLE_WAIT_S = 60.0
 TERMINAL_WAIT_S = 1.0  # until we look again whether our terminal is ours
 GRACE_S_MAX = 3600.0
 
@@ -69,7 +68,10 @@ class Supervisor:
         self._parting_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
         self._swept_with = ""  # the last signal that what it left running had to be sent
-        self._lifetime = Lifetime(options.timeout_s, clock())
+        self._lifetime = Lifetime(options.timeout_s, options.idle_timeout_s, clock())
+        self._worked = False  # or was given something to do, since the last look
+        self._bytes_moved = 0
+        state.fields["idle_timeout_s"] = options.idle_timeout_s
         self._last_word = LastWord(state, self._lifetime)
         self._inbox = Inbox(state.clock, lone=options.steer_format == "none")
         self._spared = Spared(state.supervisor)
@@ -84,6 +86,7 @@ class Supervisor:
             "resume": self._on_resume,
             "subscribe": self._on_subscribe,
             "spare": self._spared.add,
+            "worked": self._on_worked,
         }
 
     def run(self) -> int:
@@ -101,8 +104,10 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Wait for one round of events and handle it."""
+        began_s = self._clock()
         self._watch_once(self._timeout_s())
         now_s = self._clock()
+        self._note_work(began_s, now_s)
         self._agent.inlet.expire(now_s)
         self._agent.reap()
         self._door.forget_gone()
@@ -116,6 +121,13 @@ class Supervisor:
             self._killed(killing)
         if self._agent.returncode is not None and self._ladder is None:
             self._conclude(self._agent.returncode, now_s)
+
+    def _note_work(self, began_s: float, now_s: float) -> None:
+        """Note whether anything has happened since the last look."""
+        before, self._bytes_moved = self._bytes_moved, self._agent.bytes_moved
+        stirred, self._worked = self._worked or before != self._bytes_moved, False
+        is_held = bool(self._state.fields["suspended"] or self._halt or self._parting)
+        self._lifetime.looked(began_s, now_s, stirred=stirred, is_held=is_held)
 
     def _time_out(self, now_s: float) -> None:
         """Stop it as a kill would."""
@@ -239,9 +251,9 @@ class Supervisor:
         if self._ladder or self._halt or self._parting or self._agent.returncode is not None:
             return tree.STEP_S
         now_s, deadline_s = self._clock(), self._agent.inlet.next_deadline_s()
-        idle_s = TERMINAL_WAIT_S if self._agent.awaits_terminal else IDLE_WAIT_S
-        idle_s = min(idle_s, self._lifetime.left_s(now_s))
-        return idle_s if deadline_s is None else min(deadline_s - now_s, idle_s)
+        wait_s = TERMINAL_WAIT_S if self._agent.awaits_terminal else LOOK_S
+        wait_s = min(wait_s, self._lifetime.left_s(now_s))
+        return wait_s if deadline_s is None else min(deadline_s - now_s, wait_s)
 
     def _on_signals(self) -> None:
         noted = set(self._signals.recv(CHUNK_BYTES))
@@ -292,6 +304,7 @@ class Supervisor:
             said["interrupted"] = "SIG" + interrupt
 
         def landed(*, stdin: bool) -> None:
+            self._worked = True
             client.send({**head, "ok": True, "stdin": stdin, **said})
 
         def answer(reply: Reply) -> None:
@@ -315,6 +328,11 @@ class Supervisor:
         if self._options.interrupt and not self._agent.may_be_signalled:
             raise RequestError("it cannot be interrupted: it runs as another user")
         return self._options.interrupt
+
+    def _on_worked(self, client: Client, head: Reply, _request: Reply) -> None:
+        """Hear of work that its node alone sees: a report, say."""
+        self._worked = True
+        client.send({**head, "ok": True})
 
     def _on_suspend(self, client: Client, head: Reply, _request: Reply) -> None:
         self._check_runs("suspended")

@@ -62,6 +62,15 @@ class Hosting:
         self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
 
+    def worked(self, session_id: str) -> None:
+        """Note that a session has just shown us, and nobody else, that it is at work."""
+        self.activity.note(session_id)
+        self._spawn(self._tell_work(session_id))
+
+    async def _tell_work(self, session_id: str) -> None:
+        await self.agents_found.wait()  # after a restart its supervisor may yet have to be found
+        self.agents.worked(session_id)
+
     async def reattach(self) -> None:
         """Find the agents again that lived on while this node was away."""
         try:

@@ -59,13 +59,14 @@ class Inside:
         writable = ground.alarms.check_writable
         book = StoredReports(ground.database, prices, writable, following.counting)
         reports = ReportDesk(sessions, book, following.publish, ground.clock, ground.spawn)
-        reports.on_report = hosting.activity.note
+        reports.on_report = hosting.worked
         self.servicer = SessionServicer(
             self.tickets,
             queries,
             OwnEntries(registrar, mesh.roster.entries, mesh.self_id),
             reports,
             Inboxes(SupervisorInboxes(sessions.place_of)),
+            hosting.worked,
         )
         self.gate = TicketGate(self.tickets)
 

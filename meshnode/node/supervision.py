@@ -48,6 +48,7 @@ class RunOptions:
     interrupt: str = ""
     adapter: str = ADAPTERS[0]
     timeout_s: int = 0  # then it is stopped; 0: never
+    idle_timeout_s: int = 0  # the same, from the last that happened on
     detach: bool = False
 
 
@@ -175,6 +176,8 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:
         options.interrupt,
         "--timeout",
         str(options.timeout_s),
+        "--idle-timeout",
+        str(options.idle_timeout_s),
         "--adapter",
         options.adapter,
         *(["--detached"] if options.detach else []),

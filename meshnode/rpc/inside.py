@@ -48,12 +48,14 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         entries: OwnEntries,
         reports: ReportDesk,
         inboxes: Inboxes,
+        on_work: Callable[[str], None],
     ) -> None:
         self._tickets = tickets
         self._queries = queries
         self._entries = entries
         self._reports = reports
         self._inboxes = inboxes
+        self._on_work = on_work  # hears of a session that has registered or unregistered itself
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Let a server answer for it."""
@@ -75,6 +77,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         done = await self._entries.register(
             session.agent_id, request.specialization, dict(request.attributes)
         )
+        self._on_work(session.session_id)
         return pb.RegisterSelfResponse(
             agent_id=session.agent_id, outcome=done.outcome, detail=done.detail
         )
@@ -85,6 +88,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         """Take the agent out of the registry."""
         session = await self._admitted(context)
         done = await self._entries.unregister(session.agent_id, request.specialization)
+        self._on_work(session.session_id)
         return pb.UnregisterSelfResponse(
             agent_id=session.agent_id, outcome=done.outcome, detail=done.detail
         )

@@ -1,6 +1,7 @@
 """How `run` was told to run an agent: for how long, and through what."""
 
 import os
+import signal
 import subprocess
 
 import psutil
@@ -8,6 +9,8 @@ import pytest
 from e2e.fleet import PATIENCE_S, PROGRAM, Fleet, Node, wait_until
 
 pytestmark = pytest.mark.e2e
+
+LIMITS = {"--timeout": "timed out after 1 s", "--idle-timeout": "timed out: idle for 1 s"}
 
 
 @pytest.fixture(scope="module")
@@ -23,34 +26,40 @@ def ended(node: Node, agent: str) -> dict:
     return wait_until(shown, agent)
 
 
-def test_an_agent_that_takes_too_long_is_stopped_with_all_that_it_started(anna: Node):
+@pytest.mark.parametrize("option", LIMITS)
+def test_an_agent_that_takes_too_long_is_stopped_with_all_that_it_started(anna: Node, option: str):
+    agent = "slow" + option
     answer = anna.call(
-        *("run", "--agent-id", "slow", "--timeout", "1s", "--"),
+        *("run", "--agent-id", agent, option, "1s", "--"),
         *("sh", "-c", "trap '' TERM; sleep 600 & echo $!; trap 'echo asked; exit 3' TERM; wait"),
     )
     child, *said = answer.out.split()
     assert (answer.code, said) == (124, ["asked"])
-    assert answer.err.endswith("session-mesh: the agent timed out after 1 s\n")
+    assert answer.err.endswith(f"session-mesh: the agent {LIMITS[option]}\n")
     assert not psutil.pid_exists(int(child))
-    session = ended(anna, "slow")
+    session = ended(anna, agent)
     assert session["state"] == "expired"
-    assert session["end_reason"] == "timed out after 1 s"
+    assert session["end_reason"] == LIMITS[option]
     assert (session["exit_code"], session["ended_by"]) == (3, None)
-    listed = anna.sessions("--filter", "failed")["slow"]
+    listed = anna.sessions("--filter", "failed")[agent]
     assert listed["end_reason"] == session["end_reason"]
-    assert "session_expired" in anna.call("audit").out
+    audited = anna.json("audit", "--session", session["session_id"], "--kind", "session_expired")
+    assert [one["detail"] for one in audited["records"]] == [LIMITS[option]]
 
 
-def test_a_detached_agent_is_stopped_without_its_node(anna: Node):
-    run = anna.call(
-        "run", "--detach", "--agent-id", "alone", "--timeout", "2s", "--", "sleep", "60"
-    )
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("option", LIMITS)
+def test_a_detached_agent_is_stopped_without_its_node(
+    anna: Node, option: str, number: signal.Signals
+):
+    agent = f"alone{option}-{number}"
+    run = anna.call("run", "--detach", "--agent-id", agent, option, "2s", "--", "sleep", "60")
     assert run.code == 0
-    pid = anna.json("show", "alone")["pid"]
-    anna.end()
+    pid = anna.json("show", agent)["pid"]
+    anna.end(number)
     wait_until(lambda: not psutil.pid_exists(pid))
     anna.up()
-    assert ended(anna, "alone")["end_reason"] == "timed out after 2 s"
+    assert ended(anna, agent)["end_reason"] == LIMITS[option].replace("1", "2")
 
 
 def test_an_agent_that_ends_in_time_ends_as_it_likes(anna: Node):
@@ -58,8 +67,10 @@ def test_an_agent_that_ends_in_time_ends_as_it_likes(anna: Node):
     assert answer.code == 7
     assert "the agent" not in answer.err, "its own end says itself"
     assert ended(anna, "quick")["state"] == "failed"
-    for word in ("0", "soon", "-1s", "99999999d"):
-        assert anna.call("run", "--timeout", word, "--", "true").code == 2
+    for option in LIMITS:
+        for word in ("0", "soon", "-1s", "99999999d"):
+            assert anna.call("run", option, word, "--", "true").code == 2
+        assert option in anna.call("run", option, "0s", "--", "true").err
 
 
 @pytest.mark.parametrize(

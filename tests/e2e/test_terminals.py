@@ -92,9 +92,9 @@ def test_what_we_say_ourselves_begins_and_ends_a_line(anna: Node):
         assert caller.ends() == 137
 
 
-@pytest.mark.parametrize("how", ["kill", "timeout", "term", "no command"])
+@pytest.mark.parametrize("how", ["kill", "timeout", "idle-timeout", "term", "no command"])
 def test_the_callers_terminal_is_given_back_however_it_ends(anna: Node, how: str):
-    limits = ("--timeout", "1s") if how == "timeout" else ()
+    limits = (f"--{how}", "1s") if how.endswith("timeout") else ()
     command = ("--", "/no/such") if how == "no command" else python(TYPIST)
     agent = how.replace(" ", "-")
     with Caller(anna, "--pty", "--agent-id", agent, *limits, *command) as caller:
@@ -105,8 +105,8 @@ def test_the_callers_terminal_is_given_back_however_it_ends(anna: Node, how: str
             anna.json("kill", agent, "--force")
         if how == "term":
             caller.process.send_signal(signal.SIGTERM)
-        code = {"kill": 137, "timeout": 124, "term": 143, "no command": 127}[how]
-        assert caller.ends() == code
+        codes = {"kill": 137, "term": 143, "no command": 127}
+        assert caller.ends() == codes.get(how, 124)
 
 
 def test_a_last_word_is_shown_before_the_terminal_is_given_back(anna: Node):

@@ -24,6 +24,7 @@ NAMED_MAX = 4  # other sessions of an agent, in a sentence
     "session-mesh run --agent-id builder --spec build --label team=core -- ./agent --fast",
     "session-mesh run --pty -- vim notes.txt",
     "session-mesh run --detach --timeout 8h -- ./crawler",
+    "session-mesh run --pty --idle-timeout 30m -- python -i agent.py",
     allow_interspersed_args=False,
 )
 def app(
@@ -59,6 +60,14 @@ def app(
     timeout: Annotated[
         str, typer.Option("--timeout", metavar="D", help="Stop it after so long: 90s, 15m, 8h.")
     ] = "",
+    idle_timeout: Annotated[
+        str,
+        typer.Option(
+            "--idle-timeout",
+            metavar="D",
+            help="Stop it after so long without output, input, steer or report: 30m.",
+        ),
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
 ) -> View | int:
     """Start an agent under supervision.
@@ -90,7 +99,8 @@ def app(
         steer_format=steer_format,
         interrupt=interrupt or "",
         adapter="pty" if pty else adapter or "process",
-        timeout_s=_lasting(timeout) if timeout else 0,
+        timeout_s=_lasting("--timeout", timeout),
+        idle_timeout_s=_lasting("--idle-timeout", idle_timeout),
         detach=detach,
         command=tuple(command),
         on_session=on_session,
@@ -144,11 +154,13 @@ def _apart(session: dict[str, Any], others: list[dict[str, Any]]) -> str:
     )
 
 
-def _lasting(text: str) -> int:
-    """Read a time-out, in seconds; raises UsageError."""
+def _lasting(option: str, text: str) -> int:
+    """Read a time-out, in seconds, 0 if there is none; raises UsageError."""
+    if not text:
+        return 0
     seconds = parse_duration(text)
     if seconds == 0:
-        raise UsageError("a time-out lasts 1 s at least", "leave --timeout out for none")
+        raise UsageError("a time-out lasts 1 s at least", f"leave {option} out for none")
     return seconds
 
 

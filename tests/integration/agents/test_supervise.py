@@ -26,13 +26,15 @@ WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\
 class Supervised:
     """A supervisor as its caller sees it, and one client connection to it."""
 
+    program = ("-m", "meshnode.agents.supervise")
+
     def __init__(self, home, socket_path, command, options=(), **streams):
         self.home = home
         self.session_id = f"{socket_path.parent.name}-{home.name}"
         self.socket = socket_path
         self.process = subprocess.Popen(  # our own code
             [
-                *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
+                *(sys.executable, "-P", *self.program),
                 *("--directory", str(home), "--socket", str(self.socket)),
                 *("--session-id", self.session_id, *options, "--", *command),
             ],

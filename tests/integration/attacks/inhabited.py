@@ -122,6 +122,7 @@ class Inhabited:
             OwnEntries(registrar, viewer.mesh.roster.entries, viewer.mesh.self_id),
             self.reports,
             Inboxes(self.inboxes),
+            lambda _: None,
         )
 
     def restart(self) -> None:
