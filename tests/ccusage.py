@@ -34,17 +34,21 @@ def install(directory: Path) -> Path | str:
     return programs[0]
 
 
-def command_of(program: Path, root: Path, *more: str) -> tuple[list[str], dict[str, str]]:
+def command_of(
+    program: Path, root: Path, *more: str, report: str = "daily", tz: str = "UTC"
+) -> tuple[list[str], dict[str, str]]:
     """Return what sums the transcripts under a root, and the environment it is to run in."""
-    command = [str(program), "claude", "daily", "--offline", "--json", "--timezone", "UTC", *more]
+    command = [str(program), "claude", report, "--offline", "--json", "--timezone", tz, *more]
     return command, {**os.environ, "CLAUDE_CONFIG_DIR": str(root), "HOME": str(root)}
 
 
-def daily(program: Path, root: Path) -> dict[str, Any]:
-    """Return its report by day."""
-    command, environment = command_of(program, root)
+def report(
+    program: Path, root: Path, name: str, *more: str, tz: str = "UTC"
+) -> list[dict[str, Any]]:
+    """Return the rows of its report `daily`, `weekly`, `monthly` or `blocks`."""
+    command, environment = command_of(program, root, *more, report=name, tz=tz)
     done = subprocess.run(
         command, env=environment, check=True, capture_output=True, timeout=PATIENCE_S
     )
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    rows: list[dict[str, Any]] = json.loads(done.stdout)[name]
+    return rows

@@ -15,10 +15,11 @@ from session_mesh import words
 from session_mesh.options import among
 from session_mesh.render import Table
 
-GROUPINGS = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+TIMES = ("month", "week", "day", "hour")
+GROUPINGS = ("model", *TIMES, "node", "owner", "agent", "session", "project", "tier")
+BLOCK = "block"  # of a plan, which one machine has: of `usage` alone
 SPARE = ("CACHED", "INPUT", "OUTPUT")  # left out on narrow terminals, before what they are of
 NAME_CHARS = 20  # of a model or project, before columns are left out for it
-TIMES = ("day", "hour")
 AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
 NOBODY = "-"  # in tables: no owner, agent or project is known
 DAYS_MAX = 3650
@@ -75,18 +76,21 @@ class Span:
             raise UsageError(f"no time zone {self.tz[:60]!r}", hint) from None
 
 
-def groupings(names: Sequence[str]) -> tuple[str, ...]:
+def groupings(names: Sequence[str], known: Sequence[str] = GROUPINGS) -> tuple[str, ...]:
     """Return each grouping once; raises UsageError for an unknown one."""
     for name in names:
-        if name not in GROUPINGS:
-            hint = f"one of: {', '.join(GROUPINGS)}"
-            raise UsageError(f"cannot group by {name[:60]!r}{nearest(name, GROUPINGS)}", hint)
+        if name == BLOCK and name not in known:
+            hint = "session-mesh usage --by block has those of its machine"
+            raise UsageError("blocks are of one plan, and the mesh may have many", hint)
+        if name not in known:
+            hint = f"one of: {', '.join(known)}"
+            raise UsageError(f"cannot group by {name[:60]!r}{nearest(name, known)}", hint)
     return tuple(dict.fromkeys(names))
 
 
 def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
-    """Sort groups of a day or an hour, if that comes first, the oldest first; others stay."""
-    if by and by[0] in TIMES:
+    """Sort groups of a time, such as a day, if that comes first, the oldest first; others stay."""
+    if by and by[0] in (*TIMES, BLOCK):
         value["groups"].sort(key=lambda group: str(group["key"][by[0]]))
     return value
 

@@ -56,6 +56,7 @@ class Table:
     spare: Sequence[str] = ()  # left out in this order, before those that are flexible alone
     numbers: Collection[str] = ()  # columns that end where their headings end
     readable: int = COLUMN_CHARS_MIN  # what is flexible is cut to less only without what is spare
+    below: Lines = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ def _write_table(table: Table, streams: Streams) -> None:
         _draw(table, widths, streams)
     else:
         streams.out.writelines(_padded(table, widths))
-        streams.out.flush()
+    _write(streams, "".join(f"{escape(line)}\n" for line in table.below))
     left_out = [
         column
         for place, column in enumerate(table.columns)

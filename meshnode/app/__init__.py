@@ -11,8 +11,8 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
 - commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
   `bearers`, `keys`
 - membership: `admission`, `renewal`, `authorities`
-- cost: `cutting`, `tally`, `cells`, `shelves`, `cost`, `costing`, `splitting`, `shortcut`,
-  `spending`, `totals`, `outlays`, `budgets`, `withholding`
+- cost: `cutting`, `blocks`, `tally`, `cells`, `shelves`, `cost`, `costing`, `splitting`,
+  `shortcut`, `spending`, `totals`, `outlays`, `budgets`, `withholding`
 - the audit log: `auditing`, `witnessing`, `alarms`
 - what is wrong: `observations`, `diagnosis`, `peer_diagnosis`, `counting`
 """

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from meshnode.core.counts import DAYS, MONTHS, SLOTS
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger import SLOT_S
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import tzinfo
 
     from meshnode.app.tally import Combination
     from meshnode.core.ids import NodeId
 
-BY = ("model", "day", "hour", "node", "owner", "agent", "session", "project", "tier")
+TIMES = ("month", "week", "day", "hour")
+BY = ("model", *TIMES, "node", "owner", "agent", "session", "project", "tier")
+BLOCK = "block"  # of five hours (app/blocks.py): of one machine's usage, not of the mesh
 OF_WHOSE = frozenset({"owner", "agent", "project"})  # what a session may know better than a log
-OF_CELLS = OF_WHOSE | {"model", "day", "node", "tier"}  # groupings that roll-ups know
+OF_CELLS = OF_WHOSE | {"model", "month", "week", "day", "node", "tier"}  # that roll-ups know
+_FINER = {DAYS: frozenset({"hour"}), MONTHS: frozenset({"week", "day", "hour"})}
 _PERIODS = {SLOTS: "half hours", DAYS: "UTC days", MONTHS: "UTC months"}
 _HALVED = "not exact to the hour or day: half hours of UTC do not fit those of {zone}"
 _SLOTS = "half hours count whole: this is what was used {}"
@@ -45,6 +49,7 @@ class CostQuery:
     node_id: NodeId | None = None  # of one owner only
     session: str = ""  # of one session only
     most: int = 0  # groups shown, the dearest, the rest as one; 0: too many are refused
+    blocks: Mapping[int, int] | None = None  # where that of each slot begins; None: of no blocks
 
 
 class Span(NamedTuple):
@@ -72,10 +77,10 @@ class Cutting:
         self.query = query
         self.by = tuple(dict.fromkeys(query.by))
         for word in self.by:
-            _check(word)
+            if word != BLOCK or query.blocks is None:
+                _check(word)
         self.zone = zone_named(query.tz)
-        self._by_time = tuple(word for word in ("day", "hour") if word in self.by)
-        self.cuts_time = bool(self._by_time)
+        self._by_time = tuple(word for word in (*TIMES, BLOCK) if word in self.by)
         self._since_s = float("-inf") if query.since_s is None else query.since_s
         self._until_s = float("inf") if query.until_s is None else query.until_s
         self._times: dict[Span, dict[str, str]] = {}  # their names, of each span that was noted
@@ -90,7 +95,7 @@ class Cutting:
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the answer is coarser than the question, in sentences."""
-        ends = [f"{word} {_minute(at_s)}" for word, at_s in sorted(self._ends_s.items())]
+        ends = [f"{word} {moment(at_s, UTC)}" for word, at_s in sorted(self._ends_s.items())]
         found = [_SLOTS.format(" ".join(ends))] if ends else []
         for (doubt, kind), end_s in sorted(self._doubts.items()):
             last = datetime.fromtimestamp(end_s - 1, UTC)
@@ -107,7 +112,7 @@ class Cutting:
         if cell.kind != SLOTS:
             return True  # it has one counter a session
         within = cell.start_s >= self._since_s and cell.end_s <= self._until_s
-        return within and not (self.cuts_time and self.zone is not UTC)
+        return within and self._is_in_one(cell)
 
     def key(self, what: Combination, span: Span, texts: Texts) -> tuple[str, ...]:
         """Return the group of a selected row or cell, and note whether it is exactly there."""
@@ -124,17 +129,21 @@ class Cutting:
                     parts.append(what.tier)
                 case "node":
                     parts.append(texts.node_id)
-                case "day" | "hour":
+                case _ if word in times:
                     parts.append(times[word])
                 case _:
                     parts.append(getattr(texts, word))
         return tuple(parts)
 
     def _time(self, word: str, span: Span) -> str:
-        at = datetime.fromtimestamp(span.start_s, self.zone if span.kind == SLOTS else UTC)
-        if span.kind == SLOTS and word == "hour":
-            return _hour(at)
-        return at.strftime("%Y-%m" if span.kind == MONTHS else "%Y-%m-%d")
+        if word == BLOCK and self.query.blocks is not None:
+            return moment(self.query.blocks[span.start_s // SLOT_S], self.zone)
+        if span.kind == MONTHS:
+            word = "month"
+        elif span.kind == DAYS and word == "hour":
+            word = "day"
+        zone = self.zone if span.kind == SLOTS else UTC
+        return _NAMES[word](datetime.fromtimestamp(span.start_s, zone))
 
     def _note(self, span: Span) -> None:
         if span.kind == SLOTS:
@@ -142,9 +151,9 @@ class Cutting:
             return
         if span.start_s < self._since_s or span.end_s > self._until_s:
             self._doubt(_CUT, span)
-        if "hour" in self.by or ("day" in self.by and span.kind == MONTHS):
+        if _FINER[span.kind].intersection(self._by_time):
             self._doubt(_WHOLE, span)
-        elif "day" in self.by and not self._shows_utc(span):
+        elif not self._is_in_one(span):
             self._doubt(_UTC, span)
 
     def _note_slots(self, span: Span) -> None:
@@ -152,17 +161,17 @@ class Cutting:
             self._ends_s["from"] = span.start_s
         if span.end_s > self._until_s:
             self._ends_s["until"] = span.end_s
-        if self.cuts_time and self.zone is not UTC:
-            offset = datetime.fromtimestamp(span.start_s, self.zone).utcoffset()
-            if offset is not None and offset.total_seconds() % SLOT_S:
-                self._doubt(_HALVED, span)
+        if not self._is_in_one(span):
+            self._doubt(_HALVED, span)
 
-    def _shows_utc(self, day: Span) -> bool:
-        """Whether the zone's clocks show UTC all day, as London's do in winter."""
+    def _is_in_one(self, span: Span) -> bool:
+        """Whether that time, of a UTC day or less or of a month, is in one group of the zone's."""
         if self.zone is UTC:
             return True
-        ends = (datetime.fromtimestamp(at_s, self.zone) for at_s in (day.start_s, day.end_s))
-        return all(not end.utcoffset() for end in ends)
+        first = datetime.fromtimestamp(span.start_s, self.zone)
+        last = datetime.fromtimestamp(span.end_s - 1, self.zone)
+        names = [_NAMES[word] for word in self._by_time if word != BLOCK]
+        return all(name(first) == name(last) for name in names)
 
     def _doubt(self, doubt: str, span: Span) -> None:
         place = (doubt, span.kind)
@@ -172,6 +181,9 @@ class Cutting:
 def _check(word: str) -> None:
     if word in BY:
         return
+    if word == BLOCK:
+        hint = "session-mesh usage --by block has those of its machine"
+        raise UsageError("blocks are of one plan, and the mesh may have many", hint)
     from difflib import get_close_matches  # noqa: PLC0415 - for who has misspelt something
 
     near = get_close_matches(word.lower(), BY, n=1, cutoff=0.5)
@@ -196,10 +208,31 @@ def zone_named(name: str) -> tzinfo:
     return UTC if zone.utcoffset(None) == timedelta() else zone  # None has one where all have
 
 
-def _minute(at_s: int) -> str:
-    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%MZ}"
+def moment(at_s: float, zone: tzinfo) -> str:
+    """Name a minute with its offset, as `2026-11-16T14:00+01:00`, or `Z` in UTC."""
+    return _minute_of(datetime.fromtimestamp(at_s, zone))
+
+
+def _month(at: datetime) -> str:
+    return f"{at:%Y-%m}"
+
+
+def _week(at: datetime) -> str:
+    """Name an ISO week by its Monday."""
+    return f"{at - timedelta(days=at.weekday()):%Y-%m-%d}"
+
+
+def _day(at: datetime) -> str:
+    return f"{at:%Y-%m-%d}"
 
 
 def _hour(at: datetime) -> str:
     # With its offset, or the hour that a change of the clocks repeats would be one of two hours.
-    return at.replace(minute=0, second=0).isoformat(timespec="minutes").replace("+00:00", "Z")
+    return _minute_of(at.replace(minute=0, second=0))
+
+
+def _minute_of(at: datetime) -> str:
+    return at.isoformat(timespec="minutes").replace("+00:00", "Z")
+
+
+_NAMES: Final = {"month": _month, "week": _week, "day": _day, "hour": _hour}

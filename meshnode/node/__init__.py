@@ -12,8 +12,8 @@ functions of this package too.
   `last_heard`
 - sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `outputs`, `books`,
   `standing`, `attributing`
-- the ledger: `usage`, `locating`, `following`, `explaining`, `rounds`, `pricing`, `price_file`,
-  `keeping`, `rolling`, `verifying`, `budgeting`
+- the ledger: `usage`, `blocks`, `locating`, `following`, `explaining`, `rounds`, `pricing`,
+  `price_file`, `keeping`, `rolling`, `verifying`, `budgeting`
 - watched and audited: `eventing`, `auditing`, `alarming`, `refusals`
 - HTTP and metrics: `fronting`, `http_options`
 - without a node: `offline`, `doctor`, `suspects`, `observing`

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client.durations import rfc3339, seconds_of
 from meshnode.client.home import make_private
 from meshnode.core.errors import ConflictError, DamagedError, StorageError
-from meshnode.core.ledger import Diagnostics, StoredReader
+from meshnode.core.ledger import SLOT_S, Diagnostics, StoredReader
 from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import Pieces, alone, readings
@@ -29,7 +29,8 @@ from meshnode.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from meshnode.app.cost import CostAnswer
+    from meshnode.app.cost import CostAnswer, OwnedSlot
+    from meshnode.app.cutting import CostQuery
     from meshnode.client.home import Home
     from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot
     from meshnode.ingest.reading import Reader, Remark, SourceConfig
@@ -233,7 +234,7 @@ class Usage:
     def answer(self, wanted: Wanted, asked: Asked) -> dict[str, Any]:
         """Sum what was read, as `cost` does; raises UsageError for an unknown grouping or zone."""
         from meshnode.app.cost import OwnedSlot, cost  # noqa: PLC0415 - see `_load`
-        from meshnode.app.cutting import CostQuery  # noqa: PLC0415 - as above
+        from meshnode.app.cutting import BLOCK, CostQuery  # noqa: PLC0415 - as above
 
         slots = self._all_slots() if wanted.is_all_sources else self._slots_of(wanted)
         rows = [
@@ -250,10 +251,35 @@ class Usage:
             prices_at_s=_seconds(asked.prices_at),
             most=asked.most,
         )
-        answer = _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
+        if BLOCK in asked.by:
+            answer = self._in_blocks(wanted, query, rows)
+        else:
+            answer = _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
         if not wanted.is_all_sources:
             answer["notes"] += self._dropped(since_s)
         return answer
+
+    def _in_blocks(self, wanted: Wanted, query: CostQuery, rows: list[OwnedSlot]) -> dict[str, Any]:
+        """Sum whole blocks of single records; `wanted` names sources, and no session."""
+        from meshnode.app.blocks import blocks_of, widened  # noqa: PLC0415 - rarely needed
+        from meshnode.app.cost import cost  # noqa: PLC0415 - see `_load`
+        from meshnode.node.blocks import told_of, widened_notes  # noqa: PLC0415 - as above
+
+        blocks = blocks_of(row.key.start_s // SLOT_S for row in rows)
+        asked_s = query.since_s, query.until_s
+        since_s, until_s = widened(blocks, *asked_s)
+        query = replace(query, since_s=since_s, until_s=until_s, blocks=blocks)
+        found = cost(rows, self._diagnostics(wanted), query, self._prices)
+        told = told_of(found, blocks, query.tz, self._now_s(), partial(self._ends, wanted))
+        answer = _plain(found)
+        answer["groups"] = [
+            group | {"block": block} for group, block in zip(answer["groups"], told, strict=True)
+        ]
+        notes = widened_notes(asked_s, (since_s, until_s), query.tz)
+        return answer | {
+            "tz_exact": found.tz_exact and not notes,
+            "notes": [*notes, *answer["notes"]],
+        }
 
     def _dropped(self, since_s: float | None) -> list[str]:
         """Say from when records are kept, if what was asked for may begin before."""
@@ -302,6 +328,13 @@ class Usage:
         return self._database.run_now(counters.counted)
 
     def _slots_of(self, wanted: Wanted) -> list[tuple[CounterKey, Slot]]:
+        return self._database.run_now(usage_log.slots_where, self._is_wanted(wanted))
+
+    def _ends(self, wanted: Wanted, since_s: float, until_s: float) -> tuple[float, float] | None:
+        is_wanted = self._is_wanted(wanted)
+        return self._database.run_now(usage_log.ends_where, is_wanted, since_s, until_s)
+
+    def _is_wanted(self, wanted: Wanted) -> Callable[[str, str], bool]:
         @cache
         def is_wanted(source: str, file: str) -> bool:
             if source not in SOURCES or source not in (wanted.sources or (source,)):
@@ -309,7 +342,7 @@ class Usage:
             owns = SOURCES[source].owns
             return not wanted.paths or any(owns(path, file) for path in wanted.paths)
 
-        return self._database.run_now(usage_log.slots_where, is_wanted)
+        return is_wanted
 
     def _diagnostics(self, wanted: Wanted) -> list[Diagnostics]:
         readers = self._database.run_now(ledger.readers)

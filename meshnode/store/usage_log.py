@@ -65,6 +65,8 @@ _SUMS = ", ".join(f"sum({name})" for name in _COUNTS.split(", "))
 _SLOTS = f"""SELECT kind, CAST(at_s / {SLOT_S} AS INTEGER) AS slot, count(*), {_SUMS} FROM usage_log
     WHERE idem_key NOT IN (SELECT idem_key FROM usage_log WHERE revision > 0) OR {_COUNTS_NOW}
     GROUP BY kind, slot"""  # noqa: S608 - our own names; few have revisions, so few are looked up
+_TIMES = f"""SELECT kind, min(at_s), max(at_s) FROM usage_log
+    WHERE at_s >= ? AND at_s < ? AND {_COUNTS_NOW} GROUP BY kind"""  # noqa: S608 - our own names
 
 
 def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]]) -> list[Added]:
@@ -154,12 +156,7 @@ def slots_where(
     connection: sqlite3.Connection, is_wanted: Callable[[str, str], bool]
 ) -> list[tuple[CounterKey, Slot]]:
     """Add up to slots what counts of some sources and files, without the roll-ups of all."""
-    kinds: dict[int, Counters] = {}
-    for kind, file, *said in connection.execute(_KINDS):
-        if is_wanted(said[_SOURCE], file):
-            if set(map(type, said)) != {str}:
-                raise DamagedError(_BROKEN, _HINT)
-            kinds[kind] = counters_of(tuple(said))
+    kinds = _kinds_where(connection, is_wanted)
     rows = [row for row in connection.execute(_SLOTS) if row[0] in kinds]
     for column in zip(*rows, strict=True):
         if set(map(type, column)) != {int} or min(column) < 0:
@@ -170,6 +167,33 @@ def slots_where(
     for kind, slot, records, *counts in rows:
         slots.add(*added(kinds[kind], slot, records, Buckets(*counts)))
     return list(slots)
+
+
+def ends_where(
+    connection: sqlite3.Connection,
+    is_wanted: Callable[[str, str], bool],
+    since_s: float,
+    until_s: float,
+) -> tuple[float, float] | None:
+    """Return the first and the last time in a span that counts of some sources and files.
+
+    In seconds since 1970; None if nothing does. Raises DamagedError.
+    """
+    kinds = _kinds_where(connection, is_wanted)
+    rows = [ends for kind, *ends in connection.execute(_TIMES, (since_s, until_s)) if kind in kinds]
+    return (min(first for first, _ in rows), max(last for _, last in rows)) if rows else None
+
+
+def _kinds_where(
+    connection: sqlite3.Connection, is_wanted: Callable[[str, str], bool]
+) -> dict[int, Counters]:
+    kinds: dict[int, Counters] = {}
+    for kind, file, *said in connection.execute(_KINDS):
+        if is_wanted(said[_SOURCE], file):
+            if set(map(type, said)) != {str}:
+                raise DamagedError(_BROKEN, _HINT)
+            kinds[kind] = counters_of(tuple(said))
+    return kinds
 
 
 def page(connection: sqlite3.Connection, after_seq: int, limit: int) -> list[tuple[Entry, bytes]]:

@@ -76,6 +76,7 @@ def test_an_owner_that_is_away_counts_and_is_named(spenders):
     assert "2 of 3 nodes heard" in carl.call("cost").err
     for by in (
         ("model", "day"),
+        ("month", "week"),
         ("node", "session"),
         ("hour", "owner", "agent", "project", "tier"),
     ):

@@ -213,9 +213,13 @@ class Changing(RuleBasedStateMachine):
             assert sum(group.records for group in quick.groups) == quick.records
             assert sum((group.usage for group in quick.groups), Buckets()) == quick.totals
 
-    @rule(by=st.sets(st.sampled_from(sorted(OF_CELLS)), max_size=2), since_s=times)
-    def ask_cells(self, by, since_s) -> None:
-        self.ask(CostQuery(tuple(by), since_s))
+    @rule(
+        by=st.sets(st.sampled_from(sorted(OF_CELLS)), max_size=2),
+        since_s=times,
+        tz=st.sampled_from(["UTC", "Europe/Berlin"]),
+    )
+    def ask_cells(self, by, since_s, tz) -> None:
+        self.ask(CostQuery(tuple(by), since_s, tz=tz))
 
     @rule(by=st.sampled_from(sorted(OF_WHOSE)), more=st.sampled_from(["day", "model"]))
     def ask_whose(self, by, more) -> None:

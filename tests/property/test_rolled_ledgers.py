@@ -302,7 +302,7 @@ class Rolled(RuleBasedStateMachine):
                 (key, row.value) for key, row in self.replica.rows.tables.get(LEDGER, {}).items()
             ).items()
         ]
-        for by in ("day", "hour", "owner", "model", "session"):
+        for by in ("month", "week", "day", "hour", "owner", "model", "session"):
             answer = cost(rows, [], CostQuery((by,), tz="Europe/Berlin"), NoPrices())
             assert sum(group.records for group in answer.groups) == answer.records
         for _ in self.cells.build():
@@ -311,6 +311,7 @@ class Rolled(RuleBasedStateMachine):
             ("model", "day"),
             ("owner", "project"),
             ("project", "day"),
+            ("week", "month"),
             ("agent", "hour"),
             ("session",),
         ):

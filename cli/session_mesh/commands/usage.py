@@ -8,6 +8,7 @@ from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.vocabulary import SOURCES
 from session_mesh.amounts import (
+    BLOCK,
     DAYS_MAX,
     GROUPINGS,
     THEN,
@@ -21,6 +22,7 @@ from session_mesh.amounts import (
     table_of,
     unpriced_in,
 )
+from session_mesh.blocks import source_of, table_of_blocks
 from session_mesh.call import Call
 from session_mesh.options import among
 from session_mesh.progress import Progress
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.usage import Read, Usage, Wanted
 
+BY = (*GROUPINGS, BLOCK)
 REFRESH_MIN_S = 0.1
 REMARKS_MAX = 5  # in words; JSON has all of them
 LEFT_OUT = {
@@ -45,6 +48,7 @@ LEFT_OUT = {
 @verb(
     "session-mesh usage",
     "session-mesh usage --by model --by project --days 7",
+    "session-mesh usage --by block --days 3",
     "session-mesh usage --source higress --path /var/log/proxy/access.log --follow",
     "session-mesh usage --by model --prices-at today --prices team-prices.yaml",
     "session-mesh usage --explain msg_01AbC",
@@ -67,9 +71,9 @@ def app(
         list[str] | None,
         typer.Option(
             "--by",
-            metavar="|".join(GROUPINGS),
-            help="Group; by day unless told.",
-            autocompletion=among(GROUPINGS),
+            metavar="|".join(BY),
+            help="Group; by day unless told. A block: five hours of a Claude plan.",
+            autocompletion=among(BY),
         ),
     ] = None,
     session_key: Annotated[
@@ -120,12 +124,14 @@ def app(
         _refuse({"--prices-at": prices_at != THEN})
     span = Span(since, until, days, tz or _own_zone())
     priced_at = span.priced_at(prices_at, call.now_s())
-    asked = usage.Asked(groupings(by or ("day",)), *span.bounds(call.now_s()), span.tz, priced_at)
-    configs = locating.sources_at(source or (), path or ())
+    groups = groupings(by or ("day",), BY)
+    of = source_of(source or (), session_key, follow=follow) if BLOCK in groups else source or []
+    asked = usage.Asked(groups, *span.bounds(call.now_s()), span.tz, priced_at)
+    configs = locating.sources_at(of, path or ())
     if keep_messages:
-        configs = locating.with_messages(configs, source or ())
+        configs = locating.with_messages(configs, of)
     paths = locating.all_names(configs) if path else ()
-    wanted = usage.Wanted(tuple(source or ()), paths, session_key)
+    wanted = usage.Wanted(tuple(of), paths, session_key)
     with usage.Usage(call.home, call.now_s, prices) as ledger:
         if rescan:
             ledger.forget_places(configs)
@@ -152,7 +158,7 @@ def app(
     ]
     return View(
         value=value,
-        human=table_of(value, asked.by),
+        human=(table_of_blocks if BLOCK in groups else table_of)(value, groups),
         records="groups",
         ids=ids_of(value),
         notes=notes,

@@ -23,14 +23,6 @@ Sums = Counter[tuple[str, str, str]]  # by day, model and kind of tokens
 GOLDEN = Path(__file__).parents[2] / "golden" / "claude"
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = ccusage.install(tmp_path_factory.mktemp("ccusage"))
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
-
-
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -56,7 +48,7 @@ def ours(connection: sqlite3.Connection, root: Path) -> Sums:
 
 def theirs(program: Path, root: Path) -> Sums:
     sums: Sums = Counter()
-    for day in ccusage.daily(program, root)["daily"]:
+    for day in ccusage.report(program, root, "daily"):
         for model in day["modelBreakdowns"]:
             for kind in KINDS:
                 sums[day["date"], model["modelName"], kind] += model[kind]

@@ -116,9 +116,82 @@ def test_the_hour_that_the_clocks_repeat_is_two_hours():
 
 
 def test_a_zone_off_the_half_hour_says_that_it_is_not_exact():
-    assert not ask([row()], "day", tz="Asia/Kathmandu").tz_exact
-    assert ask([row()], "model", tz="Asia/Kathmandu").tz_exact
-    assert ask([row()], "day", tz="Asia/Kolkata").tz_exact
+    at_midnight = row(slot=SLOT + 36)  # 18:00Z is 23:45 there
+    for by in ("hour", "day", "week", "month"):  # of a Sunday, the first of a month
+        found = ask([at_midnight], by, tz="Asia/Kathmandu")
+        assert found.tz_exact is (by == "month")
+        assert bool(found.notes) is not found.tz_exact
+    assert ask([at_midnight, row()], "model", tz="Asia/Kathmandu").tz_exact
+    assert ask([row()], "day", tz="Asia/Kathmandu").tz_exact  # all within a day, as it is known
+    assert ask([at_midnight], "day", tz="Asia/Kolkata").tz_exact
+
+
+def test_weeks_begin_on_monday_and_are_named_by_it():
+    new_year_s = 1798761600  # 2027-01-01T00:00:00Z, a Friday
+    found = [
+        keys([row(slot=new_year_s // 1800 + 48 * days)], "week", "month") for days in (-5, -4, 0, 3)
+    ]
+    assert [(group["week"], group["month"]) for [group] in found] == [
+        ("2026-12-21", "2026-12"),  # Sunday
+        ("2026-12-28", "2026-12"),
+        ("2026-12-28", "2027-01"),
+        ("2027-01-04", "2027-01"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "minutes", "month", "week"),
+    [
+        ("UTC", -30, "2026-02", "2026-02-23"),
+        ("UTC", 0, "2026-03", "2026-02-23"),
+        ("Europe/Berlin", -60, "2026-03", "2026-02-23"),
+        ("Europe/Berlin", 23 * 60 - 30, "2026-03", "2026-02-23"),
+        ("Europe/Berlin", 23 * 60, "2026-03", "2026-03-02"),
+        ("America/New_York", 5 * 60 - 30, "2026-02", "2026-02-23"),
+        ("America/New_York", 5 * 60, "2026-03", "2026-02-23"),
+        # The clocks go forward in the night to Sunday, so that its week is an hour shorter.
+        ("Europe/Berlin", 28 * 24 * 60 + 22 * 60 - 30, "2026-03", "2026-03-23"),
+        ("Europe/Berlin", 28 * 24 * 60 + 22 * 60, "2026-03", "2026-03-30"),
+        ("Europe/Berlin", 30 * 24 * 60 + 22 * 60, "2026-04", "2026-03-30"),
+    ],
+)
+def test_weeks_and_months_are_cut_in_the_zone_of_the_query(
+    zone: str, minutes: int, month: str, week: str
+):
+    sunday_s = 1772323200  # 2026-03-01T00:00:00Z
+    slot = (sunday_s + 60 * minutes) // 1800
+    assert keys([row(slot=slot)], "month", "week", tz=zone) == [{"month": month, "week": week}]
+
+
+def test_an_old_day_is_exactly_in_a_week_or_month_unless_its_midnights_cut_it():
+    def day(number: int) -> OwnedSlot:  # of February 2026
+        return row()._replace(key=DayKey("s1", "cheap", "standard", FEB_1_S // 86_400 + number - 1))
+
+    assert ask([day(10), day(28)], "week", "month").notes == ()
+    for by, cut, whole in (("month", 28, (10, 27)), ("week", 8, (10, 28))):
+        assert ask(list(map(day, whole)), by, tz="Europe/Berlin").tz_exact
+        note = (
+            f"up to 2026-02-{cut:02} only UTC days are known: they are not those of Europe/Berlin"
+        )
+        assert ask([day(cut), day(10)], by, tz="Europe/Berlin").notes == (note,)
+
+
+def test_an_old_month_is_in_no_week():
+    month = row()._replace(key=MonthKey("s1", "cheap", "standard", 56 * 12 + 1))
+    answer = ask([month, row()], "week")
+    assert {group.key["week"] for group in answer.groups} == {"2026-02", "2026-01-26"}
+    assert answer.notes == (
+        "up to 2026-02 only UTC months are known: each stands under its own name",
+    )
+    assert ask([month, row()], "month").notes == ()
+    assert keys([month, row()], "month") == [{"month": "2026-02"}]
+    assert not ask([month], "month", tz="Europe/Berlin").tz_exact
+
+
+def test_the_mesh_has_no_blocks():
+    with pytest.raises(UsageError, match="blocks are of one plan") as refused:
+        ask([row()], "block")
+    assert "usage --by block" in refused.value.hint
 
 
 def test_what_is_known_by_day_or_month_stands_under_its_own_name_and_is_noted():

@@ -160,6 +160,23 @@ def test_a_row_that_moves_to_and_fro_leaves_few_keys_behind(ledger: Ledger):
     assert max(len(cell.keys) for part in parts for cell in part.cells.values()) < 2 * SPARE_KEYS
 
 
+def test_by_month_only_rows_of_days_that_a_midnight_cuts_are_read(ledger: Ledger):
+    for day in range(-5, 6):  # around the first of October 2024
+        for hour in (1, 23):
+            ledger.say("s", "ada", slot=SLOT + 48 * (day - 3) + 2 * hour)
+    assert ledger.by_owner("month") == {"ada 2024-09": (10, 1), "ada 2024-10": (12, 1)}
+    assert ledger.read == 0
+    told = {"ada 2024-09": (9, 1), "ada 2024-10": (13, 1)}
+    assert ledger.by_owner("month", tz="Europe/Berlin") == told
+    assert ledger.read <= 2  # of the last day of September
+    assert ledger.by_owner("week", tz="Europe/Berlin") == {
+        "ada 2024-09-23": (7, 1),
+        "ada 2024-09-30": (14, 1),
+        "ada 2024-10-07": (1, 1),
+    }
+    assert ledger.read <= 4  # of two Sundays
+
+
 def test_by_hour_a_row_is_read_where_a_cell_is_in_several(ledger: Ledger):
     for number in range(9):
         ledger.say(f"s{number}", ("ada", "bo")[number > 6], number, SLOT + number // 7)

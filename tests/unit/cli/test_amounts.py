@@ -78,6 +78,20 @@ def test_prices_that_are_left_out_are_told_with_every_sum(run, answer):
     assert run("cost")[2] == ""
 
 
+@pytest.mark.parametrize("by", ["month", "week"])
+def test_groups_of_a_time_come_oldest_first(run, answer, by):
+    names = ["2026-11", "2026-12", "2027-01"]
+    answer["groups"] = [cost_group(by, name) for name in (names[1], names[2], names[0])]
+    assert run("cost", "--by", by, "-q")[1].split() == names
+
+
+def test_the_mesh_has_no_blocks(run):
+    code, out, err = run("cost", "--by", "block")
+    assert (code, out) == (2, "")
+    assert "blocks are of one plan, and the mesh may have many" in err
+    assert "usage --by block" in err
+
+
 def test_an_owner_that_nobody_knows_is_a_dash_in_tables_alone(run, answer):
     answer["groups"] = [cost_group("owner", "")]
     assert run("cost", "--by", "owner")[1].splitlines()[1].startswith("-  ")

@@ -11,7 +11,7 @@ from typer.main import get_command
 from meshnode.client.targets import EVENT_KINDS
 from meshnode.core.vocabulary import ACTIONS, KINDS, SOURCES
 from meshnode.ingest import sources
-from session_mesh.amounts import GROUPINGS
+from session_mesh.amounts import BLOCK, GROUPINGS
 from session_mesh.dispatch import app
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
@@ -34,7 +34,7 @@ KNOWN = {
     "steer --mode": ("soft", "now", "after"),
     "steer --wait": ("accepted", "delivered", "applied"),
     "up --http": ("on", "off"),
-    "usage --by": GROUPINGS,
+    "usage --by": (*GROUPINGS, BLOCK),
     "usage --prices-at": ("then", "today"),
     "usage --source": SOURCES,
     "watch --kind": EVENT_KINDS,

@@ -1,5 +1,7 @@
 """`usage` over logs in a home of its own: what can be asked, and what is said beside figures."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -7,7 +9,10 @@ import pytest
 from gateway_log import line
 
 from meshnode.app import tally
-from session_mesh import monitor
+from meshnode.client.durations import seconds_of
+from session_mesh import call, monitor
+from session_mesh.main import main
+from session_mesh.render import Streams
 
 
 @pytest.fixture
@@ -48,16 +53,107 @@ def test_an_explanation_says_how_many_responses_it_leaves_out(run, log: Path):
     assert "and 500 more responses with their lines" in out
 
 
-def answers(*idents: str) -> str:
+def answers(*idents: str, at: str = "2026-11-20T10:00:00Z") -> str:
     """Write a transcript: each response is told in two lines, as by Claude Code."""
     lines: list[str] = []
     for ident in idents:
         for ended in (None, "end_turn"):
             usage = {"input_tokens": 5, "output_tokens": 5}
             message = {"id": ident, "model": "m", "stop_reason": ended, "usage": usage}
-            said = {"type": "assistant", "sessionId": "s", "timestamp": "2026-11-20T10:00:00Z"}
+            said = {"type": "assistant", "sessionId": "s", "timestamp": at}
             lines.append(json.dumps(said | {"message": message}) + "\n")
     return "".join(lines)
+
+
+@pytest.fixture
+def transcripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Claude's, where usual: two blocks of November, and one that is active at 10:30Z."""
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
+    monkeypatch.setattr(call, "wall_s", lambda: seconds_of("2026-11-20T10:30:00Z"))
+    times = ("19T04:10", "19T08:59", "19T09:00", "20T08:15", "20T08:45", "20T09:45")
+    path = tmp_path / "claude" / "projects" / "p" / "s.jsonl"
+    path.parent.mkdir(parents=True)
+    told = [answers(f"m{n}", at=f"2026-11-{at}:00Z") for n, at in enumerate(times)]
+    path.write_text("".join(told))
+    return path
+
+
+BLOCKS = ("usage", "--by", "block", "--tz", "Europe/Berlin")
+
+
+@pytest.mark.usefixtures("transcripts")
+def test_blocks_say_when_they_begin_and_end_and_the_active_one_how_it_goes_on(run):
+    value = json.loads(run(*BLOCKS, "-o", "json")[1])
+    assert [(one["key"]["block"], one["block"]["end"]) for one in value["groups"]] == [
+        ("2026-11-19T05:00+01:00", "2026-11-19T10:00+01:00"),
+        ("2026-11-19T10:00+01:00", "2026-11-19T15:00+01:00"),
+        ("2026-11-20T09:00+01:00", "2026-11-20T14:00+01:00"),
+    ]
+    assert [one["usage"]["total"] for one in value["groups"]] == [20, 10, 30]
+    ended, _, active = (one["block"] for one in value["groups"])
+    assert ended | {"end": ""} == dict.fromkeys(active) | {"end": "", "active": False}
+    # 30 tokens in 90 minutes, and 150 minutes to go
+    del active["end"]
+    assert active == {
+        "active": True,
+        "remaining_s": 9000,
+        "tokens_per_minute": 0,
+        "cost_usd_per_hour": None,
+        "projected_tokens": 80,
+        "projected_cost_usd": None,
+    }
+    rows = list(csv.DictReader(io.StringIO(run(*BLOCKS, "-o", "csv")[1])))
+    assert [row["block.remaining_s"] for row in rows] == ["", "", "9000"]
+    assert run(*BLOCKS, "-q")[1].splitlines() == [one["key"]["block"] for one in value["groups"]]
+
+
+@pytest.mark.parametrize("more", [(), ("--by", "model")], ids="".join)
+@pytest.mark.usefixtures("transcripts")
+def test_a_table_of_blocks_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, more, tmp_path: Path):
+    monkeypatch.setenv("SESSION_MESH_HOME", str(tmp_path / "home"))
+    streams = Streams(io.StringIO(), io.StringIO(), out_is_terminal=True, width=80)
+    assert main([*BLOCKS, *more], streams) == 0
+    lines = streams.out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("2026-11-19 05:00-10:00  ")
+    assert lines[3].startswith("2026-11-20 09:00-14:00  ")
+    assert "2h30m" in lines[3]
+    assert lines[4].startswith("total")
+    assert lines[5:] == ["active: 0 tokens a minute", "at this rate 80 tokens by 14:00"]
+
+
+@pytest.mark.usefixtures("transcripts")
+def test_a_block_that_is_asked_for_in_part_is_told_whole(run):
+    code, out, err = run(*BLOCKS, "--since", "2026-11-20T10:30", "--until", "2026-11-20T11:00")
+    assert (code, out.splitlines()[1].split()[-2]) == (0, "30")
+    assert "blocks count whole: this is what was used from 2026-11-20T09:00+01:00 until 20" in err
+    value = json.loads(run(*BLOCKS, "--since", "2026-11-20T10:30", "-o", "json")[1])
+    assert (value["tz_exact"], value["records"]) == (False, 3)
+    whole = json.loads(run(*BLOCKS, "--since", "2026-11-19T15:00", "-o", "json")[1])
+    assert (whole["tz_exact"], whole["records"], whole["notes"]) == (True, 3, [])
+
+
+@pytest.mark.usefixtures("transcripts")
+def test_usage_of_others_is_in_no_block(run, log: Path):
+    assert run("usage", "--source", "higress", "--path", str(log))[0] == 0
+    assert json.loads(run(*BLOCKS, "-o", "json")[1])["records"] == 6
+    assert json.loads(run("usage", "-o", "json")[1])["records"] == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--source", "codex"), "leave out --source"),
+        (("--source", "claude", "--source", "codex"), "leave out --source"),
+        (("--session-key", "s"), "--by block --by session"),
+        (("--follow",), "--follow shows sessions, not blocks"),
+    ],
+    ids="".join,
+)
+def test_blocks_refuse_what_has_none(run, words: tuple[str, ...], says: str):
+    code, out, err = run("usage", "--by", "block", *words)
+    assert (code, out) == (2, "")
+    assert says in err
 
 
 @pytest.mark.parametrize("source", ["claude", "higress"])

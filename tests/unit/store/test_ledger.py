@@ -278,6 +278,23 @@ def test_sums_of_some_sources_are_of_the_latest_revisions_too(connection: sqlite
     assert [(slot.records, slot.usage.input) for slot in found.values()] == [(2, 102)]
 
 
+def test_the_ends_of_a_span_are_those_of_what_counts_in_it(connection: sqlite3.Connection):
+    at_s = RECORD.at_s
+    commit(connection, [RECORD, replace(OTHER, at_s=at_s + 9, source="claude")])
+    commit(connection, [replace(RECORD, rank=1, at_s=at_s - 5)])
+
+    def ends(since_s: float, until_s: float, source: str = "") -> tuple[float, float] | None:
+        return usage_log.ends_where(
+            connection, lambda one, _file: source in ("", one), since_s, until_s
+        )
+
+    assert ends(at_s - 5, at_s + 10) == (at_s - 5, at_s + 9)
+    assert ends(at_s - 5, at_s + 9) == (at_s - 5, at_s - 5)
+    assert ends(at_s, at_s + 9) is None  # moved by its second revision, which counts
+    assert ends(at_s - 5, at_s + 10, "claude") == (at_s + 9, at_s + 9)
+    assert ends(at_s - 5, at_s + 10, "gemini") is None
+
+
 def test_what_is_charged_already_is_not_priced_again_unless_two_make_one(
     connection: sqlite3.Connection,
 ):
