@@ -54,6 +54,10 @@ DROPPED = (
     "what was recorded before {} may be missing: records are kept for 90 days, and sources and"
     " paths are told apart by them alone (usage without --source and --path has all)"
 )
+BLOCKS_DROPPED = (
+    "what was recorded before {} may be missing, and the first block may have begun before it does"
+    " here: records are kept for 90 days"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +260,8 @@ class Usage:
         else:
             answer = _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
         if not wanted.is_all_sources:
-            answer["notes"] += self._dropped(since_s)
+            said = BLOCKS_DROPPED if BLOCK in asked.by else DROPPED
+            answer["notes"] += self._dropped(since_s, said)
         return answer
 
     def _in_blocks(self, wanted: Wanted, query: CostQuery, rows: list[OwnedSlot]) -> dict[str, Any]:
@@ -281,14 +286,14 @@ class Usage:
             "notes": [*notes, *answer["notes"]],
         }
 
-    def _dropped(self, since_s: float | None) -> list[str]:
+    def _dropped(self, since_s: float | None, said: str) -> list[str]:
         """Say from when records are kept, if what was asked for may begin before."""
         first = self._database.run_now(usage_log.page, 0, 1)
         if not first or first[0][0].seq == 1:
             return []
         kept_s = first[0][0].recorded_ms / 1000
         is_before = since_s is None or since_s < kept_s
-        return [DROPPED.format(rfc3339(kept_s))] if is_before else []
+        return [said.format(rfc3339(kept_s))] if is_before else []
 
     def explain(self, name: str) -> dict[str, Any]:
         """Say which lines and rates made a figure, by the id of a response or of a session."""

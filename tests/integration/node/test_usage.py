@@ -55,6 +55,8 @@ def test_sums_of_single_records_say_from_when_those_are_kept(home: Home, usage: 
     higress = Wanted(sources=("higress",))
     assert usage.answer(higress, Asked())["notes"] == []
     drop(home)
+    [note] = usage.answer(higress, Asked(("block",)))["notes"]
+    assert "the first block may have begun before" in note
     for wanted in (higress, Wanted(paths=(str(log),))):
         found = usage.answer(wanted, Asked())
         assert found["records"] == 1
