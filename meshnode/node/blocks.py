@@ -1,52 +1,71 @@
 """What `usage --by block` says of the block that a group is of: its end, and how it goes on.
 
-Invariant: a block is told whole, so what is said of it does not depend on what was selected.
+Invariant: a block is counted whole, so what is said of it does not depend on what was asked for.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.blocks import BLOCK_S, Forecast, Spent, forecast, is_active
+from meshnode.app.blocks import BLOCK_S, Forecast, Spent, blocks_of, forecast, is_active, widened
 from meshnode.app.cutting import BLOCK, moment, zone_named
+from meshnode.core.ledger import SLOT_S
 from meshnode.core.prices import usd_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from meshnode.app.cost import CostAnswer
+    from meshnode.app.cost import CostAnswer, OwnedSlot
+    from meshnode.app.cutting import CostQuery
 
     Ends = Callable[[float, float], tuple[float, float] | None]  # of what was used in a span
 
 WIDENED = "blocks count whole: this is what was used {}"
 
 
-def told_of(
-    answer: CostAnswer, blocks: Mapping[int, int], tz: str, now_s: float, ends: Ends
-) -> list[dict[str, Any]]:
-    """Return what is to be said of the block of each group, in the order of the groups."""
-    zone = zone_named(tz)
-    starts = {moment(start_s, zone): start_s for start_s in blocks.values()}
-    of_groups = [starts[group.key[BLOCK]] for group in answer.groups]
-    told = {
-        start_s: {
-            "end": moment(start_s + BLOCK_S, zone),
-            "active": is_active(start_s, now_s),
-            **_said(_forecast(answer, of_groups, start_s, now_s, ends)),
+class Blocks:
+    """The blocks that rows of half hours are in; `query` selects whole ones, and groups by them."""
+
+    def __init__(self, asked: CostQuery, rows: Iterable[OwnedSlot]) -> None:
+        blocks = blocks_of(row.key.start_s // SLOT_S for row in rows)
+        since_s, until_s = widened(blocks, asked.since_s, asked.until_s)
+        self.query = replace(asked, since_s=since_s, until_s=until_s, blocks=blocks)
+        self._asked = asked
+        self._zone = zone_named(asked.tz)
+        self._starts = {moment(at_s, self._zone): at_s for at_s in blocks.values()}
+
+    def told(
+        self, answer: CostAnswer, plain: dict[str, Any], now_s: float, ends: Ends
+    ) -> dict[str, Any]:
+        """Return what of a plain answer changes: its groups, and what it says of the span."""
+        of_groups = [self._starts[group.key[BLOCK]] for group in answer.groups]
+        told = {
+            start_s: {
+                "end": moment(start_s + BLOCK_S, self._zone),
+                "active": is_active(start_s, now_s),
+                **_said(_forecast(answer, of_groups, start_s, now_s, ends)),
+            }
+            for start_s in dict.fromkeys(of_groups)
         }
-        for start_s in dict.fromkeys(of_groups)
-    }
-    return [told[start_s] for start_s in of_groups]
+        pairs = zip(plain["groups"], of_groups, strict=True)
+        notes = self._widened_notes()
+        return {
+            "groups": [group | {"block": told[start_s]} for group, start_s in pairs],
+            "tz_exact": plain["tz_exact"] and not notes,
+            "notes": [*notes, *plain["notes"]],
+        }
 
-
-def widened_notes(
-    asked: tuple[float | None, float | None], counted: tuple[float | None, float | None], tz: str
-) -> list[str]:
-    """Say from and until when blocks are counted, where that is more than was asked for."""
-    pairs = zip(("from", "until"), asked, counted, strict=True)
-    zone = zone_named(tz)
-    ends = [f"{word} {moment(to_s, zone)}" for word, at_s, to_s in pairs if to_s and to_s != at_s]
-    return [WIDENED.format(" ".join(ends))] if ends else []
+    def _widened_notes(self) -> list[str]:
+        """Say from and until when blocks are counted, where that is more than was asked for."""
+        asked, query = self._asked, self.query
+        places = (("from", asked.since_s, query.since_s), ("until", asked.until_s, query.until_s))
+        ends = [
+            f"{word} {moment(to_s, self._zone)}"
+            for word, at_s, to_s in places
+            if to_s is not None and to_s != at_s
+        ]
+        return [WIDENED.format(" ".join(ends))] if ends else []
 
 
 def _forecast(

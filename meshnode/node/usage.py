@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from meshnode.client.durations import rfc3339, seconds_of
 from meshnode.client.home import make_private
 from meshnode.core.errors import ConflictError, DamagedError, StorageError
-from meshnode.core.ledger import SLOT_S, Diagnostics, StoredReader
+from meshnode.core.ledger import Diagnostics, StoredReader
 from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
 from meshnode.ingest.ahead import Pieces, alone, readings
@@ -29,8 +29,7 @@ from meshnode.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from meshnode.app.cost import CostAnswer, OwnedSlot
-    from meshnode.app.cutting import CostQuery
+    from meshnode.app.cost import CostAnswer
     from meshnode.client.home import Home
     from meshnode.core.ledger import Batch, CounterKey, LedgerRow, Slot
     from meshnode.ingest.reading import Reader, Remark, SourceConfig
@@ -255,36 +254,19 @@ class Usage:
             prices_at_s=_seconds(asked.prices_at),
             most=asked.most,
         )
+        blocks = None
         if BLOCK in asked.by:
-            answer = self._in_blocks(wanted, query, rows)
-        else:
-            answer = _plain(cost(rows, self._diagnostics(wanted), query, self._prices))
-        if not wanted.is_all_sources:
-            said = BLOCKS_DROPPED if BLOCK in asked.by else DROPPED
-            answer["notes"] += self._dropped(since_s, said)
-        return answer
+            from meshnode.node.blocks import Blocks  # noqa: PLC0415 - rarely needed
 
-    def _in_blocks(self, wanted: Wanted, query: CostQuery, rows: list[OwnedSlot]) -> dict[str, Any]:
-        """Sum whole blocks of single records; `wanted` names sources, and no session."""
-        from meshnode.app.blocks import blocks_of, widened  # noqa: PLC0415 - rarely needed
-        from meshnode.app.cost import cost  # noqa: PLC0415 - see `_load`
-        from meshnode.node.blocks import told_of, widened_notes  # noqa: PLC0415 - as above
-
-        blocks = blocks_of(row.key.start_s // SLOT_S for row in rows)
-        asked_s = query.since_s, query.until_s
-        since_s, until_s = widened(blocks, *asked_s)
-        query = replace(query, since_s=since_s, until_s=until_s, blocks=blocks)
+            blocks = Blocks(query, rows)
+            query = blocks.query
         found = cost(rows, self._diagnostics(wanted), query, self._prices)
-        told = told_of(found, blocks, query.tz, self._now_s(), partial(self._ends, wanted))
         answer = _plain(found)
-        answer["groups"] = [
-            group | {"block": block} for group, block in zip(answer["groups"], told, strict=True)
-        ]
-        notes = widened_notes(asked_s, (since_s, until_s), query.tz)
-        return answer | {
-            "tz_exact": found.tz_exact and not notes,
-            "notes": [*notes, *answer["notes"]],
-        }
+        if blocks:
+            answer |= blocks.told(found, answer, self._now_s(), partial(self._ends, wanted))
+        if not wanted.is_all_sources:
+            answer["notes"] += self._dropped(since_s, BLOCKS_DROPPED if blocks else DROPPED)
+        return answer
 
     def _dropped(self, since_s: float | None, said: str) -> list[str]:
         """Say from when records are kept, if what was asked for may begin before."""
