@@ -78,7 +78,7 @@ class Cutting:
         self.by = tuple(dict.fromkeys(query.by))
         for word in self.by:
             if word != BLOCK or query.blocks is None:
-                _check(word)
+                check_grouping(word)
         self.zone = zone_named(query.tz)
         self._by_time = tuple(word for word in (*TIMES, BLOCK) if word in self.by)
         self._since_s = float("-inf") if query.since_s is None else query.since_s
@@ -178,7 +178,8 @@ class Cutting:
         self._doubts[place] = max(self._doubts.get(place, 0), span.end_s)
 
 
-def _check(word: str) -> None:
+def check_grouping(word: str) -> None:
+    """Raise UsageError for a word that a mesh's cost is not grouped by."""
     if word in BY:
         return
     if word == BLOCK:

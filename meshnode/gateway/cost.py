@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from meshnode.app.cutting import BY, zone_named
+from meshnode.app.cutting import BY, check_grouping, zone_named
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
 from meshnode.gateway.openapi import query
 from meshnode.gateway.pages import PART, part_asked
-from meshnode.gateway.problems import off
 from meshnode.gateway.strict import about, parse_query
 from meshnode.rpc.local import cost_in_pieces
 from meshnode.v1 import local_service_pb2 as pb
@@ -53,9 +52,9 @@ def asked_of(parameters: bytes, now_s: float) -> tuple[pb.GetCostRequest, Part]:
     request = pb.GetCostRequest(
         **{name: _value(asked, field, now_s) for name, field in _FIELDS.items() if name in asked}
     )
-    for word in request.by:
-        if word not in BY:
-            raise off("by", f"cannot group by {word[:60]!r}", f"one of: {', '.join(BY)}")
+    with about("by"):
+        for word in request.by:
+            check_grouping(word)
     with about("tz"):
         zone_named(request.tz)
     return request, part_asked(asked)

@@ -118,6 +118,7 @@ def test_what_agents_use_is_counted_by_their_owner_alone(pair, alone):
     assert tokens not in values(Door(other.ready["metrics"]))
     assert elsewhere.ask("GET", f"{API}/cost?node=nobody").code == "not_found"
     assert elsewhere.ask("GET", f"{API}/cost?by=colour").code == "usage"
+    assert "usage --by block" in elsewhere.ask("GET", f"{API}/cost?by=block").json["hint"]
 
 
 def test_metrics_need_a_key_for_them_where_the_rest_is_served(node, alone):

@@ -34,7 +34,15 @@ NO_VALUES = [
     pack([1, [1] * 6, "", "", "", ""]),
     pack([-1, [1] * 7, *"abcd"]),
 ]
-BY = [(), ("day",), ("hour",), ("model",), ("session", "day"), ("owner", "agent")]
+BY = [
+    (),
+    ("month", "week"),
+    ("day",),
+    ("hour",),
+    ("model",),
+    ("session", "day"),
+    ("owner", "agent"),
+]
 ZONES = ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kathmandu"]
 
 
