@@ -166,7 +166,7 @@ class Cutting:
 
     def _is_in_one(self, span: Span) -> bool:
         """Whether that time, of a UTC day or less or of a month, is in one group of the zone's."""
-        if self.zone is UTC:
+        if self.zone is UTC or not self._by_time:
             return True
         first = datetime.fromtimestamp(span.start_s, self.zone)
         last = datetime.fromtimestamp(span.end_s - 1, self.zone)

@@ -5,8 +5,9 @@ import io
 import pytest
 from unit.cli.doubles import BUCKETS, SESSION, cost_group
 
+from meshnode.app import cutting
 from meshnode.client.errors import NotFoundError
-from session_mesh.amounts import TO_PRICE
+from session_mesh.amounts import BLOCK, GROUPINGS, TO_PRICE
 from session_mesh.main import main
 from session_mesh.render import Streams
 
@@ -83,6 +84,10 @@ def test_groups_of_a_time_come_oldest_first(run, answer, by):
     names = ["2026-11", "2026-12", "2027-01"]
     answer["groups"] = [cost_group(by, name) for name in (names[1], names[2], names[0])]
     assert run("cost", "--by", by, "-q")[1].split() == names
+
+
+def test_groupings_are_those_that_a_node_knows():
+    assert (GROUPINGS, BLOCK) == (cutting.BY, cutting.BLOCK)
 
 
 def test_the_mesh_has_no_blocks(run):
