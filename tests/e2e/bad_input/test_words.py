@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from e2e.bad_input.refusal import refused
-from e2e.fleet import PROGRAM, Answer, Node
+from e2e.fleet import PROGRAM, Answer, Node, wait_until
 
 NASTY = "a\x1b[31mred\nline two\x07\u202eoverride"
 LONG = "x" * 5000
@@ -101,6 +101,8 @@ def nasty(anna):
     anna.call("run", "--detach", *words, *label, "--", "cat")
     session = anna.sessions("--filter", "alive")[NASTY]["session_id"]
     anna.json("register", "--spec", NASTY, "--agent-id", NASTY, "--attr", f"k={NASTY}")
+    anna.json("steer", session, NASTY)
+    wait_until(lambda: anna.call("logs", session).out)
     yield session
     anna.call("kill", session, "--force")
 
