@@ -91,7 +91,7 @@ def groupings(names: Sequence[str], known: Sequence[str] = GROUPINGS) -> tuple[s
 def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
     """Sort groups of a time, such as a day, if that comes first, the oldest first; others stay."""
     if by and by[0] in (*TIMES, BLOCK):
-        value["groups"].sort(key=lambda group: str(group["key"][by[0]]))
+        value["groups"].sort(key=lambda group: _oldest_first(str(group["key"][by[0]])))
     return value
 
 
@@ -141,6 +141,12 @@ def nothing_of(session: str, value: dict[str, Any], verb: str) -> list[str]:
     if value["records"] or not session:
         return []
     return [f"nothing is counted of session {session[:60]!r}: {verb} --by session lists them"]
+
+
+def _oldest_first(name: str) -> tuple[str, timedelta]:
+    """Of the two hours that a change of the clocks names alike that before it is the older."""
+    offset = datetime.fromisoformat(name).utcoffset() if "T" in name else None
+    return name[:16], -(offset or timedelta())
 
 
 def _midnight(now_s: float, days: int, zone: tzinfo) -> str:

@@ -152,3 +152,10 @@ def test_models_without_a_price_are_named_with_what_to_do_many_in_one(run, answe
 def test_the_only_model_without_a_price_says_what_to_do(run, answer):
     answer["unpriced"] = [{"model": "m", "records": 1, "total": 9}]
     assert run("cost")[2].splitlines()[0].endswith(f"are not in the money; {TO_PRICE}")
+
+
+def test_the_hour_that_the_clocks_repeat_comes_twice_in_its_order(run, answer):
+    hours = [f"2026-10-25T0{hour}:00" for hour in ("1:00+02", "2:00+02", "2:00+01", "3:00+01")]
+    answer["groups"] = [cost_group("hour", hour) for hour in sorted(hours)]
+    shown = run("cost", "--by", "hour", "--tz", "Europe/Berlin")[1].splitlines()
+    assert [line.split()[0] for line in shown[1:-1]] == hours
