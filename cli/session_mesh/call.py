@@ -142,12 +142,12 @@ class Call:
 
         return f"waiting for the node (pid {pid_of(self.home)}) to answer"
 
-    def inside(self) -> "Inside":
+    def inside(self, patience_s: float | None = None) -> "Inside":
         """A client for the session that this process runs in; enter it."""
         with _grpc_loaded_silent():
             from meshnode.client.inside import Inside  # noqa: PLC0415 - as for mesh
 
-        return Inside()
+        return Inside() if patience_s is None else Inside(patience_s=patience_s)
 
     def read(self, ask: "Callable[[Reader], dict[str, Any]]") -> dict[str, Any]:
         """Ask the running node, or the disk of one that does not run or answer, saying so.

@@ -68,6 +68,7 @@ VERBS = (
     "stats-date",
     "export",
     "prices",
+    "statusline",
     "budget",
     "load-config",
     "config",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshnode.client.registrations import Specialist
 
 AGENT_VARIABLE = "SESSION_MESH_AGENT_ID"
-ALLOWED = ("self", "list", "find", "register", "unregister", "report", "steer-inbox")
+ALLOWED = ("self", "list", "find", "register", "unregister", "report", "steer-inbox", "statusline")
 
 
 def is_inside() -> bool:

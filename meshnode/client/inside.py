@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from meshnode.client import clock
 from meshnode.client.absence import Absence
 from meshnode.client.asking import Asking
+from meshnode.client.connection import CALL_TIMEOUT_S
 from meshnode.client.errors import NotAuthenticatedError, UnreachableError, UsageError
 from meshnode.client.home import Home
 from meshnode.client.messages import to_plain
@@ -66,12 +67,14 @@ class Inside:
         *,
         environment: Mapping[str, str] = os.environ,
         pause: Callable[[float], None] = clock.pause,
+        patience_s: float = CALL_TIMEOUT_S,
     ) -> None:
         if not ticket_in(environment):
             raise NotAuthenticatedError(
                 "this process runs in no session", "start it: session-mesh run -- CMD"
             )
-        self._asking = Asking(_door(environment), environment=environment)
+        door = _door(environment)
+        self._asking = Asking(door, environment=environment, patience_s=patience_s)
         self._pause = pause
 
     def __enter__(self) -> Self:

@@ -38,6 +38,7 @@ _COUNTERS: dict[int, tuple[type[CounterKey], int]] = {
     2: (DayKey, DAY_MAX),
     3: (MonthKey, MONTH_MAX),
 }
+_OF_FIVE = pack_lists([0] * 5)[:1]  # how a list of so many begins
 _BUCKETS = len(Buckets.__struct_fields__)
 # Quick, of what is written today, but without bounds; ValueError says nothing about the rest.
 decode_key = msgspec.msgpack.Decoder(tuple[int, str, str, str, int]).decode
@@ -59,6 +60,11 @@ def key_to_row(key: LedgerKey) -> bytes:
             return pack_lists([3, session, model, tier, month])
         case _:
             assert_never(key)
+
+
+def keys_begin(session: str) -> list[bytes]:
+    """Return how the keys of a session's counters begin, and no others do."""
+    return [_OF_FIVE + pack_lists([kind, session])[1:] for kind in _COUNTERS]
 
 
 def key_from_row(row: bytes) -> LedgerKey | None:  # noqa: PLR0911 - one way out for each kind

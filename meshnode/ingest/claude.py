@@ -351,6 +351,22 @@ class Transcripts:
         return Transcript(path, state, root)
 
 
+class OneSession(Transcripts):
+    """Of all transcripts those of one session: the one that is named, and its subagents'."""
+
+    def __init__(self, transcript: str) -> None:
+        self._transcript = transcript
+
+    def files(self, root: Path) -> Iterator[str]:
+        """Find them, wherever the root is. Raises OSError as `Transcripts` does."""
+        del root
+        yield self._transcript
+        failures: list[OSError] = []
+        yield from _subagents(str(Path(self._transcript).with_suffix("") / SUBAGENTS), failures)
+        if failures:
+            raise failures[0]
+
+
 def _sessions(directory: str, depth: int, failures: list[OSError]) -> Iterator[str]:
     for entry in entries(directory, failures):
         if not leads_on(entry):

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ledger import DiagnosticsKey, merged
-from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
+from meshnode.core.ledger_rows import (
+    key_from_row,
+    key_to_row,
+    keys_begin,
+    slot_from_row,
+    slot_to_row,
+)
 from meshnode.core.rollups import due, either_of, is_part, ways_of
 from meshnode.store.asking import asked
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.ledger import CounterKey, Slot, SlotKey
 
+_BEHIND = b"\xff"  # more than a text begins with
 _COARSE = b"\x95\x02"  # where keys of days begin; those of months follow, those of slots precede
 
 
@@ -40,6 +47,18 @@ def counted(connection: sqlite3.Connection, after_seq: int = -1) -> list[tuple[C
     query = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots WHERE seq > ?"
     with ours("usage_slots"):
         return list(_decoded(connection.execute(query, (after_seq,))))
+
+
+def of_session(connection: sqlite3.Connection, session: str) -> list[tuple[CounterKey, Slot]]:
+    """Return what was counted here of a session under its log's name. Raises DamagedError."""
+    query = """SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots
+        WHERE key > ? AND key < ?"""
+    with ours("usage_slots"):
+        return [
+            row
+            for begin in keys_begin(session)
+            for row in _decoded(connection.execute(query, (begin, begin + _BEHIND)))
+        ]
 
 
 def imported(connection: sqlite3.Connection) -> dict[CounterKey, Slot]:

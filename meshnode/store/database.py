@@ -49,6 +49,8 @@ Result = TypeVar("Result")
 class Database:
     """A connection and, once a loop waits for it, the one thread that uses it."""
 
+    copy_bytes_max = COPY_BYTES_MAX
+
     def __init__(
         self,
         path: Path,
@@ -202,7 +204,7 @@ class Database:
 
         pragmas = ("page_count", "page_size")
         pages, page_bytes = (connection.execute(f"PRAGMA {one}").fetchone()[0] for one in pragmas)
-        if pages * page_bytes > COPY_BYTES_MAX:
+        if pages * page_bytes > self.copy_bytes_max:
             said = f"{self.path} is of an older version, and too large to be read as of this one"
             raise StorageError(said, f"start its node once: {_START}")
         copy = self._connect("memory")

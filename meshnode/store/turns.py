@@ -49,6 +49,19 @@ class Turn:
         finally:
             os.close(file)
 
+    @contextmanager
+    def tried(self) -> Iterator[bool]:
+        """Take the turn if it is free, and tell whether it was; nobody is waited for."""
+        try:
+            file = os.open(self.path, _FLAGS, 0o600)
+        except OSError:  # as above; who can do without goes away
+            yield False
+            return
+        try:
+            yield _is_locked(file)
+        finally:
+            os.close(file)
+
 
 def _is_locked(file: int) -> bool:
     """Lock a file; False if somebody else has it."""

@@ -95,6 +95,13 @@ def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:
     return seq, hash_ if len(hash_) == HASH_BYTES else START_HASH
 
 
+def last_before(connection: sqlite3.Connection, recorded_ms: int) -> int:
+    """Return the seq after which all was recorded at a time or later; looks from the end."""
+    query = "SELECT seq FROM usage_log WHERE recorded_ms < ? ORDER BY seq DESC LIMIT 1"
+    (seq,) = connection.execute(query, (recorded_ms,)).fetchone() or (0,)
+    return int(seq)
+
+
 def latest(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Entry]:
     """Return what counts of each of these keys, as far as they are known."""
     found: dict[str, Entry] = {}
