@@ -19,6 +19,8 @@ PACKAGES = {"claude": "@anthropic-ai/claude-code@2.1.197", "codex": "@openai/cod
 BINARIES = {"claude": "@anthropic-ai/claude-code-*/claude", "codex": "@openai/codex-*/**/bin/codex"}
 PATIENCE_S = 240.0
 TOKENS = {"input_tokens": 1000, "output_tokens": 100}
+AWAY = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}  # nobody listens there
+QUIET = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
 CONFIG = """
 model = "gpt-5"
 model_provider = "here"
@@ -51,14 +53,25 @@ def install(directory: Path, name: str) -> Path | str:
 
 def prompted(name: str, program: Path, url: str, codex: Path) -> tuple[str, dict[str, str]]:
     """Return a command that asks the model at `url` once, and the environment it is to run in."""
-    away = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}  # nobody listens there
     if name == "claude":
-        quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
         here = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "none"}
-        return f"'{program}' -p 'say hi' < /dev/null", away | quiet | here
+        return f"'{program}' -p 'say hi' < /dev/null", AWAY | QUIET | here
     (codex / "config.toml").write_text(CONFIG.format(url=url))
     command = f"'{program}' exec --skip-git-repo-check 'say hi' < /dev/null"
-    return command, away | {"OPENAI_API_KEY": "none"}
+    return command, AWAY | {"OPENAI_API_KEY": "none"}
+
+
+def at_a_terminal(root: Path, work: Path, url: str, statusline: str) -> dict[str, str]:
+    """Settle Claude Code in `root` for `work`, with a status line; return its environment."""
+    key = "none" * 10
+    settled = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    known = {"approved": [key[-20:]], "rejected": []}
+    state = {"hasCompletedOnboarding": True, "theme": "dark", "customApiKeyResponses": known}
+    (root / ".claude.json").write_text(json.dumps(state | {"projects": {str(work): settled}}))
+    command = {"type": "command", "command": statusline}
+    (root / "settings.json").write_text(json.dumps({"statusLine": command}))
+    here = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": key, "CLAUDE_CONFIG_DIR": str(root)}
+    return AWAY | QUIET | here | {"HOME": str(work)}
 
 
 @contextmanager

@@ -16,13 +16,14 @@ LOW, HIGH = 50, 80  # percent of the context: green below the first, red from th
 USD_MAX = 1e9  # of one session; more, or less than none: not believed
 COUNT_MAX = 10**12
 TEXT_CHARS_MAX = 4096  # of an id or a path; longer: not believed
-MODEL_CHARS = (24, 12)  # of its name, and where the line is full
+MODEL_CHARS = 24  # of its name
+MODEL_CHARS_FULL = 10  # where the line is full
 BUDGET_CHARS = (20, 10)
 SGR = {"green": "\x1b[32m", "yellow": "\x1b[33m", "red": "\x1b[31m"}
 PLAIN = "\x1b[0m"
 UNREAD = "usage not read yet"
 # What is shortened where the line is too wide, this first, again and again.
-SHRINKING = ("context", "mesh", "model", "budget", "today", "mesh", "model", "budget")
+SHRINKING = ["context", "model", "mesh", "session", "budget", "context", "model", "mesh", "today"]
 
 Figures = dict[str, Any]
 Forms = list[tuple[str, str]]  # of one part: words and their colour, the longest first
@@ -92,7 +93,7 @@ def composed(figures: Figures, *, colour: bool) -> str:
     for name in SHRINKING:
         if _width(parts) <= WIDTH:
             break
-        parts[name] = parts[name][1:] or parts[name]
+        parts[name] = parts[name][1:] or parts[name]  # the last form stays
     shown = [forms[0] for forms in parts.values() if forms and forms[0][0]]
     if _width(parts) > WIDTH:
         return cut(BAR.join(text for text, _ in shown), WIDTH)
@@ -110,19 +111,21 @@ def _painted(text: str, named: str) -> str:
 
 def _model(figures: Figures) -> Forms:
     name = escape(figures.get("model") or "Claude Code")
-    return [(cut(name, chars), "") for chars in MODEL_CHARS]
+    short = name.partition(" (")[0]  # what follows is how large its context is, and the like
+    chars = (name, MODEL_CHARS), (short, MODEL_CHARS), (short, MODEL_CHARS_FULL)
+    return [(cut(text, most), "") for text, most in chars]
 
 
 def _session(figures: Figures) -> Forms:
     usd = figures.get("session_cost_usd")
-    return [] if usd is None else [(f"{money(usd)} session", "")]
+    return [] if usd is None else [(f"{money(usd)} session", ""), (money(usd), "")]
 
 
 def _today(figures: Figures) -> Forms:
     if figures.get("usage_read") is False:
         return [(UNREAD, ""), ("", "")]
     spent = figures.get("today")
-    return [(f"{_spent(spent)} today", "")] if spent else []
+    return [(f"{_spent(spent)} today", ""), ("", "")] if spent else []
 
 
 def _mesh(figures: Figures) -> Forms:
@@ -143,7 +146,7 @@ def _budget(figures: Figures) -> Forms:
         return []
     first, more = pressed[0], len(pressed) - 1
     held = first["held"]
-    said = f" {first['percent']}%" + (f", {held} suspended" if held else "")
+    said = f" {first['percent']}%" + (f", {held} held" if held else "")
     said += f" +{more}" * bool(more)
     named = "yellow" if first["state"] == "warned" and not held else "red"
     return [(cut(escape(first["name"]), chars) + said, named) for chars in BUDGET_CHARS]
@@ -156,10 +159,8 @@ def _shown(figures: Figures) -> Forms:
         exceeded = [("ctx >200k", "yellow")] if figures.get("exceeds_200k_tokens") else []
         return [(f"ctx {shortened(tokens)}", "")] if tokens is not None else exceeded
     named = "green" if percent < LOW else "yellow" if percent < HIGH else "red"
-    short = (f"ctx {percent:.0f}%", named)
-    return (
-        [short] if tokens is None else [(f"ctx {shortened(tokens)} {percent:.0f}%", named), short]
-    )
+    count = "" if tokens is None else f" {shortened(tokens)}"
+    return [(f"ctx{count} {percent:.0f}%", named), (f"ctx {percent:.0f}%", named), ("", "")]
 
 
 def _spent(spent: Figures) -> str:

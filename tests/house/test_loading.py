@@ -72,3 +72,24 @@ def test_a_short_command_loads_neither_a_node_nor_other_verbs(seen):
     _, verb = seen
     assert {"grpc", "typer", "meshnode.client.mesh"} <= verb
     assert (EXTRA | OF_A_NODE | OF_OTHER_VERBS) & verb == set()
+
+
+def test_a_status_line_that_is_kept_loads_next_to_nothing(tmp_path):
+    told = {"SESSION_MESH_HOME": str(tmp_path), "PYTHONPROFILEIMPORTTIME": "1"}
+    tmp_path.chmod(0o700)
+    loaded = []
+    for _ in range(2):
+        line = subprocess.run(
+            [PROGRAM, "statusline"],
+            env=os.environ | told,
+            input="{}",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded.append(loaded_in(line.stderr))
+    asked, kept = loaded
+    assert {"typer", "meshnode.node.glancing"} <= asked
+    assert "grpc" not in asked
+    slow = {"typer", "grpc", "dataclasses", "inspect", "pathlib", "sqlite3", "msgspec"}
+    assert slow & kept == set()

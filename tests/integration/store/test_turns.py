@@ -9,6 +9,7 @@ from writing import written_without_pauses
 
 from meshnode.store import facts
 from meshnode.store.database import Database
+from meshnode.store.turns import Turn
 
 pytestmark = pytest.mark.integration
 
@@ -36,3 +37,13 @@ def test_a_turn_that_is_never_given_back_is_passed_over(tmp_path: Path):
 def test_where_there_is_no_room_for_turns_sqlite_alone_decides(tmp_path: Path):
     (tmp_path / "state.db-turn").mkdir()
     assert remember(tmp_path / "state.db") == b"value"
+
+
+def test_a_turn_that_is_tried_is_free_or_not_and_nobody_waits(tmp_path: Path):
+    turn = Turn(tmp_path / "turn", 0)
+    with turn.tried() as first, turn.tried() as second:
+        assert (first, second) == (True, False)
+    with turn.tried() as again:
+        assert again
+    with Turn(tmp_path / "missing" / "turn", 0).tried() as nowhere:
+        assert not nowhere

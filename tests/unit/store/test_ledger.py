@@ -22,7 +22,7 @@ from meshnode.core.ledger import (
     UsageRecord,
 )
 from meshnode.core.usage_log import START_HASH
-from meshnode.store import ledger, usage_log
+from meshnode.store import counters, ledger, usage_log
 from meshnode.store.migrations import migrate
 
 READER = DiagnosticsKey("higress", "00ff")
@@ -307,3 +307,21 @@ def test_what_is_charged_already_is_not_priced_again_unless_two_make_one(
         entry.record.idem_key: (entry.charge.cost_nusd, entry.charge.price_source)
         for entry, _ in usage_log.page(connection, 0, 9)
     } == {"b": (0, "told"), "a": (1800, "asked")}
+
+
+def test_the_counters_of_a_session_are_found_by_its_whole_name(connection):
+    names = ["s", "s1", "", "t", "é" * 40]
+    commit(connection, [replace(RECORD, idem_key=name, session=name) for name in names])
+    for name in names:
+        [(key, slot)] = counters.of_session(connection, name)
+        assert (key.session, slot.records) == (name, 1)
+    assert counters.of_session(connection, "nobody") == []
+
+
+def test_the_log_says_after_which_record_others_were_recorded_from_a_time_on(connection):
+    assert usage_log.last_before(connection, 1 << 60) == 0
+    commit(connection, [RECORD])
+    commit(connection, [OTHER])
+    [(first, _), (second, _)] = usage_log.page(connection, 0, 2)
+    assert usage_log.last_before(connection, first.recorded_ms) == 0
+    assert usage_log.last_before(connection, second.recorded_ms + 1) == second.seq
