@@ -3,7 +3,7 @@
 `mesh.MeshClient` on a home with a running node, `inside.Inside` for an agent in its session.
 
 - the node: `mesh`, `connection`, `asking`, `messages`, `public`, `silence`, `retrying`,
-  `absence`, `pulses`, `watching`, `clock`, `errors`
+  `absence`, `pulses`, `watching`, `glance`, `clock`, `errors`
 - what is meant: `targets`, `nodes`, `selections`, `wishes`, `durations`, `documents`, `words`,
   `vocabulary`
 - commands: `ordering`, `orders`, `standing`, `fanning`, `outbox`, `receipts`, `registering`,

@@ -14,6 +14,7 @@ functions of this package too.
   `standing`, `attributing`
 - the ledger: `usage`, `blocks`, `locating`, `following`, `explaining`, `rounds`, `pricing`,
   `price_file`, `keeping`, `rolling`, `verifying`, `budgeting`
+- a status line: `glancing`, `latch`
 - watched and audited: `eventing`, `auditing`, `alarming`, `refusals`
 - HTTP and metrics: `fronting`, `http_options`
 - without a node: `offline`, `doctor`, `suspects`, `observing`

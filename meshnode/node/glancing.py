@@ -22,7 +22,6 @@ from meshnode.ingest.claude import SOURCE, OneSession
 from meshnode.ingest.reading import is_news
 from meshnode.ingest.tree import TreeReader
 from meshnode.node.pricing import charging, prices_of
-from meshnode.node.usage import HERE
 from meshnode.store import counters, ledger, usage_log
 from meshnode.store.database import Database
 from meshnode.store.turns import Turn
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 READ_BYTES_MAX = 4 << 20  # of a transcript at a time; of more the next call reads on
 PATIENCE_MS = 50  # with who writes just now; then what is kept is told
+_HERE = ""  # the node of all rows
 
 
 def of_home(home: Home, named: tuple[str, str], since_s: float, now_s: float) -> Plain | None:
@@ -124,7 +124,7 @@ def _of(session: str, rows: Iterable[tuple[CounterKey, Slot]]) -> list[tuple[Cou
 
 
 def _sum(rows: Iterable[tuple[CounterKey, Slot]], since_s: float | None, prices: Prices) -> Plain:
-    owned = [OwnedSlot(HERE, HERE, key, slot) for key, slot in rows if slot.records]
+    owned = [OwnedSlot(_HERE, _HERE, key, slot) for key, slot in rows if slot.records]
     answer = cost(owned, [], CostQuery(since_s=since_s), prices)
     usd = None if answer.cost_nusd is None else usd_text(answer.cost_nusd)
     return {"records": answer.records, "cost_usd": usd, "unpriced": bool(answer.unpriced)}

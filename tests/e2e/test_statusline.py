@@ -180,6 +180,28 @@ def test_while_another_asks_what_is_kept_is_told(desk):
     assert desk.line() != before
 
 
+def test_many_at_once_count_once_and_each_prints_its_line(desk):
+    desk.tell()
+    desk.read()
+    for _ in range(5):
+        desk.tell()
+    started = [
+        subprocess.Popen(
+            ["sh", "-c", f"exec {PROGRAM} statusline < {desk.given()}"],
+            env=desk.node.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
+    ]
+    said = [(*process.communicate(timeout=CALL_S), process.returncode) for process in started]
+    assert {(err, code, out.count("\n")) for out, err, code in said} == {("", 0, 1)}
+    assert any("| $0.18 session | $0.18 today |" in out for out, _, _ in said)
+    answer = desk.node.json("usage")
+    assert (answer["records"], answer["diagnostics"]["duplicates_ignored"]) == (6, 0)
+
+
 BAD = [
     ("", "stdin is empty"),
     ("{", "stdin is not JSON"),

@@ -11,7 +11,6 @@ from meshnode.app.ports import JournalEntry
 from meshnode.core.errors import StorageError
 from meshnode.core.keys import Signed
 from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
-from meshnode.store import database as store
 from meshnode.store import facts, feeds, invites, journal, ledger, usage_log
 from meshnode.store.database import VERSION, Database
 from meshnode.store.migrations import MIGRATIONS, Migration, migrate
@@ -105,7 +104,7 @@ def test_a_file_of_an_older_version_is_read_as_of_this_one_and_left_as_it_is(
 
 def test_an_older_file_that_is_too_large_to_be_copied_is_told(tmp_path: Path, monkeypatch):
     path = written_by(OLD[-1], tmp_path / "old.db")
-    monkeypatch.setattr(store, "COPY_BYTES_MAX", path.stat().st_size - 1)
+    monkeypatch.setattr(Database, "copy_bytes_max", path.stat().st_size - 1)
     with pytest.raises(StorageError, match="older version, and too large"):
         Database(path, frozen=True)
 
