@@ -202,9 +202,10 @@ class Supervisor:
         self._halt_waiters.clear()
 
     def _release(self) -> int:
-        """Let the tree run on, if it was suspended or is about to be."""
+        """Let the tree run on, if it was suspended or is about to be: some of it stands still."""
+        was_halting = self._halt is not None
         self._halted(None)
-        if not self._state.fields["suspended"]:
+        if not (was_halting or self._state.fields["suspended"]):
             return 0
         self._state.fields["suspended"] = False
         self._state.save()

@@ -1,5 +1,6 @@
 """Real process trees that are suspended, run on, and are asked to end."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node
+from integration.attacks.supervised import until
 
 from meshnode.agents import tree
 from meshnode.agents.holding import HALT_S, Halt, Halted, let_go
@@ -28,6 +30,14 @@ FORKING = (
     "    time.sleep(0.005)\n"
     "    while os.waitpid(-1, os.WNOHANG)[0]: pass\n"
 )
+SPAWNING = (  # as a build tool does: it cannot be stopped until its child has gone on
+    "import ctypes, os, platform, signal\n"
+    "clone = {'x86_64': 56, 'aarch64': 220}[platform.machine()]\n"
+    "CLONE_VFORK = 0x4000\n"
+    "if ctypes.CDLL(None).syscall(clone, CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0) == 0:\n"
+    "    os.write(1, b'%d\\n' % os.getpid())\n"
+    "    while True: signal.pause()\n"
+)
 ON_USR1 = "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *_: os._exit(3))\n"
 ENDS_WITH_ITS_INPUT = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
@@ -48,6 +58,19 @@ async def test_a_whole_tree_stands_still_and_runs_on(start):
         assert await node.agents.resume(one.session_id) == 2
         assert not any(map(stopped, pids))
         assert await node.agents.resume(one.session_id) == 0, "it was not suspended"
+
+
+async def test_a_tree_that_is_resumed_while_it_is_being_suspended_runs_on(start):
+    one = start(SPAWNING)
+    child = int(await one.line())
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        suspending = asyncio.create_task(node.agents.suspend(one.session_id))
+        await asyncio.to_thread(until, lambda: stopped(child))
+        await node.agents.resume(one.session_id)
+        assert not stopped(child)
+        with pytest.raises(RefusedError):
+            await suspending
 
 
 async def test_a_tree_that_forks_all_the_time_is_caught_whole(start):
