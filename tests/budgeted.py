@@ -28,7 +28,7 @@ from meshnode.store import standing as stored
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshnode.app.sessions import Done
+    from meshnode.app.done import Done
     from meshnode.app.views import BudgetView
     from meshnode.core.budgets import Hold, News
     from meshnode.store.database import Database

@@ -6,8 +6,8 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
   `outbox`, `driver`, `ports`, `pieces`, `outcomes`
 - what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
   `changes`, `things`, `events`, `watching`
-- sessions of this node: `opening`, `sessions`, `endings`, `activity`, `holding`, `inboxes`,
-  `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
+- sessions of this node: `opening`, `sessions`, `endings`, `done`, `activity`, `holding`,
+  `inboxes`, `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
 - commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
   `bearers`, `keys`
 - membership: `admission`, `renewal`, `authorities`

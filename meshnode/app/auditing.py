@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshnode.app.alarms import Alarm
+    from meshnode.app.done import Done
     from meshnode.app.ports import Clock
-    from meshnode.app.sessions import Done
     from meshnode.core.commands import Command
     from meshnode.core.entries import Body
     from meshnode.core.keys import Signed

@@ -13,11 +13,11 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.done import Done
 from meshnode.app.executing import Task
 from meshnode.app.lanes import Lane, UnderWay
 from meshnode.app.ports import JournalEntry
 from meshnode.app.quotas import OF_PEER, OF_SIGNER, Quota
-from meshnode.app.sessions import Done
 from meshnode.core.commands import (
     READ_ACTIONS,
     STOPS,

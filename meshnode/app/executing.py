@@ -18,8 +18,9 @@ from meshnode.core.keys import key_id_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from meshnode.app.done import Done
     from meshnode.app.registry import Registrar
-    from meshnode.app.sessions import Done, OwnSessions
+    from meshnode.app.sessions import OwnSessions
     from meshnode.core.commands import Command
     from meshnode.core.sessions import SessionRecord
 

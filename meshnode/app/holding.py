@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.sessions import ALREADY_ENDED, Done, are, counted, grace_of
+from meshnode.app.done import ALREADY_ENDED, Done, are, counted
+from meshnode.app.sessions import grace_of
 from meshnode.core.errors import ConflictError, RefusedError
 from meshnode.core.sessions import WORKING, SessionRecord, State, moved
 

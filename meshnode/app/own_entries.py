@@ -13,8 +13,8 @@ from meshnode.core.errors import ExhaustedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshnode.app.done import Done
     from meshnode.app.registry import Registrar
-    from meshnode.app.sessions import Done
     from meshnode.core.ids import NodeId
     from meshnode.core.registry import Registration
 

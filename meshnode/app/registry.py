@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.sessions import Done
+from meshnode.app.done import Done
 from meshnode.core.errors import RefusedError
 from meshnode.core.registry import place_of, specialist
 

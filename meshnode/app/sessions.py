@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.done import ALREADY_ENDED, Done, are, counted, landed
 from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening, check_opening, shown
 from meshnode.core.errors import (
@@ -32,13 +33,13 @@ from meshnode.core.sessions import (
     new_session_epoch,
     session_to_row,
 )
-from meshnode.core.steers import AFTER, instruction_of
+from meshnode.core.steers import instruction_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from pathlib import Path
 
-    from meshnode.app.ports import Agents, Clock, Killing, Publish, Steered
+    from meshnode.app.ports import Agents, Clock, Publish
     from meshnode.core.ids import Chance
     from meshnode.core.steers import Instruction
 
@@ -52,18 +53,6 @@ GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
 CLOSING_MAX = 32  # sessions at once: each is given GRACE_S, and looked at all the time
 START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What became of an order to a session."""
-
-    outcome: str
-    detail: str = ""
-    processes: dict[str, Any] | None = None
-
-
-ALREADY_ENDED = Done("applied", "already ended", {"found": 0, "gone": 0, "survivors": []})
 
 
 class OwnSessions:
@@ -246,7 +235,7 @@ class OwnSessions:
             self._tell_later(record.session_id)  # the receipt does not wait for it
         if present.state is State.SUSPENDED:
             return Done("queued", "the agent is suspended: it reads this once it is resumed")
-        return _landed(steered, steer.mode)
+        return landed(steered, steer.mode)
 
     async def kill(
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str, whose: str = ""
@@ -349,16 +338,6 @@ def grace_of(args: dict[str, Any]) -> float:
     return float(grace_s)
 
 
-def counted(killing: Killing) -> dict[str, Any]:
-    """Return what became of a tree as receipts say it."""
-    return {"found": killing.found, "gone": killing.gone, "survivors": list(killing.survivors)}
-
-
-def are(count: int) -> str:
-    """Say how many processes, up to the verb."""
-    return "1 process is" if count == 1 else f"{count} processes are"
-
-
 def _failed(record: SessionRecord, reason: str) -> SessionRecord:
     return moved(record, State.FAILED, record.created_at_s, end_reason=reason)
 
@@ -370,15 +349,3 @@ def _as_said(record: SessionRecord, steer: Instruction) -> Instruction:
 
 def _nobody_told(before: SessionRecord | None, after: SessionRecord) -> None:
     del before, after
-
-
-def _landed(steered: Steered, mode: str) -> Done:
-    first = f"the agent was sent {steered.interrupted}; " if steered.interrupted else ""
-    if steered.on_stdin:
-        whom = "its inbox is followed too" if steered.followed else "nobody follows its inbox"
-        return Done("delivered", f"{first}one line written to the agent's stdin; {whom}")
-    if mode == AFTER and steered.behind:
-        return Done("queued", f"in the agent's inbox, behind {steered.behind} that it has not done")
-    if steered.followed:
-        return Done("delivered", f"{first}handed to whoever follows the agent's inbox")
-    return Done("queued", f"{first}in the agent's inbox, which nobody follows now")

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.sessions import Done
+from meshnode.app.done import Done
 from meshnode.core.errors import MeshError, RefusedError
 from meshnode.core.ids import b32
 from meshnode.core.keys import key_id_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from meshnode.app.done import Done
 from meshnode.app.holding import Holding
-from meshnode.app.sessions import Done
 from meshnode.core.errors import MeshError, RefusedError
 from meshnode.core.ids import b32, node_key_of
 from meshnode.core.keys import key_id_of

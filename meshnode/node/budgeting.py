@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshnode.app.auditing import Auditor
+    from meshnode.app.done import Done
     from meshnode.app.queries import Queries
-    from meshnode.app.sessions import Done
     from meshnode.app.tally import Prices
     from meshnode.app.views import BudgetView
     from meshnode.core.budgets import Hold

@@ -18,8 +18,8 @@ from meshnode.store import standing
 
 if TYPE_CHECKING:
     from meshnode.app.auditing import Auditor
+    from meshnode.app.done import Done
     from meshnode.app.queries import Queries
-    from meshnode.app.sessions import Done
     from meshnode.core.standing import Due
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
