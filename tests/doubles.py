@@ -148,6 +148,7 @@ class Killed:
     gone: int = 1
     survivors: tuple[int, ...] = ()
     needed: str = ""
+    suspended: bool = False
 
 
 ON_STDIN = Steered(on_stdin=True, followed=False)

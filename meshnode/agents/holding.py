@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from meshnode.agents import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from meshnode.agents.clients import Reply
 
 HALT_S = 2.0  # for all to stop; then all are let go: who waits for a device stops only later
 TERM_WAIT_S = 1.0  # at least, after TERM, until a tree that was asked to end is reported as it is
@@ -85,6 +87,80 @@ def let_go(
     for one in there:
         tree.send(one, signal.SIGCONT)
     return len(there)
+
+
+class Stillness:
+    """Whether a tree stands still: who waits until it does, and what ends it.
+
+    `note` is told whenever it stands still from then on, or runs.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        roots: Iterable[tree.Identity],
+        reach: Callable[[], tree.Reach],
+        note: Callable[[bool], None],
+    ) -> None:
+        self._session_id = session_id
+        self._roots = frozenset(roots)
+        self._reach = reach
+        self._note = note
+        self._halt: Halt | None = None
+        self._waiters: list[Callable[[Reply], None]] = []
+        self.is_whole = False
+        self.is_wanted = False  # it was suspended, and nobody has resumed it since
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether some of the tree may stand still."""
+        return self.is_whole or self.is_under_way
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether `step` has something to do."""
+        return self._halt is not None
+
+    def ask(self, now_s: float, answer: Callable[[Reply], None]) -> None:
+        """Begin to stop the tree, and tell what came of it."""
+        self._waiters.append(answer)
+        if self._halt is None:
+            self._halt = Halt(self._session_id, self._roots, self._reach(), now_s=now_s)
+
+    def step(self, now_s: float) -> None:
+        """Look once, if it is under way."""
+        if self._halt and (halted := self._halt.step(now_s)):
+            self._become(is_whole=not halted.running)
+            running = list(halted.running)
+            self._settle({"ok": True, "found": halted.found, "running": running})
+
+    def resume(self) -> int:
+        """Let the tree run on for good; returns of how many processes, 0 if none stood still."""
+        self.is_wanted = False
+        return self.release()
+
+    def release(self) -> int:
+        """Let the tree run on, for the time that another order takes; returns as `resume` does."""
+        there = let_go(self._session_id, self._roots, self._reach()) if self.is_begun else 0
+        self.give_way()
+        return there
+
+    def give_way(self) -> None:
+        """Leave the tree to an order that lets it run on."""
+        self._settle({"ok": False, "error": "another order came while it was being suspended"})
+        self._become(is_whole=False)
+
+    def _become(self, *, is_whole: bool) -> None:
+        self.is_wanted = self.is_wanted or is_whole
+        if is_whole != self.is_whole:
+            self.is_whole = is_whole
+            self._note(is_whole)
+
+    def _settle(self, reply: Reply) -> None:
+        self._halt = None
+        waiters, self._waiters = self._waiters, []
+        for answer in waiters:
+            answer(reply)
 
 
 class Parting(_Tree):

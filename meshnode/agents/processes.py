@@ -43,19 +43,22 @@ class ProcessAgents:
 
     `clock` returns seconds since 1970. Callbacks run in the event loop and must not block;
     `on_started` comes again when a session is attached again after a node restart, and says whether
-    the tree stands still: it may have been suspended while nobody could be told.
+    the tree stands still: it may have been suspended while nobody could be told. `on_held` is told
+    whenever it stands still from then on, or runs.
     """
 
     def __init__(
         self,
         on_started: Callable[[str, int, bool], None],
         on_ended: Callable[[str, Ending], None],
+        on_held: Callable[[str, bool], None],
         *,
         tasks: asyncio.TaskGroup,
         clock: Callable[[], float],
     ) -> None:
         self._on_started = on_started
         self._on_ended = on_ended
+        self._on_held = on_held
         self._tasks = tasks
         self._clock = clock
         self._following: dict[str, Following] = {}
@@ -209,6 +212,9 @@ class ProcessAgents:
         async for message in line.messages():
             if message.get("event") == "ended" or message.get("state") == "ended":
                 return message
+            if message.get("event") == "suspended":
+                self._on_held(following.session_id, message.get("suspended") is True)
+                continue
             is_answer = message.get("id") == subscription
             if is_answer and (pid := following.heard(message)) is not None:
                 line.is_answered, following.line = True, line
@@ -308,7 +314,8 @@ def _killing(reply: dict[str, Any]) -> Killing:
     except (KeyError, TypeError, ValueError):
         raise UnreachableError("the session's supervisor answers nothing we know") from None
     needed = str(reply.get("needed"))
-    return Killing(*counts, needed if needed in {"TERM", "KILL"} else "")
+    needed = needed if needed in {"TERM", "KILL"} else ""
+    return Killing(*counts, needed, suspended=reply.get("suspended") is True)
 
 
 def _found(reply: dict[str, Any]) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
 from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
-from meshnode.agents.holding import Halt, Halted, Parting, let_go
+from meshnode.agents.holding import Parting, Stillness
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
 from meshnode.agents.lifetime import LOOK_S, TIMED_OUT, Lifetime
@@ -62,8 +62,9 @@ class Supervisor:
         self._clock = clock
         self._ladder: tree.Ladder | None = None
         self._kill_waiters: list[Callable[[Reply], None]] = []
-        self._halt: Halt | None = None
-        self._halt_waiters: list[Callable[[Reply], None]] = []
+        self._stillness = Stillness(
+            options.session_id, self._roots, self._reach, self._stands_or_runs
+        )
         self._parting: Parting | None = None
         self._parting_waiters: list[Callable[[Reply], None]] = []
         self._swept = False
@@ -113,8 +114,8 @@ class Supervisor:
         self._door.forget_gone()
         if self._agent.returncode is None and not self._ladder and self._lifetime.ends(now_s):
             self._time_out(now_s)
-        if self._halt and (halted := self._halt.step(now_s)):
-            self._halted(halted)
+        if self._agent.returncode is None:
+            self._stillness.step(now_s)
         if self._parting and (standing := self._parting.step(now_s)):
             self._parted(standing)
         if self._ladder and (killing := self._ladder.step(now_s)):
@@ -126,7 +127,7 @@ class Supervisor:
         """Note whether anything has happened since the last look."""
         before, self._bytes_moved = self._bytes_moved, self._agent.bytes_moved
         stirred, self._worked = self._worked or before != self._bytes_moved, False
-        is_held = bool(self._state.fields["suspended"] or self._halt or self._parting)
+        is_held = self._stillness.is_begun or self._parting is not None
         self._lifetime.looked(began_s, now_s, stirred=stirred, is_held=is_held)
 
     def _time_out(self, now_s: float) -> None:
@@ -168,8 +169,7 @@ class Supervisor:
             self._watch_once(left_s)
 
     def _new_ladder(self, now_s: float, grace_s: float, *, force: bool) -> tree.Ladder:
-        self._halted(None)
-        self._state.fields["suspended"] = False  # a TERM is followed by a CONT
+        self._stillness.give_way()  # a TERM is followed by a CONT
         return tree.Ladder(
             self._options.session_id,
             self._roots,
@@ -186,38 +186,29 @@ class Supervisor:
     def _reach(self) -> tree.Reach:
         return tree.Reach(self._agent.group, self._spared.alive(), self._agent.seize)
 
-    def _halted(self, halted: Halted | None) -> None:
-        """Tell who waits for a suspension; None: something else was ordered meanwhile."""
-        self._halt = None
-        reply: Reply = {"ok": False, "error": "another order came while it was being suspended"}
-        if halted is not None:
-            self._state.fields["suspended"] = not halted.running
-            self._state.save()
-            if not halted.running:
-                session_id = self._options.session_id
-                self._agent.tell(f"the agent is suspended: session-mesh resume {session_id}")
-            reply = {"ok": True, "found": halted.found, "running": list(halted.running)}
-        for answer in self._halt_waiters:
-            answer(reply)
-        self._halt_waiters.clear()
-
-    def _release(self) -> int:
-        """Let the tree run on, if it was suspended or is about to be: some of it stands still."""
-        was_halting = self._halt is not None
-        self._halted(None)
-        if not (was_halting or self._state.fields["suspended"]):
-            return 0
-        self._state.fields["suspended"] = False
+    def _stands_or_runs(self, suspended: bool) -> None:  # noqa: FBT001 - as it is told
+        self._state.fields["suspended"] = suspended
         self._state.save()
-        return let_go(self._options.session_id, self._roots, self._reach())
+        self._door.announce({"event": "suspended", "suspended": suspended})
+        if suspended:
+            session_id = self._options.session_id
+            self._agent.tell(f"the agent is suspended: session-mesh resume {session_id}")
 
     def _parted(self, standing: tree.Killing) -> None:
         self._parting = None
+        waiters, self._parting_waiters = self._parting_waiters, []
+
+        def answer(_: Reply | None = None) -> None:
+            stands = {"suspended": self._stillness.is_whole}
+            for waiter in waiters:
+                waiter({"ok": True, **standing.fields(), "needed": standing.needed, **stands})
+
         if standing.survivors and self._agent.returncode is None:
             self._state.failed("closed_by_command")
-        for answer in self._parting_waiters:
-            answer({"ok": True, **standing.fields(), "needed": standing.needed})
-        self._parting_waiters.clear()
+            if self._stillness.is_wanted:  # it was let run to end, not for good
+                self._stillness.ask(self._clock(), answer)
+                return
+        answer()
 
     def _killed(self, killing: tree.Killing) -> None:
         if self._swept:
@@ -249,7 +240,8 @@ class Supervisor:
         yield from self._agent.watches()
 
     def _timeout_s(self) -> float:
-        if self._ladder or self._halt or self._parting or self._agent.returncode is not None:
+        has_steps = self._ladder or self._parting or self._stillness.is_under_way
+        if has_steps or self._agent.returncode is not None:
             return tree.STEP_S
         now_s, deadline_s = self._clock(), self._agent.inlet.next_deadline_s()
         wait_s = TERMINAL_WAIT_S if self._agent.awaits_terminal else LOOK_S
@@ -263,7 +255,7 @@ class Supervisor:
         for number in noted.intersection(KEYS):
             self._agent.heard_key(signal.Signals(number))
         if STOP_KEY in noted:
-            stands = self._halt is not None or bool(self._state.fields["suspended"])
+            stands = self._stillness.is_begun
             self._agent.heard_stop(self._options.session_id, suspended=stands)
         if noted.intersection(TERMINAL):
             self._agent.look_at_terminal()
@@ -339,20 +331,16 @@ class Supervisor:
         self._check_runs("suspended")
         if self._parting is not None:
             raise RequestError("it was asked to end, and cannot be suspended")
-        self._halt_waiters.append(lambda reply: client.send({**head, **reply}))
-        if self._halt is None:
-            self._halt = Halt(
-                self._options.session_id, self._roots, self._reach(), now_s=self._clock()
-            )
+        self._stillness.ask(self._clock(), lambda reply: client.send({**head, **reply}))
 
     def _on_resume(self, client: Client, head: Reply, _request: Reply) -> None:
         self._check_runs("resumed")
-        client.send({**head, "ok": True, "found": self._release()})
+        client.send({**head, "ok": True, "found": self._stillness.resume()})
 
     def _on_close(self, client: Client, head: Reply, request: Reply) -> None:
         grace_s, command_id = self._grace_s(request), text_of(request, "command_id")
         self._check_runs("closed")
-        self._release()  # a stopped agent would not see that its stdin has ended
+        self._stillness.release()  # a stopped agent would not see that its stdin has ended
         self._state.fields["closed_by_command"] = command_id or ""
         self._last_word.ordered(text_of(request, "whose"))
         self._state.save()

@@ -43,13 +43,15 @@ class Identity:
 class Killing:
     """What a kill did: processes found, those verified gone, the pids that outlived it.
 
-    `needed` is the last signal that a tree which was asked to end by itself had to be sent.
+    `needed` is the last signal that a tree which was asked to end by itself had to be sent, and
+    `suspended` says whether what is left of it stands still again.
     """
 
     found: int
     gone: int
     survivors: tuple[int, ...]
     needed: str = ""
+    suspended: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the counts as they are told."""

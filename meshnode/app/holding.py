@@ -1,7 +1,8 @@
 """Closing, suspending and resuming the sessions that this node owns.
 
 Invariant: a session is shown suspended only after its whole tree stands still, and running only
-after it was let go on; a session that was asked to end and does not is neither hidden nor killed.
+after it was let go on; a session that was asked to end and does not is neither hidden nor killed,
+and one that was suspended before stands still again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.done import ALREADY_ENDED, Done, are, counted
 from meshnode.app.sessions import grace_of
 from meshnode.core.errors import ConflictError, RefusedError
-from meshnode.core.sessions import WORKING, SessionRecord, State, moved
+from meshnode.core.sessions import WORKING, SessionRecord, State
 
 if TYPE_CHECKING:
     from meshnode.app.sessions import OwnSessions
@@ -23,7 +24,6 @@ class Holding:
     def __init__(self, sessions: OwnSessions) -> None:
         self._sessions = sessions
         self._agents = sessions.agents
-        self._clock = sessions.clock
 
     async def close(
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
@@ -36,6 +36,9 @@ class Holding:
         standing = await self._agents.ask_to_end(record.session_id, command_id, grace_s)
         if standing.survivors:
             said = f"{are(len(standing.survivors))} still there: it was asked, and did not end"
+            if standing.suspended:
+                said += "; it is suspended again"
+            await self._sessions.held(record.session_id, suspended=standing.suspended)
             return Done("failed", said, counted(standing))
         await self._sessions.told_of_end(record.session_id, closed=True)
         said = f"{are(standing.gone)} gone"
@@ -48,9 +51,7 @@ class Holding:
         if record.state not in WORKING | {State.SUSPENDED}:
             raise _not_now(record, "suspended")
         count = await self._agents.suspend(record.session_id)
-        present = self._sessions.get(record.session_id)
-        if present is not None and present.state in WORKING:
-            await self._sessions.keep(moved(present, State.SUSPENDED, self._clock.wall_s()))
+        await self._sessions.held(record.session_id, suspended=True)
         return Done("applied", f"{are(count)} suspended")
 
     async def resume(self, record: SessionRecord) -> Done:
@@ -58,9 +59,7 @@ class Holding:
         if record.state not in WORKING | {State.SUSPENDED}:
             raise _not_now(record, "resumed")
         count = await self._agents.resume(record.session_id)
-        present = self._sessions.get(record.session_id)
-        if present is not None and present.state is State.SUSPENDED:
-            await self._sessions.keep(moved(present, State.RUNNING, self._clock.wall_s()))
+        await self._sessions.held(record.session_id, suspended=False)
         return Done("applied", f"{are(count)} running again" if count else "it was not suspended")
 
 

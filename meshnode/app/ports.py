@@ -173,6 +173,10 @@ class Killing(Protocol):
     def needed(self) -> str:
         """The last signal, TERM or KILL, that a tree needed which was asked to end by itself."""
 
+    @property
+    def suspended(self) -> bool:
+        """Whether what is left stands still, as it did before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Steered:

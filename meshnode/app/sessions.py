@@ -26,6 +26,7 @@ from meshnode.core.errors import (
 from meshnode.core.ids import new_u64, session_id_of
 from meshnode.core.sessions import (
     SESSIONS,
+    WORKING,
     SessionRecord,
     State,
     is_of_journal,
@@ -189,6 +190,17 @@ class OwnSessions:
             record = moved(record, State.SUSPENDED, now_s)
         await self.keep(replace(record, pid=pid))
 
+    async def held(self, session_id: str, *, suspended: bool) -> None:
+        """Note whether an agent stands still by now; returns once its row says so."""
+        record = self._records.get(session_id)
+        if record is None or record.ended:
+            return
+        if suspended and record.state in WORKING:
+            record = moved(record, State.SUSPENDED, self.clock.wall_s())
+        elif not suspended and record.state is State.SUSPENDED:
+            record = moved(record, State.RUNNING, self.clock.wall_s())
+        await self.keep(record)
+
     async def active(self, session_id: str, at_s: float) -> None:
         """Note that an agent was at work."""
         record = self._records.get(session_id)
@@ -249,6 +261,7 @@ class OwnSessions:
         killing = await self.agents.kill(record.session_id, command_id, grace_s, force=force)
         processes = counted(killing)
         if killing.survivors:
+            await self.held(record.session_id, suspended=False)  # a TERM is followed by a CONT
             return Done("failed", f"{len(killing.survivors)} processes are still there", processes)
         await self.told_of_end(record.session_id)
         return Done("applied", f"{are(killing.gone)} gone", processes)

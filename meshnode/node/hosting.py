@@ -47,7 +47,11 @@ class Hosting:
         self._mesh = ground.world.mesh
         self._spawn, self._keep = ground.spawn, ground.keep
         self.agents = ProcessAgents(
-            self._on_started, self._on_ended, tasks=ground.tasks, clock=ground.clock.wall_s
+            self._on_started,
+            self._on_ended,
+            self._on_held,
+            tasks=ground.tasks,
+            clock=ground.clock.wall_s,
         )
         self.sessions = OwnSessions(
             ground.world.publish, self.agents, ground.clock, chance, self._place_of, ground.spawn
@@ -134,6 +138,9 @@ class Hosting:
 
     def _on_started(self, session_id: str, pid: int, suspended: bool) -> None:  # noqa: FBT001 - as agents say it
         self._spawn(self.sessions.started(session_id, pid, suspended=suspended))
+
+    def _on_held(self, session_id: str, suspended: bool) -> None:  # noqa: FBT001 - as agents say it
+        self._spawn(self.sessions.held(session_id, suspended=suspended))
 
     def _on_ended(self, session_id: str, ending: Ending) -> None:
         ended = Ended(

@@ -105,6 +105,22 @@ def restarted_and_resumed(anna, carl):
     assert (len(enforced), state_of(anna, "worker")) == (1, "running")
 
 
+def test_a_close_that_fails_lifts_no_hold(fleet):
+    anna = fleet.mesh("anna")[0]
+    anna.json("budget", "set", "team", "--limit", "1ktok", "--per", "day")
+    report = REPORT.format(tokens=2000, name="first")
+    deaf = f"trap '' TERM; {report}; while :; do sleep 0.1; done"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = ("run", "--detach", "--agent-id", "deaf", "--", "sh", "-c", deaf)
+    assert anna.call(*words, env={"PATH": path}).code == 0
+    suspended(anna, "deaf")
+    closed = anna.call("close", "deaf", "--grace", "0s", "-o", "json")
+    assert (closed.code, closed.json["outcome"]) == (1, "failed")
+    assert "it is suspended again" in closed.json["detail"]
+    assert state_of(anna, "deaf") == "suspended"
+    assert [one["agent_id"] for one in budget_of(anna, "team")["held"]] == ["deaf"]
+
+
 @pytest.mark.timeout(400)
 def test_a_kill_takes_the_whole_mesh_to_be_heard(fleet, tmp_path):
     anna, berta, carl = fleet.mesh("anna", "berta", "carl")

@@ -38,6 +38,7 @@ SPAWNING = (  # as a build tool does: it cannot be stopped until its child has g
     "    os.write(1, b'%d\\n' % os.getpid())\n"
     "    while True: signal.pause()\n"
 )
+DEAF = "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('ready')\n" + WAIT
 ON_USR1 = "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *_: os._exit(3))\n"
 ENDS_WITH_ITS_INPUT = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
@@ -172,6 +173,40 @@ async def test_an_agent_that_heeds_nothing_is_not_killed_by_a_close(start):
         await node.agents.kill(one.session_id, "c3", 0.0, force=True)
         _, ending = await node.ended.get()
     assert ending.killed_by_command == "c3"
+
+
+async def test_a_suspended_agent_that_heeds_no_close_runs_for_its_grace_and_is_suspended_again(
+    start,
+):
+    one = start(DEAF)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        await node.agents.suspend(one.session_id)
+        standing = await node.agents.ask_to_end(one.session_id, "c1", 0.05)
+        assert (standing.survivors, standing.suspended) == ((pid,), True)
+        assert stopped(pid)
+        assert [await node.held.get() for _ in range(3)] == [True, False, True]
+        await node.agents.resume(one.session_id)
+        standing = await node.agents.ask_to_end(one.session_id, "c2", 0.05)
+        assert (standing.survivors, standing.suspended) == ((pid,), False), "it was resumed"
+        assert not stopped(pid)
+
+
+async def test_who_is_resumed_while_it_is_closed_is_not_suspended_again(start):
+    one = start(DEAF)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        await node.agents.suspend(one.session_id)
+        closing = asyncio.create_task(node.agents.ask_to_end(one.session_id, "c1", 1.0))
+        assert [await node.held.get() for _ in range(2)] == [True, False]
+        await node.agents.resume(one.session_id)
+        standing = await closing
+        assert (standing.survivors, standing.suspended) == ((pid,), False)
+        assert not stopped(pid)
 
 
 async def test_whoever_outlives_a_close_ends_by_itself_later(start):

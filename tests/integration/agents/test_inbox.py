@@ -59,7 +59,7 @@ class Session:
 
     async def follow(self, tasks: asyncio.TaskGroup) -> None:
         nothing = lambda *_: None  # noqa: E731 - said once
-        self.agents = ProcessAgents(nothing, nothing, tasks=tasks, clock=lambda: 5.0)
+        self.agents = ProcessAgents(nothing, nothing, nothing, tasks=tasks, clock=lambda: 5.0)
         await self.agents.attach(self.session_id, self.home, self.socket)
 
     async def steer(self, message: str, mode: str = ""):

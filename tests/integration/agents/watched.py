@@ -32,9 +32,11 @@ class Watcher:
     def __init__(self, tasks, now_s):
         self.started = asyncio.Queue()
         self.ended = asyncio.Queue()
+        self.held = asyncio.Queue()
         self.agents = ProcessAgents(
             lambda *start: self.started.put_nowait(start),
             lambda *end: self.ended.put_nowait(end),
+            lambda _, suspended: self.held.put_nowait(suspended),
             tasks=tasks,
             clock=lambda: now_s,
         )

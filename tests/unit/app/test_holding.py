@@ -69,6 +69,22 @@ async def test_an_agent_that_does_not_end_by_itself_stays_as_it_is():
     assert owner.sessions.get(SESSION.session_id) == SESSION
 
 
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_suspended_agent_that_a_close_does_not_end_is_shown_as_it_is_by_then(again):
+    owner = Owner(ScriptedAgents(killed=Killed(1, 0, (7,), suspended=again)))
+    await owner.submit(owner.order("suspend"))
+    receipt = await owner.submit(owner.order("close"))
+    assert (receipt.outcome, "suspended again" in receipt.detail) == ("failed", again)
+    assert published(owner).state is (State.SUSPENDED if again else State.RUNNING)
+
+
+async def test_what_a_kill_leaves_of_a_suspended_agent_is_not_shown_as_suspended():
+    owner = Owner(ScriptedAgents(killed=Killed(1, 0, (7,))))
+    await owner.submit(owner.order("suspend"))
+    assert (await owner.submit(owner.order("kill"))).outcome == "failed"
+    assert published(owner).state is State.RUNNING
+
+
 @pytest.mark.parametrize("action", ["suspend", "resume"])
 @pytest.mark.parametrize("state", [State.PENDING, State.CLOSED, State.KILLED])
 async def test_what_does_not_run_is_neither_suspended_nor_resumed(action, state):
@@ -113,6 +129,22 @@ async def test_each_order_needs_its_action(action, needs, monkeypatch):
     assert not owner.journal.begun
     receipt = await owner.submit(owner.order(action, key=key_for(actions=(needs,))))
     assert receipt.outcome == "applied"
+
+
+async def test_what_a_supervisor_does_without_an_order_is_shown():
+    owner = Owner()
+    await owner.sessions.held(SESSION.session_id, suspended=True)
+    assert published(owner).state is State.SUSPENDED
+    await owner.sessions.held(SESSION.session_id, suspended=False)
+    assert published(owner).state is State.RUNNING
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.KILLED])
+async def test_what_does_not_run_is_not_shown_suspended(state):
+    owner = Owner(sessions=[replace(SESSION, state=state)])
+    await owner.sessions.held(SESSION.session_id, suspended=True)
+    await owner.sessions.held("another", suspended=True)
+    assert owner.sessions.get(SESSION.session_id).state is state
 
 
 async def test_an_owner_that_finds_its_agent_suspended_says_so():
