@@ -9,8 +9,10 @@ is confirmed by a supervisor's word alone: we look ourselves.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshnode.agents.following import Ending, Following, ending_of
@@ -35,6 +37,7 @@ STEER_WAIT_S = 5.0  # longer than the supervisor's own limit, which decides
 PING_WAIT_S = 1.0  # a supervisor silent for longer does not get to do the killing
 KILL_MARGIN_S = 2.0
 GRACE_S = 5.0  # for what a lost supervisor left running
+LADDERS_MAX = 16  # trees that are stopped at a time without a supervisor; more wait
 LOST = "its supervisor was lost"
 
 
@@ -62,6 +65,13 @@ class ProcessAgents:
         self._tasks = tasks
         self._clock = clock
         self._following: dict[str, Following] = {}
+        # Of our own: a ladder takes seconds, and others' short looks share asyncio's few threads.
+        self._ladders = ThreadPoolExecutor(LADDERS_MAX, thread_name_prefix="ladder")
+        self._is_closed = False
+
+    def expect(self, session_id: str, directory: Path, socket: Path) -> None:
+        """Let orders to a session wait until it is attached, which comes next."""
+        self._following.setdefault(session_id, Following(session_id, directory, socket))
 
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
         """Follow a session until it ends; returns when its supervisor has answered or ended.
@@ -69,10 +79,12 @@ class ProcessAgents:
         Waits for at most 3 s (longer only while a lost supervisor's tree is being stopped) and
         goes on trying in the background. Raises ConflictError if it is followed already.
         """
-        if session_id in self._following:
+        if self._is_closed:
+            return
+        self.expect(session_id, directory, socket)
+        following = self._following[session_id]
+        if following.task is not None:
             raise ConflictError(f"session {session_id} is followed already")
-        following = Following(session_id, directory, socket)
-        self._following[session_id] = following
         following.task = self._tasks.create_task(self._follow(following))
         with suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
@@ -82,9 +94,7 @@ class ProcessAgents:
 
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows."""
-        following = self._following.get(session_id)
-        if following is None:
-            raise RefusedError(f"no agent of session {session_id} runs here")
+        following = await self._reached(session_id)
         said = {"direction": steer.direction or None, "message": steer.message or None}
         reply = await following.ask(
             "steer", STEER_WAIT_S, command_id=command_id, mode=steer.mode, **said
@@ -111,13 +121,14 @@ class ProcessAgents:
         """Stop the whole tree and verify it; through its supervisor, or without it."""
         following = self._following.get(session_id)
         if following is None:
-            return await _stop(session_id, (), Reach(), grace_s=grace_s, force=force)
-        with suppress(UnreachableError):
-            order = {"command_id": command_id, "grace_s": grace_s, "force": force}
-            wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
-            said = _killing(await self._order(session_id, "kill", wait_s, **order))
-            if said.survivors or not await self._leftovers(following):
-                return said
+            return await self._climb(session_id, (), Reach(), grace_s=grace_s, force=force)
+        if await _answers(following):
+            with suppress(UnreachableError):
+                order = {"command_id": command_id, "grace_s": grace_s, "force": force}
+                wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
+                said = _killing(await self._order(session_id, "kill", wait_s, **order))
+                if said.survivors or not await self._leftovers(following):
+                    return said
         following.killed_by_command = command_id  # before: its end is noticed while we still work
         killing = await self._stop(following, grace_s=grace_s, force=force)
         if not killing.found:
@@ -151,9 +162,7 @@ class ProcessAgents:
     async def _order(
         self, session_id: str, operation: str, wait_s: float, **fields: object
     ) -> dict[str, Any]:
-        following = self._following.get(session_id)
-        if following is None:
-            raise RefusedError(f"no agent of session {session_id} runs here")
+        following = await self._reached(session_id)
         # A stopped supervisor would act upon it whenever it runs on: ask for a sign first.
         await following.ask("info", PING_WAIT_S)
         reply = await following.ask(operation, wait_s, whose=following.whose, **fields)
@@ -161,8 +170,26 @@ class ProcessAgents:
             raise RefusedError(str(reply.get("error")))
         return reply
 
+    async def _reached(self, session_id: str) -> Following:
+        """Return a session whose supervisor has answered, once it has.
+
+        Raises RefusedError if it does not: nothing was sent to it.
+        """
+        following = self._following.get(session_id)
+        if following is not None and await _answers(following):
+            return following
+        if following is None or self._following.get(session_id) is not following:
+            raise RefusedError(f"no agent of session {session_id} runs here")
+        if not following.state():
+            raise RefusedError(f"session {session_id} has not started yet: try again")
+        raise RefusedError(
+            f"the supervisor of session {session_id} does not answer, and was sent nothing:"
+            " try again"
+        )
+
     async def close(self) -> None:
         """Stop following; the agents and their supervisors live on."""
+        self._is_closed = True
         followings = list(self._following.values())
         self._following.clear()
         tasks = [following.task for following in followings if following.task]
@@ -268,10 +295,36 @@ class ProcessAgents:
     async def _stop(self, following: Following, *, grace_s: float, force: bool) -> Killing:
         state = following.state()
         roots, reach = following.roots(state), self._reach(following, state)
-        killing = await _stop(following.session_id, roots, reach, grace_s=grace_s, force=force)
+        killing = await self._climb(
+            following.session_id, roots, reach, grace_s=grace_s, force=force
+        )
         if reach.cgroup is not None and not killing.survivors:
             reach.cgroup.remove()
         return killing
+
+    async def _climb(
+        self,
+        session_id: str,
+        roots: tuple[Identity, ...],
+        reach: Reach,
+        *,
+        grace_s: float,
+        force: bool,
+    ) -> Killing:
+        loop = asyncio.get_running_loop()
+        climb = partial(stop_tree, session_id, roots, grace_s=grace_s, force=force)
+        return await loop.run_in_executor(
+            self._ladders, partial(climb, clock=loop.time, reach=reach)
+        )
+
+
+async def _answers(following: Following) -> bool:
+    """Whether a supervisor is there for orders; one that is looked for is given time to start."""
+    if following.line is None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_WAIT_S):
+                await following.settled.wait()
+    return following.line is not None
 
 
 def _say_spare(outer: Following, inner: Identity) -> None:
@@ -287,15 +340,6 @@ def _say_worked(following: Following) -> None:
     if following.may_idle_out:
         with suppress(UnreachableError):  # it does not read, and ends nobody meanwhile
             following.line.send("worked")
-
-
-async def _stop(
-    session_id: str, roots: tuple[Identity, ...], reach: Reach, *, grace_s: float, force: bool
-) -> Killing:
-    clock = asyncio.get_running_loop().time
-    return await asyncio.to_thread(
-        stop_tree, session_id, roots, grace_s=grace_s, force=force, clock=clock, reach=reach
-    )
 
 
 def _steered(reply: dict[str, Any]) -> Steered:

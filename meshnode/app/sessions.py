@@ -53,6 +53,7 @@ GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
 CLOSING_MAX = 32  # sessions at once: each is given GRACE_S, and looked at all the time
+FINDING_MAX = 32  # supervisors that are looked for at once: each may be silent for seconds
 START_WAIT_S = 25.0  # for a supervisor to report, on the busiest machine
 
 
@@ -106,8 +107,16 @@ class OwnSessions:
 
     async def reattach(self) -> None:
         """Find the agents again that lived on while this node was away."""
-        for record in self.live():
-            await self.agents.attach(record.session_id, *self.place_of(record.session_id))
+        await self.find(self.live())
+
+    async def find(self, records: Iterable[SessionRecord]) -> None:
+        """Find agents, some at a time: one that does not answer must not hold up the others."""
+        turns = asyncio.Semaphore(FINDING_MAX)
+        await asyncio.gather(*(self._find(record.session_id, turns) for record in records))
+
+    async def _find(self, session_id: str, turns: asyncio.Semaphore) -> None:
+        async with turns:
+            await self.agents.attach(session_id, *self.place_of(session_id))
 
     def get(self, session_id: str) -> SessionRecord | None:
         """Return a session of this node."""

@@ -85,6 +85,7 @@ class Hosting:
     def restore(self) -> None:
         """Take over what our feed says; after its first flush, at the start."""
         self.sessions.restore(self._published())
+        self._expect(self.sessions.live())
         self._keep(self._prune())
         self._keep(self.activity.watch())
 
@@ -124,9 +125,15 @@ class Hosting:
         lost = [record for record in mine if self.sessions.get(record.session_id) is None]
         known = [self.sessions.get(record.session_id) or record for record in mine]
         self.sessions.restore([*known, *self.sessions.live()])
-        for record in lost:
-            if not record.ended:
-                await self.agents.attach(record.session_id, *self._place_of(record.session_id))
+        found = [record for record in lost if not record.ended]
+        self._expect(found)
+        await self.sessions.find(found)
+
+    def _expect(self, records: Iterable[SessionRecord]) -> None:
+        """Let orders wait for agents that are not found yet."""
+        for record in records:
+            one = record.session_id
+            self.agents.expect(one, self.directory_of(one), self._socket_of(one))
 
     def _place_of(self, session_id: str) -> tuple[Path, Path]:
         directory = self._home.sessions / session_id

@@ -1,4 +1,7 @@
+import asyncio
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, a_node
@@ -34,6 +37,69 @@ async def test_a_session_is_attached_once(start):
         await node.agents.attach(*one.place)
         with pytest.raises(ConflictError):
             await node.agents.attach(*one.place)
+
+
+async def test_an_order_waits_for_an_agent_that_is_being_found(start):
+    one = start(ECHO)
+    async with a_node() as node:
+        node.agents.expect(*one.place)
+        steering = asyncio.create_task(
+            node.agents.steer(one.session_id, "c1", Instruction(message="soon"))
+        )
+        await asyncio.sleep(0)
+        await node.agents.attach(*one.place)
+        await steering
+        assert await one.line() == b"got soon\n"
+
+
+async def test_who_is_not_there_yet_is_told_nothing_and_can_be_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.05)
+    async with a_node() as node:
+        node.agents.expect("early", tmp_path, tmp_path / "s")
+        for order in (
+            node.agents.steer("early", "c1", Instruction(message="hello")),
+            node.agents.ask_to_end("early", "c2", 1.0),
+        ):
+            with pytest.raises(RefusedError, match="has not started yet: try again"):
+                await order
+        killing = await node.agents.kill("early", "c3", 1.0, force=False)
+        assert killing == tree.Killing(0, 0, ())
+
+
+async def test_a_supervisor_that_stands_still_when_its_node_starts_is_told_nothing(
+    start, monkeypatch
+):
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.05)
+    one = start(READY)
+    await one.line()
+    one.process.send_signal(signal.SIGSTOP)
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        with pytest.raises(RefusedError, match="does not answer, and was sent nothing"):
+            await node.agents.steer(one.session_id, "c1", Instruction(message="hello"))
+        one.process.send_signal(signal.SIGCONT)
+        await node.started.get()
+        await node.agents.steer(one.session_id, "c2", Instruction(message="hello"))
+
+
+async def test_a_node_that_ends_finds_nobody_any_more(start):
+    one = start(READY)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.close()
+        await node.agents.attach(*one.place)
+        assert node.started.empty()
+
+
+async def test_trees_that_take_long_to_end_hold_up_no_other_thread(monkeypatch):
+    may_end = threading.Event()
+    monkeypatch.setattr(processes, "stop_tree", lambda *_, **__: may_end.wait() and ONE)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with a_node() as node:
+        kill = asyncio.create_task(node.agents.kill("no-such-session", "c1", 1.0, force=False))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(may_end.set)
+        assert await kill == ONE
 
 
 async def test_agents_survive_a_node_restart_and_are_steered_again(start):

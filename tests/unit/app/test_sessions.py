@@ -105,6 +105,23 @@ async def test_sessions_that_open_side_by_side_sweep_each_old_one_once():
     assert [sessions.get(record.session_id) for record in old] == [None] * 3
 
 
+async def test_an_agent_that_is_found_late_holds_up_no_other(sessions, agents):
+    frozen, *others = [await sessions.open(Opening(agent_id=f"a{n}")) for n in range(3)]
+    found, thawed = asyncio.Queue(), asyncio.Event()
+
+    async def attach(session_id, *_):
+        if session_id == frozen.session_id:
+            await thawed.wait()
+        found.put_nowait(session_id)
+
+    agents.attach = attach
+    finding = asyncio.create_task(sessions.reattach())
+    assert {await found.get() for _ in others} == {one.session_id for one in others}
+    thawed.set()
+    await finding
+    assert found.get_nowait() == frozen.session_id
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_what_happens_to_an_agent_is_recorded_whatever_the_disk_does(
     sessions, publishing, agents, fault
