@@ -139,6 +139,7 @@ class Following:
         self.supervisor: Identity | None = None  # as the kernel named it, from then on for good
         self.agent: Identity | None = None  # as that supervisor named it
         self.above: frozenset[Identity] = frozenset()  # the supervisor's ancestors
+        self.identified = asyncio.Event()  # whose supervisor is known, or who has none any more
         self.may_idle_out = False  # then its supervisor wants to hear of work that only we see,
         self.has_worked = False  # and has yet to hear of some
 
@@ -209,6 +210,7 @@ class Following:
             return False
         if self.supervisor is None and tree.carries_mark(identity, self.session_id):
             self.supervisor, self.above = identity, tree.ancestors(identity)
+            self.identified.set()
         return self.supervisor == identity
 
 

@@ -205,6 +205,7 @@ class ProcessAgents:
             self._following.pop(following.session_id, None)
             self._on_ended(following.session_id, ending)
         finally:
+            following.identified.set()
             following.settled.set()
 
     async def _ending(self, following: Following) -> Ending:
@@ -256,6 +257,8 @@ class ProcessAgents:
 
     async def _clear(self, following: Following) -> Ending:
         following.is_being_cleared = True
+        following.identified.set()
+        await self._others_identified()
         killing = await self._stop(following, grace_s=GRACE_S, force=False)
         # Our signal may have let it say its last word after all.
         state = following.state()
@@ -265,6 +268,13 @@ class ProcessAgents:
         if killing.survivors:
             reason += f"; still there are {', '.join(map(str, killing.survivors))}"
         return Ending(None, None, reason, None, self._clock())
+
+    async def _others_identified(self) -> None:
+        """Give all that are being found time: none of them shall be taken for another's tree."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_WAIT_S):
+                for one in list(self._following.values()):
+                    await one.identified.wait()
 
     def _spare(self, following: Following) -> None:
         """Tell sessions one of whose processes started another, whom not to take for theirs.

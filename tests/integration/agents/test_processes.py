@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, a_node
+from integration.attacks.supervised import WAIT as PID_AND_WAIT
+from integration.attacks.supervised import Session, alive
 
 from meshnode.agents import processes, tree
 from meshnode.agents.following import Ending
@@ -64,6 +66,36 @@ async def test_who_is_not_there_yet_is_told_nothing_and_can_be_killed(tmp_path, 
                 await order
         killing = await node.agents.kill("early", "c3", 1.0, force=False)
         assert killing == tree.Killing(0, 0, ())
+
+
+@pytest.fixture
+def nested(short_path):
+    """A session, and one that was started inside it; the supervisor of the outer is lost."""
+    inner, outer = (Session(short_path / f"{short_path.name}-{n}", PID_AND_WAIT) for n in range(2))
+    words = f"({inner.command!r}, env={inner.environment!r}, start_new_session=True)"
+    outer.command[-1] = f"import subprocess\nsubprocess.Popen{words}\n{PID_AND_WAIT}"
+    for one in (inner, outer):
+        one.home.mkdir(mode=0o700)
+    outer.start()
+    yield outer, inner
+    for one in (inner, outer):
+        one.clear()
+
+
+async def test_a_session_inside_one_whose_supervisor_is_lost_is_found_before_that_is_cleared(
+    nested, monkeypatch
+):
+    monkeypatch.setattr(processes, "GRACE_S", 0.05)
+    pids = [await asyncio.to_thread(one.pids, 1) for one in nested]
+    nested[0].process.kill()
+    nested[0].process.wait()
+    async with a_node() as node:
+        for one in nested:
+            node.agents.expect(*one.place)
+        await asyncio.gather(*(node.agents.attach(*one.place) for one in nested))
+        _, ending = await node.ended.get()
+        assert ending.reason == LOST
+        assert [alive(pid) for pid in pids] == [[], pids[1]]
 
 
 async def test_a_supervisor_that_stands_still_when_its_node_starts_is_told_nothing(
