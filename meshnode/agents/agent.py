@@ -223,10 +223,13 @@ class Agent:
 
     def tell(self, said: str) -> None:
         """Say something of our own to who waits in front; a budget's name may hold anything."""
-        shown = "".join(one if one.isprintable() else "?" for one in said)
+        self.say("session-mesh: " + "".join(one if one.isprintable() else "?" for one in said))
+
+    def say(self, *lines: str) -> None:
+        """Say lines to who waits in front, who need not read them now."""
         end = "\n" if self._terminal is None else "\r\n"  # which a raw terminal does not make of it
         for outlet in self._outlets[1:]:
-            outlet.write(f"session-mesh: {shown}{end}".encode())
+            outlet.write("".join(line + end for line in lines).encode(errors="replace"))
 
     def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
         """Signal its process group and every orphan that we adopted, and those they leave us."""

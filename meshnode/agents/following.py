@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.agents import cgroup, tree
 from meshnode.agents.clients import peer_of
-from meshnode.agents.state_file import read_state
+from meshnode.agents.state_file import make, read_state
 from meshnode.agents.tree import Identity
 from meshnode.core.errors import RefusedError, UnreachableError
 
@@ -177,6 +177,14 @@ class Following:
     def state(self) -> dict[str, Any]:
         """Return what state.json claims."""
         return read_state(self.directory)
+
+    def forbid(self, last_word: dict[str, object]) -> bool:
+        """Let no agent start any more; False if one may have been started, or the disk is full."""
+        said = {"state": "ended", "session_id": self.session_id, **last_word}
+        try:
+            return make(self.directory, said)
+        except OSError:
+            return False
 
     def supervisor_is_gone(self, state: dict[str, Any]) -> bool:
         """Whether nobody supervises this session any more."""

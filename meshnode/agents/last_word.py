@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from meshnode.agents.state_file import StateFile
 
 SOMEBODYS = "by an order"
+KILLED = "killed by command"
 
 
 class LastWord:
@@ -31,7 +32,7 @@ class LastWord:
         if self._lifetime.is_over:
             return self._lifetime.reason
         if self._fields["killed_by_command"] is not None:
-            return "killed by command"
+            return KILLED
         if self._fields["closed_by_command"] is not None:
             return "closed by command"
         if name:

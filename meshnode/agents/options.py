@@ -23,6 +23,7 @@ class Options:
     idle_timeout_s: float  # the same, from the last that happened on
     detached: bool
     adapter: str
+    said: tuple[str, ...]  # lines for who waits in front, once the agent is started
     command: tuple[str, ...]
 
 
@@ -38,13 +39,14 @@ def options_of(argv: list[str]) -> Options:
     parser.add_argument("--timeout", dest="timeout_s", metavar="S", type=float, default=0.0)
     parser.add_argument("--idle-timeout", dest="idle_timeout_s", metavar="S", type=float, default=0)
     parser.add_argument("--adapter", choices=ADAPTERS, default=ADAPTERS[0])
+    parser.add_argument("--say", dest="said", metavar="LINE", action="append", default=[])
     parser.add_argument("--detached", action="store_true")
     at = argv.index("--") if "--" in argv else len(argv)
     own, command = argv[:at], argv[at + 1 :]
     options = vars(parser.parse_args(own))
     if not command:
         parser.error("a command is missing after --")
-    return Options(**options, command=tuple(command))
+    return Options(**options | {"said": tuple(options["said"])}, command=tuple(command))
 
 
 def _path(text: str) -> Path:

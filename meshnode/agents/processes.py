@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.agents.following import Ending, Following, ending_of
 from meshnode.agents.holding import HALT_S, TERM_WAIT_S
+from meshnode.agents.last_word import KILLED
 from meshnode.agents.tree import VERIFY_S, Identity, Killing, Reach, is_alive, members, stop_tree
 from meshnode.app.ports import Steered
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
@@ -39,6 +40,7 @@ KILL_MARGIN_S = 2.0
 GRACE_S = 5.0  # for what a lost supervisor left running
 LADDERS_MAX = 16  # trees that are stopped at a time without a supervisor; more wait
 LOST = "its supervisor was lost"
+LATE = "it was not started in time"
 
 
 class ProcessAgents:
@@ -122,7 +124,7 @@ class ProcessAgents:
         following = self._following.get(session_id)
         if following is None:
             return await self._climb(session_id, (), Reach(), grace_s=grace_s, force=force)
-        if await _answers(following):
+        if not await self._forbid(following, KILLED, command_id) and await _answers(following):
             with suppress(UnreachableError):
                 order = {"command_id": command_id, "grace_s": grace_s, "force": force}
                 wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
@@ -231,7 +233,9 @@ class ProcessAgents:
             pause_s = min(pause_s * RETRY_GROWTH, RETRY_LATER_S)
             knows_it = bool(state) or following.supervisor is not None
             if is_gone if knows_it else loop.time() >= unheard_at_s:
-                return await self._clear(following)
+                is_over = knows_it or await self._forbid(following, LATE)
+                if is_over or not following.state():  # else it came just now
+                    return await self._clear(following)
             await asyncio.sleep(RETRY_LATER_S if is_late else pause_s)
 
     async def _listen(self, following: Following, line: Line) -> dict[str, Any] | None:
@@ -254,6 +258,16 @@ class ProcessAgents:
             else:
                 line.resolve(message)
         return None
+
+    async def _forbid(
+        self, following: Following, reason: str, command_id: str | None = None
+    ) -> bool:
+        """Let no agent be started in a session that nobody has heard of yet; whether that holds."""
+        if following.line is not None:
+            return False
+        said: dict[str, object] = {"reason": reason, "killed_by_command": command_id}
+        said["ended_at"] = self._clock()
+        return await asyncio.to_thread(following.forbid, said)
 
     async def _clear(self, following: Following) -> Ending:
         following.is_being_cleared = True

@@ -1,7 +1,8 @@
 """`state.json`: what is known of one session's agent, for whoever comes after this process.
 
-Invariant: the file is either the old state or the new one, whole and on the disk. Whoever reads it
-takes it for a claim: the agent runs as the same user and may have written it.
+Invariants: the file is either the old state or the new one, whole and on the disk. Who makes it
+decides: a supervisor that finds it made starts nothing. Whoever reads it takes it for a claim: the
+agent runs as the same user and may have written it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ NAME = "state.json"
 STATE_BYTES_MAX = 1 << 20  # a larger one was not written by us, and is not read
 
 
+class OverError(Exception):
+    """The session was given up, or killed, before its agent was started: it must not start."""
+
+
 class StateFile:
-    """The session's state, in memory and on the disk; `clock` returns seconds since 1970."""
+    """The session's state, in memory and on the disk; `clock` returns seconds since 1970.
+
+    Raises OverError if the session is over, or had a supervisor before; OSError.
+    """
 
     def __init__(
         self,
@@ -38,6 +46,8 @@ class StateFile:
         own = tree.identity_of(os.getpid())
         if own is None:
             raise OSError("this process is not in /proc")
+        if not make(directory, {}):
+            raise OverError
         self.supervisor = own
         self._directory = directory
         self.clock = clock
@@ -119,6 +129,24 @@ class StateFile:
             os.fsync(fd)  # or the rename may be lost with the power
         finally:
             os.close(fd)
+
+
+def make(directory: Path, last_word: dict[str, object]) -> bool:
+    """Make the file, with the last word of a session that is over; False if it is there already.
+
+    Who dies here leaves it empty, which starts nothing either.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(directory / NAME, flags, mode=0o600)
+    except FileExistsError:
+        return False
+    try:
+        if last_word:
+            os.write(fd, json.dumps(last_word).encode())
+    finally:
+        os.close(fd)
+    return True
 
 
 def read_state(directory: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from meshnode.agents.clients import Door
 from meshnode.agents.log import Log
 from meshnode.agents.options import options_of
 from meshnode.agents.signals import signals_as_bytes
-from meshnode.agents.state_file import StateFile
+from meshnode.agents.state_file import OverError, StateFile
 from meshnode.agents.supervisor import Supervisor
 from meshnode.agents.terminal import opened
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = "the agent was not started"
+IS_OVER = "its session is over already"
 
 
 def main(argv: list[str]) -> int:
@@ -63,9 +64,10 @@ def _supervise(
         state = StateFile(options.directory, options.session_id, group, clock=wall_clock)
         log = Log(options.directory, wall_clock)
         door = Door(options.socket)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        sys.stderr.write(f"session-mesh: {NOT_STARTED}: {why} ({options.directory})\n")
+    except (OSError, OverError) as error:
+        if group is not None:
+            group.remove()
+        sys.stderr.write(f"session-mesh: {NOT_STARTED}: {_why(error, options)}\n")
         return FAILED
     signals = signals_as_bytes()
     if options.detached:
@@ -78,6 +80,7 @@ def _supervise(
             except OSError as error:
                 return _not_started(options, state, log, error)
             agent = Agent(process, log, group, terminal, detached=options.detached)
+            agent.say(*options.said)
             return Supervisor(options, agent, state, door, signals, clock=clock).run()
     except Exception as error:
         # Whatever went wrong here, an agent without a supervisor must not stay behind.
@@ -100,6 +103,12 @@ def _supervise(
             group.remove()
 
 
+def _why(error: OSError | OverError, options: Options) -> str:
+    if isinstance(error, OverError):
+        return IS_OVER
+    return f"{(error.strerror or str(error)).lower()} ({options.directory})"
+
+
 def _not_started(options: Options, state: StateFile, log: Log, error: OSError) -> int:
     code, why = why_not_started(error)
     # A name in argv may be any bytes; what the node records of it is UTF-8.
@@ -107,7 +116,7 @@ def _not_started(options: Options, state: StateFile, log: Log, error: OSError) -
     message = f"session-mesh: {reason}\n"
     log.write(message.encode())
     if not options.detached:
-        sys.stderr.write(message)
+        sys.stderr.writelines([*(f"{line}\n" for line in options.said), message])
     state.ended(code, None, reason)
     return code
 

@@ -186,9 +186,13 @@ class OwnSessions:
         return self._records[session_id]
 
     async def started(self, session_id: str, pid: int, *, suspended: bool = False) -> None:
-        """Note that an agent runs, or stands still."""
+        """Note that an agent runs, or stands still; one that was ended before it began ends."""
         record = self._records.get(session_id)
-        if record is None or record.ended:
+        if record is None:
+            return
+        if record.ended:
+            with suppress(MeshError):
+                await self.agents.kill(session_id, "", GRACE_S, force=False)
             return
         now_s = self.clock.wall_s()
         if record.state is not State.PENDING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from meshnode.agents.agent import FAILED
 from meshnode.agents.environment import agent_environment
 from meshnode.agents.lifetime import TIMED_OUT
-from meshnode.agents.supervise import NOT_STARTED
+from meshnode.agents.supervise import IS_OVER, NOT_STARTED
 from meshnode.app.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets import NewSession
 from meshnode.core.errors import MeshError
@@ -24,7 +24,7 @@ from meshnode.core.sessions import TERMINAL, State
 from meshnode.node.user import user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshnode.client.home import Home
     from meshnode.client.mesh import MeshClient
@@ -35,10 +35,15 @@ SAID_BYTES_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What `run` was told. `on_session` hears of the session before its agent starts."""
+    """What `run` was told.
+
+    `on_session` hears of a detached session. In front its supervisor shows the lines of `said`:
+    were they written before there is one, who does not read them would hold up the agent.
+    """
 
     command: tuple[str, ...]
     on_session: Callable[[dict[str, Any]], None]
+    said: Callable[[dict[str, Any]], Sequence[str]]
     agent_id: str = ""
     title: str = ""
     specializations: tuple[str, ...] = ()
@@ -63,14 +68,15 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
         opened = client.open_session(_session_of(options))
     except MeshError as error:
         raise _not_started(error) from None
-    argv = _supervisor_argv(opened, options)
     environment = agent_environment(os.environ, opened, str(home.socket))
     del opened["ticket"]  # the agent's alone: what is shown or kept of a session has none
+    said = [] if options.detach else options.said(opened)
+    argv = _supervisor_argv(opened, options, said)
     if not options.detach:
-        options.on_session(opened)
         _become(argv, environment)
-    if said := _start_detached(argv, environment):
-        raise MeshError(said, f"look at the disk: df -h {home.path}")
+    if why := _start_detached(argv, environment):
+        is_over = IS_OVER in why
+        raise MeshError(why, "" if is_over else f"look at the disk: df -h {home.path}")
     try:
         session = client.attach_session(opened["session_id"])
     except MeshError as error:
@@ -158,7 +164,7 @@ def _shown(word: str) -> str:
     return os.fsencode(word).decode(errors="replace")
 
 
-def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:
+def _supervisor_argv(opened: dict[str, Any], options: RunOptions, said: Iterable[str]) -> list[str]:
     return [
         sys.executable,
         "-P",  # the caller's directory must not shadow our modules
@@ -181,6 +187,7 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions) -> list[str]:
         "--adapter",
         options.adapter,
         *(["--detached"] if options.detach else []),
+        *(f"--say={line}" for line in said),
         "--",
         *options.command,
     ]

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -96,6 +97,24 @@ def test_who_waits_in_front_is_told_whose_order_ended_the_agent(
     key = ended(anna, said)["ended_by"]
     assert shown == f"session-mesh: the agent was {said} by order of key {key}\n"
     assert ("TERM was needed" in receipt["detail"]) == (said == "closed")
+
+
+def test_an_agent_begins_although_nobody_reads_what_is_said_of_it(anna: Node):
+    reader, full = os.pipe()
+    os.set_blocking(full, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    os.set_blocking(full, True)
+    words = [PROGRAM, "run", "--agent-id", "unread", "--", "sleep", "600"]
+    with subprocess.Popen(words, env=anna.environment, stderr=full) as front:
+        wait_until(lambda: anna.sessions().get("unread", {}).get("pid"), "it to begin")
+        anna.json("kill", "unread", "--force")
+        os.close(full)
+        shown = b"".join(iter(lambda: os.read(reader, 65536), b""))
+        assert front.wait(PATIENCE_S) == 137
+    os.close(reader)
+    assert b"agent unread\nsession-mesh: the agent was killed" in shown
 
 
 def test_who_starts_an_agent_under_a_name_that_one_has_is_told_how_to_name_each(anna: Node):

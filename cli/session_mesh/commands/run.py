@@ -1,5 +1,6 @@
 """`run`: start an agent and let the mesh see it."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -9,6 +10,7 @@ from meshnode.client.errors import MeshError, NoNodeError, UsageError
 from meshnode.client.targets import Selection
 from session_mesh import words
 from session_mesh.call import Call
+from session_mesh.escaping import escape
 from session_mesh.options import Labels, Specializations, pairs
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -85,10 +87,12 @@ def app(
     started: list[dict[str, Any]] = []
     namesakes: list[dict[str, Any]] = []
 
+    said = partial(_said, call, namesakes, detach=detach)
+
     def on_session(session: dict[str, Any]) -> None:
         started.append(session)
-        if not call.quiet:
-            _tell(call, session, namesakes, detach=detach)
+        for line in said(session):
+            call.streams.tell(line)
 
     options = RunOptions(
         agent_id=agent_id,
@@ -104,6 +108,7 @@ def app(
         detach=detach,
         command=tuple(command),
         on_session=on_session,
+        said=said,
     )
     check(options)
     try:
@@ -134,14 +139,15 @@ def _alive(mesh: "MeshClient", agent_id: str) -> list[dict[str, Any]]:
     return list(found["sessions"])
 
 
-def _tell(
-    call: Call, session: dict[str, Any], namesakes: list[dict[str, Any]], *, detach: bool
-) -> None:
+def _said(
+    call: Call, namesakes: list[dict[str, Any]], session: dict[str, Any], *, detach: bool
+) -> list[str]:
     """Say what was started, where no answer does, and how to name it beside its namesakes."""
-    if not detach:
-        call.streams.tell(f"session {session['session_id']}, agent {session['agent_id']}")
-    if namesakes:
-        call.streams.tell(_apart(session, namesakes))
+    if call.quiet:
+        return []
+    started = f"session {session['session_id']}, agent {session['agent_id']}"
+    apart = [_apart(session, namesakes)] if namesakes else []
+    return list(map(escape, apart if detach else [started, *apart]))
 
 
 def _apart(session: dict[str, Any], others: list[dict[str, Any]]) -> str:

@@ -4,13 +4,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, a_node
+from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, Started, a_node
 from integration.attacks.supervised import WAIT as PID_AND_WAIT
 from integration.attacks.supervised import Session, alive
 
 from meshnode.agents import processes, tree
 from meshnode.agents.following import Ending
-from meshnode.agents.processes import LOST
+from meshnode.agents.last_word import KILLED
+from meshnode.agents.processes import LATE, LOST
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 from meshnode.core.steers import Instruction
 
@@ -65,6 +66,68 @@ async def test_who_is_not_there_yet_is_told_nothing_and_can_be_killed(tmp_path, 
             with pytest.raises(RefusedError, match="has not started yet: try again"):
                 await order
         killing = await node.agents.kill("early", "c3", 1.0, force=False)
+        assert killing == tree.Killing(0, 0, ())
+
+
+@pytest.fixture
+def late(tmp_path, short_path, monkeypatch):
+    """A session whose supervisor is started late, in which nothing may be started any more."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / short_path.name
+    home.mkdir(mode=0o700)
+    socket = short_path / "s"
+    yield home.name, home, socket
+    one = Started(home, socket, "open('started', 'w')")
+    try:
+        assert one.process.wait() == 125
+    finally:
+        one.process.kill()
+        one.process.communicate()
+    assert not (tmp_path / "started").exists()
+    assert tree.members(home.name) == frozenset()
+
+
+async def test_what_is_killed_before_it_begins_never_does(late):
+    async with a_node() as node:
+        finding = asyncio.create_task(node.agents.attach(*late))
+        await asyncio.sleep(0)
+        killing = await node.agents.kill(late[0], "c1", 20.0, force=False)
+        assert killing == tree.Killing(0, 0, ())
+        _, ending = await node.ended.get()
+        assert (ending.reason, ending.killed_by_command) == (KILLED, "c1")
+        await finding
+    async with a_node() as node:  # as after a crash before any of that was recorded
+        await node.agents.attach(*late)
+        assert node.ended.get_nowait()[1].killed_by_command == "c1"
+
+
+async def test_what_is_given_up_never_begins(late, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_SIGN_WAIT_S", 0.05)
+    async with a_node() as node:
+        await node.agents.attach(*late)
+        _, ending = await node.ended.get()
+        assert (ending.reason, ending.killed_by_command) == (LATE, None)
+
+
+async def test_a_node_that_was_killed_while_it_killed_finds_nobody_and_nothing_begins(
+    late, monkeypatch
+):
+    monkeypatch.setattr(processes, "FIRST_SIGN_WAIT_S", 0.05)
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.05)
+    (late[1] / "state.json").touch(mode=0o600)  # made, and nothing said
+    async with a_node() as node:
+        node.agents.expect(*late)
+        assert (await node.agents.kill(late[0], "c1", 20.0, force=False)).found == 0
+        await node.agents.attach(*late)
+        _, ending = await node.ended.get()
+        assert ending.reason == LOST
+
+
+async def test_a_disk_that_takes_no_word_keeps_nobody_from_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.05)
+    async with a_node() as node:
+        node.agents.expect("early", tmp_path / "none", tmp_path / "s")
+        killing = await node.agents.kill("early", "c1", 20.0, force=False)
         assert killing == tree.Killing(0, 0, ())
 
 

@@ -20,6 +20,7 @@ ROOT = str(Path(meshnode.__file__).parents[1])
 LANDED = {"ok": True, "stdin": True, "followed": False}
 PYTHON = (sys.executable, "-I", "-u", "-c")
 ECHO = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print('got', line, end='')\n"
+OVER = b"the agent was not started: its session is over already\n"
 WAIT = "import os, signal\nos.write(1, b'ready\\n')\nwhile True: signal.pause()\n"
 
 
@@ -152,6 +153,25 @@ def test_a_supervisor_that_can_keep_no_notes_starts_nothing_and_says_so(supervis
     assert b"the agent was not started: no such file or directory (/proc/none)" in errors
     assert list(one.home.iterdir()) == []
     assert not Path("started").exists()
+
+
+def test_a_supervisor_whose_session_is_over_starts_nothing_and_says_so(supervise):
+    first = supervise("true")
+    first.finish()
+    before = first.state()
+    again = supervise("touch", "started", options=("--directory", str(first.home)))
+    code, _, errors = again.finish()
+    assert (code, errors) == (125, b"session-mesh: " + OVER)
+    assert first.state() == before
+    assert not Path("started").exists()
+
+
+@pytest.mark.parametrize("command", ["sh", "no-such-command"])
+def test_what_its_caller_has_to_say_comes_before_what_the_agent_says(supervise, command):
+    one = supervise(command, "-c", "echo mine >&2", options=("--say=first", "--say=second"))
+    _, output, errors = one.finish()
+    assert (output, errors.splitlines()[:2]) == (b"", [b"first", b"second"])
+    assert len(errors.splitlines()) == 3
 
 
 def test_files_are_private_whatever_the_umask(supervise):

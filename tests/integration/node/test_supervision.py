@@ -36,7 +36,7 @@ def node():
 
 def detach(node, *command):
     seen = []
-    options = RunOptions(command=command, on_session=seen.append, detach=True)
+    options = RunOptions(command=command, on_session=seen.append, said=list, detach=True)
     with MeshClient(node.home, environment={}, now=lambda: NOW_S, chance=CHANCE) as mesh:
         return run(node.home, mesh, options), *seen
 

@@ -105,6 +105,17 @@ async def test_sessions_that_open_side_by_side_sweep_each_old_one_once():
     assert [sessions.get(record.session_id) for record in old] == [None] * 3
 
 
+async def test_an_agent_that_begins_after_its_session_has_ended_is_killed(sessions, agents):
+    opened = await sessions.open(Opening(agent_id="worker"))
+    await sessions.ended(opened.session_id, Ended(None, None, "lost", killed=False, at_s=1.8e9))
+    agents.fault = UnreachableError("its supervisor does not answer")
+    await sessions.started(opened.session_id, 7)
+    agents.fault = None
+    await sessions.started(opened.session_id, 7)
+    assert agents.kills == [opened.session_id]
+    assert (sessions.get(opened.session_id).state, sessions.live()) == (State.FAILED, [])
+
+
 async def test_an_agent_that_is_found_late_holds_up_no_other(sessions, agents):
     frozen, *others = [await sessions.open(Opening(agent_id=f"a{n}")) for n in range(3)]
     found, thawed = asyncio.Queue(), asyncio.Event()
