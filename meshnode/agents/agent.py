@@ -5,6 +5,7 @@ Invariant: its pid is signalled only before it is waited for, so never somebody 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -30,6 +31,8 @@ REAPED_MAX = 2048  # in one go: an agent that forks without end must not keep us
 SWEEPS_MAX = 200  # in one go; then clients are served, and the next go follows
 QUIET_SWEEPS, QUIET_S = 5, 0.001  # so many without anybody new end the go
 PIDFD_SIGNAL_PROCESS_GROUP = 4  # Linux 6.9; the group cannot change hands while the pidfd is open
+# No process, descriptor or memory is left: not the command's fault.
+EXHAUSTED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as docker answers
 
 
@@ -61,13 +64,9 @@ def start(
 
 def why_not_started(error: OSError) -> tuple[int, str]:
     """Return our exit code, and what to tell the caller."""
-    match error:
-        case FileNotFoundError() | NotADirectoryError():
-            return NOT_FOUND, "command not found"
-        case BlockingIOError():  # no process or memory left: not the command's fault
-            return FAILED, str(error.strerror)
-        case _:
-            return NOT_EXECUTABLE, str(error.strerror)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return NOT_FOUND, "command not found"
+    return FAILED if error.errno in EXHAUSTED else NOT_EXECUTABLE, str(error.strerror)
 
 
 def reap() -> Iterator[tuple[int, int]]:

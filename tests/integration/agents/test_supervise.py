@@ -1,9 +1,12 @@
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from integration.attacks.supervised import remove_group
 
 import meshnode
 from meshnode.agents import tree
+from meshnode.agents.agent import why_not_started
 from meshnode.agents.clients import LINE_BYTES_MAX
 from meshnode.agents.log import LOG_BYTES_MAX
 
@@ -139,6 +143,18 @@ def test_a_command_that_cannot_start_answers_as_docker_does(supervise, command, 
     assert returned == code
     assert command.encode() in errors
     assert (one.state()["state"], one.state()["exit_code"]) == ("ended", code)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_machine_has_no_room_for_is_not_the_commands_fault(number):
+    code, why = why_not_started(OSError(number, os.strerror(number)))
+    assert (code, why) == (125, os.strerror(number))
+
+
+def test_an_agent_for_which_no_descriptors_are_left_is_not_said_to_be_no_program(supervise):
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (12, 12))  # enough for us alone
+    code, _, errors = supervise("true", preexec_fn=few).finish()
+    assert (code, errors) == (125, b"session-mesh: true: Too many open files\n")
 
 
 def test_the_supervisors_own_failure_is_125(supervise):
