@@ -179,11 +179,13 @@ class OwnSessions:
         try:
             async with asyncio.timeout(START_WAIT_S), self._changed:
                 await self._changed.wait_for(
-                    lambda: self._records[session_id].state is not State.PENDING
+                    lambda: (one := self.get(session_id)) is None or one.state is not State.PENDING
                 )
         except TimeoutError:
             raise UnreachableError("the agent's supervisor did not report in time") from None
-        return self._records[session_id]
+        if (record := self.get(session_id)) is None:
+            raise NotFoundError(f"session {session_id} has ended, and is listed no more")
+        return record
 
     async def started(self, session_id: str, pid: int, *, suspended: bool = False) -> None:
         """Note that an agent runs, or stands still; one that was ended before it began ends."""
@@ -250,7 +252,9 @@ class OwnSessions:
             return Done("refused", error.message)
         except UnreachableError as error:
             return Done("indeterminate", error.message)
-        present = self._records[record.session_id]
+        present = self.get(record.session_id)
+        if present is None:  # it ended, and so many after it that it is listed no more
+            return landed(steered, steer.mode)
         if not present.ended:
             now_s = self.clock.wall_s()
             count = present.message_count + 1
@@ -294,7 +298,9 @@ class OwnSessions:
         """Let the supervisor tell how the agent ended; record it ourselves if it does not."""
         try:
             async with asyncio.timeout(LAST_WORD_WAIT_S), self._changed:
-                await self._changed.wait_for(lambda: self._records[session_id].ended)
+                await self._changed.wait_for(
+                    lambda: (one := self.get(session_id)) is None or one.ended
+                )
         except TimeoutError:
             now_s = self.clock.wall_s()
             reason = "closed" if closed else "killed"

@@ -9,9 +9,10 @@ from doubles import ManualClock, Published, ScriptedAgents, nowhere
 from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening
 from meshnode.app.ports import Steered
-from meshnode.app.sessions import ENDED_KEPT_S, OwnSessions
+from meshnode.app.sessions import ENDED_KEPT, ENDED_KEPT_S, OwnSessions
 from meshnode.core.errors import (
     ExhaustedError,
+    NotFoundError,
     RefusedError,
     StorageError,
     UnreachableError,
@@ -103,6 +104,37 @@ async def test_sessions_that_open_side_by_side_sweep_each_old_one_once():
     kept = {key for (_, key), value in published.rows.items() if value is not None}
     assert kept == {record.session_id.encode() for record in new}
     assert [sessions.get(record.session_id) for record in old] == [None] * 3
+
+
+async def crowded_out(sessions, first):
+    """End a session, and then so many others that it is listed no more."""
+    others = [await sessions.open(Opening(agent_id="later")) for _ in range(ENDED_KEPT)]
+    ends = [(first, 1.8e9), *((one, 1.9e9) for one in others)]
+    # Side by side, as when many are killed: whoever waits for the first is told behind them.
+    await asyncio.gather(
+        *(
+            sessions.ended(one.session_id, Ended(0, None, None, killed=False, at_s=at_s))
+            for one, at_s in ends
+        ),
+        sessions.open(Opening(agent_id="last")),
+    )
+    assert sessions.get(first.session_id) is None
+
+
+async def test_who_waits_for_a_session_that_is_listed_no_more_is_told(sessions, agents):
+    opened = await sessions.open(Opening(agent_id="worker"))
+    agents.gate = asyncio.Event()
+    beginning = asyncio.create_task(sessions.begun(opened.session_id))
+    ending = asyncio.create_task(sessions.told_of_end(opened.session_id))
+    steering = asyncio.create_task(sessions.steer(opened, "id", {"message": "on"}))
+    await agents.reached.wait()
+    await crowded_out(sessions, opened)
+    agents.gate.set()
+    assert (await steering).outcome == "delivered"
+    with pytest.raises(NotFoundError, match="listed no more"):
+        await beginning
+    await ending
+    assert sessions.get(opened.session_id) is None
 
 
 async def test_an_agent_that_begins_after_its_session_has_ended_is_killed(sessions, agents):
