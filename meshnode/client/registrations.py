@@ -59,6 +59,10 @@ def _in_item(
     fields = item.map("an entry")
     if "agent_id" in fields:
         agent_id = fields["agent_id"].text("agent_id")
+    if "spec" in fields and "specialization" in fields:
+        fields["specialization"].fail(
+            "both spec and specialization, which are one key", "spec: [a, b]"
+        )
     written = fields.get("spec") or fields.get("specialization")
     if written is not None:
         single = isinstance(written.value, str)

@@ -310,6 +310,10 @@ def test_a_misspelt_key_of_the_file_is_named(run, tmp_path):
         ("- {spec: a, agent_id: b}\n- {spec: a}\n", "agents.yaml:2: entry 2: without an agent_id"),
         ("- {spec: a, agent_id: b}\n- {agent_id: b}\n", "agents.yaml:2: entry 2: without a spec"),
         ("spec: a\nagent_id: b\nattributes: {load: 2}\n", "agents.yaml:1: entry 1: load is '2'"),
+        (
+            "spec: a\nspecialization: b\nagent_id: c\n",
+            "agents.yaml:2: both spec and specialization, which are one key",
+        ),
         ("[]\n", "agents.yaml:1: no entry in it"),
         ("", "agents.yaml:1: entry 1: without a spec"),
     ],
