@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Reply = dict[str, object]
     Watch = tuple[int, int, Callable[[], object]]  # a descriptor, poll's mask, what to do then
 
-LINE_BYTES_MAX = 64 << 10  # of one request; a longer one is answered with an error and hung up on
+LINE_BYTES_MAX = 256 << 10  # of one request; a longer one is answered with an error and hung up on
 OUTBOX_BYTES_MAX = 256 << 10  # waiting for one client; beyond, it is hung up on
 CLIENTS_MAX = 32  # beyond, a connection is closed at once
 CHUNK_BYTES = 64 << 10

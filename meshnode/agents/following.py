@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.agents import cgroup, tree
+from meshnode.agents.clients import LINE_BYTES_MAX as REQUEST_BYTES_MAX
 from meshnode.agents.clients import peer_of
 from meshnode.agents.state_file import make, read_state
 from meshnode.agents.tree import Identity
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 CONNECT_WAIT_S = 3.0
 LINE_BYTES_MAX = 1 << 20  # of one line from a supervisor; longer: hung up on, and dialled again
-REQUEST_BYTES_MAX = 64 << 10  # what the supervisor takes; larger: refused here
 TEXT_CHARS_MAX = 400  # of a reason; the rest is cut
 EXIT_CODE_MAX = 255
 PID_MAX = 1 << 22  # of Linux
@@ -82,8 +82,10 @@ class Line:
     def send(self, operation: str, **fields: object) -> int:
         """Write a request; returns its id. Raises RefusedError, UnreachableError."""
         self._last_id += 1
-        request = json.dumps({"id": self._last_id, "op": operation, **fields}).encode()
-        if len(request) > REQUEST_BYTES_MAX:
+        asked = {"id": self._last_id, "op": operation, **fields}
+        # As it is, and not as \uXXXX: half a message of 32 KiB would not fit in Cyrillic letters.
+        request = json.dumps(asked, ensure_ascii=False).encode(errors="replace")
+        if len(request) > REQUEST_BYTES_MAX:  # what the supervisor takes
             raise RefusedError(f"a request has at most {REQUEST_BYTES_MAX} bytes")
         if self._writer.transport.get_write_buffer_size() > LINE_BYTES_MAX:
             raise UnreachableError("the session's supervisor does not read")

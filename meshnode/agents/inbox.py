@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STEERS_MAX = 256  # beyond, the oldest goes; of an agent that has only its inbox, a steer is refused
 BYTES_MAX = 1 << 20  # the same, of all steers together
-PAGE_BYTES_MAX = 128 << 10  # of one answer; a reader asks for more behind it
+PAGE_BYTES_MAX = 128 << 10  # of one answer, or one steer; a reader asks for more behind it
 POSITION_MAX = (1 << 63) - 1
 
 
@@ -110,11 +110,13 @@ class Inbox:
         page: list[Reply] = []
         room = PAGE_BYTES_MAX
         for steer, size in zip(self._steers, self._sizes, strict=True):
-            if _place(steer) > after and room > 0:
-                page.append(steer)
+            if _place(steer) > after:
                 room -= size
+                if page and room < 0:
+                    break
+                page.append(steer)
         # `next` is behind the page even if nothing in it is left: what is gone is not waited for.
-        following = _place(page[-1]) if room <= 0 else max(self._newest, after)
+        following = _place(page[-1]) if room < 0 else max(self._newest, after)
         client.send({**head, "ok": True, "steers": page, "next": following})
 
     def _forget_gone(self) -> None:

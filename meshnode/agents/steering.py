@@ -63,7 +63,7 @@ def steer_line(request: Reply, steer_format: str) -> bytes:
             "message": message,
             "mode": text_of(request, "mode") or SOFT,
         }
-        return json.dumps(order, ensure_ascii=True).encode() + b"\n"
+        return json.dumps(order, ensure_ascii=False).encode(errors="replace") + b"\n"
     text = message or f"direction: {direction}"
     text = text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
     return text.encode(errors="replace") + b"\n"

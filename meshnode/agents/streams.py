@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from meshnode.agents.log import Log
     from meshnode.agents.steering import Steer
 
-INPUT_BYTES_MAX = 64 << 10  # waiting for the agent to read its stdin; beyond, a steer is refused
+INPUT_BYTES_MAX = 64 << 10  # waiting for the agent to read; a steer that makes it more is refused
 OUTPUT_BYTES_MAX = 64 << 10  # waiting for the caller to read; beyond, the agent's pipe is left full
 CHUNK_BYTES = 64 << 10
 STDOUT_WRITE_BYTES = select.PIPE_BUF  # a poll that says writable promises no more than this
@@ -63,7 +63,7 @@ class Inlet:
         """Queue one line, or refuse it at once."""
         if self._closed_because:
             steer.refused(f"the agent's stdin is closed: {self._closed_because}")
-        elif self._bytes() + len(steer.line) > INPUT_BYTES_MAX:
+        elif 0 < self._bytes() > INPUT_BYTES_MAX - len(steer.line):
             steer.refused("the agent does not read its stdin: the pipe and the buffer are full")
         elif self._mid_line:
             self._held.append(steer)

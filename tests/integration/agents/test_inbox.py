@@ -1,6 +1,7 @@
 """Steers on their way into an agent: a real supervisor, its socket, and the node's side of it."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import meshnode
 from meshnode.agents import tree
 from meshnode.agents.inbox_reader import SupervisorInboxes
 from meshnode.agents.processes import ProcessAgents
+from meshnode.client.wishes import MESSAGE_BYTES_MAX
 from meshnode.core.errors import RefusedError, UnreachableError, UsageError
 from meshnode.core.steers import Instruction
 
@@ -105,6 +107,25 @@ async def test_an_agent_without_stdin_lines_is_told_through_its_inbox_alone(sess
         for _ in range(20):  # far more than a pipe holds: nothing of it waits for the agent
             await one.steer("y" * 30_000)
         assert len(await one.read()) == 21
+        await one.agents.close()
+
+
+@pytest.mark.parametrize("steer_format", ["text", "json"])
+@pytest.mark.parametrize("letter", ["a", "д", "🦊", '"', "\x01", "\udcff"])
+async def test_a_steer_of_any_letters_may_have_as_many_bytes_as_is_said(
+    session, letter, steer_format
+):
+    code = "import sys\nprint('ready')\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line)"
+    one = session(code, steer_format)
+    message = letter * (MESSAGE_BYTES_MAX // len(letter.encode(errors="surrogatepass")))
+    heard = message.encode(errors="replace").decode()
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        for _ in range(3):
+            assert (await one.steer(message)).on_stdin
+            line = (await asyncio.to_thread(one.process.stdout.readline)).decode()
+            assert (json.loads(line)["message"] if steer_format == "json" else line[:-1]) == heard
+        assert await one.read() == [heard] * 3
         await one.agents.close()
 
 

@@ -9,7 +9,7 @@ from integration.attacks.supervised import WAIT as PID_AND_WAIT
 from integration.attacks.supervised import Session, alive
 
 from meshnode.agents import processes, tree
-from meshnode.agents.following import Ending
+from meshnode.agents.following import REQUEST_BYTES_MAX, Ending
 from meshnode.agents.last_word import KILLED
 from meshnode.agents.processes import LATE, LOST
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
@@ -299,7 +299,9 @@ async def test_a_steer_is_refused_with_the_supervisors_reason(start):
         with pytest.raises(RefusedError, match="stdin is closed"):
             await node.agents.steer(one.session_id, "c1", Instruction(message="hello"))
         with pytest.raises(RefusedError, match="at most"):
-            await node.agents.steer(one.session_id, "c1", Instruction(message="x" * 70_000))
+            await node.agents.steer(
+                one.session_id, "c1", Instruction(message="x" * REQUEST_BYTES_MAX)
+            )
         with pytest.raises(RefusedError, match="no agent"):
             await node.agents.steer("another", "c1", Instruction(message="hello"))
 

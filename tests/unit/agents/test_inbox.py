@@ -1,11 +1,13 @@
 """A supervisor's inbox: read on behind a position, never beyond its bounds, nothing lost unsaid."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.agents import inbox
-from meshnode.agents.clients import RequestError
+from meshnode.agents.clients import OUTBOX_BYTES_MAX, RequestError
 from meshnode.agents.inbox import BYTES_MAX, STEERS_MAX, Inbox
 
 
@@ -120,6 +122,18 @@ def test_large_steers_are_bounded_together_and_come_in_pages():
         answer, pages = reader.read(filled, after=answer["next"]), pages + 1
     assert pages > 3
     assert seen == list(range(seen[0], 101))
+
+
+def test_a_steer_that_json_makes_six_times_as_long_goes_out_in_an_answer_of_its_own():
+    filled = box()
+    for text in ("a" * 120_000, "\x01" * 32_000, "b"):
+        filled.add(steer("") | {"message": text})
+    reader, after, seen = Reader(), 0, []
+    while (answer := reader.read(filled, after=after))["steers"]:
+        assert len(json.dumps(answer)) < OUTBOX_BYTES_MAX
+        seen += [one["position"] for one in answer["steers"]]
+        after = answer["next"]
+    assert seen == [1, 2, 3]
 
 
 def test_a_steer_that_was_refused_otherwise_is_not_read():
