@@ -6,9 +6,11 @@ Invariant: a session is listed once, however many entries fit it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.documents import Entry, read_bytes, read_document
+from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
 from meshnode.client.targets import Selection
 from meshnode.core.ids import SESSION_ID_CHARS
@@ -28,6 +30,14 @@ FILTERS = (
     *("alive", "active", "idle", "waiting", "suspended", "unreachable", "failed", "closed"),
     "all",
 )
+
+# The most first, as each answer of a node has it: what several entries select is one list.
+SORTS: dict[str, Callable[[Plain], float | Decimal]] = {
+    "updated": lambda session: seconds_of(session["last_activity"]),
+    "created": lambda session: seconds_of(session["created_at"]),
+    "cost": lambda session: Decimal(session["cost_usd"] or 0),
+    "tokens": lambda session: session["usage"]["total"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ def kept(home: Home) -> tuple[Chosen, ...]:
 
 
 def list_chosen(chosen: Sequence[Chosen], ask: Ask, sort: str, limit: int | None) -> Plain:
-    """List what any entry selects: `sessions`, in the order of the entries, and `coverage`."""
+    """List what any entry selects: up to `limit` `sessions`, sorted, and `coverage`."""
     found: dict[str, Plain] = {}
     listed: Plain = {}
     for one in chosen:
@@ -107,7 +117,9 @@ def list_chosen(chosen: Sequence[Chosen], ask: Ask, sort: str, limit: int | None
             for session in listed["sessions"]:
                 if one.id in {"", session["session_id"], session["agent_id"]}:
                     found.setdefault(session["session_id"], session)
-    return listed | {"sessions": list(found.values())[:limit]}
+    amount = SORTS[sort]
+    first = sorted(found.values(), key=lambda session: (-amount(session), session["session_id"]))
+    return listed | {"sessions": first[:limit]}
 
 
 def _questions(one: Chosen, sort: str) -> list[Selection]:

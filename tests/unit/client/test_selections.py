@@ -49,22 +49,22 @@ def test_what_is_off_is_named_with_its_line(text):
         chosen(text)
 
 
-def test_each_session_is_listed_once_in_the_order_of_the_entries(tmp_path):
+def test_each_session_is_listed_once_and_the_entry_that_chose_it_gives_no_place(tmp_path):
     tmp_path.chmod(0o700)
     home = Home(tmp_path / "home")
     assert selections.kept(home) == ()
     selections.keep(home, SEED.encode())
     assert home.selection.stat().st_mode & 0o777 == 0o600
-    by_agent = [{"session_id": "x", "agent_id": "123"}]
+    by_agent = [{"session_id": "x", "agent_id": "123", "last_activity": "2026-11-20T08:00:00Z"}]
     asked = []
 
     def ask(selection, limit):
         asked.append((selection, limit))
-        others = [{"session_id": "y", "agent_id": "b"}]
+        others = [{"session_id": "y", "agent_id": "b", "last_activity": "2026-11-20T08:00:00.5Z"}]
         return {"sessions": by_agent if selection.agent_id else others + by_agent, "coverage": 1}
 
     listed = selections.list_chosen(selections.kept(home), ask, "updated", 5)
-    assert [one["session_id"] for one in listed["sessions"]] == ["x", "y"]
+    assert [one["session_id"] for one in listed["sessions"]] == ["y", "x"]
     assert listed["coverage"] == 1
     assert asked[0] == (Selection(filter="all", agent_id="123", sort="updated"), 5)
 
@@ -78,5 +78,30 @@ def test_a_session_id_is_asked_for_as_one_too():
         asked.append(selection.session_id or selection.agent_id)
         return {"sessions": [], "coverage": None}
 
-    selections.list_chosen([one], ask, "", None)
+    selections.list_chosen([one], ask, "updated", None)
     assert asked == [whole, whole]
+
+
+@pytest.mark.parametrize("sort", ["updated", "created", "cost", "tokens"])
+def test_what_several_entries_choose_is_sorted_before_it_is_cut(sort):
+    def session(name, rank):
+        return {
+            "session_id": name,
+            "agent_id": name,
+            "last_activity": f"2026-11-20T08:00:{rank:02}Z",
+            "created_at": f"2026-11-{rank:02}T08:00:00.123Z",
+            "cost_usd": None if rank == 1 else f"{rank}.01",
+            "usage": {"total": rank},
+        }
+
+    held = {
+        one["agent_id"]: one
+        for one in (session("b", 10), session("a", 1), session("c", 30), session("d", 10))
+    }
+    chosen_ = chosen("sessions: [{id: b}, {id: a}, {id: c}, {id: d}]")
+
+    def ask(selection, limit):
+        return {"sessions": [held[selection.agent_id]][:limit], "coverage": None}
+
+    listed = selections.list_chosen(chosen_, ask, sort, 3)
+    assert [one["session_id"] for one in listed["sessions"]] == ["c", "b", "d"]
