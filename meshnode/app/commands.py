@@ -87,7 +87,9 @@ class CommandDesk:
         self._journal = journal
         self._clock = clock
         self._under_way: dict[bytes, UnderWay] = {}
-        self._lane, self._stops = Lane(), Lane()  # what hangs must not keep anybody from a kill
+        self._lane = Lane()
+        # What hangs must not keep anybody from a kill, nor who is given two minutes to end others.
+        self._lanes = dict.fromkeys(STOPS, Lane()) | {"close": Lane()}
         self.of_peer = Quota(OF_PEER, "this peer")
         self.of_signer = Quota(OF_SIGNER, "this signer")
         self.spawn: Callable[[Coroutine[Any, Any, None]], object] = _Loose()
@@ -212,7 +214,8 @@ class CommandDesk:
     ) -> Signed:
         # One write instead of two for what has its turn now, unless somebody shall be told that it
         # is accepted: that promises an execution, also after a crash. So does every kill.
-        has_turn = command.action not in STOPS and self._lane.has_turn(command.session)
+        lane = self._lane_of(command)
+        has_turn = command.action not in STOPS and lane.has_turn(command.session)
         begins = has_turn and not promised
         known = await self._journal.begin(_entry(signed, command, begins=begins), self._now_s())
         if known is not None:
@@ -295,7 +298,7 @@ class CommandDesk:
         )
 
     def _lane_of(self, command: Command) -> Lane:
-        return self._stops if command.action in STOPS else self._lane
+        return self._lanes.get(command.action, self._lane)
 
 
 def _nobody_told(command: Command, session: SessionRecord | None, done: Done) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshnode.core.errors import MeshError
     from meshnode.core.keys import Signed
 
-EXECUTING_MAX = 64  # at once, of one lane; more wait in it
+EXECUTING_MAX = 64  # at once, of one lane; more wait in it, and what expires there is told so
 WAITING_MAX = 1000  # a command for each session that a node may have; more: ExhaustedError
 EXECUTING_OF_SESSION_MAX = 8  # an agent that hangs must not hold up those of others
 OF_SESSION_MAX = 32  # that wait included; more: ExhaustedError

@@ -28,11 +28,11 @@ async def held_up(owner: Owner, orders: list[Signed]) -> list[asyncio.Task[Signe
     return running
 
 
-def crowd(count: int) -> tuple[Owner, list[Signed]]:
-    """Return an owner of so many sessions whose agents hang, and a steer to each."""
+def crowd(count: int, action: str = "steer") -> tuple[Owner, list[Signed]]:
+    """Return an owner of so many sessions whose agents hang, and an order to each."""
     records = [replace(SESSION, session_id=SessionId(f"{number:026}")) for number in range(count)]
     owner = Owner(ScriptedAgents(gate=asyncio.Event()), sessions=[SESSION, *records])
-    commands = [owner.command(session=record.session_id) for record in records]
+    commands = [owner.command(action, session=record.session_id) for record in records]
     return owner, [sign_command(KEY, command) for command in commands]
 
 
@@ -59,6 +59,21 @@ async def test_steers_that_hang_keep_nobody_from_a_kill():
     owner.agents.gate.set()
     await asyncio.gather(kill, *running)
     assert owner.agents.kills == [SESSION.session_id]
+
+
+async def test_agents_that_take_their_time_to_end_hold_up_neither_others_nor_the_registry():
+    owner, orders = crowd(EXECUTING_MAX + 5, "close")
+    closes = await held_up(owner, orders)
+    assert len(owner.memory.executing) == EXECUTING_MAX
+    entry = {"agent_id": "agent", "specialization": "build"}
+    steer, suspend = (owner.order(action) for action in ("steer", "suspend"))
+    others = await held_up(owner, [steer, suspend, owner.order("register", **entry)])
+    assert others[2].done()
+    assert len(owner.memory.executing) == EXECUTING_MAX + 3
+    assert owner.agents.gate is not None
+    owner.agents.gate.set()
+    await asyncio.gather(*closes, *others)
+    assert len(owner.agents.asked_to_end) == EXECUTING_MAX + 5
 
 
 async def test_a_caller_who_goes_away_takes_nothing_from_those_who_wait_for_the_same():
