@@ -20,7 +20,7 @@ from meshnode.agents.holding import HALT_S, TERM_WAIT_S
 from meshnode.agents.last_word import KILLED
 from meshnode.agents.tree import VERIFY_S, Identity, Killing, Reach, is_alive, members, stop_tree
 from meshnode.app.ports import Steered
-from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
+from meshnode.core.errors import ConflictError, MeshError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,15 +95,17 @@ class ProcessAgents:
             await following.settled.wait()  # bounded by the ladder of stop_tree
 
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
-        """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows."""
+        """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows.
+
+        MeshError: it is nowhere, and yet the agent was interrupted.
+        """
         following = await self._reached(session_id)
         said = {"direction": steer.direction or None, "message": steer.message or None}
         reply = await following.ask(
             "steer", STEER_WAIT_S, command_id=command_id, mode=steer.mode, **said
         )
         if not reply.get("ok"):
-            error = str(reply.get("error"))
-            raise UnreachableError(error) if reply.get("indeterminate") else RefusedError(error)
+            raise _not_steered(reply)
         return _steered(reply)
 
     def worked(self, session_id: str) -> None:
@@ -374,6 +376,15 @@ def _steered(reply: dict[str, Any]) -> Steered:
         interrupted=str(reply.get("interrupted") or ""),
         behind=behind if isinstance(behind, int) else 0,
     )
+
+
+def _not_steered(reply: dict[str, Any]) -> MeshError:
+    error, sent = str(reply.get("error")), reply.get("interrupted")
+    if reply.get("indeterminate"):
+        return UnreachableError(f"it was sent {sent}; {error}" if sent else error)
+    if sent:
+        return MeshError(f"it was sent {sent}, and not the message: {error}")
+    return RefusedError(error)
 
 
 def _killing(reply: dict[str, Any]) -> Killing:

@@ -59,12 +59,20 @@ class Inlet:
         """Whether more may be read from the caller."""
         return not self._closed_because and self._bytes() < INPUT_BYTES_MAX
 
+    def refusal(self, line: bytes) -> str:
+        """Say why a line would be refused at once; empty: it is taken, or waits for room."""
+        if not self._closed_because and self._has_no_reader():
+            self.shut("the agent closed it")
+        if self._closed_because:
+            return f"the agent's stdin is closed: {self._closed_because}"
+        if 0 < self._bytes() > INPUT_BYTES_MAX - len(line):
+            return "the agent does not read its stdin: the pipe and the buffer are full"
+        return ""
+
     def steer(self, steer: Steer) -> None:
         """Queue one line, or refuse it at once."""
-        if self._closed_because:
-            steer.refused(f"the agent's stdin is closed: {self._closed_because}")
-        elif 0 < self._bytes() > INPUT_BYTES_MAX - len(steer.line):
-            steer.refused("the agent does not read its stdin: the pipe and the buffer are full")
+        if why := self.refusal(steer.line):
+            steer.refused(why)
         elif self._mid_line:
             self._held.append(steer)
         else:
@@ -155,6 +163,13 @@ class Inlet:
         """When `expire` has something to do."""
         steers = [piece.steer for piece in self._queue if piece.steer] + self._held
         return min((one.give_up_at_s for one in steers if not one.answered), default=None)
+
+    def _has_no_reader(self) -> bool:
+        if self.fd is None:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
 
     def _bytes(self) -> int:
         held = sum(len(steer.line) for steer in self._held)

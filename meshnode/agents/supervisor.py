@@ -288,31 +288,31 @@ class Supervisor:
             raise RequestError("the agent has ended")
         line, mode = steer_line(request, self._options.steer_format), text_of(request, "mode")
         said: Reply = {"followed": self._inbox.is_followed}
-        interrupt = self._interrupt_of(mode)
+        interrupt = self._interrupt_of(mode, line)
         if mode == AFTER and self._inbox.was_read:  # it asks for the next when it is done
             line, said["behind"] = b"", self._inbox.untaken
         position = self._inbox.add(request)
         if interrupt:
             self._agent.interrupt(signal.Signals["SIG" + interrupt])
-            said["interrupted"] = "SIG" + interrupt
+        sent: Reply = {"interrupted": "SIG" + interrupt} if interrupt else {}
 
         def landed(*, stdin: bool) -> None:
             self._worked = True
-            client.send({**head, "ok": True, "stdin": stdin, **said})
+            client.send({**head, "ok": True, "stdin": stdin, **said, **sent})
 
         def answer(reply: Reply) -> None:
             if reply["ok"] or self._inbox.was_read:  # at worst it has the steer the other way
                 landed(stdin=bool(reply["ok"]))
                 return
             self._inbox.withdraw(position)
-            client.send({**head, **reply})
+            client.send({**head, **reply, **sent})
 
         if not line:
             landed(stdin=False)
             return
         self._agent.inlet.steer(Steer(line, answer, self._clock() + STEER_WAIT_S))
 
-    def _interrupt_of(self, mode: str | None) -> str:
+    def _interrupt_of(self, mode: str | None, line: bytes) -> str:
         """Return the signal that comes before a steer; raises RequestError."""
         if mode != NOW:
             return ""
@@ -320,6 +320,8 @@ class Supervisor:
             raise RequestError(NOT_INTERRUPTED)
         if self._options.interrupt and not self._agent.may_be_signalled:
             raise RequestError("it cannot be interrupted: it runs as another user")
+        if line and not self._inbox.was_read and (why := self._agent.inlet.refusal(line)):
+            raise RequestError(why)
         return self._options.interrupt
 
     def _on_worked(self, client: Client, head: Reply, _request: Reply) -> None:

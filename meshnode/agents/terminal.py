@@ -120,12 +120,15 @@ class TypedInlet(Inlet):
         self._was_edited = False  # by the terminal, when something was typed last
         self._typed_at_s: float | None = 0.0  # None: since `expire` was called
 
+    def refusal(self, line: bytes) -> str:
+        """Say why a line would be refused at once; empty: it is taken, or waits for room."""
+        if self._edited() and len(line) > LINE_BYTES_MAX:
+            return f"a line of a terminal has at most {LINE_BYTES_MAX} bytes"
+        return super().refusal(line)
+
     def steer(self, steer: Steer) -> None:
         """Queue one line, or refuse it at once; what would be a key of its own is a space."""
         steer.line = steer.line.rstrip(b"\n").translate(_TYPEABLE) + b"\r"
-        if self._edited() and len(steer.line) > LINE_BYTES_MAX:
-            steer.refused(f"a line of a terminal has at most {LINE_BYTES_MAX} bytes")
-            return
         super().steer(steer)
 
     def ask_to_end(self, why: str) -> None:

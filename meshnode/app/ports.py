@@ -195,7 +195,10 @@ class Agents(Protocol):
         """Follow a session's supervisor until the session ends."""
 
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
-        """Hand a steer to an agent; raises RefusedError or UnreachableError."""
+        """Hand a steer to an agent; raises RefusedError or UnreachableError.
+
+        MeshError: it was interrupted, and told nothing.
+        """
 
     def ordered(self, session_id: str, whose: str) -> None:
         """Note whose the next kill or close is; its words go on with "the agent was killed"."""

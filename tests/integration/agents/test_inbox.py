@@ -15,7 +15,7 @@ from meshnode.agents import tree
 from meshnode.agents.inbox_reader import SupervisorInboxes
 from meshnode.agents.processes import ProcessAgents
 from meshnode.client.wishes import MESSAGE_BYTES_MAX
-from meshnode.core.errors import RefusedError, UnreachableError, UsageError
+from meshnode.core.errors import MeshError, RefusedError, UnreachableError, UsageError
 from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
@@ -29,6 +29,13 @@ signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"interrupted\\n"))
 os.write(1, b"ready\\n")
 for line in sys.stdin:
     os.write(1, line.encode())
+"""
+UNREAD = """
+import os, signal
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"interrupted\\n"))
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"told to end\\n"))
+os.write(1, b"ready\\n")
+while True: signal.pause()
 """
 WAIT_S = 20.0
 
@@ -67,6 +74,11 @@ class Session:
     async def steer(self, message: str, mode: str = ""):
         said = Instruction(message=message, mode=mode)
         return await self.agents.steer(self.session_id, "c1", said)
+
+    async def steer_on(self, message: str) -> None:
+        """Steer until it fails."""
+        while (await self.steer(message)).on_stdin:
+            pass
 
     async def read(self, after: int | None = None) -> list[str]:
         steers = self.inboxes.read(self.session_id, after, follow=False)
@@ -196,6 +208,38 @@ async def test_who_is_told_now_is_interrupted_first(session):
         said = [await asyncio.to_thread(one.process.stdout.readline) for _ in range(3)]
         assert sorted(said) == [b"in passing\n", b"interrupted\n", b"stop\n"]
         assert said.index(b"in passing\n") < said.index(b"stop\n")
+        await one.agents.close()
+
+
+@pytest.mark.parametrize("closer", ["agent", "caller"])
+async def test_who_cannot_be_told_is_not_interrupted_either(session, closer):
+    code = f"import os\n{'os.close(0)' * (closer == 'agent')}\n" + UNREAD
+    one = session(code, interrupt="USR1")
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        if closer == "caller":
+            one.process.stdin.close()
+            with pytest.raises(RefusedError, match="the caller's stdin has ended"):
+                await one.steer_on("x")  # until the supervisor has seen it
+        with pytest.raises(RefusedError, match="stdin is closed"):
+            await one.steer("stop", "now")
+        assert "stop" not in await one.read(), "what was refused is nowhere"
+        one.process.terminate()
+        assert await asyncio.to_thread(one.process.stdout.readline) == b"told to end\n"
+        await one.agents.close()
+
+
+async def test_who_was_interrupted_and_takes_no_line_has_not_refused(session):
+    one = session(UNREAD, interrupt="USR1")
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        await one.follow(tasks)
+        with pytest.raises((RefusedError, UnreachableError)):
+            await one.steer_on("x" * 4095)  # with its newline one page: taken whole, or not at all
+        with pytest.raises(MeshError, match=r"^it was sent SIGUSR1, and not the message: ") as told:
+            await one.steer("stop", "now")
+        assert type(told.value) is MeshError
+        assert await asyncio.to_thread(one.process.stdout.readline) == b"interrupted\n"
+        assert "stop" not in await one.read(), "it is nowhere"
         await one.agents.close()
 
 
