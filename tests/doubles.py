@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class ManualClock:
-    """Time that moves when told to."""
+    """Time that moves when told to; the wall clock may be ahead."""
 
     now_s: float = 1_790_000_000.0
+    ahead_s: float = 0.0
 
     def steady_s(self) -> float:
         return self.now_s - 1_000_000_000.0
 
     def wall_s(self) -> float:
-        return self.now_s
+        return self.now_s + self.ahead_s
 
 
 @dataclass

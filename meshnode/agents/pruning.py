@@ -22,20 +22,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNLISTED_KEPT = 256  # the newest; older ones go, and so do those older than UNLISTED_KEPT_S
-UNLISTED_KEPT_S = 7 * 86400.0
+UNLISTED_KEPT_S = 7 * 86400.0  # by a clock that has settled
 PRUNED_MAX = 256  # in one go: each costs a look at all processes; the rest goes an hour later
 FILES_MAX = 1000  # of one directory, looked at for its age
 
 
 def prune(
-    sessions: Path, listed: Collection[str], socket_of: Callable[[str], Path], now_s: float
+    sessions: Path, listed: Collection[str], socket_of: Callable[[str], Path], old_s: float
 ) -> int:
-    """Remove what is left of sessions that nobody lists; returns how many there were."""
+    """Remove what is left of sessions that nobody lists; returns how many there were.
+
+    `old_s`: all that was last touched before then goes, in seconds since 1970.
+    """
     aged = sorted(_unlisted(sessions, listed), reverse=True)
     old = [
         name
         for place, (touched_s, name) in enumerate(aged)
-        if place >= UNLISTED_KEPT or now_s - touched_s > UNLISTED_KEPT_S
+        if place >= UNLISTED_KEPT or touched_s < old_s
     ]
     removed = 0
     for name in old[-PRUNED_MAX:]:

@@ -14,5 +14,6 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
 - cost: `cutting`, `blocks`, `tally`, `cells`, `shelves`, `cost`, `costing`, `splitting`,
   `shortcut`, `spending`, `totals`, `outlays`, `budgets`, `withholding`
 - the audit log: `auditing`, `witnessing`, `alarms`
+- old age, and clocks that jump: `settling`
 - what is wrong: `observations`, `diagnosis`, `peer_diagnosis`, `counting`
 """

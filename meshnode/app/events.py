@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EVENTS_MAX = 10_000
 BYTES_MAX = 16 << 20  # of packed events
-KEPT_S = 7 * 86400.0
+KEPT_S = 7 * 86400.0  # see Settling
 LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
 SEQ_MAX = 16**SEQ_DIGITS - 1
 _seq_of = attrgetter("seq")
@@ -78,12 +78,12 @@ class EventLog:
         self._put(event)
         return event
 
-    def trim(self, now_s: float) -> int:
-        """Let go of what is too much or too old; returns the seq up to which all is gone."""
+    def trim(self, old_s: float) -> int:
+        """Let go of what is too much or from before then; returns up to which seq all is gone."""
         gone = 0
         for event in self._events:
             many = len(self._events) - gone > EVENTS_MAX or self._bytes > BYTES_MAX
-            if not many and event.at_s >= now_s - KEPT_S:
+            if not many and event.at_s >= old_s:
                 break
             self._bytes -= len(event.packed or b"")
             self.floor = max(self.floor, event.seq)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.done import ALREADY_ENDED, Done, are, counted, landed
 from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening, check_opening, shown
+from meshnode.app.settling import Settling
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from meshnode.core.steers import Instruction
 
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
-ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S
+ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S, see Settling
 ENDED_KEPT_S = 7 * 86400
 ORDERS_SHOWN = 8  # with a session, the newest
 COUNT_S = 0.1  # from a steer to the row that says so: a flush costs every member a signature
@@ -72,6 +73,7 @@ class OwnSessions:
         self.publish = publish
         self.agents = agents
         self.clock = clock
+        self._settling = Settling(clock)
         self._chance = chance
         self.place_of = place_of
         self._records: dict[str, SessionRecord] = {}
@@ -169,7 +171,7 @@ class OwnSessions:
             self._records.pop(session_id, None)  # without a row: it must displace none that has
             raise
         self._spawn(self.agents.attach(session_id, *place))
-        await self._sweep(now_s)
+        await self._sweep()
         return record
 
     async def begun(self, session_id: str) -> SessionRecord:
@@ -351,11 +353,12 @@ class OwnSessions:
             self._changed.notify_all()
         await self.publish(SESSIONS, record.session_id.encode(), session_to_row(record))
 
-    async def _sweep(self, now_s: float) -> None:
+    async def _sweep(self) -> None:
+        old_s = self._settling.old_s(ENDED_KEPT_S)
         ended = [record for record in self._records.values() if record.ended]
         ended.sort(key=lambda record: record.ended_at_s or 0.0, reverse=True)
         for place, record in enumerate(ended):
-            is_old = place >= ENDED_KEPT or now_s - (record.ended_at_s or 0.0) > ENDED_KEPT_S
+            is_old = place >= ENDED_KEPT or (record.ended_at_s or 0.0) < old_s
             # Another `open` may have swept it while a deletion was being published.
             if is_old and self._records.pop(record.session_id, None) is not None:
                 with suppress(StorageError, RefusedError):  # the deletion waits

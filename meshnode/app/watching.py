@@ -11,8 +11,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.app.events import Event, concerns
+from meshnode.app.events import KEPT_S, Event, concerns
 from meshnode.app.pieces import in_pieces
+from meshnode.app.settling import Settling
 from meshnode.app.things import KINDS, Kind, Op
 from meshnode.core.errors import ExhaustedError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN
@@ -80,6 +81,7 @@ class WatchDesk:
         self.log = log
         self.on_events: Callable[[Iterable[Event]], None] = _kept_nowhere
         self.before_answers: Callable[[], None] = lambda: None  # hands over the news that wait
+        self.settling = Settling(clock)
         self._changes = changes
         self._clock = clock
         self._begun = asyncio.Event()
@@ -265,7 +267,7 @@ class WatchDesk:
         events = [self.log.append(one, names_of(one.view), now_s) for one in changes]
         if not events:
             return
-        self.log.trim(now_s)
+        self.log.trim(self.settling.old_s(KEPT_S))
         self.on_events(events)
         for wake in self._wakes:
             wake.set()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.changes import Changes
-from meshnode.app.events import EVENTS_MAX, LOG_CHARS, SEQ_MAX, EventLog
+from meshnode.app.events import EVENTS_MAX, KEPT_S, LOG_CHARS, SEQ_MAX, EventLog
 from meshnode.app.watching import WatchDesk
 from meshnode.core.errors import StorageError
 from meshnode.core.ids import NodeId, b32
@@ -220,7 +220,7 @@ class Eventing:
             for event in some:
                 if event.view is not None and log.get(event.seq) is event:
                     log.pack(event, packed_event(event, log.position(event.seq)))
-            up_to = log.trim(self._clock.wall_s())
+            up_to = log.trim(self._desk.settling.old_s(KEPT_S))
             kept = [held for event in some if (held := log.get(event.seq)) is not None]
             await self._database.run(events.save, kept, log.take_let_go(), up_to)
             for event in some:  # only now: a disk that fails gets them again

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents.output import written_at_s
 from meshnode.agents.processes import ProcessAgents
-from meshnode.agents.pruning import prune
+from meshnode.agents.pruning import UNLISTED_KEPT_S, prune
 from meshnode.app.activity import Activity
 from meshnode.app.endings import Ended
 from meshnode.app.sessions import OwnSessions
+from meshnode.app.settling import Settling
 from meshnode.client.home import make_private
 from meshnode.core.ids import new_u64
 from meshnode.node.attributing import Attributing
@@ -43,7 +44,7 @@ class Hosting:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._home = ground.home
-        self._clock = ground.clock
+        self._settling = Settling(ground.clock)
         self._mesh = ground.world.mesh
         self._spawn, self._keep = ground.spawn, ground.keep
         self.agents = ProcessAgents(
@@ -96,20 +97,24 @@ class Hosting:
         self._keep(attributing.run())
 
     async def _prune(self) -> None:
-        """Remove what is left of sessions that are listed no more, now and then."""
+        """Do so now and then."""
         while True:
             await asyncio.sleep(PRUNE_S)  # not at once: peers may have to return our list
-            # Who opens a session meanwhile makes the newest directory, which stays.
-            listed = {record.session_id for record in self._published()}
-            listed |= {record.session_id for record in self.sessions.live()}
-            at = (self._home.sessions, listed, self._socket_of, self._clock.wall_s())
             try:
-                count = await asyncio.to_thread(prune, *at)
+                count = await self.prune()
             except OSError as error:  # somebody has changed its rights, say: tried again
                 _log.warning("what is left of ended sessions stays: %s", error)
                 continue
             if count:
                 _log.info("removed what was left of %d sessions that had ended", count)
+
+    async def prune(self) -> int:
+        """Remove what is left of sessions that are listed no more, and return of how many."""
+        # Who opens a session meanwhile makes the newest directory, which stays.
+        listed = {record.session_id for record in self._published()}
+        listed |= {record.session_id for record in self.sessions.live()}
+        old_s = self._settling.old_s(UNLISTED_KEPT_S)
+        return await asyncio.to_thread(prune, self._home.sessions, listed, self._socket_of, old_s)
 
     def directory_of(self, session_id: str) -> Path:
         """Return where a session's output is; nothing makes it here."""

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from meshnode.app.auditing import Happening
+from meshnode.app.settling import Settling
 from meshnode.core.audit import dropped_detail
 from meshnode.core.checkpoints import CHECKPOINT, Checkpoint, sign_checkpoint
 from meshnode.store import checkpoints, log_sessions, rounds, usage_log
@@ -26,8 +27,6 @@ LOOK_S = 300.0
 EVERY_RECORDS = 1000  # a checkpoint, or
 EVERY_S = 3600.0  # if there is anything new
 KEPT_S = 90 * 86400.0  # raw records, and texts with them, from when they were recorded
-JUMP_S = 60.0  # of the wall clock against the steady one, between two looks
-SETTLED_S = 600.0  # without one, before what the clock calls old goes: it may be ahead for a moment
 PAUSE_S = 0.05  # between two steps, for whoever else needs the database
 _log = logging.getLogger("session_mesh.ledger")
 
@@ -40,10 +39,7 @@ class Keeping:
         self._rolling = rolling
         self._auditor = auditor
         self._due_at_s = 0.0  # on the steady clock
-        clock = ground.clock
-        self._offset_s = clock.wall_s() - clock.steady_s()
-        self._settles_at_s = clock.steady_s() + SETTLED_S  # so that what it calls old is dropped
-        self._jumped = False  # since when it has not settled
+        self._settling = Settling(ground.clock)
 
     async def run(self) -> None:
         """Work for as long as the node runs; what fails is tried again."""
@@ -62,14 +58,16 @@ class Keeping:
         if fresh >= EVERY_RECORDS or (fresh > 0 and steady_s >= self._due_at_s):
             await self._sign(last)
             self._due_at_s = steady_s + EVERY_S
-        is_settled = self._look_at_clock()
+        is_settled = self._settling.look()
         if is_settled:
             await self._drop()
         more = True
         while more:
             more = await run(rounds.prune)
             await asyncio.sleep(PAUSE_S)
-        if is_settled or not self._jumped:  # no total changes by it, so a start need not wait
+        if (
+            is_settled or not self._settling.jumped
+        ):  # no total changes by it, so a start need not wait
             await self._rolling.look()
 
     async def _sign(self, last: int) -> None:
@@ -81,14 +79,6 @@ class Keeping:
                 break
             await asyncio.sleep(PAUSE_S)
         self._note(written)
-
-    def _look_at_clock(self) -> bool:
-        """Return whether the wall clock has gone with the steady one for a while."""
-        clock = self._ground.clock
-        before_s, self._offset_s = self._offset_s, clock.wall_s() - clock.steady_s()
-        if abs(self._offset_s - before_s) > JUMP_S:
-            self._jumped, self._settles_at_s = True, clock.steady_s() + SETTLED_S
-        return clock.steady_s() >= self._settles_at_s
 
     async def _drop(self) -> None:
         now_ms = int(self._ground.clock.wall_s() * 1000)

@@ -26,7 +26,7 @@ from meshnode.agents.inbox import Inbox
 from meshnode.agents.inbox_reader import answer_of, page_of
 from meshnode.agents.steering import steer_line
 from meshnode.agents.supervisor import Supervisor
-from meshnode.app.events import EventLog
+from meshnode.app.events import KEPT_S, EventLog
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.ports import JournalEntry
 from meshnode.app.queries import Queries
@@ -177,7 +177,7 @@ def _told(disk: Disk) -> object:
     log = EventLog(held.log_id, held.run, held.events)
     log.begin_run(log.last, resumable=held.stopped is not None)
     list(kept_events(held.events, event_pb.ListEventsRequest()))
-    log.trim(1_790_000_000.0)
+    log.trim(1_790_000_000.0 - KEPT_S)
     return len(held.events)
 
 

@@ -10,7 +10,8 @@ from meshnode.core.ids import session_id_of
 pytestmark = pytest.mark.integration
 
 NOW_S = 2_000_000_000.0
-OLD_S = NOW_S - UNLISTED_KEPT_S - 1
+OLDEST_S = NOW_S - UNLISTED_KEPT_S
+OLD_S = OLDEST_S - 1
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def leave(sessions, number, touched_s):
 
 
 def pruned(sessions, listed=()):
-    return prune(sessions, set(listed), socket_of(sessions), NOW_S)
+    return prune(sessions, set(listed), socket_of(sessions), OLDEST_S)
 
 
 def test_the_old_ones_go_with_their_sockets_and_the_listed_stay(sessions):
@@ -57,4 +58,4 @@ def test_so_many_stay_and_the_oldest_of_the_rest_go(sessions):
 
 
 def test_a_home_without_sessions_has_nothing_to_prune(tmp_path):
-    assert prune(tmp_path / "gone", set(), lambda name: tmp_path / name, NOW_S) == 0
+    assert prune(tmp_path / "gone", set(), lambda name: tmp_path / name, OLDEST_S) == 0

@@ -91,9 +91,8 @@ class Kept(Node):
 
     async def pass_s(self, steady_s: float, jump_s: float = 0.0) -> int:
         """Let time pass, and the clock jump; return how many records are kept then."""
-        self.clock.now_s += steady_s + jump_s
-        behind_s = self.clock.now_s - self.clock.steady_s() + jump_s
-        self.clock.steady_s = lambda: self.clock.now_s - behind_s
+        self.clock.now_s += steady_s
+        self.clock.ahead_s += jump_s
         await self.following._keeping.look()
         query = "SELECT count(*) FROM usage_log"
         return (await self.database.run(lambda connection: connection.execute(query).fetchone()))[0]

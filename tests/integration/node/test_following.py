@@ -7,6 +7,7 @@ from integration.node.ledgers import MOST, kept
 
 from meshnode.app.alarms import Alarm
 from meshnode.app.reporting import Report
+from meshnode.app.settling import SETTLED_S
 from meshnode.core.errors import DamagedError, RefusedError
 from meshnode.core.ledger import (
     LEDGER,
@@ -22,7 +23,7 @@ from meshnode.core.ledger_rows import (
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.node import offline, rolling
-from meshnode.node.keeping import EVERY_S, SETTLED_S
+from meshnode.node.keeping import EVERY_S
 from meshnode.node.rolling import FULL
 from meshnode.store import checkpoints, counters, facts, ledger, rollups
 

@@ -79,13 +79,13 @@ def test_too_many_events_and_old_ones_go_and_so_do_the_positions_before(log, mon
     monkeypatch.setattr(events, "EVENTS_MAX", 5)
     for number in range(8):
         append(log, change("s", number))
-        log.trim(NOW_S)
+        log.trim(NOW_S - events.KEPT_S)
     held, _ = log.after(0, 100)
     assert [one.seq for one in held] == [4, 5, 6, 7, 8]
     assert log.seq_at(log.position(2)) is None
     assert log.seq_at(log.position(3)) == 3, "nothing after it is gone"
     append(log, change("s", 9), NOW_S + 1)
-    assert log.trim(NOW_S + 0.5 + events.KEPT_S) == 8
+    assert log.trim(NOW_S + 0.5) == 8
     held, _ = log.after(8, 100)
     assert [one.seq for one in held] == [9]
 
@@ -94,7 +94,7 @@ def test_many_bytes_are_too_much_too(log, monkeypatch):
     monkeypatch.setattr(events, "BYTES_MAX", 100)
     for number in range(5):
         log.pack(append(log, change("s", number)), bytes(30))
-    log.trim(NOW_S)
+    log.trim(NOW_S - events.KEPT_S)
     held, _ = log.after(0, 100)
     assert [one.seq for one in held] == [3, 4, 5]
     assert {one.view for one in held} == {None}, "what is packed is not held twice"
@@ -168,7 +168,7 @@ def test_whoever_resumes_anywhere_ends_with_the_newest_of_everything(acts, held_
         append(log, change(session, number, quiet=quiet))
         known_at.append(known_at[-1] | {session: number})
         with patch.object(events, "EVENTS_MAX", held_max):
-            log.trim(NOW_S)
+            log.trim(NOW_S - events.KEPT_S)
     for seq, known in enumerate(known_at):
         place = log.seq_at(log.position(seq))
         if place is None:
@@ -188,12 +188,12 @@ def test_however_often_counts_are_told_anew_what_came_before_stays(log, monkeypa
     append(log, change("first", 1))
     for number in range(200):
         append(log, change("s", number, quiet=True))
-        log.trim(NOW_S)
+        log.trim(NOW_S - events.KEPT_S)
     assert [one.seq for one in log.after(0, 100)[0]] == [1, 201]
     assert len(log.take_let_go()) == 199
     assert log.seq_at(log.position(0)) == 0
     weeks_of_counts = 1 << 40
     again = EventLog("abcdefgh", 1, [replace(log.get(1), packed=b"packed")])
     again.begin_run(weeks_of_counts, resumable=True)
-    assert (again.trim(NOW_S), again.seq_at(again.position(1))) == (0, 1)
+    assert (again.trim(NOW_S - events.KEPT_S), again.seq_at(again.position(1))) == (0, 1)
     assert again.after(0, 100) == ([again.get(1)], weeks_of_counts)

@@ -10,6 +10,7 @@ from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening
 from meshnode.app.ports import Steered
 from meshnode.app.sessions import ENDED_KEPT, ENDED_KEPT_S, OwnSessions
+from meshnode.app.settling import SETTLED_S
 from meshnode.core.errors import (
     ExhaustedError,
     NotFoundError,
@@ -163,6 +164,24 @@ async def test_an_agent_that_is_found_late_holds_up_no_other(sessions, agents):
     thawed.set()
     await finding
     assert found.get_nowait() == frozen.session_id
+
+
+async def test_a_clock_that_is_weeks_ahead_for_a_moment_takes_no_ended_session_off_the_list():
+    clock = ManualClock()
+    chance = Random(4).randbytes
+    sessions = OwnSessions(Published(), ScriptedAgents(), clock, chance, nowhere, _run_nothing)
+    clock.now_s += SETTLED_S
+    old = await sessions.open(Opening(agent_id="old"))
+    await sessions.ended(old.session_id, Ended(0, None, None, killed=False, at_s=clock.now_s))
+    for ahead_s, pass_s in ((2 * ENDED_KEPT_S, SETTLED_S - 1), (0, SETTLED_S - 1)):
+        clock.ahead_s = ahead_s
+        await sessions.open(Opening(agent_id="at once"))
+        clock.now_s += pass_s
+        await sessions.open(Opening(agent_id="later"))
+        assert sessions.get(old.session_id) is not None
+    clock.now_s += ENDED_KEPT_S
+    await sessions.open(Opening(agent_id="in a week"))
+    assert sessions.get(old.session_id) is None
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -10,6 +10,7 @@ from unit.app.seen import ACTS, OnePrice, Seen, act, bare
 
 from meshnode.app import events, pieces, spending
 from meshnode.app.events import EventLog
+from meshnode.app.settling import SETTLED_S
 from meshnode.app.spending import PRICE_ROWS, ROWS_AT_ONCE
 from meshnode.app.tally import Rated
 from meshnode.app.things import Kind, Op, identity_of
@@ -348,3 +349,22 @@ def test_a_snapshot_and_what_follows_always_add_up_to_what_is_seen_afresh(acts, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "EVENTS_MAX", kept)
         asyncio.run(play())
+
+
+async def test_a_clock_that_is_weeks_ahead_for_a_moment_lets_go_of_no_event(seen):
+    seen.session(1, "alpha")
+    seen.settle()
+    seen.clock.now_s += SETTLED_S
+    assert seen.desk.log.get(1)
+    seen.clock.ahead_s = 2 * events.KEPT_S
+    seen.session(1, "beta")
+    seen.settle()
+    seen.clock.ahead_s = 0.0
+    seen.clock.now_s += SETTLED_S - COSTS_S - 1
+    seen.session(1, "gamma")
+    seen.settle()
+    assert seen.desk.log.get(1)
+    seen.clock.now_s += events.KEPT_S
+    seen.session(1, "delta")
+    seen.settle()
+    assert seen.desk.log.get(1) is None

@@ -1,0 +1,49 @@
+"""What a node keeps of the sessions that it owns."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+from doubles import InBackground, ManualClock
+
+from meshnode.agents.pruning import UNLISTED_KEPT_S
+from meshnode.app.settling import SETTLED_S
+from meshnode.client.home import Home
+from meshnode.core.ids import session_id_of
+from meshnode.node.hosting import Hosting
+from meshnode.store.database import Database
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def ground(tmp_path):
+    database = Database(tmp_path / "state.db")
+    tables = SimpleNamespace(sessions=list)
+    mesh = SimpleNamespace(self_id="node", tables=tables)
+    yield SimpleNamespace(
+        home=Home(tmp_path),
+        database=database,
+        world=SimpleNamespace(mesh=mesh, publish=None, on_regained=None),
+        clock=ManualClock(),
+        alarms=SimpleNamespace(check_writable=None),
+        tasks=None,
+        spawn=InBackground(),
+        keep=InBackground(),
+    )
+    database.close()
+
+
+async def test_a_clock_that_is_weeks_ahead_for_a_moment_removes_no_log(ground):
+    hosting, clock = Hosting(ground), ground.clock
+    log = hosting.directory_of(session_id_of("node", 1))
+    log.mkdir(parents=True)
+    os.utime(log, (clock.now_s, clock.now_s))
+    clock.now_s += SETTLED_S
+    for ahead_s in (2 * UNLISTED_KEPT_S, 0.0):
+        clock.ahead_s = ahead_s
+        assert await hosting.prune() == 0
+    assert log.exists()
+    clock.now_s += UNLISTED_KEPT_S
+    assert await hosting.prune() == 1
+    assert not log.exists()
