@@ -18,7 +18,7 @@ from meshnode.core.keys import Key, Signed
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.standing import SETTLE_S, Due
+from meshnode.core.standing import REVOKED, SETTLE_S, Standing
 from meshnode.node.books import StoredOrders
 from meshnode.store import standing as stored
 
@@ -61,7 +61,8 @@ class Returned:
         self.clock = ManualClock()
         self.agents = ScriptedAgents()
         self.published = Published()
-        self.told: list[tuple[Due, Done]] = []
+        self.told: list[tuple[SessionRecord, Done]] = []
+        self.void: list[Standing] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.mesh = Mesh(GENESIS, Self(NODE, 1, Random(1)))
         self.control = self.mesh.control
@@ -118,13 +119,17 @@ class Returned:
     def untouched(self) -> bool:
         """Whether nothing has changed: no session, no row, no word."""
         record = self.sessions.get(SESSION.session_id)
-        silent = not (self.killed or self.told or self.published.rows or self.rows())
-        return record == SESSION and silent
+        silent = not (self.told or self.void or self.published.rows or self.rows())
+        return record == SESSION and silent and not self.killed
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def _tell(self, one: Due, done: Done) -> None:
-        self.told.append((one, done))
+    def _tell(self, order: Standing, session: SessionRecord | None, done: Done) -> None:
+        if session is None:
+            assert (done.outcome, done.detail) == ("refused", REVOKED)
+            self.void.append(order)
+        else:
+            self.told.append((session, done))

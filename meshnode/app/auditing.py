@@ -45,6 +45,7 @@ WINDOW_S = 600.0
 GATES_MAX = 256  # kinds and actors counted apart; beyond, all others share the gate of their kind
 SHARES = {  # how many of a kind, of one actor, are written one by one within a window
     "command_refused": 20,
+    "standing_kill": 20,  # whose signer may not kill any more; what met a session is no flood
     "join_refused": 1,
     "messages_read": 20,
     "audit_read": 20,

@@ -108,7 +108,9 @@ class Journal(Protocol):
 class OrderBook(Protocol):
     """What became of standing kills, each an order's id and a session's."""
 
-    async def begin(self, key: tuple[bytes, str], expires_s: int, now_s: float) -> bool:
+    async def begin(
+        self, key: tuple[bytes, str], issuer: bytes, expires_s: int, now_s: float
+    ) -> bool:
         """Insert one, synced; False if it was answered before. Raises RefusedError."""
 
     async def finish(self, key: tuple[bytes, str], outcome: str) -> None:

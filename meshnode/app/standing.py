@@ -1,7 +1,9 @@
 """Standing kills at the owner of what they mean: carried out once each, and told of.
 
 Invariant: an order is on disk as begun before it is carried out, and what became of it is shown
-with the session, on all nodes. Whether it still stands is asked again at that very moment.
+with the session, on all nodes. Whether it still stands is asked again at that very moment. One
+whose signer may not kill any more is told of once, and costs neither disk nor feed: who has stolen
+a key may have left any number of them.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.done import Done
+from meshnode.core.entries import StandingKill
 from meshnode.core.errors import MeshError, RefusedError
 from meshnode.core.ids import b32
 from meshnode.core.keys import key_id_of
 from meshnode.core.liveness import MemberState
 from meshnode.core.overlay import LINKS_MAX, REDIAL_S
-from meshnode.core.standing import Due, Patience, due, objection
+from meshnode.core.standing import REVOKED, Due, Patience, due, objection, void
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from meshnode.app.mesh import Mesh
     from meshnode.app.ports import Clock, OrderBook
     from meshnode.app.sessions import OwnSessions
+    from meshnode.core.sessions import SessionRecord
+    from meshnode.core.standing import Standing
 
 AT_ONCE = 16  # trees that are being ended
 LOOK_S = 0.5  # while waiting for a first comparison with a neighbour
@@ -35,7 +40,7 @@ UNHEARD_S = REDIAL_S * LINKS_MAX / 8 * 1.3 + 30.0
 
 
 class StandingKills:
-    """Carries out what is due; `tell` puts it into the log."""
+    """Carries out what is due; `tell` puts it into the log, without a session what is void."""
 
     def __init__(
         self,
@@ -44,7 +49,7 @@ class StandingKills:
         book: OrderBook,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
-        tell: Callable[[Due, Done], None],
+        tell: Callable[[Standing, SessionRecord | None, Done], None],
     ) -> None:
         self._mesh = mesh
         self._sessions = sessions
@@ -53,6 +58,7 @@ class StandingKills:
         self._spawn = spawn
         self._tell = tell
         self._taken: set[tuple[bytes, str]] = set()
+        self._void: set[bytes] = set()  # orders, of those held, that were told of as refused
         self._held_up: set[tuple[bytes, str]] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
         self._heard = asyncio.Event()
@@ -94,27 +100,30 @@ class StandingKills:
             return min(left_s, LOOK_S)
         self._heard.clear()
         self._patience.looked()
-        for one in self._due():
+        now_s, live = self._clock.wall_s(), list(self._sessions.live())
+        control, here = self._mesh.control, self._mesh.self_id
+        for one in due(control, here, live, self._taken, now_s, self._held_up):
             self._taken.add(one.key)
             self._spawn(self._answer(one))
+        self._void.intersection_update(control.held(StandingKill))
+        for refused in void(control, here, live, self._void, now_s):
+            self._void.add(refused.order_id)
+            self._tell(refused, None, Done("refused", REVOKED))
         return LOOK_AGAIN_S
 
-    def _due(self) -> list[Due]:
-        now_s, live = self._clock.wall_s(), self._sessions.live()
-        return due(self._mesh.control, self._mesh.self_id, live, self._taken, now_s)
-
     async def _answer(self, one: Due) -> None:
-        """Carry out one order on one session, or refuse it; whatever happens, tell."""
+        """Carry out one order on one session; whatever happens, tell."""
         async with self._room:
             try:
                 now_s = self._clock.wall_s()
-                if not await self._book.begin(one.key, one.standing.expires_s, now_s):
+                issuer, expires_s = one.standing.issuer, one.standing.expires_s
+                if not await self._book.begin(one.key, issuer, expires_s, now_s):
                     return
             except RefusedError as error:  # our disk: what cannot be noted down is not begun
                 self._taken.discard(one.key)
                 if one.key not in self._held_up:
                     self._held_up.add(one.key)
-                    self._tell(one, Done("waits", error.message))
+                    self._tell(one.standing, one.session, Done("waits", error.message))
                 return
             self._held_up.discard(one.key)
             done = await self._carry_out(one)
@@ -122,12 +131,12 @@ class StandingKills:
             order_id = b32(one.standing.order_id)
             told = f"{order_id} {done.outcome} {done.detail[:TOLD_CHARS_MAX]}"
             await self._sessions.note_order(one.session.session_id, told)
-            self._tell(one, done)
+            self._tell(one.standing, one.session, done)
 
     async def _carry_out(self, one: Due) -> Done:
         standing = one.standing
         record = self._sessions.get(one.session.session_id)
-        why_not = one.refusal or objection(self._mesh.control, standing, self._clock.wall_s())
+        why_not = objection(self._mesh.control, standing, self._clock.wall_s())
         if record is None:
             why_not = "the session is no more"
         if why_not or record is None:

@@ -79,7 +79,8 @@ class Withholding:
         async with self._room:
             try:
                 now_s = self._clock.wall_s()
-                if not await self._book.begin(one.key, one.window.end_s, now_s):
+                issuer, end_s = one.allowance.issuer, one.window.end_s
+                if not await self._book.begin(one.key, issuer, end_s, now_s):
                     return
                 done = await self._act(one)
             except RefusedError as error:  # our disk, or a process that does not stop

@@ -54,11 +54,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An order that meets a session of ours; with a refusal it is answered, not carried out."""
+    """An order that meets a session of ours."""
 
     standing: Standing
     session: SessionRecord
-    refusal: str = ""
 
     @property
     def key(self) -> tuple[bytes, str]:
@@ -120,37 +119,68 @@ def due(
     sessions: Iterable[SessionRecord],
     done: AbstractSet[tuple[bytes, str]],
     now_s: float,
+    held_up: AbstractSet[tuple[bytes, str]] = frozenset(),
 ) -> list[Due]:
-    """Return what is to be carried out or refused now: of several kills of a session the first.
+    """Return what is to be carried out now: of several kills of a session the first.
 
-    `done` names what was answered before; `now_s` is seconds since 1970.
+    `done` names what was answered before, `held_up` what could not be begun and comes after the
+    others; `now_s` is seconds since 1970.
     """
-    cancels = cancelled(control)
-    by_name: dict[tuple[str, str], list[tuple[Standing, Fate]]] = {}
-    for one in standing_kills(control):
-        if _is_time(one, now_s) and (fate := fate_of(control, one, cancels)) is not Fate.CANCELLED:
-            by_name.setdefault(_name_in(one.kill), []).append((one, fate))
-    found: list[Due] = []
+    by_name = _by_name(control, node, Fate.STANDS, now_s)
+    found = []
     for session in sessions if by_name else ():
-        met = [
-            (one, fate)
-            for name in _names_of(session)
-            for one, fate in by_name.get(name, ())
-            if fits(one, session, node) and (one.order_id, session.session_id) not in done
-        ]
-        found += _first(session, sorted(met, key=lambda pair: _age(pair[0])))
+        if session.ended:
+            continue
+        met = [Due(one, session) for one in _meant(by_name, session, node)]
+        open_ = [one for one in met if one.key not in done]
+        if open_:
+            found.append(min(open_, key=lambda one: (one.key in held_up, *_age(one.standing))))
     return found
 
 
-def _first(session: SessionRecord, met: list[tuple[Standing, Fate]]) -> Iterator[Due]:
-    """Yield the first order that stands, and each that has to be refused."""
-    is_killed = session.ended
-    for one, fate in met:
-        if fate is Fate.VOID and not session.ended:
-            yield Due(one, session, REVOKED)
-        elif not is_killed:
-            is_killed = True
-            yield Due(one, session)
+def void(
+    control: ControlSet,
+    node: NodeId,
+    sessions: Iterable[SessionRecord],
+    told: AbstractSet[bytes],
+    now_s: float,
+) -> list[Standing]:
+    """Return each order that means a session of ours, and whose signer may not kill any more.
+
+    Once each, however many sessions it means; `told` has the ids of those told of before.
+    """
+    by_name = _by_name(control, node, Fate.VOID, now_s, told)
+    found: dict[bytes, Standing] = {}
+    for session in sessions if by_name else ():
+        for one in () if session.ended else _meant(by_name, session, node):
+            found[one.order_id] = one
+    return sorted(found.values(), key=_age)
+
+
+def _by_name(
+    control: ControlSet,
+    node: NodeId,
+    fate: Fate,
+    now_s: float,
+    but: AbstractSet[bytes] = frozenset(),
+) -> dict[tuple[str, str], list[Standing]]:
+    """Return what has this fate by now, and may mean a session of this node."""
+    cancels = cancelled(control)
+    found: dict[tuple[str, str], list[Standing]] = {}
+    for one in standing_kills(control):
+        is_ours = one.kill.node in {"", node} and one.order_id not in but
+        if is_ours and _is_time(one, now_s) and fate_of(control, one, cancels) is fate:
+            found.setdefault(_name_in(one.kill), []).append(one)
+    return found
+
+
+def _meant(
+    by_name: dict[tuple[str, str], list[Standing]], session: SessionRecord, node: NodeId
+) -> Iterator[Standing]:
+    for name in _names_of(session):
+        for one in by_name.get(name, ()):
+            if fits(one, session, node):
+                yield one
 
 
 def _age(standing: Standing) -> tuple[int, bytes]:

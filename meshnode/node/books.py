@@ -125,10 +125,12 @@ class StoredOrders:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def begin(self, key: tuple[bytes, str], expires_s: int, now_s: float) -> bool:
+    async def begin(
+        self, key: tuple[bytes, str], issuer: bytes, expires_s: int, now_s: float
+    ) -> bool:
         """Insert one, synced; False if it was answered before. Raises RefusedError."""
         async with _or_refused():
-            return await self._database.run(standing.begin, key, expires_s, now_s)
+            return await self._database.run(standing.begin, key, issuer, expires_s, now_s)
 
     async def finish(self, key: tuple[bytes, str], outcome: str) -> None:
         """Keep what became of it; what the disk does not take is begun again after a restart."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from meshnode.app.auditing import Auditor
     from meshnode.app.done import Done
     from meshnode.app.queries import Queries
-    from meshnode.core.standing import Due
+    from meshnode.core.sessions import SessionRecord
+    from meshnode.core.standing import Standing as Order
     from meshnode.node.ground import Ground
     from meshnode.node.hosting import Hosting
 
@@ -50,17 +51,19 @@ class Standing:
         self._ground.world.on_entry.append(lambda _entry: self._kills.heard())
         self._ground.keep(self._kills.run(self._agents_found))
 
-    def _tell(self, one: Due, done: Done) -> None:
-        self._auditor.note(
-            Happening(
-                "standing_kill",
-                one.session.session_id,
-                one.session.agent_id,
-                one.session.owner or "",
-                command=b32(one.standing.order_id),
-                actor=key_id_of(one.standing.issuer),
-                action="kill",
-                outcome=done.outcome,
-                detail=done.detail,
-            )
+    def _tell(self, order: Order, session: SessionRecord | None, done: Done) -> None:
+        told = Happening(
+            "standing_kill",
+            session.session_id if session else order.kill.session,
+            session.agent_id if session else order.kill.agent,
+            (session.owner or "") if session else "",
+            command=b32(order.order_id),
+            actor=key_id_of(order.issuer),
+            action="kill",
+            outcome=done.outcome,
+            detail=done.detail,
         )
+        if session is None:  # void: who has stolen a key may have left any number
+            self._auditor.note_some(told)
+        else:
+            self._auditor.note(told)

@@ -224,6 +224,10 @@ CREATE TABLE IF NOT EXISTS log_sessions (
 )
 """,
     ),
+    Migration(
+        "whose each standing kill is, so that nobody's take the room of all",
+        "ALTER TABLE standing ADD COLUMN issuer BLOB NOT NULL DEFAULT x''",
+    ),
 )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 MET_MAX = 100_000  # orders met by sessions, until the orders expire; more: RefusedError
+OF_ISSUER_MAX = 25_000  # of them, of one issuer: nobody may leave no room to those who stop him
 KEPT_S = 86400  # after an order has expired: a clock that is set back may let it return
 
 
@@ -28,7 +29,11 @@ def done(connection: sqlite3.Connection) -> set[tuple[bytes, str]]:
 
 
 def begin(
-    connection: sqlite3.Connection, key: tuple[bytes, str], expires_s: int, now_s: float
+    connection: sqlite3.Connection,
+    key: tuple[bytes, str],
+    issuer: bytes,
+    expires_s: int,
+    now_s: float,
 ) -> bool:
     """Insert an order to a session; False if it was answered before. Raises RefusedError."""
     with transaction(connection):
@@ -38,11 +43,21 @@ def begin(
         ).fetchone()
         if known is not None:
             return known[0] is None
-        (count,) = connection.execute("SELECT count(*) FROM standing").fetchone()
-        if count >= MET_MAX:
-            raise RefusedError(f"{MET_MAX} standing kills were met here already")
-        connection.execute("INSERT INTO standing VALUES (?, ?, ?, NULL)", (*key, expires_s))
+        _check_room(connection, issuer)
+        connection.execute(
+            "INSERT INTO standing (order_id, session, expires_s, issuer) VALUES (?, ?, ?, ?)",
+            (*key, expires_s, issuer),
+        )
     return True
+
+
+def _check_room(connection: sqlite3.Connection, issuer: bytes) -> None:
+    query = "SELECT count(*), count(CASE WHEN issuer = ? THEN 1 END) FROM standing"
+    count, of_issuer = connection.execute(query, (issuer,)).fetchone()
+    if count >= MET_MAX:
+        raise RefusedError(f"{MET_MAX} standing kills were met here already")
+    if of_issuer >= OF_ISSUER_MAX:
+        raise RefusedError(f"{OF_ISSUER_MAX} standing kills of this issuer were met here already")
 
 
 def finish(connection: sqlite3.Connection, key: tuple[bytes, str], outcome: str) -> None:

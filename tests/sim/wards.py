@@ -117,7 +117,7 @@ class Wards:
         for one in due(mesh.control, machine.id, [session], done, wall_s):
             if one.key in done:
                 raise AssertionError(f"{machine.name}: an order is due twice")
-            if one.refusal or objection(mesh.control, one.standing, wall_s):
+            if objection(mesh.control, one.standing, wall_s):
                 raise AssertionError(f"{machine.name}: an order is due that does not stand")
             done.add(one.key)  # the session lives on: so it would be met again
             self.carried_out.append((machine.id, one.standing.order_id))

@@ -1,16 +1,24 @@
 """Attacks on the audit log: on its size, on its words, and on who reads it."""
 
 from dataclasses import replace
+from random import Random
+from types import SimpleNamespace
 
 import pytest
-from auditing import AT_MS, NODE, OTHER, SESSION, Desk, chance, granted
+from auditing import AT_MS, GENESIS, NODE, OTHER, SESSION, Desk, chance, granted
 
 from meshnode.app.auditing import WINDOW_S, Happening
+from meshnode.app.mesh import Mesh, Self
 from meshnode.app.quotas import OF_PEER
+from meshnode.app.sessions import Done
 from meshnode.core.audit import start_hash
+from meshnode.core.entries import StandingKill
 from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedError, StaleError
 from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Signed
+from meshnode.core.keys import Signed, key_id_of
+from meshnode.core.standing import REVOKED
+from meshnode.core.standing import Standing as Order
+from meshnode.node.standing import Standing
 from meshnode.store import audit
 
 # Its size.
@@ -63,6 +71,26 @@ async def test_a_replayed_command_is_recorded_once():
     assert len(receipts) == 1
     assert desk.kinds() == ["command_accepted", "command_executed"]
     assert len(desk.agents.steered) == 1
+
+
+def test_a_flood_of_void_orders_leaves_a_share_and_a_count():
+    desk = Desk()
+    mesh = SimpleNamespace(mesh=Mesh(GENESIS, Self(NODE, 1, Random(1))))
+    ground = SimpleNamespace(world=mesh, database=None, clock=desk.clock, spawn=None)
+    hosting = SimpleNamespace(agents_found=None, sessions=None)
+    standing = Standing(ground, hosting, None, desk.auditor)
+    kill = StandingKill(agent="builder")
+    for number in range(300):
+        order = Order(number.to_bytes(16, "big"), OTHER.public, 1, 2, kill)
+        standing._tell(order, None, Done("refused", REVOKED))
+    assert desk.kinds() == ["standing_kill"] * 20
+    assert (desk.records[0].agent, desk.records[0].actor) == ("builder", key_id_of(OTHER.public))
+    for _ in range(30):
+        standing._tell(order, SESSION, Done("applied"))  # of whom they met, each is told
+    assert len(desk.records) == 50
+    desk.clock.now_s += WINDOW_S
+    desk.auditor.tick()
+    assert [one.detail for one in desk.records[50:]] == ["280 more like it"]
 
 
 def test_a_flood_of_joiners_leaves_one_record():

@@ -28,7 +28,8 @@ from meshnode.core.errors import PeerError
 from meshnode.core.ids import SessionId
 from meshnode.core.keys import Key, Signed
 from meshnode.core.sessions import SESSIONS, State, session_from_row
-from meshnode.core.standing import CANCELLED, REVOKED, SETTLE_S
+from meshnode.core.standing import CANCELLED, SETTLE_S
+from meshnode.store import standing
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]
 ORDER = StandingKill(session=SESSION.session_id, epoch=SESSION.session_epoch)
@@ -143,10 +144,43 @@ async def test_the_order_of_a_revoked_signer_is_refused_and_told(node):
     node.meet()
     await node.settle()
     assert node.killed == []
-    assert node.outcomes == [("refused", REVOKED)]
-    record = node.sessions.get(SESSION.session_id)
-    assert record.state is State.RUNNING
-    assert record.orders[0].endswith(f"refused {REVOKED}")
+    assert [one.issuer for one in node.void] == [ANNA.public]
+    assert node.sessions.get(SESSION.session_id) == SESSION
+
+
+async def test_what_a_thief_has_ordered_costs_an_owner_one_word_an_order(database, monkeypatch):
+    """Neither rows in the feed nor room on the disk: who comes after him needs both."""
+    monkeypatch.setattr(standing, "MET_MAX", 8)
+    names = [letter * 26 for letter in "abcdefgh"]
+    sessions = [replace(SESSION, session_id=SessionId(name)) for name in names]
+    node = Returned(database, sessions)
+    orders = node.hear(*[entry(StandingKill(node=HERE)) for _ in range(20)])
+    node.revoke(ANNA)
+    node.meet()
+    for _ in range(3):
+        await node.settle(LOOK_AGAIN_S)
+    assert sorted(one.order_id for one in node.void) == sorted(orders)
+    assert (node.told, node.published.rows, node.rows()) == ([], {}, [])
+    node.hear(entry(StandingKill(session=names[3], epoch=SESSION.session_epoch), by=BERT))
+    node.meet()
+    await node.settle()
+    assert node.killed == [names[3]]
+
+
+async def test_an_issuer_whose_share_is_full_does_not_hold_up_the_kill_of_another(
+    node, monkeypatch
+):
+    monkeypatch.setattr(standing, "OF_ISSUER_MAX", 0)
+    node.hear(entry(ORDER, at_s=NOW_S - 4 * DAY_S))
+    node.meet()
+    await node.settle()
+    assert [outcome for outcome, _ in node.outcomes] == ["waits"]
+    monkeypatch.setattr(standing, "OF_ISSUER_MAX", 1)
+    await node.database.run(standing.begin, (b"met before", "s"), ANNA.public, NOW_S + DAY_S, NOW_S)
+    node.hear(entry(ORDER, by=BERT))
+    node.meet()
+    await node.settle()
+    assert node.killed == [SESSION.session_id]
 
 
 async def test_an_observer_leaves_no_orders_and_takes_none_back(node):

@@ -16,7 +16,7 @@ from meshnode.store.database import VERSION, Database
 from meshnode.store.migrations import MIGRATIONS, Migration, migrate
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "store"
-OLD = sorted(GOLDEN.glob("version_*.sql"))
+OLD = sorted(GOLDEN.glob("version_*.sql"), key=lambda path: int(path.stem.partition("_")[2]))
 TAKEN_OVER = {"usage_records", "usage_offsets"}  # held against the ledger below
 
 

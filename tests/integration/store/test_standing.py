@@ -10,8 +10,8 @@ NOW_S = 1_790_000_000
 KEY, OTHER = (bytes(16), "s" * 26), (bytes(16), "t" * 26)
 
 
-def begin(database, key=KEY, expires_s=NOW_S + 60, now_s=NOW_S):
-    return database.run_now(standing.begin, key, expires_s, now_s)
+def begin(database, key=KEY, expires_s=NOW_S + 60, now_s=NOW_S, issuer=bytes(32)):
+    return database.run_now(standing.begin, key, issuer, expires_s, now_s)
 
 
 def test_an_order_meets_a_session_once(database):
@@ -45,3 +45,11 @@ def test_more_than_there_may_be_are_refused_and_what_is_there_stays(database, mo
     with pytest.raises(RefusedError, match="were met here"):
         begin(database, OTHER)
     assert begin(database) is True, "it was begun before"
+
+
+def test_one_issuer_leaves_room_to_the_others(database, monkeypatch):
+    monkeypatch.setattr(standing, "OF_ISSUER_MAX", 1)
+    begin(database)
+    with pytest.raises(RefusedError, match="of this issuer"):
+        begin(database, OTHER)
+    assert begin(database, OTHER, issuer=b"another") is True

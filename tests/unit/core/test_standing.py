@@ -34,6 +34,7 @@ from meshnode.core.standing import (
     fate_of,
     objection,
     standing_kills,
+    void,
 )
 
 NOW_S = 1_790_000_000
@@ -66,8 +67,17 @@ class Mesh:
         self.control.add(entry, NOW_S)
         return entry_id_of(entry)
 
-    def due(self, *sessions: SessionRecord, done=frozenset(), now_s: float = NOW_S):
-        return due(self.control, HERE, sessions or (SESSION,), done, now_s)
+    def due(
+        self,
+        *sessions: SessionRecord,
+        done=frozenset(),
+        now_s: float = NOW_S,
+        held_up=frozenset(),
+    ):
+        return due(self.control, HERE, sessions or (SESSION,), done, now_s, held_up)
+
+    def void(self, *sessions: SessionRecord, told=frozenset()):
+        return void(self.control, HERE, sessions or (SESSION,), told, NOW_S)
 
     def revoke(self, key: Key) -> None:
         """Let the root revoke a key."""
@@ -101,7 +111,7 @@ def test_an_order_meets_what_it_names(kill):
     mesh = Mesh()
     order_id = mesh.say(kill)
     (one,) = mesh.due()
-    assert (one.key, one.refusal) == ((order_id, SESSION.session_id), "")
+    assert one.key == (order_id, SESSION.session_id)
 
 
 @pytest.mark.parametrize("kill", OTHERS)
@@ -183,8 +193,35 @@ def test_a_revoked_signer_is_refused_beside_the_order_that_stands():
     lost = mesh.say(FITTING[0], by=BERT)
     good = mesh.say(FITTING[1], by=ANNA)
     mesh.revoke(BERT)
-    told = {one.key[0]: one.refusal for one in mesh.due()}
-    assert told == {lost: REVOKED, good: ""}
+    assert [one.key[0] for one in mesh.due()] == [good]
+    assert [one.order_id for one in mesh.void()] == [lost]
+
+
+def test_a_void_order_is_refused_once_however_many_sessions_it_means():
+    mesh = Mesh()
+    orders = [mesh.say(FITTING[3], at_s=NOW_S - ago_s) for ago_s in (50, 49)]
+    sessions = [replace(SESSION, session_id=SessionId(name * 26)) for name in "abc"]
+    mesh.revoke(ANNA)
+    assert mesh.due(*sessions) == []
+    assert [one.order_id for one in mesh.void(*sessions)] == orders
+    assert [one.order_id for one in mesh.void(*sessions, told={orders[0]})] == orders[1:]
+    assert mesh.void(replace(SESSION, state=State.CLOSED)) == []
+
+
+@pytest.mark.parametrize("kill", OTHERS)
+def test_a_void_order_that_means_nothing_here_is_not_told(kill):
+    mesh = Mesh()
+    mesh.say(kill)
+    mesh.revoke(ANNA)
+    assert mesh.void() == []
+
+
+def test_what_could_not_be_begun_does_not_hold_up_what_others_ordered():
+    mesh = Mesh()
+    first, second = (mesh.say(FITTING[1], at_s=NOW_S - ago_s) for ago_s in (50, 40))
+    both = {(one, SESSION.session_id) for one in (first, second)}
+    for held_up, wanted in (({(first, SESSION.session_id)}, second), (both, first)):
+        assert [one.key[0] for one in mesh.due(held_up=held_up)] == [wanted]
 
 
 @pytest.mark.parametrize(
