@@ -294,7 +294,7 @@ class Auditor:
 
 @dataclass(frozen=True, slots=True)
 class AuditedCourt(Court):
-    """Tells of each command that may be executed, before the journal takes it."""
+    """Tells of each reading that is allowed; the desk tells of what it has room to execute."""
 
     auditor: Auditor = field(kw_only=True)
 
@@ -303,17 +303,18 @@ class AuditedCourt(Court):
     ) -> Command:
         """Judge as every court does; raises a MeshError."""
         command = Court.judge(self, signed, session, via, now_s)
-        self.auditor.accepted(command, session, via)
+        if command.action in READINGS:
+            self.auditor.accepted(command, session, via)
         return command
 
 
 class AuditedDesk(CommandDesk):
-    """Tells of each command that it refuses, and of what became of the others."""
+    """Tells of each command that it refuses, that it takes, and of what became of those."""
 
     def audited_by(self, auditor: Auditor) -> AuditedDesk:
         """Name who is told; returns the desk."""
         self._auditor = auditor
-        self.on_outcome = auditor.executed
+        self.on_accepted, self.on_outcome = auditor.accepted, auditor.executed
         return self
 
     async def submit(

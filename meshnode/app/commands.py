@@ -93,6 +93,7 @@ class CommandDesk:
         self.of_peer = Quota(OF_PEER, "this peer")
         self.of_signer = Quota(OF_SIGNER, "this signer")
         self.spawn: Callable[[Coroutine[Any, Any, None]], object] = _Loose()
+        self.on_accepted: Callable[[Command, SessionRecord | None, str], None] = _nobody_hears
         self.on_outcome: Callable[[Command, SessionRecord | None, Done], None] = _nobody_told
 
     async def submit(self, signed: Signed, via: str, *, until_accepted: bool = False) -> Signed:
@@ -143,7 +144,7 @@ class CommandDesk:
     async def _taken(self, signed: Signed, via: str, *, promised: bool) -> UnderWay | Signed:
         """Return a command that is under way by now, or its receipt if it was answered before."""
         try:
-            command, _session = self._judge(signed, via)
+            command, session = self._judge(signed, via)
         except (ExpiredError, ClockError):
             # What became of it can be told for as long as it is known, whatever our clock says.
             known = await self._known(signed)
@@ -152,7 +153,12 @@ class CommandDesk:
             return known
         if command.action in READ_ACTIONS:
             raise RefusedError("what is kept is read by a call of its own")
-        return self._same(signed, command) or self._begin(signed, command, promised=promised)
+        if under_way := self._same(signed, command):
+            return under_way
+        self._check_room(command)
+        self.on_accepted(command, session, via)  # written with the command, or before it
+        once = partial(self._once, signed, command, promised=promised)
+        return self._start(signed, command, once)
 
     def _judge(self, signed: Signed, via: str) -> tuple[Command, SessionRecord | None]:
         session = self._sessions.get(command_from_signed(signed).session)
@@ -174,11 +180,9 @@ class CommandDesk:
             raise ConflictError("another command was sent with the same id")
         return under_way
 
-    def _begin(self, signed: Signed, command: Command, *, promised: bool) -> UnderWay:
+    def _check_room(self, command: Command) -> None:
         self._lane_of(command).check_room(command.session)
         self.of_signer.take(_signer(command), self._clock.steady_s())
-        once = partial(self._once, signed, command, promised=promised)
-        return self._start(signed, command, once)
 
     def _start(
         self,
@@ -303,6 +307,10 @@ class CommandDesk:
 
 def _nobody_told(command: Command, session: SessionRecord | None, done: Done) -> None:
     del command, session, done
+
+
+def _nobody_hears(command: Command, session: SessionRecord | None, via: str) -> None:
+    del command, session, via
 
 
 class _Loose:

@@ -1,5 +1,6 @@
 """Attacks on the audit log: on its size, on its words, and on who reads it."""
 
+import asyncio
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
@@ -9,11 +10,18 @@ from auditing import AT_MS, GENESIS, NODE, OTHER, SESSION, Desk, chance, granted
 
 from meshnode.app.auditing import WINDOW_S, Happening
 from meshnode.app.mesh import Mesh, Self
-from meshnode.app.quotas import OF_PEER
+from meshnode.app.quotas import OF_PEER, OF_SIGNER
 from meshnode.app.sessions import Done
 from meshnode.core.audit import start_hash
 from meshnode.core.entries import StandingKill
-from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedError, StaleError
+from meshnode.core.errors import (
+    ExhaustedError,
+    MeshError,
+    NotAuthenticatedError,
+    NotPermittedError,
+    RefusedError,
+    StaleError,
+)
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed, key_id_of
 from meshnode.core.standing import REVOKED
@@ -62,6 +70,33 @@ async def test_a_thief_of_a_key_fills_a_share_and_is_counted_beyond_it():
     assert len({one.actor for one in desk.records} - {""}) == 1
     await refused(desk, desk.order(epoch=1), StaleError)
     assert desk.agents.steered == []
+
+
+async def test_commands_for_which_there_is_no_room_leave_one_record_and_a_count():
+    """A key for one steer, whose agent hangs: each was recorded as accepted, 500 a second."""
+    desk = Desk()
+    desk.agents.gate = asyncio.Event()
+    key = granted(actions=("steer",))
+    waiting = [asyncio.create_task(desk.desk.submit(desk.order(key=key), "")) for _ in range(32)]
+    await desk.agents.reached.wait()
+    taken = len(desk.records)
+    for _ in range(300):
+        await refused(desk, desk.order(key=key), ExhaustedError)
+    assert desk.kinds()[taken:] == ["command_refused"]
+    assert desk.kinds()[:taken] == ["command_accepted"] * 32
+    desk.agents.gate.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_commands_beyond_a_quota_leave_one_record_and_a_count():
+    desk = Desk()
+    signed = [desk.order() for _ in range(OF_SIGNER.burst + 50)]
+    for one in signed[: OF_SIGNER.burst]:
+        await desk.desk.submit(one, "")
+    taken = len(desk.records)
+    for one in signed[OF_SIGNER.burst :]:
+        await refused(desk, one, RefusedError)
+    assert desk.kinds()[taken:] == ["command_refused"]
 
 
 async def test_a_replayed_command_is_recorded_once():
