@@ -14,11 +14,11 @@ from meshnode.client.authority import KEY_VARIABLE, mesh_id_of, session_key
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import SilentNodeError
 from meshnode.client.messages import to_wire
+from meshnode.client.receipts import check_is_about
 from meshnode.core.commands import (
     KILL_LIFE_S,
     STEER_LIFE_S,
     Command,
-    Receipt,
     command_from_signed,
     receipt_from_signed,
     sign_command,
@@ -148,7 +148,7 @@ def outcome_of(command: Signed, receipt: Signed) -> dict[str, Any]:
     sent = command_from_signed(command)
     try:
         said = receipt_from_signed(receipt, node_key_of(sent.node))
-        _check_is_about(said, sent, command.hash)
+        check_is_about(said, sent, command.hash)
     except PeerError as error:
         raise PeerError(
             f"the receipt is not genuine: {error.message}",
@@ -167,13 +167,6 @@ def outcome_of(command: Signed, receipt: Signed) -> dict[str, Any]:
     if sent.action in {"kill", "close"}:
         outcome["processes"] = said.processes or {"found": 0, "gone": 0, "survivors": []}
     return outcome
-
-
-def _check_is_about(said: Receipt, sent: Command, command_hash: bytes) -> None:
-    if (said.mesh, said.node, said.session) != (sent.mesh, sent.node, sent.session):
-        raise PeerError("it is about another target")
-    if said.command_id != sent.command_id or said.command_hash != command_hash:
-        raise PeerError("it is about another command")
 
 
 def command_id_of(text: str) -> bytes:

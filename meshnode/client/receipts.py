@@ -15,6 +15,7 @@ from meshnode.client.durations import rfc3339
 from meshnode.core.commands import (
     COMMAND,
     RECEIPT,
+    Command,
     Receipt,
     command_from_signed,
     receipt_from_signed,
@@ -59,8 +60,18 @@ def check_answers(receipt: Receipt, text: bytes) -> None:
         sent = command_from_signed(signed)
     except PeerError as error:
         raise UsageError(f"not a command: {error.message}") from error
-    if (receipt.command_id, receipt.command_hash) != (sent.command_id, signed.hash):
-        raise PeerError("the receipt is genuine, and about another command")
+    try:
+        check_is_about(receipt, sent, signed.hash)
+    except PeerError as error:
+        raise PeerError(f"the receipt is genuine, but {error.message}") from error
+
+
+def check_is_about(said: Receipt, sent: Command, command_hash: bytes) -> None:
+    """Raise PeerError unless a receipt is the word of the command's owner about this command."""
+    if (said.mesh, said.node, said.session) != (sent.mesh, sent.node, sent.session):
+        raise PeerError("it is about another target")
+    if said.command_id != sent.command_id or said.command_hash != command_hash:
+        raise PeerError("it is about another command")
 
 
 def described(receipt: Receipt, mesh_id: str, nodes: Iterable[Plain] | None) -> Plain:

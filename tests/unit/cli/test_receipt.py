@@ -116,6 +116,25 @@ def test_a_receipt_is_compared_with_the_command_that_it_shall_answer(run, tmp_pa
     assert "about another command" in err
 
 
+@pytest.mark.parametrize(
+    ("signer", "change"),
+    [
+        (STRANGER, {"node": node_id_of(STRANGER.public)}),
+        (NODE, {"session": "another"}),
+        (NODE, {"mesh": "another"}),
+    ],
+)
+def test_a_receipt_that_is_not_the_owners_word_about_the_session_answers_no_command(
+    run, tmp_path, signer, change
+):
+    file = tmp_path / "command"
+    file.write_bytes(pack(COMMAND.to_list()))
+    said = text(sign_receipt(signer, replace(SAID, **change)))
+    code, out, err = run("receipt", "verify", "-", "--command", str(file), stdin=said)
+    assert (code, out) == (1, "")
+    assert "genuine, but it is about another target" in err
+
+
 def flipped(signed: Signed) -> Signed:
     return replace(signed, payload=signed.payload.replace(b"applied", b"refused"))
 
