@@ -2,8 +2,9 @@
 
 Invariant: every request sent is answered, by its owner, by a node on the way, or by the deadline;
 at most ORDERS_MAX wait at a time, and as many from others are judged at a time. A node on the way
-can only drop or delay: what it says itself is never taken for the owner's word. A command id is
-executed at most once whatever way it came (app/commands.py), so sending it again is safe.
+can only drop or delay: what it says itself is never taken for the owner's word, not even that the
+order did not get there. A command id is executed at most once whatever way it came
+(app/commands.py), so sending it again is safe.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from meshnode.core.envelopes import Answer, Request
 from meshnode.core.errors import (
     ExhaustedError,
     MeshError,
+    NoAnswerError,
     PeerError,
-    RefusedError,
     UnreachableError,
     error_of,
 )
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
 
     from meshnode.app.mesh import Mesh
     from meshnode.core.effects import Effect
-    from meshnode.core.envelopes import Asked, Correspondence
+    from meshnode.core.envelopes import Asked, Awaited, Correspondence
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 
 ORDERS_MAX = 256  # more: ExhaustedError to whoever sends one
 PIECE_S = 10.0  # for one piece of output to come
 PIECE_TRIES = 3  # of one piece of output, when a node on the way fails: the path may be another now
-BUSY_TRIES, BUSY_S = 8, 0.25  # when our share of a node on the way is used up
+TRIES, AGAIN_S = 8, 0.25  # when a node on the way turns an order back: our share may be used up
 AGAIN = "the same --command-id may be sent again safely"
 
 
-class BusyOnTheWayError(UnreachableError):
-    """A node on the way, or the owner, has as many orders of ours as it takes. Nothing changed."""
+class TurnedBackError(NoAnswerError):
+    """What came back is not the owner's word. The order may have got there all the same."""
 
 
 class Judge(Protocol):
@@ -60,6 +61,15 @@ class Desk:
 
     submit: Judge
     read_piece: Callable[[Signed, str, int], Awaitable[tuple[bytes, bool]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A request that is sealed and may be sent."""
+
+    number: int
+    awaited: Awaited
+    effects: list[Effect]
 
 
 class Relaying:
@@ -94,7 +104,8 @@ class Relaying:
     ) -> Signed:
         """Deliver a command; returns the receipt, raises what the owner said.
 
-        It waits for as long as the caller does.
+        It waits for as long as the caller does. Raises UnreachableError if it certainly was not
+        sent, NoAnswerError if it may have been.
         """
         answer = await self._ask_patiently(owner, Request(command, until_accepted=until_accepted))
         if answer.receipt is None:
@@ -133,15 +144,21 @@ class Relaying:
         raise error
 
     async def _ask_patiently(self, owner: NodeId, request: Request) -> Answer:
-        """Ask again a little later when a node on the way has enough to do for us already."""
-        for _ in range(BUSY_TRIES - 1):
+        """Ask again a little later when a node on the way has turned the order back."""
+        letter = self._letter(owner, request)
+        for _ in range(TRIES - 1):
             try:
-                return await self._ask(owner, request)
-            except BusyOnTheWayError:
-                await asyncio.sleep(BUSY_S)
-        return await self._ask(owner, request)
+                return await self._answer_to(letter)
+            except TurnedBackError as turned_back:
+                await asyncio.sleep(AGAIN_S)
+                try:
+                    letter = self._letter(owner, request)
+                except MeshError:  # it is not sent again, and has been sent
+                    raise turned_back from None
+        return await self._answer_to(letter)
 
-    async def _ask(self, owner: NodeId, request: Request) -> Answer:
+    def _letter(self, owner: NodeId, request: Request) -> _Letter:
+        """Seal a request; raises a MeshError if it cannot be sent."""
         if len(self._waiting) >= ORDERS_MAX:
             raise ExhaustedError(f"{ORDERS_MAX} commands wait for an answer", "try again")
         number = self._mesh.neighbours.order_number()
@@ -152,19 +169,25 @@ class Relaying:
         effects = self._mesh.neighbours.order(owner, Order(number, sealed))
         if not effects:
             raise UnreachableError("no path of links leads there", "session-mesh nodes --links")
+        return _Letter(number, awaited, effects)
+
+    async def _answer_to(self, letter: _Letter) -> Answer:
+        """Send a request, and wait for what comes back; raises what its owner says."""
         told: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = told
+        self._waiting[letter.number] = told
         try:
-            self._perform(effects)
+            self._perform(letter.effects)
             reply = await told
         finally:
-            del self._waiting[number]
+            del self._waiting[letter.number]
         if not reply.sealed:
-            raise _on_the_way(reply)
+            said = reply.error[1] or "nothing"
+            words = f"its owner did not answer; a node on the way says: {said}"
+            raise TurnedBackError(words, AGAIN)
         try:
-            answer = awaited.open(reply.sealed)
+            answer = letter.awaited.open(reply.sealed)
         except PeerError as error:
-            raise UnreachableError("the answer was changed on its way", AGAIN) from error
+            raise TurnedBackError("the answer was changed on its way", AGAIN) from error
         if any(answer.error):
             raise error_of(dict(zip(("code", "message", "hint"), answer.error, strict=True)))
         return answer
@@ -225,10 +248,3 @@ class Relaying:
 
 def _refusal(error: MeshError) -> Answer:
     return Answer(error=(error.code, error.message, error.hint))
-
-
-def _on_the_way(reply: Reply) -> MeshError:
-    """Word what a node on the way said: that is never more than that it did not go on."""
-    code, message, hint = reply.error
-    kind = BusyOnTheWayError if code == RefusedError.code else UnreachableError
-    return kind(f"it did not get there: {message or 'no reason was given'}", hint)

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from meshnode.core.errors import (
+    BY_CODE,
     ClockError,
     ConflictError,
     ExhaustedError,
@@ -62,7 +63,7 @@ async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: BaseExcepti
         _log.error("internal error while answering a call", exc_info=error)
         error = MeshError("internal error in the node", "its log says more; please report it")
     await context.abort(
-        _STATUS.get(type(error), grpc.StatusCode.INTERNAL),
+        _STATUS.get(BY_CODE.get(error.code, MeshError), grpc.StatusCode.INTERNAL),
         error.message[:DETAILS_CHARS_MAX],
         ((ERROR_KEY, _packed(error)),),
     )

@@ -8,7 +8,7 @@ from integration.attacks.relays import OUTPUT, SECRET, SESSION, Town
 
 from meshnode.app import lanes, relaying
 from meshnode.core.commands import receipt_from_signed
-from meshnode.core.errors import NotPermittedError, PeerError, UnreachableError
+from meshnode.core.errors import NoAnswerError, NotPermittedError, PeerError
 from meshnode.core.keys import Key
 from meshnode.core.messages import Order, Reply, Routed
 from meshnode.core.relay import ORDERS_OF_SENDER_MAX
@@ -17,7 +17,8 @@ FLIPS = range(0, 60, 7)  # places in what is sealed: the ephemeral key, and what
 
 
 @pytest.fixture
-async def town() -> Town:
+async def town(monkeypatch) -> Town:
+    monkeypatch.setattr(relaying, "AGAIN_S", 0.0)
     return Town()
 
 
@@ -81,7 +82,7 @@ async def test_a_command_that_a_relay_changed_is_refused_by_its_owner(town: Town
         return routed
 
     town.lie = lie
-    with pytest.raises(UnreachableError, match="did not get there"):
+    with pytest.raises(NoAnswerError, match="did not answer; a node"):
         await town.submit(town.command())
     town.nothing_happened()
 
@@ -96,7 +97,7 @@ async def test_a_receipt_that_a_relay_changed_is_refused_by_the_sender(town: Tow
 
     town.lie = lie
     command = town.command()
-    with pytest.raises(UnreachableError, match="changed on its way") as failure:
+    with pytest.raises(NoAnswerError, match="changed on its way") as failure:
         await town.submit(command)
     assert "--command-id" in failure.value.hint
     town.lie = lambda routed: routed
@@ -115,9 +116,43 @@ async def test_a_relay_that_answers_in_the_owners_place_convinces_nobody(town: T
         return routed
 
     town.lie = lie
-    with pytest.raises(UnreachableError, match="did not get there: otto forbids it"):
+    with pytest.raises(NoAnswerError, match="on the way says: otto forbids it"):
         await town.submit(town.command())
     town.nothing_happened()
+
+
+@pytest.mark.parametrize("code", ["unreachable", "refused"])
+async def test_a_relay_that_denies_what_it_passed_on_is_not_believed(town: Town, code: str):
+    """Told as `unreachable`, the user would order it again, and the agent would be told twice."""
+
+    def lie(routed: Routed) -> Routed:
+        if isinstance(routed.body, Reply):
+            denied = (code, "no path leads there", "")
+            return replace(routed, body=Reply(routed.body.number, b"", denied))
+        return routed
+
+    town.lie = lie
+    command = town.command()
+    with pytest.raises(NoAnswerError, match="no path leads there"):
+        await town.submit(command)
+    assert len(town.otto.agents.steered) == 1
+    town.lie = lambda routed: routed
+    assert receipt_from_signed(await town.submit(command), town.otto.key.public)
+    assert len(town.otto.agents.steered) == 1
+
+
+async def test_a_relay_that_changes_one_answer_has_it_asked_for_again(town: Town):
+    changed: list[Routed] = []
+
+    def lie(routed: Routed) -> Routed:
+        if isinstance(routed.body, Reply) and not changed:
+            changed.append(routed)
+            return replace(routed, body=Reply(routed.body.number, flipped(routed.body.sealed, 40)))
+        return routed
+
+    town.lie = lie
+    await town.submit(town.command())
+    assert (len(changed), len(town.otto.agents.steered)) == (1, 1)
 
 
 async def test_a_relay_that_replays_an_order_changes_nothing_more(town: Town):
@@ -154,7 +189,7 @@ async def test_a_relay_that_sends_an_order_to_another_owner_gets_nowhere(town: T
         return routed
 
     town.lie = lie
-    with pytest.raises(UnreachableError, match="did not get there"):
+    with pytest.raises(NoAnswerError, match="did not answer; a node"):
         await town.submit(town.command())
     town.nothing_happened()
 
@@ -212,12 +247,12 @@ async def test_a_relay_that_answers_with_anothers_receipt_is_found_out(town: Tow
         return routed
 
     town.lie = swap
-    with pytest.raises(UnreachableError, match="changed on its way"):
+    with pytest.raises(NoAnswerError, match="changed on its way"):
         await town.submit(town.command())
 
 
 async def test_a_member_that_floods_a_relay_leaves_room_for_others(town: Town, monkeypatch):
-    monkeypatch.setattr(relaying, "BUSY_TRIES", 1)
+    monkeypatch.setattr(relaying, "TRIES", 1)
     monkeypatch.setattr(lanes, "OF_SESSION_MAX", 1000)  # the relay's share is meant, not theirs
     town.otto.agents.gate = asyncio.Event()  # the owner answers nobody for a while
     flood = [
@@ -241,7 +276,7 @@ async def test_a_member_that_floods_a_relay_leaves_room_for_others(town: Town, m
 async def test_who_sends_more_than_its_share_at_once_gets_all_of_it_through(
     town: Town, monkeypatch
 ):
-    monkeypatch.setattr(relaying, "BUSY_S", 0.01)
+    monkeypatch.setattr(relaying, "AGAIN_S", 0.01)
     monkeypatch.setattr(lanes, "OF_SESSION_MAX", 1000)
     commands = [town.command() for _ in range(2 * ORDERS_OF_SENDER_MAX)]
     receipts = await asyncio.gather(*map(town.submit, commands))

@@ -12,6 +12,7 @@ from meshnode.app.relaying import ORDERS_MAX, PIECE_TRIES, Desk, Relaying
 from meshnode.core.effects import Effect, Send
 from meshnode.core.envelopes import Answer, Correspondence, Request
 from meshnode.core.errors import (
+    NoAnswerError,
     NotPermittedError,
     RefusedError,
     StaleError,
@@ -140,28 +141,46 @@ async def test_an_answer_without_a_receipt_is_no_success(around: Around):
             await around.replies(Answer())
 
 
-@pytest.mark.parametrize("code", ["not_permitted", "stale", "nonsense"])
-async def test_what_a_node_on_the_way_says_is_never_the_owners_word(around: Around, code: str):
-    with pytest.RaisesGroup(pytest.RaisesExc(UnreachableError, match="did not get there: no")):
+@pytest.mark.parametrize("code", ["not_permitted", "unreachable", "refused", "stale", "nonsense"])
+async def test_what_a_node_on_the_way_says_is_never_the_owners_word(
+    around: Around, monkeypatch, code: str
+):
+    """Not that it may not be, and not that nothing has changed: it may have passed the order on."""
+    monkeypatch.setattr(module, "TRIES", 1)
+    with pytest.RaisesGroup(pytest.RaisesExc(NoAnswerError, match="on the way says: no")):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(around.relaying.submit(OWNER, COMMAND))
             number, _ = await around.asked()
-            around.relaying.answered(Reply(number, error=(code, "no", "")))
+            around.relaying.answered(Reply(number, error=(code, "no", "run this")))
+
+
+async def test_what_was_sent_once_is_not_said_to_have_changed_nothing_when_the_path_is_gone(
+    around: Around, monkeypatch
+):
+    monkeypatch.setattr(module, "AGAIN_S", 0.0)
+    with pytest.RaisesGroup(pytest.RaisesExc(NoAnswerError, match="a link on the way was lost")):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(around.relaying.submit(OWNER, COMMAND))
+            number, _ = await around.asked()
+            around.mesh.unlinked(OWNER, "reset", 1.0)
+            lost = ("unreachable", "a link on the way was lost", "")
+            around.relaying.answered(Reply(number, error=lost))
+    assert around.sent.empty()
 
 
 async def test_who_is_turned_back_by_a_share_asks_again_for_a_while(around: Around, monkeypatch):
-    monkeypatch.setattr(module, "BUSY_S", 0.001)
+    monkeypatch.setattr(module, "AGAIN_S", 0.001)
     with pytest.RaisesGroup(pytest.RaisesExc(UnreachableError, match="32 of one sender")):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(around.relaying.submit(OWNER, COMMAND))
             numbers = set()
-            for _ in range(module.BUSY_TRIES):
+            for _ in range(module.TRIES):
                 number, asked = await around.asked()
                 assert asked.request == Request(COMMAND)
                 numbers.add(number)
                 busy = ("refused", "32 of one sender are under way", "")
                 around.relaying.answered(Reply(number, error=busy))
-    assert len(numbers) == module.BUSY_TRIES
+    assert len(numbers) == module.TRIES
 
 
 async def test_without_a_path_nothing_is_sent(around: Around):
