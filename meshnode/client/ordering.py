@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 SLACK_S = 5.0  # the node gives up on the owner first, and says more about it than a deadline does
+ENDS = frozenset({"kill", "close"})
 STANDING_HINT = "to end it when it returns, add --standing"
 
 
@@ -62,11 +63,7 @@ class Ordering(Asking):
         """
         args = steer_args(message, direction, mode)
 
-        def steer_once(session: Plain) -> Plain:
-            check_lives(session)
-            return self._commander.submit(order_to(session, "steer", args), delivery or Delivery())
-
-        return self._fresh(target, steer_once)
+        return self._fresh(target, lambda session: self._order(session, "steer", args, delivery))
 
     def kill(
         self,
@@ -162,19 +159,22 @@ class Ordering(Asking):
         delivery = delivery or Delivery()
         delivery = replace(delivery, timeout_s=delivery.timeout_s + graces * args["grace_s"])
 
-        def end_once(session: Plain) -> Plain:
-            if has_ended(session):
-                return already_ended(session)
-            return self._commander.submit(order_to(session, action, args), delivery)
-
-        return self._fresh(target, end_once)
+        return self._fresh(target, lambda session: self._order(session, action, args, delivery))
 
     def _hold(self, action: str, target: Target | Plain, delivery: Delivery | None) -> Plain:
-        def hold_once(session: Plain) -> Plain:
-            check_lives(session)
-            return self._commander.submit(order_to(session, action, {}), delivery or Delivery())
+        return self._fresh(target, lambda session: self._order(session, action, {}, delivery))
 
-        return self._fresh(target, hold_once)
+    def _order(self, session: Plain, action: str, args: Plain, delivery: Delivery | None) -> Plain:
+        """Order it; of a session that has ended ask what became of an order that was sent before.
+
+        It may have ended by that very order.
+        """
+        order, delivery = order_to(session, action, args), delivery or Delivery()
+        if has_ended(session) and not self._commander.repeats(order, delivery):
+            if action in ENDS:
+                return already_ended(session)
+            check_lives(session)
+        return self._commander.submit(order, delivery)
 
     def _fresh(self, target: Target | Plain, act: Callable[[Plain], Plain]) -> Plain:
         """Act on a session; once more on what it is by then, if it has started anew meanwhile.

@@ -102,6 +102,13 @@ class Commander:
             raise NoAnswerError(error.message, hint) from error
         return outcome_of(command, Signed(receipt.type, receipt.payload, receipt.signature))
 
+    def repeats(self, order: Order, delivery: Delivery) -> bool:
+        """Whether this very command was sent before; raises UsageError, or ConflictError."""
+        if not delivery.command_id:
+            return False
+        command_id_of(delivery.command_id)
+        return outbox.kept(self._home, delivery.command_id, order) is not None
+
     def _key(self, action: str, now_s: float) -> SessionKey:
         """Return what to sign with: a key is made once for what is ordered within seconds."""
         if action == "kill":  # with a key of its own, whose life is another

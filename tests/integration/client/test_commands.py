@@ -10,6 +10,7 @@ from meshnode.client.authority import Scope, new_key
 from meshnode.client.output import Following, Span
 from meshnode.client.retrying import PAUSES_S
 from meshnode.client.targets import WAITS, Delivery, Target
+from meshnode.client.wishes import EndedError
 from meshnode.core.commands import command_from_signed
 from meshnode.core.errors import (
     ConflictError,
@@ -195,6 +196,30 @@ def test_a_retry_of_a_command_id_sends_the_very_same_command(mesh, service):
     first, second = service.commands
     assert first == second
     assert [one["command_id"] for one in said] == [delivery.command_id] * 2
+
+
+@pytest.mark.parametrize("action", ["steer", "kill", "suspend"])
+def test_a_retry_after_the_session_has_ended_is_told_what_became_of_it(mesh, service, action):
+    """The agent may have ended by that very order, and its owner knows the receipt."""
+    delivery = Delivery(command_id=b32(CHANCE(16)))
+    act = {
+        "steer": lambda how: mesh.steer(Target("builder"), message="go", delivery=how),
+        "kill": lambda how: mesh.kill(Target("builder"), delivery=how),
+        "suspend": lambda how: mesh.suspend(Target("builder"), how),
+    }[action]
+    service.sessions = [session("builder")]
+    act(delivery)
+    name = service.sessions[0].session_id
+    service.sessions = [session("builder", ended=True, session_id=name)]
+    assert act(delivery)["receipt"]
+    assert service.commands[0] == service.commands[1]
+    another = Delivery(command_id=b32(CHANCE(16)))
+    if action == "kill":
+        assert act(another)["detail"] == "already ended"
+    else:
+        with pytest.raises(EndedError, match="has ended"):
+            act(another)
+    assert len(service.commands) == 2
 
 
 def test_a_command_id_that_ordered_something_else_is_a_conflict(mesh, service):
