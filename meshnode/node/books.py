@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshnode.core.errors import RefusedError, StorageError
+from meshnode.core.errors import ConflictError, RefusedError, StorageError
+from meshnode.core.packing import unpack_map
 from meshnode.store import invites, journal, standing
 
 if TYPE_CHECKING:
@@ -22,14 +23,17 @@ if TYPE_CHECKING:
 
 GROUP_MAX = 256  # written together; more wait for the next
 STOP_ELSE = "; until then session-mesh down --close-sessions, on its machine, stops all its agents"
-RECEIPTS_MAX = 1000  # that wait for a disk that failed; more: after a restart they are not known
+RECEIPTS_MAX = (
+    4096  # that wait for a disk that failed, meanwhile nothing is begun: more than lanes hold
+)
 
 
 class StoredJournal:
     """The replay journal on disk; what comes while the disk is busy is then written together.
 
     Invariant: nothing is begun that is not on disk. A receipt that the disk did not take is
-    returned all the same, for what it says has happened; it waits for the next that is begun.
+    returned all the same, for what it says has happened, also to who sends the command again; it
+    waits for the next that is begun.
     """
 
     def __init__(self, database: Database) -> None:
@@ -44,6 +48,8 @@ class StoredJournal:
 
         Raises ConflictError, and RefusedError if the disk does not take it.
         """
+        if entry.command_id in self._unkept:
+            return self._unkept_of(entry)
         async with _or_refused(STOP_ELSE if entry.is_stop else ""):
             while self._unkept:
                 command_id, receipt = next(iter(self._unkept.items()))
@@ -53,6 +59,8 @@ class StoredJournal:
 
     async def answered(self, entry: JournalEntry) -> Signed | None:
         """Return a command's receipt, None if it is not known; raises ConflictError."""
+        if entry.command_id in self._unkept:
+            return self._unkept_of(entry)
         async with _or_refused():
             return await self._database.run(journal.answered, entry)
 
@@ -73,6 +81,12 @@ class StoredJournal:
         """Note the latest time that the clock has shown, as far as the disk takes it."""
         with suppress(StorageError):
             await self._database.run(journal.raise_floor, now_s)
+
+    def _unkept_of(self, entry: JournalEntry) -> Signed:
+        receipt = self._unkept[entry.command_id]
+        if unpack_map(receipt.payload)["command_hash"] != entry.content_hash:
+            raise ConflictError("another command was sent with the same id", journal.ANOTHER_ID)
+        return receipt
 
     def _begin(
         self, entry: JournalEntry, now_s: float, connection: sqlite3.Connection

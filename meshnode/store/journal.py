@@ -29,6 +29,7 @@ COMMANDS_MAX = 100_000  # unexpired ones; more: RefusedError
 SIGNER_MAX = 25_000  # under one grant, so that three thieves who flood leave room for others
 RESERVED = 10  # one in so many places, of all and of each signer, is for kills alone
 DIGITS_MAX = 20  # of a generation
+ANOTHER_ID = "use a new --command-id"
 _GENERATION = "journal_generation"
 _FLOOR = "clock_floor"
 
@@ -172,7 +173,7 @@ def _answered(
     entry: JournalEntry, content: bytes, payload: bytes | None, signature: bytes | None
 ) -> Signed:
     if content != entry.content_hash:
-        raise ConflictError("another command was sent with the same id", "use a new --command-id")
+        raise ConflictError("another command was sent with the same id", ANOTHER_ID)
     if payload is None or signature is None:
         raise ConflictError(
             "this node stopped while it executed this command: the outcome is not known",

@@ -13,6 +13,7 @@ from meshnode.app.lanes import EXECUTING_OF_SESSION_MAX
 from meshnode.core.commands import (
     KILL_LIFE_S,
     STEER_LIFE_S,
+    command_from_signed,
     receipt_from_signed,
     sign_command,
 )
@@ -51,6 +52,13 @@ def order(owner: Owner, action: str = "steer", **changes: object) -> Signed:
     return sign_command(KEY, owner.command(action, **changes))
 
 
+def rename(disk: Disk, name: str, other: str) -> None:
+    """Let the disk take nothing about commands, or again."""
+    disk.database.run_now(
+        lambda connection: connection.execute(f"ALTER TABLE {name} RENAME TO {other}")
+    )
+
+
 async def test_a_replay_now_gets_the_first_receipt(disk, agents, clock):
     owner = disk.start(agents, clock)
     signed = order(owner)
@@ -67,6 +75,45 @@ async def test_a_replay_after_a_restart_gets_the_first_receipt(disk, agents, clo
     again = disk.start(agents, clock)
     assert await again.desk.submit(signed, "") == first
     assert len(agents.steered) == 1
+
+
+async def test_a_replay_gets_the_first_receipt_also_where_the_disk_did_not_take_it(
+    disk, agents, clock
+):
+    """Nor is it told that the node stopped, or that it takes nothing new: it was carried out."""
+    agents.gate = asyncio.Event()
+    owner = disk.start(agents, clock)
+    signed = order(owner)
+    first = asyncio.create_task(owner.desk.submit(signed, ""))
+    await agents.reached.wait()
+    rename(disk, "journal", "away")
+    agents.gate.set()
+    assert await owner.desk.submit(signed, "") == await first
+    same_id = command_from_signed(signed).command_id
+    other = order(owner, command_id=same_id, args={"message": "another"})
+    with pytest.raises(ConflictError, match="another command was sent"):
+        await owner.desk.submit(other, "")
+    rename(disk, "away", "journal")
+    assert await owner.desk.submit(signed, "") == await first
+    assert (await owner.submit(order(owner))).outcome == "delivered"
+    assert len(agents.steered) == 2
+    disk.reopen()
+    assert await disk.start(agents, clock).desk.submit(signed, "") == await first
+
+
+async def test_an_expired_replay_is_answered_also_where_the_disk_did_not_take_its_receipt(
+    disk, agents, clock
+):
+    agents.gate = asyncio.Event()
+    owner = disk.start(agents, clock)
+    signed = order(owner)
+    first = asyncio.create_task(owner.desk.submit(signed, ""))
+    await agents.reached.wait()
+    rename(disk, "journal", "away")
+    agents.gate.set()
+    await first
+    clock.now_s += HOUR_S
+    assert await owner.desk.submit(signed, "") == await first
 
 
 async def test_a_hundred_at_once_on_a_real_disk_are_one_execution_with_one_receipt(

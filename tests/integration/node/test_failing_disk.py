@@ -18,6 +18,7 @@ from meshnode.core.feed import Change, Replica
 from meshnode.core.headers import sign_header
 from meshnode.core.keys import Key, Signed
 from meshnode.core.own_feed import OwnFeed
+from meshnode.core.packing import pack
 from meshnode.core.rows import Row, Rows
 from meshnode.node import persistence
 from meshnode.node.books import StoredJournal
@@ -153,13 +154,16 @@ async def test_a_receipt_that_a_full_disk_did_not_take_is_kept_with_the_next_com
 ):
     journal = StoredJournal(writers.database)
     entry = JournalEntry(bytes(16), bytes(32), 1 << 40)
-    receipt = Signed(RECEIPT, bytes(20_000), bytes(64))
+    said = {"command_hash": entry.content_hash, "detail": "x" * 20_000}
+    receipt = Signed(RECEIPT, pack(said), bytes(64))
     async with writers.running():
         assert await journal.begin(entry, 1.0) is None
         async with full(writers.database):
             await journal.finish(entry.command_id, receipt)
+            assert await journal.begin(entry, 1.0) == await journal.answered(entry) == receipt
         await writers.rings.come((DISK, True), (DISK, False))
-        assert await journal.begin(entry, 1.0) == receipt
+        assert await journal.begin(replace(entry, command_id=b"n" * 16), 1.0) is None
+        assert await StoredJournal(writers.database).begin(entry, 1.0) == receipt
 
 
 async def test_flushes_that_wait_are_bounded_in_bytes(writers, monkeypatch):
