@@ -20,7 +20,7 @@ from meshnode.core.errors import (
     NotFoundError,
     UsageError,
 )
-from meshnode.core.grants import KEY_PREFIX, is_renewal, verify_chain
+from meshnode.core.grants import KEY_PREFIX, common_of, is_renewal, verify_chain
 from meshnode.core.ids import PREFIX_CHARS_MIN
 from meshnode.core.keys import Signed, key_id_of
 
@@ -109,16 +109,20 @@ def find_handed(home: Home, key_id: str) -> HandedKey:
 
 
 def limits_of(grants: tuple[Grant, ...]) -> dict[str, Any]:
-    """Say what a key is for: `renewable`, `actions`, and where it may be used."""
-    last = grants[-1]
+    """Say what a key is for: `renewable`, `actions`, and where it may be used by all its links.
+
+    A session may have several specializations: where links have none in common, the last that has
+    any is shown.
+    """
+    specs = [link.specializations for link in grants if link.specializations is not None]
     return {
         "renewable": is_renewal(grants),
-        "actions": sorted(last.actions),
-        "nodes": _listed(last.nodes),
-        "agents": _listed(last.agents),
-        "sessions": _listed(last.sessions),
-        "specializations": _listed(last.specializations),
-        "via": last.via or None,
+        "actions": sorted(common_of(link.actions for link in grants) or ()),
+        "nodes": _listed(common_of(link.nodes for link in grants)),
+        "agents": _listed(common_of(link.agents for link in grants)),
+        "sessions": _listed(common_of(link.sessions for link in grants)),
+        "specializations": _listed(common_of(specs) or (specs[-1] if specs else None)),
+        "via": next((link.via for link in reversed(grants) if link.via), None),
     }
 
 

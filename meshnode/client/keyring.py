@@ -44,6 +44,7 @@ from meshnode.core.grants import (
     SessionKey,
     actions_of,
     check_time,
+    common_of,
     grant,
     grant_from_signed,
     session_key_from_text,
@@ -54,7 +55,7 @@ from meshnode.v1 import key_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from meshnode.client.connection import Connection
     from meshnode.client.home import Home
@@ -134,25 +135,42 @@ def child_of(
             f"it may give: {', '.join(sorted(allowed)) or 'nothing'}",
         )
     key = Key.new(chance)
-    link = grant(
-        parent.key,
-        Grant(
-            mesh=grants[-1].mesh,
-            issuer=parent.key.public,
-            subject=key.public,
-            actions=tuple(actions),
-            not_before_s=int(now_s) - BACKDATE_S,
-            expires_s=min(int(now_s) + ttl_s, *(link.expires_s for link in grants)),
-            grant_id=chance(ID_BYTES),
-            depth=len(grants),
-            parent=parent.chain[-1].hash,
-            nodes=scope.nodes,
-            agents=scope.agents,
-            specializations=scope.specializations,
-            via=scope.via,
-        ),
+    link = Grant(
+        mesh=grants[-1].mesh,
+        issuer=parent.key.public,
+        subject=key.public,
+        actions=tuple(actions),
+        not_before_s=int(now_s) - BACKDATE_S,
+        expires_s=min(int(now_s) + ttl_s, *(link.expires_s for link in grants)),
+        grant_id=chance(ID_BYTES),
+        depth=len(grants),
+        parent=parent.chain[-1].hash,
+        nodes=scope.nodes,
+        agents=scope.agents,
+        specializations=scope.specializations,
+        via=scope.via,
     )
-    return SessionKey(key, (*parent.chain, link))
+    _check_leads_somewhere(grants, link)
+    return SessionKey(key, (*parent.chain, grant(parent.key, link)))
+
+
+def _check_leads_somewhere(grants: Sequence[Grant], link: Grant) -> None:
+    """Raise NotPermittedError for a key that no session would obey: all of its links must agree.
+
+    Specializations may differ: a session has several.
+    """
+    limits: dict[str, Callable[[Grant], tuple[str, ...] | None]] = {
+        "nodes": lambda one: one.nodes,
+        "agents": lambda one: one.agents,
+        "via": lambda one: (one.via,) if one.via else None,
+    }
+    for name, limit in limits.items():
+        given = common_of(map(limit, grants))
+        if given is not None and not common_of((given, limit(link))):
+            raise NotPermittedError(
+                f"this key cannot give: {name} {', '.join(limit(link) or ()) or 'at all'}",
+                f"it may give: {name} {', '.join(given) or 'none'}",
+            )
 
 
 def inspect(text: str) -> Plain:

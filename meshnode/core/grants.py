@@ -19,7 +19,7 @@ from meshnode.core.packing import pack, typed, unpack, unpack_map
 from meshnode.core.vocabulary import ACTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 CHAIN_LINKS_MAX = 4  # longer: NotAuthenticatedError
 PARSED_MAX = 128  # grants remembered in their parsed form; 8 KiB each at most
@@ -223,6 +223,12 @@ def check_permission(grants: Sequence[Grant], request: Request) -> None:
 def actions_of(grants: Sequence[Grant]) -> frozenset[str]:
     """Return what every link of a chain allows; of a renewal key, what it may hand on as well."""
     return ACTIONS.intersection(*(link.actions for link in grants))
+
+
+def common_of(limits: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """Return what each of several limits names; None: anywhere."""
+    named = [one for one in limits if one is not None]
+    return tuple(one for one in named[-1] if all(one in each for each in named)) if named else None
 
 
 def said_of(action: str) -> str:

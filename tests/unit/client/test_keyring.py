@@ -116,6 +116,50 @@ def test_a_child_never_outlives_its_parent_nor_gets_what_that_has_not(home):
         make(home, parent=nothing["key"])
 
 
+def test_a_key_of_a_narrow_key_is_shown_as_narrow_as_it_is(home):
+    parent = make(home, "steer", "kill", nodes=("n",), agents=("a", "b"), via="g")
+    child = make(home, "steer", parent=parent["key"], agents=("b", "c"))
+    make(home, "steer", parent=child["key"])
+    shown = [keyring.inspect(child["key"]), *keyring.listed(home, NOW_S)[:2]]
+    wanted = (["steer"], ["n"], ["b"], None, "g")
+    for one in shown:
+        limits = (one["actions"], one["nodes"], one["agents"], one["sessions"], one["via"])
+        assert limits == wanted, one["key_id"]
+
+
+@pytest.mark.parametrize(
+    ("of_parent", "of_child", "shown"),
+    [
+        (("x", "y"), ("y", "z"), ["y"]),
+        (("x",), ("y",), ["y"]),  # a session may have both
+        (("x",), None, ["x"]),
+        (None, ("x",), ["x"]),
+        (None, None, None),
+    ],
+)
+def test_specializations_of_several_links_are_shown(home, of_parent, of_child, shown):
+    parent = make(home, "steer", specializations=of_parent)
+    child = make(home, "steer", parent=parent["key"], specializations=of_child)
+    assert keyring.inspect(child["key"])["specializations"] == shown
+    grandchild = make(home, "steer", parent=child["key"])
+    assert keyring.inspect(grandchild["key"])["specializations"] == shown
+
+
+@pytest.mark.parametrize(
+    ("of_parent", "of_child", "said"),
+    [
+        ({"agents": ("a",)}, {"agents": ("b",)}, "agents b"),
+        ({"nodes": ("n",)}, {"nodes": ("o", "p")}, "nodes o, p"),
+        ({"via": "g"}, {"via": "h"}, "via h"),
+    ],
+)
+def test_a_key_that_nothing_would_obey_is_not_made(home, of_parent, of_child, said):
+    parent = make(home, "steer", **of_parent)
+    with pytest.raises(NotPermittedError, match=f"cannot give: {said}$"):
+        make(home, "steer", parent=parent["key"], **of_child)
+    assert len(all_handed(home)) == 1
+
+
 @pytest.mark.parametrize("limit", [{"agents": ("",)}, {"specializations": ("docs", "")}])
 def test_a_limit_without_a_name_is_refused_and_nothing_is_remembered(home, limit):
     with pytest.raises(UsageError, match="without a name"):
