@@ -51,6 +51,9 @@ class Reader(Protocol):
     def nodes(self, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
         """List members: `nodes` and `coverage`."""
 
+    def member_name(self, node_id: str) -> str | None:
+        """Return the name of a member, present or former."""
+
     def find(self, specialization: str) -> dict[str, Any]:
         """List specialists: `agents` and `coverage`."""
 

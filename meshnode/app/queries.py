@@ -133,6 +133,11 @@ class Queries:
     def _members(self) -> list[NodeId]:
         return [peer for peer in self.mesh.liveness.members() if self.mesh.tables.node(peer)]
 
+    def member_name(self, peer: NodeId) -> str | None:
+        """Return what a node calls itself that is a member, or was one; None for a stranger."""
+        known = peer in self._members() or peer in self.mesh.control.forgotten
+        return self.name_of(peer) if known else None
+
     def is_heard(self, peer: NodeId) -> bool:
         """Whether a member is known and alive."""
         known = self.mesh.tables.node(peer) is not None

@@ -54,6 +54,11 @@ class Asking(Connection):
         listed["nodes"] = list(map(working_links, listed["nodes"]))
         return listed
 
+    def member_name(self, node_id: str) -> str | None:
+        """Return the name of a node that is a member, or was one; None for a stranger."""
+        answer = self.call(self.node.NameMember, pb.NameMemberRequest(node_id=node_id))
+        return answer.name if answer.HasField("name") else None
+
     def find(self, specialization: str) -> Plain:
         """List who is alive with a specialization, the best first: `agents`, `coverage`."""
         request = pb.FindAgentsRequest(specialization=specialization)

@@ -26,8 +26,6 @@ from meshnode.core.keys import Signed
 from meshnode.core.packing import typed, unpack, unpack_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     Plain = dict[str, Any]
 
 TEXT_BYTES_MAX = 256 << 10  # of a receipt or a command; a command has 64 KiB, a receipt less
@@ -74,21 +72,19 @@ def check_is_about(said: Receipt, sent: Command, command_hash: bytes) -> None:
         raise PeerError("it is about another command")
 
 
-def described(receipt: Receipt, mesh_id: str, nodes: Iterable[Plain] | None) -> Plain:
+def described(receipt: Receipt, mesh_id: str | None, name: str | None) -> Plain:
     """Return what a receipt says, and whether this home knows the node as a member of the mesh.
 
-    `nodes` are the members it knows; None without a home: then nothing is known.
+    `name` is the node's if it is a member there, or was one; `mesh_id` is None without a home: then
+    nothing is known.
     """
-    known = None if nodes is None else {node["node_id"]: node["name"] for node in nodes}
-    is_member = None
-    if known is not None:
-        is_member = receipt.mesh == mesh_id and receipt.node in known
+    is_member = None if mesh_id is None else receipt.mesh == mesh_id and name is not None
     return {
         "verified": True,
         "is_member": is_member,
         "mesh_id": receipt.mesh,
         "node_id": receipt.node,
-        "node_name": known.get(receipt.node) if known and is_member else None,
+        "node_name": name if is_member else None,
         "command_id": b32(receipt.command_id),
         "command_hash": receipt.command_hash.hex(),
         "session_id": receipt.session or None,

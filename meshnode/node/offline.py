@@ -30,7 +30,7 @@ from meshnode.node.pricing import prices_of
 from meshnode.node.restoring import Damage, restore
 from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
-from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
+from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions, name_member
 from meshnode.store import audit, events, heads, ledger
 from meshnode.store.database import Database
 
@@ -94,6 +94,7 @@ def _reading_half(queries: Queries) -> SimpleNamespace:
     return SimpleNamespace(
         ListSessions=answering(list_sessions),
         ListNodes=answering(list_nodes),
+        NameMember=answering(name_member),
         FindAgents=answering(find_agents),
         GetCost=answering(get_cost),
     )

@@ -92,6 +92,13 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         del context
         return list_nodes(self._parts.queries, request)
 
+    async def NameMember(  # noqa: N802 - named by the proto
+        self, request: pb.NameMemberRequest, context: Context
+    ) -> pb.NameMemberResponse:
+        """Say what a member, or a former one, calls itself."""
+        del context
+        return name_member(self._parts.queries, request)
+
     async def FindAgents(  # noqa: N802 - named by the proto
         self, request: pb.FindAgentsRequest, context: Context
     ) -> pb.FindAgentsResponse:
@@ -234,6 +241,11 @@ def list_nodes(queries: Queries, request: pb.ListNodesRequest) -> pb.ListNodesRe
     """Answer a request for members, with or without a running node."""
     nodes = [node_to_wire(view) for view in queries.nodes(dict(request.labels))]
     return pb.ListNodesResponse(nodes=nodes, coverage=coverage_to_wire(queries.coverage()))
+
+
+def name_member(queries: Queries, request: pb.NameMemberRequest) -> pb.NameMemberResponse:
+    """Answer who a node is, or was, with or without a running node."""
+    return pb.NameMemberResponse(name=queries.member_name(NodeId(request.node_id)))
 
 
 def find_agents(queries: Queries, request: pb.FindAgentsRequest) -> pb.FindAgentsResponse:

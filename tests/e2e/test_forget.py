@@ -16,6 +16,12 @@ def spent(node: Node) -> list[tuple[str, int]]:
     return [(group["key"]["node"], group["records"]) for group in groups]
 
 
+def verified(node: Node, receipt: str) -> tuple[bool, str]:
+    """Say whether a node takes a receipt for a member's, and whose."""
+    said = node.call("receipt", "verify", "-", "-o", "json", stdin=receipt)
+    return said.code == 0 and said.json["is_member"], said.json["node_name"]
+
+
 @pytest.mark.timeout(240)
 def test_a_killed_node_is_forgotten_everywhere_and_shown_again_when_it_comes_back(fleet):
     anna, berta = fleet.mesh("anna", "berta")
@@ -31,6 +37,8 @@ def test_a_killed_node_is_forgotten_everywhere_and_shown_again_when_it_comes_bac
         wait_until(lambda node=node: spent(node) == [("carl", 1)], node.name)
     carl.call("run", "--detach", "--agent-id", "orphan", "--", "cat")
     wait_until(lambda: "orphan" in berta.sessions())
+
+    receipt = berta.call("steer", "orphan", "hello", "-o", "json").out
 
     refused = berta.call("nodes", "forget", "carl", "--yes", "-o", "json")
     assert refused.code == 7, refused.err
@@ -49,10 +57,12 @@ def test_a_killed_node_is_forgotten_everywhere_and_shown_again_when_it_comes_bac
         assert (coverage["nodes_known"], coverage["nodes_heard"], coverage["missing"]) == (2, 2, [])
         assert node.sessions("--filter", "all") == {}
         assert spent(node) == [("carl", 1)]
+        assert verified(node, receipt) == (True, "carl"), "it was a member"
     assert berta.call("nodes", "forget", "carl", "--yes").code == 3, "it is no node any more"
 
     anna.end()
     assert names_on_disk(anna) == {"anna", "berta"}
+    assert verified(anna, receipt) == (True, "carl")
     anna.up()
     wait_until(lambda: anna.states() == {"anna": "alive", "berta": "alive"})
 

@@ -286,6 +286,7 @@ AGENTS = b"""- {spec: docs, agent_id: a, attributes: {load: "0.5"}}
 REQUESTS = (
     local.ListSessionsRequest(filter="all", limit=5, next="5", labels={"a": "b"}),
     local.ListNodesRequest(labels={"a": "b"}),
+    local.NameMemberRequest(node_id="n"),
     local.FindAgentsRequest(specialization="b"),
     local.GetCostRequest(by=["day"], since="2026-11-20T09:30:00Z", tz="Europe/Berlin"),
     local.GetCostRequest(until="2026-11-20"),

@@ -55,7 +55,7 @@ from meshnode.rpc import errors as rpc_errors
 from meshnode.rpc.control import add_control, read_head
 from meshnode.rpc.cost import query_from_wire
 from meshnode.rpc.events import history_from_wire, kept_events
-from meshnode.rpc.local import _owner, find_agents, get_cost, list_nodes, list_sessions
+from meshnode.rpc.local import _owner, find_agents, get_cost, list_nodes, list_sessions, name_member
 from meshnode.store import events, facts, feeds, invites, journal, ledger, rollups, usage_log
 from meshnode.store.faults import damaged, is_of_the_disk
 from meshnode.store.migrations import migrate
@@ -166,6 +166,7 @@ def _restored(disk: Disk) -> object:
     queries = Queries(mesh, prices(), ManualClock())
     list_sessions(queries, local.ListSessionsRequest(filter="all"))
     list_nodes(queries, local.ListNodesRequest())
+    name_member(queries, local.NameMemberRequest())
     get_cost(queries, local.GetCostRequest(by=("day", "model")))
     disk.run_now(feeds.load_own, node_id_of(NODE.public))
     disk.run_now(feeds.rewrite, damage.held, None)
@@ -379,4 +380,5 @@ METHODS: tuple[Callable[[bytes], object], ...] = (
     _submit,
     _history,
     _watch,
+    lambda raw: name_member(_queries(), local.NameMemberRequest.FromString(raw)),
 )

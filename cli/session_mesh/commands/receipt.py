@@ -44,8 +44,8 @@ def verify(
     said = receipts.receipt_in(_read(given, receipts.TEXT_BYTES_MAX))
     if command:
         receipts.check_answers(said, _read(command, receipts.TEXT_BYTES_MAX))
-    mesh_id, nodes = _known(call)
-    value = receipts.described(said, mesh_id, nodes) | {"answers_command": bool(command) or None}
+    value = receipts.described(said, *_known(call, said.node))
+    value["answers_command"] = bool(command) or None
     stranger = value["is_member"] is False
     return View(
         value=value,
@@ -68,18 +68,18 @@ def _read(given: str, bytes_max: int) -> bytes:
         raise UsageError(f"cannot read {given[:200]!r}: {str(error).lower()}") from error
 
 
-def _known(call: Call) -> tuple[str, list[dict[str, Any]] | None]:
-    """Return the mesh of this home and its members, None without a home."""
+def _known(call: Call, node_id: str) -> tuple[str | None, str | None]:
+    """Return the mesh of this home, None without one, and the node's name if it knows a member."""
     if not call.home.initialised:
-        return "", None
+        return None, None
     from meshnode.client.authority import mesh_id_of  # noqa: PLC0415 - as above
 
-    nodes: list[dict[str, Any]] = call.read(lambda mesh: mesh.nodes())["nodes"]
-    return mesh_id_of(call.home), nodes
+    said = call.read(lambda mesh: {"name": mesh.member_name(node_id)})
+    return mesh_id_of(call.home), said["name"]
 
 
 def _words(value: dict[str, Any]) -> tuple[str, ...]:
-    member = {True: "a member", False: "not a member", None: "membership not known"}
+    member = {True: "is, or was, a member", False: "not a member", None: "membership not known"}
     detail = f" ({value['detail']})" if value["detail"] else ""
     name = f"{value['node_name']} " if value["node_name"] else ""
     lines = {

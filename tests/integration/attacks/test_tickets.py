@@ -136,6 +136,7 @@ async def test_a_kept_hash_that_is_not_ours_alone_admits_nobody(node, spoil):
 LOCAL_CALLS = {
     "GetStatus": local_pb.GetStatusRequest(),
     "ListNodes": local_pb.ListNodesRequest(),
+    "NameMember": local_pb.NameMemberRequest(node_id="n"),
     "GetCost": local_pb.GetCostRequest(),
     "OpenSession": local_pb.OpenSessionRequest(agent_id="another"),
     "AttachSession": local_pb.AttachSessionRequest(session_id="s"),

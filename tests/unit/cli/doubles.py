@@ -90,6 +90,10 @@ class Mesh:
         self.calls.append(("nodes", labels))
         return {"nodes": self.members, "coverage": self.coverage}
 
+    def member_name(self, node_id):
+        names = {one["node_id"]: one["name"] for one in self.members}
+        return names.get(node_id)
+
     def forgettable(self, name):
         return next(one for one in self.members if one["name"] == name)
 

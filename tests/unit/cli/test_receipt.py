@@ -47,7 +47,6 @@ def home(tmp_path, mesh):
     path.mkdir(mode=0o700)
     (path / "genesis.bin").write_bytes(GENESIS.to_bytes())
     mesh.members = [{"node_id": NODE_ID, "name": "anna"}]
-    mesh.nodes = lambda labels=None: {"nodes": mesh.members, "coverage": {}}
     return path
 
 
