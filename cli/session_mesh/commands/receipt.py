@@ -64,8 +64,9 @@ def _read(given: str, bytes_max: int) -> bytes:
             return file.read(bytes_max + 1)
     except FileNotFoundError:
         raise NotFoundError(f"{given[:200]} is missing") from None
-    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError as error:
-        raise UsageError(f"cannot read {given[:200]!r}: {str(error).lower()}") from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise UsageError(f"cannot read {given[:200]!r}: {why}") from error
 
 
 def _known(call: Call, node_id: str) -> tuple[str | None, str | None]:

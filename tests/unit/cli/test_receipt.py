@@ -181,7 +181,11 @@ def test_what_is_no_receipt_is_a_usage_error(run, given):
 
 def test_a_file_that_is_missing_or_none_is_told(run, tmp_path):
     assert run("receipt", "verify", str(tmp_path / "none"))[0] == 3
-    assert run("receipt", "verify", str(tmp_path))[0] == 2
+    directory = tmp_path / "Upper"
+    directory.mkdir()
+    code, _, err = run("receipt", "verify", str(directory))
+    assert (code, err) == (2, f"error: cannot read {str(directory)!r}: is a directory\n")
+    assert run("receipt", "verify", "a\0b")[0] == 2
 
 
 def test_a_command_that_is_none_is_a_usage_error(run, tmp_path):
