@@ -117,6 +117,11 @@ class CommandDesk:
         self.of_signer.take(_signer(command), self._clock.steady_s())
         return command
 
+    def recheck_reading(self, command: Command, via: str) -> None:
+        """Allow or refuse the next piece of what was judged; raises a MeshError."""
+        self.of_peer.take(via, self._clock.steady_s())
+        self.check_revocations(command)
+
     def check_revocations(self, command: Command) -> None:
         """Raise NotAuthenticatedError if what a judged command stands on was revoked since."""
         self._court.check_revocations(command)

@@ -1,9 +1,10 @@
 """Output and rounds that are read over links, one piece asked for at a time.
 
-Invariant: each piece is judged as its command would be if it came alone, so a reader that may no
-longer read gets nothing more; at most READINGS_MAX readings are open, of one reader
-READINGS_OF_MAX, and one that nobody goes on with is closed after IDLE_S. One that is over leaves
-its place to the next that wants it, and one that fails is gone at once.
+Invariant: a command is judged when its reading begins, and what it stands on is asked anew for each
+piece: who was revoked gets nothing more, and who reads slowly gets all. At most READINGS_MAX
+readings are open, of one reader READINGS_OF_MAX, and one that nobody goes on with is closed after
+IDLE_S. One that is over leaves its place to the next that wants it, and one that fails is gone at
+once.
 
 A piece that was lost on its way may be asked for again; earlier ones are gone, as the reader has
 them. So an open reading holds one piece in memory, and the file that it reads.
@@ -36,6 +37,7 @@ LAST_S = 5.0  # a reading whose last piece was given out; it may have to be give
 class _Reading:
     """An output that is being read: the piece of `number` was the last one given out."""
 
+    command: Command
     lines: Iterator[bytes]
     used_at_s: float
     number: int = -1
@@ -91,15 +93,20 @@ async def _to_its_end(step: Callable[[], None]) -> None:
 
 
 class Readings:
-    """The readings that are open at this node."""
+    """The readings that are open at this node.
+
+    `judge` allows one to begin and `recheck` to go on; both raise a MeshError if they refuse.
+    """
 
     def __init__(
         self,
         judge: Callable[[Signed, str], Command],
+        recheck: Callable[[Command, str], None],
         read: Callable[[Command], Iterator[bytes]],
         clock: Clock,
     ) -> None:
         self._judge = judge
+        self._recheck = recheck
         self._read = read
         self._clock = clock
         self._open: dict[tuple[str, bytes], _Reading] = {}
@@ -110,11 +117,13 @@ class Readings:
 
         Raises what the judge says, ExhaustedError, or StaleError for a piece that is not here.
         """
-        command = self._judge(signed, via)
         self._close_idle()
         name = (via, signed.hash)
         reading = self._open.get(name)
-        if reading is None:
+        if reading is not None:
+            self._recheck(reading.command, via)
+        else:
+            command = self._judge(signed, via)
             if number != 0:
                 raise StaleError("this reading has ended here", "read it again from its beginning")
             reading = self._opened(name, command)
@@ -145,7 +154,7 @@ class Readings:
         lines = self._read(command)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LAST_S, self._tick)
-        reading = self._open[name] = _Reading(lines, self._clock.steady_s())
+        reading = self._open[name] = _Reading(command, lines, self._clock.steady_s())
         return reading
 
     def _make_room(self, among: Iterable[tuple[str, bytes]]) -> None:

@@ -69,7 +69,8 @@ class Commanding:
         self.desk.spawn = ground.spawn
         self._ground, self._agents_found = ground, hosting.agents_found
         self._outputs = Outputs(hosting, ground.clock)
-        readings = Readings(self.desk.judge_reading, self._read, ground.clock)
+        judge, recheck = self.desk.judge_reading, self.desk.recheck_reading
+        readings = Readings(judge, recheck, self._read, ground.clock)
         correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
         desk = Desk(self.desk.submit, readings.piece)
         relaying = Relaying(mesh, correspondence, world.perform, desk, ground.spawn)

@@ -73,13 +73,16 @@ class House:
             Published(), self.agents, town.clock, chance, nowhere, InBackground()
         )
         sessions.restore([SESSION])
-        court = Court(GENESIS.mesh_id, self.node_id, ControlSet(GENESIS), GENERATION)
+        self.control = ControlSet(GENESIS)
+        court = Court(GENESIS.mesh_id, self.node_id, self.control, GENERATION)
         executor = Executor(sessions, Registrar(self.mesh.roster, Published()))
         self.desk = CommandDesk(court, self.key, sessions, executor, self.journal, town.clock)
         self.reads = 0
-        readings = Readings(self.desk.judge_reading, self._read, town.clock)
+        self.readings = Readings(
+            self.desk.judge_reading, self.desk.recheck_reading, self._read, town.clock
+        )
         letters = Correspondence(self.key, GENESIS.mesh_id, chance)
-        desk = Desk(self.desk.submit, readings.piece)
+        desk = Desk(self.desk.submit, self.readings.piece)
         self.relaying = Relaying(self.mesh, letters, self.perform, desk, town.spawn)
 
     def _read(self, command: Command) -> Iterator[bytes]:

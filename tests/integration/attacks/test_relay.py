@@ -4,11 +4,18 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from integration.attacks.relays import OUTPUT, SECRET, SESSION, Town
+from integration.attacks.relays import GENESIS, OUTPUT, ROOT, SECRET, SESSION, Town, chance
 
 from meshnode.app import lanes, relaying
+from meshnode.app.readings import IDLE_S
 from meshnode.core.commands import receipt_from_signed
-from meshnode.core.errors import NoAnswerError, NotPermittedError, PeerError
+from meshnode.core.entries import Revoke, sign_entry
+from meshnode.core.errors import (
+    NoAnswerError,
+    NotAuthenticatedError,
+    NotPermittedError,
+    PeerError,
+)
 from meshnode.core.keys import Key
 from meshnode.core.messages import Order, Reply, Routed
 from meshnode.core.relay import ORDERS_OF_SENDER_MAX
@@ -289,6 +296,28 @@ async def test_output_is_not_read_without_the_right_to_it(town: Town):
     with pytest.raises(Exception, match="only output"):
         await anext(reading)
     town.nothing_happened()
+
+
+async def test_who_reads_slowly_gets_all_of_it_however_long_the_command_lives(town: Town):
+    command = town.command("read_messages")
+    read = []
+    async for piece in town.anna.relaying.read(town.otto.node_id, command, 5.0):
+        read.append(piece)
+        for _ in range(20):  # a steady clock that stood still would close what nobody goes on with
+            town.clock.now_s += IDLE_S
+            for reading in town.otto.readings._open.values():
+                reading.used_at_s = town.clock.steady_s()
+    assert read == OUTPUT
+
+
+async def test_a_reading_ends_when_what_it_stands_on_is_revoked(town: Town):
+    reading = town.anna.relaying.read(town.otto.node_id, town.command("read_messages"), 5.0)
+    assert await anext(reading) == OUTPUT[0]
+    body, now_s = Revoke("grant", bytes(16)), int(town.clock.now_s)
+    said = {"issued_s": now_s, "expires_s": now_s + 86400}
+    town.otto.control.add(sign_entry(ROOT, GENESIS.mesh_id, body, chance, **said), now_s)
+    with pytest.raises(NotAuthenticatedError):
+        await anext(reading)
 
 
 async def test_a_relay_that_replays_a_reading_disturbs_it_not(town: Town):

@@ -28,10 +28,16 @@ class Desk:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.pieces = [b"one", b"two", b"three"]
-        self.may_read, self.opened, self.closed = True, 0, 0
-        self.readings = Readings(self.judge, self.read_log, self.clock)
+        self.may_read, self.opened, self.closed, self.judged = True, 0, 0, 0
+        self.readings = Readings(self.judge, self.recheck, self.read_log, self.clock)
+
+    def recheck(self, command: Command, via: str) -> None:
+        assert (command.session, bool(via)) == (SESSION.session_id, True)
+        if not self.may_read:
+            raise NotPermittedError("not any more")
 
     def judge(self, command: Signed, via: str):
+        self.judged += 1
         if not self.may_read:
             raise NotPermittedError("not any more")
         args = {"tail": 5} if command.payload == b"5" else {}
@@ -65,6 +71,7 @@ async def test_pieces_come_in_order_and_the_last_says_so(desk: Desk):
     read = [await desk.piece(number) for number in range(3)]
     assert read == [(b"one", False), (b"two", False), (b"three", True)]
     assert (desk.opened, desk.tail) == (1, None)
+    assert desk.judged == 1, "who reads slowly is not told that the command has expired"
 
 
 async def test_a_piece_that_was_lost_comes_again(desk: Desk):
