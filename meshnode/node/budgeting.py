@@ -66,6 +66,8 @@ class Budgeting:
             queries, prices, ground.clock, self._withholding, hosting.sessions.live, local
         )
         hosting.sessions.check_start = self.desk.check_start
+        # From the first link on: what takes a budget back may be right behind it.
+        ground.world.on_entry.append(lambda _entry: self.desk.heard())
         self.servicer = BudgetServicer(self.desk, queries)
 
     def start(self, eventing: Eventing) -> None:
@@ -86,7 +88,6 @@ class Budgeting:
             self._remember()
 
         self.desk.tell, self.desk.on_change = tell_news, tell_change
-        world.on_entry.append(lambda _entry: self.desk.heard())
         others = world.on_news
 
         def heard(news: Announce) -> None:

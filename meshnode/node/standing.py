@@ -44,11 +44,12 @@ class Standing:
             self._tell,
         )
         self.servicer = OrderServicer(Orders(queries))
+        # From the first link on: what comes before `start` may have its cancel right behind it.
+        ground.world.on_entry.append(lambda _entry: self._kills.heard())
 
     def start(self) -> None:
         """Begin once all that the disk remembers is there."""
         self._kills.restore(self._ground.database.run_now(standing.done))
-        self._ground.world.on_entry.append(lambda _entry: self._kills.heard())
         self._ground.keep(self._kills.run(self._agents_found))
 
     def _tell(self, order: Order, session: SessionRecord | None, done: Done) -> None:

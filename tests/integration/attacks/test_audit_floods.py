@@ -110,8 +110,8 @@ async def test_a_replayed_command_is_recorded_once():
 
 def test_a_flood_of_void_orders_leaves_a_share_and_a_count():
     desk = Desk()
-    mesh = SimpleNamespace(mesh=Mesh(GENESIS, Self(NODE, 1, Random(1))))
-    ground = SimpleNamespace(world=mesh, database=None, clock=desk.clock, spawn=None)
+    world = SimpleNamespace(mesh=Mesh(GENESIS, Self(NODE, 1, Random(1))), on_entry=[])
+    ground = SimpleNamespace(world=world, database=None, clock=desk.clock, spawn=None)
     hosting = SimpleNamespace(agents_found=None, sessions=None)
     standing = Standing(ground, hosting, None, desk.auditor)
     kill = StandingKill(agent="builder")
