@@ -27,6 +27,7 @@ from meshnode.core.errors import (
 from meshnode.core.floor import SKEW_S
 from meshnode.core.keys import Signed
 from meshnode.core.sessions import SESSIONS, session_from_row
+from meshnode.store.database import Database
 
 HOUR_S = 3600
 
@@ -114,6 +115,28 @@ async def test_an_expired_replay_is_answered_also_where_the_disk_did_not_take_it
     await first
     clock.now_s += HOUR_S
     assert await owner.desk.submit(signed, "") == await first
+
+
+async def test_a_disk_that_is_put_back_7_minutes_after_its_copy_takes_nothing_twice(
+    disk, agents, clock
+):
+    """Before, a steer of those minutes would be taken again: the copy has not heard of it."""
+    await disk.start(agents, clock).submit(order(disk.owner))
+    disk.reopen()  # so that all is in one file
+    copy = disk.path.read_bytes()
+    owner = disk.start(agents, clock)
+    signed = order(owner, expires_s=int(clock.now_s) + STEER_LIFE_S)
+    await owner.submit(signed)
+    disk.wipe()
+    disk.database.close()
+    disk.path.write_bytes(copy)
+    disk.database = Database(disk.path)
+    clock.now_s += STEER_LIFE_S + SKEW_S + 1
+    again = disk.start(agents, clock)
+    assert again.generation == owner.generation
+    with pytest.raises(ExpiredError):
+        await again.submit(signed)
+    assert len(agents.steered) == 2
 
 
 async def test_a_hundred_at_once_on_a_real_disk_are_one_execution_with_one_receipt(
