@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.core.certificates import admitters_in, keys_of
+from meshnode.core.certificates import keys_of
 from meshnode.core.chains import Chains
 from meshnode.core.errors import NotAuthenticatedError
 from meshnode.core.floor import SKEW_S
@@ -74,11 +74,10 @@ class Keys:
     def admission(self, node: NodeId) -> Admission:
         """Say what hangs on a node; raises PeerError for what is no node id."""
         key = node_key_of(node)
-        roots = frozenset(self._mesh.control.succession.ever)
         records = list(self._records())
         through = (peer for peer, one in records if key in keys_of(one.certificates))
         return Admission(
-            any(key in admitters_in(one.certificates, roots) for _, one in records),
+            self._mesh.revoked.admits(key),
             tuple(sorted(peer for peer in through if peer != node)),
             tuple(sorted(self._mesh.control.roles.given_by(key))),
         )

@@ -34,11 +34,10 @@ class RevokedNodes:
     """One node's view of who is out."""
 
     def __init__(self, control: ControlSet, tables: Tables) -> None:
-        self._root_keys = control.succession.ever
-        self._counted = control.succession.counted
+        self._succession = control.succession
         self._revoked = control.revocations
         self._tables = tables
-        self._judged = (0, len(self._counted))  # the version, and the roots, that `_out` is for
+        self._judged = (0, 0)  # the version, and the words of roots, that `_out` is for
         self._out: set[NodeId] = set()
 
     def has(self, node: NodeId) -> bool:
@@ -53,7 +52,7 @@ class RevokedNodes:
     @property
     def stale(self) -> bool:
         """Whether more may be revoked than `renew` has judged."""
-        return self._judged != (self.version, len(self._counted))
+        return bool(self.version) and self._judged != (self.version, self._succession.steps)
 
     def check_caller(self, node: NodeId, shown: bytes) -> None:
         """Raise NotPermittedError if a node that TLS has proved, by a chain in PEM, is out."""
@@ -70,7 +69,7 @@ class RevokedNodes:
         """
         if not self.version:
             return ""
-        if not leads_to_root(chain, node, self._root_keys):
+        if not leads_to_root(chain, node, self._succession.ever):
             keys = self._keys_known(node)
             return self._refusal(node, keys) if keys else UNPROVED
         return self._refusal(node, keys_of(chain))
@@ -78,29 +77,40 @@ class RevokedNodes:
     def consider(self, node: NodeId) -> bool:
         """Judge a node by its present record; tell whether it is out."""
         if self.version:
-            self._judge(node, self._admitters)
+            self._judge(node, self._admitters_shown)
         return node in self._out
 
     def renew(self) -> set[NodeId]:
         """Judge anew whom that concerns what was revoked meanwhile; return who is in or out by it.
 
         By a root's word those fall whom a node has admitted. Without one only who was named is
-        out, and who is out perhaps no more, since it is known by now to admit others.
+        out, and who is out perhaps no more, since it is known by now to admit others. What roots
+        say of each other, and of who admits, concerns everybody.
         """
         if not self.stale:
             return set()
-        version, roots = self._judged
-        self._judged = (self.version, len(self._counted))
-        named, by_root = self._revoked.nodes_since(version)
+        version, steps = self._judged
+        self._judged = (self.version, self._succession.steps)
+        by_words = steps != self._succession.steps
+        named, by_root = self._revoked.nodes_since(0 if by_words else version)
         before, members = set(self._out), set(self._tables.origins())
-        concerned = members if by_root or roots != len(self._counted) else members & before
-        admitters = cache(self._admitters)
+        concerned = members if by_root or by_words else members & before
+        shown = cache(self._admitters_shown)
         for node in concerned.union(map(node_id_of, named)):
-            self._judge(node, admitters)
+            self._judge(node, shown)
         return before ^ self._out
 
-    def _judge(self, node: NodeId, admitters: Callable[[], AbstractSet[bytes]]) -> None:
-        if self._refusal(node, self._keys_known(node), admitters):
+    def admits(self, key: bytes, shown: Callable[[], AbstractSet[bytes]] | None = None) -> bool:
+        """Whether a present root lets a node admit others, be it that none has come in by it yet.
+
+        By what the root has said, which nobody can keep back for later, or by the certificates of a
+        member; these alone, a thief would show when it pleases.
+        """
+        said = self._succession.certificate_of(node_id_of(key)) is not None
+        return said or key in (shown or self._admitters_shown)()
+
+    def _judge(self, node: NodeId, shown: Callable[[], AbstractSet[bytes]]) -> None:
+        if self._refusal(node, self._keys_known(node), shown):
             self._out.add(node)
         else:
             self._out.discard(node)
@@ -109,21 +119,21 @@ class RevokedNodes:
         self,
         node: NodeId,
         keys: frozenset[bytes],
-        admitters: Callable[[], AbstractSet[bytes]] | None = None,
+        shown: Callable[[], AbstractSet[bytes]] | None = None,
     ) -> str:
         own = node_key_of(node)
-        if self._revoked.has_node(own, admits=False):
-            proved = admitters or self._admitters
-            # That of an admitter counts only if it is the root's.
-            if self._revoked.has_node(own, admits=True) or own not in proved():
-                return ITSELF
+        # That of an admitter counts only if it is the root's.
+        if self._revoked.has_node(own, admits=False) and (
+            self._revoked.has_node(own, admits=True) or not self.admits(own, shown)
+        ):
+            return ITSELF
         if any(self._revoked.cuts_off(key, own) for key in keys - {own}):
             return WITH_ADMITTER
         return ""
 
-    def _admitters(self) -> set[bytes]:
-        """Return the keys that a certificate known here proves to be admitters by a root."""
-        roots = frozenset(self._root_keys)
+    def _admitters_shown(self) -> set[bytes]:
+        """Return the keys that a member's certificate proves to be admitters by a present root."""
+        roots = frozenset(self._succession.present)
         certificates = map(self._certificates_of, self._tables.origins())
         return set().union(*(admitters_in(one, roots) for one in certificates))
 

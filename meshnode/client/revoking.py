@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.authorities import known
 from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
 from meshnode.client.messages import to_wire
 from meshnode.client.nodes import node_id_in
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A node that is to be revoked. `falls`: who goes with it, nodes by name and keys by id."""
+    """A node that is to be revoked. `falls`: who goes with it, nodes by name and keys by id.
+
+    `by_root`: whether a present root has revoked it already.
+    """
 
     node: Plain
     admits: bool
+    by_root: bool
     survivors: tuple[bytes, ...]
     falls: tuple[str, ...]
 
@@ -57,7 +62,9 @@ def planned(mesh: Asking, name: str, spared: Sequence[str]) -> Revocation:
     keys |= {key: f"key {key_id_of(key)}" for key in admission.operator_keys}
     survivors = {_spared(word, nodes, keys) for word in spared}
     falls = sorted(said for key, said in keys.items() if key not in survivors)
-    return Revocation(node, admission.admits, tuple(sorted(survivors)), tuple(falls))
+    found, own = known(mesh), node_key_of(node_id)
+    by_root = any(one.name == own and one.issuer in found.roots for one in found.revocations)
+    return Revocation(node, admission.admits, by_root, tuple(sorted(survivors)), tuple(falls))
 
 
 def _spared(word: str, nodes: Sequence[Plain], keys: dict[bytes, str]) -> bytes:

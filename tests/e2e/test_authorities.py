@@ -127,3 +127,21 @@ def test_the_key_of_a_node_is_given_no_role_and_the_right_one_can_be_asked_for(f
         assert (refused.code, "node anna" in refused.error["message"]) == (2, True)
         assert "session-mesh id --operator -q" in refused.error["hint"]
     assert operators(anna) == before
+
+
+@pytest.mark.timeout(240)
+def test_a_promoted_node_is_revoked_by_the_root_though_it_has_let_nobody_in(fleet):
+    """An admin's word would count until its thief lets somebody in, and no longer."""
+    anna, _, carl = fleet.mesh("anna", "berta", "carl")
+    (root,) = anna.json("root", "list")["roots"]
+    anna.json("nodes", "promote", "berta")
+    assert anna.json("nodes", "revoke", "berta", "--yes")["by"] == root["key_id"]
+    wait_until(lambda: carl.states()["berta"] == "revoked")
+
+    revoke = ("nodes", "revoke", "carl", "--yes")
+    by_admin = anna.json(*revoke)["by"]
+    assert by_admin != root["key_id"]
+    assert "by" not in anna.json(*revoke), "said before"
+    rooted = (*revoke, "--root", str(anna.home / "root.key"))
+    assert anna.json(*rooted)["by"] == root["key_id"]
+    assert "by" not in anna.json(*rooted), "said before by a root"

@@ -98,7 +98,8 @@ def revoke(
     with call.mesh() as mesh:
         plan = revoking.planned(mesh, node, survivor or ())
         name = plan.node["name"]
-        if plan.node["state"] == "revoked" and not survivor:
+        adds = survivor or (root_file and not plan.by_root)
+        if plan.node["state"] == "revoked" and not adds:
             value = {"node_id": plan.node["node_id"], "name": name, "was": "revoked"}
             said = f"{name} was revoked before; nothing was changed"
             return View(value, human=said, ids=[plan.node["node_id"]])
@@ -106,7 +107,7 @@ def revoke(
         asked = f"revoke {name} ({words.short(plan.node['node_id'])}){also}?"
         call.ask_first(asked, f"revoking is for good: {name}{also}", yes=yes)
         root = None
-        if plan.admits:
+        if plan.admits or root_file:
             root = open_root(call.home, root_file, passphrase_asker(call))
         value = revoking.carry_out(mesh, plan, root)
     notes = [f"with it fell: {', '.join(plan.falls)}"] if plan.falls else []

@@ -17,6 +17,7 @@ from meshnode.core.keys import Key, Signed
 from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.roles import Authorization, Role, authorize
+from meshnode.core.succession import Admits
 
 NOW_S = 1_790_000_000
 chance = Random(41).randbytes
@@ -92,3 +93,10 @@ def test_on_an_admitter_hangs_whom_it_let_in_and_to_whom_it_gave_a_role(mesh: Me
     assert (found.admits, found.nodes, found.operators) == (False, (), ())
     with pytest.raises(PeerError):
         Keys(mesh).admission(NodeId("nobody"))
+
+
+def test_a_promoted_node_admits_before_it_has_let_anybody_in(mesh: Mesh):
+    der = issue_admitter(ROOT, GENESIS.mesh_id, MEMBER_ID, NOW_S, chance)
+    said = sign_entry(ROOT, GENESIS.mesh_id, Admits(MEMBER.public, der), chance, issued_s=NOW_S)
+    assert mesh.control.add(said, NOW_S)
+    assert Keys(mesh).admission(MEMBER_ID).admits

@@ -34,7 +34,7 @@ from meshnode.core.own_feed import OwnFeed
 from meshnode.core.roles import Role
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.core.snapshots import whole
-from meshnode.core.succession import RootKeys
+from meshnode.core.succession import Admits, RootKeys
 from meshnode.ingest.prices import PriceBook
 
 chance = Random(77).randbytes
@@ -209,6 +209,49 @@ def test_whom_an_admitter_let_in_falls_once_it_is_known_that_a_root_has_revoked_
     assert not viewer.mesh.revoked.has(DORA)
     viewer.mesh.received(BERTA, second, 3.0)
     assert viewer.mesh.revoked.has(DORA)
+
+
+def made_admin(viewer: Viewer) -> Key:
+    admin = Key.new(chance)
+    made = Role(admin.public, "admin", "", ROOT.public, 1, None)
+    viewer.mesh.received(BERTA, role_entry(ROOT, GENESIS.mesh_id, made, chance), 2.0)
+    return admin
+
+
+def promotion(root: Key, key: Key) -> Signed:
+    der = issue_admitter(root, GENESIS.mesh_id, node_id_of(key.public), 1.0, chance)
+    return said(root, Admits(key.public, der))
+
+
+@pytest.mark.parametrize("first", ["promotion", "revocation"])
+def test_an_admin_does_not_revoke_a_promoted_node_that_has_let_nobody_in(viewer, first):
+    """Whoever stole it shows that it admits when it pleases: that must change nothing then."""
+    admin, carl = made_admin(viewer), OTHERS[1]
+    entries = [promotion(ROOT, carl), revocation(carl, admin)]
+    for entry in entries if first == "promotion" else reversed(entries):
+        viewer.mesh.received(BERTA, entry, 2.0)
+    assert viewer.mesh.revoked.admits(carl.public)
+    assert not viewer.mesh.revoked.has(CARL)
+    viewer.mesh.received(BERTA, revocation(carl), 3.0)
+    assert viewer.mesh.revoked.has(CARL)
+    above = issue_admitter(ROOT, GENESIS.mesh_id, CARL, 1.0, chance)
+    viewer.says(2, "dora", {ME}, (issue_node_ca(carl, DORA, 1.0, chance), above))
+    assert viewer.mesh.revoked.has(CARL)
+    assert viewer.mesh.revoked.has(DORA)
+
+
+def test_who_admits_by_a_removed_root_alone_is_revoked_by_an_admin(viewer):
+    """Else its thief could take every admin's revocation of a node back."""
+    admin, new, carl = made_admin(viewer), Key.new(chance), OTHERS[1]
+    second, third = RootKeys(2, (ROOT.public, new.public)), RootKeys(3, (new.public,))
+    entries = [promotion(ROOT, carl), revocation(carl, admin), said(ROOT, second)]
+    for entry in entries:
+        viewer.mesh.received(BERTA, entry, 2.0)
+    above = issue_admitter(ROOT, GENESIS.mesh_id, CARL, 1.0, chance)
+    viewer.says(1, "carl", {ME}, (issue_node_ca(carl, CARL, 1.0, chance), above))
+    assert not viewer.mesh.revoked.has(CARL)
+    viewer.mesh.received(BERTA, said(new, third), 3.0)
+    assert viewer.mesh.revoked.has(CARL)
 
 
 def test_a_revocation_goes_out_before_all_that_waits_even_from_a_full_outbox():

@@ -114,7 +114,7 @@ def test_doctor_counts_what_it_could_check(run):
 
 def test_a_node_is_revoked_once(run, mesh, monkeypatch):
     gone = {"node_id": "b" * 52, "name": "berta", "state": "revoked"}
-    plan = revoking.Revocation(gone, admits=True, survivors=(), falls=("carl",))
+    plan = revoking.Revocation(gone, admits=True, by_root=True, survivors=(), falls=("carl",))
     monkeypatch.setattr(revoking, "planned", lambda *_: plan)
     code, out, _ = run("nodes", "revoke", "berta")
     assert (code, out) == (0, "berta was revoked before; nothing was changed\n")
