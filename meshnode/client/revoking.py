@@ -9,16 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshnode.client.authorities import known
+from meshnode.client.authorities import ROOT_NEEDED, check_root, known, submit
 from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
-from meshnode.client.messages import to_wire
 from meshnode.client.nodes import node_id_in
 from meshnode.core.entries import SURVIVORS_MAX, Revoke
-from meshnode.core.errors import ConflictError, UsageError
+from meshnode.core.errors import ConflictError, NotPermittedError, UsageError
 from meshnode.core.ids import node_key_of
 from meshnode.core.keys import key_id_of
 from meshnode.v1 import key_service_pb2 as pb
-from meshnode.v1 import local_service_pb2 as local_pb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,16 +76,21 @@ def _spared(word: str, nodes: Sequence[Plain], keys: dict[bytes, str]) -> bytes:
 def carry_out(mesh: Asking, plan: Revocation, root: Key | None) -> Plain:
     """Revoke a node on all nodes, for good; raises a MeshError. One that admits, as the root.
 
+    Our node says in the end whether it counts: who admits, or is a root, may be another by then.
     A list of survivors may need several entries. They are sent one after the other, so for a moment
     some survivors are refused; their next attempt, within seconds, succeeds.
     """
+    check_root(root, known(mesh))
     issuer = operator_of(mesh.home) if root is None else root
     mesh_id, key = mesh_id_of(mesh.home), node_key_of(plan.node["node_id"])
     parts = range(0, max(1, len(plan.survivors)), SURVIVORS_MAX)
     for start in parts:
         revoke = Revoke("node", key, plan.survivors[start : start + SURVIVORS_MAX])
         entry = revocation_by(issuer, mesh_id, revoke, mesh.now(), mesh.chance)
-        mesh.call(mesh.node.AddControl, local_pb.AddControlRequest(entry=to_wire(entry)))
+        submit(mesh, entry)
+    if not any(_is_out(one, plan.node["node_id"]) for one in mesh.nodes()["nodes"]):
+        said = f"{plan.node['name']} is not out by that: it admits others by now, or the root went"
+        raise NotPermittedError(said, ROOT_NEEDED)
     return {
         "node_id": plan.node["node_id"],
         "name": plan.node["name"],
@@ -96,3 +99,7 @@ def carry_out(mesh: Asking, plan: Revocation, root: Key | None) -> Plain:
         "survivors": [key_id_of(one) for one in plan.survivors],
         "falls": list(plan.falls),
     }
+
+
+def _is_out(node: Plain, node_id: str) -> bool:
+    return bool(node["node_id"] == node_id and node["state"] == "revoked")

@@ -90,8 +90,10 @@ def test_a_root_is_exchanged_under_a_running_mesh_and_another_machine_admits(fle
         assert [one["key_id"] for one in node.json("root", "list")["roots"]] == [made["key_id"]]
         assert {one["state"] for one in operators(node).values()} == {"active"}
         assert operators(node).keys() == before.keys()
-    answer = anna.call("nodes", "promote", "berta", "--root", old, "-o", "json", env=WORDS)
-    assert (answer.code, "retired" in answer.error["message"]) == (5, True)
+    for verb in (("promote", "berta"), ("revoke", "berta", "--yes")):
+        answer = anna.call("nodes", *verb, "--root", old, "-o", "json", env=WORDS)
+        assert (answer.code, "retired" in answer.error["message"]) == (5, True)
+    assert anna.states()["berta"] == "alive"
     another_machine_admits(anna, berta, carl, new)
 
 
