@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshnode.client.authorities import check_root, give, issue, known, operators
+from meshnode.client.authorities import called, check_root, give, issue, known, operators
 from meshnode.client.authority import mesh_id_of
 from meshnode.client.nodes import node_id_in
 from meshnode.client.rootfile import Sealed, read_root, write_root
@@ -21,7 +21,7 @@ from meshnode.core.keys import Key, key_id_of
 from meshnode.core.succession import ROOTS_MAX, Admits, RootKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from meshnode.client.asking import Asking
@@ -85,16 +85,15 @@ def promote(mesh: Asking, name: str, root: Key) -> Plain:
 def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:
     """Make another root beside the present ones, and let it certify who admits.
 
-    Its file is written first, and deleted if the mesh does not take the key.
+    Its file is written first, and deleted if the mesh does not take the key. Raises ConflictError
+    if somebody else exchanges the roots meanwhile.
     """
-    found = known(mesh)
-    check_root(root, found)
-    if len(found.roots) >= ROOTS_MAX:
-        raise ConflictError(f"there are {ROOTS_MAX} roots already", "retire one: root retire")
+    _rotatable(mesh, root)
     new = Key.new(mesh.chance)
     export_root(new, place, mesh.chance)
     try:
-        issue(mesh, root, RootKeys(found.version + 1, (*found.roots, new.public)))
+        found = _rotatable(mesh, root)  # again: to seal a file takes a while
+        _exchange(mesh, root, found, (*found.roots, new.public))
     except MeshError:
         place.path.unlink()  # of a root that never was
         raise
@@ -106,6 +105,14 @@ def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:
         "version": found.version + 1,
         "roots": [key_id_of(key) for key in (*found.roots, new.public)],
     }
+
+
+def _rotatable(mesh: Connection, root: Key) -> pb.ListAuthoritiesResponse:
+    found = known(mesh)
+    check_root(root, found)
+    if len(found.roots) >= ROOTS_MAX:
+        raise ConflictError(f"there are {ROOTS_MAX} roots already", "retire one: root retire")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,33 +139,79 @@ def retirement(mesh: Connection, key_id: str, root: Key) -> Retirement:
             "a root does not retire itself",
             "sign with one that stays: session-mesh root rotate makes one",
         )
+    return Retirement(fitting[0], found, _given_by(fitting[0], found))
+
+
+def _given_by(root: bytes, found: pb.ListAuthoritiesResponse) -> tuple[Plain, ...]:
     rows = {row["public_key"]: row for row in operators(found)}
-    mine = [one for one in found.roles if one.giver == fitting[0] and one.state == "active"]
-    given = dict.fromkeys(one.subject.hex() for one in mine)
-    return Retirement(fitting[0], found, tuple(rows[key] for key in given))
+    mine = [one for one in found.roles if one.giver == root and one.state == "active"]
+    return tuple(rows[key] for key in dict.fromkeys(one.subject.hex() for one in mine))
 
 
 def retire(mesh: Connection, plan: Retirement, root: Key, dropped: Sequence[Plain]) -> Plain:
-    """Remove a root. What it has said and shall stay is said again by the one that signs, first."""
-    found = plan.found
-    for row in plan.given:
-        if row not in dropped:
+    """Remove a root. What it has said and shall stay is said again by the one that signs, first.
+
+    That is read anew, since the root may have spoken while a person was asked: what it has revoked
+    by then is revoked. Raises ConflictError, having changed nothing, if it gave roles or exchanged
+    roots; and if in the end the roots are others than was signed.
+    """
+    found = _unchanged(mesh, plan)
+    given = _given_by(plan.key, found)
+    _check_gave_nothing_new(plan, found, given)
+    dropped_keys = {row["public_key"] for row in dropped}
+    for row in given:
+        if row["public_key"] not in dropped_keys:
             subject = bytes.fromhex(row["public_key"])
             give(mesh, root, subject, row["role"], row["name"] or "")
-    for said in found.revocations:
-        if said.issuer == plan.key:
-            issue(mesh, root, Revoke(said.what, said.name, tuple(said.survivors)))
     certified = {one.node_id for one in found.admitters if one.root != plan.key}
     for node_id in {one.node_id for one in found.admitters} - certified:
         _certify(mesh, root, node_id)
+    found = _unchanged(mesh, plan)
+    for word in found.revocations:
+        if word.issuer == plan.key:
+            issue(mesh, root, Revoke(word.what, word.name, tuple(word.survivors)))
     left = tuple(key for key in found.roots if key != plan.key)
-    issue(mesh, root, RootKeys(found.version + 1, left))
+    _exchange(mesh, root, found, left)
     return {
         "key_id": key_id_of(plan.key),
         "version": found.version + 1,
         "roots": [key_id_of(key) for key in left],
         "falls": [row["key_id"] for row in dropped],
     }
+
+
+def _check_gave_nothing_new(
+    plan: Retirement, found: pb.ListAuthoritiesResponse, given: Sequence[Plain]
+) -> None:
+    planned = {(row["public_key"], row["role"]) for row in plan.given}
+    admitted = {one.node_id for one in plan.found.admitters}
+    new = [called([row]) for row in given if (row["public_key"], row["role"]) not in planned]
+    new += [f"node {one.node_id}" for one in found.admitters if one.node_id not in admitted]
+    if new:
+        said = f"while you were asked, somebody was given more: {', '.join(new)}"
+        raise ConflictError(said, "look at it, and begin again: --drop leaves somebody out")
+
+
+def _exchange(
+    mesh: Connection, root: Key, found: pb.ListAuthoritiesResponse, keys: tuple[bytes, ...]
+) -> None:
+    """Sign the next version of the roots; raises ConflictError if another one is followed."""
+    issue(mesh, root, RootKeys(found.version + 1, keys))
+    _check_roots(known(mesh), found.version + 1, keys)
+
+
+def _unchanged(mesh: Connection, plan: Retirement) -> pb.ListAuthoritiesResponse:
+    """Return what is known now; raises ConflictError if the roots are others than was planned."""
+    found = known(mesh)
+    _check_roots(found, plan.found.version, plan.found.roots)
+    return found
+
+
+def _check_roots(found: pb.ListAuthoritiesResponse, version: int, keys: Iterable[bytes]) -> None:
+    if (found.version, set(found.roots)) != (version, set(keys)):
+        present = ", ".join(map(key_id_of, found.roots))
+        said = f"somebody else has exchanged the roots meanwhile; of version {found.version} are"
+        raise ConflictError(f"{said} {present}", "look who: session-mesh root list, operator list")
 
 
 def _certify(mesh: Connection, root: Key, node_id: str) -> None:

@@ -1,0 +1,173 @@
+"""Exchanging the root while others speak: what is said in the end is what counts."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from meshnode.app.authorities import Authorities
+from meshnode.client import authorities, roots
+from meshnode.client.home import Home, make_private
+from meshnode.client.rootfile import Sealed
+from meshnode.core.certificates import issue_admitter
+from meshnode.core.control import ControlSet
+from meshnode.core.entries import Body, Revoke, is_of, role_entry, sign_entry
+from meshnode.core.errors import ConflictError
+from meshnode.core.genesis import Genesis
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, key_id_of
+from meshnode.core.roles import Role
+from meshnode.core.succession import Admits, RootKeys
+from meshnode.rpc.authorities import AuthorityServicer
+from meshnode.v1 import authority_service_pb2 as pb
+from meshnode.v1 import local_service_pb2 as local_pb
+from meshnode.wire.signed import signed_from_wire
+
+NOW_S = 1_790_000_000
+WORDS = "correct horse battery"
+chance = Random(21).randbytes
+OLD, NEW, THIEF, ADA, CAROL, BERTA = (Key.new(chance) for _ in range(6))
+GENESIS = Genesis((OLD.public,), 1, "test", bytes(16))
+
+
+class Mesh:
+    """A node's control set, asked as the command line asks.
+
+    `meanwhile` is done once, by somebody else, before the first entry of a kind that is added.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.chance = chance
+        self.control = ControlSet(GENESIS)
+        self.meanwhile: dict[type, Callable[[], object]] = {}
+        stubs = dict.fromkeys(("ListAuthorities", "AddControl"))
+        self.node_authorities = self.node = type("Stub", (), stubs)
+
+    def now(self) -> float:
+        return float(NOW_S)
+
+    def call(self, _: object, request: object) -> pb.ListAuthoritiesResponse | None:
+        if isinstance(request, local_pb.AddControlRequest):
+            entry = signed_from_wire(request.entry)
+            for kind in [kind for kind in self.meanwhile if is_of(entry, kind)]:
+                self.meanwhile.pop(kind)()
+            self.control.add(entry, NOW_S)
+            return None
+        known = AuthorityServicer(Authorities(self.control, GENESIS.mesh_id))
+        return asyncio.run(known.ListAuthorities(request, None))
+
+    def says(self, issuer: Key, body: Body) -> None:
+        entry = sign_entry(issuer, GENESIS.mesh_id, body, chance, issued_s=NOW_S)
+        assert self.control.add(entry, NOW_S)
+
+    def gives(self, issuer: Key, subject: Key, role: str, name: str = "") -> None:
+        value = Role(subject.public, role, name, issuer.public, NOW_S, None)
+        assert self.control.add(role_entry(issuer, GENESIS.mesh_id, value, chance), NOW_S)
+
+    def promotes(self, root: Key, node: Key) -> None:
+        der = issue_admitter(root, GENESIS.mesh_id, node_id_of(node.public), NOW_S, chance)
+        self.says(root, Admits(node.public, der))
+
+    def exchanges(self, root: Key, version: int, *keys: Key) -> None:
+        self.says(root, RootKeys(version, tuple(key.public for key in keys)))
+
+    @property
+    def present(self) -> tuple[bytes, ...]:
+        return self.control.succession.present
+
+    def roles(self, *keys: Key) -> list[str]:
+        return [self.control.role_of(key.public) for key in keys]
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Mesh:
+    home = Home(tmp_path / "home")
+    make_private(home.path)
+    home.genesis.write_bytes(GENESIS.to_bytes())
+    mesh = Mesh(home)
+    mesh.gives(OLD, ADA, "admin", "ada")
+    mesh.gives(OLD, CAROL, "operator", "carol")
+    mesh.promotes(OLD, BERTA)
+    return mesh
+
+
+@pytest.fixture
+def rotated(mesh: Mesh) -> Mesh:
+    mesh.exchanges(OLD, 2, OLD, NEW)
+    return mesh
+
+
+def plan_of(mesh: Mesh) -> roots.Retirement:
+    return roots.retirement(mesh, key_id_of(OLD.public), NEW)
+
+
+def test_what_the_root_that_goes_has_revoked_while_a_person_was_asked_stays_revoked(rotated):
+    plan = plan_of(rotated)
+    rotated.says(OLD, Revoke("key", CAROL.public))
+    rotated.meanwhile[Role] = lambda: rotated.says(OLD, Revoke("node", BERTA.public))
+    roots.retire(rotated, plan, NEW, ())
+    assert rotated.present == (NEW.public,)
+    assert rotated.roles(ADA, CAROL, OLD) == ["admin", "", ""]
+    assert rotated.control.revocations.has_node(BERTA.public, admits=True)
+
+
+def exchange(mesh: Mesh) -> None:
+    mesh.exchanges(OLD, 3, OLD, NEW, THIEF)
+
+
+def new_role(mesh: Mesh) -> None:
+    mesh.gives(OLD, THIEF, "operator", "mallory")
+
+
+def higher_role(mesh: Mesh) -> None:
+    mesh.gives(OLD, CAROL, "admin", "carol")
+
+
+def new_admitter(mesh: Mesh) -> None:
+    mesh.promotes(OLD, THIEF)
+
+
+@pytest.mark.parametrize("speak", [exchange, new_role, higher_role, new_admitter])
+def test_nothing_is_signed_where_the_root_that_goes_has_given_more_meanwhile(
+    rotated: Mesh, speak: Callable[[Mesh], None]
+):
+    plan = plan_of(rotated)
+    speak(rotated)
+    before = rotated.control.entries()
+    with pytest.raises(ConflictError, match=r"meanwhile|while you were asked"):
+        roots.retire(rotated, plan, NEW, ())
+    assert rotated.control.entries() == before
+    assert OLD.public in rotated.present
+
+
+def test_a_root_is_not_called_retired_that_exchanges_last(rotated):
+    plan = plan_of(rotated)
+    rotated.meanwhile[RootKeys] = lambda: exchange(rotated)
+    with pytest.raises(ConflictError, match="meanwhile"):
+        roots.retire(rotated, plan, NEW, ())
+    assert set(rotated.present) == {OLD.public, NEW.public, THIEF.public}
+
+
+def test_a_new_root_that_does_not_count_is_not_called_made(mesh, tmp_path):
+    mesh.meanwhile[RootKeys] = lambda: mesh.exchanges(OLD, 2, OLD, THIEF)
+    with pytest.raises(ConflictError, match="meanwhile"):
+        roots.rotate(mesh, OLD, Sealed(tmp_path / "new.pem", WORDS))
+    assert mesh.present == (OLD.public, THIEF.public)
+    assert not (tmp_path / "new.pem").exists(), "of a root that never was"
+
+
+def test_a_new_root_stands_beside_one_that_came_while_its_file_was_written(mesh, tmp_path):
+    def chance_after_an_exchange(size: int) -> bytes:
+        mesh.chance = chance
+        mesh.exchanges(OLD, 2, OLD, NEW)
+        return chance(size)
+
+    mesh.chance = chance_after_an_exchange
+    made = roots.rotate(mesh, OLD, Sealed(tmp_path / "new.pem", WORDS))
+    assert made["version"] == 3
+    assert made["roots"] == list(map(key_id_of, mesh.present))
+    assert mesh.present[:2] == (OLD.public, NEW.public)
+    assert {one.root for one in authorities.known(mesh).admitters} == {OLD.public, mesh.present[2]}
