@@ -15,7 +15,7 @@ from meshnode.client.nodes import node_id_in
 from meshnode.client.rootfile import Sealed, read_root, write_root
 from meshnode.core.certificates import issue_admitter
 from meshnode.core.entries import Revoke
-from meshnode.core.errors import ConflictError, MeshError, NotFoundError, UsageError
+from meshnode.core.errors import ConflictError, MeshError, NotFoundError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Key, key_id_of
 from meshnode.core.succession import ROOTS_MAX, Admits, RootKeys
@@ -51,10 +51,23 @@ def export_root(root: Key, place: Sealed, chance: Chance) -> dict[str, Any]:
     return {"file": str(place.path.absolute()), "key_id": key_id_of(root.public)}
 
 
-def remove_plain_root(home: Home, kept: Path) -> None:
+def holds_root(home: Home, root: Key, ask: Ask) -> bool:
+    """Whether a home has this root key itself; raises ConflictError if it has another one.
+
+    To be asked before a copy is made of the one, lest the other is deleted for it.
+    """
+    try:
+        held = read_root(home.root_key, ask)
+    except NotFoundError:
+        return False
+    if held.seed != root.seed:
+        said = f"{home.root_key} is another root key, {key_id_of(held.public)}: it was left there"
+        raise ConflictError(said, "leave out --root to export it, or --remove")
+    return True
+
+
+def remove_plain_root(home: Home) -> None:
     """Delete the unsealed root key of a home, of which there is a copy elsewhere."""
-    if home.root_key.absolute() == kept.absolute():
-        raise UsageError(f"{kept} is the copy itself", "export it to another place")
     home.root_key.unlink(missing_ok=True)
 
 

@@ -57,3 +57,22 @@ def test_a_mesh_outlives_the_loss_of_each_key(fleet):
     wait_until(lambda: berta.states() == {"berta": "alive", "carl": "alive"})
     listed = berta.json("root", "list")
     assert [one["key_id"] for one in listed["roots"]] != [exported["key_id"]]
+
+
+def test_an_export_of_one_root_deletes_no_other(fleet):
+    """The last copy of a key would go for one that lies somewhere else."""
+    work, play = fleet.node("work"), fleet.node("play")
+    sealed, copy, again = (
+        str(fleet.directory / name) for name in ("play.pem", "copy.pem", "again")
+    )
+    work.json("init", "--name", "work")
+    play.json("init", "--name", "play", "--root-out", sealed, env=WORDS)
+    held = (work.home / "root.key").read_bytes()
+    export = ("root", "export", copy, "--root", sealed, "-o", "json")
+    refused = work.call(*export, "--remove", env=WORDS)
+    assert (refused.code, refused.error["code"]) == (7, "conflict")
+    assert (work.home / "root.key").read_bytes() == held
+    assert not (fleet.directory / "copy.pem").exists(), "refused before anything is written"
+    assert work.json(*export[:-2], env=WORDS)["removed"] is False
+    exported = play.json("root", "export", again, "--root", copy, "--remove", env=WORDS)
+    assert exported["removed"] is False, "there was none"

@@ -50,11 +50,13 @@ def export(
     from meshnode.client import clock, roots  # noqa: PLC0415 - cryptography is slow to import
     from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - as above
 
-    key = roots.open_root(call.home, root_file, passphrase_asker(call))
+    ask = passphrase_asker(call)
+    key = roots.open_root(call.home, root_file, ask)
+    removes = remove and roots.holds_root(call.home, key, ask)
     value = roots.export_root(key, Sealed(file, new_passphrase(call, file)), clock.chance)
-    if remove:
-        roots.remove_plain_root(call.home, file)
-    value["removed"] = remove
+    if removes:
+        roots.remove_plain_root(call.home)
+    value["removed"] = removes
     return View(value=value, human=described(list(value.items())), ids=[str(value["key_id"])])
 
 

@@ -10,7 +10,7 @@ import pytest
 from meshnode.client.home import Home
 from meshnode.client.keyfiles import write_secret
 from meshnode.client.rootfile import BEGIN, Sealed, read_root, write_root
-from meshnode.client.roots import export_root, open_root, remove_plain_root
+from meshnode.client.roots import export_root, holds_root, open_root, remove_plain_root
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -143,8 +143,8 @@ def test_a_home_keeps_its_root_unsealed_until_it_is_moved(tmp_path):
     write_secret(home.root_key, ROOT.seed)
     root = open_root(home, None, lambda _: pytest.fail("asked"))
     assert export_root(root, Sealed(out, WORDS), chance)["file"] == str(out)
-    with pytest.raises(UsageError):
-        remove_plain_root(home, home.root_key)
-    remove_plain_root(home, out)
+    assert holds_root(home, root, lambda _: pytest.fail("asked"))
+    remove_plain_root(home)
+    assert not holds_root(home, root, lambda _: pytest.fail("asked"))
     assert not home.root_key.exists()
     assert open_root(home, out, lambda _: WORDS).seed == ROOT.seed
