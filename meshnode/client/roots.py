@@ -98,8 +98,8 @@ def promote(mesh: Asking, name: str, root: Key) -> Plain:
 def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:
     """Make another root beside the present ones, and let it certify who admits.
 
-    Its file is written first, and deleted if the mesh does not take the key. Raises ConflictError
-    if somebody else exchanges the roots meanwhile.
+    Its file is written first, and deleted only if our node says that the key is no root, since what
+    failed may have come through. Raises ConflictError if others exchange the roots meanwhile.
     """
     _rotatable(mesh, root)
     new = Key.new(mesh.chance)
@@ -107,8 +107,8 @@ def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:
     try:
         found = _rotatable(mesh, root)  # again: to seal a file takes a while
         _exchange(mesh, root, found, (*found.roots, new.public))
-    except MeshError:
-        place.path.unlink()  # of a root that never was
+    except MeshError as error:
+        _keep_or_delete(mesh, new, place.path, error)
         raise
     for node_id in {one.node_id for one in found.admitters}:
         _certify(mesh, new, node_id)
@@ -118,6 +118,19 @@ def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:
         "version": found.version + 1,
         "roots": [key_id_of(key) for key in (*found.roots, new.public)],
     }
+
+
+def _keep_or_delete(mesh: Connection, new: Key, path: Path, error: MeshError) -> None:
+    """Delete the file of a root that never was; tell in the error that it is kept otherwise."""
+    named = f"{path} holds root {key_id_of(new.public)}"
+    try:
+        if new.public in known(mesh).roots:
+            error.message += f"; {named}, which counts from now on: keep it"
+            return
+    except MeshError:
+        error.message += f"; {named}, which may count or not: session-mesh root list will tell"
+        return
+    path.unlink()
 
 
 def _rotatable(mesh: Connection, root: Key) -> pb.ListAuthoritiesResponse:

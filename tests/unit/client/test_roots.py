@@ -10,11 +10,11 @@ import pytest
 from meshnode.app.authorities import Authorities
 from meshnode.client import authorities, roots
 from meshnode.client.home import Home, make_private
-from meshnode.client.rootfile import Sealed
+from meshnode.client.rootfile import Sealed, read_root
 from meshnode.core.certificates import issue_admitter
 from meshnode.core.control import ControlSet
 from meshnode.core.entries import Body, Revoke, is_of, role_entry, sign_entry
-from meshnode.core.errors import ConflictError
+from meshnode.core.errors import ConflictError, NoAnswerError, UnreachableError
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, key_id_of
@@ -43,6 +43,9 @@ class Mesh:
         self.chance = chance
         self.control = ControlSet(GENESIS)
         self.meanwhile: dict[type, Callable[[], object]] = {}
+        self.full = False  # the disk: an exchange is taken, and not called done
+        self.silent = False  # from the first entry on, which may have come or not
+        self.asked_in_vain = 0
         stubs = dict.fromkeys(("ListAuthorities", "AddControl"))
         self.node_authorities = self.node = type("Stub", (), stubs)
 
@@ -50,11 +53,17 @@ class Mesh:
         return float(NOW_S)
 
     def call(self, _: object, request: object) -> pb.ListAuthoritiesResponse | None:
-        if isinstance(request, local_pb.AddControlRequest):
+        is_entry = isinstance(request, local_pb.AddControlRequest)
+        if self.silent and (is_entry or self.asked_in_vain):
+            self.asked_in_vain += 1
+            raise NoAnswerError("nothing came")
+        if is_entry:
             entry = signed_from_wire(request.entry)
             for kind in [kind for kind in self.meanwhile if is_of(entry, kind)]:
                 self.meanwhile.pop(kind)()
             self.control.add(entry, NOW_S)
+            if self.full and is_of(entry, RootKeys):
+                raise UnreachableError("other nodes have it")
             return None
         known = AuthorityServicer(Authorities(self.control, GENESIS.mesh_id))
         return asyncio.run(known.ListAuthorities(request, None))
@@ -171,3 +180,23 @@ def test_a_new_root_stands_beside_one_that_came_while_its_file_was_written(mesh,
     assert made["roots"] == list(map(key_id_of, mesh.present))
     assert mesh.present[:2] == (OLD.public, NEW.public)
     assert {one.root for one in authorities.known(mesh).admitters} == {OLD.public, mesh.present[2]}
+
+
+def test_the_only_file_of_a_root_that_the_mesh_has_taken_is_kept_whatever_failed(mesh, tmp_path):
+    mesh.full = True
+    with pytest.raises(UnreachableError) as failed:
+        roots.rotate(mesh, OLD, Sealed(tmp_path / "new.pem", WORDS))
+    assert failed.value.message.startswith(
+        f"other nodes have it; {tmp_path / 'new.pem'} holds root"
+    )
+    assert failed.value.message.endswith("keep it")
+    assert read_root(tmp_path / "new.pem", lambda _: WORDS).public == mesh.present[1]
+
+
+def test_the_file_of_a_root_that_the_mesh_may_have_taken_is_kept(mesh, tmp_path):
+    mesh.silent = True
+    with pytest.raises(NoAnswerError) as failed:
+        roots.rotate(mesh, OLD, Sealed(tmp_path / "new.pem", WORDS))
+    assert "may count or not: session-mesh root list" in failed.value.message
+    assert mesh.asked_in_vain > 1, "it was asked whether it is one"
+    assert read_root(tmp_path / "new.pem", lambda _: WORDS).public not in mesh.present
