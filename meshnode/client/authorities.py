@@ -20,7 +20,7 @@ from meshnode.v1 import authority_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from meshnode.client.asking import Asking
@@ -170,11 +170,15 @@ def check_root(root: Key | None, found: pb.ListAuthoritiesResponse) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A key that is to be revoked, and the active keys that it gave a role."""
+    """A key that is to be revoked, and the active keys that it gave a role.
+
+    `falls`: those of them that nobody else gave one that is as strong.
+    """
 
     subject: bytes
     row: Plain
     given: tuple[Plain, ...]
+    falls: tuple[Plain, ...]
 
 
 def planned(mesh: Connection, name: str) -> Removal:
@@ -187,13 +191,28 @@ def planned(mesh: Connection, name: str) -> Removal:
     if row["state"] == "revoked":
         raise ConflictError(f"key {row['key_id']} is revoked already")
     subject = bytes.fromhex(row["public_key"])
-    by_key = {one["public_key"]: one for one in rows}
-    given = dict.fromkeys(
+    given = {
         one.subject.hex()
         for one in found.roles
         if one.giver == subject and one.state == "active" and one.subject != subject
-    )
-    return Removal(subject, row, tuple(by_key[key] for key in given))
+    }
+    hanging = tuple(one for one in rows if one["public_key"] in given)
+    weaker = weakened(found, lambda one: one.giver == subject)
+    falls = tuple(one for one in hanging if one["public_key"] in weaker)
+    return Removal(subject, row, hanging, falls)
+
+
+def weakened(found: pb.ListAuthoritiesResponse, goes: Callable[[pb.GivenRole], bool]) -> set[str]:
+    """Return the public keys whose strongest role is a weaker one, or none, without some roles."""
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
+    for one in found.roles:
+        if one.state == "active":
+            key, weight = one.subject.hex(), len(ACTIONS_OF_ROLE[one.role])
+            before[key] = max(weight, before.get(key, 0))
+            if not goes(one):
+                after[key] = max(weight, after.get(key, 0))
+    return {key for key, weight in before.items() if after.get(key, 0) < weight}
 
 
 def removes_itself(mesh: Connection, plan: Removal, root: Key | None) -> bool:
@@ -214,7 +233,7 @@ def remove(mesh: Connection, plan: Removal, survivors: Sequence[Plain], root: Ke
     for start in range(0, max(1, len(kept)), SURVIVORS_MAX):
         revoke = Revoke("key", plan.subject, tuple(kept[start : start + SURVIVORS_MAX]))
         submit(mesh, revocation_by(issuer, mesh_id_of(mesh.home), revoke, mesh.now(), mesh.chance))
-    falls = [one for one in plan.given if one not in survivors]
+    falls = [one for one in plan.falls if one not in survivors]
     return {
         "key_id": plan.row["key_id"],
         "name": plan.row["name"],

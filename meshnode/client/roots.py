@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshnode.client.authorities import called, check_root, give, issue, known, operators
+from meshnode.client.authorities import (
+    NAME_CHARS_MAX,
+    called,
+    check_root,
+    give,
+    issue,
+    known,
+    operators,
+    weakened,
+)
 from meshnode.client.authority import mesh_id_of
 from meshnode.client.nodes import node_id_in
 from meshnode.client.rootfile import Sealed, read_root, write_root
@@ -18,6 +27,7 @@ from meshnode.core.entries import Revoke
 from meshnode.core.errors import ConflictError, MeshError, NotFoundError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Key, key_id_of
+from meshnode.core.roles import ACTIONS_OF_ROLE
 from meshnode.core.succession import ROOTS_MAX, Admits, RootKeys
 
 if TYPE_CHECKING:
@@ -143,7 +153,10 @@ def _rotatable(mesh: Connection, root: Key) -> pb.ListAuthoritiesResponse:
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """A root that is to be removed, and the active keys that it gave a role itself."""
+    """A root that is to be removed, and the active keys that it gave a role itself.
+
+    With that role, which may be weaker than what they have by others.
+    """
 
     key: bytes
     found: pb.ListAuthoritiesResponse
@@ -165,13 +178,56 @@ def retirement(mesh: Connection, key_id: str, root: Key) -> Retirement:
             "a root does not retire itself",
             "sign with one that stays: session-mesh root rotate makes one",
         )
-    return Retirement(fitting[0], found, _given_by(fitting[0], found))
+    return Retirement(fitting[0], found, _rows(found, _given_by(fitting[0], found)))
 
 
-def _given_by(root: bytes, found: pb.ListAuthoritiesResponse) -> tuple[Plain, ...]:
+def _given_by(root: bytes, found: pb.ListAuthoritiesResponse) -> list[pb.GivenRole]:
+    """Return the strongest role that a root gave to each active key."""
+    strongest: dict[bytes, pb.GivenRole] = {}
+    for one in found.roles:
+        before = strongest.get(one.subject)
+        if (one.giver, one.state) == (root, "active") and (
+            before is None or ACTIONS_OF_ROLE[one.role] > ACTIONS_OF_ROLE[before.role]
+        ):
+            strongest[one.subject] = one
+    return list(strongest.values())
+
+
+def _spared_by(root: bytes, found: pb.ListAuthoritiesResponse) -> list[pb.GivenRole]:
+    """Return what a root gave to admins that are revoked, and on which the roles of others stand.
+
+    Those count only while a present root says that it was an admin who gave them.
+    """
+    givers = {one.giver for one in found.roles if one.state == "active"}
+    return [
+        one
+        for one in found.roles
+        if (one.giver, one.role, one.state) == (root, "admin", "revoked") and one.subject in givers
+    ]
+
+
+def _rows(found: pb.ListAuthoritiesResponse, roles: Iterable[pb.GivenRole]) -> tuple[Plain, ...]:
     rows = {row["public_key"]: row for row in operators(found)}
-    mine = [one for one in found.roles if one.giver == root and one.state == "active"]
-    return tuple(rows[key] for key in dict.fromkeys(one.subject.hex() for one in mine))
+    return tuple({**rows[one.subject.hex()], "role": one.role} for one in roles)
+
+
+def falling(plan: Retirement, dropped: Iterable[Plain]) -> list[Plain]:
+    """Return whose strongest role is a weaker one, or none, once a root is gone.
+
+    Those whom it gave it and that are dropped, and those to whom they gave one as its admins.
+    """
+    gone = {row["public_key"] for row in dropped}
+    left = set(plan.found.roots) - {plan.key}
+    stay = {
+        one.subject.hex() for one in plan.found.roles if one.role == "admin" and one.giver in left
+    }
+
+    def goes(one: pb.GivenRole) -> bool:
+        by_root = one.giver == plan.key and one.subject.hex() in gone
+        return by_root or one.giver.hex() in gone - stay
+
+    weaker = weakened(plan.found, goes)
+    return [row for row in operators(plan.found) if row["public_key"] in weaker]
 
 
 def retire(mesh: Connection, plan: Retirement, root: Key, dropped: Sequence[Plain]) -> Plain:
@@ -183,12 +239,11 @@ def retire(mesh: Connection, plan: Retirement, root: Key, dropped: Sequence[Plai
     """
     found = _unchanged(mesh, plan)
     given = _given_by(plan.key, found)
-    _check_gave_nothing_new(plan, found, given)
-    dropped_keys = {row["public_key"] for row in dropped}
-    for row in given:
-        if row["public_key"] not in dropped_keys:
-            subject = bytes.fromhex(row["public_key"])
-            give(mesh, root, subject, row["role"], row["name"] or "")
+    _check_gave_nothing_new(plan, found, _rows(found, given))
+    falls, dropped_keys = falling(plan, dropped), {row["public_key"] for row in dropped}
+    for one in (*given, *_spared_by(plan.key, found)):
+        if one.subject.hex() not in dropped_keys:
+            give(mesh, root, one.subject, one.role, one.name[:NAME_CHARS_MAX])
     certified = {one.node_id for one in found.admitters if one.root != plan.key}
     for node_id in {one.node_id for one in found.admitters} - certified:
         _certify(mesh, root, node_id)
@@ -202,7 +257,7 @@ def retire(mesh: Connection, plan: Retirement, root: Key, dropped: Sequence[Plai
         "key_id": key_id_of(plan.key),
         "version": found.version + 1,
         "roots": [key_id_of(key) for key in left],
-        "falls": [row["key_id"] for row in dropped],
+        "falls": [row["key_id"] for row in falls],
     }
 
 

@@ -81,7 +81,7 @@ def remove(
 ) -> View:
     """Take a person's key out of the mesh for good: its roles, its session keys, its orders.
 
-    Whom it gave a role falls with it, unless you keep them: each is asked for, or named by --keep.
+    Whom it alone gave a role falls with it, unless kept: each is asked for, or named by --keep.
     An admin removes whom it made, the root anybody.
     """
     from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
@@ -94,17 +94,17 @@ def remove(
         is_own = authorities.removes_itself(mesh, plan, root)
         own = "; it is your own key: this home commands nothing then" if is_own else ""
         if not yes and not call.can_ask:
-            said = _said(plan.row, [one for one in plan.given if one not in survivors])
+            said = _said(plan.row, [one for one in plan.falls if one not in survivors])
             said += f"; kept: {authorities.called(survivors)}" if survivors else ""
             hint = "say --yes" if is_own else "say --yes, or keep some: --keep"
             raise UsageError(f"removing is for good: {said}{own}", hint)
         if not yes and not is_own:  # which spares nobody
             survivors += [
                 one
-                for one in plan.given
+                for one in plan.falls
                 if one not in survivors and call.confirm(f"keep {authorities.called([one])}?")
             ]
-        falls = [one for one in plan.given if one not in survivors]
+        falls = [one for one in plan.falls if one not in survivors]
         if not yes and not call.confirm(f"revoke {_said(plan.row, falls)}{own}?"):
             raise MeshError("nothing was changed")
         value = authorities.remove(mesh, plan, survivors, root)

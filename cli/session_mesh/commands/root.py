@@ -120,6 +120,8 @@ def retire(
         kept = [one for one in plan.given if one not in dropped]
         unheard = _unheard(mesh.nodes())
         said = f"retiring {key_id} is for good; who keeps a role: {authorities.called(kept) or '-'}"
+        if falls := roots.falling(plan, dropped):
+            said += f"; who falls: {authorities.called(falls)}"
         if unheard:
             said += f"; not heard now, and perhaps cut off: {', '.join(unheard)}"
         call.ask_first(f"{said}. Retire it?", said, yes=yes)

@@ -44,7 +44,7 @@ def mesh(tmp_path: Path) -> Mesh:
 
 def plan_for(key: Key) -> authorities.Removal:
     row = {"key_id": key_id_of(key.public), "name": "anna", "role": "operator"}
-    return authorities.Removal(key.public, row, ())
+    return authorities.Removal(key.public, row, (), ())
 
 
 def test_a_key_that_removes_itself_spares_nobody_and_does_not_say_it_would(mesh):
@@ -155,3 +155,16 @@ def test_who_was_revoked_in_vain_is_told_with_whose_word_it_was():
     rows = authorities.operators(found)
     told = {row["name"]: row["revoked_in_vain_by"] for row in rows if row["revoked_in_vain_by"]}
     assert told == {"thea": [key_id_of(ADMIN.public)]}
+
+
+def test_only_those_fall_with_a_key_whom_nobody_else_made_as_much(mesh):
+    mesh.found = mesh_of(
+        given(THIEF, CAROL, "carol"),
+        given(ADMIN, CAROL, "carol"),
+        given(THIEF, SPARE, "sam"),
+        given(ADMIN, SPARE, "sam", "observer"),
+        given(THIEF, OTHER, "olga"),
+    )
+    plan = authorities.planned(mesh, "thea")
+    assert {one["name"] for one in plan.falls} == {"sam", "olga"}
+    assert [one["name"] for one in authorities.chosen(plan.given, ["carol"])] == ["carol"]

@@ -28,7 +28,7 @@ from meshnode.wire.signed import signed_from_wire
 NOW_S = 1_790_000_000
 WORDS = "correct horse battery"
 chance = Random(21).randbytes
-OLD, NEW, THIEF, ADA, CAROL, BERTA = (Key.new(chance) for _ in range(6))
+OLD, NEW, THIEF, ADA, CAROL, DORA, BERTA = (Key.new(chance) for _ in range(7))
 GENESIS = Genesis((OLD.public,), 1, "test", bytes(16))
 
 
@@ -158,6 +158,38 @@ def test_a_root_is_not_called_retired_that_exchanges_last(rotated):
     with pytest.raises(ConflictError, match="meanwhile"):
         roots.retire(rotated, plan, NEW, ())
     assert set(rotated.present) == {OLD.public, NEW.public, THIEF.public}
+
+
+def test_the_new_root_gives_the_role_that_the_old_one_gave_and_no_more(rotated):
+    """Else who takes back what an admin has added would take back nothing."""
+    rotated.gives(OLD, DORA, "observer", "dora")
+    rotated.gives(ADA, DORA, "operator", "dorothea")
+    plan = plan_of(rotated)
+    assert {row["name"]: row["role"] for row in plan.given}["dorothea"] == "observer"
+    roots.retire(rotated, plan, NEW, ())
+    assert rotated.roles(DORA) == ["operator"]
+    assert [one.name for one in rotated.control.roles.of(DORA.public)][-1] == "dora"
+    rotated.says(NEW, Revoke("key", ADA.public))
+    assert rotated.roles(ADA, DORA) == ["", "observer"]
+
+
+def test_whom_a_dropped_admin_made_falls_with_it_and_who_has_as_much_by_others_does_not(rotated):
+    rotated.gives(NEW, CAROL, "operator", "carol")
+    rotated.gives(ADA, DORA, "operator", "dora")
+    plan = plan_of(rotated)
+    dropped = authorities.chosen(plan.given, ["ada", "carol"])
+    assert {row["name"] for row in roots.falling(plan, dropped)} == {"ada", "dora"}
+    value = roots.retire(rotated, plan, NEW, dropped)
+    assert set(value["falls"]) == {key_id_of(key.public) for key in (ADA, DORA)}
+    assert rotated.roles(ADA, CAROL, DORA) == ["", "operator", ""]
+
+
+def test_whom_the_old_root_spared_when_it_removed_an_admin_stays(rotated):
+    rotated.gives(ADA, DORA, "operator", "dora")
+    rotated.says(OLD, Revoke("key", ADA.public, (DORA.public,)))
+    assert rotated.roles(ADA, DORA) == ["", "operator"]
+    roots.retire(rotated, plan_of(rotated), NEW, ())
+    assert rotated.roles(ADA, CAROL, DORA) == ["", "operator", "operator"]
 
 
 def test_a_new_root_that_does_not_count_is_not_called_made(mesh, tmp_path):
