@@ -25,6 +25,7 @@ from meshnode.core.errors import (
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.grants import (
     ACTIONS_OF_NEW_KEY,
+    GRANT_BYTES_MAX,
     GRANT_TTL_S_MAX,
     RENEWAL,
     Grant,
@@ -228,7 +229,7 @@ def _granted(home: Home, scope: Scope, life: _Life, chance: Chance) -> SessionKe
     mesh_id = mesh_id_of(home)
     root = read_secret(home.session_root)
     key = derive_session_key(root, mesh_id, chance(ID_BYTES), GENERATION)
-    link = grant(
+    link = signed_grant(
         operator,
         Grant(
             mesh=mesh_id,
@@ -245,6 +246,17 @@ def _granted(home: Home, scope: Scope, life: _Life, chance: Chance) -> SessionKe
         ),
     )
     return SessionKey(key, (link,))
+
+
+def signed_grant(issuer: Key, value: Grant) -> Signed:
+    """Sign a grant; raises UsageError for one that no node would read, as it names too much."""
+    signed = grant(issuer, value)
+    if (size := len(signed.payload)) > GRANT_BYTES_MAX:
+        raise UsageError(
+            f"a key limited to so much takes {size:,} bytes, and {GRANT_BYTES_MAX:,} is all it has",
+            "name fewer agents, nodes or specializations, or make several keys",
+        )
+    return signed
 
 
 def operator_of(home: Home) -> Key:

@@ -20,6 +20,7 @@ from meshnode.client.authority import (
     mesh_id_of,
     new_key,
     sign_revocation,
+    signed_grant,
 )
 from meshnode.client.durations import rfc3339
 from meshnode.client.handed import (
@@ -45,7 +46,6 @@ from meshnode.core.grants import (
     actions_of,
     check_time,
     common_of,
-    grant,
     grant_from_signed,
     session_key_from_text,
     verify_chain,
@@ -151,7 +151,7 @@ def child_of(
         via=scope.via,
     )
     _check_leads_somewhere(grants, link)
-    return SessionKey(key, (*parent.chain, grant(parent.key, link)))
+    return SessionKey(key, (*parent.chain, signed_grant(parent.key, link)))
 
 
 def _check_leads_somewhere(grants: Sequence[Grant], link: Grant) -> None:

@@ -251,3 +251,15 @@ def test_an_odd_label_is_refused(home, label):
     with pytest.raises(UsageError, match="label"):
         make(home, label=label)
     assert not home.handed_keys.exists()
+
+
+@pytest.mark.parametrize("parent", [False, True])
+def test_a_key_that_is_limited_to_more_than_it_has_room_for_is_a_usage_error(home, parent):
+    agents = tuple(f"agent-{number}" for number in range(400))
+    key = make(home, renewable=True)["key"] if parent else ""
+    before = all_handed(home)
+    with pytest.raises(UsageError, match="4,096") as refused:
+        make(home, parent=key, agents=agents)
+    assert "fewer agents" in refused.value.hint
+    assert all_handed(home) == before
+    assert make(home, parent=key, agents=agents[:99])["key"]
