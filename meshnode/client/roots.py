@@ -96,13 +96,21 @@ def listed(mesh: Connection) -> Plain:
 
 
 def promote(mesh: Asking, name: str, root: Key) -> Plain:
-    """Let a node admit others for ten years, by the root's word: `node_id, name, root`."""
+    """Let a node admit others for ten years, by the root's word: `node_id, name, root`.
+
+    Raises ConflictError for one that is revoked, by an admin too: it would come back by that.
+    """
     check_root(root, known(mesh))
     nodes = mesh.nodes()["nodes"]
     node_id = node_id_in(nodes, name)
+    node = next(one for one in nodes if one["node_id"] == node_id)
+    if node["state"] == "revoked":
+        said = f"{node['name']} is revoked: it can admit nobody"
+        raise ConflictError(
+            said, "let the device join anew first: its session-mesh doctor says how"
+        )
     _certify(mesh, root, node_id)
-    called = next(one["name"] for one in nodes if one["node_id"] == node_id)
-    return {"node_id": node_id, "name": called, "root": key_id_of(root.public)}
+    return {"node_id": node_id, "name": node["name"], "root": key_id_of(root.public)}
 
 
 def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:

@@ -147,3 +147,7 @@ def test_a_promoted_node_is_revoked_by_the_root_though_it_has_let_nobody_in(flee
     rooted = (*revoke, "--root", str(anna.home / "root.key"))
     assert anna.json(*rooted)["by"] == root["key_id"]
     assert "by" not in anna.json(*rooted), "said before by a root"
+    admitters = anna.json("root", "list")["admitters"]
+    refused = anna.call("nodes", "promote", "carl", "-o", "json")
+    assert (refused.code, refused.error["code"]) == (7, "conflict")
+    assert anna.json("root", "list")["admitters"] == admitters
