@@ -103,6 +103,11 @@ class Home:
         return self.path / "beginning.bin"
 
     @property
+    def authority(self) -> Path:
+        """Roles, roots and what was revoked, should the database be lost."""
+        return self.path / "authority.bin"
+
+    @property
     def log(self) -> Path:
         """What a detached node writes."""
         return self.path / "node.log"

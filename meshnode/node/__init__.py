@@ -7,7 +7,7 @@ functions of this package too.
   `configuring`, `told`, `serving`, `lock`, `node`, `ground`, `background`, `world`, `clock`,
   `user`, `version`, `ending`
 - a home and its mesh: `founding`, `joining`, `admitting`, `replacing`, `membership`, `roots`,
-  `renewing`, `restoring`, `persistence`
+  `authority`, `renewing`, `restoring`, `persistence`
 - how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`,
   `last_heard`
 - sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `outputs`, `books`,

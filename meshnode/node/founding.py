@@ -217,8 +217,13 @@ def remember(
 
 def beginning(home: Home) -> list[Signed]:
     """Return the control entries that this home started with; none if that is not known."""
+    return entries_in(home.beginning)
+
+
+def entries_in(path: Path) -> list[Signed]:
+    """Return the control entries in a file of a home; none if it is not there, or damaged."""
     try:
-        kept = unpack_map(home.beginning.read_bytes())
+        kept = unpack_map(path.read_bytes())
         return [unpacked_signed(packed) for packed in kept["control"]]
     except (OSError, PeerError, KeyError, TypeError):
         return []

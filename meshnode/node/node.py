@@ -31,6 +31,7 @@ from meshnode.discovery.hints import Announcement
 from meshnode.node.admitting import tell_of_members
 from meshnode.node.alarming import log_alarm
 from meshnode.node.auditing import Auditing
+from meshnode.node.authority import AuthorityFile
 from meshnode.node.background import Background
 from meshnode.node.books import StoredInvites
 from meshnode.node.budgeting import Budgeting
@@ -248,6 +249,7 @@ class Node:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._writer.drained()
                 await self._eventing.close()
+                await self._authority.write()
         self._work.cancel()
 
     def ask_to_stop(self) -> None:
@@ -268,6 +270,9 @@ class Node:
         begun, now_s = beginning(self._home), self._clock.wall_s()
         unwanted = take_up(self._world, self._database, self._alarms, begun, now_s)
         self._writer.drop_entries(unwanted)
+        self._authority = AuthorityFile(self._ground)
+        self._authority.take_up(now_s)
+        self._work.keep(self._authority.run())
         self._following.take_up()
 
     async def _end(self, leave: bool, sessions: str, close_s: float | None) -> Stopped:  # noqa: FBT001 - as asked

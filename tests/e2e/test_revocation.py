@@ -10,6 +10,8 @@ from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import Selection
 
+WORDS = {"SESSION_MESH_ROOT_PASSPHRASE": "one two three four"}
+
 
 def client(node: Node) -> MeshClient:
     """Ask as the command line does, without its start."""
@@ -104,3 +106,27 @@ def the_node_is_revoked(anna: Node, berta: Node, carl: Node) -> None:
     bad = json.dumps([one for one in told.json["checks"] if one["ok"] is False])
     assert (told.code, "revoked" in bad) == (1, True), bad
     assert anna.call("doctor").code == 0, "who was put out is missed by nobody"
+
+
+@pytest.mark.timeout(240)
+def test_what_was_revoked_stays_so_where_the_database_is_lost_and_nobody_returns_it(fleet):
+    """As one does whose clock was ahead (docs/protocol/commands.md), in a mesh of one."""
+    (anna,) = fleet.mesh("anna")
+    new = str(fleet.directory / "new.pem")
+    lost = anna.json("keys", "new", "--ttl", "7d")
+    anna.json("keys", "revoke", lost["key_id"])
+    (old,) = anna.json("root", "list")["roots"]
+    anna.json("root", "rotate", "--root-out", new, env=WORDS)
+    anna.json("root", "retire", old["key_id"], "--root", new, "--yes", env=WORDS)
+    roots, people = anna.json("root", "list"), anna.json("operator", "list")
+    anna.end()
+    for path in anna.home.glob("state.db*"):
+        path.rename(fleet.directory / path.name)
+    anna.up()
+    assert anna.json("root", "list") == roots, "the retired root stays retired"
+    assert anna.json("operator", "list") == people
+    assert verdict(anna, lost) == "revoked"
+    anna.call("run", "--detach", "--agent-id", "worker", "--", "cat")
+    refused = anna.call("kill", "worker", "--yes", env={"SESSION_API_KEY": lost["key"]})
+    assert refused.code == 4, refused.err
+    assert anna.json("steer", "worker", "hello")["outcome"] == "delivered"
