@@ -15,16 +15,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
+from meshnode.agents.signals import KEYS, MEANT, ORDERS, STOP_KEY, TERMINAL
 from meshnode.agents.streams import CHUNK_BYTES, Inlet, Outlet, Source
 from meshnode.agents.terminal import TypedInlet, is_behind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from meshnode.agents.cgroup import Cgroup
     from meshnode.agents.clients import Watch
     from meshnode.agents.log import Log
     from meshnode.agents.options import Options
+    from meshnode.agents.signals import Heard
     from meshnode.agents.terminal import Terminal
 
 REAPED_MAX = 2048  # in one go: an agent that forks without end must not keep us from our clients
@@ -37,14 +39,22 @@ FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as docker answers
 
 
 def start(
-    options: Options, group: Cgroup | None, terminal: Terminal | None
+    options: Options,
+    group: Cgroup | None,
+    terminal: Terminal | None,
+    let_through: Callable[[], None],
 ) -> subprocess.Popen[bytes]:
-    """Start the command with the session's mark; raises OSError, and then nothing runs."""
-    steps = [one for one in (group and group.enter, terminal and terminal.adopt) if one]
+    """Start the command with the session's mark; raises OSError, and then nothing runs.
+
+    `let_through` lets it have the signals that are blocked here.
+    """
 
     def prepare() -> None:
-        for step in steps:
-            step()
+        if group is not None:
+            group.enter()
+        if terminal is not None:
+            terminal.adopt()
+        let_through()
 
     end = subprocess.PIPE if terminal is None else terminal.slave
     process = subprocess.Popen(  # noqa: S603  # starting the user's command is the purpose
@@ -54,7 +64,7 @@ def start(
         stderr=end,
         bufsize=0,
         start_new_session=options.detached or terminal is not None,
-        preexec_fn=prepare if steps else None,  # noqa: PLW1509 - one thread: no lock is held
+        preexec_fn=prepare,  # noqa: PLW1509 - one thread: no lock is held
         env={**os.environ, tree.MARK: options.session_id},
     )
     if terminal is not None:
@@ -177,15 +187,29 @@ class Agent:
             if pid == self.pid and self.returncode is None:
                 self._process.returncode = returncode
 
-    def pass_on(self, number: int) -> None:
+    def hear(self, heard: Iterable[Heard], session_id: str, *, suspended: bool) -> None:
+        """Do what our caller, or the caller's terminal, means to be done with it."""
+        for one in heard:
+            if one.number in KEYS and self._terminal is not None and not self._detached:
+                self.interrupt(signal.Signals(one.number))  # our caller's is not its terminal
+            elif one.number in {signal.SIGTERM, signal.SIGHUP} or (
+                one.number in {*KEYS, *MEANT} and not one.by_kernel
+            ):
+                self._pass_on(one.number)
+            elif one.number == STOP_KEY:
+                self._heard_stop(session_id, suspended=suspended)
+            elif one.number in TERMINAL:
+                self._look_at_terminal()
+
+    def _pass_on(self, number: int) -> None:
         """Pass on a signal; once it has ended: let go of what the caller has not read."""
         if self.returncode is None:
             with suppress(PermissionError):
                 os.kill(self.pid, number)  # not waited for yet, so the pid is still its
-            return
-        # The agent is gone and we are asked to be: the log holds what the caller did not read.
-        for outlet in self._outlets:
-            outlet.pending.clear()
+        elif number in ORDERS:
+            # The agent is gone and we are asked to be: the log has what the caller did not read.
+            for outlet in self._outlets:
+                outlet.pending.clear()
 
     @property
     def may_be_signalled(self) -> bool:
@@ -201,14 +225,9 @@ class Agent:
         if self._has_own_group:
             self._signal_group(number)
         else:
-            self.pass_on(number)
+            self._pass_on(number)
 
-    def heard_key(self, number: signal.Signals) -> None:
-        """Pass on what our caller's terminal told us, where it does not tell the agent itself."""
-        if self._terminal is not None and not self._detached:
-            self.interrupt(number)
-
-    def heard_stop(self, session_id: str, *, suspended: bool) -> None:
+    def _heard_stop(self, session_id: str, *, suspended: bool) -> None:
         """Let all run on that our caller's terminal stopped: while we stand still, nobody answers.
 
         A command line with a pipe in it stands in one group with us, and runs on with us.
@@ -254,7 +273,7 @@ class Agent:
                 if self.returncode is None:  # not waited for: the group is still its
                     os.killpg(self.pid, number)
 
-    def look_at_terminal(self) -> None:
+    def _look_at_terminal(self) -> None:
         """The caller's terminal has another size, or comes back to us, perhaps changed."""
         if self._terminal is not None:
             self._terminal.lost()

@@ -1,22 +1,32 @@
-"""Signals to the supervisor, turned into bytes that poll sees; and their names.
+"""Signals to the supervisor, read from a descriptor that poll sees, with who has sent them.
 
-Invariant: the agent inherits no handler of ours, and an inherited "ignore HUP" stays ignored.
+Invariant: the agent is started with the mask of our caller, and with no handler of ours.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
-import socket
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import FrameType
+import struct
+from dataclasses import dataclass
 
 KEYS = (signal.SIGINT, signal.SIGQUIT)  # of the caller's terminal, for all in front of it
 ORDERS = (*KEYS, signal.SIGTERM, signal.SIGHUP)
 TERMINAL = (signal.SIGWINCH, signal.SIGCONT)  # of the caller: it may be another now
 STOP_KEY = signal.SIGTSTP
-NOTED = (*ORDERS, *TERMINAL, STOP_KEY, signal.SIGCHLD)
+# What would end us and means the agent, since its caller knows no other pid than ours.
+MEANT = (
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF),
+    *(signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGXCPU),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+OURS = (signal.SIGTERM, *TERMINAL, STOP_KEY, signal.SIGCHLD)  # though our caller ignores them
+NOTED = (*ORDERS, *TERMINAL, *MEANT, STOP_KEY, signal.SIGCHLD)
+SIGINFO = struct.Struct("=Iii116x")  # struct signalfd_siginfo: number, errno, code, more
+READ_AT_ONCE = 64  # signals; more are read with the next look
+SI_KERNEL = 0x80
+SIGSET_WORDS = 16  # of C's sigset_t, which is as large everywhere
 
 
 def signal_name(number: int) -> str:
@@ -27,21 +37,57 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"
 
 
-def signals_as_bytes() -> socket.socket:
-    """Turn signals into bytes that poll sees.
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A signal. What the kernel sends itself, as a terminal's keys do, reaches a whole group."""
 
-    INT, QUIT and TSTP are handled by doing nothing, not ignored: a handler is reset by exec, so the
-    agent gets the defaults. An inherited "ignore HUP" (nohup) is kept, for the agent too.
-    """
-    reader, writer = socket.socketpair()
-    reader.settimeout(0.0)
-    writer.settimeout(0.0)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    for number in NOTED:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _noted)
-    return reader
+    number: int
+    by_kernel: bool
 
 
-def _noted(_number: int, _frame: FrameType | None) -> None:
-    """The wake-up byte says it all."""
+class Signals:
+    """The signals that are noted; they are blocked from now on."""
+
+    def __init__(self, *, in_group: bool) -> None:
+        """`in_group`: the agent will be in our caller's process group. Raises OSError.
+
+        What is ignored by inheritance stays so for the agent, too: HUP (nohup) always, and INT and
+        QUIT, which a script's `CMD &` ignores, where its caller's terminal could send them.
+        """
+        ours = OURS if in_group else (*OURS, *KEYS)
+        for number in ours:
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        noted = [one for one in NOTED if signal.getsignal(one) != signal.SIG_IGN]
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, noted)
+        self._fd = _signalfd(noted)
+
+    def fileno(self) -> int:
+        """Return what poll sees."""
+        return self._fd
+
+    def let_through(self) -> None:
+        """Block what our caller blocked, between fork and exec."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def heard(self) -> list[Heard]:
+        """Return what has come, oldest first."""
+        try:
+            read = os.read(self._fd, SIGINFO.size * READ_AT_ONCE)
+        except BlockingIOError:
+            return []
+        return [Heard(number, code == SI_KERNEL) for number, _, code in SIGINFO.iter_unpack(read)]
+
+
+def _signalfd(numbers: list[int]) -> int:
+    """Open signalfd(2), which Python has not; raises OSError."""
+    c = ctypes.CDLL(None, use_errno=True)
+    mask = (ctypes.c_ulong * SIGSET_WORDS)()
+    c.sigemptyset(mask)
+    for number in numbers:
+        c.sigaddset(mask, number)
+    fd = int(c.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return fd

@@ -25,10 +25,11 @@ from meshnode.agents.agent import FAILED, Agent, reap, start, why_not_started
 from meshnode.agents.clients import Door
 from meshnode.agents.log import Log
 from meshnode.agents.options import options_of
-from meshnode.agents.signals import signals_as_bytes
+from meshnode.agents.signals import Signals
 from meshnode.agents.state_file import OverError, StateFile
 from meshnode.agents.supervisor import Supervisor
 from meshnode.agents.terminal import opened
+from meshnode.app.opening import PTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,19 +65,19 @@ def _supervise(
         state = StateFile(options.directory, options.session_id, group, clock=wall_clock)
         log = Log(options.directory, wall_clock)
         door = Door(options.socket)
+        signals = Signals(in_group=not options.detached and options.adapter != PTY)
     except (OSError, OverError) as error:
         if group is not None:
             group.remove()
         sys.stderr.write(f"session-mesh: {NOT_STARTED}: {_why(error, options)}\n")
         return FAILED
-    signals = signals_as_bytes()
     if options.detached:
         _leave_the_terminal()
     try:
         _adopt_orphans()
         with opened(options.adapter, in_front=not options.detached) as terminal:
             try:
-                process = start(options, group, terminal)
+                process = start(options, group, terminal, signals.let_through)
             except OSError as error:
                 return _not_started(options, state, log, error)
             agent = Agent(process, log, group, terminal, detached=options.detached)

@@ -15,23 +15,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
-from meshnode.agents.clients import CHUNK_BYTES, RequestError, text_of
+from meshnode.agents.clients import RequestError, text_of
 from meshnode.agents.holding import Parting, Stillness
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
 from meshnode.agents.lifetime import LOOK_S, TIMED_OUT, Lifetime
-from meshnode.agents.signals import KEYS, STOP_KEY, TERMINAL, signal_name
+from meshnode.agents.signals import signal_name
 from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.core.steers import AFTER, NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from socket import socket
 
     from meshnode.agents.agent import Agent
     from meshnode.agents.clients import Client, Door, Reply, Watch
     from meshnode.agents.options import Options
+    from meshnode.agents.signals import Signals
     from meshnode.agents.state_file import StateFile
 
 STEER_WAIT_S = 2.0  # for room in the agent's stdin; then the steer is withdrawn and refused
@@ -50,7 +50,7 @@ class Supervisor:
         agent: Agent,
         state: StateFile,
         door: Door,
-        signals: socket,
+        signals: Signals,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -249,16 +249,8 @@ class Supervisor:
         return wait_s if deadline_s is None else min(deadline_s - now_s, wait_s)
 
     def _on_signals(self) -> None:
-        noted = set(self._signals.recv(CHUNK_BYTES))
-        for number in noted.intersection({signal.SIGTERM, signal.SIGHUP}):
-            self._agent.pass_on(number)
-        for number in noted.intersection(KEYS):
-            self._agent.heard_key(signal.Signals(number))
-        if STOP_KEY in noted:
-            stands = self._stillness.is_begun
-            self._agent.heard_stop(self._options.session_id, suspended=stands)
-        if noted.intersection(TERMINAL):
-            self._agent.look_at_terminal()
+        stands, session_id = self._stillness.is_begun, self._options.session_id
+        self._agent.hear(self._signals.heard(), session_id, suspended=stands)
 
     # --- operations
 

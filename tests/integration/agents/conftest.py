@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from integration.agents.front import Supervised
 from integration.agents.watched import Started
 from integration.attacks.supervised import remove_group
 
@@ -36,3 +37,19 @@ def start(tmp_path, short_path):
         remove_group(one.session_id)
         one.process.stdin.close()
         one.process.stdout.close()
+
+
+@pytest.fixture
+def supervise(tmp_path, short_path):
+    started = []
+
+    def start(*command, options=(), **streams):
+        home = tmp_path / str(len(started))
+        home.mkdir(mode=0o700)
+        one = Supervised(home, short_path / home.name, command, options, **streams)
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        one.end()

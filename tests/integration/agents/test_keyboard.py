@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from integration.agents.test_supervise import PYTHON, Supervised
+from integration.agents.front import PYTHON, Supervised
 
 from meshnode.agents.steering import Steer
 from meshnode.agents.terminal import KEY_COUNTS_S, TypedInlet

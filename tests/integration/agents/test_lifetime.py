@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 import pytest
-from integration.agents.test_supervise import ECHO, PYTHON, WAIT, Supervised
+from integration.agents.front import ECHO, PYTHON, WAIT, Supervised
 from integration.agents.watched import a_node
 
 from meshnode.agents.lifetime import TIMED_OUT

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from integration.agents.test_supervise import PYTHON, Supervised
+from integration.agents.front import PYTHON, Supervised
 
 from meshnode.agents.log import LOG_BYTES_MAX, ROTATE_AGAIN_S, Log
 from meshnode.agents.output import Begin, follow_log

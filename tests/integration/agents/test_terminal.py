@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from integration.agents.test_supervise import ECHO, ROOT, Supervised
+from integration.agents.front import ECHO, ROOT, Supervised
 
 from meshnode.agents import tree
 
@@ -35,7 +35,7 @@ job.wait()
 class Job(Supervised):
     """A supervisor in a job of such a shell, and the keyboard of its terminal."""
 
-    def __init__(self, home, socket_path):
+    def __init__(self, home, socket_path, code):
         self.home, self.socket = home, socket_path
         self.session_id = f"{socket_path.parent.name}-{home.name}"
         self.keyboard, terminal = pty.openpty()
@@ -45,7 +45,7 @@ class Job(Supervised):
                 *(sys.executable, "-P", "-m", "meshnode.agents.supervise"),
                 *("--directory", str(home), "--socket", str(self.socket)),
                 *("--session-id", self.session_id, "--"),
-                *(sys.executable, "-I", "-u", "-c", ECHO),
+                *(sys.executable, "-I", "-u", "-c", code),
             ],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT, tree.MARK: self.session_id},
             stdin=subprocess.PIPE,
@@ -84,12 +84,36 @@ class Job(Supervised):
 
 
 @pytest.fixture
-def job(tmp_path, short_path):
-    home = tmp_path / "0"
-    home.mkdir(mode=0o700)
-    one = Job(home, short_path / "0")
-    yield one
-    one.end()
+def work(tmp_path, short_path):
+    jobs = []
+
+    def start(code):
+        home = tmp_path / str(len(jobs))
+        home.mkdir(mode=0o700)
+        jobs.append(Job(home, short_path / home.name, code))
+        return jobs[-1]
+
+    yield start
+    for one in jobs:
+        one.end()
+
+
+@pytest.fixture
+def job(work):
+    return work(ECHO)
+
+
+@pytest.mark.parametrize(("key", "name"), [(b"\x03", "INT"), (b"\x1c", "QUIT")])
+def test_a_key_of_the_terminal_that_both_stand_in_front_of_is_heard_once(work, key, name):
+    told = f"lambda *_: os.write(1, b'told {name}\\n')"
+    one = work(f"import os, signal\nsignal.signal(signal.SIG{name}, {told})\n" + ECHO)
+    one.put(b"front")
+    one.type(key)
+    assert one.line() == f"told {name}\n".encode()
+    for _ in range(2):  # each is a round of what it polls for
+        assert one.ask("info")["ok"]
+    one.steer("once?")
+    assert one.line() == b"got once?\n"
 
 
 def test_what_is_typed_to_the_shell_does_not_stop_an_agent_behind_it(job):

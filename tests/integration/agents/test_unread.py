@@ -9,7 +9,7 @@ import termios
 import tty
 
 import pytest
-from integration.agents.test_supervise import PYTHON, Supervised
+from integration.agents.front import PYTHON, Supervised
 
 from meshnode.agents.lifetime import TIMED_OUT
 
