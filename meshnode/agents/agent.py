@@ -101,9 +101,12 @@ class Agent:
         group: Cgroup | None,
         terminal: Terminal | None,
         *,
+        session_id: str,
         detached: bool,
     ) -> None:
         self._process = process
+        self._session_id = session_id
+        self._has_told_of_loss = False
         self.group = group
         self._terminal = terminal
         self._detached = detached
@@ -135,9 +138,14 @@ class Agent:
         return self._process.returncode
 
     @property
-    def unread(self) -> bool:
-        """Whether the caller has yet to read some of its output."""
-        return any(outlet.pending for outlet in self._outlets)
+    def unread(self) -> int:
+        """How many bytes of its output wait for the caller to read."""
+        return sum(len(outlet.pending) for outlet in self._outlets if not outlet.full)
+
+    @property
+    def has_lost_output(self) -> bool:
+        """Whether the caller lacks some of its output, and not because it has gone."""
+        return any(outlet.lost for outlet in self._outlets)
 
     @property
     def bytes_moved(self) -> int:
@@ -145,9 +153,10 @@ class Agent:
         return self.inlet.bytes_in + sum(source.bytes_out for source in self._sources)
 
     @property
-    def awaits_terminal(self) -> bool:
-        """Whether its caller's terminal or its own is away: nothing tells when it is back."""
-        return self._is_let_go or (self._takes_stdin and is_behind())
+    def looks_again(self) -> bool:
+        """Whether nothing tells when a terminal is back that is away, or a disk has room."""
+        is_full = any(outlet.full for outlet in self._outlets)
+        return is_full or self._is_let_go or (self._takes_stdin and is_behind())
 
     @property
     def _is_let_go(self) -> bool:
@@ -170,14 +179,25 @@ class Agent:
             if source.fd is not None and source.wanted:
                 yield source.fd, select.POLLIN, source.read
         for outlet in self._outlets:
-            if outlet.pending:
+            if outlet.pending and not outlet.full:
                 yield outlet.fd, select.POLLOUT, outlet.flush
 
     def _look_again(self) -> None:
-        """Read a terminal that was let go of: it may have been opened again."""
+        """Read a terminal that may have been opened again, write to a disk that may have room."""
+        for outlet in self._outlets:
+            if outlet.full:
+                outlet.flush()
+        self._tell_of_loss()
         for source in self._sources:
             if source.is_let_go and self.returncode is None:
                 source.read()
+
+    def _tell_of_loss(self) -> None:
+        why = next((outlet.lost for outlet in self._outlets if outlet.lost), "")
+        if why and not self._has_told_of_loss:
+            self._has_told_of_loss = True
+            logs = f"session-mesh logs {self._session_id}"
+            self.tell(f"some of its output was lost here ({why}): {logs} shows what is kept of it")
 
     def reap(self, struck: set[int] | None = None) -> None:
         """Collect it, and orphans that we adopted; whose pid may come back is no longer struck."""
@@ -187,7 +207,7 @@ class Agent:
             if pid == self.pid and self.returncode is None:
                 self._process.returncode = returncode
 
-    def hear(self, heard: Iterable[Heard], session_id: str, *, suspended: bool) -> None:
+    def hear(self, heard: Iterable[Heard], *, suspended: bool) -> None:
         """Do what our caller, or the caller's terminal, means to be done with it."""
         for one in heard:
             if one.number in KEYS and self._terminal is not None and not self._detached:
@@ -197,7 +217,7 @@ class Agent:
             ):
                 self._pass_on(one.number)
             elif one.number == STOP_KEY:
-                self._heard_stop(session_id, suspended=suspended)
+                self._heard_stop(suspended=suspended)
             elif one.number in TERMINAL:
                 self._look_at_terminal()
 
@@ -227,15 +247,14 @@ class Agent:
         else:
             self._pass_on(number)
 
-    def _heard_stop(self, session_id: str, *, suspended: bool) -> None:
+    def _heard_stop(self, *, suspended: bool) -> None:
         """Let all run on that our caller's terminal stopped: while we stand still, nobody answers.
 
         A command line with a pipe in it stands in one group with us, and runs on with us.
         """
         if self.returncode is None:  # else it is only being read to its end
-            self.tell(
-                f"the agent runs on: Ctrl-Z stops none, session-mesh suspend {session_id} does"
-            )
+            suspend = f"session-mesh suspend {self._session_id}"
+            self.tell(f"the agent runs on: Ctrl-Z stops none, {suspend} does")
         if not suspended:
             os.killpg(0, signal.SIGCONT)
 
@@ -288,6 +307,14 @@ class Agent:
                 outlet.flush_some()  # while ends of lines are the agent's own, `\r` and all
             self._terminal.give_back()  # now: the caller may take a while to read what is left
         self.inlet.shut("the agent has ended")
+
+    def let_go_of_output(self, why: str) -> None:
+        """Give up what the caller has not taken by now, and say so."""
+        for outlet in self._outlets:
+            outlet.let_go(why)
+        self._tell_of_loss()
+        for outlet in self._outlets:
+            outlet.flush_some()
 
     def _on_stdin(self) -> None:
         if is_behind():  # since it was polled for: a shell may have taken its terminal back

@@ -21,6 +21,7 @@ INPUT_BYTES_MAX = 64 << 10  # waiting for the agent to read; a steer that makes 
 OUTPUT_BYTES_MAX = 64 << 10  # waiting for the caller to read; beyond, the agent's pipe is left full
 CHUNK_BYTES = 64 << 10
 STDOUT_WRITE_BYTES = select.PIPE_BUF  # a poll that says writable promises no more than this
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # for now
 DRAIN_BYTES_MAX = 4 << 20  # what is read from an ended agent's pipes if somebody still fills them
 
 
@@ -177,27 +178,55 @@ class Inlet:
 
 
 class Outlet:
-    """The caller's stdout or stderr. If it is closed, the agent never notices."""
+    """The caller's stdout or stderr. If it is closed, or its disk is full, the agent never notices.
+
+    `lost` says why some of it is lost for good, for another reason than that its reader has gone.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = _unblocking(fd)
         self.open = True
         self.pending = bytearray()
+        self.full = ""  # why a disk takes nothing for now, though poll says that there is room
+        self.lost = ""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the agent is listened to: a slow reader holds it up, a full disk does not."""
+        return bool(self.full) or len(self.pending) < OUTPUT_BYTES_MAX
 
     def write(self, chunk: bytes) -> None:
-        """Queue for the caller."""
-        if self.open:
-            self.pending += chunk
+        """Queue for the caller; what is beyond the limit is lost."""
+        if not self.open:
+            return
+        room = max(OUTPUT_BYTES_MAX - len(self.pending), 0) if self.full else len(chunk)
+        self.pending += chunk[:room]
+        if len(chunk) > room:
+            self.lost = self.full
 
     def flush(self) -> None:
         """Write one piece; call it only when poll says that there is room."""
         try:
             written = os.write(self.fd, self.pending[:STDOUT_WRITE_BYTES])
-            del self.pending[:written]
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            if error.errno in NO_ROOM:
+                self.full = why
+                return
             self.open = False
+            self.pending.clear()
+            self.lost = self.lost or ("" if error.errno == errno.EPIPE else why)
+        else:
+            self.full = ""
+            del self.pending[:written]
+
+    def let_go(self, why: str) -> None:
+        """Try once more; what is not taken at once is lost."""
+        self.flush_some()
+        if self.pending:
+            self.lost = self.full or why
             self.pending.clear()
 
     def flush_some(self) -> None:
@@ -208,6 +237,22 @@ class Outlet:
         while self.pending and len(self.pending) != left and poll.poll(0):
             left = len(self.pending)
             self.flush()
+
+
+class Patience:
+    """How long is waited for somebody who takes bytes: anew with each that is taken."""
+
+    def __init__(self, wait_s: float, now_s: float) -> None:
+        self._wait_s = wait_s
+        self._until_s = now_s + wait_s
+        self._waiting = 0
+
+    def left_s(self, waiting: int, now_s: float) -> float:
+        """Return how long is still waited while so many bytes are left; 0: no more."""
+        if waiting < self._waiting:
+            self._until_s = now_s + self._wait_s
+        self._waiting = waiting
+        return max(self._until_s - now_s, 0.0) if waiting else 0.0
 
 
 def _unblocking(fd: int) -> int:
@@ -238,8 +283,8 @@ class Source:
     @property
     def wanted(self) -> bool:
         """Whether there is room for more of it, and poll tells when there is some."""
-        full = self._outlet is not None and len(self._outlet.pending) >= OUTPUT_BYTES_MAX
-        return self.fd is not None and not full and not self.is_let_go
+        has_room = self._outlet is None or self._outlet.has_room
+        return self.fd is not None and has_room and not self.is_let_go
 
     def read(self) -> int:
         """Copy one chunk; returns its length, 0 if there is none now."""

@@ -42,7 +42,10 @@ IS_OVER = "its session is over already"
 
 
 def main(argv: list[str]) -> int:
-    """Run one supervisor; returns the agent's exit code, 124 if it timed out, or 125 to 127."""
+    """Run one supervisor; returns the agent's exit code, 124 if it timed out, or 125 to 127.
+
+    For a 0 it is 1 if the caller lacks some of its output.
+    """
     _open_missing_streams()
     try:
         return _supervise(
@@ -80,7 +83,8 @@ def _supervise(
                 process = start(options, group, terminal, signals.let_through)
             except OSError as error:
                 return _not_started(options, state, log, error)
-            agent = Agent(process, log, group, terminal, detached=options.detached)
+            session_id, detached = options.session_id, options.detached
+            agent = Agent(process, log, group, terminal, session_id=session_id, detached=detached)
             agent.say(*options.said)
             return Supervisor(options, agent, state, door, signals, clock=clock).run()
     except Exception as error:

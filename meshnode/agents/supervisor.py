@@ -23,6 +23,7 @@ from meshnode.agents.lifetime import LOOK_S, TIMED_OUT, Lifetime
 from meshnode.agents.signals import signal_name
 from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
+from meshnode.agents.streams import Patience
 from meshnode.core.steers import AFTER, NOW
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 STEER_WAIT_S = 2.0  # for room in the agent's stdin; then the steer is withdrawn and refused
 READERS_WAIT_S = 2.0  # after the end, for clients that still read
-FLUSH_WAIT_S = 600.0  # after the end, for a caller who reads our stdout slowly; the log has it all
-TERMINAL_WAIT_S = 1.0  # until we look again whether our terminal is ours
+FLUSH_WAIT_S = 600.0  # after the end, for a caller to read the next byte; what is left is lost
+AGAIN_S = 1.0  # until we look whether our terminal is ours, or a disk has room
 GRACE_S_MAX = 3600.0
 
 
@@ -99,7 +100,8 @@ class Supervisor:
         returncode = self._agent.returncode or 0
         if self._lifetime.is_over:
             return TIMED_OUT
-        return returncode if returncode >= 0 else 128 - returncode
+        code = returncode if returncode >= 0 else 128 - returncode
+        return code or int(self._agent.has_lost_output)
 
     # --- the agent's life
 
@@ -158,15 +160,16 @@ class Supervisor:
     def _linger(self) -> None:
         """Serve those who still read; bounded."""
         ended_at_s = self._clock()
+        reader = Patience(FLUSH_WAIT_S, ended_at_s)
         while True:
             self._door.forget_gone()
-            left_s = max(
-                ended_at_s + READERS_WAIT_S - self._clock() if self._door.has_clients else 0.0,
-                ended_at_s + FLUSH_WAIT_S - self._clock() if self._agent.unread else 0.0,
-            )
+            now_s = self._clock()
+            clients_s = ended_at_s + READERS_WAIT_S - now_s if self._door.has_clients else 0.0
+            left_s = max(clients_s, reader.left_s(self._agent.unread, now_s))
             if left_s <= 0.0:
-                return
+                break
             self._watch_once(left_s)
+        self._agent.let_go_of_output(f"nobody has read it for {FLUSH_WAIT_S:g} s")
 
     def _new_ladder(self, now_s: float, grace_s: float, *, force: bool) -> tree.Ladder:
         self._stillness.give_way()  # a TERM is followed by a CONT
@@ -244,13 +247,13 @@ class Supervisor:
         if has_steps or self._agent.returncode is not None:
             return tree.STEP_S
         now_s, deadline_s = self._clock(), self._agent.inlet.next_deadline_s()
-        wait_s = TERMINAL_WAIT_S if self._agent.awaits_terminal else LOOK_S
+        wait_s = AGAIN_S if self._agent.looks_again else LOOK_S
         wait_s = min(wait_s, self._lifetime.left_s(now_s))
         return wait_s if deadline_s is None else min(deadline_s - now_s, wait_s)
 
     def _on_signals(self) -> None:
-        stands, session_id = self._stillness.is_begun, self._options.session_id
-        self._agent.hear(self._signals.heard(), session_id, suspended=stands)
+        stands = self._stillness.is_begun
+        self._agent.hear(self._signals.heard(), suspended=stands)
 
     # --- operations
 
