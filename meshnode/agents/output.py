@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshnode.agents.times import Index
 
 CHUNK_BYTES = 64 << 10
+LOOKS_MAX = 8  # at logs that are being rotated; the last one counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,28 +110,42 @@ class _Part:
 
 @contextmanager
 def _opened(directory: Path, *, timed: bool = False) -> Iterator[Sequence[_Part]]:
-    """Open the logs, the older one first; what is renamed meanwhile is opened once.
+    """Open the logs, the older one first.
 
     Their indexes tell of times only if they are `timed`: who waits for more looks often.
     """
-    with ExitStack() as opened:
-        files: list[BinaryIO] = []
-        for name in (LOG, OLDER_LOG):
-            with suppress(FileNotFoundError):
-                file = opened.enter_context(_plain_file(directory / name))
-                # Rotated between the two: the old one is the very file that we hold already.
-                if not any(os.path.sameopenfile(file.fileno(), one.fileno()) for one in files):
-                    files.append(file)
-        # In this order: a log that was cut begins later, and then grows.
-        infos = [os.fstat(file.fileno()) for file in files]
-        bytes_max = INDEX_BYTES_MAX if timed else HEAD_BYTES
-        found = (_index_at(path, bytes_max) for path in _index_paths(directory))
-        indexes = {one.inode: one for one in found if one}
-        parts = [
-            _Part(file, info.st_size, indexes.get(info.st_ino))
-            for file, info in zip(files, infos, strict=True)
-        ]
-        yield parts[::-1]
+    for left in reversed(range(LOOKS_MAX)):
+        with ExitStack() as opened:
+            parts = _look(opened, directory, INDEX_BYTES_MAX if timed else HEAD_BYTES)
+            if left and parts and _was_rotated(directory, parts[-1]):
+                continue  # more than once, perhaps: then what we hold are no neighbours
+            yield parts
+            return
+
+
+def _look(opened: ExitStack, directory: Path, index_bytes_max: int) -> Sequence[_Part]:
+    files: list[BinaryIO] = []
+    for name in (LOG, OLDER_LOG):
+        with suppress(FileNotFoundError):
+            file = opened.enter_context(_plain_file(directory / name))
+            # Rotated between the two: the old one is the very file that we hold already.
+            if not any(os.path.sameopenfile(file.fileno(), one.fileno()) for one in files):
+                files.append(file)
+    # In this order: a log that was cut begins later, and then grows.
+    infos = [os.fstat(file.fileno()) for file in files]
+    found = (_index_at(path, index_bytes_max) for path in _index_paths(directory))
+    indexes = {one.inode: one for one in found if one}
+    parts = [
+        _Part(file, info.st_size, indexes.get(info.st_ino))
+        for file, info in zip(files, infos, strict=True)
+    ]
+    return parts[::-1]
+
+
+def _was_rotated(directory: Path, newest: _Part) -> bool:
+    with suppress(OSError):
+        return not os.path.samestat((directory / LOG).lstat(), os.fstat(newest.file.fileno()))
+    return False
 
 
 def _index_paths(directory: Path) -> tuple[Path, ...]:

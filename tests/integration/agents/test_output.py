@@ -1,5 +1,7 @@
 import pytest
 
+from meshnode.agents import log, output
+from meshnode.agents.log import Log
 from meshnode.agents.output import Begin, read_log
 
 pytestmark = pytest.mark.integration
@@ -45,3 +47,24 @@ def test_a_long_log_comes_in_bounded_chunks(tmp_path):
 
 def test_a_session_without_a_log_has_no_lines(tmp_path):
     assert list(read_log(tmp_path, Begin(10))) == []
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_is_rotated_while_it_is_opened_is_read_in_its_order(tmp_path, monkeypatch, times):
+    monkeypatch.setattr(log, "LOG_BYTES_MAX", 8)
+    open_, written = output._plain_file, Log(tmp_path, lambda: 1.0)
+    for number in range(2):
+        written.write(b"line %d\n" % number)
+
+    def opening(path):
+        file = open_(path)
+        if opened := not rotated:
+            rotated.append(path)
+        for number in range(times * opened):
+            written.write(b"line %d\n" % (2 + number))
+        return file
+
+    rotated = []
+    monkeypatch.setattr(output, "_plain_file", opening)
+    read = b"".join(read_log(tmp_path, Begin(None)))
+    assert read == b"line %d\nline %d\n" % (times, times + 1)
