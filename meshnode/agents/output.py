@@ -90,6 +90,12 @@ def follow_log(
                 yield chunk
 
 
+def is_kept(directory: Path) -> bool:
+    """Whether there is output of a session, even if it is empty."""
+    # In this order: a log that is being rotated becomes the older one.
+    return any(os.path.lexists(directory / name) for name in (LOG, OLDER_LOG))
+
+
 def written_at_s(directory: Path) -> float | None:
     """Return when output was written last, in seconds since 1970; None if there is none."""
     with suppress(OSError):

@@ -9,8 +9,9 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from meshnode.agents.output import Begin, follow_log, read_log
-from meshnode.core.errors import ExhaustedError, UsageError
+from meshnode.agents.output import Begin, follow_log, is_kept, read_log
+from meshnode.core.errors import ExhaustedError, NotFoundError, UsageError
+from meshnode.core.sessions import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +35,11 @@ class Outputs:
     def read(self, command: Command) -> Iterator[bytes]:
         """Yield the output that is asked for, from `tail`, `since_s` or `position` on.
 
-        With `follow`, what comes for a while, after a head (`agents/output.py`). Raises UsageError.
+        With `follow`, what comes for a while, after a head (`agents/output.py`). Raises UsageError,
+        NotFoundError for a session whose output is gone.
         """
         begin = _begin(command.args)
+        self._check_kept(command.session)
         if command.args.get("follow") is True:
             return self._follow(command.session, begin)
         return read_log(self._hosting.directory_of(command.session), begin)
@@ -55,6 +58,15 @@ class Outputs:
             )
         finally:
             self._followers -= 1
+
+    def _check_kept(self, session_id: str) -> None:
+        record = self._hosting.sessions.get(session_id)
+        is_begun = record is None or record.state is not State.PENDING
+        if is_begun and not is_kept(self._hosting.directory_of(session_id)):
+            raise NotFoundError(
+                f"the output of session {session_id} is gone",
+                "it lay on the disk of its node alone",
+            )
 
     def _has_ended(self, session_id: str) -> bool:
         record = self._hosting.sessions.get(session_id)

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 
@@ -84,6 +85,18 @@ def test_what_ended_before_is_told_whole(pair: list[Node]):
     documents = [json.loads(line) for line in out.splitlines()]
     assert [one["output"] for one in documents] == ["19999\n", "20000\n"]
     assert documents[1]["position"] - documents[0]["position"] == len("19999\n")
+
+
+@pytest.mark.parametrize("words", [(), ("--follow",)])
+def test_output_that_is_gone_is_told(pair: list[Node], words: tuple[str, ...]):
+    anna, berta = pair
+    anna.call("run", "--agent-id", "brief", "--", "echo", "words")
+    session = wait_until(lambda: berta.sessions().get("brief"))
+    shutil.rmtree(anna.home / "sessions" / session["session_id"])
+    for node in pair:
+        answer = node.call("logs", "brief", *words)
+        assert (answer.code, answer.out) == (3, "")
+        assert f"the output of session {session['session_id']} is gone" in answer.err
 
 
 def test_a_node_that_hangs_is_told_and_heard_again(fleet: Fleet):
