@@ -4,6 +4,6 @@
   `signals`, `environment`, `state_file`, `log`, `times`, `options`, `lifetime`, `last_word`,
   `sparing`, `terminal`, `sequences`
 - the process tree: `tree`, `cgroup`, `holding`
-- in the node: `processes`, `following`, `inbox_reader`, `output`, `pruning`, `log_sessions`,
-  `directories`
+- in the node: `processes`, `following`, `replies`, `inbox_reader`, `output`, `pruning`,
+  `log_sessions`, `directories`
 """

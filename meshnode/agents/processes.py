@@ -15,18 +15,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from meshnode.agents import replies
 from meshnode.agents.following import Ending, Following, ending_of
 from meshnode.agents.holding import HALT_S, TERM_WAIT_S
 from meshnode.agents.last_word import KILLED
 from meshnode.agents.tree import VERIFY_S, Identity, Killing, Reach, is_alive, members, stop_tree
-from meshnode.app.ports import Steered
-from meshnode.core.errors import ConflictError, MeshError, RefusedError, UnreachableError
+from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from meshnode.agents.following import Line
+    from meshnode.app.ports import Steered
     from meshnode.core.steers import Instruction
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
@@ -105,8 +106,8 @@ class ProcessAgents:
             "steer", STEER_WAIT_S, command_id=command_id, mode=steer.mode, **said
         )
         if not reply.get("ok"):
-            raise _not_steered(reply)
-        return _steered(reply)
+            raise replies.not_steered(reply)
+        return replies.steered(reply)
 
     def worked(self, session_id: str) -> None:
         """Let a session's supervisor know of work that it cannot see; later if it is away."""
@@ -130,7 +131,7 @@ class ProcessAgents:
             with suppress(UnreachableError):
                 order = {"command_id": command_id, "grace_s": grace_s, "force": force}
                 wait_s = grace_s + VERIFY_S + KILL_MARGIN_S
-                said = _killing(await self._order(session_id, "kill", wait_s, **order))
+                said = replies.killing(await self._order(session_id, "kill", wait_s, **order))
                 if said.survivors or not await self._leftovers(following):
                     return said
         following.killed_by_command = command_id  # before: its end is noticed while we still work
@@ -146,7 +147,7 @@ class ProcessAgents:
         """
         wait_s = grace_s + max(grace_s, TERM_WAIT_S) + VERIFY_S + KILL_MARGIN_S
         order = {"command_id": command_id, "grace_s": grace_s}
-        return _killing(await self._order(session_id, "close", wait_s, **order))
+        return replies.killing(await self._order(session_id, "close", wait_s, **order))
 
     async def suspend(self, session_id: str) -> int:
         """Stop the whole tree; returns of how many processes. All or none: raises RefusedError."""
@@ -157,11 +158,11 @@ class ProcessAgents:
                 f"not all of it stops (process {stuck}), so it was let go on",
                 "what waits for a device stops only after it: try again",
             )
-        return _found(reply)
+        return replies.found(reply)
 
     async def resume(self, session_id: str) -> int:
         """Let the whole tree run on; returns of how many processes, 0 if it was not suspended."""
-        return _found(await self._order(session_id, "resume", STEER_WAIT_S))
+        return replies.found(await self._order(session_id, "resume", STEER_WAIT_S))
 
     async def _order(
         self, session_id: str, operation: str, wait_s: float, **fields: object
@@ -366,39 +367,3 @@ def _say_worked(following: Following) -> None:
     if following.may_idle_out:
         with suppress(UnreachableError):  # it does not read, and ends nobody meanwhile
             following.line.send("worked")
-
-
-def _steered(reply: dict[str, Any]) -> Steered:
-    behind = reply.get("behind")
-    return Steered(
-        on_stdin=reply.get("stdin", True) is True,
-        followed=reply.get("followed") is True,
-        interrupted=str(reply.get("interrupted") or ""),
-        behind=behind if isinstance(behind, int) else 0,
-    )
-
-
-def _not_steered(reply: dict[str, Any]) -> MeshError:
-    error, sent = str(reply.get("error")), reply.get("interrupted")
-    if reply.get("indeterminate"):
-        return UnreachableError(f"it was sent {sent}; {error}" if sent else error)
-    if sent:
-        return MeshError(f"it was sent {sent}, and not the message: {error}")
-    return RefusedError(error)
-
-
-def _killing(reply: dict[str, Any]) -> Killing:
-    try:
-        counts = int(reply["found"]), int(reply["gone"]), tuple(map(int, reply["survivors"]))
-    except (KeyError, TypeError, ValueError):
-        raise UnreachableError("the session's supervisor answers nothing we know") from None
-    needed = str(reply.get("needed"))
-    needed = needed if needed in {"TERM", "KILL"} else ""
-    return Killing(*counts, needed, suspended=reply.get("suspended") is True)
-
-
-def _found(reply: dict[str, Any]) -> int:
-    count = reply.get("found")
-    if not isinstance(count, int):
-        raise UnreachableError("the session's supervisor answers nothing we know")
-    return count
