@@ -202,6 +202,7 @@ def test_nothing_that_lies_about_keeps_a_node_down(logs, monkeypatch):
     logs.prompt(session)
     logs.said(session, 1)
     assert logs.counted(1) == {session: 1}
+    node.json("kill", session, "--yes")
     assert node.end() == 0
 
 
