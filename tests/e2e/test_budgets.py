@@ -84,7 +84,7 @@ def test_a_budget_that_one_node_sets_holds_an_agent_on_another(fleet):
     assert anna.json("budget", "remove", "team", "--yes")["name"] == "team"
     assert anna.call("budget", "remove", "team", "--yes").code == 3
     run(anna, "late", "--owner", "olga")
-    assert told_of(anna)[-2:] == ["lifted", "removed"]
+    wait_until(lambda: told_of(anna)[-2:] == ["lifted", "removed"])
 
 
 def restarted_and_resumed(anna, carl):

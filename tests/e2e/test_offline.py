@@ -23,7 +23,10 @@ READING = (
     ("audit", "--verify"),
     ("export", "-"),
 )
-BEFORE = "DROP TABLE usage_checkpoints; DROP TABLE usage_dropped; PRAGMA user_version=8"
+BEFORE = """
+DROP TABLE usage_checkpoints; DROP TABLE usage_dropped; ALTER TABLE standing DROP COLUMN issuer;
+PRAGMA user_version=8
+"""
 
 
 @pytest.fixture
