@@ -1,8 +1,8 @@
 """The socket side: connections that cannot be held for nothing, and plain HTTP on loopback only.
 
 Invariant: a connection is cut that has sent no whole request head for HEAD_S, or takes less than
-TAKEN_BYTES_MIN of an answer in as long; so is what one address has beyond its share. Nothing plain
-leaves this machine: a session key is in every request.
+TAKEN_BYTES_MIN of an answer in as long; so is what one address has beyond its share, before TLS
+spends memory on it. Nothing plain leaves this machine: a session key is in every request.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import asyncio
 import logging
 import socket
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h11
 from uvicorn import Config
@@ -71,6 +72,7 @@ class Listener:
         self.sock = sock
         self._tls = tls
         self._server: asyncio.Server | None = None
+        self._arriving: set[asyncio.Task[None]] = set()  # one a handshake
         self._state = ServerState()
         self._places = Places(CONNECTIONS_MAX)
         self._config = Config(
@@ -91,11 +93,7 @@ class Listener:
     async def start(self) -> None:
         """Begin to answer."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self._config, self._state, {}, places=self._places),
-            sock=self.sock,
-            ssl=self._tls,
-            ssl_handshake_timeout=HEAD_S if self._tls else None,
-            backlog=BACKLOG,
+            self._connection, sock=self.sock, backlog=BACKLOG
         )
 
     async def close(self) -> None:
@@ -103,6 +101,8 @@ class Listener:
         if self._server is None:
             return
         self._server.close()
+        for task in self._arriving:
+            task.cancel()
         for connection in list(self._state.connections):
             connection.shutdown()
         if self._state.tasks:
@@ -111,37 +111,57 @@ class Listener:
             if connection.transport is not None:
                 connection.transport.abort()
 
+    def _connection(self) -> _Connection:
+        return _Connection(self._config, self._state, self._places, self._tls, self._arriving)
+
 
 class _Connection(H11Protocol):
     """One connection, with a deadline for whatever it is waited for."""
 
-    def __init__(self, *parts: Any, places: Places) -> None:  # noqa: ANN401 - uvicorn's own
-        super().__init__(*parts)
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        places: Places,
+        tls: ssl.SSLContext | None,
+        arriving: set[asyncio.Task[None]],
+    ) -> None:
+        super().__init__(config, state, {})
         self._places = places
-        self._source = ""  # none: it has no place
+        self._tls = tls
+        self._arriving = arriving
+        self._source: str | None = None  # none: it has no place
+        self._early = b""  # what came before `start_tls` has returned
         self._watch: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._unread = 0  # bytes of an answer that the peer has not taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        super().connection_made(transport)
-        host = self.client[0] if self.client else ""
+        host = transport.get_extra_info("peername")[0]  # of accept(): the peer may be gone by now
         source = site_of(host) or host
         if not self._places.enter(source):
             transport.abort()
             return
         self._source = source
-        self._wait_for_head()
+        if self._tls is None:
+            self._begin(transport)
+            return
+        task = self.loop.create_task(self._shake_hands(transport, self._tls))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        if self.transport is not None:
+            super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._stop_waiting()
         self._end_stall()
-        if self._source:
-            self._places.leave(self._source)
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport is None:
+            self._early += data
+            return
         was_idle = self.timeout_keep_alive_task is not None
         super().data_received(data)  # whatever it is, it ends the wait of an idle connection
         if self._is_answering():
@@ -185,6 +205,30 @@ class _Connection(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    async def _shake_hands(self, plain: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        try:
+            with suppress(OSError):  # no TLS, or too slow: it is closed, and that is all
+                secure = await self.loop.start_tls(
+                    plain, self, tls, server_side=True, ssl_handshake_timeout=HEAD_S
+                )
+                if secure is not None:  # none: it was lost meanwhile
+                    self._begin(secure)
+        finally:
+            if self.transport is None:  # nobody tells that it is lost
+                self._leave()
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._wait_for_head()
+        if self._early:
+            early, self._early = self._early, b""
+            self.data_received(early)
+
+    def _leave(self) -> None:
+        if self._source is not None:
+            self._places.leave(self._source)
+            self._source = None
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # none before the first request
