@@ -14,7 +14,7 @@ import re
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from zeroconf import DNSQuestionType, InterfaceChoice, IPVersion, ServiceStateChange
+from zeroconf import DNSQuestionType, Error, InterfaceChoice, IPVersion, ServiceStateChange
 from zeroconf.asyncio import (
     AsyncServiceBrowser,
     AsyncServiceInfo,
@@ -136,7 +136,7 @@ class Discovery:
             )
             if found:
                 self._take(info)
-        except (PeerError, UnicodeDecodeError, ValueError) as error:
+        except (PeerError, ValueError, Error) as error:  # the last: of a name that is no service's
             _log.debug("an mDNS announcement makes no sense: %r", str(error)[:200])
         finally:
             self._resolving -= 1

@@ -134,6 +134,16 @@ async def test_escape_sequences_and_nonsense_go_no_further(monkeypatch, shouted,
         assert "\x1b" not in caplog.text
 
 
+async def test_a_pointer_to_a_name_of_another_service_harms_nothing(monkeypatch):
+    async with listening(monkeypatch) as (discovery, hints, tasks):
+        for name in ("evil._http._tcp.local.", "evil.local.", f"\x1b[2J.{SERVICE}x", SERVICE):
+            discovery._on_change(None, SERVICE, name, ADDED)
+        async with asyncio.timeout(WAIT_S):
+            while tasks:
+                await tasks.pop()
+        assert (hints, discovery._resolving) == ([], 0)
+
+
 async def test_a_network_on_which_too_much_is_shouted_is_noticed(monkeypatch):
     async with listening(monkeypatch) as (discovery, _, _tasks):
         cache = discovery._zeroconf.zeroconf.cache
