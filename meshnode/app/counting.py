@@ -75,7 +75,10 @@ class Counting:
         self.session_timeouts = 0
         self.pool_exhaustion = 0
         self.rate_limited = 0
-        self.commands: Counter[tuple[str, str]] = Counter()
+        # There from the start: the first of a new series would be no increase to an alert.
+        self.commands: Counter[tuple[str, str]] = Counter(
+            {(action, "indeterminate"): 0 for action in SESSION_ACTIONS | NODE_ACTIONS}
+        )
         self.command_seconds = Histogram(COMMAND_S)
         self.flushes: Counter[str] = Counter({"in": 0, "out": 0})
         self.flush_bytes: Counter[str] = Counter({"in": 0, "out": 0})

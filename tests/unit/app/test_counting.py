@@ -15,6 +15,7 @@ from meshnode.app.counting import (
     Counting,
     Histogram,
 )
+from meshnode.core.commands import NODE_ACTIONS, SESSION_ACTIONS
 from meshnode.core.feed import Change
 from meshnode.core.genesis import Genesis
 from meshnode.core.ids import NodeId, SessionId
@@ -62,9 +63,17 @@ def test_what_strangers_send_makes_no_endless_labels():
     for number in range(1000):
         counts.command(f"action{number}", f"outcome{number}", None)
     counts.command("steer", "delivered", 0.02)
-    assert {action for action, _ in counts.commands} <= {"other", "steer"}
+    assert {action for action, _ in +counts.commands} <= {"other", "steer"}
     assert len(counts.commands) <= OUTCOMES_MAX * 4 + 2
     assert sum(counts.commands.values()) == 1001
+
+
+def test_what_is_undecided_is_counted_from_nought_on():
+    counts = counting()
+    undecided = {(action, "indeterminate"): 0 for action in SESSION_ACTIONS | NODE_ACTIONS}
+    assert counts.commands == undecided
+    counts.command("steer", "indeterminate", None)
+    assert counts.commands == undecided | {("steer", "indeterminate"): 1}
 
 
 def test_a_suspicion_is_confirmed_or_refuted():
