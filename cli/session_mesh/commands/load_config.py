@@ -28,16 +28,16 @@ def app(
     `sessions: [{id: 123}, {filter: alive}]` and `spec: S` become what `list` shows unless it is
     told otherwise; an empty list ends that. All else configures the node from its next start.
     """
-    from meshnode.node.config import config_in  # noqa: PLC0415 - large
+    from meshnode.node import configuring  # noqa: PLC0415 - the composition root is large
 
     is_stdin = str(file) == "-"
     text = read_text(DOCUMENT_BYTES_MAX + 1).encode() if is_stdin else read_bytes(file)
-    name = "stdin" if is_stdin else file.name
-    document = parse_document(text, name)
+    source = Path("stdin") if is_stdin else file
+    document = parse_document(text, source.name)
     entries = document.map("the configuration")
     if not entries:
-        raise UsageError(f"{name} says nothing", "sessions: [{filter: alive}], for one")
-    for warning in config_in(document).warnings:
+        raise UsageError(f"{source.name} says nothing", "sessions: [{filter: alive}], for one")
+    for warning in configuring.checked(call.home, source, text)["warnings"]:
         call.streams.tell(f"warning: {warning}")
     chosen = selections.chosen_in(entries)
     of_node = sorted(key for key, one in entries.items() if not selections.is_of_list(key, one))

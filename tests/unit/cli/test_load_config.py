@@ -41,3 +41,17 @@ def test_a_dash_reads_stdin(run, tmp_path):
     assert code == 2
     assert "stdin:" in err
     assert (tmp_path / "home" / "config.yaml").read_bytes() == CONFIG
+
+
+@pytest.mark.parametrize(
+    "given", [b"http: 0.0.0.0:28890\n", b"http: {listen: on, tls_cert: /nowhere.pem}\n"]
+)
+def test_what_no_node_would_start_with_is_not_taken_over(run, tmp_path, given):
+    file = tmp_path / "new.yaml"
+    file.write_bytes(CONFIG)
+    assert run("load-config", str(file))[0] == 0
+    file.write_bytes(given)
+    checked = run("config", "check", str(file))
+    assert (checked[0], run("load-config", str(file))) == (2, checked)
+    assert (tmp_path / "home" / "config.yaml").read_bytes() == CONFIG
+    assert not (tmp_path / "home" / "config.yaml.old").exists()
