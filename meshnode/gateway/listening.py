@@ -64,13 +64,13 @@ def bound(host: str, port: int, flag: str) -> socket.socket:
 
 
 class Listener:
-    """One listening socket and its connections."""
+    """One listening socket and its connections; `tls` is what the next one is met with."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         for name in ("uvicorn.error", "uvicorn.access"):  # what they tell comes from strangers
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.sock = sock
-        self._tls = tls
+        self.tls = tls
         self._server: asyncio.Server | None = None
         self._arriving: set[asyncio.Task[None]] = set()  # one a handshake
         self._state = ServerState()
@@ -112,7 +112,7 @@ class Listener:
                 connection.transport.abort()
 
     def _connection(self) -> _Connection:
-        return _Connection(self._config, self._state, self._places, self._tls, self._arriving)
+        return _Connection(self._config, self._state, self._places, self.tls, self._arriving)
 
 
 class _Connection(H11Protocol):

@@ -67,6 +67,7 @@ class Fronting:
         self._behind = behind
         self._options = options
         self._tls: ssl.SSLContext | None = None
+        self._loaded = self._stamps()  # the files that it is from
         self._listeners: list[Listener] = []
         self.bound: str | None = None
         self.metrics: str | None = None
@@ -100,8 +101,14 @@ class Fronting:
         self._count()
         for listener in self._listeners:
             await listener.start()
-        if self._tls is not None and self._options.certificate == OWN_CERTIFICATE:
+        if self._tls is None:
+            return
+        if self._options.certificate == OWN_CERTIFICATE:
             self._ground.keep(self._renew(self._tls))
+        else:
+            self._ground.keep(
+                self._reload(self._listeners[0])
+            )  # the API's: metrics alone are plain
 
     async def close(self) -> None:
         """End, once what is under way is answered."""
@@ -165,13 +172,16 @@ class Fronting:
     def _context(self) -> ssl.SSLContext | None:
         if not self._options.certificate:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        if self._options.certificate == OWN_CERTIFICATE:
-            self._load_own(context)
-            self._ground.home.anchors.write_bytes(self._ground.identity.anchors)  # what to trust
-            return context
+        if self._options.certificate != OWN_CERTIFICATE:
+            return self._given()
+        context = _tls_context()
+        self._load_own(context)
+        self._ground.home.anchors.write_bytes(self._ground.identity.anchors)  # what to trust
+        return context
+
+    def _given(self) -> ssl.SSLContext:
+        """Return a context with the files that were given; raises UsageError."""
+        context = _tls_context()
         try:
             context.load_cert_chain(self._options.certificate, self._options.key, password=_no_one)
         except (OSError, ssl.SSLError) as error:
@@ -180,6 +190,9 @@ class Fronting:
                 "a certificate chain and its key without a passphrase, both PEM",
             ) from None
         return context
+
+    def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(map(_stamp, (self._options.certificate, self._options.key)))
 
     def _load_own(self, context: ssl.SSLContext) -> None:
         leaf = self._ground.identity.leaf()
@@ -198,6 +211,19 @@ class Fronting:
             except Exception as error:  # noqa: BLE001 - whatever: the one of before lasts for days
                 _log.warning("the certificate of HTTPS was not renewed, and will be: %s", error)
 
+    async def _reload(self, listener: Listener) -> None:
+        """Meet whoever comes next with the files that were given, once they are other ones."""
+        while True:
+            await asyncio.sleep(RELOAD_S)
+            stamps = self._stamps()
+            if stamps == self._loaded:
+                continue
+            try:
+                listener.tls = self._given()
+                self._loaded = stamps  # of before it was read: what comes meanwhile is read again
+            except UsageError as error:
+                _log.warning("HTTPS goes on with the certificate that it has: %s", error.message)
+
 
 def _both(first: OnSession, second: OnSession) -> OnSession:
     def told(before: SessionRecord | None, after: SessionRecord) -> None:
@@ -205,6 +231,22 @@ def _both(first: OnSession, second: OnSession) -> OnSession:
         second(before, after)
 
     return told
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    """Tell one state of a file from another; None if there is none."""
+    try:
+        told = Path(file).stat()
+    except OSError:
+        return None
+    return told.st_mtime_ns, told.st_ino
 
 
 def _no_one() -> str:

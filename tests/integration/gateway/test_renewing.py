@@ -1,8 +1,9 @@
-"""HTTPS with the node's own certificate: a disk without room costs no more than an hour of it."""
+"""HTTPS goes on with newer certificates: a disk without room, or a broken file, costs an hour."""
 
 import asyncio
 import logging
 import ssl
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from integration.rpc.fleet import WAIT_S, Founded
 from meshnode.client.home import Home
 from meshnode.node import fronting
 from meshnode.node.fronting import Fronting
+from meshnode.node.http_options import HttpOptions
 
 
 class Context(ssl.SSLContext):
@@ -55,3 +57,53 @@ async def test_a_certificate_that_could_not_be_loaded_is_loaded_later(tmp_path, 
     renewing.cancel()
     await asyncio.gather(renewing, return_exceptions=True)
     assert list(home.run.iterdir()) == []
+
+
+class Met:
+    """A listener as far as certificates go: it tells when it was given another."""
+
+    def __init__(self) -> None:
+        self.contexts: asyncio.Queue[ssl.SSLContext] = asyncio.Queue()
+
+    def __setattr__(self, name, value) -> None:
+        if name == "tls":
+            self.contexts.put_nowait(value)
+        super().__setattr__(name, value)
+
+
+def served_by(context: ssl.SSLContext) -> bytes:
+    """Return the certificate that a client of this context sees, by a handshake in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    client = trusting.wrap_bio(to_client, to_server)
+    for side in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True)).encode()
+
+
+async def test_files_that_were_given_are_read_again_when_they_are_others(
+    tmp_path, monkeypatch, told
+):
+    monkeypatch.setattr(fronting, "RELOAD_S", 0.01)
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    first, second = (Founded(seed).node().identity.leaf() for seed in (3, 4))
+    chain.write_bytes(first.chain)
+    key.write_bytes(first.private_key)
+    front = Fronting.__new__(Fronting)
+    front._options = HttpOptions("127.0.0.1:0", str(chain), str(key))
+    front._loaded, met = front._stamps(), Met()
+    assert first.chain.startswith(served_by(front._given()))
+    renewing = asyncio.create_task(front._reload(met))
+    async with asyncio.timeout(WAIT_S):
+        chain.write_bytes(second.chain)  # and its key is not there yet
+        await told.warned.wait()
+        assert met.contexts.empty()
+        key.write_bytes(second.private_key)
+        assert second.chain.startswith(served_by(await met.contexts.get()))
+    assert not renewing.done()
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+    assert met.contexts.empty()
