@@ -172,6 +172,9 @@ class Call:
 
         self.streams.tell(f"warning: {why}: this is what its disk remembers")
         with OfflineMesh(home) as mesh:
+            if mesh.left_out:
+                said = f"{mesh.left_out} rows of this node's ledger have no room in its feed"
+                self.streams.tell(f"warning: {said}, and no figure counts them")
             return {**ask(mesh), "source": "disk"}
 
     def confirm(self, question: str) -> bool:

@@ -7,7 +7,7 @@ once, PEER_S for all other nodes at once), and what goes wrong becomes a check, 
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ from meshnode.node.version import VERSION
 from meshnode.rpc.probes import OURS
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.store import log_sessions
-from meshnode.store.database import Database
+from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -143,8 +143,10 @@ def _look_at_home(home: Home, found: _Found) -> None:
         fix = "correct the file: until then the next price list holds for what is left out"
         found.checks.append(Check("prices", ok=False, detail="; ".join(wrong), fix=fix))
     found.attempt("certificate", lambda: _certificate(home, genesis, found))
-    with suppress(MeshError), closing(Database(home.database, checked=False, frozen=True)) as disk:
-        had = disk.run_now(log_sessions.sources)
+    with suppress(MeshError):
+        had = read_home(
+            home.database, lambda disk: disk.run_now(log_sessions.sources), checked=False
+        )
         found.checks += judge_logs(had - {one.source for one in found.config.ingest})
 
 

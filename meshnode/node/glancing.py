@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshnode.app.cost import OwnedSlot, cost
 from meshnode.app.cutting import CostQuery
@@ -24,10 +25,11 @@ from meshnode.ingest.tree import TreeReader
 from meshnode.node.pricing import charging, prices_of
 from meshnode.store import counters, ledger, usage_log
 from meshnode.store.database import Database
+from meshnode.store.frozen import read_frozen
 from meshnode.store.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from meshnode.app.tally import Prices
     from meshnode.client.home import Home
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 READ_BYTES_MAX = 4 << 20  # of a transcript at a time; of more the next call reads on
 PATIENCE_MS = 50  # with who writes just now; then what is kept is told
+Result = TypeVar("Result")
 _HERE = ""  # the node of all rows
 
 
@@ -53,8 +56,8 @@ def of_home(home: Home, named: tuple[str, str], since_s: float, now_s: float) ->
         prices = prices_of(home)
         session, transcript = named
         is_read = _read_on(home, transcript, now_s, prices)
-        with _opened(home) as database:
-            return _sums(database, session if is_read else "", since_s, prices)
+        known = session if is_read else ""
+        return _read(home, lambda database: _sums(database, known, since_s, prices))
     except (_Busy, MeshError, OSError):
         return None
 
@@ -69,14 +72,15 @@ class _Ledger(Database):
     copy_bytes_max = 0
 
 
-def _opened(home: Home) -> closing[Database]:
-    return closing(_Ledger(home.database, checked=False, patience_ms=PATIENCE_MS, frozen=True))
+def _read(home: Home, reading: Callable[[Database], Result]) -> Result:
+    path = home.database
+    opened = partial(_Ledger, path, checked=False, patience_ms=PATIENCE_MS, frozen=True)
+    return read_frozen(reading, opened, path)
 
 
 def _read_on(home: Home, transcript: str, now_s: float, prices: Prices) -> bool:
     """Read what is new of a session; True if all of it is counted by now."""
-    with _opened(home) as database:
-        found = _reader_of(database, transcript)
+    found = _read(home, lambda database: _reader_of(database, transcript))
     if found is None:
         return False
     reader, stored = found

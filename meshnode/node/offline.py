@@ -1,12 +1,11 @@
 """Answering from the disk of a home whose node is not running.
 
 Invariant: nothing is written to the disk; nobody counts as heard, this home's own node included,
-and the answers carry that as their coverage.
+and the answers carry that as their coverage. What is answered was on the disk at one time.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +16,7 @@ from meshnode.app.queries import Queries
 from meshnode.app.witnessing import Seen
 from meshnode.client.errors import NoNodeError
 from meshnode.client.mesh import MeshClient
-from meshnode.core.errors import ExhaustedError, MeshError, PeerError
+from meshnode.core.errors import ExhaustedError, PeerError
 from meshnode.core.headers import NOTHING
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.ledger import LEDGER
@@ -32,12 +31,13 @@ from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions, name_member
 from meshnode.store import audit, events, heads, ledger
-from meshnode.store.database import Database
+from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meshnode.client.home import Home
+    from meshnode.store.database import Database
 
 NOBODY = NodeId("")  # the disk is linked to nobody, and is nobody
 
@@ -47,42 +47,53 @@ class OfflineMesh(MeshClient):
 
     def __init__(self, home: Home) -> None:
         super().__init__(home)
-        self._database: Database | None = None
         self.damage: Damage | None = None
+        self.left_out = 0  # rows of the ledger that our feed has no room for
 
     def __enter__(self) -> Self:
-        """Read everything; raises UsageError for a home without a mesh, DamagedError."""
-        clock = SystemClock()
-        genesis, key = read_genesis(self.home), device_key(self.home)
-        self._database = Database(self.home.database, frozen=True)
-        mesh = Mesh(genesis, Who(key, boot=1, rng=Random(0)))  # noqa: S311 - rolls nothing
-        self.damage = restore(mesh, self._database, clock.wall_s())
-        _publish_what_is_counted(mesh, self._database)
-        mesh.liveness = Liveness(NOBODY)
-        mesh.recall(clock.steady_s())
-        held = self._database.run_now(events.load)
-        happened = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))
-        self.node_events = happened  # type: ignore[assignment] # reads alike
-        self.node_audit = _audit_half(self._database, mesh)  # type: ignore[assignment] # reads alike
-        heard = last_heard(self._database)
-        queries = Queries(mesh, prices_of(self.home), clock, heard_before=heard)
-        self.node = _reading_half(queries)  # type: ignore[assignment] # reads alike
+        """Read everything; raises UsageError for a home without a mesh, DamagedError.
+
+        Raises ConflictError while others write into the home again and again.
+        """
+        read_home(self.home.database, self._read, checked=True)
         return self
 
+    def _read(self, database: Database) -> None:
+        clock = SystemClock()
+        genesis, key = read_genesis(self.home), device_key(self.home)
+        mesh = Mesh(genesis, Who(key, boot=1, rng=Random(0)))  # noqa: S311 - rolls nothing
+        self.damage = restore(mesh, database, clock.wall_s())
+        self.left_out = _publish_what_is_counted(mesh, database)
+        mesh.liveness = Liveness(NOBODY)
+        mesh.recall(clock.steady_s())
+        held = database.run_now(events.load)
+        happened = SimpleNamespace(ListEvents=lambda request, **_: kept_events(held, request))
+        self.node_events = happened  # type: ignore[assignment] # reads alike
+        self.node_audit = _audit_half(self.home, database, mesh)  # type: ignore[assignment] # reads alike
+        heard = last_heard(database)
+        queries = Queries(mesh, prices_of(self.home), clock, heard_before=heard)
+        self.node = _reading_half(queries)  # type: ignore[assignment] # reads alike
+
     def __exit__(self, *_: object) -> None:
-        """Close the database."""
-        if self._database is not None:
-            self._database.close()
+        """Nothing is open."""
 
 
-def _publish_what_is_counted(mesh: Mesh, database: Database) -> None:
-    """Let our feed say, here in memory, what `usage` has counted since the node ran, if it has."""
-    with suppress(MeshError):
-        for key, value in database.run_now(ledger.published):
-            with suppress(ExhaustedError, PeerError):  # the node would leave it out, too
-                mesh.own.write(LEDGER, key_to_row(key), value_to_row(value))
+def _publish_what_is_counted(mesh: Mesh, database: Database) -> int:
+    """Let our feed say, here in memory, what `usage` has counted since the node ran, if it has.
+
+    Returns how many rows there is no room for; raises DamagedError, StorageError.
+    """
+    left_out = 0
+    for key, value in database.run_now(ledger.published):
+        try:
+            mesh.own.write(LEDGER, key_to_row(key), value_to_row(value))
+        except ExhaustedError:
+            left_out += 1
+        except PeerError:  # what no feed takes: the node leaves it out, too
+            continue
     while mesh.own.flush(0.0):
         pass
+    return left_out
 
 
 def _reading_half(queries: Queries) -> SimpleNamespace:
@@ -100,24 +111,25 @@ def _reading_half(queries: Queries) -> SimpleNamespace:
     )
 
 
-def _audit_half(database: Database, mesh: Mesh) -> SimpleNamespace:
-    """Return what answers about audit logs from the disk: our own, and what proves changes."""
+def _audit_half(home: Home, database: Database, mesh: Mesh) -> SimpleNamespace:
+    """Return what answers about audit logs from the disk: our own, and what proves changes.
+
+    They are too long to be held for whoever may ask: what is asked for is read then.
+    """
     tail = database.run_now(audit.tail_of, node_key_of(mesh.self_id))
 
     def read(request: Any, **_: object) -> Iterator[Any]:  # noqa: ANN401 - as the stub takes it
         if request.node_id not in {"", mesh.self_id}:
             raise NoNodeError
         sought = sought_from_wire(request)
-        kept = (
-            database.run_now(audit.newest, sought)
-            if sought.limit
-            else database.run_now(audit.page, 0, audit.KEPT_MAX)
-        )
+        asked = (audit.newest, sought) if sought.limit else (audit.page, 0, audit.KEPT_MAX)
+        kept = read_home(home.database, lambda disk: disk.run_now(*asked), checked=False)
         yield part_to_wire(mesh.self_id, tail.log if tail else 0, kept)
 
     def list_heads(request: Any, **_: object) -> Any:  # noqa: ANN401 - as the stub takes it
         node = NodeId(request.node_id)
-        seen = database.run_now(heads.of_node, node) if node else database.run_now(heads.troubles)
+        asked = (heads.of_node, node) if node else (heads.troubles,)
+        seen = read_home(home.database, lambda disk: disk.run_now(*asked), checked=False)
         said = mesh.tables.audit_head(node)
         if said is not None:
             seen.append(Seen(*said, 0.0, NOTHING))

@@ -14,13 +14,14 @@ from meshnode.core.ids import node_id_of
 from meshnode.node.founding import device_key
 from meshnode.store import checkpoints, usage_log
 from meshnode.store.checkpoints import Adding
-from meshnode.store.database import Database
+from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
     import sqlite3
 
     from meshnode.client.home import Home
     from meshnode.core.ids import NodeId
+    from meshnode.store.database import Database
 
 PAGE_RECORDS = 1000
 
@@ -34,11 +35,8 @@ def verify_home(home: Home) -> dict[str, Any] | None:
     """Verify the ledger of a home, whether its node runs or not; None where there is no ledger."""
     if not home.database.exists() or not home.node_key.exists():
         return None
-    database = Database(home.database, frozen=True)
-    try:
-        return verify_ledger(database, node_id_of(device_key(home).public))
-    finally:
-        database.close()
+    node = node_id_of(device_key(home).public)
+    return read_home(home.database, lambda disk: verify_ledger(disk, node), checked=True)
 
 
 def _verified(connection: sqlite3.Connection, node: NodeId) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What survives a restart, in SQLite: one file a home, used by one thread.
 
-- the file: `database`, `migrations`, `transactions`, `turns`, `asking`, `faults`, `facts`
+- the file: `database`, `frozen`, `migrations`, `transactions`, `turns`, `asking`, `faults`, `facts`
 - the mesh: `feeds`, `forks`, `heads`, `events`
 - commands: `journal`, `standing`, `invites`, `audit`
 - the ledger: `ledger`, `counters`, `rollups`, `usage_log`, `reports`, `rounds`, `checkpoints`,

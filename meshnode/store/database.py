@@ -64,12 +64,14 @@ class Database:
         """Open a file, making it if need be; `checked` looks through all of it before.
 
         `frozen` opens what there is only to be read: of a disk that takes nothing, or of a node
-        that may be running. A file of an older version is read as this one would have it, from a
-        copy in memory. Raises DamagedError, StorageError.
+        that may be running; `store/frozen.py` sees whether somebody wrote meanwhile. A file of an
+        older version is read as this one would have it, from a copy in memory.
+        Raises DamagedError, StorageError.
         """
         self.path = path
         self._checked = checked
         self._frozen = frozen
+        self.is_immutable = False  # read without locks, as of a file that nobody writes
         self._cache_kib = cache_kib
         self._log_pages = log_pages
         self._patience_ms = patience_ms
@@ -180,11 +182,12 @@ class Database:
                 return
 
     def _as_it_is(self) -> Connection:
-        """Read without a log to write ahead: where there is none, nobody can be writing one."""
+        """Read without a log to write ahead, where there is none: nobody was writing one."""
         if not (self.path.exists() and self.path.stat().st_size):
             raise DamagedError(f"the database {self.path} is missing or empty", _MADE_ANEW)
         log = self.path.with_name(f"{self.path.name}-wal")
-        connection = self._connect("ro" if log.exists() else "ro&immutable=1")
+        self.is_immutable = not log.exists()
+        connection = self._connect("ro&immutable=1" if self.is_immutable else "ro")
         try:
             self._size_cache(connection)
             self._check(connection)

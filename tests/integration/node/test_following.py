@@ -64,8 +64,18 @@ async def test_a_stopped_node_shows_what_has_grown_although_there_is_no_room_for
     await node.following.start([])
     await node.use("new", 1)
     await node.use("old", 1)
-    offline._publish_what_is_counted(node.mesh, node.database)
+    left_out = offline._publish_what_is_counted(node.mesh, node.database)
     assert sum(slot.records for slot in node.said().values()) == MOST + 1
+    assert left_out == 2  # what was used, and what was read of its log
+
+
+async def test_a_stopped_node_whose_ledger_cannot_be_read_does_not_show_less(node, monkeypatch):
+    def failing(_):
+        raise DamagedError("a row is not as it was written")
+
+    monkeypatch.setattr(ledger, "published", failing)
+    with pytest.raises(DamagedError):
+        offline._publish_what_is_counted(node.mesh, node.database)
 
 
 async def test_what_was_never_said_is_rolled_up_all_the_same(node):
