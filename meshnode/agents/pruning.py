@@ -1,4 +1,4 @@
-"""Removing the directories of sessions that are no longer listed.
+"""Removing the directories of sessions that are no longer listed, and finding who yet lives there.
 
 Invariant: none is removed whose session is listed, whose agent may live, that is a link, or whose
 name is no session's. As many again as are listed stay for a while: a list that was lost with its
@@ -46,6 +46,18 @@ def prune(
         if not _may_live(following):
             removed += _remove(following)
     return removed
+
+
+def living(sessions: Path) -> dict[str, int]:
+    """Return the sessions that have a directory and a process: its supervisor's pid, if it lives.
+
+    One look at all processes: what has neither its mark nor a supervisor is not found.
+    """
+    found: dict[str, int] = {}
+    for name, process in tree.marked():
+        if name not in found and is_session_id(name) and (sessions / name).is_dir():
+            found[name] = process.pid
+    return found
 
 
 def _unlisted(sessions: Path, listed: Collection[str]) -> list[tuple[float, str]]:

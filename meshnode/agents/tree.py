@@ -170,6 +170,14 @@ def mark_of(one: Identity) -> str:
     return mark.decode(errors="replace") if is_its else ""
 
 
+def marked() -> Iterator[tuple[str, Identity]]:
+    """Yield each living process of ours that was started with a mark, and that, parents first."""
+    for pid, row in sorted(_table(), key=lambda one: (one[1].start_ticks, one[0])):
+        one = Identity(pid, row.start_ticks)
+        if mark := mark_of(one):
+            yield mark, one
+
+
 def signal_children(
     number: signal.Signals, spared: frozenset[Identity], known: set[int]
 ) -> frozenset[int]:

@@ -10,8 +10,8 @@ functions of this package too.
   `authority`, `renewing`, `restoring`, `persistence`
 - how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`,
   `last_heard`
-- sessions and commands: `hosting`, `supervision`, `inside`, `commanding`, `outputs`, `books`,
-  `standing`, `attributing`
+- sessions and commands: `hosting`, `unlisted`, `supervision`, `inside`, `commanding`, `outputs`,
+  `books`, `standing`, `attributing`
 - the ledger: `usage`, `blocks`, `locating`, `following`, `explaining`, `rounds`, `pricing`,
   `price_file`, `keeping`, `rolling`, `verifying`, `budgeting`
 - a status line: `glancing`, `latch`

@@ -21,6 +21,7 @@ from meshnode.client.home import make_private
 from meshnode.core.ids import new_u64
 from meshnode.node.attributing import Attributing
 from meshnode.node.clock import chance
+from meshnode.node.unlisted import Unlisted
 from meshnode.store import journal
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Hosting:
         self.activity = Activity(
             self.sessions, lambda one: written_at_s(self.directory_of(one)), ground.clock
         )
+        self.unlisted = Unlisted(self._home.sessions, ground.alarms, self._is_listed)
         self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
 
@@ -89,6 +91,7 @@ class Hosting:
         self._expect(self.sessions.live())
         self._keep(self._prune())
         self._keep(self.activity.watch())
+        self._spawn(self.unlisted.watch())
 
     async def attribute(self, sources: Iterable[SourceConfig]) -> None:
         """Learn which usage logs our agents write into, before any is counted, and from now on."""
@@ -123,6 +126,11 @@ class Hosting:
     def _published(self) -> list[SessionRecord]:
         sessions = self._mesh.tables.sessions()
         return [record for owner, record in sessions if owner == self._mesh.self_id]
+
+    def _is_listed(self, session_id: str) -> bool:
+        if self.sessions.get(session_id) is not None:
+            return True
+        return any(record.session_id == session_id for record in self._published())
 
     async def _take_back(self) -> None:
         """Find the agents again whose sessions our disk had lost, once peers have returned them."""

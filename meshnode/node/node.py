@@ -290,7 +290,8 @@ class Node:
             await self._own.withdraw()
         self._eventing.hold_states()
         await self._tell_last("left" if leave else "down")
-        return Stopped(live - closed, closed, links, members)
+        kept = live - closed + self._hosting.unlisted.count
+        return Stopped(kept, closed, links, members)
 
     def _find_members(self) -> None:
         for peer, addresses in facts.map_of(self._fact(SEEDS_FACT), SEEDS_FACT, list).items():
