@@ -31,6 +31,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.keys import Signed
+from meshnode.core.members import check_labels
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
 from meshnode.core.shares import FullError
@@ -126,6 +127,7 @@ class AdmissionDesk:
             raise UsageError(f"an invite gives the role operator or observer, not {word.role!r}")
         if len(secret) != SECRET_BYTES or len(word.invite_id) != INVITE_ID_BYTES:
             raise UsageError("the secret or the id of the invite has the wrong length")
+        check_labels(labels or {})  # or the device could join, and its node never start
         kept = OutstandingInvite(
             word.invite_id,
             secret,

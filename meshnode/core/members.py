@@ -10,12 +10,12 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from meshnode.core.certificates import CHAIN_MAX, leads_to_root
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.sealing import KEY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from meshnode.core.ids import NodeId
     from meshnode.core.rows import Rows
@@ -25,6 +25,9 @@ LINKS = "links"
 ONLY_ROW = b""  # the key of a table with one row a feed
 NAME_CHARS_MAX = 64
 ADDRESSES_MAX = 8
+LABELS_MAX = 64
+LABELS_BYTES_MAX = 8 << 10  # of all keys and values in UTF-8: half of what a row may have
+LABELS_SAID = f"a node has at most {LABELS_MAX} labels, of {LABELS_BYTES_MAX} bytes together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,24 @@ class LinksRecord:
 
     peers: frozenset[bytes] = frozenset()
     lost: dict[bytes, str] = field(default_factory=dict)
+
+
+def labels_beyond(labels: Mapping[str, str]) -> list[str]:
+    """Return the keys of the labels that a member record has no room for, the first ones fit."""
+    beyond, places, room = list[str](), LABELS_MAX, LABELS_BYTES_MAX
+    for key, value in labels.items():
+        size = len(key.encode()) + len(value.encode())
+        if places and size <= room:
+            places, room = places - 1, room - size
+        else:
+            beyond.append(key)
+    return beyond
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raise UsageError for more labels than a member record has room for."""
+    if beyond := labels_beyond(labels):
+        raise UsageError(f"{LABELS_SAID}: there is no room for {beyond[0][:60]!r}")
 
 
 def node_to_row(record: NodeRecord) -> bytes:

@@ -16,6 +16,7 @@ from meshnode.client.home import expanded
 from meshnode.client.selections import is_of_list
 from meshnode.core.budgets import SAID, budget_of
 from meshnode.core.errors import UsageError
+from meshnode.core.members import LABELS_SAID, labels_beyond
 from meshnode.core.settings import CONSEQUENCES, PERIODS, Budget
 from meshnode.core.steers import MODES
 from meshnode.discovery.seeds import parse_address
@@ -58,7 +59,7 @@ def config_in(root: Entry) -> Config:
         listen=_address(given, "listen"),
         advertise=_address(given, "advertise"),
         seeds=_seeds(given.get("seeds")),
-        labels=given["labels"].labels("labels") if "labels" in given else {},
+        labels=_labels(given.get("labels")),
         on_exit=given["on_exit"].choice("on_exit", ON_EXIT) if "on_exit" in given else "keep",
         mdns=given["mdns"].flag("mdns") if "mdns" in given else None,
         ingest=_sources(given.get("ingest"), warnings),
@@ -77,6 +78,15 @@ def _name(entry: Entry | None) -> str | None:
         return checked_name(entry.text("node"))
     except UsageError as error:
         entry.fail(f'"node" is {error.message}', error.hint)
+
+
+def _labels(entry: Entry | None) -> dict[str, str]:
+    if entry is None:
+        return {}
+    labels = entry.labels("labels")
+    if beyond := labels_beyond(labels):
+        entry.map("labels")[beyond[0]].fail(f'no room for "labels.{beyond[0][:60]}"', LABELS_SAID)
+    return labels
 
 
 def _address(given: dict[str, Entry], name: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshnode.core.members import LABELS_MAX
 from meshnode.core.settings import CONSEQUENCES, PERIODS
 from meshnode.core.steers import MODES
 from meshnode.ingest.sources import SOURCES
@@ -34,7 +35,7 @@ def schema() -> Schema:
             listen=_address("Where members find it; the next port is for joiners."),
             advertise=_address("What others are told instead."),
             seeds=_list(_address("Where some member may be."), "Nodes to try, beside mDNS."),
-            labels=_texts("What the node is labelled with."),
+            labels=_texts("What the node is labelled with.") | {"maxProperties": LABELS_MAX},
             on_exit=_choice(ON_EXIT, "What becomes of agents when a signal stops the node."),
             mdns=_flag("Whether nodes on the same network are looked for."),
             ingest=_list(_source(), "Logs of what agents use."),

@@ -48,6 +48,7 @@ from meshnode.node.founding import (
 )
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import membership_in
+from meshnode.node.own_record import fitting
 from meshnode.node.replacing import replaced_from, retire_node
 from meshnode.node.restoring import leaving_in
 from meshnode.node.roots import known_roots, remember_roots, root_behind
@@ -164,6 +165,8 @@ def _join_locked(
             name = checked_name(node_name or old.name)
             labels = old.labels | labels
             warnings = retire_node(control, operator, genesis.mesh_id, old)
+        labels, said = fitting(labels)
+        warnings += [said] if said else []
         _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: _members_at(answering, response.addresses)}
         left = leaving_in(database.run_now(feeds.load_own, node_id_of(node.public)))

@@ -49,7 +49,7 @@ from meshnode.node.inside import Inside
 from meshnode.node.last_heard import keep_last_heard, last_heard
 from meshnode.node.listeners import Listeners
 from meshnode.node.moving import watch
-from meshnode.node.own_record import LAST_WRITE_S, OwnRecord
+from meshnode.node.own_record import LAST_WRITE_S, OwnRecord, labels_of
 from meshnode.node.persistence import FeedWriter
 from meshnode.node.pricing import running_prices
 from meshnode.node.renewing import Renewing
@@ -325,11 +325,12 @@ class Node:
         return addresses
 
     def _record(self, addresses: tuple[str, ...]) -> NodeRecord:
+        held = facts.map_of(self._fact(LABELS_FACT), LABELS_FACT, str)
         return NodeRecord(
             name=self._name(),
             addresses=addresses,
             version=VERSION,
-            labels=facts.map_of(self._fact(LABELS_FACT), LABELS_FACT, str) | self._options.labels,
+            labels=labels_of(self._options.labels, held, self._alarms),
             capabilities=("process",),
             journal_generation=self._commanding.journal_generation,
             started_at_s=self._started_at_s,

@@ -10,16 +10,50 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshnode.app.alarms import Alarm
 from meshnode.core.errors import MeshError, StorageError
-from meshnode.core.members import LINKS, NODE, ONLY_ROW, LinksRecord, links_to_row, node_to_row
+from meshnode.core.members import (
+    LABELS_SAID,
+    LINKS,
+    NODE,
+    ONLY_ROW,
+    LinksRecord,
+    labels_beyond,
+    links_to_row,
+    node_to_row,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshnode.app.alarms import Alarms
     from meshnode.core.members import NodeRecord
     from meshnode.node.world import NodeWorld
     from meshnode.rpc.tls import Identity
 
 LAST_WRITE_S = 2.0  # then the node ends without its last word, or does not leave
+NAMED_MAX = 4  # of the labels that have no room
+LABELS = "labels"  # the alarm
 TRY_AGAIN = "make room on it, or see why it is slow, then session-mesh leave again"
+
+
+def fitting(labels: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Return the labels that have room in a node's record, and what is said of the others."""
+    beyond = labels_beyond(labels)
+    kept = {key: value for key, value in labels.items() if key not in beyond}
+    named = ", ".join(f"{key[:40]!r}" for key in beyond[:NAMED_MAX])
+    more = f" and {len(beyond) - NAMED_MAX} more" if len(beyond) > NAMED_MAX else ""
+    return kept, f"{LABELS_SAID}: left out are {named}{more}" if beyond else ""
+
+
+def labels_of(told: Mapping[str, str], held: Mapping[str, str], alarms: Alarms) -> dict[str, str]:
+    """Return a node's labels, what it is told first: from an invite it may hold too many."""
+    first = {**told, **{key: value for key, value in held.items() if key not in told}}
+    kept, said = fitting(first)
+    if said:
+        fix = "nothing else is lost: name those that matter in config.yaml, which come first"
+        alarms.sound(Alarm(LABELS, said, fix))
+    return kept
 
 
 class OwnRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from meshnode.core.members import check_labels
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
 from meshnode.node.configured import Config
@@ -60,13 +61,15 @@ def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
     for address in (options.listen, options.advertise, *options.seeds):
         if address is not None:
             parse_address(address)
+    labels = config.labels | options.labels
+    check_labels(labels)
     return NodeOptions(
         listen=options.listen or config.listen or DEFAULT_LISTEN,
         advertise=options.advertise or config.advertise,
         seeds=options.seeds or config.seeds,
         mdns=True if mdns is None else mdns,
         name=options.name or config.node,
-        labels=config.labels | options.labels,
+        labels=labels,
         on_exit=config.on_exit,
         ingest=config.ingest,
         prices=named_in(options.config or home.config, config.prices),

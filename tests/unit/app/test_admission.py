@@ -26,6 +26,7 @@ from meshnode.core.errors import (
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
+from meshnode.core.members import LABELS_BYTES_MAX
 from meshnode.core.packing import unpack
 from meshnode.core.roles import Authorization, Role, authorize
 
@@ -126,6 +127,15 @@ async def test_labels_of_the_invite_go_to_the_device_that_it_names_and_to_no_oth
         await mesh.join(application(Key.new(chance)))
     assert await mesh.uses_left() == 1
     assert (await mesh.join(application(node))).labels == {"room": "lab"}
+
+
+async def test_an_invite_gives_no_more_labels_than_a_node_can_have():
+    mesh = Mesh()
+    for many in ({f"k{one}": "v" for one in range(65)}, {"k": "v" * LABELS_BYTES_MAX}):
+        with pytest.raises(UsageError, match="at most 64 labels, of 8192 bytes"):
+            await mesh.desk.invite(mesh.word(), SECRET, many)
+    with pytest.raises(NotFoundError):
+        await mesh.book.get(INVITE_ID)
 
 
 async def test_an_invite_for_a_node_only_gives_no_role():

@@ -4,12 +4,16 @@ import math
 
 import pytest
 
-from meshnode.core.errors import PeerError
+from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.members import (
     ADDRESSES_MAX,
+    LABELS_BYTES_MAX,
+    LABELS_MAX,
     NAME_CHARS_MAX,
     LinksRecord,
     NodeRecord,
+    check_labels,
+    labels_beyond,
     links_from_row,
     links_to_row,
     node_from_row,
@@ -32,6 +36,15 @@ def test_equal_records_are_equal_bytes_whatever_their_order():
     assert one == links_to_row(
         LinksRecord(frozenset({b"3", b"2", b"1"}), dict(sorted(lost.items())))
     )
+
+
+def test_labels_without_room_are_named_and_the_first_ones_fit():
+    many = {f"k{one:02}": "v" for one in range(LABELS_MAX + 2)}
+    assert labels_beyond(many) == [f"k{LABELS_MAX}", f"k{LABELS_MAX + 1}"]
+    assert labels_beyond({"a": "é" * (LABELS_BYTES_MAX // 2), "b": "c"}) == ["a"]
+    check_labels(dict(list(many.items())[:LABELS_MAX]))
+    with pytest.raises(UsageError, match=f"no room for 'k{LABELS_MAX}'"):
+        check_labels(many)
 
 
 def node(**fields: object) -> bytes:

@@ -207,6 +207,10 @@ def test_transcripts_need_no_path(monkeypatch: pytest.MonkeyPatch):
         ("seeds:\n - a:1\n - b", '3: "seeds" should be host:port'),
         ("labels: [a]", '1: "labels" should be a map'),
         ("labels: {a: [b]}", '1: "labels.a" should be a text'),
+        (
+            "labels:\n" + "".join(f"  k{one}: v\n" for one in range(65)),
+            '66: no room for "labels.k64"',
+        ),
         ("mdns: maybe", '1: "mdns" should be true or false'),
         ("on_exit: kep", 'did you mean "keep"'),
         ("ingest: [{source: higress}]", 'needs "path"'),
