@@ -78,9 +78,10 @@ class Entry:
 
     def flag(self, name: str) -> bool:
         """Return true or false, however YAML lets one write them."""
-        if not isinstance(self.value, str) or self.value not in FLAGS:
+        flag = FLAGS.get(self.value.lower()) if isinstance(self.value, str) else None
+        if flag is None:
             self.fail(f'"{name}" should be true or false')
-        return FLAGS[self.value]
+        return flag
 
     def choice(self, name: str, choices: Iterable[str]) -> str:
         """Return one of a few words."""

@@ -74,8 +74,9 @@ def config_in(root: Entry) -> Config:
 def _name(entry: Entry | None) -> str | None:
     if entry is None:
         return None
+    name = entry.text("node")
     try:
-        return checked_name(entry.text("node"))
+        return checked_name(name)
     except UsageError as error:
         entry.fail(f'"node" is {error.message}', error.hint)
 
@@ -175,8 +176,9 @@ def _budget(entry: Entry) -> Budget:
 def _interval_s(entry: Entry | None) -> float:
     if entry is None:
         return 1.0
+    text = entry.text("refresh_interval")
     try:
-        seconds = parse_duration(entry.text("refresh_interval"))
+        seconds = parse_duration(text)
     except UsageError as error:
         entry.fail(f'"refresh_interval": {error.message}', error.hint)
     if seconds < 1:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from meshnode.client.home import expanded
 from meshnode.core.members import check_labels
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import DEFAULT_LISTEN
@@ -55,6 +56,11 @@ def config_of(home: Home, options: UpOptions) -> Config:
     return load_config(path)
 
 
+def _located(source: SourceConfig, config: Path) -> SourceConfig:
+    """Name a log from where the configuration lies: a detached node is somewhere else."""
+    return replace(source, path=str(config.absolute().parent / expanded(source.path)))
+
+
 def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
     """Put flags over configuration, and that over defaults; raises UsageError."""
     mdns = options.mdns if options.mdns is not None else config.mdns
@@ -71,7 +77,7 @@ def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
         name=options.name or config.node,
         labels=labels,
         on_exit=config.on_exit,
-        ingest=config.ingest,
+        ingest=tuple(_located(one, options.config or home.config) for one in config.ingest),
         prices=named_in(options.config or home.config, config.prices),
         budgets=config.budgets,
         http=http_of(options.http, config.http.located(options.config or home.config)),

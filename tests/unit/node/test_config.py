@@ -211,6 +211,8 @@ def test_transcripts_need_no_path(monkeypatch: pytest.MonkeyPatch):
             "labels:\n" + "".join(f"  k{one}: v\n" for one in range(65)),
             '66: no room for "labels.k64"',
         ),
+        ('node: ""', '1: "node" should be a text'),
+        ("ingest: [{source: higress, path: x, refresh_interval: ''}]", "should be a text"),
         ("mdns: maybe", '1: "mdns" should be true or false'),
         ("on_exit: kep", 'did you mean "keep"'),
         ("ingest: [{source: higress}]", 'needs "path"'),
@@ -228,8 +230,15 @@ def test_transcripts_need_no_path(monkeypatch: pytest.MonkeyPatch):
         ("a" * (1 << 20) + "aa", "larger than"),
     ],
 )
-def test_what_is_off_is_said_with_its_place(text, part):
-    assert part in failure(text)
+def test_what_is_off_is_said_with_its_place_once(text, part):
+    said = failure(text)
+    assert part in said
+    assert said.count("config.yaml:") <= 1
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "Yes", "ON"])
+def test_a_flag_is_written_as_yaml_lets_one_write_it(word):
+    assert parse_config(f"mdns: {word}").mdns is True
 
 
 def test_a_file_is_named_by_its_own_name(tmp_path):
