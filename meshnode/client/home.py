@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -119,13 +120,20 @@ class Home:
 
     @property
     def run(self) -> Path:
-        """The 0700 directory of sockets and lock; outside the home if its path is too long."""
+        """The 0700 directory of sockets and lock; outside the home if its path is too long.
+
+        There it is where the link in the home leads, if that is there: see `link_run`.
+        """
         inside = self.path / "run"
         if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX - len("/node.sock"):
             return inside
-        name = sha256(os.fsencode(self.path)).hexdigest()[:12]
+        name = f"session-mesh-{os.getuid()}-{sha256(os.fsencode(self.path)).hexdigest()[:12]}"
+        with suppress(OSError):
+            linked = inside.readlink()
+            if linked.name == name and linked.is_dir():  # else of a home that this is a copy of
+                return linked
         base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - checked to be ours alone before use
-        return Path(base) / f"session-mesh-{os.getuid()}-{name}"
+        return Path(base) / name
 
     @property
     def socket(self) -> Path:
@@ -198,6 +206,18 @@ def make_private(directory: Path) -> None:
                 "name another with --home",
             ) from None
     check_private(directory)
+
+
+def link_run(home: Home) -> None:
+    """Leave word where the sockets are: others may have another XDG_RUNTIME_DIR, or none."""
+    run, link = home.run, home.path / "run"
+    if run == link or (link.is_symlink() and link.readlink() == run):
+        return
+    fresh = home.path / "run.new"
+    with suppress(OSError):  # a disk that takes nothing: found by those with the same variable
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(run)
+        fresh.replace(link)
 
 
 def unwritten(path: Path, error: OSError) -> MeshError:

@@ -13,7 +13,7 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from meshnode.client.home import DISKS_FAULT, check_private, make_private, unwritten
+from meshnode.client.home import DISKS_FAULT, check_private, link_run, make_private, unwritten
 from meshnode.client.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
 
@@ -49,6 +49,7 @@ class HomeLock:
                 raise _taken(home, file)
             _write(file, home.lock, f"{os.getpid()} {self._verb}\n".encode())
             _clear_socket(home.socket)
+            link_run(home)
             self._held = held.pop_all()
         return self
 

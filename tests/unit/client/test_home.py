@@ -1,0 +1,67 @@
+"""Where a home's sockets are when its path is too long for them."""
+
+import os
+import shutil
+
+import pytest
+
+from meshnode.client.home import Home
+from meshnode.core.errors import ConflictError
+from meshnode.node.lock import HomeLock
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    for name in ("runtime", "other"):
+        (tmp_path / name).mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    home = Home(tmp_path / ("l" * 90) / "home")
+    home.path.mkdir(mode=0o700, parents=True)
+    return home
+
+
+def test_a_node_is_found_from_any_environment(home, tmp_path, monkeypatch):
+    with HomeLock(home):
+        chosen = home.run
+        assert chosen.parent == tmp_path / "runtime"
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "other"))
+        assert home.run == chosen
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert home.run == chosen
+        with pytest.raises(ConflictError), HomeLock(home):
+            pass
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_a_place_that_is_gone_is_chosen_anew(home, tmp_path, monkeypatch):
+    with HomeLock(home):
+        gone = home.run
+    shutil.rmtree(gone)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "other"))
+    with HomeLock(home):
+        assert home.run.parent == tmp_path / "other"
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert home.run.parent == tmp_path / "other"
+
+
+def test_a_node_that_left_no_word_is_found_as_before(home, tmp_path):
+    assert home.run.parent == tmp_path / "runtime"
+    assert not os.path.lexists(home.path / "run")
+
+
+def test_a_copy_of_a_home_has_a_place_of_its_own(home, tmp_path):
+    with HomeLock(home):
+        copy = Home(home.path.with_name("copy"))
+        shutil.copytree(home.path, copy.path, symlinks=True)
+        copy.path.chmod(0o700)
+        assert copy.run != home.run
+        with HomeLock(copy):
+            assert copy.run.parent == home.run.parent
+
+
+def test_a_short_path_needs_no_link(tmp_path):
+    home = Home(tmp_path / "h")
+    home.path.mkdir(mode=0o700)
+    with HomeLock(home):
+        assert home.run == home.path / "run"
+        assert not home.run.is_symlink()
