@@ -152,7 +152,8 @@ class Charges:
 
     Invariant: at most MODELS_MAX models are named, those first that used most, and a model that has
     its name keeps it; the rest is OTHERS. No figure falls while a node runs, though a ledger may be
-    corrected and a price lowered: Prometheus would take that for a restart, and all for new.
+    corrected and a price lowered: Prometheus would take that for a restart, and all for new. It may
+    begin lower at the next start: `docs/metrics.md` says how to ask for what was spent.
     """
 
     def __init__(self) -> None:

@@ -165,10 +165,37 @@ def test_the_rules_fire_when_they_should_and_not_else():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def panels() -> list[str]:
+    dashboard = json.loads((DEPLOY / "grafana" / "session-mesh.json").read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+@needs_promtool
+def test_panels_of_the_ledger_do_not_count_it_anew_after_a_correction(tmp_path):
+    windows = {"24h": (1440, 1440.0), "1h": (60, 60.0), "5m": (5, 1 / 60)}  # minutes; of 1 a minute
+    asked = [one for one in panels() if re.search("cost_usd_total|tokens_total", one)]
+    assert len(asked) == len(windows)
+    tests = []
+    for expression in asked:
+        minutes, spent = windows[re.search(r"\[(\w+)\]", expression)[1]]
+        labels = "{model='m'}" if "by (model)" in expression else "{}"
+        cases = (("4000x5 3999x2000", minutes + 3, 0), ("4000+1x2000", 2000, spent))
+        for values, at_minute, value in cases:
+            names = "session_mesh_cost_usd_total", "session_mesh_tokens_total"
+            given = [{"series": f"{name}{{model='m'}}", "values": values} for name in names]
+            told = {"expr": expression, "eval_time": f"{at_minute}m"}
+            told["exp_samples"] = [{"labels": labels, "value": value}]
+            tests.append({"interval": "1m", "input_series": given, "promql_expr_test": [told]})
+    path = tmp_path / "panels.yaml"
+    path.write_text(json.dumps({"evaluation_interval": "1m", "tests": tests}))
+    words = [PROMTOOL, "test", "rules", path]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_rules_and_dashboard_ask_for_metrics_that_there_are(alone):
     text = page(alone)
-    dashboard = json.loads((DEPLOY / "grafana" / "session-mesh.json").read_text())
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = panels()
     asked.append((DEPLOY / "prometheus" / "alerts.yaml").read_text())
     names = {name for one in asked for name in re.findall(r"session_mesh_\w+", one)}
     assert len(names) > 15
