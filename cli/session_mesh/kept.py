@@ -9,6 +9,7 @@ import json
 import os
 import select
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -23,6 +24,8 @@ KEPT_BYTES_MAX = 256 << 10  # larger: begun anew
 SESSIONS_MAX = 64  # kept, those that were asked for last
 SOON_S = 1.0  # between two looks at one session while its transcript grows
 LASTS_S = 10.0  # what is kept, while it does not
+TODAY_S = 300.0  # in which the sums of a day are told, though they could not be read again
+OF_A_DAY = ("today", "mesh_today")
 NO_HOME: Figures = {"usage_read": False}  # what is known then
 
 
@@ -113,9 +116,31 @@ def write(path: str, kept: Figures) -> None:
 
 
 def lasting(part: Figures, now_s: float, lasts_s: float = LASTS_S) -> Figures | None:
-    """Return the figures of what is kept, if they hold still."""
-    age_s = now_s - part.get("at", 0)
-    return part["figures"] if part and 0 <= age_s < part.get("lasts_s", lasts_s) else None
+    """Return the figures of what is kept, if they were asked for lately, and today."""
+    at = part.get("at", 0)
+    holds = 0 <= now_s - at < part.get("lasts_s", lasts_s) and at >= midnight_s(now_s)
+    return part["figures"] if part and holds else None
+
+
+def read_at(part: Figures) -> float:
+    """Return when the figures of a part were read: if not when they were asked for, before."""
+    moment: float = part.get("read_at", part.get("at", 0))
+    return moment
+
+
+def told(part: Figures, now_s: float) -> Figures:
+    """Return the figures of a part; the sums of a day only if they are of today, and not old."""
+    figures: Figures = part.get("figures", {})
+    moment = read_at(part)
+    if midnight_s(now_s) <= moment and 0 <= now_s - moment <= TODAY_S:
+        return figures
+    return {name: figure for name, figure in figures.items() if name not in OF_A_DAY}
+
+
+def midnight_s(now_s: float) -> float:
+    """Return when today began for this user."""
+    today = time.localtime(now_s)
+    return time.mktime((*today[:3], 0, 0, 0, 0, 0, -1))
 
 
 def key_of(document: Figures) -> str:
@@ -127,6 +152,12 @@ def of_session(kept: Figures, document: Figures, now_s: float) -> Figures | None
     """Return the kept figures of a session, if they hold still."""
     part = kept["sessions"].get(key_of(document), {})
     return lasting(part, now_s, LASTS_S if part.get("seen") == seen(document) else SOON_S)
+
+
+def told_of(kept: Figures, document: Figures, now_s: float) -> Figures:
+    """Return what a line tells of what is kept, of the mesh and of a session."""
+    own: Figures = kept["sessions"].get(key_of(document), {})
+    return told(kept["mesh"], now_s) | told(own, now_s)
 
 
 def place(environment: Mapping[str, str]) -> str:
@@ -152,8 +183,9 @@ def _kept_at(path: str, document: Figures, now_s: float) -> Figures | None:
     if path and not os.path.exists(os.path.dirname(path)):
         return dict(NO_HOME)
     kept = read(path)
-    own, mesh = of_session(kept, document, now_s), lasting(kept["mesh"], now_s)
-    return None if own is None or mesh is None else mesh | own
+    if of_session(kept, document, now_s) is None or lasting(kept["mesh"], now_s) is None:
+        return None
+    return told_of(kept, document, now_s)
 
 
 def is_answered(now_s: Callable[[], float]) -> bool:

@@ -4,7 +4,9 @@ import fcntl
 import json
 import re
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +17,7 @@ from e2e.caller import Caller
 from e2e.fleet import CALL_S, PROGRAM, wait_until
 
 from session_mesh.commands.statusline import SILENT_S
+from session_mesh.kept import LASTS_S, TODAY_S
 
 SESSION = "5b9d3c5e-6b1e-4b51-9d8a-0c1f2d3e4f50"
 CONTEXT = {"used_percentage": 21, "context_window_size": 200_000}
@@ -68,6 +71,14 @@ class Desk:
     def forget(self) -> None:
         """Let what was kept be too old."""
         (self.node.home / "statusline.json").unlink(missing_ok=True)
+
+    def age(self, by_s: float) -> None:
+        """Let what is kept be older."""
+        path = self.node.home / "statusline.json"
+        kept = json.loads(path.read_text())
+        for part in (kept["mesh"], *kept["sessions"].values()):
+            part["at"] -= by_s
+        path.write_text(json.dumps(kept))
 
     def read(self) -> None:
         words = ("--source", "claude", "--path", str(self.root / "projects"))
@@ -169,15 +180,31 @@ def test_while_another_asks_what_is_kept_is_told(desk):
     desk.read()
     before = desk.line()
     desk.tell()
-    kept = desk.node.home / "statusline.json"
-    found = json.loads(kept.read_text())
-    for part in (found["mesh"], *found["sessions"].values()):
-        part["at"] = 0
-    kept.write_text(json.dumps(found))
+    desk.age(LASTS_S)
     with (desk.node.home / "statusline.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert desk.line() == before
     assert desk.line() != before
+
+
+@pytest.mark.parametrize("trouble", ["older", "damaged", "lock"])
+def test_figures_that_cannot_be_read_again_are_soon_not_of_today(desk, trouble):
+    desk.tell()
+    desk.read()
+    assert desk.line() == "Opus 4.6 | $0.03 session | $0.03 today | ctx 21%"
+    lock = desk.node.home / "statusline.lock"
+    if trouble == "older":
+        with closing(sqlite3.connect(desk.node.home / "state.db")) as disk:
+            disk.execute("PRAGMA user_version = 9")
+    elif trouble == "damaged":
+        (desk.node.home / "state.db").write_bytes(b"no database" * 1000)
+    else:
+        lock.unlink()
+        lock.mkdir()
+    desk.age(TODAY_S)
+    for _ in range(2):
+        assert desk.line() == "Opus 4.6 | $0.03 session | ctx 21%"
+        assert json.loads(desk.line("-o", "json"))["today"] is None
 
 
 def test_many_at_once_count_once_and_each_prints_its_line(desk):

@@ -1,7 +1,6 @@
 """`statusline`: one line for the bottom of Claude Code."""
 
 import os
-import time
 from pathlib import Path
 
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
@@ -63,8 +62,7 @@ def _kept_at(where: Path, call: Call, document: Figures) -> Figures:
         found = kept.read(str(where))
         if is_free and _is_refreshed(call, document, found):
             kept.write(str(where), found)
-    own = found["sessions"].get(kept.key_of(document), {})
-    return {**found["mesh"].get("figures", {}), **own.get("figures", {})}
+    return kept.told_of(found, document, call.now_s())
 
 
 def _is_refreshed(call: Call, document: Figures, found: Figures) -> bool:
@@ -75,7 +73,7 @@ def _is_refreshed(call: Call, document: Figures, found: Figures) -> bool:
     if own is not None and mesh is not None:
         return False
     seen = kept.seen(document)  # before it is read
-    today_s = _midnight_s(now_s)
+    today_s = kept.midnight_s(now_s)
     if is_inside():
         news, found["mesh"] = _of_ticket(call, now_s)
     else:
@@ -127,12 +125,7 @@ def _nothing(error: MeshError, now_s: float) -> Figures:
 
 def _keep(found: Figures, key: str, news: Figures | None, state: Figures) -> None:
     """Put a session's figures last; without news the old ones, to be looked at again soon."""
-    before = found["sessions"].pop(key, {}).get("figures", {})
-    unseen = {"figures": before, "seen": []}
+    before = found["sessions"].pop(key, {})
+    figures, read_at = before.get("figures", {}), kept.read_at(before)
+    unseen = {"figures": figures, "seen": [], "read_at": read_at}
     found["sessions"][key] = state | (unseen if news is None else {"figures": news})
-
-
-def _midnight_s(now_s: float) -> float:
-    """Return when today began for this user."""
-    today = time.localtime(now_s)
-    return time.mktime((*today[:3], 0, 0, 0, 0, 0, -1))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -146,6 +147,41 @@ def test_a_node_that_did_not_answer_is_left_in_peace_for_longer():
     assert kept.lasting(part, NOW_S + 29) == {}
     assert kept.lasting(part, NOW_S + 30) is None
     assert kept.lasting({}, NOW_S) is None
+
+
+@pytest.fixture
+def midnight(monkeypatch):
+    """Let midnight be 18:15 UTC; return it."""
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    yield kept.midnight_s(NOW_S)
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_what_was_asked_for_before_midnight_does_not_hold_after_it(midnight):
+    part = {"at": midnight - 1, "figures": FIGURES}
+    assert kept.lasting(part, midnight - 0.5) == FIGURES
+    assert kept.lasting(part, midnight) is None
+
+
+@pytest.mark.parametrize(
+    ("read_s", "now_s", "is_told"),
+    [
+        (600, 600 + kept.TODAY_S, True),
+        (600, 601 + kept.TODAY_S, False),
+        (0, 10, True),
+        (-1, 10, False),
+        (20, 10, False),
+    ],
+)
+def test_sums_are_of_today_by_when_they_were_read(midnight, read_s, now_s, is_told):
+    figures = FIGURES | {"mesh_today": {}, "alive_sessions": 1}
+    left = {"usage_read": True, "alive_sessions": 1}
+    read_at, now = midnight + read_s, midnight + now_s
+    expected = figures if is_told else left
+    assert kept.told({"at": read_at, "figures": figures}, now) == expected
+    assert kept.told({"at": now, "read_at": read_at, "figures": figures}, now) == expected
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere", "\0", "\ud800", "x" * 5000, 7])
