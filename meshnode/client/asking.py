@@ -84,7 +84,11 @@ class Asking(Connection):
         request = pb.GetCostRequest(
             by=by, since=since, until=until, tz=tz, prices_at=prices_at, **chosen
         )
-        return to_plain(self.call(self.node.GetCost, request))
+        answer = to_plain(self.call(self.node.GetCost, request))
+        for group in answer["groups"]:  # on the wire a key has no order
+            key = group["key"]
+            group["key"] = {name: key[name] for name in dict.fromkeys((*by, *key)) if name in key}
+        return answer
 
     def events(self, wanted: Wanted | None = None, since: str | None = None) -> Plain:
         """Return what has changed lately, the oldest first: `events`, and the `position` then."""
