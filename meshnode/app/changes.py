@@ -6,8 +6,7 @@ what it touches: nobody reads the whole mesh for one row.
 
 Sessions and states of members are judged at once. What follows from them (who is linked to whom,
 how many sessions a member has, which agents are to be found) waits for `settle`, a moment later.
-Nothing takes long: of very many AT_ONCE are judged, and `busy` says that `settle` is to be called
-again.
+Nothing takes long: of very many AT_ONCE are judged; `busy` says that `settle` waits again.
 """
 
 from __future__ import annotations
@@ -54,6 +53,7 @@ class Changes:
     def __init__(self, mesh: Mesh, prices: Prices, clock: Clock) -> None:
         self._mesh = mesh
         self._states: Mapping[NodeId, MemberState] | None = None  # said instead of what is so
+        self._unheld: MemberState | None = None  # said of others then; None: what is so
         self._queries = Queries(mesh, prices, clock, self._state_of)
         self._specialists = Specialists(self._queries)
         self.budgets: Callable[[], Iterable[BudgetView]] = tuple
@@ -94,11 +94,11 @@ class Changes:
 
         With `states`, members are in these: as they were when this node stopped.
         """
-        self._states = states
+        self._states, self._unheld = states, MemberState.DEAD
         changes = self.look(self._mesh.tables.origins())
         while self.waiting:
             changes += self.settle()
-        self._states = None
+        self._states = self._unheld = None
         return changes
 
     def look(self, origins: Iterable[NodeId]) -> list[Change]:
@@ -201,7 +201,7 @@ class Changes:
         return {peer: view.state for peer, view in self._nodes.items()}
 
     def hold_states(self) -> None:
-        """Show members in the states they are in now, whatever becomes of them."""
+        """Show members in the states they are in now, whatever becomes of them; new ones as is."""
         self._states = {peer: self._state_of(peer) for peer in self._mesh.tables.origins()}
 
     # rows
@@ -381,8 +381,8 @@ class Changes:
         return []
 
     def _state_of(self, peer: NodeId) -> MemberState:
-        held = self._states
-        return self._mesh.liveness.state(peer) if held is None else held.get(peer, MemberState.DEAD)
+        held = None if self._states is None else self._states.get(peer, self._unheld)
+        return held or self._mesh.liveness.state(peer)
 
 
 def _standing(view: NodeView | None) -> tuple[str, str] | None:

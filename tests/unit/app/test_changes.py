@@ -12,6 +12,7 @@ from meshnode.app.cutting import CostQuery
 from meshnode.app.things import Kind, Op
 from meshnode.core.audit import AUDIT
 from meshnode.core.effects import Announce
+from meshnode.core.liveness import MemberState
 from meshnode.core.members import LINKS, NODE, ONLY_ROW
 from meshnode.core.sessions import SESSIONS, State
 
@@ -206,6 +207,24 @@ def test_held_states_stay_while_rows_are_told_as_ever(seen):
         (Kind.SESSION, State.CLOSED)
     ]
     assert seen.changes.states() == states
+
+
+def test_a_member_first_heard_of_while_states_are_held_is_in_the_one_it_is_in(monkeypatch):
+    seen = Seen()
+    *others, late = seen.mesh.tables.origins()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(seen.mesh.tables), "origins", lambda _: others)
+        seen.changes.hold_states()
+    seen.changes.look([late])
+    state = seen.mesh.liveness.state(late)
+    assert seen.changes.states()[late] is state is not MemberState.DEAD
+
+
+@pytest.mark.parametrize("left", [{}, {IDS[1]: MemberState.ALIVE}])
+def test_a_member_that_is_not_in_the_states_left_was_dead_when_this_node_stopped(seen, left):
+    seen.changes.begin(left)
+    dead = dict.fromkeys(seen.mesh.tables.origins(), MemberState.DEAD)
+    assert seen.changes.states() == dead | left
 
 
 @pytest.mark.property
