@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]:
+def sources_at(
+    names: Sequence[str], paths: Sequence[str]
+) -> tuple[list[SourceConfig], dict[str, NotFoundError]]:
     """Find what to read: the paths given, or what exists of the standard places.
 
-    What the environment names is read, or its absence told, whether it exists or not. Raises
-    UsageError for unknown sources, for paths of an unsaid source and for what is no log's kind,
-    NotFoundError for a path that does not exist and for a source that was asked for and is nowhere.
+    What the environment names is read, or its absence told, whether it exists or not. Of `names`
+    those that are nowhere come second, with what is to be said of them. Raises UsageError for
+    unknown sources, for paths of an unsaid source and for what is no log's kind, NotFoundError for
+    a path that does not exist.
     """
     for name in names:
         source_named(name)
@@ -35,18 +38,18 @@ def sources_at(names: Sequence[str], paths: Sequence[str]) -> list[SourceConfig]
             if not place.exists():
                 raise NotFoundError(f"there is no {path}", "name a file or a directory that exists")
             check_kind(names[0], place)
-        return [SourceConfig(names[0], str(place.absolute())) for place in places]
+        return [SourceConfig(names[0], str(place.absolute())) for place in places], {}
     found: list[SourceConfig] = []
+    missing: dict[str, NotFoundError] = {}
     for name in names or sorted(SOURCES):
         standard = SOURCES[name].standard(os.environ, expanded("~"))
         here = [path for path in standard if Path(path).exists()]
         if names and not here:
-            raise NotFoundError(
-                f"no {name} logs here: looked for {', '.join(standard)}", "name them with --path"
-            )
+            told = f"no {name} logs here: looked for {', '.join(standard)}"
+            missing[name] = NotFoundError(told, "name them with --path")
         is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
         found += [SourceConfig(name, path) for path in (standard if is_named else here)]
-    return found
+    return found, missing
 
 
 def all_names(configs: Iterable[SourceConfig]) -> tuple[str, ...]:

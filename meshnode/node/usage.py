@@ -215,6 +215,10 @@ class Usage:
         self._own.source_text()
         self._prices.source_text()
 
+    def has(self, source: str) -> bool:
+        """Tell whether anything was ever recorded of a source."""
+        return any(name == source for name, _ in self._database.run_now(usage_log.files))
+
     def may_be_counted_elsewhere(self, source: SourceConfig, wanted: Wanted) -> bool:
         """Tell whether a source looks like a copy of what was read beyond the paths wanted.
 

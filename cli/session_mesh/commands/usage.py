@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshnode.client.durations import parse_duration
-from meshnode.client.errors import UsageError
+from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.vocabulary import SOURCES
 from session_mesh.amounts import (
     BLOCK,
@@ -127,12 +127,15 @@ def app(
     groups = groupings(by or ("day",), BY)
     of = source_of(source or (), session_key, follow=follow) if BLOCK in groups else source or []
     asked = usage.Asked(groups, *span.bounds(call.now_s()), span.tz, priced_at)
-    configs = locating.sources_at(of, path or ())
+    configs, missing = locating.sources_at(of, path or ())
+    lacking = {name: missing[name] for name in source or () if name in missing}
+    _refuse_all(lacking.values() if follow or not call.home.database.exists() else ())
     if keep_messages:
         configs = locating.with_messages(configs, of)
     paths = locating.all_names(configs) if path else ()
     wanted = usage.Wanted(tuple(of), paths, session_key)
     with usage.Usage(call.home, call.now_s, prices) as ledger:
+        _refuse_all(error for name, error in lacking.items() if not ledger.has(name))
         if rescan:
             ledger.forget_places(configs)
         if explain:
@@ -152,6 +155,7 @@ def app(
             value["notes"] += _copies(ledger, wanted, zip(configs, read, strict=True))
     notes = [
         *ledger.faults,
+        *(f"{error.message}: this is what was read before" for error in lacking.values()),
         *_notes(value, read),
         *inexact(value),
         *nothing_of(session_key or "", value, "usage"),
@@ -177,6 +181,11 @@ def _refuse(flags: "Mapping[str, object]") -> None:
         if given:
             hint = f"leave out {flag}"
             raise UsageError("--explain neither selects nor groups nor follows", hint)
+
+
+def _refuse_all(errors: "Iterable[MeshError]") -> None:
+    for error in errors:
+        raise error
 
 
 def _read(ledger: "Usage", configs: "Sequence[SourceConfig]", call: Call) -> "list[Read]":

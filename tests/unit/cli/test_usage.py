@@ -134,6 +134,29 @@ def test_a_block_that_is_asked_for_in_part_is_told_whole(run):
 
 
 @pytest.mark.usefixtures("transcripts")
+@pytest.mark.parametrize("words", [(), ("--source", "claude"), ("--by", "model")])
+def test_blocks_stay_when_logs_are_gone(run, tmp_path: Path, words: tuple[str, ...]):
+    before = run(*BLOCKS, *words)
+    (tmp_path / "claude").rename(tmp_path / "away")
+    code, out, err = run(*BLOCKS, *words)
+    assert (code, out) == (0, before[1])
+    assert ("no claude logs here" in err) is ("claude" in words)
+
+
+@pytest.mark.usefixtures("transcripts")
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_source_without_logs_and_records_is_not_found(run, log: Path, tmp_path, is_begun: bool):
+    (tmp_path / "claude").rename(tmp_path / "away")
+    if is_begun:
+        assert run("usage", "--source", "higress", "--path", str(log))[0] == 0
+    code, out, err = run(*BLOCKS, "--source", "claude")
+    assert (code, out) == (3, "")
+    assert "no claude logs here" in err
+    code, out, _ = run(*BLOCKS, "-o", "json")
+    assert (code, json.loads(out)["records"]) == (0, 0)
+
+
+@pytest.mark.usefixtures("transcripts")
 def test_usage_of_others_is_in_no_block(run, log: Path):
     assert run("usage", "--source", "higress", "--path", str(log))[0] == 0
     assert json.loads(run(*BLOCKS, "-o", "json")[1])["records"] == 6
