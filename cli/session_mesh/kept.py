@@ -124,8 +124,8 @@ def lasting(part: Figures, now_s: float, lasts_s: float = LASTS_S) -> Figures | 
 
 def read_at(part: Figures) -> float:
     """Return when the figures of a part were read: if not when they were asked for, before."""
-    moment: float = part.get("read_at", part.get("at", 0))
-    return moment
+    asked_at = float(part.get("at", 0))
+    return float(part.get("read_at", asked_at))
 
 
 def told(part: Figures, now_s: float) -> Figures:

@@ -4,14 +4,12 @@ import select
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from urllib.request import urlopen
 
 import pytest
 from e2e.fleet import wait_until
 from e2e.web import API, HTTP, Door, Reply, door_of, drained, gateways, heard, key_of, started
-
-from meshnode.gateway.listening import CONNECTIONS_MAX
 
 ALIVE = f"{API}/alive"
 STEER = f"{API}/steer"
@@ -351,49 +349,6 @@ def test_the_nodes_own_certificate_serves_beyond_this_machine(fleet):
         urlopen(f"https://127.0.0.1:{port}/health", timeout=10)
     left = [file.name for file in node.home.joinpath("run").iterdir() if file.is_dir()]
     assert left == []
-
-
-@pytest.fixture(scope="module")
-def tls_door(shared_fleet):
-    (node,) = shared_fleet.mesh("tls", flags=("--no-mdns", *HTTP, "--http-tls"))
-    return door_of(node)
-
-
-def test_who_says_nothing_to_a_tls_port_has_the_places_of_one_address_and_no_more(tls_door):
-    with ExitStack() as held:
-        silent = [held.enter_context(tls_door.connected()) for _ in range(600)]
-        watched = select.poll()
-        number_of = {}
-        for number, plug in enumerate(silent):
-            watched.register(plug, select.POLLIN)
-            number_of[plug.fileno()] = number
-        cut = set()
-        while len(cut) < 600 - CONNECTIONS_MAX // 2:
-            for file, _ in watched.poll():
-                watched.unregister(file)
-                cut.add(number_of[file])
-        # At once, and not with the first of all when none has said hello for long enough.
-        assert cut == set(range(CONNECTIONS_MAX // 2, 600))
-
-
-def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(tls_door):
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-    read, written = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trusting.wrap_bio(read, written)
-    with tls_door.connected() as plug:
-        with pytest.raises(ssl.SSLWantReadError):
-            client.do_handshake()
-        while True:
-            plug.sendall(written.read())
-            read.write(plug.recv(1 << 16))
-            with suppress(ssl.SSLWantReadError):
-                client.do_handshake()
-                break
-        client.write(request(tls_door, f"GET {ALIVE} HTTP/1.1\nHost: 127.0.0.1\n"))
-        plug.sendall(written.read())  # in one segment with what ends the handshake
-        read.write(drained(plug))
-    assert status_of(client.read(1 << 16)) == 200
 
 
 def test_without_the_extra_a_sentence_says_what_to_install(fleet, tmp_path):
