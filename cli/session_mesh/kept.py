@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from math import isfinite
 
-from session_mesh.line import Figures, composed, said, transcript_in
+from meshnode.client.clock import steady_s
+from session_mesh.line import COUNT_MAX, Figures, composed, number, said, transcript_in
 
 NAME = "statusline.json"  # in a home; for agents inside sessions, beside the socket of its node
 FORM = 1  # of the file; of another: begun anew
@@ -24,6 +26,8 @@ KEPT_BYTES_MAX = 256 << 10  # larger: begun anew
 SESSIONS_MAX = 64  # kept, those that were asked for last
 SOON_S = 1.0  # between two looks at one session while its transcript grows
 LASTS_S = 10.0  # what is kept, while it does not
+SILENT_S = 30.0  # in which a node that did not answer is not asked again
+AT_MAX = 1e11  # seconds since 1970; more: begun anew
 TODAY_S = 300.0  # in which the sums of a day are told, though they could not be read again
 OF_A_DAY = ("today", "mesh_today")
 NO_HOME: Figures = {"usage_read": False}  # what is known then
@@ -43,8 +47,9 @@ def given() -> tuple[bytes, str]:
 def _read_all() -> tuple[bytes, str]:
     parts: list[bytes] = []
     size = 0
+    until_s = steady_s() + GIVEN_S  # of all pieces
     while size <= DOCUMENT_BYTES_MAX:
-        if not select.select([0], [], [], GIVEN_S)[0]:
+        if not select.select([0], [], [], max(until_s - steady_s(), 0))[0]:
             return b"", f"stdin did not end within {GIVEN_S:.0f} s"
         part = os.read(0, DOCUMENT_BYTES_MAX)
         if not part:
@@ -99,15 +104,89 @@ def read(path: str) -> Figures:
 
 
 def _is_part(part: object) -> bool:
-    return isinstance(part, dict) and isinstance(part.get("figures"), dict)
+    """Tell whether something is what is kept of the mesh, or of a session."""
+    if not isinstance(part, dict):
+        return False
+    lasts_s, at = part.get("lasts_s", LASTS_S), part.get("at")
+    moments = ((at, AT_MAX), (part.get("read_at", at), AT_MAX), (lasts_s, SILENT_S))
+    return _are_figures(part.get("figures")) and all(
+        number(moment, most) is not None for moment, most in moments
+    )
+
+
+def _are_figures(figures: object) -> bool:
+    """Tell whether a line can be made of figures, whoever has written them."""
+    return (
+        isinstance(figures, dict)
+        and figures.keys() <= KNOWN.keys()
+        and all(figure is None or KNOWN[name](figure) for name, figure in figures.items())
+    )
+
+
+def _is_flag(figure: object) -> bool:
+    return isinstance(figure, bool)
+
+
+def _is_count(figure: object) -> bool:
+    return isinstance(figure, int) and number(figure, COUNT_MAX) is not None
+
+
+def _is_usd(figure: object) -> bool:
+    try:
+        return isinstance(figure, str) and isfinite(float(figure))
+    except ValueError:
+        return False
+
+
+def _is_sum(figure: object) -> bool:
+    return (
+        isinstance(figure, dict)
+        and (figure.get("cost_usd") is None or _is_usd(figure["cost_usd"]))
+        and _is_flag(figure.get("unpriced"))
+    )
+
+
+def _is_mesh_sum(figure: object) -> bool:
+    return (
+        isinstance(figure, dict)
+        and _is_sum(figure)
+        and all(_is_count(figure.get(name)) for name in ("nodes_heard", "nodes_known"))
+    )
+
+
+def _are_budgets(figure: object) -> bool:
+    return isinstance(figure, list) and all(
+        isinstance(one, dict)
+        and all(isinstance(one.get(name), str) for name in ("name", "state"))
+        and all(_is_count(one.get(name)) for name in ("percent", "held"))
+        for one in figure
+    )
+
+
+KNOWN: dict[str, Callable[[object], bool]] = {  # figures that are kept, if they are not None
+    "usage_read": _is_flag,
+    "today": _is_sum,
+    "session_cost_usd": _is_usd,
+    "session_cost_source": lambda figure: figure in ("ledger", "claude"),
+    "mesh_today": _is_mesh_sum,
+    "alive_sessions": _is_count,
+    "more_alive": _is_flag,
+    "budgets": _are_budgets,
+    "coverage": lambda figure: isinstance(figure, dict),
+}
 
 
 def write(path: str, kept: Figures) -> None:
-    """Keep figures, of the last sessions; where that cannot be done, nothing is kept."""
+    """Keep figures, of the last sessions; where that cannot be done, nothing is kept.
+
+    What lies in the way of the new file goes: opening a pipe would wait for who reads it.
+    """
     newest = list(kept["sessions"].items())[-SESSIONS_MAX:]
     new = f"{path}.new"
     with suppress(OSError):
-        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(file, json.dumps(kept | {"sessions": dict(newest)}).encode())
         finally:

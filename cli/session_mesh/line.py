@@ -32,7 +32,7 @@ Forms = list[tuple[str, str]]  # of one part: words and their colour, the longes
 def said(document: Figures) -> Figures:
     """Return what Claude Code says of itself; None for what it does not say, or not so."""
     cost, model = _inner(document, "cost"), _inner(document, "model")
-    usd = _number(cost.get("total_cost_usd"), USD_MAX)
+    usd = number(cost.get("total_cost_usd"), USD_MAX)
     return {
         "model": _text(model.get("display_name")) or _text(model.get("id")),
         "session_id": _text(document.get("session_id")),
@@ -52,10 +52,10 @@ def _context(window: Figures) -> Figures:
     """Return tokens in the context, of how many, and the percentage that they are."""
     current = _inner(window, "current_usage")
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    counts = [_number(current.get(name), COUNT_MAX) for name in names]
+    counts = [number(current.get(name), COUNT_MAX) for name in names]
     tokens = sum(int(one) for one in counts if one is not None) if any(counts) else None
-    size = _number(window.get("context_window_size"), COUNT_MAX)
-    percent = _number(window.get("used_percentage"), COUNT_MAX)
+    size = number(window.get("context_window_size"), COUNT_MAX)
+    percent = number(window.get("used_percentage"), COUNT_MAX)
     if percent is None and tokens is not None and size:
         percent = 100 * tokens / size
     return {
@@ -71,10 +71,18 @@ def _inner(document: Figures, name: str) -> Figures:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= TEXT_CHARS_MAX else None
+    """Return a text that can be a name or a path, and not too long; None for all else."""
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARS_MAX or "\0" in value:
+        return None
+    try:
+        value.encode()  # half a character, as JSON may have it, cannot be
+    except UnicodeEncodeError:
+        return None
+    return value
 
 
-def _number(value: object, most: float) -> float | None:
+def number(value: object, most: float) -> float | None:
+    """Return a number from 0 to `most`; None for all else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if 0 <= value <= most and isfinite(value) else None

@@ -58,7 +58,7 @@ def of_home(home: Home, named: tuple[str, str], since_s: float, now_s: float) ->
         is_read = _read_on(home, transcript, now_s, prices)
         known = session if is_read else ""
         return _read(home, lambda database: _sums(database, known, since_s, prices))
-    except (_Busy, MeshError, OSError):
+    except (_Busy, MeshError, OSError, ValueError):  # the last: of a path that cannot be one
         return None
 
 

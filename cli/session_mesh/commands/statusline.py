@@ -11,7 +11,6 @@ from session_mesh.line import Figures, composed, said, transcript_in
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
-SILENT_S = 30.0  # in which a node that did not answer is not asked again
 INSIDE_S = 0.5  # for each of two answers
 UNKNOWN: Figures = {
     "usage_read": None,
@@ -79,7 +78,9 @@ def _is_refreshed(call: Call, document: Figures, found: Figures) -> bool:
     else:
         if mesh is None:
             found["mesh"] = _of_node(call, today_s, now_s)
-        news = _of_ledger(call, document, today_s, now_s) if own is None else own
+        if own is not None:
+            return True  # it was read before its transcript grew, perhaps
+        news = _of_ledger(call, document, today_s, now_s)
     _keep(found, kept.key_of(document), news, {"at": now_s, "seen": seen})
     return True
 
@@ -119,7 +120,7 @@ def _of_ticket(call: Call, now_s: float) -> tuple[Figures | None, Figures]:
 
 
 def _nothing(error: MeshError, now_s: float) -> Figures:
-    lasts_s = kept.LASTS_S if isinstance(error, NoNodeError) else SILENT_S
+    lasts_s = kept.LASTS_S if isinstance(error, NoNodeError) else kept.SILENT_S
     return {"at": now_s, "figures": {}, "lasts_s": lasts_s}
 
 

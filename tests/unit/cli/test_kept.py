@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 import time
 
 import pytest
 
 from meshnode.client.home import home_at
 from session_mesh import kept
+from session_mesh.line import composed, said
 
 NOW_S = 1_795_132_800.0
 FIGURES = {"usage_read": True, "today": {"cost_usd": "1", "unpriced": False}}
@@ -70,6 +72,19 @@ def test_nobody_is_waited_for_who_writes_nothing(given, monkeypatch):
     assert "did not end" in kept.document()[1]
 
 
+def test_who_writes_on_and_on_is_waited_for_once(given, monkeypatch):
+    monkeypatch.setattr(kept, "GIVEN_S", 0.1)
+    given(b"")
+    drip = "n=0; while [ $n -lt 100 ] && printf ' '; do sleep .02; n=$((n + 1)); done"
+    with subprocess.Popen(
+        ["sh", "-c", drip], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as writer:
+        os.dup2(writer.stdout.fileno(), 0)
+        writer.stdout.close()
+        assert "did not end" in kept.document()[1]
+        given(b"")  # so that nobody reads what comes now
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -88,6 +103,77 @@ def test_a_file_that_is_no_such_one_is_begun_anew(tmp_path, raw):
     path = tmp_path / kept.NAME
     path.write_bytes(raw)
     assert kept.read(str(path)) == {"form": kept.FORM, "sessions": {}, "mesh": {}}
+
+
+SUM = {"cost_usd": "1", "unpriced": False}
+BUDGET = {"name": "b", "state": "warned", "percent": 85, "held": 0}
+GOOD = {
+    "usage_read": True,
+    "today": SUM | {"records": 3},
+    "session_cost_usd": "0.5",
+    "session_cost_source": "ledger",
+    "mesh_today": SUM | {"nodes_heard": 1, "nodes_known": 2},
+    "alive_sessions": 3,
+    "more_alive": False,
+    "budgets": [BUDGET],
+    "coverage": {},
+}
+
+
+def read_as(path, part):
+    """Return what is read of a file whose mesh is this part, and whose one session is."""
+    for where in ({"mesh": part, "sessions": {}}, {"mesh": {}, "sessions": {"s": part}}):
+        path.write_text(json.dumps({"form": kept.FORM} | where))
+        yield kept.read(str(path)) == {"form": kept.FORM} | where
+
+
+def test_what_is_kept_of_all_that_is_known_is_taken(tmp_path):
+    parts = [
+        {"at": NOW_S, "figures": GOOD},
+        {"at": NOW_S, "figures": {}, "lasts_s": kept.SILENT_S},
+        {"at": NOW_S, "figures": dict.fromkeys(GOOD), "seen": None, "read_at": NOW_S - 9},
+    ]
+    for part in parts:
+        assert all(read_as(tmp_path / kept.NAME, part))
+
+
+@pytest.mark.parametrize("name", ["at", "read_at", "lasts_s"])
+@pytest.mark.parametrize("value", ["x", True, -1, 10**400, float("nan"), float("inf"), 1e18, []])
+def test_moments_that_cannot_be_are_not_taken(tmp_path, name, value):
+    part = {"at": NOW_S, "figures": GOOD} | {name: value}
+    assert not any(read_as(tmp_path / kept.NAME, part))
+
+
+ODD = [None, "x", True, 1, 10**400, -1, float("nan"), [], [1], [{}], {}, {"cost_usd": 1}]
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        *(GOOD | {name: value} for name in GOOD for value in ODD),
+        *(GOOD | {"today": SUM | {name: value}} for name in SUM for value in ODD),
+        *(GOOD | {"mesh_today": GOOD["mesh_today"] | {"nodes_heard": value}} for value in ODD),
+        *(GOOD | {"budgets": [BUDGET | {name: value}]} for name in BUDGET for value in ODD),
+        *(GOOD | {"model": value} for value in ODD),
+    ],
+    ids=str,
+)
+def test_of_figures_that_are_taken_a_line_can_be_made(tmp_path, figures):
+    for is_taken in read_as(tmp_path / kept.NAME, {"at": NOW_S, "figures": figures}):
+        if is_taken:
+            assert (
+                composed(said({}) | json.loads(json.dumps(figures)), colour=True)
+                .strip("\x1b")
+                .encode()
+            )
+
+
+def test_what_lies_in_the_way_of_the_new_file_is_not_waited_for(tmp_path):
+    path = tmp_path / kept.NAME
+    os.mkfifo(f"{path}.new")
+    kept.write(str(path), {"form": kept.FORM, "sessions": {}, "mesh": {}})
+    assert kept.read(str(path)) == {"form": kept.FORM, "sessions": {}, "mesh": {}}
+    assert path.is_file()
 
 
 @pytest.mark.parametrize("kind", ["nothing", "directory", "link", "pipe"])

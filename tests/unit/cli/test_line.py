@@ -5,7 +5,7 @@ import re
 import pytest
 
 from session_mesh.escaping import width_of
-from session_mesh.line import UNREAD, WIDTH, composed, money, said
+from session_mesh.line import UNREAD, WIDTH, composed, money, said, transcript_in
 
 DOCUMENT = {
     "session_id": "s1",
@@ -43,6 +43,12 @@ def test_all_that_is_known_stands_in_one_line():
 def test_what_is_unknown_is_left_out(document):
     assert line(document) == "Claude Code"
     assert line(document, usage_read=False) == f"Claude Code | {UNREAD}"
+
+
+@pytest.mark.parametrize("word", ["a\0b", "\ud800", "", "x" * 5000, 7, None])
+def test_an_id_or_a_path_that_cannot_be_one_is_none(word):
+    assert said({"session_id": word})["session_id"] is None
+    assert transcript_in({"transcript_path": word}) is None
 
 
 @pytest.mark.parametrize("usd", [True, "1", -1, float("nan"), float("inf"), 1e300, None, [1]])
