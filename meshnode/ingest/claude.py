@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from hashlib import sha256
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -340,6 +341,16 @@ class Transcripts:
         yield from _sessions(str(projects if projects.is_dir() else root), 0, failures)
         if failures:
             raise failures[0]
+
+    def session_at(self, root: Path, path: Path) -> str | None:
+        """Return what `files` calls a session at a path, by whatever links; None if it has none."""
+        projects = root / "projects"
+        begin = projects if projects.is_dir() else root
+        for top, named in ((begin, path), (Path(realpath(begin)), Path(realpath(path)))):
+            parts = named.relative_to(top).parts if named.is_relative_to(top) else ()
+            if 0 < len(parts) <= _SESSION_DEPTH and parts[0] != SUBAGENTS:
+                return str(begin.joinpath(*parts)) if parts[-1].endswith(".jsonl") else None
+        return None
 
     def is_whole(self, path: Path) -> bool:
         """All files have lines."""

@@ -11,7 +11,7 @@ import os
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshnode.app.cost import OwnedSlot, cost
@@ -19,7 +19,7 @@ from meshnode.app.cutting import CostQuery
 from meshnode.core.errors import MeshError
 from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
-from meshnode.ingest.claude import SOURCE, OneSession
+from meshnode.ingest.claude import SOURCE, OneSession, Transcripts
 from meshnode.ingest.reading import is_news
 from meshnode.ingest.tree import TreeReader
 from meshnode.node.pricing import charging, prices_of
@@ -58,7 +58,7 @@ def of_home(home: Home, named: tuple[str, str], since_s: float, now_s: float) ->
         is_read = _read_on(home, transcript, now_s, prices)
         known = session if is_read else ""
         return _read(home, lambda database: _sums(database, known, since_s, prices))
-    except (_Busy, MeshError, OSError, ValueError):  # the last: of a path that cannot be one
+    except (_Busy, MeshError, OSError, ValueError):  # the last: of an id that cannot be one
         return None
 
 
@@ -102,12 +102,23 @@ def _reader_of(database: Database, transcript: str) -> tuple[TreeReader, StoredR
     if os.path.normpath(transcript) != transcript:  # also none: it would be "."
         return None
     for source, path, _ in database.run_now(ledger.readers):
-        if source == SOURCE and PurePath(transcript).is_relative_to(path):
-            reader = TreeReader(OneSession(transcript), path)
+        found = _found_in(path, transcript) if source == SOURCE else None
+        if found is not None:
+            reader = TreeReader(OneSession(found), path)
             stored = database.run_now(ledger.load, reader.key)
             if stored is not None:
                 return reader, stored
     return None
+
+
+def _found_in(root: str, transcript: str) -> str | None:
+    """Return what `usage` calls a transcript below a root; None if it would not read it there."""
+    try:
+        if os.path.isfile(root):  # noqa: PTH113 - a path may be one that cannot be
+            return root if os.path.realpath(root) == os.path.realpath(transcript) else None
+        return Transcripts().session_at(Path(root), Path(transcript))
+    except ValueError:
+        return None
 
 
 def _sums(database: Database, session: str, since_s: float, prices: Prices) -> Plain:

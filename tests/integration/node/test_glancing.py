@@ -139,6 +139,58 @@ def test_a_path_that_is_no_transcript_there_is_not_opened(logs: Logs, named: str
     assert logs.glance(aside) == figures("0.03", 1)
 
 
+def test_only_what_usage_would_read_is_counted(logs: Logs, tmp_path: Path):
+    logs.tell()
+    logs.read()
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    (logs.root / "linked").symlink_to(aside)
+    own = logs.transcript.parent
+    foreign = [
+        own / "notes.bak",
+        own / "deep" / "s.jsonl",
+        logs.root / "subagents" / "s.jsonl",
+        logs.root / "linked" / "x",
+        aside / "s.jsonl",
+    ]
+    for path in foreign:
+        logs.tell(path=path)
+        found = logs.glance(str(path))
+        assert found is not None
+        assert found["today"]["records"] == 1, path
+        path.unlink()
+    logs.tell(path=logs.root / "linked" / "y.jsonl")  # a project may be a link
+    logs.tell(path=logs.root / "top.jsonl")
+    for path in (logs.root / "linked" / "y.jsonl", logs.root / "top.jsonl"):
+        assert logs.glance(str(path)) is not None
+    found = logs.glance()
+    logs.read()
+    assert logs.glance() == found == figures("0.09", 3, "0.03")
+
+
+def test_a_transcript_is_known_by_another_name_of_its_root(logs: Logs, tmp_path: Path):
+    logs.tell()
+    logs.read()
+    logs.tell()
+    (tmp_path / "link").symlink_to(logs.root)
+    linked = tmp_path / "link" / logs.transcript.relative_to(logs.root)
+    assert logs.glance(str(linked)) == figures("0.06", 2, "0.06")
+    assert logs.summed()["diagnostics"]["duplicates_ignored"] == 0
+
+
+@pytest.mark.parametrize("name", ["a\0b.jsonl", "\ud800.jsonl"])
+def test_a_path_that_cannot_be_one_is_not_read(logs: Logs, name: str):
+    logs.tell()
+    logs.read()
+    assert logs.glance(str(logs.transcript.parent / name)) == figures("0.03", 1)
+
+
+def test_an_id_that_cannot_be_one_tells_nothing(logs: Logs):
+    logs.tell()
+    logs.read()
+    assert of_home(logs.home, ("\ud800", str(logs.transcript)), TODAY_S, NOW_S) is None
+
+
 def test_a_pipe_in_its_place_is_not_waited_for(logs: Logs):
     logs.tell()
     logs.read()

@@ -8,7 +8,7 @@ from meshnode.client.home import Home
 from session_mesh import kept
 from session_mesh.commands import statusline
 
-NOW_S = 1_795_132_800.0
+NOW_S = 1_795_176_000.0  # noon
 
 
 @pytest.mark.parametrize("age_s", [kept.SOON_S, kept.LASTS_S - 1])
