@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from meshnode.app.cost import OwnedSlot, cost
 from meshnode.app.cutting import CostQuery
 from meshnode.core.errors import MeshError
+from meshnode.core.ledger import slot_number
 from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
 from meshnode.ingest.claude import SOURCE, OneSession, Transcripts
@@ -126,7 +127,8 @@ def _sums(database: Database, session: str, since_s: float, prices: Prices) -> P
     if not run(ledger.readers):
         return {"usage_read": False, "today": None}
     seq = run(usage_log.last_before, int(since_s * 1000))
-    figures = {"usage_read": True, "today": _sum(run(counters.counted, seq), since_s, prices)}
+    rows = run(counters.counted_since, slot_number(since_s), seq)
+    figures = {"usage_read": True, "today": _sum(rows, since_s, prices)}
     if session:
         spent = _sum(_of(session, run(counters.of_session, session)), None, prices)
         if spent["records"] and spent["cost_usd"] is not None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import CounterKey, Slot, SlotKey
 
 _BEHIND = b"\xff"  # more than a text begins with
+_SLOT_BYTES = 4  # of its number, at the end of the key of a slot later than 1973
 _COARSE = b"\x95\x02"  # where keys of days begin; those of months follow, those of slots precede
 
 
@@ -47,6 +48,20 @@ def counted(connection: sqlite3.Connection, after_seq: int = -1) -> list[tuple[C
     query = "SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots WHERE seq > ?"
     with ours("usage_slots"):
         return list(_decoded(connection.execute(query, (after_seq,))))
+
+
+def counted_since(
+    connection: sqlite3.Connection, slot: int, after_seq: int
+) -> list[tuple[CounterKey, Slot]]:
+    """Return what was counted here of slots from one on, and what else changed after a seq.
+
+    By their own time, since the clock may have been behind when they changed. Raises DamagedError.
+    """
+    query = f"""SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots WHERE seq > ?
+        OR key < ? AND substr(CAST(key AS BLOB), -{_SLOT_BYTES}) >= ?"""  # noqa: S608 - our own number
+    least = slot.to_bytes(_SLOT_BYTES, "big")
+    with ours("usage_slots"):
+        return list(_decoded(connection.execute(query, (after_seq, _COARSE, least))))
 
 
 def of_session(connection: sqlite3.Connection, session: str) -> list[tuple[CounterKey, Slot]]:

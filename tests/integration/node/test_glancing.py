@@ -88,6 +88,17 @@ def test_what_was_counted_on_days_before_is_not_of_today(logs: Logs):
     assert logs.glance() == figures("0", 0, "0.03")
 
 
+@pytest.mark.parametrize("behind_s", [86400, 400 * 86400])
+def test_what_was_read_before_and_while_the_clock_was_behind_is_of_today(
+    logs: Logs, behind_s: float
+):
+    for hour, now_s in ((8, NOW_S), (9, NOW_S - behind_s), (11, NOW_S)):
+        logs.tell(f"2026-11-20T{hour:02}:00:00Z")
+        logs.read(now_s)
+    assert logs.summed()["records"] == 3
+    assert logs.glance() == figures("0.09", 3, "0.09")
+
+
 def test_it_reads_on_in_its_own_transcript_and_its_subagents_alone(logs: Logs):
     logs.tell()
     logs.read()
