@@ -18,6 +18,8 @@ from meshnode.app.bearers import Bearers
 from meshnode.app.counting import Counting
 from meshnode.app.keys import Keys
 from meshnode.app.sessions import SESSIONS_MAX
+from meshnode.client.home import unwritten
+from meshnode.client.keyfiles import write_whole
 from meshnode.core.certificates import dns_name_of, expires_at_s
 from meshnode.core.errors import MeshError, UsageError
 from meshnode.discovery.seeds import parse_address
@@ -175,8 +177,12 @@ class Fronting:
         if self._options.certificate != OWN_CERTIFICATE:
             return self._given()
         context = _tls_context()
-        self._load_own(context)
-        self._ground.home.anchors.write_bytes(self._ground.identity.anchors)  # what to trust
+        home = self._ground.home
+        try:
+            self._load_own(context)
+        except OSError as error:
+            raise unwritten(home.run, error) from None
+        write_whole(home.anchors, self._ground.identity.anchors)  # what to trust
         return context
 
     def _given(self) -> ssl.SSLContext:

@@ -10,9 +10,10 @@ import pytest
 from integration.rpc.fleet import WAIT_S, Founded
 
 from meshnode.client.home import Home
+from meshnode.core.errors import MeshError
 from meshnode.node import fronting
 from meshnode.node.fronting import Fronting
-from meshnode.node.http_options import HttpOptions
+from meshnode.node.http_options import OWN_CERTIFICATE, HttpOptions
 
 
 class Context(ssl.SSLContext):
@@ -107,3 +108,19 @@ async def test_files_that_were_given_are_read_again_when_they_are_others(
     renewing.cancel()
     await asyncio.gather(renewing, return_exceptions=True)
     assert met.contexts.empty()
+
+
+def test_what_cannot_be_written_for_https_is_named(tmp_path):
+    home = Home(tmp_path)
+    front = Fronting.__new__(Fronting)
+    front._options = HttpOptions("127.0.0.1:0", OWN_CERTIFICATE)
+    front._ground = SimpleNamespace(home=home, identity=Founded(3).node().identity)
+    with pytest.raises(MeshError, match=f"cannot write {home.run}"):
+        front._context()
+    home.run.mkdir()
+    home.anchors.mkdir()
+    with pytest.raises(MeshError, match=f"cannot write {home.anchors}"):
+        front._context()
+    home.anchors.rmdir()
+    front._context()
+    assert home.anchors.read_bytes() == front._ground.identity.anchors
