@@ -5,7 +5,6 @@ Invariant: a user never meets a traceback unasked, and stdout carries nothing bu
 
 import errno
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typer.exceptions import TyperException
 
 from meshnode.client.dumping import forbid_dumps
 from meshnode.client.errors import MeshError, NotPermittedError, UsageError
+from meshnode.client.stdout import silence_stdout
 from session_mesh.call import Call
 from session_mesh.plain import PlainGroup
 from session_mesh.render import Failure, Streams, Style, render_failure
@@ -157,7 +157,7 @@ def dispatch(arguments: Sequence[str] | None, streams: Streams | None) -> int:
         code = _run(words, streams)
         streams.out.flush()
     except (BrokenPipeError, UnreadError):
-        _silence_stdout()
+        silence_stdout()
         return BROKEN_PIPE
     except typer.Abort:  # what typer makes of Ctrl-C
         raise KeyboardInterrupt from None
@@ -191,7 +191,7 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
         hint = f"{_path_of(error)} --help shows the options"
         return Failure("usage", _plainly(error.format_message()), hint, USAGE)
     if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITTEN:
-        _silence_stdout()
+        silence_stdout()
         said = f"cannot write the output: {error.strerror}"
         is_closed = error.errno == errno.EBADF
         fix = "> /dev/null throws it away" if is_closed else "make room there, or write elsewhere"
@@ -231,9 +231,3 @@ def _style_of(words: Sequence[str]) -> Style:
 
 def _before_command(words: Sequence[str]) -> Sequence[str]:
     return words[: words.index("--")] if "--" in words else words
-
-
-def _silence_stdout() -> None:
-    # Nobody reads any more: what Python would still flush at its end must not complain.
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - for its descriptor
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -11,6 +11,7 @@
 - keys: `authority`, `authorities`, `keyring`, `keyfiles`, `handed`, `publickeys`, `roots`,
   `rootfile`, `revoking`
 - homes: `home`, `dumping`
+- the process: `stdout`
 - agents: `inside`, `tickets`, `bearing`
 - what owners keep: `auditing`, `counted`, `output`, `rounds`, `logged`
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.home import Home, make_private
+from meshnode.client.stdout import silence_stdout
 from meshnode.core.errors import MeshError, error_of
 from meshnode.node.loading import no_collection
 from meshnode.node.options import UpOptions, told_of
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 READY_WAIT_S = 20.0
+_log = logging.getLogger("session_mesh.node")
 
 
 def up(home: Home, options: UpOptions) -> int:
@@ -28,7 +31,13 @@ def up(home: Home, options: UpOptions) -> int:
         from meshnode.node.serving import serve  # noqa: PLC0415 - loads grpc: not for up --detach
 
     def tell(event: dict[str, Any]) -> None:
-        print(json.dumps(event) if options.json_ready else ready_text(event), flush=True)  # noqa: T201 - the line that `up` promises
+        try:
+            print(json.dumps(event) if options.json_ready else ready_text(event), flush=True)  # noqa: T201 - the line that `up` promises
+        except OSError as error:
+            silence_stdout()
+            _log.warning(
+                "the node is up; the line that says so could not be written: %s", error.strerror
+            )
 
     return serve(home, options, tell, on_terminal=True)
 

@@ -1,11 +1,13 @@
 """One machine, one user: from an empty home to agents that come and go."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 
 import pytest
-from e2e.fleet import wait_until
+from e2e.fleet import PROGRAM, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +237,26 @@ def test_flags_that_the_next_start_will_not_know_of_are_told_as_what_keeps_them(
         assert (up.code, up.err) == (0, "")
         assert anna.json("nodes")["nodes"][0]["labels"] == {"room": "007"}
         assert anna.call("down").code == 0
+
+
+@pytest.mark.parametrize("taker", ["full", "gone"])
+def test_a_node_whose_line_nobody_takes_is_up_and_says_so(fleet, taker):
+    node = fleet.node("anna")
+    node.json("init", "--name", "anna")
+    read, written = os.pipe()
+    if taker == "full":
+        os.close(written)
+        written = os.open("/dev/full", os.O_WRONLY)
+    os.close(read)
+    up = [PROGRAM, "up", "--listen", "127.0.0.1:0", "--no-mdns"]
+    with subprocess.Popen(
+        up, env=node.environment, stdout=written, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(written)
+        try:
+            said = process.stderr.readline()
+            assert "the node is up; the line that says so could not be written" in said
+            assert node.json("status")["name"] == "anna"
+        finally:
+            process.terminate()
+        assert (process.wait(), process.stderr.read()) == (0, "")
