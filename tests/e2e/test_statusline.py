@@ -144,9 +144,10 @@ def test_with_a_node_it_tells_of_the_mesh_and_of_a_budget_that_presses(fleet, me
     assert meshed.line() == told.format(", 1 alive")
     assert json.loads(meshed.line("-o", "json"))["coverage"]["nodes_heard"] == 2
     meshed.node.json("budget", "set", "team", "--limit", "0.01usd", "--per", "day")
-    wait_until(lambda: pressed(meshed.node), "the budget")
+    wait_until(lambda: (pressed(meshed.node) or {}).get("held"), "the budget to hold the session")
     meshed.forget()
-    assert meshed.line() == told.format(" | team 600%")
+    pressing = "Opus 4.6 | $0.03 | $0.03 today | mesh $0.06 | team 600%, 1 held | ctx 21%"
+    assert meshed.line() == pressing
 
 
 def pressed(node):
