@@ -1,7 +1,8 @@
 """Agents that live although no row names their session: told of, since nobody can see or stop them.
 
 A home whose database is lost or was moved aside has forgotten them; peers, if there are any,
-return the rows. Invariant: nobody is signalled here, and nothing is looked at once none are left.
+return the rows within seconds, so only what two looks have found is told of. Invariant: nobody is
+signalled here, and nothing is looked at once none are left.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Unlisted:
         self._alarms = alarms
         self._is_listed = is_listed
         self.count = 0
+        self._found: set[str] = set()  # at the last look
 
     async def watch(self) -> None:
         """Look, and again as long as there are some."""
@@ -40,15 +42,16 @@ class Unlisted:
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def look(self) -> int:
-        """Raise the alarm, or end it; returns how many sessions there are."""
+        """Raise the alarm, or end it; returns how many sessions were found."""
         found = await asyncio.to_thread(living, self._sessions)
         # Asked afterwards: who opens a session meanwhile lists it before its agent starts.
         pids = {one: first for one, first in found.items() if not self._is_listed(one)}
         self.count = len(pids)
-        if pids:
-            self._alarms.sound(_alarm(pids))
+        if lasting := {one: pids[one] for one in self._found & pids.keys()}:
+            self._alarms.sound(_alarm(lasting))
         else:
             self._alarms.clear(UNLISTED)
+        self._found = set(pids)
         return self.count
 
 
