@@ -6,6 +6,7 @@ when the question gets another one.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -20,14 +21,18 @@ from meshnode.rpc.local import cost_in_pieces
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from meshnode.app.queries import Queries
-    from meshnode.gateway.pages import Part
+    from meshnode.gateway.pages import Order, Part
     from meshnode.gateway.strict import Fields
+    from meshnode.v1 import usage_pb2
 
 MOMENTS = frozenset({"since", "until"})  # and what ends in _at
 _FIELDS = {field.name: field for field in pb.GetCostRequest.DESCRIPTOR.fields}
 _REPEATED = tuple(name for name, field in _FIELDS.items() if field.is_repeated)
 COUNT_MAX = 36_500  # of days and the like
+_WORD_MAX = (1 << 63) - 1  # beyond, groups are told by their names
 
 
 def _schema(field: FieldDescriptor) -> dict[str, Any]:
@@ -76,7 +81,18 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
 
 
 async def answer(queries: Queries, request: pb.GetCostRequest, part: Part) -> dict[str, Any]:
-    """Sum the ledgers of the whole mesh, and give a part of the groups."""
-    said = to_plain(await cost_in_pieces(queries, request))
-    groups, following = part.of(said["groups"])
-    return said | {"groups": groups, "next": following}
+    """Sum the ledgers of the whole mesh, and give a part of the groups; raises Problem 400."""
+    said = await cost_in_pieces(queries, request)
+    groups, following = part.of(_in_order(said.groups))
+    del said.groups[:]
+    return to_plain(said) | {"groups": list(map(to_plain, groups)), "next": following}
+
+
+def _in_order(
+    groups: Iterable[usage_pb2.CostGroup],
+) -> Iterator[tuple[Order, usage_pb2.CostGroup]]:
+    """Say where each stands: the dearest first."""
+    for group in groups:
+        nusd = int(Decimal(group.cost_usd or 0).scaleb(9))
+        values = (-min(nusd, _WORD_MAX), -min(group.usage.total, _WORD_MAX))
+        yield (*values, *(value for _, value in sorted(group.key.items()))), group

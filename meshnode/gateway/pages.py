@@ -1,14 +1,18 @@
 """Pages of lists; those of sessions as bytes, made once for all who ask the same until it changes.
 
 Invariant: a page of sessions is never older than AGE_S, and never older than the last change that
-this node has heard of; what a narrowed key may not see is not on its page.
+this node has heard of; what a narrowed key may not see is not on its page. A page of anything goes
+on behind the last item told, wherever that would stand by now: only what moves in the order of the
+list is left out or told twice.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -16,10 +20,11 @@ import msgspec
 from meshnode.app.listing import PAGE, PAGE_MAX
 from meshnode.client.messages import to_plain
 from meshnode.client.public import public
+from meshnode.gateway.strict import not_from_before
 from meshnode.rpc.local import list_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable
 
     from meshnode.app.bearers import Bearer
     from meshnode.app.ports import Clock
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from meshnode.v1 import local_service_pb2 as pb
 
 Item = TypeVar("Item")
-OFFSET = re.compile("[0-9]{1,9}")  # `next` of a list that keeps its order
+BEHIND = re.compile("[0-9A-Za-z_-]+")  # `next`: the last item's place in the order
 PART = ("limit", "next")  # the parameters of each list
 AGE_S = 1.0  # ages and `observed_at` are as old as that at most
 KEPT_MAX = 16  # pages; beyond, the one unused for longest is made anew
@@ -42,23 +47,45 @@ class _Kept:
     content: bytes
 
 
+Order = tuple[int | str, ...]  # where an item stands in its list: as many, of the same types, each
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which part of a list is asked for: `limit` from place `start` on, the first is 0."""
+    """Which part of a list is asked for: `limit` items that stand behind a place."""
 
-    start: int
     limit: int
+    behind: Order = ()
 
-    def of(self, items: Sequence[Item]) -> tuple[Sequence[Item], str | None]:
-        """Return that part, and `next`: the place of what follows, None after the last."""
-        end = self.start + self.limit
-        return items[self.start : end], str(end) if end < len(items) else None
+    def of(self, items: Iterable[tuple[Order, Item]]) -> tuple[list[Item], str | None]:
+        """Return that part of the items, in their order, and `next`: None after the last.
+
+        Raises Problem 400 if `next` was of another list.
+        """
+        try:
+            found = [one for one in items if one[0] > self.behind]
+        except TypeError:
+            raise not_from_before("next") from None
+        page = sorted(found, key=itemgetter(0))[: self.limit]
+        return [item for _, item in page], _token(page[-1][0]) if len(found) > len(page) else None
 
 
 def part_asked(asked: Fields) -> Part:
     """Read which part of a list is asked for; raises Problem 400."""
-    place = asked.place("next", OFFSET)
-    return Part(int(place or 0), asked.count("limit", PAGE_MAX) or PAGE)
+    token = asked.place("next", BEHIND)
+    return Part(asked.count("limit", PAGE_MAX) or PAGE, _order(token) if token else ())
+
+
+def _token(order: Order) -> str:
+    return urlsafe_b64encode(msgspec.msgpack.encode(order)).decode().rstrip("=")
+
+
+def _order(token: str) -> Order:
+    try:
+        raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        return msgspec.msgpack.decode(raw, type=Order)
+    except (ValueError, msgspec.DecodeError):
+        raise not_from_before("next") from None
 
 
 class Pages:

@@ -29,7 +29,7 @@ from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
-from meshnode.gateway.pages import OFFSET, PART, part_asked
+from meshnode.gateway.pages import BEHIND, PART, part_asked
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.repeats import HEADER, WORD, id_given
 from meshnode.gateway.strict import about, check_path, parse_query
@@ -71,7 +71,7 @@ def _paging(form: re.Pattern[str]) -> tuple[Plain, ...]:
     )
 
 
-PAGING = _paging(OFFSET)
+PAGING = _paging(BEHIND)
 LIST_PARAMETERS = (
     query("filter", "Which sessions.", {"type": "string", "enum": list(FILTERS)}),
     query("specialization", "Fixed at the session's start."),
@@ -144,7 +144,9 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         bearer.check("read")
         listed = to_plain(list_nodes(parts.queries, pb.ListNodesRequest(labels=labels)))
         seen = [one for one in listed["nodes"] if bearer.may_see_node(one["node_id"])]
-        shown, following = part.of(seen)
+        shown, following = part.of(
+            ((int(not one["self"]), one["name"], one["node_id"]), one) for one in seen
+        )
         return json_response(listed | {"nodes": list(map(working_links, shown)), "next": following})
 
     @router.get(
@@ -313,7 +315,12 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
             for one in Specialists(parts.queries).entries(specialization, agent_id)
             if bearer.may_see_agent(one.node_id, one.agent_id, one.specialization)
         ]
-        shown, following = part.of(found)
+        shown, following = part.of(
+            ((place,) if specialization else (one.agent_id, one.specialization, one.node_id), one)
+            for place, one in enumerate(
+                found
+            )  # of one specialization they are ranked: all may move
+        )
         coverage = to_plain(coverage_to_wire(parts.queries.coverage()))
         agents = [to_plain(agent_to_wire(one)) for one in shown]
         return json_response({"agents": agents, "coverage": coverage, "next": following})

@@ -27,10 +27,16 @@ DEPTH_MAX = 16
 NUMBER_CHARS_MAX = 20
 PARAMETERS_MAX = 64
 TEXT_CHARS_MAX = 512  # unless a field says otherwise
+PLACE_CHARS_MAX = 24 << 10  # names of eight groupings, and what encodes them
 ITEMS_MAX = 64
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _JSON_HINT = 'a JSON object, such as {"agent_id": "123"}'
+
+
+def not_from_before(name: str) -> Problem:
+    """Return what is said of a `name` that no earlier answer of this list has ended with."""
+    return off(name, "it is not from an earlier answer", f"give its `{name}` as it is")
 
 
 class Written(str):
@@ -183,9 +189,9 @@ class Fields:
 
     def place(self, name: str, form: re.Pattern[str]) -> str:
         """Return where a page begins, as the page before ended; empty for the first."""
-        value = self.text(name)
+        value = self.text(name, chars_max=PLACE_CHARS_MAX)
         if value and not form.fullmatch(value):
-            raise off(name, "it is not from an earlier answer", f"give its `{name}` as it is")
+            raise not_from_before(name)
         return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
