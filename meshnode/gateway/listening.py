@@ -1,8 +1,9 @@
 """The socket side: connections that cannot be held for nothing, and plain HTTP on loopback only.
 
 Invariant: a connection is cut that has sent no whole request head for HEAD_S, or takes less than
-TAKEN_BYTES_MIN of an answer in as long; so is what one address has beyond its share, before TLS
-spends memory on it. Nothing plain leaves this machine: a session key is in every request.
+TAKEN_BYTES_MIN of an answer in as long, over TLS as without; so is what one address has beyond its
+share, before TLS spends memory on it. Nothing plain leaves this machine: a session key is in every
+request.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ HEAD_BYTES_MAX = 32 << 10  # a session key of four links may have 24 KiB; more: 
 CONNECTIONS_MAX = 1024
 TAKEN_BYTES_MIN = 64 << 10  # of an answer in HEAD_S, or all of it; fewer: cut
 CLOSE_S = 2.0
+SECURED_BYTES = 64 << 10  # of an answer wait in TLS, where asyncio takes 512 KiB
 BACKLOG = 256
 
 
@@ -108,8 +110,8 @@ class Listener:
         if self._state.tasks:
             await asyncio.wait(self._state.tasks, timeout=CLOSE_S)
         for connection in list(self._state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+            if isinstance(connection, _Connection):  # all are, in a state of our own
+                connection.cut()
 
     def _connection(self) -> _Connection:
         return _Connection(self._config, self._state, self._places, self.tls, self._arriving)
@@ -117,6 +119,8 @@ class Listener:
 
 class _Connection(H11Protocol):
     """One connection, with a deadline for whatever it is waited for."""
+
+    _wire: asyncio.Transport  # below TLS, if there is any
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         host = transport.get_extra_info("peername")[0]  # of accept(): the peer may be gone by now
         source = site_of(host) or host
+        self._wire = transport
         if not self._places.enter(source):
             transport.abort()
             return
@@ -171,19 +176,27 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._unread = self.transport.get_write_buffer_size()
+        self._unread = self._waiting()
         self._wait_for_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._end_stall()
-        self._stall = self.loop.call_later(
-            HEAD_S, self._stalled, self.transport.get_write_buffer_size()
-        )
+        self._stall = self.loop.call_later(HEAD_S, self._stalled, self._waiting())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._end_stall()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if not self._waiting():
+            self._stop_waiting()  # TLS would wait 30 s for the peer to say goodbye too
+            self._watch = self.loop.call_later(CLOSE_S, self.cut)
+
+    def cut(self) -> None:
+        """End it at once, whatever it still has to send."""
+        self._wire.abort()
 
     def send_400_response(self, msg: str) -> None:
         del msg
@@ -213,6 +226,7 @@ class _Connection(H11Protocol):
                     plain, self, tls, server_side=True, ssl_handshake_timeout=HEAD_S
                 )
                 if secure is not None:  # none: it was lost meanwhile
+                    secure.set_write_buffer_limits(SECURED_BYTES)
                     self._begin(secure)
         finally:
             if self.transport is None:  # nobody tells that it is lost
@@ -248,11 +262,18 @@ class _Connection(H11Protocol):
             self._stall.cancel()
             self._stall = None
 
+    def _waiting(self) -> int:
+        """Return how many bytes the peer has not taken: TLS counts none that it has sealed."""
+        sealed = self._wire.get_write_buffer_size()
+        if self.transport is self._wire or self.transport.is_closing():
+            return sealed
+        return sealed + self.transport.get_write_buffer_size()
+
     def _stalled(self, before: int) -> None:
         """Cut a connection that has taken too little of an answer meanwhile."""
-        unread = self.transport.get_write_buffer_size()
+        unread = self._waiting()
         if before - unread < TAKEN_BYTES_MIN:
-            self.transport.abort()
+            self.cut()
         else:
             self._stall = self.loop.call_later(HEAD_S, self._stalled, unread)
 
@@ -261,10 +282,10 @@ class _Connection(H11Protocol):
         self._watch = None
         if self._is_answering():
             return
-        unread = self.transport.get_write_buffer_size()
-        is_idle = self.timeout_keep_alive_task is not None and not unread
+        unread = self._waiting()
+        is_open = self.timeout_keep_alive_task is not None and not self.transport.is_closing()
         if unread and self._unread - unread >= TAKEN_BYTES_MIN:
             self._unread = unread
             self._wait_for_head()
-        elif not is_idle:  # uvicorn ends an idle one itself
-            self.transport.abort()
+        elif unread or not is_open:  # uvicorn ends an idle one itself
+            self.cut()

@@ -1,16 +1,28 @@
 """Connections that cost their holder nothing, and requests that can be read in two ways."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 
 import pytest
 from integration.gateway.wire import listening, status_of
+from integration.rpc.fleet import Founded
 
 from meshnode.gateway import doorkeeper
 from meshnode.gateway import listening as wired
 
 GET = "GET /alive HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 SLOW = "POST /slow HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{"
+
+
+@pytest.fixture
+def secured(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf = Founded(3).node().identity.leaf()
+    (tmp_path / "chain").write_bytes(leaf.chain)
+    (tmp_path / "key").write_bytes(leaf.private_key)
+    context.load_cert_chain(tmp_path / "chain", tmp_path / "key")
+    return context
 
 
 async def test_a_byte_after_a_long_silence_buys_no_more_than_the_time_for_a_head(monkeypatch):
@@ -57,6 +69,38 @@ async def test_who_reads_at_a_good_pace_gets_all_of_an_answer(monkeypatch):
         monkeypatch.setattr(wired, "HEAD_S", 2.0)
         await plug.send(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
         assert (await plug.rest()).endswith(wire.hall.content)
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "answer_bytes", "words"),
+    [
+        pytest.param(3600, 1 << 19, "", id="of an answer that fits into no buffer but TLS's own"),
+        pytest.param(3600, 1 << 19, "Connection: close\r\n", id="of the last answer"),
+        pytest.param(0.2, 4, "", id="of an idle connection's end"),
+    ],
+)
+async def test_who_reads_nothing_over_tls_is_cut_as_soon_as_without(
+    monkeypatch, secured, idle_s, answer_bytes, words
+):
+    monkeypatch.setattr(wired, "IDLE_S", idle_s)
+    async with listening(secured) as wire:
+        wire.hall.content = bytes(answer_bytes)
+        plug = await wire.secure_plug()
+        monkeypatch.setattr(wired, "HEAD_S", 0.3)
+        plug.sendall(GET.replace("\r\n\r\n", f"\r\n{words}\r\n").encode())
+        await wire.empty()
+        plug.close()
+
+
+async def test_who_reads_over_tls_gets_all_of_an_answer(monkeypatch, secured):
+    async with listening(secured) as wire:
+        wire.hall.content = bytes(1 << 22)
+        plug = await wire.secure_plug()
+        monkeypatch.setattr(wired, "HEAD_S", 2.0)
+        plug.sendall(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").encode())
+        read = plug.makefile("rb").read
+        assert (await asyncio.to_thread(read)).endswith(wire.hall.content)
+        plug.close()
 
 
 async def test_slow_bodies_of_two_sources_keep_no_third_out_nor_a_probe(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,11 @@ class Hall:
 class Wire:
     """A listener with a doorkeeper before `hall`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         self.hall = Hall()
         self.port = sock.getsockname()[1]
         door = Doorkeeper(self.hall, (), (), asyncio.get_running_loop().time)
-        self.listener = Listener(door, sock, None)
+        self.listener = Listener(door, sock, tls)
 
     async def plug(self, source: str = "127.0.0.1", bytes_max: int | None = None) -> Plug:
         sock = socket.socket()
@@ -50,6 +51,24 @@ class Wire:
         sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
         return Plug(sock)
+
+    async def secure_plug(self) -> ssl.SSLSocket:
+        """Return a connection over TLS that takes little unless somebody reads from it."""
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        plain.settimeout(PATIENCE_S)
+        plain.connect(("127.0.0.1", self.port))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return await asyncio.to_thread(context.wrap_socket, plain)
+
+    async def empty(self) -> None:
+        """Wait until it has answered and holds no connection."""
+        state = self.listener._state
+        async with asyncio.timeout(PATIENCE_S):
+            while state.connections or not state.total_requests:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.01)
 
     async def ask(self, path: str, source: str = "127.0.0.1") -> int:
         plug = await self.plug(source)
@@ -96,10 +115,10 @@ class Plug:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Wire]:
+async def listening(tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
     sock = bound("127.0.0.1", 0, "http")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
-    wire = Wire(sock)
+    wire = Wire(sock, tls)
     await wire.listener.start()
     try:
         yield wire
