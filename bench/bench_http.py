@@ -130,7 +130,9 @@ def listed(asked: Node, sessions: int) -> list[Figure]:
         if len(json.loads(content)["sessions"]) != PAGE:
             raise SystemExit("not the page that was asked for")
         ours = rates(caller, [path] * LISTS, asked.process.pid)
-        others = [f"{path}&next={n * PAGE}" for n in range(1, min(40, sessions // PAGE))]
+        others = [path]
+        while len(others) < min(40, sessions // PAGE):
+            others.append(f"{path}&next={json.loads(caller.get(others[-1]))['next']}")
         fresh = rates(caller, others, asked.process.pid)
     with bare_route(content) as (address, pid), Caller(address, [""]) as caller:
         theirs = rates(caller, ["/alive"] * LISTS, pid)

@@ -167,7 +167,7 @@ def _outer(line: bytes) -> tuple[_Outer, bool]:
     """Read the fields of a line; tell whether it contradicts itself. Raises ValueError."""
     try:
         outer = _decode_outer(line)
-        if _is_plain(outer, line):
+        if _FORM.has(line) or _is_plain(outer, line):  # the first nearly always
             return outer, False
     except (ValueError, RecursionError):  # msgspec's own and UnicodeDecodeError are the former
         outer = _Outer()
@@ -189,8 +189,6 @@ def _outer(line: bytes) -> tuple[_Outer, bool]:
 
 def _is_plain(outer: _Outer, line: bytes) -> bool:
     """Tell whether each name in a line stands once, as templates write it, and is found."""
-    if _FORM.has(line):  # nearly always
-        return True
     if not _has_each_name_once(outer, line):
         return False
     _FORM.learn(line)

@@ -29,12 +29,9 @@ class LineForm:
 
     def has(self, line: bytes) -> bool:
         """Tell whether a line that is valid JSON is of this form."""
-        if self._tail is None:
+        if self._tail is None or (end := _end_of_call(line)) < 0:
             return False
-        end = _end_of_call(line)
-        if end < 0 or line.find(b"\\", end) >= 0:
-            return False
-        return self._tail.fullmatch(line, end) is not None
+        return line.find(b"\\", end) < 0 and self._tail.fullmatch(line, end) is not None
 
     def learn(self, line: bytes) -> None:
         """Take up the form of a line that was found plain, if it has one."""

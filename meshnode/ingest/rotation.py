@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 POSITION = b""  # the one place under which a reader keeps those of all its files
 PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory three times over
-PART_BYTES = 256 << 10
 OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
 
 
@@ -316,12 +315,11 @@ class RotatingReader:
 
 
 def _lines_of(chunk: bytes) -> Iterator[bytes]:
-    """Split whole lines, a part at a time: that stays in the processor's cache."""
+    """Split whole lines: `split` looks at each byte by itself, and takes four times as long."""
     begin = 0
-    while begin < len(chunk):
-        end = chunk.rfind(b"\n", begin, begin + PART_BYTES) + 1 or chunk.find(b"\n", begin) + 1
-        yield from chunk[begin:end].split(b"\n")[:-1]
-        begin = end
+    while (end := chunk.find(b"\n", begin)) >= 0:
+        yield chunk[begin:end]
+        begin = end + 1
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:
