@@ -77,7 +77,8 @@ class Span:
 
 
 def groupings(names: Sequence[str], known: Sequence[str] = GROUPINGS) -> tuple[str, ...]:
-    """Return each grouping once; raises UsageError for an unknown one."""
+    """Return each grouping once, also of `day,model`; raises UsageError for an unknown one."""
+    names = [one.strip() for name in names for one in name.split(",")]
     for name in names:
         if name == BLOCK and name not in known:
             hint = "session-mesh usage --by block has those of its machine"

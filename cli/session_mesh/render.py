@@ -77,6 +77,7 @@ class View:
     ids: Sequence[str] | None = None  # what -q prints, without notes; None: all
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON or YAML, which has them
     exit_code: int = 0
+    keys: Sequence[str] = ()  # of each record's `key`: columns of a CSV that has no rows, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +189,22 @@ def _write_csv(view: View, streams: Streams) -> None:
     value = public(view.value)
     records = value[view.records] if view.records else [value]
     flat = [_flat(record) for record in records]
-    names = list(dict.fromkeys(name for record in flat for name in record))
+    names = list(dict.fromkeys(name for one in flat or [_blank(view)] for name in one))
     rows = [[record.get(name, "") for name in names] for record in flat]
     if streams.out_is_terminal:
         rows = [[escape(cell) for cell in row] for row in rows]
     else:  # Python's writer leaves a lone CR unquoted, and readers take it for the end of a row
         rows = [[encodable(cell, spell="\r") for cell in row] for row in rows]
     writer = csv.writer(streams.out, lineterminator="\n")
-    if names:
-        writer.writerows([names, *rows])
+    writer.writerows([names, *rows] if names else ())
     streams.out.flush()
+
+
+def _blank(view: View) -> dict[str, str]:
+    from meshnode.client.blank import blank  # noqa: PLC0415 - only what is empty needs it
+
+    record = public(blank(view.records))
+    return _flat(record | {"key": dict.fromkeys(view.keys)} if view.keys else record)
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 `mesh.MeshClient` on a home with a running node, `inside.Inside` for an agent in its session.
 
-- the node: `mesh`, `connection`, `asking`, `messages`, `public`, `silence`, `retrying`,
+- the node: `mesh`, `connection`, `asking`, `messages`, `public`, `blank`, `silence`, `retrying`,
   `absence`, `pulses`, `watching`, `glance`, `clock`, `errors`
 - what is meant: `targets`, `nodes`, `selections`, `wishes`, `durations`, `documents`, `words`,
   `vocabulary`

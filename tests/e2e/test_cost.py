@@ -119,6 +119,19 @@ def test_models_and_days_have_statistics_in_every_format(spenders):
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("cost", "--by", "model", "--by", "node"), ("stats-model",), ("stats-date",), ("list",)],
+    ids=" ".join,
+)
+def test_a_csv_without_rows_has_the_columns_of_one_with_rows(spenders, fleet, words):
+    filled = spenders[-1].call(*words, *(["--filter", "all"] * (words == ("list",))), "-o", "csv")
+    nobody = fleet.node("nobody")
+    nobody.json("init", "--mesh", "nobody", "--name", "nobody")
+    empty = nobody.call(*words, "-o", "csv")
+    assert empty.out.splitlines() == filled.out.splitlines()[:1]
+
+
 def test_bad_questions_are_answered_with_a_sentence(spenders):
     *_, carl = spenders
     for words, code in {

@@ -72,6 +72,13 @@ def test_a_csv_says_on_stderr_what_is_not_in_the_money(fleet: Fleet, log: Path):
     assert len(answer.out.splitlines()) == 2
 
 
+def test_a_csv_without_rows_has_the_columns_of_one_with_rows(fleet: Fleet, log: Path):
+    node, words = fleet.node("anna"), ("--by", "day", "--by", "model", "-o", "csv")
+    here = ("usage", "--source", "higress", "--path", str(log))
+    filled = node.call(*here, *words).out.splitlines()
+    assert node.call(*here, "--session-key", "nobody", *words).out.splitlines() == filled[:1]
+
+
 def test_a_path_that_holds_something_else_is_said(fleet: Fleet, log: Path):
     answer = fleet.node("anna").call("usage", "--source", "codex", "--path", str(log.parent))
     assert answer.code == 0

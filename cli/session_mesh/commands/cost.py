@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @verb(
     "session-mesh cost",
-    "session-mesh cost --by model --by day --days 7",
+    "session-mesh cost --by model,day --days 7",
     "session-mesh cost --by model --prices-at today",
     "session-mesh cost --by owner --since 2026-11-01 -o csv",
     "session-mesh cost --by session --node berta",
@@ -45,7 +45,7 @@ def app(
         typer.Option(
             "--by",
             metavar="|".join(GROUPINGS),
-            help="Group; repeat for more.",
+            help="Group; by several: a,b.",
             autocompletion=among(GROUPINGS),
         ),
     ] = None,
@@ -90,6 +90,7 @@ def app(
         value=value,
         human=table_of(value, groups),
         records="groups" if groups else "",
+        keys=groups,
         ids=ids_of(value),
         notes=told,
     )

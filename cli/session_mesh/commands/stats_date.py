@@ -31,6 +31,7 @@ def app(
         value=value,
         human=statistics(value, "day", models=True),
         records="groups",
+        keys=("day",),
         ids=ids_of(value),
         notes=[*words.coverage_notes(value["coverage"]), *notes_of(value)],
     )

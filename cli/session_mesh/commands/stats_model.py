@@ -19,6 +19,7 @@ def app(call: Call) -> View:
         value=value,
         human=statistics(value, "model"),
         records="groups",
+        keys=("model",),
         ids=ids_of(value),
         notes=[*words.coverage_notes(value["coverage"]), *notes_of(value)],
     )

@@ -47,7 +47,7 @@ LEFT_OUT = {
 
 @verb(
     "session-mesh usage",
-    "session-mesh usage --by model --by project --days 7",
+    "session-mesh usage --by model,project --days 7",
     "session-mesh usage --by block --days 3",
     "session-mesh usage --source higress --path /var/log/proxy/access.log --follow",
     "session-mesh usage --by model --prices-at today --prices team-prices.yaml",
@@ -72,7 +72,7 @@ def app(
         typer.Option(
             "--by",
             metavar="|".join(BY),
-            help="Group; by day unless told. A block: five hours of a Claude plan.",
+            help="Group, by day unless told; several: a,b. A block: 5 hours of a Claude plan.",
             autocompletion=among(BY),
         ),
     ] = None,
@@ -164,6 +164,7 @@ def app(
         value=value,
         human=(table_of_blocks if BLOCK in groups else table_of)(value, groups),
         records="groups",
+        keys=groups,
         ids=ids_of(value),
         notes=notes,
     )

@@ -6,8 +6,8 @@ import pytest
 from unit.cli.doubles import BUCKETS, SESSION, cost_group
 
 from meshnode.app import cutting
-from meshnode.client.errors import NotFoundError
-from session_mesh.amounts import BLOCK, GROUPINGS, TO_PRICE
+from meshnode.client.errors import NotFoundError, UsageError
+from session_mesh.amounts import BLOCK, GROUPINGS, TO_PRICE, groupings
 from session_mesh.main import main
 from session_mesh.render import Streams
 
@@ -88,6 +88,13 @@ def test_groups_of_a_time_come_oldest_first(run, answer, by):
 
 def test_groupings_are_those_that_a_node_knows():
     assert (GROUPINGS, BLOCK) == (cutting.BY, cutting.BLOCK)
+
+
+def test_several_groupings_are_named_apart_or_together():
+    assert groupings(["model", "day, node", "day"]) == ("model", "day", "node")
+    for wrong in ("day,", ",", "day,modl"):
+        with pytest.raises(UsageError, match="cannot group by"):
+            groupings([wrong])
 
 
 def test_the_mesh_has_no_blocks(run):
