@@ -122,6 +122,7 @@ async def _serve(
     founded: bool,
 ) -> None:
     asyncio.get_running_loop().set_exception_handler(log_unhandled())
+    failed: list[BaseException] = []
     try:
         async with asyncio.TaskGroup() as tasks:
             node = node_with(tasks)
@@ -134,7 +135,11 @@ async def _serve(
             tell(event | {"founded": founded})
             await node.run()
     except* MeshError as group:
-        raise group.exceptions[0] from None
+        failed = [group]
+    while failed and isinstance(failed[0], BaseExceptionGroup):
+        failed = [*failed[0].exceptions]
+    if failed:  # raised within `except*`, it would be in a group again before Python 3.11.4
+        raise failed[0]
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
