@@ -101,6 +101,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_lik
     rank: int = 0
     file: str = ""  # where it was read, and at which byte: never leaves this node
     offset: int = 0
+    formerly: str = ""  # a key that older versions may have counted it by, in the same session
 
 
 class SlotKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -177,6 +178,7 @@ class Batch:
     `places`: where files were left, by the reader's name of each, at most 32 bytes; b"" forgets it.
     The counts of `diagnostics` are what this reading adds, less than nothing where a document that
     was written anew is less wrong; `partial_tail_bytes` is what it found.
+    `superseded`: keys of responses that count by other keys, whoever tells of them.
     `began`: the places it began from, so that nothing is left out twice where two read the same
     logs; None adds in any case.
     """
@@ -189,6 +191,7 @@ class Batch:
     rounds: Sequence[Round] = ()  # where they are asked for
     began: Mapping[bytes, bytes] | None = None
     charges: Sequence[Charge] = ()  # of the records, in their order, where they are known already
+    superseded: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """Codex rollouts: cumulative totals per rate-limit lane, in files that forks copy and restamp.
 
-Invariant: a response is known by the whole sequence of totals that leads to it, from the root of
-its fork lineage on: by those that all versions of Codex tell. So a copied history is counted once,
-whichever copies are left and in whatever order they are read; two forks part at the first total
-that differs.
+Invariant: a response is known by its name, where it has one, else by the whole sequence of totals
+that leads to it, from the root of its fork lineage on: by those that all versions of Codex tell.
+The sequence of a named one is told as superseded, since copies of its total may lack the name. So a
+copied history is counted once, whichever copies are left and in whatever order they are read; two
+forks part at the first total that differs. Only a copy of an ancestor's last turns counts nowhere:
+what led to them is not in it.
 
 A fork's file begins with its own `session_meta`, then those of its ancestors, then their history,
-written in one burst; what follows a pause is the fork's own.
+written in one burst, or with its old times; what follows a pause is the fork's own. A subagent has
+such a history, or its last turns alone, or none.
 """
 
 from __future__ import annotations
@@ -20,15 +23,9 @@ import msgspec
 
 from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.core.packing import pack
-from meshnode.ingest.lenient import (
-    ContradictionError,
-    at_s_of,
-    count_of,
-    file_text,
-    key_of,
-    text_of,
-)
-from meshnode.ingest.reading import Reason
+from meshnode.ingest.codex_totals import TOLD, Naming, Total, Totals, counts_in, since
+from meshnode.ingest.lenient import ContradictionError, at_s_of, file_text, key_of, text_of
+from meshnode.ingest.reading import OutdatedError, Reason
 from meshnode.ingest.responses import Response, record_of
 from meshnode.ingest.walking import files_below, tell
 
@@ -40,17 +37,14 @@ if TYPE_CHECKING:
 SOURCE = "codex"
 BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
 LANES_MAX = 32  # of one file; what is counted in others is set aside
-MARKS = (b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"')
-COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
-WRITTEN = "cache_write_input_tokens"  # a part of the input as well, told by newer versions only
-Totals = tuple[int, ...]  # COUNTS, then WRITTEN
-TOLD = len(COUNTS)
+MARKS = (*(b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"'),)
 
 
 class _Line(msgspec.Struct):
     timestamp: Any = None
     type: Any = None
     payload: Any = None
+    ordinal: Any = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -72,6 +66,12 @@ class _State(msgspec.Struct, array_like=True):
     recorded: bool = False  # the file names responses: its totals are only its echo
     lanes: dict[str, list[int]] = msgspec.field(default_factory=dict)  # the last total of each lane
     told: list[int] = msgspec.field(default_factory=list)  # total and usage of the last line
+    naming: Naming | None = None  # None: an older version has read the file so far
+    began_s: float = 0.0  # when the session began: lines before that are copies
+    own_from: int = 0  # the ordinal of the first line that is no copy; 0: nobody says
+    is_alone: bool = False  # a fork whose file names no ancestor, and tells no total yet
+    former: str = ""  # the root by which an older version knew what is told here
+    is_cut: bool = False  # the copied history begins in the middle
 
 
 _restore = msgspec.msgpack.Decoder(_State).decode
@@ -79,14 +79,14 @@ _keep = msgspec.msgpack.Encoder().encode
 
 
 class CodexParser:
-    """Reads one rollout. See `Parser`."""
+    """Reads one rollout; raises OutdatedError. See `Parser` and `Format`."""
 
     def __init__(self, path: Path, state: bytes) -> None:
         self._file = file_text(path)
-        try:
-            self._state = _restore(state) if state else _State()
-        except msgspec.DecodeError:
-            self._state = _State()
+        self._state = _restored(state) or _State()
+        if self._state.recorded and self._state.naming is None:
+            raise OutdatedError
+        self._naming = self._state.naming = self._state.naming or Naming()
 
     def state(self) -> bytes:
         """Return what to go on with."""
@@ -108,7 +108,7 @@ class CodexParser:
         payload = line.payload if isinstance(line.payload, dict) else {}
         kind = payload.get("type") if line.type == "event_msg" else line.type
         try:
-            self._note_time(line.timestamp or _began_at(kind, payload))
+            self._note_time(line.timestamp or _began_at(kind, payload), line.ordinal)
             if kind == "session_meta":
                 self._meta(payload)
             elif kind == "turn_context":
@@ -116,7 +116,8 @@ class CodexParser:
                 self._state.project = _project(payload) or self._state.project
             elif kind in ("token_count", "token_usage_record"):
                 self._state.leading = False
-                record = self._usage(kind, payload, offset)
+                take = self._total if kind == "token_count" else self._named
+                record = take(payload, offset, findings)
                 if isinstance(record, UsageRecord):
                     findings.records.append(record)
                 else:
@@ -124,11 +125,13 @@ class CodexParser:
         except ValueError:
             findings.skip(Reason.QUARANTINED, self._file, offset)
 
-    def _note_time(self, timestamp: object) -> None:
+    def _note_time(self, timestamp: object, ordinal: object) -> None:
         state = self._state
         at_s = at_s_of(text_of(timestamp)) if timestamp is not None else state.at_s
-        if state.copied and state.at_s and at_s - state.at_s > BURST_GAP_S:
-            state.copied = False
+        if state.copied and state.own_from and isinstance(ordinal, int):
+            state.copied = ordinal < state.own_from
+        elif state.copied and state.at_s and at_s > state.began_s:
+            state.copied = at_s - state.at_s <= BURST_GAP_S
         state.at_s = at_s
 
     def _meta(self, payload: Mapping[str, Any]) -> None:
@@ -139,37 +142,77 @@ class CodexParser:
             state.project = _project(payload)
             state.provider = text_of(payload.get("model_provider")) or "openai"
             state.parent = text_of(payload.get("forked_from_id")) or _spawned_by(payload)
-            state.copied = bool(state.parent)
+            state.copied = state.is_alone = bool(state.parent)
             state.root = state.parent or name
+            state.began_s = state.at_s
+            own_from = payload.get("subagent_history_start_ordinal")
+            state.own_from = own_from if type(own_from) is int else 0
         elif state.leading and state.copied:
-            state.root = name or state.root
+            state.root, state.is_alone = name or state.root, False
 
-    def _named(self, payload: Mapping[str, Any], offset: int) -> UsageRecord | Reason:
+    def _named(
+        self, payload: Mapping[str, Any], offset: int, findings: Findings
+    ) -> UsageRecord | Reason:
         """Count a response that has a name, unless its total came before and was counted."""
-        state, response = self._state, text_of(payload.get("response_id"))
+        state, naming = self._state, self._naming
+        response, usage = text_of(payload.get("response_id")), counts_in(payload.get("usage"))
         is_first, state.recorded = not state.recorded, True
-        usage = _counts(payload.get("usage"))
         if not response or usage is None:
             return Reason.NO_USAGE
-        if is_first and list(usage) == state.told[len(usage) :]:
+        is_known = list(usage[:TOLD]) == naming.unnamed
+        if not is_known and not (is_first and list(usage) == state.told[len(usage) :]):
+            naming.name(usage)
+        elif naming.waiting is None:
+            naming.unnamed, naming.is_late = [], True
             return Reason.DUPLICATE
+        else:
+            findings.superseded.append(naming.waiting.idem_key)
+            findings.skip(Reason.DUPLICATE, self._file, naming.waiting.offset)
+            naming.unnamed, naming.waiting = [], None
         return self._record(key_of(SOURCE, response), usage, offset)
 
-    def _usage(self, kind: str, payload: Mapping[str, Any], offset: int) -> UsageRecord | Reason:
-        state = self._state
-        if kind == "token_usage_record":
-            return self._named(payload, offset)
-        found = self._counted(payload)
-        if isinstance(found, Reason):
-            return found
-        lane, totals, usage, is_echo = found
-        state.chain = sha256(state.chain + pack([lane, list(totals[:TOLD])])).digest()[:16]
-        if state.recorded or is_echo:  # in the chain all the same: keys of what follows stay
+    def _total(
+        self, payload: Mapping[str, Any], offset: int, findings: Findings
+    ) -> UsageRecord | Reason:
+        """Count a response that has no name."""
+        state, naming = self._state, self._naming
+        total = self._told(payload)
+        if isinstance(total, Reason):
+            return total
+        if not state.chain:
+            self._begin(total)
+        told = pack([total.lane, list(total.totals[:TOLD])])
+        state.chain = sha256(state.chain + told).digest()[:16]
+        if total.is_echo:  # in the chain all the same: keys of what follows stay
             return Reason.DUPLICATE
-        return self._record(f"{SOURCE}:{state.root}:{state.chain.hex()}", usage, offset)
+        if naming.waiting is not None:
+            findings.records.append(naming.waiting)
+            naming.waiting = None
+        key = self._key_under(state.root)
+        is_copy_of_the_end = state.copied and state.is_cut and (state.own_from or not state.model)
+        if is_copy_of_the_end or (state.recorded and naming.takes(total)):
+            findings.superseded.append(key)
+            return Reason.DUPLICATE
+        record = self._record(key, total.used, offset, self._key_under(state.former))
+        naming.unnamed = list(total.used[:TOLD])
+        if not (state.recorded and naming.is_late):
+            return record
+        naming.waiting = record  # its name may follow
+        return Reason.NOT_A_CALL
 
-    def _counted(self, payload: Mapping[str, Any]) -> tuple[str, Totals, Totals, bool] | Reason:
-        """Return the lane, its new total, what was used since, and whether that was just told.
+    def _begin(self, total: Total) -> None:
+        """Settle, at the first total of a file, whose totals these are."""
+        state = self._state
+        state.is_cut = state.copied and total.begins_in_the_middle
+        if state.is_alone and not state.copied and state.session:
+            state.former, state.root = state.root, state.session
+        state.is_alone = False
+
+    def _key_under(self, root: str) -> str:
+        return f"{SOURCE}:{root}:{self._state.chain.hex()}" if root else ""
+
+    def _told(self, payload: Mapping[str, Any]) -> Total | Reason:
+        """Return a total, unless nothing has changed since it was told in its lane.
 
         A lane is a limit of the account: what one response used is told anew under each limit.
         """
@@ -178,23 +221,26 @@ class CodexParser:
             return Reason.NOT_A_CALL
         limits = payload.get("rate_limits")
         lane = text_of(limits.get("limit_id")) if isinstance(limits, dict) else ""
-        totals = _counts(info.get("total_token_usage"))
-        last = _counts(info.get("last_token_usage"))
+        totals = counts_in(info.get("total_token_usage"))
+        last = counts_in(info.get("last_token_usage"))
         if totals is None:
             return Reason.NO_USAGE
-        lanes = self._state.lanes
-        if lane not in lanes and len(lanes) >= LANES_MAX:
+        state, naming = self._state, self._naming
+        if lane not in state.lanes and len(state.lanes) >= LANES_MAX:
             return Reason.QUARANTINED
+        nothing = [0] * (TOLD + 1)
+        heard, naming.heard = naming.heard or nothing, list(totals)
         told = [*totals, *last] if last else []
-        is_echo = bool(told) and told == self._state.told
-        self._state.told = told
-        before = lanes.get(lane, [0] * (TOLD + 1))
-        lanes[lane] = list(totals)
+        is_echo = bool(told) and told == state.told
+        state.told = told
+        before = state.lanes.get(lane, nothing)
+        state.lanes[lane] = list(totals)
         if list(totals[:TOLD]) == before[:TOLD]:
             return Reason.DUPLICATE
-        return lane, totals, last or _since(before, totals), is_echo
+        used = last or since(before, totals)
+        return Total(lane, totals, last, used, since(heard, totals), is_echo)
 
-    def _record(self, key: str, used: Totals, offset: int) -> UsageRecord:
+    def _record(self, key: str, used: Totals, offset: int, formerly: str = "") -> UsageRecord:
         state = self._state
         sent, cached, received, reasoning, written = used
         if cached + written > sent or reasoning > received:
@@ -217,6 +263,7 @@ class CodexParser:
             provider=state.provider or "openai",
             file=self._file,
             offset=offset,
+            formerly=formerly,
         )
         # Who made a response tells its time and its session.
         return record_of(SOURCE, response, usage, rank=0 if state.copied else 1)
@@ -246,27 +293,16 @@ class Rollouts:
         return False
 
     def begin(self, path: Path, state: bytes, root: Path) -> CodexParser:
-        """Go on with a rollout."""
+        """Go on with a rollout, if names were read by a version that told what they supersede."""
         del root
         return CodexParser(path, state)
 
 
-def _counts(usage: object) -> Totals | None:
-    """Read the counts that add up; a full context sets `total_tokens` to the window."""
-    if not isinstance(usage, dict):
+def _restored(state: bytes) -> _State | None:
+    try:
+        return _restore(state) if state else None
+    except msgspec.DecodeError:
         return None
-    found = tuple(count_of(usage.get(name)) or 0 for name in (*COUNTS, WRITTEN))
-    return found if any(found[:TOLD]) else None
-
-
-def _since(before: list[int], totals: Totals) -> Totals:
-    """Return what was used between two totals; one of which any part has fallen begins anew."""
-    if len(before) == TOLD:  # kept by a version that did not read what was written: unknown
-        before = [*before, totals[TOLD]]
-    pairs = list(zip(totals, before, strict=True))
-    if any(new < old for new, old in pairs[:TOLD]):
-        return totals
-    return tuple(max(new - old, 0) for new, old in pairs)
 
 
 def _began_at(kind: object, payload: Mapping[str, Any]) -> object:

@@ -119,6 +119,7 @@ class Findings:
     rounds: list[Round] = field(default_factory=list)
     skipped: Counter[Reason] = field(default_factory=Counter)
     remarks: list[Remark] = field(default_factory=list)
+    superseded: list[str] = field(default_factory=list)  # see `Batch`
 
     def skip(self, reason: Reason, file: str, offset: int) -> None:
         """Leave a line out, and remember why and where."""
@@ -137,6 +138,10 @@ class Findings:
             unparsable_lines=self.skipped[Reason.UNPARSABLE],
             partial_tail_bytes=partial_tail_bytes,
         )
+
+
+class OutdatedError(Exception):
+    """An older version of a parser has missed in a file what is needed to go on with it."""
 
 
 class Parser(Protocol):
@@ -216,6 +221,7 @@ def joined(readings: Sequence[Reading]) -> Reading:
         charges=[charge for one in batches for charge in one.charges] if all_charged else (),
         diagnostics=replace(counts, partial_tail_bytes=tail_bytes),
         rounds=[told for one in batches for told in one.rounds],
+        superseded=[key for one in batches for key in one.superseded],
     )
     remarks = tuple(remark for one in readings for remark in one.remarks)
     troubles = [one.detail for one in readings if one.detail != FINE]

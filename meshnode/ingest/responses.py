@@ -24,6 +24,7 @@ class Response:
     provider: str
     file: str
     offset: int
+    formerly: str = ""  # see UsageRecord
 
 
 def record_of(source: str, response: Response, usage: Buckets, rank: int) -> UsageRecord:
@@ -43,4 +44,5 @@ def record_of(source: str, response: Response, usage: Buckets, rank: int) -> Usa
         rank=rank,
         file=response.file,
         offset=response.offset,
+        formerly=response.formerly,
     )

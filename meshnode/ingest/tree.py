@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ledger import Batch, DiagnosticsKey
 from meshnode.ingest.lenient import file_text
-from meshnode.ingest.reading import STATE_BYTES_MAX, Findings, Reading, Reason, unmarked
+from meshnode.ingest.reading import (
+    STATE_BYTES_MAX,
+    Findings,
+    OutdatedError,
+    Reading,
+    Reason,
+    unmarked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +53,10 @@ class Format(Protocol):
         """Tell whether a file is one document, written anew each time, rather than lines."""
 
     def begin(self, path: Path, state: bytes, root: Path) -> Parser:
-        """Go on with a file under a root where `state` was returned, b"" for its start."""
+        """Go on with a file under a root where `state` was returned, b"" for its start.
+
+        Raises OutdatedError for a state with which it is to be read anew.
+        """
 
 
 def files_of(transcripts: Format, root: Path) -> Iterator[str]:
@@ -130,7 +140,8 @@ class TreeReader:
             if self._session_key is None or record.session == self._session_key
         )
         diagnostics = found.diagnostics(self._tail_bytes)
-        batch = Batch(self.key, self._name, run.moved, records, diagnostics)
+        superseded = found.superseded
+        batch = Batch(self.key, self._name, run.moved, records, diagnostics, superseded=superseded)
         return Reading(batch, bool(self._listed), _detail(run), tuple(found.remarks))
 
     def close(self) -> None:
@@ -175,7 +186,11 @@ class TreeReader:
         found = os.fstat(file)
         if place.offset > found.st_size or _hash_before(file, place.offset) != place.before:
             place = _Place()
-        parser = self._format.begin(path, place.state, self._root)
+        try:
+            parser = self._format.begin(path, place.state, self._root)
+        except OutdatedError:
+            place = _Place()
+            parser = self._format.begin(path, b"", self._root)
         offset, in_long_line, ended = place.offset, place.in_long_line, False
         while not ended and run.bytes_left > 0:
             found = os.fstat(file)

@@ -4,5 +4,5 @@
 - the mesh: `feeds`, `forks`, `heads`, `events`
 - commands: `journal`, `standing`, `invites`, `audit`
 - the ledger: `ledger`, `counters`, `rollups`, `usage_log`, `reports`, `rounds`, `checkpoints`,
-  `log_sessions`
+  `log_sessions`, `aliases`
 """

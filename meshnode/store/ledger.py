@@ -24,7 +24,7 @@ from meshnode.core.ledger import (
 )
 from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
 from meshnode.core.usage_log import Entry, preferred, says_the_same
-from meshnode.store import counters, log_sessions, rounds, usage_log
+from meshnode.store import aliases, counters, log_sessions, rounds, usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -73,7 +73,12 @@ def commit(
             raise ConflictError("another process has read on from these places")
         before = _diagnostics(connection, batch.key) or Diagnostics()
         seq, before_hash = usage_log.tail(connection)
-        known, fresh = _news(connection, batch.records)
+        records = aliases.settled(connection, batch.records)
+        superseded = frozenset(batch.superseded)
+        counting = [one for one in records if one.idem_key not in superseded]
+        known, fresh = _news(connection, counting if superseded else records)
+        counted, nothing = aliases.supersede(connection, batch.superseded)
+        known, fresh = known | counted, [*fresh, *nothing]
         # Those of the very records: one that was made of two is priced anew.
         charges = dict(zip(map(id, batch.records), batch.charges, strict=False))
         entries = [
@@ -92,12 +97,13 @@ def commit(
         slots = _count(connection, added_up(wrong), right, (seq + len(fresh), now_ms / 1000))
         first = len(fresh) - len(wrong)
         incomplete = before.incomplete + _incomplete(fresh) - _incomplete(wrong)
+        again = _again(records, known) - first
         told = before + batch.diagnostics
         after = replace(
             told,
             records=before.records + first,
             requests_without_usage=max(told.requests_without_usage, 0),
-            duplicates_ignored=told.duplicates_ignored + _again(batch.records, known) - first,
+            duplicates_ignored=told.duplicates_ignored + again,
             quarantined=max(told.quarantined, 0),
             unparsable_lines=max(told.unparsable_lines, 0),
             partial_tail_bytes=batch.diagnostics.partial_tail_bytes,
