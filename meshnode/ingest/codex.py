@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Findings
 
 SOURCE = "codex"
+FAST = "priority"  # what is billed where the user has asked for `fast`
 BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
 LANES_MAX = 32  # of one file; what is counted in others is set aside
-MARKS = (*(b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"'),)
+MARKS = (
+    *(b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"'),
+    b'"thread_settings_applied"',
+)
 
 
 class _Line(msgspec.Struct):
@@ -72,6 +76,7 @@ class _State(msgspec.Struct, array_like=True):
     is_alone: bool = False  # a fork whose file names no ancestor, and tells no total yet
     former: str = ""  # the root by which an older version knew what is told here
     is_cut: bool = False  # the copied history begins in the middle
+    service: str = ""  # which service tier the user has asked for
 
 
 _restore = msgspec.msgpack.Decoder(_State).decode
@@ -114,6 +119,8 @@ class CodexParser:
             elif kind == "turn_context":
                 self._state.model = text_of(payload.get("model")) or self._state.model
                 self._state.project = _project(payload) or self._state.project
+            elif kind == "thread_settings_applied":
+                self._state.service = _service(payload)
             elif kind in ("token_count", "token_usage_record"):
                 self._state.leading = False
                 take = self._total if kind == "token_count" else self._named
@@ -263,6 +270,7 @@ class CodexParser:
             provider=state.provider or "openai",
             file=self._file,
             offset=offset,
+            service=state.service,
             formerly=formerly,
         )
         # Who made a response tells its time and its session.
@@ -303,6 +311,13 @@ def _restored(state: bytes) -> _State | None:
         return _restore(state) if state else None
     except msgspec.DecodeError:
         return None
+
+
+def _service(payload: Mapping[str, Any]) -> str:
+    """Return the service tier that the user has chosen; Codex has two words for one of them."""
+    settings = payload.get("thread_settings")
+    service = text_of(settings.get("service_tier")) if isinstance(settings, dict) else ""
+    return FAST if service == "fast" else service
 
 
 def _began_at(kind: object, payload: Mapping[str, Any]) -> object:

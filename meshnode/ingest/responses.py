@@ -24,11 +24,12 @@ class Response:
     provider: str
     file: str
     offset: int
+    service: str = ""  # the service tier that was asked for
     formerly: str = ""  # see UsageRecord
 
 
 def record_of(source: str, response: Response, usage: Buckets, rank: int) -> UsageRecord:
-    """Make the record of a response that was billed as usual."""
+    """Make the record of a response."""
     return UsageRecord(
         idem_key=response.key,
         source=source,
@@ -39,7 +40,7 @@ def record_of(source: str, response: Response, usage: Buckets, rank: int) -> Usa
         owner="",
         model=response.model or "unknown",
         provider=response.provider,
-        tier=tier_of("", usage.prompt),
+        tier=tier_of(response.service, usage.prompt),
         usage=usage,
         rank=rank,
         file=response.file,

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from meshnode.core.ledger import Buckets, Diagnostics, Slot
+from meshnode.core.tiers import tier_of
 from meshnode.ingest.codex import BURST_GAP_S, CodexParser, Rollouts, _State
 from meshnode.ingest.reading import Findings, Reason
 from meshnode.ingest.tree import _PLACE, TreeReader
@@ -456,6 +457,14 @@ def test_the_key_of_a_file_that_was_begun_stays(root: Path):
         one.formerly for one in read_file(path).records
     ]
     assert all(one.idem_key.startswith("codex:parent:") for one in findings.records)
+
+
+def test_the_tier_is_what_the_user_has_asked_for_by_then():
+    path = GOLDEN / "service_tiers.jsonl"
+    found = read_file(path)
+    tiers = [record.tier for record in found.records]
+    assert tiers == [tier_of(name, 1) for name in ("", "priority", "flex", "priority", "")]
+    assert read_lines(path) == found
 
 
 def test_an_archived_copy_is_the_same_session(root: Path, counted: Counted):
