@@ -27,6 +27,7 @@ from meshnode.ingest.codex_totals import TOLD, Naming, Total, Totals, counts_in,
 from meshnode.ingest.lenient import ContradictionError, at_s_of, file_text, key_of, text_of
 from meshnode.ingest.reading import OutdatedError, Reason
 from meshnode.ingest.responses import Response, record_of
+from meshnode.ingest.tree import PACKED
 from meshnode.ingest.walking import files_below, tell
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ SOURCE = "codex"
 FAST = "priority"  # what is billed where the user has asked for `fast`
 BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
 LANES_MAX = 32  # of one file; what is counted in others is set aside
+ENDINGS = (".jsonl", f".jsonl{PACKED}")
 MARKS = (
     *(b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"'),
     b'"thread_settings_applied"',
@@ -291,7 +293,7 @@ class Rollouts:
         failures: list[OSError] = []
         for part in ("sessions", "archived_sessions"):
             for entry in files_below(root / part, failures):
-                if entry.name.startswith("rollout-") and entry.name.endswith(".jsonl"):
+                if entry.name.startswith("rollout-") and entry.name.endswith(ENDINGS):
                     yield entry.path
         tell(failures)
 

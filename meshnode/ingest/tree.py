@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 4 << 20  # of a file held in memory at a time; a line that is longer is skipped
 BEHIND_BYTES = 256  # compared before reading on
+PACKED = ".zst"  # Codex packs rollouts that rest; the standard library cannot unpack it yet
 FILES_MAX = 100_000  # of one tree, the first found; said in the reading's detail
 WHOLE_BYTES_MAX = 64 << 20  # of a file that is one document; larger: unparsable
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # by now it may be a pipe without a writer
@@ -47,7 +48,10 @@ class Format(Protocol):
     source: str
 
     def files(self, root: Path) -> Iterator[str]:
-        """Find the files of a directory; raises OSError for what cannot be listed."""
+        """Find the files of a directory; raises OSError for what cannot be listed.
+
+        Those that are packed, too: they are told, and not read.
+        """
 
     def is_whole(self, path: Path) -> bool:
         """Tell whether a file is one document, written anew each time, rather than lines."""
@@ -60,10 +64,14 @@ class Format(Protocol):
 
 
 def files_of(transcripts: Format, root: Path) -> Iterator[str]:
-    """Find the files under a root, or the root if it is one; raises OSError as `Format` does.
+    """Find what is read under a root, or the root if it is a file; raises OSError as `Format` does.
 
     As texts: there are thousands, and a Path takes longer to make than its file to be looked at.
     """
+    return (name for name in _found(transcripts, root) if not name.endswith(PACKED))
+
+
+def _found(transcripts: Format, root: Path) -> Iterator[str]:
     if root.is_file():
         yield str(root)
     else:
@@ -148,8 +156,12 @@ class TreeReader:
         """Do nothing: no file stays open."""
 
     def _list(self, run: _Run) -> None:
+        packed: list[str] = []
         try:
-            for name in files_of(self._format, self._root):
+            for name in _found(self._format, self._root):
+                if name.endswith(PACKED):
+                    packed.append(name)
+                    continue
                 if len(self._listed) == FILES_MAX:
                     run.troubles.append(f"{self._name} holds more than {FILES_MAX} files")
                     break
@@ -159,9 +171,15 @@ class TreeReader:
         except OSError as error:
             run.troubles.append(f"cannot read {self._name}: {error.strerror}")
         self._listed.sort(reverse=True)
+        unread = sorted(one for one in packed if _is_news(one.removesuffix(PACKED), run.places))
+        if unread:
+            are = "rollouts are" if len(unread) > 1 else "rollout is"
+            told = f"{len(unread)} {are} packed by zstd and not read"
+            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+            run.troubles.append(f"{told}; to count: zstd -d {file_text(unread[0])}{more}")
 
     def _try(self, name: str, run: _Run) -> None:
-        key = sha256(os.fsencode(name)).digest()[:16]
+        key = _key_of(name)
         try:
             found = os.stat(name)  # noqa: PTH116 - twice as quick, and there are thousands
             if not S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
@@ -239,6 +257,15 @@ class TreeReader:
             skipped.subtract(dict(zip(LEFT_OUT, _COUNTS.unpack(place.state), strict=True)))
         seen = (found.st_ino, found.st_mtime_ns, found.st_size)
         return _Place(*seen, offset=found.st_size, state=_COUNTS.pack(*counts))
+
+
+def _key_of(name: str) -> bytes:
+    return sha256(os.fsencode(name)).digest()[:16]
+
+
+def _is_news(name: str, places: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a file that was packed is neither there unpacked, nor was read when it was."""
+    return _key_of(name) not in places and not os.path.lexists(name)
 
 
 def _hash_before(file: int, offset: int) -> bytes:

@@ -40,10 +40,10 @@ def record(key: str, session: str) -> UsageRecord:
 class Words:
     source = "words"
 
-    def files(self, root: Path) -> Iterator[Path]:
+    def files(self, root: Path) -> Iterator[str]:
         os.scandir(root).close()
-        yield from root.rglob("*.txt")
-        yield from root.rglob("*.doc")
+        yield from map(str, root.rglob("*.txt"))
+        yield from map(str, root.rglob("*.doc"))
 
     def is_whole(self, path: Path) -> bool:
         return path.suffix == ".doc"

@@ -15,6 +15,7 @@ from meshnode.core.ledger import Buckets, Diagnostics, Slot
 from meshnode.core.tiers import tier_of
 from meshnode.ingest.codex import BURST_GAP_S, CodexParser, Rollouts, _State
 from meshnode.ingest.reading import Findings, Reason
+from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import _PLACE, TreeReader
 from meshnode.store import ledger, usage_log
 from meshnode.store.migrations import migrate
@@ -465,6 +466,25 @@ def test_the_tier_is_what_the_user_has_asked_for_by_then():
     tiers = [record.tier for record in found.records]
     assert tiers == [tier_of(name, 1) for name in ("", "priority", "flex", "priority", "")]
     assert read_lines(path) == found
+
+
+def test_rollouts_that_were_packed_before_they_were_read_are_told(root: Path, counted: Counted):
+    read = Rollout(root, "s1").count(FIRST, FIRST).path
+    counted.read()
+    for name in ("s1", "s2", "s3"):
+        Path(f"{read.with_stem(f'rollout-{name}')}.zst").write_bytes(b"packed")
+    read.unlink()
+    Rollout(root, "s3").count(SECOND, SECOND)
+    stored = ledger.load(counted.connection, counted.reader.key)
+    assert stored is not None
+    reading = counted.reader.read(stored.places, 1 << 30)
+    unread = f"{read.with_stem('rollout-s2')}.zst"
+    expected = f"1 rollout is packed by zstd and not read; to count: zstd -d {unread}"
+    assert (reading.detail, len(reading.batch.records)) == (expected, 1)
+    told = TreeReader(Rollouts(), str(root)).read({}, 1 << 30).detail
+    assert told.startswith("2 rollouts are packed by zstd and not read; to count: zstd -d ")
+    assert told.endswith("/rollout-s1.jsonl.zst and 1 more")
+    assert [path.suffix for path in SOURCES["codex"].files(str(root))] == [".jsonl"]
 
 
 def test_an_archived_copy_is_the_same_session(root: Path, counted: Counted):
