@@ -2,41 +2,42 @@
 
 Invariant: a response is counted once, by the id its provider gave it, wherever and however often it
 is told. Of its lines the one counts, whole, that is not of a sidechain, then the one with the most
-output, then one that no fork copied, at the time of the earliest. No prompt text leaves this
-module.
+output, then one that no fork copied, at the time of the earliest. An advisor that was asked on the
+way is in no total of its line, so it is a response of its own. No prompt text leaves this module.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from hashlib import sha256
 from os.path import realpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from meshnode.core.ledger import INCOMPLETE, Buckets, UsageRecord
 from meshnode.core.tiers import tier_of
-from meshnode.ingest.lenient import (
-    BEGIN,
-    COUNT_MAX,
-    END,
-    ContradictionError,
-    any_json,
-    count_of,
-    file_text,
-    key_of,
-    moment_of,
-    text_of,
+from meshnode.ingest.claude_line import (
+    ADVISOR,
+    MESSAGE,
+    Line,
+    Message,
+    Usage,
+    decode,
+    is_worth_a_look,
+    leniently,
+    steps_of,
 )
+from meshnode.ingest.lenient import BEGIN, END, ContradictionError, file_text, key_of, text_of
 from meshnode.ingest.reading import Reason
 from meshnode.ingest.walking import entries, files_below, first_below, leads_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
+    from meshnode.ingest.claude_line import Step
     from meshnode.ingest.reading import Findings
 
 SOURCE = "claude"
@@ -44,57 +45,7 @@ SYNTHETIC = "<synthetic>"  # the model of answers that the program made up itsel
 MARK = b'"output_tokens"'  # in every line with usage; inside a JSON text its quotes are escaped
 MAIN = 1 << 42  # what a line outside a sidechain ranks above any output
 SUBAGENTS = "subagents"
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
-_Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # other spellings are read leniently
-
-
-class _Lifetimes(msgspec.Struct, gc=False):
-    ephemeral_5m_input_tokens: _Count = 0
-    ephemeral_1h_input_tokens: _Count = 0
-
-
-class _Tools(msgspec.Struct, gc=False):
-    web_search_requests: _Count = 0
-
-
-class _Usage(msgspec.Struct, gc=False):
-    input_tokens: _Count = 0
-    cache_creation_input_tokens: _Count = 0
-    cache_read_input_tokens: _Count = 0
-    output_tokens: _Count = 0
-    cache_creation: _Lifetimes | None = None
-    server_tool_use: _Tools | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    stop_reason: str | None = None
-    usage: _Usage | None = None
-
-
-class _Origin(msgspec.Struct, gc=False):
-    sessionId: str | None = None  # noqa: N815 - Claude Code's name
-
-
-class _Line(msgspec.Struct, gc=False):
-    """The part of a line that counts."""
-
-    type: str | None = None
-    isSidechain: bool = False  # noqa: N815 - Claude Code's name
-    sessionId: str | None = None  # noqa: N815 - Claude Code's name
-    requestId: str | None = None  # noqa: N815 - Claude Code's name
-    forkedFrom: _Origin | None = None  # noqa: N815 - Claude Code's name; of a line that a fork copied
-    timestamp: _Moment | None = None
-    cwd: str | None = None
-    message: _Message | None = None
-
-
-_decode = msgspec.json.Decoder(_Line).decode
+ADVICE = ":advisor:"  # in the key of what an advisor used: behind its answer's, before its number
 
 
 class _Told(msgspec.Struct, gc=False):
@@ -104,10 +55,11 @@ class _Told(msgspec.Struct, gc=False):
     rank: int
     at: datetime
     offset: int
-    line: _Line
-    message: _Message
-    usage: _Usage
+    line: Line
+    message: Message
+    usage: Usage
     project: str
+    longest_prompt: int = 0  # of several that were sent for it
 
     @property
     def says(self) -> tuple[object, ...]:
@@ -137,10 +89,12 @@ class Transcript:
         self._nested_in = text_of(parts[inside - 1]) if inside else ""
         self._folder = parts[inside - 2] if inside > 1 else path.parent.name
         self._project = state.decode("utf-8", "replace")
+        self._advisors: list[_Told] = []  # that were asked for the answers in a piece
 
     def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
         """Read whole lines. See `Parser`."""
         told: dict[str, _Told] = {}
+        self._advisors.clear()
         find, rfind = chunk.find, chunk.rfind
         at, end = find(MARK), -1
         while at >= 0:
@@ -156,6 +110,8 @@ class Transcript:
                 if found is not None:
                     self._keep(found, told, findings)
             at = find(MARK, end)
+        for one in self._advisors:
+            self._keep(one, told, findings)
         findings.records.extend(map(self._record, told.values()))
 
     def state(self) -> bytes:
@@ -165,13 +121,16 @@ class Transcript:
     def _told(self, raw: bytes, offset: int) -> _Told | None:
         """Read a line; None is no answer of a model. Raises ContradictionError and ValueError."""
         try:
-            line = _decode(raw)
+            line = decode(raw)
         except ValueError:  # msgspec's own and UnicodeDecodeError both are
-            line = _leniently(raw)
+            line = leniently(raw)
         message = line.message
-        if message is None or message.usage is None or line.type not in _ANSWERS:
-            return None
-        if message.model == SYNTHETIC:
+        if (
+            message is None
+            or message.usage is None
+            or line.type not in _ANSWERS
+            or message.model == SYNTHETIC
+        ):
             return None
         usage = message.usage
         ident = key_of(SOURCE, message.id) or key_of(SOURCE, line.requestId)
@@ -184,7 +143,25 @@ class Transcript:
         if not self._project and line.cwd:
             self._project = project_of(self._folder, line.cwd)
         project = self._project or text_of(self._folder)
-        return _Told(ident, rank, at, offset, line, message, usage, project)
+        found = _Told(ident, rank, at, offset, line, message, usage, project)
+        if usage.iterations and is_worth_a_look(usage.iterations):
+            self._look_into(found, steps_of(raw))
+        return found
+
+    def _look_into(self, told: _Told, steps: Sequence[Step]) -> None:
+        """Note which advisors were asked for an answer, and its longest prompt if it had several.
+
+        Advisors rank as their line does. Their service is what they say themselves, since that of
+        the answer does not extend to them.
+        """
+        prompts = [_buckets(step).prompt for step in steps if step.type == MESSAGE]
+        told.longest_prompt = max(prompts, default=0) if len(prompts) > 1 else 0
+        asked = [step for step in steps if step.type == ADVISOR]
+        for number, step in enumerate(asked, 1):
+            if _buckets(step).total:  # else it could not be asked
+                key, said = f"{told.key}{ADVICE}{number}", Message(None, step.model, _ENDED)
+                place = (told.rank, told.at, told.offset, told.line)
+                self._advisors.append(_Told(key, *place, said, step, told.project))
 
     def _keep(self, found: _Told, told: dict[str, _Told], findings: Findings) -> None:
         """Keep of each response the line that counts. It may be told again in another piece."""
@@ -214,7 +191,7 @@ class Transcript:
             owner="",
             model=model,
             provider="anthropic" if "claude" in model else "",
-            tier=tier_of(service, usage.prompt),
+            tier=tier_of(service, told.longest_prompt or usage.prompt),
             usage=usage,
             flags=() if told.message.stop_reason is not None else (INCOMPLETE,),
             rank=told.rank,
@@ -224,15 +201,16 @@ class Transcript:
 
 
 _ANSWERS = ("assistant", None)
+_ENDED = "end_turn"  # what an advisor has said is told when it is whole
 
 
-def _rank(line: _Line, usage: _Usage, *, is_ended: bool) -> int:
+def _rank(line: Line, usage: Usage, *, is_ended: bool) -> int:
     """Rank a line among those of one response; a fork's copy just below what it is a copy of."""
     main = 0 if line.isSidechain else MAIN
     return main + 2 * usage.output_tokens + is_ended - (line.forkedFrom is not None)
 
 
-def _buckets(usage: _Usage) -> Buckets:
+def _buckets(usage: Usage) -> Buckets:
     """Cache writes of no told lifetime, as behind some proxies, live 5 minutes."""
     lifetimes, written = usage.cache_creation, usage.cache_creation_input_tokens
     hour = lifetimes.ephemeral_1h_input_tokens if lifetimes else 0
@@ -246,68 +224,6 @@ def _buckets(usage: _Usage) -> Buckets:
         0,
         usage.server_tool_use.web_search_requests if usage.server_tool_use else 0,
     )
-
-
-def _leniently(raw: bytes) -> _Line:
-    """Read a line with texts for numbers, nulls and broken characters; raises ValueError."""
-    line = any_json(raw)
-    if not isinstance(line, dict):
-        return _Line()
-    message = line.get("message")
-    if isinstance(message, dict) and isinstance(message.get("usage"), dict):
-        said = _Message(
-            _text(message.get("id")),
-            _text(message.get("model")),
-            _text(message.get("stop_reason")),
-            _lenient_usage(message["usage"]),
-        )
-    else:
-        said = None
-    origin = line.get("forkedFrom")
-    return _Line(
-        type=_text(line.get("type")),
-        isSidechain=line.get("isSidechain") in (True, "true"),
-        sessionId=_text(line.get("sessionId")),
-        requestId=_text(line.get("requestId")),
-        forkedFrom=_Origin(_text(origin.get("sessionId"))) if isinstance(origin, dict) else None,
-        timestamp=_moment(line.get("timestamp")),
-        cwd=_text(line.get("cwd")),
-        message=said,
-    )
-
-
-def _lenient_usage(usage: Mapping[str, Any]) -> _Usage:
-    def count(name: str, of: Mapping[str, Any] = usage) -> int:
-        return count_of(of.get(name)) or 0
-
-    lifetimes = usage.get("cache_creation")
-    tools = usage.get("server_tool_use")
-    return _Usage(
-        count("input_tokens"),
-        count("cache_creation_input_tokens"),
-        count("cache_read_input_tokens"),
-        count("output_tokens"),
-        _Lifetimes(
-            count("ephemeral_5m_input_tokens", lifetimes),
-            count("ephemeral_1h_input_tokens", lifetimes),
-        )
-        if isinstance(lifetimes, dict)
-        else None,
-        _Tools(count("web_search_requests", tools)) if isinstance(tools, dict) else None,
-        _text(usage.get("service_tier")),
-        _text(usage.get("speed")),
-    )
-
-
-def _moment(value: object) -> datetime | None:
-    try:
-        return moment_of(value) if isinstance(value, str) else None
-    except ContradictionError:
-        return None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def project_of(folder: str, cwd: str) -> str:

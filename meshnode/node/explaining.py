@@ -18,6 +18,7 @@ from meshnode.core import marks
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import SLOT_S, slot_number
 from meshnode.core.prices import cost_nusd, fee_text, per_million_text, usd_text
+from meshnode.ingest.claude import ADVICE
 from meshnode.ingest.higress import DEFAULT_SESSION
 from meshnode.ingest.lenient import file_named, file_text, is_there
 from meshnode.ingest.reading import Findings, Reason, unmarked
@@ -97,7 +98,7 @@ def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
 def _response(database: Database, name: str) -> list[Entry]:
     for key in (name, *(f"{source}:{name}" for source in SOURCES)):
         if found := database.run_now(usage_log.revisions, key):
-            return found
+            return found + database.run_now(usage_log.beside, key + ADVICE)
     return []
 
 
@@ -131,7 +132,8 @@ def _keys(source: Source, place: tuple[Path, str], of: re.Pattern[bytes]) -> Ite
 def _ident(entry: Entry) -> str:
     """Return the id of a response as its line has it, unless we have made it up ourselves."""
     record = entry.record
-    return record.idem_key.removeprefix(f"{record.source}:").removeprefix(f"{record.session}:")
+    ident = record.idem_key.removeprefix(f"{record.source}:").removeprefix(f"{record.session}:")
+    return ident.partition(ADVICE)[0]
 
 
 def _session(entry: Entry) -> str:

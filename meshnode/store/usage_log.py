@@ -118,6 +118,13 @@ def revisions(connection: sqlite3.Connection, idem_key: str) -> list[Entry]:
     return [entry for entry, _ in _entries(connection.execute(query, (idem_key,)))]
 
 
+def beside(connection: sqlite3.Connection, start: str) -> list[Entry]:
+    """Return all that was recorded under keys that are a text with a number behind it."""
+    query = f"""{_READ} WHERE idem_key > ? AND idem_key < ? || ':'
+        ORDER BY length(idem_key), idem_key, revision"""
+    return [entry for entry, _ in _entries(connection.execute(query, (start, start)))]
+
+
 def of_session(
     connection: sqlite3.Connection, session: str, after_seq: int, limit: int
 ) -> list[Entry]:

@@ -73,6 +73,9 @@ DIFFERENCES = {
     "breakdown": ("cacheCreationTokens", 2285),
     # The fast service is a tier here, and a model of its own there.
     "web_search_and_tiers": ("outputTokens", 159),
+    # So is an answer with a number written as text, and its advisors; a negative one is passed over
+    # here, with its line. And an advisor that bears no name is passed over there.
+    "advisor_oddly": ("outputTokens", 0),
     # Of two lines the one with more output counts here, the one with more tokens there.
     "whole_line_wins": ("outputTokens", 10),
 }

@@ -90,6 +90,40 @@ def test_a_tree_that_is_gone_explains_nothing_and_harms_nothing(
     assert (found["lines"], found["files_gone"]) == ([], [str(directory / "rollout-1.jsonl")])
 
 
+def test_an_advisor_is_counted_once_and_explained_with_the_answer_that_it_was_asked_for(
+    usage: Usage, tmp_path: Path
+):
+    golden = Path(__file__).parents[2] / "golden" / "claude"
+    lines = (golden / "advisor.jsonl").read_bytes().splitlines(keepends=True)
+    log = tmp_path / "tree" / "projects" / "p" / "s1.jsonl"
+    log.parent.mkdir(parents=True)
+    counted = []
+    for line_ in lines:  # as they are written, one at a time
+        with log.open("ab") as file:
+            file.write(line_)
+        counted.append(usage.read(SourceConfig("claude", str(tmp_path / "tree"))).state.records)
+    (log.parent / "s2.jsonl").write_bytes((golden / "advisor_forked.jsonl").read_bytes())
+    counted.append(usage.read(SourceConfig("claude", str(tmp_path / "tree"))).state.records)
+    assert counted == [1, 2, 2, 2]
+    found = usage.explain("msg_A")
+    assert [(one["key"], one["model"], one["counts"]) for one in found["records"]] == [
+        ("claude:msg_A", "claude-opus-4-6", False),
+        ("claude:msg_A", "claude-opus-4-6", True),
+        ("claude:msg_A:advisor:1", "claude-opus-4-7", True),
+    ]
+    told = [(Path(one["file"]).stem, one["line"], one["output"]) for one in found["lines"]]
+    its_own = [("s1", 1, 45), *[("s1", line, 491) for line in (2, 3)], ("s2", 1, 491)]
+    asked = [("s1", 2, 7805), ("s1", 3, 7805), ("s2", 1, 7805)]
+    assert sorted(told) == sorted(its_own + asked)
+    alone = usage.explain("msg_A:advisor:1")
+    assert [one["key"] for one in alone["records"]] == ["claude:msg_A:advisor:1"]
+    assert sorted((Path(one["file"]).stem, one["line"]) for one in alone["lines"]) == [
+        (stem, line) for stem, line, _ in asked
+    ]
+    [session] = [one["session"] for one in alone["records"]]
+    assert session == "s1"
+
+
 def test_a_line_behind_a_mark_of_the_byte_order_is_explained(usage: Usage, tmp_path: Path):
     log = tmp_path / "marked.log"
     log.write_bytes(BOM_UTF8 + line("r1").encode())

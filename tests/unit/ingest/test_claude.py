@@ -6,7 +6,8 @@ import pytest
 
 from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.core.usage_log import preferred
-from meshnode.ingest.claude import Transcript, Transcripts, project_of
+from meshnode.ingest.claude import ADVICE, Transcript, Transcripts, project_of
+from meshnode.ingest.claude_line import STEPS_MAX
 from meshnode.ingest.reading import Findings, Reason
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "claude"
@@ -107,6 +108,83 @@ def test_searches_and_tiers_are_told():
         "B": ("batch", 0),
         "C": ("fast", 0),
         "D": ("standard>200000", 0),
+    }
+
+
+def advice(name: str) -> dict[str, tuple[str, str, Buckets]]:
+    return {
+        key.removeprefix("claude:msg_"): (one.model, one.tier, one.usage)
+        for key, one in records(name).items()
+        if ADVICE in key
+    }
+
+
+ASKED = ("claude-opus-4-7", "standard>128000", Buckets(input=159_419, output=7805))
+SUM = Buckets(input=2, cache_read=226_584, cache_write_5m=7853, output=491)
+
+
+def test_an_advisor_is_a_response_of_its_own_once_however_often_its_line_is_told():
+    findings = read("advisor")
+    answer, asked = findings.records
+    assert (answer.model, answer.usage) == ("claude-opus-4-6", SUM)
+    assert advice("advisor") == {"A:advisor:1": ASKED}
+    assert (asked.session, asked.project, asked.flags) == ("s1", "my-app", ())
+    assert (asked.rank, asked.offset, asked.provider) == (answer.rank, answer.offset, "anthropic")
+    assert (answer.at_s, asked.at_s) == (AT_S - 2, AT_S)
+    # Three lines of the answer, two of its advisor.
+    assert findings.skipped == {Reason.DUPLICATE: 3}
+
+
+def test_an_advisor_is_the_same_one_in_whatever_pieces_its_lines_are_read():
+    lines = (GOLDEN / "advisor_twice.jsonl").read_bytes().splitlines(keepends=True)
+    one_by_one = Findings()
+    for line in lines:
+        Transcript(FOLDER / "s1.jsonl").take(line, 0, one_by_one)
+    keys = {one.idem_key for one in one_by_one.records}
+    assert keys == set(records("advisor_twice"))
+    later = Buckets(input=500, cache_read=600, cache_write_5m=70, output=50)
+    assert advice("advisor_twice") == {
+        "B:advisor:1": ("claude-opus-4-7", "standard", Buckets(input=1000, output=100)),
+        "B:advisor:2": ("claude-fable-5", "standard", later),
+    }
+
+
+def test_an_advisor_stays_with_the_session_that_asked_it():
+    original, copy = records("advisor"), records("advisor_forked")
+    for key, one in copy.items():
+        assert one.session == "s0"
+        assert preferred(one, original[key]).session == "s1"
+        assert preferred(original[key], one).session == "s1"
+    assert advice("advisor_forked") == {"A:advisor:1": ASKED}
+
+
+def test_an_advisor_is_read_however_it_is_written():
+    assert advice("advisor_oddly") == {
+        "A:advisor:1": ("claude-opus-4-7", "standard", Buckets(input=10, output=1)),
+        "A:advisor:2": ("claude-opus-4-7", "fast", Buckets(input=20, output=2)),
+        "A:advisor:4": ("unknown", "standard", Buckets(input=30, output=3)),
+    }
+    assert set(usages("advisor_oddly")) - set(advice("advisor_oddly")) == {"A", "C"}
+    assert left_out("advisor_oddly") == [(Reason.QUARANTINED, 1)]
+
+
+def test_a_line_of_more_steps_than_an_answer_takes_is_set_aside():
+    line = (GOLDEN / "advisor.jsonl").read_bytes().splitlines(keepends=True)[1]
+    step = b'{"type":"advisor_message","input_tokens":1},'
+    for steps, reasons in ((STEPS_MAX - 3, []), (STEPS_MAX - 2, [Reason.QUARANTINED])):
+        findings = Findings()
+        many = line.replace(b'"iterations":[', b'"iterations":[' + steps * step)
+        Transcript(FOLDER / "s1.jsonl").take(many, 0, findings)
+        assert [one.reason for one in findings.remarks] == reasons
+
+
+def test_the_longest_prompt_of_several_makes_the_tier():
+    assert {key[-1]: one.tier for key, one in records("steps").items()} == {
+        "A": "standard>128000",
+        "B": "standard>200000",
+        "C": "standard>200000",
+        "D": "standard>200000",
+        "E": "standard>200000",
     }
 
 

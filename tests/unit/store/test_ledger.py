@@ -175,6 +175,14 @@ def test_a_line_of_higher_rank_corrects_what_was_counted(connection: sqlite3.Con
     assert commit(connection, [first])[0] == (READER, Diagnostics(records=1, duplicates_ignored=2))
 
 
+def test_what_is_recorded_beside_a_key_is_found_by_its_number(connection: sqlite3.Connection):
+    keys = ["k", "k:1", "k:2", "k:10", "k:x:1", "k2:1", "l:1"]
+    commit(connection, [replace(OTHER, idem_key=key) for key in keys])
+    commit(connection, [replace(OTHER, idem_key="k:2", rank=1)])
+    found = [(one.record.idem_key, one.revision) for one in usage_log.beside(connection, "k:")]
+    assert found == [("k:1", 0), ("k:2", 0), ("k:2", 1), ("k:10", 0)]
+
+
 def test_every_record_is_chained_to_the_one_before(connection: sqlite3.Connection):
     commit(connection, [RECORD])
     commit(connection, [OTHER, replace(RECORD, rank=1)])
