@@ -34,7 +34,7 @@ class Rule:
 
     def matches(self, model: str, provider: str) -> bool:
         """Whether the rule is about a model of a provider, whatever the date."""
-        return fnmatchcase(model, self.model) and fnmatchcase(provider, self.provider)
+        return _matches(model, self.model) and _matches(provider, self.provider)
 
     def active(self, at_s: float) -> bool:
         """Whether the rule holds at a time."""
@@ -88,6 +88,11 @@ class OwnPrices:
     def meant(self, model: str, provider: str) -> Alias | None:
         """Return the first alias of a name, which is not looked up as an alias again."""
         for alias in self.aliases:
-            if fnmatchcase(model, alias.called):
+            if _matches(model, alias.called):
                 return Alias(alias.where, alias.called, alias.model, alias.provider or provider)
         return None
+
+
+def _matches(name: str, glob: str) -> bool:
+    """Whether a name is meant; as it is, it is: some have brackets, as in `opus[1m]`."""
+    return name == glob or fnmatchcase(name, glob)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = Buckets(input=10_000, output=1_000)
 KINDS = Buckets.__struct_fields__
+NAME_CHARS_MAX = 200  # of a model, in what is to be written; longer: known by how it begins
 
 
 def named_in(config: Path, prices: str | None) -> Path | None:
@@ -172,7 +173,7 @@ def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
         "changed": list(_changed(winner, asked.tier)) if winner and winner.starts_s else [],
         "by_time_of_day": winner is not None and winner.is_clocked,
         "example": None if priced is None else _example(usage, priced.rates),
-        "snippet": "" if priced else _snippet(asked.model),
+        "snippet": "" if priced else snippet_of(asked.model),
         "price_source": source_text,
     }
 
@@ -235,11 +236,21 @@ def _example(usage: Buckets, rates: Rates) -> dict[str, Any]:
     }
 
 
-def _snippet(model: str) -> str:
-    name = "".join(char if char.isprintable() and char not in '"\\' else "?" for char in model)
+def snippet_of(model: str) -> str:
+    """Write what prices a model, and no other, unless it is called as no text can say."""
+    name = model.strip() or " "
+    name = name if name.isascii() else name.lower()  # a capital sigma goes by what follows
+    glob = "".join(map(_literally, name[:NAME_CHARS_MAX])) + "*" * (len(name) > NAME_CHARS_MAX)
     return (
         "prices:\n"
-        f'  - model: "{name[:200]}"\n'
+        f'  - model: "{glob}"\n'
         '    input: "0.50"    # USD per million tokens: write what you pay\n'
         '    output: "2.00"\n'
     )
+
+
+def _literally(char: str) -> str:
+    """Write a character so that it matches itself in a glob between quotation marks."""
+    if char in "*?[":
+        return f"[{char}]"
+    return char if char.isprintable() and char not in '"\\' else "?"

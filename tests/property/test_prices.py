@@ -22,6 +22,7 @@ from meshnode.ingest.price_list import CONTEXTS, KEYS, Found, rates_at
 from meshnode.ingest.price_names import readings
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.price_file import ENTRIES_MAX, RULE_KEYS, own_prices
+from meshnode.node.pricing import snippet_of
 
 pytestmark = pytest.mark.property
 
@@ -172,3 +173,33 @@ def test_whatever_is_written_is_a_rule_or_a_fault(document):
     for fault in own.faults:
         assert fault.startswith("p.yaml")
     PriceBook(lambda: own).rates("m1", "1", "batch", 1.7e9)
+
+
+@given(st.text(max_size=300) | st.text(st.sampled_from('[]!*?-ab"\\ Σ\u00ad'), max_size=300))
+@example("house-model[1m]")
+@example("Σ" * 300)
+@example("[!a]*" + "\x85")
+def test_every_snippet_prices_the_name_that_it_is_for(name: str):
+    own = own_prices(snippet_of(name).encode(), "prices.yaml")
+    assert own.faults == ()
+    priced = PriceBook(lambda: own).rates(name, "anybody", "standard", 1_800_000_000)
+    assert priced is not None
+    assert priced.source == own.source
+
+
+@given(st.text(st.sampled_from("[]!*?-ab"), min_size=1, max_size=12))
+def test_what_a_snippet_is_for_it_prices_alone(name: str):
+    own = own_prices(snippet_of(name).encode(), "prices.yaml")
+    for other in ("a", "b", "-", "ab", "aa", name + "a", name.replace("[", "a"), name[1:]):
+        assert (other == name) == own.rules[0].matches(other, ""), other
+
+
+@given(st.text(st.sampled_from("[]!*?-ab"), min_size=1, max_size=12))
+def test_a_name_as_it_is_matches_itself(name: str):
+    rule = f'{{model: "{name}", provider: "{name}", input: 1, output: 1}}'
+    text = f'aliases: {{"{name}": meant}}\nprices: [{rule}]'
+    own = own_prices(text.encode(), "prices.yaml")
+    assert own.rules[0].matches(name, name)
+    alias = own.meant(name, "")
+    assert alias is not None
+    assert alias.model == "meant"
