@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 SOURCE = "claude"
 SYNTHETIC = "<synthetic>"  # the model of answers that the program made up itself
 MARK = b'"output_tokens"'  # in every line with usage; inside a JSON text its quotes are escaped
+MARKS = (MARK,)
 MAIN = 1 << 42  # what a line outside a sidechain ranks above any output
 SUBAGENTS = "subagents"
 ADVICE = ":advisor:"  # in the key of what an advisor used: behind its answer's, before its number

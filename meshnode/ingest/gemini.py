@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SOURCE = "gemini"
 CHATS = "chats"
+MARKS = (b'"tokens"',)
 ROW = ("id", "timestamp", "model", "tokens")
 
 

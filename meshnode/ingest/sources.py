@@ -16,7 +16,7 @@ from meshnode.ingest.reading import LineParser
 from meshnode.ingest.tree import TreeReader, files_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshnode.ingest.reading import Parser, Reader, SourceConfig
     from meshnode.ingest.tree import Format
@@ -46,11 +46,14 @@ class Source:
 
 
 def transcripts(
-    found: Format, standard: Callable[[Mapping[str, str], Path], list[str]], variable: str = ""
+    found: Format,
+    marks: Sequence[bytes],
+    standard: Callable[[Mapping[str, str], Path], list[str]],
+    variable: str = "",
 ) -> Source:
-    """Describe a source that is a tree of files."""
+    """Describe a source that is a tree of files, whose lines of usage bear one of these marks."""
     return Source(
-        reader=lambda root, session: TreeReader(found, root, session),
+        reader=lambda root, session: TreeReader(found, root, session, marks),
         parser=lambda file, root: found.begin(file, b"", Path(root)),
         standard=standard,
         owns=lambda root, file: file == root or file.startswith(os.path.join(root, "")),  # noqa: PTH118 - asked of every file ever read
@@ -61,9 +64,13 @@ def transcripts(
 
 
 SOURCES: Mapping[str, Source] = {
-    claude.SOURCE: transcripts(claude.Transcripts(), places.of_claude, places.CLAUDE_VARIABLE),
-    codex.SOURCE: transcripts(codex.Rollouts(), places.of_codex, places.CODEX_VARIABLE),
-    gemini.SOURCE: transcripts(gemini.Chats(), gemini.standard),
+    claude.SOURCE: transcripts(
+        claude.Transcripts(), claude.MARKS, places.of_claude, places.CLAUDE_VARIABLE
+    ),
+    codex.SOURCE: transcripts(
+        codex.Rollouts(), codex.MARKS, places.of_codex, places.CODEX_VARIABLE
+    ),
+    gemini.SOURCE: transcripts(gemini.Chats(), gemini.MARKS, gemini.standard),
     higress.SOURCE: Source(
         reader=higress.HigressReader,
         parser=lambda file, _path: LineParser(higress.parse_line, str(file)),

@@ -27,7 +27,7 @@ from meshnode.ingest.reading import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from meshnode.ingest.reading import Parser
 
@@ -37,7 +37,8 @@ PACKED = ".zst"  # Codex packs rollouts that rest; the standard library cannot u
 FILES_MAX = 100_000  # of one tree, the first found; said in the reading's detail
 WHOLE_BYTES_MAX = 64 << 20  # of a file that is one document; larger: unparsable
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # by now it may be a pipe without a writer
-_PLACE = Struct("<QqQQ?8s")  # a file may say that it is older than 1970
+_PLACE = Struct("<QqQQB8s")  # a file may say that it is older than 1970
+_SHORT, _TOLD, _UNTOLD = range(3)  # whether a line is being skipped, and was told as left out
 LEFT_OUT = (Reason.NO_USAGE, Reason.UNPARSABLE, Reason.QUARANTINED)
 _COUNTS = Struct(f"<{len(LEFT_OUT)}Q")  # of a document: how often each was in it, as its state
 
@@ -86,24 +87,24 @@ class _Place:
     mtime_ns: int = 0
     size: int = 0
     offset: int = 0
-    in_long_line: bool = False
+    long_line: int = _SHORT
     before: bytes = bytes(8)
     state: bytes = b""
 
     @property
     def tail_bytes(self) -> int:
-        return 0 if self.in_long_line else max(self.size - self.offset, 0)
+        return 0 if self.long_line else max(self.size - self.offset, 0)
 
     def packed(self) -> bytes:
         numbers = (self.inode, self.mtime_ns, self.size, self.offset)
-        return _PLACE.pack(*numbers, self.in_long_line, self.before) + self.state
+        return _PLACE.pack(*numbers, self.long_line, self.before) + self.state
 
 
 def _unpacked(place: bytes | None) -> _Place:
     if place is None or len(place) < _PLACE.size:  # unreadable: read all again, count none twice
         return _Place()
-    inode, mtime_ns, size, offset, in_long_line, before = _PLACE.unpack_from(place)
-    return _Place(inode, mtime_ns, size, offset, in_long_line, before, place[_PLACE.size :])
+    inode, mtime_ns, size, offset, long_line, before = _PLACE.unpack_from(place)
+    return _Place(inode, mtime_ns, size, offset, long_line, before, place[_PLACE.size :])
 
 
 @dataclass(slots=True)
@@ -118,12 +119,22 @@ class _Run:
 
 
 class TreeReader:
-    """Reads all transcripts under one root on. Blocking: use a thread."""
+    """Reads all transcripts under one root on. Blocking: use a thread.
 
-    def __init__(self, transcripts: Format, root: str, session_key: str | None = None) -> None:
+    `marks`: a line that tells of usage bears one of them; without any, each line may.
+    """
+
+    def __init__(
+        self,
+        transcripts: Format,
+        root: str,
+        session_key: str | None = None,
+        marks: Sequence[bytes] = (),
+    ) -> None:
         self._format = transcripts
         self._root = Path(root).expanduser().absolute()
         self._session_key = session_key
+        self._marks = marks
         self._reading = Lock()
         self._listed: list[str] = []  # found and not looked at yet, the next one last
         self._tail_bytes = 0
@@ -209,7 +220,7 @@ class TreeReader:
         except OutdatedError:
             place = _Place()
             parser = self._format.begin(path, b"", self._root)
-        offset, in_long_line, ended = place.offset, place.in_long_line, False
+        offset, long_line, ended = place.offset, place.long_line, False
         while not ended and run.bytes_left > 0:
             found = os.fstat(file)
             # One byte more than there is: that it does not come is how the end is known.
@@ -218,14 +229,16 @@ class TreeReader:
             whole = chunk.rfind(b"\n") + 1
             ended = len(chunk) < wanted
             if whole:
-                begin = chunk.find(b"\n") + 1 if in_long_line else 0
-                in_long_line = False
+                begin = chunk.find(b"\n") + 1 if long_line else 0
+                if long_line == _UNTOLD:
+                    self._skip_part(file, path, offset, chunk[:begin], run)
+                long_line = _SHORT
                 lines = chunk if (begin, whole) == (0, len(chunk)) else chunk[begin:whole]
                 parser.take(*unmarked(lines, offset + begin), run.findings)
             elif not ended and len(chunk) == CHUNK_BYTES:
-                if not in_long_line:
-                    run.findings.skip(Reason.UNPARSABLE, file_text(path), offset)
-                in_long_line, whole = True, len(chunk)
+                if long_line != _TOLD:
+                    long_line = self._skip_part(file, path, offset, chunk, run)
+                whole = len(chunk)
             else:
                 ended = True  # for now: files of /proc are larger than they say
             offset += whole
@@ -238,10 +251,19 @@ class TreeReader:
             found.st_mtime_ns if ended else 0,
             found.st_size if ended else offset,
             offset,
-            in_long_line,
+            long_line,
             _hash_before(file, offset),
             state if len(state) <= STATE_BYTES_MAX else b"",
         )
+
+    def _skip_part(self, file: int, path: Path, offset: int, part: bytes, run: _Run) -> int:
+        """Skip a part of a line that is too long; tell of the line if it may have been usage."""
+        before = os.pread(file, min(offset, BEHIND_BYTES), max(offset - BEHIND_BYTES, 0))
+        looked = before.rpartition(b"\n")[2] + part  # a mark may begin in the part before
+        if self._marks and not any(mark in looked for mark in self._marks):
+            return _UNTOLD
+        run.findings.skip(Reason.UNPARSABLE, file_text(path), _line_begin(file, offset))
+        return _TOLD
 
     def _take_whole(self, file: int, path: Path, place: _Place, run: _Run) -> _Place:
         found, skipped = os.fstat(file), run.findings.skipped
@@ -272,6 +294,16 @@ def _hash_before(file: int, offset: int) -> bytes:
     behind = min(offset, BEHIND_BYTES)
     before = os.pread(file, behind, offset - behind) if behind else b""
     return sha256(before).digest()[:8] if behind else bytes(8)
+
+
+def _line_begin(file: int, offset: int) -> int:
+    while offset > 0:
+        begin = max(offset - CHUNK_BYTES, 0)
+        newline = os.pread(file, offset - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        offset = begin
+    return 0
 
 
 def _detail(run: _Run) -> str:

@@ -20,7 +20,7 @@ from meshnode.core.errors import MeshError
 from meshnode.core.ledger import slot_number
 from meshnode.core.marks import names_in
 from meshnode.core.prices import usd_text
-from meshnode.ingest.claude import SOURCE, OneSession, Transcripts
+from meshnode.ingest.claude import MARKS, SOURCE, OneSession, Transcripts
 from meshnode.ingest.reading import is_news
 from meshnode.ingest.tree import TreeReader
 from meshnode.node.pricing import charging, prices_of
@@ -105,7 +105,7 @@ def _reader_of(database: Database, transcript: str) -> tuple[TreeReader, StoredR
     for source, path, _ in database.run_now(ledger.readers):
         found = _found_in(path, transcript) if source == SOURCE else None
         if found is not None:
-            reader = TreeReader(OneSession(found), path)
+            reader = TreeReader(OneSession(found), path, marks=MARKS)
             stored = database.run_now(ledger.load, reader.key)
             if stored is not None:
                 return reader, stored

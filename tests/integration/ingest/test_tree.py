@@ -8,7 +8,10 @@ import pytest
 from usage_records import usage_record
 
 from meshnode.core.ledger import UsageRecord
-from meshnode.ingest.reading import Findings, Reading, Reason, Remark
+from meshnode.ingest import codex
+from meshnode.ingest.claude import MARKS
+from meshnode.ingest.reading import Findings, Reader, Reading, Reason, Remark
+from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX, TreeReader
 
 pytestmark = pytest.mark.integration
@@ -152,6 +155,54 @@ def test_a_line_longer_than_memory_is_skipped_and_told_once(tree: Tree):
     reading = tree.read()
     assert [one.idem_key for one in reading.batch.records] == ["two"]
     assert reading.batch.diagnostics.unparsable_lines == 0
+
+
+IMAGE = (
+    b'{"type":"user","message":{"role":"user","content":[{"type":"image","source":{"data":"%b"}}]}}'
+)
+ANSWER = b'{"type":"assistant","x":"%b","message":{"id":"m","usage":{"output_tokens":1}}}'
+COMPACTED = (
+    b'{"type":"compacted","payload":{"replacement_history":[{"text":"%b \\"token_count\\""}]}}'
+)
+COUNTED = b'{"type":"event_msg","payload":{"x":"%b","type":"token_count","info":{}}}'
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize(
+    ("source", "line", "told"),
+    [
+        ("claude", IMAGE, 0),
+        ("claude", ANSWER, 1),
+        ("codex", COMPACTED, 0),
+        ("codex", COUNTED, 1),
+    ],
+)
+def test_a_line_longer_than_memory_is_told_if_it_may_be_usage(
+    tmp_path: Path, source: str, line: bytes, told: int, chunks: int
+):
+    directory = tmp_path / {"claude": "p", "codex": "sessions"}[source]
+    directory.mkdir()
+    path = directory / "rollout-1.jsonl"
+    mark = {"claude": MARKS, "codex": codex.MARKS}[source][0]
+    short = b'{"about": %b}\n' % mark  # it is not in the line behind it
+    for cut in range(28, 64, 4):  # what is read at a time ends before, within and behind the mark
+        path.write_bytes(short + line % (b"y" * (chunks * CHUNK_BYTES - cut)) + b"\n" + short)
+        reader = SOURCES[source].reader(str(tmp_path), None)
+        assert told_of(reader, 1 << 30) == [Remark(str(path), len(short), Reason.UNPARSABLE)] * told
+    reader = SOURCES[source].reader(str(tmp_path), None)
+    assert told_of(reader, 1) == [Remark(str(path), len(short), Reason.UNPARSABLE)] * told
+
+
+def told_of(reader: Reader, bytes_max: int) -> list[Remark]:
+    remarks: list[Remark] = []
+    places: dict[bytes, bytes] = {}
+    more = True
+    while more:
+        reading = reader.read(places, bytes_max)
+        places |= reading.batch.places
+        remarks += reading.remarks
+        more = reading.more
+    return remarks
 
 
 def test_a_document_is_read_whole_whenever_it_has_changed(tree: Tree):
