@@ -25,7 +25,7 @@ from meshnode.ingest.responses import Response, record_of
 from meshnode.ingest.walking import entries, files_below, first_below, leads_on, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from meshnode.core.ledger import UsageRecord
@@ -145,12 +145,6 @@ class Chats:
     def begin(self, path: Path, state: bytes, root: Path) -> GeminiParser:
         """Go on with a chat."""
         return GeminiParser(path, state, root)
-
-
-def standard(environment: Mapping[str, str], directory: Path) -> list[str]:
-    """Name the place where this user's chats may be."""
-    del environment
-    return [str(directory / ".gemini" / "tmp")]
 
 
 def _rows(messages: object) -> Iterator[_Row]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CLAUDE_VARIABLE, CODEX_VARIABLE = "CLAUDE_CONFIG_DIR", "CODEX_HOME"
+GEMINI_VARIABLE = "GEMINI_CLI_HOME"
 
 
 def of_claude(environment: Mapping[str, str], directory: Path) -> list[str]:
@@ -24,3 +25,8 @@ def of_claude(environment: Mapping[str, str], directory: Path) -> list[str]:
 def of_codex(environment: Mapping[str, str], directory: Path) -> list[str]:
     """Name the places where this user's rollouts may be."""
     return [environment.get(CODEX_VARIABLE) or str(directory / ".codex")]
+
+
+def of_gemini(environment: Mapping[str, str], directory: Path) -> list[str]:
+    """Name the place where this user's chats may be: what is named stands for the user's home."""
+    return [str(Path(environment.get(GEMINI_VARIABLE) or directory) / ".gemini" / "tmp")]

@@ -70,7 +70,9 @@ SOURCES: Mapping[str, Source] = {
     codex.SOURCE: transcripts(
         codex.Rollouts(), codex.MARKS, places.of_codex, places.CODEX_VARIABLE
     ),
-    gemini.SOURCE: transcripts(gemini.Chats(), gemini.MARKS, gemini.standard),
+    gemini.SOURCE: transcripts(
+        gemini.Chats(), gemini.MARKS, places.of_gemini, places.GEMINI_VARIABLE
+    ),
     higress.SOURCE: Source(
         reader=higress.HigressReader,
         parser=lambda file, _path: LineParser(higress.parse_line, str(file)),

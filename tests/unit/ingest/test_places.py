@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from meshnode.ingest.places import of_claude, of_codex
+from meshnode.ingest.places import of_claude, of_codex, of_gemini
 
 
 def test_the_usual_places_are_those_of_claude_code():
@@ -17,3 +17,9 @@ def test_the_usual_places_are_those_of_claude_code():
 def test_the_usual_place_is_that_of_codex():
     assert of_codex({}, Path("/srv/ada")) == ["/srv/ada/.codex"]
     assert of_codex({"CODEX_HOME": "/c"}, Path("/srv/ada")) == ["/c"]
+
+
+def test_the_usual_place_is_that_of_gemini():
+    assert of_gemini({}, Path("/srv/ada")) == ["/srv/ada/.gemini/tmp"]
+    assert of_gemini({"GEMINI_CLI_HOME": ""}, Path("/srv/ada")) == ["/srv/ada/.gemini/tmp"]
+    assert of_gemini({"GEMINI_CLI_HOME": "/g"}, Path("/srv/ada")) == ["/g/.gemini/tmp"]
