@@ -89,6 +89,11 @@ def groupings(names: Sequence[str], known: Sequence[str] = GROUPINGS) -> tuple[s
     return tuple(dict.fromkeys(names))
 
 
+def is_by_time(by: Sequence[str]) -> bool:
+    """Tell whether groups depend on when a day begins."""
+    return not {*TIMES, BLOCK}.isdisjoint(by)
+
+
 def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
     """Sort groups of a time, such as a day, if that comes first, the oldest first; others stay."""
     if by and by[0] in (*TIMES, BLOCK):

@@ -18,6 +18,7 @@ from session_mesh.amounts import (
     ids_of,
     in_order,
     inexact,
+    is_by_time,
     nothing_of,
     table_of,
     unpriced_in,
@@ -28,6 +29,7 @@ from session_mesh.options import among
 from session_mesh.progress import Progress
 from session_mesh.render import View
 from session_mesh.verbs import verb
+from session_mesh.zones import own_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -122,7 +124,8 @@ def app(
         _refuse({"--follow": follow, "--session-key": session_key, "--by": by, "--tz": tz})
         _refuse({"--since": since, "--until": until, "--days": days})
         _refuse({"--prices-at": prices_at != THEN})
-    span = Span(since, until, days, tz or _own_zone())
+    zone, about_zone = (tz, "") if tz else own_zone()
+    span = Span(since, until, days, zone)
     priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ("day",), BY)
     of = source_of(source or (), session_key, follow=follow) if BLOCK in groups else source or []
@@ -158,6 +161,7 @@ def app(
         *(f"{error.message}: this is what was read before" for error in lacking.values()),
         *_notes(value, read),
         *inexact(value),
+        *([about_zone] if about_zone and (since or until or days or is_by_time(groups)) else ()),
         *nothing_of(session_key or "", value, "usage"),
     ]
     return View(
@@ -192,16 +196,6 @@ def _refuse_all(errors: "Iterable[MeshError]") -> None:
 def _read(ledger: "Usage", configs: "Sequence[SourceConfig]", call: Call) -> "list[Read]":
     progress = Progress(call, None, "records are read")
     return [ledger.read(config, progress.note) for config in configs]
-
-
-def _own_zone() -> str:
-    """Name the zone of this machine's user."""
-    import tzlocal  # noqa: PLC0415 - with --tz nobody needs it
-
-    try:
-        return tzlocal.get_localzone_name() or "UTC"
-    except (LookupError, OSError, ValueError):  # a TZ or a file that means nothing
-        return "UTC"
 
 
 def _sources(read: "Sequence[Read]") -> list[dict[str, Any]]:
