@@ -25,10 +25,10 @@ from meshnode.ingest.unpacking import Unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import BinaryIO
 
     from meshnode.ingest.reading import ParseLine, ParseRound
 
+HEAD_BYTES = 8192  # read for the first line, and more only if that is longer
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 POSITION = b""  # the one place under which a reader keeps those of all its files
 PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory three times over
@@ -102,6 +102,48 @@ class _Places:
         return pack([list(astuple(place)) for place in self._places.values()])
 
 
+class _Plain:
+    """A file that is not packed, as it is by now, also where one has looked before.
+
+    A log is held open for long, and may be emptied and written anew meanwhile: a buffer would go on
+    telling what it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._raw = path.open("rb", buffering=0)
+        self._at = 0
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def seek(self, offset: int) -> None:
+        self._at = offset
+
+    def readline(self, size: int) -> bytes:
+        """Return the first line, or so many bytes of it, from wherever one is."""
+        self._at = 0
+        head = self.read(min(size, HEAD_BYTES))
+        if b"\n" not in head and len(head) == HEAD_BYTES:
+            head += self.read(size - HEAD_BYTES)
+        line, newline, _ = head.partition(b"\n")
+        return line + newline
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes; fewer at the end."""
+        read = os.pread(self._raw.fileno(), size, self._at)
+        self._at += len(read)
+        while 0 < len(read) < size:  # not the end yet, perhaps: some disks give less at a time
+            more = os.pread(self._raw.fileno(), size - len(read), self._at)
+            if not more:
+                break
+            read += more
+            self._at += len(more)
+        return read
+
+
 @dataclass(slots=True)
 class _Run:
     """One call of `read`: what it may still read, and what it has found."""
@@ -118,7 +160,7 @@ class _Run:
     live: tuple[int, int] | None = None
     live_begun: bool = False
 
-    def take(self, file: BinaryIO | Unpacked, path: str, *, live: bool = False) -> None:
+    def take(self, file: _Plain | Unpacked, path: str, *, live: bool = False) -> None:
         """Read whole lines on from where this file was left, as far as the budget goes."""
         found = os.fstat(file.fileno())
         fingerprint = _fingerprint(file)
@@ -148,7 +190,7 @@ class _Run:
             self.bytes_left -= len(chunk)
 
     def _left_at(
-        self, file: BinaryIO | Unpacked, found: os.stat_result, fingerprint: bytes
+        self, file: _Plain | Unpacked, found: os.stat_result, fingerprint: bytes
     ) -> tuple[_Place, bytes, bytes]:
         """Return a place, the bytes leading up to it, and those after it.
 
@@ -207,7 +249,7 @@ class RotatingReader:
         self._path = Path(path).expanduser().absolute()
         self._session_key = session_key
         self._reading = Lock()
-        self._held: dict[tuple[int, int], BinaryIO] = {}
+        self._held: dict[tuple[int, int], _Plain] = {}
         self._unpacking: tuple[tuple[int, int, int, int], Unpacked] | None = None
         # With another filter it is another reader: lifting the filter must count the past as well.
         named = f"{source}\0{self._path}\0{session_key or ''}"
@@ -267,7 +309,7 @@ class RotatingReader:
             run.detail = f"cannot read {path}: {error}"
 
     def _take_plain(self, path: Path, run: _Run, *, live: bool) -> None:
-        file = path.open("rb")
+        file = _Plain(path)
         found = os.fstat(file.fileno())
         ident = (found.st_dev, found.st_ino)
         run.live = ident if live else run.live
@@ -275,10 +317,10 @@ class RotatingReader:
             if live and ident not in self._held:
                 self._hold(ident, file)
             else:
-                stack.enter_context(file)
+                stack.callback(file.close)
             run.take(file, str(path), live=live)
 
-    def _hold(self, ident: tuple[int, int], file: BinaryIO) -> None:
+    def _hold(self, ident: tuple[int, int], file: _Plain) -> None:
         if len(self._held) >= OPEN_FILES_MAX:
             self._held.pop(next(iter(self._held))).close()
         self._held[ident] = file
@@ -326,16 +368,15 @@ def _state(found: os.stat_result) -> tuple[int, int, int, int]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _fingerprint(file: BinaryIO | Unpacked) -> bytes | None:
+def _fingerprint(file: _Plain | Unpacked) -> bytes | None:
     """Name a file by its first whole line, which holds a time and a request id."""
-    file.seek(0)
     head = file.readline(LINE_BYTES_MAX)
     if not head.endswith(b"\n") and len(head) < LINE_BYTES_MAX:
         return None
     return sha256(head).digest()[:16]
 
 
-def _chunk(file: BinaryIO | Unpacked, offset: int, bytes_max: int) -> tuple[bytes, bytes]:
+def _chunk(file: _Plain | Unpacked, offset: int, bytes_max: int) -> tuple[bytes, bytes]:
     """Return the bytes that lead up to an offset, and what follows: at least a line if there is."""
     behind = min(offset, BEHIND_BYTES)
     file.seek(offset - behind)

@@ -12,7 +12,7 @@ from meshnode.core.packing import pack, unpack
 from meshnode.ingest.higress import HigressReader
 from meshnode.ingest.reading import LINE_BYTES_MAX, Reading
 from meshnode.ingest.rotated import FILES_MAX, files
-from meshnode.ingest.rotation import OPEN_FILES_MAX, POSITION
+from meshnode.ingest.rotation import HEAD_BYTES, OPEN_FILES_MAX, POSITION
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"
 ALL = 1 << 30
@@ -112,7 +112,7 @@ def test_a_file_that_we_may_not_read_is_told_in_a_sentence(log: Log):
 
 
 def test_a_refused_file_is_told_in_a_sentence(log: Log, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     log.write(call(1))
@@ -150,6 +150,30 @@ def test_a_log_renamed_to_any_name_or_deleted_is_read_to_its_end(log: Log):
     renamed.unlink()
     assert log.keys() == []
     assert len(log.reader._held) == 1
+
+
+@pytest.mark.parametrize("begins", [b"", b"header\n"])
+@pytest.mark.parametrize("parts", [ALL, len(call(1))])  # a part leaves the rest in a buffer
+def test_a_log_that_was_emptied_in_place_and_then_renamed_is_read_as_it_is(
+    log: Log, begins: bytes, parts: int
+):
+    log.write(begins, call(1), call(2), call(3))
+    log.read(parts + len(begins))
+    log.read()
+    log.path.write_bytes(begins + call(4) + call(5) + call(6) + call(7))
+    log.rename("elsewhere")
+    log.write(begins + call(8))
+    assert sorted(log.keys()) == ["r4", "r5", "r6", "r7", "r8"]
+    assert log.keys() == []
+
+
+def test_a_first_line_of_any_length_names_its_file(log: Log):
+    for size in (HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 1, LINE_BYTES_MAX + 1):
+        log.path.write_bytes(b"x" * (size - 1) + b"\n" + call(size))
+        assert log.keys() == [f"r{size}"]
+        assert log.keys() == []
+    log.path.write_bytes(b"x" * (HEAD_BYTES + 9))
+    assert log.read().batch.diagnostics == Diagnostics(partial_tail_bytes=HEAD_BYTES + 9)
 
 
 def test_open_files_are_few(log: Log):
@@ -320,9 +344,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     usual = Path.open
 
-    def noted(path: Path, mode: str = "r"):
+    def noted(path: Path, *mode: str, **more: int):
         names.append(path.name)
-        return usual(path, mode)
+        return usual(path, *mode, **more)
 
     monkeypatch.setattr(Path, "open", noted)
     return names
