@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.errors import UsageError
 from meshnode.core.prices import PUSD_PER_USD, Rates
-from meshnode.core.tiers import CONTEXT_STEPS_TOKENS, STANDARD
+from meshnode.core.tiers import CONTEXT_STEPS_TOKENS, STANDARD, tier_of
 from meshnode.ingest.own_prices import FOREVER_S, Alias, OwnPrices, Rule
 
 if TYPE_CHECKING:
@@ -185,8 +185,17 @@ def _tiers(given: Mapping[str, Entry]) -> dict[str, tuple[tuple[int, Rates], ...
         entry.check_keys((*AMOUNTS, "long_prompts"))
         own = entry.map(f"tiers.{name}")
         own_longer = _long_prompts(own.get("long_prompts"))
-        found[name.strip().lower()] = _steps(longer, base, _amounts(own), own_longer)
+        found[_tier(name, entry)] = _steps(longer, base, _amounts(own), own_longer)
     return found
+
+
+def _tier(name: str, entry: Entry) -> str:
+    """Return a tier's name as responses have it: one that none has would never hold."""
+    tier, meant = name.strip().lower(), tier_of(name, 0)
+    if tier != meant:
+        said = f'no response is of tier "{name[:40]}": what logs call so is "{meant[:40]}"'
+        entry.fail(said, 'its amounts stand above "tiers"' if meant == STANDARD else "")
+    return tier
 
 
 def _steps(

@@ -7,6 +7,7 @@ import pytest
 
 from meshnode.core.ledger import Buckets
 from meshnode.core.prices import Rates, cost_nusd
+from meshnode.core.tiers import tier_of
 from meshnode.ingest.own_prices import OwnPrices
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.price_file import (
@@ -85,6 +86,12 @@ def test_tiers_and_long_prompts_have_their_own_rates(tier, sent, received):
     assert (found.input_pusd, found.output_pusd) == (sent, received)
 
 
+@pytest.mark.parametrize("name", ["batch", " Batch ", "PRIORITY", "standard", "fast"])
+def test_a_tier_is_known_by_what_logs_call_it(name: str):
+    text = f'prices: [{{model: m, input: 1, output: 1, tiers: {{"{name}": {{input: 2}}}}}}]'
+    assert rates(text, "m", tier_of(name, 0)).input_pusd == 2_000_000
+
+
 def test_a_rule_holds_from_its_day_until_before_the_other():
     prices = book(FULL)
     june_s = 1_780_272_000.0  # 2026-06-01T00:00:00Z
@@ -150,6 +157,13 @@ MISTAKES = {
     "  effective_until: 2026-02-01\n": (6, "after"),
     "prices:\n  - {model: m, input: 1, output: 1, tiers: {batch: {inputs: 1}}}\n": (2, '"inputs"'),
     "prices:\n  - {model: m, input: 1, output: 1, tiers: [batch]}\n": (2, '"tiers"', "map"),
+    "prices:\n- model: m\n  input: 1\n  output: 1\n  tiers:\n    Default: {input: 2}\n": (
+        *(6, '"Default"', '"standard"', 'above "tiers"'),
+    ),
+    "prices:\n  - {model: m, input: 1, output: 1, tiers: {auto: {input: 2}}}\n": (2, '"auto"'),
+    "prices:\n  - {model: m, input: 1, output: 1, tiers: {'batch>9': {input: 2}}}\n": (
+        *(2, '"batch>9"', '"batch9"'),
+    ),
     "prices:\n  - {model: m, input: 1, output: 1, long_prompts: [{over: 5000, input: 2}]}\n": (
         *(2, '"5000"', "200000"),
     ),
