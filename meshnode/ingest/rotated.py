@@ -17,7 +17,7 @@ FILES_MAX = 512  # looked at, the newest; older ones are told, and not read
 
 
 def owns(path: str, file: str) -> bool:
-    """Tell whether a file is the log of that path, or what logrotate made of it."""
+    """Tell whether a file is the log of that path, or what it was rotated into."""
     return file == path or (
         Path(file).parent == Path(path).parent
         and _rotated_name(Path(path)).fullmatch(Path(file).name) is not None
@@ -68,9 +68,12 @@ def beside(path: Path) -> list[Path]:
 
 @lru_cache(64)
 def _rotated_name(path: Path) -> re.Pattern[str]:
-    """Match what logrotate makes of a name: NAME.1, NAME-DATE, STEM-DATE.EXT, each also packed."""
+    """Match what a name is rotated into: NAME.1, NAME-DATE, STEM-DATE.EXT, each also packed.
+
+    By logrotate, or by programs themselves: Go's lumberjack has STEM-2026-11-20T09-30-15.123.EXT.
+    """
     date = r"[.-]\d[\dTZ_.:-]*"
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
     packed = "|".join(map(re.escape, (PACKED, *OTHER_PACKED)))
-    aged = rf"{stem}{suffix}{date}|{stem}-\d{{8}}[\dT_-]*{suffix}"
+    aged = rf"{stem}{suffix}{date}|{stem}-\d{{4}}-?\d\d-?\d\d[\dTZ_.:-]*{suffix}"
     return re.compile(rf"(?:{aged})(?:{packed})?")

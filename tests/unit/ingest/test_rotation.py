@@ -11,7 +11,7 @@ from meshnode.core.ledger import Diagnostics
 from meshnode.core.packing import pack, unpack
 from meshnode.ingest.higress import HigressReader
 from meshnode.ingest.reading import LINE_BYTES_MAX, Reading
-from meshnode.ingest.rotated import FILES_MAX, files
+from meshnode.ingest.rotated import FILES_MAX, files, owns
 from meshnode.ingest.rotation import HEAD_BYTES, OPEN_FILES_MAX, POSITION
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"
@@ -233,6 +233,47 @@ def test_dated_and_packed_logs_are_read_once(log: Log):
     assert sorted(log.keys()) == ["r2", "r3", "r5"]
     assert log.keys() == []
     assert log.keys() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "access-2026-11-20T09-30-15.123.log",  # as Go's lumberjack renames
+        "access-2026-11-20.log",
+        "access-20261120.log",
+        "access-20261120T0930.log",
+        "access.log-2026-11-20T09-30-15.123",
+        "access.log.2026-11-20T09:30:15Z",
+        "access.log.7",
+    ],
+)
+def test_a_log_is_read_on_under_whatever_date_it_is_kept(log: Log, name: str):
+    log.write(call(1))
+    assert log.keys() == ["r1"]
+    log.write(call(2))
+    log.reader.close()
+    log.reader = HigressReader(str(log.path))  # nothing is held open
+    dated = log.rename(name)
+    log.write(call(3))
+    assert log.keys() == ["r2", "r3"]
+    assert owns(str(log.path), str(dated))
+    packed = dated.with_name(f"{name}.gz")
+    packed.write_bytes(gzip.compress(dated.read_bytes() + call(4)))
+    dated.unlink()
+    assert log.keys() == ["r4"]
+    assert owns(str(log.path), str(packed))
+    assert files(str(log.path)) == [packed, log.path]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["access-2026.log", "access-2026-11-20-errors.log", "access-v20261120.log", "access2-1.log"],
+)
+def test_another_log_beside_it_is_no_part_of_it(log: Log, name: str):
+    log.write(call(1))
+    log.path.with_name(name).write_bytes(call(2))
+    assert log.keys() == ["r1"]
+    assert not owns(str(log.path), str(log.path.with_name(name)))
 
 
 def test_a_damaged_archive_is_told_and_the_log_is_read_all_the_same(log: Log):
