@@ -215,11 +215,7 @@ class TreeReader:
         found = os.fstat(file)
         if place.offset > found.st_size or _hash_before(file, place.offset) != place.before:
             place = _Place()
-        try:
-            parser = self._format.begin(path, place.state, self._root)
-        except OutdatedError:
-            place = _Place()
-            parser = self._format.begin(path, b"", self._root)
+        place, parser = self._begun(path, place)
         offset, long_line, ended = place.offset, place.long_line, False
         while not ended and run.bytes_left > 0:
             found = os.fstat(file)
@@ -255,6 +251,13 @@ class TreeReader:
             _hash_before(file, offset),
             state if len(state) <= STATE_BYTES_MAX else b"",
         )
+
+    def _begun(self, path: Path, place: _Place) -> tuple[_Place, Parser]:
+        """Go on from a place; from the start if an older version was there and knew too little."""
+        try:
+            return place, self._format.begin(path, place.state, self._root)
+        except OutdatedError:
+            return _Place(), self._format.begin(path, b"", self._root)
 
     def _skip_part(self, file: int, path: Path, offset: int, part: bytes, run: _Run) -> int:
         """Skip a part of a line that is too long; tell of the line if it may have been usage."""
