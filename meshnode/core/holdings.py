@@ -58,9 +58,16 @@ class Holdings:
         self._feeds.changed(header.origin)
 
     def restore_fork(self, proof: Proof) -> None:
-        """Take a quarantine from our own disk, once its feed was taken."""
+        """Take a quarantine from our own disk, once its feed was taken.
+
+        One of ours is ended by what we write next: its epoch is left, as when the proof is heard.
+        """
         origin = proof[0].origin
-        if self.head_of(origin).epoch <= proof[0].epoch and self.forks.add(proof):
+        if self.head_of(origin).epoch > proof[0].epoch:
+            return
+        if origin == self.own.origin:
+            self.own.leave_epoch(proof[0].epoch)
+        elif self.forks.add(proof):
             self._feeds.changed(origin)
 
     def is_ours(self, origin: NodeId) -> bool:

@@ -9,7 +9,7 @@ from property.walk import GENESIS, KEYS, Node, Values, Walk, values
 from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.headers import header_from_signed, sign_header
 from meshnode.core.ids import NodeId
-from meshnode.core.messages import Message
+from meshnode.core.messages import Fork, Message
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.snapshots import whole
 from meshnode.core.tables import Tables
@@ -91,6 +91,25 @@ def test_a_quarantine_outlives_a_restart_and_reaches_a_newcomer():
     for node in walk.nodes:
         assert node.held.forks.has(owner.id)
         assert shown(node, owner.id) == {}
+
+
+def test_a_clone_that_stays_leaves_the_forked_epoch_when_it_is_started_again():
+    walk, owner, others = two_histories()
+    walk.calm()
+    clone = Node(owner.key, 99, others[0].saved())
+    clone.own.stop_writing()  # it has seen that the other machine answers
+    proof = others[0].held.forks.get(owner.id)
+    assert proof is not None
+    clone.take(others[0].id, Fork(proof), walk.now_s)
+    assert shown(clone, owner.id) == {}
+    back = Node(owner.key, 100, clone.saved())
+    assert back.own.waiting
+    walk.flush(back)
+    walk.nodes = [back, *others]
+    walk.calm()
+    for node in walk.nodes:
+        assert not node.held.forks.has(owner.id)
+        assert shown(node, owner.id) == values(back.own.rows) != {}
 
 
 def test_a_clone_that_answers_stops_writing_and_epochs_do_not_race():
