@@ -1,7 +1,7 @@
 """Flushes at hand: those lately applied, for neighbours that lag, and those that came too early.
 
-Invariant: both are bounded, by origin and by bytes; what is not at hand any more is repaired by a
-snapshot.
+Invariant: both are bounded, by origin and in all, by what they take in memory; what is not at hand
+any more is repaired by a snapshot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from meshnode.core.feed import Flush
     from meshnode.core.ids import NodeId
 
-FLUSHES_BYTES_MAX = 256 << 10  # kept per origin; older gaps are filled by a snapshot
+FLUSHES_MAX = 256  # kept per origin, one request is answered with no more; older gaps: a snapshot
+FLUSH_BYTES = 1100  # that a flush takes beside its delta: header, signature, hashes, ids
+FLUSHES_BYTES_MAX = 512 << 10  # kept per origin: the largest flush that a mesh may allow is one
+RECENT_BYTES_MAX = 64 << 20  # of all origins; beyond, each has an equal share
 EARLY_MAX = 16  # flushes of one origin that came before one that they follow; more: pulled
 EARLY_BYTES_MAX = 4 << 20  # of all origins together; more: pulled
 
@@ -25,18 +28,29 @@ class Recent:
     """The newest flushes of each origin, without a gap between them."""
 
     def __init__(self) -> None:
-        self._flushes: dict[NodeId, deque[Flush]] = {}
+        self._flushes: dict[NodeId, deque[Flush]] = {}  # whose was shortened or written last is last
         self._bytes: dict[NodeId, int] = {}
+        self.bytes = 0
 
     def add(self, flush: Flush) -> None:
-        """Keep a flush, the oldest going first."""
+        """Keep a flush, the oldest of its origin going first; of others, what is beyond a share."""
         origin = flush.header.origin
         kept = self._flushes.setdefault(origin, deque())
         kept.append(replace(flush, eager=False, flooded=False))
-        size = self._bytes.get(origin, 0) + len(flush.delta)
-        while size > FLUSHES_BYTES_MAX:
-            size -= len(kept.popleft().delta)
-        self._bytes[origin] = size
+        self._count(origin, _bytes_of(flush))
+        self._shorten(origin)
+        while self.bytes > RECENT_BYTES_MAX:
+            self._shorten(next(iter(self._flushes)))
+
+    def _shorten(self, origin: NodeId) -> None:
+        kept = self._flushes[origin] = self._flushes.pop(origin)
+        share = min(FLUSHES_BYTES_MAX, RECENT_BYTES_MAX // len(self._flushes))
+        while self._bytes[origin] > share or len(kept) > FLUSHES_MAX:
+            self._count(origin, -_bytes_of(kept.popleft()))
+
+    def _count(self, origin: NodeId, size: int) -> None:
+        self._bytes[origin] = self._bytes.get(origin, 0) + size
+        self.bytes += size
 
     def since(self, origin: NodeId, after: Head, upto: Head) -> list[Flush]:
         """Return the flushes that lead from one position to another; none if any is missing."""
@@ -57,7 +71,7 @@ class Recent:
     def drop(self, origin: NodeId) -> None:
         """Forget the flushes of an origin: they no longer join up."""
         self._flushes.pop(origin, None)
-        self._bytes.pop(origin, None)
+        self.bytes -= self._bytes.pop(origin, 0)
 
 
 class Early:
@@ -83,3 +97,7 @@ class Early:
         early = self._flushes.pop(origin, {})
         self.bytes -= sum(len(flush.delta) for flush in early.values())
         return early
+
+
+def _bytes_of(flush: Flush) -> int:
+    return len(flush.delta) + FLUSH_BYTES

@@ -228,8 +228,10 @@ class Replication(Intake):
         messages += self.control.chosen(pull.control_ids)
         later: list[NodeId] = []
         for origin, after in pull.after.items():
-            if len(messages) < ANSWERED_MAX:
-                messages += self._since(peer, origin, after)
+            room = ANSWERED_MAX - len(messages)
+            answer = self._since(peer, origin, after) if room > 0 else None
+            if answer is not None and (len(answer) <= room or not messages):
+                messages += answer
             elif self._shown(origin) > after:
                 later.append(origin)
         if later:  # it asks for them at its own pace

@@ -35,7 +35,7 @@ from meshnode.core.messages import (
     Vector,
 )
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.recent import EARLY_MAX, FLUSHES_BYTES_MAX
+from meshnode.core.recent import EARLY_MAX, FLUSH_BYTES, FLUSHES_BYTES_MAX, FLUSHES_MAX
 from meshnode.core.reconcile import ANSWERED_MAX
 from meshnode.core.roles import Role
 from meshnode.core.snapshots import FRAME_BYTES
@@ -158,7 +158,7 @@ def test_a_relay_that_lacks_a_flush_sends_the_whole_feed():
     for number in range(60):
         one.write(b"%d" % number, bytes(10_000))
     kept = one.held._recent._flushes[one.id]
-    assert sum(len(flush.delta) for flush in kept) <= FLUSHES_BYTES_MAX
+    assert 0 < sum(len(flush.delta) + FLUSH_BYTES for flush in kept) <= FLUSHES_BYTES_MAX
     pulled = Pull({one.id: Head(1, 1)})
     (answer,) = one.held.on_pull(other.id, pulled).effects
     assert isinstance(answer, Send)
@@ -167,6 +167,37 @@ def test_a_relay_that_lacks_a_flush_sends_the_whole_feed():
     assert kinds["BucketPull"] > 1  # a window at a time
     assert kinds["BucketRows"] > 600_000 // (FRAME_BYTES + 10_100)
     assert other.notes(one.id) == one.notes(one.id)
+
+
+def test_of_tiny_flushes_a_relay_keeps_so_many_and_answers_the_rest_with_the_whole_feed():
+    one, other = nodes_of(2)
+    for number in range(FLUSHES_MAX + 9):
+        one.write(b"1", b"%d" % number)
+
+    def sent(after: int) -> list[str]:
+        effects = one.held.on_pull(other.id, Pull({one.id: Head(1, after)})).effects
+        return [type(effect.message).__name__ for effect in effects if isinstance(effect, Send)]
+
+    assert len(one.held._recent._flushes[one.id]) == FLUSHES_MAX
+    assert sent(9) == ["Flush"] * FLUSHES_MAX
+    assert sent(8) == ["Snapshot"]
+
+
+def test_one_request_for_flushes_of_many_feeds_is_answered_with_so_many_messages():
+    nodes = nodes_of(3)
+    relay, *owners = nodes
+    for owner in owners:
+        owner.write(b"1", b"")
+    settled(nodes, Random(1).randrange)
+    for owner in owners:
+        for number in range(ANSWERED_MAX * 2 // 3):
+            for flush in owner.write(b"1", b"%d" % number):
+                relay.take(owner.id, flush, 0.0)
+    pull = Pull({owner.id: Head(1, 1) for owner in owners})
+    *flushes, rest = relay.held.on_pull(owners[0].id, pull).effects
+    assert len(flushes) == ANSWERED_MAX * 2 // 3
+    assert isinstance(rest.message, Vector)
+    assert rest.message.positions.keys() == {owners[1].id}
 
 
 def test_a_relay_that_has_every_flush_sends_only_those():
