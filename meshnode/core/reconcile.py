@@ -65,6 +65,7 @@ class Replication(Intake):
 
     def tick(self, now_s: float) -> list[Effect]:
         """Turn to others for feeds that were asked for and did not come."""
+        self._assemblies.expire(now_s)
         return self._ask_more(now_s) if self.fetching else []
 
     def digest(self) -> Digest:
@@ -259,6 +260,7 @@ class Replication(Intake):
     def forget_peer(self, peer: NodeId) -> None:
         """Expect nothing more of a lost neighbour; what it has half sent, others can complete."""
         self.fetching.forget_peer(peer)
+        self._assemblies.forget_peer(peer)
         self._owed.pop(peer, None)
 
     def pay(self) -> list[Effect]:

@@ -6,9 +6,10 @@ its hash alone. So nothing is sent twice, a lost neighbour costs nothing, and a 
 meanwhile costs only the buckets that changed.
 
 Invariant: nothing enters an assembly that its owner has not signed; at most ASSEMBLIES_MAX feeds
-are half received, none beyond what the genesis allows. No neighbour can undo what others are
-sending: an older state takes no place of one that makes progress, buckets that are not wanted
-change nothing, and whoever began most assemblies is the one that makes room.
+are half received, none beyond what the genesis allows, and none for longer than it makes progress.
+Anybody can sign hashes with a key of his own: of feeds that have not proved a member few are kept.
+No neighbour can undo what others are sending: an older state takes no place of one that makes
+progress, buckets that are not wanted change nothing, and whoever began most makes room.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ FRAME_BYTES = 32 << 10  # of rows in one frame, unless a single bucket has more
 WINDOW_BYTES = 256 << 10  # of rows sent for one request
 ASKED_MAX = 1024  # buckets named in one request
 ASSEMBLIES_MAX = 64  # feeds half received; more: of whom began most, what stands still longest goes
+UNPROVED_MAX = 1 << 17  # buckets, of all feeds whose member record is not here; more: the same
+STANDS_S = 60.0  # without anything new; then it is dropped
 ROWS_MAX = BUCKET_BYTES_MAX // ROW_BYTES  # in one message; more: PeerError
 STILL_S = 2.0  # without anything new, until an older state may take its place
 RECORD = ("node", bucket_of(b""))  # the bucket with the member record
@@ -106,7 +109,7 @@ class Assembly:
     missing: dict[tuple[str, int], bytes]  # the hashes of the buckets that are not
     begun_by: NodeId
     touched_s: float  # when anything of it came that was missing
-    admitted: bool = False  # its member record was looked at
+    admitted: bool  # its member record was looked at, or the feed is held
 
     def asks(self) -> BucketPull:
         """Return what to ask for next; the member record first, which tells a member's feed."""
@@ -150,16 +153,40 @@ class Assemblies:
         self.drop(header.origin)
         known = [rows for rows in (before.rows if before else None, held) if rows is not None]
         rows, missing = _reused(hashes, known)
+        proved = before is not None and before.admitted and RECORD not in missing
         if len(self._assemblies) >= ASSEMBLIES_MAX:
-            self._make_room()
-        assembly = self._assemblies[header.origin] = Assembly(header, rows, missing, peer, now_s)
+            self._make_room(Counter(one.begun_by for one in self._assemblies.values()))
+        assembly = Assembly(header, rows, missing, peer, now_s, proved or held is not None)
+        self._assemblies[header.origin] = assembly
+        while (unproved := self._unproved()).total() > UNPROVED_MAX:
+            self._make_room(unproved, among_unproved=True)
         return assembly
 
-    def _make_room(self) -> None:
-        begun = Counter(assembly.begun_by for assembly in self._assemblies.values())
+    def _unproved(self) -> Counter[NodeId]:
+        """Count the buckets of feeds that have not proved a member, by who began them."""
+        counts: Counter[NodeId] = Counter()
+        for one in self._assemblies.values():
+            counts[one.begun_by] += 0 if one.admitted else len(one.missing)
+        return counts
+
+    def _make_room(self, begun: Counter[NodeId], *, among_unproved: bool = False) -> None:
+        """Drop, of whoever began most, what stands still longest."""
         (most, _), *_ = begun.most_common(1)
         theirs = (one for one in self._assemblies.values() if one.begun_by == most)
-        self.drop(min(theirs, key=lambda one: one.touched_s).header.origin)
+        some = (one for one in theirs if not (among_unproved and one.admitted))
+        self.drop(min(some, key=lambda one: one.touched_s).header.origin)
+
+    def expire(self, now_s: float) -> None:
+        """Drop what has stood still for long: nobody seems to have the rest."""
+        for origin, one in list(self._assemblies.items()):
+            if now_s - one.touched_s >= STANDS_S:
+                self.drop(origin)
+
+    def forget_peer(self, peer: NodeId) -> None:
+        """Drop what a lost neighbour began and nobody is known to be a member of."""
+        for origin, one in list(self._assemblies.items()):
+            if one.begun_by == peer and not one.admitted:
+                self.drop(origin)
 
     def take(self, message: BucketRows, now_s: float) -> bool:
         """Put proved buckets to their feed; False if nothing came of it that is missing.

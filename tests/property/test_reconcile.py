@@ -38,7 +38,7 @@ from meshnode.core.own_feed import OwnFeed
 from meshnode.core.recent import EARLY_MAX, FLUSH_BYTES, FLUSHES_BYTES_MAX, FLUSHES_MAX
 from meshnode.core.reconcile import ANSWERED_MAX
 from meshnode.core.roles import Role
-from meshnode.core.snapshots import FRAME_BYTES
+from meshnode.core.snapshots import FRAME_BYTES, STANDS_S, whole
 
 writes = st.tuples(
     st.integers(0, 2), st.sampled_from([b"1", b"2", b"3"]), st.none() | st.binary(max_size=8)
@@ -311,6 +311,24 @@ def test_what_a_lost_neighbour_has_half_sent_another_completes():
     deliver([one, other, relay], (other, relay, Pull({one.id: Head(0, 0)})))
     assert other.notes(one.id) == one.notes(one.id)
     assert len(other.held._assemblies) == 0
+
+
+@pytest.mark.parametrize("ended", ["by its neighbour's end", "by a minute"])
+def test_nothing_is_kept_of_a_feed_of_nobody_known_that_nobody_goes_on_to_send(ended: str):
+    one, other, stranger = nodes_of(3)
+    for number in range(60):
+        stranger.write(b"%d" % number, bytes(1_000))
+    header = stranger.own.header
+    assert header is not None
+    manifest = whole(header, stranger.own.rows)
+    assert isinstance(manifest, Manifest)
+    one.held.on_manifest(other.id, manifest, 1.0)
+    assert len(one.held._assemblies) == 1
+    if ended == "by a minute":
+        one.held.tick(1.0 + STANDS_S)
+    else:
+        one.held.forget_peer(other.id)
+    assert len(one.held._assemblies) == 0
 
 
 def test_who_asks_for_all_feeds_at_once_gets_some_and_is_told_of_the_rest():

@@ -9,18 +9,21 @@ import pytest
 from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.feed import BUCKET_BYTES_MAX, TABLES_MAX, Replica
 from meshnode.core.genesis import Genesis
-from meshnode.core.ids import NodeId
+from meshnode.core.headers import Header, sign_header
+from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.members import NODE, ONLY_ROW
 from meshnode.core.messages import BucketRows, Manifest, Snapshot
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack
-from meshnode.core.rows import Row, Rows, bucket_of
+from meshnode.core.rows import Row, Rows, bucket_of, state_hash
 from meshnode.core.snapshots import (
     ASSEMBLIES_MAX,
     ROWS_MAX,
     SMALL_BYTES_MAX,
+    STANDS_S,
     STILL_S,
+    UNPROVED_MAX,
     WINDOW_BYTES,
     Assemblies,
     Assembly,
@@ -31,7 +34,7 @@ from meshnode.core.snapshots import (
 )
 
 chance = Random(31).randbytes
-KEY = Key.new(chance)
+KEY, *KEYS = (Key.new(chance) for _ in range(3))
 A, B = NodeId("a"), NodeId("b")
 GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
 
@@ -177,6 +180,76 @@ def test_whoever_begins_most_feeds_makes_room_for_the_others():
         begun(assemblies, manifest_of(feed_of(40, Key.new(chance))), None, 1.0 + number)
     assert len(assemblies) == ASSEMBLIES_MAX
     assert assemblies.get(wanted.origin) is not None
+
+
+def hashes_alone(tables: int) -> Manifest:
+    """Return a manifest of a made-up feed: who signs it has admitted nobody, and holds no row."""
+    key = Key.new(chance)
+    hashes = {f"t{table}": {n: chance(32) for n in range(256)} for table in range(tables)}
+    header = Header(
+        GENESIS.mesh_id, node_id_of(key.public), 1, 1, 1, 1, bytes(32), state_hash(hashes), 1.0
+    )
+    return Manifest(sign_header(key, header), hashes)
+
+
+def buckets_named(assemblies: Assemblies, *manifests: Manifest) -> int:
+    held = [assemblies.get(manifest.header.origin) for manifest in manifests]
+    return sum(len(one.missing) for one in held if one is not None)
+
+
+def test_of_feeds_that_have_proved_no_member_so_many_buckets_are_named():
+    assemblies = Assemblies(GENESIS.limits)
+    wanted = manifest_of(feed_of(200, Key.new(chance)))
+    begun(assemblies, wanted, None, 0.0, B)
+    made_up = [hashes_alone(TABLES_MAX - 2) for _ in range(12)]
+    for manifest in made_up:
+        begun(assemblies, manifest, None, 1.0)
+        assert buckets_named(assemblies, wanted, *made_up) <= UNPROVED_MAX
+    assert buckets_named(assemblies, made_up[-1]) > 0
+    assert buckets_named(assemblies, wanted) > 0, "another has begun it, and less"
+
+
+def test_feeds_that_are_held_or_proved_make_no_room_for_made_up_ones():
+    assemblies, held, proved = Assemblies(GENESIS.limits), feed_of(200), feed_of(200, KEYS[0])
+    begun(assemblies, manifest_of(held), Rows(), 0.0)
+    begun(assemblies, manifest_of(proved), None, 0.0).admitted = True
+    for _ in range(12):
+        begun(assemblies, hashes_alone(TABLES_MAX - 2), None, 1.0)
+    assert all(assemblies.get(feed.origin) for feed in (held, proved))
+
+
+def test_what_stands_still_is_dropped_after_a_minute_and_what_moves_stays():
+    assemblies, still, moving = Assemblies(GENESIS.limits), feed_of(200), feed_of(200, KEYS[0])
+    for feed in (still, moving):
+        begun(assemblies, manifest_of(feed), None, 0.0)
+    (first, *_) = answers(begun(assemblies, manifest_of(moving), None, 0.0).asks(), moving.rows)
+    assert assemblies.take(first, 1.0)
+    assemblies.expire(STANDS_S)
+    assert assemblies.get(still.origin) is None
+    assert assemblies.get(moving.origin) is not None
+
+
+def test_what_a_lost_neighbour_began_stays_only_of_members():
+    assemblies, stranger, member = Assemblies(GENESIS.limits), feed_of(200), feed_of(200, KEYS[0])
+    begun(assemblies, manifest_of(stranger), None, 0.0)
+    begun(assemblies, manifest_of(member), None, 0.0).admitted = True
+    other = hashes_alone(1)
+    begun(assemblies, other, None, 0.0, B)
+    assemblies.forget_peer(A)
+    assert assemblies.get(stranger.origin) is None
+    assert assemblies.get(member.origin) is not None
+    assert assemblies.get(other.header.origin) is not None
+
+
+def test_a_proof_of_membership_lasts_while_the_feed_changes_on_its_way():
+    feed, assemblies = feed_of(200), Assemblies(GENESIS.limits)
+    begun(assemblies, manifest_of(feed), None, 0.0).admitted = True
+    feed.write("notes", b"1", b"changed")
+    flush_all(feed)
+    assert begun(assemblies, manifest_of(feed), None, 0.0).admitted
+    feed.write(NODE, ONLY_ROW, b"another record")
+    flush_all(feed)
+    assert not begun(assemblies, manifest_of(feed), None, 0.0).admitted
 
 
 def test_an_old_manifest_undoes_nothing_of_a_later_state_that_is_on_its_way():
