@@ -3,9 +3,9 @@
 Nothing here knows a socket, a file or a thread; what it needs of the world is in `ports`.
 
 - one node's part in the mesh: `mesh`, `neighbours`, `incoming`, `pace`, `controls`, `revoking`,
-  `outbox`, `driver`, `ports`, `pieces`, `outcomes`
+  `outbox`, `driver`, `ports`, `pieces`, `sets`, `outcomes`
 - what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
-  `changes`, `things`, `events`, `watching`
+  `changes`, `awaited`, `registered`, `sweeps`, `things`, `events`, `watching`
 - sessions of this node: `opening`, `sessions`, `endings`, `done`, `activity`, `holding`,
   `inboxes`, `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
 - commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,

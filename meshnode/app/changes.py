@@ -6,20 +6,25 @@ what it touches: nobody reads the whole mesh for one row.
 
 Sessions and states of members are judged at once. What follows from them (who is linked to whom,
 how many sessions a member has, which agents are to be found) waits for `settle`, a moment later.
-Nothing takes long: of very many AT_ONCE are judged; `busy` says that `settle` waits again.
+Nothing takes long: of very many AT_ONCE are judged; `busy` says that `settle` waits again. Whose
+member has very many itself is judged a piece each time, without haste.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from heapq import nsmallest
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from meshnode.app.awaited import Awaited
 from meshnode.app.cost import CostGroup
 from meshnode.app.pieces import chunks
 from meshnode.app.queries import Queries, with_spent
+from meshnode.app.registered import Registered
+from meshnode.app.sets import Sets
 from meshnode.app.specialists import Specialists
 from meshnode.app.spending import Spending
+from meshnode.app.sweeps import Sweeps
 from meshnode.app.things import Change, Kind, Op, View, changed, cost_changed, names_of
 from meshnode.core.audit import AUDIT
 from meshnode.core.ledger import LEDGER
@@ -41,10 +46,7 @@ if TYPE_CHECKING:
     SessionKey = tuple[NodeId, str]
     AgentKey = tuple[str, str, NodeId]  # agent, specialization, node
 
-Key = TypeVar("Key")
-One = TypeVar("One")
 AT_ONCE = 64  # members with their sessions, or agents: when half a mesh is lost
-MARKS_READ_MAX = 64  # of a row that lists more links, unknown ones beyond are not waited for
 
 
 class Changes:
@@ -63,15 +65,14 @@ class Changes:
         self._sessions: dict[SessionKey, SessionView] = {}
         self._nodes: dict[NodeId, NodeView] = {}
         self._agents: dict[AgentKey, AgentView] = {}
-        self._of_owner: dict[NodeId, set[str]] = {}
-        self._of_agent: dict[str, set[SessionKey]] = {}
-        self._owners: dict[str, set[NodeId]] = {}  # of a session id; more than one is odd
+        self._of_owner: Sets[NodeId, str] = Sets()
+        self._of_agent: Sets[str, SessionKey] = Sets()
+        self._owners: Sets[str, NodeId] = Sets()  # of a session id; more than one is odd
         self._live: dict[NodeId, int] = {}  # sessions not ended
-        self._of_specialist: dict[str, set[AgentKey]] = {}  # by agent id
-        self._registered: dict[str, dict[str, dict[NodeId, dict[str, str]]]] = {}
-        self._hidden: set[NodeId] = set()  # whose entries wait for more of their feeds
-        self._registrars: dict[NodeId, set[str]] = {}
-        self._unknown: dict[bytes, set[NodeId]] = {}  # short ids that no member has yet
+        self._of_specialist: Sets[str, AgentKey] = Sets()  # by agent id
+        self._registered = Registered(mesh.roster)
+        self._awaited = Awaited()
+        self._sweeps = Sweeps(self._things_of)
         self._stale_members: dict[NodeId, None] = {}
         self._stale_nodes: set[NodeId] = set()
         self._stale_agents: set[str] = set()
@@ -87,7 +88,7 @@ class Changes:
     def waiting(self) -> bool:
         """Whether something but costs waits for `settle`."""
         stale = self._stale_members or self._stale_nodes or self._stale_agents
-        return bool(stale) or self._stale_registry
+        return bool(stale or self._sweeps) or self._stale_registry
 
     def begin(self, states: Mapping[NodeId, MemberState] | None = None) -> list[Change]:
         """Look at everything anew; return what differs from what was shown.
@@ -106,8 +107,7 @@ class Changes:
         changes: list[Change] = []
         for origin in origins:
             changes += self._judge_node(origin)
-            changes += self._judge_sessions(origin)
-            self._stale_agents |= self._registrars.get(origin, set())
+            changes += self._judge_things(origin)
         self._stale_registry = True
         return changes
 
@@ -137,8 +137,12 @@ class Changes:
     def settle(self, *, costs: bool = False) -> list[Change]:
         """Work out what waits; with `costs` also what was spent."""
         if self._stale_registry:
-            self._read_registry()
+            self._stale_registry = False
+            self._stale_agents |= self._registered.read()
         changes = self.judge_some()
+        if self._sweeps:
+            owner, things = self._sweeps.take()
+            changes += self._judge_each(owner, things)
         if costs and self.spending.followed:
             changes += self._settle_costs(Op.ADDED)
         for peer in nsmallest(AT_ONCE, self._stale_nodes):
@@ -192,7 +196,7 @@ class Changes:
         agents: set[str] = set()
         if isinstance(view, CostGroup):
             session_id = view.key["session"]
-            owners = self._owners.get(session_id, ())
+            owners = self._owners.of(session_id)
             agents = {self._sessions[owner, session_id].record.agent_id for owner in owners}
         return names_of(view, agents)
 
@@ -222,7 +226,7 @@ class Changes:
                 self.spending.touch(origin, key)
             else:  # the registry, and whatever may hide or reveal its entries
                 self._stale_registry |= table != AUDIT
-        self._stale_registry |= origin in self._hidden
+        self._stale_registry |= self._registered.hides(origin)
         shown = self._nodes.get(origin)
         if shown is not None and shown.epoch != self._mesh.replication.replicas[origin].head.epoch:
             self._stale_nodes.add(origin)
@@ -236,9 +240,7 @@ class Changes:
         after = self._nodes.get(peer)
         if _standing(before) == _standing(after):
             return changes
-        for session_id in sorted(self._of_owner.get(peer, ())):
-            changes += self._judge_session(peer, session_id)
-        self._stale_agents |= self._registrars.get(peer, set())
+        changes += self._judge_things(peer)
         is_renamed = (before and before.name) != (after and after.name)
         if is_renamed and (self.spending.held or (before and after)):
             self.spending.touch_all(peer)  # its name stands beside its costs
@@ -249,29 +251,51 @@ class Changes:
         after = self._queries.node(peer, self._live.get(peer, 0))
         if after is None:
             self._nodes.pop(peer, None)
+            self._awaited.expect(peer, ())
         else:
             self._nodes[peer] = after
-            self._await_unknown(peer)
+            self._awaited.expect(peer, self._unknown_to(peer))
         if before is None and after is not None:
-            self._stale_nodes |= self._unknown.pop(mark_of(peer), set()) - {peer}
+            self._stale_nodes |= self._awaited.come(mark_of(peer)) - {peer}
         quiet = _standing(before) == _standing(after)
         return changed(Kind.NODE, before, after, quiet=quiet)
 
-    def _await_unknown(self, peer: NodeId) -> None:
+    def _unknown_to(self, peer: NodeId) -> Iterator[bytes]:
+        """Yield the short ids that a member lists and no member has."""
         links, graph = self._mesh.tables.links(peer), self._mesh.liveness.graph
-        for mark in sorted(links.peers if links else ())[:MARKS_READ_MAX]:
+        for mark in links.peers if links else ():
             other = graph.named(mark)
             if other is None or graph.standing(other) is None:
-                self._unknown.setdefault(mark, set()).add(peer)
+                yield mark
 
     # sessions
 
-    def _judge_sessions(self, owner: NodeId) -> list[Change]:
-        replica = self._mesh.replication.replicas[owner]
-        there = {key.decode(errors="replace") for key in replica.rows.tables.get(SESSIONS, ())}
+    def _judge_things(self, owner: NodeId) -> list[Change]:
+        """Judge all that is shown with a member, or have it judged soon if that is much."""
+        shown = self._of_owner.of(owner), self._registered.agents_of(owner)
+        if max(map(len, (self._session_keys(owner), *shown))) <= AT_ONCE:
+            return self._judge_each(owner, self._things_of(owner))
+        self._sweeps.enter(owner)
+        return []
+
+    def _things_of(self, owner: NodeId) -> list[tuple[Kind, str]]:
+        """Name the sessions of a member, those that are gone too, and the agents it registered."""
+        keys = self._session_keys(owner)
+        sessions = {key.decode(errors="replace") for key in keys} | self._of_owner.of(owner)
+        things = [(Kind.SESSION, one) for one in sorted(sessions)]
+        return things + [(Kind.AGENT, one) for one in sorted(self._registered.agents_of(owner))]
+
+    def _session_keys(self, owner: NodeId) -> Collection[bytes]:
+        replica = self._mesh.replication.replicas.get(owner)
+        return () if replica is None else replica.rows.tables.get(SESSIONS, {}).keys()
+
+    def _judge_each(self, owner: NodeId, things: Iterable[tuple[Kind, str]]) -> list[Change]:
         changes: list[Change] = []
-        for session_id in sorted(there | self._of_owner.get(owner, set())):
-            changes += self._judge_session(owner, session_id)
+        for kind, name in things:
+            if kind is Kind.AGENT:
+                self._stale_agents.add(name)
+            else:
+                changes += self._judge_session(owner, name)
         return changes
 
     def _judge_session(self, owner: NodeId, session_id: str) -> list[Change]:
@@ -311,33 +335,18 @@ class Changes:
             if view is None:
                 continue
             self._stale_agents.add(view.record.agent_id)
-            _put(self._of_owner, owner, session_id, there=sign > 0)
-            _put(self._owners, session_id, owner, there=sign > 0)
-            _put(self._of_agent, view.record.agent_id, key, there=sign > 0)
+            self._of_owner.put(owner, session_id, there=sign > 0)
+            self._owners.put(session_id, owner, there=sign > 0)
+            self._of_agent.put(view.record.agent_id, key, there=sign > 0)
             if not view.record.ended:
                 self._live[owner] = self._live.get(owner, 0) + sign
                 self._stale_nodes.add(owner)
 
     # agents
 
-    def _read_registry(self) -> None:
-        """Read the registry afresh: what hides an entry may stand in any feed."""
-        self._stale_registry = False
-        before, self._registered = self._registered, {}
-        self._registrars = {}
-        self._hidden = self._mesh.roster.hidden()
-        for origin, registration in self._mesh.roster.entries():
-            entry = registration.entry
-            claims = self._registered.setdefault(entry.agent_id, {})
-            claims.setdefault(entry.specialization, {})[origin] = entry.attributes
-            self._registrars.setdefault(origin, set()).add(entry.agent_id)
-        for agent_id in before.keys() | self._registered.keys():
-            if before.get(agent_id) != self._registered.get(agent_id):
-                self._stale_agents.add(agent_id)
-
     def _judge_agent(self, agent_id: str) -> list[Change]:
-        known = [self._sessions[key] for key in sorted(self._of_agent.get(agent_id, ()))]
-        registered = self._registered.get(agent_id, {})
+        known = [self._sessions[key] for key in sorted(self._of_agent.of(agent_id))]
+        registered = self._registered.of_agent(agent_id)
         specs = {spec for view in known if view.alive for spec in view.record.specializations}
         after: dict[AgentKey, AgentView] = {
             (agent_id, spec, agent.node_id): agent
@@ -347,11 +356,11 @@ class Changes:
             )
         }
         changes: list[Change] = []
-        for key in sorted(after.keys() | self._of_specialist.get(agent_id, set())):
+        for key in sorted(after.keys() | self._of_specialist.of(agent_id)):
             before = self._agents.pop(key, None)
             if key in after:
                 self._agents[key] = after[key]
-            _put(self._of_specialist, agent_id, key, there=key in after)
+            self._of_specialist.put(agent_id, key, there=key in after)
             changes += changed(Kind.AGENT, before, after.get(key))
         return changes
 
@@ -362,7 +371,7 @@ class Changes:
         changes = [one for pair in changed for one in cost_changed(*pair, fresh)]
         for session_id in sorted(sessions):
             spent = self.spending.of_session(session_id)
-            for owner in sorted(self._owners.get(session_id, ())):
+            for owner in sorted(self._owners.of(session_id)):
                 key = (owner, session_id)
                 after = with_spent(self._sessions[key], spent)
                 changes += self._show_session(key, after, quiet=True)
@@ -388,13 +397,3 @@ class Changes:
 def _standing(view: NodeView | None) -> tuple[str, str] | None:
     """Return of a member what is seen on its sessions too."""
     return None if view is None else (view.name, view.state)
-
-
-def _put(index: dict[Key, set[One]], key: Key, one: One, *, there: bool) -> None:
-    """Enter one under a key, or take it out; empty keys go."""
-    if there:
-        index.setdefault(key, set()).add(one)
-    elif key in index:
-        index[key].discard(one)
-        if not index[key]:
-            del index[key]

@@ -4,12 +4,14 @@ Invariants. An event's seq is higher than every earlier one of this log, across 
 holds a position that `seq_at` knows misses nothing by reading on from there. Each event carries its
 whole object, so one that only retold a count (`quiet`) is let go when the next such one comes.
 Within EVENTS_MAX, BYTES_MAX and KEPT_S the rest stays, however many such came after it; before what
-was let go for these no position is known.
+was let go for these no position is known. Beyond, what one member has too much of goes first: its
+rows may make so many events that nothing else would be left.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 EVENTS_MAX = 10_000
 BYTES_MAX = 16 << 20  # of packed events
 KEPT_S = 7 * 86400.0  # see Settling
+OF_ONE_PART = 2  # of EVENTS_MAX and BYTES_MAX: of whoever has more, the oldest go first
+THINNED = 256  # of those at once, unless the oldest of all is one
+LET_GO_MAX = 4 * EVENTS_MAX  # whose rows a disk that takes nothing is to delete yet
 LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
 SEQ_MAX = 16**SEQ_DIGITS - 1
 _seq_of = attrgetter("seq")
@@ -49,19 +54,23 @@ class EventLog:
         self._run = run
         self._events: list[Event] = []  # by seq; those let go leave no place
         self._quiet: dict[tuple[str, ...], int] = {}  # the newest quiet change of each object
-        self._let_go: list[int] = []
+        self._let_go: deque[int] = deque(maxlen=LET_GO_MAX)
         self._bytes = 0
+        self._counts = Counter[str]()  # of events, by whom they are about
+        self._sizes = Counter[str]()  # in bytes
         self.last = 0  # the seq of the newest event, 0 before the first
         self.floor = 0  # positions below are unknown
         for event in held:
             self._reach(event.seq - 1)
             self._put(event)
 
-    def begin_run(self, last: int, *, resumable: bool) -> None:
-        """Continue after everything up to `last`; positions from before are unknown unless so."""
+    def begin_run(self, last: int, *, resumable: bool, floor: int = 0) -> None:
+        """Continue after everything up to `last`.
+
+        Positions from before are unknown unless so, and those below `floor` anyway.
+        """
         self._reach(last)
-        if not resumable:
-            self.floor = self.last
+        self.floor = max(self.floor, floor) if resumable else self.last
 
     def append(self, change: Change, names: tuple[str, ...], at_s: float) -> Event:
         """Give a change its place."""
@@ -72,38 +81,71 @@ class EventLog:
             superseded = self._quiet.get(identity, 0)
             place = self._place(superseded)
             if place is not None:
-                self._bytes -= len(self._events.pop(place).packed or b"")
-                self._let_go.append(superseded)
+                self._take_out(place)
             self._quiet[identity] = event.seq
         self._put(event)
         return event
 
     def trim(self, old_s: float) -> int:
         """Let go of what is too much or from before then; returns up to which seq all is gone."""
-        gone = 0
-        for event in self._events:
-            many = len(self._events) - gone > EVENTS_MAX or self._bytes > BYTES_MAX
-            if not many and event.at_s >= old_s:
-                break
-            self._bytes -= len(event.packed or b"")
-            self.floor = max(self.floor, event.seq)
-            gone += 1
-        if gone:
-            del self._events[:gone]
-            self._quiet = {i: seq for i, seq in self._quiet.items() if seq > self.floor}
+        before = len(self._events)
+        while self._events and self._events[0].at_s < old_s:
+            self._forget(0)
+        while len(self._events) > EVENTS_MAX or self._bytes > BYTES_MAX:
+            self._make_room()
+        if len(self._events) < before and len(self._quiet) > EVENTS_MAX:
+            held = {event.seq for event in self._events}
+            self._quiet = {i: seq for i, seq in self._quiet.items() if seq in held}
         return self._events[0].seq - 1 if self._events else self.last
 
+    def _too_much_of(self) -> str | None:
+        """Return the member of which there is more than its part."""
+        for held, most in ((self._counts, EVENTS_MAX), (self._sizes, BYTES_MAX)):
+            owner = max(held, key=held.__getitem__)
+            if held[owner] > most // OF_ONE_PART:
+                return owner
+        return None
+
+    def _make_room(self) -> None:
+        owner = self._too_much_of()
+        if owner is None or _owner_of(self._events[0]) == owner:
+            self._forget(0)
+            return
+        theirs = [place for place, one in enumerate(self._events) if _owner_of(one) == owner]
+        for place in reversed(theirs[:THINNED]):
+            self._forget(place)
+
+    def _forget(self, place: int) -> None:
+        """Let go of what nothing stands for: whoever has not seen it has missed it."""
+        self.floor = max(self.floor, self._events[place].seq)
+        self._take_out(place)
+
+    def _take_out(self, place: int) -> None:
+        event = self._events.pop(place)
+        self._let_go.append(event.seq)
+        self._weigh(event, -1)
+
+    def _weigh(self, event: Event, sign: int) -> None:
+        size, owner = len(event.packed or b"") * sign, _owner_of(event)
+        self._bytes += size
+        self._sizes[owner] += size
+        self._counts[owner] += sign
+        if not self._counts[owner]:
+            del self._counts[owner], self._sizes[owner]
+
     def take_let_go(self) -> list[int]:
-        """Return, once, the seqs of events that newer ones stand for."""
-        let_go, self._let_go = self._let_go, []
+        """Return, once, the seqs of events that went though older ones may have stayed."""
+        let_go = list(self._let_go)
+        self._let_go.clear()
         return let_go
 
     def pack(self, event: Event, packed: bytes) -> None:
         """Keep an event as bytes, without the view that they were made from."""
         place = self._place(event.seq)
         if place is not None:
+            self._weigh(self._events[place], -1)
             self._events[place] = replace(event, view=None, packed=packed)
-            self._bytes += len(packed)
+            self._weigh(self._events[place], 1)
 
     def get(self, seq: int) -> Event | None:
         """Return an event that is still held."""
@@ -141,13 +183,18 @@ class EventLog:
 
     def _put(self, event: Event) -> None:
         self._events.append(event)
-        self._bytes += len(event.packed or b"")
+        self._weigh(event, 1)
         self.last = event.seq
 
     def _place(self, seq: int) -> int | None:
         place = bisect_left(self._events, seq, key=_seq_of)
         is_held = place < len(self._events) and self._events[place].seq == seq
         return place if is_held else None
+
+
+def _owner_of(event: Event) -> str:
+    """Return the node that an event is about; a budget is nobody's."""
+    return event.names[-1] if event.names and event.kind is not Kind.BUDGET else ""
 
 
 def concerns(names: tuple[str, ...], about: str, prefix_chars_min: int) -> bool:

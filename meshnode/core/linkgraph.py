@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from heapq import nsmallest
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from meshnode.core.ids import short_id_of
 
@@ -34,7 +35,7 @@ mark_of = lru_cache(maxsize=MARKS_MAX)(short_id_of)  # one bytes object for all 
 NOBODY: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Standing:
     """What a member's own rows say: `up`, `down` or `left`, and of its peers, by short id.
 
@@ -57,7 +58,18 @@ class Standing:
         object.__setattr__(self, "listed", self.peers if self.declared == "up" else NOBODY)
 
 
-standing_of = lru_cache(maxsize=1 << 14)(Standing)  # one object for equal ones, as long as it fits
+_standings: WeakValueDictionary[object, Standing] = WeakValueDictionary()
+
+
+def standing_of(
+    declared: str, peers: frozenset[bytes], stalled: frozenset[bytes] = NOBODY
+) -> Standing:
+    """Return one object for equal ones, for as long as anybody holds it.
+
+    Others would be what members have once said: each may say something new every 10 ms.
+    """
+    said = Standing(declared, peers, stalled)
+    return _standings.setdefault((said.declared, said.peers, said.stalled), said)
 
 
 class LinkGraph:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.certificates import CHAIN_MAX, leads_to_root
 from meshnode.core.errors import PeerError, UsageError
+from meshnode.core.ids import SHORT_ID_BYTES
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.core.sealing import KEY_BYTES
 
@@ -136,11 +137,14 @@ def links_to_row(record: LinksRecord) -> bytes:
 
 
 def links_from_row(row: bytes) -> LinksRecord:
-    """Decode a row of the `links` table; raises PeerError. Unknown fields are passed over."""
+    """Decode a row of the `links` table; raises PeerError.
+
+    Unknown fields are passed over, and peers that no short id can name.
+    """
     value = unpack_map(row)
     try:
-        peers = frozenset(typed(peer, bytes) for peer in typed(value["peers"], list))
+        named = [typed(peer, bytes) for peer in typed(value["peers"], list)]
         lost = {typed(peer, bytes): str(reason) for peer, reason in value["lost"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise PeerError(f"not a links row: {error}") from error
-    return LinksRecord(peers, lost)
+    return LinksRecord(frozenset(mark for mark in named if len(mark) == SHORT_ID_BYTES), lost)

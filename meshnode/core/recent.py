@@ -28,7 +28,7 @@ class Recent:
     """The newest flushes of each origin, without a gap between them."""
 
     def __init__(self) -> None:
-        self._flushes: dict[NodeId, deque[Flush]] = {}  # whose was shortened or written last is last
+        self._flushes: dict[NodeId, deque[Flush]] = {}  # written or shortened last: last
         self._bytes: dict[NodeId, int] = {}
         self.bytes = 0
 

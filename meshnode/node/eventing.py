@@ -60,6 +60,7 @@ class Left:
     last: int  # the seq of the newest event
     states: dict[NodeId, MemberState]
     pending: tuple[Counter, ...]  # totals that had not been given out
+    floor: int = 0  # positions below were unknown
 
 
 class Eventing:
@@ -92,7 +93,8 @@ class Eventing:
             held = self._database.run_now(events.begin, fresh_id)
         log = EventLog(held.log_id, held.run, held.events)
         self._desk = WatchDesk(self._changes, log, self._clock)
-        log.begin_run(left.last if left else log.last, resumable=left is not None)
+        floor = left.floor if left else 0
+        log.begin_run(left.last if left else log.last, resumable=left is not None, floor=floor)
         if left is not None:
             self._changes.spending.restore(left.pending)
             self._desk.remember(left.states)
@@ -142,6 +144,7 @@ class Eventing:
             if self._complete and pending is not None:  # with too many nobody can resume
                 left = {
                     "last": self._desk.log.last,
+                    "floor": self._desk.log.floor,
                     "states": self._changes.states(),
                     "pending": pending,
                 }
@@ -232,7 +235,7 @@ def left_from(stopped: bytes | None) -> Left | None:
     """Decode what a node left when it was stopped; None if that is nothing, or makes no sense."""
     try:
         said = json.loads(stopped or b"null")
-        last = typed(said["last"], int)
+        last, floor = typed(said["last"], int), typed(said.get("floor", 0), int)
         states = {NodeId(peer): MemberState(state) for peer, state in said["states"].items()}
         pending = [
             (NodeId(typed(origin, str)), typed(session, str), typed(model, str))
@@ -240,4 +243,5 @@ def left_from(stopped: bytes | None) -> Left | None:
         ]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return Left(last, states, tuple(pending)) if 0 <= last <= SEQ_MAX else None
+    makes_sense = 0 <= floor <= last <= SEQ_MAX
+    return Left(last, states, tuple(pending), floor) if makes_sense else None

@@ -9,17 +9,76 @@ from meshnode.app import spending
 from meshnode.app.changes import Changes
 from meshnode.app.cost import CostGroup
 from meshnode.app.cutting import CostQuery
+from meshnode.app.sweeps import PIECE
 from meshnode.app.things import Kind, Op
+from meshnode.app.views import SessionView
 from meshnode.core.audit import AUDIT
 from meshnode.core.effects import Announce
 from meshnode.core.liveness import MemberState
-from meshnode.core.members import LINKS, NODE, ONLY_ROW
+from meshnode.core.members import LINKS, NODE, ONLY_ROW, LinksRecord, links_to_row
 from meshnode.core.sessions import SESSIONS, State
 
 
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
+
+
+def other_marks(first: int) -> LinksRecord:
+    return LinksRecord(frozenset(b"%08d" % number for number in range(first, first + 64)))
+
+
+def test_links_to_nobody_known_are_kept_for_as_long_as_they_are_said(seen):
+    before = len(seen.changes._awaited)
+    for first in range(0, 6400, 64):
+        seen.put(1, LINKS, ONLY_ROW, links_to_row(other_marks(first)))
+        seen.settle()
+        assert len(seen.changes._awaited) <= before + 64
+    seen.put(1, NODE, ONLY_ROW, None)
+    seen.settle()
+    assert len(seen.changes._awaited) <= before
+
+
+def looks_at_sessions(seen, monkeypatch) -> list:
+    looked = []
+    session = type(seen.changes._queries).session
+    monkeypatch.setattr(
+        type(seen.changes._queries),
+        "session",
+        lambda self, owner, record: looked.append(record) or session(self, owner, record),
+    )
+    return looked
+
+
+def test_all_sessions_of_a_member_that_has_many_change_a_piece_at_a_time(seen, monkeypatch):
+    count = 3 * PIECE
+    for number in range(count):
+        seen.session(1, f"s{number}")
+    seen.settle()
+    looked = looks_at_sessions(seen, monkeypatch)
+    before = len(seen.given)
+    for turn in range(20):
+        seen.name(1, f"name{turn}")
+        seen.take(seen.changes.settle())
+        assert len(looked) <= (turn + 1) * PIECE
+    assert not seen.changes.busy, "it can wait"
+    while seen.changes.waiting:
+        seen.take(seen.changes.settle())
+    names = {view.node_name for view in seen.model.values() if isinstance(view, SessionView)}
+    assert names == {"name19"}
+    told = [one.view.name for one in seen.given[before:] if one.kind is Kind.NODE and not one.quiet]
+    assert told == [f"name{turn}" for turn in range(20)], "of the member itself at once"
+
+
+def test_a_whole_feed_with_many_sessions_is_looked_at_a_piece_at_a_time(seen, monkeypatch):
+    for number in range(2 * PIECE):
+        seen.session(1, f"s{number}")
+    seen.settle()
+    looked = looks_at_sessions(seen, monkeypatch)
+    seen.replace(1)
+    assert looked == []
+    seen.take(seen.changes.settle())
+    assert len(looked) == PIECE
 
 
 def test_a_session_is_added_changed_and_removed_once_each(seen):

@@ -90,6 +90,28 @@ def test_too_many_events_and_old_ones_go_and_so_do_the_positions_before(log, mon
     assert [one.seq for one in held] == [9]
 
 
+def test_what_one_member_has_too_much_of_goes_before_what_others_have(log, monkeypatch):
+    monkeypatch.setattr(events, "EVENTS_MAX", 20)
+    monkeypatch.setattr(events, "THINNED", 3)
+    for number in range(6):
+        append(log, change("honest", number))
+    for number in range(500):
+        append(log, change("other", number))
+        log.trim(NOW_S - events.KEPT_S)
+    held, _ = log.after(0, 100)
+    assert [one.seq for one in held if one.names == ("honest",)] == [1, 2, 3, 4, 5, 6]
+    assert 10 < len(held) <= 20
+    assert held[-1].seq == log.last == 506
+    gone = set(range(1, 507)) - {one.seq for one in held}
+    assert set(log.take_let_go()) == gone, "the disk is to let go of the same"
+    assert log.seq_at(log.position(max(gone) - 1)) is None, "who was there has missed some"
+    assert log.seq_at(log.position(max(gone))) == max(gone)
+    again = EventLog("abcdefgh", 1, [replace(one, packed=b"packed") for one in held])
+    again.begin_run(506, resumable=True, floor=log.floor)
+    assert again.seq_at(again.position(max(gone) - 1)) is None, "after a restart too"
+    assert again.seq_at(again.position(max(gone))) == max(gone)
+
+
 def test_many_bytes_are_too_much_too(log, monkeypatch):
     monkeypatch.setattr(events, "BYTES_MAX", 100)
     for number in range(5):

@@ -6,7 +6,7 @@ import pytest
 
 from meshnode.core import linkgraph
 from meshnode.core.ids import NodeId, short_id_of
-from meshnode.core.linkgraph import HOPS_MAX, PEERS_MAX, LinkGraph, Standing
+from meshnode.core.linkgraph import HOPS_MAX, PEERS_MAX, LinkGraph, Standing, standing_of
 
 A, B, C, D, E, F = (NodeId(name) for name in "abcdef")
 
@@ -209,3 +209,12 @@ def test_a_tree_that_was_grown_anew_reaches_the_same(links: str):
             assert reached(graph) == "abcd"
             graph.add_link(peer)
     assert graph.take_changes() == set()
+
+
+def test_what_is_said_no_longer_is_kept_by_nobody():
+    held = standing_of("up", frozenset({b"12345678"}))
+    assert standing_of("up", frozenset([b"12345678"])) is held
+    before = len(linkgraph._standings)
+    for number in range(1000):
+        standing_of("up", frozenset({b"%08d" % number}))
+    assert len(linkgraph._standings) == before

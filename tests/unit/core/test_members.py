@@ -30,6 +30,11 @@ def test_rows_come_back_as_they_were():
     assert links_from_row(links_to_row(LINKS)) == LINKS
 
 
+def test_peers_that_no_short_id_can_name_are_passed_over():
+    said = LinksRecord(LINKS.peers | {b"", b"1234567", bytes(9), bytes(4000)}, LINKS.lost)
+    assert links_from_row(links_to_row(said)) == LINKS
+
+
 def test_equal_records_are_equal_bytes_whatever_their_order():
     lost = {b"b": "reset", b"a": "silent"}
     one = links_to_row(LinksRecord(frozenset({b"1", b"2", b"3"}), lost))
