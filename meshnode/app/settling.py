@@ -23,13 +23,12 @@ class Settling:
         self._clock = clock
         self._offset_s = clock.wall_s() - clock.steady_s()
         self._settles_at_s = clock.steady_s() + SETTLED_S
-        self.jumped = False  # ever
 
     def look(self) -> bool:
         """Return whether the wall clock has gone with the steady one for a while."""
         before_s, self._offset_s = self._offset_s, self._clock.wall_s() - self._clock.steady_s()
         if abs(self._offset_s - before_s) > JUMP_S:
-            self.jumped, self._settles_at_s = True, self._clock.steady_s() + SETTLED_S
+            self._settles_at_s = self._clock.steady_s() + SETTLED_S
         return self._clock.steady_s() >= self._settles_at_s
 
     def old_s(self, kept_s: float) -> float:

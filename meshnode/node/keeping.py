@@ -65,9 +65,7 @@ class Keeping:
         while more:
             more = await run(rounds.prune)
             await asyncio.sleep(PAUSE_S)
-        if (
-            is_settled or not self._settling.jumped
-        ):  # no total changes by it, so a start need not wait
+        if is_settled:
             await self._rolling.look()
 
     async def _sign(self, last: int) -> None:

@@ -25,7 +25,7 @@ from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S
 from meshnode.core.regained import by_month, counters_of
-from meshnode.store import facts, rollups
+from meshnode.store import facts, rollups, usage_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
@@ -102,13 +102,21 @@ class Rolling:
             self._lock.release()
 
     async def look(self) -> None:
-        """Roll up what is old, once a day: what comes late goes where it belongs by itself."""
+        """Roll up what is old, once a day: what comes late goes where it belongs by itself.
+
+        It is old when things were used long after it: by a clock that is ahead, what budgets count
+        by the hour would become a day's, and count for none.
+        """
         now_s = self._clock.wall_s()
+        today = int(now_s // DAY_S)
+        if self._done_on == today:
+            return
+        used_s = min(now_s, await self._database.run(usage_log.newest_s))
         after: bytes | None = b""
         rows = 0
-        while after is not None and self._done_on != now_s // DAY_S:
+        while after is not None and self._done_on != today:
             async with self.counting():
-                piece = await self._database.run(rollups.plan, now_s, after, self._room_bytes)
+                piece = await self._database.run(rollups.plan, used_s, after, self._room_bytes)
                 if not self.is_held:
                     continue
                 if piece.moved:
@@ -116,7 +124,7 @@ class Rolling:
             rows += len(piece.moved)
             after = piece.after
             await asyncio.sleep(PAUSE_S)
-        self._done_on = int(now_s // DAY_S)
+        self._done_on = today
         if rows:
             _log.info("%d rows of the ledger were rolled up", rows)
 

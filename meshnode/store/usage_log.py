@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from meshnode.core.ledger import Added, CounterKey, Counters, Slot
 
 
+NEWEST_OF = 1000  # records: they are told in the order of logs, which is not that of time
 _INTEGER_MAX = 1 << 63
 _BROKEN = "the table usage_log holds a broken row"
 _HINT = "restore the home from a backup, or move the database away: logs are read again"
@@ -86,6 +87,18 @@ def append(connection: sqlite3.Connection, entries: Iterable[tuple[Entry, bytes]
         added(counters[kind], slot, len(counts), bucketwise(counts))
         for (kind, slot), counts in told.items()
     ]
+
+
+def newest_s(connection: sqlite3.Connection) -> float:
+    """Return up to when something was used for sure, in seconds since 1970; 0: nothing is held.
+
+    Of the records that came last, as they are dated or, if that is earlier, were written down: one
+    may be dated years ahead.
+    """
+    query = """SELECT max(min(at_s, recorded_ms / 1000.0)) FROM
+        (SELECT at_s, recorded_ms FROM usage_log ORDER BY seq DESC LIMIT ?)"""
+    ((found,),) = connection.execute(query, (NEWEST_OF,))
+    return found if isinstance(found, float) else 0.0
 
 
 def tail(connection: sqlite3.Connection) -> tuple[int, bytes]:

@@ -37,7 +37,7 @@ from meshnode.node import following, persistence
 from meshnode.node.following import Following
 from meshnode.node.inside import StoredReports
 from meshnode.node.pricing import LatePrices
-from meshnode.store import ledger, reports
+from meshnode.store import ledger, reports, usage_log
 from meshnode.store.database import Database
 
 LIMITS = Limits(rows_max=20)
@@ -167,9 +167,13 @@ class Kept(Node):
 
 @asynccontextmanager
 async def kept(tmp_path, monkeypatch):
-    """Run one that waits for little; its own feed is written to its disk."""
+    """Run one that waits for little; its own feed is written to its disk.
+
+    While days pass, it is used: what is old is so by what was used, too.
+    """
     wait_for_little(monkeypatch)
     node = Kept(Database(tmp_path / "state.db"))
+    monkeypatch.setattr(usage_log, "newest_s", lambda _: node.clock.wall_s())
     node.tasks(node.writer.run())
     async with asyncio.timeout(WAIT_S):
         yield node

@@ -1,13 +1,16 @@
 """A ledger on its way into a feed without room for all: what fits is said, the rest is told."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from integration.node.ledgers import MOST, kept
 
 from meshnode.app.alarms import Alarm
+from meshnode.app.outlays import Outlays
 from meshnode.app.reporting import Report
 from meshnode.app.settling import SETTLED_S
+from meshnode.core.budgets import TOKENS, window_of
 from meshnode.core.errors import DamagedError, RefusedError
 from meshnode.core.ledger import (
     LEDGER,
@@ -22,11 +25,14 @@ from meshnode.core.ledger_rows import (
 )
 from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
+from meshnode.core.settings import Terms
 from meshnode.node import offline, rolling
 from meshnode.node.keeping import EVERY_S
+from meshnode.node.pricing import LatePrices
 from meshnode.node.rolling import FULL
-from meshnode.store import checkpoints, counters, facts, ledger, rollups
+from meshnode.store import checkpoints, counters, facts, ledger, rollups, usage_log
 
+NEWEST_S = usage_log.newest_s
 pytestmark = pytest.mark.integration
 
 
@@ -166,6 +172,54 @@ async def test_a_clock_that_has_jumped_drops_and_rolls_up_nothing_until_it_has_s
     assert await node.on_disk_are() == before
     assert [await node.pass_s(*one) for one in ((1, year_s), (often_s, 0), (often_s, 0))][-1] == 1
     assert set(await node.on_disk_are()) != set(before)
+
+
+def spent_within_the_hour(node) -> int:
+    """Return the tokens that a budget counts in the hour in which this node has used some."""
+    outlays = Outlays(node.mesh.tables, LatePrices(Path("none.yaml"), str))
+    terms = Terms(10**9, TOKENS, "hour", "warn")
+    outlays.ask({b"budget": (terms, window_of("hour", node.clock.now_s // DAY_S * DAY_S))})
+    while outlays.busy:
+        outlays.settle()
+    return outlays.spent(b"budget").tokens
+
+
+@pytest.mark.parametrize("days_ahead", [SLOTS_KEPT_DAYS + 5, 500])
+async def test_a_budget_counts_the_hour_although_the_clock_was_ahead_for_long(
+    node, monkeypatch, days_ahead
+):
+    monkeypatch.setattr(usage_log, "newest_s", NEWEST_S)
+    await node.use("s", 1)
+    await node.following.start([])
+    for steady_s, jump_s in ((1, days_ahead * DAY_S), (SETTLED_S, 0), (1, -days_ahead * DAY_S)):
+        await node.pass_s(steady_s, jump_s)
+    node.following.publish(await node.use("s", 2))
+    await node.world.publish("sessions", b"k", b"v")
+    each = sum(slot.usage.total for slot in node.said().values()) / 3
+    assert spent_within_the_hour(node) == 3 * each > 0
+
+
+async def test_what_is_old_is_rolled_up_once_things_are_used_long_after_it(node, monkeypatch):
+    monkeypatch.setattr(usage_log, "newest_s", NEWEST_S)
+    await node.use("s", 3)
+    await node.following.start([])
+    before = await node.on_disk_are()
+    await node.pass_days(SLOTS_KEPT_DAYS + 2)
+    assert await node.on_disk_are() == before
+    await node.use("s", 1)
+    await node.pass_days(1)
+    assert len(await node.on_disk_are()) == 2
+
+
+async def test_nothing_is_rolled_up_in_the_first_ten_minutes(node):
+    await node.use("s", 3, SLOTS_KEPT_DAYS + 9)
+    await node.following.start([])
+    before = await node.on_disk_are()
+    assert len(before) == 3
+    await node.pass_s(SETTLED_S - 1)
+    assert await node.on_disk_are() == before
+    await node.pass_s(1)
+    assert len(await node.on_disk_are()) == 1
 
 
 async def test_checkpoints_go_on_although_the_clock_was_ahead_for_a_moment(node):
