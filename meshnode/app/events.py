@@ -1,11 +1,13 @@
 """Events: what was added, changed or removed, in an order that can be resumed from any place.
 
 Invariants. An event's seq is higher than every earlier one of this log, across restarts. Whoever
-holds a position that `seq_at` knows misses nothing by reading on from there. Each event carries its
-whole object, so one that only retold a count (`quiet`) is let go when the next such one comes.
-Within EVENTS_MAX, BYTES_MAX and KEPT_S the rest stays, however many such came after it; before what
-was let go for these no position is known. Beyond, what one member has too much of goes first: its
-rows may make so many events that nothing else would be left.
+holds a position that `seq_at` knows misses nothing by reading on from there: it bears the random
+word of the start that gave it out, and counts up to where that start is known to have come, so that
+one given out after the copy was made that this database was restored from is not known. Each event
+carries its whole object, so one that only retold a count (`quiet`) is let go when the next such one
+comes. Within EVENTS_MAX, BYTES_MAX and KEPT_S the rest stays, however many such came after it;
+before what was let go for these no position is known. Beyond, what one member has too much of goes
+first: its rows may make so many events that nothing else would be left.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.things import Change, FieldChange, Kind, Op, View, differences, identity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 EVENTS_MAX = 10_000
 BYTES_MAX = 16 << 20  # of packed events
@@ -27,7 +29,8 @@ KEPT_S = 7 * 86400.0  # see Settling
 OF_ONE_PART = 2  # of EVENTS_MAX and BYTES_MAX: of whoever has more, the oldest go first
 THINNED = 256  # of those at once, unless the oldest of all is one
 LET_GO_MAX = 4 * EVENTS_MAX  # whose rows a disk that takes nothing is to delete yet
-LOG_CHARS, RUN_DIGITS, SEQ_DIGITS = 8, 4, 12  # of a position
+LOG_CHARS, RUN_DIGITS, SEQ_DIGITS, WORD_CHARS = 8, 4, 12, 8  # of a position
+STARTS_MAX = 256  # whose positions are known; those of the earliest are let go
 SEQ_MAX = 16**SEQ_DIGITS - 1
 _seq_of = attrgetter("seq")
 
@@ -47,11 +50,15 @@ class Event:
 
 
 class EventLog:
-    """The newest events of one node. `log_id` names the database, `run` counts what was lost."""
+    """The newest events of one node. `log_id` names the database, `run` counts what was lost.
 
-    def __init__(self, log_id: str, run: int, held: Iterable[Event] = ()) -> None:
-        self._log_id = log_id
-        self._run = run
+    `word` is of this start alone, so that no two branches of a restored database share it.
+    """
+
+    def __init__(self, log_id: str, run: int, word: str, held: Iterable[Event] = ()) -> None:
+        self._head = f"{log_id}{run:0{RUN_DIGITS}x}"
+        self._word = word
+        self._reached: dict[str, int] = {}  # by the word of an earlier start: its last seq
         self._events: list[Event] = []  # by seq; those let go leave no place
         self._quiet: dict[tuple[str, ...], int] = {}  # the newest quiet change of each object
         self._let_go: deque[int] = deque(maxlen=LET_GO_MAX)
@@ -64,13 +71,23 @@ class EventLog:
             self._reach(event.seq - 1)
             self._put(event)
 
-    def begin_run(self, last: int, *, resumable: bool, floor: int = 0) -> None:
+    def begin_run(self, last: int, earlier: Mapping[str, int] | None, floor: int = 0) -> None:
         """Continue after everything up to `last`.
 
-        Positions from before are unknown unless so, and those below `floor` anyway.
+        Of what is from before, the positions of `earlier` starts are known, each from `floor` up to
+        its last seq; with None there is something between that nobody can be told of.
         """
         self._reach(last)
-        self.floor = max(self.floor, floor) if resumable else self.last
+        if earlier is None:
+            self.floor = self.last
+        else:
+            self.floor = max(self.floor, floor)
+            self._reached = dict(earlier)
+
+    def starts(self) -> dict[str, int]:
+        """Return up to which seq the positions of each start are known, this one the last."""
+        known = [*self._reached.items(), (self._word, self.last)]
+        return dict(known[-STARTS_MAX:])
 
     def append(self, change: Change, names: tuple[str, ...], at_s: float) -> Event:
         """Give a change its place."""
@@ -160,18 +177,17 @@ class EventLog:
 
     def position(self, seq: int) -> str:
         """Write a place as the text that is given out; texts sort as events do."""
-        return f"{self._log_id}{self._run:0{RUN_DIGITS}x}{seq:0{SEQ_DIGITS}x}"
+        return f"{self._head}{seq:0{SEQ_DIGITS}x}{self._word}"
 
     def seq_at(self, position: str) -> int | None:
         """Read a position; None for one of another log, from before, or made up."""
-        head, tail = position[:-SEQ_DIGITS], position[-SEQ_DIGITS:]
-        if head != self.position(0)[:-SEQ_DIGITS]:
-            return None
+        place, word = position[:-WORD_CHARS], position[-WORD_CHARS:]
+        reached = self.last if word == self._word else self._reached.get(word, -1)
         try:
-            seq = int(tail, 16)
+            seq = int(place[-SEQ_DIGITS:], 16)
         except ValueError:
             return None
-        known = self.floor <= seq <= self.last and position == self.position(seq)
+        known = self.floor <= seq <= reached and place == f"{self._head}{seq:0{SEQ_DIGITS}x}"
         return seq if known else None
 
     def _reach(self, last: int) -> None:

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.changes import Changes
-from meshnode.app.events import EVENTS_MAX, KEPT_S, LOG_CHARS, SEQ_MAX, EventLog
+from meshnode.app.events import (
+    EVENTS_MAX,
+    KEPT_S,
+    LOG_CHARS,
+    SEQ_MAX,
+    STARTS_MAX,
+    WORD_CHARS,
+    EventLog,
+)
 from meshnode.app.watching import WatchDesk
 from meshnode.core.errors import StorageError
 from meshnode.core.ids import NodeId, b32
@@ -60,6 +68,7 @@ class Left:
     last: int  # the seq of the newest event
     states: dict[NodeId, MemberState]
     pending: tuple[Counter, ...]  # totals that had not been given out
+    starts: dict[str, int]  # words of starts, and up to which seq the positions of each are known
     floor: int = 0  # positions below were unknown
 
 
@@ -91,10 +100,10 @@ class Eventing:
         left = left_from(held.stopped)
         if left is None and held.stopped is not None:  # spoilt: as if it had not been stopped
             held = self._database.run_now(events.begin, fresh_id)
-        log = EventLog(held.log_id, held.run, held.events)
+        log = EventLog(held.log_id, held.run, b32(chance(5))[:WORD_CHARS], held.events)
         self._desk = WatchDesk(self._changes, log, self._clock)
-        floor = left.floor if left else 0
-        log.begin_run(left.last if left else log.last, resumable=left is not None, floor=floor)
+        last, starts, floor = (left.last, left.starts, left.floor) if left else (log.last, None, 0)
+        log.begin_run(last, starts, floor)
         if left is not None:
             self._changes.spending.restore(left.pending)
             self._desk.remember(left.states)
@@ -147,6 +156,7 @@ class Eventing:
                     "floor": self._desk.log.floor,
                     "states": self._changes.states(),
                     "pending": pending,
+                    "starts": self._desk.log.starts(),
                 }
                 await self._database.run(events.stop, json.dumps(left).encode())
         except (sqlite3.Error, StorageError) as error:
@@ -241,7 +251,11 @@ def left_from(stopped: bytes | None) -> Left | None:
             (NodeId(typed(origin, str)), typed(session, str), typed(model, str))
             for origin, session, model in said["pending"]
         ]
+        # An older version left none: whoever holds a position of it begins anew.
+        starts = {word: typed(seq, int) for word, seq in said.get("starts", {}).items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    makes_sense = 0 <= floor <= last <= SEQ_MAX
-    return Left(last, states, tuple(pending), floor) if makes_sense else None
+    ahead = any(seq > last for seq in starts.values())
+    if ahead or not 0 <= floor <= last <= SEQ_MAX or len(starts) > STARTS_MAX:
+        return None
+    return Left(last, states, tuple(pending), starts, floor)

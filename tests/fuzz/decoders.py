@@ -260,7 +260,15 @@ DATABASE = (
             [bytes(16), bytes(16), WORD.payload, WORD.signature, "operator", 1, 9, pack({}), b""],
         ]
     ],
-    [["meta", ["events_stopped", b'{"last": 7, "states": {}, "pending": []}']]],
+    [
+        [
+            "meta",
+            [
+                "events_stopped",
+                b'{"last": 7, "states": {}, "pending": [], "starts": {"bbbbbbbb": 7}}',
+            ],
+        ]
+    ],
     [
         ["usage_readers", ["higress", "0" * 16, "p", SLOTS[1][1]]],
         ["usage_places", ["higress", "0" * 16, b"", b"place"]],
@@ -294,7 +302,7 @@ REQUESTS = (
     local.AddControlRequest(entry=signed_to_wire(ENTRY)),
     local.SubmitCommandRequest(node_id=NODE_ID, command=signed_to_wire(COMMAND_SIGNED)),
     event_pb.ListEventsRequest(since="2026-11-20T09:30:00Z", kinds=["node"]),
-    event_pb.WatchRequest(position="aaaaaaaa0001000000000000", kinds=["node"]),
+    event_pb.WatchRequest(position="aaaaaaaa0001000000000000bbbbbbbb", kinds=["node"]),
 )
 # What comes from this machine, its user, and the network around it.
 FROM_HOME: dict[str, Decoder] = {
@@ -314,7 +322,7 @@ FROM_HOME: dict[str, Decoder] = {
         tuple(bytes([at]) + one.SerializeToString() for at, one in enumerate(REQUESTS)),
         accepts=False,
     ),
-    "position": Decoder(homes.watch_position, (b"aaaaaaaa0001000000000000",)),
+    "position": Decoder(homes.watch_position, (b"aaaaaaaa0001000000000000bbbbbbbb",)),
     "error of a node": Decoder(homes.error_of_a_node, (b'{"code":"usage","message":"no"}',), ()),
     "supervisor state": Decoder(
         homes.supervisor_state, (b'{"boot_id":"b","pid":1,"start_ticks":2}',), ()

@@ -175,8 +175,9 @@ def _restored(disk: Disk) -> object:
 
 def _told(disk: Disk) -> object:
     held = disk.run_now(events.begin, "aaaaaaaa")
-    log = EventLog(held.log_id, held.run, held.events)
-    log.begin_run(log.last, resumable=held.stopped is not None)
+    log = EventLog(held.log_id, held.run, "bbbbbbbb", held.events)
+    left = left_from(held.stopped)
+    log.begin_run(left.last if left else log.last, left.starts if left else None)
     list(kept_events(held.events, event_pb.ListEventsRequest()))
     log.trim(1_790_000_000.0 - KEPT_S)
     return len(held.events)
@@ -329,7 +330,7 @@ def fact(raw: bytes) -> object:
 
 
 def watch_position(raw: bytes) -> object:
-    log = EventLog("aaaaaaaa", 1)
+    log = EventLog("aaaaaaaa", 1, "bbbbbbbb")
     watching = Watching(raw.decode("utf-8", "replace")).checked()
     return str(log.seq_at(watching.position))
 
@@ -366,7 +367,7 @@ def _history(raw: bytes) -> object:
 def _watch(raw: bytes) -> object:
     message = event_pb.WatchRequest.FromString(raw)
     watching = Watching(message.position, tuple(message.kinds), message.about).checked()
-    return EventLog("aaaaaaaa", 1).seq_at(watching.position)
+    return EventLog("aaaaaaaa", 1, "bbbbbbbb").seq_at(watching.position)
 
 
 METHODS: tuple[Callable[[bytes], object], ...] = (

@@ -1,13 +1,18 @@
-"""What a node that is stopped in order leaves of whom it saw, however long its end takes."""
+"""What a node that is stopped in order leaves: whom it saw, and which positions stay good."""
 
 import asyncio
+import shutil
 from contextlib import AsyncExitStack, closing, contextmanager
 
+import pytest
 from integration.client.service import short_home
 from integration.node.test_ending import running
 from integration.rpc.fleet import WAIT_S
 
+from meshnode.app.cost import CostGroup
+from meshnode.app.things import Change, Kind, Op
 from meshnode.client.mesh import MeshClient
+from meshnode.core.ledger import Buckets
 from meshnode.core.liveness import MemberState
 from meshnode.node import joining
 from meshnode.node.eventing import left_from
@@ -59,3 +64,54 @@ async def test_who_falls_away_while_a_node_ends_was_there_when_it_goes_on():
             anna.ask_to_stop()
     assert set(left.states.values()) == {MemberState.ALIVE}
     assert len(left.states) == 2
+
+
+def spent(tokens: int) -> Change:
+    key = {"node_id": "n" * 52, "node": "anna", "session": "s", "model": "m"}
+    view, before = (CostGroup(key, 1, 1, ("m",), Buckets(input=one), None) for one in (tokens, 0))
+    return Change(Kind.COST, Op.CHANGED, view, before, quiet=False)
+
+
+async def lived(home, tokens: range, positions=()) -> tuple[str, list[int | None]]:
+    """Run a node in which this is spent; returns its last position, and where others lead to."""
+    async with running(home) as node:
+        desk = node._eventing._desk
+        for one in tokens:
+            desk.tell(spent(one))
+        position = desk.log.position(desk.log.last)
+        found = [desk.log.seq_at(one) for one in positions]
+        node.ask_to_stop()
+    return position, found
+
+
+async def test_after_a_restore_no_position_of_what_was_lost_is_known_and_those_before_are():
+    with short_home() as home:
+        found(home, None, "anna", None)
+        before, _ = await lived(home, range(1, 4))
+        copy = home.path / "copy.db"
+        shutil.copy(home.database, copy)  # there is no -wal after an orderly end
+        lost, (went_on,) = await lived(home, range(4, 7), [before])
+        assert went_on is not None
+        shutil.copy(copy, home.database)
+        after, known = await lived(home, range(7, 20), [before, lost])
+        assert known == [went_on, None]
+        assert sorted([before, lost, after]) == [before, lost, after]
+        _, known = await lived(home, range(20, 22), [before, lost, after])
+        assert [one is None for one in known] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b'{"last": 7, "states": {}, "pending": [], "starts": {"aaaaaaaa": 8}}',
+        b'{"last": 7, "states": {}, "pending": [], "starts": {"aaaaaaaa": "7"}}',
+        b'{"last": 7, "states": {}, "pending": [], "starts": []}',
+    ],
+)
+def test_what_a_disk_has_spoilt_makes_no_position_known(spoilt):
+    assert left_from(spoilt) is None
+
+
+def test_what_an_older_version_left_is_taken_up_without_its_positions():
+    left = left_from(b'{"last": 7, "states": {}, "pending": []}')
+    assert (left.last, left.starts) == (7, {})

@@ -34,7 +34,7 @@ class Serving(Seen):
         self.desk = None
         super().__init__()
         self.home = home
-        self.desk = WatchDesk(self.changes, EventLog("abcdefgh", 1), self.clock)
+        self.desk = WatchDesk(self.changes, EventLog("abcdefgh", 1, "wwwwwwww"), self.clock)
         self.server = None
 
     def take(self, changes) -> None:
@@ -54,8 +54,8 @@ class Serving(Seen):
     def restart(self) -> None:
         log = self.desk.log
         held, _ = log.after(0, 10_000)
-        again = EventLog("abcdefgh", 1, held)
-        again.begin_run(log.last, resumable=True)
+        again = EventLog("abcdefgh", 1, "wwwwwwww", held)
+        again.begin_run(log.last, log.starts())
         states = self.changes.states()
         self.changes = Changes(self.mesh, OnePrice(), self.clock)
         self.desk = WatchDesk(self.changes, again, self.clock)
@@ -162,7 +162,7 @@ async def test_a_client_begins_anew_and_says_so_when_the_node_remembers_nothing(
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(until(stream, "complete"))
             await node.down()
-            node.desk = WatchDesk(node.changes, EventLog("abcdefgh", 2), node.clock)
+            node.desk = WatchDesk(node.changes, EventLog("abcdefgh", 2, "wwwwwwww"), node.clock)
             await node.up()
         assert ops(waiting.result()) == ["watch reset", "session snapshot", "watch complete"]
         await asyncio.to_thread(stream.close)
@@ -266,7 +266,7 @@ async def test_a_client_says_what_is_wrong_before_it_asks(node, tmp_path):
 
 def test_what_is_packed_for_the_disk_is_what_is_streamed():
     seen = Seen()
-    log = EventLog("abcdefgh", 1)
+    log = EventLog("abcdefgh", 1, "wwwwwwww")
     seen.session(1, "alpha")
     names = (IDS[1],)
     event = log.append(seen.given[-1], names, 5.0)

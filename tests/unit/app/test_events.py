@@ -31,7 +31,7 @@ def append(log: EventLog, what: Change, at_s: float = NOW_S) -> Event:
 
 @pytest.fixture
 def log() -> EventLog:
-    return EventLog("abcdefgh", 1)
+    return EventLog("abcdefgh", 1, "wwwwwwww")
 
 
 def test_positions_are_texts_that_sort_as_events_do(log):
@@ -45,15 +45,19 @@ def test_positions_are_texts_that_sort_as_events_do(log):
     [
         "",
         "x",
+        "wwwwwwww",
         "abcdefgh0001",
-        "abcdefgh0001" + "f" * 12,
-        "ABCDEFGH0001000000000001",
-        "abcdefgh0002000000000001",
-        "abcdefgh00010000000000x1",
-        "zbcdefgh0001000000000001",
-        "abcdefgh0001-00000000001",
-        "abcdefgh0001 00000000001",
-        "\u0660" * 24,
+        "abcdefgh0001wwwwwwww",
+        "abcdefgh0001000000000001",  # as an older version wrote it
+        "abcdefgh0001" + "f" * 12 + "wwwwwwww",
+        "ABCDEFGH0001000000000001wwwwwwww",
+        "abcdefgh0002000000000001wwwwwwww",
+        "abcdefgh00010000000000x1wwwwwwww",
+        "zbcdefgh0001000000000001wwwwwwww",
+        "abcdefgh0001-00000000001wwwwwwww",
+        "abcdefgh0001 00000000001wwwwwwww",
+        "abcdefgh0001000000000001vwwwwwww",
+        "\u0660" * 24 + "wwwwwwww",
         "a" * 10_000,
     ],
 )
@@ -106,8 +110,8 @@ def test_what_one_member_has_too_much_of_goes_before_what_others_have(log, monke
     assert set(log.take_let_go()) == gone, "the disk is to let go of the same"
     assert log.seq_at(log.position(max(gone) - 1)) is None, "who was there has missed some"
     assert log.seq_at(log.position(max(gone))) == max(gone)
-    again = EventLog("abcdefgh", 1, [replace(one, packed=b"packed") for one in held])
-    again.begin_run(506, resumable=True, floor=log.floor)
+    again = EventLog("abcdefgh", 1, "xxxxxxxx", [replace(one, packed=b"packed") for one in held])
+    again.begin_run(506, log.starts(), log.floor)
     assert again.seq_at(again.position(max(gone) - 1)) is None, "after a restart too"
     assert again.seq_at(again.position(max(gone))) == max(gone)
 
@@ -126,23 +130,51 @@ def test_a_log_goes_on_from_the_disk_or_begins_a_run_that_knows_no_earlier_posit
     for number in range(3):
         log.pack(append(log, change("s", number)), b"packed")
     held, _ = log.after(0, 100)
-    again = EventLog("abcdefgh", 1, held)
-    again.begin_run(5, resumable=True)
+    again = EventLog("abcdefgh", 1, "xxxxxxxx", held)
+    again.begin_run(5, log.starts())
     assert again.seq_at(log.position(2)) == 2
+    assert again.seq_at(again.position(2)) == 2
     assert append(again, change("s", 9)).seq == 6
-    anew = EventLog("abcdefgh", 2, held)
-    anew.begin_run(3, resumable=False)
+    anew = EventLog("abcdefgh", 2, "yyyyyyyy", held)
+    anew.begin_run(3, None)
     assert anew.seq_at(log.position(3)) is None
     assert anew.position(3) > log.position(3)
     assert append(anew, change("s", 9)).seq == 4
     assert len(anew.after(0, 100)[0]) == 4, "what was is still told as history"
 
 
+def test_a_position_counts_no_further_than_its_start_is_known_to_have_come(log):
+    append(log, change("s", 1))
+    then = log.starts()
+    append(log, change("s", 2))  # after a copy was made of how it was then
+    restored = EventLog("abcdefgh", 1, "xxxxxxxx")
+    restored.begin_run(1, then)
+    for number in range(5):
+        append(restored, change("s", number))
+    assert [restored.seq_at(log.position(seq)) for seq in (1, 2)] == [1, None]
+    assert [restored.seq_at(restored.position(seq)) for seq in (1, 2)] == [1, 2]
+    assert log.position(1) < restored.position(2)
+
+
+def test_of_many_starts_the_positions_of_the_earliest_are_let_go(log, monkeypatch):
+    monkeypatch.setattr(events, "STARTS_MAX", 3)
+    append(log, change("s", 1))
+    given, starts = [log.position(1)], log.starts()
+    for number in range(4):
+        log = EventLog("abcdefgh", 1, f"start{number:03}")
+        log.begin_run(1, starts)
+        given.append(log.position(1))
+        starts = log.starts()
+        assert len(starts) <= 3
+    assert [log.seq_at(one) for one in given] == [None, 1, 1, 1, 1]
+    assert list(starts) == ["start001", "start002", "start003"]
+
+
 def test_a_seq_that_a_disk_has_spoilt_takes_no_memory(log):
     near = append(log, change("s", 1))
     far = replace(near, seq=1 << 40)
-    again = EventLog("abcdefgh", 1, [near, far])
-    again.begin_run(1 << 45, resumable=True)
+    again = EventLog("abcdefgh", 1, "wwwwwwww", [near, far])
+    again.begin_run(1 << 45, {})
     newest = append(again, change("s", 2))
     assert newest.seq == (1 << 45) + 1
     assert again.after(0, 2) == ([near, far], far.seq)
@@ -184,7 +216,7 @@ def test_an_event_concerns_whom_it_names(about, meant):
     st.integers(1, 7),
 )
 def test_whoever_resumes_anywhere_ends_with_the_newest_of_everything(acts, held_max, batch):
-    log = EventLog("abcdefgh", 1)
+    log = EventLog("abcdefgh", 1, "wwwwwwww")
     known_at: list[dict[str, int]] = [{}]
     for number, (session, quiet) in enumerate(acts, 1):
         append(log, change(session, number, quiet=quiet))
@@ -215,7 +247,7 @@ def test_however_often_counts_are_told_anew_what_came_before_stays(log, monkeypa
     assert len(log.take_let_go()) == 199
     assert log.seq_at(log.position(0)) == 0
     weeks_of_counts = 1 << 40
-    again = EventLog("abcdefgh", 1, [replace(log.get(1), packed=b"packed")])
-    again.begin_run(weeks_of_counts, resumable=True)
+    again = EventLog("abcdefgh", 1, "wwwwwwww", [replace(log.get(1), packed=b"packed")])
+    again.begin_run(weeks_of_counts, {})
     assert (again.trim(NOW_S - events.KEPT_S), again.seq_at(again.position(1))) == (0, 1)
     assert again.after(0, 100) == ([again.get(1)], weeks_of_counts)

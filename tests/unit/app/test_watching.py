@@ -28,7 +28,7 @@ class Desk(Seen):
     def __init__(self) -> None:
         self.desk = None
         super().__init__()
-        self.desk = WatchDesk(self.changes, EventLog("abcdefgh", 1), self.clock)
+        self.desk = WatchDesk(self.changes, EventLog("abcdefgh", 1, "wwwwwwww"), self.clock)
 
     async def begun(self) -> "Desk":
         await self.desk.begin(self.mesh.tables.origins(), resumed=False)
