@@ -112,12 +112,15 @@ class MemoryInvites:
     _kept: dict[bytes, OutstandingInvite] = field(default_factory=dict)
     _admitted: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
 
-    async def add(self, invite: OutstandingInvite, now_s: float) -> None:
+    async def add(self, invite: OutstandingInvite, now_s: float, old_s: float) -> None:
         await asyncio.sleep(0)
-        week_s = 7 * 86400
-        self._kept = {i: kept for i, kept in self._kept.items() if kept.expires_s >= now_s - week_s}
-        if len(self._kept) >= self.invites_max:
-            raise ConflictError(f"{self.invites_max} invites are kept already")
+        self._kept = {i: kept for i, kept in self._kept.items() if kept.expires_s >= old_s}
+        over = [one for one in self._kept.values() if not one.uses_left or one.expires_s < now_s]
+        if len(self._kept) - len(over) >= self.invites_max:
+            raise ConflictError(f"{self.invites_max} invites are outstanding")
+        over.sort(key=lambda one: (one.uses_left > 0, one.expires_s))
+        for one in over[: max(0, len(self._kept) + 1 - 2 * self.invites_max)]:
+            del self._kept[one.invite_id]
         self._kept[invite.invite_id] = invite
 
     async def get(self, invite_id: bytes) -> OutstandingInvite:

@@ -1,15 +1,19 @@
 """Admitting devices: an invite is made by an admin's word, and spent by whoever proves its secret.
 
-Invariant: nothing is signed for a device before its application is verified, the proof compared and
-a use of the invite taken, in that order.
+Invariants: nothing is signed for a device before its application is verified, the proof compared
+and a use of the invite taken, in that order. What had expired by the latest time that the clock has
+shown stays expired; an invite that is made while the clock is behind that lasts as it says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil
 from typing import TYPE_CHECKING
 
 from meshnode.app.ports import Device, OutstandingInvite
+from meshnode.app.settling import Settling
 from meshnode.core.certificates import issue_node_ca
 from meshnode.core.enrolment import (
     INVITE_ID_BYTES,
@@ -29,6 +33,7 @@ from meshnode.core.errors import (
     RefusedError,
     UsageError,
 )
+from meshnode.core.floor import ClockFloor
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.keys import Signed
 from meshnode.core.members import check_labels
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Key
 
 INVITE_LIFE_S_MAX = 30 * 86400
+KEPT_AFTER_EXPIRY_S = 7 * 86400.0  # so that an expired invite is told from an unknown one
 USES_MAX = 10_000
 # Of control entries in an answer, which gRPC wants below 4 MiB; a member is told the rest by the
 # first neighbour that it reconciles with, as of all that is new.
@@ -84,11 +90,20 @@ class Admitter:
 class AdmissionDesk:
     """Makes invites and answers applications."""
 
-    def __init__(self, admitter: Admitter, book: InviteBook, clock: Clock, chance: Chance) -> None:
+    def __init__(
+        self,
+        admitter: Admitter,
+        book: InviteBook,
+        clock: Clock,
+        chance: Chance,
+        floor: ClockFloor | None = None,
+    ) -> None:
         self._admitter = admitter
         self._book = book
         self._clock = clock
         self._chance = chance
+        self._settling = Settling(clock)
+        self.floor = floor or ClockFloor()
         self.addresses: Callable[[], tuple[str, ...]] = tuple
         self.find_replaceable: Callable[[str, NodeId], bytes] = _nobody
         self.is_taken: Callable[[str, NodeId], bool] = lambda _name, _joiner: False
@@ -134,11 +149,12 @@ class AdmissionDesk:
             authorization,
             word.role,
             word.uses,
-            word.expires_s,
+            word.expires_s + ceil(self._behind_s()),
             labels or {},
             for_key,
         )
-        await self._book.add(kept, self._clock.wall_s())
+        old_s = self._settling.old_s(KEPT_AFTER_EXPIRY_S)
+        await self._book.add(kept, self._clock.wall_s() + self._behind_s(), old_s)
         said = f"{word.invite_id.hex()} for {word.uses}, role {word.role or 'none'}"
         self.on_event("invite_made", word.signer, said)
 
@@ -161,9 +177,7 @@ class AdmissionDesk:
         if not same(proof, join_proof(invite.secret, self_id, signed.payload)):
             raise NotAuthenticatedError("the invite's secret is wrong", "ask for a new invite")
         now_s = float(int(self._clock.wall_s()))  # whole seconds survive every encoding
-        if now_s > invite.expires_s:
-            raise NotPermittedError("this invite has expired", "ask for a new one")
-        self._check_word(invite)
+        self._check_word(invite, now_s)
         self._check_device(invite, application.node_key)
         device_id = node_id_of(application.node_key)
         old = application.replaces
@@ -172,7 +186,7 @@ class AdmissionDesk:
         if role is not None:
             self._check_room(role)
         device = Device(application.node_key, application.operator_key or b"")
-        is_new = await self._book.take_use(invite_id, device, now_s)
+        is_new = await self._book.take_use(invite_id, device, now_s + self._behind_s())
         given = []
         if role is not None:
             given.append(self._role_given(role))
@@ -200,13 +214,28 @@ class AdmissionDesk:
             self.is_taken(application.name, device_id),
         )
 
-    def _check_word(self, invite: OutstandingInvite) -> None:
-        """Raise NotPermittedError if who made an invite, or this node, was revoked since."""
+    def _behind_s(self) -> float:
+        return self.floor.behind_s(self._clock.wall_s())
+
+    def _check_word(self, invite: OutstandingInvite, now_s: float) -> None:
+        """Raise NotPermittedError for an invite that expired, or whose maker or node was revoked.
+
+        It ends when its word says by the clock, and as it was kept by the latest time shown.
+        """
         me = self._admitter
+        word = authorization_from_signed(invite.authorization)
+        if now_s > word.expires_s:
+            raise NotPermittedError("this invite has expired", "ask for a new one")
+        shown_s = now_s + self._behind_s()
+        if shown_s > invite.expires_s:
+            at = datetime.fromtimestamp(shown_s, UTC).isoformat(timespec="seconds")
+            raise NotPermittedError(
+                f"this invite has expired: the admitter's clock has shown {at} before",
+                "ask for a new one",
+            )
         if me.control.revocations.has_node(me.key.public, admits=True):
             raise NotPermittedError("this node was revoked", "ask another admitter for an invite")
-        admin = authorization_from_signed(invite.authorization).signer
-        if me.control.role_of(admin) != "admin":
+        if me.control.role_of(word.signer) != "admin":
             raise NotPermittedError("who made this invite was revoked", "ask for a new one")
 
     def _check_device(self, invite: OutstandingInvite, node_key: bytes) -> None:

@@ -50,7 +50,7 @@ class OutstandingInvite:
     authorization: Signed
     role: str
     uses_left: int
-    expires_s: int
+    expires_s: int  # by the latest time that the admitter's clock has shown
     labels: dict[str, str] = field(default_factory=dict)
     for_key: bytes = b""  # the only device it admits; empty for any
 
@@ -120,8 +120,8 @@ class OrderBook(Protocol):
 class InviteBook(Protocol):
     """The invites of an admitter."""
 
-    async def add(self, invite: OutstandingInvite, now_s: float) -> None:
-        """Keep an invite."""
+    async def add(self, invite: OutstandingInvite, now_s: float, old_s: float) -> None:
+        """Keep an invite, and none that expired before `old_s`; raises ConflictError."""
 
     async def get(self, invite_id: bytes) -> OutstandingInvite:
         """Return an invite; raises NotFoundError."""

@@ -158,10 +158,10 @@ class StoredInvites:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, invite: OutstandingInvite, now_s: float) -> None:
-        """Keep an invite."""
+    async def add(self, invite: OutstandingInvite, now_s: float, old_s: float) -> None:
+        """Keep an invite, and none that expired before `old_s`; raises ConflictError."""
         async with _or_refused():
-            await self._database.run(invites.add, invite, now_s)
+            await self._database.run(invites.add, invite, now_s, old_s)
 
     async def get(self, invite_id: bytes) -> OutstandingInvite:
         """Return an invite; raises NotFoundError."""

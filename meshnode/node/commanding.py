@@ -52,13 +52,13 @@ class Commanding:
         world, mesh = ground.world, ground.world.mesh
         self._mesh = mesh
         self.journal_generation = hosting.journal_generation
-        floor = self._floor = ClockFloor(ground.database.run_now(journal.floor))
+        self.floor = ClockFloor(ground.database.run_now(journal.floor))
         court = AuditedCourt(
             mesh.genesis.mesh_id,
             mesh.self_id,
             mesh.control,
             self.journal_generation,
-            floor,
+            self.floor,
             auditor=auditing.auditor,
         )
         executor = Executor(hosting.sessions, Registrar(mesh.roster, world.publish))
@@ -112,14 +112,15 @@ class Commanding:
 
     def _judge_clock(self, now_s: float) -> None:
         """Let an alarm stand while the clock is behind what it has shown: steers are refused."""
-        if not self._floor.behind_s(now_s):
+        if not self.floor.behind_s(now_s):
             self._ground.alarms.clear(CLOCK)
             return
-        at = datetime.fromtimestamp(self._floor.at_s, UTC).isoformat(timespec="seconds")
+        at = datetime.fromtimestamp(self.floor.at_s, UTC).isoformat(timespec="seconds")
         said = (
             f"this node's clock has shown {at} before, and is behind that: until then steers are"
-            " refused, and kills that do not last as long; standing kills of a session are carried"
-            " out, while others, and budgets, do not count if they are newer than the clock"
+            " refused, and kills and earlier invites that do not last as long; standing kills of a"
+            " session are carried out, while others, and budgets, do not count if they are newer"
+            " than the clock"
         )
         fix = (
             "set the clock if it is wrong; if it was ahead then, see Clocks in"

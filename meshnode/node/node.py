@@ -144,16 +144,16 @@ class Node:
         self._commanding = Commanding(ground, self._hosting, self._queries, self._auditing)
         self._standing = Standing(ground, self._hosting, self._queries, self._auditing.auditor)
         self._budgeting = Budgeting(
-            ground,
-            self._hosting,
-            self._queries,
+            *(ground, self._hosting, self._queries),
             self._auditing.auditor,
             prices,
             options.budgets,
         )
         self._inside = Inside(ground, self._hosting, self._queries, self._following, charged)
         admitter = Admitter(self._key, self.genesis, self._mesh.control, self._admits_by)
-        self._admission = AdmissionDesk(admitter, StoredInvites(database), self._clock, chance)
+        self._admission = AdmissionDesk(
+            admitter, StoredInvites(database), self._clock, chance, self._commanding.floor
+        )
         self._admission.addresses = lambda: self._listeners.members.addresses
         self._admission.add_control = self._world.add_control
         self._admission.on_event = self._auditing.auditor.admission

@@ -1,7 +1,8 @@
-"""Outstanding invites of an admitter.
+"""Invites of an admitter: the outstanding ones, and for a while those used up or expired.
 
 Invariant: a use is taken in one atomic statement, so that of parallel joiners no more than `uses`
-are admitted; the same device asking again with the same key takes no second use.
+are admitted; the same device asking again with the same key takes no second use. Only what is
+outstanding keeps a new one from being made.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ from meshnode.store.transactions import transaction
 if TYPE_CHECKING:
     import sqlite3
 
-INVITES_MAX = 1000  # more outstanding: ConflictError
-KEPT_AFTER_EXPIRY_S = 7 * 86400  # so that an expired invite is told from an unknown one
+INVITES_MAX = 1000  # outstanding; one more: ConflictError
+KEPT_MAX = 2 * INVITES_MAX  # in all; beyond, those used up go first, then those that expired
 
 
-def add(connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float) -> None:
-    """Keep an invite."""
+def add(
+    connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float, old_s: float
+) -> None:
+    """Keep an invite, and none that expired before `old_s`; raises ConflictError."""
     with transaction(connection):
-        oldest_s = int(now_s) - KEPT_AFTER_EXPIRY_S
-        connection.execute("DELETE FROM invites WHERE expires_s < ?", (oldest_s,))
-        connection.execute("DELETE FROM admitted WHERE invite_id NOT IN (SELECT id FROM invites)")
-        (count,) = connection.execute("SELECT count(*) FROM invites").fetchone()
+        connection.execute("DELETE FROM invites WHERE expires_s < ?", (old_s,))
+        count, ends_s = outstanding(connection, now_s)
         if count >= INVITES_MAX:
-            raise ConflictError(f"{INVITES_MAX} invites are kept already", "wait till some expire")
+            raise ConflictError(
+                f"{INVITES_MAX} invites are outstanding",
+                f"the first of them expires in {ends_s + 1 - int(now_s)} s; or let another node"
+                " admit: session-mesh nodes promote",
+            )
+        _make_room(connection, now_s)
         word = invite.authorization
         connection.execute(
             "INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -46,6 +52,17 @@ def add(connection: sqlite3.Connection, invite: OutstandingInvite, now_s: float)
                 invite.for_key,
             ),
         )
+
+
+def _make_room(connection: sqlite3.Connection, now_s: float) -> None:
+    """Drop what is beyond KEPT_MAX with one more, and the devices of what was dropped."""
+    (count,) = connection.execute("SELECT count(*) FROM invites").fetchone()
+    connection.execute(
+        "DELETE FROM invites WHERE id IN (SELECT id FROM invites"
+        " WHERE uses_left <= 0 OR expires_s < ? ORDER BY uses_left > 0, expires_s LIMIT ?)",
+        (int(now_s), max(0, count + 1 - KEPT_MAX)),
+    )
+    connection.execute("DELETE FROM admitted WHERE invite_id NOT IN (SELECT id FROM invites)")
 
 
 def get(connection: sqlite3.Connection, invite_id: bytes) -> OutstandingInvite:
@@ -102,9 +119,11 @@ def take_use(
     return True
 
 
-def outstanding(connection: sqlite3.Connection, now_s: float) -> int:
-    """Count invites that still admit."""
-    (count,) = connection.execute(
-        "SELECT count(*) FROM invites WHERE uses_left > 0 AND expires_s >= ?", (int(now_s),)
+def outstanding(connection: sqlite3.Connection, now_s: float) -> tuple[int, int]:
+    """Count invites that still admit; with when the first of them expires, 0 if there is none."""
+    count, ends_s = connection.execute(
+        "SELECT count(*), CAST(min(expires_s) AS INTEGER) FROM invites"
+        " WHERE uses_left > 0 AND expires_s >= ?",
+        (int(now_s),),
     ).fetchone()
-    return int(count)
+    return int(count), int(ends_s or 0)

@@ -188,6 +188,7 @@ def test_after_a_clock_that_was_ahead_the_node_says_so_and_a_standing_kill_ends_
     alone = with_clock_off(fleet, "alone", clock_library_in(fleet.directory), 0)
     alone.up("--no-mdns")
     run(alone, "worker")
+    earlier = alone.json("invite")["invite"]
     for ahead_s in (30 * 3600, 0):
         alone.end()
         alone.extra["SM_TEST_CLOCK_OFFSET_S"] = str(ahead_s)
@@ -203,3 +204,7 @@ def test_after_a_clock_that_was_ahead_the_node_says_so_and_a_standing_kill_ends_
     assert "--standing" in refused.error["hint"]
     assert alone.json("kill", "worker", "--standing", "--yes")["outcome"] == "parked"
     wait_until(lambda: alone.sessions("--filter", "all")["worker"]["state"] == "killed")
+    joiner = fleet.node("joiner")
+    refused = joiner.call("join", "-", "-o", "json", stdin=earlier)
+    assert (refused.code, "has shown" in refused.error["message"]) == (5, True)
+    assert joiner.call("join", "-", stdin=alone.json("invite")["invite"]).code == 0

@@ -122,7 +122,7 @@ def application(payload: bytes) -> str:
 
     async def join() -> tuple[bytes, ...]:
         kept = OutstandingInvite(INVITE.invite_id, INVITE.secret, WORD, "", 1, 9, {}, b"")
-        await book.add(kept, NOW_S)
+        await book.add(kept, NOW_S, 0.0)
         signed = resigned(JOIN, payload, NODE)
         return (await desk.join(signed, INVITE.invite_id, proof)).certificates
 

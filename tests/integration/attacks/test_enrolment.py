@@ -84,6 +84,19 @@ async def test_an_expired_invite_admits_nobody(desk, device):
     assert "expired" in said
 
 
+async def test_an_expired_invite_admits_nobody_once_the_clock_is_set_back(mesh, desk, device):
+    invite = await desk.invite(NOWHERE, role="operator", ttl_s=60)
+    desk.desk.floor.raise_to(desk.clock.wall + 3600)  # what the clock has shown since
+    said = await refused(desk, NotPermittedError, invite, *applied(device, invite))
+    assert "has shown" in said
+    fresh = await desk.invite(NOWHERE, role="operator", ttl_s=60)  # made by the clock as it is
+    desk.clock.wall += 61
+    said = await refused(desk, NotPermittedError, fresh, *applied(device, fresh))
+    assert "expired" in said
+    desk.clock.wall -= 30
+    await desk.desk.join(*applied(device, fresh))
+
+
 async def test_a_used_invite_admits_no_second_device(mesh, desk, device):
     invite = await desk.invite(NOWHERE, role="operator")
     await desk.desk.join(*applied(device, invite))

@@ -8,6 +8,7 @@ from cryptography import x509
 from doubles import ManualClock, MemoryInvites
 
 from meshnode.app.admission import INVITE_LIFE_S_MAX, USES_MAX, AdmissionDesk, Admitted, Admitter
+from meshnode.app.settling import SETTLED_S
 from meshnode.core import shares
 from meshnode.core.certificates import issue_admitter
 from meshnode.core.control import ControlSet
@@ -23,6 +24,7 @@ from meshnode.core.errors import (
     RefusedError,
     UsageError,
 )
+from meshnode.core.floor import SKEW_S
 from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
@@ -337,3 +339,36 @@ async def test_the_book_keeps_no_more_than_its_limit():
     await mesh.invite()
     with pytest.raises(ConflictError):
         await mesh.invite(invite_id=b"j" * 16)
+
+
+async def test_invites_that_are_good_outlast_a_moment_in_which_the_clock_is_weeks_ahead():
+    mesh = Mesh()
+    mesh.clock.now_s += SETTLED_S
+    await mesh.invite()
+    mesh.clock.ahead_s = 15 * 86400.0
+    await mesh.invite(invite_id=b"j" * 16)
+    mesh.clock.ahead_s = 0.0
+    await mesh.join(application(Key.new(chance)))
+
+
+async def test_what_expired_a_week_ago_is_let_go_by_a_clock_that_has_settled():
+    mesh = Mesh()
+    await mesh.invite()
+    mesh.clock.now_s += 7 * 86400 + 3601
+    await mesh.invite(invite_id=b"j" * 16)
+    with pytest.raises(NotFoundError):
+        await mesh.book.get(INVITE_ID)
+
+
+async def test_the_time_that_the_clock_has_shown_ends_earlier_invites_and_no_later_ones():
+    mesh = Mesh()
+    await mesh.invite()
+    mesh.desk.floor.raise_to(mesh.clock.wall_s() + 3600 + SKEW_S)
+    with pytest.raises(NotPermittedError, match="has shown"):
+        await mesh.join(application(Key.new(chance)))
+    await mesh.invite(expires_s=int(mesh.clock.now_s) + 60)
+    mesh.clock.now_s += 60
+    await mesh.join(application(Key.new(chance)))
+    mesh.clock.now_s += 1
+    with pytest.raises(NotPermittedError, match="expired"):
+        await mesh.join(application(Key.new(chance)))
