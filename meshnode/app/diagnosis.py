@@ -8,6 +8,7 @@ Other nodes are judged in `peer_diagnosis`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -36,17 +37,25 @@ NO_NODE = "no node is running"
 START = "session-mesh up --detach"
 FREE_MACHINE = "free this machine's processor, memory or disk for the node"
 RESTART = "session-mesh down --keep-sessions, then session-mesh up --detach"
-CONFIGURE = "under {key}: in config.yaml, then " + RESTART  # as a flag it would hold for one run
 REJOIN = "join again with a new invite: session-mesh join -"
 RENEWS = f"let this node reach one that admits (session-mesh nodes shows who is alive); or {REJOIN}"
-SEED = "write HOST:PORT " + CONFIGURE.format(key="seeds")
-ADVERTISE = "write HOST:PORT " + CONFIGURE.format(key="advertise")
-NAME_A_NODE = f"name a node instead: {SEED}"
 RENAME = (
     "call this one otherwise: session-mesh down --keep-sessions, then session-mesh up --detach"
     " --name NODE"
 )
 SET_CLOCK = "set this machine's clock: timedatectl set-ntp true"
+
+
+def configure(key: str, value: str = "HOST:PORT", then: str = RESTART) -> str:
+    """Say how a node gets an address for good: as a flag it would hold for one run.
+
+    One in brackets is quoted, as YAML wants it.
+    """
+    return f"write {quote(value)} under {key}: in config.yaml, then {then}"
+
+
+ADVERTISE = configure("advertise")
+NAME_A_NODE = f"name a node instead: {configure('seeds')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +193,7 @@ def judge_logs(unread: Collection[str]) -> list[Check]:
 def judge_listening(addresses: Sequence[OwnAddress], self_id: str) -> Check:
     """Judge whether others can find this node where it tells them to."""
     if not addresses:
-        fix = f"give it one: write HOST:PORT {CONFIGURE.format(key='listen')}"
+        fix = f"give it one: {configure('listen')}"
         return _no("listening", "the node tells nobody where it listens", fix)
     faults = [_fault_of(one, self_id) for one in addresses]
     bad = [fault for fault in faults if fault]
@@ -318,7 +327,7 @@ def _multicast_heard(facts: NodeFacts, observed: MulticastFacts) -> Check:
 
 def judge_not_checked(names: Sequence[str]) -> Check:
     """Name the peers that there was no room for."""
-    chosen = " ".join(names[:NAMED_MAX])
+    chosen = " ".join(map(quote, names[:NAMED_MAX]))
     return unknown("peers", f"not checked: {named(names)}", f"ask: session-mesh doctor {chosen}")
 
 

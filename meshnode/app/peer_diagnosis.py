@@ -7,16 +7,17 @@ clock, TLS, the link itself; the first that fails explains the rest, which is th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshnode.app.diagnosis import (
     ADVERTISE,
     CLOCK_OFF_S_MAX,
-    CONFIGURE,
     REJOIN,
-    SEED,
+    RESTART,
     START,
     Check,
+    configure,
     span,
 )
 from meshnode.app.observations import ClockFact, Dial
@@ -62,11 +63,24 @@ class Here:
     protocol: int
     now_s: float
     node_runs: bool
+    has_left: bool = False
+
+    @property
+    def begin(self) -> str:
+        """How the node of this home takes up what was written into its configuration."""
+        if self.has_left:
+            return REJOIN
+        return RESTART if self.node_runs else START
+
+    @property
+    def name_seed(self) -> str:
+        """How to tell this node where another one is."""
+        return configure("seeds", then=self.begin)
 
 
 DIAL_FIX = {
     Dial.REFUSED: f"start the node on that machine: {START}; if it listens elsewhere now, tell this"
-    f" one: {SEED}",
+    " one: {name_seed}",
     Dial.SILENT: "open TCP ports {port} and {next} in the firewall of that machine, or correct the"
     " address: session-mesh status there shows it",
     Dial.NO_ROUTE: "connect both machines to one network, or advertise an address that this machine"
@@ -128,7 +142,7 @@ def _steps(
         return [_not_connected(peer, best, attempts, here)]
     checks = [_connected(peer, best, attempts), _identity(peer, best, here)]
     if checks[-1].ok and best.for_joiners:
-        return [*checks, _for_joiners(peer, best)]
+        return [*checks, _for_joiners(peer, best, here)]
     if checks[-1].ok:
         checks += _greeted(peer, best, here)
         checks.append(_tls(peer, best, here))
@@ -150,11 +164,11 @@ def _not_connected(
     said = "; ".join(f"{one.address} {_instead(one, here)}" for one in attempts)
     if best is None:
         said = "no address of it is known"
-        fix = f"name one: {SEED}"
+        fix = f"name one: {here.name_seed}"
     elif best.shown is not None:
-        fix = _relocate(peer)
+        fix = _relocate(peer, here)
     else:
-        fix = _with_ports(DIAL_FIX[best.dial], best.address)
+        fix = _advice(best, here)
     if peer.linked:
         detail = f"it dials out only, and is linked that way: {said}"
         return Check(check_id, ok=True, detail=detail)
@@ -185,12 +199,12 @@ def _identity(peer: Peer, best: Attempt, here: Here) -> Check:
         detail = f"{best.address} belongs to mesh {shown.mesh_id}, this home to {here.mesh_id}"
         return Check(check_id, ok=False, detail=detail, fix=MOVE_IT)
     if shown.node_id == here.node_id != peer.node_id:
-        fix = "name the address of another node" if not peer.node_id else _relocate(peer)
+        fix = "name the address of another node" if not peer.node_id else _relocate(peer, here)
         detail = f"{best.address} is this node itself"
         return Check(check_id, ok=False if peer.node_id else None, detail=detail, fix=fix)
     if peer.node_id and shown.node_id != peer.node_id:
         detail = f"another node listens at {best.address} now: {shown.node_id}, not {peer.node_id}"
-        return Check(check_id, ok=False, detail=detail, fix=_relocate(peer))
+        return Check(check_id, ok=False, detail=detail, fix=_relocate(peer, here))
     detail = f"{best.address} is node {shown.node_id[:SHORT_CHARS]} of "
     detail += "this mesh" if here.mesh_id else f"mesh {shown.mesh_id}"
     return Check(check_id, ok=True, detail=detail)
@@ -213,17 +227,17 @@ def _mute(peer: Peer, best: Attempt) -> Check:
     return Check(check_id, ok=False, detail=detail, fix=fix)
 
 
-def _for_joiners(peer: Peer, best: Attempt) -> Check:
+def _for_joiners(peer: Peer, best: Attempt, here: Here) -> Check:
     host, _, port = best.address.rpartition(":")
     members = f"{host}:{int(port) - 1}"
     detail = f"{best.address} is the port for joiners; members listen at {members}"
-    seeds = CONFIGURE.format(key="seeds")
-    fix = f"name that port: session-mesh doctor {members}, or write {members} {seeds}"
+    seed = configure("seeds", members, here.begin)
+    fix = f"name that port: session-mesh doctor {quote(members)}, or {seed}"
     return Check(_id("tls", peer), ok=False, detail=detail, fix=fix)
 
 
-def _relocate(peer: Peer) -> str:
-    return f"start {peer.name} again, or tell this node where it listens now: {SEED}"
+def _relocate(peer: Peer, here: Here) -> str:
+    return f"start {peer.name} again, or tell this node where it listens now: {here.name_seed}"
 
 
 def _greeted(peer: Peer, best: Attempt, here: Here) -> Iterable[Check]:
@@ -310,7 +324,8 @@ def _link(peer: Peer, here: Here) -> Check:
     if peer.state == "alive":
         return Check(check_id, ok=True, detail="alive, and heard through other nodes")
     if not here.node_runs:
-        return Check(check_id, None, "no node is running here", START)
+        why = "this node has left the mesh" if here.has_left else "no node is running here"
+        return Check(check_id, None, why, here.begin)
     if not peer.state and not peer.trouble:
         return Check(check_id, ok=True, detail="it can be dialled")
     detail = "it can be dialled, but there is no link yet"
@@ -339,10 +354,12 @@ def _id(kind: str, peer: Peer) -> str:
     return f"peer_{kind}:{peer.name}"
 
 
-def _with_ports(fix: str, address: str) -> str:
+def _advice(attempt: Attempt, here: Here) -> str:
+    """Say what to do where nothing was connected, with the ports and the seed filled in."""
+    fix = DIAL_FIX[attempt.dial].replace("{name_seed}", here.name_seed)
     if "{port}" not in fix:
         return fix
-    port = address.rpartition(":")[2]
+    port = attempt.address.rpartition(":")[2]
     try:
         following = str(int(port) + 1)
     except ValueError:  # a member says what it likes of where it listens

@@ -90,6 +90,7 @@ class _Found:
     status: dict[str, Any] | None = None
     facts: NodeFacts | None = None
     silent: bool = False  # a node runs, and does not answer
+    has_left: bool = False
     absence: Check | None = None  # why nothing is known of the node itself
     members: list[dict[str, Any]] = field(default_factory=list)
     budgets: list[dict[str, Any]] = field(default_factory=list)
@@ -119,7 +120,7 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
     found.checks.append(judge_agents(why_none()))
     _ask_node(home, found)
     known = Known(found.node_id, found.members, found.status or {}, found.config.seeds)
-    peers = asked_for(words, known) if words else suspects(known)
+    peers = asked_for(words, known) if words else [] if found.has_left else suspects(known)
     left_out = [peer.name for peer in peers[PEERS_MAX:]]
     seen = _observe(found, peers[:PEERS_MAX])
     _judge_node(found, seen)
@@ -200,9 +201,9 @@ def _ask_node(home: Home, found: _Found) -> None:
         status, facts = answers[-1][0], _facts(answers)
     except NoNodeError:
         database = _read_disk(home, found)
-        gone = database.id == "membership"
-        fix = "" if gone else START
-        found.absence = Check("node", ok=None if gone else False, detail=NO_NODE, fix=fix)
+        fix = "" if found.has_left else START
+        ok = None if found.has_left else False
+        found.absence = Check("node", ok=ok, detail=NO_NODE, fix=fix)
         found.checks += [found.absence, database]
     except UnreachableError:
         pid = pid_of(home)
@@ -254,7 +255,8 @@ def _read_disk(home: Home, found: _Found) -> Check:
         with OfflineMesh(home) as mesh:
             found.members = mesh.nodes()["nodes"]
         own = (one["state"] for one in found.members if one["node_id"] == found.node_id)
-        if next(own, "") == "left":
+        found.has_left = next(own, "") == "left"
+        if found.has_left:
             said = "this node has left its mesh for good"
             return Check("membership", ok=False, detail=said, fix=REJOIN)
         return judge_disk(mesh.damage.summary if mesh.damage else "", len(found.members))
@@ -324,6 +326,7 @@ def _judge_peers(found: _Found, known: Known, seen: Seen) -> None:
         protocol=OURS,
         now_s=found.clock.wall_s(),
         node_runs=found.facts is not None or found.silent,
+        has_left=found.has_left,
     )
     peers = [(known.recognised(peer, attempts), attempts) for peer, attempts in seen.peers]
     others = [one for one in peers if one[0].node_id != found.node_id]

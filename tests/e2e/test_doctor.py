@@ -280,6 +280,10 @@ def test_a_home_that_has_left_is_told_to_join_again(fleet):
     checks = asked(berta, 1)
     assert failed(checks) == {"membership"}
     assert "session-mesh join -" in checks["membership"]["fix"]
+    named = asked(berta, 1, anna.ready["listen"])
+    for check in (*checks.values(), *named.values()):
+        assert "session-mesh up" not in check["fix"], "it would end with 7"
+    assert f"peer_link:{anna.ready['listen']}" in named
     wait_until(lambda: anna.states()["berta"] == "left")
     assert asked(anna, 0, "berta")["peer_connect:berta"]["ok"] is None
 

@@ -1,8 +1,10 @@
 """Why a peer is not seen: facts in, sentences out."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from meshnode.app.observations import Attempt, Dial, Greeting, Shown
 from meshnode.app.peer_diagnosis import (
@@ -155,7 +157,35 @@ def test_the_port_for_joiners_is_recognised():
     step, detail, fix = only_fault(judged(joiners))
     assert step == "peer_tls"
     assert detail == "[::1]:7708 is the port for joiners; members listen at [::1]:7707"
-    assert "write [::1]:7707 under seeds: in config.yaml" in fix
+    as_a_shell_reads_it, as_yaml = fix.split(", or write ")
+    assert shlex.split(as_a_shell_reads_it)[-2:] == ["doctor", "[::1]:7707"]
+    assert "'[::1]:7707'" in as_a_shell_reads_it, "brackets are a pattern elsewhere"
+    assert yaml.safe_load(f"[{as_yaml.partition(' under seeds: ')[0]}]") == ["[::1]:7707"]
+
+
+STOPPED, LEFT = replace(HERE, node_runs=False), replace(HERE, node_runs=False, has_left=True)
+
+
+@pytest.mark.parametrize(
+    ("here", "then"),
+    [
+        (HERE, "then session-mesh down --keep-sessions, then session-mesh up --detach"),
+        (STOPPED, "in config.yaml, then session-mesh up --detach"),
+        (LEFT, "in config.yaml, then join again with a new invite: session-mesh join -"),
+    ],
+)
+def test_a_seed_is_taken_up_as_the_node_of_this_home_can(here, then):
+    elsewhere = replace(WELL, shown=replace(SHOWN, node_id=CARL))
+    of_joiners = replace(WELL, entered=False, for_joiners=True)
+    for attempts in ([], [unconnected(Dial.REFUSED)], [elsewhere], [of_joiners]):
+        _, _, fix = only_fault(judged(*attempts, here=here))
+        assert fix.endswith(then)
+
+
+def test_a_node_that_has_left_is_not_told_to_start_for_a_link():
+    link = judged(WELL, here=LEFT)["peer_link"]
+    assert (link.ok, link.fix) == (None, "join again with a new invite: session-mesh join -")
+    assert judged(WELL, here=STOPPED)["peer_link"].fix == "session-mesh up --detach"
 
 
 def test_a_seed_is_called_one():
