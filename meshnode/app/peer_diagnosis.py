@@ -215,7 +215,7 @@ def _mute(peer: Peer, best: Attempt) -> Check:
     if peer.node_id and (peer.state == "stalled" or "says nothing" in best.silence):
         detail = (
             f"{best.address}: its machine takes connections, its node says nothing: it is frozen,"
-            " swapped out or stopped in a debugger"
+            " swapped out, stopped in a debugger, or out of files that it may open"
         )
         fix = (
             "look at that machine: session-mesh doctor there says more; let the node go on with"
@@ -224,6 +224,8 @@ def _mute(peer: Peer, best: Attempt) -> Check:
         return Check(check_id, ok=False, detail=detail, fix=fix)
     detail = f"{best.address} {best.silence}"
     fix = "correct the port, or stop what listens there and restart the node"
+    if "is full" in best.silence:
+        fix = f"if a node listens there, see who holds connections to it: ss -tn there; else {fix}"
     return Check(check_id, ok=False, detail=detail, fix=fix)
 
 

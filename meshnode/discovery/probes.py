@@ -27,7 +27,11 @@ REFUSED = "refuses connections: no node listens there, or it is down"
 SILENT = f"does not answer in {CONNECT_S:g} s: a firewall is in the way, or the address is wrong"
 NO_ROUTE = "cannot be reached: this machine has no route to it"
 NO_NAME = "is no name that this machine can resolve"
-MUTE = f"takes connections but says nothing in {SPEAK_S:g} s: it hangs, or is no session-mesh node"
+MUTE = (
+    f"takes connections but says nothing in {SPEAK_S:g} s:"
+    " it hangs, is full, or is no session-mesh node"
+)
+FULL = "takes connections and closes them at once: it is full, or is no session-mesh node"
 NO_TLS = "is no session-mesh node: it does not speak TLS 1.3"
 NO_NODE = "is no session-mesh node: its certificate names none"
 MESH_ID_CHARS_MAX = 64  # of a claim; ours have 52
@@ -91,6 +95,8 @@ async def _certificate_at(address: str, ip: str, port: int) -> Attempt:
         silence = MUTE
     except (PeerError, *UNREADABLE):
         silence = NO_NODE
+    except ConnectionError:
+        silence = FULL
     except OSError:  # of TLS too
         pass
     return Attempt(address, Dial.CONNECTED, ip=ip, silence=silence)

@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 from meshnode.core.errors import ConflictError
 from meshnode.gateway.places import Places
 from meshnode.gateway.problems import MEDIA_TYPE, Problem
-from meshnode.rpc.limits import site_of
+from meshnode.rpc.limits import room_for, site_of
 
 if TYPE_CHECKING:
     import ssl
@@ -35,6 +35,7 @@ HEAD_S = 10.0
 IDLE_S = 15  # between two requests of a connection
 HEAD_BYTES_MAX = 32 << 10  # a session key of four links may have 24 KiB; more: 431
 CONNECTIONS_MAX = 1024
+OF_FILES = 1 / 4  # of all that this process may open; the other ports have as much again, twice
 TAKEN_BYTES_MIN = 64 << 10  # of an answer in HEAD_S, or all of it; fewer: cut
 CLOSE_S = 2.0
 SECURED_BYTES = 64 << 10  # of an answer wait in TLS, where asyncio takes 512 KiB
@@ -76,7 +77,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._arriving: set[asyncio.Task[None]] = set()  # one a handshake
         self._state = ServerState()
-        self._places = Places(CONNECTIONS_MAX)
+        self._places = Places(room_for(CONNECTIONS_MAX, OF_FILES))
         self._config = Config(
             app,
             http=_Connection,

@@ -28,7 +28,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.keys import Signed
 from meshnode.core.pacing import Buckets
-from meshnode.rpc.errors import error_from
+from meshnode.rpc.errors import error_from, was_closed_on_us
 from meshnode.rpc.limits import source_of
 from meshnode.rpc.tls import joining_channel
 from meshnode.v1 import enrolment_service_pb2 as pb
@@ -58,6 +58,13 @@ class Pace:
 
 HELLOS = Pace(of_source=10, of_newcomers=100, of_others=50)
 JOINS = Pace(of_source=5, of_newcomers=20, of_others=10)
+
+
+class CrowdedError(UnreachableError):
+    """The inviting node closes connections: it is full, or not there behind its address.
+
+    Nothing changed; later it may work.
+    """
 
 
 class Turns:
@@ -127,7 +134,8 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
 def ask_to_join(invite: Invite, application: Signed) -> tuple[str, pb.JoinResponse]:
     """Call the admitter at the invite's addresses; returns which of them answered, and what.
 
-    The answer is proved. Raises a MeshError: ExhaustedError when it is to come back later.
+    The answer is proved. Raises a MeshError: ExhaustedError when it is to come back later,
+    CrowdedError when it may.
     """
     application_from_signed(application)
     request = pb.JoinRequest(
@@ -160,7 +168,7 @@ def _is_proved(response: pb.JoinResponse, invite: Invite, application: Signed) -
 
 
 def _call(invite: Invite, request: pb.JoinRequest) -> tuple[str, pb.JoinResponse]:
-    reasons = []
+    reasons, closed = [], False
     for address in invite.addresses:
         channel = joining_channel(invite.root_key, invite.mesh_id, invite.admitter, address)
         try:
@@ -172,7 +180,9 @@ def _call(invite: Invite, request: pb.JoinRequest) -> tuple[str, pb.JoinResponse
             if not isinstance(error, UnreachableError):
                 raise error from failure
             reasons.append(error.message)
-    raise UnreachableError(
+            closed |= was_closed_on_us(failure)
+    kind = CrowdedError if closed else UnreachableError
+    raise kind(
         f"the inviting node does not answer: {'; '.join(reasons) or 'the invite has no address'}",
         "is it up, and may this machine reach it? if it has moved: join INVITE --seed HOST:PORT",
     )

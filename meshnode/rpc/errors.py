@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ERROR_KEY = "session-mesh-error-bin"
 ERROR_BYTES_MAX = 4096  # gRPC may drop a call whose metadata exceed 8 KiB: longer texts are cut
 DETAILS_CHARS_MAX = 200  # of the plain text beside it, in which a character may cost 12 bytes
+CLOSED = ("Connection reset", "Socket closed")  # as gRPC words it
 _STATUS: dict[type[MeshError], grpc.StatusCode] = {
     UsageError: grpc.StatusCode.INVALID_ARGUMENT,
     PeerError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -94,6 +95,12 @@ def reason_of(failure: grpc.aio.AioRpcError) -> str:
     """Shorten what gRPC says about a failed connection."""
     details = (failure.details() or failure.code().name).splitlines()[0]
     return details.removeprefix("failed to connect to all addresses; last error: ")[:200]
+
+
+def was_closed_on_us(failure: grpc.RpcError) -> bool:
+    """Whether the connection was taken and closed at once, as a listener does that is full."""
+    details = cast("grpc.aio.AioRpcError", failure).details() or ""
+    return any(words in details for words in CLOSED)
 
 
 def reason_of_dial(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 Invariant: a call holds a place for `receive_s` at most until its request has come, and for
 `answer_s` after that, unless its method is endless; one caller holds at most `of_one_max` places,
-fewer when few are free, so that some are left for whoever else comes.
+fewer when few are free, so that some are left for whoever else comes. A port takes so many
+connections that all ports together leave a quarter of our open files to the rest of the node.
 
 gRPC reads the request of a unary call before any handler or check runs, and waits for it for ever.
 So every call is taken as a stream of requests, which is the same on the wire: then the checks come
@@ -12,6 +13,7 @@ first, and the wait for the request is ours to end.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ IPV6_SITE_BITS = 64  # a machine may take any address of its network: they count
 class Limits:
     """Of one port."""
 
+    connections_max: int  # at once, of all callers; more are closed before anything is said,
+    of_files: float  # and sooner when so many are this part of the files that we may open
     calls_max: int  # at once, of all callers; more: ExhaustedError
     of_one_max: int  # at once, of one caller
     per_s: float  # by one caller
@@ -47,6 +51,12 @@ class Limits:
     receive_s: float  # for the request of a call that has one; later: PeerError
     answer_s: float  # for all of the answer; later: UnreachableError
     endless: frozenset[str] = frozenset()  # methods that last as long as both ends like
+
+
+def room_for(most: int, of_files: float) -> int:
+    """Return how many connections a port takes: `most`, or a part of the files we may open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if files == resource.RLIM_INFINITY else min(most, int(files * of_files))
 
 
 class Doorkeeper(grpc.aio.ServerInterceptor):

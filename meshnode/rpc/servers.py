@@ -16,7 +16,7 @@ from grpc_health.v1._async import HealthServicer
 
 from meshnode.core.errors import ConflictError, RefusedError
 from meshnode.rpc.guard import Guard, anyone, check_tls, members_guard, peer_of
-from meshnode.rpc.limits import Doorkeeper, Limits, source_of
+from meshnode.rpc.limits import Doorkeeper, Limits, room_for, source_of
 from meshnode.rpc.tls import JOINERS_OPTIONS, LOCAL_OPTIONS, MEMBERS_OPTIONS
 from meshnode.v1 import (
     command_service_pb2_grpc,
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 CALLS_MAX = 512  # at once, of one listener; more are refused by gRPC, before anybody is asked
 CHOSEN_MAX = 3  # ports that the kernel chooses, one after the other
 OF_MEMBERS = Limits(
+    connections_max=4096,  # each up to 100 KiB; of more that dial at once TLS would time out
+    of_files=3 / 8,
     calls_max=384,
     of_one_max=48,
     per_s=1000,
@@ -54,7 +56,16 @@ OF_MEMBERS = Limits(
         }
     ),
 )
-OF_JOINERS = Limits(calls_max=256, of_one_max=16, per_s=50, burst=100, receive_s=2.0, answer_s=10.0)
+OF_JOINERS = Limits(
+    connections_max=1024,  # a call each, and gone in seconds; of silent ones 800 keep nobody out
+    of_files=1 / 8,
+    calls_max=256,
+    of_one_max=16,
+    per_s=50,
+    burst=100,
+    receive_s=2.0,
+    answer_s=10.0,
+)
 
 
 class Service(Protocol):
@@ -72,7 +83,8 @@ async def members_server(
 ) -> grpc.aio.Server:
     """Serve members; bind it with `bind` before starting it."""
     guard = members_guard(membership) if membership else Guard(peer_of)
-    server = _server(Doorkeeper(OF_MEMBERS, peer_of), guard, options=MEMBERS_OPTIONS)
+    doorkeeper = Doorkeeper(OF_MEMBERS, peer_of)
+    server = _server(doorkeeper, guard, options=[*MEMBERS_OPTIONS, _room_in(OF_MEMBERS)])
     link_service_pb2_grpc.add_LinkServiceServicer_to_server(links, server)
     command_service_pb2_grpc.add_CommandServiceServicer_to_server(commands, server)
     for service in more:
@@ -84,7 +96,8 @@ async def members_server(
 async def joiners_server(enrolment: EnrolmentServicer) -> grpc.aio.Server:
     """Serve strangers."""
     doorkeeper = Doorkeeper(OF_JOINERS, source_of)
-    server = _server(doorkeeper, Guard(check_tls), options=JOINERS_OPTIONS)
+    options = [*JOINERS_OPTIONS, _room_in(OF_JOINERS)]
+    server = _server(doorkeeper, Guard(check_tls), options=options)
     enrolment_service_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
     return server
 
@@ -135,6 +148,11 @@ def bind(
         f"cannot listen on {where}: it is in use, or not an address of this machine",
         "stop what uses it, or choose another: session-mesh up --listen HOST:PORT",
     )
+
+
+def _room_in(limits: Limits) -> tuple[str, int]:
+    room = room_for(limits.connections_max, limits.of_files)
+    return ("grpc.max_allowed_incoming_connections", room)
 
 
 def _server(

@@ -67,9 +67,9 @@ JOINERS_OPTIONS: Options = [
     *_EVERY_SERVER,
     ("grpc.max_receive_message_length", STRANGERS_MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", STRANGERS_STREAMS_MAX),
-    ("grpc.max_connection_idle_ms", 5_000),
-    ("grpc.max_connection_age_ms", 15_000),  # whatever it does: a joiner needs one call
-    ("grpc.max_connection_age_grace_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 2_000),  # there are few: who connects shall call,
+    ("grpc.max_connection_age_ms", 3_000),  # once, whatever else it does,
+    ("grpc.max_connection_age_grace_ms", 10_000),  # and have the answer
 ]
 
 

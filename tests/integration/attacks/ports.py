@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+import psutil
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 from integration.rpc.http2 import OPENING, call_without_body, speak, streams_ended, whole_call
 
@@ -189,6 +190,31 @@ async def calls_without_body(
             writer.write(begun)
             await writer.drain()
         yield crowd
+
+
+@asynccontextmanager
+async def finished_handshakes(address: str, count: int) -> AsyncIterator[Crowd]:
+    """Finish TLS as a stranger, begin HTTP/2 and call nothing; those that are let in are held."""
+    host, port = address.split(":")
+    context = tls(None)
+    async with AsyncExitStack() as stack:
+        crowd = Crowd([])
+        for _ in range(count):
+            with suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection(
+                    host, int(port), ssl=context, local_addr=(ELSEWHERE, 0)
+                )
+                stack.callback(writer.transport.abort)
+                writer.write(OPENING)
+                crowd.streams.append((reader, writer))
+        yield crowd
+
+
+def held_at(address: str) -> int:
+    """Count the connections that this process holds as the one that listens there."""
+    port = int(address.split(":")[1])
+    ours = psutil.Process().net_connections("tcp")
+    return sum(one.laddr.port == port and one.status != psutil.CONN_LISTEN for one in ours)
 
 
 @asynccontextmanager

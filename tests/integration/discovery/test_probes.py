@@ -9,7 +9,7 @@ from integration.discovery.test_mdns import multicast_reaches_us
 
 from meshnode.app.observations import Dial
 from meshnode.discovery.multicast import hear_ourselves
-from meshnode.discovery.probes import MUTE, NO_TLS, accepts, attempt_at
+from meshnode.discovery.probes import FULL, MUTE, NO_TLS, accepts, attempt_at
 
 
 async def test_a_port_where_nobody_listens_refuses():
@@ -36,6 +36,16 @@ async def test_a_listener_that_is_no_node_is_told():
     async with server:
         attempt = await attempt_at(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     assert attempt.silence == NO_TLS
+
+
+async def test_a_listener_that_takes_connections_and_closes_them_may_be_full():
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        attempt = await attempt_at(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert (attempt.dial, attempt.silence, attempt.shown) == (Dial.CONNECTED, FULL, None)
 
 
 async def test_a_name_is_looked_at_where_it_answers(monkeypatch):

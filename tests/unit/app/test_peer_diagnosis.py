@@ -139,7 +139,16 @@ def test_a_listener_that_is_no_node_is_said_to_be_none():
     assert (step, detail) == ("peer_identity", "192.0.2.2:7707 says nothing")
     assert "correct the port" in fix
     other = replace(mute, silence="does not speak TLS 1.3")
-    assert "correct the port" in only_fault(judged(other))[2]
+    assert only_fault(judged(other))[2].startswith("correct the port")
+
+
+@pytest.mark.parametrize("peer", [PEER, Peer("berta", ("192.0.2.2:7707",))])
+def test_a_listener_that_closes_connections_may_be_a_node_without_room(peer):
+    shut = Attempt("192.0.2.2:7707", Dial.CONNECTED, silence="closes them: it is full, or no node")
+    step, detail, fix = only_fault(judged(shut, peer=peer))
+    assert (step, detail) == ("peer_identity", "192.0.2.2:7707 closes them: it is full, or no node")
+    assert "see who holds connections to it" in fix
+    assert "correct the port" in fix
 
 
 @pytest.mark.parametrize("state", ["stalled", "unreachable"])
