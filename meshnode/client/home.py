@@ -104,6 +104,11 @@ class Home:
         return self.path / "beginning.bin"
 
     @property
+    def joining(self) -> Path:
+        """What a join was given, until all of it is in its place."""
+        return self.path / "joining.bin"
+
+    @property
     def authority(self) -> Path:
         """Roles, roots and what was revoked, should the database be lost."""
         return self.path / "authority.bin"

@@ -68,6 +68,15 @@ def write_whole(path: Path, content: bytes, mode: int = PUBLIC_MODE) -> None:
         _discard(draft)
 
 
+def remove_whole(path: Path) -> None:
+    """Remove a file for good, also if the power fails at once; raises a MeshError."""
+    try:
+        path.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise unwritten(path, error) from None
+
+
 def _draft(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}.new")
 

@@ -114,6 +114,11 @@ def _check_new(home: Home) -> None:
         raise ConflictError(
             f"{home.path} belongs to a mesh already", "use it, or name another --home"
         )
+    if home.joining.exists():
+        raise ConflictError(
+            f"{home.path} is about to belong to a mesh: its join was cut short",
+            "finish it: session-mesh up --detach; or name another --home",
+        )
 
 
 def _put_aside(root_key: Path) -> Path | None:
@@ -211,8 +216,19 @@ def remember(
     """Keep what a member starts with in the database, and beside it: a database may be lost."""
     database.run_now(feeds.save, [], entries)
     database.run_now(facts.remember, values)
-    packed = pack({"facts": values, "control": [packed_signed(entry) for entry in entries]})
-    write_whole(home.beginning, packed)
+    write_whole(home.beginning, packed_beginning(values, entries))
+
+
+def packed_beginning(values: dict[str, bytes], entries: list[Signed]) -> bytes:
+    """Return what is kept beside the database."""
+    return pack({"facts": values, "control": [packed_signed(entry) for entry in entries]})
+
+
+def beginning_from(packed: bytes) -> tuple[dict[str, bytes], list[Signed]]:
+    """Read it again; raises PeerError, KeyError, TypeError or AttributeError if it is damaged."""
+    kept = unpack_map(packed)
+    entries = [unpacked_signed(packed) for packed in kept["control"]]
+    return {typed(name, str): typed(one, bytes) for name, one in kept["facts"].items()}, entries
 
 
 def beginning(home: Home) -> list[Signed]:
@@ -234,10 +250,7 @@ def recover(home: Home, database: Database) -> None:
     if database.run_now(facts.recall, NAME_FACT) is not None or not home.beginning.exists():
         return
     try:
-        kept = unpack_map(home.beginning.read_bytes())
-        entries = [unpacked_signed(packed) for packed in kept["control"]]
-        values = {typed(name, str): typed(one, bytes) for name, one in kept["facts"].items()}
-        remember(home, database, values, entries)
+        remember(home, database, *beginning_from(home.beginning.read_bytes()))
     except (PeerError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
             f"{home.beginning} is damaged", "restore it from a backup, or move it away"

@@ -36,6 +36,7 @@ from meshnode.core.keys import Key
 from meshnode.discovery.seeds import is_address, parse_address
 from meshnode.node.addresses import joined
 from meshnode.node.clock import SystemClock, chance
+from meshnode.node.entering import Entry, enter, finish
 from meshnode.node.founding import (
     NAME_FACT,
     checked_name,
@@ -43,15 +44,13 @@ from meshnode.node.founding import (
     device_key,
     operator_key,
     read_genesis,
-    remember,
-    settle,
 )
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import membership_in
 from meshnode.node.own_record import fitting
 from meshnode.node.replacing import replaced_from, retire_node
 from meshnode.node.restoring import leaving_in
-from meshnode.node.roots import known_roots, remember_roots, root_behind
+from meshnode.node.roots import known_roots, root_behind
 from meshnode.node.told import LABELS_FACT, RETURNED_FACT, SEEDS_FACT
 from meshnode.rpc.enrolment import CrowdedError, ask_to_join
 from meshnode.store import facts, feeds
@@ -122,7 +121,7 @@ def join(
     replaces: str = "",
     pause: Callable[[float], None] = clock.pause,
 ) -> dict[str, Any]:
-    """Follow an invite; raises a MeshError, having left the home as it was.
+    """Follow an invite; raises a MeshError, having left the home as it was, or as `enter` says.
 
     `replaces`: the name or id of a node that this one takes the place of, labels and name included.
     `pause` is called with seconds while more devices join at once than are let in.
@@ -149,6 +148,7 @@ def _join_locked(
 ) -> dict[str, Any]:
     database = Database(home.database)
     try:
+        finish(home, database)
         if home.initialised:
             _check_replaceable(home, invitation, database)
         name = applied = checked_name(node_name or _known_name(database) or default_node_name())
@@ -168,7 +168,6 @@ def _join_locked(
             warnings = retire_node(control, operator, genesis.mesh_id, old)
         labels, said = fitting(labels)
         warnings += [said] if said else []
-        _forget_old_mesh(home, invitation)
         hints = {invitation.admitter: _members_at(answering, response.addresses)}
         left = leaving_in(database.run_now(feeds.load_own, node_id_of(node.public)))
         values = {
@@ -177,9 +176,8 @@ def _join_locked(
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(labels).encode(),
         }
-        remember(home, database, values, control.entries())
-        remember_roots(home, genesis, control.succession)
-        settle(home, genesis, tuple(response.certificates))
+        certificates = tuple(response.certificates)
+        enter(home, database, Entry(genesis, certificates, control, values, invitation.commands))
     finally:
         database.close()
     off_s = SystemClock().wall_s() - time_from_wire(response.at)
@@ -324,16 +322,3 @@ def _root_behind(home: Home, genesis: Genesis) -> bytes:
     """Return the root that joiners shall trust: what this node shows them leads to it."""
     chain, roots = from_pem(home.certificates.read_bytes()), known_roots(home, genesis)
     return root_behind(chain, node_id_of(device_key(home).public), roots) or roots[0]
-
-
-def _forget_old_mesh(home: Home, invitation: Invite) -> None:
-    """Put aside what made this home the root of its own mesh, and what commanded there."""
-    if not home.initialised or read_genesis(home).mesh_id == invitation.mesh_id:
-        return
-    old = f".{read_genesis(home).mesh_id[:12]}"
-    secrets = [home.root_key]
-    if not invitation.commands:
-        secrets += [home.operator_key, home.operator_public, home.session_root]
-    for path in secrets:
-        if path.exists():
-            path.rename(path.with_name(path.name + old))

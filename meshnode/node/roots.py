@@ -37,12 +37,17 @@ def followed_by(home: Home, genesis: Genesis) -> tuple[bytes, ...]:
 
 def remember_roots(home: Home, genesis: Genesis, succession: Succession) -> None:
     """Write down who the roots are; raises a MeshError if the disk does not take it."""
+    write_whole(home.roots, packed_roots(genesis, succession))
+
+
+def packed_roots(genesis: Genesis, succession: Succession) -> bytes:
+    """Return what is written down of them."""
     kept = {
         "mesh": genesis.mesh_id,
         "present": list(succession.present),
         "followed": succession.followed[:FOLLOWED_MAX],
     }
-    write_whole(home.roots, pack(kept))
+    return pack(kept)
 
 
 def root_behind(chain: Sequence[bytes], node_id: NodeId, roots: Sequence[bytes]) -> bytes | None:

@@ -18,6 +18,7 @@ from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
 from meshnode.node.background import log_unhandled
+from meshnode.node.entering import finish_begun
 from meshnode.node.founding import (
     NAME_FACT,
     checked_name,
@@ -59,6 +60,7 @@ def serve(
     node = _node()
     make_private(home.path)
     with HomeLock(home):
+        finish_begun(home)
         founded = not home.initialised  # asked with the lock: somebody else may just have made it
         if founded:
             found(home, None, options.name or config.node, None)

@@ -11,6 +11,8 @@ from e2e.bad_input.refusal import LOCAL, refused
 from e2e.fleet import PROGRAM, Fleet, wait_until
 
 from meshnode.client.home import Home
+from meshnode.client.keyfiles import write_whole
+from meshnode.node import founding, joining
 from meshnode.node.lock import HomeLock
 
 
@@ -142,3 +144,27 @@ def test_a_run_in_front_that_its_node_refuses_ends_as_no_agent_of_its_own_would(
     answer = wait_until(lambda: (one := refused_now()).code and one)
     assert (answer.code, answer.error["code"]) == (125, "refused")
     assert anna.call("run", "--detach", "--owner", "olga", "--", "true").code == 8
+
+
+def test_a_join_that_was_killed_between_two_files_is_finished_by_up(fleet, monkeypatch):
+    anna, berta = fleet.node("anna"), fleet.node("berta")
+    for node in (anna, berta):
+        node.json("init", "--mesh", f"of-{node.name}", "--name", node.name)
+    anna.up(*LOCAL)
+    invite = anna.json("invite", "--node-only")["invite"]
+    home = Home(berta.home)
+
+    def killed(path: Path, content: bytes) -> None:
+        if path == home.genesis:
+            raise KeyboardInterrupt
+        write_whole(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(founding, "write_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            joining.join(home, invite)
+    assert home.root_key.exists()
+    berta.up(*LOCAL)
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"}, "berta in anna's")
+    assert not home.root_key.exists()
+    assert list(home.path.glob("root.key.*"))

@@ -312,6 +312,22 @@ FROM_HOME: dict[str, Decoder] = {
         (pack({"facts": {"name": b"n"}, "control": [packed_signed(ENTRY)]}),),
         packed=True,
     ),
+    "what a join left": Decoder(
+        homes.joined_with,
+        (
+            pack(
+                {
+                    "beginning": pack({"facts": {"name": b"n"}, "control": []}),
+                    "roots": b"",
+                    "certificates": certificates.to_pem(CHAIN),
+                    "genesis": GENESIS.to_bytes(),
+                    "old": "",
+                    "commands": True,
+                }
+            ),
+        ),
+        packed=True,
+    ),
     "genesis of a home": Decoder(homes.genesis, (GENESIS.to_bytes(),), packed=True),
     "outbox": Decoder(homes.sent_before, (pack(COMMAND_SIGNED.to_list()),), packed=True),
     "key file": Decoder(homes.secret, (b64encode(bytes(32)) + b"\n",)),

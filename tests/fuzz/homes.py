@@ -47,6 +47,7 @@ from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.packing import typed, unpack
 from meshnode.discovery.mdns import SERVICE, Discovery
 from meshnode.node.config import load_config
+from meshnode.node.entering import finish
 from meshnode.node.eventing import left_from
 from meshnode.node.founding import beginning, read_genesis, recover
 from meshnode.node.membership import membership_in
@@ -235,6 +236,17 @@ def began_with(raw: bytes) -> str:
         count = len(beginning(home))
         recover(home, disk)  # type: ignore[arg-type] # a database of its shape
         return f"{count} {started(disk)}"
+    finally:
+        disk.close()
+
+
+def joined_with(raw: bytes) -> str:
+    """Finish a join that was cut short, from whatever it has left behind."""
+    home = Home(written("joined/joining.bin", raw).parent)
+    disk = Disk()
+    try:
+        finish(home, disk)  # type: ignore[arg-type] # a database of its shape
+        return f"{read_genesis(home).name} {started(disk)}"
     finally:
         disk.close()
 

@@ -19,6 +19,7 @@ all tests of this module and of test_corpus; test_entries and test_packing know 
 | | files | configuration, registrations |
 | | requests on the local socket | request, position, opening |
 | the home | keys, genesis, beginning, outbox | key file, genesis, beginning, outbox |
+| | what a join left to do | what a join left |
 | | SQLite rows: feeds, control, forks, journal, invites, ledger | database |
 | | SQLite rows: events, meta | database, fact, left by a stop |
 | | SQLite values: rounds, checkpoints | round texts, ledger checkpoint |
