@@ -1,4 +1,4 @@
-"""Starting a node in the background, and what of it will not be so the next time."""
+"""Starting a node in the background, what of it is not kept, and its first news of others."""
 
 import time
 from typing import Any
@@ -6,12 +6,16 @@ from typing import Any
 from meshnode.client.errors import ConflictError, UnreachableError
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
+from meshnode.client.nodes import is_awaited
 from meshnode.client.silence import pid_of
 from meshnode.node.main import READY_WAIT_S, up_detached
 from meshnode.node.options import UpOptions
+from session_mesh import words
+from session_mesh.call import Call
 from session_mesh.stopping import lives
 
 ASKED_EVERY_S = 0.1
+NEWS_WAIT_S = 3.0  # for the tables of those whom a node has joined; they go on coming
 
 
 def start(home: Home, listen: str | None = None) -> dict[str, Any]:
@@ -40,6 +44,24 @@ def _await_another(home: Home, refusal: ConflictError) -> dict[str, Any]:
         if not (pid.isdecimal() and lives(int(pid))):  # something else was in our node's way
             break
     raise refusal
+
+
+def await_news(call: Call) -> list[str]:
+    """Wait a while until there is something of all members; returns who is missing if there is not.
+
+    Whoever asks at once what the mesh has spent would else be told of this node alone.
+    """
+    missing: list[str] = []
+    with call.mesh() as mesh:
+        for asked in range(int(NEWS_WAIT_S / ASKED_EVERY_S)):
+            listed = mesh.nodes()
+            if not any(map(is_awaited, listed["nodes"])):
+                return []
+            missing = words.coverage_notes(listed["coverage"])
+            if not asked:
+                call.streams.tell("waiting for the tables of the other members")
+            time.sleep(ASKED_EVERY_S)
+    return missing
 
 
 def notes_on(home: Home, options: UpOptions) -> list[str]:

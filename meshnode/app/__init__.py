@@ -10,7 +10,7 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
   `inboxes`, `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
 - commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
   `bearers`, `keys`
-- membership: `admission`, `renewal`, `authorities`
+- membership: `admission`, `introduced`, `renewal`, `authorities`
 - cost: `cutting`, `blocks`, `tally`, `cells`, `shelves`, `cost`, `costing`, `splitting`,
   `shortcut`, `spending`, `totals`, `outlays`, `budgets`, `withholding`
 - the audit log: `auditing`, `witnessing`, `alarms`

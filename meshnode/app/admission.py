@@ -7,7 +7,7 @@ shown stays expired; an invite that is made while the clock is behind that lasts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING
@@ -74,7 +74,9 @@ class Admitted:
     labels: dict[str, str]
     proof: bytes
     replaced: bytes = b""  # of the node whose place it takes: its name, labels and head, packed
-    name_taken: bool = False  # by another member; advice, which the proof does not cover
+    # Advice, which the proof does not cover:
+    name_taken: bool = False  # by another member
+    members: dict[NodeId, str] = field(default_factory=dict)  # whom the joiner may wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class AdmissionDesk:
         self.addresses: Callable[[], tuple[str, ...]] = tuple
         self.find_replaceable: Callable[[str, NodeId], bytes] = _nobody
         self.is_taken: Callable[[str, NodeId], bool] = lambda _name, _joiner: False
+        self.members: Callable[[NodeId], dict[NodeId, str]] = lambda _joiner: {}
         self.add_control: Callable[[Signed], object] = lambda entry: admitter.control.add(
             entry, clock.wall_s()
         )
@@ -212,6 +215,7 @@ class AdmissionDesk:
             mark,
             replaced,
             self.is_taken(application.name, device_id),
+            self.members(device_id),
         )
 
     def _behind_s(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshnode.app.introduced import Introduced
 from meshnode.app.pieces import finished
 from meshnode.app.shortcut import steps_of
 from meshnode.app.spending import Spent
@@ -57,6 +58,7 @@ class Queries:
         self._clock = clock
         self.state_of = state_of or mesh.liveness.state
         self._heard_before = heard_before or {}  # our start, in seconds since 1970
+        self.introduced = Introduced(mesh, {})
         self.indexes = indexes  # without them every row is read each time
 
     def coverage(self) -> Coverage:
@@ -67,11 +69,13 @@ class Queries:
             state = self.state_of(peer)
             if state not in HEARD:
                 missing.append(Missing(self.name_of(peer), state, self._observed_at_s(peer)))
+        awaited = self.introduced.awaited().values()
+        missing += [Missing(name, MemberState.UNREACHABLE, None) for name in awaited]
         now_s = self.now_s()
         ages = [now_s - m.observed_at_s for m in missing if m.observed_at_s is not None]
         return Coverage(
-            nodes_known=len(members),
-            nodes_heard=len(members) - len(missing),
+            nodes_known=len(members) + len(awaited),
+            nodes_heard=len(members) + len(awaited) - len(missing),
             oldest_s=max(0.0, *ages) if ages else None,
             missing=tuple(missing[:MISSING_MAX]),
             missing_more=max(0, len(missing) - MISSING_MAX),
@@ -87,12 +91,13 @@ class Queries:
         return SessionView(record, me, self.name_of(me), record.state, self.now_s())
 
     def nodes(self, labels: dict[str, str]) -> list[NodeView]:
-        """Return all members, this node first."""
+        """Return all members, this node first; those awaited since our join without a row."""
         live: dict[NodeId, int] = {}
         for owner, record in self.mesh.tables.sessions():
             if not record.ended:
                 live[owner] = live.get(owner, 0) + 1
         members = [self.node(peer, live.get(peer, 0)) for peer in self._members()]
+        members += [_awaited(*one) for one in self.introduced.awaited().items()]
         views = [view for view in members if view and labels.items() <= view.labels.items()]
         return sorted(views, key=lambda view: (not view.is_self, view.name, view.node_id))
 
@@ -128,7 +133,8 @@ class Queries:
     def others(self) -> int:
         """Count the other members that have not left."""
         others = (peer for peer in self._members() if peer != self.mesh.self_id)
-        return sum(self.state_of(peer) is not MemberState.LEFT for peer in others)
+        known = sum(self.state_of(peer) is not MemberState.LEFT for peer in others)
+        return known + len(self.introduced.awaited())
 
     def _members(self) -> list[NodeId]:
         return [peer for peer in self.mesh.liveness.members() if self.mesh.tables.node(peer)]
@@ -223,6 +229,14 @@ class Queries:
             is_self=is_self,
             journal_generation=record.journal_generation,
         )
+
+
+def _awaited(peer: NodeId, name: str) -> NodeView:
+    """Return a member of which nothing is here but what our admitter called it."""
+    state = MemberState.UNREACHABLE
+    return NodeView(
+        peer, name, state, (), 0, "", {}, 0, 0.0, None, (), is_self=False, journal_generation=0
+    )
 
 
 def with_spent(view: SessionView, spent: Spent | None) -> SessionView:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.messages import to_plain, to_wire
-from meshnode.client.nodes import check_forgettable, node_id_in
+from meshnode.client.nodes import check_forgettable, is_awaited, node_id_in
 from meshnode.client.ordering import Ordering
 from meshnode.v1 import local_service_pb2 as pb
 
@@ -64,20 +64,21 @@ class MeshClient(Ordering):
         return node
 
     def forget(self, node: Plain) -> Plain:
-        """Hide on all nodes what a node has written so far, but for its ledger."""
+        """Hide on all nodes what a node has written so far, but for its ledger.
+
+        One of which nothing has come since the join is only waited for no longer, by this home.
+        """
         from meshnode.client.authority import sign_forget  # noqa: PLC0415 - as for the commander
 
-        request = pb.ReadHeadRequest(node_id=node["node_id"])
-        header = self.call(self.node.ReadHead, request).header
+        node_id = node["node_id"]
+        said = {"node_id": node_id, "name": node["name"], "was": node["state"]}
+        if is_awaited(node):
+            self.call(self.node.DropAwaited, pb.DropAwaitedRequest(node_id=node_id))
+            return said | {"epoch": 0, "seq": 0}
+        header = self.call(self.node.ReadHead, pb.ReadHeadRequest(node_id=node_id)).header
         entry, head = sign_forget(self.home, header, self.now(), self.chance)
         self.call(self.node.AddControl, pb.AddControlRequest(entry=to_wire(entry)))
-        return {
-            "node_id": node["node_id"],
-            "name": node["name"],
-            "was": node["state"],
-            "epoch": head.epoch,
-            "seq": head.seq,
-        }
+        return said | {"epoch": head.epoch, "seq": head.seq}
 
     def stop(self, *, leave: bool = False, sessions: str = "") -> Plain:
         """End the node; `sessions` is keep, close or empty for its default.

@@ -11,7 +11,7 @@ from meshnode.core.ids import fits_several, names_apart, nodes_meant
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_forgettable", "names_apart", "node_id_in", "working_links"]
+__all__ = ["check_forgettable", "is_awaited", "names_apart", "node_id_in", "working_links"]
 
 
 def check_forgettable(node: dict[str, Any]) -> None:
@@ -24,6 +24,11 @@ def check_forgettable(node: dict[str, Any]) -> None:
         raise ConflictError(
             f"{node['name']} is alive", "run session-mesh leave there, or stop it first"
         )
+
+
+def is_awaited(node: dict[str, Any]) -> bool:
+    """Whether nothing of a node has come yet: it was named in the answer to this home's join."""
+    return not node["epoch"]
 
 
 def working_links(node: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ apart by them, and machines of one image have one host name: whoever brings a se
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from meshnode.app.introduced import INTRODUCED_MAX
 from meshnode.core.liveness import MemberState
 from meshnode.node.replacing import find_replaceable
 
@@ -25,6 +27,16 @@ def tell_of_members(desk: AdmissionDesk, mesh: Mesh) -> None:
     """Let a desk answer from what a mesh knows."""
     desk.find_replaceable = partial(find_replaceable, mesh)
     desk.is_taken = partial(is_taken, mesh)
+    desk.members = partial(members_for, mesh)
+
+
+def members_for(mesh: Mesh, joiner: NodeId) -> dict[NodeId, str]:
+    """Return names of the members that a joiner is to hear of, at most INTRODUCED_MAX."""
+    others = (peer for peer in mesh.liveness.members() if peer != joiner)
+    present = (peer for peer in others if mesh.liveness.state(peer) not in GONE)
+    named = ((peer, mesh.tables.node(peer)) for peer in present)
+    found = ((peer, record.name) for peer, record in named if record is not None)
+    return dict(islice(found, INTRODUCED_MAX))
 
 
 def is_taken(mesh: Mesh, name: str, joiner: NodeId) -> bool:

@@ -45,6 +45,7 @@ from meshnode.node.founding import (
     operator_key,
     read_genesis,
 )
+from meshnode.node.introducing import checked, fact_of
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import membership_in
 from meshnode.node.own_record import fitting
@@ -175,6 +176,7 @@ def _join_locked(
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(labels).encode(),
+            **fact_of({invitation.admitter: ""} | checked(response.members)),
         }
         certificates = tuple(response.certificates)
         enter(home, database, Entry(genesis, certificates, control, values, invitation.commands))

@@ -43,6 +43,19 @@ def membership_in(
     )
 
 
+def certificates_of(home: Home) -> tuple[bytes, ...]:
+    """Return a home's certificates (DER: the node's CA, then its admitter's).
+
+    Raises DamagedError.
+    """
+    try:
+        return from_pem(home.certificates.read_bytes())
+    except (OSError, PeerError) as error:
+        raise DamagedError(
+            f"cannot read {home.certificates}: {error}", "restore it, or join again"
+        ) from error
+
+
 def check_identity(home: Home, node_id: str) -> None:
     """Raise DamagedError if a home's key is not the one that its certificate was made for.
 

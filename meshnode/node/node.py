@@ -22,8 +22,7 @@ from meshnode.app.keys import Keys
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.views import Stopped
-from meshnode.core.certificates import from_pem
-from meshnode.core.errors import DamagedError, MeshError, PeerError, StorageError
+from meshnode.core.errors import MeshError, StorageError
 from meshnode.core.ids import NodeId, new_u64
 from meshnode.core.members import NodeRecord, is_admitted
 from meshnode.core.sealing import SealingKey
@@ -46,8 +45,10 @@ from meshnode.node.founding import NAME_FACT, beginning, default_node_name, devi
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
 from meshnode.node.inside import Inside
+from meshnode.node.introducing import dismiss, introduced_in
 from meshnode.node.last_heard import keep_last_heard, last_heard
 from meshnode.node.listeners import Listeners
+from meshnode.node.membership import certificates_of
 from meshnode.node.moving import watch
 from meshnode.node.own_record import LAST_WRITE_S, OwnRecord, labels_of
 from meshnode.node.persistence import FeedWriter
@@ -99,7 +100,7 @@ class Node:
         self._mesh = Mesh(
             self.genesis, Self(self._key, boot, new_rng(), self._wall_at, admits=self._admits)
         )
-        chain = self._certificates()  # read once: the disk may go while the node runs
+        chain = certificates_of(home)  # read once: the disk may go while the node runs
         self._identity = Identity(
             Credentials(self._key, self.genesis, chain, self._clock.wall_s, chance)
         )
@@ -274,6 +275,7 @@ class Node:
         self._authority.take_up(now_s)
         self._work.keep(self._authority.run())
         self._following.take_up()
+        self._queries.introduced = introduced_in(self._database, self._mesh)
 
     async def _end(self, leave: bool, sessions: str, close_s: float | None) -> Stopped:  # noqa: FBT001 - as asked
         if leave:
@@ -375,6 +377,7 @@ class Node:
             status=self._describing.status,
             replicas=self._mesh.replication.replicas,
             submit_control=self._world.submit_control,
+            drop_awaited=partial(dismiss, self._database, self._queries.introduced),
             stop=self._ending.ask,
         )
 
@@ -387,14 +390,6 @@ class Node:
     async def _republish(self) -> None:
         if not self._ending.over.is_set():
             await self._own.publish()
-
-    def _certificates(self) -> tuple[bytes, ...]:
-        try:
-            return from_pem(self._home.certificates.read_bytes())
-        except (OSError, PeerError) as error:
-            raise DamagedError(
-                f"cannot read {self._home.certificates}: {error}", "restore it, or join again"
-            ) from error
 
     def _wall_at(self, steady_s: float) -> float:
         return self._clock.wall_s() - (self._clock.steady_s() - steady_s)

@@ -24,6 +24,7 @@ from meshnode.core.ledger_rows import key_to_row, value_to_row
 from meshnode.core.liveness import Liveness
 from meshnode.node.clock import SystemClock
 from meshnode.node.founding import device_key, read_genesis
+from meshnode.node.introducing import introduced_in
 from meshnode.node.last_heard import last_heard
 from meshnode.node.pricing import prices_of
 from meshnode.node.restoring import Damage, restore
@@ -72,6 +73,7 @@ class OfflineMesh(MeshClient):
         self.node_audit = _audit_half(self.home, database, mesh)  # type: ignore[assignment] # reads alike
         heard = last_heard(database)
         queries = Queries(mesh, prices_of(self.home), clock, heard_before=heard)
+        queries.introduced = introduced_in(database, mesh)
         self.node = _reading_half(queries)  # type: ignore[assignment] # reads alike
 
     def __exit__(self, *_: object) -> None:

@@ -128,6 +128,7 @@ class EnrolmentServicer(pb_grpc.EnrolmentServiceServicer):
             proof=admitted.proof,
             replaced=admitted.replaced,
             name_taken=admitted.name_taken,
+            members={str(node): name for node, name in admitted.members.items()},
         )
 
 

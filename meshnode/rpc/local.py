@@ -61,6 +61,7 @@ class LocalParts:
     status: Callable[[], Status]
     replicas: Mapping[NodeId, Replica]
     submit_control: Callable[[Signed], Awaitable[None]]
+    drop_awaited: Callable[[NodeId], Awaitable[None]]
     stop: Callable[[bool, str], Awaitable[Stopped]]
 
 
@@ -201,6 +202,14 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
         """Take an entry into the control set."""
         del context
         return await add_control(self._parts.submit_control, request)
+
+    async def DropAwaited(  # noqa: N802 - named by the proto
+        self, request: pb.DropAwaitedRequest, context: Context
+    ) -> pb.DropAwaitedResponse:
+        """Wait no longer for a member of which nothing has come."""
+        del context
+        await self._parts.drop_awaited(NodeId(request.node_id))
+        return pb.DropAwaitedResponse()
 
     async def Stop(  # noqa: N802 - named by the proto
         self, request: pb.StopRequest, context: Context

@@ -53,12 +53,12 @@ def app(
     notes = [*value["warnings"], "next: session-mesh up --detach"]
     if up:
         from meshnode.node.options import UpOptions  # noqa: PLC0415 - as above
-        from session_mesh.starting import notes_on, start  # noqa: PLC0415 - as above
+        from session_mesh.starting import await_news, notes_on, start  # noqa: PLC0415 - as above
 
         call.streams.tell(f"joined the mesh {value['mesh_name']} as {value['name']}")
         value = {**value, "up": start(call.home, listen)}
         notes[-1] = "the node is running: session-mesh nodes"
-        notes += notes_on(call.home, UpOptions(listen=listen))
+        notes += await_news(call) + notes_on(call.home, UpOptions(listen=listen))
     return View(
         value=value,
         human=described(

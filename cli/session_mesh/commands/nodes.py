@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.nodes import names_apart
+from meshnode.client.nodes import is_awaited, names_apart
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Labels, RootFile, pairs
@@ -62,6 +62,7 @@ def forget(
 
     Hides on all nodes what it has written so far: itself, its sessions, its registrations. What it
     has spent stays counted. If it comes back, it is shown again, by what it writes from then on.
+    One of which nothing has come since this home joined is forgotten by this home alone.
     """
     with call.mesh() as mesh:
         known = mesh.forgettable(node)
@@ -137,6 +138,12 @@ def promote(
 
 def _hidden(node: dict[str, Any]) -> str:
     """Say what will be hidden, and what will not."""
+    if is_awaited(node):
+        return (
+            f"nothing of {node['name']} ({words.short(node['node_id'])}) has come here since this"
+            " home joined: it is no longer waited for, by this home alone. What it has spent is in"
+            " no sum here"
+        )
     live = node["sessions"]
     sessions = f"{live} sessions that have not ended" if live else "its sessions"
     return (

@@ -1,0 +1,61 @@
+"""Homes keep whom they were told of when they joined, whatever an admitter says there."""
+
+import asyncio
+
+import pytest
+from integration.rpc.enrolling import Desk, answering
+from integration.rpc.fleet import Founded
+
+from meshnode.app.introduced import INTRODUCED_MAX
+from meshnode.client.home import Home
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.members import NAME_CHARS_MAX
+from meshnode.core.tables import ID_CHARS
+from meshnode.node.introducing import checked
+from meshnode.node.joining import join
+from meshnode.node.offline import OfflineMesh
+
+
+@pytest.fixture
+async def desk(database):
+    desk = Desk(Founded(), database)
+    async with answering(desk.servicer(), desk.member.identity) as address:
+        yield desk, address
+
+
+def coverage(home: Home) -> dict:
+    with OfflineMesh(home) as mesh:
+        return mesh.nodes()["coverage"]
+
+
+async def joined(desk: Desk, address: str, path) -> Home:
+    invite = await desk.invite(address)
+    home = Home(path)
+    await asyncio.to_thread(join, home, invite.to_text())
+    return home
+
+
+async def test_an_admitter_of_before_names_itself_by_its_id_alone(desk, tmp_path):
+    host, address = desk
+    said = coverage(await joined(host, address, tmp_path / "h"))
+    assert (said["nodes_known"], said["nodes_heard"]) == (1, 0)
+    assert [one["node_name"] for one in said["missing"]] == [host.member.node_id[:ID_CHARS]]
+
+
+async def test_whom_an_admitter_names_is_awaited_by_that_name(desk, tmp_path):
+    host, address = desk
+    other = node_id_of(Key.new(lambda size: b"k" * size).public)
+    host.desk.members = lambda _joiner: {host.member.node_id: "anna", other: "carl"}
+    said = coverage(await joined(host, address, tmp_path / "h"))
+    assert sorted(one["node_name"] for one in said["missing"]) == ["anna", "carl"]
+
+
+def test_what_is_no_member_or_too_much_is_not_awaited():
+    ids = [
+        node_id_of(Key.new(lambda size, n=n: bytes([n % 251, n // 251]) * 16).public)
+        for n in range(INTRODUCED_MAX + 3)
+    ]
+    assert len(checked(dict.fromkeys(ids, "a"))) == INTRODUCED_MAX
+    assert checked({"": "a", "x" * 52: "b", "abc": "c"}) == {}
+    assert checked({ids[0]: "n" * 1000}) == {ids[0]: "n" * NAME_CHARS_MAX}
