@@ -12,7 +12,7 @@ from meshnode.client.durations import parse_instant, rfc3339, seconds_of
 from meshnode.client.errors import UsageError
 from meshnode.client.words import nearest
 from session_mesh import words
-from session_mesh.options import among
+from session_mesh.options import among, several
 from session_mesh.render import Table
 
 TIMES = ("month", "week", "day", "hour")
@@ -78,15 +78,15 @@ class Span:
 
 def groupings(names: Sequence[str], known: Sequence[str] = GROUPINGS) -> tuple[str, ...]:
     """Return each grouping once, also of `day,model`; raises UsageError for an unknown one."""
-    names = [one.strip() for name in names for one in name.split(",")]
-    for name in names:
+    found = several(names)
+    for name in found:
         if name == BLOCK and name not in known:
             hint = "session-mesh usage --by block has those of its machine"
             raise UsageError("blocks are of one plan, and the mesh may have many", hint)
         if name not in known:
             hint = f"one of: {', '.join(known)}"
             raise UsageError(f"cannot group by {name[:60]!r}{nearest(name, known)}", hint)
-    return tuple(dict.fromkeys(names))
+    return found
 
 
 def is_by_time(by: Sequence[str]) -> bool:

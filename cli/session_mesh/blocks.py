@@ -14,7 +14,7 @@ MINUTE_S, MINUTES_AN_HOUR = 60, 60
 LEFT = "LEFT"  # of the active block, if there is one
 
 
-def source_of(source: Sequence[str], session: str | None, *, follow: bool) -> list[str]:
+def source_of(source: Sequence[str], session: str | None, *, follow: bool) -> tuple[str, ...]:
     """Return the one source that has blocks; raises UsageError for what none can be told of."""
     if any(name != SOURCE for name in source):
         hint = f"leave out --source, or name {SOURCE}"
@@ -24,7 +24,7 @@ def source_of(source: Sequence[str], session: str | None, *, follow: bool) -> li
         raise UsageError("blocks are of all sessions together: leave out --session-key", hint)
     if follow:
         raise UsageError("--follow shows sessions, not blocks", "leave out one of them")
-    return [SOURCE]
+    return (SOURCE,)
 
 
 def table_of_blocks(value: dict[str, Any], by: Sequence[str]) -> Table:

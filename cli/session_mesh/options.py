@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from meshnode.client.errors import UsageError
-from meshnode.client.targets import EVENT_KINDS, Selection, Target
+from meshnode.client.targets import EVENT_KINDS, Selection, Target, one_specialization
 from session_mesh.render import Style
 
 
@@ -25,7 +25,7 @@ Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeat for more.")
 ]
 Specializations = Annotated[
-    list[str] | None, typer.Option("--spec", metavar="S", help="A specialization.")
+    list[str] | None, typer.Option("--spec", metavar="S", help="A specialization; several: a,b.")
 ]
 Node = Annotated[str, typer.Option("--node", metavar="N", help="Name or id of a node.")]
 SessionId = Annotated[str, typer.Option("--session", metavar="ID", help="A session id.")]
@@ -50,10 +50,18 @@ EventKinds = Annotated[
     typer.Option(
         "--kind",
         metavar="|".join(EVENT_KINDS),
-        help="All unless told; repeat for more.",
+        help="All unless told; several: a,b.",
         autocompletion=among(EVENT_KINDS),
     ),
 ]
+
+
+def several(words: Sequence[str] | None) -> tuple[str, ...]:
+    """Return each word of an option once that is repeated, written `a,b`, or both.
+
+    Only for options no value of which can hold a comma. An empty word stays, to be refused.
+    """
+    return tuple(dict.fromkeys(one.strip() for word in words or () for one in word.split(",")))
 
 
 def stream_only(style: Style) -> None:
@@ -89,4 +97,5 @@ def target_of(name: str, session: str, agent_id: str, node: str) -> Target:
 
 def narrowed(spec: str, node: str, labels: Sequence[str] | None) -> Selection:
     """Select for orders to many: also who cannot be reached, so that it is told."""
+    spec = one_specialization(spec)
     return Selection(specialization=spec, node=node, labels=pairs(labels))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshnode.core.errors import UsageError
+from meshnode.core.specializations import check_specialization
 
 PTY = "pty"
 ADAPTERS = ("process", PTY)  # how an agent is spoken to: over pipes, or through a terminal
@@ -46,6 +47,8 @@ def check_opening(opening: Opening) -> None:
     if opening.adapter not in ADAPTERS:
         hint = f"one of: {', '.join(ADAPTERS)}"
         raise UsageError(f"there is no adapter {opening.adapter[:60]!r}", hint)
+    for spec in opening.specializations:
+        check_specialization(spec)
     if not all(opening.specializations):
         raise UsageError("a specialization is never empty")
     if "/" in opening.agent_id:

@@ -51,6 +51,7 @@ from meshnode.core.grants import (
     verify_chain,
 )
 from meshnode.core.keys import Key, key_id_of
+from meshnode.core.specializations import check_specialization
 from meshnode.v1 import key_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb
 
@@ -92,6 +93,8 @@ class Maker:
         scope = wish.scope
         if "" in (*(scope.agents or ()), *(scope.specializations or ())):
             raise UsageError("an agent or a specialization without a name", "leave it out")
+        for spec in scope.specializations or ():
+            check_specialization(spec)
         actions = checked_actions(scope.actions)
         if wish.renewable:
             actions = tuple(dict.fromkeys((*(actions or ACTIONS_OF_NEW_KEY), RENEWAL)))

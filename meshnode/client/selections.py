@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.documents import Entry, read_bytes, read_document
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
-from meshnode.client.targets import Selection
+from meshnode.client.targets import Selection, one_specialization
+from meshnode.core.errors import UsageError
 from meshnode.core.ids import SESSION_ID_CHARS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def chosen_in(root: Mapping[str, Entry]) -> tuple[Chosen, ...] | None:
     `spec` alone selects what was started for it; beside `sessions` it narrows each entry that
     names no other.
     """
-    spec = root["spec"].text("spec") if "spec" in root else ""
+    spec = _spec(root["spec"]) if "spec" in root else ""
     sessions = root.get("sessions")
     if sessions is None or isinstance(sessions.value, dict):
         return (Chosen(Selection(specialization=spec)),) if spec else None
@@ -70,6 +71,8 @@ def _chosen(item: Entry, spec: str) -> Chosen:
     if not fields:
         item.fail("an entry that says nothing", "id: 123, or filter: alive")
     texts = {name: one.text(name) for name, one in fields.items() if name != "filter"}
+    if "spec" in fields:
+        _spec(fields["spec"])
     selection = Selection(
         filter=fields["filter"].choice("filter", FILTERS) if "filter" in fields else "",
         node=texts.get("node", ""),
@@ -78,6 +81,14 @@ def _chosen(item: Entry, spec: str) -> Chosen:
         agent_id=texts.get("agent_id", ""),
     )
     return Chosen(selection, texts.get("id", ""))
+
+
+def _spec(entry: Entry) -> str:
+    name = entry.text("spec")
+    try:
+        return one_specialization(name)
+    except UsageError as error:
+        entry.fail(error.message, error.hint)
 
 
 def is_of_list(key: str, entry: Entry) -> bool:

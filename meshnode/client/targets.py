@@ -15,6 +15,7 @@ from meshnode.client.durations import words_of
 from meshnode.client.words import nearest, too_short
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
 from meshnode.core.ids import BASE32, PREFIX_CHARS_MIN, SESSION_ID_CHARS, names_apart, session_id_of
+from meshnode.core.specializations import check_specialization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,12 @@ NOTHING_NEAR = (
     " counted"
 )
 WORD_CHARS_MAX = 512  # node/agent has 64 + 1 + 256 at most
+
+
+def one_specialization(name: str) -> str:
+    """Return the name by which something is sought; raises UsageError for `a,b`."""
+    check_specialization(name, "look for one at a time; what has a comma is found by its id")
+    return name
 
 
 class AmbiguousError(ConflictError):

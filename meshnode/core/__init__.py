@@ -13,7 +13,8 @@ node; the simulator runs the same ones. By subject, the ground first:
 - the control set: `grants`, `roles`, `settings`, `succession`, `entries`, `revocations`,
   `rolebook`, `entitled`, `hiding`, `shares`, `control`
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
-- sessions and the registry: `sessions`, `registry`, `removals`, `tables`, `roster`
+- sessions and the registry: `sessions`, `specializations`, `registry`, `removals`, `tables`,
+  `roster`
 - the ledger: `ledger`, `ledger_rows`, `marks`, `tiers`, `usage_log`, `rollups`, `regained`,
   `counts`, `checkpoints`, `rounds`, `charges`, `prices`, `budgets`, `log_sessions`
 """

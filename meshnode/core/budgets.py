@@ -21,6 +21,7 @@ from meshnode.core.packing import pack
 from meshnode.core.prices import NUSD_PER_USD, usd_text
 from meshnode.core.sessions import WORKING, SessionRecord, State
 from meshnode.core.settings import AMOUNT_MAX, Budget, Terms, budget_from_map
+from meshnode.core.specializations import check_specialization
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -156,6 +157,7 @@ def parse_percent(text: str) -> int:
 def budget_of(said: Mapping[str, str]) -> Budget:
     """Read a budget as people write it, by the names in SAID; raises UsageError."""
     amount, unit = parse_limit(said["limit"])
+    check_specialization(said.get("spec", ""), "a budget is of one: set one for each")
     terms = Terms(
         amount,
         unit,

@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.packing import pack, typed, unpack, unpack_map
+from meshnode.core.specializations import check_specialization
 
 REGISTRY = "registry"
 TEXT_CHARS_MAX = 128
@@ -65,6 +66,7 @@ class Registration:
 def specialist(agent_id: str, specialization: str, attributes: dict[str, str]) -> Specialist:
     """Check what a user wants to register; raises UsageError."""
     place_of(agent_id, specialization)
+    check_specialization(specialization)
     if len(attributes) > ATTRIBUTES_MAX:
         raise UsageError(f"at most {ATTRIBUTES_MAX} attributes")
     for key, text in attributes.items():

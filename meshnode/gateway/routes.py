@@ -25,6 +25,7 @@ from meshnode.client.targets import Target
 from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
 from meshnode.core.grants import GRANT_TTL_S_MAX
 from meshnode.core.registry import TEXT_CHARS_MAX, specialist
+from meshnode.core.specializations import check_specialization
 from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
@@ -295,6 +296,8 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
         agent_id = said.text("agent_id", needed=True, chars_max=TEXT_CHARS_MAX)
         specialization = said.text("specialization", needed=True, chars_max=TEXT_CHARS_MAX)
         attributes = said.attributes("attributes")
+        with about("specialization"):
+            check_specialization(specialization, "register each by itself")
         with about("attributes"):
             specialist(agent_id, specialization, attributes)
         return answer_of(await parts.actor.register(bearer, agent_id, specialization, attributes))
@@ -350,11 +353,15 @@ def _add_keys(router: APIRouter, parts: Parts) -> None:
         ttl_s = said.integer("ttl", 1, GRANT_TTL_S_MAX, KEY_TTL_S)
         with about("actions"):
             actions = checked_actions(said.texts("actions") or ())
+        with about("specializations"):
+            specs = said.texts("specializations")
+            for spec in specs or ():
+                check_specialization(spec)
         scope = Scope(
             actions,
             _node_ids(parts, said.texts("nodes")),
             said.texts("agent_ids"),
-            said.texts("specializations"),
+            specs,
             parts.queries.mesh.self_id,
         )
         bearer.check_mints()

@@ -2,7 +2,10 @@
 
 import signal
 
+import pytest
 from e2e.fleet import wait_until
+
+from meshnode.client.errors import UsageError
 
 
 def found(node, spec: str) -> dict[str, dict]:
@@ -34,6 +37,20 @@ def test_what_one_node_registers_another_finds_and_a_third_takes_back(trio):
     wait_until(lambda: list(anna.states().values()) == ["alive"] * 3)
     for node in trio:
         assert not found(node, "images"), "what was taken back stays away after a restart"
+
+
+def test_specializations_with_a_comma_between_them_are_two(trio):
+    anna = trio[0]
+    anna.json("register", "--spec", "left,right", "--agent-id", "walker")
+    assert all("walker" in found(anna, spec) for spec in ("left", "right"))
+    anna.call("run", "--detach", "--agent-id", "runner", "--spec", "up,down", "--", "cat")
+    assert anna.sessions()["runner"]["specializations"] == ["up", "down"]
+    assert [one["agent_id"] for one in anna.json("list", "--spec", "down")["sessions"]] == [
+        "runner"
+    ]
+    with anna.client() as mesh, pytest.raises(UsageError, match="no comma"):
+        mesh.register("walker", "left,right")
+    anna.json("kill", "--all", "--spec", "up", "--yes")
 
 
 def test_agents_of_a_node_that_is_gone_are_silent_and_not_forgotten(trio):

@@ -10,7 +10,7 @@ from meshnode.client.targets import Target
 from meshnode.client.vocabulary import KINDS
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Node, SessionId, among
+from session_mesh.options import Node, SessionId, among, several
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
@@ -43,7 +43,9 @@ def app(
     session: SessionId = "",
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", metavar="K", help="Repeat for more.", autocompletion=among(KINDS)),
+        typer.Option(
+            "--kind", metavar="K", help="One kind; several: a,b.", autocompletion=among(KINDS)
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="The newest so many.")
@@ -72,7 +74,7 @@ def app(
 
     def read(reader: "Reader") -> dict[str, Any]:
         mesh = cast("MeshClient", reader)
-        wanted = auditing.Wanted(node, begin, _meant(mesh, session), tuple(kind or ()), limit)
+        wanted = auditing.Wanted(node, begin, _meant(mesh, session), several(kind), limit)
         return auditing.read_audit(mesh, wanted)
 
     value = call.read(read)

@@ -18,7 +18,7 @@ from session_mesh.happenings import (
     tell_absence,
     tell_all,
 )
-from session_mesh.options import EventKinds, stream_only
+from session_mesh.options import EventKinds, several, stream_only
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -46,7 +46,7 @@ def app(
     The newest 10,000 events of 7 days are kept, by this node, as it saw them.
     """
     begin = parse_instant(since, call.now_s()) if since else None
-    wanted = Wanted(tuple(kind or ()), name).checked()
+    wanted = Wanted(several(kind), name).checked()
     if follow:
         return _follow(call, wanted, begin)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meshnode.client.targets import one_specialization
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.render import Table, View
@@ -24,7 +25,8 @@ def app(
 
     Those that are ready come first, of these the least loaded, of these the nearest.
     """
-    value = call.read(lambda mesh: mesh.find(specialization))
+    spec = one_specialization(specialization)
+    value = call.read(lambda mesh: mesh.find(spec))
     return View(
         value=value,
         human=_table(value["agents"]),

@@ -6,6 +6,7 @@ import typer
 
 from session_mesh.call import Call
 from session_mesh.joins import invite_from, patience
+from session_mesh.options import several
 from session_mesh.render import View
 from session_mesh.verbs import verb
 from session_mesh.words import described
@@ -23,7 +24,8 @@ def app(
         str, typer.Argument(metavar="INVITE|-", help="From session-mesh invite; - reads stdin.")
     ] = "",
     seed: Annotated[
-        list[str] | None, typer.Option("--seed", metavar="H:P", help="Try here first.")
+        list[str] | None,
+        typer.Option("--seed", metavar="H:P", help="Try here first; several: a,b."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of this node.")] = None,
     replaces: Annotated[
@@ -46,7 +48,7 @@ def app(
         call.home,
         text,
         node_name=name,
-        seeds=tuple(seed or ()),
+        seeds=several(seed),
         replaces=replaces,
         pause=patience(call),
     )

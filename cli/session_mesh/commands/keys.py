@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from getpass import getpass
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from meshnode.client.errors import NoNodeError, SilentNodeError, UsageError
 from meshnode.client.vocabulary import ACTIONS
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Specializations, among
+from session_mesh.options import Specializations, among, several
 from session_mesh.render import Table, View
 from session_mesh.stdin import on_terminal, read_text
 from session_mesh.verbs import leading_verb, verb
@@ -46,16 +47,18 @@ def new(
         list[str] | None,
         typer.Option(
             "--action",
-            help="What it may do; else read, steer, kill, register.",
+            help="What it may do, as a,b; else read, steer, kill, register.",
             autocompletion=among(sorted(ACTIONS)),
         ),
     ] = None,
     spec: Specializations = None,
     agent_id: Annotated[
-        list[str] | None, typer.Option("--agent-id", metavar="A", help="Only these agents.")
+        list[str] | None,
+        typer.Option("--agent-id", metavar="A", help="Only this agent; repeat for more."),
     ] = None,
     node: Annotated[
-        list[str] | None, typer.Option("--node", metavar="N", help="Only on these nodes.")
+        list[str] | None,
+        typer.Option("--node", metavar="N", help="Only on this node; several: a,b."),
     ] = None,
     via: Annotated[
         str, typer.Option("--via", metavar="NODE", help="Only delivered by this node.")
@@ -76,10 +79,10 @@ def new(
     from meshnode.client.authority import Scope  # noqa: PLC0415 - as above
 
     scope = Scope(
-        actions=tuple(action or ()),
-        nodes=_node_ids(call, node) if node else None,
+        actions=several(action),
+        nodes=_node_ids(call, several(node)) if node else None,
         agents=tuple(agent_id) if agent_id else None,
-        specializations=tuple(spec) if spec else None,
+        specializations=several(spec) if spec else None,
         via=_node_ids(call, [via])[0] if via else "",
     )
     maker = keyring.Maker(call.home, os.environ, call.now_s(), clock.chance)
@@ -188,7 +191,7 @@ def _link_row(link: dict[str, Any]) -> tuple[str, ...]:
     return (words.short(link["issuer"]), words.short(link["subject"]), may, _where(link), *span)
 
 
-def _node_ids(call: Call, names: list[str]) -> tuple[str, ...]:
+def _node_ids(call: Call, names: Sequence[str]) -> tuple[str, ...]:
     """Grants name nodes by id; only the mesh knows which names they have."""
     from meshnode.client.nodes import node_id_in  # noqa: PLC0415 - few keys are for a node
 

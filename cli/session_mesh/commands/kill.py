@@ -1,5 +1,6 @@
 """`kill`: end agents, with everything they started."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,17 @@ from meshnode.client.fanning import INTERRUPTED
 from meshnode.client.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import CommandId, Grace, Labels, Node, Timeout, Wait, narrowed, target_of
+from session_mesh.options import (
+    CommandId,
+    Grace,
+    Labels,
+    Node,
+    Timeout,
+    Wait,
+    narrowed,
+    several,
+    target_of,
+)
 from session_mesh.orders import Aim, asked, carry_out, chosen, sessions_of
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
@@ -32,10 +43,12 @@ def app(
         list[str] | None, typer.Argument(metavar="[ID]...", help="Session or agent ids.")
     ] = None,
     session: Annotated[
-        list[str] | None, typer.Option("--session", metavar="ID", help="A session id.")
+        list[str] | None,
+        typer.Option("--session", metavar="ID", help="A session id; several: a,b."),
     ] = None,
     agent_id: Annotated[
-        list[str] | None, typer.Option("--agent-id", metavar="A", help="An agent id, exactly.")
+        list[str] | None,
+        typer.Option("--agent-id", metavar="A", help="An agent id, exactly; repeat for more."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="At once, without asking.")] = False,
     grace: Grace = "5s",
@@ -66,7 +79,7 @@ def app(
     """
     from meshnode.client.standing import kill_or_park  # noqa: PLC0415 - --help needs no gRPC
 
-    targets = _named(given or [], session or [], agent_id or [], node)
+    targets = _named(given or [], several(session), agent_id or [], node)
     _check(targets, everyone=everyone, narrowed=bool(spec or label))
     if not (yes or force or dry_run or call.can_ask):
         raise UsageError("kill asks first, and there is no terminal", "say --yes or --force")
@@ -98,7 +111,9 @@ def app(
         return _waiting(mesh, aim, view, terms) if is_left else view
 
 
-def _named(given: list[str], session: list[str], agent_id: list[str], node: str) -> list[Target]:
+def _named(
+    given: Sequence[str], session: Sequence[str], agent_id: Sequence[str], node: str
+) -> list[Target]:
     """Take several that were named in one way; raises UsageError for several ways."""
     if sum(map(bool, (given, session, agent_id))) > 1:
         hint = "give one kind, as often as you like: ID, --session ID, --agent-id A"

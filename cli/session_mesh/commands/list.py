@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from meshnode.client.nodes import names_apart
-from meshnode.client.targets import Selection
+from meshnode.client.targets import Selection, one_specialization
 from session_mesh import words
 from session_mesh.call import Call, Reader
 from session_mesh.inside import is_inside
@@ -42,7 +42,7 @@ def app(
     selection = Selection(
         filter=filter_ or "",
         node=node,
-        specialization=spec,
+        specialization=one_specialization(spec),
         owner=owner,
         agent_id=agent_id,
         labels=pairs(label),

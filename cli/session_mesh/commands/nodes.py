@@ -7,7 +7,7 @@ import typer
 from meshnode.client.nodes import is_awaited, names_apart
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Labels, RootFile, pairs
+from session_mesh.options import Labels, RootFile, pairs, several
 from session_mesh.passphrases import passphrase_asker
 from session_mesh.render import Table, View
 from session_mesh.verbs import leading_verb, verb
@@ -83,7 +83,9 @@ def revoke(
     node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
     survivor: Annotated[
         list[str] | None,
-        typer.Option("--survivor", metavar="NODE|KEY_ID", help="Who stays, if NODE let it in."),
+        typer.Option(
+            "--survivor", metavar="NODE|KEY_ID", help="Who stays, if NODE let it in; several: a,b."
+        ),
     ] = None,
     root_file: RootFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -97,7 +99,7 @@ def revoke(
     from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
-        plan = revoking.planned(mesh, node, survivor or ())
+        plan = revoking.planned(mesh, node, several(survivor))
         name = plan.node["name"]
         adds = survivor or (root_file and not plan.by_root)
         if plan.node["state"] == "revoked" and not adds:

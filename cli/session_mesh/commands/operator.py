@@ -74,7 +74,8 @@ def remove(
     call: Call,
     name: Annotated[str, typer.Argument(metavar="NAME|KEY_ID", help="Whose key.")],
     keep: Annotated[
-        list[str] | None, typer.Option("--keep", metavar="NAME|KEY_ID", help="Who stays.")
+        list[str] | None,
+        typer.Option("--keep", metavar="NAME|KEY_ID", help="Who stays; repeat for more."),
     ] = None,
     root_file: RootFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

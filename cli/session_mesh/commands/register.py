@@ -11,7 +11,7 @@ from meshnode.client.registrations import registrations, registrations_in
 from meshnode.client.targets import Delivery
 from session_mesh.call import Call
 from session_mesh.inside import is_inside, own_agent_id, register_self
-from session_mesh.options import CommandId, Specializations, Timeout, pairs
+from session_mesh.options import CommandId, Specializations, Timeout, pairs, several
 from session_mesh.orders import outcome_view
 from session_mesh.progress import Progress
 from session_mesh.render import Table, View
@@ -40,7 +40,7 @@ def app(
             "--attr",
             metavar="K=V",
             help="version, capacity (tasks at once), load (0 to 1, or 30%), cost_per_mtok_usd, "
-            "or any label.",
+            "or any label; repeat for more.",
         ),
     ] = None,
     file: Annotated[
@@ -59,7 +59,7 @@ def app(
     Enters it into the specialization registry of the mesh, in place of what is known of it there;
     this authorises nothing. Inside a session an agent registers itself, and nobody else.
     """
-    attributes, specs = pairs(attr, "--attr"), tuple(spec or ())
+    attributes, specs = pairs(attr, "--attr"), several(spec)
     if is_inside():
         agent_id = agent_id or own_agent_id()
     if file:

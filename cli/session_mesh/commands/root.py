@@ -101,7 +101,7 @@ def retire(
     root_file: RootFile = None,
     drop: Annotated[
         list[str] | None,
-        typer.Option("--drop", metavar="NAME|KEY_ID", help="Who falls with it; else nobody."),
+        typer.Option("--drop", metavar="NAME|KEY_ID", help="Who falls with it; repeat for more."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:

@@ -11,7 +11,7 @@ from meshnode.client.targets import Selection
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.escaping import escape
-from session_mesh.options import Labels, Specializations, pairs
+from session_mesh.options import Labels, Specializations, pairs, several
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -97,7 +97,7 @@ def app(
     options = RunOptions(
         agent_id=agent_id,
         title=title,
-        specializations=tuple(spec or ()),
+        specializations=several(spec),
         labels=pairs(label),
         owner=owner,
         steer_format=steer_format,

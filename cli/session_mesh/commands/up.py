@@ -9,7 +9,7 @@ import typer
 from session_mesh.becoming import become_node
 from session_mesh.call import Call
 from session_mesh.joins import INVITE_VARIABLE, patience
-from session_mesh.options import Labels, among, pairs
+from session_mesh.options import Labels, among, pairs, several
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -29,7 +29,8 @@ def app(
         str | None, typer.Option("--advertise", metavar="H:P", help="Where others reach it.")
     ] = None,
     seed: Annotated[
-        list[str] | None, typer.Option("--seed", metavar="H:P", help="A node to start from.")
+        list[str] | None,
+        typer.Option("--seed", metavar="H:P", help="A node to start from; several: a,b."),
     ] = None,
     mdns: Annotated[
         bool | None, typer.Option("--mdns/--no-mdns", help="Find nodes by multicast.")
@@ -62,10 +63,12 @@ def app(
         Path | None, typer.Option("--http-tls-key", help="The key of that certificate.")
     ] = None,
     http_host: Annotated[
-        list[str] | None, typer.Option("--http-host", metavar="NAME", help="Also called so.")
+        list[str] | None,
+        typer.Option("--http-host", metavar="NAME", help="Also called so; several: a,b."),
     ] = None,
     http_origin: Annotated[
-        list[str] | None, typer.Option("--http-origin", metavar="URL", help="Pages that may ask.")
+        list[str] | None,
+        typer.Option("--http-origin", metavar="URL", help="Pages that may ask; several: a,b."),
     ] = None,
     metrics: Annotated[
         str | None,
@@ -84,7 +87,7 @@ def app(
     options = UpOptions(
         listen=listen,
         advertise=advertise,
-        seeds=tuple(seed or ()),
+        seeds=several(seed),
         mdns=mdns,
         labels=pairs(label),
         name=name,
@@ -95,8 +98,8 @@ def app(
             http_tls,
             str(http_tls_cert.absolute()) if http_tls_cert else "",
             str(http_tls_key.absolute()) if http_tls_key else "",
-            tuple(http_host or ()),
-            tuple(http_origin or ()),
+            several(http_host),
+            several(http_origin),
             metrics,
         ),
     )

@@ -25,7 +25,7 @@ from session_mesh.amounts import (
 )
 from session_mesh.blocks import source_of, table_of_blocks
 from session_mesh.call import Call
-from session_mesh.options import among
+from session_mesh.options import among, several
 from session_mesh.progress import Progress
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -62,12 +62,13 @@ def app(
         typer.Option(
             "--source",
             metavar="S",
-            help="Only of these agents' logs.",
+            help="Only of these agents' logs; several: a,b.",
             autocompletion=among(SOURCES),
         ),
     ] = None,
     path: Annotated[
-        list[str] | None, typer.Option("--path", metavar="P", help="Read here, not where usual.")
+        list[str] | None,
+        typer.Option("--path", metavar="P", help="Read here, not where usual; repeat for more."),
     ] = None,
     by: Annotated[
         list[str] | None,
@@ -128,10 +129,11 @@ def app(
     span = Span(since, until, days, zone)
     priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ("day",), BY)
-    of = source_of(source or (), session_key, follow=follow) if BLOCK in groups else source or []
+    named = several(source)
+    of = source_of(named, session_key, follow=follow) if BLOCK in groups else named
     asked = usage.Asked(groups, *span.bounds(call.now_s()), span.tz, priced_at)
     configs, missing = locating.sources_at(of, path or ())
-    lacking = {name: missing[name] for name in source or () if name in missing}
+    lacking = {name: missing[name] for name in named if name in missing}
     _refuse_all(lacking.values() if follow or not call.home.database.exists() else ())
     if keep_messages:
         configs = locating.with_messages(configs, of)

@@ -7,7 +7,7 @@ import typer
 from meshnode.client.targets import Wanted, check_lengths
 from session_mesh.call import Call
 from session_mesh.happenings import tell_absence, tell_all
-from session_mesh.options import EventKinds, stream_only
+from session_mesh.options import EventKinds, several, stream_only
 from session_mesh.verbs import verb
 
 
@@ -29,7 +29,7 @@ def app(
     """
     stream_only(call.style)
     check_lengths({"position": position})
-    wanted = Wanted(tuple(kind or ())).checked()
+    wanted = Wanted(several(kind)).checked()
     is_table = call.streams.can_draw and call.output is None and not call.quiet
     with call.mesh() as mesh:
         if is_table and not kind and not position:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from session_mesh.dispatch import VERBS
+from session_mesh.options import several
 
 
 @pytest.mark.usefixtures("mesh")
@@ -38,6 +39,38 @@ def test_a_number_that_nothing_can_hold_is_refused(run, words, number):
     code, _, err = run(*words, str(number))
     assert code == 2
     assert err.startswith(f"error: Invalid value for '{words[-1]}': a number is at most 9223372")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("find", "a,b"),
+        ("list", "--spec", "a,b"),
+        ("kill", "--all", "--spec", "a,b", "--yes"),
+        ("steer", "--all", "--spec", "a,b", "--yes", "stop"),
+        ("budget", "set", "n", "--limit", "1usd", "--per", "day", "--spec", "a,b"),
+    ],
+    ids=" ".join,
+)
+def test_where_one_specialization_is_meant_two_are_refused(run, mesh, words):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "one specialization has no comma in its name: 'a,b'" in err
+    assert mesh.calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (None, ()),
+        (["a"], ("a",)),
+        (["a,b", "c"], ("a", "b", "c")),
+        (["a, b", "b"], ("a", "b")),
+        (["a,"], ("a", "")),
+    ],
+)
+def test_an_option_for_several_is_repeated_or_has_commas(words, found):
+    assert several(words) == found
 
 
 def test_no_verb_shows_the_help_and_is_a_usage_error(run):

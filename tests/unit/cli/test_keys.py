@@ -33,6 +33,20 @@ def test_the_id_of_a_key_is_not_taken_for_the_key(run, mesh):
     assert mesh.calls == []
 
 
+def test_what_a_key_is_limited_to_may_be_repeated_or_written_with_commas(run, mesh, monkeypatch):
+    wishes = []
+    made = SHOWN | {"key": "smk1_x", "renewable": False}
+    monkeypatch.setattr(keyring.Maker, "make", lambda _, wish: wishes.append(wish.scope) or made)
+    mesh.members = [{"node_id": letter * 52, "name": letter} for letter in "ab"]
+    limits = ("--action", "read,steer", "--spec", "x, y", "--spec", "z", "--node", "a,b")
+    code, _, err = run("keys", "new", *limits, "--agent-id", "p,q", "--agent-id", "r")
+    assert code == 0, err
+    (scope,) = wishes
+    assert (scope.actions, scope.specializations) == (("read", "steer"), ("x", "y", "z"))
+    assert scope.nodes == ("a" * 52, "b" * 52)
+    assert scope.agents == ("p,q", "r"), "an agent may be called so"
+
+
 @pytest.mark.usefixtures("mesh")
 @pytest.mark.parametrize(("verb", "hint"), [("inspect", "the key itself"), ("revoke", "its id")])
 def test_an_empty_stdin_is_no_key_and_the_hint_names_what_is_taken(run, verb, hint):

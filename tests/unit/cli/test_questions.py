@@ -26,6 +26,7 @@ def member(letter, **changes):
         "last_heard": "2026-11-20T00:00:00Z",
         "labels": {},
         "links": [],
+        "epoch": 1,
         "self": False,
     } | changes
 
@@ -67,6 +68,14 @@ def test_whoever_lets_a_node_be_forgotten_is_told_what_that_hides(
     ):
         assert words in said
     assert len([call for call in mesh.calls if call[0] == "forget"]) == forgotten
+
+
+def test_who_forgets_a_node_that_nobody_has_heard_is_told_that_this_home_alone_does(run, mesh):
+    mesh.members = [member("b", name="berta", state="unreachable", epoch=0)]
+    code, _, err = run("nodes", "forget", "berta")
+    assert code == 2
+    assert "nothing of berta (bbbbbbbbbb) has come here" in err
+    assert "by this home alone" in err
 
 
 # list and cost

@@ -41,6 +41,8 @@ def test_what_users_have_in_their_files_is_read():
         "sessions: [{filter: sleeping}]",
         "sessions: alive",
         "spec: [a]",
+        "spec: 'a,b'",
+        "sessions: [{spec: 'a,b'}]",
         "sessions: [" + "{id: 1}," * 65 + "]",
     ],
 )

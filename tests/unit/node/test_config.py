@@ -173,6 +173,7 @@ def test_budgets_of_one_node_are_read_as_the_command_line_writes_them():
         ("{name: a, limit: 1usd, per: week}", '"per" cannot be "week"'),
         ("{name: a, limit: 1usd, per: day, warn: 101%}", "not a share"),
         ("{name: a, limit: 1usd, per: day, them: kill}", 'unknown key "them"'),
+        ("{name: a, limit: 1usd, per: day, spec: 'b,c'}", "no comma in its name: 'b,c'"),
     ],
 )
 def test_a_budget_that_is_none_is_refused_with_its_line(one, said):
