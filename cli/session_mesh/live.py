@@ -49,7 +49,7 @@ class Board:
     def picture(self, now_s: float, lines: int) -> tuple[str, Table, str]:
         """Return a summary, the table in so many lines, and what it leaves out."""
         recent = [one for one in self.sessions.values() if _is_recent(one, now_s)]
-        recent.sort(key=lambda one: (not one["alive"], _reversed(one["last_activity"])))
+        recent.sort(key=lambda one: (bool(one["ended_at"]), _reversed(one["last_activity"])))
         room = max(1, lines - FRAME_LINES)
         names = names_apart({one["node_id"]: one["name"] for one in self.nodes.values()})
         names = {one["node_id"]: one["node_name"] for one in recent} | names

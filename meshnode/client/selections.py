@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.documents import Entry, read_bytes, read_document
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
-from meshnode.client.targets import Selection, one_specialization
+from meshnode.client.targets import FILTERS, Selection, one_specialization
 from meshnode.core.errors import UsageError
 from meshnode.core.ids import SESSION_ID_CHARS
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 ENTRIES_MAX = 64  # each is a question to the node; more: UsageError
 KEYS = ("id", "filter", "node", "spec", "owner", "agent_id")
-FILTERS = (
-    *("alive", "active", "idle", "waiting", "suspended", "unreachable", "failed", "closed"),
-    "all",
-)
 
 # The most first, as each answer of a node has it: what several entries select is one list.
 SORTS: dict[str, Callable[[Plain], float | Decimal]] = {
@@ -129,7 +125,13 @@ def list_chosen(chosen: Sequence[Chosen], ask: Ask, sort: str, limit: int | None
                 if one.id in {"", session["session_id"], session["agent_id"]}:
                     found.setdefault(session["session_id"], session)
     amount = SORTS[sort]
-    first = sorted(found.values(), key=lambda session: (-amount(session), session["session_id"]))
+    ended_last = sort == "updated"
+
+    def order(session: Plain) -> tuple[bool, float | Decimal, str]:
+        ended = ended_last and bool(session["ended_at"])
+        return ended, -amount(session), session["session_id"]
+
+    first = sorted(found.values(), key=order)
     return listed | {"sessions": first[:limit]}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from meshnode.client.durations import words_of
 from meshnode.client.words import nearest, too_short
@@ -27,6 +27,20 @@ DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
 STANDS_S = 86400  # a standing kill, unless told
 STANDS_S_MAX = 7 * 86400
+Filter = Literal[
+    "alive",
+    "active",
+    "idle",
+    "waiting",
+    "suspended",
+    "unreachable",
+    "ended",
+    "closed",
+    "failed",
+    "killed",
+    "all",
+]
+FILTERS: tuple[str, ...] = get_args(Filter)
 WAITS = ("accepted", "delivered", "applied")
 EVENT_KINDS = ("node", "session", "agent", "cost", "budget")
 NOTHING_NEAR = (

@@ -59,7 +59,7 @@ def test_the_calls_that_users_have_work_unchanged(pair, door):
     assert ended.json["receipt_verified"] is True
     again = door.ask("DELETE", f"{API}/agents/123?force=true")
     assert (again.status, again.json["detail"]) == (200, "already ended")
-    wait_until(lambda: door.ask("GET", "/sessions?filter=failed&agent_id=123").json["sessions"])
+    wait_until(lambda: door.ask("GET", "/sessions?filter=killed&agent_id=123").json["sessions"])
     late = door.ask("POST", f"{API}/steer", {"agent_id": "123", "direction": "north"})
     assert (late.status, late.code) == (410, "ended")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from meshnode.client.nodes import names_apart
-from meshnode.client.targets import Selection, one_specialization
+from meshnode.client.targets import Filter, Selection, one_specialization
 from session_mesh import words
 from session_mesh.call import Call, Reader
 from session_mesh.inside import is_inside
@@ -13,9 +13,6 @@ from session_mesh.options import AgentId, Labels, Node, pairs
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
-Filter = Literal[
-    "alive", "active", "idle", "waiting", "suspended", "unreachable", "failed", "closed", "all"
-]
 Sort = Literal["updated", "cost", "tokens", "created"]
 
 
@@ -37,7 +34,9 @@ def app(
 ) -> View:
     """List the sessions of the whole mesh.
 
-    Those that ended more than 10 min ago are shown with --filter only.
+    Those that ended more than 10 min ago are shown with --filter only: ended are closed
+    (by themselves, or by close), killed (by kill, or a budget) and failed; others are alive or
+    unreachable.
     """
     selection = Selection(
         filter=filter_ or "",

@@ -101,7 +101,9 @@ FOUND = {
     "waiting": {"wait"},
     "suspended": {"rest"},
     "unreachable": {"away"},
-    "failed": {"fail", "kill", "exp"},
+    "ended": {"fail", "kill", "exp", "shut", "old"},
+    "failed": {"fail", "exp"},
+    "killed": {"kill"},
     "closed": {"shut", "old"},
     "all": {"run", "idle", "wait", "rest", "new", "away", "fail", "kill", "exp", "shut", "old"},
 }
@@ -162,6 +164,22 @@ def test_sessions_are_sorted_the_largest_first_and_always_alike(viewer: Viewer):
     assert viewer.listed(sort="created") == ["b", "a", "c", "z"]
     assert viewer.listed(sort="tokens") == ["c", "b", "a", "z"]
     assert viewer.listed(sort="cost")[0] == "b"
+
+
+def test_who_has_not_ended_comes_first_on_every_page(viewer: Viewer):
+    now_s = viewer.clock.wall_s()
+    viewer.session(1, "done", State.CLOSED, last_activity_s=now_s)
+    viewer.session(1, "over", State.KILLED, last_activity_s=now_s - 5)
+    viewer.session(1, "busy", last_activity_s=now_s - 60)
+    viewer.session(3, "away", last_activity_s=now_s - 90)  # unreachable, and perhaps at work
+    assert viewer.listed() == ["busy", "away", "done", "over"]
+    first, place = page_of(viewer.queries, Selection(limit=1))
+    viewer.session(1, "busy", State.CLOSED, last_activity_s=now_s + 1)  # told, and moved
+    second, place = page_of(viewer.queries, Selection(limit=2, next=place))
+    rest, _ = page_of(viewer.queries, Selection(next=place))
+    pages = [[view.record.session_id for view in page] for page in (first, second, rest)]
+    assert pages == [["busy"], ["away", "busy"], ["done", "over"]]
+    assert viewer.listed(sort="created")[0] != "busy"
 
 
 def test_pages_cover_everything_once(viewer: Viewer):

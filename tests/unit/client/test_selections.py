@@ -2,10 +2,11 @@
 
 import pytest
 
+from meshnode.app import listing
 from meshnode.client import selections
 from meshnode.client.documents import parse_document
 from meshnode.client.home import Home
-from meshnode.client.targets import Selection
+from meshnode.client.targets import FILTERS, Selection
 from meshnode.core.errors import UsageError
 
 SEED = """
@@ -13,6 +14,15 @@ sessions:
   - id: 123
   - filter: alive
 """
+
+
+def listed_as(session_id, agent_id, last_activity, ended_at=None):
+    return {
+        "session_id": session_id,
+        "agent_id": agent_id,
+        "last_activity": last_activity,
+        "ended_at": ended_at,
+    }
 
 
 def chosen(text):
@@ -57,16 +67,17 @@ def test_each_session_is_listed_once_and_the_entry_that_chose_it_gives_no_place(
     assert selections.kept(home) == ()
     selections.keep(home, SEED.encode())
     assert home.selection.stat().st_mode & 0o777 == 0o600
-    by_agent = [{"session_id": "x", "agent_id": "123", "last_activity": "2026-11-20T08:00:00Z"}]
+    by_agent = [listed_as("x", "123", "2026-11-20T08:00:00Z")]
     asked = []
 
     def ask(selection, limit):
         asked.append((selection, limit))
-        others = [{"session_id": "y", "agent_id": "b", "last_activity": "2026-11-20T08:00:00.5Z"}]
+        others = [listed_as("y", "b", "2026-11-20T08:00:00.5Z")]
+        others.append(listed_as("z", "c", "2026-11-20T08:00:01Z", "2026-11-20T08:00:01Z"))
         return {"sessions": by_agent if selection.agent_id else others + by_agent, "coverage": 1}
 
     listed = selections.list_chosen(selections.kept(home), ask, "updated", 5)
-    assert [one["session_id"] for one in listed["sessions"]] == ["y", "x"]
+    assert [one["session_id"] for one in listed["sessions"]] == ["y", "x", "z"]
     assert listed["coverage"] == 1
     assert asked[0] == (Selection(filter="all", agent_id="123", sort="updated"), 5)
 
@@ -84,6 +95,13 @@ def test_a_session_id_is_asked_for_as_one_too():
     assert asked == [whole, whole]
 
 
+def test_every_filter_of_a_node_may_be_chosen():
+    assert set(FILTERS) == set(listing.FILTERS)
+    for name in FILTERS:
+        (one,) = chosen(f"sessions: [{{filter: {name}}}]")
+        assert one.selection.filter == name
+
+
 @pytest.mark.parametrize("sort", ["updated", "created", "cost", "tokens"])
 def test_what_several_entries_choose_is_sorted_before_it_is_cut(sort):
     def session(name, rank):
@@ -91,6 +109,7 @@ def test_what_several_entries_choose_is_sorted_before_it_is_cut(sort):
             "session_id": name,
             "agent_id": name,
             "last_activity": f"2026-11-20T08:00:{rank:02}Z",
+            "ended_at": None,
             "created_at": f"2026-11-{rank:02}T08:00:00.123Z",
             "cost_usd": None if rank == 1 else f"{rank}.01",
             "usage": {"total": rank},
