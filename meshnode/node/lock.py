@@ -18,6 +18,7 @@ from meshnode.client.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from meshnode.client.home import Home
@@ -29,8 +30,9 @@ WORDS_BYTES_MAX = 32
 class HomeLock:
     """Held while a node runs on a home, or while a verb changes a stopped one."""
 
-    def __init__(self, home: Home, verb: str = NODE) -> None:
-        self._home, self._verb = home, verb
+    def __init__(self, home: Home, verb: str = NODE, hint: Callable[[], str] = str) -> None:
+        """`hint`: what to do where a node runs already; empty: what anybody may."""
+        self._home, self._verb, self._hint = home, verb, hint
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -46,7 +48,7 @@ class HomeLock:
             directory = _opened(home.path, os.O_RDONLY | os.O_DIRECTORY | flags)
             held.callback(os.close, directory)
             if not (_lock(file) and _lock(directory)):
-                raise _taken(home, file)
+                raise _taken(home, file, self._hint)
             _write(file, home.lock, f"{os.getpid()} {self._verb}\n".encode())
             _clear_socket(home.socket)
             link_run(home)
@@ -77,13 +79,13 @@ def _write(file: int, path: Path, content: bytes) -> None:
         raise unwritten(path, error) from None
 
 
-def _taken(home: Home, file: int) -> ConflictError:
+def _taken(home: Home, file: int, hint: Callable[[], str]) -> ConflictError:
     pid, _, verb = os.pread(file, WORDS_BYTES_MAX, 0).decode(errors="replace").partition(" ")
     who = f"{home.path} (pid {pid.strip() or 'unknown'})"
     if verb.strip() in {"", NODE}:
         return ConflictError(
             f"a node already runs on {who}",
-            "session-mesh status shows it, session-mesh down stops it",
+            hint() or "session-mesh status shows it, session-mesh down stops it",
         )
     return ConflictError(
         f"session-mesh {verb.strip()} is at work on {who}", "wait for its end, or end it"

@@ -17,6 +17,7 @@ from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.core.ids import node_id_of
+from meshnode.node import again
 from meshnode.node.background import log_unhandled
 from meshnode.node.entering import finish_begun
 from meshnode.node.founding import (
@@ -59,8 +60,9 @@ def serve(
     node_options = merged(home, config, options)
     node = _node()
     make_private(home.path)
-    with HomeLock(home):
+    with HomeLock(home, hint=partial(again.hint, home, options)):
         finish_begun(home)
+        again.keep(home, options)
         founded = not home.initialised  # asked with the lock: somebody else may just have made it
         if founded:
             found(home, None, options.name or config.node, None)
