@@ -54,7 +54,7 @@ def check(call: Call, file: File = "") -> View:
 @verb(
     "session-mesh config show",
     "session-mesh config show new.yaml -o json",
-    "session-mesh config show -o yaml > config.yaml",
+    "session-mesh config show -o yaml > new.yaml",
     app=app,
 )
 def show(call: Call, file: Annotated[Path | None, typer.Argument(metavar="FILE")] = None) -> View:
