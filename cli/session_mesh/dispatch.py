@@ -9,16 +9,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from meshnode.client.dumping import forbid_dumps
 from meshnode.client.errors import MeshError, NotPermittedError, UsageError
 from meshnode.client.stdout import silence_stdout
 from session_mesh.call import Call
+from session_mesh.helping import GROUPS
 from session_mesh.plain import PlainGroup
 from session_mesh.render import Failure, Streams, Style, render_failure
 from session_mesh.verbs import (
@@ -31,51 +31,7 @@ from session_mesh.verbs import (
 )
 
 PROGRAM = "session-mesh"
-VERBS = (
-    "init",
-    "id",
-    "up",
-    "down",
-    "leave",
-    "invite",
-    "join",
-    "nodes",
-    "status",
-    "doctor",
-    "audit",
-    "run",
-    "list",
-    "show",
-    "watch",
-    "events",
-    "logs",
-    "steer",
-    "kill",
-    "close",
-    "suspend",
-    "resume",
-    "orders",
-    "register",
-    "unregister",
-    "find",
-    "keys",
-    "operator",
-    "root",
-    "receipt",
-    "cost",
-    "usage",
-    "stats-model",
-    "stats-date",
-    "export",
-    "prices",
-    "statusline",
-    "budget",
-    "load-config",
-    "config",
-    "self",
-    "report",
-    "steer-inbox",
-)
+VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 USAGE = 2
 WORDINGS = {  # of those who parse words for us
     ": Value error, ": ": ",
@@ -102,14 +58,22 @@ class Verbs(PlainGroup):
         """Name the verbs in the order of a first day."""
         return list(VERBS)
 
-    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002 - typer's signature
-        """Import a verb."""
+    def get_command(self, ctx: object, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - typer's signature
+        """Import a verb; None if there is none."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"session_mesh.commands.{cmd_name.replace('-', '_')}")
-        command = cast("TyperCommand", typer.main.get_command(module.app))
+        command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
+        """List the verbs by what they are for: forty in a row are read by nobody."""
+        for heading, verbs in GROUPS.items():
+            width = formatter.width - 6 - max(map(len, verbs))
+            found = [(verb, self.get_command(ctx, verb)) for verb in verbs]
+            with formatter.section(heading):
+                formatter.write_dl([(verb, one.get_short_help_str(width)) for verb, one in found])
 
 
 app = typer.Typer(

@@ -21,6 +21,11 @@ class PlainCommand(TyperCommand):
         """Return its options and arguments."""
         return list(map(_taking, super().get_params(ctx)))
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
+        """Write its help in words of people."""
+        _word(self.params)
+        super().format_help(ctx, formatter)
+
 
 class PlainGroup(TyperGroup):
     """The same, of a command with others beneath it."""
@@ -28,6 +33,17 @@ class PlainGroup(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as above
         """Return its own options and arguments."""
         return list(map(_taking, super().get_params(ctx)))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
+        """Write its help in words of people."""
+        _word(self.params)
+        super().format_help(ctx, formatter)
+
+
+def _word(parameters: list[Any]) -> None:
+    from session_mesh.helping import word  # noqa: PLC0415 - most calls ask for no help
+
+    word(parameters)
 
 
 def _taking(parameter: Any) -> Any:  # noqa: ANN401 - as above

@@ -58,16 +58,20 @@ def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - typer's own setti
 def verb(
     *examples: str,
     app: typer.Typer | None = None,
+    told: tuple[str, Sequence[tuple[str, str]]] | None = None,
     **context_settings: Any,  # noqa: ANN401 - typer's own
 ) -> Callable[[Callable[..., View | int]], typer.Typer]:
-    """Make a function that takes a Call and options, and returns a View or a code, a verb."""
+    """Make a function that takes a Call and options, and returns a View or a code, a verb.
+
+    `told`: words that its help explains, under a heading.
+    """
     into = app or new_app()
 
     def decorate(command: Callable[..., View | int]) -> typer.Typer:
         into.command(
             name=command.__name__.rstrip("_"),  # `list_` is no builtin
             cls=PlainCommand,
-            help=_help(command, examples),
+            help=_help(command, examples, told),
             context_settings=SETTINGS | context_settings,
         )(_typed(command))
         return into
@@ -132,6 +136,17 @@ def _name_of(context: typer.Context) -> str:
     return context.command_path.split()[1]
 
 
-def _help(command: Callable[..., View | int], examples: tuple[str, ...]) -> str:
+def _help(
+    command: Callable[..., View | int],
+    examples: tuple[str, ...],
+    told: tuple[str, Sequence[tuple[str, str]]] | None = None,
+) -> str:
     lines = "\n".join(f"  {example}" for example in examples)
-    return f"{inspect.getdoc(command)}\n\n\b\nExamples:\n{lines}"
+    explained = _explained(*told) if told else ""
+    return f"{inspect.getdoc(command)}{explained}\n\n\b\nExamples:\n{lines}"
+
+
+def _explained(heading: str, words: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in words)
+    lines = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in words)
+    return f"\n\n\b\n{heading}:\n{lines}"

@@ -1,19 +1,18 @@
 """Words that users choose among. It imports nothing, so that a shell completes them at once."""
 
-ACTIONS = frozenset(  # what a key may do
-    {
-        "read",
-        "read_messages",
-        "steer",
-        "kill",
-        "suspend",
-        "register",
-        "open",
-        "keys",
-        "metrics",
-        "admin",
-    }
-)
+ACTION_MEANINGS = {  # what a key may do
+    "read": "list sessions, nodes, specialists and costs",
+    "read_messages": "read output, rounds and audit logs",
+    "steer": "steer agents",
+    "kill": "kill and close agents",
+    "suspend": "suspend and resume agents",
+    "register": "enter agents into the registry, and take them out",
+    "keys": "make keys, and nothing else; --renewable says it",
+    "metrics": "read /metrics over HTTP",
+    "open": "nothing yet: for sessions that are opened over HTTP",
+    "admin": "nothing yet: administering takes an admin's identity",
+}
+ACTIONS = frozenset(ACTION_MEANINGS)
 KINDS = (  # of audit records, as written by this version; a newer one may know more
     "node_started",
     "node_stopped",

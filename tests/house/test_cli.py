@@ -11,6 +11,8 @@ import pytest
 from typer.main import get_command
 
 from meshnode.core.errors import BY_CODE
+from meshnode.core.grants import ACTIONS_OF_NEW_KEY
+from meshnode.core.vocabulary import ACTIONS
 from session_mesh.dispatch import VERBS, app
 from session_mesh.main import main
 from session_mesh.render import Streams
@@ -64,6 +66,29 @@ def test_every_verb_explains_itself_with_examples_that_are_right(verb, capsys):
 
 
 @pytest.mark.parametrize("words", PAGES, ids=" ".join)
+def test_help_says_what_is_to_be_typed_in_words_of_people(words, capsys):
+    text = help_of(*words, capsys=capsys)
+    assert not re.search(r"<(str|int|float|path|list|bool|Path)\b", text), "a type of Python's"
+    assert "x<=" not in text
+    assert "x>=" not in text
+    usage = text.partition("\n\n")[0]
+    assert not re.search(r"[{}]|\]\]|\.\.\.\]\.\.\.", usage.replace("[ARGS]...", "")), usage
+    for entries in re.findall(r"^(?:Arguments|Options):\n((?:  .*\n?)+)", text, re.MULTILINE):
+        for entry in re.split(r"\n(?=  \S)", entries):
+            named = entry.strip().splitlines()
+            assert len(named) > 1 or re.search(r"\S  +\S", named[0]), f"{words}: {entry!r}"
+
+
+def test_what_keys_may_do_is_told_where_one_is_made(capsys):
+    text = help_of("keys", "new", capsys=capsys)
+    page = (README.parent / "docs" / "keys.md").read_text()
+    for action in ACTIONS:
+        assert re.search(rf"^ +{action}  +\w", text, re.MULTILINE), action
+        default = "yes" if action in ACTIONS_OF_NEW_KEY else ""
+        assert re.search(rf"^\| `{action}` \| .* \| *{default} *\|$", page, re.MULTILINE), action
+
+
+@pytest.mark.parametrize("words", PAGES, ids=" ".join)
 def test_help_fits_a_terminal(words, capsys):
     text = help_of(*words, capsys=capsys)
     assert max(map(len, text.splitlines())) <= 100
@@ -77,7 +102,7 @@ def test_a_column_of_two_prices_is_explained(verb, capsys):
 
 def test_verbs_stand_in_the_order_of_a_first_day(capsys):
     assert [verb for verb in CONTRACT if verb in VERBS] == list(VERBS)
-    listed = help_of(capsys=capsys).partition("Commands:")[2]
+    listed = help_of(capsys=capsys).partition("\nA mesh and its nodes:")[2]
     assert re.findall(r"^  ([a-z][a-z-]*)", listed, re.MULTILINE) == list(VERBS)
 
 

@@ -47,14 +47,26 @@ def set(  # noqa: A001 - the verb is called so
     limit: Annotated[
         str, typer.Option("--limit", metavar="L", help="20usd, 0.5usd, 5Mtok, 200ktok")
     ],
-    per: Annotated[Literal["hour", "day", "month"], typer.Option("--per", help="In UTC.")],
-    owner: Annotated[str, typer.Option("--owner", metavar="X", help="What is spent for it.")] = "",
-    agent_id: Annotated[str, typer.Option("--agent-id", metavar="X", help="By this agent.")] = "",
-    spec: Annotated[str, typer.Option("--spec", metavar="X", help="By sessions run with it.")] = "",
-    project: Annotated[str, typer.Option("--project", metavar="X", help="For this project.")] = "",
-    warn: Annotated[str, typer.Option("--warn", metavar="P", help="Of the limit.")] = "80%",
+    per: Annotated[
+        Literal["hour", "day", "month"], typer.Option("--per", help="It begins anew each; in UTC.")
+    ],
+    owner: Annotated[
+        str, typer.Option("--owner", metavar="X", help="Count only what is spent for this one.")
+    ] = "",
+    agent_id: Annotated[
+        str, typer.Option("--agent-id", metavar="X", help="Count only what this agent spends.")
+    ] = "",
+    spec: Annotated[
+        str, typer.Option("--spec", metavar="X", help="Count only sessions that were run with it.")
+    ] = "",
+    project: Annotated[
+        str, typer.Option("--project", metavar="X", help="Count only what this project spends.")
+    ] = "",
+    warn: Annotated[
+        str, typer.Option("--warn", metavar="P", help="Warn at so much of the limit.")
+    ] = "80%",
     then: Annotated[
-        Literal["suspend", "kill"], typer.Option("--then", help="At the limit.")
+        Literal["suspend", "kill"], typer.Option("--then", help="What is done to who spends on.")
     ] = "suspend",
 ) -> View:
     """Set a budget for the whole mesh, or set it anew: then it acts anew.

@@ -57,7 +57,12 @@ def check(call: Call, file: File = "") -> View:
     "session-mesh config show -o yaml > new.yaml",
     app=app,
 )
-def show(call: Call, file: Annotated[Path | None, typer.Argument(metavar="FILE")] = None) -> View:
+def show(
+    call: Call,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Else config.yaml in the home.")
+    ] = None,
+) -> View:
     """Show what a node takes from a configuration, with all defaults.
 
     As YAML or JSON it is a configuration itself. Flags of `up` come on top.

@@ -10,7 +10,7 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import NoNodeError, SilentNodeError, UsageError
-from meshnode.client.vocabulary import ACTIONS
+from meshnode.client.vocabulary import ACTION_MEANINGS, ACTIONS
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Specializations, among, several
@@ -39,6 +39,7 @@ def app(call: Call) -> View:
     "session-mesh keys new --action read --action steer --spec review -o json",
     "session-mesh keys new --renewable --ttl 30d --label nightly",
     app=app,
+    told=("Actions", tuple(ACTION_MEANINGS.items())),
 )
 def new(
     call: Call,
@@ -47,7 +48,9 @@ def new(
         list[str] | None,
         typer.Option(
             "--action",
-            help="What it may do, as a,b; else read, steer, kill, register.",
+            metavar="ACTION",
+            help="What it may do, of those above, as a,b. Else read, steer, kill, register: it reads"
+            " no output.",
             autocompletion=among(sorted(ACTIONS)),
         ),
     ] = None,

@@ -23,10 +23,14 @@ Sort = Literal["updated", "cost", "tokens", "created"]
 )
 def app(
     call: Call,
-    filter_: Annotated[Filter | None, typer.Option("--filter", help="Which sessions.")] = None,
+    filter_: Annotated[
+        Filter | None, typer.Option("--filter", help="Which sessions, see above.")
+    ] = None,
     node: Node = "",
-    spec: Annotated[str, typer.Option("--spec", help="Fixed at the session's start.")] = "",
-    owner: Annotated[str, typer.Option("--owner", help="A person or team.")] = "",
+    spec: Annotated[
+        str, typer.Option("--spec", help="A specialization that it was run with.")
+    ] = "",
+    owner: Annotated[str, typer.Option("--owner", help="For whom it was run.")] = "",
     agent_id: AgentId = "",
     label: Labels = None,
     sort: Annotated[Sort, typer.Option("--sort", help="The order.")] = "updated",

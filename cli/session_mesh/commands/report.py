@@ -44,8 +44,10 @@ def app(
     web_search: Annotated[
         int | None, typer.Option("--web-search", metavar="N", help="Searches billed.")
     ] = None,
-    provider: Annotated[str, typer.Option("--provider", metavar="P", help="Of the model.")] = "",
-    tier: Annotated[str, typer.Option("--tier", metavar="T", help="Such as batch.")] = "",
+    provider: Annotated[
+        str, typer.Option("--provider", metavar="P", help="Whose model it is.")
+    ] = "",
+    tier: Annotated[str, typer.Option("--tier", metavar="T", help="At which prices: batch.")] = "",
 ) -> View:
     """Count what one response of a model has used.
 

@@ -37,7 +37,7 @@ def app(
     agent_id: Annotated[
         str, typer.Option("--agent-id", metavar="A", help="Its name; else the session id.")
     ] = "",
-    title: Annotated[str, typer.Option("--title", help="For people.")] = "",
+    title: Annotated[str, typer.Option("--title", help="What it is at, for people.")] = "",
     spec: Specializations = None,
     label: Labels = None,
     owner: Annotated[str, typer.Option("--owner", help="Whom it works for.")] = "",

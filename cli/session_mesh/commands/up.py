@@ -64,11 +64,11 @@ def app(
     ] = None,
     http_host: Annotated[
         list[str] | None,
-        typer.Option("--http-host", metavar="NAME", help="Also called so; several: a,b."),
+        typer.Option("--http-host", metavar="NAME", help="Other names clients ask for: a,b."),
     ] = None,
     http_origin: Annotated[
         list[str] | None,
-        typer.Option("--http-origin", metavar="URL", help="Pages that may ask; several: a,b."),
+        typer.Option("--http-origin", metavar="URL", help="Origins of pages that may ask: a,b."),
     ] = None,
     metrics: Annotated[
         str | None,
