@@ -32,6 +32,7 @@ from session_mesh.verbs import (
 
 PROGRAM = "session-mesh"
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
+MEANT = {"ps": "list", "ls": "list", "sessions": "list", "top": "watch", "tail": "logs --follow"}
 USAGE = 2
 WORDINGS = {  # of those who parse words for us
     ": Value error, ": ": ",
@@ -66,6 +67,10 @@ class Verbs(PlainGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def meant(self, ctx: Any, name: str, *_: str) -> str:  # noqa: ANN401, ARG002 - as above
+        """Return what to type instead of a name that other programs have for a verb."""
+        return f"did you mean session-mesh {MEANT[name]}?" if name in MEANT else ""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
         """List the verbs by what they are for: forty in a row are read by nobody."""
@@ -138,7 +143,7 @@ def _run(words: Sequence[str], streams: Streams) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(
-            args=list(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)
+            args=_as_options(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)
         )
     except SystemExit as error:  # how typer takes it that nobody reads its help
         if isinstance(error.__context__, BrokenPipeError):
@@ -147,12 +152,23 @@ def _run(words: Sequence[str], streams: Streams) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Take `help VERB` and `version` for the options of their name."""
+    match list(words):
+        case ["help", *verb]:
+            return [*verb, "--help"]
+        case ["version", *rest]:
+            return ["--version", *rest]
+        case others:
+            return others
+
+
 def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
     details = traceback.format_exc() if "--verbose" in _before_command(words) else ""
     if isinstance(error, MeshError):
         return Failure(error.code, error.message, error.hint, error.exit_code, details)
     if isinstance(error, TyperException):
-        hint = f"{_path_of(error)} --help shows the options"
+        hint = f"{_path_of(error, words)} --help shows the options"
         return Failure("usage", _plainly(error.format_message()), hint, USAGE)
     if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITTEN:
         silence_stdout()
@@ -179,9 +195,22 @@ def _plainly(said: str) -> str:
     return said
 
 
-def _path_of(error: TyperException) -> str:
+def _path_of(error: TyperException, words: Sequence[str]) -> str:
+    """Return how who was called is called: not every error says it."""
     context = getattr(error, "ctx", None)
-    return str(getattr(context, "command_path", PROGRAM))
+    if context is not None:
+        return str(context.command_path)
+    command: Any = typer.main.get_command(app)
+    path = [PROGRAM]
+    for place, word in enumerate(_before_command(words)):
+        find = getattr(command, "get_command", None)
+        inner = find(None, word) if find else None
+        if inner is not None:
+            command = inner
+            path.append(word)
+        elif len(path) > 1 or place > 1:  # beneath a verb only the next word is one
+            break
+    return " ".join(path)
 
 
 def _style_of(words: Sequence[str]) -> Style:

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from meshnode.client.errors import UsageError
+
 NUMBER_MAX = (1 << 63) - 1  # larger: refused, since neither the wire nor a disk holds it
 
 
@@ -38,6 +40,18 @@ class PlainGroup(TyperGroup):
         """Write its help in words of people."""
         _word(self.params)
         super().format_help(ctx, formatter)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - as above
+        """Find who is called; raises UsageError for what others call so."""
+        meant = "" if ctx.resilient_parsing or args[0] in self.commands else self.meant(ctx, *args)
+        if meant:
+            raise UsageError(f"no such command: {args[0]!r}", meant)
+        return super().resolve_command(ctx, args)
+
+    def meant(self, ctx: Any, name: str, *_: str) -> str:  # noqa: ANN401 - as above
+        """Return what to type instead of a name that others have for it, "" if none has."""
+        is_list = name == "list" and self.invoke_without_command
+        return f"{ctx.command_path} lists them" if is_list else ""
 
 
 def _word(parameters: list[Any]) -> None:

@@ -40,12 +40,14 @@ def app(
     session: SessionId = "",
     agent_id: AgentId = "",
     node: Node = "",
-    tail: Annotated[int | None, typer.Option("--tail", min=0, help="The last N lines.")] = None,
+    tail: Annotated[
+        int | None, typer.Option("-n", "--tail", min=0, help="The last N lines.")
+    ] = None,
     since: Annotated[
         str, typer.Option("--since", metavar="D", help="Written since: a moment, a date, or 15m.")
     ] = "",
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on until the session has ended.")
+        bool, typer.Option("-f", "--follow", help="Go on until the session has ended.")
     ] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Escape nothing: colours, and whatever else it wrote.")

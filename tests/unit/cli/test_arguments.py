@@ -38,7 +38,8 @@ def test_what_stands_after_the_verb_wins(run):
 def test_a_number_that_nothing_can_hold_is_refused(run, words, number):
     code, _, err = run(*words, str(number))
     assert code == 2
-    assert err.startswith(f"error: Invalid value for '{words[-1]}': a number is at most 9223372")
+    assert err.startswith("error: Invalid value for ")
+    assert f"'{words[-1]}': a number is at most 9223372" in err
 
 
 @pytest.mark.parametrize(

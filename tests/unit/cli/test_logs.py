@@ -102,3 +102,11 @@ def test_a_long_line_that_is_no_utf_8_is_cut_all_the_same():
     documents.end()
     said = [json.loads(one)["output"] for one in out.getvalue().splitlines()]
     assert said == ["\ufffd" * LINE_BYTES_MAX] * 2
+
+
+def test_the_letters_that_tail_has_for_it_do_too(run, followed):
+    followed.states = [ENDED]
+    assert run("logs", "builder", "-f", "-n", "5")[0] == 0
+    assert run("logs", "builder", "--follow", "--tail", "5")[0] == 0
+    spans = [call[2] for call in followed.calls if call[0] == "follow"]
+    assert [span.tail for span in spans] == [5, 5]

@@ -1,5 +1,7 @@
 """What is misspelt, left out, too short or done twice is answered with a sentence that helps."""
 
+import io
+
 import pytest
 from unit.cli.doubles import PARTIAL, SESSION
 
@@ -9,6 +11,8 @@ from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import Target, resolve
 from meshnode.node import joining
 from session_mesh.commands import orders as orders_verb
+from session_mesh.main import main
+from session_mesh.render import Streams
 
 ENDED = SESSION | {"phase": "CLOSED", "state": "closed", "specializations": ["crawler"]}
 KILLS = ("kill", "--all", "--yes", "--spec")
@@ -32,6 +36,43 @@ def test_an_invite_for_several_says_that_it_gives_no_role(
     code, out, err = run("invite", *words)
     assert (code, out, asked[0].role) == (0, "smj1_x\n", role)
     assert ("--role operator or observer" in err) is is_hinted
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("ps",), "did you mean session-mesh list?"),
+        (("ls", "-q"), "did you mean session-mesh list?"),
+        (("nodes", "list"), "session-mesh nodes lists them"),
+        (("run", "--spec"), "session-mesh run --help shows the options"),
+        (("keys", "new", "--spec"), "session-mesh keys new --help shows the options"),
+        (("list", "--node"), "session-mesh list --help shows the options"),
+        (("--verbose", "kill", "--node"), "session-mesh kill --help shows the options"),
+        (("help", "lost"), "session-mesh --help shows the options"),
+    ],
+)
+def test_who_calls_a_verb_wrong_is_told_which_help_has_it(run, words, hint):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert f"hint: {hint}\n" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("help", "--help"),
+        ("help list", "list --help"),
+        ("help nodes forget", "nodes forget --help"),
+        ("version", "--version"),
+    ],
+)
+def test_help_and_version_may_be_asked_for_as_verbs(words, meant, capsys):
+    def said(*given):
+        streams = Streams(io.StringIO(), io.StringIO())
+        return main(given, streams), streams.out.getvalue() + capsys.readouterr().out
+
+    assert said(*words.split()) == said(*meant.split())
+    assert said(*words.split())[1] != ""
 
 
 @pytest.mark.parametrize("words", [KILLS, ("steer", "--all", "hello", "--spec")])
