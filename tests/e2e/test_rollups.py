@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 from e2e.clocks import clock_library_in
@@ -75,6 +76,19 @@ def believing_its_clock_at_once(directory: Path) -> str:
     return str(directory)
 
 
+def days_that_are_months_are_told(anna: Node, berta: Node, before: dict[str, Any]):
+    by_day = by_days(berta)
+    names = {one["key"]["day"] for one in by_day["groups"]}
+    assert by_day["totals"] == before["totals"]
+    assert {len(name) for name in names} == {7, 10}  # 2024-03, and 2026-10-17
+    assert not by_day["tz_exact"]
+    assert "only UTC months are known" in " ".join(by_day["notes"])
+    said = berta.call("cost", "--by", "day", "--tz", "Asia/Tokyo").err
+    assert "only UTC days are known: they are not those of Asia/Tokyo" in said
+    said = anna.call("stats-date", "--days", "1000").err
+    assert "only UTC months are known" in said
+
+
 def test_three_years_are_rolled_up_and_no_node_sees_another_total(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -123,17 +137,7 @@ def test_three_years_are_rolled_up_and_no_node_sees_another_total(
     wait_until(lambda: kinds(berta, query) == held, "the same rows on the other node")
     assert all_amounts(berta) == before == all_amounts(anna)
 
-    by_day = by_days(berta)
-    names = {one["key"]["day"] for one in by_day["groups"]}
-    assert by_day["totals"] == before[0]["totals"]
-    assert {len(name) for name in names} == {7, 10}  # 2024-03, and 2026-10-17
-    assert not by_day["tz_exact"]
-    assert "only UTC months are known" in " ".join(by_day["notes"])
-    said = berta.call("cost", "--by", "day", "--tz", "Asia/Tokyo").err
-    assert "only UTC days are known: they are not those of Asia/Tokyo" in said
-    said = anna.call("stats-date", "--days", "1000").err
-    assert "only UTC months are known" in said
-
+    days_that_are_months_are_told(anna, berta, before[0])
     anna.json("audit", "--verify")
     anna.json(*source, "--rescan")  # all of it is known
     assert anna.json("usage")["records"] == RECORDS

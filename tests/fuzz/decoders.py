@@ -397,8 +397,3 @@ FROM_HOME: dict[str, Decoder] = {
     "address": Decoder(_text(parse_address), (b"a:1", b"[::1]:7707")),
 }
 DECODERS = PACKED | INTO_A_MESH | FROM_HOME | FROM_LOGS | RECORDS | LEDGERS
-_SENT = [pb.Frame.FromString(raw) for raw in INTO_A_MESH["frame"].valid]
-KINDS = (  # the kinds of frames, and of bodies on a route, that there is a valid one of
-    {"introduction", *(one.WhichOneof("kind") for one in _SENT)},
-    {one.routed.WhichOneof("body") for one in _SENT if one.WhichOneof("kind") == "routed"},
-)

@@ -32,7 +32,7 @@ from typing import Any
 
 import pytest
 from fuzz import corpus
-from fuzz.decoders import DECODERS, KINDS, PACKED
+from fuzz.decoders import DECODERS, INTO_A_MESH, PACKED
 from fuzz.meshes import Taking, entry
 from fuzz.values import MESSAGES, ROLE
 from hypothesis import given, settings
@@ -43,6 +43,11 @@ from meshnode.v1 import link_service_pb2 as pb
 
 # Of certificates that nobody sane has made; one day the library refuses them.
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
+_SENT = [pb.Frame.FromString(raw) for raw in INTO_A_MESH["frame"].valid]
+KINDS = (  # the kinds of frames, and of bodies on a route, that there is a valid one of
+    {"introduction", *(one.WhichOneof("kind") for one in _SENT)},
+    {one.routed.WhichOneof("body") for one in _SENT if one.WhichOneof("kind") == "routed"},
+)
 WHATEVER = sorted(DECODERS)
 TOUCHED = 60  # mutations of each valid value
 odd_values = st.sampled_from(corpus.ODD)

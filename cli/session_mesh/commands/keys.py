@@ -49,8 +49,8 @@ def new(
         typer.Option(
             "--action",
             metavar="ACTION",
-            help="What it may do, of those above, as a,b. Else read, steer, kill, register: it reads"
-            " no output.",
+            help="What it may do, of those above, as a,b. Else read, steer, kill, register: no"
+            " output is read with it.",
             autocompletion=among(sorted(ACTIONS)),
         ),
     ] = None,
