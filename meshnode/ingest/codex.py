@@ -41,9 +41,10 @@ BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends 
 LANES_MAX = 32  # of one file; what is counted in others is set aside
 ENDINGS = (".jsonl", f".jsonl{PACKED}")
 MARKS = (
-    *(b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"'),
+    *(b'"token_count"', b'"turn_context"', b'"token_usage_record"', b'"session_meta"'),
     b'"thread_settings_applied"',
 )
+_TOTAL, _TURN, _NAME, _META, _SETTINGS = MARKS
 
 
 class _Line(msgspec.Struct):
@@ -102,7 +103,7 @@ class CodexParser:
     def take(self, chunk: bytes, offset: int, findings: Findings) -> None:
         """Read whole lines."""
         for line in chunk.split(b"\n")[:-1]:
-            if any(mark in line for mark in MARKS):
+            if _is_marked(line):
                 self._line(line, offset, findings)
             offset += len(line) + 1
 
@@ -247,7 +248,7 @@ class CodexParser:
         if list(totals[:TOLD]) == before[:TOLD]:
             return Reason.DUPLICATE
         used = last or since(before, totals)
-        return Total(lane, totals, last, used, since(heard, totals), is_echo)
+        return Total(lane, totals, last, used, heard, is_echo)
 
     def _record(self, key: str, used: Totals, offset: int, formerly: str = "") -> UsageRecord:
         state = self._state
@@ -306,6 +307,11 @@ class Rollouts:
         """Go on with a rollout, if names were read by a version that told what they supersede."""
         del root
         return CodexParser(path, state)
+
+
+def _is_marked(line: bytes) -> bool:
+    """Tell whether a line may say something about usage; a loop over the marks takes longer."""
+    return _TOTAL in line or _TURN in line or _NAME in line or _META in line or _SETTINGS in line
 
 
 def _restored(state: bytes) -> _State | None:

@@ -7,15 +7,13 @@ by its total, in whatever order they come.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence  # noqa: TC003 - as below
+from typing import NamedTuple
 
 import msgspec
 
 from meshnode.core.ledger import UsageRecord  # noqa: TC001 - msgspec looks at it
 from meshnode.ingest.lenient import count_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
 WRITTEN = "cache_write_input_tokens"  # a part of the input as well, told by newer versions only
@@ -31,7 +29,7 @@ class Total(NamedTuple):
     totals: Totals
     last: Totals | None  # what the last response used, where it is told
     used: Totals  # the same, or what the total of this lane has grown by
-    risen: Totals  # what the totals of all lanes have grown by
+    heard: Sequence[int]  # the total before, of whatever lane
     is_echo: bool  # just told, under another limit
 
     @property
@@ -54,9 +52,10 @@ class Naming(msgspec.Struct, array_like=True):
 
         So is one that was told before, under another limit.
         """
-        if not any(total.risen[:TOLD]):
+        risen = since(total.heard, total.totals)
+        if not any(risen[:TOLD]):
             return True
-        told = [list(one[:TOLD]) for one in (total.last or total.used, total.risen)]
+        told = [list(one[:TOLD]) for one in (total.used, risen)]
         for number, used in enumerate(self.named, 1):
             if used in told:
                 del self.named[:number]
