@@ -35,18 +35,24 @@ def install(directory: Path) -> Path | str:
 
 
 def command_of(
-    program: Path, root: Path, *more: str, report: str = "daily", tz: str = "UTC"
+    program: Path,
+    root: Path,
+    *more: str,
+    report: str = "daily",
+    tz: str = "UTC",
+    source: str = "claude",
 ) -> tuple[list[str], dict[str, str]]:
     """Return what sums the transcripts under a root, and the environment it is to run in."""
-    command = [str(program), "claude", report, "--offline", "--json", "--timezone", tz, *more]
-    return command, {**os.environ, "CLAUDE_CONFIG_DIR": str(root), "HOME": str(root)}
+    command = [str(program), source, report, "--offline", "--json", "--timezone", tz, *more]
+    places = {"CLAUDE_CONFIG_DIR": str(root), "CODEX_HOME": str(root), "HOME": str(root)}
+    return command, os.environ | places
 
 
 def report(
-    program: Path, root: Path, name: str, *more: str, tz: str = "UTC"
+    program: Path, root: Path, name: str, *more: str, tz: str = "UTC", source: str = "claude"
 ) -> list[dict[str, Any]]:
     """Return the rows of its report `daily`, `weekly`, `monthly` or `blocks`."""
-    command, environment = command_of(program, root, *more, report=name, tz=tz)
+    command, environment = command_of(program, root, *more, report=name, tz=tz, source=source)
     done = subprocess.run(
         command, env=environment, check=True, capture_output=True, timeout=PATIENCE_S
     )
