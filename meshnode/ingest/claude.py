@@ -66,7 +66,7 @@ class _Told(msgspec.Struct, gc=False):
     def says(self) -> tuple[object, ...]:
         """What decides between lines of one rank."""
         message = self.message
-        return (self.usage, message.model, self.session, self.project)
+        return (self.usage, self.longest_prompt, message.model, self.session, self.project)
 
     @property
     def session(self) -> str:

@@ -56,6 +56,14 @@ class Ledger:
         self.connection.close()
 
 
+STEPS = st.builds(
+    lambda kind, model, sent: {"type": kind, "model": model, "input_tokens": sent},
+    st.sampled_from(["message", "advisor_message"]),
+    st.sampled_from(["claude-opus-4-7", "claude-fable-5"]),
+    st.sampled_from([0, 1, 40_000, 150_000]),
+)
+
+
 @st.composite
 def lines(draw: st.DrawFn) -> tuple[int, str, bytes]:
     """Which session's file, whose subagent, and one line of an answer."""
@@ -63,6 +71,7 @@ def lines(draw: st.DrawFn) -> tuple[int, str, bytes]:
         "input_tokens": draw(st.integers(0, 3)),
         "output_tokens": draw(st.integers(0, 5)),
         "cache_creation_input_tokens": draw(st.integers(0, 2)),
+        "iterations": draw(st.none() | st.lists(STEPS, max_size=3)),
     }
     message = {
         "id": f"msg_{draw(st.integers(0, 4))}",

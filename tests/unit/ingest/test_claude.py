@@ -188,6 +188,17 @@ def test_the_longest_prompt_of_several_makes_the_tier():
     }
 
 
+def test_lines_that_differ_in_their_steps_alone_are_given_to_the_ledger_in_any_order():
+    line = (GOLDEN / "steps.jsonl").read_bytes().splitlines(keepends=True)[0]
+    lines = [line, line.replace(b":120000,", b":20000,").replace(b":130000,", b":230000,")]
+    counting = []
+    for order in (lines, lines[::-1]):
+        findings = Findings()
+        Transcript(FOLDER / "s1.jsonl").take(b"".join(order), 0, findings)
+        counting.append(reduce(preferred, findings.records).tier)
+    assert counting[0] == counting[1]
+
+
 def test_without_an_id_a_call_is_known_by_its_request_and_else_by_its_place():
     found = read("without_ids").records
     assert found[0].idem_key == "claude:req_A"
