@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from copying import copied
 from receiving import received
+from removed import all_removals, removals_of
 
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
@@ -95,7 +96,7 @@ class Node:
 
     def hidden(self) -> set[NodeId]:
         """Return the origins of which this node lacks what somebody's `after` asks for."""
-        wanted = [row for _, row in self.tables.removals() if isinstance(row, After)]
+        wanted = [row for row in all_removals(self.tables) if isinstance(row, After)]
         return {row.origin for row in wanted if self.held.head_of(row.origin) < row.at}
 
     def add(self, place: Place) -> None:
@@ -151,7 +152,7 @@ class Node:
         assert dropped <= asked, "an add was taken out that nobody removed"
         named = {
             (dot.origin, row.place, dot.birth)
-            for row in self.tables.removals_of(self.id)
+            for row in removals_of(self.tables, self.id)
             if isinstance(row, Removal)
             for dot in row.dots
         }
@@ -294,7 +295,7 @@ class World:
                 replica = node.held.replicas.get(origin)
                 rows = {} if replica is None else all_rows(replica.rows)
                 assert rows == all_rows(self.nodes[origin].own.rows)
-            for _, row in node.tables.removals():
+            for row in all_removals(node.tables):
                 assert isinstance(row, After), "what everybody has seen is dropped"
 
 

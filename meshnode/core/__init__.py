@@ -14,7 +14,7 @@ node; the simulator runs the same ones. By subject, the ground first:
   `rolebook`, `entitled`, `hiding`, `shares`, `control`
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`
 - sessions and the registry: `sessions`, `specializations`, `registry`, `removals`, `tables`,
-  `roster`
+  `named`, `roster`
 - the ledger: `ledger`, `ledger_rows`, `marks`, `tiers`, `usage_log`, `rollups`, `regained`,
   `counts`, `checkpoints`, `rounds`, `charges`, `prices`, `budgets`, `log_sessions`
 """

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 REMOVALS = "removals"
 DOTS_MAX = 64  # adds of one entry in a removal, and births in an answer; more: RefusedError
 REMOVAL, ANSWER, AFTER = 0, 1, 2
+REMOVAL_KEYS, ANSWER_KEYS, AFTER_KEYS = b"\x93\x00", b"\x93\x01", b"\x92\x02"  # how they begin
 Kind = TypeVar("Kind")
 
 

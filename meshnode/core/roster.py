@@ -11,21 +11,27 @@ gives only about histories it knows; nothing is dropped by time.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.effects import Report
 from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.headers import NOTHING, Head
+from meshnode.core.named import Named
+from meshnode.core.packing import typed, unpack
 from meshnode.core.registry import (
     REGISTRY,
     Birth,
     Registration,
+    place_from,
     registration_from_row,
     registry_key,
     registry_row,
 )
 from meshnode.core.removals import (
+    ANSWER_KEYS,
     DOTS_MAX,
+    REMOVAL_KEYS,
     REMOVALS,
     After,
     Answer,
@@ -54,6 +60,8 @@ REGISTERED_MAX = 1000  # entries in one node's feed; more: RefusedError
 REMOVALS_MAX = 1000  # entries of others being removed by one node; more: RefusedError
 INHERITED_MAX = 10_000  # births of earlier starts; of more, removals may stay unanswered
 ANSWERS_MAX = 1000  # removals of others being answered; more wait, and stay removals
+RETRIED_MAX = 64  # of those that wait, whenever something is tended
+POSTPONED_MAX = 10_000  # entries that wait so; more do until the next start
 
 Kind = TypeVar("Kind", Removal, Answer)
 Write = tuple[str, bytes, bytes | None]  # table, key, value
@@ -69,8 +77,11 @@ class Roster:
         self._replicas = replicas
         self._own = own
         self._boot = boot
+        self._index = Named(tables, replicas)
         self._births = 0
         self._inherited: set[Birth] = set()
+        self._answers = 0  # of ours, while something is tended
+        self._postponed: OrderedDict[Place, None] = OrderedDict()  # what had no room
 
     # What is seen.
 
@@ -82,21 +93,19 @@ class Roster:
         self, found: Iterable[tuple[NodeId, Registration]]
     ) -> list[tuple[NodeId, Registration]]:
         """Return of these entries the ones that are in force."""
-        hidden, removed = self.hidden(), self._removed()
+        self._index.catch_up()
+        hidden = self.hidden()
         return [
             (origin, registration)
             for origin, registration in found
             if origin not in hidden
-            and (origin, registration.entry.place, registration.birth) not in removed
+            and not self._is_removed(origin, registration.entry.place, registration.birth)
         ]
 
     def hidden(self) -> set[NodeId]:
         """Return the origins whose feed is held less far than somebody's `after` asks for."""
-        return {
-            after.origin
-            for _, after in self._tables.removals()
-            if isinstance(after, After) and self._is_behind(after)
-        }
+        self._index.catch_up()
+        return {after.origin for after in self._index.afters() if self._is_behind(after)}
 
     def _is_behind(self, after: After) -> bool:
         """Whether less of a feed is held than an `after` asks for.
@@ -105,13 +114,12 @@ class Roster:
         """
         return after.header.mesh == self._own.mesh_id and self._head(after.origin) < after.at
 
-    def _removed(self) -> set[tuple[NodeId, Place, Birth]]:
-        return {
-            (dot.origin, removal.place, dot.birth)
-            for _, removal in self._tables.removals()
-            if isinstance(removal, Removal)
+    def _is_removed(self, origin: NodeId, place: Place, birth: Birth) -> bool:
+        return any(
+            (dot.origin, dot.birth) == (origin, birth)
+            for _, removal in self._index.at(place)
             for dot in removal.dots
-        }
+        )
 
     def _head(self, origin: NodeId) -> Head:
         replica = self._replicas.get(origin)
@@ -144,6 +152,7 @@ class Roster:
 
     def _new_birth(self, place: Place) -> Birth:
         """Return a birth that nobody has named: boots are public, and numbers are counted up."""
+        self._index.catch_up()
         named = self._named(place)
         while True:
             self._births += 1
@@ -158,7 +167,7 @@ class Roster:
         key = removal_key(place)
         before = self._own_row(key, Removal)
         dots = seen if before is None else seen | before.dots
-        count = len(list(self._own_rows(Removal)))
+        count = self._count_own(REMOVAL_KEYS)
         if (before is None and count >= REMOVALS_MAX) or len(dots) > DOTS_MAX:
             raise RefusedError(
                 "too many removals wait for nodes that are away",
@@ -178,9 +187,9 @@ class Roster:
         ]
         if not found:
             return
-        hidden, removed = self.hidden(), self._removed()
+        hidden = self.hidden()
         for origin, registration, row in found:
-            if origin not in hidden and (origin, place, registration.birth) not in removed:
+            if origin not in hidden and not self._is_removed(origin, place, registration.birth):
                 yield Dot(origin, Head(row.epoch, row.seq), registration.birth)
 
     def _written(self, writes: list[Write]) -> list[Write]:
@@ -198,32 +207,61 @@ class Roster:
     # What is due for others, and for what others have done.
 
     def tend(self, change: Change) -> list[Report]:
-        """Do what a change asks of this node: delete, answer, drop, forget. It may write."""
-        touches = {table for table, _ in change.rows} & {REGISTRY, REMOVALS}
+        """Do what a change asks of this node: delete, answer, drop, forget. It may write.
+
+        Only the entries that it writes about are looked at: a member's feed may be full of others.
+        """
+        places = self._index.take(change)
         if change.origin == self._own.origin:
-            renewed = change.header.first_seq == 1  # perhaps with rows that our disk had lost
-            return self.tend_all() if touches or renewed else []
-        if not touches and change.flush is not None:
+            if change.header.first_seq == 1:  # perhaps with rows that our disk had lost
+                return self.tend_all()
+            self._inherit(key for table, key in change.rows if table == REGISTRY)
+        if change.flush is None:
+            removed = self._index.places_of(self._own.origin)
+            return self._tend(places | {one for one in removed if self._names(change.origin, one)})
+        if not {table for table, _ in change.rows} & {REGISTRY, REMOVALS}:
             return []
-        return self._tend(self._removals_of(change.origin), (change.origin,))
+        return self._tend(places.union(*(_places_in(table, key) for table, key in change.rows)))
 
     def tend_all(self) -> list[Report]:
         """Do what is due for anybody."""
+        self._index.catch_up()
         self._inherit(self._own.rows.tables.get(REGISTRY, ()))
-        return self._tend(self._all_removals(), tuple(self._replicas))
+        ours = (_places_in(REMOVALS, key) for key in self._own.keys(REMOVALS))
+        return self._tend(self._index.places().union(*ours))
 
-    def _tend(self, removals: Iterable[Removal], origins: Iterable[NodeId]) -> list[Report]:
-        try:
-            answers = len(list(self._own_rows(Answer)))
-            for removal in list(removals):
-                answers += self._answer(removal, answers)
-            for removal in list(self._own_rows(Removal)):
-                self._finish(removal, set(origins))
-            for answer in list(self._own_rows(Answer)):
-                self._forget_answered(answer)
-        except RefusedError as error:  # our feed is full: what is not answered stays a removal
-            return [Report("registry_not_tended", None, error.message)]
-        return []
+    def _tend(self, places: Iterable[Place]) -> list[Report]:
+        self._answers = self._count_own(ANSWER_KEYS)
+        report = ""
+        for place in self._due(places):
+            try:
+                is_done = self._tend_to(place)
+            except RefusedError as error:  # our feed is full: what is not answered stays a removal
+                is_done, report = False, error.message
+            if not is_done and len(self._postponed) < POSTPONED_MAX:
+                self._postponed[place] = None
+        return [Report("registry_not_tended", None, report)] if report else []
+
+    def _due(self, places: Iterable[Place]) -> list[Place]:
+        """Return these, and some that have waited longest."""
+        due = sorted(places)
+        for place in due:
+            self._postponed.pop(place, None)
+        for _ in range(min(RETRIED_MAX, len(self._postponed))):
+            due.append(self._postponed.popitem(last=False)[0])
+        return due
+
+    def _tend_to(self, place: Place) -> bool:
+        """Do what is due about one entry; returns whether nothing has to wait."""
+        others = [one for origin, one in self._index.at(place) if origin != self._own.origin]
+        done = [self._answer(removal) for removal in others]
+        removal = self._own_row(removal_key(place), Removal)
+        if removal is not None:
+            done.append(self._finish(removal))
+        answer = self._own_row(answer_key(place), Answer)
+        if answer is not None:
+            self._forget_answered(answer)
+        return all(done)
 
     def behind(self, change: Change) -> dict[NodeId, Head]:
         """Return the feeds that must be held further before their entries can be shown."""
@@ -235,12 +273,12 @@ class Roster:
         wanted.pop(self._own.origin, None)
         return wanted
 
-    def _answer(self, removal: Removal, answers: int) -> bool:
+    def _answer(self, removal: Removal) -> bool:
         """Delete our adds that somebody's removal names, and say of all we know that they are gone.
 
         An add whose history our disk has lost is not answered: a neighbour may still return it.
         That an add was of this entry is seen only of one that we delete, so made-up removals can
-        take no more than half of the room. Returns whether that took one more row.
+        take no more than half of the room. Returns whether there was room.
         """
         named = {dot for dot in removal.dots if dot.origin == self._own.origin}
         present = self._own_birth(removal.place)
@@ -251,11 +289,12 @@ class Roster:
         if present in gone:
             self._own.write(REGISTRY, registry_key(removal.place), None)
             part = 1
-        has_room = before is not None or answers < ANSWERS_MAX // part
+        has_room = before is not None or self._answers < ANSWERS_MAX // part
         if not gone or len(births) > DOTS_MAX // part or not has_room:
-            return False
+            return not gone
         self._own.write(REMOVALS, answer_key(removal.place), answer_row(births))
-        return before is None
+        self._answers += before is None
+        return True
 
     def _has_held(self, dot: Dot) -> bool:
         """Whether an add is of the history that this feed continues, and will never be again."""
@@ -270,13 +309,15 @@ class Roster:
             if len(self._inherited) < INHERITED_MAX and held and held.birth.boot != self._boot:
                 self._inherited.add(held.birth)
 
-    def _finish(self, removal: Removal, origins: set[NodeId]) -> None:
-        """Drop what owners have answered, remembering from where on it is gone for sure."""
-        done = {
-            dot for dot in removal.dots if dot.origin in origins and self._is_gone(dot, removal)
-        }
+    def _finish(self, removal: Removal) -> bool:
+        """Drop what owners have answered, remembering from where on it is gone for sure.
+
+        Returns whether nothing waits only for more of a feed, whose rows may say nothing of this.
+        """
+        done = {dot for dot in removal.dots if self._is_gone(dot, removal)}
+        is_done = not any(self._head(dot.origin) < dot.at for dot in removal.dots - done)
         if not done:
-            return
+            return is_done
         left = removal.dots - done
         writes: list[Write] = []
         for origin in {dot.origin for dot in done}:
@@ -287,6 +328,7 @@ class Roster:
         # Last: if they need two flushes, nobody shall see the removal gone and no `after` yet.
         row = removal_row(left) if left else None
         self._written([*writes, (REMOVALS, removal_key(removal.place), row)])
+        return is_done
 
     def _is_gone(self, dot: Dot, removal: Removal) -> bool:
         answer = self._tables.removal(dot.origin, answer_key(removal.place))
@@ -301,36 +343,26 @@ class Roster:
         if left != answer.births:
             row = answer_row(left) if left else None
             self._own.write(REMOVALS, answer_key(answer.place), row)
+            self._answers -= row is None
 
     def _named(self, place: Place) -> set[Birth]:
         """Return which births of ours anybody's removal of an entry names."""
-        key = removal_key(place)
-        removals = (self._tables.removal(origin, key) for origin in self._replicas)
         return {
             dot.birth
-            for removal in removals
-            if isinstance(removal, Removal)
+            for _, removal in self._index.at(place)
             for dot in removal.dots
             if dot.origin == self._own.origin
         }
 
-    # What feeds hold.
+    def _names(self, origin: NodeId, place: Place) -> bool:
+        """Whether our removal of an entry names an add of this node."""
+        removal = self._own_row(removal_key(place), Removal)
+        return removal is not None and any(dot.origin == origin for dot in removal.dots)
 
-    def _removals_of(self, origin: NodeId) -> Iterator[Removal]:
-        for row in self._tables.removals_of(origin):
-            if isinstance(row, Removal):
-                yield row
+    # What our feed holds.
 
-    def _all_removals(self) -> Iterator[Removal]:
-        for origin in list(self._replicas):
-            if origin != self._own.origin:
-                yield from self._removals_of(origin)
-
-    def _own_rows(self, kind: type[Kind]) -> Iterator[Kind]:
-        for key in sorted(self._own.keys(REMOVALS)):
-            row = self._own_row(key, kind)
-            if row is not None:
-                yield row
+    def _count_own(self, kind: bytes) -> int:
+        return sum(key.startswith(kind) for key in self._own.keys(REMOVALS))
 
     def _own_row(self, key: bytes, kind: type[Kind]) -> Kind | None:
         row = self._decoded(key)
@@ -354,3 +386,15 @@ class Roster:
             return None if row is None else registration_from_row(key, row).birth
         except PeerError:
             return None  # as above
+
+
+def _places_in(table: str, key: bytes) -> set[Place]:
+    """Return which entry a row of any feed is about, if its key says so."""
+    is_entry = table == REGISTRY
+    if not is_entry and not (table == REMOVALS and key.startswith((REMOVAL_KEYS, ANSWER_KEYS))):
+        return set()
+    try:
+        names = typed(unpack(key), list)
+        return {place_from(names if is_entry else names[1:])}
+    except (PeerError, TypeError, ValueError):
+        return set()

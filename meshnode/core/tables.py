@@ -77,6 +77,10 @@ class Tables:
         head = self._forgotten.get(origin, NOTHING)
         return Head(row.epoch, row.seq) <= head and table not in KEPT
 
+    def is_believed(self, origin: NodeId) -> bool:
+        """Whether what a node has written is shown: its feed is not in quarantine."""
+        return not self._forks.has(origin)
+
     def links(self, origin: NodeId) -> LinksRecord | None:
         """Return whom a member says to be linked to."""
         return self._one(origin, LINKS, ONLY_ROW, lambda _key, row: links_from_row(row))
@@ -116,21 +120,13 @@ class Tables:
         """Return one registration."""
         return self._one(origin, REGISTRY, key, registration_from_row)
 
-    def removals(self) -> Iterator[tuple[NodeId, RemovalsRow]]:
-        """Return what all nodes say about removed entries of the registry."""
-        return self._all(REMOVALS, removals_from_row)
-
-    def removals_of(self, origin: NodeId) -> Iterator[RemovalsRow]:
-        """Return what one node says about removed entries."""
-        return self._of(origin, REMOVALS, removals_from_row)
-
     def removal(self, origin: NodeId, key: bytes) -> RemovalsRow | None:
         """Return one row of what a node says about removed entries."""
         row = self._one(origin, REMOVALS, key, removals_from_row)
         return cast("RemovalsRow | None", row)
 
     def removal_in(self, key: bytes, row: Row) -> RemovalsRow | None:
-        """Return what a row of the node's own says about removed entries, hidden or not."""
+        """Return what a row says about removed entries, hidden or not."""
         value = self._meaning(key, row, removals_from_row)
         return None if value is UNREADABLE else cast("RemovalsRow", value)
 

@@ -89,6 +89,23 @@ def days_that_are_months_are_told(anna: Node, berta: Node, before: dict[str, Any
     assert "only UTC months are known" in said
 
 
+def read_long_ago(node: Node, log: Path, source: tuple[str, ...]) -> None:
+    """Read three years by a clock that was back, all of it as young; then a line by the right one.
+
+    All the rest is old by that one.
+    """
+    log.write_text(three_years())
+    back = {
+        "LD_PRELOAD": str(clock_library_in(log.parent)),
+        "SM_TEST_CLOCK_OFFSET_S": str(-YEARS_S),
+    }
+    assert node.json(*source, env=back)["records"] == RECORDS - 1
+    with log.open("a") as more:
+        more.write(line(RECORDS - 1, datetime.now(UTC) - timedelta(days=3)))
+    assert node.json(*source)["records"] == RECORDS
+    assert set(kinds(node, "usage_slots")) == {0}
+
+
 def test_three_years_are_rolled_up_and_no_node_sees_another_total(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -96,17 +113,8 @@ def test_three_years_are_rolled_up_and_no_node_sees_another_total(
     for node in (anna, berta):
         (node.home / "prices.yaml").write_text(PRICES)
     log = tmp_path / "access.log"
-    log.write_text(three_years())
     source = ("usage", "--source", "higress", "--path", str(log))
-    back = {
-        "LD_PRELOAD": str(clock_library_in(tmp_path)),
-        "SM_TEST_CLOCK_OFFSET_S": str(-YEARS_S),
-    }
-    assert anna.json(*source, env=back)["records"] == 547 * 4
-    with log.open("a") as more:  # by a clock that is right again: the rest is old by this one
-        more.write(line(547 * 4, datetime.now(UTC) - timedelta(days=3)))
-    assert anna.json(*source)["records"] == RECORDS
-    assert set(kinds(anna, "usage_slots")) == {0}
+    read_long_ago(anna, log, source)
     wait_until(lambda: amounts(berta)["records"] == RECORDS, "all of it on the other node")
     before = all_amounts(berta)
     by_day = by_days(berta)

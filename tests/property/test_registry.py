@@ -159,7 +159,7 @@ def gone_as_far_as_seen(self: Roster, dot: Dot, removal: Removal) -> bool:
     [
         ("_is_gone", gone_as_far_as_seen, long_walk_unaware),
         ("hidden", lambda _self: set(), long_walk),
-        ("_removed", lambda _self: set(), long_walk),
+        ("_is_removed", lambda *_: False, long_walk),
         ("_has_held", lambda _self, _dot: False, long_walk),
     ],
 )

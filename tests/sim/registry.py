@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from removed import removals_of
+
 from meshnode.core.registry import Birth, Place, Specialist
 from meshnode.core.removals import Removal
 
@@ -89,7 +91,7 @@ class Registry:
         )
         named = frozenset(
             (dot.origin, row.place, dot.birth)
-            for row in mesh.tables.removals_of(me)
+            for row in removals_of(mesh.tables, me)
             if isinstance(row, Removal)
             for dot in row.dots
         )

@@ -7,12 +7,14 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from removed import removals_of
 
 from meshnode.core.errors import RefusedError
 from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.headers import Head, Header, sign_header
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
+from meshnode.core.named import READ_MAX
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack
 from meshnode.core.registry import (
@@ -41,7 +43,7 @@ from meshnode.core.roster import ANSWERS_MAX, REGISTERED_MAX, REMOVALS_MAX, Rost
 from meshnode.core.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from meshnode.core.feed import Change, Replica
 
@@ -71,8 +73,7 @@ class Seat:
         self.flush(origin)
 
     def flush(self, origin: NodeId = ME) -> None:
-        change = self.feeds[origin].flush(1.0)
-        if change is not None:
+        while (change := self.feeds[origin].flush(1.0)) is not None:
             self.tend(change)
 
     def tend(self, change: Change) -> None:
@@ -97,7 +98,7 @@ class Seat:
         return {origin for origin, _ in self.roster.entries()}
 
     def rows(self, kind: type) -> list[object]:
-        return [row for row in self.tables.removals_of(ME) if isinstance(row, kind)]
+        return [row for row in removals_of(self.tables, ME) if isinstance(row, kind)]
 
 
 @pytest.fixture
@@ -303,3 +304,86 @@ def test_a_genuine_removal_is_answered_however_many_were_made_up(seat: Seat):
     name(seat, ANSWERS_MAX, [1])
     seat.put(OTHER, REMOVALS, removal_key(PLACE), removal_row([dot]))
     assert Answer(PLACE, frozenset({dot.birth})) in seat.rows(Answer)
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Note each entry that is tended, and each removals row that is looked at."""
+    found: list[object] = []
+    for owner, name in ((Roster, "_tend_to"), (Tables, "removal_in"), (Tables, "removal")):
+        called = getattr(owner, name)
+
+        def noting(self: object, *args: object, called: Callable = called) -> object:
+            found.append(args)
+            return called(self, *args)
+
+        monkeypatch.setattr(owner, name, noting)
+    return found
+
+
+def test_a_feed_full_of_removals_costs_nobody_more_than_what_it_writes(
+    seat: Seat, looked: list[object]
+):
+    seat.put(ME, "notes", b"", b"")
+    name(seat, REMOVALS_MAX, range(1, DOTS_MAX + 1))
+    for act in (
+        lambda: name(seat, 1, [1]),
+        lambda: seat.put(PEER, "notes", b"", b""),
+        lambda: seat.enter(PEER, 1, Place("of its own", "docs")),
+        lambda: seat.roster.add(Specialist("agent", "docs")),
+        seat.flush,
+        seat.roster.entries,
+    ):
+        looked.clear()
+        act()
+        assert len(looked) <= 8, "of 1,000 removals"
+
+
+def test_removals_beyond_what_one_may_have_hide_nothing_until_there_is_room(seat: Seat):
+    seat.enter(OTHER, 1, Place("z", "docs"))
+    named = Dot(OTHER, seat.feeds[OTHER].head, Birth(BOOT, 1))
+    name(seat, READ_MAX, [1])
+    seat.put(PEER, REMOVALS, removal_key(Place("zz", "docs")), removal_row([named]))
+    seat.put(PEER, REMOVALS, removal_key(Place("z", "docs")), removal_row([named]))
+    order = sorted(removal_key(Place(f"a{number}", "docs")) for number in range(READ_MAX))
+    assert (seat.shown() == set()) == (removal_key(Place("z", "docs")) < order[-1])
+    for key in order:
+        seat.put(PEER, REMOVALS, key, None)
+    assert seat.shown() == set()
+
+
+def test_a_removal_is_finished_once_its_feed_is_held_far_enough(seat: Seat):
+    """The disk of this node was lost: its rows came back, and the owner's feed in an old state."""
+    seat.enter(PEER)
+    ahead = Dot(PEER, Head(1, 5), Birth(BOOT, 1))
+    seat.put(ME, REMOVALS, removal_key(PLACE), removal_row([ahead]))
+    seat.put(PEER, REGISTRY, registry_key(PLACE), None)
+    seat.put(PEER, REMOVALS, answer_key(PLACE), answer_row([ahead.birth]))
+    assert seat.rows(Removal), "held less far than it was seen"
+    for number in range(2, 4):
+        seat.enter(PEER, number, Place("other", "docs"))
+    assert seat.rows(Removal) == []
+
+
+def test_what_had_no_room_is_tended_once_there_is_some():
+    seat = Seat(Limits(rows_max=40))
+    seat.roster.add(Specialist("agent", "docs"))
+    seat.flush()
+    for number in range(34):
+        seat.own.write("notes", b"%d" % number, b"")
+    seat.flush()
+    dots = [Dot(ME, Head(1, 1), Birth(BOOT, 1))]
+    for number in range(9):
+        place = Place(f"a{number}", "docs")
+        seat.feeds[PEER].write(REMOVALS, removal_key(place), removal_row(dots))
+    change = seat.feeds[PEER].flush(1.0)
+    assert change is not None
+    assert [one.event for one in seat.roster.tend(change)] == ["registry_not_tended"]
+    while (own := seat.own.flush(1.0)) is not None:
+        seat.roster.tend(own)
+    assert 0 < len(seat.rows(Answer)) < 9
+    for number in range(34):
+        seat.own.write("notes", b"%d" % number, None)
+    seat.flush()
+    seat.enter(PEER)  # anything that has to do with the registry
+    assert len(seat.rows(Answer)) == 9
