@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BUCKETS = 256  # of each table
 _ROW = Struct(">IQQ")  # length of the key, epoch, seq
-ROW_BYTES = 48  # what MessagePack adds to the key and the value of a row, at most
+ROW_BYTES = 48  # more than MessagePack adds to the key and the value of a row in its table
 
 Place = tuple[str, bytes]
 """Where a row is: its table and its key."""

@@ -22,7 +22,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.feed import BUCKET_BYTES_MAX, TABLES_MAX, checked_row, fits, too_large
 from meshnode.core.headers import HASH_BYTES
 from meshnode.core.messages import BucketPull, BucketRows, Manifest, Snapshot
-from meshnode.core.packing import pack, pack_lists, typed, unpack
+from meshnode.core.packing import PACKED_BYTES_MAX, pack, pack_lists, typed, unpack
 from meshnode.core.rows import BUCKETS, ROW_BYTES, Row, Rows, bucket_of
 from meshnode.core.rows import state_hash as hash_of
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SMALL_BYTES_MAX = 32 << 10  # sent whole
 SNAPSHOT_BYTES_MAX = 4 * SMALL_BYTES_MAX  # packed, with long names of tables; larger: PeerError
 FRAME_BYTES = 32 << 10  # of rows in one frame, unless a single bucket has more
+PACKED_ROWS_MAX = PACKED_BYTES_MAX - 1024  # of a bucket: its frame says whose they are, too
 WINDOW_BYTES = 256 << 10  # of rows sent for one request
 ASKED_MAX = 1024  # buckets named in one request
 ASSEMBLIES_MAX = 64  # feeds half received; more: of whom began most, what stands still longest goes
@@ -85,19 +86,32 @@ def answers(pull: BucketPull, rows: Rows) -> Iterator[BucketRows]:
     for table, numbers in pull.wanted.items():
         for number in numbers:
             size = rows.bucket_bytes(table, number)
-            if frame and frame_bytes + size > FRAME_BYTES:
-                yield BucketRows(pull.origin, pack_lists(frame), last=False)
-                frame, frame_bytes = [], 0
-            if sent_bytes and sent_bytes + size > WINDOW_BYTES:
-                yield BucketRows(pull.origin, pack_lists(frame), last=True)
+            if sent_bytes and sent_bytes + size > WINDOW_BYTES:  # the last one is never empty
+                yield BucketRows(pull.origin, _packed(frame), last=True)
                 return
+            if frame and frame_bytes + size > FRAME_BYTES:
+                yield BucketRows(pull.origin, _packed(frame), last=False)
+                frame, frame_bytes = [], 0
             frame += [
                 [table, key, row.epoch, row.seq, row.value]
                 for key, row in rows.bucket(table, number).items()
             ]
             frame_bytes += size
             sent_bytes += size
-    yield BucketRows(pull.origin, pack_lists(frame), last=True)
+    yield BucketRows(pull.origin, _packed(frame), last=True)
+
+
+def _packed(entries: list[list[object]]) -> bytes:
+    """Encode rows; where the names of tables make a frame of them too large, each name once."""
+    packed = pack_lists(entries)
+    if len(packed) <= PACKED_ROWS_MAX:
+        return packed
+    tables = [None, *(table for table, *_ in entries)]
+    named = [
+        [None if table == before else table, *rest]
+        for before, (table, *rest) in zip(tables, entries, strict=False)
+    ]
+    return pack_lists(named)
 
 
 @dataclass(slots=True)
@@ -244,12 +258,20 @@ def _reused(hashes: Hashes, known: list[Rows]) -> tuple[Rows, dict[tuple[str, in
 
 
 def _entries(packed: bytes, limits: Limits) -> Iterable[tuple[str, bytes, Row]]:
-    """Decode rows; raises PeerError, also for what the genesis does not allow."""
+    """Decode rows; raises PeerError, also for what the genesis does not allow.
+
+    A row without a table is of the table of the row before.
+    """
     try:
         entries = unpack(packed)
         if len(entries) > ROWS_MAX:
             raise PeerError(f"more than {ROWS_MAX} rows in one message")
-        return [checked_row(*entry, limits=limits) for entry in entries]
+        table = None
+        rows: list[tuple[str, bytes, Row]] = []
+        for named, *rest in entries:
+            table = table if named is None else named
+            rows.append(checked_row(table, *rest, limits=limits))
+        return rows  # noqa: TRY300 - the checks belong to the decoding
     except (TypeError, ValueError, OverflowError) as error:
         raise PeerError("rows that are malformed") from error
 

@@ -38,7 +38,7 @@ from meshnode.core.own_feed import OwnFeed
 from meshnode.core.recent import EARLY_MAX, FLUSH_BYTES, FLUSHES_BYTES_MAX, FLUSHES_MAX
 from meshnode.core.reconcile import ANSWERED_MAX
 from meshnode.core.roles import Role
-from meshnode.core.snapshots import FRAME_BYTES, STANDS_S, whole
+from meshnode.core.snapshots import FRAME_BYTES, STANDS_S, WINDOW_BYTES, whole
 
 writes = st.tuples(
     st.integers(0, 2), st.sampled_from([b"1", b"2", b"3"]), st.none() | st.binary(max_size=8)
@@ -198,6 +198,16 @@ def test_one_request_for_flushes_of_many_feeds_is_answered_with_so_many_messages
     assert len(flushes) == ANSWERED_MAX * 2 // 3
     assert isinstance(rest.message, Vector)
     assert rest.message.positions.keys() == {owners[1].id}
+
+
+def test_a_feed_of_buckets_larger_than_a_frame_is_taken_without_a_pause():
+    one, other = nodes_of(2)
+    for number in range(1000):
+        one.own.write("notes", b"%d" % number, bytes(16_000))
+    one.flush()
+    kinds = deliver([one, other], (other, one, Pull({one.id: NOTHING})))
+    assert kinds["BucketPull"] > 1000 * 16_000 / WINDOW_BYTES
+    assert other.notes(one.id) == one.notes(one.id)
 
 
 def test_a_relay_that_has_every_flush_sends_only_those():
