@@ -8,8 +8,8 @@ node; the simulator runs the same ones. By subject, the ground first:
 - who is a member: `genesis`, `certificates`, `enrolment`, `members`
 - links, and who is alive: `overlay`, `silence`, `linkgraph`, `liveness`, `broadcast`, `relay`,
   `messages`, `effects`
-- feeds and their repair: `rows`, `headers`, `feed`, `own_feed`, `forks`, `recent`, `snapshots`,
-  `fetching`, `holdings`, `intake`, `reconcile`
+- feeds and their repair: `rows`, `headers`, `feed`, `room`, `own_feed`, `forks`, `recent`,
+  `snapshots`, `fetching`, `holdings`, `intake`, `reconcile`
 - the control set: `grants`, `roles`, `settings`, `succession`, `entries`, `revocations`,
   `rolebook`, `entitled`, `hiding`, `shares`, `control`
 - commands: `steers`, `chains`, `commands`, `envelopes`, `standing`, `audit`

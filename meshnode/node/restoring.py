@@ -4,7 +4,8 @@ Invariant: rows that are not the ones their owner signed are never taken up, and
 peers return them. Our own feed, once damaged, is a history that our disk has lost: those of its
 rows that are what we wrote are written anew in an epoch above it, and peers return the rest. Of
 a mesh that this home has left, nothing stays on the disk but what it carries into the next one;
-that is signed anew, in the transaction that deletes the rest.
+that is signed anew, in the transaction that deletes the rest. Of a feed of ours that no peer takes,
+since it is too large, what has room is signed anew before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Damage:
     own: dict[Place, Row] | None = None  # what is intact of our feed, if our feed is damaged
     entries: int = 0  # of the control set
     unwanted: tuple[bytes, ...] = ()  # entries expired, replaced, or of another mesh
-    moved: Header | None = None  # of our feed, if it is sound and of a mesh that was left
+    moved: Header | None = None  # of our feed, if it is sound and signed anew nevertheless
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -105,6 +106,8 @@ def restore(mesh: Mesh, database: Database, wall_s: float) -> Damage:
     for header, rows in held.feeds:
         if header.mesh == mesh.genesis.mesh_id:
             mesh.replication.restore(header, rows)
+            if header.origin == mesh.self_id and mesh.own.left_out:
+                moved = header
         elif header.origin == mesh.self_id:
             moved = header
             _write_anew(mesh, _carried(all_rows(rows)))
@@ -139,8 +142,8 @@ def take_up(
 ) -> tuple[bytes, ...]:
     """Fill the mesh of a node that starts, make good what is damaged, and say what is wrong.
 
-    Returns the ids of control entries that the disk need not keep. Raises StorageError if what a
-    home carries into another mesh cannot be written; the disk is as it was.
+    Returns the ids of control entries that the disk need not keep. Raises StorageError if what is
+    signed anew cannot be written; the disk is as it was.
     `began_with`: the control entries that the home started with, for what nobody can return.
     """
     mesh = world.mesh
@@ -172,11 +175,12 @@ def repair(mesh: Mesh, database: Database, damage: Damage) -> None:
 def move(mesh: Mesh, database: Database, damage: Damage, wall_s: float) -> None:
     """Sign what this home carries into the mesh, and drop what is of others; raises StorageError.
 
-    All of it is one transaction: a crash finds the one feed whole, or the other.
+    The same for what has room of a feed of ours that was too large. All of it is one transaction: a
+    crash finds the one feed whole, or the other.
     """
     mesh_id = mesh.genesis.mesh_id
     left = [header.origin for header, _ in damage.held.feeds if header.mesh != mesh_id]
-    if not left:
+    if not left and damage.moved is None:
         return
     changes: list[Change] = []
     if damage.moved is not None:

@@ -25,6 +25,7 @@ from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S
 from meshnode.core.regained import by_month, counters_of
+from meshnode.node.alarming import FULL, FULL_FIX
 from meshnode.store import facts, rollups, usage_log
 
 if TYPE_CHECKING:
@@ -37,11 +38,6 @@ CHECK_S = 1.0  # while others count
 HELD_AT_ONCE = 500  # rows of our feed; then others get the database
 PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
 READERS_MAX = 256  # of logs, whose counts are said; those of more are on this node's disk alone
-FULL = "ledger"  # the alarm: our feed has no room for all of it
-FULL_FIX = (
-    "nothing is lost: it is published as older days are rolled up; until then let other nodes run"
-    " some of the agents, or let fewer and longer sessions do the work"
-)
 READER_KEYS = b"\x93\x01"  # how the keys of readers' rows begin: three elements, the first a 1
 _log = logging.getLogger("session_mesh.ledger")
 
@@ -57,6 +53,7 @@ class Rolling:
         self._alarms = ground.alarms
         self._spawn = ground.spawn
         self.all_said = True  # whether nothing was left out since all was last said
+        self._left_out = 0  # of our feed, by itself
         self._epoch = 0  # of our feed, when it was last held against the ledger
         self._last = b""  # row that was said when it was
         self._done_on = -1  # the UTC day on which all was last rolled up
@@ -97,6 +94,9 @@ class Rolling:
                     is_ours = await self._lock.acquire()
         try:
             await self._hold()
+            own = self._world.mesh.own
+            self.all_said &= own.left_out == self._left_out
+            self._left_out = own.left_out
             yield
         finally:
             self._lock.release()
@@ -130,19 +130,19 @@ class Rolling:
 
     async def _roll_up(self, piece: rollups.Piece) -> None:
         work = partial(rollups.apply, moved=piece.moved)
-        said, added = _packed(piece.said), dict[bytes, bytes | None]()
-        try:
-            done = await self._world.publish_together(LEDGER, said, work)
-        except ExhaustedError:
-            # It makes room, so it must not wait for room: what was never said may stay unsaid.
-            latest = self._world.mesh.own.latest
-            added = {key: value for key, value in said.items() if latest(LEDGER, key) is None}
-            some = {key: value for key, value in said.items() if key not in added}
-            done = await self._world.publish_together(LEDGER, some, work)
-        if not done:
-            await self._database.run(work)
+        said, latest = _packed(piece.said), self._world.mesh.own.latest
+        held = {key: latest(LEDGER, key) or b"" for key in said}
+        new = {key for key, value in held.items() if not value}
+        growing = {key for key, value in held.items() if len(said[key] or b"") > len(value)}
+        # It makes room, so it must not wait for room: what was never said may stay unsaid.
+        for later in (set[bytes](), new, new | growing):
+            some = {key: value for key, value in said.items() if key not in later}
+            with suppress(ExhaustedError):
+                if not await self._world.publish_together(LEDGER, some, work):
+                    await self._database.run(work)
+                break
         if self.is_held:
-            self._write(added.items())
+            self._write((key, said[key]) for key in later)
         else:
             self.all_said = False
 

@@ -30,8 +30,9 @@ from meshnode.core.ledger_rows import (
     slot_from_row,
     slot_to_row,
 )
-from meshnode.core.own_feed import OTHERS_PART, OwnFeed
+from meshnode.core.own_feed import OwnFeed
 from meshnode.core.periods import DAY_S
+from meshnode.core.room import ALWAYS, OTHERS_PART
 from meshnode.core.sessions import SessionRecord, State
 from meshnode.node import following, persistence
 from meshnode.node.following import Following
@@ -40,8 +41,9 @@ from meshnode.node.pricing import LatePrices
 from meshnode.store import ledger, reports, usage_log
 from meshnode.store.database import Database
 
-LIMITS = Limits(rows_max=20)
-MOST = LIMITS.rows_max - LIMITS.rows_max // OTHERS_PART
+ROOM = 20
+LIMITS = Limits(rows_max=ROOM + len(ALWAYS))
+MOST = ROOM - ROOM // OTHERS_PART
 
 
 class Kept(Node):

@@ -27,6 +27,7 @@ from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.settings import Terms
 from meshnode.node import offline, rolling
+from meshnode.node.alarming import FULL
 from meshnode.node.keeping import EVERY_S
 from meshnode.node.pricing import LatePrices
 from meshnode.node.rolling import FULL
@@ -53,6 +54,18 @@ async def test_what_has_no_room_is_told_and_follows_once_older_days_are_rolled_u
     assert node.told == []
     assert node.said() == await node.on_disk_are()
     assert sum(slot.records for slot in node.said().values()) == 30
+
+
+async def test_what_our_feed_leaves_out_by_itself_is_said_again_once_there_is_room(node):
+    await node.use("s", 6)
+    await node.following.start([])
+    await node.looked_again()
+    own = node.mesh.own
+    for key in list(own.keys(LEDGER))[:3]:
+        await node.world.publish(LEDGER, key, None)
+    own.left_out += 3
+    await node.looked_again()
+    assert node.said() == await node.on_disk_are()
 
 
 async def test_what_is_said_already_grows_although_there_is_no_room_for_more(node):

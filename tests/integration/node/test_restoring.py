@@ -5,23 +5,27 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from integration.rpc.fleet import Founded
 
 from meshnode.app.mesh import Mesh, Self
 from meshnode.core.entries import entry_id_of, role_entry
-from meshnode.core.errors import DamagedError, MeshError
+from meshnode.core.errors import DamagedError, MeshError, StorageError
+from meshnode.core.feed import fits
+from meshnode.core.genesis import Limits
 from meshnode.core.headers import Head
 from meshnode.core.keys import Key
+from meshnode.core.ledger import LEDGER
 from meshnode.core.messages import Snapshot
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.roles import Role
 from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS
 from meshnode.core.snapshots import whole
-from meshnode.node.restoring import Damage, repair, restore
-from meshnode.store import feeds
+from meshnode.node.restoring import Damage, move, repair, restore
+from meshnode.store import facts, feeds, rollups
 from meshnode.store.database import Database
 
 FOUNDED = Founded(9)
@@ -266,3 +270,62 @@ def test_a_bit_that_flips_anywhere_is_never_believed_and_never_a_crash(path, sta
             assert not start().damage
     assert found > FLIPS // 20
     assert refused < FLIPS // 2
+
+
+SMALL = Limits(row_bytes_max=2000, feed_bytes_max=106_000)
+
+
+@pytest.fixture
+def overfull(tmp_path: Path) -> Path:
+    """A database whose feed of ours no peer takes, as an earlier version has written it."""
+    feed = OwnFeed(US, GENESIS.mesh_id, GENESIS.limits, 7)
+    for table, count in ((LEDGER, 120), (SESSIONS, 3)):
+        for number in range(count):
+            feed.write(table, b"%d" % number, bytes(1000))
+    feed.write(*STARTED, b"1")
+    while feed.waiting:
+        feed.flush(1.0)
+    path = tmp_path / "state.db"
+    with closing(Database(path)) as database:
+        whole = replace(feed_of(US).replace(feed.header, feed.rows), flush=None)
+        database.run_now(feeds.save, [whole], [])
+        held = rollups.held_at(GENESIS.mesh_id, 1)
+        database.run_now(facts.remember, {rollups.HELD: held})
+    return path
+
+
+def healed(path: Path, boot: int) -> tuple[OwnFeed, bytes | None]:
+    """Start on a disk; return our feed, and at which epoch the ledger was held against it."""
+    genesis = SimpleNamespace(mesh_id=GENESIS.mesh_id, limits=SMALL, root_keys=GENESIS.root_keys)
+    mesh = Mesh(genesis, Self(US, boot, Random(1)))
+    with closing(Database(path)) as database:
+        damage = restore(mesh, database, 1_790_000_000.0)
+        assert not damage
+        move(mesh, database, damage, 9.0)
+        return mesh.own, database.run_now(facts.recall, rollups.HELD)
+
+
+def test_a_feed_that_no_peer_takes_is_signed_anew_with_what_has_room(overfull: Path):
+    own, held_at = healed(overfull, 8)
+    assert fits(own.rows, SMALL)
+    assert own.left_out == 120 - len(own.keys(LEDGER)) > 0
+    assert len(own.keys(SESSIONS)) == 3
+    assert (own.header.epoch, own.waiting) == (2, False)
+    assert held_at == rollups.held_at(GENESIS.mesh_id, 2), "what was corrected is no loss"
+    again, held_at = healed(overfull, 9)
+    assert values(again.rows) == values(own.rows)
+    assert (again.header, again.left_out) == (own.header, 0)
+    assert held_at == rollups.held_at(GENESIS.mesh_id, 2)
+
+
+def test_a_disk_that_fails_meanwhile_keeps_the_feed_that_no_peer_takes(overfull, monkeypatch):
+    def full(*_: object) -> None:
+        raise StorageError("no space is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feeds, "save", full)
+        with pytest.raises(StorageError):
+            healed(overfull, 8)
+    own, _ = healed(overfull, 9)
+    assert (own.header.epoch, own.header.boot) == (2, 9)
+    assert fits(own.rows, SMALL)

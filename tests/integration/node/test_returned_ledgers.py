@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from integration.node.ledgers import kept
+from integration.node.ledgers import MOST, kept
 from msgspec.structs import replace
 from usage_records import usage_record
 
@@ -23,7 +23,8 @@ from meshnode.core.marks import MARK
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.node import keeping, persistence, rolling
-from meshnode.store import ledger, reports
+from meshnode.node.alarming import FULL
+from meshnode.store import ledger, reports, rollups
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
@@ -59,6 +60,40 @@ async def test_what_is_read_again_does_not_stand_for_what_peers_return_meanwhile
     node.following.publish(rows)
     await node.looked_again()
     assert node.said() == {key: Slot(10, Buckets(1000))} == await node.on_disk_are()
+
+
+async def test_what_is_left_out_after_a_lost_disk_is_told_and_of_what_was_lost_nothing(node):
+    await node.use("ours", MOST - 1)
+    await node.following.start([])
+    await node.looked_again()
+    assert (node.told, len(node.said())) == ([], MOST - 1)
+    slot = next(iter(node.said().values()))
+    lost = {SlotKey("lost", "m", "standard", 980_000 + n): slot for n in range(9)}
+    node.give_back(lost)
+    await node.looked_again()
+    assert {key for key in node.said() if key.session == "lost"} == lost.keys()
+    assert lost.keys() <= (await node.on_disk_are()).keys()
+    assert len(await node.on_disk_are()) == MOST + 8 > len(node.said())
+    assert node.told == [FULL]
+    await node.pass_days(SLOTS_KEPT_DAYS + 1)
+    await node.over.wait()
+    assert node.told == []
+    assert node.said() == await node.on_disk_are()
+
+
+async def test_what_is_old_is_rolled_up_although_no_row_that_is_out_may_grow(node, monkeypatch):
+    monkeypatch.setattr(rollups, "MOVED_AT_ONCE", 1)
+    await node.use("old", 1, SLOTS_KEPT_DAYS)
+    await node.following.start([])
+    assert len(node.said()) == 1
+    room = node.mesh.own._room
+    room._of_rows = room._of_bytes = type(room._of_bytes).of(0)
+    await node.use("old", 40, SLOTS_KEPT_DAYS)
+    await node.pass_days(1)
+    ((key, slot),) = (await node.on_disk_are()).items()
+    assert (type(key), slot.records) == (DayKey, 41)
+    assert node.told == [FULL]
+    assert node.said()[key].records < 41
 
 
 async def test_a_consumer_is_said_although_peers_have_returned_another_source(node):

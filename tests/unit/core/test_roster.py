@@ -39,6 +39,7 @@ from meshnode.core.removals import (
     removal_key,
     removal_row,
 )
+from meshnode.core.room import ALWAYS
 from meshnode.core.roster import ANSWERS_MAX, REGISTERED_MAX, REMOVALS_MAX, Roster
 from meshnode.core.tables import Tables
 
@@ -238,7 +239,7 @@ def test_adds_of_one_entry_beyond_the_bound_are_refused(seat: Seat):
 
 
 def test_a_feed_that_is_full_changes_nothing_and_says_so():
-    seat = Seat(Limits(rows_max=2))
+    seat = Seat(Limits(rows_max=2 + len(ALWAYS)))
     seat.own.write("notes", b"", b"")
     seat.own.flush(1.0)
     dot = seat.enter(PEER)

@@ -1,0 +1,59 @@
+"""Who may take what of a feed: the numbers that docs/protocol/feed.md and docs/ledger.md name."""
+
+from itertools import count
+
+import pytest
+
+from meshnode.core.audit import AUDIT
+from meshnode.core.feed import TABLES_MAX
+from meshnode.core.genesis import Limits
+from meshnode.core.ledger import LEDGER
+from meshnode.core.members import LINKS, NODE, ONLY_ROW
+from meshnode.core.own_feed import LEDGER as LEFT_OUT_FIRST
+from meshnode.core.own_feed import RECORD
+from meshnode.core.registry import REGISTRY
+from meshnode.core.removals import REMOVALS
+from meshnode.core.room import ALWAYS, LAST, Growth, Room, growth_of
+from meshnode.core.sessions import SESSIONS
+
+
+def test_the_tables_are_those_that_their_owners_name():
+    assert {(NODE, ONLY_ROW), (LINKS, ONLY_ROW), (AUDIT, ONLY_ROW)} == ALWAYS
+    assert {SESSIONS, REMOVALS} == LAST
+    assert (LEFT_OUT_FIRST, RECORD) == (LEDGER, (NODE, ONLY_ROW))
+
+
+def rows_until_full(room: Room, table: str, size: int) -> int:
+    """Add rows of so many bytes, the same in each bucket, until there is no room for one more."""
+    for number in count():
+        more = Growth(1, size, {number % 256: size + 48})
+        if room.refusal(table, more):
+            return number
+        room.add(table, more)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("size", "most"), [(100, (17_998, 1000, 999)), (2600, (11_597, 645, 644))])
+def test_a_ledger_leaves_room_to_others_and_all_leave_some_to_sessions(size: int, most: tuple):
+    room = Room(Limits())
+    tables = LEDGER, REGISTRY, SESSIONS
+    assert tuple(rows_until_full(room, table, size) for table in tables) == most
+    assert rows_until_full(room, REMOVALS, size) == 0
+    for table, key in ALWAYS:
+        assert not room.refusal(table, growth_of(table, [(key, None, 16 << 10)]))
+
+
+def test_what_shrinks_or_stays_is_never_refused():
+    room = Room(Limits(rows_max=5, feed_bytes_max=10))
+    room.add(LEDGER, Growth(9, 900, {1: 10**6}))
+    for more in (Growth(), Growth(-1, -10, {1: -58}), Growth(0, -1, {1: -1})):
+        assert not room.refusal(LEDGER, more)
+
+
+def test_tables_of_ours_have_room_beside_as_many_others_as_there_may_be():
+    room, made = Room(Limits()), 0
+    while not room.refusal(f"t{made}", Growth(1)):
+        room.add(f"t{made}", Growth(1))
+        made += 1
+    assert not any(room.refusal(table, Growth(1)) for table in LAST)
+    assert made + len(LAST) + len(ALWAYS) <= TABLES_MAX
