@@ -10,7 +10,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshnode.app.outlays import Outlays
@@ -38,7 +37,7 @@ from meshnode.core.budgets import (
     window_of,
 )
 from meshnode.core.errors import RefusedError
-from meshnode.core.ids import b32, unb32
+from meshnode.core.ids import b32, pasted, unb32
 from meshnode.core.keys import key_id_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER
 from meshnode.core.sessions import SESSIONS, SessionRecord, State
@@ -183,7 +182,7 @@ class BudgetDesk:
                 raise RefusedError(
                     f"budget {one.name} is exceeded: {verdict.reason}",
                     f"wait for the next {one.terms.per}, or raise it: session-mesh budget set"
-                    f" {quote(one.name)} with a higher --limit, and all else as it is",
+                    f" {pasted(one.name)} with a higher --limit, and all else as it is",
                 )
 
     async def listed(self) -> list[BudgetView]:

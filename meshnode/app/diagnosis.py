@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.observations import MulticastFacts
 from meshnode.core.certificates import EXPIRES_SOON_S
+from meshnode.core.ids import pasted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -325,9 +326,10 @@ def _multicast_heard(facts: NodeFacts, observed: MulticastFacts) -> Check:
     return _yes("multicast", detail)
 
 
-def judge_not_checked(names: Sequence[str]) -> Check:
-    """Name the peers that there was no room for."""
-    chosen = " ".join(map(quote, names[:NAMED_MAX]))
+def judge_not_checked(peers: Sequence[tuple[str, str]]) -> Check:
+    """Name the peers that there was no room for: name or address, and node id if that is known."""
+    names = [name for name, _ in peers]
+    chosen = " ".join(pasted(*peer) for peer in peers[:NAMED_MAX])
     return unknown("peers", f"not checked: {named(names)}", f"ask: session-mesh doctor {chosen}")
 
 

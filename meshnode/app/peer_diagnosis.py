@@ -7,7 +7,6 @@ clock, TLS, the link itself; the first that fails explains the rest, which is th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshnode.app.diagnosis import (
@@ -22,6 +21,7 @@ from meshnode.app.diagnosis import (
 )
 from meshnode.app.observations import ClockFact, Dial
 from meshnode.app.revoking import AGAIN, ANEW, WITH_ADMITTER
+from meshnode.core.ids import pasted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -234,7 +234,7 @@ def _for_joiners(peer: Peer, best: Attempt, here: Here) -> Check:
     members = f"{host}:{int(port) - 1}"
     detail = f"{best.address} is the port for joiners; members listen at {members}"
     seed = configure("seeds", members, here.begin)
-    fix = f"name that port: session-mesh doctor {quote(members)}, or {seed}"
+    fix = f"name that port: session-mesh doctor {pasted(members)}, or {seed}"
     return Check(_id("tls", peer), ok=False, detail=detail, fix=fix)
 
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from meshnode.client.durations import words_of
 from meshnode.client.words import nearest, too_short
 from meshnode.core.errors import ConflictError, NotFoundError, UsageError
-from meshnode.core.ids import BASE32, PREFIX_CHARS_MIN, SESSION_ID_CHARS, names_apart, session_id_of
+from meshnode.core.ids import (
+    BASE32,
+    PREFIX_CHARS_MIN,
+    SESSION_ID_CHARS,
+    names_apart,
+    pasted,
+    session_id_of,
+)
 from meshnode.core.specializations import check_specialization
 
 if TYPE_CHECKING:
@@ -238,7 +245,8 @@ def _matches(target: Target, ask: Ask) -> list[Session]:
         listed = ask(replace(everywhere, agent_id=agent))
         by_agent = _without_copies([one for one in listed if one["agent_id"] == agent])
         if by_agent and (others := [one for one in by_id if one["agent_id"] != agent]):
-            hint = f"say which: a whole session id, or --session {agent} or --agent-id {agent}"
+            which = pasted(agent)
+            hint = f"say which: a whole session id, or --session {which} or --agent-id {which}"
             raise AmbiguousError(agent, [*_foremost(others), *_foremost(by_agent)], hint)
         return by_agent or by_id
     return by_id

@@ -9,6 +9,7 @@ from base64 import b32decode, b32encode
 from collections import Counter
 from functools import lru_cache
 from hashlib import sha256
+from shlex import quote
 from typing import TYPE_CHECKING, NewType
 
 from meshnode.core.errors import ConflictError, PeerError
@@ -24,6 +25,7 @@ BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")  # as `b32` writes it
 SHORT_ID_BYTES = 8  # how `links` rows name peers
 MEANT_SHOWN_MAX = 10  # of nodes that one word fits; of more that there are more
 PREFIX_CHARS_MIN = 8  # shorter prefixes of an id are not accepted from users
+PASTED_CHARS = 10  # of a node id in a command that we tell somebody to run
 
 if TYPE_CHECKING:
     Chance = Callable[[int], bytes]
@@ -114,6 +116,14 @@ def fits_several(word: str, meant: Sequence[str], names: Mapping[str, str]) -> C
     more = ", ..." if len(meant) > MEANT_SHOWN_MAX else ""
     hint = f"say which, by its whole id: {called}{more}"
     return ConflictError(f"{word[:60]!r} fits {len(meant)} nodes", hint)
+
+
+def pasted(word: str, node_id: str = "") -> str:
+    """Write whom a command is about so that it can be pasted into a shell.
+
+    Names are what their bearers like, `$(reboot)` too: a node is named by the start of its id.
+    """
+    return quote(node_id[:PASTED_CHARS] or word)
 
 
 def new_u64(chance: Chance) -> int:

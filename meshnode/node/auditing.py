@@ -18,7 +18,7 @@ from meshnode.app.witnessing import Seen, Witness
 from meshnode.core.audit import AUDIT, TEXTS, AuditHead, head_to_row, sign_head
 from meshnode.core.errors import MeshError, RefusedError, StaleError, StorageError
 from meshnode.core.headers import Head
-from meshnode.core.ids import NodeId, new_u64
+from meshnode.core.ids import NodeId, new_u64, pasted
 from meshnode.core.members import ONLY_ROW
 from meshnode.node.clock import chance
 from meshnode.node.version import VERSION
@@ -283,11 +283,11 @@ class Auditing:
         self._sound(node, wrong.what)
 
     def _sound(self, node: NodeId, what: str) -> None:
-        name = self._mesh.tables.name_of(node)
+        name, meant = self._mesh.tables.name_of(node), pasted("", node)
         said = f"the audit log of {name} ({node[:12]}) was changed: {what}"
         fix = (
-            f"find out why: session-mesh audit --verify --node {name}; if its disk was lost or "
-            f"restored: session-mesh audit --accept {name}"
+            f"find out why: session-mesh audit --verify --node {meant}; if its disk was lost or "
+            f"restored: session-mesh audit --accept {meant}"
         )
         self._ground.alarms.sound(Alarm(_alarm_id(node), said, fix))
 

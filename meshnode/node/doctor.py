@@ -121,7 +121,7 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
     _ask_node(home, found)
     known = Known(found.node_id, found.members, found.status or {}, found.config.seeds)
     peers = asked_for(words, known) if words else [] if found.has_left else suspects(known)
-    left_out = [peer.name for peer in peers[PEERS_MAX:]]
+    left_out = [(peer.name, peer.node_id) for peer in peers[PEERS_MAX:]]
     seen = _observe(found, peers[:PEERS_MAX])
     _judge_node(found, seen)
     _judge_peers(found, known, seen)

@@ -13,7 +13,7 @@ from meshnode.client.nodes import node_id_in
 from meshnode.core.entries import Forget, Revoke, sign_entry
 from meshnode.core.errors import ConflictError, NotFoundError, PeerError
 from meshnode.core.headers import FLUSH, header_from_signed
-from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.ids import NodeId, node_key_of, pasted
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.node.clock import SystemClock, chance
@@ -85,7 +85,9 @@ def retire_node(control: ControlSet, operator: Key, mesh_id: str, old: Replaced)
         except PeerError:
             what = "forget" if isinstance(body, Forget) else "revoke"
             who = "an operator" if what == "forget" else "an admin"
-            left.append(f"{who} must still run: session-mesh nodes {what} {old.node[:10]}")
+            left.append(
+                f"{who} must still run: session-mesh nodes {what} {pasted(old.name, old.node)}"
+            )
     if not left:
         left.append(f"{name} was forgotten and revoked: its ledger stays counted")
     return left

@@ -1,6 +1,7 @@
 """What is done at a node is recorded there, and who changes the record is found out."""
 
 import json
+import shlex
 import shutil
 import sqlite3
 from contextlib import closing
@@ -91,7 +92,9 @@ def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(
     (alarm,) = [one for one in anna.json("status")["alarms"] if one["id"].startswith("audit:")]
     assert "berta" in alarm["detail"]
 
-    accepted = anna.json("audit", "--accept", "berta", "--yes")
+    *_, berta_id = shlex.split(alarm["fix"])
+    assert berta.ready["node_id"].startswith(berta_id)
+    accepted = anna.json("audit", "--accept", berta_id, "--yes")
     assert accepted["forgotten"] > 0
     assert named(anna) == set()
     assert named(berta) == set()

@@ -276,10 +276,16 @@ def test_a_machine_without_ipv4_is_to_name_a_node():
 def test_many_names_are_counted():
     names = [str(number) for number in range(12)]
     assert named(names) == "0, 1, 2, 3, 4, 5, 6, 7 and 4 more"
-    check = judge_not_checked(names)
+    check = judge_not_checked([(name, "") for name in names])
     assert check.ok is None
     assert check.fix == "ask: session-mesh doctor 0 1 2 3 4 5 6 7"
     assert judge_not_checked(["[::1]:7707"]).fix == "ask: session-mesh doctor '[::1]:7707'"
+
+
+def test_a_command_names_nodes_by_their_ids_and_addresses_in_quotes():
+    peers = [("x; reboot #", "csj7fuievhgfftplotz"), ("[fe80::1%$(reboot)]:7707", "")]
+    check = judge_not_checked(peers)
+    assert check.fix == "ask: session-mesh doctor csj7fuievh '[fe80::1%$(reboot)]:7707'"
 
 
 def test_nothing_is_said_of_what_is_not_known():
