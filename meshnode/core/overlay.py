@@ -114,6 +114,11 @@ class Overlay:
         """The neighbours with a working link, the oldest first; a live view."""
         return self._links.keys()
 
+    @property
+    def retired(self) -> AbstractSet[NodeId]:
+        """Who left for good, was forgotten or revoked, and is dialled no more; a live view."""
+        return self._retired
+
     def linked_at_s(self, peer: NodeId) -> float:
         """Return since when there is a working link to a neighbour."""
         return self._links[peer]

@@ -61,7 +61,9 @@ class Describing:
             rss_bytes=process.memory_info().rss,
             role=self._role(),
             troubles=tuple(
-                Trouble(peer, reason, at_s) for peer, (reason, at_s) in self.world.troubles.items()
+                Trouble(peer, reason, at_s)
+                for peer, (reason, at_s) in self.world.troubles.items()
+                if peer not in mesh.overlay.retired  # whom nobody misses
             ),
             sources=tuple(
                 Source(state.source, state.path, state.records, state.detail)

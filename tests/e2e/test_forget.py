@@ -11,6 +11,10 @@ def names(node: Node) -> set[str]:
     return set(node.states())
 
 
+def troubled(node: Node) -> set[str]:
+    return {one["peer"] for one in node.json("status")["troubles"]}
+
+
 def spent(node: Node) -> list[tuple[str, int]]:
     groups = node.json("cost", "--by", "node")["groups"]
     return [(group["key"]["node"], group["records"]) for group in groups]
@@ -124,3 +128,15 @@ def test_entries_survive_the_disk_that_they_were_made_on(fleet):
         file.unlink()
     berta.up()
     wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
+
+
+@pytest.mark.parametrize("verb", ["forget", "revoke"])
+def test_nobody_is_troubled_by_who_was_put_out(fleet, verb):
+    anna, berta = fleet.mesh("anna", "berta")
+    berta.end(signal.SIGKILL)
+    gone = berta.ready["node_id"]
+    wait_until(lambda: gone in troubled(anna))
+    anna.json("nodes", verb, "berta", "--yes")
+    wait_until(lambda: not troubled(anna))
+    told = anna.call("doctor", "-o", "json").json["checks"]
+    assert [one["id"] for one in told if one["ok"] is False or "stranger" in one["id"]] == []
