@@ -8,8 +8,8 @@
   `vocabulary`
 - commands: `ordering`, `orders`, `standing`, `fanning`, `outbox`, `receipts`, `registering`,
   `registrations`, `budgets`
-- keys: `authority`, `authorities`, `keyring`, `keyfiles`, `handed`, `publickeys`, `roots`,
-  `rootfile`, `revoking`
+- keys: `authority`, `blaming`, `authorities`, `keyring`, `keyfiles`, `handed`, `publickeys`,
+  `roots`, `rootfile`, `revoking`
 - homes: `home`, `dumping`
 - the process: `stdout`
 - agents: `inside`, `tickets`, `bearing`

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.blaming import blaming
 from meshnode.client.durations import rfc3339
 from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import Order, check_lengths
@@ -125,10 +126,11 @@ def _read(mesh: MeshClient, nodes: list[Plain], wanted: Wanted) -> _Log:
     )
     target = _target(nodes, wanted.node)
     if _is_other(nodes, target):
-        try:
-            return _received(mesh, _signed(mesh, nodes, target, request))
-        except StaleError:  # it has started anew meanwhile
-            return _received(mesh, _signed(mesh, mesh.nodes()["nodes"], target, request))
+        with blaming(mesh.environment):
+            try:
+                return _received(mesh, _signed(mesh, nodes, target, request))
+            except StaleError:  # it has started anew meanwhile
+                return _received(mesh, _signed(mesh, mesh.nodes()["nodes"], target, request))
     return _received(mesh, request)
 
 

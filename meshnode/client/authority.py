@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from meshnode.client.blaming import KEY_VARIABLE
 from meshnode.client.durations import rfc3339, words_of
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 
-KEY_VARIABLE = "SESSION_API_KEY"
 OWN_KEY_TTL_S = 300
 BACKDATE_S = 120  # clocks of owners may be that much behind ours
 ID_BYTES = 16

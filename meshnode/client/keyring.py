@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.authority import (
     BACKDATE_S,
     ID_BYTES,
-    KEY_VARIABLE,
     Scope,
     check_ttl,
     checked_actions,
@@ -22,6 +21,7 @@ from meshnode.client.authority import (
     sign_revocation,
     signed_grant,
 )
+from meshnode.client.blaming import KEY_VARIABLE, blaming
 from meshnode.client.durations import rfc3339
 from meshnode.client.handed import (
     HandedKey,
@@ -102,7 +102,8 @@ class Maker:
         text = self.environment.get(KEY_VARIABLE, "").strip()
         if text:
             parent = session_key_from_text(text)
-            key = child_of(parent, scope, wish.ttl_s, self.now_s, self.chance)
+            with blaming(self.environment):
+                key = child_of(parent, scope, wish.ttl_s, self.now_s, self.chance)
             made = described(key, self.now_s)
         else:
             made = new_key(self.home, scope, wish.ttl_s, self.now_s, self.chance)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client import outbox
-from meshnode.client.authority import KEY_VARIABLE, mesh_id_of, session_key
+from meshnode.client.authority import mesh_id_of, session_key
+from meshnode.client.blaming import KEY_VARIABLE, blaming
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import SilentNodeError
 from meshnode.client.messages import to_wire
@@ -92,7 +93,8 @@ class Commander:
         if delivery.command_id:
             outbox.keep(self._home, command_id, command)
         try:
-            receipt = self._send(order.node_id, to_wire(command), delivery)
+            with blaming(self._environment):
+                receipt = self._send(order.node_id, to_wire(command), delivery)
         except (NoAnswerError, SilentNodeError) as error:
             outbox.keep(self._home, command_id, command)
             again = (

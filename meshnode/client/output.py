@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client import clock
 from meshnode.client.absence import Absence
+from meshnode.client.blaming import blaming
 from meshnode.client.errors import PeerError, StaleError, UnreachableError
 from meshnode.client.targets import Target
 from meshnode.client.wishes import order_to
@@ -57,8 +58,9 @@ def read(mesh: Ordering, session: Plain, args: Plain) -> Iterator[bytes]:
     request = pb.ReadSessionLogRequest(
         node_id=order.node_id, command=mesh.signed(order), pulses=True
     )
-    for piece in mesh.pulsing(mesh.node.ReadSessionLog, request, lambda one: not one.output):
-        yield piece.output
+    with blaming(mesh.environment):
+        for piece in mesh.pulsing(mesh.node.ReadSessionLog, request, lambda one: not one.output):
+            yield piece.output
 
 
 class Following:

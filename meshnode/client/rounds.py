@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.blaming import blaming
 from meshnode.client.counted import logged_session_id
 from meshnode.client.logged import BY, plain, summed
 from meshnode.client.targets import Order
@@ -75,7 +76,8 @@ def received(pieces: Iterable[bytes]) -> Plain:
 def _received(mesh: MeshClient, order: Order) -> Plain:
     request = pb.ReadSessionLogRequest(node_id=order.node_id, command=mesh.signed(order))
     pieces = mesh.stream(mesh.node.ReadSessionLog, request, READ_TIMEOUT_S)
-    return received(piece.output for piece in pieces)
+    with blaming(mesh.environment):
+        return received(piece.output for piece in pieces)
 
 
 def _order(mesh: MeshClient, node_id: str, session: str, *, messages: bool) -> Order:

@@ -158,7 +158,7 @@ def _leave(mesh: Connection, body: StandingKill, terms: Terms) -> tuple[str, str
 
 def check_signs(mesh: Connection) -> None:
     """Refuse to use more than the key that the user has chosen to use."""
-    from meshnode.client.authority import KEY_VARIABLE  # noqa: PLC0415 - as above
+    from meshnode.client.blaming import KEY_VARIABLE  # noqa: PLC0415 - as above
 
     if mesh.environment.get(KEY_VARIABLE, "").strip():
         raise NotPermittedError(

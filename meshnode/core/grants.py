@@ -31,6 +31,7 @@ GRANT_ID_BYTES = 16  # a revocation names no other
 KEY_PREFIX = "smk1_"
 KEY_TEXT_CHARS_MAX = 24 * 1024
 ACTIONS_OF_NEW_KEY = ("read", "steer", "kill", "register")
+ANOTHER_KEY = "make a new one: session-mesh keys new"  # the hint for who has an expired one
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +191,7 @@ def check_time(grants: Sequence[Grant], now_s: float, skew_s: float) -> None:
                 "this session key is valid for more than 30 days", "no key is: make another"
             )
         if now_s > link.expires_s + skew_s:
-            raise NotAuthenticatedError(
-                "this session key has expired", "make a new one: session-mesh keys new"
-            )
+            raise NotAuthenticatedError("this session key has expired", ANOTHER_KEY)
         if now_s < link.not_before_s - skew_s:
             raise NotAuthenticatedError(
                 "this session key is not valid yet", "compare the clocks of the two machines"

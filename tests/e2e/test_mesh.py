@@ -88,6 +88,11 @@ def test_a_key_without_the_permission_is_exit_5(trio):
         answer = berta.call(*words, "-o", "json", env={"SESSION_API_KEY": key})
         assert answer.code == 5, answer.err
         assert "may not" in answer.error["message"]
+        assert answer.error["hint"].endswith("or unset SESSION_API_KEY")
+    for words in (("logs", "watched"), ("audit", "--node", "anna"), ("keys", "new", "--renewable")):
+        refused = berta.call(*words, "-o", "json", env={"SESSION_API_KEY": key})
+        assert refused.code == 5, refused.err
+        assert refused.error["hint"].endswith("or unset SESSION_API_KEY"), words
     other = berta.json("keys", "new", "--action", "steer", "--agent-id", "somebody-else")["key"]
     narrow = berta.call("steer", "watched", "hi", env={"SESSION_API_KEY": other})
     assert narrow.code == 5

@@ -9,7 +9,8 @@ import pytest
 
 from meshnode.client import handed as handed_module
 from meshnode.client import keyring
-from meshnode.client.authority import KEY_VARIABLE, Scope
+from meshnode.client.authority import Scope
+from meshnode.client.blaming import KEY_VARIABLE
 from meshnode.client.handed import all_handed, find_handed, note_revoked
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
@@ -107,8 +108,9 @@ def test_a_child_never_outlives_its_parent_nor_gets_what_that_has_not(home):
     assert (child["ttl"], child["expires_at"]) == (60, renewal["expires_at"])
     with pytest.raises(NotPermittedError, match="cannot give: kill"):
         make(home, "steer", "kill", parent=renewal["key"])
-    with pytest.raises(NotAuthenticatedError, match="expired"):
+    with pytest.raises(NotAuthenticatedError, match="expired") as refused:
         make(home, parent=renewal["key"], now_s=NOW_S + HOUR_S + 1)
+    assert "env -u SESSION_API_KEY session-mesh keys new" in refused.value.hint
     with pytest.raises(UsageError):
         make(home, parent=renewal["key"], ttl_s=0)
     nothing = make(home, "metrics")
