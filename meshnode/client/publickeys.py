@@ -1,4 +1,8 @@
-"""Public keys as people hand them on: 64 hexadecimal digits, or 52 characters of base32."""
+"""Public keys as people hand them on: 64 hexadecimal digits, or 52 characters of base32.
+
+Invariant: base32 is how nodes are called, so no person's key is read from it: a node that has not
+joined yet is known to nobody, and its key would be given a role without anybody noticing.
+"""
 
 from __future__ import annotations
 
@@ -16,4 +20,12 @@ def public_key_from(text: str, what: str, hint: str) -> bytes:
         parse_public(raw)
     except (PeerError, ValueError) as error:
         raise UsageError(f"not {what}'s public key: {text[:80]!r}", hint) from error
+    return raw
+
+
+def operator_key_from(text: str, hint: str) -> bytes:
+    """Read a person's public key, in hexadecimal digits; raises UsageError, and for a node's id."""
+    raw = public_key_from(text, "an operator", hint)
+    if len(text) == BASE32_CHARS:
+        raise UsageError(f"that is a node's id, not a person's key: {text}", hint)
     return raw

@@ -32,4 +32,14 @@ def app(
         value=value,
         human=described(list(value.items())),
         ids=[str(value["operator_key" if operator else "node_id"])],
+        notes=[_which(is_user="operator_key" in value)],
     )
+
+
+def _which(*, is_user: bool) -> str:
+    """Say which of the keys shown is a person's: they look alike."""
+    if is_user:
+        return (
+            "for session-mesh operator add: operator_key; node_id and public_key are the device's"
+        )
+    return "for session-mesh operator add there is no key yet: session-mesh id --operator makes one"

@@ -16,7 +16,7 @@ from session_mesh.verbs import leading_verb, verb
 COLUMNS = ("NAME", "ROLE", "STATE", "GIVEN BY", "SINCE", "KEY ID")
 FLEXIBLE = ("GIVEN BY", "NAME")
 SPARE = ("SINCE", "GIVEN BY", "KEY ID")
-WHERE = "session-mesh id --operator prints it on their machine"
+WHERE = "on their machine session-mesh id --operator -q prints theirs"
 
 
 @leading_verb("session-mesh operator", "session-mesh operator list -o json")
@@ -36,7 +36,9 @@ def app(call: Call) -> View:
 def add(
     call: Call,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call them.")],
-    public_key: Annotated[str, typer.Argument(metavar="PUBLICKEY", help="Their operator's key.")],
+    public_key: Annotated[
+        str, typer.Argument(metavar="PUBLICKEY", help="Their operator_key, hexadecimal.")
+    ],
     role: Annotated[
         Literal["observer", "operator", "admin"], typer.Option("--role", help="What they may.")
     ] = "operator",
@@ -47,10 +49,10 @@ def add(
     An admin gives observer and operator; only the root gives admin.
     """
     from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.publickeys import public_key_from  # noqa: PLC0415 - as above
+    from meshnode.client.publickeys import operator_key_from  # noqa: PLC0415 - as above
     from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
 
-    subject = public_key_from(public_key, "an operator", WHERE)
+    subject = operator_key_from(public_key, WHERE)
     root = None
     if root_file or (role == "admin" and call.home.root_key.exists()):
         root = open_root(call.home, root_file, passphrase_asker(call))
