@@ -41,6 +41,7 @@ from meshnode.core.packing import pack, typed, unpack
 from meshnode.core.roles import ACTIONS_OF_ROLE, Role, authorization_from_signed
 from meshnode.core.shares import FullError
 from meshnode.core.succession import Admits, RootKeys
+from meshnode.core.tables import ID_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -124,17 +125,11 @@ class AdmissionDesk:
     ) -> None:
         """Keep an invite that an admin has signed; raises a MeshError if it is not in order."""
         me = self._admitter
-        if me.certificate() is None:
-            raise NotPermittedError(
-                "this node may not admit others",
-                "run invite where the mesh was made; or let this node: session-mesh nodes promote",
-            )
         try:
             word = authorization_from_signed(authorization)
         except PeerError as error:
             raise NotAuthenticatedError(error.message) from error
-        if me.control.role_of(word.signer) != "admin":
-            raise NotPermittedError("only an admin may invite", "run it where the mesh was made")
+        self._check_may_invite(word.signer)
         if word.mesh != me.genesis.mesh_id or word.admitter != node_id_of(me.key.public):
             raise UsageError("the invite names another mesh or another node")
         # One that ended on its way here is kept too: who follows it hears that it has expired.
@@ -160,6 +155,23 @@ class AdmissionDesk:
         await self._book.add(kept, self._clock.wall_s() + self._behind_s(), old_s)
         said = f"{word.invite_id.hex()} for {word.uses}, role {word.role or 'none'}"
         self.on_event("invite_made", word.signer, said)
+
+    def _check_may_invite(self, signer: bytes) -> None:
+        """Raise NotPermittedError where this node or who asks may not; its hint has both needs."""
+        me = self._admitter
+        admits = me.certificate() is not None
+        is_admin = me.control.role_of(signer) == "admin"
+        if admits and is_admin:
+            return
+        node = (
+            "" if admits else f"session-mesh nodes promote {node_id_of(me.key.public)[:ID_CHARS]}"
+        )
+        user = "" if is_admin else f"session-mesh operator add NAME {signer.hex()} --role admin"
+        raise NotPermittedError(
+            "only an admin may invite" if admits else "this node may not admit others",
+            "run it where the mesh was made; or have run there, with the root: "
+            + " and ".join(filter(None, (node, user))),
+        )
 
     async def join(self, signed: Signed, invite_id: bytes, proof: bytes) -> Admitted:
         """Admit a device; raises a MeshError, having signed and spent nothing."""
@@ -262,7 +274,8 @@ class AdmissionDesk:
         except FullError as error:
             raise RefusedError(
                 f"this admitter can give no more roles: {error.message}",
-                "let another node admit: session-mesh nodes promote; or invite with --node-only",
+                "let another node admit (session-mesh nodes promote), with an admin there"
+                " (session-mesh operator add NAME KEY --role admin); or invite with --node-only",
             ) from error
 
     def _role_given(self, role: Role) -> Signed:

@@ -157,6 +157,20 @@ def _check_is_no_node(mesh: Asking, subject: bytes) -> None:
             raise UsageError(said, "on their machine session-mesh id --operator -q prints theirs")
 
 
+def joined_with(found: pb.ListAuthoritiesResponse, node_id: str) -> Plain | None:
+    """Return the one operator, as listed, whom an invite gave a role with a device; None if unsure.
+
+    Only names that an admitter has given count: anybody else may call any key so.
+    """
+    mark = f"/{node_id[:PREFIX_CHARS_MIN]}"
+    named = [
+        row
+        for row in operators(found)
+        if row["by_node"] and row["state"] == "active" and (row["name"] or "").endswith(mark)
+    ]
+    return named[0] if len(named) == 1 else None
+
+
 def check_root(root: Key | None, found: pb.ListAuthoritiesResponse) -> None:
     """Raise NotPermittedError for a key that is no root of this mesh."""
     if root is None or root.public in found.roots:

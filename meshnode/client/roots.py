@@ -15,6 +15,7 @@ from meshnode.client.authorities import (
     check_root,
     give,
     issue,
+    joined_with,
     known,
     operators,
     weakened,
@@ -96,11 +97,13 @@ def listed(mesh: Connection) -> Plain:
 
 
 def promote(mesh: Asking, name: str, root: Key) -> Plain:
-    """Let a node admit others for ten years, by the root's word: `node_id, name, root`.
+    """Let a node admit others for ten years, by the root's word: `node_id, name, root, operator`.
 
+    `operator` is whose invites it may make out if it is an admin, as listed, and None if not known.
     Raises ConflictError for one that is revoked, by an admin too: it would come back by that.
     """
-    check_root(root, known(mesh))
+    found = known(mesh)
+    check_root(root, found)
     nodes = mesh.nodes()["nodes"]
     node_id = node_id_in(nodes, name)
     node = next(one for one in nodes if one["node_id"] == node_id)
@@ -110,7 +113,13 @@ def promote(mesh: Asking, name: str, root: Key) -> Plain:
             said, "let the device join anew first: its session-mesh doctor says how"
         )
     _certify(mesh, root, node_id)
-    return {"node_id": node_id, "name": node["name"], "root": key_id_of(root.public)}
+    user = joined_with(found, node_id)
+    return {
+        "node_id": node_id,
+        "name": node["name"],
+        "root": key_id_of(root.public),
+        "operator": user and {one: user[one] for one in ("key_id", "public_key", "name", "role")},
+    }
 
 
 def rotate(mesh: Connection, root: Key, place: Sealed) -> Plain:

@@ -77,6 +77,9 @@ def test_a_root_is_exchanged_under_a_running_mesh_and_another_machine_admits(fle
 
     refused = berta.call("invite", "-o", "json")
     assert refused.code == 5, "only anna admits yet"
+    its_key = berta.json("id")["operator_key"]
+    assert f"nodes promote {berta.ready['node_id'][:12]} and" in refused.error["hint"]
+    assert f"operator add NAME {its_key} --role admin" in refused.error["hint"]
     made = anna.json("root", "rotate", "--root", old, "--root-out", new, env=WORDS)
     assert made["roots"] == [first["key_id"], made["key_id"]]
     wait_until(lambda: berta.json("root", "list")["version"] == 2)
@@ -98,8 +101,12 @@ def test_a_root_is_exchanged_under_a_running_mesh_and_another_machine_admits(fle
 
 
 def another_machine_admits(anna: Node, berta: Node, carl: Node, new: str) -> None:
-    anna.json("nodes", "promote", "berta", "--root", new, env=WORDS)
     key = berta.json("id")["operator_key"]
+    promoted = anna.json("nodes", "promote", "berta", "--root", new, env=WORDS)
+    assert (promoted["operator"]["public_key"], promoted["operator"]["role"]) == (key, "operator")
+    again = anna.call("nodes", "promote", "berta", "--root", new, env=WORDS)
+    assert f"operator add berta-admin {key} --role admin" in again.err
+    wait_until(lambda: "only an admin" in (said := berta.call("invite").err) and key in said)
     admin = ("operator", "add", "bert", key, "--role", "admin", "--root", new)
     anna.json(*admin, env=WORDS)
     for node in (anna, berta):  # each starts with what it has on the disk
@@ -124,11 +131,15 @@ def test_the_key_of_a_node_is_given_no_role_and_the_right_one_can_be_asked_for(f
     assert anna.call("id", "-q").out.strip() == device["node_id"]
     assert anna.call("id", "--operator", "-q").out.strip() == device["operator_key"]
     before = operators(anna)
-    for mistaken in (device["node_id"], device["public_key"]):
+    stranger = fleet.node("carl").call("id", "-q").out.strip()
+    for mistaken in (device["node_id"], device["public_key"], stranger):
         refused = anna.call("operator", "add", "carl", mistaken, "-o", "json")
-        assert (refused.code, "node anna" in refused.error["message"]) == (2, True)
+        assert refused.code == 2
+        assert "not of a person" in (said := refused.error["message"]) or "not a person's" in said
         assert "session-mesh id --operator -q" in refused.error["hint"]
     assert operators(anna) == before
+    assert "operator add: operator_key" in anna.call("id").err
+    assert "session-mesh id --operator makes one" in fleet.nodes[-1].call("id").err
 
 
 @pytest.mark.timeout(240)

@@ -128,14 +128,30 @@ def promote(
 ) -> View:
     """Let a node admit others: make invites, and renew what keeps members in. The root says so.
 
-    For a second machine beside the first, or in its place. Again, for ten more years.
+    For a second machine beside the first, or in its place. Again, for ten more years. Who makes
+    invites there needs the role admin besides: session-mesh operator add NAME KEY --role admin
     """
     from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
 
     key = roots.open_root(call.home, root_file, passphrase_asker(call))
     with call.mesh() as mesh:
         value = roots.promote(mesh, node, key)
-    return View(value, human=f"{value['name']} may admit others", ids=[value["node_id"]])
+    human, notes = f"{value['name']} may admit others", _who_invites(value)
+    return View(value, human=human, ids=[value["node_id"]], notes=notes)
+
+
+def _who_invites(value: dict[str, Any]) -> list[str]:
+    """Say what is missing before an invite can be made at a node that admits: a person's role."""
+    name, user = value["name"], value["operator"]
+    if user and user["role"] == "admin":
+        return [f"who makes invites there is admin already: {user['name']}"]
+    key = user["public_key"] if user else "KEY"
+    where = f"session-mesh id shows it on {name}, as operator_key"
+    return [
+        f"who makes invites there must be admin: session-mesh operator add {name}-admin {key}"
+        " --role admin",
+        f"that key joined with {name}; make sure: {where}" if user else f"KEY: {where}",
+    ]
 
 
 def _hidden(node: dict[str, Any]) -> str:

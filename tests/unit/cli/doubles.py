@@ -71,6 +71,7 @@ class Mesh:
     silent: bool = False
     members: list[dict] = field(default_factory=list)
     agents: list[dict] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self):
         if self.missing:
