@@ -33,6 +33,7 @@ from session_mesh.verbs import (
 PROGRAM = "session-mesh"
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 MEANT = {"ps": "list", "ls": "list", "sessions": "list", "top": "watch", "tail": "logs --follow"}
+COMPLETIONS = {"--install-completion", "--show-completion"}
 USAGE = 2
 WORDINGS = {  # of those who parse words for us
     ": Value error, ": ": ",
@@ -71,6 +72,15 @@ class Verbs(PlainGroup):
     def meant(self, ctx: Any, name: str, *_: str) -> str:  # noqa: ANN401, ARG002 - as above
         """Return what to type instead of a name that other programs have for a verb."""
         return f"did you mean session-mesh {MEANT[name]}?" if name in MEANT else ""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
+        """Say of completion that a shell may be named."""
+        options: list[Any] = self.params
+        for one in options:
+            if one.opts[0] in COMPLETIONS:
+                does = "Install" if one.opts[0] == "--install-completion" else "Print"
+                one.help = f"{does} completion for this shell, or for one that is named: zsh."
+        super().format_help(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
         """List the verbs by what they are for: forty in a row are read by nobody."""
@@ -141,6 +151,11 @@ def _run(words: Sequence[str], streams: Streams) -> int:
         if any("\ud800" <= one <= "\udfff" for one in word):  # how Python keeps such bytes
             raise UsageError(f"not UTF-8: {word[:60]!a}", "write it in UTF-8, or leave it out")
     command = typer.main.get_command(app)
+    if COMPLETIONS & set(_before_command(words)):
+        from session_mesh.shells import asked  # noqa: PLC0415 - once in a shell's life
+
+        streams.out.write(asked(_before_command(words), command) or "")
+        return 0
     try:
         code = command.main(
             args=_as_options(words), prog_name=PROGRAM, standalone_mode=False, obj=Call(streams)

@@ -8,6 +8,7 @@ import typer
 
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import EVENT_KINDS, Selection, Target, one_specialization
+from session_mesh.completing import nodes, sessions, specializations
 from session_mesh.render import Style
 
 
@@ -25,11 +26,24 @@ Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeat for more.")
 ]
 Specializations = Annotated[
-    list[str] | None, typer.Option("--spec", metavar="S", help="A specialization; several: a,b.")
+    list[str] | None,
+    typer.Option(
+        "--spec",
+        metavar="S",
+        help="A specialization; several: a,b.",
+        autocompletion=specializations,
+    ),
 ]
-Node = Annotated[str, typer.Option("--node", metavar="N", help="Name or id of a node.")]
-SessionId = Annotated[str, typer.Option("--session", metavar="ID", help="A session id.")]
-AgentId = Annotated[str, typer.Option("--agent-id", metavar="A", help="An agent id, exactly.")]
+Node = Annotated[
+    str, typer.Option("--node", metavar="N", help="Name or id of a node.", autocompletion=nodes)
+]
+SessionId = Annotated[
+    str, typer.Option("--session", metavar="ID", help="A session id.", autocompletion=sessions)
+]
+AgentId = Annotated[
+    str,
+    typer.Option("--agent-id", metavar="A", help="An agent id, exactly.", autocompletion=sessions),
+]
 Grace = Annotated[str, typer.Option("--grace", metavar="D", help="Time to end by itself.")]
 Timeout = Annotated[
     str, typer.Option("--timeout", metavar="D", help="How long to try to reach the owner node.")

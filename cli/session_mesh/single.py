@@ -9,6 +9,7 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.targets import Delivery
 from session_mesh.call import Call
+from session_mesh.completing import agents
 from session_mesh.options import AgentId, CommandId, Node, SessionId, Timeout, target_of
 from session_mesh.orders import outcome_view
 from session_mesh.render import View
@@ -29,7 +30,10 @@ def order_to_one(*examples: str) -> Callable[[Act], typer.Typer]:
 
         def app(
             call: Call,
-            name: Annotated[str, typer.Argument(metavar="ID", help="A session or agent id.")] = "",
+            name: Annotated[
+                str,
+                typer.Argument(metavar="ID", help="A session or agent id.", autocompletion=agents),
+            ] = "",
             session: SessionId = "",
             agent_id: AgentId = "",
             node: Node = "",

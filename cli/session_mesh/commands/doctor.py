@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from session_mesh.call import Call
+from session_mesh.completing import nodes
 from session_mesh.render import Listing, View
 from session_mesh.verbs import verb
 
@@ -31,7 +32,9 @@ def app(
     call: Call,
     peers: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NODE|HOST:PORT", help="Else whoever is not seen."),
+        typer.Argument(
+            metavar="NODE|HOST:PORT", help="Else whoever is not seen.", autocompletion=nodes
+        ),
     ] = None,
 ) -> View:
     """Explain why a peer is not seen, and what to do about it.

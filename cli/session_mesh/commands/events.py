@@ -9,6 +9,7 @@ from meshnode.client.durations import parse_instant
 from meshnode.client.errors import ConflictError, NotFoundError
 from meshnode.client.targets import Target, Wanted
 from session_mesh.call import Call
+from session_mesh.completing import sessions
 from session_mesh.happenings import (
     document,
     id_of,
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 def app(
     call: Call,
     name: Annotated[
-        str, typer.Argument(metavar="ID", help="A session, agent or node; all unless told.")
+        str,
+        typer.Argument(
+            metavar="ID", help="A session, agent or node; all unless told.", autocompletion=sessions
+        ),
     ] = "",
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 15m.")] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens.")] = False,

@@ -8,6 +8,7 @@ import typer
 from meshnode.client.targets import one_specialization
 from session_mesh import words
 from session_mesh.call import Call
+from session_mesh.completing import specializations
 from session_mesh.render import Table, View
 from session_mesh.verbs import verb
 
@@ -19,7 +20,10 @@ FLEXIBLE = ("ATTRIBUTES", "CAPACITY", "VERSION", "USD/MTOK", "AGENT", "NODE")
 @verb("session-mesh find image-processing", "session-mesh find data-analysis -q")
 def app(
     call: Call,
-    specialization: Annotated[str, typer.Argument(metavar="SPEC", help="What is to be done.")],
+    specialization: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="What is to be done.", autocompletion=specializations),
+    ],
 ) -> View:
     """Find live agents by specialization.
 

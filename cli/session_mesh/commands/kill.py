@@ -11,6 +11,7 @@ from meshnode.client.fanning import INTERRUPTED
 from meshnode.client.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
+from session_mesh.completing import agents, specializations
 from session_mesh.options import (
     CommandId,
     Grace,
@@ -40,21 +41,31 @@ if TYPE_CHECKING:
 def app(
     call: Call,
     given: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Session or agent ids.")
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Session or agent ids.", autocompletion=agents),
     ] = None,
     session: Annotated[
         list[str] | None,
-        typer.Option("--session", metavar="ID", help="A session id; several: a,b."),
+        typer.Option(
+            "--session", metavar="ID", help="A session id; several: a,b.", autocompletion=agents
+        ),
     ] = None,
     agent_id: Annotated[
         list[str] | None,
-        typer.Option("--agent-id", metavar="A", help="An agent id, exactly; repeat for more."),
+        typer.Option(
+            "--agent-id",
+            metavar="A",
+            help="An agent id, exactly; repeat for more.",
+            autocompletion=agents,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="At once, without asking.")] = False,
     grace: Grace = "5s",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     everyone: Annotated[bool, typer.Option("--all", help="Every session not ended.")] = False,
-    spec: Annotated[str, typer.Option("--spec", help="With --all: of this one.")] = "",
+    spec: Annotated[
+        str, typer.Option("--spec", help="With --all: of this one.", autocompletion=specializations)
+    ] = "",
     node: Node = "",
     label: Labels = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show who is meant.")] = False,

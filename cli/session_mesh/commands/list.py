@@ -8,6 +8,7 @@ from meshnode.client.nodes import names_apart
 from meshnode.client.targets import Filter, Selection, one_specialization
 from session_mesh import words
 from session_mesh.call import Call, Reader
+from session_mesh.completing import specializations
 from session_mesh.inside import is_inside
 from session_mesh.options import AgentId, Labels, Node, pairs
 from session_mesh.render import Table, View
@@ -28,7 +29,10 @@ def app(
     ] = None,
     node: Node = "",
     spec: Annotated[
-        str, typer.Option("--spec", help="A specialization that it was run with.")
+        str,
+        typer.Option(
+            "--spec", help="A specialization that it was run with.", autocompletion=specializations
+        ),
     ] = "",
     owner: Annotated[str, typer.Option("--owner", help="For whom it was run.")] = "",
     agent_id: AgentId = "",

@@ -12,6 +12,7 @@ from meshnode.client.durations import parse_instant, seconds_of
 from meshnode.client.errors import MeshError
 from meshnode.client.targets import Target, has_ended
 from session_mesh.call import Call
+from session_mesh.completing import sessions
 from session_mesh.escaping import escape
 from session_mesh.happenings import tell_absence, while_read
 from session_mesh.options import AgentId, Node, SessionId, stream_only, target_of
@@ -36,7 +37,9 @@ CHARACTER_BYTES_MAX, CONTINUATION = 4, range(0x80, 0xC0)  # of UTF-8; its bytes 
 )
 def app(
     call: Call,
-    name: Annotated[str, typer.Argument(metavar="ID", help="A session or agent id.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="A session or agent id.", autocompletion=sessions)
+    ] = "",
     session: SessionId = "",
     agent_id: AgentId = "",
     node: Node = "",

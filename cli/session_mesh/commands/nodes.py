@@ -7,6 +7,7 @@ import typer
 from meshnode.client.nodes import is_awaited, names_apart
 from session_mesh import words
 from session_mesh.call import Call
+from session_mesh.completing import nodes as nodes_known
 from session_mesh.options import Labels, RootFile, pairs, several
 from session_mesh.passphrases import passphrase_asker
 from session_mesh.render import Table, View
@@ -55,7 +56,12 @@ def app(
 @verb("session-mesh nodes forget berta", "session-mesh nodes forget berta --yes -o json", app=app)
 def forget(
     call: Call,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE", help="Name, id, or start of an id.", autocompletion=nodes_known
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> View:
     """Let the mesh forget a node that will not come back.
@@ -80,7 +86,12 @@ def forget(
 )
 def revoke(
     call: Call,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE", help="Name, id, or start of an id.", autocompletion=nodes_known
+        ),
+    ],
     survivor: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,7 +134,12 @@ def revoke(
 )
 def promote(
     call: Call,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Name, id, or start of an id.")],
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE", help="Name, id, or start of an id.", autocompletion=nodes_known
+        ),
+    ],
     root_file: RootFile = None,
 ) -> View:
     """Let a node admit others: make invites, and renew what keeps members in. The root says so.

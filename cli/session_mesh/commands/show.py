@@ -8,6 +8,7 @@ from meshnode.client.errors import NoNodeError, NotFoundError, SilentNodeError
 from meshnode.client.public import public, with_names_of_the_monitor
 from session_mesh import words
 from session_mesh.call import Call
+from session_mesh.completing import sessions
 from session_mesh.options import AgentId, Node, SessionId, target_of
 from session_mesh.render import View
 from session_mesh.rounds import Found, described_rounds
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 )
 def app(
     call: Call,
-    name: Annotated[str, typer.Argument(metavar="ID", help="A session or agent id.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="A session or agent id.", autocompletion=sessions)
+    ] = "",
     session: SessionId = "",
     agent_id: AgentId = "",
     node: Node = "",

@@ -8,6 +8,7 @@ from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import Delivery
 from session_mesh.call import Call
+from session_mesh.completing import recipients, specializations
 from session_mesh.options import (
     AgentId,
     CommandId,
@@ -37,7 +38,11 @@ def app(
     call: Call,
     given: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID] [TEXT|-]", help="A session or agent id; the message."),
+        typer.Argument(
+            metavar="[ID] [TEXT|-]",
+            help="A session or agent id; the message.",
+            autocompletion=recipients,
+        ),
     ] = None,
     session: SessionId = "",
     agent_id: AgentId = "",
@@ -48,7 +53,9 @@ def app(
         typer.Option("--mode", help="Beside what it does, at once, or when it is done with it."),
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every session not ended.")] = False,
-    spec: Annotated[str, typer.Option("--spec", help="With --all: of this one.")] = "",
+    spec: Annotated[
+        str, typer.Option("--spec", help="With --all: of this one.", autocompletion=specializations)
+    ] = "",
     node: Node = "",
     label: Labels = None,
     timeout: Timeout = "10s",

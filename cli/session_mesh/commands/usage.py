@@ -68,7 +68,7 @@ def app(
     ] = None,
     path: Annotated[
         list[str] | None,
-        typer.Option("--path", metavar="P", help="Read here, not where usual; repeat for more."),
+        typer.Option("--path", metavar="PATH", help="Read here, not where usual; repeat for more."),
     ] = None,
     by: Annotated[
         list[str] | None,

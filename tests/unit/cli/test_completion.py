@@ -1,6 +1,8 @@
 """What a shell completes: the words of every option that takes one of those we know."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ from meshnode.client.targets import EVENT_KINDS
 from meshnode.core.vocabulary import ACTIONS, KINDS, SOURCES
 from meshnode.ingest import sources
 from session_mesh.amounts import BLOCK, GROUPINGS
+from session_mesh.call import Call
 from session_mesh.dispatch import app
+from session_mesh.main import main
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
 KNOWN = {
@@ -92,3 +96,132 @@ def test_a_shell_is_answered_without_what_only_a_verb_needs(words):
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "session_mesh.dispatch" in loaded
     assert loaded & HEAVY == set()
+
+
+SAID = """
+compopt() { echo "files"; }
+eval "$(session-mesh --show-completion bash)"
+COMP_WORDS=(session-mesh "$@"); COMP_CWORD=$#
+_session_mesh_completion session-mesh
+echo "${COMPREPLY[@]}"
+"""
+SAID_ZSH = """
+compdef() { }
+_files() { echo files }
+_arguments() { echo $1 }
+eval "$(session-mesh --show-completion zsh)"
+words=(session-mesh "$@"); CURRENT=$(( $# + 1 ))
+_session_mesh_completion
+"""
+WITHOUT_FILES = [("steer", ""), ("list", "--node", ""), ("list", "--spec", ""), ("kill", "x")]
+WITH_FILES = [("up", "--config", ""), ("load-config", ""), ("run", "--", "ls", "x")]
+
+
+def shell(script, *words, by, home):
+    environment = os.environ | {
+        "PATH": f"{Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "SESSION_MESH_HOME": str(home / "none"),
+    }
+    asked = [by, "-f", "-c", script, by, *words] if by == "zsh" else [by, "-c", script, by, *words]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("by", "script"), [("bash", SAID), ("zsh", SAID_ZSH)])
+def test_files_are_offered_only_where_a_file_is_meant(tmp_path, by, script):
+    if shutil.which(by) is None:
+        pytest.skip(f"no {by} here")
+    for words in WITHOUT_FILES:
+        assert shell(script, *words, by=by, home=tmp_path) == "", words
+    for words in WITH_FILES:
+        assert shell(script, *words, by=by, home=tmp_path) == "files", words
+    assert "order_cancelled" in shell(script, "audit", "--kind", "order", by=by, home=tmp_path)
+
+
+def test_completion_is_installed_for_the_shell_that_is_named(tmp_path):
+    for named, path in (
+        ("zsh", ".zfunc/_session-mesh"),
+        ("bash", ".bash_completions/session-mesh.sh"),
+        ("fish", ".config/fish/completions/session-mesh.fish"),
+    ):
+        asked = 'session-mesh --install-completion "$1"'
+        said = shell(asked, named, by="bash", home=tmp_path)
+        assert said.startswith(f"{named} completes session-mesh ")
+        shown = shell('session-mesh --show-completion "$1"', named, by="bash", home=tmp_path)
+        assert (tmp_path / path).read_text().strip() == shown
+    shown = shell("session-mesh --show-completion; true", by="bash", home=tmp_path)
+    assert "complete_bash" in shown, "the shell that calls"
+
+
+def test_a_shell_that_we_do_not_know_is_refused(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = run("--install-completion", "tcsh")
+    assert (code, out) == (2, "")
+    assert "no completion for 'tcsh'" in err
+    assert "bash|zsh|fish" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+class Known:
+    """A mesh with agents, one of whose names a shell would run."""
+
+    patience_s = 0.0
+    listed = (
+        ("builder", "k" * 26, ["build", "x y"], None),
+        ("a$(touch y)", "m" * 26, ["build"], None),
+        ("-rf", "n" * 26, [], None),
+        ("gone", "o" * 26, ["old"], "2026-11-20T08:00:00Z"),
+    )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def list_sessions(self, selection, limit):
+        assert (selection, limit <= 200) == (None, True)
+        names = ("agent_id", "session_id", "specializations", "ended_at")
+        return {"sessions": [dict(zip(names, one, strict=True)) for one in self.listed]}
+
+    def nodes(self):
+        return {"nodes": [{"name": "anna"}, {"name": "berta"}, {"name": "b;x"}]}
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("steer", ""), ["builder"]),
+        (("kill", "kkkk"), ["k" * 26]),
+        (("kill", "kkk"), []),
+        (("logs", "go"), ["gone"]),
+        (("steer", "builder", ""), []),
+        (("list", "--node", "b"), ["berta"]),
+        (("nodes", "forget", "a"), ["anna"]),
+        (("list", "--spec", ""), ["build", "old"]),
+        (("find", "b"), ["build"]),
+    ],
+)
+def test_agents_nodes_and_specializations_of_a_mesh_are_offered(
+    monkeypatch, capsys, words, offered
+):
+    monkeypatch.setattr(Call, "mesh", lambda _: Known())
+    monkeypatch.setenv("COMP_WORDS", " ".join(("session-mesh", *words)))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    monkeypatch.setenv("_SESSION_MESH_COMPLETE", "complete_bash")
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_a_node_that_does_not_answer_is_no_word_and_is_not_waited_for(tmp_path):
+    home = tmp_path / "home"
+    (home / "run").mkdir(parents=True, mode=0o700)
+    home.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(home / "run" / "node.sock"))
+        silent.listen()
+        done = completed("kill", "", SESSION_MESH_HOME=str(home))
+    assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -1,0 +1,90 @@
+"""What a shell completes of the mesh: agents, nodes and specializations that are known now.
+
+Invariant: whoever presses Tab waits PATIENCE_S at most for a node, and sees no word of an error.
+What a shell could take for more than a word is not offered: anybody chooses names.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from session_mesh.call import Reader
+
+    Ask = Callable[[Reader], Iterable[str]]
+
+PATIENCE_S = 0.25
+SESSIONS_MAX = 200  # looked at, the latest
+WORD = re.compile(
+    r"[A-Za-z0-9_@%+.,/][A-Za-z0-9_@%+=.,/-]*", re.ASCII
+)  # a colon parts words in bash
+
+
+def agents(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete whoever has not ended: agent ids, and session ids once 4 characters are typed."""
+    return _starting(incomplete, _asked(ctx, lambda mesh: _names(mesh, incomplete, ended=False)))
+
+
+def sessions(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete as `agents` does, also who ended lately."""
+    return _starting(incomplete, _asked(ctx, lambda mesh: _names(mesh, incomplete, ended=True)))
+
+
+def recipients(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete as `agents` does, and nothing of a message behind an agent."""
+    return [] if ctx.params.get("given") else agents(ctx, incomplete)
+
+
+def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete names of members."""
+    return _starting(incomplete, _asked(ctx, lambda mesh: _each(mesh.nodes()["nodes"], "name")))
+
+
+def specializations(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete specializations of sessions."""
+
+    def found(mesh: "Reader") -> Iterable[str]:
+        return [spec for one in _listed(mesh) for spec in one["specializations"]]
+
+    return _starting(incomplete, _asked(ctx, found))
+
+
+def _names(mesh: "Reader", incomplete: str, *, ended: bool) -> Iterable[str]:
+    found = [one for one in _listed(mesh) if ended or not one["ended_at"]]
+    ids = _each(found, "session_id") if len(incomplete) >= 4 else ()  # noqa: PLR2004 - said above
+    return [*_each(found, "agent_id"), *ids]
+
+
+def _listed(mesh: "Reader") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = mesh.list_sessions(None, SESSIONS_MAX)["sessions"]
+    return found
+
+
+def _each(found: Iterable[dict[str, Any]], field: str) -> list[str]:
+    return [str(one[field]) for one in found]
+
+
+def _starting(incomplete: str, known: Iterable[str]) -> list[str]:
+    return sorted({one for one in known if one.startswith(incomplete) and WORD.fullmatch(one)})
+
+
+def _asked(ctx: typer.Context, ask: "Ask") -> Iterable[str]:
+    """Ask the node of the home that is named; nothing from one that does not answer."""
+    from meshnode.client.errors import MeshError  # noqa: PLC0415 - for who completes such words
+    from session_mesh.call import Call  # noqa: PLC0415 - as above
+    from session_mesh.inside import is_inside  # noqa: PLC0415 - as above
+    from session_mesh.render import Streams  # noqa: PLC0415 - as above
+
+    home = ctx.params.get("home") or ctx.find_root().params.get("home")
+    call: Call = Call(Streams.of_process(), home)
+    with suppress(MeshError, OSError):
+        if is_inside():
+            with call.inside(PATIENCE_S) as session:
+                return ask(session)  # type: ignore[arg-type] # what it cannot answer is refused
+        with call.mesh() as mesh:
+            mesh.patience_s = PATIENCE_S
+            return ask(mesh)
+    return ()
