@@ -104,16 +104,17 @@ def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
 def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     """Lay out groups and their total."""
     columns = (*(name.upper() for name in by), *AMOUNTS)
+    places = _places(value)
     rows = [
         (
             *(group["key"].get(name) or NOBODY for name in by),
-            *amounts(group["usage"], group["cost_usd"]),
+            *amounts(group["usage"], group["cost_usd"], places),
         )
         for group in value["groups"]
         if by
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
-    rows.append((*heads, *amounts(value["totals"], value["cost_usd"])))
+    rows.append((*heads, *amounts(value["totals"], value["cost_usd"], places)))
     return Table(columns, rows, "", columns[: len(by)], SPARE, AMOUNTS, NAME_CHARS)
 
 
@@ -124,7 +125,8 @@ def ids_of(value: dict[str, Any]) -> list[str]:
 
 def unpriced(model: dict[str, Any]) -> str:
     """Say of a model that its tokens are not in the money."""
-    return f"no price known for {model['model']}: {model['total']} tokens are not in the money"
+    tokens = words.count(model["total"])
+    return f"no price known for {model['model']}: {tokens} tokens are not in the money"
 
 
 def unpriced_in(value: dict[str, Any]) -> list[str]:
@@ -133,7 +135,7 @@ def unpriced_in(value: dict[str, Any]) -> list[str]:
     notes = [unpriced(model) for model in models[:UNPRICED_SHOWN_MAX]]
     if rest := models[UNPRICED_SHOWN_MAX:]:
         tokens = sum(model["total"] for model in rest)
-        notes.append(f"nor for {len(rest)} more models: {tokens} tokens")
+        notes.append(f"nor for {len(rest)} more models: {words.count(tokens)} tokens")
     return [*notes[:-1], f"{notes[-1]}; {TO_PRICE}"] if notes else []
 
 
@@ -180,12 +182,13 @@ def statistics(value: dict[str, Any], by: str, *, models: bool = False) -> Table
     """Lay out groups with their requests, sessions and perhaps models, and the total."""
     columns = (by.upper(), "REQUESTS", "SESSIONS", *AMOUNTS, *["MODELS"] * models)
     groups = [(one["key"][by], one, one["usage"], one["models"]) for one in value["groups"]]
+    places = _places(value)
     rows = [
         (
             name,
-            str(one["records"]),
-            str(one["sessions"]),
-            *amounts(usage, one["cost_usd"]),
+            words.count(one["records"]),
+            words.count(one["sessions"]),
+            *amounts(usage, one["cost_usd"], places),
             *[", ".join(used)] * models,
         )
         for name, one, usage, used in [*groups, ("TOTAL", value, value["totals"], ())]
@@ -196,12 +199,11 @@ def statistics(value: dict[str, Any], by: str, *, models: bool = False) -> Table
     return Table(columns, rows, "", flexible, spare, numbers, NAME_CHARS)
 
 
-def amounts(usage: dict[str, int], cost_usd: str | None) -> tuple[str, ...]:
-    """Return the cells of AMOUNTS."""
-    return (
-        str(usage["input"]),
-        str(words.cached(usage)),
-        str(usage["output"]),
-        str(usage["total"]),
-        words.usd(cost_usd),
-    )
+def amounts(usage: dict[str, int], cost_usd: str | None, places: int) -> tuple[str, ...]:
+    """Return the cells of AMOUNTS, money to so many digits behind the point."""
+    counts = (usage["input"], words.cached(usage), usage["output"], usage["total"])
+    return (*map(words.count, counts), words.usd(cost_usd, places))
+
+
+def _places(value: dict[str, Any]) -> int:
+    return words.places_of([value["cost_usd"], *(one["cost_usd"] for one in value["groups"])])

@@ -59,8 +59,8 @@ def _hours(block: dict[str, Any]) -> str:
 def _goes_on(block: dict[str, Any]) -> tuple[str, ...]:
     if block["tokens_per_minute"] is None:
         return ()
-    rate = f"{words.tokens(block['tokens_per_minute'])} tokens a minute"
-    projected = f"{words.tokens(block['projected_tokens'])} tokens"
+    rate = f"{words.count(block['tokens_per_minute'])} tokens a minute"
+    projected = f"{words.count(block['projected_tokens'])} tokens"
     if block["cost_usd_per_hour"] is not None:
         rate += f" and {words.usd(block['cost_usd_per_hour'])} an hour"
         projected += f" and {words.usd(block['projected_cost_usd'])}"

@@ -28,6 +28,7 @@ def explained(value: dict[str, Any]) -> View:
 
 def _record(record: dict[str, Any]) -> list[str]:
     usage = record["usage"]
+    thought = words.count(usage["reasoning"])
     mark = "counts" if record["counts"] else "counted until a later line"
     return [
         f"{record['key']}  {mark}",
@@ -37,10 +38,13 @@ def _record(record: dict[str, Any]) -> list[str]:
                 ("  session", record["session"]),
                 ("  project", record["project"]),
                 ("  model", f"{record['model']}  ({record['tier']})"),
-                ("  input", str(usage["input"])),
-                ("  cache read", str(usage["cache_read"])),
-                ("  cache written", f"{usage['cache_write_5m']} + {usage['cache_write_1h']}"),
-                ("  output", f"{usage['output']}, of it reasoning {usage['reasoning']}"),
+                ("  input", words.count(usage["input"])),
+                ("  cache read", words.count(usage["cache_read"])),
+                (
+                    "  cache written",
+                    " + ".join(words.count(usage[f"cache_write_{of}"]) for of in ("5m", "1h")),
+                ),
+                ("  output", f"{words.count(usage['output'])}, of it reasoning {thought}"),
                 ("  cost then", f"{words.usd(record['cost_usd'])}  {record['price_source']}"),
                 ("  flags", ", ".join(record["flags"])),
                 ("  read in", f"{record['file']}, byte {record['offset']}"),
@@ -54,12 +58,12 @@ def _price(price: dict[str, Any] | None, then_usd: str | None) -> list[str]:
     """Multiply out what it costs; say so if that is no longer what was kept."""
     if price is None:
         return ["  no price is known: its tokens are not in the money"]
-    parts = [(one, _rate(one)) for one in price["parts"]]
-    wide = max((len(str(one["count"])) for one, _ in parts), default=0)
-    rates = max((len(rate) for _, rate in parts), default=0)
+    parts = [(one, words.count(one["count"]), _rate(one)) for one in price["parts"]]
+    wide = max((len(number) for _, number, _ in parts), default=0)
+    rates = max((len(rate) for *_, rate in parts), default=0)
     lines = [
-        f"    {one['what']:<14}  {one['count']:>{wide}} x {rate:<{rates}} = ${one['cost_usd']}"
-        for one, rate in parts
+        f"    {one['what']:<14}  {number:>{wide}} x {rate:<{rates}} = ${one['cost_usd']}"
+        for one, number, rate in parts
     ]
     now = "" if price["cost_usd"] == then_usd else ", no longer what it cost then"
     tier = ", as standard: it has no price of this tier" if price["as_standard"] else ""
@@ -73,5 +77,7 @@ def _rate(part: dict[str, Any]) -> str:
 
 
 def _total(total: dict[str, Any]) -> list[str]:
-    counted = f"{total['records']} responses, {total['totals']['total']} tokens"
+    counted = (
+        f"{words.count(total['records'])} responses, {words.count(total['totals']['total'])} tokens"
+    )
     return [f"total  {counted}, {words.usd(total['cost_usd'])}", *unpriced_in(total)]

@@ -125,7 +125,7 @@ def what(event: dict[str, Any]) -> str:
         case "budget":
             return str(thing["reason"])
         case _:
-            return f"{words.tokens(thing['usage']['total'])} tokens, {words.usd(thing['cost_usd'])}"
+            return f"{words.count(thing['usage']['total'])} tokens, {words.usd(thing['cost_usd'])}"
 
 
 def id_of(event: dict[str, Any]) -> str:  # noqa: PLR0911 - one case a kind

@@ -14,7 +14,7 @@ from meshnode.client.durations import seconds_of
 from meshnode.client.nodes import names_apart
 from session_mesh.arriving import QUEUE_MAX, Arriving
 from session_mesh.call import Call
-from session_mesh.commands.list import COLUMNS, FLEXIBLE, SPARE, row_of
+from session_mesh.commands.list import COLUMNS, FLEXIBLE, NUMBERS, SPARE, rows_of
 from session_mesh.escaping import cut
 from session_mesh.render import Table, View, render
 from session_mesh.screen import taken
@@ -53,14 +53,14 @@ class Board:
         room = max(1, lines - FRAME_LINES)
         names = names_apart({one["node_id"]: one["name"] for one in self.nodes.values()})
         names = {one["node_id"]: one["node_name"] for one in recent} | names
-        rows = [row_of(one, names, now_s) for one in recent[:room]]
+        rows = rows_of(recent[:room], names, now_s)
         heard = sum(node["state"] in {"alive", "left", "revoked"} for node in self.nodes.values())
         alive = sum(one["alive"] for one in recent)
         summary = f"sessions alive: {alive}, nodes heard: {heard} of {len(self.nodes)}; q ends"
         if self.is_old:
             summary = f"the node does not answer; this is how it was: {summary}"
         left_out = len(recent) - len(rows)
-        table = Table(COLUMNS, rows, "no sessions", FLEXIBLE, SPARE)
+        table = Table(COLUMNS, rows, "no sessions", FLEXIBLE, SPARE, NUMBERS)
         return summary, table, f"and {left_out} more" if left_out > 0 else ""
 
 

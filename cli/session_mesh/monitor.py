@@ -104,8 +104,10 @@ def changes(before: dict[str, Any], now: dict[str, Any], style: Style) -> "Itera
 
 def _line(name: str, counted: dict[str, Any], usage: dict[str, int]) -> str:
     parts = {"input": usage["input"], "cached": words.cached(usage), "output": usage["output"]}
-    counts = [f"{word} {count}" for word, count in parts.items()]
-    return "  ".join((name, f"msgs {counted['records']}", *counts, words.usd(counted["cost_usd"])))
+    counts = [f"{word} {words.count(number)}" for word, number in parts.items()]
+    return "  ".join(
+        (name, f"msgs {words.count(counted['records'])}", *counts, words.usd(counted["cost_usd"]))
+    )
 
 
 def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> list[str]:
@@ -114,14 +116,15 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
     groups = value["groups"]
     said = [cut(escape(note), columns) for note in notes[:NOTES_MAX]]
     room = max(1, lines - TOTALS - HEADING - len(said))
+    places = words.places_of(group["cost_usd"] for group in groups[:room])
     rows = [
         (
             group["key"]["session"],
-            str(group["records"]),
-            words.tokens(group["usage"]["input"]),
-            words.tokens(words.cached(group["usage"])),
-            words.tokens(group["usage"]["output"]),
-            words.usd(group["cost_usd"]),
+            words.count(group["records"]),
+            words.count(group["usage"]["input"]),
+            words.count(words.cached(group["usage"])),
+            words.count(group["usage"]["output"]),
+            words.usd(group["cost_usd"], places),
         )
         for group in groups[:room]
     ]
@@ -137,9 +140,9 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
         "",
         *page.getvalue().splitlines(),
         f"and {left_out} more" if left_out > 0 else "",
-        f"input   {totals['input']:,} tokens",
-        f"cached  {words.cached(totals):,} tokens",
-        f"output  {totals['output']:,} tokens",
+        f"input   {words.count(totals['input'])} tokens",
+        f"cached  {words.count(words.cached(totals))} tokens",
+        f"output  {words.count(totals['output'])} tokens",
         f"cost    {words.usd(value['cost_usd'])}",
         *said,
     ]

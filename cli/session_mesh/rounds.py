@@ -65,9 +65,10 @@ def _round(one: dict[str, Any]) -> Iterator[str]:
     read, written = one["cached_tokens"], one["cache_write_tokens"]
     reasoning = one["reasoning_tokens"]
     told = [(read, "read from a cache"), (written, "written into one")]
-    caches = ", ".join(f"{count} {how}" for count, how in told if count)
-    taken = f"{one['input_tokens']} in{f' (of it {caches})' * bool(caches)}"
-    given = f"{one['output_tokens']} out{f' (of it {reasoning} reasoning)' * bool(reasoning)}"
+    caches = ", ".join(f"{words.count(count)} {how}" for count, how in told if count)
+    taken = f"{words.count(one['input_tokens'])} in{f' (of it {caches})' * bool(caches)}"
+    thought = f" (of it {words.count(reasoning)} reasoning)" * bool(reasoning)
+    given = f"{words.count(one['output_tokens'])} out{thought}"
     yield f"  Tokens: {taken} -> {given}   Cost: {words.usd(one['cost_usd'])}   {one['model']}"
     if one["has_tool_calls"]:
         yield "  Tool calls: Yes"

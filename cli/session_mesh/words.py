@@ -1,6 +1,6 @@
 """How values read in tables: ages, sizes of tokens, money, coverage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -23,8 +23,13 @@ def age(moment: str | None, now_s: float) -> str:
     return f"{seconds}s"
 
 
+def count(number: int) -> str:
+    """Show a count in full, its thousands apart: 22,470,388."""
+    return f"{number:,}"
+
+
 def tokens(count: int) -> str:
-    """Shorten a count: 950, 12.3k, 4.5M."""
+    """Shorten a count for a line that has room for no more: 950, 12.3k, 4.5M."""
     if count < THOUSAND:
         return str(count)
     scaled = float(count)
@@ -35,13 +40,15 @@ def tokens(count: int) -> str:
     return f"{scaled / THOUSAND:.1f}T"
 
 
-def usd(amount: str | None) -> str:
-    """Show money to four digits behind the point, six below a cent; "-" for no price."""
-    if amount is None:
-        return "-"
-    exact = Decimal(amount)
-    places = 4 if exact >= CENT or not exact else 6
-    return f"${exact:.{places}f}"
+def usd(amount: str | None, places: int = 0) -> str:
+    """Show money to so many digits behind the point, by itself as `places` says; "-": no price."""
+    return "-" if amount is None else f"${Decimal(amount):,.{places or places_of([amount])}f}"
+
+
+def places_of(amounts: Iterable[str | None]) -> int:
+    """Return how many digits behind the point a column needs: six if one is below a cent."""
+    exact = (Decimal(one) for one in amounts if one is not None)
+    return 6 if any(0 < one < CENT for one in exact) else 4
 
 
 def short(identifier: str) -> str:
@@ -91,6 +98,7 @@ def tokens_by_kind(usage: dict[str, int]) -> str:
     """Say how many tokens were used, and of which kinds: these add up."""
     read = usage["cache_read"]
     caches = {"cache read": read, "cache write": cached(usage) - read}
-    told = {name: count for name, count in caches.items() if count}
-    parts = {"input": usage["input"], **told, "output": usage["output"]}
-    return f"{usage['total']} ({', '.join(f'{name} {count}' for name, count in parts.items())})"
+    some = {name: number for name, number in caches.items() if number}
+    parts = {"input": usage["input"], **some, "output": usage["output"]}
+    told = ", ".join(f"{name} {count(number)}" for name, number in parts.items())
+    return f"{count(usage['total'])} ({told})"

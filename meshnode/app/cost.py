@@ -277,7 +277,7 @@ def _as_standard(
     used = [(*unpacked(one), *place) for place, one in counts.items()]
     used.sort(key=lambda one: (-one[1].total, *one[2:]))
     notes = [
-        f"{model}: {records} response(s) of {usage.total} tokens in the tier {service} are priced"
+        f"{model}: {records} response(s) of {usage.total:,} tokens in the tier {service} are priced"
         " as standard ones: no list has its price"
         for records, usage, model, service in used[:TIERS_MAX]
     ]

@@ -297,7 +297,7 @@ def _reason(terms: Terms, amount: int, spent: Spent, heard: Heard, action: str) 
         words.append(f"{known}; suspended instead of killed" if held_back else known)
     if terms.unit == USD and spent.unpriced:
         tokens = min(sum(spent.unpriced.values()), COUNT_MAX)
-        words.append(f"no price for {tokens} tokens of {_named(sorted(spent.unpriced))}")
+        words.append(f"no price for {tokens:,} tokens of {_named(sorted(spent.unpriced))}")
     return "; ".join(words)
 
 

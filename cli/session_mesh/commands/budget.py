@@ -108,7 +108,8 @@ def _listed(call: Call) -> View:
 
     with call.mesh() as mesh:
         value = budgets.budgets(mesh)
-    rows = [_row(one) for one in value["budgets"]]
+    places = words.places_of(one["spent_usd"] for one in value["budgets"])
+    rows = [_row(one, places) for one in value["budgets"]]
     held = any(one["held"] for one in value["budgets"])
     resume = ["who is held runs on with: session-mesh resume ID"] if held else []
     return View(
@@ -135,14 +136,14 @@ def _ahead(words_ahead: Sequence[dict[str, Any]]) -> Sequence[str]:
     return [*named, f"and {more} more that do not count yet"] if more > 0 else named
 
 
-def _row(budget: dict[str, Any]) -> tuple[str, ...]:
+def _row(budget: dict[str, Any], places: int) -> tuple[str, ...]:
     held = [f"{one['node_name']}/{one['agent_id']}" for one in budget["held"]]
     more = [f"and {len(held) - HELD_MAX} more"] if len(held) > HELD_MAX else []
     spent = budget["spent_usd"]
     return (
         budget["name"],
         _whose(budget),
-        words.tokens(budget["spent_tokens"]) if spent is None else words.usd(spent),
+        words.count(budget["spent_tokens"]) if spent is None else words.usd(spent, places),
         budget["limit"],
         f"{budget['percent']}%",
         budget["state"],
@@ -165,7 +166,7 @@ def _whose(budget: dict[str, Any]) -> str:
 
 def _unpriced(budgets: Sequence[dict[str, Any]]) -> Sequence[str]:
     return [
-        f"no price known for {model}: {tokens} tokens are not in budget {one['name']}"
+        f"no price known for {model}: {words.count(tokens)} tokens are not in budget {one['name']}"
         for one in budgets
         if one["spent_usd"] is not None
         for model, tokens in sorted(one["unpriced"].items())

@@ -1,5 +1,6 @@
 """`list`: every session of the mesh."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -64,7 +65,7 @@ def app(
         value |= {"sessions": sessions, "more": True}
         notes.append(f"there are more than these {limit}: list without --limit shows the others")
     names = names_apart(nodes | {one["node_id"]: one["node_name"] for one in sessions})
-    rows = [row_of(session, names, now_s) for session in sessions]
+    rows = rows_of(sessions, names, now_s)
     return View(
         value=value,
         human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE, NUMBERS),
@@ -116,16 +117,25 @@ def _nothing(selection: Selection) -> str:
     return "no session matches; session-mesh list --filter all shows every one that is known"
 
 
-def row_of(session: dict[str, Any], names: dict[str, str], now_s: float) -> tuple[str, ...]:
-    """Return a session as a row of the table."""
+def rows_of(
+    sessions: Sequence[dict[str, Any]], names: dict[str, str], now_s: float
+) -> list[tuple[str, ...]]:
+    """Return sessions as rows of the table."""
+    places = words.places_of(one["cost_usd"] for one in sessions)
+    return [_row(one, names, now_s, places) for one in sessions]
+
+
+def _row(
+    session: dict[str, Any], names: dict[str, str], now_s: float, places: int
+) -> tuple[str, ...]:
     return (
         words.short(session["session_id"]),
         session["agent_id"],
         names[session["node_id"]],
         session["state"],
         ",".join(session["specializations"]),
-        words.tokens(session["usage"]["total"]),
-        words.usd(session["cost_usd"]),
+        words.count(session["usage"]["total"]),
+        words.usd(session["cost_usd"], places),
         words.age(session["last_activity"], now_s),
         session["title"] or "",
     )

@@ -126,9 +126,22 @@ def test_numbers_end_below_one_another(answer, on_terminal):
     assert lines[0].split() == ["MODEL", "INPUT", "CACHED", "OUTPUT", "TOKENS", "USD"]
     assert len({len(line.rstrip()) for line in lines}) == 1
     ends = {
-        line.index(word) + len(word) for line, word in zip(lines, ("INPUT", "123456"), strict=False)
+        line.index(word) + len(word)
+        for line, word in zip(lines, ("INPUT", "123,456"), strict=False)
     }
     assert len(ends) == 1
+
+
+@pytest.mark.parametrize(("usd", "shown"), [("0.000075", 6), ("0.02", 4)])
+def test_money_of_one_column_has_its_points_below_one_another(answer, usd, shown):
+    cheap, dear = (cost_group("model", name) for name in ("cheap", "dear"))
+    answer["groups"] = [dear | {"cost_usd": "1234.5"}, cheap | {"cost_usd": usd}]
+    for words in (["cost", "--by", "model"], ["stats-model"]):
+        streams = Streams(io.StringIO(), io.StringIO())
+        assert main(words, streams) == 0
+        lines = streams.out.getvalue().splitlines()[1:]
+        assert {len(line.rpartition(".")[2]) for line in lines} == {shown}
+        assert "$1,234.5" in lines[0]
 
 
 def test_names_are_readable_before_columns_are_kept(answer):

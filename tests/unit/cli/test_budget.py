@@ -110,7 +110,7 @@ def test_no_budget_is_said_so(run, kept):
 def test_tokens_are_counted_where_the_limit_is_in_tokens(run, kept):
     kept["budgets"] = [TEAM | {"spent_usd": None, "limit": "5Mtok", "unpriced": {"m": 9}}]
     _, out, err = run("budget")
-    assert (" 4.0k  5Mtok" in out, err) == (True, "")
+    assert (" 4,000  5Mtok" in out, err) == (True, "")
 
 
 def test_what_has_no_price_and_who_is_missing_is_said(run, kept, mesh):

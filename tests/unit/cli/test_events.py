@@ -66,7 +66,7 @@ COST = {
         (event("session", "changed", session("x"), changes=CHANGES), "state running → killed"),
         (event("node", "added", NODE), "node     added     anna  alive"),
         (event("agent", "added", AGENT), "agent    added     x on anna: maps  load=1"),
-        (event("cost", "changed", COST), "abcdefghij on anna: m  1.2k tokens, $0.5000"),
+        (event("cost", "changed", COST), "abcdefghij on anna: m  1,234 tokens, $0.5000"),
         (event("watch", "lagged"), "all over again"),
     ],
 )

@@ -374,5 +374,5 @@ def test_tokens_by_kind_add_up():
     used |= {"output": 10_750, "reasoning": 700, "total": 74_250}
     assert (
         tokens_by_kind(used)
-        == "74250 (input 3500, cache read 50000, cache write 10000, output 10750)"
+        == "74,250 (input 3,500, cache read 50,000, cache write 10,000, output 10,750)"
     )

@@ -49,7 +49,7 @@ def test_an_explanation_says_how_many_responses_it_leaves_out(run, log: Path):
     words = ("usage", "--source", "higress", "--path", str(log), "--explain", "s")
     code, out, _ = run(*words)
     assert code == 0
-    assert "total  1500 responses" in out
+    assert "total  1,500 responses" in out
     assert "and 500 more responses with their lines" in out
 
 
@@ -213,7 +213,9 @@ def test_the_fast_service_costs_what_it_does_or_it_is_said_that_nobody_knows(run
     cost = {group["key"]["model"]: group["cost_usd"] for group in value["groups"]}
     assert cost == {"claude-opus-4-8": "10", "claude-opus-4-6": "10"}
     [note] = value["notes"]
-    assert note.startswith("claude-opus-4-6: 1 response(s) of 1000000 tokens in the tier fast are")
+    assert note.startswith(
+        "claude-opus-4-6: 1 response(s) of 1,000,000 tokens in the tier fast are"
+    )
     assert note in run(*words)[2].replace("\n", " ")
     explained = json.loads(run(*words[:5], "--explain", "m1", "-o", "json")[1])
     assert explained["records"][0]["price"]["as_standard"]
