@@ -59,8 +59,8 @@ def test_an_explanation_multiplies_out_the_money_and_adds_up_a_session(fleet: Fl
         ("output", 10, "0.0001"),
     ]
     shown = node.call("usage", "--explain", "s1").out
-    assert "1000 x $2.5 a million = $0.0025" in " ".join(shown.split())
-    assert "total  2 responses, 3020 tokens, $0.0077" in shown
+    assert "1,000 x $2.5 a million = $0.0025" in " ".join(shown.split())
+    assert "total  2 responses, 3,020 tokens, $0.0077" in shown
     assert node.json("usage", "--explain", "s1")["total"]["cost_usd"] == "0.0077"
 
 
