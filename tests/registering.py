@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from copying import copied
 from receiving import received
-from removed import all_removals, removals_of
+from removed import adds_of, all_removals, removals_of
 
 from meshnode.core.control import ControlSet
 from meshnode.core.effects import Send
@@ -142,11 +142,7 @@ class Node:
         if change is None or change.flush is None:
             return []
         self.held.remember(change.flush)  # as on disk
-        present = {
-            (self.id, held.entry.place, held.birth)
-            for origin, held in self.tables.registry()
-            if origin == self.id
-        }
+        present = adds_of(self.tables, self.id)
         dropped = self.naive.adds - present
         asked = self.meant.union(*(self.world.naive_of(h).gone for h in self._headers()))
         assert dropped <= asked, "an add was taken out that nobody removed"

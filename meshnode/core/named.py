@@ -1,8 +1,9 @@
-"""What the removals of all feeds name, and how far they ask feeds to be held, kept row by row.
+"""Which entries are read of all feeds, what removals name, and how far they ask feeds to be held.
 
-Invariant: it says what the rows say, as far as they are read: of one origin the READ_MAX removals
-whose keys come first, so that all who hold the same feed read the same. A change costs what it
-writes, and a feed that was never taken up, or changed unseen, is read as a whole once.
+Invariant: it says what the rows say, as far as they are read: of one origin the READ_MAX entries,
+and the READ_MAX removals, whose keys come first, so that all who hold the same feed read the same.
+A change costs what it writes, and a feed that was never taken up, or changed unseen, is read as a
+whole once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from meshnode.core.registry import REGISTRY, registry_key
 from meshnode.core.removals import AFTER_KEYS, REMOVAL_KEYS, REMOVALS, After, Removal
 
 if TYPE_CHECKING:
@@ -22,16 +24,17 @@ if TYPE_CHECKING:
     from meshnode.core.rows import Row
     from meshnode.core.tables import Tables
 
-READ_MAX = 1000  # removals of one origin, as many as an honest one writes; more are not in force
+READ_MAX = 1000  # of one origin, as many as an honest one writes; more are not in force
 
 
 class Named:
-    """An index over the `removals` tables of all feeds."""
+    """An index over the tables `registry` and `removals` of all feeds."""
 
     def __init__(self, tables: Tables, replicas: Mapping[NodeId, Replica]) -> None:
         self._tables = tables
         self._replicas = replicas
         self._seen: dict[NodeId, Header | None] = {}  # up to where each feed was read
+        self._entries: dict[NodeId, list[bytes]] = {}  # keys, in order
         self._keys: dict[NodeId, list[bytes]] = {}  # of removals, in order
         self._removals: dict[Place, dict[NodeId, Removal]] = {}  # those read, by who wrote them
         self._places: dict[NodeId, dict[bytes, Place]] = {}  # of those, by the keys of their rows
@@ -48,7 +51,7 @@ class Named:
             if seen.last_seq + 1 == header.first_seq:
                 self._seen[origin] = header
                 rows = change.rows.items()
-                puts = [self._put(origin, k, row) for (table, k), row in rows if table == REMOVALS]
+                puts = [self._put(origin, place, row) for place, row in rows]
                 return set().union(*puts)
         return self._read_all(origin)
 
@@ -57,6 +60,15 @@ class Named:
         for origin, replica in self._replicas.items():
             if self._seen.get(origin) is not replica.header:
                 self._read_all(origin)
+
+    def entries_of(self, origin: NodeId) -> list[bytes]:
+        """Return the keys of a node's entries that are read."""
+        return self._entries.get(origin, [])[:READ_MAX]
+
+    def is_read(self, origin: NodeId, place: Place) -> bool:
+        """Whether an entry of a node is one of those that are read."""
+        keys = self._entries.get(origin, ())
+        return len(keys) <= READ_MAX or registry_key(place) <= keys[READ_MAX - 1]
 
     def at(self, place: Place) -> Iterator[tuple[NodeId, Removal]]:
         """Yield the removals of one entry, with who wrote them; none of a feed in quarantine."""
@@ -86,8 +98,9 @@ class Named:
         for key in list(self._afters_of.get(origin, ())):
             self._put_after(origin, key, None)
         replica = self._replicas[origin]
-        rows = replica.rows.tables.get(REMOVALS, {})
         self._seen[origin] = replica.header
+        self._entries[origin] = sorted(replica.rows.tables.get(REGISTRY, ()))
+        rows = replica.rows.tables.get(REMOVALS, {})
         keys = self._keys[origin] = sorted(key for key in rows if key.startswith(REMOVAL_KEYS))
         for key in keys[:READ_MAX]:
             touched |= self._enter(origin, key, rows[key])
@@ -96,21 +109,21 @@ class Named:
                 self._put_after(origin, key, row)
         return touched
 
-    def _put(self, origin: NodeId, key: bytes, row: Row | None) -> set[Place]:
-        if key.startswith(REMOVAL_KEYS):
+    def _put(self, origin: NodeId, at: tuple[str, bytes], row: Row | None) -> set[Place]:
+        table, key = at
+        if table == REGISTRY:
+            _put_key(self._entries.setdefault(origin, []), key, there=row is not None)
+        elif table != REMOVALS:
+            return set()
+        elif key.startswith(REMOVAL_KEYS):
             return self._put_removal(origin, key, row)
-        if key.startswith(AFTER_KEYS):
+        elif key.startswith(AFTER_KEYS):
             self._put_after(origin, key, row)
         return set()
 
     def _put_removal(self, origin: NodeId, key: bytes, row: Row | None) -> set[Place]:
         keys = self._keys.setdefault(origin, [])
-        at = bisect_left(keys, key)
-        is_held = keys[at : at + 1] == [key]
-        if row is None and is_held:
-            del keys[at]
-        elif row is not None and not is_held:
-            keys.insert(at, key)
+        at, is_held = _put_key(keys, key, there=row is not None)
         if at >= READ_MAX:
             return set()
         touched = self._leave(origin, key)
@@ -150,3 +163,14 @@ class Named:
         if isinstance(after, After):
             self._afters.setdefault(after.origin, {})[writer] = after
             self._afters_of[writer][key] = after.origin
+
+
+def _put_key(keys: list[bytes], key: bytes, *, there: bool) -> tuple[int, bool]:
+    """Enter a key in order, or take it out; returns its place, and whether it was there."""
+    at = bisect_left(keys, key)
+    is_held = keys[at : at + 1] == [key]
+    if is_held and not there:
+        del keys[at]
+    elif there and not is_held:
+        keys.insert(at, key)
+    return at, is_held

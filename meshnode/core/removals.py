@@ -19,7 +19,7 @@ from meshnode.core.headers import FLUSH, Head, Header, parse_header, verify_head
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack
-from meshnode.core.registry import Birth, Place, birth_from, birth_to_list, place_from
+from meshnode.core.registry import REGISTRY, Birth, Place, birth_from, birth_to_list, place_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -164,3 +164,15 @@ def _head_from(epoch: object, seq: object) -> Head:
     if not (0 < head.epoch < 1 << 63 and 0 < head.seq < 1 << 63):
         raise ValueError("a position out of range")
     return head
+
+
+def places_in(table: str, key: bytes) -> set[Place]:
+    """Return which entry a row of any feed is about, if its key says so."""
+    is_entry = table == REGISTRY
+    if not is_entry and not (table == REMOVALS and key.startswith((REMOVAL_KEYS, ANSWER_KEYS))):
+        return set()
+    try:
+        names = typed(unpack(key), list)
+        return {place_from(names if is_entry else names[1:])}
+    except (PeerError, TypeError, ValueError):
+        return set()

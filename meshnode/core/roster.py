@@ -18,12 +18,10 @@ from meshnode.core.effects import Report
 from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.headers import NOTHING, Head
 from meshnode.core.named import Named
-from meshnode.core.packing import typed, unpack
 from meshnode.core.registry import (
     REGISTRY,
     Birth,
     Registration,
-    place_from,
     registration_from_row,
     registry_key,
     registry_row,
@@ -41,6 +39,7 @@ from meshnode.core.removals import (
     after_row,
     answer_key,
     answer_row,
+    places_in,
     removal_key,
     removal_row,
     removals_from_row,
@@ -87,19 +86,24 @@ class Roster:
 
     def entries(self) -> list[tuple[NodeId, Registration]]:
         """Return every entry that is in force, with the node that wrote it."""
-        return self.in_force(self._tables.registry())
+        self._index.catch_up()
+        return self.in_force(
+            (origin, held)
+            for origin in self._replicas
+            for key in self._index.entries_of(origin)
+            if (held := self._tables.registration(origin, key)) is not None
+        )
 
     def in_force(
         self, found: Iterable[tuple[NodeId, Registration]]
     ) -> list[tuple[NodeId, Registration]]:
         """Return of these entries the ones that are in force."""
-        self._index.catch_up()
         hidden = self.hidden()
         return [
             (origin, registration)
             for origin, registration in found
             if origin not in hidden
-            and not self._is_removed(origin, registration.entry.place, registration.birth)
+            and self._is_shown(origin, registration.entry.place, registration.birth)
         ]
 
     def hidden(self) -> set[NodeId]:
@@ -113,6 +117,10 @@ class Roster:
         One of another mesh asks nothing: a home that changed meshes has signed both with one key.
         """
         return after.header.mesh == self._own.mesh_id and self._head(after.origin) < after.at
+
+    def _is_shown(self, origin: NodeId, place: Place, birth: Birth) -> bool:
+        is_read = self._index.is_read(origin, place)
+        return is_read and not self._is_removed(origin, place, birth)
 
     def _is_removed(self, origin: NodeId, place: Place, birth: Birth) -> bool:
         return any(
@@ -189,7 +197,7 @@ class Roster:
             return
         hidden = self.hidden()
         for origin, registration, row in found:
-            if origin not in hidden and not self._is_removed(origin, place, registration.birth):
+            if origin not in hidden and self._is_shown(origin, place, registration.birth):
                 yield Dot(origin, Head(row.epoch, row.seq), registration.birth)
 
     def _written(self, writes: list[Write]) -> list[Write]:
@@ -221,13 +229,13 @@ class Roster:
             return self._tend(places | {one for one in removed if self._names(change.origin, one)})
         if not {table for table, _ in change.rows} & {REGISTRY, REMOVALS}:
             return []
-        return self._tend(places.union(*(_places_in(table, key) for table, key in change.rows)))
+        return self._tend(places.union(*(places_in(table, key) for table, key in change.rows)))
 
     def tend_all(self) -> list[Report]:
         """Do what is due for anybody."""
         self._index.catch_up()
         self._inherit(self._own.rows.tables.get(REGISTRY, ()))
-        ours = (_places_in(REMOVALS, key) for key in self._own.keys(REMOVALS))
+        ours = (places_in(REMOVALS, key) for key in self._own.keys(REMOVALS))
         return self._tend(self._index.places().union(*ours))
 
     def _tend(self, places: Iterable[Place]) -> list[Report]:
@@ -386,15 +394,3 @@ class Roster:
             return None if row is None else registration_from_row(key, row).birth
         except PeerError:
             return None  # as above
-
-
-def _places_in(table: str, key: bytes) -> set[Place]:
-    """Return which entry a row of any feed is about, if its key says so."""
-    is_entry = table == REGISTRY
-    if not is_entry and not (table == REMOVALS and key.startswith((REMOVAL_KEYS, ANSWER_KEYS))):
-        return set()
-    try:
-        names = typed(unpack(key), list)
-        return {place_from(names if is_entry else names[1:])}
-    except (PeerError, TypeError, ValueError):
-        return set()

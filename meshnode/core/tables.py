@@ -112,10 +112,6 @@ class Tables:
         """Return one session of one owner, by the key of its row."""
         return self._one(origin, SESSIONS, key, lambda _key, row: session_from_row(row))
 
-    def registry(self) -> Iterator[tuple[NodeId, Registration]]:
-        """Return all registrations with the nodes that wrote them, those being removed too."""
-        return self._all(REGISTRY, registration_from_row)
-
     def registration(self, origin: NodeId, key: bytes) -> Registration | None:
         """Return one registration."""
         return self._one(origin, REGISTRY, key, registration_from_row)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from removed import removals_of
+from removed import adds_of, removals_of
 
 from meshnode.core.registry import Birth, Place, Specialist
 from meshnode.core.removals import Removal
@@ -84,11 +84,7 @@ class Registry:
         """Note what a flush makes known."""
         mesh, me = machine.running, machine.id
         before = self._now.get(me, Naive())
-        adds = frozenset(
-            (origin, held.entry.place, held.birth)
-            for origin, held in mesh.tables.registry()
-            if origin == me
-        )
+        adds = frozenset(adds_of(mesh.tables, me))
         named = frozenset(
             (dot.origin, row.place, dot.birth)
             for row in removals_of(mesh.tables, me)

@@ -212,12 +212,13 @@ def test_removals_beyond_the_bound_are_refused_and_change_nothing(seat: Seat):
         place = Place(f"a{number}", "docs")
         entry = Specialist(place.agent_id, place.specialization)
         row = registry_row(entry, Birth(BOOT, number))
-        seat.feeds[PEER].write(REGISTRY, registry_key(place), row)
+        owner = PEER if number < REMOVALS_MAX else OTHER
+        seat.feeds[owner].write(REGISTRY, registry_key(place), row)
         if number < REMOVALS_MAX:
             dots = [Dot(PEER, Head(1, number + 1), Birth(BOOT, number))]
             seat.own.write(REMOVALS, removal_key(place), removal_row(dots))
-    seat.feeds[PEER].flush(1.0)
-    seat.own.flush(1.0)
+    for feed in seat.feeds.values():
+        feed.flush(1.0)
     last = Place(f"a{REMOVALS_MAX}", "docs")
     for change in (
         lambda: seat.roster.remove(last),
@@ -351,6 +352,27 @@ def test_removals_beyond_what_one_may_have_hide_nothing_until_there_is_room(seat
     for key in order:
         seat.put(PEER, REMOVALS, key, None)
     assert seat.shown() == set()
+
+
+def test_entries_beyond_what_one_may_have_are_not_shown_and_cost_nobody_a_look(
+    seat: Seat, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(READ_MAX + 50):
+        place = Place(f"a{number:04}", "docs")
+        row = registry_row(Specialist(place.agent_id, place.specialization), Birth(BOOT, number))
+        seat.feeds[PEER].write(REGISTRY, registry_key(place), row)
+    seat.flush(PEER)
+    read = []
+    registration = Tables.registration
+    monkeypatch.setattr(
+        Tables, "registration", lambda self, *row: read.append(row) or registration(self, *row)
+    )
+    shown = {held.entry.agent_id for _, held in seat.roster.entries()}
+    assert shown == {f"a{number:04}" for number in range(READ_MAX)}
+    assert len(read) == READ_MAX
+    assert seat.roster.remove(Place(f"a{READ_MAX:04}", "docs")) == []
+    seat.put(PEER, REGISTRY, registry_key(Place("a0000", "docs")), None)
+    assert f"a{READ_MAX:04}" in {held.entry.agent_id for _, held in seat.roster.entries()}
 
 
 def test_a_removal_is_finished_once_its_feed_is_held_far_enough(seat: Seat):
