@@ -77,6 +77,7 @@ class Broadcast:
         self._sources: set[NodeId] = set()  # neighbours asked for all news unasked
         self._missing: dict[NodeId, _Missing] = {}
         self._missing_of: dict[NodeId, int] = {}  # by who announced them first
+        self._due_s: float | None = None  # the first of what is missing
         self.queued = False  # whether announcements wait to be sent
 
     def linked(self, peer: NodeId) -> list[Effect]:
@@ -274,16 +275,24 @@ class Broadcast:
                     wait_s = GRAFT_S if origin in self._parents else 0.0  # nobody may be sending it
                     self._missing[origin] = _Missing(head, [peer], now_s + wait_s, peer)
                     self._missing_of[peer] = of_peer + 1
+                    self._due_by(now_s + wait_s)
                 continue
             if known.asked is not None and head > max(known.asked, known.head):
                 known.due_s = min(known.due_s, now_s + GRAFT_S)  # no answer to that ask brings it
+                self._due_by(known.due_s)
             known.head = max(known.head, head)
             if peer not in known.announcers and len(known.announcers) < ANNOUNCERS_MAX:
                 known.announcers.append(peer)
 
     def next_graft_s(self) -> float | None:
-        """Return when missing news will be asked for, if any is missing."""
-        return min((missing.due_s for missing in self._missing.values()), default=None)
+        """Return when missing news will be asked for, if any is missing.
+
+        That is asked at every frame that announces anything: they are not walked for it.
+        """
+        return self._due_s
+
+    def _due_by(self, at_s: float) -> None:
+        self._due_s = at_s if self._due_s is None else min(self._due_s, at_s)
 
     def grafts(self, now_s: float) -> dict[NodeId, list[NodeId]]:
         """Return whom to ask for which origins now."""
@@ -300,6 +309,7 @@ class Broadcast:
                     missing.asked = missing.head
                 else:
                     self._found(origin)
+        self._due_s = min((missing.due_s for missing in self._missing.values()), default=None)
         return asks
 
     def _found(self, origin: NodeId) -> None:

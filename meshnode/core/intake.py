@@ -108,6 +108,9 @@ class Intake(Holdings):
             except PeerError as error:
                 outcome.effects.append(Report("frame_refused", peer, error.message))
                 break
+        for later in early.values():  # behind another gap
+            if later.header.head > replica.head and not replica.follows(later.header):
+                self._early.keep(later, replica.head)
         self.fetching.held(replica.origin, replica.head)
         outcome.effects += self._ask_more(now_s)
         return outcome

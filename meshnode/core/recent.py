@@ -22,6 +22,7 @@ FLUSHES_BYTES_MAX = 512 << 10  # kept per origin: the largest flush that a mesh 
 RECENT_BYTES_MAX = 64 << 20  # of all origins; beyond, each has an equal share
 EARLY_MAX = 16  # flushes of one origin that came before one that they follow; more: pulled
 EARLY_BYTES_MAX = 4 << 20  # of all origins together; more: pulled
+EARLY_OF_ONE_MAX = 512 << 10  # of one, so that none leaves others no room; more: pulled
 
 
 class Recent:
@@ -85,7 +86,10 @@ class Early:
         """Keep a flush until the one before it is here; False if it is kept, or has no room."""
         header = flush.header
         early = self._flushes.get(header.origin, {})
-        room = self.bytes + len(flush.delta) <= EARLY_BYTES_MAX and len(early) < EARLY_MAX
+        size = len(flush.delta)
+        theirs = size + sum(len(one.delta) for one in early.values())
+        room = self.bytes + size <= EARLY_BYTES_MAX and theirs <= EARLY_OF_ONE_MAX
+        room = room and len(early) < EARLY_MAX
         if head == NOTHING or header.epoch != head.epoch or header.first_seq in early or not room:
             return False
         self._flushes.setdefault(header.origin, {})[header.first_seq] = flush

@@ -35,7 +35,13 @@ from meshnode.core.messages import (
     Vector,
 )
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.recent import EARLY_MAX, FLUSH_BYTES, FLUSHES_BYTES_MAX, FLUSHES_MAX
+from meshnode.core.recent import (
+    EARLY_MAX,
+    EARLY_OF_ONE_MAX,
+    FLUSH_BYTES,
+    FLUSHES_BYTES_MAX,
+    FLUSHES_MAX,
+)
 from meshnode.core.reconcile import ANSWERED_MAX
 from meshnode.core.roles import Role
 from meshnode.core.snapshots import FRAME_BYTES, STANDS_S, WINDOW_BYTES, whole
@@ -275,6 +281,37 @@ def test_flushes_that_overtook_another_wait_for_it():
     assert [change.header.head for change in outcome.changes] == [Head(1, n) for n in (2, 3, 4)]
     assert other.held._early.bytes == 0
     assert other.held.graft([one.id]) == Pull({one.id: Head(1, 4)}, graft=True)
+
+
+def test_flushes_behind_a_second_gap_go_on_waiting():
+    one, other = nodes_of(2)
+    one.write(b"first", b"")
+    settled([one, other], Random(1).randrange)
+    flushes = [flush for number in range(6) for flush in one.write(b"%d" % number, b"")]
+    for number in (5, 2, 4, 1, 0):
+        other.take(one.id, flushes[number], 0.0)
+    assert other.held.head_of(one.id) == flushes[2].header.head
+    outcome = other.take(one.id, flushes[3], 0.0)
+    heads = [flush.header.head for flush in flushes]
+    assert [change.header.head for change in outcome.changes] == heads[3:]
+    assert other.held._early.bytes == 0
+
+
+def test_flushes_of_one_feed_that_wait_leave_room_for_those_of_others():
+    one, other, reader = nodes_of(3)
+    for node in (one, other):
+        node.write(b"first", b"")
+    settled([one, other, reader], Random(1).randrange)
+    for number in range(EARLY_MAX + 1):
+        for key in range(14):  # almost as much as a flush may have
+            one.own.write("notes", b"%d" % key, b"%d" % number + bytes(16_000))
+        (flush,) = one.flush()
+        if number:  # the first one is lost
+            reader.take(one.id, flush, 0.0)
+    assert 0 < reader.held._early.bytes <= EARLY_OF_ONE_MAX
+    before, after = (other.write(b"%d" % number, b"")[0] for number in range(2))
+    assert reader.take(other.id, after, 0.0).missing
+    assert len(reader.take(other.id, before, 0.0).changes) == 2
 
 
 def test_flushes_that_wait_are_bounded():

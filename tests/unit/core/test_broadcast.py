@@ -297,3 +297,21 @@ def test_who_makes_up_origins_leaves_room_for_what_others_announce(broadcast: Br
     assert broadcast.grafts(199.0) == {}  # nobody has them: forgotten
     broadcast.announced(PEERS[0], made_up, 200.0)
     assert len(broadcast.grafts(299.0)[PEERS[0]]) == MISSING_OF_ONE_MAX
+
+
+def test_nobody_walks_what_is_missing_to_know_when_to_ask(broadcast: Broadcast):
+    class Walked(dict):  # type: ignore[type-arg] # whatever it holds
+        walks = 0
+
+        def values(self):  # type: ignore[no-untyped-def] # as a dict's
+            Walked.walks += 1
+            return super().values()
+
+    broadcast._missing = Walked()
+    for number in range(500):
+        broadcast.announced(PEERS[0], {NodeId(f"o{number}"): ONE}, 10.0 + number)
+        assert broadcast.next_graft_s() == 10.0
+    assert Walked.walks == 0
+    broadcast.grafts(10.0)
+    assert Walked.walks == 1
+    assert broadcast.next_graft_s() == min(one.due_s for one in broadcast._missing.values())
