@@ -170,6 +170,7 @@ class Crash(Fault):
         seeds = [m for m in self.world.up if m is not machine]
         if machine.mesh is None:
             machine.start(*self.rng.sample(seeds, min(1, len(seeds))))
+            self.world.crowd.started(machine)
 
 
 class Leave(Crash):
@@ -337,6 +338,7 @@ class Schedule:
             at_s = self.rng.uniform(1.0, for_s / 2) if number else self.rng.uniform(0.0, 1.0)
             world.after(at_s, None, self._begin, FAULTS[name])
         Decrees(world, seed).begin(self._until_s)
+        world.crowd.begin(self._until_s)
         world.registry.begin(world, seed, self._until_s)
         world.after(0.0, None, self._write)
 

@@ -1,10 +1,10 @@
 """What must be true while anything may go wrong (facts: gossip invariants 2, 3, 6, 8).
 
 At each frame: nobody hears of what its owner has not synced, and no head goes back. Each virtual
-second: every row held is a state that its owner published; a member is shown alive exactly when a
-path of edges that both ends list leads to it in the viewer's own feeds; every queue is bounded.
-Counted, since cuts and losses make some of it inevitable: healthy members shown unreachable though
-healthy streams lead to them, in node-seconds.
+second: every row held is a state that its owner published, of a size that all take; a member is
+shown alive exactly when a path of edges that both ends list leads to it in the viewer's own feeds;
+every queue is bounded. Counted, since cuts and losses make some of it inevitable: healthy members
+shown unreachable though healthy streams lead to them, in node-seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.app.outbox import OUTBOX_BYTES_MAX
+from meshnode.core.feed import fits
 from meshnode.core.forks import FORKED_SEQ
 from meshnode.core.headers import NOTHING, Header
 from meshnode.core.ids import NodeId, short_id_of
@@ -142,12 +143,15 @@ class Invariants:
         proved = self._proved.setdefault(viewer.id, {})
         for origin, replica in viewer.running.replication.replicas.items():
             header = replica.header
-            if header is None or origin == viewer.id or proved.get(origin) is header:
+            if header is None or proved.get(origin) is header:
                 continue
             proved[origin] = header
+            if not fits(replica.rows, self.world.genesis.limits):
+                raise AssertionError(f"{viewer.name}: a feed of {origin} that others refuse")
             if replica.rows.state_hash() != header.state_hash:
                 raise AssertionError(f"{viewer.name}: rows that {origin} did not publish")
-            if origin not in self.world.liars and not self.world.synced.has(header):
+            sure = self.world.liars | {viewer.id}  # which has perhaps not synced it yet
+            if origin not in sure and not self.world.synced.has(header):
                 raise AssertionError(f"{viewer.name}: a header that {origin} did not sync")
 
     # Paths.

@@ -12,6 +12,7 @@ from sim.frames import Frames
 
 from meshnode.app.outbox import Outbox
 from meshnode.core.errors import PeerError
+from meshnode.wire.links import FRAME_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -175,6 +176,8 @@ class Network:
             if message is None:
                 break
             frame = self.frames.encoded(message)
+            if len(frame) > FRAME_BYTES_MAX:
+                raise AssertionError(f"{pipe.source.name} sends a frame that nobody takes")
             self.transmit(pipe, frame)
             if self.narrow:
                 bytes_per_s = self.narrow.get(pipe.source.id)

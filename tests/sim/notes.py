@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshnode.core.errors import ExhaustedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
@@ -38,8 +40,13 @@ class Notes:
         self.number += 1
         key = b"%d" % rng.randrange(KEYS)
         value = None if rng.random() < 0.3 else b"%d of %s" % (self.number, machine.name.encode())
-        self._meant.setdefault((machine.id, key), []).append((self.number, value))
-        machine.write(NOTES, key, value)
+        meant = self._meant.setdefault((machine.id, key), [])
+        meant.append((self.number, value))
+        try:
+            machine.write(NOTES, key, value)
+        except ExhaustedError:  # it was never said
+            machine.world.counts["notes refused"] += 1
+            del meant[-1]
 
     def started(self, machine: Machine) -> None:
         if machine.id not in self.required:

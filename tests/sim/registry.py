@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from removed import adds_of, removals_of
 
+from meshnode.core.errors import ExhaustedError
 from meshnode.core.registry import Birth, Place, Specialist
 from meshnode.core.removals import Removal
 
@@ -67,11 +68,16 @@ class Registry:
     def write(self, machine: Machine, rng: Random) -> None:
         """Register an agent or take one out, through any node."""
         place, roster = rng.choice(PLACES), machine.running.roster
-        if rng.random() < 0.5:
-            writes = roster.add(Specialist(place.agent_id, place.specialization))
-        else:
-            writes = roster.remove(place)
-            self.counts["removals"] += bool(writes)
+        adds = rng.random() < 0.5
+        try:
+            if adds:
+                writes = roster.add(Specialist(place.agent_id, place.specialization))
+            else:
+                writes = roster.remove(place)
+                self.counts["removals"] += bool(writes)
+        except ExhaustedError:
+            machine.world.counts["registrations refused" if adds else "removals refused"] += 1
+            return
         for write in writes:
             machine.write(*write)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
+from sim.crowding import limits_of
 from sim.faults import Schedule, choose
 from sim.world import World, boot
 
@@ -28,7 +29,7 @@ def one_seed(
     size, chosen, length_s = nodes or size, names or chosen, for_s or length_s
     failed, world, schedule, calm_s = "", None, None, -1.0
     try:
-        world = boot(seed, size)
+        world = boot(seed, size, limits=limits_of(seed))
         schedule = Schedule(world, seed, chosen, length_s)
         calm_s = schedule.run()
     except AssertionError as error:

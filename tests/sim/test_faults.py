@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from sim.crowding import limits_of
 from sim.decrees import KINDS
 from sim.faults import FAULTS, Schedule, choose
 from sim.invariants import alive_of
@@ -22,7 +23,7 @@ LIES = 16
 def ran(seed: int) -> tuple[World, Schedule]:
     """Run one seed; `./dev sim --seed N` does the same."""
     size, names, for_s = choose(seed)
-    world = boot(seed, size)
+    world = boot(seed, size, limits=limits_of(seed))
     schedule = Schedule(world, seed, names, for_s)
     schedule.run()
     return world, schedule
@@ -33,7 +34,7 @@ def test_after_any_mix_of_faults_comes_calm(first: int):
     happened: Counter[str] = Counter()
     entered: set[str] = set()
     dropped = 0
-    removals = 0
+    removals = refused = 0
     for seed in range(first, first + SEEDS_A_TEST):
         try:
             world, schedule = ran(seed)
@@ -46,8 +47,10 @@ def test_after_any_mix_of_faults_comes_calm(first: int):
         entered |= {kind for kind in KINDS if world.counts[f"entered: {kind}"]}
         dropped += world.counts["entries dropped"]
         removals += world.registry.counts["removals"]
+        refused += world.counts["ledger writes refused"]
     assert entered == set(KINDS)
     assert dropped
+    assert refused > 5 * SEEDS_A_TEST
     assert removals > 5 * SEEDS_A_TEST
     assert happened.keys() == FAULTS.keys(), FAULTS.keys() - happened.keys()
 

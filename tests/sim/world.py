@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from sim.crowding import Crowd
 from sim.invariants import Invariants, Synced
 from sim.machine import WALL_S, Machine
 from sim.network import DIAL_TIMEOUT_S, Network
@@ -23,7 +24,7 @@ from sim.rest import Rest
 
 from meshnode.app.mesh import RECONCILE_S
 from meshnode.core.entries import role_entry
-from meshnode.core.genesis import Genesis
+from meshnode.core.genesis import Genesis, Limits
 from meshnode.core.keys import Key
 from meshnode.core.overlay import LINKS_MAX, REDIAL_S
 from meshnode.core.roles import Role
@@ -63,6 +64,7 @@ class World:
         tracing: bool = True,
         checking: bool = True,
         replica: Callable[..., Replica] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.rng = Random(seed)
         self.now_s = 0.0
@@ -83,7 +85,8 @@ class World:
         self._due: list[tuple[Any, ...]] = []
         self._planned = 0
         self.root = Key.new(self.rng.randbytes)
-        self.genesis = Genesis((self.root.public,), 1, "sim", self.rng.randbytes(16))
+        nonce = self.rng.randbytes(16)
+        self.genesis = Genesis((self.root.public,), 1, "sim", nonce, limits or Limits())
         self.network = Network(self)
         self.machines: dict[NodeId, Machine] = {}
         for number in range(count):
@@ -92,6 +95,7 @@ class World:
         self.nodes = list(self.machines.values())
         self.invariants = Invariants(self)
         self.rest = Rest(self)
+        self.crowd = Crowd(self, seed)
         if checking:
             self.after(1.0, None, self._check)
 
