@@ -346,6 +346,12 @@ def judge_strangers(strangers: Sequence[tuple[str, str]]) -> list[Check]:
     return [Check("strangers", None, detail, "session-mesh status says what is wrong with each")]
 
 
+def judge_other_meshes(said: str) -> Check:
+    """Tell of meshes beside ours on one network, who need nothing; nor do we of them."""
+    todo = "nothing to do; a machine that should be in this mesh joins with an invite of it"
+    return Check("other_meshes", ok=None, detail=f"{said}: {todo}")
+
+
 def judge_stranger(address: str, reason: str) -> Check:
     """Tell of somebody whom nobody sent us to: mDNS brings other meshes and unknown nodes."""
     fix = MOVE_IT if "another mesh" in reason else ""

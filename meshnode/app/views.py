@@ -213,4 +213,5 @@ class Status:
     loop_lag_s: float = 0.0
     feeds_held: int = 0
     feeds_wanted: int = 0  # known to be held elsewhere, and on their way
+    other_meshes: str = ""  # that mDNS has heard here, in words
     alarms: tuple[Alarm, ...] = ()

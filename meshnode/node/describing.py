@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.app.views import Source, Status, Trouble
+from meshnode.node.finding import MDNS
 from meshnode.node.version import VERSION
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Describing:
                 Trouble(peer, reason, at_s)
                 for peer, (reason, at_s) in self.world.troubles.items()
                 if peer not in mesh.overlay.retired  # whom nobody misses
+                and peer != MDNS  # who is on the same network is in nobody's way
             ),
             sources=tuple(
                 Source(state.source, state.path, state.records, state.detail)
@@ -74,6 +76,7 @@ class Describing:
             loop_lag_s=mesh.lag_s,
             feeds_held=len(mesh.tables.origins()),
             feeds_wanted=len(mesh.replication.fetching),
+            other_meshes=self.world.troubles.get(MDNS, ("", 0.0))[0],
             alarms=self.alarms.standing(),
         )
 

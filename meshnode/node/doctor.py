@@ -39,7 +39,14 @@ from meshnode.app.diagnosis import (
     unknown,
 )
 from meshnode.app.observations import NodeFacts
-from meshnode.app.peer_diagnosis import Here, Peer, clock_of, judge_peer, judge_strangers
+from meshnode.app.peer_diagnosis import (
+    Here,
+    Peer,
+    clock_of,
+    judge_other_meshes,
+    judge_peer,
+    judge_strangers,
+)
 from meshnode.client.budgets import budgets
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import check_private
@@ -129,6 +136,8 @@ def examine(home: Home, words: Sequence[str] = ()) -> list[Check]:
         found.checks.append(judge_not_checked(left_out))
     if not words:
         found.checks += judge_strangers(known.strangers())
+        if known.status.get("other_meshes"):
+            found.checks.append(judge_other_meshes(known.status["other_meshes"]))
     return found.checks
 
 

@@ -121,6 +121,7 @@ def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetS
         loop_lag_s=status.loop_lag_s,
         feeds_held=status.feeds_held,
         feeds_wanted=status.feeds_wanted,
+        other_meshes=status.other_meshes,
         alarms=[
             local_service_pb2.Alarm(
                 id=alarm.id,

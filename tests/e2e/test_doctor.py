@@ -359,3 +359,20 @@ def test_a_clock_an_hour_off_is_named_at_both_ends(fleet, tmp_path):
     assert checks["peer_tls:early"]["ok"], "it cuts nobody off"
     wait_until(lambda: early.states().get("anna") == "alive")
     assert "60 min ahead of anna" in asked(early, 1)["clock"]["detail"]
+
+
+@pytest.mark.skipif(not multicast_reaches_us(), reason="no multicast on the loopback here")
+def test_a_colleagues_mesh_on_the_same_network_is_told_and_no_trouble(fleet):
+    anna, berta = (fleet.node(name) for name in ("anna", "berta"))
+    for node in (anna, berta):
+        node.json("init", "--mesh", f"{node.name}s", "--name", node.name)
+        node.up("--listen", "127.0.0.1:0")
+    heard = wait_until(lambda: anna.json("status")["other_meshes"], "berta's announcement")
+    assert "another mesh" in heard or "other meshes" in heard
+    status = anna.json("status")
+    assert status["troubles"] == []
+    assert "nothing to do" in anna.call("status").out
+    checks = {one["id"]: one for one in anna.call("doctor", "-o", "json").json["checks"]}
+    assert checks["other_meshes"]["ok"] is None
+    assert not [one for one in checks if one.startswith("stranger")]
+    assert "session-mesh leave" not in "".join(one["fix"] for one in checks.values())

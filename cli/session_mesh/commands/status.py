@@ -52,6 +52,7 @@ def _described(value: dict[str, Any]) -> tuple[str, ...]:
             ("advertises", ", ".join(value["advertised"])),
             ("admits on", value["enrolment"]),
             ("mDNS", value["mdns"]),
+            ("other meshes", _others(value["other_meshes"])),
             ("nodes alive", value["nodes_alive"]),
             ("links", str(value["links"])),
             ("sessions", str(value["sessions"])),
@@ -63,6 +64,10 @@ def _described(value: dict[str, Any]) -> tuple[str, ...]:
             *(("trouble", f"{one['peer']}: {one['reason']}") for one in value["troubles"]),
         ]
     )
+
+
+def _others(said: str) -> str:
+    return f"{said}; nothing to do" if said else ""
 
 
 def _budgets(budgets: Sequence[dict[str, Any]]) -> str:

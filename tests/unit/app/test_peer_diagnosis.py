@@ -13,6 +13,7 @@ from meshnode.app.peer_diagnosis import (
     best_of,
     clock_of,
     judge_peer,
+    judge_other_meshes,
     judge_stranger,
     judge_strangers,
 )
@@ -356,6 +357,13 @@ def test_strangers_are_told_and_no_fault():
     assert check.ok is None
     assert "session-mesh leave" in check.fix
     assert judge_stranger(CARL, "no answer").fix == ""
+
+
+def test_another_mesh_on_one_network_is_no_trouble_and_nobody_is_told_to_leave():
+    check = judge_other_meshes("heard of a node of another mesh: 192.0.2.9:7707")
+    assert (check.ok, check.fix) == (None, "")
+    assert "192.0.2.9:7707: nothing to do" in check.detail
+    assert "leave" not in check.detail
 
 
 def test_many_strangers_are_one_line():
