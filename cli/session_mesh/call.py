@@ -167,7 +167,7 @@ class Call:
         except (NoNodeError, SilentNodeError) as error:
             if not home.initialised:
                 raise
-            why = error.message.removesuffix(" on this home")
+            why = error.message.partition(" on this home")[0]
         from meshnode.node.offline import OfflineMesh  # noqa: PLC0415 - large, rarely needed
 
         self.streams.tell(f"warning: {why}: this is what its disk remembers")

@@ -138,7 +138,7 @@ class Connection:
     @property
     def _open(self) -> grpc.Channel:
         if self._channel is None:
-            raise NoNodeError
+            raise NoNodeError(self.home)
         return self._channel
 
     def __exit__(self, *_: object) -> None:
@@ -235,7 +235,7 @@ class Connection:
     def connected(self) -> grpc.Channel:
         """Open one more channel to the node's socket; raises NoNodeError."""
         if not self.home.socket.exists():
-            raise NoNodeError(belongs_to_a_mesh=self.home.initialised)
+            raise NoNodeError(self.home)
         check_private(self.home.run)
         options = (
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),

@@ -28,6 +28,8 @@ from meshnode.core.errors import (
 if TYPE_CHECKING:
     import grpc
 
+    from meshnode.client.home import Home
+
 __all__ = [
     "ConflictError",
     "DamagedError",
@@ -46,6 +48,7 @@ __all__ = [
     "error_from",
 ]
 
+NO_NODE = "no node is running on this home"
 ERROR_KEY = "session-mesh-error-bin"
 NEVER_CONNECTED = "failed to connect"  # how gRPC begins what it says then
 
@@ -53,14 +56,19 @@ NEVER_CONNECTED = "failed to connect"  # how gRPC begins what it says then
 class NoNodeError(UnreachableError):
     """Nobody listens on the socket of this home. Nothing changed."""
 
-    def __init__(self, *, belongs_to_a_mesh: bool = True) -> None:
-        hint = "start one: session-mesh up --detach"
-        if not belongs_to_a_mesh:
-            hint = (
-                "to enter a mesh that there is: session-mesh join - --up, with an invite of it;"
-                " to make one of your own: session-mesh up --detach"
-            )
-        super().__init__("no node is running on this home", hint)
+    def __init__(self, home: Home | None = None) -> None:
+        message = NO_NODE if home is None else f"{NO_NODE}: {home.path}"
+        if home is None or home.initialised:
+            super().__init__(message, "start one: session-mesh up --detach")
+            return
+        # Who has lost SESSION_MESH_HOME, or runs sudo, would found a second mesh.
+        is_there = home.path.exists()
+        super().__init__(
+            f"{message}, which {'belongs to no mesh' if is_there else 'does not exist'}",
+            "if you have a home elsewhere: --home DIR or SESSION_MESH_HOME, also with sudo;"
+            " to enter a mesh that there is: session-mesh join - --up, with an invite of it;"
+            " to make one of your own: session-mesh up --detach",
+        )
 
 
 class SilentNodeError(UnreachableError):

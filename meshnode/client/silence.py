@@ -19,10 +19,10 @@ PID_CHARS_MAX = 20
 
 
 def explained(error: MeshError, home: Home) -> MeshError:
-    """Return the error, or SilentNodeError when a process does hold the socket."""
-    if isinstance(error, NoNodeError) and _is_held(home):
-        return SilentNodeError(pid_of(home))
-    return error
+    """Return the error, naming the home; SilentNodeError when a process does hold the socket."""
+    if not isinstance(error, NoNodeError):
+        return error
+    return SilentNodeError(pid_of(home)) if _is_held(home) else NoNodeError(home)
 
 
 def pid_of(home: Home) -> str:

@@ -122,7 +122,7 @@ def _audit_half(home: Home, database: Database, mesh: Mesh) -> SimpleNamespace:
 
     def read(request: Any, **_: object) -> Iterator[Any]:  # noqa: ANN401 - as the stub takes it
         if request.node_id not in {"", mesh.self_id}:
-            raise NoNodeError
+            raise NoNodeError(home)
         sought = sought_from_wire(request)
         asked = (audit.newest, sought) if sought.limit else (audit.page, 0, audit.KEPT_MAX)
         kept = read_home(home.database, lambda disk: disk.run_now(*asked), checked=False)

@@ -68,6 +68,20 @@ def test_a_key_file_that_holds_no_key_is_named(home):
     refused(home, 1, ("node.key", "holds no key", "backup"), "up", *LOCAL)
 
 
+def test_a_home_that_is_not_there_is_named_and_not_made(home):
+    lost = str(home.home.parent / "lost")
+    for words in (("status",), ("list",), ("cost",)):
+        refused(
+            home,
+            6,
+            (f"home: {lost}, which does not exist", "SESSION_MESH_HOME"),
+            *words,
+            "--home",
+            lost,
+        )
+    assert not Path(lost).exists()
+
+
 # What a crash leaves, and a place that is awkward.
 
 
@@ -87,7 +101,7 @@ def test_a_socket_left_by_a_crash_is_in_nobodys_way(home):
     home.up(*LOCAL)
     home.end(signal.SIGKILL)
     assert Path(home.ready["socket"]).is_socket()
-    refused(home, 6, ("no node is running", "session-mesh up"), "status")
+    refused(home, 6, ("no node is running", str(home.home), "session-mesh up"), "status")
     assert home.json("list")["source"] == "disk"
     home.up(*LOCAL)
     assert home.states() == {"anna": "alive"}

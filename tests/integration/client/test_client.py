@@ -25,6 +25,7 @@ from meshnode.core.keys import Signed
 def test_without_a_socket_no_node_is_running(home):
     with pytest.raises(NoNodeError, match="no node is running on this home") as raised:
         MeshClient(home).__enter__()
+    assert raised.value.message.endswith(f"{home.path}, which belongs to no mesh")
     assert "session-mesh join - --up" in raised.value.hint, "it belongs to no mesh yet"
     assert "session-mesh up --detach" in raised.value.hint
     assert raised.value.exit_code == 6
