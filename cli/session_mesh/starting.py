@@ -26,7 +26,9 @@ def start(home: Home, listen: str | None = None) -> dict[str, Any]:
 def start_unless_another_does(home: Home) -> str:
     """Have a node, whoever starts it; returns in words how it came to be there."""
     try:
-        return f"no node was running: started {start(home)['name']} in the background"
+        ready = start(home)
+        new = f"; {home.path} is new, and so is its mesh" if ready.get("founded") else ""
+        return f"no node was running: started {ready['name']} in the background{new}"
     except ConflictError as refusal:
         name = _await_another(home, refusal)["name"]
         return f"no node was running: another command has just started {name}"

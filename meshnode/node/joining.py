@@ -157,7 +157,7 @@ def _join_locked(
         operator = operator_key(home) if invitation.commands else None
         _check_expiry(invitation)
         application = apply_with(node, operator, invitation, name, chance(16), replaces)
-        answering, response = _let_in(invitation, application, pause)
+        answering, response, off_s = _let_in(invitation, application, pause)
         genesis = _checked_genesis(invitation, response)
         control = _control(invitation, genesis, response)
         old = replaced_from(response.replaced, genesis.mesh_id) if replaces else None
@@ -182,7 +182,6 @@ def _join_locked(
         enter(home, database, Entry(genesis, certificates, control, values, invitation.commands))
     finally:
         database.close()
-    off_s = SystemClock().wall_s() - time_from_wire(response.at)
     return {
         "mesh_id": genesis.mesh_id,
         "mesh_name": genesis.name,
@@ -203,7 +202,8 @@ def _join_locked(
 
 def _let_in(
     invitation: Invite, application: Signed, pause: Callable[[float], None]
-) -> tuple[str, enrolment_service_pb2.JoinResponse]:
+) -> tuple[str, enrolment_service_pb2.JoinResponse, float]:
+    """Return who answered, what, and by how much our clock is ahead of theirs at least."""
     spread = 1 + chance(1)[0] / 255  # others of a fleet come back at other times
 
     hopes = iter(range(CROWDED_MAX))
@@ -213,12 +213,22 @@ def _let_in(
             isinstance(error, CrowdedError) and next(hopes, None) is not None
         )
 
-    return tried(
-        lambda: ask_to_join(invitation, application),
-        is_passing,
-        [pause_s * spread for pause_s in PAUSES_S],
-        pause,
-    )
+    def ask() -> tuple[str, enrolment_service_pb2.JoinResponse, float]:
+        asked_s = SystemClock().wall_s()
+        address, response = ask_to_join(invitation, application)
+        at_s = time_from_wire(response.at)
+        return address, response, clock_off_s(at_s, asked_s, SystemClock().wall_s())
+
+    return tried(ask, is_passing, [pause_s * spread for pause_s in PAUSES_S], pause)
+
+
+def clock_off_s(at_s: float, asked_s: float, answered_s: float) -> float:
+    """Return by how much our clock is ahead at least, or behind; 0.0 where it may be right.
+
+    `at_s` is some moment between question and answer by the other clock, in whole seconds of it.
+    """
+    least, most = asked_s - (at_s + 1), answered_s - at_s
+    return max(least, 0.0) or min(most, 0.0)
 
 
 def _members_at(answering: str, said: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ def coverage(node: Node) -> tuple[int, int, list[str]]:
 def test_a_member_whose_admitter_is_away_says_so_also_after_a_restart(fleet):
     (anna,) = fleet.mesh("anna")
     berta = fleet.node("berta")
-    fleet.join(anna, berta)
+    assert fleet.join(anna, berta)["clock_off_s"] == 0.0, "one machine has one clock"
     where = anna.ready["listen"]
     anna.end()
 

@@ -206,6 +206,7 @@ def test_a_node_that_a_run_has_started_stays_when_the_run_ends(fleet):
     ran = node.call("run", "--agent-id", "brief", "--", "true")
     try:
         assert (ran.code, "no node was running" in ran.err) == (0, True)
+        assert f"{node.home} is new, and so is its mesh" in ran.err
         assert node.call("status").code == 0
         wait_until(lambda: node.json("list", "--filter", "closed")["sessions"], "its end")
     finally:
