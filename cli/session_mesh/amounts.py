@@ -13,7 +13,7 @@ from meshnode.client.errors import UsageError
 from meshnode.client.words import nearest
 from session_mesh import words
 from session_mesh.options import among, several
-from session_mesh.render import Table
+from session_mesh.tables import Table
 
 TIMES = ("month", "week", "day", "hour")
 GROUPINGS = ("model", *TIMES, "node", "owner", "agent", "session", "project", "tier")

@@ -7,7 +7,7 @@ from typing import Any
 from meshnode.client.errors import UsageError
 from session_mesh import words
 from session_mesh.amounts import BLOCK, table_of
-from session_mesh.render import Table
+from session_mesh.tables import Table
 
 SOURCE = "claude"
 MINUTE_S, MINUTES_AN_HOUR = 60, 60

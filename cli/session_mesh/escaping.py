@@ -89,6 +89,18 @@ def cut(text: str, width: int) -> str:
     return "".join(kept) + "…" if width > 0 else ""
 
 
+def cut_inside(text: str, width: int) -> str:
+    """Shorten an escaped text to so many columns, an ellipsis in its middle: both ends tell it."""
+    if width_of(text) <= width:
+        return text
+    tail, room = "", (width - 1) // 2
+    for one in reversed(text):
+        if width_of(one + tail) > room:
+            break
+        tail = one + tail
+    return cut(text, width - width_of(tail)) + tail
+
+
 def _columns(character: str) -> int:
     if category(character) in {"Mn", "Me"}:
         return 0

@@ -14,10 +14,11 @@ from meshnode.client.durations import seconds_of
 from meshnode.client.nodes import names_apart
 from session_mesh.arriving import QUEUE_MAX, Arriving
 from session_mesh.call import Call
-from session_mesh.commands.list import COLUMNS, FLEXIBLE, NUMBERS, SPARE, rows_of
+from session_mesh.commands.list import COLUMNS, FLEXIBLE, NUMBERS, READABLE, SPARE, rows_of
 from session_mesh.escaping import cut
-from session_mesh.render import Table, View, render
+from session_mesh.render import View, render
 from session_mesh.screen import taken
+from session_mesh.tables import Table
 
 CLOCK_S = 1.0  # ages grow although nothing changes
 ENDED_S = 600.0  # sessions that ended earlier are not shown
@@ -60,7 +61,7 @@ class Board:
         if self.is_old:
             summary = f"the node does not answer; this is how it was: {summary}"
         left_out = len(recent) - len(rows)
-        table = Table(COLUMNS, rows, "no sessions", FLEXIBLE, SPARE, NUMBERS)
+        table = Table(COLUMNS, rows, "no sessions", FLEXIBLE, SPARE, NUMBERS, READABLE)
         return summary, table, f"and {left_out} more" if left_out > 0 else ""
 
 

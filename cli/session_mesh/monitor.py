@@ -18,8 +18,9 @@ from session_mesh.call import Call
 from session_mesh.escaping import cut, escape
 from session_mesh.happenings import is_unread
 from session_mesh.options import stream_only
-from session_mesh.render import Style, Table, View, render
+from session_mesh.render import Style, View, render
 from session_mesh.screen import PICTURE_S, taken
+from session_mesh.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,7 +18,8 @@ from meshnode.client.targets import Delivery, Selection, Target, has_ended
 from meshnode.client.words import nearest
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 
 if TYPE_CHECKING:
     from meshnode.client.fanning import Act, Aimed
@@ -125,7 +126,7 @@ def carry_out(
         notes += [*_noted(meanwhile), *words.coverage_notes(aim.coverage)]
     return View(
         value=value,
-        human=Table(COLUMNS, _rows(results), empty=aim.nothing, flexible=FLEXIBLE),
+        human=Table(COLUMNS, _rows(results), aim.nothing, FLEXIBLE, SPARE, (), READABLE),
         records="results",
         ids=[str(result["session_id"] or result["target"]) for result in results],
         notes=notes,
@@ -134,7 +135,9 @@ def carry_out(
 
 
 COLUMNS = ("SESSION", "AGENT", "NODE", "OUTCOME", "DETAIL")
-FLEXIBLE = ("DETAIL", "AGENT", "NODE")
+FLEXIBLE = ("DETAIL", "NODE", "AGENT")
+SPARE = ("DETAIL", "NODE")  # whom it was about stays, and what became of it
+READABLE = 16
 
 
 def sessions_of(mesh: "MeshClient", aim: Aim) -> list[dict[str, Any]]:

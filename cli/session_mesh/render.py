@@ -10,53 +10,19 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from typing import Any, Literal, TextIO
 
 from meshnode.client.public import public
-from session_mesh.escaping import SPELLED_OUT, cut, encodable, escape, inert, width_of
+from session_mesh.escaping import SPELLED_OUT, encodable, escape, inert
+from session_mesh.tables import COLOURS, COLUMN_CHARS_MIN, GAP_CHARS, Lines, Table, write_table
 
 Format = Literal["table", "json", "yaml", "csv"]
-ROWS_DRAWN_MAX = 200  # beyond, plain padding: drawing 10,000 rows takes seconds
-COLUMN_CHARS_MIN = 8  # a column cut to less says nothing: it is left out instead
-GAP_CHARS = 2  # between two columns
 ONE_CELL = frozenset({"labels", "attributes", "unpriced"})  # of a CSV: their keys are data
-NOTHING = frozenset({"", "-", "–"})  # noqa: RUF001 - the marks for nothing in a cell
-Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
-COLOURS = {
-    "alive": "green",
-    "running": "green",
-    "idle": "cyan",
-    "waiting_permission": "yellow",
-    "stalled": "yellow",
-    "suspended": "yellow",
-    "pending": "yellow",
-    "unreachable": "red",
-    "dead": "red",
-    "revoked": "red",
-    "failed": "red",
-    "killed": "red",
-    "✓": "green",
-    "✗": "red",
-}
 SPELLED = {"✓": "+", "✗": "x", "–": "-"}  # noqa: RUF001 - where a stream cannot carry marks
 SGR = {"green": "\x1b[32m", "red": "\x1b[31m"}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Columns and rows of words, for people."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    empty: str = "nothing to show"
-    flexible: Sequence[str] | None = None  # may be cut, then left out, in this order; None: all
-    spare: Sequence[str] = ()  # left out in this order, before those that are flexible alone
-    numbers: Collection[str] = ()  # columns that end where their headings end
-    readable: int = COLUMN_CHARS_MIN  # what is flexible is cut to less only without what is spare
-    below: Lines = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,20 +211,12 @@ def _write_human(human: Table | Listing | Lines | str, streams: Streams) -> None
 
 
 def _write_table(table: Table, streams: Streams) -> None:
-    """Write a table as wide as the terminal, and say what it left out that is not empty."""
-    widths = _widths(table, streams.width if streams.out_is_terminal else None)
-    if streams.out_is_terminal and len(table.rows) <= ROWS_DRAWN_MAX:
-        _draw(table, widths, streams)
-    else:
-        streams.out.writelines(_padded(table, widths))
+    """Write a table as wide as the terminal, and say what it lacks."""
+    width = streams.width if streams.out_is_terminal else None
+    lacking = write_table(table, streams.out, width, colour=streams.colour)
     _write(streams, "".join(f"{escape(line)}\n" for line in table.below))
-    left_out = [
-        column
-        for place, column in enumerate(table.columns)
-        if not widths[place] and not _is_empty(table, place)
-    ]
-    if left_out:
-        streams.tell(f"no room for {', '.join(left_out)}: -o json or a wider terminal shows all")
+    if lacking:
+        streams.tell(lacking)
 
 
 def _listed(listing: Listing, streams: Streams) -> Iterable[str]:
@@ -273,98 +231,6 @@ def _listed(listing: Listing, streams: Streams) -> Iterable[str]:
         head = f"{colour}{shown}\x1b[0m" if colour else shown or " "
         for place, line in enumerate(lines or [text]):
             yield f"{head if place == 0 else ' '} {line}\n"
-
-
-def _draw(table: Table, widths: Sequence[int], streams: Streams) -> None:
-    from rich.console import Console  # noqa: PLC0415 - a list that is piped needs no rich
-    from rich.table import Table as Drawn  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    console = Console(
-        file=streams.out,
-        width=streams.width,
-        no_color=not streams.colour,
-        force_terminal=streams.colour,
-        highlight=False,
-    )
-    heading = "bold" if streams.colour else ""
-    # No padding behind the last column: a line wider than the terminal would wrap.
-    drawn = Drawn(box=None, padding=(0, GAP_CHARS, 0, 0), pad_edge=False, header_style=heading)
-    for column, width in zip(table.columns, widths, strict=True):
-        if width:
-            side: Literal["left", "right"] = "right" if column in table.numbers else "left"
-            drawn.add_column(column, justify=side, no_wrap=True, min_width=width, max_width=width)
-    for row in table.rows:
-        cells = [
-            Text(cut(escape(cell), width), style=COLOURS.get(cell, ""))
-            for cell, width in zip(row, widths, strict=True)
-            if width
-        ]
-        drawn.add_row(*cells)
-    console.print(drawn, soft_wrap=True)
-
-
-def _padded(table: Table, widths: Sequence[int]) -> Iterable[str]:
-    rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
-    right = [column in table.numbers for column in table.columns]
-    for row in rows:
-        shown = zip(row, widths, right, strict=True)
-        cells = (_fill(cell, at, right=is_number) for cell, at, is_number in shown if at)
-        yield "  ".join(cells).rstrip() + "\n"
-
-
-def _widths(table: Table, width: int | None) -> list[int]:
-    """Return how wide each column is, 0 for one left out: flexible, spare, empty ones may."""
-    rows = [[escape(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    if width is None:
-        return widths
-    flexible = table.columns[::-1] if table.flexible is None else table.flexible
-    places = [table.columns.index(name) for name in flexible]
-    if _excess(widths, width) > 0:
-        for place in range(len(widths)):
-            if _is_empty(table, place):
-                widths[place] = 0  # a heading alone says nothing
-    spare = [table.columns.index(name) for name in table.spare]
-    shown = _cut_to(widths, places, width, table.readable)
-    for place in spare:
-        if _excess(shown, width) > 0:
-            widths[place] = 0
-            shown = _cut_to(widths, places, width, table.readable)
-    return _fitted(widths, places, width)
-
-
-def _is_empty(table: Table, place: int) -> bool:
-    return all(row[place] in NOTHING for row in table.rows)
-
-
-def _fitted(widths: list[int], flexible: Sequence[int], width: int) -> list[int]:
-    """Leave out what is flexible until the rest fits; what stays is cut as little as can be."""
-    shown = _cut_to(widths, flexible, width, COLUMN_CHARS_MIN)
-    for place in flexible:
-        if _excess(shown, width) > 0:
-            widths[place] = 0
-            shown = _cut_to(widths, flexible, width, COLUMN_CHARS_MIN)
-    return shown
-
-
-def _excess(widths: Sequence[int], width: int) -> int:
-    return sum(one + GAP_CHARS for one in widths if one) - GAP_CHARS - width
-
-
-def _cut_to(widths: Sequence[int], places: Sequence[int], width: int, least: int) -> list[int]:
-    shown = list(widths)
-    for place in places:
-        excess = _excess(shown, width)
-        if excess > 0 and shown[place] > least:
-            shown[place] = max(least, shown[place] - excess)
-    return shown
-
-
-def _fill(cell: str, width: int, *, right: bool) -> str:
-    shown = cut(cell, width)
-    gap = " " * (width - width_of(shown))
-    return gap + shown if right else shown + gap
 
 
 @dataclass(frozen=True, slots=True)

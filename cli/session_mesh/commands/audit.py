@@ -11,7 +11,8 @@ from meshnode.client.vocabulary import KINDS
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Node, SessionId, among, several
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ LIMIT = 50
 LIMIT_MAX = 10_000
 COLUMNS = ("SEQ", "AT", "KIND", "AGENT", "SESSION", "KEY", "ACTION", "OUTCOME", "DETAIL")
 FLEXIBLE = ("DETAIL", "SESSION", "AGENT", "ACTION")
-SPARE = ("SESSION", "DETAIL", "OUTCOME", "ACTION", "KEY", "AGENT")  # KEY is who, AGENT whom
+SPARE = ("SESSION", "DETAIL", "ACTION", "KEY", "AGENT")  # KEY is who, AGENT whom
 KEY_CHARS = 8  # of an id: enough for `operator remove` and `keys revoke`
 
 

@@ -7,7 +7,8 @@ import typer
 
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("BUDGET", "FOR", "SPENT", "LIMIT", "%", "STATE", "THEN", "ENDS", "HEARD", "HELD")

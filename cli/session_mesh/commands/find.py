@@ -9,7 +9,8 @@ from meshnode.client.targets import one_specialization
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.completing import specializations
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import verb
 
 COST = "cost_per_mtok_usd"

@@ -14,8 +14,9 @@ from meshnode.client.vocabulary import ACTION_MEANINGS, ACTIONS
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import Specializations, among, several
-from session_mesh.render import Table, View
+from session_mesh.render import View
 from session_mesh.stdin import on_terminal, read_text
+from session_mesh.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 TEXT_CHARS_MAX = 25_000  # a key has 24 KiB at most

@@ -24,7 +24,8 @@ from session_mesh.options import (
     target_of,
 )
 from session_mesh.orders import Aim, asked, carry_out, chosen, sessions_of
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _waiting(mesh: "MeshClient", aim: Aim, view: View, terms: Terms) -> View:
 def _dry_run(mesh: "MeshClient", aim: Aim) -> View:
     sessions = sessions_of(mesh, aim)
     rows = [
-        (one["session_id"], one["agent_id"], one["node_name"], one["state"]) for one in sessions
+        (words.short(one["session_id"]), one["agent_id"], one["node_name"], one["state"])
+        for one in sessions
     ]
     value: dict[str, Any] = {"sessions": sessions}
     if aim.coverage:
@@ -187,7 +189,7 @@ def _dry_run(mesh: "MeshClient", aim: Aim) -> View:
             ("SESSION", "AGENT", "NODE", "STATE"),
             rows,
             empty=aim.nothing,
-            flexible=("AGENT", "NODE"),
+            flexible=("NODE", "AGENT"),
         ),
         records="sessions",
         ids=[one["session_id"] for one in sessions],

@@ -12,7 +12,8 @@ from session_mesh.call import Call, Reader
 from session_mesh.completing import specializations
 from session_mesh.inside import is_inside
 from session_mesh.options import AgentId, Labels, Node, pairs
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import verb
 
 Sort = Literal["updated", "cost", "tokens", "created"]
@@ -68,7 +69,7 @@ def app(
     rows = rows_of(sessions, names, now_s)
     return View(
         value=value,
-        human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE, NUMBERS),
+        human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE, NUMBERS, READABLE),
         records="sessions",
         ids=[session["session_id"] for session in sessions],
         notes=notes,
@@ -108,6 +109,7 @@ def _chosen(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
 FLEXIBLE = ("TITLE", "SPECS", "NODE", "AGENT")
 SPARE = ("TITLE", "SPECS", "ACTIVE", "TOKENS", "COST", "NODE")  # who it is stays longest
 NUMBERS = ("TOKENS", "COST")
+READABLE = 16  # of a name, before figures stay
 COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
 
 

@@ -10,11 +10,13 @@ from session_mesh.call import Call
 from session_mesh.completing import nodes as nodes_known
 from session_mesh.options import Labels, RootFile, pairs, several
 from session_mesh.passphrases import passphrase_asker
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
-# An address that is cut leads nowhere: it stays whole.
+# An address that is cut leads nowhere: it stays whole, or is left out.
 FLEXIBLE = ("LABELS", "VERSION", "HEARD", "SESSIONS", "NODE")
+SPARE = ("LABELS", "VERSION", "HEARD", "ID", "SESSIONS", "ADDRESS")
 COLUMNS = ("NODE", "STATE", "SESSIONS", "ADDRESS", "VERSION", "HEARD", "LABELS", "ID")
 
 
@@ -42,7 +44,7 @@ def app(
             flexible=("LINKS", "NODE"),
         )
         if links
-        else Table(COLUMNS, [_row(node, names, now_s) for node in nodes], flexible=FLEXIBLE)
+        else Table(COLUMNS, [_row(node, names, now_s) for node in nodes], "", FLEXIBLE, SPARE)
     )
     return View(
         value=value,

@@ -6,7 +6,8 @@ import typer
 
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("ORDER", "STATE", "ENDS", "AGENT", "NODE", "EXPIRES", "BY", "WHAT BECAME OF IT")

@@ -14,8 +14,9 @@ from session_mesh.inside import is_inside, own_agent_id, register_self
 from session_mesh.options import CommandId, Specializations, Timeout, pairs, several
 from session_mesh.orders import outcome_view
 from session_mesh.progress import Progress
-from session_mesh.render import Table, View
+from session_mesh.render import View
 from session_mesh.stdin import read_text
+from session_mesh.tables import Table
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.options import RootFile
 from session_mesh.passphrases import new_passphrase, passphrase_asker
-from session_mesh.render import Table, View
+from session_mesh.render import View
+from session_mesh.tables import Table
 from session_mesh.verbs import leading_verb, verb
 from session_mesh.words import described
 

@@ -13,17 +13,9 @@ from meshnode.core.keys import Key
 from session_mesh import happenings
 from session_mesh.commands.logs import _Documents, _Text
 from session_mesh.live import Board, _picture
-from session_mesh.render import (
-    Failure,
-    Listing,
-    Streams,
-    Style,
-    Table,
-    View,
-    render,
-    render_failure,
-)
+from session_mesh.render import Failure, Listing, Streams, Style, View, render, render_failure
 from session_mesh.screen import Screen
+from session_mesh.tables import Table
 
 ESC = "\x1b]0;owned\x07\x1b[2J\x9b31m"
 BIDI = "\u202egnp.exe\u2066"

@@ -9,16 +9,8 @@ import pytest
 import yaml
 
 from session_mesh.escaping import cut, escape, width_of
-from session_mesh.render import (
-    Failure,
-    Listing,
-    Streams,
-    Style,
-    Table,
-    View,
-    render,
-    render_failure,
-)
+from session_mesh.render import Failure, Listing, Streams, Style, View, render, render_failure
+from session_mesh.tables import Table
 from session_mesh.words import age, coverage_notes, tokens, tokens_by_kind
 
 EVIL = "a\x1b[31mred\x07\r\n\u202egnp.exe\u2066\x9b2J\x7f\u200b"
@@ -194,7 +186,10 @@ def test_what_is_left_out_for_want_of_room_is_named_and_what_stays_gets_its_room
     narrow, told = shown(View(value={}, human=table), out_is_terminal=True, width=26)
     assert narrow.splitlines()[0].split() == ["NODE", "ID"]
     assert "first (this)  abcdefghij" in narrow
-    assert told == "no room for VERSION: -o json or a wider terminal shows all\n"
+    assert (
+        told
+        == "no room for VERSION (12.34.56 in every row): -o json or a wider terminal shows all\n"
+    )
     assert shown(View(value={}, human=table))[1] == ""
 
 

@@ -12,7 +12,8 @@ PROGRAM = Path(sys.executable).with_name("session-mesh")
 NAME = "é\u6f22\U0001f600"
 SHOWING = """
 import sys
-from session_mesh.render import Streams, Style, Table, View, render
+from session_mesh.render import Streams, Style, View, render
+from session_mesh.tables import Table
 streams = Streams.of_process()
 rows = [{"name": sys.argv[2]}, {"name": "last"}]
 view = View({"rows": rows}, Table(("NAME",), [tuple(one.values()) for one in rows]), "rows")
