@@ -18,15 +18,7 @@ from meshnode.app.neighbours import STALLED, Neighbours
 from meshnode.app.pace import LAG_PAUSE_S, FlushPace
 from meshnode.core.broadcast import HAVE_DELAY_S, HAVE_SPREAD, Broadcast, spread
 from meshnode.core.control import ControlSet
-from meshnode.core.effects import (
-    Announce,
-    Effect,
-    Persist,
-    PersistFork,
-    Report,
-    Send,
-    Wake,
-)
+from meshnode.core.effects import Announce, Effect, Persist, PersistFork, Report, Send, Wake
 from meshnode.core.errors import PeerError
 from meshnode.core.feed import Change, Replica
 from meshnode.core.linkgraph import NOBODY, standing_of

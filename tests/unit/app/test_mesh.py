@@ -1,19 +1,26 @@
 """The timers and tables between the cores of one node; whole meshes are in tests/sim."""
 
 from dataclasses import replace
-from random import Random
 
 import pytest
+from unit.app.one_mesh import (
+    GENESIS,
+    PEER_KEYS,
+    PEERS,
+    flushed,
+    founded,
+    hear_of,
+    hear_row,
+    own_links,
+    wakes,
+)
 
-from meshnode.app.mesh import ASKED_OWN_MAX, LIVENESS_DELAY_S, TICK_S, Mesh, Self
+from meshnode.app.mesh import ASKED_OWN_MAX, LIVENESS_DELAY_S, TICK_S, Mesh
 from meshnode.app.neighbours import LATE_S, LOST_MAX, REASON_CHARS_MAX, STALLED
 from meshnode.app.pace import FLUSH_PAUSE_S, LINKS_DELAY_S, PATIENT_S, SPARE_PAUSE_S
 from meshnode.core.effects import Answered, Effect, HangUp, Obey, Persist, Report, Send, Wake
-from meshnode.core.errors import ExhaustedError
-from meshnode.core.genesis import Genesis
-from meshnode.core.ids import NodeId, node_id_of, short_id_of
-from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import LEDGER
+from meshnode.core.ids import NodeId, short_id_of
+from meshnode.core.keys import Signed
 from meshnode.core.members import (
     LINKS,
     NODE,
@@ -26,63 +33,13 @@ from meshnode.core.members import (
 from meshnode.core.messages import Ask, Farewell, Heard, Order, Pull, Pulse, Reply, Routed
 from meshnode.core.overlay import NEW_S
 from meshnode.core.own_feed import OwnFeed
-from meshnode.core.registry import Birth, Place, Specialist, registry_key, registry_row
 from meshnode.core.silence import CHECK_S, LISTEN_S, SILENT_S, VOUCHED_S
 from meshnode.core.snapshots import whole
-
-chance = Random(16).randbytes
-KEY = Key.new(chance)
-GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
-PEER_KEYS = [Key.new(chance) for _ in range(30)]
-PEERS = [node_id_of(key.public) for key in PEER_KEYS]
 
 
 @pytest.fixture
 def mesh() -> Mesh:
-    made = Mesh(GENESIS, Self(KEY, 1, Random(1)))
-    made.write(NODE, ONLY_ROW, node_to_row(NodeRecord("me")), 0.0)
-    made.start(0.0)
-    synced(made, made.woken("flush", 0.0), 0.0)
-    made.woken("liveness", 0.1)
-    return made
-
-
-def synced(mesh: Mesh, effects: list[Effect], now_s: float) -> list[Effect]:
-    """Let the disk finish whatever was given to it."""
-    for effect in effects:
-        if isinstance(effect, Persist) and effect.ours:
-            return synced(mesh, mesh.persisted(effect.change, now_s), now_s)
-    return effects
-
-
-def flushed(mesh: Mesh, now_s: float) -> None:
-    synced(mesh, mesh.woken("flush", now_s), now_s)
-
-
-def own_links(mesh: Mesh) -> LinksRecord:
-    record = mesh.tables.links(mesh.self_id)
-    assert record is not None
-    return record
-
-
-def wakes(effects: list[Effect]) -> dict[str, float]:
-    return {effect.name: effect.at_s for effect in effects if isinstance(effect, Wake)}
-
-
-def hear_of(mesh: Mesh, number: int, now_s: float, *, linked: bool) -> list[Effect]:
-    """Let a peer's feed say that it is linked to us, or to nobody."""
-    return hear_row(mesh, number, {mesh.self_id} if linked else set(), now_s)
-
-
-def hear_row(mesh: Mesh, number: int, peers: set[NodeId], now_s: float) -> list[Effect]:
-    """Let a peer's feed say whom it is linked to."""
-    feed = OwnFeed(PEER_KEYS[number], GENESIS.mesh_id, GENESIS.limits, 1)
-    marks = frozenset(map(short_id_of, peers))
-    feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord(f"n{number}", ("a:1",))))
-    feed.write(LINKS, ONLY_ROW, links_to_row(LinksRecord(marks)))
-    feed.flush(1.0)
-    mesh.replication.replicas[feed.origin] = feed
-    return mesh.recall(now_s)
+    return founded()
 
 
 def test_a_distant_timer_does_not_swallow_a_nearer_one(mesh: Mesh):
@@ -386,71 +343,3 @@ def test_a_frame_that_outlived_its_link_is_passed_over(mesh: Mesh):
 def test_an_unknown_timer_is_a_mistake_of_ours(mesh: Mesh):
     with pytest.raises(ValueError, match="no timer"):
         mesh.woken("tea", 1.0)
-
-
-def full(mesh: Mesh, *tables: str) -> None:
-    """Write rows into each table until it takes no more."""
-    for table in tables:
-        for number in range(3000):
-            try:
-                mesh.own.write(table, b"%d" % number, bytes(16_000))
-            except ExhaustedError:
-                break
-        else:
-            raise AssertionError(f"{table} has room for ever")
-    while mesh.own.waiting:
-        flushed(mesh, 1.0)
-
-
-def test_a_full_feed_keeps_nobody_from_linking_parting_or_leaving(mesh: Mesh):
-    full(mesh, LEDGER, "registry", "sessions")
-    for number, peer in enumerate(PEERS[:5]):
-        mesh.linked(peer, 2.0 + number, dialled=True)
-        flushed(mesh, 2.5 + number)
-    assert own_links(mesh).peers == frozenset(map(short_id_of, PEERS[:5]))
-    mesh.unlinked(PEERS[0], "x" * 200, 9.0)
-    flushed(mesh, 9.5)
-    assert own_links(mesh).peers == frozenset(map(short_id_of, PEERS[1:5]))
-    record = NodeRecord("me", tuple(f"{number}:1" for number in range(8)), standing="left")
-    mesh.write(NODE, ONLY_ROW, node_to_row(record), 10.0)
-    flushed(mesh, 11.0)
-    assert mesh.tables.node(mesh.self_id) == record
-
-
-def test_however_much_was_used_a_session_ends_and_a_registration_is_taken_back(mesh: Mesh):
-    mesh.write("sessions", b"one", bytes(300), 1.0)
-    full(mesh, LEDGER, "registry")
-    mesh.write("sessions", b"one", bytes(900), 2.0)
-    mesh.write("sessions", b"two", bytes(900), 2.0)
-    hear_of(mesh, 1, 2.0, linked=False)
-    place = Place("agent", "docs")
-    other = OwnFeed(PEER_KEYS[2], GENESIS.mesh_id, GENESIS.limits, 1)
-    other.write(NODE, ONLY_ROW, node_to_row(NodeRecord("n2", ("a:1",))))
-    other.write(
-        "registry", registry_key(place), registry_row(Specialist("agent", "docs"), Birth(1, 1))
-    )
-    other.flush(1.0)
-    mesh.linked(PEERS[2], 3.0, dialled=True)
-    mesh.received(PEERS[2], whole(other.header, other.rows), 3.0)
-    assert mesh.roster.entries()
-    assert mesh.roster.remove(place)
-    flushed(mesh, 4.0)
-    assert not mesh.roster.entries()
-
-
-def test_what_had_no_room_in_our_feed_is_reported_once(mesh: Mesh):
-    lost = OwnFeed(KEY, GENESIS.mesh_id, GENESIS.limits, 7)
-    for feed, name in ((lost, b"lost %d"), (mesh.own, b"ours %d")):
-        for number in range(1500):
-            feed.write(LEDGER, name % number, bytes(16_000))
-    while lost.flush(1.0):
-        pass
-    mesh.own.continue_after(lost.header, lost.rows)
-    reports = []
-    while mesh.own.waiting:
-        effects = mesh.woken("flush", 5.0)
-        reports += [one for one in effects if isinstance(one, Report)]
-        synced(mesh, effects, 5.0)
-    (report,) = reports
-    assert report.event == "rows_left_out"
-    assert report.detail.startswith(f"{3000 - len(mesh.own.keys(LEDGER))} rows have no room")

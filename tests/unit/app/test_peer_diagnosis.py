@@ -12,8 +12,8 @@ from meshnode.app.peer_diagnosis import (
     Peer,
     best_of,
     clock_of,
-    judge_peer,
     judge_other_meshes,
+    judge_peer,
     judge_stranger,
     judge_strangers,
 )
