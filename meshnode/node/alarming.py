@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 CLONED_HOME, REVOKED = "cloned_home", "revoked"
-FULL = "ledger"  # our feed has no room for all of it
-FULL_FIX = (
-    "nothing is lost: it is published as older days are rolled up; until then let other nodes run"
-    " some of the agents, or let fewer and longer sessions do the work"
-)
 FAULT_CHARS_MAX = 300  # of what an exception says
 _log = logging.getLogger("session_mesh.alarms")
 _node_log = logging.getLogger("session_mesh.node")
@@ -45,8 +40,6 @@ def alarm_of(event: str, peer: NodeId | None, detail: str) -> Alarm | None:
         case "feed_quarantined":
             fix = "restart that node with a home of its own: it goes on in an epoch above"
             return Alarm(feed_alarm_id(peer or ""), detail, fix)
-        case "rows_left_out":
-            return Alarm(FULL, f"{detail}: other nodes do not see all that was used here", FULL_FIX)
         case "revoked":
             fix = (
                 "nothing here: if that was a mistake, ask the mesh's owner for a new invite, and"

@@ -25,7 +25,6 @@ from meshnode.core.ledger import LEDGER, Diagnostics, DiagnosticsKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.periods import DAY_S
 from meshnode.core.regained import by_month, counters_of
-from meshnode.node.alarming import FULL, FULL_FIX
 from meshnode.store import facts, rollups, usage_log
 
 if TYPE_CHECKING:
@@ -38,6 +37,11 @@ CHECK_S = 1.0  # while others count
 HELD_AT_ONCE = 500  # rows of our feed; then others get the database
 PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
 READERS_MAX = 256  # of logs, whose counts are said; those of more are on this node's disk alone
+FULL = "ledger"  # the alarm: our feed has no room for all of it
+FULL_FIX = (
+    "nothing is lost: it is published as older days are rolled up; until then let other nodes run"
+    " some of the agents, or let fewer and longer sessions do the work"
+)
 READER_KEYS = b"\x93\x01"  # how the keys of readers' rows begin: three elements, the first a 1
 _log = logging.getLogger("session_mesh.ledger")
 
@@ -94,12 +98,22 @@ class Rolling:
                     is_ours = await self._lock.acquire()
         try:
             await self._hold()
-            own = self._world.mesh.own
-            self.all_said &= own.left_out == self._left_out
-            self._left_out = own.left_out
+            self._look_left_out()
             yield
         finally:
             self._lock.release()
+
+    def _look_left_out(self) -> None:
+        """Tell what our feed has left out by itself since this was last asked; it is said anew."""
+        own = self._world.mesh.own
+        more, self._left_out = own.left_out - self._left_out, own.left_out
+        if more:
+            self._tell(f"{more} rows have no room in this node's feed")
+
+    def _tell(self, said: str) -> None:
+        self.all_said = False
+        said += ": other nodes do not see all that was used here"
+        self._alarms.sound(Alarm(FULL, said, FULL_FIX))
 
     async def look(self) -> None:
         """Roll up what is old, once a day: what comes late goes where it belongs by itself.
@@ -201,9 +215,7 @@ class Rolling:
             try:
                 self._world.write(LEDGER, key, value)
             except ExhaustedError as error:
-                self.all_said = False
-                said = f"{error.message}: other nodes do not see all that was used here"
-                self._alarms.sound(Alarm(FULL, said, FULL_FIX))
+                self._tell(error.message)
 
     async def _hold(self) -> None:
         """Keep what our own feed says beyond this disk, if it has left a history.

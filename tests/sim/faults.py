@@ -170,7 +170,6 @@ class Crash(Fault):
         seeds = [m for m in self.world.up if m is not machine]
         if machine.mesh is None:
             machine.start(*self.rng.sample(seeds, min(1, len(seeds))))
-            self.world.crowd.started(machine)
 
 
 class Leave(Crash):

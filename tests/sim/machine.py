@@ -88,6 +88,7 @@ class Machine:
         self.restore()
         self._seeds = seeds
         self.declare("up")
+        self.world.crowd.started(self)
 
     def restore(self) -> None:
         """Make a mesh of what the disk holds."""

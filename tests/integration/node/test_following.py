@@ -27,7 +27,6 @@ from meshnode.core.periods import DAY_S
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.settings import Terms
 from meshnode.node import offline, rolling
-from meshnode.node.alarming import FULL
 from meshnode.node.keeping import EVERY_S
 from meshnode.node.pricing import LatePrices
 from meshnode.store import checkpoints, counters, facts, ledger, rollups, usage_log
@@ -63,7 +62,7 @@ async def test_what_our_feed_leaves_out_by_itself_is_said_again_once_there_is_ro
     for key in list(own.keys(LEDGER))[:3]:
         await node.world.publish(LEDGER, key, None)
     own.left_out += 3
-    await node.looked_again()
+    await node.over.wait()  # an alarm stood, until all was said
     assert node.said() == await node.on_disk_are()
 
 

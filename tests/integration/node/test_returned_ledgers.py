@@ -23,7 +23,7 @@ from meshnode.core.marks import MARK
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.core.rollups import SLOTS_KEPT_DAYS
 from meshnode.node import keeping, persistence, rolling
-from meshnode.node.alarming import FULL
+from meshnode.node.rolling import FULL
 from meshnode.store import ledger, reports, rollups
 from meshnode.store.database import Database
 
