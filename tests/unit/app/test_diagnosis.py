@@ -279,7 +279,7 @@ def test_many_names_are_counted():
     check = judge_not_checked([(name, "") for name in names])
     assert check.ok is None
     assert check.fix == "ask: session-mesh doctor 0 1 2 3 4 5 6 7"
-    assert judge_not_checked(["[::1]:7707"]).fix == "ask: session-mesh doctor '[::1]:7707'"
+    assert judge_not_checked([("[::1]:7707", "")]).fix == "ask: session-mesh doctor '[::1]:7707'"
 
 
 def test_a_command_names_nodes_by_their_ids_and_addresses_in_quotes():
