@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.words import too_short
 from meshnode.core.errors import ConflictError, NotFoundError
-from meshnode.core.ids import fits_several, names_apart, nodes_meant
+from meshnode.core.ids import fits_several, names_apart, nodes_meant, pasted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_forgettable", "is_awaited", "names_apart", "node_id_in", "working_links"]
+__all__ = [
+    "check_forgettable",
+    "is_awaited",
+    "names_apart",
+    "node_id_in",
+    "pasted",
+    "working_links",
+]
 
 
 def check_forgettable(node: dict[str, Any]) -> None:

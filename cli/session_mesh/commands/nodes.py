@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.nodes import is_awaited, names_apart
+from meshnode.client.nodes import is_awaited, names_apart, pasted
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.completing import nodes as nodes_known
@@ -163,10 +163,10 @@ def _who_invites(value: dict[str, Any]) -> list[str]:
     name, user = value["name"], value["operator"]
     if user and user["role"] == "admin":
         return [f"who makes invites there is admin already: {user['name']}"]
-    key = user["public_key"] if user else "KEY"
+    key, called = user["public_key"] if user else "KEY", pasted(f"{name}-admin")
     where = f"session-mesh id shows it on {name}, as operator_key"
     return [
-        f"who makes invites there must be admin: session-mesh operator add {name}-admin {key}"
+        f"who makes invites there must be admin: session-mesh operator add {called} {key}"
         " --role admin",
         f"that key joined with {name}; make sure: {where}" if user else f"KEY: {where}",
     ]
