@@ -27,3 +27,4 @@ class Hint:
     node_id: NodeId
     mesh_id: str
     addresses: tuple[str, ...]  # host:port
+    name: str = ""  # by which its announcement is taken back

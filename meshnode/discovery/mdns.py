@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 SERVICE = "_session-mesh._tcp.local."
 RESOLVE_TIMEOUT_MS = 1500
 LOOK_AGAIN_S = 0.1
+REGISTER_S = (
+    10.0  # it takes one; a stranger that claims each name that is tried could make it endless
+)
 RESOLVING_MAX = 64  # at once; other names wait, the first heard first,
 WAITING_MAX = 1024  # up to so many: what is announced beyond is passed over
 LOOKED_AT_S, LOOKED_AT_BURST = 50, 200  # names a second
@@ -56,6 +59,7 @@ class Discovery:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.announcement = announcement
+        self.on_gone: Callable[[str], None] = _nobody_waits  # whose announcement is good no more
         self._on_hint = on_hint
         self._spawn = spawn
         self._resolving = 0
@@ -67,17 +71,21 @@ class Discovery:
         interfaces = ["127.0.0.1"] if announcement.loopback_only else InterfaceChoice.All
         self._zeroconf = AsyncZeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
 
-    async def run(self) -> None:
-        """Browse at once, register meanwhile. Raises OSError where multicast is not to be had."""
+    async def run(self) -> bool:
+        """Browse at once, announce meanwhile. Raises OSError where multicast is not to be had."""
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf,
             SERVICE,
             handlers=[self._on_change],
             question_type=DNSQuestionType.QM,
         )
+        return await self.announce()
+
+    async def announce(self) -> bool:
+        """Register this node, if it is to say anything; False if no name was free in REGISTER_S."""
         mine = self.announcement
         if not mine.addresses:
-            return  # it listens, and says nothing
+            return True
         info = AsyncServiceInfo(
             SERVICE,
             f"{mine.node_id[:16]}.{SERVICE}",
@@ -86,7 +94,12 @@ class Discovery:
             properties={"id": mine.node_id, "mesh": mine.mesh_id},
             server=f"{mine.node_id[:16]}.local.",
         )
-        await self._zeroconf.async_register_service(info, allow_name_change=True)
+        try:
+            async with asyncio.timeout(REGISTER_S):
+                await self._zeroconf.async_register_service(info, allow_name_change=True)
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Say goodbye and fall silent."""
@@ -110,6 +123,7 @@ class Discovery:
         self._changes.charge("", _now_s())
         if state_change is ServiceStateChange.Removed:
             self._waiting.pop((service_type, name), None)
+            self.on_gone(name)
         elif len(self._waiting) < WAITING_MAX:
             self._waiting[service_type, name] = None
             self._look_at_more()
@@ -134,7 +148,8 @@ class Discovery:
             found = await info.async_request(
                 self._zeroconf.zeroconf, RESOLVE_TIMEOUT_MS, question_type=DNSQuestionType.QM
             )
-            if found:
+            cache = self._zeroconf.zeroconf.cache  # what was taken back meanwhile is not there
+            if found and cache.current_entry_with_name_and_alias(service_type, name):
                 self._take(info)
         except (PeerError, ValueError, Error) as error:  # the last: of a name that is no service's
             _log.debug("an mDNS announcement makes no sense: %r", str(error)[:200])
@@ -152,7 +167,11 @@ class Discovery:
         shouted = info.parsed_addresses(IPVersion.V4Only)[:ADDRESSES_MAX]
         addresses = tuple(f"{one}:{info.port}" for one in shouted if _is_one_machine(one))
         if addresses:
-            self._on_hint(Hint(NodeId(node_id), mesh_id, addresses))
+            self._on_hint(Hint(NodeId(node_id), mesh_id, addresses, info.name))
+
+
+def _nobody_waits(name: str) -> None:
+    del name
 
 
 def _now_s() -> float:

@@ -25,6 +25,9 @@ MDNS = "mDNS"
 CROWD_CHECK_S = 1.0
 QUIET_S = 60.0  # without mDNS, after somebody has shouted too much, or where it is not to be had
 LISTENING = "on, listening only: no IPv4 address is told to others"
+CONTESTED = (
+    "on, listening only: somebody on this network claims each name that this node would take"
+)
 _log = logging.getLogger("session_mesh.discovery")
 
 
@@ -42,7 +45,7 @@ class Finding:
         self._discovery: Discovery | None = None
         self.mdns = "off"
         self.heard_by_mdns = 0
-        self._others: dict[str, Hint] = {}  # of other meshes, the latest last
+        self._others: dict[str, Hint] = {}  # of other meshes, by their names; the latest last
 
     def listen(self, announcement: Announcement) -> None:
         """Announce this node with mDNS and listen for others, in the background.
@@ -89,6 +92,7 @@ class Finding:
         if self._announcement is None:
             return
         discovery = self._discovery = Discovery(self._announcement, self._on_mdns, self._spawn)
+        discovery.on_gone = self._on_gone
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self._begin(discovery))
@@ -96,6 +100,8 @@ class Finding:
                 running.cancel()
         finally:
             self._discovery = None
+            self._others.clear()  # who is still there is heard again, on whichever network
+            self._tell_of_others()
             if not self._closed:
                 await discovery.close()
         if not self._moved.is_set():
@@ -103,7 +109,13 @@ class Finding:
             _log.warning("mDNS is %s; use --seed HOST:PORT", self.mdns)
 
     async def _begin(self, discovery: Discovery) -> None:
-        await discovery.run()
+        is_announced = await discovery.run()
+        while not is_announced:
+            if self.mdns != CONTESTED:
+                _log.warning("mDNS is %s; use --seed HOST:PORT", CONTESTED)
+            self.mdns = CONTESTED
+            await asyncio.sleep(QUIET_S)
+            is_announced = await discovery.announce()
         self.mdns = "on" if discovery.announcement.addresses else LISTENING
 
     async def _until_crowded(self, discovery: Discovery) -> None:
@@ -114,14 +126,18 @@ class Finding:
 
     def _on_mdns(self, hint: Hint) -> None:
         self.heard_by_mdns += 1
-        self._others.pop(hint.node_id, None)
+        self._others.pop(hint.name, None)
         if hint.mesh_id == self._world.mesh.genesis.mesh_id:
             self._take(hint)
         else:
             while len(self._others) >= OTHERS_MAX:
                 del self._others[next(iter(self._others))]
-            self._others[hint.node_id] = hint
+            self._others[hint.name] = hint
         self._tell_of_others()
+
+    def _on_gone(self, name: str) -> None:
+        if self._others.pop(name, None) is not None:
+            self._tell_of_others()
 
     def _tell_of_others(self) -> None:
         """Say in one line who else is there: a crowd of strangers must not hide a real trouble."""

@@ -1,11 +1,13 @@
 """What somebody on the same network can do by shouting: names that it makes up, and no more."""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from types import SimpleNamespace
 
 import pytest
+from integration.discovery.test_mdns import multicast_reaches_us
 from integration.rpc.fleet import WAIT_S, Founded
 from integration.rpc.stations import station
 from zeroconf import DNSIncoming, DNSOutgoing, DNSPointer, ServiceStateChange
@@ -15,8 +17,9 @@ from meshnode.core.overlay import STRANGERS_MAX, Overlay
 from meshnode.discovery import mdns
 from meshnode.discovery.hints import Announcement, Hint
 from meshnode.discovery.mdns import CACHED_NAMES_MAX, CHANGES_BURST, SERVICE, WAITING_MAX, Discovery
+from meshnode.discovery.multicast import GROUP, PORT, _listening
 from meshnode.node import finding as finding_module
-from meshnode.node.finding import MDNS, OTHERS_MAX, Finding
+from meshnode.node.finding import CONTESTED, MDNS, OTHERS_MAX, Finding
 from meshnode.rpc.dialling import BURST
 
 MESH = "m" * 52
@@ -35,7 +38,7 @@ class Shouted:
 
     def __init__(self, node_id: str, mesh_id: str = MESH, addresses=("192.0.2.1",), port=7707):
         self.properties = {b"id": node_id.encode(), b"mesh": mesh_id.encode()}
-        self.port = port
+        self.port, self.name = port, f"somebody.{SERVICE}"
         self._addresses = list(addresses)
 
     def parsed_addresses(self, _version):
@@ -182,8 +185,9 @@ class Crowded:
         self.announcement, self.is_crowded, self.closed = announcement, is_crowded, False
         self._runs = runs
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         self._runs.set()
+        return True
 
     async def close(self) -> None:
         self.closed = True
@@ -211,6 +215,66 @@ async def test_a_node_that_is_shouted_down_falls_silent_and_listens_again(monkey
         await tasks[0]
 
 
+def _named_in(packet: bytes) -> list[str]:
+    """Return the names that somebody who probes would take."""
+    asked = DNSIncoming(packet)
+    if not asked.is_query() or not asked.num_authorities:
+        return []
+    named = (one for one in asked.answers() if isinstance(one, DNSPointer))
+    return [one.alias for one in named if one.alias.startswith(OURS[:16])]
+
+
+async def _claim_each_name() -> None:
+    """Answer each probe of ours that the name is taken, as a stranger can."""
+    loop = asyncio.get_running_loop()
+    with _listening(("127.0.0.1",)) as ear:
+        ear.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        while True:
+            for name in _named_in(await loop.sock_recv(ear, 9000)):
+                await asyncio.sleep(0.05)  # as late as it may: so it is never too much that is said
+                out = DNSOutgoing(0x8400)
+                out.add_answer_at_time(DNSPointer(SERVICE, 12, 1, 4500, name), 0)
+                for data in out.packets():
+                    await loop.sock_sendto(ear, data, (GROUP, PORT))
+
+
+@pytest.mark.skipif(
+    not multicast_reaches_us(), reason="multicast on the loopback is not available here"
+)
+async def test_who_claims_each_name_that_a_node_tries_keeps_it_from_speaking_not_from_hearing(
+    monkeypatch,
+):
+    monkeypatch.setattr(mdns, "REGISTER_S", 2.0)
+    monkeypatch.setattr(finding_module, "QUIET_S", 0.01)
+    claiming = asyncio.create_task(_claim_each_name())
+    tasks: list[asyncio.Task[None]] = []
+    world = _world()
+    finding = Finding(world, lambda work: tasks.append(asyncio.create_task(work)))
+    finding.listen(Announcement(OURS, MESH, ("127.0.0.1",), 7707, loopback_only=True))
+    other = NodeId(b32(b"o" * 32))  # who begins otherwise than we do
+    about = Announcement(other, MESH, ("127.0.0.1",), 7708, loopback_only=True)
+    speaking = Discovery(about, _unheard, lambda work: tasks.append(asyncio.create_task(work)))
+    await _until(lambda: finding.mdns == CONTESTED)
+    assert await speaking.run()
+    await _until(lambda: other in world.hints)
+    claiming.cancel()
+    await _until(lambda: finding.mdns == "on")
+    await asyncio.gather(finding.close(), speaking.close())
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(claiming, *tasks, return_exceptions=True)
+
+
+def _unheard(_hint: Hint) -> None:
+    pass
+
+
+async def _until(condition) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - what a node says of itself is no event
+            await asyncio.sleep(0.01)
+
+
 def _world():
     troubles: dict[str, str] = {}
     hints: list = []
@@ -229,7 +293,9 @@ async def test_strangers_of_other_meshes_do_not_push_out_what_the_user_must_know
     finding = Finding(world, lambda _: None)
     world.trouble("anna", "does not answer")
     for number in range(1000):
-        finding._on_mdns(Hint(an_id(number + 2), "n" * 52, (f"192.0.2.{number % 250}:{number}",)))
+        finding._on_mdns(
+            Hint(an_id(number + 2), "n" * 52, (f"192.0.2.{number % 250}:{number}",), f"n{number}")
+        )
     assert world.troubles["anna"] == "does not answer"
     assert set(world.troubles) == {"anna", MDNS}
     assert f"{OTHERS_MAX} nodes of another mesh" in world.troubles[MDNS]

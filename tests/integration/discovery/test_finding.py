@@ -13,7 +13,7 @@ from zeroconf.asyncio import AsyncZeroconf
 from meshnode.discovery import mdns
 from meshnode.discovery.hints import Announcement
 from meshnode.node import finding as module
-from meshnode.node.finding import LISTENING, Finding
+from meshnode.node.finding import LISTENING, MDNS, Finding
 
 pytestmark = pytest.mark.skipif(
     not multicast_reaches_us(), reason="multicast on the loopback is not available here"
@@ -29,13 +29,21 @@ class World:
         self.troubles = {}
         self.hints = {}
         self.hinted = asyncio.Event()
+        self.told = asyncio.Event()
 
     def hint(self, node_id, addresses) -> None:
         self.hints[node_id] = addresses
         self.hinted.set()
 
     def trouble(self, where, reason) -> None:
-        """Hear of other meshes that are on this machine meanwhile: no concern of these tests."""
+        self.troubles[where] = reason
+        self.told.set()
+
+    async def is_told(self, condition) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition(self.troubles.get(MDNS, "")):
+                self.told.clear()
+                await self.told.wait()
 
     async def hears(self, number: int, address: str) -> None:
         async with asyncio.timeout(WAIT_S):
@@ -117,3 +125,26 @@ async def test_a_node_without_an_address_for_others_listens_and_says_so():
         await mute._world.hears(65, "127.0.0.1:7765")
         assert mute.mdns == LISTENING
         assert an_id(64) not in other._world.hints
+
+
+async def test_a_node_of_another_mesh_is_told_of_until_it_says_goodbye():
+    async with finding(67) as one, finding(69) as second:
+        one.listen(at(67, 7767))
+        second.listen(announcement(69, mesh_id="n" * 52, port=7769))
+        async with finding(68) as first:
+            first.listen(announcement(68, mesh_id="n" * 52, port=7768))
+            await one._world.is_told(lambda said: ":7768" in said and ":7769" in said)
+        await one._world.is_told(lambda said: ":7768" not in said and ":7769" in said)
+
+
+async def test_other_meshes_of_a_network_that_was_left_are_told_of_no_more():
+    async with finding(70) as one, finding(71) as other:
+        one.listen(at(70, 7770))
+        other.listen(announcement(71, mesh_id="n" * 52, port=7771))
+        await one._world.is_told(lambda said: ":7771" in said)
+        before = one._discovery
+        one.listen(at(70, 7770))
+        async with asyncio.timeout(WAIT_S):
+            while one._discovery is before:  # noqa: ASYNC110 - no event says so
+                await asyncio.sleep(0)
+        assert one._world.troubles == {}

@@ -37,7 +37,7 @@ def finding(world) -> Finding:
 
 
 def heard(finding: Finding, number: int, mesh: str = "theirs") -> None:
-    finding._on_mdns(Hint(NodeId(f"n{number}"), mesh, (f"192.0.2.{number}:7707",)))
+    finding._on_mdns(Hint(NodeId(f"n{number}"), mesh, (f"192.0.2.{number}:7707",), f"{number}"))
 
 
 def test_many_nodes_of_other_meshes_are_one_line_with_the_latest_three(finding, world):
@@ -67,3 +67,13 @@ def test_a_flood_of_made_up_nodes_is_bounded(finding, world):
         heard(finding, number, mesh=f"mesh{number}")
     assert len(finding._others) == OTHERS_MAX
     assert len(world.troubles) == 1
+
+
+def test_who_takes_its_announcement_back_is_told_of_no_more(finding, world):
+    heard(finding, 1)
+    heard(finding, 2)
+    finding._on_gone("1")
+    finding._on_gone("never heard of")
+    assert world.troubles == {MDNS: "heard of a node of another mesh: 192.0.2.2:7707"}
+    finding._on_gone("2")
+    assert world.troubles == {}
