@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.dumping import forbid_dumps
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import tighten
-from meshnode.core.errors import ConflictError, MeshError
+from meshnode.core.errors import MeshError, NotAuthenticatedError
 from meshnode.core.ids import node_id_of
 from meshnode.node import again
 from meshnode.node.background import log_unhandled
@@ -104,7 +104,7 @@ def _check_membership(home: Home, database: Database) -> None:
     left = leaving_in(database.run_now(feeds.load_own, node_id_of(device_key(home).public)))
     if left and left != database.run_now(facts.recall, RETURNED_FACT):
         there, beside = quote(str(home.path)), quote(f"{home.path}-new")
-        raise ConflictError(
+        raise NotAuthenticatedError(
             f"this home has left the mesh {read_genesis(home).name}",
             f"enter one with a new invite: session-mesh --home {there} join - --up;"
             f" or make one in a home beside it: session-mesh --home {beside} up --detach",

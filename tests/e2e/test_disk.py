@@ -140,7 +140,7 @@ def test_a_node_that_cannot_write_that_it_left_stays_and_says_so(two_nodes, smal
     assert berta.call(*leaving).code == 0
     wait_until(lambda: anna.states()["berta"] == "left")
     berta.process.wait()
-    assert berta.call("up", "-o", "json", *LOCAL).code == 7
+    assert berta.call("up", "-o", "json", *LOCAL).code == 4
 
 
 def test_a_home_on_a_read_only_disk_is_named(fleet, small_disk):
@@ -302,6 +302,6 @@ def test_a_node_that_has_left_stays_gone_when_its_rows_are_spoilt(fleet):
     berta.process.wait()
     spoil(berta, FLIPPED, berta.ready["node_id"], "links")
     refused = berta.call("up", "-o", "json", *LOCAL)
-    assert refused.code == 7, refused
+    assert refused.code == 4, refused
     assert "has left" in refused.error["message"]
     assert anna.states()["berta"] == "left"

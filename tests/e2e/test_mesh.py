@@ -224,7 +224,7 @@ def test_down_is_seen_as_down_and_leave_as_left(fleet):
     wait_until(lambda: anna.states()["berta"] == "left")
     assert berta.process.wait(10) == 0
     refused = berta.call("up", "-o", "json", *berta.flags)
-    assert (refused.code, refused.error["code"]) == (7, "conflict")
+    assert (refused.code, refused.error["code"]) == (4, "not_authenticated")
     assert "has left" in refused.error["message"]
     enter, make = (one.split(": ")[1] for one in refused.error["hint"].split("; "))
     assert berta.call(*shlex.split(make)[1:], "--no-mdns", "--listen", "127.0.0.1:0").code == 0

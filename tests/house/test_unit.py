@@ -117,11 +117,16 @@ def test_what_the_unit_starts_joins_at_first_and_finds_its_agents_later(fleet, s
     os.kill(pid, 0)
     assert pi.call("run", "--detach", "--", "true").code == 0, "it starts a node, outside the unit"
     assert begin().wait(20) == CONFLICT, "then Restart=on-failure tries again, every RestartSec"
+    for_good = service["Service"]["RestartPreventExitStatus"].split()
+    assert str(CONFLICT) not in for_good
     assert pi.call("down", "--keep-sessions").code == 0
     second = start()
     try:
         assert pi.sessions("--agent-id", "echo")["echo"]["alive"]
         assert desk.states() == {"desk": "alive", "pi": "alive"}
+        assert pi.call("leave", "--yes", "--close-sessions").code == 0
+        assert second.wait(20) == 0
     finally:
         pi.call("down", "--close-sessions")
         second.wait(20)
+    assert str(begin().wait(20)) in for_good, "after a reboot it would start every RestartSec"
