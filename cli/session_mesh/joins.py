@@ -18,7 +18,7 @@ def invite_from(argument: str) -> str:
     if argument == "-" and on_terminal():
         found = getpass("paste the invite (it is not shown), then Enter: ").strip()
     elif argument == "-":
-        found = read_text(INVITE_CHARS_MAX).strip()
+        found = read_text(INVITE_CHARS_MAX, "the invite").strip()
     else:
         found = argument.strip() or os.environ.get(INVITE_VARIABLE, "").strip()
     if not found:

@@ -17,7 +17,7 @@ from session_mesh.call import Call
 from session_mesh.commands.list import COLUMNS, FLEXIBLE, NUMBERS, READABLE, SPARE, rows_of
 from session_mesh.escaping import cut
 from session_mesh.render import View, render
-from session_mesh.screen import taken
+from session_mesh.screen import part, scrolled, taken
 from session_mesh.tables import Table
 
 CLOCK_S = 1.0  # ages grow although nothing changes
@@ -32,6 +32,7 @@ class Board:
         self.sessions: dict[tuple[str, str], dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
         self.is_old = False  # the node is away, and this is how it was
+        self._first = 0  # of the rows: which is shown first
 
     def miss(self, absent: bool) -> None:  # noqa: FBT001 - what a watch tells
         """Note that the node is away, or back."""
@@ -47,22 +48,30 @@ class Board:
         elif event["kind"] == "node":
             _put(self.nodes, thing["node_id"], event)
 
-    def picture(self, now_s: float, lines: int) -> tuple[str, Table, str]:
-        """Return a summary, the table in so many lines, and what it leaves out."""
+    def scroll(self, keys: bytes, now_s: float, lines: int) -> None:
+        """Show other rows, as the keys say that were pressed."""
+        rows = len(self._recent(now_s))
+        self._first = scrolled(self._first, keys, _room(lines), rows)
+
+    def _recent(self, now_s: float) -> list[dict[str, Any]]:
         recent = [one for one in self.sessions.values() if _is_recent(one, now_s)]
         recent.sort(key=lambda one: (bool(one["ended_at"]), _reversed(one["last_activity"])))
-        room = max(1, lines - FRAME_LINES)
+        return recent
+
+    def picture(self, now_s: float, lines: int) -> tuple[str, Table, str]:
+        """Return a summary, the table in so many lines, and which part of it that is."""
+        recent, room = self._recent(now_s), _room(lines)
+        first = max(0, min(self._first, len(recent) - room))
         names = names_apart({one["node_id"]: one["name"] for one in self.nodes.values()})
         names = {one["node_id"]: one["node_name"] for one in recent} | names
-        rows = rows_of(recent[:room], names, now_s)
+        rows = rows_of(recent[first : first + room], names, now_s)
         heard = sum(node["state"] in {"alive", "left", "revoked"} for node in self.nodes.values())
         alive = sum(one["alive"] for one in recent)
         summary = f"sessions alive: {alive}, nodes heard: {heard} of {len(self.nodes)}; q ends"
         if self.is_old:
             summary = f"the node does not answer; this is how it was: {summary}"
-        left_out = len(recent) - len(rows)
         table = Table(COLUMNS, rows, "no sessions", FLEXIBLE, SPARE, NUMBERS, READABLE)
-        return summary, table, f"and {left_out} more" if left_out > 0 else ""
+        return summary, table, part(first, len(rows), len(recent))
 
 
 def show(events: Iterator[dict[str, Any]], board: Board, call: Call) -> int:
@@ -78,8 +87,12 @@ def show(events: Iterator[dict[str, Any]], board: Board, call: Call) -> int:
             if changed or not 0 <= now_s - drawn_at_s < CLOCK_S:
                 screen.draw(_picture(board, call, now_s))
                 drawn_at_s = now_s
-            if screen.pressed_q():
+            keys = screen.pressed()
+            if b"q" in keys:
                 return 0
+            if keys:
+                board.scroll(keys, call.now_s(), shutil.get_terminal_size().lines)
+                drawn_at_s = 0.0
 
 
 def _picture(board: Board, call: Call, now_s: float) -> list[str]:
@@ -105,6 +118,11 @@ def _put(board: dict[Any, dict[str, Any]], key: object, event: dict[str, Any]) -
         board.pop(key, None)
     else:
         board[key] = event["object"]
+
+
+def _room(lines: int) -> int:
+    """Return how many rows a terminal of so many lines shows."""
+    return max(1, lines - FRAME_LINES)
 
 
 def _is_recent(session: dict[str, Any], now_s: float) -> bool:

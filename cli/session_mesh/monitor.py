@@ -19,7 +19,7 @@ from session_mesh.escaping import cut, escape
 from session_mesh.happenings import is_unread
 from session_mesh.options import stream_only
 from session_mesh.render import Style, View, render
-from session_mesh.screen import PICTURE_S, taken
+from session_mesh.screen import PICTURE_S, part, scrolled, taken
 from session_mesh.tables import Table
 
 if TYPE_CHECKING:
@@ -57,11 +57,17 @@ class Monitor:
         if not streams.can_draw or style.format == "json" or style.quiet:
             return self._tell(by_session, pause_s)
         with taken(streams.out) as screen:
+            first = 0
             while True:
                 value = self._look(by_session)
-                screen.draw(picture(value, self._call, list(self._notes.values())))
-                if any(screen.pressed_q() for _ in range(ceil(pause_s / PICTURE_S))):
-                    return 0
+                notes = list(self._notes.values())
+                screen.draw(picture(value, self._call, notes, first))
+                for _ in range(ceil(pause_s / PICTURE_S)):
+                    if b"q" in (keys := screen.pressed()):
+                        return 0
+                    if keys:
+                        first = scrolled(first, keys, _room(notes), len(value["groups"]))
+                        screen.draw(picture(value, self._call, notes, first))
 
     def _tell(self, asked: "Asked", pause_s: float) -> int:
         told: dict[str, Any] = {}
@@ -111,13 +117,22 @@ def _line(name: str, counted: dict[str, Any], usage: dict[str, int]) -> str:
     )
 
 
-def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> list[str]:
+def _room(notes: "Sequence[str]") -> int:
+    """Return how many sessions the terminal shows beside notes."""
+    return max(1, shutil.get_terminal_size().lines - TOTALS - HEADING - len(notes[:NOTES_MAX]))
+
+
+def picture(
+    value: dict[str, Any], call: Call, notes: "Sequence[str]" = (), first: int = 0
+) -> list[str]:
     """Lay out the sessions, the dearest first, the totals and notes, in the lines of a terminal."""
-    columns, lines = shutil.get_terminal_size()
+    columns = shutil.get_terminal_size().columns
     groups = value["groups"]
     said = [cut(escape(note), columns) for note in notes[:NOTES_MAX]]
-    room = max(1, lines - TOTALS - HEADING - len(said))
-    places = words.places_of(group["cost_usd"] for group in groups[:room])
+    room = _room(notes)
+    first = max(0, min(first, len(groups) - room))
+    groups = groups[first : first + room]
+    places = words.places_of(group["cost_usd"] for group in groups)
     rows = [
         (
             group["key"]["session"],
@@ -127,7 +142,7 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
             words.count(group["usage"]["output"]),
             words.usd(group["cost_usd"], places),
         )
-        for group in groups[:room]
+        for group in groups
     ]
     page = io.StringIO()
     render(
@@ -135,12 +150,11 @@ def picture(value: dict[str, Any], call: Call, notes: "Sequence[str]" = ()) -> l
         replace(call.streams, out=page, err=io.StringIO(), width=columns),
     )
     totals = value["totals"]
-    left_out = value["sessions"] - len(rows)
     return [
         cut(f"sessions: {value['sessions']}; q ends", columns),
         "",
         *page.getvalue().splitlines(),
-        f"and {left_out} more" if left_out > 0 else "",
+        cut(part(first, len(rows), value["sessions"]), columns),
         f"input   {words.count(totals['input'])} tokens",
         f"cached  {words.count(words.cached(totals))} tokens",
         f"output  {words.count(totals['output'])} tokens",

@@ -6,6 +6,7 @@ signals KILL and STOP that nobody can hear.
 
 import errno
 import os
+import re
 import select
 import shutil
 import signal
@@ -21,9 +22,27 @@ PICTURE_S = 0.2  # between two pictures
 # The other screen, no cursor, and no wrapping: what is too wide is cut, and rows stay rows.
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 HOME, CLEAR_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+DOWN, UP = b"\x1b[B", b"\x1b[A"
+PAGE_DOWN, PAGE_UP = b" ", b"b"
+KEY = re.compile(b"|".join(map(re.escape, (DOWN, UP, PAGE_DOWN, PAGE_UP))))
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 STOPPING = (signal.SIGTSTP, signal.SIGCONT)
 SIGNALLED = 128  # and the signal, as a shell would report it
+
+
+def scrolled(first: int, keys: bytes, page: int, rows: int) -> int:
+    """Return which row comes first after keys were pressed, where a page of all rows is shown."""
+    for key in KEY.findall(keys):
+        first += {DOWN: 1, UP: -1, PAGE_DOWN: page, PAGE_UP: -page}[key]
+        first = max(0, min(first, rows - page))
+    return first
+
+
+def part(first: int, shown: int, rows: int) -> str:
+    """Say which part of all rows is shown, and how to see the others; "" for all."""
+    if shown >= rows:
+        return ""
+    return f"{first + 1} to {first + shown} of {rows}; arrows, space and b show the others"
 
 
 @contextmanager
@@ -69,12 +88,12 @@ class Screen:
         self._out.write(HOME + text + BELOW)
         self._out.flush()
 
-    def pressed_q(self) -> bool:
-        """Wait until the next picture is due or a key is pressed; tell whether it was q."""
+    def pressed(self) -> bytes:
+        """Wait until the next picture is due or a key is pressed; return what was."""
         keyboard = self._keyboard
         readable, _, _ = select.select([] if keyboard is None else [keyboard], [], [], PICTURE_S)
         self._stop_or_go_on()
-        return bool(readable) and keyboard is not None and b"q" in os.read(keyboard, 64)
+        return os.read(keyboard, 64) if readable and keyboard is not None else b""
 
     def note(self, number: int, _: FrameType | None) -> None:
         """Hear a signal, to be obeyed between two pictures: half of one may be written now."""

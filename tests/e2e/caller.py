@@ -12,6 +12,8 @@ import time
 
 from e2e.fleet import PATIENCE_S, PROGRAM, Node
 
+SIZES = {"COLUMNS", "LINES"}
+
 
 class Caller:
     """Somebody at a terminal, whose shell has started `run`, or another verb, or this script it."""
@@ -28,9 +30,10 @@ class Caller:
         self.resize(100, 30)
         self.found = termios.tcgetattr(self.slave)
         self.shown = b""
+        known = {k: v for k, v in node.environment.items() if k not in SIZES}  # of who runs tests
         self.process = subprocess.Popen(
             [*(["bash", "-c", shell] if shell else []), PROGRAM, verb, *words],
-            env=node.environment | {"TERM": "xterm"} | environment,
+            env=known | {"TERM": "xterm"} | environment,
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,

@@ -98,3 +98,44 @@ def test_a_dumb_terminal_gets_lines_alone(anna: Node, words: tuple[str, ...], sh
         code = caller.ends()
     assert b"\x1b" not in before
     assert (code == 130) == (words[0] in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_key_that_is_pressed_before_anything_is_drawn_is_heard(anna: Node, verb: str):
+    with Caller(anna, *VERBS[verb], verb=verb) as caller:
+        caller.type(b"q")
+        caller.sees(LEFT)
+        assert caller.ends() == 0
+
+
+def test_who_has_more_sessions_than_lines_scrolls(anna: Node):
+    for number in range(4):
+        anna.call("run", "--detach", "--agent-id", f"agent-{number}", "--", "cat")
+    with Caller(anna, verb="watch") as caller:
+        caller.resize(100, 6)
+        caller.sees(b"1 to 2 of 4")
+        caller.type(b" ")
+        caller.sees(b"3 to 4 of 4")
+        caller.type(b"\x1b[A")
+        caller.sees(b"2 to 3 of 4")
+        caller.type(b"q")
+        assert caller.ends() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "typed", "said"),
+    [
+        (("steer", "nobody", "-"), b"type the message", b"hello\n\x04", b"no session"),
+        (("register", "-f", "-"), b"type the registrations", b"x\n\x04", b"error:"),
+        (("config", "check", "-"), b"type the configuration", b"mdns: off\n\x04", b"is right"),
+        (("receipt", "verify", "-"), b"type the receipt", b"x\n\x04", b"error:"),
+    ],
+    ids=lambda one: one[0] if isinstance(one, tuple) else "",
+)
+def test_who_is_to_type_is_asked(
+    anna: Node, words: tuple[str, ...], asked: bytes, typed: bytes, said: bytes
+):
+    with Caller(anna, *words[1:], verb=words[0]) as caller:
+        caller.sees(asked)
+        caller.type(typed)
+        caller.sees(said)

@@ -38,7 +38,7 @@ def check(call: Call, file: File = "") -> View:
     from meshnode.node import configuring  # noqa: PLC0415 - the composition root is large
 
     if file == "-":
-        given = read_text(DOCUMENT_BYTES_MAX + 1).encode()
+        given = read_text(DOCUMENT_BYTES_MAX + 1, "the configuration").encode()
         value = configuring.checked(call.home, Path("stdin"), given)
     else:
         value = configuring.checked(call.home, Path(file) if file else None)

@@ -166,7 +166,7 @@ def _text(word: str, hint: str) -> str:
     if word == "-" and on_terminal():
         text = getpass("paste the key (it is not shown), then Enter: ").strip()
     else:
-        text = (read_text(TEXT_CHARS_MAX) if word == "-" else word).strip()
+        text = (read_text(TEXT_CHARS_MAX, "the key") if word == "-" else word).strip()
     if not text:
         raise UsageError("which key?", hint)
     return text

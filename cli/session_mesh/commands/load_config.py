@@ -31,7 +31,11 @@ def app(
     from meshnode.node import configuring  # noqa: PLC0415 - the composition root is large
 
     is_stdin = str(file) == "-"
-    text = read_text(DOCUMENT_BYTES_MAX + 1).encode() if is_stdin else read_bytes(file)
+    text = (
+        read_text(DOCUMENT_BYTES_MAX + 1, "the configuration").encode()
+        if is_stdin
+        else read_bytes(file)
+    )
     source = Path("stdin") if is_stdin else file
     document = parse_document(text, source.name)
     entries = document.map("the configuration")

@@ -58,7 +58,7 @@ def verify(
 
 def _read(given: str, bytes_max: int) -> bytes:
     if given == "-":
-        return read_text(bytes_max + 1).encode()
+        return read_text(bytes_max + 1, "the receipt or the answer").encode()
     try:
         with Path(given).open("rb") as file:
             return file.read(bytes_max + 1)

@@ -95,7 +95,7 @@ def _document(file: Path) -> "Entry":
 
     if str(file) != "-":
         return documents.read_document(file)
-    text = read_text(documents.DOCUMENT_BYTES_MAX + 1)
+    text = read_text(documents.DOCUMENT_BYTES_MAX + 1, "the registrations, as YAML")
     return documents.parse_document(text.encode(), "stdin")
 
 

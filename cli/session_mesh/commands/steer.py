@@ -107,7 +107,7 @@ def _message(text: str, message: str) -> str:
         raise UsageError("two messages", "give TEXT or --message")
     said = text or message
     if said == "-":
-        said = read_text(MESSAGE_CHARS_MAX + 1).rstrip("\n")
+        said = read_text(MESSAGE_CHARS_MAX + 1, "the message").rstrip("\n")
     if len(said) > MESSAGE_CHARS_MAX:
         raise UsageError(f"a message has at most {MESSAGE_CHARS_MAX} characters")
     return said

@@ -25,7 +25,8 @@ def app(
 ) -> int:
     """Show how things are, and every change.
 
-    On a terminal: a table of sessions; q ends it. Else: one event a line.
+    On a terminal: a table of sessions; arrows, space and b show those without room, q ends it.
+    Else: one event a line.
     """
     stream_only(call.style)
     check_lengths({"position": position})

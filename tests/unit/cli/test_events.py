@@ -89,10 +89,19 @@ def test_the_table_shows_what_lives_first_and_what_ended_lately_and_fits():
     board.take(event("session", "changed", session("s00", "killed")))
     summary, table, rest = board.picture(NOW_S + 5, 14)
     assert summary == "sessions alive: 29, nodes heard: 1 of 1; q ends"
-    assert (len(table.rows), rest) == (10, "and 20 more")
+    assert (len(table.rows), rest) == (10, "1 to 10 of 30; arrows, space and b show the others")
     _, whole, rest = board.picture(NOW_S + 5, 100)
     assert (len(whole.rows), whole.rows[-1][1], rest) == (30, "s00", "")
-    assert len(board.picture(NOW_S + 601, 100)[1].rows) == 29
+    pages = []
+    for keys in (b" ", b"\x1b[B", b" ", b"x", b"b\x1b[A", b"bb"):
+        board.scroll(keys, NOW_S + 5, 14)
+        pages.append(board.picture(NOW_S + 5, 14)[2].partition(";")[0])
+    assert pages == [
+        *("11 to 20 of 30", "12 to 21 of 30", "21 to 30 of 30", "21 to 30 of 30"),
+        *("10 to 19 of 30", "1 to 10 of 30"),
+    ]
+    board.scroll(b"   ", NOW_S + 5, 14)
+    assert len(board.picture(NOW_S + 601, 100)[1].rows) == 29, "all, where there is room for all"
     board.take(event("session", "removed", session("s01")))
     board.take(event("node", "removed", NODE))
     assert board.picture(NOW_S, 3)[0].startswith("sessions alive: 28, nodes heard: 0 of 0")
