@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from shlex import quote
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -24,7 +25,7 @@ AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
 NOBODY = "-"  # in tables: no owner, agent or project is known
 DAYS_MAX = 3650
 UNPRICED_SHOWN_MAX = 10
-TO_PRICE = "to set one: session-mesh prices explain MODEL"
+TO_PRICE = "to set one: session-mesh prices explain"
 THEN, TODAY = "then", "today"
 PricesAt = Annotated[
     str,
@@ -136,7 +137,8 @@ def unpriced_in(value: dict[str, Any]) -> list[str]:
     if rest := models[UNPRICED_SHOWN_MAX:]:
         tokens = sum(model["total"] for model in rest)
         notes.append(f"nor for {len(rest)} more models: {words.count(tokens)} tokens")
-    return [*notes[:-1], f"{notes[-1]}; {TO_PRICE}"] if notes else []
+    one = quote(models[0]["model"]) if len(models) == 1 else "MODEL, of each"
+    return [*notes[:-1], f"{notes[-1]}; {TO_PRICE} {one}"] if notes else []
 
 
 def notes_of(value: dict[str, Any]) -> list[str]:

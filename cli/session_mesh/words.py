@@ -84,9 +84,20 @@ def _missing(node: Mapping[str, Any]) -> str:
 
 def described(fields: Sequence[tuple[str, object]]) -> tuple[str, ...]:
     """Lay out names and values in two columns; absent values are left out."""
-    shown = [(name, str(value)) for name, value in fields if value not in (None, "", [], {})]
+    shown = [(name, _said(value)) for name, value in fields if value not in (None, "", [], {})]
     width = max((len(name) for name, _ in shown), default=0)
     return tuple(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def several(number: int, one: str, many: str) -> str:
+    """Say how many there are of something: `1 entry`, `2 entries`."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def cached(usage: dict[str, int]) -> int:

@@ -44,7 +44,11 @@ def find_replaceable(mesh: Mesh, word: str, joiner: NodeId) -> bytes:
     known = ((origin, mesh.tables.node(origin)) for origin in mesh.tables.origins())
     records = {origin: record for origin, record in known if record is not None}
     listed = [{"node_id": origin, "name": record.name} for origin, record in records.items()]
-    node = NodeId(node_id_in(listed, word))
+    try:
+        node = NodeId(node_id_in(listed, word))
+    except NotFoundError as error:
+        hint = "session-mesh nodes lists who is known; for one that was forgotten: join without"
+        raise NotFoundError(error.message, f"{hint} --replaces, and with --name") from None
     if node == joiner:
         raise ConflictError("that is this device itself", "join without --replaces")
     if node in mesh.liveness.alive:

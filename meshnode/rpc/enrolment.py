@@ -185,5 +185,5 @@ def _call(invite: Invite, request: pb.JoinRequest) -> tuple[str, pb.JoinResponse
     kind = CrowdedError if closed else UnreachableError
     raise kind(
         f"the inviting node does not answer: {'; '.join(reasons) or 'the invite has no address'}",
-        "is it up, and may this machine reach it? if it has moved: join INVITE --seed HOST:PORT",
+        "is it up, and may this machine reach it? if it has moved: join - --seed HOST:PORT",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 ERROR_KEY = "session-mesh-error-bin"
 ERROR_BYTES_MAX = 4096  # gRPC may drop a call whose metadata exceed 8 KiB: longer texts are cut
 DETAILS_CHARS_MAX = 200  # of the plain text beside it, in which a character may cost 12 bytes
+BEFORE = re.compile(  # what it says before it comes to the point: a status, and whom it called
+    r"^(?:[A-Z_]+: +)?(?:(?:ipv[46]|unix|dns):\S+ +)?(?:Failed to connect to remote host: +)?"
+    r"(?:connect: +)?"
+)
 CLOSED = ("Connection reset", "Socket closed")  # as gRPC words it
 _STATUS: dict[type[MeshError], grpc.StatusCode] = {
     UsageError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -92,9 +97,10 @@ def error_from(failure: grpc.RpcError, peer: str) -> MeshError:
 
 
 def reason_of(failure: grpc.aio.AioRpcError) -> str:
-    """Shorten what gRPC says about a failed connection."""
+    """Say why a connection failed, as gRPC does behind its status and the address."""
     details = (failure.details() or failure.code().name).splitlines()[0]
-    return details.removeprefix("failed to connect to all addresses; last error: ")[:200]
+    details = details.removeprefix("failed to connect to all addresses; last error: ")
+    return (BEFORE.sub("", details) or details)[:200]
 
 
 def was_closed_on_us(failure: grpc.RpcError) -> bool:

@@ -31,6 +31,7 @@ def test_a_reinstalled_machine_replaces_its_old_node_and_its_ledger_stays_counte
     wait_until(lambda: anna.states()["berta"] != "alive")
     missing = fresh.call("join", "-", "--replaces", "nobody", "-o", "json", stdin=invite)
     assert missing.code == 3, "and the invite is still good"
+    assert "join without --replaces" in missing.error["hint"], "it may have been forgotten"
     node_only = anna.json("invite", "--node-only")["invite"]
     assert fresh.call(*join, stdin=node_only).code == 5
 

@@ -74,6 +74,7 @@ def test_a_session_of_a_log_is_shown_round_by_round_on_every_node(fleet: Fleet, 
     alone = anna.json("show", SESSION[:8])
     assert alone["session_id"] == SESSION
     assert (alone["source"], alone["rounds"][1]["answer"]) == ("disk", "Checking\nfor you")
+    assert "logs that were read here\n" in anna.call("show", SESSION).out
     away = berta.call("show", SESSION, "-o", "json")
     assert (away.code, away.json["rounds"], away.json["messages_count"]) == (0, [], 2)
 

@@ -141,7 +141,7 @@ def _verdict(value: dict[str, Any]) -> View:
         notes.append(f"{heard} neighbours said what they have seen")
     ids = [f"{one['node_id']} {one['seq']}" for one in value["wrong"]]
     is_well = value["ok"] and (ledger is None or ledger["ok"])
-    return View(value, tuple(lines), "wrong", ids, notes, 0 if is_well else 1)
+    return View(value, tuple(lines), "", ids, notes, 0 if is_well else 1)
 
 
 def _ledger_said(ledger: dict[str, Any]) -> str:

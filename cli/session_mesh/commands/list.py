@@ -102,7 +102,8 @@ def _chosen(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
     chosen = selections.kept(call.home)
     if not chosen:
         return mesh.list_sessions(selection, limit)
-    call.streams.tell(f"load-config chose {len(chosen)} entries; --filter all shows every session")
+    entries = words.several(len(chosen), "entry", "entries")
+    call.streams.tell(f"load-config chose {entries}; --filter all shows every session")
     return selections.list_chosen(chosen, mesh.list_sessions, selection.sort, limit)
 
 

@@ -12,6 +12,7 @@ from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.stdin import read_text
 from session_mesh.verbs import verb
+from session_mesh.words import several
 
 
 @verb(
@@ -54,7 +55,8 @@ def app(
         said.append(f"{', '.join(of_node)}: in {call.home.config}, from the node's next start")
         said.append("what was there is in config.yaml.old, if there was anything")
     if chosen is not None:
-        said.append(f"list shows what {len(chosen)} entries select; --filter all shows the rest")
+        entries_said = several(len(chosen), "entry selects", "entries select")
+        said.append(f"list shows only what {entries_said} from now on; --filter all shows the rest")
     value = {
         "config": str(call.home.config) if of_node else None,
         "selection": None if chosen is None else len(chosen),

@@ -113,14 +113,31 @@ def _lines(value: dict[str, Any]) -> tuple[str, ...]:
     if others:
         lines += ["", "other tiers, input and output per million tokens:"]
         lines += [f"  {one['tier']:<18} {_in_and_out(one['rates'])}" for one in others]
-    if value["changes"]:
+    changed = value["changed"]
+    steps = [
+        one for one, last in zip(changed, [None, *changed], strict=False) if not _is_as(one, last)
+    ]
+    if len(steps) > 1:
         lines += ["", "its price changes; input and output per million tokens:"]
-        for one in value["changed"]:
+        for one, last in zip(steps, [None, *steps], strict=False):
             since = f"from {one['at'][:10]}" if one["at"] else "before"
-            lines.append(f"  {since:<18} {_in_and_out(one['rates'])}")
+            lines.append(f"  {since:<18} {_in_and_out(one['rates'])}{_others(one, last)}")
     if value["by_time_of_day"]:
         lines += ["", "its price depends on the time of day"]
     return tuple(lines)
+
+
+def _is_as(one: dict[str, Any], last: dict[str, Any] | None) -> bool:
+    """Whether a list's next step changes nothing, as where only how it is written did."""
+    return last is not None and one["rates"] == last["rates"]
+
+
+def _others(one: dict[str, Any], last: dict[str, Any] | None) -> str:
+    """Name what else changed where input and output stay as they were."""
+    if last is None or not (one["rates"] and last["rates"]):
+        return ""
+    other = [name for name, rate in one["rates"].items() if rate != last["rates"].get(name)]
+    return "" if {"input", "output"} & set(other) else f"  ({', '.join(other)} changed)"
 
 
 def _in_and_out(rates: dict[str, str] | None) -> str:

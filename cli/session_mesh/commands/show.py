@@ -119,10 +119,12 @@ def _logged_view(logged: dict[str, Any], found: Found) -> View:
     logged = timed(logged, found.value["rounds"])
     value = {**logged, "nodes": sorted(logged["nodes"])}
     usage = logged["usage"]
+    here = logged.get("source") == "disk"
+    read_at = "here" if here else f"on {', '.join(value['nodes'])}"
     lines = words.described(
         [
             ("session", logged["session_id"]),
-            ("known from", f"logs that were read on {', '.join(value['nodes'])}"),
+            ("known from", f"logs that were read {read_at}"),
             ("agent", logged["agent_id"]),
             ("owner", logged["owner"]),
             ("project", logged["project"]),

@@ -166,12 +166,13 @@ def test_models_without_a_price_are_named_with_what_to_do_many_in_one(run, answe
     notes = run("cost")[2].splitlines()
     assert notes[0] == "no price known for m0: 0 tokens are not in the money"
     assert notes[9].startswith("no price known for m9: ")
-    assert notes[10] == f"nor for 2 more models: 21 tokens; {TO_PRICE}"
+    assert notes[10] == f"nor for 2 more models: 21 tokens; {TO_PRICE} MODEL, of each"
 
 
 def test_the_only_model_without_a_price_says_what_to_do(run, answer):
-    answer["unpriced"] = [{"model": "m", "records": 1, "total": 9}]
-    assert run("cost")[2].splitlines()[0].endswith(f"are not in the money; {TO_PRICE}")
+    answer["unpriced"] = [{"model": "m x", "records": 1, "total": 9999}]
+    said = "no price known for m x: 9,999 tokens are not in the money"
+    assert run("cost")[2].splitlines()[0] == f"{said}; {TO_PRICE} 'm x'"
 
 
 def test_the_hour_that_the_clocks_repeat_comes_twice_in_its_order(run, answer):

@@ -1,5 +1,7 @@
 """What `audit` asks, what it shows, and what it makes of a log that was changed."""
 
+import csv
+import io
 import json
 import re
 from dataclasses import dataclass, field
@@ -163,6 +165,8 @@ def test_a_whole_log_is_told_with_its_count_and_hash(run, audited):
     assert "1 of 2 neighbours said what they have seen" in err
     value = json.loads(run("audit", "--verify", "-o", "json")[1])
     assert (value["ok"], value["records"], value["wrong"]) == (True, 7, [])
+    (row,) = csv.DictReader(io.StringIO(run("audit", "--verify", "-o", "csv")[1]))
+    assert (row["ok"], row["records"], row["hash"]) == ("true", "7", WHOLE[-1].hash.hex())
 
 
 def test_a_changed_log_is_told_with_node_and_record_and_exit_1(run, audited):

@@ -25,6 +25,18 @@ def test_what_a_pipe_brings_is_what_is_kept(run, tmp_path, given, kept_in):
     assert (tmp_path / "home" / kept_in).read_bytes() == given
 
 
+def test_how_many_entries_choose_is_said(run, tmp_path):
+    for entries, said in (
+        ("{filter: all}", "1 entry selects"),
+        ("{id: a}, {id: b}", "2 entries select"),
+    ):
+        file = tmp_path / "new.yaml"
+        file.write_text(f"sessions: [{entries}]")
+        assert f"list shows only what {said} from now on" in "".join(
+            run("load-config", str(file))[1:]
+        )
+
+
 def test_the_configuration_before_is_kept_beside_the_new_one(run, tmp_path):
     file = tmp_path / "new.yaml"
     for given in (CONFIG, b"mdns: on\n"):

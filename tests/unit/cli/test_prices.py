@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meshnode.node import pricing
+
 OWN = """
 aliases: {house: gpt-4o}
 prices:
@@ -170,6 +172,28 @@ def test_a_tier_that_nobody_knows_is_told(run):
     assert "no prices of its own in tier 'prioritty'" in err
     assert "it has some in standard, batch" in err
     assert run("prices", "explain", "claude-sonnet-4-5", "--tier", "batch")[2] == ""
+
+
+def test_a_step_that_changes_nothing_is_no_change_and_one_beside_input_and_output_is_named(
+    run, monkeypatch
+):
+    same, cached = {"input": "3", "output": "15", "cache_read": "1"}, {"cache_read": "2"}
+    steps = [(None, same), ("2026-10-14T", same)]
+
+    def explain(*_):
+        known = {"source": "s", "matched": "m", "rates": same}
+        example = {"usage": {}, "cost_usd": "0"}
+        value = {"model": "m", "tier": "standard", "at": "T", "price": known, "example": example}
+        value |= {"tried": [], "tiers": [{"tier": "standard"}], "by_time_of_day": False}
+        changed = [{"at": at, "rates": rates} for at, rates in steps]
+        return value | {"changes": [at for at, _ in steps[1:]], "changed": changed}
+
+    monkeypatch.setattr(pricing, "explain", explain)
+    assert "its price changes" not in run("prices", "explain", "m")[1]
+    steps.append(("2027-01-01T", same | cached))
+    lines = run("prices", "explain", "m")[1].partition("its price changes")[2].splitlines()[1:]
+    assert [line.split(None, 2)[0] for line in lines] == ["before", "from"]
+    assert lines[1].endswith("$3  $15  (cache_read changed)")
 
 
 def test_changes_of_a_price_come_with_their_rates(run, home):

@@ -11,7 +11,7 @@ import yaml
 from session_mesh.escaping import cut, escape, width_of
 from session_mesh.render import Failure, Listing, Streams, Style, View, render, render_failure
 from session_mesh.tables import Table
-from session_mesh.words import age, coverage_notes, tokens, tokens_by_kind
+from session_mesh.words import age, coverage_notes, described, tokens, tokens_by_kind
 
 EVIL = "a\x1b[31mred\x07\r\n\u202egnp.exe\u2066\x9b2J\x7f\u200b"
 COVERAGE = {
@@ -362,6 +362,11 @@ def test_budgets_and_sessions_are_named_on_any_terminal(columns, flexible, spare
     out, _ = shown(View({}, table), out_is_terminal=True, width=width)
     assert out.startswith(columns[0])
     assert all(width_of(row) <= width for row in out.splitlines())
+
+
+def test_values_are_laid_out_as_people_say_them():
+    fields = [("removed", True), ("kept", False), ("roots", ["a", "b"]), ("none", []), ("n", 0)]
+    assert described(fields) == ("removed  yes", "kept     no", "roots    a, b", "n        0")
 
 
 def test_tokens_by_kind_add_up():
