@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -161,14 +161,16 @@ def _name_in(host: str) -> str:
 
 
 def _normal(host: str) -> str:
+    """Write an address in one way; of IPv4 that came to a socket of IPv6, as IPv4."""
     try:
-        return str(ip_address(host.partition("%")[0]))
+        ip = ip_address(host.partition("%")[0])
     except ValueError:
         return host
+    return str((ip.ipv4_mapped if isinstance(ip, IPv6Address) else None) or ip)
 
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(host.partition("%")[0]).is_loopback
+        return ip_address(_normal(host)).is_loopback
     except ValueError:
         return False

@@ -51,10 +51,16 @@ def is_local(host: str) -> bool:
 
 
 def bound(host: str, port: int, flag: str) -> socket.socket:
-    """Take an address, for what a flag of `up` asks for; raises ConflictError if it is in use."""
+    """Take an address, for what a flag of `up` asks for; raises ConflictError if it is in use.
+
+    All of IPv6 is all of IPv4 too, as at the members' port and with other servers.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
     try:
-        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        sock = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
     except OSError as error:
         raise ConflictError(
             f"cannot listen for HTTP on {host}:{port}: {(error.strerror or str(error)).lower()}",

@@ -39,6 +39,7 @@ def checked(home: Home, file: Path | None, given: bytes | None = None) -> dict[s
     config = config_in(root)
     chosen_in(root.map("the configuration"))
     told = merged(home, config, UpOptions(config=path))
+    told.http.check_files()
     faults: list[str] = []
     if told.prices is not None:
         PriceFile(told.prices, faults.append).read()

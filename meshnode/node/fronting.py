@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,15 @@ from meshnode.app.sessions import SESSIONS_MAX
 from meshnode.client.home import unwritten
 from meshnode.client.keyfiles import write_whole
 from meshnode.core.certificates import dns_name_of, expires_at_s
-from meshnode.core.errors import MeshError, UsageError
+from meshnode.core.errors import UsageError
 from meshnode.discovery.seeds import parse_address
 from meshnode.node.addresses import joined
 from meshnode.node.clock import chance
-from meshnode.node.http_options import OWN_CERTIFICATE
+from meshnode.node.http_options import OWN_CERTIFICATE, tls_context
 from meshnode.node.version import VERSION
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp
@@ -175,26 +175,14 @@ class Fronting:
         if not self._options.certificate:
             return None
         if self._options.certificate != OWN_CERTIFICATE:
-            return self._given()
-        context = _tls_context()
+            return self._options.files_context()
+        context = tls_context()
         home = self._ground.home
         try:
             self._load_own(context)
         except OSError as error:
             raise unwritten(home.run, error) from None
         write_whole(home.anchors, self._ground.identity.anchors)  # what to trust
-        return context
-
-    def _given(self) -> ssl.SSLContext:
-        """Return a context with the files that were given; raises UsageError."""
-        context = _tls_context()
-        try:
-            context.load_cert_chain(self._options.certificate, self._options.key, password=_no_one)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(
-                f"cannot serve TLS with {self._options.certificate}: {_said(error)}",
-                "a certificate chain and its key without a passphrase, both PEM",
-            ) from None
         return context
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
@@ -225,7 +213,7 @@ class Fronting:
             if stamps == self._loaded:
                 continue
             try:
-                listener.tls = self._given()
+                listener.tls = self._options.files_context()
                 self._loaded = stamps  # of before it was read: what comes meanwhile is read again
             except UsageError as error:
                 _log.warning("HTTPS goes on with the certificate that it has: %s", error.message)
@@ -239,13 +227,6 @@ def _both(first: OnSession, second: OnSession) -> OnSession:
     return told
 
 
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 def _stamp(file: str) -> tuple[int, int] | None:
     """Tell one state of a file from another; None if there is none."""
     try:
@@ -253,11 +234,3 @@ def _stamp(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return told.st_mtime_ns, told.st_ino
-
-
-def _no_one() -> str:
-    raise MeshError("the key has a passphrase, and nobody is there to give it")
-
-
-def _said(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()[:200]

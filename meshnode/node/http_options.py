@@ -9,10 +9,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from meshnode.client.home import expanded
-from meshnode.core.errors import UsageError
+from meshnode.core.errors import MeshError, UsageError
 from meshnode.discovery.seeds import parse_address
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
@@ -91,7 +92,61 @@ class HttpOptions:
                 "use --http with TLS, and a key with the action metrics",
                 "use http with tls, and a key with the action metrics",
             )
+        if len(places) > 1 and _share(*places):
+            raise _refused(
+                self.metrics_at or self.at,
+                f"{self.listen} and {self.metrics} are one port: HTTP and metrics want one each",
+                "use another port: --metrics 127.0.0.1:9464",
+                "use another port: metrics: 127.0.0.1:9464",
+            )
         return self
+
+    def check_files(self) -> None:
+        """Raise UsageError for a certificate or key that no node could serve TLS with."""
+        if self.listen and self.certificate not in {"", OWN_CERTIFICATE}:
+            self.files_context()
+
+    def files_context(self) -> ssl.SSLContext:
+        """Return a context with the files that were given; raises UsageError."""
+        context = tls_context()
+        try:
+            context.load_cert_chain(self.certificate, self.key, password=_no_one)
+        except OSError as error:  # of ssl too
+            said = f"cannot serve TLS with {self.certificate}: {_said(error)}"
+            hint = "a certificate chain and its key without a passphrase, both PEM"
+            raise _refused(self.at, said, hint, hint) from None
+        return context
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return a context for HTTPS without a certificate."""
+    import ssl  # noqa: PLC0415 - most nodes serve none
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _no_one() -> str:
+    raise MeshError("the key has a passphrase, and nobody is there to give it")
+
+
+def _said(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()[:200]
+
+
+def _share(http: tuple[str, int], metrics: tuple[str, int]) -> bool:
+    """Whether two addresses cannot both be listened at; metrics are on loopback. 0: any port."""
+    (host, port), (local, other) = http, metrics
+    if port != other or not port:
+        return False
+    here = {"localhost": "127.0.0.1"}
+    try:
+        one, two = ip_address(here.get(host, host)), ip_address(here.get(local, local))
+    except ValueError:  # a name: nobody knows yet what it stands for
+        return host == local
+    return one == two or (one.is_unspecified and one.version >= two.version)
 
 
 def _refused(at: str, message: str, of_flags: str, of_keys: str) -> UsageError:

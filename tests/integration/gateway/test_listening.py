@@ -1,6 +1,7 @@
 """Connections that cost their holder nothing, and requests that can be read in two ways."""
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
 
@@ -36,6 +37,22 @@ async def test_a_byte_after_a_long_silence_buys_no_more_than_the_time_for_a_head
             await asyncio.wait_for(plug.some(), 0.5)
         await plug.send("G")
         assert await plug.rest() == b""
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+async def test_all_of_ipv6_is_all_of_ipv4_too_and_each_is_asked_for_by_its_address():
+    async with listening(host="::") as wire:
+        assert await wire.ask("/alive") == 200
+        asked = "GET /alive HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n"
+        for host, called, status in (
+            ("127.0.0.1", "localhost", 200),
+            ("::1", "[::1]", 200),
+            ("127.0.0.1", "192.0.2.7", 421),
+        ):
+            reader, writer = await asyncio.open_connection(host, wire.port)
+            writer.write(asked.format(called).encode())
+            assert status_of(await reader.read()) == status
+            writer.close()
 
 
 async def test_a_whole_request_after_a_long_silence_is_answered(monkeypatch):

@@ -96,7 +96,7 @@ async def test_files_that_were_given_are_read_again_when_they_are_others(
     front = Fronting.__new__(Fronting)
     front._options = HttpOptions("127.0.0.1:0", str(chain), str(key))
     front._loaded, met = front._stamps(), Met()
-    assert first.chain.startswith(served_by(front._given()))
+    assert first.chain.startswith(served_by(front._options.files_context()))
     renewing = asyncio.create_task(front._reload(met))
     async with asyncio.timeout(WAIT_S):
         chain.write_bytes(second.chain)  # and its key is not there yet

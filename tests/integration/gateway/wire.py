@@ -115,8 +115,10 @@ class Plug:
 
 
 @asynccontextmanager
-async def listening(tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
-    sock = bound("127.0.0.1", 0, "http")
+async def listening(
+    tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Wire]:
+    sock = bound(host, 0, "http")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
     wire = Wire(sock, tls)
     await wire.listener.start()

@@ -100,6 +100,10 @@ def test_the_schema_names_every_key_that_is_read():
         ("http: 0.0.0.0:8888", "plain HTTP is served on loopback only", "tls: true"),
         ("http: {listen: 127.0.0.1:8888, tls_cert: c}", "belong together", "tls_key: FILE"),
         ("metrics: 0.0.0.0:9", "metrics without a key", "use http with tls"),
+        ("http: {tls_cert: c, tls_key: k}", "cannot serve TLS with .*/c: no such file", "PEM"),
+        ('metrics: "localhost:8888"\nhttp: on', "are one port", "metrics: 127.0.0.1:9464"),
+        ('metrics: "[::1]:8888"\nhttp: {listen: "[::]:8888", tls: on}', "are one port", "another"),
+        ('metrics: 127.0.0.1:8888\nhttp: {listen: "[::]:8888", tls: on}', "are one", "another"),
     ],
 )
 def test_what_would_stop_a_node_is_found_before_it_starts_with_its_line(home, text, said, hint):
@@ -107,6 +111,20 @@ def test_what_would_stop_a_node_is_found_before_it_starts_with_its_line(home, te
         checked(home, Path("new.yaml"), f"mdns: off\n{text}".encode())
     assert hint in refused.value.hint
     assert "--" not in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'metrics: "[::1]:8888"\nhttp: on',
+        "metrics: 127.0.0.2:8888\nhttp: on",
+        "metrics: 127.0.0.1:8889\nhttp: on",
+        "metrics: 127.0.0.1:0\nhttp: 127.0.0.1:0",
+        'metrics: "[::1]:8888"\nhttp: {listen: 0.0.0.0:8888, tls: on}',
+    ],
+)
+def test_http_and_metrics_may_be_where_both_can_be_listened_at(home, text):
+    assert checked(home, Path("new.yaml"), text.encode())["warnings"] == []
 
 
 def test_what_a_flag_asks_for_is_refused_in_words_of_flags(home):
