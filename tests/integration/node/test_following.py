@@ -29,6 +29,7 @@ from meshnode.core.settings import Terms
 from meshnode.node import offline, rolling
 from meshnode.node.keeping import EVERY_S
 from meshnode.node.pricing import LatePrices
+from meshnode.node.rolling import FULL
 from meshnode.store import checkpoints, counters, facts, ledger, rollups, usage_log
 
 NEWEST_S = usage_log.newest_s
