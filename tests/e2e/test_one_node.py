@@ -172,15 +172,20 @@ def test_a_second_up_with_flags_says_how_the_node_gets_them_and_that_line_does_i
     seed = ("--seed", "192.0.2.1:7707")
     node.call("up", "--detach", "--listen", "127.0.0.1:0", "--no-mdns", "--label", "a=b c", *seed)
     node.call("run", "--detach", "--agent-id", "stays", "--", "cat")
-    refused = node.call("up", "--label", "room=lab", "--http", "127.0.0.1:0", "-o", "json")
-    assert refused.code == 7
-    down, up = (shlex.split(one) for one in refused.error["hint"].partition(": ")[2].split("&&"))
-    assert (down[0], up[0]) == ("session-mesh", "session-mesh")
-    assert node.json(*down[1:])["kept"] == 1
-    assert node.json(*up[1:])["http"].startswith("127.0.0.1:")
-    assert node.json("nodes")["nodes"][0]["labels"] == {"a": "b c", "room": "lab"}
-    assert {"--no-mdns", "192.0.2.1:7707"} <= set(up)
-    assert "stays" in node.sessions("--filter", "alive")
+    try:
+        refused = node.call("up", "--label", "room=lab", "--http", "127.0.0.1:0", "-o", "json")
+        assert refused.code == 7
+        down, up = (
+            shlex.split(one) for one in refused.error["hint"].partition(": ")[2].split("&&")
+        )
+        assert (down[0], up[0]) == ("session-mesh", "session-mesh")
+        assert node.json(*down[1:])["kept"] == 1
+        assert node.json(*up[1:])["http"].startswith("127.0.0.1:")
+        assert node.json("nodes")["nodes"][0]["labels"] == {"a": "b c", "room": "lab"}
+        assert {"--no-mdns", "192.0.2.1:7707"} <= set(up)
+        assert "stays" in node.sessions("--filter", "alive")
+    finally:
+        node.call("down", "--close-sessions")
 
 
 def test_a_port_in_use_is_refused_by_name(anna, fleet):
