@@ -376,18 +376,20 @@ class OwnFeed(Replica):
         """Take writes of one unit out of what waits, and count them as they will be out."""
         table, unit = leaving[0][0], self._unit(leaving[0])
         waited = self._growth(table, unit)
-        sizes = (
-            (key, _value(self._out((table, key))), self._pending[table, key]) for _, key in leaving
+        outs = [(key, _value(self._out((table, key)))) for _, key in leaving]
+        grown = growth_of(
+            table,
+            [(key, _size(key, out), _size(key, self._pending[table, key])) for key, out in outs],
         )
-        grown = growth_of(table, [(k, _size(k, out), _size(k, new)) for k, out, new in sizes])
         ops = [Op(*place, self._pending.pop(place)) for place in leaving]
         self._repeated.difference_update(leaving)
         left = [place for place in unit if place in self._pending]
         for place in unit:
             self._together.pop(place, None)
         self._together |= dict.fromkeys(left, left)
-        self._room.add(table, grown)
-        self._room.add(table, self._growth(table, left) - waited)
+        if left or grown != waited:
+            self._room.add(table, grown)
+            self._room.add(table, self._growth(table, left) - waited)
         return ops
 
     def _size(self, table: str, key: bytes) -> int:

@@ -45,6 +45,8 @@ class Growth:
 
     def __sub__(self, other: Growth) -> Growth:
         """Return what this is more than another."""
+        if other is NONE:
+            return self
         buckets = dict(self.buckets)
         for number, size in other.buckets.items():
             buckets[number] = buckets.get(number, 0) - size
@@ -52,8 +54,13 @@ class Growth:
 
     def at_least_nothing(self) -> Growth:
         """Leave out what shrinks: it may leave last."""
+        if self is NONE:
+            return self
         buckets = {number: size for number, size in self.buckets.items() if size > 0}
         return Growth(max(0, self.rows), max(0, self.bytes), buckets)
+
+
+NONE = Growth()
 
 
 def growth_of(table: str, moves: Iterable[Move]) -> Growth:
@@ -67,7 +74,7 @@ def growth_of(table: str, moves: Iterable[Move]) -> Growth:
         rows += (after is not None) - (before is not None)
         total += (after or 0) - (before or 0)
         buckets[number] = buckets.get(number, 0) + _sent(after) - _sent(before)
-    return Growth(rows, total, buckets)
+    return Growth(rows, total, buckets) if buckets else NONE
 
 
 def _sent(size: int | None) -> int:
@@ -109,6 +116,8 @@ class Room:
 
     def add(self, table: str, growth: Growth) -> None:
         """Count what a table grows by, or shrinks."""
+        if growth is NONE:
+            return
         self._rows[table] += growth.rows
         self._bytes[table] += growth.bytes
         for number, size in growth.buckets.items():
@@ -119,6 +128,8 @@ class Room:
 
         With `at_all` it may take what is left for others: only what no reader takes is refused.
         """
+        if more is NONE:
+            return ""
         is_last = at_all or table in LAST
         total, most = self._rows.total(), self._of_rows
         if more.rows > 0 and total + more.rows > (most.all if is_last else most.common):
