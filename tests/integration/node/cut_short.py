@@ -74,7 +74,7 @@ class Cut:
 def _child(folder: Path, way: str, point: int, told: int) -> int:
     home, text = Home(folder / str(point)), (folder / "invite").read_text()
     answer = pb.JoinResponse.FromString((folder / "answer").read_bytes())
-    joining._let_in = lambda *_: ("127.0.0.1:7708", answer)
+    joining.ask_to_join = lambda *_: ("127.0.0.1:7708", answer)
     Cut(way, point).begin()
     try:
         joining.join(home, text)

@@ -169,5 +169,5 @@ def copied(folder: Path, where: Path) -> Home:
 
 def join_again(folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = pb.JoinResponse.FromString((folder / "answer").read_bytes())
-    monkeypatch.setattr(joining, "_let_in", lambda *_: ("127.0.0.1:7708", answer))
+    monkeypatch.setattr(joining, "ask_to_join", lambda *_: ("127.0.0.1:7708", answer))
     joining.join(home, (folder / "invite").read_text())
