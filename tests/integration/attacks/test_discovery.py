@@ -162,6 +162,7 @@ async def test_a_network_on_which_too_much_is_shouted_is_noticed(monkeypatch):
 
 async def test_names_without_end_under_one_name_are_too_much_as_well(monkeypatch):
     """Our own service is one name, whatever is pointed to from there: each costs the browser."""
+    monkeypatch.setattr(mdns, "CHANGES_S", 1e-6)  # however long a slow machine takes for them all
     async with listening(monkeypatch) as (discovery, _, _tasks):
         await discovery.run()
         records = discovery._zeroconf.zeroconf.record_manager
