@@ -19,7 +19,7 @@ def ended(pair, door):
     gate, far = pair
     session_id = started(far, "over", seen_by=gate)
     assert door.ask("DELETE", f"{API}/agents/over?force=true").json["outcome"] == "applied"
-    wait_until(lambda: door.ask("GET", "/sessions?filter=failed&agent_id=over").json["sessions"])
+    wait_until(lambda: door.ask("GET", "/sessions?filter=ended&agent_id=over").json["sessions"])
     return session_id
 
 

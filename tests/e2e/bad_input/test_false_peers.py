@@ -73,7 +73,7 @@ def test_another_mesh_on_the_same_network_is_told_and_left_alone(fleet):
     for node, other in ((anna, zoe), (zoe, anna)):
         wait_until(
             lambda node=node, other=other: (
-                other.ready["listen"] in troubles(node).get("mDNS", "")  # among any others there
+                other.ready["listen"] in node.json("status")["other_meshes"]  # among any others
             ),
             node.name,
         )
