@@ -93,7 +93,6 @@ class Mesh:
         self._wakes: dict[str, float] = {}  # the earliest time that each timer is set for
         self._persisting = False
         self._flush_pace = FlushPace(self.own)
-        self._told_left_out = 0
 
     def start(self, now_s: float) -> list[Effect]:
         """Begin: write our links anew (there are none yet), and set the timers going."""
@@ -356,12 +355,7 @@ class Mesh:
             return []
         self._persisting = True
         self._flush_pace.flushed(change, now_s)
-        effects: list[Effect] = [Persist(change, ours=True), *self._notice(change, now_s)]
-        more, self._told_left_out = self.own.left_out - self._told_left_out, self.own.left_out
-        if more:
-            detail = f"{more} rows have no room in this node's feed, and are on its disk alone"
-            effects.append(Report("rows_left_out", None, detail))
-        return effects
+        return [Persist(change, ours=True), *self._notice(change, now_s)]
 
     def _write_links(self, now_s: float, *, spare: bool = False) -> list[Effect]:
         if not self.own.cloned:

@@ -10,11 +10,9 @@ from unit.app.one_mesh import (
     founded,
     hear_of,
     own_links,
-    synced,
 )
 
 from meshnode.app.mesh import Mesh
-from meshnode.core.effects import Report
 from meshnode.core.errors import ExhaustedError
 from meshnode.core.ids import short_id_of
 from meshnode.core.ledger import LEDGER
@@ -84,7 +82,7 @@ def test_however_much_was_used_a_session_ends_and_a_registration_is_taken_back(m
     assert not mesh.roster.entries()
 
 
-def test_what_had_no_room_in_our_feed_is_reported_once(mesh: Mesh):
+def test_what_had_no_room_in_our_feed_is_counted_once(mesh: Mesh):
     lost = OwnFeed(KEY, GENESIS.mesh_id, GENESIS.limits, 7)
     for feed, name in ((lost, b"lost %d"), (mesh.own, b"ours %d")):
         for number in range(1500):
@@ -92,11 +90,6 @@ def test_what_had_no_room_in_our_feed_is_reported_once(mesh: Mesh):
     while lost.flush(1.0):
         pass
     mesh.own.continue_after(lost.header, lost.rows)
-    reports = []
     while mesh.own.waiting:
-        effects = mesh.woken("flush", 5.0)
-        reports += [one for one in effects if isinstance(one, Report)]
-        synced(mesh, effects, 5.0)
-    (report,) = reports
-    assert report.event == "rows_left_out"
-    assert report.detail.startswith(f"{3000 - len(mesh.own.keys(LEDGER))} rows have no room")
+        flushed(mesh, 5.0)
+    assert mesh.own.left_out == 3000 - len(mesh.own.keys(LEDGER)) > 0
