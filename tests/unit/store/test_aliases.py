@@ -1,5 +1,5 @@
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -7,21 +7,12 @@ from usage_records import usage_record
 
 from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Slot, UsageRecord
 from meshnode.store import ledger, usage_log
-from meshnode.store.migrations import migrate
 
 READER = DiagnosticsKey("codex", "0")
 NAMED = usage_record("codex:resp_1", source="codex", rank=1)
 COPY = replace(NAMED, idem_key="codex:s:totals", rank=0)
 OLD = usage_record("codex:parent:totals", source="codex", session="one", rank=1)
 NEW = replace(OLD, idem_key="codex:one:totals", formerly=OLD.idem_key)
-
-
-@pytest.fixture
-def connection() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
 
 
 def keep(

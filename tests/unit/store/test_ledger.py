@@ -1,6 +1,6 @@
 import dataclasses
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +23,6 @@ from meshnode.core.ledger import (
 )
 from meshnode.core.usage_log import START_HASH
 from meshnode.store import counters, ledger, usage_log
-from meshnode.store.migrations import migrate
 
 READER = DiagnosticsKey("higress", "00ff")
 RECORD = UsageRecord(
@@ -41,15 +40,6 @@ RECORD = UsageRecord(
     flags=("reasoning_estimated",),
 )
 OTHER = replace(RECORD, idem_key="b", usage=Buckets(input=100))
-
-
-@pytest.fixture
-def connection() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:")
-    connection.isolation_level = None
-    migrate(connection)
-    yield connection
-    connection.close()
 
 
 def commit(

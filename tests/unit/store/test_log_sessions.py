@@ -1,8 +1,6 @@
 """Which session of the mesh a response is told under: decided once, and only where it is known."""
 
 import math
-import sqlite3
-from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -18,7 +16,6 @@ from meshnode.core.ledger import (
 from meshnode.core.log_sessions import LogSession, Whose
 from meshnode.core.marks import session_in
 from meshnode.store import counters, ledger, log_sessions, rollups, usage_log
-from meshnode.store.migrations import migrate
 
 START_S = 1_790_000_000.0
 FIRST = Whose("f" * 26, "reviewer", "olga")
@@ -36,14 +33,6 @@ RECORD = UsageRecord(
     tier="standard",
     usage=Buckets(100),
 )
-
-
-@pytest.fixture
-def connection() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
 
 
 def tell(connection, whose, since_s=START_S, until_s=math.inf, source="claude"):

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -31,14 +30,6 @@ READER = DiagnosticsKey("higress", "00ff")
 RECORD = usage_record("a", at_s=DAY_BEGAN_S, owner="x", provider="p", usage=Buckets(input=1000))
 HAD = Whose("f" * 26, "reviewer", "olga"), LogSession("claude", "s", 0, DAY_BEGAN_S * 2)
 LATER = replace(RECORD, idem_key="b", at_s=DAY_BEGAN_S + 50_000, usage=Buckets(input=5))
-
-
-@pytest.fixture
-def connection() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
 
 
 def commit(
