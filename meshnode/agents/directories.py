@@ -45,7 +45,7 @@ class Directories:
         needed: dict[int, set[bytes] | None] = {}
         for path, mask in self._masks.items():
             # Not pathlib's, which raises for what may not be looked into.
-            there = next((one for one in (path, *path.parents) if os.path.isdir(one)), path)  # noqa: PTH112
+            there = next((one for one in (path, *path.parents) if os.path.isdir(one)), path)  # noqa: PTH112 - as said above
             wanted = MADE | TO | ONLY_DIRECTORIES | TOO | (mask if there == path else 0)
             watch = self._libc.inotify_add_watch(self.fd, os.fsencode(there), wanted)
             names = needed.setdefault(watch, set())
