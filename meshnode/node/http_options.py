@@ -111,7 +111,7 @@ class HttpOptions:
         context = tls_context()
         try:
             context.load_cert_chain(self.certificate, self.key, password=_no_one)
-        except OSError as error:  # of ssl too
+        except (OSError, MeshError) as error:  # of ssl too, and of `_no_one`
             said = f"cannot serve TLS with {self.certificate}: {_said(error)}"
             hint = "a certificate chain and its key without a passphrase, both PEM"
             raise _refused(self.at, said, hint, hint) from None
@@ -132,8 +132,9 @@ def _no_one() -> str:
     raise MeshError("the key has a passphrase, and nobody is there to give it")
 
 
-def _said(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()[:200]
+def _said(error: OSError | MeshError) -> str:
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return (strerror or str(error)).lower()[:200]
 
 
 def _share(http: tuple[str, int], metrics: tuple[str, int]) -> bool:

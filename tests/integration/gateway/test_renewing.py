@@ -7,6 +7,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from integration.rpc.fleet import WAIT_S, Founded
 
 from meshnode.client.home import Home
@@ -85,6 +86,15 @@ def served_by(context: ssl.SSLContext) -> bytes:
     return ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True)).encode()
 
 
+def sealed(private_key: bytes) -> bytes:
+    """Return a private key in PEM under a passphrase."""
+    key = serialization.load_pem_private_key(private_key, None)
+    passphrase = serialization.BestAvailableEncryption(b"correct horse")
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, passphrase
+    )
+
+
 async def test_files_that_were_given_are_read_again_when_they_are_others(
     tmp_path, monkeypatch, told
 ):
@@ -99,6 +109,9 @@ async def test_files_that_were_given_are_read_again_when_they_are_others(
     assert first.chain.startswith(served_by(front._options.files_context()))
     renewing = asyncio.create_task(front._reload(met))
     async with asyncio.timeout(WAIT_S):
+        key.write_bytes(sealed(first.private_key))
+        await told.warned.wait()
+        told.warned.clear()
         chain.write_bytes(second.chain)  # and its key is not there yet
         await told.warned.wait()
         assert met.contexts.empty()
