@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_shell_is_answered_without_what_only_a_verb_needs(words):
 
 SAID = """
 compopt() { echo "files"; }
-eval "$(session-mesh --show-completion bash)"
+eval "$SHOWN"
 COMP_WORDS=(session-mesh "$@"); COMP_CWORD=$#
 _session_mesh_completion session-mesh
 echo "${COMPREPLY[@]}"
@@ -109,7 +110,7 @@ SAID_ZSH = """
 compdef() { }
 _files() { echo files }
 _arguments() { echo $1 }
-eval "$(session-mesh --show-completion zsh)"
+eval "$SHOWN"
 words=(session-mesh "$@"); CURRENT=$(( $# + 1 ))
 _session_mesh_completion
 """
@@ -117,8 +118,8 @@ WITHOUT_FILES = [("steer", ""), ("list", "--node", ""), ("list", "--spec", ""), 
 WITH_FILES = [("up", "--config", ""), ("load-config", ""), ("run", "--", "ls", "x")]
 
 
-def shell(script, *words, by, home):
-    environment = os.environ | {
+def shell(script, *words, by, home, **environment):
+    environment |= os.environ | {
         "PATH": f"{Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
         "SESSION_MESH_HOME": str(home / "none"),
@@ -133,11 +134,13 @@ def shell(script, *words, by, home):
 def test_files_are_offered_only_where_a_file_is_meant(tmp_path, by, script):
     if shutil.which(by) is None:
         pytest.skip(f"no {by} here")
+    shown = shell(f"session-mesh --show-completion {by}", by="bash", home=tmp_path)
+    said = partial(shell, script, by=by, home=tmp_path, SHOWN=shown)
     for words in WITHOUT_FILES:
-        assert shell(script, *words, by=by, home=tmp_path) == "", words
+        assert said(*words) == "", words
     for words in WITH_FILES:
-        assert shell(script, *words, by=by, home=tmp_path) == "files", words
-    assert "order_cancelled" in shell(script, "audit", "--kind", "order", by=by, home=tmp_path)
+        assert said(*words) == "files", words
+    assert "order_cancelled" in said("audit", "--kind", "order")
 
 
 def test_completion_is_installed_for_the_shell_that_is_named(tmp_path):
