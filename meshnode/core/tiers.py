@@ -11,6 +11,7 @@ from functools import lru_cache
 from meshnode.core.marks import MARK, unmarked
 
 STANDARD = "standard"  # the service tier that providers bill unless told otherwise
+PLACED = "+"  # before the place that a request was kept in, where that costs more: `standard+us`
 CONTEXT_STEPS_TOKENS = (
     *(32_000, 100_000, 128_000, 199_999, 200_000),
     *(256_000, 272_000, 512_000, 524_288),
@@ -21,17 +22,21 @@ _KEPT = 1024  # read again and again
 _STEP_DIGITS_MAX = 12  # more: beyond any prompt
 
 
-def tier_of(service: str, prompt_tokens: int) -> str:
-    """Name what a request is billed as, such as `standard`, `batch` or `standard>200000`."""
+def tier_of(service: str, prompt_tokens: int, place: str = "") -> str:
+    """Name what a request is billed as: `standard`, `batch`, `standard>200000`, `standard+us`.
+
+    `place`: which it was kept in, one that costs more; "" if in none.
+    """
     step = bisect_left(CONTEXT_STEPS_TOKENS, prompt_tokens)
-    return _tier(service.strip()[: 4 * SERVICE_CHARS_MAX], step)
+    return _tier(service.strip()[: 4 * SERVICE_CHARS_MAX], step, place)
 
 
 @lru_cache(_KEPT)
-def _tier(service: str, steps: int) -> str:
+def _tier(service: str, steps: int, place: str) -> str:
     name = service.lower().replace(">", "").replace(MARK, "")
     name = name[:SERVICE_CHARS_MAX].encode("utf-8", "replace").decode()
     name = STANDARD if name in ("", "auto", "default") else name
+    name = f"{name}{PLACED}{place}" if place else name
     return f"{name}>{CONTEXT_STEPS_TOKENS[steps - 1]}" if steps else name
 
 

@@ -46,6 +46,7 @@ MARK = b'"output_tokens"'  # in every line with usage; inside a JSON text its qu
 MARKS = (MARK,)
 MAIN = 1 << 42  # what a line outside a sidechain ranks above any output
 SUBAGENTS = "subagents"
+PLACES = frozenset({"us"})  # of inference, that cost more than anywhere
 ADVICE = ":advisor:"  # in the key of what an advisor used: behind its answer's, before its number
 
 
@@ -182,6 +183,7 @@ class Transcript:
         usage = _buckets(told.usage)
         model = text_of(told.message.model) or "unknown"
         service = "fast" if told.usage.speed == "fast" else told.usage.service_tier or ""
+        place = told.usage.inference_geo if told.usage.inference_geo in PLACES else None
         return UsageRecord(
             idem_key=told.key,
             source=SOURCE,
@@ -192,7 +194,7 @@ class Transcript:
             owner="",
             model=model,
             provider="anthropic" if "claude" in model else "",
-            tier=tier_of(service, told.longest_prompt or usage.prompt),
+            tier=tier_of(service, told.longest_prompt or usage.prompt, place or ""),
             usage=usage,
             flags=() if told.message.stop_reason is not None else (INCOMPLETE,),
             rank=told.rank,

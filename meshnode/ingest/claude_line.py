@@ -52,6 +52,7 @@ class Usage(msgspec.Struct, gc=False):
     server_tool_use: Tools | None = None
     service_tier: str | None = None
     speed: str | None = None
+    inference_geo: str | None = None
     iterations: list[Kind] | None = None
 
 
@@ -160,7 +161,8 @@ def _lenient_usage(usage: Mapping[str, Any]) -> Usage:
     return Usage(*_counts(usage), kinds)
 
 
-_Counts = tuple[int, int, int, int, Lifetimes | None, Tools | None, str | None, str | None]
+_Text = str | None
+_Counts = tuple[int, int, int, int, Lifetimes | None, Tools | None, _Text, _Text, _Text]
 
 
 def _maps(listed: object) -> list[dict[str, Any]]:
@@ -188,6 +190,7 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
         Tools(count("web_search_requests", tools)) if isinstance(tools, dict) else None,
         _text(usage.get("service_tier")),
         _text(usage.get("speed")),
+        _text(usage.get("inference_geo")),
     )
 
 

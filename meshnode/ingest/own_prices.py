@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from meshnode.core.tiers import STANDARD, tier_parts
+from meshnode.core.tiers import PLACED, STANDARD, tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,9 +54,10 @@ class Rule:
         return tier_parts(tier)[0] in self.rates
 
     def rates_of(self, tier: str) -> Rates:
-        """Return the rates of a tier; those of standard if the rule has none of its own."""
+        """Return the rates of a tier; if the rule has none of its own, anywhere's, or standard."""
         service, prompt_over = tier_parts(tier)
-        steps = self.rates.get(service, self.rates[STANDARD])
+        anywhere = self.rates.get(service.partition(PLACED)[0], self.rates[STANDARD])
+        steps = self.rates.get(service, anywhere)
         return [rates for over, rates in steps if over <= prompt_over][-1]
 
 

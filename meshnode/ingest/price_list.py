@@ -8,6 +8,7 @@ they are whole pico-USD, and no name has a price that no clause of the list matc
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from meshnode.core.prices import PUSD_PER_USD, Rates
-from meshnode.core.tiers import STANDARD, tier_parts
+from meshnode.core.tiers import PLACED, STANDARD, tier_parts
 from meshnode.ingest.price_clauses import Clause, Clauses
 
 MTOK, KILO = 1_000_000, 1_000
@@ -29,6 +30,13 @@ CONTEXTS: dict[str, dict[str, str]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},
 }
 """What a service tier of ours is called in lists; others are a `service_tier` of their name."""
+
+PLACES = {("anthropic", "us"): 110}
+"""What a token costs in a place, in per cent of its price anywhere, where lists do not say it.
+
+By provider and place, for all its models. Source: Anthropic, Pricing, "Data residency pricing".
+"""
+_TOKENS = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning")
 
 _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)", re.ASCII)
 
@@ -156,7 +164,8 @@ def rates_at(found: Found, tier: str, at_s: float) -> Rates | None:
     """Return what a model costs at a time in a tier; None if it is not billed by token."""
     if found.model is None:
         return None
-    service, prompt_over = tier_parts(tier)
+    called, prompt_over = tier_parts(tier)
+    service, _, place = called.partition(PLACED)
     at = datetime.fromtimestamp(at_s, UTC)
     active = [row for row in found.model.prices if row.active(at)]
     chosen = dict((active or found.model.prices[:1])[-1].prices)
@@ -165,13 +174,15 @@ def rates_at(found: Found, tier: str, at_s: float) -> Rates | None:
     for row in found.model.variants if context else ():
         if row.active(at) and row.when.items() <= context.items():
             replaced = row.prices | replaced  # the first that names a key holds for it
-    return _rates(chosen | replaced, prompt_over)
+    rates = _rates(chosen | replaced, prompt_over)
+    return _placed(rates, _percent(found, place)) if rates and place else rates
 
 
 def knows_tier(found: Found, tier: str, at_s: float) -> bool:
     """Whether a model has prices of its own for a service tier at a time; standard always has."""
-    context = _context(found, tier_parts(tier)[0])
-    if context is None or found.model is None:
+    service, _, place = tier_parts(tier)[0].partition(PLACED)
+    context = _context(found, service)
+    if context is None or found.model is None or (place and not _percent(found, place)):
         return False
     at = datetime.fromtimestamp(at_s, UTC)
     return not context or any(
@@ -185,6 +196,17 @@ def _context(found: Found, service: str) -> dict[str, str] | None:
     if service == STANDARD:
         return {}
     return CONTEXTS.get(service, {"service_tier": service}) if found.is_own else None
+
+
+def _percent(found: Found, place: str) -> int:
+    """Return what a token costs in a place, of 100 anywhere; 0: not known."""
+    return PLACES.get((found.provider.id, place), 0) if found.provider and found.is_own else 0
+
+
+def _placed(rates: Rates, percent: int) -> Rates:
+    """Return the rates of a place; those of anywhere if it is not known."""
+    dearer = {f"{one}_pusd": getattr(rates, f"{one}_pusd") * percent // 100 for one in _TOKENS}
+    return replace(rates, **dearer) if percent else rates
 
 
 def tiers_of(found: Found) -> list[str]:

@@ -21,6 +21,15 @@ def test_the_tier_says_what_a_request_is_billed_as(service: str, prompt_tokens: 
     assert tier_of(service, prompt_tokens) == tier
 
 
+@pytest.mark.parametrize(
+    ("service", "prompt_tokens", "tier"),
+    [("", 10, "standard+us"), ("fast", 10, "fast+us"), ("batch", 200_001, "batch+us>200000")],
+)
+def test_the_tier_says_where_a_request_was_kept_if_that_costs_more(service, prompt_tokens, tier):
+    assert tier_of(service, prompt_tokens, "us") == tier
+    assert tier_of(tier_parts(tier)[0], prompt_tokens) == tier  # as a price file names it
+
+
 def test_a_tier_that_nobody_wrote_has_no_step():
     assert tier_parts("standard>200000") == ("standard", 200_000)
     assert tier_parts("odd>²") == ("odd", 0)

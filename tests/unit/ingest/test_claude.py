@@ -108,6 +108,11 @@ def test_searches_and_tiers_are_told():
         "B": ("batch", 0),
         "C": ("fast", 0),
         "D": ("standard>200000", 0),
+        "E": ("standard+us", 0),
+        "F": ("fast+us", 0),
+        "G": ("standard", 0),  # no place
+        "H": ("standard", 0),  # anywhere
+        "I": ("standard+us", 0),  # with a text for a number
     }
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -137,6 +138,31 @@ def test_a_tier_without_a_price_costs_as_standard_and_says_so(
     assert priced is not None
     assert priced.rates.input_pusd == times * standard.rates.input_pusd
     assert (standard.as_standard, priced.as_standard) == (False, as_standard)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "tier", "per_cent", "as_standard"),
+    [
+        ("claude-opus-4-8", "anthropic", "standard+us", 110, False),
+        ("claude-opus-4-8", "", "fast+us", 220, False),
+        ("claude-opus-4-8", "anthropic", "standard+us>200000", 110, False),
+        ("claude-opus-4-8", "anthropic", "standard+mars", 100, True),
+        ("claude-opus-4-8", "anthropic", "priority+us", 110, True),
+        ("gpt-5", "openai", "standard+us", 100, True),
+    ],
+)
+def test_tokens_cost_more_where_they_are_kept_in_a_place(
+    model: str, provider: str, tier: str, per_cent: int, *, as_standard: bool
+):
+    book, at_s = PriceBook(), AT.timestamp()
+    standard, priced = (book.rates(model, provider, one, at_s) for one in ("standard", tier))
+    assert standard is not None
+    assert priced is not None
+    fees = {"web_search_pusd", "request_pusd"}
+    for name, pusd in asdict(standard.rates).items():
+        dearer = pusd if name in fees else pusd * per_cent // 100
+        assert getattr(priced.rates, name) == dearer, name
+    assert priced.as_standard == as_standard
 
 
 def test_a_price_of_a_tier_that_begins_later_is_not_one_before():

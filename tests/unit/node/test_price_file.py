@@ -92,6 +92,21 @@ def test_a_tier_is_known_by_what_logs_call_it(name: str):
     assert rates(text, "m", tier_of(name, 0)).input_pusd == 2_000_000
 
 
+@pytest.mark.parametrize(
+    ("tiers", "tier", "received", "as_standard"),
+    [
+        ("", "standard+us", 1, True),
+        ("tiers: {fast: {output: 5}}", "fast+us", 5, True),
+        ("tiers: {fast: {output: 5}, fast+us: {output: 6}}", "fast+us", 6, False),
+    ],
+)
+def test_a_place_costs_what_the_file_says_of_it_or_of_anywhere(tiers, tier, received, as_standard):
+    text = f"prices: [{{model: m, input: 1, output: 1, {tiers}}}]"
+    priced = book(text).rates("m", "", tier, AT_S)
+    assert priced.rates.output_pusd == received * 1_000_000
+    assert priced.as_standard == as_standard
+
+
 def test_a_rule_holds_from_its_day_until_before_the_other():
     prices = book(FULL)
     june_s = 1_780_272_000.0  # 2026-06-01T00:00:00Z
