@@ -103,7 +103,7 @@ def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
 
 
 def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
-    """Lay out groups and their total."""
+    """Lay out groups and their total; a moment that is cut may be another's."""
     columns = (*(name.upper() for name in by), *AMOUNTS)
     places = _places(value)
     rows = [
@@ -116,7 +116,8 @@ def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
     rows.append((*heads, *amounts(value["totals"], value["cost_usd"], places)))
-    return Table(columns, rows, "", columns[: len(by)], SPARE, AMOUNTS, NAME_CHARS)
+    flexible = [name.upper() for name in by if name not in (*TIMES, BLOCK)]
+    return Table(columns, rows, "", flexible, SPARE, AMOUNTS, NAME_CHARS)
 
 
 def ids_of(value: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ UNSEEN = frozenset(
 )
 FORMULA = frozenset("=+-@\t\r")  # what begins with one is computed by a spreadsheet
 SPELLED_OUT = "session-mesh"  # the name by which streams know `_spell_out`
+EMOJI = "\ufe0f"  # makes the character before it a picture of two columns
 MARKS_MAX = 4  # on one character, more than any script needs; a tower of them covers other lines
 
 
@@ -73,7 +74,7 @@ def width_of(text: str) -> int:
     """Return how many columns an escaped text takes on a terminal."""
     if text.isascii():
         return len(text)
-    return sum(_columns(one) for one in text)
+    return sum(map(_columns, text, chain(("",), text)))
 
 
 def cut(text: str, width: int) -> str:
@@ -81,8 +82,8 @@ def cut(text: str, width: int) -> str:
     if width_of(text) <= width:
         return text
     kept, used = [], 1
-    for one in text:
-        used += _columns(one)
+    for one, before in zip(text, chain(("",), text), strict=False):
+        used += _columns(one, before)
         if used > width:
             break
         kept.append(one)
@@ -98,10 +99,13 @@ def cut_inside(text: str, width: int) -> str:
         if width_of(one + tail) > room:
             break
         tail = one + tail
+    tail = tail.lstrip(EMOJI)  # whose character there was no room for
     return cut(text, width - width_of(tail)) + tail
 
 
-def _columns(character: str) -> int:
+def _columns(character: str, before: str) -> int:
+    if character == EMOJI and before:
+        return 2 - _columns(before, "")
     if category(character) in {"Mn", "Me"}:
         return 0
     return 2 if east_asian_width(character) in {"W", "F"} else 1

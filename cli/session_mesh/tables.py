@@ -138,11 +138,12 @@ class _Fitting:
 
 
 def _cut_column(cells: Sequence[str], width: int) -> list[str]:
-    """Cut cells at their ends, or inside if they would look alike then, as names with numbers."""
+    """Cut cells at their ends, or inside if that tells more apart, as names with numbers."""
     shown = [cut(cell, width) for cell in cells]
     if width <= 1 or len(set(shown)) == len(set(cells)):
         return shown
-    return [cut_inside(cell, width) for cell in cells]
+    inside = [cut_inside(cell, width) for cell in cells]
+    return inside if len(set(inside)) > len(set(shown)) else shown
 
 
 def _draw(

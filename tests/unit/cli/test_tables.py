@@ -4,11 +4,14 @@ import io
 from importlib import import_module
 
 import pytest
+from rich.cells import cell_len
 
-from session_mesh.escaping import cut_inside, width_of
+from session_mesh.amounts import table_of
+from session_mesh.escaping import cut, cut_inside, width_of
 from session_mesh.render import Streams, View, render
 from session_mesh.tables import Table
 
+BY = ("day", "model", "project")
 WORKERS = [f"build-worker-north-{number:02}" for number in range(12)]
 
 
@@ -110,3 +113,38 @@ def test_what_is_cut_is_said_as_what_is_left_out_is():
     lines, told = shown(table, 120)
     assert "DETAIL" in lines[0]
     assert told == "cut for want of room: DETAIL: -o json or a wider terminal shows all\n"
+
+
+def test_a_moment_is_never_cut():
+    names = ("claude-opus-4-8-of-the-day", "/srv/ada/a-project-with-a-name")
+    days = [f"2026-{month:02}-03" for month in range(8, 12)]
+    nothing = dict.fromkeys(("input", "cache_read", "cache_write_5m", "cache_write_1h"), 10**6)
+    usage = nothing | {"output": 10**6, "reasoning": 0, "total": 10**7}
+    groups = [
+        {"key": dict(zip(BY, (day, *names), strict=True)), "usage": usage, "cost_usd": "1234.5"}
+        for day in days
+    ]
+    value = {"groups": groups, "totals": usage, "cost_usd": "4938"}
+    for width in (40, 60, 80):
+        lines, _ = shown(table_of(value, BY), width)
+        assert [line.split()[0] for line in lines[1:5]] == days
+
+
+def test_what_both_ways_of_cutting_leave_alike_is_cut_at_its_end():
+    rows = [(f"the-same-{one}-of-each",) for one in "abc"]
+    lines, _ = shown(Table(("NAME",), rows), 11)
+    assert [line.strip() for line in lines[1:]] == ["the-same-a…", "the-same-b…", "the-same-c…"]
+    rows = [(f"a-beginning-{one}-and-an-end",) for one in "abc"]
+    lines, _ = shown(Table(("NAME",), rows), 11)
+    assert [line.strip() for line in lines[1:]] == ["a-beginnin…"] * 3
+
+
+@pytest.mark.parametrize("title", ["⚠️ warn", "✔️ done ✔️ done", "1️⃣ step", "❤️❤️ party", "☕️"])
+def test_a_picture_is_as_wide_as_it_is_drawn(title: str):
+    assert width_of(title) == cell_len(title)
+    lines, told = shown(Table(("AGENT", "TITLE"), [("a", title), ("bb", "x")]), 80)
+    assert title in lines[1]
+    assert told == ""
+    for width in range(1, width_of(title)):
+        assert width_of(cut(title, width)) <= width
+        assert width_of(cut_inside(title, width)) <= width
