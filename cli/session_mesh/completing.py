@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from session_mesh.call import Reader
 
     Ask = Callable[[Reader], Iterable[str]]
+    Complete = Callable[[typer.Context, str], list[str]]
 
 PATIENCE_S = 0.25
 SESSIONS_MAX = 200  # looked at, the latest
@@ -52,15 +53,25 @@ def specializations(ctx: typer.Context, incomplete: str) -> list[str]:
     return _starting(incomplete, _asked(ctx, found))
 
 
+def only(field: str, *, ended: bool) -> "Complete":
+    """Return what completes ids of one kind: `session_id` or `agent_id`."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        found = _asked(ctx, lambda mesh: _each(_listed(mesh, ended=ended), field))
+        return _starting(incomplete, found)
+
+    return complete
+
+
 def _names(mesh: "Reader", incomplete: str, *, ended: bool) -> Iterable[str]:
-    found = [one for one in _listed(mesh) if ended or not one["ended_at"]]
+    found = _listed(mesh, ended=ended)
     ids = _each(found, "session_id") if len(incomplete) >= 4 else ()  # noqa: PLR2004 - said above
     return [*_each(found, "agent_id"), *ids]
 
 
-def _listed(mesh: "Reader") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = mesh.list_sessions(None, SESSIONS_MAX)["sessions"]
-    return found
+def _listed(mesh: "Reader", *, ended: bool = True) -> list[dict[str, Any]]:
+    found = mesh.list_sessions(None, SESSIONS_MAX)["sessions"]
+    return [one for one in found if ended or not one["ended_at"]]
 
 
 def _each(found: Iterable[dict[str, Any]], field: str) -> list[str]:

@@ -8,15 +8,24 @@ import typer
 
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import EVENT_KINDS, Selection, Target, one_specialization
-from session_mesh.completing import nodes, sessions, specializations
+from session_mesh.completing import nodes, only, specializations
 from session_mesh.render import Style
 
 
-def among(words: Iterable[str]) -> Callable[[str], list[str]]:
-    """Return what completes an option of known words; the verb checks what it is given."""
+def among(words: Iterable[str], *, listed: bool = False) -> Callable[[str], list[str]]:
+    """Return what completes an option of known words, or of lists of them as `a,b`.
+
+    The verb checks what it is given.
+    """
 
     def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
+        before, comma, begun = incomplete.rpartition(",") if listed else ("", "", incomplete)
+        known = set(before.split(","))
+        return [
+            f"{before}{comma}{word}"
+            for word in words
+            if word.startswith(begun) and word not in known
+        ]
 
     return complete
 
@@ -38,11 +47,22 @@ Node = Annotated[
     str, typer.Option("--node", metavar="N", help="Name or id of a node.", autocompletion=nodes)
 ]
 SessionId = Annotated[
-    str, typer.Option("--session", metavar="ID", help="A session id.", autocompletion=sessions)
+    str,
+    typer.Option(
+        "--session",
+        metavar="ID",
+        help="A session id.",
+        autocompletion=only("session_id", ended=True),
+    ),
 ]
 AgentId = Annotated[
     str,
-    typer.Option("--agent-id", metavar="A", help="An agent id, exactly.", autocompletion=sessions),
+    typer.Option(
+        "--agent-id",
+        metavar="A",
+        help="An agent id, exactly.",
+        autocompletion=only("agent_id", ended=True),
+    ),
 ]
 Grace = Annotated[str, typer.Option("--grace", metavar="D", help="Time to end by itself.")]
 Timeout = Annotated[
@@ -65,7 +85,7 @@ EventKinds = Annotated[
         "--kind",
         metavar="|".join(EVENT_KINDS),
         help="All unless told; several: a,b.",
-        autocompletion=among(EVENT_KINDS),
+        autocompletion=among(EVENT_KINDS, listed=True),
     ),
 ]
 

@@ -19,12 +19,18 @@ INSTALL, SHOW = "--install-completion", "--show-completion"
 OWN = {  # how typer's has files wherever nothing is known, and ours only behind these words
     "bash": """
 _session_mesh_completion() {
-    local IFS=$'\\n'
-    COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \\
+    local IFS=$'\\n' one words=() last=-1
+    for one in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do  # --output=json comes as three
+        if [[ $one == = && ${words[last]} == --* ]]; then continue; fi
+        words+=("$one")
+        last=$((last + 1))
+    done
+    if [[ ${COMP_WORDS[COMP_CWORD]} == = ]]; then words+=(""); last=$((last + 1)); fi
+    COMPREPLY=( $( env COMP_WORDS="${words[*]}" COMP_CWORD=$last \\
                    %(variable)s=complete_bash $1 ) )
     if [ ${#COMPREPLY[@]} -eq 0 ]; then
-        case "${COMP_WORDS[COMP_CWORD-1]}" in %(options)s) compopt -o default ;; esac
-        case $'\\n'"${COMP_WORDS[*]}"$'\\n' in *$'\\n--\\n'*|%(verbs)s) compopt -o default ;; esac
+        case "${words[last-1]}" in %(options)s) compopt -o default ;; esac
+        case $'\\n'"${words[*]}"$'\\n' in *$'\\n--\\n'*|%(verbs)s) compopt -o default ;; esac
     fi
     return 0
 }
@@ -45,7 +51,11 @@ _session_mesh_completion() {
   fi
 }
 
-compdef _session_mesh_completion %(program)s
+if [[ $funcstack[1] == _%(program)s ]]; then  # loaded by the first Tab, which waits for it
+  _session_mesh_completion
+else
+  compdef _session_mesh_completion %(program)s
+fi
 """,
 }
 SHELLS = (*OWN, "fish", "powershell", "pwsh")

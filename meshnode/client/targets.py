@@ -297,7 +297,7 @@ def _nearest(word: str, ask: Ask) -> str:
         known = ask(Selection(filter="all"))
         if hint := too_short(wanted, (str(one["session_id"]) for one in known)):
             return hint
-    near = nearest(wanted, _names(ask(Selection())))
+    near = nearest(wanted, [one for one in _names(ask(Selection())) if one != wanted])
     return near.strip(" ()") or NOTHING_NEAR
 
 

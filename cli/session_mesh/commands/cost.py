@@ -46,7 +46,7 @@ def app(
             "--by",
             metavar="|".join(GROUPINGS),
             help="Group; by several: a,b.",
-            autocompletion=among(GROUPINGS),
+            autocompletion=among(GROUPINGS, listed=True),
         ),
     ] = None,
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 7d.")] = "",

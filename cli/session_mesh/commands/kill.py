@@ -11,7 +11,7 @@ from meshnode.client.fanning import INTERRUPTED
 from meshnode.client.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.completing import agents, specializations
+from session_mesh.completing import agents, only, specializations
 from session_mesh.options import (
     CommandId,
     Grace,
@@ -48,7 +48,10 @@ def app(
     session: Annotated[
         list[str] | None,
         typer.Option(
-            "--session", metavar="ID", help="A session id; several: a,b.", autocompletion=agents
+            "--session",
+            metavar="ID",
+            help="A session id; several: a,b.",
+            autocompletion=only("session_id", ended=False),
         ),
     ] = None,
     agent_id: Annotated[
@@ -57,7 +60,7 @@ def app(
             "--agent-id",
             metavar="A",
             help="An agent id, exactly; repeat for more.",
-            autocompletion=agents,
+            autocompletion=only("agent_id", ended=False),
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="At once, without asking.")] = False,

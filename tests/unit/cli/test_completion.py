@@ -102,7 +102,7 @@ def test_a_shell_is_answered_without_what_only_a_verb_needs(words):
 SAID = """
 compopt() { echo "files"; }
 eval "$SHOWN"
-COMP_WORDS=(session-mesh "$@"); COMP_CWORD=$#
+COMP_WORDS=(session-mesh "$@" behind); COMP_CWORD=$#
 _session_mesh_completion session-mesh
 echo "${COMPREPLY[@]}"
 """
@@ -141,6 +141,39 @@ def test_files_are_offered_only_where_a_file_is_meant(tmp_path, by, script):
     for words in WITH_FILES:
         assert said(*words) == "files", words
     assert "order_cancelled" in said("audit", "--kind", "order")
+    assert "kill,order_cancelled" in said("audit", "--kind", "kill,order_c")
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        (("list", "--filter", "=", "ali"), "alive"),
+        (("list", "--filter", "="), "alive"),
+        (("usage", "--by", "model,da"), "model,day"),
+        (("usage", "--path", "=", "/et"), "files"),
+        (("usage", "--path", "="), "files"),
+        (("steer", "x", "=", ""), ""),
+    ],
+)
+def test_bash_completes_behind_an_equals_sign(tmp_path, line, completed):
+    shown = shell("session-mesh --show-completion bash", by="bash", home=tmp_path)
+    said = shell(SAID, *line, by="bash", home=tmp_path, SHOWN=shown)
+    assert said.partition(" ")[0] == completed
+
+
+def test_the_first_tab_of_a_zsh_completes(tmp_path):
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh here")
+    shell("session-mesh --install-completion zsh", by="bash", home=tmp_path)
+    loaded = """
+compdef() { echo "not yet" }
+_arguments() { echo $1 }
+fpath=($HOME/.zfunc)
+autoload -Uz _session-mesh
+words=(session-mesh audit --kind order); CURRENT=4
+_session-mesh
+"""
+    assert "order_cancelled" in shell(loaded, by="zsh", home=tmp_path)
 
 
 def test_completion_is_installed_for_the_shell_that_is_named(tmp_path):
@@ -205,6 +238,11 @@ class Known:
         (("nodes", "forget", "a"), ["anna"]),
         (("list", "--spec", ""), ["build", "old"]),
         (("find", "b"), ["build"]),
+        (("show", "--session", ""), ["k" * 26, "m" * 26, "n" * 26, "o" * 26]),
+        (("kill", "--session", ""), ["k" * 26, "m" * 26, "n" * 26]),
+        (("logs", "--agent-id", ""), ["builder", "gone"]),
+        (("kill", "--agent-id", ""), ["builder"]),
+        (("logs", "--agent-id", "kkkk"), []),
     ],
 )
 def test_agents_nodes_and_specializations_of_a_mesh_are_offered(
