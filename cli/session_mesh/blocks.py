@@ -10,6 +10,10 @@ from session_mesh.amounts import BLOCK, table_of
 from session_mesh.tables import Table
 
 SOURCE = "claude"
+FIELDS = (  # of a group
+    *("block.end", "block.active", "block.remaining_s", "block.tokens_per_minute"),
+    *("block.cost_usd_per_hour", "block.projected_tokens", "block.projected_cost_usd"),
+)
 MINUTE_S, MINUTES_AN_HOUR = 60, 60
 LEFT = "LEFT"  # of the active block, if there is one
 

@@ -44,6 +44,7 @@ class View:
     notes: Sequence[str] = ()  # for stderr, unless the output is JSON or YAML, which has them
     exit_code: int = 0
     keys: Sequence[str] = ()  # of each record's `key`: columns of a CSV that has no rows, too
+    fields: Sequence[str] = ()  # of records that the verb makes: as `keys`
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ def _write_csv(view: View, streams: Streams) -> None:
 def _blank(view: View) -> dict[str, str]:
     from meshnode.client.blank import blank  # noqa: PLC0415 - only what is empty needs it
 
-    record = public(blank(view.records))
+    record = public(blank(view.records)) | dict.fromkeys(view.fields)
     return _flat(record | {"key": dict.fromkeys(view.keys)} if view.keys else record)
 
 

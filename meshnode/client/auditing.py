@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 LATEST_MS = 253_402_300_800_000  # what no text can say, nobody has recorded
+FIELDS = (  # of a record
+    *("seq", "at", "kind", "session_id", "agent_id", "owner", "command_id", "key_id", "action"),
+    *("outcome", "detail", "hash"),
+)
 READ_TIMEOUT_S = 130.0  # for a whole log; the node gives up on another one before that
 
 

@@ -23,6 +23,7 @@ def _messages() -> dict[str, type[Message]]:
     from meshnode.v1 import (  # noqa: PLC0415 - as above
         agent_pb2,
         budget_pb2,
+        node_pb2,
         order_service_pb2,
         session_pb2,
         usage_pb2,
@@ -32,6 +33,7 @@ def _messages() -> dict[str, type[Message]]:
         "agents": agent_pb2.Agent,
         "budgets": budget_pb2.Budget,
         "groups": usage_pb2.CostGroup,
+        "nodes": node_pb2.Node,
         "orders": order_service_pb2.StandingOrder,
         "sessions": session_pb2.Session,
     }

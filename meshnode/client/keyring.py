@@ -65,6 +65,10 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
+FIELDS = (  # of a key that is listed
+    *("key_id", "label", "grant_id", "renewable", "actions", "nodes", "agents", "sessions"),
+    *("specializations", "via", "made_at", "expires_at", "revoked", "state"),
+)
 JUDGED_MAX = 256  # in one question
 
 

@@ -237,6 +237,20 @@ def test_up_names_a_node_for_good(fleet):
         wait_until(lambda: node.call("status").code == 6)
 
 
+def test_a_csv_of_nothing_has_the_columns_of_one_of_something(fleet):
+    node = fleet.node("anna")
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+
+    def columns(*words):
+        return node.call(*words, "-o", "csv").out.splitlines()[0]
+
+    keys = columns("keys", "list")
+    node.json("keys", "new", "--ttl", "1m")
+    assert columns("keys", "list") == keys
+    assert columns("nodes", "--label", "no=where") == columns("nodes")
+    assert columns("audit", "--kind", "order_cancelled") == columns("audit")
+
+
 def test_a_node_whose_disk_has_gone_still_stops_when_told(fleet):
     bert = fleet.node("bert")
     bert.up("--listen", "127.0.0.1:0", "--no-mdns")

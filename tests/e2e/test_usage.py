@@ -5,10 +5,12 @@ import os
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 from e2e.fleet import PROGRAM, Fleet, wait_until
 from e2e.higress_log import line, read, write_log
+from transcripts import write
 
 pytestmark = pytest.mark.e2e
 TRANSCRIPT = Path(__file__).parents[1] / "golden" / "claude" / "plain.jsonl"
@@ -77,6 +79,15 @@ def test_a_csv_without_rows_has_the_columns_of_one_with_rows(fleet: Fleet, log: 
     here = ("usage", "--source", "higress", "--path", str(log))
     filled = node.call(*here, *words).out.splitlines()
     assert node.call(*here, "--session-key", "nobody", *words).out.splitlines() == filled[:1]
+
+
+def test_a_csv_without_blocks_has_the_columns_of_one_with_blocks(fleet: Fleet, tmp_path: Path):
+    write(tmp_path, Random(1), 3)
+    node, words = fleet.node("anna"), ("--path", str(tmp_path), "--by", "block", "-o", "csv")
+    filled = node.call("usage", "--source", "claude", *words).out.splitlines()
+    empty = node.call("usage", "--source", "claude", *words, "--since", "2050-01-01")
+    assert len(filled) > 1
+    assert empty.out.splitlines() == filled[:1]
 
 
 def test_a_path_that_holds_something_else_is_said(fleet: Fleet, log: Path):

@@ -45,7 +45,10 @@ def app(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            "--kind", metavar="K", help="One kind; several: a,b.", autocompletion=among(KINDS)
+            "--kind",
+            metavar="K",
+            help="One kind; several: a,b.",
+            autocompletion=among(KINDS, listed=True),
         ),
     ] = None,
     limit: Annotated[
@@ -82,7 +85,8 @@ def app(
     records = value["records"]
     rows = list(map(_row, records))
     table = Table(COLUMNS, rows, "nothing of that is recorded", FLEXIBLE, SPARE)
-    return View(value, table, "records", ids=[str(one["seq"]) for one in records])
+    ids = [str(one["seq"]) for one in records]
+    return View(value, table, "records", ids=ids, fields=auditing.FIELDS)
 
 
 def _meant(mesh: "MeshClient", session: str) -> str:

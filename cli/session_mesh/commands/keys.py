@@ -52,7 +52,7 @@ def new(
             metavar="ACTION",
             help="What it may do, of those above, as a,b. Else read, steer, kill, register: no"
             " output is read with it.",
-            autocompletion=among(sorted(ACTIONS)),
+            autocompletion=among(sorted(ACTIONS), listed=True),
         ),
     ] = None,
     spec: Specializations = None,
@@ -214,4 +214,5 @@ def _listed(call: Call) -> View:
         notes = ["no node answers: what others have revoked is not known here"]
     table = Table(COLUMNS, [_row(key) for key in found], "no keys were made here", FLEXIBLE)
     ids = [key["key_id"] for key in found]
-    return View({"keys": found}, table, records="keys", ids=ids, notes=notes)
+    fields = keyring.FIELDS
+    return View({"keys": found}, table, records="keys", ids=ids, notes=notes, fields=fields)

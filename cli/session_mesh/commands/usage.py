@@ -23,7 +23,7 @@ from session_mesh.amounts import (
     table_of,
     unpriced_in,
 )
-from session_mesh.blocks import source_of, table_of_blocks
+from session_mesh.blocks import FIELDS, source_of, table_of_blocks
 from session_mesh.call import Call
 from session_mesh.options import among, several
 from session_mesh.progress import Progress
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from meshnode.node.usage import Read, Usage, Wanted
 
 BY = (*GROUPINGS, BLOCK)
-REFRESH_MIN_S = 0.1
+REFRESH_MIN_S = 1
 REMARKS_MAX = 5  # in words; JSON has all of them
 LEFT_OUT = {
     "quarantined": "record(s) with numbers that cannot be true are not counted",
@@ -63,7 +63,7 @@ def app(
             "--source",
             metavar="S",
             help="Only of these agents' logs; several: a,b.",
-            autocompletion=among(SOURCES),
+            autocompletion=among(SOURCES, listed=True),
         ),
     ] = None,
     path: Annotated[
@@ -76,7 +76,7 @@ def app(
             "--by",
             metavar="|".join(BY),
             help="Group, by day unless told; several: a,b. A block: 5 hours of a Claude plan.",
-            autocompletion=among(BY),
+            autocompletion=among(BY, listed=True),
         ),
     ] = None,
     session_key: Annotated[
@@ -171,6 +171,7 @@ def app(
         human=(table_of_blocks if BLOCK in groups else table_of)(value, groups),
         records="groups",
         keys=groups,
+        fields=FIELDS if BLOCK in groups else (),
         ids=ids_of(value),
         notes=notes,
     )
