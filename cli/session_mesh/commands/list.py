@@ -69,7 +69,7 @@ def app(
     rows = rows_of(sessions, names, now_s)
     return View(
         value=value,
-        human=Table(COLUMNS, rows, _nothing(selection), FLEXIBLE, SPARE, NUMBERS, READABLE),
+        human=Table(COLUMNS, rows, _nothing(call, selection), FLEXIBLE, SPARE, NUMBERS, READABLE),
         records="sessions",
         ids=[session["session_id"] for session in sessions],
         notes=notes,
@@ -91,11 +91,7 @@ def _listed(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
 
 def _chosen(call: Call, mesh: Reader, selection: Selection, limit: int | None) -> dict[str, Any]:
     """List what was asked for, or what load-config chose if nothing was."""
-    if (
-        is_inside()
-        or selection != Selection(sort=selection.sort)
-        or not call.home.selection.exists()
-    ):
+    if not _is_chosen(call, selection):
         return mesh.list_sessions(selection, limit)
     from meshnode.client import selections  # noqa: PLC0415 - reads YAML
 
@@ -107,6 +103,11 @@ def _chosen(call: Call, mesh: Reader, selection: Selection, limit: int | None) -
     return selections.list_chosen(chosen, mesh.list_sessions, selection.sort, limit)
 
 
+def _is_chosen(call: Call, selection: Selection) -> bool:
+    is_plain = selection == Selection(sort=selection.sort)
+    return is_plain and not is_inside() and call.home.selection.exists()
+
+
 FLEXIBLE = ("TITLE", "SPECS", "NODE", "AGENT")
 SPARE = ("TITLE", "SPECS", "ACTIVE", "TOKENS", "COST", "NODE")  # who it is stays longest
 NUMBERS = ("TOKENS", "COST")
@@ -114,8 +115,8 @@ READABLE = 16  # of a name, before figures stay
 COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
 
 
-def _nothing(selection: Selection) -> str:
-    if selection == Selection(sort=selection.sort):
+def _nothing(call: Call, selection: Selection) -> str:
+    if selection == Selection(sort=selection.sort) and not _is_chosen(call, selection):
         return "no sessions; start one: session-mesh run -- CMD"
     return "no session matches; session-mesh list --filter all shows every one that is known"
 

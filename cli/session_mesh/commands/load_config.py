@@ -56,7 +56,8 @@ def app(
         said.append("what was there is in config.yaml.old, if there was anything")
     if chosen is not None:
         entries_said = several(len(chosen), "entry selects", "entries select")
-        said.append(f"list shows only what {entries_said} from now on; --filter all shows the rest")
+        only = f"list shows only what {entries_said} from now on; --filter all shows the rest"
+        said.append(only if chosen else "list shows all from now on: no entry selects")
     value = {
         "config": str(call.home.config) if of_node else None,
         "selection": None if chosen is None else len(chosen),

@@ -37,6 +37,11 @@ def test_how_many_entries_choose_is_said(run, tmp_path):
         )
 
 
+def test_without_an_entry_list_shows_all(run):
+    code, out, _ = run("load-config", "-", stdin="sessions: []\n")
+    assert (code, out) == (0, "list shows all from now on: no entry selects\n")
+
+
 def test_the_configuration_before_is_kept_beside_the_new_one(run, tmp_path):
     file = tmp_path / "new.yaml"
     for given in (CONFIG, b"mdns: on\n"):
