@@ -34,6 +34,7 @@ PROGRAM = "session-mesh"
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 MEANT = {"ps": "list", "ls": "list", "sessions": "list", "top": "watch", "tail": "logs --follow"}
 COMPLETIONS = {"--install-completion", "--show-completion"}
+VALUED = {"--home", "-o", "--output"}  # options with a word behind them, before a verb
 USAGE = 2
 WORDINGS = {  # of those who parse words for us
     ": Value error, ": ": ",
@@ -168,14 +169,18 @@ def _run(words: Sequence[str], streams: Streams) -> int:
 
 
 def _as_options(words: Sequence[str]) -> list[str]:
-    """Take `help VERB` and `version` for the options of their name."""
-    match list(words):
+    """Take `help VERB` and `version`, also behind options, for the options of their name."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 1 + (words[at] in VALUED)
+    before = words[:at]
+    match list(words[at:]):
         case ["help", *verb]:
-            return [*verb, "--help"]
+            return [*before, *verb, "--help"]
         case ["version", *rest]:
-            return ["--version", *rest]
+            return [*before, "--version", *rest]
         case others:
-            return others
+            return [*before, *others]
 
 
 def _failure_of(error: Exception, words: Sequence[str]) -> Failure:

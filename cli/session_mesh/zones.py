@@ -1,10 +1,12 @@
 """The time zone of this machine's user, as days are cut by it."""
 
 import os
+import re
 
 from meshnode.client.errors import UsageError
 from session_mesh.amounts import Span
 
+UTC = re.compile(r"(UTC|GMT)[-+]?0{1,2}", re.ASCII)  # as rules of POSIX write it
 FILES = "/zoneinfo/"  # what is behind it in the path of a zone's file is its name
 
 
@@ -21,6 +23,8 @@ def own_zone() -> tuple[str, str]:
 def _name_of(said: str) -> str:
     """Read TZ, in which a colon may stand before the name or the file of a zone."""
     name = said.removeprefix(":")
+    if UTC.fullmatch(name):
+        return "UTC"
     if name.startswith("/"):
         name = os.path.realpath(name).rpartition(FILES)[2]
     try:

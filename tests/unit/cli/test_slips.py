@@ -64,6 +64,9 @@ def test_who_calls_a_verb_wrong_is_told_which_help_has_it(run, words, hint):
         ("help list", "list --help"),
         ("help nodes forget", "nodes forget --help"),
         ("version", "--version"),
+        ("-q --home help help list", "-q --home help list --help"),
+        ("-o json version", "-o json --version"),
+        ("--output=json --verbose version", "--output=json --verbose --version"),
     ],
 )
 def test_help_and_version_may_be_asked_for_as_verbs(words, meant, capsys):
