@@ -71,7 +71,7 @@ DIFFERENCES = {
     "invalid_utf8": ("outputTokens", 3 * 159),
     # A breakdown of zeros hides the total there; here the total lives five minutes.
     "breakdown": ("cacheCreationTokens", 2285),
-    # The fast service is a tier here, and a model of its own there; and one has a text for a number.
+    # The fast service is a tier here, and a model of its own there. And one number is a text.
     "web_search_and_tiers": ("outputTokens", 3 * 159),
     # So is an answer with a number written as text, and its advisors; a negative one is passed over
     # here, with its line. And an advisor that bears no name is passed over there.
