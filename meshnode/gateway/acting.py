@@ -177,7 +177,10 @@ class Actor:
 
         A session that has started anew meanwhile is looked up once more.
         """
-        if (known := self._repeats.known(bearer, given_id, wish)) is not None:
+        known = self._repeats.known(bearer, given_id, wish)
+        if isinstance(known, dict):
+            return known
+        if known is not None:
             self._charge(bearer)
             return await self._sent(known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
@@ -188,7 +191,7 @@ class Actor:
             again = replace(wish.target, session_id=session["session_id"])
             session = self.find(bearer, again, wish.action)
             outcome = await self._ordered(bearer, wish, session, command_id)
-        if not given_id:  # an answer without a receipt leaves it there: that may be repeated
+        if not given_id and outcome["receipt"]:  # what is answered without may be repeated
             self._repeats.drop(bearer, command_id)
         return outcome
 
@@ -196,7 +199,9 @@ class Actor:
         self, bearer: Bearer, wish: Wish, session: Plain, command_id: bytes
     ) -> Plain:
         if wish.action == "kill" and has_ended(session):
-            return already_ended(session) | {"command_id": b32(command_id)}
+            outcome = already_ended(session) | {"command_id": b32(command_id)}
+            self._repeats.keep(bearer, command_id, wish, outcome)
+            return outcome
         check_lives(session)
         self._charge(bearer)
         command = self._signed(bearer, order_to(session, wish.action, wish.args), command_id)

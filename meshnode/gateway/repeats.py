@@ -4,7 +4,8 @@ Invariants: who repeats an id with other words is refused; what one key has orde
 another can ask for. At most COMMANDS_MAX commands of BYTES_MAX together are kept; beyond, the
 oldest goes of whoever holds most, so nobody pushes out what others have ordered, with however many
 keys made of one. Nothing outlives this process: what is forgotten is signed anew, and its owner,
-whose journal knows the id, calls that a conflict instead of acting twice.
+whose journal knows the id, calls that a conflict instead of acting twice. No journal knows of a kill
+of what had ended already, so that answer is kept instead: it must not end who follows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.orders import command_id_of
 from meshnode.core.errors import ConflictError, UsageError
+from meshnode.core.keys import Signed
 from meshnode.gateway.problems import Problem, off
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
     from meshnode.app.bearers import Bearer
     from meshnode.client.targets import Target
-    from meshnode.core.keys import Signed
+
+    Outcome = dict[str, Any]
 
 COMMANDS_MAX = 4096
 BYTES_MAX = 4 << 20
@@ -47,34 +50,39 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     wish: Wish
-    command: Signed
+    said: Signed | Outcome
 
     @property
     def size(self) -> int:
         """How many bytes it takes of the room, at least its place among COMMANDS_MAX."""
-        took = len(self.command.payload) + len(self.command.signature)
+        took = 0  # an outcome is smaller than such a place
+        if isinstance(self.said, Signed):
+            took = len(self.said.payload) + len(self.said.signature)
         return max(took, BYTES_MAX // COMMANDS_MAX)
 
 
 class Repeats:
-    """The commands that were signed here for callers who may ask again."""
+    """What was signed here for callers who may ask again, or told them when nothing had to be."""
 
     def __init__(self) -> None:
         self._kept: dict[bytes, dict[tuple[str, bytes], _Kept]] = {}  # by family, the oldest first
         self._bytes: Counter[bytes] = Counter()
 
-    def known(self, bearer: Bearer, command_id: bytes, wish: Wish) -> Signed | None:
-        """Return the command that this key has ordered under this id; raises ConflictError."""
+    def known(self, bearer: Bearer, command_id: bytes, wish: Wish) -> Signed | Outcome | None:
+        """Return the command that this key has ordered under this id, or what it was told.
+
+        Raises ConflictError if that was something else.
+        """
         kept = self._kept.get(family_of(bearer), {}).get((bearer.key_id, command_id))
         if kept is not None and kept.wish != wish:
             raise ConflictError("this command id has ordered something else", "take another id")
-        return kept.command if kept else None
+        return kept.said if kept else None
 
-    def keep(self, bearer: Bearer, command_id: bytes, wish: Wish, command: Signed) -> None:
-        """Keep a command before it is sent."""
+    def keep(self, bearer: Bearer, command_id: bytes, wish: Wish, said: Signed | Outcome) -> None:
+        """Keep a command before it is sent, or an outcome before it is told."""
         self.drop(bearer, command_id)
         family = family_of(bearer)
-        kept = _Kept(wish, command)
+        kept = _Kept(wish, said)
         self._kept.setdefault(family, {})[bearer.key_id, command_id] = kept
         self._bytes[family] += kept.size
         while self._bytes.total() > BYTES_MAX:

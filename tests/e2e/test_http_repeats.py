@@ -20,6 +20,12 @@ def agent(pair, request):
     return name
 
 
+def living(door, agent: str) -> list[str]:
+    """Return the sessions of an agent that live, as the door knows it."""
+    listed = door.ask("GET", f"{API}/alive?agent_id={agent}").json["sessions"]
+    return [one["session_id"] for one in listed]
+
+
 @pytest.mark.parametrize("quoted", ['"{}"', "{}"], ids=["quoted", "bare"])
 def test_two_posts_with_one_idempotency_key_are_one_message(pair, door, agent, quoted):
     headers = {"Idempotency_Key": quoted.format(uuid4())}
@@ -107,13 +113,31 @@ def test_a_kill_that_is_repeated_has_the_receipt_of_the_first(pair, door, agent)
     first = door.ask("DELETE", f"{API}/agents/{agent}?force=true", **word)
     assert (first.status, first.json["outcome"]) == (200, "applied")
     assert first.json["processes"]["gone"] >= 1
-    wait_until(lambda: not door.ask("GET", f"{API}/alive?agent_id={agent}").json["sessions"])
+    wait_until(lambda: not living(door, agent))
     again = door.ask("DELETE", f"{API}/agents/{agent}?force=true", **word)
     assert (again.status, again.json) == (200, first.json)
     by_id = f"/sessions/{first.json['session_id']}?command_id={first.json['command_id']}"
     assert door.ask("DELETE", by_id).code == "conflict", "other words"
     anew = door.ask("DELETE", f"{API}/agents/{agent}")
     assert (anew.json["detail"], bool(anew.json["command_id"])) == ("already ended", True)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["word", "answer"])
+def test_a_repeated_kill_of_what_had_ended_leaves_its_successor_alone(pair, door, agent, given):
+    path, word = f"{API}/agents/{agent}", {"Idempotency_Key": str(uuid4())} if given else {}
+    assert door.ask("DELETE", f"{path}?force=true").json["outcome"] == "applied"
+    wait_until(lambda: not living(door, agent))
+    first = door.ask("DELETE", path, **word)
+    assert (first.status, first.json["detail"]) == (200, "already ended")
+    started(pair[1], agent)
+    wait_until(lambda: living(door, agent))
+    successor = living(door, agent)
+    again = door.ask(
+        "DELETE", path if given else f"{path}?command_id={first.json['command_id']}", **word
+    )
+    assert (again.status, again.json) == (200, first.json)
+    assert living(door, agent) == successor
+    assert door.ask("DELETE", f"{path}?force=true").json["processes"]["gone"] >= 1
 
 
 def test_what_nobody_answered_is_a_504_whose_id_tells_later_what_became_of_it(fleet):
