@@ -24,7 +24,13 @@ from meshnode.core.commands import (
     receipt_from_signed,
     sign_command,
 )
-from meshnode.core.errors import NoAnswerError, PeerError, UsageError
+from meshnode.core.errors import (
+    ConflictError,
+    NoAnswerError,
+    PeerError,
+    StaleError,
+    UsageError,
+)
 from meshnode.core.ids import b32, node_key_of, unb32
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack
@@ -88,13 +94,18 @@ class Commander:
         """
         command_id = delivery.command_id or b32(self._chance(COMMAND_ID_BYTES))
         raw_id = command_id_of(command_id)
-        command = outbox.kept(self._home, command_id, order) if delivery.command_id else None
-        command = command or self._signed(order, raw_id)
+        known = outbox.kept(self._home, command_id, order) if delivery.command_id else None
+        command = known or self._signed(order, raw_id)
         if delivery.command_id:
             outbox.keep(self._home, command_id, command)
         try:
             with blaming(self._environment):
                 receipt = self._send(order.node_id, to_wire(command), delivery)
+        except StaleError as error:
+            if known:
+                raise forgotten(command_id) from error
+            outbox.drop(self._home, command_id)  # made just now, and refused: it is signed anew
+            raise
         except (NoAnswerError, SilentNodeError) as error:
             outbox.keep(self._home, command_id, command)
             again = (
@@ -176,6 +187,15 @@ def outcome_of(command: Signed, receipt: Signed) -> dict[str, Any]:
     if sent.action in {"kill", "close"}:
         outcome["processes"] = said.processes or {"found": 0, "gone": 0, "survivors": []}
     return outcome
+
+
+def forgotten(command_id: str) -> ConflictError:
+    """Say why a command that was sent before is neither answered nor signed anew."""
+    return ConflictError(
+        f"the owner has lost its journal since command {command_id} was sent: whether it was"
+        " carried out is not known",
+        "look what became of it; to order it once more, take another id",
+    )
 
 
 def command_id_of(text: str) -> bytes:

@@ -33,8 +33,17 @@ def keep(home: Home, command_id: str, command: Signed) -> None:
             old.unlink(missing_ok=True)
 
 
+def drop(home: Home, command_id: str) -> None:
+    """Forget a command that is known not to have been carried out."""
+    with suppress(OSError):
+        (home.path / "outbox" / command_id).unlink(missing_ok=True)
+
+
 def kept(home: Home, command_id: str, order: Order) -> Signed | None:
-    """Return the command sent under this id; raises ConflictError if it ordered something else."""
+    """Return the command sent under this id; raises ConflictError if it ordered something else.
+
+    It may name an earlier epoch than the order: its owner has lost the journal since.
+    """
     try:
         with (home.path / "outbox" / command_id).open("rb") as file:
             payload, mark = unpack(file.read(PACKED_BYTES_MAX + 1))
@@ -51,7 +60,7 @@ def kept(home: Home, command_id: str, order: Order) -> Signed | None:
         raise ConflictError(
             f"command {command_id} ordered something else", "leave --command-id out"
         )
-    return command if sent.epoch == order.epoch else None
+    return command
 
 
 def _age(path: Path) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.quotas import OF_SIGNER, Quota
 from meshnode.client.messages import to_plain
-from meshnode.client.orders import COMMAND_ID_BYTES, outcome_of, sign_order
+from meshnode.client.orders import COMMAND_ID_BYTES, forgotten, outcome_of, sign_order
 from meshnode.client.targets import (
     DELIVERY_TIMEOUT_S,
     AmbiguousError,
@@ -182,7 +182,7 @@ class Actor:
             return known
         if known is not None:
             self._charge(bearer)
-            return await self._sent(known)
+            return await self._sent_again(known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
         session = self.find(bearer, wish.target, wish.action)
         try:
@@ -206,7 +206,11 @@ class Actor:
         self._charge(bearer)
         command = self._signed(bearer, order_to(session, wish.action, wish.args), command_id)
         self._repeats.keep(bearer, command_id, wish, command)  # the answer may get lost
-        return await self._sent(command)
+        try:
+            return await self._sent(command)
+        except StaleError:  # it was not carried out
+            self._repeats.drop(bearer, command_id)
+            raise
 
     def _charge(self, bearer: Bearer) -> None:
         """Count an order, for all keys that are made of the same; raises ExhaustedError."""
@@ -215,6 +219,13 @@ class Actor:
     def _signed(self, bearer: Bearer, order: Order, command_id: bytes) -> Signed:
         mesh_id, now_s = self._queries.mesh.genesis.mesh_id, self._clock.wall_s()
         return sign_order(bearer.key, mesh_id, order, command_id, now_s)
+
+    async def _sent_again(self, command: Signed) -> Plain:
+        try:
+            return await self._sent(command)
+        except StaleError as error:
+            command_id = b32(command_from_signed(command).command_id)
+            raise problem_of(forgotten(command_id), {"command_id": command_id}) from error
 
     async def _sent(self, command: Signed) -> Plain:
         """Bring a command to its owner; raises StaleError, or Problem with the command id."""

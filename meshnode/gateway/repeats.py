@@ -4,8 +4,8 @@ Invariants: who repeats an id with other words is refused; what one key has orde
 another can ask for. At most COMMANDS_MAX commands of BYTES_MAX together are kept; beyond, the
 oldest goes of whoever holds most, so nobody pushes out what others have ordered, with however many
 keys made of one. Nothing outlives this process: what is forgotten is signed anew, and its owner,
-whose journal knows the id, calls that a conflict instead of acting twice. No journal knows of a kill
-of what had ended already, so that answer is kept instead: it must not end who follows.
+whose journal knows the id, calls that a conflict instead of acting twice. No journal knows of a
+kill of what had ended already, so that answer is kept instead: it must not end who follows.
 """
 
 from __future__ import annotations

@@ -132,6 +132,9 @@ def test_what_was_signed_before_the_owners_disk_was_lost_is_void_while_its_agent
     for node in (asker, owner):
         with MeshClient(Home(node.home)) as client, pytest.raises(StaleError):
             client.call(client.node.SubmitCommand, replay)
+    again = asker.call("steer", "survivor", "once", "--command-id", new_id(3), "-o", "json")
+    assert (again.code, again.error["code"]) == (7, "conflict")
+    assert "is not known" in again.error["message"]
     assert asker.json("steer", "survivor", "twice")["outcome"] == "delivered"
     wait_until(lambda: heard(owner, session_id) == ["heard once", "heard twice"])
 

@@ -6,7 +6,10 @@ from uuid import uuid4
 
 import pytest
 from e2e.fleet import wait_until
-from e2e.web import API, door_of, gateways, heard, key_of, started
+from e2e.web import API, HTTP, door_of, gateways, heard, key_of, started
+
+from meshnode.client.home import Home
+from meshnode.client.mesh import MeshClient
 
 STEER = f"{API}/steer"
 
@@ -167,3 +170,35 @@ def test_what_nobody_answered_is_a_504_whose_id_tells_later_what_became_of_it(fl
     refused = fresh.ask("POST", STEER, body | {"command_id": command_id})
     assert (refused.status, refused.code) == (409, "conflict"), "forgotten here, not by the owner"
     assert heard(far, "stalled") == ["once"]
+
+
+def test_what_was_ordered_before_its_owner_lost_its_disk_does_not_act_again(fleet):
+    gate, far = gateways(fleet, "gate", "far")
+    door = door_of(gate)
+    started(far, "survivor", seen_by=gate)
+    epoch = epoch_of(gate)
+    body, word = {"agent_id": "survivor", "message": "once"}, {"Idempotency_Key": str(uuid4())}
+    first = door.ask("POST", STEER, body, **word)
+    assert first.json["outcome"] == "delivered"
+    wait_until(lambda: heard(far, "survivor") == ["once"])
+    far.end()
+    for file in far.home.glob("state.db*"):
+        file.unlink()
+    far.up(*HTTP)
+    wait_until(lambda: epoch_of(gate) not in {None, epoch}, "another epoch")
+    for _ in range(2):
+        refused = door.ask("POST", STEER, body, **word)
+        assert (refused.status, refused.code) == (409, "conflict")
+        assert "is not known" in refused.json["detail"]
+        assert refused.json["command_id"] == first.json["command_id"]
+        assert "run the command again" not in refused.json["hint"]
+    anew = {"Idempotency_Key": str(uuid4())}
+    assert door.ask("POST", STEER, body | {"message": "twice"}, **anew).status == 200
+    wait_until(lambda: heard(far, "survivor") == ["once", "twice"])
+
+
+def epoch_of(node) -> int | None:
+    """Return in which epoch the one session that there is lives."""
+    with MeshClient(Home(node.home)) as client:
+        listed = client.list_sessions()["sessions"]
+    return listed[0]["session_epoch"] if listed else None

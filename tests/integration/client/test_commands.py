@@ -198,6 +198,19 @@ def test_a_retry_of_a_command_id_sends_the_very_same_command(mesh, service):
     assert [one["command_id"] for one in said] == [delivery.command_id] * 2
 
 
+def test_what_was_sent_before_its_owner_lost_its_journal_is_not_signed_anew(mesh, service):
+    lost = (grpc.StatusCode.ABORTED, StaleError("an earlier start"))
+    service.sessions = [session("builder")]
+    delivery = Delivery(command_id=b32(CHANCE(16)))
+    service.errors = [lost]
+    mesh.steer(Target("builder"), message="go", delivery=delivery)  # none had it: signed anew
+    service.sessions[0].session_epoch += 1
+    service.errors = [lost]
+    with pytest.raises(ConflictError, match="is not known"):
+        mesh.steer(Target("builder"), message="go", delivery=delivery)
+    assert len(service.commands) == 1
+
+
 @pytest.mark.parametrize("action", ["steer", "kill", "suspend"])
 def test_a_retry_after_the_session_has_ended_is_told_what_became_of_it(mesh, service, action):
     """The agent may have ended by that very order, and its owner knows the receipt."""
