@@ -113,9 +113,15 @@ def verify_audit(mesh: MeshClient, node: str = "") -> Plain:
 
 
 def accept_log(mesh: MeshClient, node: str) -> Plain:
-    """Take another node's log as it is now: `node_id`, `node_name`, `forgotten`."""
+    """Take another node's log as it is now: `node_id`, `node_name`, `forgotten`.
+
+    One that is accused here may be listed no more, since it was forgotten.
+    """
     nodes = mesh.nodes()["nodes"]
-    node_id = node_id_in(nodes, node)
+    accused = mesh.call(mesh.node_audit.ListHeads, pb.ListHeadsRequest())
+    ids = {head.node for head, _ in _heads(accused.heads)} - {one["node_id"] for one in nodes}
+    unlisted = [{"node_id": node_id, "name": ""} for node_id in sorted(ids)]
+    node_id = node_id_in([*nodes, *unlisted], node)
     answer = mesh.call(mesh.node_audit.AcceptLog, pb.AcceptLogRequest(node_id=node_id))
     return {
         "node_id": node_id,

@@ -132,9 +132,9 @@ class Auditing:
 
     async def heads(self, node_id: str) -> list[Seen]:
         """Return what was seen of a node's log; of all nodes what proves a change, for no id."""
+        await self._database.run(heads.keep, self._witness.take())
         if not node_id:
             return await self._database.run(heads.troubles)
-        await self._database.run(heads.keep, self._witness.take())
         node = NodeId(node_id)
         kept = await self._database.run(heads.of_node, node)
         seen = self._seen(node)

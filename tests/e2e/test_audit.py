@@ -98,5 +98,37 @@ def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(
     assert accepted["forgotten"] > 0
     assert named(anna) == set()
     assert named(berta) == set()
-    assert not [one for one in anna.json("status")["alarms"] if one["id"].startswith("audit:")]
+    assert not accused(anna)
     assert anna.json("audit", "--kind", "log_accepted")["records"]
+
+
+@pytest.mark.parametrize("chars", [12, 52], ids=["as the fix writes it", "whole"])
+def test_the_log_of_a_node_that_is_forgotten_can_still_be_accepted(pair, chars):
+    anna, berta = pair
+    berta.end()
+    backup = berta.home.parent / "backup.db"
+    shutil.copy(berta.home / "state.db", backup)
+    berta.up()
+    wait_until(lambda: anna.states()["berta"] == "alive")
+    wait_until(lambda: anna.call("kill", "echo", "--force").code == 0, "the end of echo")
+    assert anna.call("audit", "--verify").code == 0
+    berta.end()
+    for file in berta.home.glob("state.db*"):
+        file.unlink()
+    shutil.copy(backup, berta.home / "state.db")
+    berta.up()
+    wait_until(lambda: accused(anna), "anna to notice")
+    berta.end()
+    wait_until(lambda: anna.states()["berta"] != "alive")
+    assert anna.call("nodes", "forget", "berta", "--yes").code == 0
+    wait_until(lambda: "berta" not in anna.states())
+    assert anna.call("audit", "--accept", "berta", "--yes").code == 3
+    node_id = berta.ready["node_id"]
+    assert anna.json("audit", "--accept", node_id[:chars], "--yes")["node_id"] == node_id
+    assert not accused(anna)
+    assert anna.call("audit", "--verify").code == 0
+
+
+def accused(node) -> list[str]:
+    alarms = node.json("status")["alarms"]
+    return [one["id"] for one in alarms if one["id"].startswith("audit:")]
