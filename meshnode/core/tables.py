@@ -77,6 +77,10 @@ class Tables:
         head = self._forgotten.get(origin, NOTHING)
         return Head(row.epoch, row.seq) <= head and table not in KEPT
 
+    def is_forgotten(self, origin: NodeId) -> bool:
+        """Whether a node was forgotten, and has said nothing since."""
+        return origin in self._forgotten and self.node(origin) is None
+
     def is_believed(self, origin: NodeId) -> bool:
         """Whether what a node has written is shown: its feed is not in quarantine."""
         return not self._forks.has(origin)

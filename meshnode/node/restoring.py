@@ -149,8 +149,9 @@ def take_up(
     mesh = world.mesh
     damage = restore(mesh, database, wall_s)
     for proof in mesh.replication.forks:
-        alarm = alarm_of("feed_quarantined", proof[0].origin, "its epoch has two histories")
-        if alarm is not None:
+        origin = proof[0].origin
+        alarm = alarm_of("feed_quarantined", origin, "its epoch has two histories")
+        if alarm is not None and not mesh.tables.is_forgotten(origin):
             alarms.sound(alarm)
     if damage:
         try:

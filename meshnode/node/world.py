@@ -287,13 +287,18 @@ class NodeWorld:
             self.writer.drop_entries(entry_ids)
 
     def announce(self, news: Announce) -> None:
-        """Pass news on; take back sessions that peers return; log how members' states changed."""
+        """Pass news on; take back sessions that peers return; log how members' states changed.
+
+        Of a forgotten node no feed will come that could end an alarm about it.
+        """
         self.changes += 1
         self.on_news(news)
         if self._regaining and SESSIONS in news.tables and self.on_regained is not None:
             self._regaining = self.mesh.own.waiting
             self.on_regained()
         for peer in sorted(news.members):
+            if self.mesh.tables.is_forgotten(peer):
+                self._alarms.clear(feed_alarm_id(peer))
             state = self.mesh.liveness.state(peer)
             before = self._states.get(peer)
             if before is not state and peer != self.mesh.self_id:

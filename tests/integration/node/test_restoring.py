@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from integration.rpc.fleet import Founded
 
+from meshnode.app.alarms import Alarms
 from meshnode.app.mesh import Mesh, Self
-from meshnode.core.entries import entry_id_of, role_entry
+from meshnode.core.entries import Forget, entry_id_of, role_entry, sign_entry
 from meshnode.core.errors import DamagedError, MeshError, StorageError
 from meshnode.core.feed import fits
 from meshnode.core.genesis import Limits
@@ -24,8 +25,8 @@ from meshnode.core.roles import Role
 from meshnode.core.rows import all_rows
 from meshnode.core.sessions import SESSIONS
 from meshnode.core.snapshots import whole
-from meshnode.node.restoring import Damage, move, repair, restore
-from meshnode.store import facts, feeds, rollups
+from meshnode.node.restoring import Damage, move, repair, restore, take_up
+from meshnode.store import facts, feeds, forks, rollups
 from meshnode.store.database import Database
 
 FOUNDED = Founded(9)
@@ -160,6 +161,21 @@ HEADER_DAMAGE = [
     "UPDATE feeds SET origin = CAST(X'FFFE' AS TEXT) WHERE origin = ?",
     "UPDATE feeds SET origin = 'somebody' WHERE origin = ?",
 ]
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_feed_with_two_histories_is_an_alarm_unless_its_node_is_forgotten(path, is_forgotten):
+    proof = FEEDS[ANNA].header, feed_of(OTHERS[0], rows=13).header
+    forget = sign_entry(FOUNDED.root, GENESIS.mesh_id, Forget(proof[0]), CHANCE, issued_s=1)
+    database = Database(path)
+    database.run_now(forks.save, proof)
+    database.run_now(feeds.save, [], [forget] * is_forgotten)
+    world = SimpleNamespace(mesh=Mesh(GENESIS, Self(US, 8, Random(1))))
+    alarms = Alarms(lambda: 0.0, lambda _alarm, _raised: None)
+    take_up(world, database, alarms, (), 1_790_000_000.0)
+    database.close()
+    assert world.mesh.replication.forks.has(ANNA)
+    assert [one.id for one in alarms.standing()] == [f"feed:{ANNA[:12]}"] * (not is_forgotten)
 
 
 @pytest.mark.parametrize("statement", [*ROW_DAMAGE, *HEADER_DAMAGE])

@@ -10,6 +10,7 @@ from integration.rpc.fleet import WAIT_S, Founded
 
 from meshnode.app.alarms import Alarm, Alarms
 from meshnode.app.mesh import Mesh, Self
+from meshnode.core.entries import Forget, sign_entry
 from meshnode.core.errors import StorageError
 from meshnode.core.own_feed import OwnFeed
 from meshnode.node import persistence
@@ -173,6 +174,19 @@ async def test_a_quarantined_feed_is_an_alarm_until_it_has_news(node):
     feed = OwnFeed(peer.key, node.mesh.genesis.mesh_id, node.mesh.genesis.limits, 1)
     feed.write(TABLE, b"k", b"v")
     node.world.persist(feed.flush(1.0), ours=False)
+    assert node.alarms.standing() == ()
+
+
+async def test_a_quarantined_feed_is_no_alarm_once_its_node_is_forgotten(node):
+    founded = Founded(3)
+    peer = founded.node()
+    node.world.report("feed_quarantined", peer.node_id, "two headers for 3.14")
+    feed = OwnFeed(peer.key, founded.mesh_id, node.mesh.genesis.limits, 1)
+    feed.write(TABLE, b"k", b"v")
+    feed.flush(1.0)
+    forget, chance = Forget(feed.header), founded.chance
+    node.world.add_control(sign_entry(founded.root, founded.mesh_id, forget, chance, issued_s=1))
+    assert node.mesh.control.forgotten.keys() == {peer.node_id}
     assert node.alarms.standing() == ()
 
 
