@@ -182,7 +182,6 @@ class Fronting:
             self._load_own(context)
         except OSError as error:
             raise unwritten(home.run, error) from None
-        write_whole(home.anchors, self._ground.identity.anchors)  # what to trust
         return context
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
@@ -190,6 +189,8 @@ class Fronting:
 
     def _load_own(self, context: ssl.SSLContext) -> None:
         leaf = self._ground.identity.leaf()
+        # What to trust, before what is shown: the roots of the mesh may have been exchanged.
+        write_whole(self._ground.home.anchors, self._ground.identity.anchors)
         with tempfile.TemporaryDirectory(dir=self._ground.home.run) as directory:
             # Python reads keys from files only; this one is the user's alone, and gone at once.
             chain, key = Path(directory, "chain"), Path(directory, "key")

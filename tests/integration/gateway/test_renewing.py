@@ -61,6 +61,25 @@ async def test_a_certificate_that_could_not_be_loaded_is_loaded_later(tmp_path, 
     assert list(home.run.iterdir()) == []
 
 
+async def test_what_to_trust_is_written_anew_with_the_certificate(tmp_path, monkeypatch):
+    monkeypatch.setattr(fronting, "RELOAD_S", 0.01)
+    home, context = Home(tmp_path), Context(ssl.PROTOCOL_TLS_SERVER)
+    home.run.mkdir()
+    context.loaded = asyncio.Event()
+    front = Fronting.__new__(Fronting)
+    identities = [Founded(seed).node().identity for seed in (3, 4)]
+    front._ground = SimpleNamespace(home=home, identity=identities[0])
+    renewing = asyncio.create_task(front._renew(context))
+    async with asyncio.timeout(WAIT_S):
+        for identity in identities:
+            front._ground.identity = identity
+            context.loaded.clear()
+            await context.loaded.wait()
+            assert home.anchors.read_bytes() == identity.anchors
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+
+
 class Met:
     """A listener as far as certificates go: it tells when it was given another."""
 
@@ -128,12 +147,12 @@ def test_what_cannot_be_written_for_https_is_named(tmp_path):
     front = Fronting.__new__(Fronting)
     front._options = HttpOptions("127.0.0.1:0", OWN_CERTIFICATE)
     front._ground = SimpleNamespace(home=home, identity=Founded(3).node().identity)
-    with pytest.raises(MeshError, match=f"cannot write {home.run}"):
-        front._context()
-    home.run.mkdir()
     home.anchors.mkdir()
     with pytest.raises(MeshError, match=f"cannot write {home.anchors}"):
         front._context()
     home.anchors.rmdir()
+    with pytest.raises(MeshError, match=f"cannot write {home.run}"):
+        front._context()
+    home.run.mkdir()
     front._context()
     assert home.anchors.read_bytes() == front._ground.identity.anchors
