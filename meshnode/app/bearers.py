@@ -64,6 +64,11 @@ class Bearer:
             for limit in (link.nodes, link.agents, link.sessions, link.specializations)
         )
 
+    @property
+    def names_nodes(self) -> bool:
+        """Whether some nodes of the mesh are outside of what the key is for."""
+        return any(link.nodes is not None for link in self.grants)
+
     def check(self, action: str) -> None:
         """Raise NotPermittedError unless the key is good for this action, somewhere."""
         if action not in ACTIONS_OF_ROLE[self.role]:
@@ -85,7 +90,7 @@ class Bearer:
         self.check(action)
         if self.is_narrowed:
             raise NotPermittedError(
-                f"this key may {action}, but not all of the mesh",
+                f"this key may {said_of(action)}, but not all of the mesh",
                 "its grant names nodes, agents, sessions or specializations",
             )
 

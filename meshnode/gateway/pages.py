@@ -13,7 +13,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from meshnode.app.queries import Queries
     from meshnode.gateway.strict import Fields
     from meshnode.v1 import local_service_pb2 as pb
+
+    Plain = dict[str, Any]
 
 Item = TypeVar("Item")
 BEHIND = re.compile("[0-9A-Za-z_-]+")  # `next`: the last item's place in the order
@@ -88,6 +90,14 @@ def _order(token: str) -> Order:
         raise not_from_before("next") from None
 
 
+def coverage_for(bearer: Bearer | None, coverage: Plain) -> Plain:
+    """Return a coverage as a key may see it: of some nodes only, who is missing is but counted."""
+    if bearer is None or not bearer.names_nodes:
+        return coverage
+    unnamed = len(coverage["missing"]) + coverage["missing_more"]
+    return coverage | {"missing": [], "missing_more": unnamed}
+
+
 class Pages:
     """Makes pages; `version` counts the changes that this node has heard of."""
 
@@ -120,7 +130,7 @@ class Pages:
         page = list_sessions(self._queries, request, bearer.may_see if bearer else None)
         listed = {
             "sessions": list(map(to_plain, page.sessions)),
-            "coverage": to_plain(page.coverage),
+            "coverage": coverage_for(bearer, to_plain(page.coverage)),
             "next": page.next or None,
         }
         return msgspec.json.encode(public(listed))

@@ -30,7 +30,7 @@ from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
-from meshnode.gateway.pages import BEHIND, PART, part_asked
+from meshnode.gateway.pages import BEHIND, PART, coverage_for, part_asked
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.repeats import HEADER, WORD, id_given
 from meshnode.gateway.strict import about, check_path, parse_query
@@ -127,7 +127,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/metrics", **route("Metrics of this node, for Prometheus.", "", media=METRICS))
     async def metrics(request: Request) -> Response:
-        parts.desk.bearer(request).check("metrics")
+        parts.desk.bearer(request).check_everywhere("metrics")  # it has sums over the whole mesh
         return Response(await parts.metrics.page(), media_type=METRICS)
 
     @router.get(
@@ -148,7 +148,9 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         shown, following = part.of(
             ((int(not one["self"]), one["name"], one["node_id"]), one) for one in seen
         )
-        return json_response(listed | {"nodes": list(map(working_links, shown)), "next": following})
+        page = {"nodes": list(map(working_links, shown)), "next": following}
+        coverage = coverage_for(bearer, listed["coverage"])
+        return json_response(listed | page | {"coverage": coverage})
 
     @router.get(
         MESH + "/cost",
@@ -324,7 +326,7 @@ def _add_registry(router: APIRouter, parts: Parts) -> None:
                 found
             )  # of one specialization they are ranked: all may move
         )
-        coverage = to_plain(coverage_to_wire(parts.queries.coverage()))
+        coverage = coverage_for(bearer, to_plain(coverage_to_wire(parts.queries.coverage())))
         agents = [to_plain(agent_to_wire(one)) for one in shown]
         return json_response({"agents": agents, "coverage": coverage, "next": following})
 

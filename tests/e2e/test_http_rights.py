@@ -2,7 +2,7 @@
 
 import pytest
 from e2e.fleet import wait_until
-from e2e.web import API, key_of, started
+from e2e.web import API, door_of, gateways, key_of, started
 
 STEER = f"{API}/steer"
 BLIND = (
@@ -72,3 +72,26 @@ def test_candidates_are_those_that_the_key_may_see(pair, door, twins):
     assert there.ask("POST", STEER, body | {"node": "gate"}).status == 403
     everything = door.ask("POST", STEER, body)
     assert {one["session_id"] for one in everything.json["candidates"]} == set(twins.values())
+
+
+@pytest.mark.parametrize("flag", ["--agent-id", "--node", "--spec"])
+def test_a_narrowed_key_is_told_no_sums_over_the_mesh(pair, door, flag):
+    key = key_of(pair[0], flag, "gate", "--action", "metrics", "--action", "read")
+    for path in ("/metrics", f"{API}/cost"):
+        refused = door.with_key(key).ask("GET", path)
+        assert (refused.status, refused.code) == (403, "not_permitted")
+    everywhere = door.with_key(key_of(pair[0], "--action", "metrics"))
+    assert everywhere.ask("GET", "/metrics").status == 200
+
+
+def test_a_key_for_some_nodes_is_told_how_many_are_missing_and_not_which(fleet):
+    gate, far = gateways(fleet, "gate", "far")
+    door, narrow = door_of(gate), door_of(gate, "--node", "gate")
+    far.end()
+    wait_until(lambda: gate.states()["far"] != "alive")
+    for path in (f"{API}/nodes", "/sessions", f"{API}/registry"):
+        whole, part = (one.ask("GET", path).json["coverage"] for one in (door, narrow))
+        assert [one["node_name"] for one in whole["missing"]] == ["far"]
+        assert (part["missing"], part["missing_more"]) == ([], 1)
+        counted = ("nodes_known", "nodes_heard")
+        assert [part[name] for name in counted] == [whole[name] for name in counted] == [2, 1]
