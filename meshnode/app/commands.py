@@ -43,6 +43,7 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.floor import SKEW_S
+from meshnode.core.grants import KeyTimeError
 from meshnode.core.keys import Signed
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class CommandDesk:
         """Return a command that is under way by now, or its receipt if it was answered before."""
         try:
             command, session = self._judge(signed, via)
-        except (ExpiredError, ClockError):
+        except (ExpiredError, ClockError, KeyTimeError):
             # What became of it can be told for as long as it is known, whatever our clock says.
             known = await self._known(signed)
             if known is None:

@@ -34,6 +34,10 @@ ACTIONS_OF_NEW_KEY = ("read", "steer", "kill", "register")
 ANOTHER_KEY = "make a new one: session-mesh keys new"  # the hint for who has an expired one
 
 
+class KeyTimeError(NotAuthenticatedError):
+    """The key is not good at this time; it may have been, or will be. Nothing changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a subject key may do, and where. `None` means anywhere; an empty tuple means nowhere."""
@@ -184,16 +188,16 @@ def _follows(child: Grant, parent: Grant, signed_parent: Signed) -> bool:
 
 
 def check_time(grants: Sequence[Grant], now_s: float, skew_s: float) -> None:
-    """Raise NotAuthenticatedError when a link is not yet valid or no longer."""
+    """Raise KeyTimeError when a link is not yet valid or no longer."""
     for link in grants:
         if link.expires_s > now_s + GRANT_TTL_S_MAX + CLOCKS_S:
-            raise NotAuthenticatedError(  # it would outlive a revocation of its id
+            raise KeyTimeError(  # it would outlive a revocation of its id
                 "this session key is valid for more than 30 days", "no key is: make another"
             )
         if now_s > link.expires_s + skew_s:
-            raise NotAuthenticatedError("this session key has expired", ANOTHER_KEY)
+            raise KeyTimeError("this session key has expired", ANOTHER_KEY)
         if now_s < link.not_before_s - skew_s:
-            raise NotAuthenticatedError(
+            raise KeyTimeError(
                 "this session key is not valid yet", "compare the clocks of the two machines"
             )
 

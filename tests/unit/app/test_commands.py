@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from doubles import Killed, ScriptedAgents
-from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance
+from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance, key_for
 
 from meshnode.core.commands import Command, sign_command
 from meshnode.core.entries import role_entry
@@ -112,6 +112,19 @@ async def test_a_duplicate_after_the_end_gets_the_first_receipt():
     owner.clock.now_s += 30
     assert await owner.desk.submit(signed, "") == first
     assert len(owner.agents.steered) == 1
+
+
+async def test_what_was_done_is_told_after_its_key_has_expired_and_nothing_new_is_done():
+    owner = Owner()
+    key = key_for(expires_s=int(owner.clock.now_s) + 60)
+    until_s = int(owner.clock.now_s) + 43_200
+    kill, other = (sign_command(key, owner.command("kill", expires_s=until_s)) for _ in range(2))
+    first = await owner.desk.submit(kill, "")
+    owner.clock.now_s += 60 + SKEW_S + 1
+    assert await owner.desk.submit(kill, "") == first
+    with pytest.raises(NotAuthenticatedError, match="has expired"):
+        await owner.desk.submit(other, "")
+    assert len(owner.agents.kills) == 1
 
 
 async def test_after_a_restart_of_the_desk_the_journal_answers():

@@ -33,7 +33,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.floor import SKEW_S
 from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.core.grants import Grant, KeyTimeError, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
@@ -136,11 +136,9 @@ FAULTS = {
         RefusedError,
         lambda c: replace(c, issued_s=NOW_S + SKEW_S + 1, expires_s=NOW_S + SKEW_S + 9),
     ),
-    "a grant that has expired": Fault(
-        5, NotAuthenticatedError, limits=(("expires_s", NOW_S - SKEW_S - 1),)
-    ),
+    "a grant that has expired": Fault(5, KeyTimeError, limits=(("expires_s", NOW_S - SKEW_S - 1),)),
     "a grant that is not valid yet": Fault(
-        5, NotAuthenticatedError, limits=(("not_before_s", NOW_S + SKEW_S + 1),)
+        5, KeyTimeError, limits=(("not_before_s", NOW_S + SKEW_S + 1),)
     ),
     "a grant of another mesh": Fault(5, NotAuthenticatedError, limits=(("mesh", "another"),)),
     "a grant at depth 1": Fault(5, NotAuthenticatedError, limits=(("depth", 1),)),
