@@ -113,12 +113,12 @@ class Log:
 class Desk:
     """A node's audited desk, and what its users sign."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: MemoryJournal | None = None) -> None:
         self.agents, self.clock = ScriptedAgents(), ManualClock()
         self.records: list[Happening] = []
         self.lines: list[Happening] = []
         self.auditor = Auditor(self.clock, self.records.append, self.lines.append)
-        self.journal, published = MemoryJournal(), Published()
+        self.journal, published = journal or MemoryJournal(), Published()
         sessions = OwnSessions(published, self.agents, self.clock, chance, nowhere, InBackground())
         sessions.on_change = self.auditor.session
         sessions.restore([SESSION])

@@ -87,6 +87,7 @@ class CommandDesk:
         self._executor = executor
         self._journal = journal
         self._clock = clock
+        self._began_s = clock.wall_s()
         self._under_way: dict[bytes, UnderWay] = {}
         self._lane = Lane()
         # What hangs must not keep anybody from a kill, nor who is given two minutes to end others.
@@ -162,8 +163,8 @@ class CommandDesk:
         if under_way := self._same(signed, command):
             return under_way
         self._check_room(command)
-        self.on_accepted(command, session, via)  # written with the command, or before it
-        once = partial(self._once, signed, command, promised=promised)
+        note = partial(self.on_accepted, command, session, via)
+        once = partial(self._once, signed, command, note, promised=promised)
         return self._start(signed, command, once)
 
     def _judge(self, signed: Signed, via: str) -> tuple[Command, SessionRecord | None]:
@@ -220,8 +221,17 @@ class CommandDesk:
             self._lane_of(command).leave(command.session)
 
     async def _once(
-        self, signed: Signed, command: Command, under_way: UnderWay, *, promised: bool
+        self,
+        signed: Signed,
+        command: Command,
+        note: Callable[[], None],
+        under_way: UnderWay,
+        *,
+        promised: bool,
     ) -> Signed:
+        if (known := await self._known_before(signed, command)) is not None:
+            return known
+        note()  # it is written with the command, or before it
         # One write instead of two for what has its turn now, unless somebody shall be told that it
         # is accepted: that promises an execution, also after a crash. So does every kill.
         lane = self._lane_of(command)
@@ -232,6 +242,12 @@ class CommandDesk:
             return known
         under_way.accept(lambda: self._receipt(signed, command, Done("accepted", "journalled")))
         return await self._carry_out(signed, command, marked=begins)
+
+    async def _known_before(self, signed: Signed, command: Command) -> Signed | None:
+        """Return the receipt of a command that an earlier run has answered: it is no new one."""
+        if command.issued_s > self._began_s + SKEW_S:  # no earlier run has had it
+            return None
+        return await self._journal.answered(_entry(signed, command))
 
     async def _go_on(
         self, undone: Undone, command: Command, ready: asyncio.Event, under_way: UnderWay

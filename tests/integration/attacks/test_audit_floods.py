@@ -22,6 +22,7 @@ from meshnode.core.errors import (
     RefusedError,
     StaleError,
 )
+from meshnode.core.floor import SKEW_S
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed, key_id_of
 from meshnode.core.standing import REVOKED
@@ -97,6 +98,18 @@ async def test_commands_beyond_a_quota_leave_one_record_and_a_count():
     for one in signed[OF_SIGNER.burst :]:
         await refused(desk, one, RefusedError)
     assert desk.kinds()[taken:] == ["command_refused"]
+
+
+async def test_a_command_that_an_earlier_run_has_answered_is_not_recorded_again():
+    desk = Desk()
+    signed = desk.order()
+    receipt = await desk.desk.submit(signed, "")
+    again = Desk(desk.journal)
+    assert await again.desk.submit(signed, "") == receipt
+    assert again.kinds() == []
+    again.clock.now_s += SKEW_S + 1
+    await again.desk.submit(again.order(), "")
+    assert again.kinds() == ["command_accepted", "command_executed"]
 
 
 async def test_a_replayed_command_is_recorded_once():
