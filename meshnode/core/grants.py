@@ -190,16 +190,16 @@ def _follows(child: Grant, parent: Grant, signed_parent: Signed) -> bool:
 def check_time(grants: Sequence[Grant], now_s: float, skew_s: float) -> None:
     """Raise KeyTimeError when a link is not yet valid or no longer."""
     for link in grants:
+        if now_s < link.not_before_s - skew_s:  # first: a clock behind makes keys look long
+            raise KeyTimeError(
+                "this session key is not valid yet", "compare the clocks of the two machines"
+            )
         if link.expires_s > now_s + GRANT_TTL_S_MAX + CLOCKS_S:
             raise KeyTimeError(  # it would outlive a revocation of its id
                 "this session key is valid for more than 30 days", "no key is: make another"
             )
         if now_s > link.expires_s + skew_s:
             raise KeyTimeError("this session key has expired", ANOTHER_KEY)
-        if now_s < link.not_before_s - skew_s:
-            raise KeyTimeError(
-                "this session key is not valid yet", "compare the clocks of the two machines"
-            )
 
 
 def check_permission(grants: Sequence[Grant], request: Request) -> None:

@@ -131,6 +131,12 @@ async def test_a_key_for_longer_than_a_revocation_of_it_lasts_is_none(desk):
         assert "30 days" in await desk.refuses(KeyTimeError, chain)
 
 
+async def test_to_a_clock_that_is_days_behind_a_key_of_a_month_is_early_and_not_long(desk):
+    fresh = of("carl").child(not_before_s=NOW_S - 60, expires_s=NOW_S + GRANT_TTL_S_MAX)
+    desk.clock.now_s -= 3 * DAY_S
+    assert "not valid yet" in await desk.refuses(KeyTimeError, fresh, "kill")
+
+
 async def test_a_key_disclosed_to_its_gateway_is_worth_nothing_elsewhere(desk):
     bearer = of("carl").child(via=GATEWAY_ID)
     await desk.obeys(bearer, via=GATEWAY_ID)
