@@ -23,7 +23,7 @@ import msgspec
 
 from meshnode.core.ledger import Buckets, UsageRecord
 from meshnode.core.packing import pack
-from meshnode.ingest.codex_totals import TOLD, Naming, Total, Totals, counts_in, since
+from meshnode.ingest.codex_totals import NOTHING, TOLD, Naming, Total, Totals, counts_in, since
 from meshnode.ingest.lenient import ContradictionError, at_s_of, file_text, key_of, text_of
 from meshnode.ingest.reading import OutdatedError, Reason
 from meshnode.ingest.responses import Response, record_of
@@ -233,21 +233,26 @@ class CodexParser:
         lane = text_of(limits.get("limit_id")) if isinstance(limits, dict) else ""
         totals = counts_in(info.get("total_token_usage"))
         last = counts_in(info.get("last_token_usage"))
+        if last is None and isinstance(info.get("last_token_usage"), dict):
+            last = NOTHING  # after a compaction, while the total is the same
         if totals is None:
             return Reason.NO_USAGE
         state, naming = self._state, self._naming
         if lane not in state.lanes and len(state.lanes) >= LANES_MAX:
             return Reason.QUARANTINED
-        nothing = [0] * (TOLD + 1)
-        heard, naming.heard = naming.heard or nothing, list(totals)
+        before = state.lanes.get(lane) or list(NOTHING)
+        heard, naming.heard = naming.heard or before, list(totals)
         told = [*totals, *last] if last else []
         is_echo = bool(told) and told == state.told
         state.told = told
-        before = state.lanes.get(lane, nothing)
         state.lanes[lane] = list(totals)
         if list(totals[:TOLD]) == before[:TOLD]:
             return Reason.DUPLICATE
-        used = last or since(before, totals)
+        if last == NOTHING:
+            used = since(heard, totals)
+            is_echo = not any(used[:TOLD])
+        else:
+            used = last or since(before, totals)
         return Total(lane, totals, last, used, heard, is_echo)
 
     def _record(self, key: str, used: Totals, offset: int, formerly: str = "") -> UsageRecord:

@@ -19,6 +19,7 @@ COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_out
 WRITTEN = "cache_write_input_tokens"  # a part of the input as well, told by newer versions only
 Totals = tuple[int, ...]  # COUNTS, then WRITTEN
 TOLD = len(COUNTS)  # what all versions tell: nothing else is compared
+NOTHING = (0,) * (TOLD + 1)
 NAMED_MAX = 16  # responses whose total is awaited: not all have one; of more the last
 
 

@@ -102,6 +102,27 @@ def test_a_response_told_under_each_limit_counts_once_and_keeps_its_key():
     assert read_lines(path) == found
 
 
+def test_a_compaction_counts_nothing_under_whatever_limit_it_is_told(root: Path):
+    """The total stays, and what the last response used is told as nothing."""
+    nothing = (0, 0, 0, 0)
+    rollout = Rollout(root, "s1").count(FIRST, FIRST).count(FIRST, FIRST, lane="other")
+    rollout.count(SECOND, minus(SECOND, FIRST))
+    keys = [record.idem_key for record in read_file(rollout.path).records]
+    for lane in ("codex", "other", "new"):
+        rollout.count(SECOND, nothing, lane=lane)
+    found = read_file(rollout.count(THIRD, minus(THIRD, SECOND), lane="other").path)
+    assert [record.usage.total for record in found.records] == [1050, 1570, 1580]
+    assert [record.idem_key for record in found.records[:2]] == keys
+    assert found.skipped == {Reason.DUPLICATE: 4}
+    assert read_lines(rollout.path) == found
+
+
+def test_what_a_total_has_risen_by_when_a_compaction_tells_it_counts_once(root: Path):
+    rollout = Rollout(root, "s1").count(FIRST, FIRST, lane="other").count(SECOND, (1, 0, 0, 0))
+    found = read_file(rollout.count(THIRD, (0, 0, 0, 0), lane="other").path)
+    assert [record.usage.total for record in found.records] == [1050, 1, 1580]
+
+
 def test_the_model_is_that_of_the_latest_turn(root: Path):
     rollout = Rollout(root, "s1").count(FIRST).model("gpt-5").count(SECOND).model("o4").count(THIRD)
     assert [one.model for one in read_file(rollout.path).records] == ["unknown", "gpt-5", "o4"]

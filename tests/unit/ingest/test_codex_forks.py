@@ -170,6 +170,12 @@ def test_a_quick_answer_after_the_last_turns_of_a_parent_is_the_childs(root: Pat
     assert found.skipped == {Reason.DUPLICATE: 1}
 
 
+def test_the_last_turns_of_a_parent_count_nothing_where_they_begin_after_a_compaction(root: Path):
+    child = Rollout(root, "child", forked_from_id="parent")
+    child.count(SECOND, (0, 0, 0, 0), pause_s=0.01).count(THIRD, minus(THIRD, SECOND), pause_s=0.01)
+    assert read_file(child.path).skipped == {Reason.DUPLICATE: 2}
+
+
 FRESH = {"fresh_1": 2620, "fresh_2": 2620, "fresh_3": 2620}
 
 
