@@ -101,7 +101,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_lik
     rank: int = 0
     file: str = ""  # where it was read, and at which byte: never leaves this node
     offset: int = 0
-    formerly: str = ""  # a key that older versions may have counted it by, in the same session
+    formerly: str = ""  # a key that older versions may have counted it by
 
 
 class SlotKey(msgspec.Struct, frozen=True, order=True, gc=False):

@@ -9,7 +9,7 @@ what led to them is not in it.
 
 A fork's file begins with its own `session_meta`, then those of its ancestors, then their history,
 written in one burst, or with its old times; what follows a pause is the fork's own. A subagent has
-such a history, or its last turns alone, or none.
+such a history, or its last turns alone, or none: then its first total comes a while after it began.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class CodexParser:
         if state.copied and state.own_from and isinstance(ordinal, int):
             state.copied = ordinal < state.own_from
         elif state.copied and state.at_s and at_s > state.began_s:
-            state.copied = at_s - state.at_s <= BURST_GAP_S
+            # A copy is there at once; who copies nothing may be quick from its first line on.
+            before_s = state.began_s if state.is_alone else state.at_s
+            state.copied = at_s - before_s <= BURST_GAP_S
         state.at_s = at_s
 
     def _meta(self, payload: Mapping[str, Any]) -> None:

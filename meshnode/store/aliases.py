@@ -6,6 +6,7 @@ Functions are synchronous, and change nothing outside the caller's transaction.
 
 from __future__ import annotations
 
+from posixpath import basename
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,8 +36,11 @@ def settled(
 
     def is_counted(one: UsageRecord) -> bool:
         entry = known.get(one.formerly)
+        if entry is None:
+            return one.formerly in dropped
         # Others that made the same totals had the same key: it is that of the one which counts.
-        return one.formerly in dropped if entry is None else entry.record.session == one.session
+        counted = entry.record
+        return counted.session == one.session or basename(counted.file) == basename(one.file)
 
     return [
         msgspec.structs.replace(one, idem_key=one.formerly) if is_counted(one) else one

@@ -1,5 +1,6 @@
 """What forks and subagents copy of a rollout of Codex, and what they do themselves."""
 
+import json
 from collections.abc import Iterable
 from datetime import timedelta
 from itertools import permutations
@@ -184,6 +185,19 @@ def test_subagents_without_a_history_count_each_though_their_totals_are_alike(
 ):
     for name in FRESH:
         put(root, f"fresh/{name}")
+    assert counted.read().sessions == FRESH
+
+
+def test_a_subagent_that_answers_quickly_copies_nothing(root: Path, counted: Counted):
+    """Its limits are told while it waits for its first answers."""
+    told = json.loads((GOLDEN / "fresh" / "fresh_1.jsonl").read_text().partition("\n")[0])
+    for name in FRESH:
+        agent = Rollout(root, name, parent_thread_id="parent", source=told["payload"]["source"])
+        agent.model("gpt-5", pause_s=0.1).count(None, pause_s=0.85).count(
+            FIRST, FIRST, pause_s=0.85
+        )
+        agent.count(FIRST, FIRST, pause_s=0.85).count(SECOND, minus(SECOND, FIRST), pause_s=0.85)
+        assert read_lines(agent.path) == read_file(agent.path)
     assert counted.read().sessions == FRESH
 
 

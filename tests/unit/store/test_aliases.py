@@ -11,7 +11,9 @@ from meshnode.store import ledger, usage_log
 READER = DiagnosticsKey("codex", "0")
 NAMED = usage_record("codex:resp_1", source="codex", rank=1)
 COPY = replace(NAMED, idem_key="codex:s:totals", rank=0)
-OLD = usage_record("codex:parent:totals", source="codex", session="one", rank=1)
+OLD = usage_record(
+    "codex:parent:totals", source="codex", session="one", rank=1, file="/s/one.jsonl"
+)
 NEW = replace(OLD, idem_key="codex:one:totals", formerly=OLD.idem_key)
 
 
@@ -61,9 +63,19 @@ def test_what_an_older_version_has_counted_keeps_its_key(connection: sqlite3.Con
     assert list(usage_log.latest(connection, [OLD.idem_key, NEW.idem_key])) == [OLD.idem_key]
 
 
+def test_what_an_older_version_took_for_a_copy_keeps_its_key_and_gets_its_session(
+    connection: sqlite3.Connection,
+):
+    keep(connection, [replace(OLD, session="parent", rank=0)])
+    read_again = replace(NEW, file="/archived/one.jsonl")
+    assert keep(connection, [read_again]).records == 1
+    [entry] = usage_log.latest(connection, [OLD.idem_key, NEW.idem_key]).values()
+    assert (entry.record.session, total(connection)) == ("one", NEW.usage)
+
+
 def test_another_session_that_had_the_same_key_counts_beside_it(connection: sqlite3.Connection):
     keep(connection, [OLD])
-    other = replace(NEW, idem_key="codex:two:totals", session="two")
+    other = replace(NEW, idem_key="codex:two:totals", session="two", file="/s/two.jsonl")
     assert keep(connection, [other]).records == 2
     assert keep(connection, [other, NEW]).records == 2
 
