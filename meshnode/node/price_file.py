@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.errors import UsageError
 from meshnode.core.prices import PUSD_PER_USD, Rates
-from meshnode.core.tiers import CONTEXT_STEPS_TOKENS, STANDARD, tier_of
+from meshnode.core.tiers import CONTEXT_STEPS_TOKENS, PLACED, STANDARD, tier_of
 from meshnode.ingest.own_prices import FOREVER_S, Alias, OwnPrices, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
     from pathlib import Path
 
     from meshnode.client.documents import Entry
@@ -185,17 +185,27 @@ def _tiers(given: Mapping[str, Entry]) -> dict[str, tuple[tuple[int, Rates], ...
         entry.check_keys((*AMOUNTS, "long_prompts"))
         own = entry.map(f"tiers.{name}")
         own_longer = _long_prompts(own.get("long_prompts"))
-        found[_tier(name, entry)] = _steps(longer, base, _amounts(own), own_longer)
+        found[_tier(name, entry, found)] = _steps(longer, base, _amounts(own), own_longer)
     return found
 
 
-def _tier(name: str, entry: Entry) -> str:
+def _tier(name: str, entry: Entry, others: Container[str]) -> str:
     """Return a tier's name as responses have it: one that none has would never hold."""
-    tier, meant = name.strip().lower(), tier_of(name, 0)
-    if tier != meant:
-        said = f'no response is of tier "{name[:40]}": what logs call so is "{meant[:40]}"'
-        entry.fail(said, 'its amounts stand above "tiers"' if meant == STANDARD else "")
-    return tier
+    called, is_longer, _ = name.strip().lower().partition(">")
+    service, _, place = called.partition(PLACED)
+    meant, said = tier_of(service, 0, place), name[:40]
+    above = 'above "tiers"'
+    if is_longer:
+        where = above if meant == STANDARD else f'inside "{meant[:40]}"'
+        hint = f'what longer prompts cost stands in "long_prompts" {where}'
+        entry.fail(f'the name of a tier has no length of prompts: "{said}"', hint)
+    hint = f"its amounts stand {above}" if meant == STANDARD else ""
+    if called != meant:
+        problem = f'no response is of tier "{said}": what logs call so is "{meant[:40]}"'
+        entry.fail(problem, hint)
+    if meant in others:
+        entry.fail(f'the tier "{said}" has amounts already', hint)
+    return meant
 
 
 def _steps(

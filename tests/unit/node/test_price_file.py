@@ -86,7 +86,7 @@ def test_tiers_and_long_prompts_have_their_own_rates(tier, sent, received):
     assert (found.input_pusd, found.output_pusd) == (sent, received)
 
 
-@pytest.mark.parametrize("name", ["batch", " Batch ", "PRIORITY", "standard", "fast"])
+@pytest.mark.parametrize("name", ["batch", " Batch ", "PRIORITY", "standard+us", "fast"])
 def test_a_tier_is_known_by_what_logs_call_it(name: str):
     text = f'prices: [{{model: m, input: 1, output: 1, tiers: {{"{name}": {{input: 2}}}}}}]'
     assert rates(text, "m", tier_of(name, 0)).input_pusd == 2_000_000
@@ -177,7 +177,19 @@ MISTAKES = {
     ),
     "prices:\n  - {model: m, input: 1, output: 1, tiers: {auto: {input: 2}}}\n": (2, '"auto"'),
     "prices:\n  - {model: m, input: 1, output: 1, tiers: {'batch>9': {input: 2}}}\n": (
-        *(2, '"batch>9"', '"batch9"'),
+        *(2, '"batch>9"', '"long_prompts" inside "batch"'),
+    ),
+    "prices:\n  - {model: m, input: 1, output: 1, tiers: {'default>9': {input: 2}}}\n": (
+        *(2, '"long_prompts" above "tiers"'),
+    ),
+    "prices:\n- model: m\n  input: 1\n  output: 1\n  tiers:\n    standard: {input: 2}\n": (
+        *(6, '"standard"', 'above "tiers"'),
+    ),
+    "prices:\n- model: m\n  input: 1\n  output: 1\n  tiers: {fast: {}, Fast: {input: 2}}\n": (
+        *(5, '"Fast"', "already"),
+    ),
+    "prices:\n  - {model: m, input: 1, output: 1, tiers: {auto+us: {input: 2}}}\n": (
+        *(2, '"auto+us"', '"standard+us"'),
     ),
     "prices:\n  - {model: m, input: 1, output: 1, long_prompts: [{over: 5000, input: 2}]}\n": (
         *(2, '"5000"', "200000"),
