@@ -46,7 +46,10 @@ class Mark:
 
 
 _NO_CHARGE = Charge()
-_ROTATED = re.compile(r"([.-]\d[\d.T_-]*)?(\.gz)?$", re.ASCII)  # what a log's name ends in then
+# What a log's name has behind it then, or before its extension.
+_ROTATED = re.compile(
+    r"([.-]\d[\dTZ_.:-]*)?(\.gz)?$|-\d{4}-?\d\d-?\d\d[\dTZ_.:-]*(?=\.[a-zA-Z]\w*(\.gz)?$)", re.ASCII
+)
 
 
 def unpriced(record: UsageRecord) -> Charge:
@@ -281,8 +284,10 @@ def _again(records: Iterable[UsageRecord], known: Mapping[str, Entry]) -> int:
 def _is_itself(counted: UsageRecord, record: UsageRecord) -> bool:
     """Tell whether a record was made of the line that counts; a log may be rotated since."""
     told = log_sessions.as_counted(counted, record)
-    is_there = counted.offset == record.offset and says_the_same(counted, told)
-    return is_there and _ROTATED.sub("", counted.file) == _ROTATED.sub("", record.file)
+    if counted.offset != record.offset or not says_the_same(counted, told):
+        return False
+    names = counted.file, record.file
+    return names[0] == names[1] or len({_ROTATED.sub("", name) for name in names}) == 1
 
 
 def _ended(connection: sqlite3.Connection, key: DiagnosticsKey, responses: int) -> list[LedgerRow]:

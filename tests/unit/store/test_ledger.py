@@ -218,6 +218,9 @@ def test_what_was_left_out_counts_once_however_often_it_is_read(connection: sqli
     [
         ({"file": "/logs/access.log.1"}, 0),  # rotated since
         ({"file": "/logs/access.log-20261120.gz"}, 0),
+        ({"file": "/logs/access-20261120.log"}, 0),
+        ({"file": "/logs/access-2026-11-20T09-30-15.123.log.gz"}, 0),
+        ({"file": "/logs/access-audit.log"}, 1),
         ({"file": "/logs/access.log.bak"}, 1),
         ({"offset": 300}, 1),
         ({"file": "/copy/access.log"}, 1),
