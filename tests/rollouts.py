@@ -105,6 +105,12 @@ class Counted:
         return self
 
     @property
+    def detail(self) -> str:
+        """What is wrong with what there is by now."""
+        stored = ledger.load(self.connection, self.reader.key)
+        return self.reader.read(stored.places if stored else {}, 1 << 30).detail
+
+    @property
     def diagnostics(self) -> Diagnostics:
         stored = ledger.load(self.connection, self.reader.key)
         assert stored is not None

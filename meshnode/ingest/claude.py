@@ -271,6 +271,11 @@ class Transcripts:
                 return str(begin.joinpath(*parts)) if parts[-1].endswith(".jsonl") else None
         return None
 
+    def elsewhere(self, root: Path, name: str) -> tuple[()]:
+        """Return nothing: no file is packed."""
+        del root, name
+        return ()
+
     def is_whole(self, path: Path) -> bool:
         """All files have lines."""
         del path

@@ -305,6 +305,12 @@ class Rollouts:
                     yield entry.path
         tell(failures)
 
+    def elsewhere(self, root: Path, name: str) -> tuple[str, ...]:
+        """Tell where a rollout is by its day, and where once it is archived."""
+        file = name.rpartition("/")[2]
+        day = file.partition("T")[0].split("-")[1:]
+        return "/".join((str(root), "sessions", *day, file)), f"{root}/archived_sessions/{file}"
+
     def is_whole(self, path: Path) -> bool:
         """Return False: a rollout is lines."""
         del path

@@ -138,6 +138,11 @@ class Chats:
                     yield entry.path
         tell(failures)
 
+    def elsewhere(self, root: Path, name: str) -> tuple[()]:
+        """Return nothing: no file is packed."""
+        del root, name
+        return ()
+
     def is_whole(self, path: Path) -> bool:
         """Tell whether a chat is of an older version, which writes it anew each time."""
         return path.suffix == ".json"

@@ -15,6 +15,7 @@ from struct import Struct
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
+from meshnode.core.ids import pasted
 from meshnode.core.ledger import Batch, DiagnosticsKey
 from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import (
@@ -27,7 +28,7 @@ from meshnode.ingest.reading import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from meshnode.ingest.reading import Parser
 
@@ -53,6 +54,9 @@ class Format(Protocol):
 
         Those that are packed, too: they are told, and not read.
         """
+
+    def elsewhere(self, root: Path, name: str) -> Iterable[str]:
+        """Tell where else what a file says may be or have been read: under which other names."""
 
     def is_whole(self, path: Path) -> bool:
         """Tell whether a file is one document, written anew each time, rather than lines."""
@@ -182,12 +186,20 @@ class TreeReader:
         except OSError as error:
             run.troubles.append(f"cannot read {self._name}: {error.strerror}")
         self._listed.sort(reverse=True)
-        unread = sorted(one for one in packed if _is_news(one.removesuffix(PACKED), run.places))
+        unread = sorted(one for one in packed if self._is_news(one.removesuffix(PACKED), run))
         if unread:
             are = "rollouts are" if len(unread) > 1 else "rollout is"
             told = f"{len(unread)} {are} packed by zstd and not read"
             more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-            run.troubles.append(f"{told}; to count: zstd -d {file_text(unread[0])}{more}")
+            run.troubles.append(f"{told}; to count: zstd -d {pasted(file_text(unread[0]))}{more}")
+
+    def _is_news(self, name: str, run: _Run) -> bool:
+        """Tell whether a file that was packed is nowhere unpacked, nor was read when it was."""
+
+        def is_known(one: str) -> bool:
+            return _key_of(one) in run.places or os.path.lexists(one)
+
+        return not (is_known(name) or any(map(is_known, self._format.elsewhere(self._root, name))))
 
     def _try(self, name: str, run: _Run) -> None:
         key = _key_of(name)
@@ -286,11 +298,6 @@ class TreeReader:
 
 def _key_of(name: str) -> bytes:
     return sha256(os.fsencode(name)).digest()[:16]
-
-
-def _is_news(name: str, places: Mapping[bytes, bytes]) -> bool:
-    """Tell whether a file that was packed is neither there unpacked, nor was read when it was."""
-    return _key_of(name) not in places and not os.path.lexists(name)
 
 
 def _hash_before(file: int, offset: int) -> bytes:

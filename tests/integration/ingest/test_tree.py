@@ -48,6 +48,9 @@ class Words:
         yield from map(str, root.rglob("*.txt"))
         yield from map(str, root.rglob("*.doc"))
 
+    def elsewhere(self, root: Path, name: str) -> tuple[()]:
+        return ()
+
     def is_whole(self, path: Path) -> bool:
         return path.suffix == ".doc"
 

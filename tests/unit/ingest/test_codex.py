@@ -155,6 +155,28 @@ def test_rollouts_that_were_packed_before_they_were_read_are_told(root: Path, co
     assert [path.suffix for path in SOURCES["codex"].files(str(root))] == [".jsonl"]
 
 
+@pytest.mark.parametrize("was_archived", [False, True])
+def test_a_rollout_that_was_read_is_not_told_when_it_is_packed_in_another_place(
+    root: Path, counted: Counted, was_archived: bool
+):
+    path = Rollout(root, "2026-11-20T10-00-00-s1").count(FIRST, FIRST).path
+    archived = root / "archived_sessions" / path.name
+    archived.parent.mkdir()
+    read, packed = (path.rename(archived), path) if was_archived else (path, archived)
+    assert counted.read().diagnostics.records == 1
+    read.rename(f"{packed}.zst")
+    assert counted.detail == "ok"
+
+
+def test_the_command_that_unpacks_a_rollout_can_be_pasted(tmp_path: Path):
+    root = tmp_path / "my $(home)"
+    packed = root / "archived_sessions" / "rollout-1.jsonl.zst"
+    packed.parent.mkdir(parents=True)
+    packed.write_bytes(b"packed")
+    told = TreeReader(Rollouts(), str(root)).read({}, 1 << 30).detail
+    assert told.endswith(f"; to count: zstd -d '{packed}'")
+
+
 def test_an_archived_copy_is_the_same_session(root: Path, counted: Counted):
     path = Rollout(root, "s1").count(FIRST, FIRST).count(SECOND, minus(SECOND, FIRST)).path
     counted.read()
