@@ -196,6 +196,8 @@ class CodexParser:
         told = pack([total.lane, list(total.totals[:TOLD])])
         state.chain = sha256(state.chain + told).digest()[:16]
         if total.is_echo:  # in the chain all the same: keys of what follows stay
+            if total.last == NOTHING:  # which older versions have counted
+                findings.superseded.append(self._key_under(state.root))
             return Reason.DUPLICATE
         if naming.waiting is not None:
             findings.records.append(naming.waiting)

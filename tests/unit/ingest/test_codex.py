@@ -26,7 +26,7 @@ from meshnode.ingest.codex import CodexParser, Rollouts, _State
 from meshnode.ingest.reading import Findings, Reason
 from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import TreeReader
-from meshnode.store import ledger
+from meshnode.store import ledger, usage_log
 
 LANES = _State.__struct_fields__.index("lanes")
 KEYS_OF_TWO_LIMITS = [  # as they were when each telling counted: reading anew must double nothing
@@ -115,6 +115,18 @@ def test_a_compaction_counts_nothing_under_whatever_limit_it_is_told(root: Path)
     assert [record.idem_key for record in found.records[:2]] == keys
     assert found.skipped == {Reason.DUPLICATE: 4}
     assert read_lines(rollout.path) == found
+
+
+def test_what_an_older_version_has_counted_of_a_compaction_is_taken_back(
+    root: Path, counted: Counted
+):
+    for last in (None, (0, 0, 0, 0)):  # not told, it counts as it did then
+        rollout = Rollout(root, "s1").count(FIRST, FIRST).count(SECOND)
+        rollout.count(SECOND, last, lane="other")
+        total = counted.read().totals.total
+        rollout.path.unlink()
+    assert total == 1050 + 1570
+    assert len(usage_log.page(counted.connection, 0, 10)) == 4
 
 
 def test_what_a_total_has_risen_by_when_a_compaction_tells_it_counts_once(root: Path):
