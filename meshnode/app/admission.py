@@ -60,6 +60,7 @@ USES_MAX = 10_000
 # Of control entries in an answer, which gRPC wants below 4 MiB; a member is told the rest by the
 # first neighbour that it reconciles with, as of all that is new.
 CONTROL_BYTES_MAX = 3 << 20
+ENTRY_FRAME_BYTES = 5  # around one of them at most, in an answer and in a file
 DEVICE_CHARS_MAX = 48  # of a device's name, in what its user is called
 
 
@@ -318,20 +319,26 @@ def _nobody_told(what: str, key: bytes, words: str) -> None:
     del what, key, words
 
 
-def needed_first(given: Sequence[Signed], held: Iterable[Signed], mesh_id: str) -> list[bytes]:
-    """Return packed entries of CONTROL_BYTES_MAX at most: those given, then what matters most."""
+def needed_first(
+    given: Sequence[Signed], held: Iterable[Signed], mesh_id: str, room: int = CONTROL_BYTES_MAX
+) -> list[bytes]:
+    """Return packed entries of `room` bytes at most: those given, then what matters most."""
     own = list(map(packed_signed, given))
     others = {one: entry for entry in held if (one := packed_signed(entry)) not in own}
-    room = CONTROL_BYTES_MAX - sum(map(len, own))
-    if sum(map(len, others)) <= room:
+    if sum(_held_in(one) for one in [*others, *own]) <= room:
         return [*others, *own]
 
     chosen = []
-    for one in sorted(others, key=lambda one: _rank(entry_from_signed(others[one], mesh_id).body)):
-        if (room := room - len(one)) < 0:
+    ranked = sorted(others, key=lambda one: _rank(entry_from_signed(others[one], mesh_id).body))
+    for one in [*own, *ranked]:
+        if (room := room - _held_in(one)) < 0:
             break
         chosen.append(one)
-    return [*chosen, *own]
+    return chosen
+
+
+def _held_in(packed: bytes) -> int:
+    return len(packed) + ENTRY_FRAME_BYTES
 
 
 def _rank(body: Body | None) -> int:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from meshnode.app.admission import needed_first
 from meshnode.client.home import unwritten
 from meshnode.client.keyfiles import remove_whole, write_whole
 from meshnode.core.certificates import from_pem, to_pem
 from meshnode.core.errors import DamagedError, MeshError, NotPermittedError, PeerError
 from meshnode.core.genesis import genesis_from_bytes
-from meshnode.core.packing import pack, typed, unpack_map
+from meshnode.core.packing import PACKED_BYTES_MAX, pack, typed, unpack_map
 from meshnode.node.clock import chance
 from meshnode.node.founding import (
     beginning_from,
@@ -32,23 +33,30 @@ from meshnode.node.roots import packed_roots
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from meshnode.client.home import Home
     from meshnode.core.control import ControlSet
     from meshnode.core.genesis import Genesis
+    from meshnode.core.keys import Signed
 
 MESH_CHARS = 12  # of the old mesh, in the name of a key that is put aside
 ASIDE_BYTES = 6  # in that name too, if it is taken
+FRAME_BYTES = 16  # of the list of entries, and of what it is in, beside the entries; rounded
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What makes a device a member. `values`: facts; `commands`: its user has a role there."""
+    """What makes a device a member. `values`: facts; `commands`: its user has a role there.
+
+    `own`: the entries that say so, and those that this device has made.
+    """
 
     genesis: Genesis
     certificates: tuple[bytes, ...]
     control: ControlSet
+    own: Sequence[Signed]
     values: dict[str, bytes]
     commands: bool
 
@@ -56,16 +64,20 @@ class Entry:
 def enter(home: Home, database: Database, entry: Entry) -> None:
     """Make a home, whose lock the caller holds, a member's; raises a MeshError.
 
-    A home that the error leaves half done is finished by `finish`.
+    A home that the error leaves half done is finished by `finish`. Of a control set that is larger
+    than one file may be, it keeps what a member needs first; its neighbours return the rest.
     """
-    kept = {
-        "beginning": packed_beginning(entry.values, entry.control.entries()),
+    kept: dict[str, Any] = {
+        "beginning": packed_beginning(entry.values, ()),
         "roots": packed_roots(entry.genesis, entry.control.succession),
         "certificates": to_pem(entry.certificates),
         "genesis": entry.genesis.to_bytes(),
         "old": _old_mesh(home, entry.genesis),
         "commands": entry.commands,
     }
+    room = PACKED_BYTES_MAX - FRAME_BYTES - len(pack(kept))
+    held = needed_first(entry.own, entry.control.entries(), entry.genesis.mesh_id, room)
+    kept["beginning"] = packed_beginning(entry.values, held)
     write_whole(home.joining, pack(kept))
     try:
         finish(home, database)

@@ -35,6 +35,7 @@ from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from meshnode.client.rootfile import Sealed
@@ -216,12 +217,12 @@ def remember(
     """Keep what a member starts with in the database, and beside it: a database may be lost."""
     database.run_now(feeds.save, [], entries)
     database.run_now(facts.remember, values)
-    write_whole(home.beginning, packed_beginning(values, entries))
+    write_whole(home.beginning, packed_beginning(values, map(packed_signed, entries)))
 
 
-def packed_beginning(values: dict[str, bytes], entries: list[Signed]) -> bytes:
-    """Return what is kept beside the database."""
-    return pack({"facts": values, "control": [packed_signed(entry) for entry in entries]})
+def packed_beginning(values: dict[str, bytes], control: Iterable[bytes]) -> bytes:
+    """Return what is kept beside the database; `control`: packed entries."""
+    return pack({"facts": values, "control": list(control)})
 
 
 def beginning_from(packed: bytes) -> tuple[dict[str, bytes], list[Signed]]:

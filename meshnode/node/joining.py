@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.admission import unpacked_signed
+from meshnode.app.admission import packed_signed, unpacked_signed
 from meshnode.client import clock
 from meshnode.client.authority import InviteTerms, authorize_invite
 from meshnode.client.home import Home, make_private
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from meshnode.v1 import enrolment_service_pb2
 
 CLOCK_TOLERATED_S = 120.0
+OWN_ROLES_MAX = 16  # of one user, that are sure to be kept from the beginning
 PAUSES_S = (0.5, 1, 2, 4, 4, 4, 4)  # while more join at once than are let in
 CROWDED_MAX = 3  # of them for a node that only closes connections: it may be no node at all
 WHERE = "session-mesh id prints it on that device"
@@ -179,7 +180,9 @@ def _join_locked(
             **fact_of({invitation.admitter: ""} | checked(response.members)),
         }
         certificates = tuple(response.certificates)
-        enter(home, database, Entry(genesis, certificates, control, values, invitation.commands))
+        own = _own_entries(control, response.control, operator)
+        entry = Entry(genesis, certificates, control, own, values, invitation.commands)
+        enter(home, database, entry)
     finally:
         database.close()
     return {
@@ -328,6 +331,15 @@ def _control(
             "ask for a new invite",
         )
     return control
+
+
+def _own_entries(control: ControlSet, told: Sequence[bytes], operator: Key | None) -> list[Signed]:
+    """Return the entries that make the joiner's user who it is, and those that were made here."""
+    known = set(told)
+    made = [entry for entry in control.entries() if packed_signed(entry) not in known]
+    roles = control.roles.of(operator.public) if operator else ()
+    given = (control.entry_of(role) for role in roles[:OWN_ROLES_MAX])
+    return [*made, *(entry for entry in given if entry is not None)]
 
 
 def _root_behind(home: Home, genesis: Genesis) -> bytes:

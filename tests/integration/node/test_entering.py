@@ -12,17 +12,22 @@ from pathlib import Path
 import pytest
 from integration.node import cut_short
 from integration.rpc.enrolling import Desk, answering
-from integration.rpc.fleet import Founded
+from integration.rpc.fleet import Founded, now_s
 
 from meshnode.client.home import Home
 from meshnode.core.certificates import from_pem
+from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import apply_with
+from meshnode.core.entries import CONTROL, role_entry
 from meshnode.core.errors import ConflictError, DamagedError, StorageError
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.packing import PACKED_BYTES_MAX
+from meshnode.core.roles import Role
 from meshnode.node import entering, joining
 from meshnode.node.entering import MESH_CHARS, finish_begun
-from meshnode.node.founding import NAME_FACT, device_key, init, read_genesis
+from meshnode.node.founding import NAME_FACT, device_key, init, read_genesis, recover
 from meshnode.node.membership import membership_in
 from meshnode.node.roots import known_roots
 from meshnode.rpc.enrolment import ask_to_join
@@ -171,3 +176,43 @@ def join_again(folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     answer = pb.JoinResponse.FromString((folder / "answer").read_bytes())
     monkeypatch.setattr(joining, "ask_to_join", lambda *_: ("127.0.0.1:7708", answer))
     joining.join(home, (folder / "invite").read_text())
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_of_a_control_set_beyond_one_file_a_member_keeps_what_it_needs_first(
+    tmp_path, is_new
+):
+    home, mesh = Home(tmp_path / "home"), Founded(SEED)
+    if not is_new:
+        init(home, "own", "anna", None)
+    database = Database(tmp_path / "desk.db")
+    desk = Desk(mesh, database)
+    trusted = fill(desk)
+    assert sum(len(one.payload) for one in desk.control.entries()) > PACKED_BYTES_MAX * 1.4
+    async with answering(desk.servicer(), desk.member.identity) as address:
+        invite = await desk.invite(address, role="operator")
+        said = await asyncio.to_thread(joining.join, home, invite.to_text(), node_name="anna")
+    database.close()
+    assert said["role"] == "operator"
+    assert not home.joining.exists()
+    assert PACKED_BYTES_MAX * 9 // 10 < home.beginning.stat().st_size <= PACKED_BYTES_MAX
+    home.database.unlink()
+    with closing(Database(home.database)) as lost:
+        recover(home, lost)
+        kept = ControlSet(mesh.genesis)
+        assert kept.add_all(lost.run_now(feeds.load).control, now_s()) == []
+    assert {trusted} < set(kept.entries()) < set(desk.control.entries())
+    assert kept.role_of(bytes.fromhex(home.operator_public.read_text())) == "operator"
+
+
+def fill(desk: Desk) -> Signed:
+    """Let an operator say 1.5 MB that no member needs to begin with; returns who let it."""
+    mesh, at_s, user = desk.mesh, int(now_s()), Key.new(desk.mesh.chance)
+    role = Role(user.public, "operator", "bob", mesh.root.public, at_s, None)
+    trusted = role_entry(mesh.root, mesh.mesh_id, role, mesh.chance)
+    desk.control.add(trusted, at_s)
+    said = {"mesh": mesh.mesh_id, "kind": "later", "issuer": user.public, "pad": "x" * 3700}
+    for _ in range(400):
+        one = {"id": mesh.chance(16), "issued": at_s, "expires": at_s + 86400}
+        desk.control.add(user.sign(CONTROL, said | one), at_s)
+    return trusted
