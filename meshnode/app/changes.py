@@ -204,9 +204,10 @@ class Changes:
         """Return the states that members are shown in."""
         return {peer: view.state for peer, view in self._nodes.items()}
 
-    def hold_states(self) -> None:
-        """Show members in the states they are in now, whatever becomes of them; new ones as is."""
-        self._states = {peer: self._state_of(peer) for peer in self._mesh.tables.origins()}
+    def hold_states(self, said: Mapping[NodeId, MemberState] | None = None) -> None:
+        """Show members as `said`, or as they are now, whatever becomes of them; new ones as is."""
+        held = {peer: self._state_of(peer) for peer in self._mesh.tables.origins()}
+        self._states = held | dict(said or {})
 
     # rows
 

@@ -87,6 +87,7 @@ class WatchDesk:
         self._begun = asyncio.Event()
         self._closed = False
         self._looking = False
+        self._remembered: Mapping[NodeId, MemberState] | None = None
         self._telling = True
         self._wakes: set[asyncio.Event] = set()  # one for each who watches
         self._costs_due_s = 0.0
@@ -105,6 +106,7 @@ class WatchDesk:
 
     def remember(self, states: Mapping[NodeId, MemberState]) -> None:
         """Take up what was shown when this node stopped: all from its disk, members in `states`."""
+        self._remembered = states
         self._changes.begin(states)
 
     async def begin(self, origins: Sequence[NodeId], *, resumed: bool) -> None:
@@ -112,6 +114,8 @@ class WatchDesk:
 
         Others get a turn between: there may be thousands of members to look at.
         """
+        if self._begun.is_set():  # this node has gone before it had looked around
+            return
         self._looking, self._telling = True, resumed
         for first in range(0, len(origins), LOOKED_AT_ONCE):
             self._give_out(self._changes.look(origins[first : first + LOOKED_AT_ONCE]))
@@ -140,9 +144,20 @@ class WatchDesk:
             self._costs_due_s = now_s + COSTS_S
         self._give_out(self._changes.settle(costs=costs))
 
-    def hold_states(self) -> None:
-        """Tell no more of who falls away: this node is going itself. Rows are told as ever."""
-        self._changes.hold_states()
+    def hold_states(self, origins: Iterable[NodeId]) -> None:
+        """Tell no more of who falls away: this node is going itself. Rows are told as ever.
+
+        One that has not begun to look does so now: who was not seen yet is as remembered.
+        """
+        if self._begun.is_set():
+            self._changes.hold_states()
+            return
+        self._changes.hold_states(self._remembered)
+        self._looking, self._telling = True, self._remembered is not None
+        self._give_out(self._changes.look(origins))
+        self._settle_all()
+        self._telling = True
+        self._begun.set()
 
     def tell(self, change: Change) -> None:
         """Give out what somebody else has noticed: of budgets."""
@@ -150,12 +165,16 @@ class WatchDesk:
 
     def close(self) -> None:
         """Let go of everybody who watches, at the end of what they were to be told."""
-        while self._begun.is_set() and self._changes.waiting:
-            self._give_out(self._changes.settle())
+        if self._begun.is_set():
+            self._settle_all()
         self._closed = True
         self._begun.set()
         for wake in self._wakes:
             wake.set()
+
+    def _settle_all(self) -> None:
+        while self._changes.waiting:
+            self._give_out(self._changes.settle())
 
     async def watch(self, watching: Watching) -> AsyncIterator[Told]:
         """Yield how things are, or what followed a position, then what changes, until closed.

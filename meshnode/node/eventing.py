@@ -4,7 +4,8 @@ Invariant: nothing waits for it: news are looked at once they have gone on to ot
 and before anybody who asks is answered; feeds are written first, in pieces of STORED_AT_ONCE
 between them, and a disk that takes nothing costs only the history. A node that was stopped in order
 goes on where it stopped, and tells only what has really changed meanwhile; for that it looks around
-first, for LOOK_AROUND_S at most, since right after a start nobody else is linked yet.
+first, for LOOK_AROUND_S at most, since right after a start nobody else is linked yet. If it is
+stopped before it has, it tells of rows alone, and leaves the states of others as it found them.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Eventing:
         Neighbours part as soon as they hear it, which may be long before it has ended.
         """
         self._take_heard()
-        self._desk.hold_states()
+        self._desk.hold_states(self._mesh.tables.origins())
 
     def end_watching(self) -> None:
         """Let those who watch go: nothing more will change."""

@@ -30,7 +30,7 @@ def two_homes():
 
 def admit(host, guest) -> None:
     with MeshClient(host) as mesh:
-        made = joining.invite(host, mesh, joining.Inviting(900))
+        made = joining.invite(host, mesh, joining.Inviting(900, role="operator"))
     joining.join(guest, made["invite"], node_name="berta")
 
 
@@ -115,3 +115,33 @@ def test_what_a_disk_has_spoilt_makes_no_position_known(spoilt):
 def test_what_an_older_version_left_is_taken_up_without_its_positions():
     left = left_from(b'{"last": 7, "states": {}, "pending": []}')
     assert (left.last, left.starts) == (7, {})
+
+
+async def test_a_node_that_stops_while_it_looks_around_tells_what_has_changed():
+    with two_homes() as (first, second):
+        async with AsyncExitStack() as nodes:
+            anna = await nodes.enter_async_context(running(first))
+            await asyncio.to_thread(admit, first, second)
+            async with running(second) as berta:
+                eventing = berta._eventing
+                await until(lambda: len(berta._mesh.liveness.alive) == 2)
+                await until(lambda: len(eventing._changes.states()) == 2)
+                berta.ask_to_stop()
+            position = eventing._desk.log.position(eventing._desk.log.last)
+            anna.ask_to_stop()
+        async with running(second) as berta:
+            await asyncio.to_thread(register, second)
+            berta.ask_to_stop()
+        async with running(second) as berta:
+            log = berta._eventing._desk.log
+            told, _ = log.after(log.seq_at(position), 100)
+            states = set(berta._eventing._changes.states().values())
+            berta.ask_to_stop()
+    assert "smith" in {name for one in told if one.kind is Kind.AGENT for name in one.names}
+    assert not any("anna" in one.names for one in told if one.kind is Kind.NODE), "not seen yet"
+    assert states == {MemberState.ALIVE}
+
+
+def register(home) -> None:
+    with MeshClient(home) as mesh:
+        mesh.register("smith", "forge")
