@@ -6,7 +6,7 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
   `outbox`, `driver`, `ports`, `pieces`, `sets`, `outcomes`
 - what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
   `changes`, `awaited`, `registered`, `sweeps`, `things`, `events`, `watching`
-- sessions of this node: `opening`, `sessions`, `endings`, `done`, `activity`, `holding`,
+- sessions of this node: `opening`, `sessions`, `untold`, `endings`, `done`, `activity`, `holding`,
   `inboxes`, `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
 - commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
   `bearers`, `keys`

@@ -15,8 +15,10 @@ from meshnode.app.done import ALREADY_ENDED, Done, are, counted, landed
 from meshnode.app.endings import Ended
 from meshnode.app.opening import Opening, check_opening, shown
 from meshnode.app.settling import Settling
+from meshnode.app.untold import Untold
 from meshnode.core.errors import (
     ConflictError,
+    ExhaustedError,
     MeshError,
     NotFoundError,
     RefusedError,
@@ -49,7 +51,6 @@ SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
 ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S, see Settling
 ENDED_KEPT_S = 7 * 86400
 ORDERS_SHOWN = 8  # with a session, the newest
-COUNT_S = 0.1  # from a steer to the row that says so: a flush costs every member a signature
 GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0
@@ -80,7 +81,7 @@ class OwnSessions:
         self._ended_by: dict[str, str] = {}
         self._spawn = spawn
         self._changed = asyncio.Condition()
-        self._untold: set[str] = set()  # sessions whose count of messages is told later
+        self.untold = Untold(spawn, self._republish)
         self.self_id = ""  # the node's: its session ids prove that they are its own
         self.check_writable: Callable[[], None] = lambda: None  # raises RefusedError
         self.check_start: Callable[[SessionRecord], None] = lambda _: None  # raises RefusedError
@@ -167,7 +168,8 @@ class OwnSessions:
             await self.keep(_failed(record, "could not be written to disk"))
             raise
         except RefusedError:
-            await self.keep(_failed(record, "could not be published"))
+            with suppress(StorageError, RefusedError):
+                await self._publish(_failed(record, "could not be published"))
             self._records.pop(session_id, None)  # without a row: it must displace none that has
             raise
         self._spawn(self.agents.attach(session_id, *place))
@@ -263,7 +265,7 @@ class OwnSessions:
             counted = replace(present, message_count=count, last_activity_s=now_s)
             self.on_change(present, counted)
             self._records[record.session_id] = counted
-            self._tell_later(record.session_id)  # the receipt does not wait for it
+            self.untold.tell_later(record.session_id)  # the receipt does not wait for it
         if present.state is State.SUSPENDED:
             return Done("queued", "the agent is suspended: it reads this once it is resumed")
         return landed(steered, steer.mode)
@@ -320,35 +322,28 @@ class OwnSessions:
             with suppress(MeshError):  # what cannot be ended stays listed as it is
                 await self.kill(record, "", {}, by, "with its node")
 
-    def _tell_later(self, session_id: str) -> None:
-        """Publish what was counted, with what is counted until then: steers come in bursts."""
-        if session_id not in self._untold:
-            self._untold.add(session_id)
-            self._spawn(self._tell(session_id))
-
-    async def _tell(self, session_id: str) -> None:
-        await asyncio.sleep(COUNT_S)
-        if session_id in self._untold:
-            await self._republish(session_id)
-
-    async def tell_all(self) -> None:
-        """Publish at once what was counted and not told: the node is about to stop."""
-        for session_id in list(self._untold):
-            await self._republish(session_id)
-
     async def _republish(self, session_id: str) -> None:
         if (record := self._records.get(session_id)) is not None:
             await self.keep(record)
+        else:
+            self.untold.has_room(session_id)
 
     async def keep(self, record: SessionRecord) -> None:
-        """Record what has happened, whether or not it can be published now; its row waits."""
-        with suppress(StorageError, RefusedError):
-            await self._publish(record)
+        """Record what has happened, whether or not it can be published now."""
+        try:
+            with suppress(StorageError):
+                await self._publish(record)
+        except ExhaustedError:
+            self.untold.has_no_room(record.session_id)
+        except RefusedError:
+            pass  # another machine writes this feed
+        else:
+            self.untold.has_room(record.session_id)
 
     async def _publish(self, record: SessionRecord) -> None:
         self.on_change(self._records.get(record.session_id), record)
         self._records[record.session_id] = record
-        self._untold.discard(record.session_id)
+        self.untold.told(record.session_id)
         async with self._changed:
             self._changed.notify_all()
         await self.publish(SESSIONS, record.session_id.encode(), session_to_row(record))

@@ -7,7 +7,8 @@ they grow by together. So whatever was let in leads to states that every reader 
 `node`, `links` and `audit`, a row each, always have room: without them a node can neither link nor
 leave. What is used must not keep a session from being opened, nor a registration from being taken
 back: rows of other tables leave a twentieth free for `sessions` and `removals`, and none of them
-takes the last tenth from the others.
+takes the last tenth from the others. Nor must sessions that are opened keep those that are there
+from saying that they have ended: END_BYTES a row are left to that, half of the twentieth at most.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ LAST = frozenset({"sessions", "removals"})  # tables that may take all that is l
 OTHERS_PART = 10  # of the room, what no other table takes from the rest
 LAST_PART = 20  # of the room, what is left to those
 TABLES_LEFT = 8  # for tables of ours
+SESSIONS = "sessions"
+END_BYTES = 512  # what a session's row grows by until it has ended, rounded up
 
 Move = tuple[bytes, "int | None", "int | None"]
 """A key, and the bytes of key and value before and after; None where there is no row."""
@@ -131,18 +134,27 @@ class Room:
         if more is NONE:
             return ""
         is_last = at_all or table in LAST
+        kept = 0 if at_all else self._kept_for_ends(table, more)
         total, most = self._rows.total(), self._of_rows
         if more.rows > 0 and total + more.rows > (most.all if is_last else most.common):
             return f"this node publishes {total} rows already"
         if more.rows > 0 and not is_last and self._rows[table] + more.rows > most.one:
             return f"this node publishes {self._rows[table]} rows of its table {table} already"
-        if self._lacks_bytes(table, more, is_last=is_last) or self._lacks_table(table, more):
+        if self._lacks_bytes(table, more, kept, is_last=is_last) or self._lacks_table(table, more):
             return "this node publishes as many bytes as the mesh allows"
         return ""
 
-    def _lacks_bytes(self, table: str, more: Growth, *, is_last: bool) -> bool:
+    def _kept_for_ends(self, table: str, more: Growth) -> int:
+        """Return how many bytes are left to sessions that say what has become of them."""
+        opened = more.rows if table == SESSIONS else 0
+        if table == SESSIONS and opened <= 0:
+            return 0
+        rows = self._rows[SESSIONS] + opened
+        return min(rows * END_BYTES, (self._of_bytes.all - self._of_bytes.common) // 2)
+
+    def _lacks_bytes(self, table: str, more: Growth, kept: int, *, is_last: bool) -> bool:
         total, most = self._bytes.total() + more.bytes, self._of_bytes
-        lacks = total > most.all
+        lacks = total + kept > most.all
         if more.rows > 0 and not is_last:
             lacks |= total > most.common or self._bytes[table] + more.bytes > most.one
         elif not is_last:  # what is out may grow into what others have not taken

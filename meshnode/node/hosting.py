@@ -14,6 +14,7 @@ from meshnode.agents.output import written_at_s
 from meshnode.agents.processes import ProcessAgents
 from meshnode.agents.pruning import UNLISTED_KEPT_S, prune
 from meshnode.app.activity import Activity
+from meshnode.app.alarms import Alarm
 from meshnode.app.endings import Ended
 from meshnode.app.sessions import OwnSessions
 from meshnode.app.settling import Settling
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
 
 PRUNE_S = 3600.0
+FULL = "sessions"  # the alarm: our feed has no room for what became of some
+FULL_FIX = "let other nodes run some of the agents, and take back what nobody needs to find here"
 SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
 
 _log = logging.getLogger("session_mesh.sessions")
@@ -59,6 +62,7 @@ class Hosting:
             ground.world.publish, self.agents, ground.clock, chance, self._place_of, ground.spawn
         )
         self.sessions.self_id = ground.world.mesh.self_id
+        self.sessions.untold.on_full = self._tell_full
         self.sessions.check_writable = ground.alarms.check_writable
         self.journal_generation = ground.database.run_now(journal.generation, new_u64(chance))
         self.sessions.journal_generation = self.journal_generation
@@ -68,6 +72,13 @@ class Hosting:
         self.unlisted = Unlisted(self._home.sessions, ground.alarms, self._is_listed)
         self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
+
+    def _tell_full(self, count: int) -> None:
+        if not count:
+            self._ground.alarms.clear(FULL)
+            return
+        said = f"this node's feed has no room for what became of sessions ({count} of them)"
+        self._ground.alarms.sound(Alarm(FULL, said, FULL_FIX))
 
     def worked(self, session_id: str) -> None:
         """Note that a session has just shown us, and nobody else, that it is at work."""

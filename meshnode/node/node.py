@@ -260,7 +260,7 @@ class Node:
     async def _tell_last(self, standing: str) -> None:
         try:
             async with asyncio.timeout(LAST_WRITE_S):
-                await self._hosting.sessions.tell_all()
+                await self._hosting.sessions.untold.tell_all()
                 await self._own.publish_last(standing)
         except (TimeoutError, MeshError) as error:
             why = error.message if isinstance(error, MeshError) else "the disk takes nothing"

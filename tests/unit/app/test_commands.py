@@ -40,7 +40,7 @@ async def test_a_steer_is_delivered_and_its_receipt_names_exactly_it():
     assert (receipt.outcome, receipt.command_hash) == ("delivered", signed.hash)
     assert (receipt.node, receipt.session) == (NODE_ID, SESSION.session_id)
     assert owner.agents.steered == [(SESSION.session_id, "left", "hello")]
-    await owner.sessions.tell_all()  # a moment later it would be told anyway
+    await owner.sessions.untold.tell_all()  # a moment later it would be told anyway
     row = owner.published.rows[SESSIONS, SESSION.session_id.encode()]
     assert row is not None
     assert session_from_row(row).message_count == 1

@@ -1,5 +1,8 @@
 """A feed that is full keeps its node from nothing that others wait for."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 from unit.app.one_mesh import (
     GENESIS,
@@ -12,9 +15,11 @@ from unit.app.one_mesh import (
     own_links,
 )
 
+from meshnode.app.endings import Ended
 from meshnode.app.mesh import Mesh
+from meshnode.app.sessions import SESSIONS_MAX
 from meshnode.core.errors import ExhaustedError
-from meshnode.core.ids import short_id_of
+from meshnode.core.ids import node_id_of, session_id_of, short_id_of
 from meshnode.core.ledger import LEDGER
 from meshnode.core.members import (
     NODE,
@@ -24,6 +29,7 @@ from meshnode.core.members import (
 )
 from meshnode.core.own_feed import OwnFeed
 from meshnode.core.registry import Birth, Place, Specialist, registry_key, registry_row
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
 from meshnode.core.snapshots import whole
 
 
@@ -80,6 +86,37 @@ def test_however_much_was_used_a_session_ends_and_a_registration_is_taken_back(m
     assert mesh.roster.remove(place)
     flushed(mesh, 4.0)
     assert not mesh.roster.entries()
+
+
+def test_sessions_that_took_all_that_was_left_end_where_all_see_it(mesh: Mesh):
+    full(mesh, LEDGER, "registry")
+    opened = [row for row in sessions() if is_taken(mesh, row)]
+    assert 300 < len(opened) < SESSIONS_MAX, "the feed is full"
+    flushed(mesh, 2.0)
+    for record in opened:
+        end = Ended(None, "SIGKILL", f"killed by order of key {bytes(8).hex()}", True, 9.0)
+        ended = moved(record, end.state, 9.0, signal=end.signal, end_reason=end.why, pid=1 << 22)
+        mesh.own.write(SESSIONS, record.session_id.encode(), session_to_row(ended))
+    while mesh.own.waiting:
+        flushed(mesh, 3.0)
+    shown = [mesh.tables.session(mesh.self_id, one.session_id) for one in opened]
+    assert {one.state for one in shown} == {State.KILLED}
+
+
+def sessions() -> Iterator[SessionRecord]:
+    """Make sessions with long commands."""
+    for number in range(SESSIONS_MAX):
+        session_id = session_id_of(node_id_of(KEY.public), number + 1)
+        record = SessionRecord(session_id, number + 1, "agent", State.RUNNING, 1.0, 1.0)
+        yield replace(record, command=("x" * 2048,))
+
+
+def is_taken(mesh: Mesh, record: SessionRecord) -> bool:
+    try:
+        mesh.own.write(SESSIONS, record.session_id.encode(), session_to_row(record))
+    except ExhaustedError:
+        return False
+    return True
 
 
 def test_what_had_no_room_in_our_feed_is_counted_once(mesh: Mesh):

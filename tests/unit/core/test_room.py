@@ -13,7 +13,7 @@ from meshnode.core.own_feed import LEDGER as LEFT_OUT_FIRST
 from meshnode.core.own_feed import RECORD
 from meshnode.core.registry import REGISTRY
 from meshnode.core.removals import REMOVALS
-from meshnode.core.room import ALWAYS, LAST, Growth, Room, growth_of
+from meshnode.core.room import ALWAYS, END_BYTES, LAST, Growth, Room, growth_of
 from meshnode.core.sessions import SESSIONS
 
 
@@ -33,7 +33,7 @@ def rows_until_full(room: Room, table: str, size: int) -> int:
     raise AssertionError
 
 
-@pytest.mark.parametrize(("size", "most"), [(100, (17_998, 1000, 999)), (2600, (11_597, 645, 644))])
+@pytest.mark.parametrize(("size", "most"), [(100, (17_998, 1000, 999)), (2600, (11_597, 645, 538))])
 def test_a_ledger_leaves_room_to_others_and_all_leave_some_to_sessions(size: int, most: tuple):
     room = Room(Limits())
     tables = LEDGER, REGISTRY, SESSIONS
@@ -41,6 +41,19 @@ def test_a_ledger_leaves_room_to_others_and_all_leave_some_to_sessions(size: int
     assert rows_until_full(room, REMOVALS, size) == 0
     for table, key in ALWAYS:
         assert not room.refusal(table, growth_of(table, [(key, None, 16 << 10)]))
+
+
+def test_a_session_that_is_there_may_say_how_it_ended_and_no_other_takes_that_room():
+    room = Room(Limits())
+    for table in (LEDGER, REGISTRY):
+        rows_until_full(room, table, 2600)
+    count = rows_until_full(room, SESSIONS, 2600)
+    for number in range(count):
+        for table in LAST:
+            assert room.refusal(table, Growth(1, 2600, {number % 256: 2648}))
+        end = Growth(0, END_BYTES, {number % 256: END_BYTES})
+        assert not room.refusal(SESSIONS, end)
+        room.add(SESSIONS, end)
 
 
 def test_what_shrinks_or_stays_is_never_refused():
