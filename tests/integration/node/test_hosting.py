@@ -7,6 +7,7 @@ import pytest
 from doubles import InBackground, ManualClock
 
 from meshnode.agents.pruning import UNLISTED_KEPT_S
+from meshnode.app.alarms import Alarms
 from meshnode.app.settling import SETTLED_S
 from meshnode.client.home import Home
 from meshnode.core.ids import session_id_of
@@ -26,7 +27,7 @@ def ground(tmp_path):
         database=database,
         world=SimpleNamespace(mesh=mesh, publish=None, on_regained=None),
         clock=ManualClock(),
-        alarms=SimpleNamespace(check_writable=None),
+        alarms=Alarms(ManualClock().wall_s, lambda *_: None),
         tasks=None,
         spawn=InBackground(),
         keep=InBackground(),
@@ -47,3 +48,21 @@ async def test_a_clock_that_is_weeks_ahead_for_a_moment_removes_no_log(ground):
     clock.now_s += UNLISTED_KEPT_S
     assert await hosting.prune() == 1
     assert not log.exists()
+
+
+async def test_sessions_that_the_feed_has_no_room_for_are_an_alarm_until_it_has(ground):
+    untold, standing = Hosting(ground).sessions.untold, ground.alarms.standing
+    for session_id in "ab":
+        untold.has_no_room(session_id)
+    (alarm,) = standing()
+    assert (alarm.id, alarm.stops_writes, "(2 of them)" in alarm.detail) == (
+        "sessions",
+        False,
+        True,
+    )
+    for session_id in "ab":
+        assert standing()
+        untold.has_room(session_id)
+    assert not standing()
+    for task in ground.spawn.tasks:
+        task.cancel()
