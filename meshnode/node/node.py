@@ -177,8 +177,6 @@ class Node:
         """Start serving; returns the ready event. Raises a MeshError if something is in the way."""
         self._take_up()
         self._renewing.begin()
-        events = self._eventing.open(chance)
-        self._world.on_news = self._indexes.before(self._world.on_news)
         self._work.keep(self._writer.run(), stops_writes=True)
         self._auditing.start()
         commanding = self._commanding
@@ -193,6 +191,8 @@ class Node:
         )
         await self._listeners.bind_joiners(enrolment)
         self._bind_front()  # like the ports above: nobody hears of a node that cannot start
+        events = self._eventing.open(chance)  # nor takes it up what the last one left
+        self._world.on_news = self._indexes.before(self._world.on_news)
         self._own = OwnRecord(self._world, self._identity, self._record(self._say_where()))
         with suppress(StorageError):  # a disk without room: the record waits, the node answers
             await self._own.publish()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from typing import Any
 
 import pytest
 from integration.client.service import short_home
@@ -34,9 +35,10 @@ def home() -> Iterator[Home]:
 
 
 @asynccontextmanager
-async def running(home: Home, on_exit: str = "keep") -> AsyncIterator[Node]:
-    """Run a node until it has ended by itself."""
-    options = NodeOptions("127.0.0.1:0", mdns=False, on_exit=on_exit)
+async def running(home: Home, on_exit: str = "keep", **more: Any) -> AsyncIterator[Node]:
+    """Run a node until it has ended by itself. `more`: other options."""
+    said = {"listen": "127.0.0.1:0", "mdns": False, "on_exit": on_exit, **more}
+    options = NodeOptions(**said)
     with closing(Database(home.database)) as database:
         async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
             node = Node(home, options, database, tasks)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 from contextlib import AsyncExitStack, closing, contextmanager
 
 import pytest
@@ -12,11 +13,13 @@ from integration.rpc.fleet import WAIT_S
 from meshnode.app.cost import CostGroup
 from meshnode.app.things import Change, Kind, Op
 from meshnode.client.mesh import MeshClient
+from meshnode.core.errors import MeshError
 from meshnode.core.ledger import Buckets
 from meshnode.core.liveness import MemberState
 from meshnode.node import joining
 from meshnode.node.eventing import left_from
 from meshnode.node.founding import found
+from meshnode.node.http_options import HttpOptions
 from meshnode.store import events
 from meshnode.store.database import Database
 
@@ -98,6 +101,24 @@ async def test_after_a_restore_no_position_of_what_was_lost_is_known_and_those_b
         assert sorted([before, lost, after]) == [before, lost, after]
         _, known = await lived(home, range(20, 22), [before, lost, after])
         assert [one is None for one in known] == [False, True, False]
+
+
+async def test_a_start_that_is_refused_takes_no_position_from_anybody():
+    with short_home() as home, socket.create_server(("127.0.0.1", 0)) as taken:
+        found(home, None, "anna", None)
+        before, _ = await lived(home, range(1, 4))
+        for way in ({"listen": at(taken)}, {"http": HttpOptions(at(taken))}):
+            with pytest.raises(ExceptionGroup) as refused:
+                async with running(home, **way):
+                    raise AssertionError("it has started")
+            assert refused.group_contains(MeshError, match="in use")
+        _, (known,) = await lived(home, range(4, 7), [before])
+    assert known is not None
+
+
+def at(listener: socket.socket) -> str:
+    host, port = listener.getsockname()
+    return f"{host}:{port}"
 
 
 @pytest.mark.parametrize(
