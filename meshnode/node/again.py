@@ -1,16 +1,20 @@
 """What a running node was started with, and the line that starts it again with more flags.
 
-Invariant: it serves a hint alone. What cannot be kept, or read, is not in the line.
+Invariant: it serves a hint alone. What cannot be kept, or read, is not in the line; and no line is
+offered that would stop a node and not start it.
 """
 
 from __future__ import annotations
 
 import shlex
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.client.home import home_at
-from meshnode.node.options import UpOptions, told_from, told_of
+from meshnode.core.errors import MeshError
+from meshnode.node.options import HttpFlags, UpOptions, told_from, told_of
+from meshnode.node.told import config_of, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +35,52 @@ def keep(home: Home, options: UpOptions) -> None:
 
 def hint(home: Home, options: UpOptions) -> str:
     """Return how the node that runs on this home gets the flags of another `up`; "" for no flag."""
-    if not list(_words(_flags(options))):
+    if not list(_words(options)):
         return ""
-    words = list(_words([*_flags(_kept(home)), *_flags(options)]))
+    together = _together(_kept(home), options)
+    try:
+        merged(home, config_of(home, together), together).http.check_files()
+    except MeshError:
+        return ""
+    words = list(_words(together))
     given = [] if home.path == home_at(None).path else ["--home", str(home.path)]
     down = shlex.join(["session-mesh", *given, "down", "--keep-sessions"])
     up = shlex.join(["session-mesh", *given, "up", "--detach", *words])
     return f"to start it anew with that, its agents live on: {down} && {up}"
+
+
+def _together(before: UpOptions, now: UpOptions) -> UpOptions:
+    """Put new flags over those of before; what names more adds up."""
+    return UpOptions(
+        listen=now.listen or before.listen,
+        advertise=now.advertise or before.advertise,
+        seeds=_each(before.seeds, now.seeds),
+        mdns=before.mdns if now.mdns is None else now.mdns,
+        labels=before.labels | now.labels,
+        name=now.name or before.name,
+        config=now.config or before.config,
+        http=_http_together(before.http, now.http),
+    )
+
+
+def _http_together(before: HttpFlags, now: HttpFlags) -> HttpFlags:
+    if now.tls is not None or now.certificate or now.key:  # one way to a certificate ends the other
+        before = replace(before, tls=None)
+    if now.tls is not None:
+        before = replace(before, certificate="", key="")
+    return HttpFlags(
+        listen=before.listen if now.listen is None else now.listen,
+        tls=before.tls if now.tls is None else now.tls,
+        certificate=now.certificate or before.certificate,
+        key=now.key or before.key,
+        hosts=_each(before.hosts, now.hosts),
+        origins=_each(before.origins, now.origins),
+        metrics=before.metrics if now.metrics is None else now.metrics,
+    )
+
+
+def _each(before: tuple[str, ...], now: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*before, *now]))
 
 
 def _kept(home: Home) -> UpOptions:
@@ -72,20 +115,15 @@ def _flags(options: UpOptions) -> Flags:
     ]
 
 
-def _words(flags: Flags) -> Iterator[str]:
-    """Write flags as they are typed: of each the last, or one for each thing that it names."""
-    told = {_about(flag, value): (flag, value) for flag, value in flags if value not in {None, ""}}
-    for flag, value in told.values():
+def _words(options: UpOptions) -> Iterator[str]:
+    """Write flags as they are typed."""
+    for flag, value in _flags(options):
         match value:
+            case None | "":
+                pass
             case True:
                 yield flag
             case False:
                 yield flag.replace("--", "--no-", 1)
             case _:
                 yield from (flag, str(value))
-
-
-def _about(flag: str, value: object) -> str:
-    if flag == "--label":
-        return f"{flag} {str(value).partition('=')[0]}"
-    return f"{flag} {value}" if flag in {"--seed", "--http-host", "--http-origin"} else flag
