@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.client.home import home_at
 from meshnode.core.errors import MeshError
+from meshnode.node.founding import checked_name
 from meshnode.node.options import HttpFlags, UpOptions, told_from, told_of
 from meshnode.node.told import config_of, merged
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     Flags = list[tuple[str, object]]  # each with its value, which says nothing if it is empty
 
+SHAPES = (ValueError, TypeError, LookupError, AttributeError)  # what another version kept
 CHARS_MAX = 1 << 20  # more than arguments can have
 
 
@@ -37,21 +39,25 @@ def hint(home: Home, options: UpOptions) -> str:
     """Return how the node that runs on this home gets the flags of another `up`; "" for no flag."""
     if not list(_words(options)):
         return ""
-    together = _together(_kept(home), options)
     try:
-        merged(home, config_of(home, together), together).http.check_files()
+        words = list(_words(_together(_kept(home), options, home)))
     except MeshError:
         return ""
-    words = list(_words(together))
+    except SHAPES:
+        words = list(_words(options))
     given = [] if home.path == home_at(None).path else ["--home", str(home.path)]
     down = shlex.join(["session-mesh", *given, "down", "--keep-sessions"])
     up = shlex.join(["session-mesh", *given, "up", "--detach", *words])
     return f"to start it anew with that, its agents live on: {down} && {up}"
 
 
-def _together(before: UpOptions, now: UpOptions) -> UpOptions:
-    """Put new flags over those of before; what names more adds up."""
-    return UpOptions(
+def _together(before: UpOptions, now: UpOptions, home: Home) -> UpOptions:
+    """Put new flags over those of before; what names more adds up.
+
+    Raises a MeshError if no node starts with them, and what is in SHAPES if those of before are
+    none.
+    """
+    together = UpOptions(
         listen=now.listen or before.listen,
         advertise=now.advertise or before.advertise,
         seeds=_each(before.seeds, now.seeds),
@@ -61,6 +67,10 @@ def _together(before: UpOptions, now: UpOptions) -> UpOptions:
         config=now.config or before.config,
         http=_http_together(before.http, now.http),
     )
+    if together.name:
+        checked_name(together.name)
+    merged(home, config_of(home, together), together).http.check_files()
+    return together
 
 
 def _http_together(before: HttpFlags, now: HttpFlags) -> HttpFlags:
@@ -87,7 +97,7 @@ def _kept(home: Home) -> UpOptions:
     try:
         with _kept_at(home).open() as file:
             return told_from(file.read(CHARS_MAX))[1]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):  # of another version
+    except OSError:
         return UpOptions()
 
 

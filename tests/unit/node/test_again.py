@@ -1,5 +1,6 @@
 """The line that starts a node again: what it was started with, and what is asked for now."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,25 @@ def test_without_what_was_kept_the_line_has_what_is_asked_for(home, kept):
         (home.run / "up.json").write_text(kept)
     line = again.hint(home, UpOptions(name="berta"))
     assert line.endswith("session-mesh up --detach --name berta")
+
+
+@pytest.mark.parametrize(
+    ("field", "kept"),
+    [
+        ("labels", None),
+        ("labels", ["a"]),
+        ("seeds", [["a"]]),
+        ("name", ["x"]),
+        ("listen", {"a": 1}),
+        ("http", {"hosts": [1], "origins": []}),
+    ],
+)
+def test_what_was_kept_in_another_shape_is_left_out(home, field, kept):
+    again.keep(home, UpOptions())
+    path = home.run / "up.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: kept}))
+    line = again.hint(home, UpOptions(name="berta" if field != "name" else None, mdns=False))
+    assert line.endswith(("up --detach --name berta --no-mdns", "up --detach --no-mdns"))
 
 
 def test_a_home_that_is_not_the_usual_one_is_named(home, monkeypatch):
