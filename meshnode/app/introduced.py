@@ -8,6 +8,7 @@ signed entry, which names how far a feed was held.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meshnode.core.tables import ID_CHARS
@@ -22,10 +23,19 @@ INTRODUCED_MAX = 1024  # members named in the answer to a join; more come with t
 
 
 class Introduced:
-    """Who is awaited. `names` are as the admitter knew them, empty where it did not."""
+    """Who is awaited. `names` are as the admitter knew them, empty where it did not.
 
-    def __init__(self, mesh: Mesh, names: Mapping[NodeId, str]) -> None:
+    `addresses` is where some are dialled until they say themselves where they are.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        names: Mapping[NodeId, str],
+        addresses: Mapping[NodeId, tuple[str, ...]] = MappingProxyType({}),
+    ) -> None:
         self._mesh = mesh
+        self.addresses = addresses
         self._names = {node: names[node] for node in sorted(names) if node != mesh.self_id}
 
     def awaited(self) -> dict[NodeId, str]:

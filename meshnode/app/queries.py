@@ -97,7 +97,11 @@ class Queries:
             if not record.ended:
                 live[owner] = live.get(owner, 0) + 1
         members = [self.node(peer, live.get(peer, 0)) for peer in self._members()]
-        members += [_awaited(*one) for one in self.introduced.awaited().items()]
+        where = self.introduced.addresses
+        members += [
+            _awaited(peer, name, where.get(peer, ()))
+            for peer, name in self.introduced.awaited().items()
+        ]
         views = [view for view in members if view and labels.items() <= view.labels.items()]
         return sorted(views, key=lambda view: (not view.is_self, view.name, view.node_id))
 
@@ -231,12 +235,10 @@ class Queries:
         )
 
 
-def _awaited(peer: NodeId, name: str) -> NodeView:
-    """Return a member of which nothing is here but what our admitter called it."""
-    state = MemberState.UNREACHABLE
-    return NodeView(
-        peer, name, state, (), 0, "", {}, 0, 0.0, None, (), is_self=False, journal_generation=0
-    )
+def _awaited(peer: NodeId, name: str, addresses: tuple[str, ...]) -> NodeView:
+    """Return a member of which nothing is here but what our admitter told."""
+    so_far = peer, name, MemberState.UNREACHABLE, addresses
+    return NodeView(*so_far, 0, "", {}, 0, 0.0, None, (), is_self=False, journal_generation=0)
 
 
 def with_spent(view: SessionView, spent: Spent | None) -> SessionView:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
 
 INTRODUCED_FACT = "introduced"
+SEEDS_FACT = "seeds"  # where those are that an invite named
 
 
 def checked(told: Mapping[str, str]) -> dict[NodeId, str]:
@@ -35,7 +36,13 @@ def checked(told: Mapping[str, str]) -> dict[NodeId, str]:
 def introduced_in(database: Database, mesh: Mesh) -> Introduced:
     """Take up whom a home waits for; raises DamagedError."""
     told = facts.map_of(database.run_now(facts.recall, INTRODUCED_FACT), INTRODUCED_FACT, str)
-    return Introduced(mesh, checked(told))
+    return Introduced(mesh, checked(told), seeds_in(database))
+
+
+def seeds_in(database: Database) -> dict[NodeId, tuple[str, ...]]:
+    """Return where the members are that an invite named; raises DamagedError."""
+    told = facts.map_of(database.run_now(facts.recall, SEEDS_FACT), SEEDS_FACT, list)
+    return {NodeId(peer): tuple(addresses) for peer, addresses in told.items()}
 
 
 def fact_of(members: Mapping[NodeId, str]) -> dict[str, bytes]:

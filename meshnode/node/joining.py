@@ -45,14 +45,14 @@ from meshnode.node.founding import (
     operator_key,
     read_genesis,
 )
-from meshnode.node.introducing import checked, fact_of
+from meshnode.node.introducing import SEEDS_FACT, checked, fact_of
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import membership_in
 from meshnode.node.own_record import fitting
 from meshnode.node.replacing import replaced_from, retire_node
 from meshnode.node.restoring import leaving_in
 from meshnode.node.roots import known_roots, root_behind
-from meshnode.node.told import LABELS_FACT, RETURNED_FACT, SEEDS_FACT
+from meshnode.node.told import LABELS_FACT, RETURNED_FACT
 from meshnode.rpc.enrolment import CrowdedError, ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database

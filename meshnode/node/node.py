@@ -45,7 +45,7 @@ from meshnode.node.founding import NAME_FACT, beginning, default_node_name, devi
 from meshnode.node.ground import Ground
 from meshnode.node.hosting import Hosting
 from meshnode.node.inside import Inside
-from meshnode.node.introducing import dismiss, introduced_in
+from meshnode.node.introducing import dismiss, introduced_in, seeds_in
 from meshnode.node.last_heard import keep_last_heard, last_heard
 from meshnode.node.listeners import Listeners
 from meshnode.node.membership import certificates_of
@@ -56,7 +56,7 @@ from meshnode.node.pricing import running_prices
 from meshnode.node.renewing import Renewing
 from meshnode.node.restoring import take_up
 from meshnode.node.standing import Standing
-from meshnode.node.told import LABELS_FACT, SEEDS_FACT
+from meshnode.node.told import LABELS_FACT
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.authorities import AuthorityServicer
@@ -296,9 +296,9 @@ class Node:
         return Stopped(kept, closed, links, members)
 
     def _find_members(self) -> None:
-        for peer, addresses in facts.map_of(self._fact(SEEDS_FACT), SEEDS_FACT, list).items():
+        for peer, addresses in seeds_in(self._database).items():
             if peer != self._mesh.self_id:
-                self._world.hint(NodeId(peer), tuple(addresses))
+                self._world.hint(peer, addresses)
         for seed in self._options.seeds:
             self._finding.follow_seed(seed)
         self._announce()

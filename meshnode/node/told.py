@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from meshnode.node.options import UpOptions
 
 # What an invite told, by the names under which the disk keeps it:
-SEEDS_FACT = "seeds"
 LABELS_FACT = "labels"
 RETURNED_FACT = "returned"  # the leaving that this home has joined after
 

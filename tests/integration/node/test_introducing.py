@@ -12,6 +12,7 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.members import NAME_CHARS_MAX
 from meshnode.core.tables import ID_CHARS
+from meshnode.node.doctor import examine
 from meshnode.node.introducing import checked
 from meshnode.node.joining import join
 from meshnode.node.offline import OfflineMesh
@@ -41,6 +42,15 @@ async def test_an_admitter_of_before_names_itself_by_its_id_alone(desk, tmp_path
     said = coverage(await joined(host, address, tmp_path / "h"))
     assert (said["nodes_known"], said["nodes_heard"]) == (1, 0)
     assert [one["node_name"] for one in said["missing"]] == [host.member.node_id[:ID_CHARS]]
+
+
+async def test_doctor_looks_for_an_admitter_where_the_node_will_dial_it(desk, tmp_path):
+    host, address = desk
+    host.desk.addresses = lambda: ("127.0.0.1:1",)  # nobody listens on this port of the loopback
+    home = await joined(host, address, tmp_path / "h")
+    (check,) = [one for one in await asyncio.to_thread(examine, home) if "peer_" in one.id]
+    assert "127.0.0.1:1 refuses connections" in check.detail
+    assert "start the node on that machine" in check.fix
 
 
 async def test_whom_an_admitter_names_is_awaited_by_that_name(desk, tmp_path):
