@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshnode.core.certificates import expires_at_s
-from meshnode.core.entries import Entry, Revoke, entry_from_signed
+from meshnode.core.entries import Revoke
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.rolebook import giver_of
 
@@ -42,23 +42,13 @@ class AdmittingNode:
 class Authorities:
     """Answers about one control set."""
 
-    def __init__(self, control: ControlSet, mesh_id: str) -> None:
+    def __init__(self, control: ControlSet) -> None:
         self._control = control
-        self._mesh_id = mesh_id
         self.succession = control.succession
 
-    def roles(self) -> list[GivenRole]:
-        """Return every role that was ever given, the oldest first."""
-        roles = sorted(self._control.roles.all(), key=lambda one: one.issued_s)
-        return [
-            GivenRole(
-                role,
-                giver_of(role),
-                "" if role.via is None else node_id_of(role.issuer),
-                self._state(role),
-            )
-            for role in roles
-        ]
+    def roles(self) -> Iterator[GivenRole]:
+        """Return every role given up to now, the oldest first, as each counts when it is read."""
+        return map(self._given, sorted(self._control.roles.all(), key=lambda one: one.issued_s))
 
     def admitters(self) -> Iterator[AdmittingNode]:
         """Yield the nodes that may admit, with the certificate of each present root."""
@@ -68,13 +58,20 @@ class Authorities:
                 if certificate is not None:
                     yield AdmittingNode(node, root, expires_at_s(certificate))
 
-    def revocations(self) -> Iterator[tuple[bytes, Revoke]]:
-        """Yield what was revoked for good, and by whom; what removed roots said is left out."""
-        for signed in self._control.entries():
-            entry: Entry = entry_from_signed(signed, self._mesh_id)
-            counts = entry.issuer not in self.succession.removed
-            if isinstance(entry.body, Revoke) and entry.body.what != "grant" and counts:
-                yield entry.issuer, entry.body
+    def revocations(self) -> list[tuple[bytes, Revoke]]:
+        """Return what was revoked for good, and by whom; what removed roots said is left out."""
+        removed = self.succession.removed
+        return [
+            (one.issuer, one.body)
+            for one in self._control.held(Revoke).values()
+            if isinstance(one.body, Revoke)
+            and one.body.what != "grant"
+            and one.issuer not in removed
+        ]
+
+    def _given(self, role: Role) -> GivenRole:
+        node = "" if role.via is None else node_id_of(role.issuer)
+        return GivenRole(role, giver_of(role), node, self._state(role))
 
     def _state(self, role: Role) -> str:
         if self._control.revocations.has_key(role.subject):

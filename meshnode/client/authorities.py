@@ -15,7 +15,7 @@ from meshnode.core.entries import SURVIVORS_MAX, Body, Revoke, role_entry, sign_
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.keys import key_id_of
-from meshnode.core.roles import ACTIONS_OF_ROLE, Role
+from meshnode.core.roles import ACTIONS_OF_ROLE, NAME_CHARS_MAX, Role
 from meshnode.v1 import authority_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
-NAME_CHARS_MAX = 64  # of one that is given; of one that others gave, as many are shown
 NAMES_MAX = 3  # beside the first, in a sentence
 THE_ROOT = "the root"  # nobody else is shown as this, whatever it is called
 ROOT_NEEDED = "sign with the root's key: --root FILE"

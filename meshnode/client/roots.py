@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.authorities import (
-    NAME_CHARS_MAX,
     called,
     check_root,
     give,
@@ -28,7 +27,7 @@ from meshnode.core.entries import Revoke
 from meshnode.core.errors import ConflictError, MeshError, NotFoundError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Key, key_id_of
-from meshnode.core.roles import ACTIONS_OF_ROLE
+from meshnode.core.roles import ACTIONS_OF_ROLE, NAME_CHARS_MAX
 from meshnode.core.succession import ROOTS_MAX, Admits, RootKeys
 
 if TYPE_CHECKING:

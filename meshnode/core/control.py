@@ -287,8 +287,9 @@ class ControlSet:
     def _keep(self, entry: Entry, place: Place, signed: Signed) -> None:
         entry_id = place[2]
         self._shares.add(entry)
-        if not stays(entry):
+        if not isinstance(entry.body, Role):
             self._kinds.setdefault(type(entry.body), {})[entry_id] = entry
+        if not stays(entry):
             insort(self._places.setdefault(entry.issuer, []), place)
             if entry.slot:
                 self._slots[entry.issuer, entry.kind, entry.slot] = place

@@ -15,6 +15,7 @@ from meshnode.core.keys import Key, Signed, parse_public, verify
 from meshnode.core.packing import typed, unpack_map
 from meshnode.core.vocabulary import ACTIONS
 
+NAME_CHARS_MAX = 64  # of one that is given; of one that others gave, as many are shown
 INVITE = "invite"  # the signature type of an admin's word that a node may admit
 
 ACTIONS_OF_ROLE: dict[str, frozenset[str]] = {

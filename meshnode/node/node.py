@@ -204,7 +204,7 @@ class Node:
         await self._listeners.start()
         servicer = LocalServicer(self._local_parts())
         keys = KeyServicer(Keys(self._mesh), self._clock.wall_s)
-        authorities = AuthorityServicer(Authorities(self._mesh.control, self.genesis.mesh_id))
+        authorities = AuthorityServicer(Authorities(self._mesh.control))
         more: list[Service] = [keys, authorities, self._inside.servicer, commanding.audit_for_user]
         more += [self._standing.servicer, self._budgeting.servicer]
         local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)

@@ -1,11 +1,13 @@
 """Whoever holds a stolen key gains nothing by dates, by haste, by helpers or by revoking back."""
 
 import asyncio
+from collections import Counter
 from itertools import permutations
 
 import pytest
 from integration.attacks.grantors import (
     DAY_S,
+    GENESIS,
     KEYS,
     NODE_ID,
     NOW_S,
@@ -15,6 +17,7 @@ from integration.attacks.grantors import (
     Desk,
     Door,
     application,
+    chance,
     key,
     of,
     role,
@@ -22,10 +25,17 @@ from integration.attacks.grantors import (
     word,
 )
 
-from meshnode.core.entries import Cancel, Revoke, StandingKill
+from meshnode.app import pieces
+from meshnode.app.authorities import Authorities
+from meshnode.client.connection import ANSWER_BYTES_MAX
+from meshnode.core.entries import SURVIVORS_MAX, Cancel, Revoke, StandingKill, role_entry
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
 from meshnode.core.grants import grant_from_signed
 from meshnode.core.keys import Signed
+from meshnode.core.roles import Role
+from meshnode.core.shares import ENTRIES_MAX
+from meshnode.rpc.authorities import AuthorityServicer
+from meshnode.v1 import authority_service_pb2 as pb
 
 
 @pytest.fixture
@@ -241,3 +251,46 @@ def test_the_roles_of_these_tests_are_as_they_say(desk):
     roles = [desk.control.role_of(KEYS[name].public) for name in names]
     assert roles == ["admin", "admin", "operator", "observer", "operator", ""]
     assert (len(ROLES), len(NODE_ID)) == (5, 52)
+
+
+LONG = "\U0001f600" * 900
+
+
+def long_role() -> Signed:
+    value = Role(chance(32), "observer", LONG, key("ada"), NOW_S, None)
+    return role_entry(KEYS["ada"], GENESIS.mesh_id, value, chance)
+
+
+def long_word() -> Signed:
+    return said("ada", Revoke("node", chance(32), tuple(chance(32) for _ in range(SURVIVORS_MAX))))
+
+
+async def answer(desk: Desk) -> pb.ListAuthoritiesResponse:
+    servicer = AuthorityServicer(Authorities(desk.control))
+    return await servicer.ListAuthorities(pb.ListAuthoritiesRequest(), None)
+
+
+@pytest.mark.parametrize("speak", [long_role, long_word])
+async def test_however_much_a_thief_says_the_answer_by_which_it_is_taken_out_is_taken(desk, speak):
+    before = (await answer(desk)).ByteSize()
+    desk.hear(*(speak() for _ in range(20)))
+    each = ((await answer(desk)).ByteSize() - before) / 20
+    assert 0 < each * ENTRIES_MAX < ANSWER_BYTES_MAX
+
+
+async def test_a_node_goes_on_while_it_says_who_may_command(desk, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_S", 0.0)
+    desk.hear(*(long_word() for _ in range(2 * pieces.LOOKS)))
+    desk.hear(*(long_role() for _ in range(2 * pieces.LOOKS)))
+    seen: Counter[str] = Counter()
+
+    async def others() -> None:
+        while True:
+            seen["turns"] += 1
+            await asyncio.sleep(0)
+
+    others_work = asyncio.create_task(others())
+    found = await answer(desk)
+    others_work.cancel()
+    assert (len(found.revocations), len(found.roles)) == (2 * pieces.LOOKS, 2 * pieces.LOOKS + 5)
+    assert seen["turns"] >= 4

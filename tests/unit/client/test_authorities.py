@@ -10,6 +10,7 @@ from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
 from meshnode.core.keys import Key, key_id_of
+from meshnode.core.roles import NAME_CHARS_MAX
 from meshnode.v1 import authority_service_pb2 as pb
 
 chance = Random(5).randbytes
@@ -133,7 +134,7 @@ def test_somebody_is_shown_as_the_strongest_role_calls_them_and_nobody_as_the_ro
     assert rows[ADMIN.public.hex()]["given_by_name"] == "the root"
     assert "carol (operator, " in authorities.called([carol])
     assert "also called zed" in authorities.called([carol])
-    assert len(rows[SPARE.public.hex()]["name"]) == authorities.NAME_CHARS_MAX
+    assert len(rows[SPARE.public.hex()]["name"]) == NAME_CHARS_MAX
     alone = authorities.operators(
         mesh_of(given(ROOT, OTHER, "the root", "admin"), given(OTHER, CAROL, "c"))
     )

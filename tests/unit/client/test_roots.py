@@ -65,7 +65,7 @@ class Mesh:
             if self.full and is_of(entry, RootKeys):
                 raise UnreachableError("other nodes have it")
             return None
-        known = AuthorityServicer(Authorities(self.control, GENESIS.mesh_id))
+        known = AuthorityServicer(Authorities(self.control))
         return asyncio.run(known.ListAuthorities(request, None))
 
     def says(self, issuer: Key, body: Body) -> None:
