@@ -136,7 +136,7 @@ class Following:
         self.line: Line | None = None
         self.settled = asyncio.Event()
         self.is_being_cleared = False
-        self.killed_by_command: str | None = None
+        self.killers: list[str] = []  # commands that stop its tree without its supervisor
         self.whose = ""  # by whose order it ends, in words
         self.supervisor: Identity | None = None  # as the kernel named it, from then on for good
         self.agent: Identity | None = None  # as that supervisor named it

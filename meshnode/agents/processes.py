@@ -134,10 +134,10 @@ class ProcessAgents:
                 said = replies.killing(await self._order(session_id, "kill", wait_s, **order))
                 if said.survivors or not await self._leftovers(following):
                     return said
-        following.killed_by_command = command_id  # before: its end is noticed while we still work
+        following.killers.append(command_id)  # before: its end is noticed while we still work
         killing = await self._stop(following, grace_s=grace_s, force=force)
         if not killing.found:
-            following.killed_by_command = None
+            following.killers.remove(command_id)  # who finds somebody may be another
         return killing  # of what a supervisor says that was wrong nothing is believed
 
     async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
@@ -205,8 +205,8 @@ class ProcessAgents:
     async def _follow(self, following: Following) -> None:
         try:
             ending = await self._ending(following)
-            if ending.killed_by_command is None:
-                ending = replace(ending, killed_by_command=following.killed_by_command)
+            if ending.killed_by_command is None and following.killers:
+                ending = replace(ending, killed_by_command=following.killers[-1])
             self._following.pop(following.session_id, None)
             self._on_ended(following.session_id, ending)
         finally:

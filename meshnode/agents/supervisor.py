@@ -379,5 +379,5 @@ class Supervisor:
         self._kill_waiters.append(lambda reply: client.send({**head, **reply}))
         if self._ladder is None:
             self._ladder = self._new_ladder(self._clock(), grace_s, force=force)
-        elif force:
-            self._ladder.hurry(self._clock())
+        else:  # who is more patient does not keep who is less so waiting
+            self._ladder.hurry(self._clock() + (0.0 if force else grace_s))

@@ -247,9 +247,9 @@ class Ladder:
             return ""
         return "TERM" if self._give_up_at_s == math.inf else "KILL"
 
-    def hurry(self, now_s: float) -> None:
-        """Skip what is left of the grace."""
-        self._kill_at_s = min(self._kill_at_s, now_s)
+    def hurry(self, kill_at_s: float) -> None:
+        """Let the grace end then at the latest."""
+        self._kill_at_s = min(self._kill_at_s, kill_at_s)
 
     def step(self, now_s: float) -> Killing | None:
         """Look once and signal if it is time; returns the result when it is over."""

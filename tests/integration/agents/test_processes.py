@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from integration.agents.watched import ECHO, NOW_S, STUBBORN, WAIT, Started, a_node
 from integration.attacks.supervised import WAIT as PID_AND_WAIT
-from integration.attacks.supervised import Session, alive
+from integration.attacks.supervised import Session, alive, until
 
 from meshnode.agents import processes, tree
 from meshnode.agents.following import REQUEST_BYTES_MAX, Ending
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 READY = "print('ready')\n" + WAIT
 ONE = tree.Killing(1, 1, ())
+TWO = tree.Killing(2, 2, ())
 
 
 async def test_a_session_is_followed_from_its_start_to_its_end(start):
@@ -253,6 +254,41 @@ async def test_a_kill_is_verified_and_names_its_command(start):
         assert killing == tree.Killing(2, 2, ())
         _, ending = await node.ended.get()
     assert (ending.signal, ending.killed_by_command) == ("SIGKILL", "c1")
+
+
+async def test_an_impatient_kill_behind_a_patient_one_leaves_the_end_to_the_supervisor(start):
+    one = start(STUBBORN)
+    await one.line()
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        patient = asyncio.create_task(node.agents.kill(one.session_id, "c1", 60.0, force=False))
+        await asyncio.to_thread(until, lambda: one.state()["killed_by_command"])
+        assert await node.agents.kill(one.session_id, "c2", 0.05, force=False) == TWO
+        assert await patient == TWO
+        _, ending = await node.ended.get()
+    assert (ending.signal, ending.killed_by_command) == ("SIGKILL", "c2")
+
+
+async def test_a_kill_that_finds_nobody_wipes_out_no_other_that_does(start, monkeypatch):
+    async def stopped(*_, **__):
+        return answers.pop(0)
+
+    one = start(READY)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        one.process.send_signal(signal.SIGSTOP)
+        answers = [ONE, tree.Killing(0, 0, ())]
+        with monkeypatch.context() as silent:
+            silent.setattr(processes, "PING_WAIT_S", 0.05)
+            silent.setattr(processes, "KILL_MARGIN_S", -processes.VERIFY_S)
+            silent.setattr(node.agents, "_stop", stopped)
+            for command_id in ("c1", "c2"):
+                await node.agents.kill(one.session_id, command_id, 0.05, force=False)
+        one.process.kill()
+        _, ending = await node.ended.get()
+    assert (ending.reason, ending.killed_by_command) == (LOST, "c1")
 
 
 async def test_a_supervisor_that_ends_while_its_tree_is_looked_for_is_none_of_it(

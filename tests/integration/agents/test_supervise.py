@@ -14,6 +14,7 @@ from meshnode.agents import tree
 from meshnode.agents.agent import why_not_started
 from meshnode.agents.clients import LINE_BYTES_MAX
 from meshnode.agents.log import LOG_BYTES_MAX
+from meshnode.agents.supervisor import GRACE_S_MAX
 
 pytestmark = pytest.mark.integration
 
@@ -206,6 +207,24 @@ def test_a_kill_takes_the_whole_tree_and_says_so(supervise):
     )
     assert one.finish()[0] == 128 + signal.SIGKILL
     assert tree.members(one.session_id) == frozenset()
+
+
+@pytest.mark.parametrize(("second_s", "force"), [(0.05, False), (GRACE_S_MAX, True)])
+def test_the_less_patient_of_two_kills_sets_the_pace(supervise, second_s, force):
+    one = python(supervise, "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + WAIT)
+    patient = {"id": 1, "op": "kill", "command_id": "c1", "grace_s": GRACE_S_MAX}
+    one.write(json.dumps(patient).encode())
+    one.write(json.dumps(patient | {"id": 2, "grace_s": second_s, "force": force}).encode())
+    replies = [one.read() for _ in range(2)]
+    assert [(reply["id"], reply["gone"]) for reply in replies] == [(1, 1), (2, 1)]
+    assert one.finish()[0] == 128 + signal.SIGKILL
+
+
+def test_a_more_patient_kill_does_not_slow_down_the_one_before(supervise):
+    one = python(supervise, "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + WAIT)
+    for grace_s in (0.5, GRACE_S_MAX):
+        one.write(json.dumps({"op": "kill", "command_id": "c1", "grace_s": grace_s}).encode())
+    assert [one.read()["gone"] for _ in range(2)] == [1, 1]
 
 
 def test_what_an_agent_leaves_running_is_stopped_and_counted(supervise):

@@ -1,6 +1,7 @@
 """Supervisors started for tests, and a node that only remembers what it was told of them."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -73,6 +74,9 @@ class Started:
     @property
     def place(self):
         return self.session_id, self.home, self.socket
+
+    def state(self):
+        return json.loads((self.home / "state.json").read_bytes())
 
     async def line(self):
         return await asyncio.to_thread(self.process.stdout.readline)
