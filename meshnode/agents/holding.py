@@ -142,11 +142,15 @@ class Stillness:
     def release(self) -> int:
         """Let the tree run on, for the time that another order takes; returns as `resume` does."""
         there = let_go(self._session_id, self._roots, self._reach()) if self.is_begun else 0
-        self.give_way()
+        self._run_on()
         return there
 
     def give_way(self) -> None:
-        """Leave the tree to an order that lets it run on."""
+        """Leave the tree to an order that lets it run on for good."""
+        self.is_wanted = False
+        self._run_on()
+
+    def _run_on(self) -> None:
         self._settle({"ok": False, "error": "another order came while it was being suspended"})
         self._become(is_whole=False)
 

@@ -209,6 +209,24 @@ async def test_who_is_resumed_while_it_is_closed_is_not_suspended_again(start):
         assert not stopped(pid)
 
 
+async def test_a_close_that_fails_does_not_suspend_anew_what_is_being_killed(start):
+    one = start(ON_USR1 + DEAF)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        await node.agents.suspend(one.session_id)
+        closing = asyncio.create_task(node.agents.ask_to_end(one.session_id, "c1", 0.05))
+        assert [await node.held.get() for _ in range(2)] == [True, False]
+        killing = asyncio.create_task(node.agents.kill(one.session_id, "c2", 60.0, force=False))
+        standing = await closing
+        assert (standing.survivors, standing.suspended) == ((pid,), False)
+        os.kill(pid, signal.SIGUSR1)  # it ends in order, within the grace of the kill
+        assert (await killing).gone == 1
+        _, ending = await node.ended.get()
+    assert (ending.exit_code, ending.killed_by_command) == (3, "c2")
+
+
 async def test_whoever_outlives_a_close_ends_by_itself_later(start):
     one = start(ON_USR1 + "signal.signal(15, signal.SIG_IGN)\nprint('ready')\n" + WAIT)
     await one.line()
