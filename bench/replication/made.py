@@ -73,7 +73,6 @@ class Makers:
             owner="bench",
             project="replication",
             cwd="/srv/work",
-            command=("agent", "--serve"),
             labels={"site": "hall-4"},
         )
 

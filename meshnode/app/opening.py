@@ -13,7 +13,6 @@ from meshnode.core.specializations import check_specialization
 PTY = "pty"
 ADAPTERS = ("process", PTY)  # how an agent is spoken to: over pipes, or through a terminal
 TEXT_CHARS_MAX = 256
-COMMAND_CHARS_MAX = 2048
 LIST_MAX = 32
 
 
@@ -27,7 +26,6 @@ class Opening:
     labels: dict[str, str] | None = None
     owner: str = ""
     cwd: str = ""
-    command: tuple[str, ...] = ()
     adapter: str = ADAPTERS[0]
     can_steer: str = "queue"  # or preempt: it is interrupted by a steer that says so
 
@@ -56,15 +54,3 @@ def check_opening(opening: Opening) -> None:
         raise UsageError(f"an agent id has no slash: {opening.agent_id[:60]!r}", hint)
     if max(len(opening.specializations), len(opening.labels or {})) > LIST_MAX:
         raise UsageError(f"at most {LIST_MAX} specializations and {LIST_MAX} labels")
-
-
-def shown(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Return as much of a command line as a row shows."""
-    words: list[str] = []
-    room = COMMAND_CHARS_MAX
-    for word in command:
-        room -= len(word)
-        if room < 0:
-            return (*words, "…")
-        words.append(word)
-    return tuple(words)

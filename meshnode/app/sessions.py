@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.done import ALREADY_ENDED, Done, are, counted, landed
 from meshnode.app.endings import Ended
-from meshnode.app.opening import Opening, check_opening, shown
+from meshnode.app.opening import Opening, check_opening
 from meshnode.app.settling import Settling
 from meshnode.app.untold import Untold
 from meshnode.core.errors import (
@@ -157,7 +157,6 @@ class OwnSessions:
             owner=opening.owner or None,
             project=opening.cwd.rstrip("/").rpartition("/")[2] or None,
             cwd=opening.cwd or None,
-            command=shown(opening.command),
             adapter=opening.adapter,
             can_steer=opening.can_steer,
         )

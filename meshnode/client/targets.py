@@ -106,7 +106,6 @@ class NewSession:
     labels: dict[str, str] = field(default_factory=dict)
     owner: str = ""
     cwd: str = ""
-    command: tuple[str, ...] = ()
     steer_format: str = "text"
     interrupt: str = ""
     adapter: str = ""

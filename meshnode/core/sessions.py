@@ -91,7 +91,6 @@ class SessionRecord:
     owner: str | None = None
     project: str | None = None
     cwd: str | None = None
-    command: tuple[str, ...] = ()
     pid: int | None = None
     ended_at_s: float | None = None
     end_reason: str | None = None
@@ -145,7 +144,6 @@ def session_from_row(row: bytes) -> SessionRecord:
     try:
         known["state"] = State(known["state"])
         known["specializations"] = _texts(known.get("specializations", ()))
-        known["command"] = _texts(known.get("command", ()))
         known["orders"] = _texts(known.get("orders", ()))
         known["labels"] = {str(key): str(value) for key, value in known.get("labels", {}).items()}
         return SessionRecord(**known)

@@ -108,7 +108,6 @@ def _session_of(options: RunOptions) -> NewSession:
         labels=options.labels,
         owner=options.owner or user_name(),
         cwd=_shown(_directory()),
-        command=tuple(map(_shown, options.command)),
         steer_format=options.steer_format,
         interrupt=options.interrupt,
         adapter=options.adapter,

@@ -129,7 +129,6 @@ class LocalServicer(pb_grpc.LocalServiceServicer):
                 labels=dict(request.labels),
                 owner=request.owner,
                 cwd=request.cwd,
-                command=tuple(request.command),
                 adapter=request.adapter or ADAPTERS[0],
                 can_steer="preempt" if request.interrupt else "queue",
             )

@@ -107,6 +107,19 @@ def test_no_secret_is_left_in_logs_streams_arguments_or_environments(fleet):
     assert found_in({"a check": b"x" + forms(_seed(key))["base32"]}, secrets), "it would be found"
 
 
+def test_what_an_agent_was_started_with_is_kept_nowhere_by_the_mesh(fleet):
+    nodes = anna, berta = fleet.mesh("anna", "berta")
+    secret = "sk-live-4f1d"  # as many tools take theirs: with `ps` it is seen on this machine alone
+    command = ("sh", "-c", "while :; do sleep 1; done", f"--api-key={secret}")
+    assert anna.call("run", "--detach", "--agent-id", "a", "--", *command).code == 0
+    wait_until(lambda: "a" in berta.sessions())
+    assert berta.call("kill", "a", "--force").code == 0
+    wait_until(lambda: berta.json("show", "a")["state"] == "killed")
+    kept = [path for one in nodes for path in one.home.rglob("*") if path.is_file()]
+    assert {"state.db", "state.json", "node.log"} <= {path.name for path in kept}
+    assert [str(path) for path in kept if secret.encode() in path.read_bytes()] == []
+
+
 def _seed(key: str) -> bytes:
     text = key.removeprefix("smk1_")
     raw = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_")

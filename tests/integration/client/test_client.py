@@ -114,11 +114,9 @@ def test_cost_leaves_out_what_was_not_asked(mesh, service):
 
 def test_a_session_is_opened_and_attached(mesh, service):
     service.sessions = [session("builder")]
-    opened = mesh.open_session(
-        NewSession(agent_id="builder", command=("a", "b"), labels={"k": "v"})
-    )
+    opened = mesh.open_session(NewSession(agent_id="builder", labels={"k": "v"}))
     assert opened["agent_id"] == "builder"
-    assert list(service.requests[0].command) == ["a", "b"]
+    assert dict(service.requests[0].labels) == {"k": "v"}
     assert mesh.attach_session(opened["session_id"])["agent_id"] == "builder"
 
 
