@@ -1,7 +1,7 @@
 """`up` in the foreground: the command line gives way to the node.
 
 A node runs for months; what it takes to parse a command line (8 MiB of it) shall not stay with it.
-So `up` replaces its own process, keeping pid, terminal and standard streams.
+So `up` replaces its own process, keeping pid (but see `meshnode.node.init`), terminal and streams.
 """
 
 import os
@@ -13,12 +13,11 @@ INTERRUPTED = 130  # as a shell says it
 
 def become_node(told: str) -> NoReturn:
     """Replace this process with a node that was told this."""
-    from meshnode.node.main import without_secrets  # noqa: PLC0415 - see `main`
+    from meshnode.node.init import become  # noqa: PLC0415 - see `main`
+    from meshnode.node.main import without_secrets  # noqa: PLC0415 - as above
 
-    sys.stdout.flush()
-    sys.stderr.flush()
     argv = [sys.executable, "-P", "-m", "session_mesh.becoming", told]
-    os.execve(argv[0], argv, without_secrets(os.environ))  # noqa: S606 - our own interpreter and module
+    become(argv, without_secrets(os.environ))
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ functions of this package too.
 
 - starting: `main`, `detached`, `loading`, `options`, `config`, `config_schema`, `configured`,
   `configuring`, `told`, `again`, `serving`, `lock`, `node`, `ground`, `background`, `world`,
-  `clock`, `user`, `version`, `ending`
+  `clock`, `user`, `version`, `ending`, `init`
 - a home and its mesh: `founding`, `joining`, `entering`, `admitting`, `introducing`, `replacing`,
   `membership`, `roots`, `authority`, `renewing`, `restoring`, `persistence`
 - how others find it: `addresses`, `moving`, `listeners`, `finding`, `describing`, `own_record`,

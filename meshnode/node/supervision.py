@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from meshnode.agents.agent import FAILED
 from meshnode.agents.environment import agent_environment
@@ -21,6 +21,7 @@ from meshnode.app.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets import NewSession
 from meshnode.core.errors import MeshError
 from meshnode.core.sessions import TERMINAL, State
+from meshnode.node.init import become
 from meshnode.node.user import user_name
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
     """Start an agent under supervision; an error says whether an agent may run for all that.
 
     Detached, this returns 0 once the agent runs, or the code it already ended with. In the
-    foreground it does not return: this process becomes the supervisor, so that the terminal, its
-    signals and the exit code are the agent's own.
+    foreground it does not return: this process becomes the supervisor (see `init`), so that the
+    terminal, its signals and the exit code are the agent's own.
     """
     try:
         opened = client.open_session(_session_of(options))
@@ -73,7 +74,7 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
     said = [] if options.detach else options.said(opened)
     argv = _supervisor_argv(opened, options, said)
     if not options.detach:
-        _become(argv, environment)
+        become(argv, environment)
     if why := _start_detached(argv, environment):
         is_over = IS_OVER in why
         raise MeshError(why, "" if is_over else f"look at the disk: df -h {home.path}")
@@ -190,12 +191,6 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions, said: Iterable
         "--",
         *options.command,
     ]
-
-
-def _become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(argv[0], argv, environment)  # noqa: S606 - our own interpreter and module
 
 
 def _code_of(session: dict[str, Any]) -> int:

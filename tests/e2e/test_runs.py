@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 
 import psutil
@@ -11,6 +12,14 @@ from e2e.fleet import PATIENCE_S, PROGRAM, Fleet, Node, wait_until
 
 pytestmark = pytest.mark.e2e
 
+# As PID 1 of a container is, before it becomes what stays there: orphans come to it.
+ADOPTING = """
+import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+if sys.argv[1]:
+    subprocess.Popen(["sh", "-c", sys.argv[1]])
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 LIMITS = {"--timeout": "timed out after 1 s", "--idle-timeout": "timed out: idle for 1 s"}
 
 
@@ -145,3 +154,53 @@ def test_a_command_of_bytes_that_are_no_text_fails_like_any_that_is_not_there(
     assert session["end_reason"] == "no?cmd: command not found"
     assert session["owner"] == "j\ufffdrg"
     assert anna.json("status")["alarms"] == []
+
+
+@pytest.fixture
+def boxed(fleet: Fleet):
+    """Start what orphans come to, on a home of its own; its node is ended with the test."""
+    node = fleet.node("boxed")
+    node.home.mkdir(mode=0o700)
+    (node.home / "config.yaml").write_text("listen: 127.0.0.1:0\nmdns: false\n")
+    started = []
+
+    def start(*words: str, before: str = ""):
+        argv = [sys.executable, "-c", ADOPTING, before, PROGRAM, *words]
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        started.append(subprocess.Popen(argv, env=node.environment, text=True, **streams))
+        return node, started[-1]
+
+    yield start
+    for one in started:
+        below = psutil.Process(one.pid).children(recursive=True) if one.poll() is None else []
+        for process in below:
+            process.kill()
+        one.kill()
+        one.communicate()
+
+
+def test_a_node_to_which_nobody_is_a_parent_is_no_part_of_the_agent_in_front(boxed):
+    node, front = boxed("run", "-q", "--agent-id", "first", "--", "sleep", "600")
+    wait_until(lambda: node.call("list", "-q").out, "it to begin")
+    mine = psutil.Process(node.json("status")["pid"])
+    assert mine.ppid() == front.pid
+    assert node.json("suspend", "first")["outcome"] == "applied"
+    assert mine.status() != psutil.STATUS_STOPPED
+    killed = node.json("kill", "first", "--yes")
+    assert (killed["outcome"], killed["processes"]["found"]) == ("applied", 1)
+    assert front.wait(PATIENCE_S) == 143
+    assert node.json("status")["pid"] == mine.pid
+    assert node.call("down").code == 0
+
+
+def test_who_ends_beside_a_node_to_which_orphans_would_come_is_collected(boxed):
+    later = f"read go && exec {PROGRAM} run --detach --agent-id orphan -- sh -c 'exit 7'"
+    node, front = boxed("up", "-o", "json", before=later)
+    assert front.stdout.readline()
+    front.stdin.write("go\n")
+    front.stdin.flush()
+    wait_until(lambda: "orphan" in node.sessions("--filter", "failed"))
+    own = [node.json("status")["pid"]]
+    wait_until(lambda: [one.pid for one in psutil.Process(front.pid).children()] == own)
+    front.terminate()
+    assert front.wait(PATIENCE_S) == 0

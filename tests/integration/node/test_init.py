@@ -1,0 +1,186 @@
+"""What orphans come to, as PID 1 of a container is: `prctl` makes any process that, for good."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from integration.attacks.supervised import until
+
+import meshnode
+
+pytestmark = pytest.mark.integration
+
+ROOT = str(Path(meshnode.__file__).parents[1])
+ADOPT = "import ctypes\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+BECOME = (
+    "import os, sys\nfrom meshnode.node.init import become\n"
+    "become([sys.executable, '-I', '-S', '-u', '-c', sys.argv[1]], dict(os.environ))\n"
+)
+LATE = "import os, signal, sys\n"
+COUNTS = LATE + (  # how often it hears INT, until TERM
+    "heard = []\nsignal.signal(2, lambda *_: heard.append(2) or print('int', flush=True))\n"
+    "signal.signal(15, lambda *_: sys.exit(len(heard)))\nprint('ready')\n"
+    "while True: signal.pause()\n"
+)
+STOPPABLE = LATE + "print('ready')\nsys.stdin.readline()\nsys.exit(7)\n"
+SHELL = (  # a session's leader, with a terminal and one job in its foreground, as a shell has
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n"
+    "job = os.fork()\n"
+    "if job == 0:\n"
+    "    os.setpgid(0, 0)\n"
+    "    os.tcsetpgrp(0, os.getpid())\n"
+    "    signal.signal(signal.SIGTTOU, signal.SIG_DFL)\n"
+    "    os.execv(sys.executable, [sys.executable, '-P', '-c', *sys.argv[1:]])\n"
+    "while True:\n"
+    "    _, status = os.waitpid(job, os.WUNTRACED)\n"
+    "    if not os.WIFSTOPPED(status): break\n"
+    "    os.tcsetpgrp(0, os.getpgrp())\n"
+    "    print('stopped', flush=True)\n"
+    "    sys.stdin.readline()\n"
+    "    os.tcsetpgrp(0, job)\n"
+    "    os.killpg(job, signal.SIGCONT)\n"
+    "os.tcsetpgrp(0, os.getpgrp())\n"
+    "print('ended', os.waitstatus_to_exitcode(status), flush=True)\n"
+)
+
+
+def words(code, *, adopting=True):
+    return [sys.executable, "-P", "-c", (ADOPT if adopting else "") + BECOME, code]
+
+
+@pytest.fixture
+def begin():
+    """Start what becomes a program, and is an init for it if it adopts orphans."""
+    begun = []
+
+    def start(code, *, adopting=True, **options):
+        one = subprocess.Popen(
+            words(code, adopting=adopting),
+            env=os.environ | {"PYTHONPATH": ROOT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+        begun.append(one)
+        return one
+
+    yield start
+    for one in begun:
+        one.kill()
+        one.communicate()
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_where_orphans_go_elsewhere_the_program_has_the_pid(begin):
+    code = "import os\nprint(os.getpid(), flush=True)\nos.kill(os.getpid(), 9)\n"
+    one = begin(code, adopting=False)
+    assert int(one.stdout.readline()) == one.pid
+    assert one.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("sys.exit(7)", 7), ("os.kill(os.getpid(), 15)", -15), ("os.kill(os.getpid(), 9)", -9)],
+)
+def test_it_ends_as_its_child_has_ended(begin, end, code):
+    one = begin(LATE + "print(os.getppid())\n" + end)
+    assert int(one.stdout.readline()) == one.pid
+    assert one.wait() == code
+
+
+def test_an_orphan_that_ends_is_collected(begin):
+    orphaned = "if os.fork() == 0:\n    print(os.fork())\n    os._exit(0)\nsys.stdin.readline()\n"
+    one = begin(LATE + orphaned)
+    orphan = one.stdout.readline().strip()
+    until(lambda: len(children(one.pid)) == 1)
+    assert not Path("/proc", orphan).exists()
+    one.communicate("\n")
+    assert one.returncode == 0
+
+
+def test_signals_to_it_are_its_childs(begin):
+    one = begin(COUNTS)
+    assert one.stdout.readline() == "ready\n"
+    for _ in range(2):
+        one.send_signal(signal.SIGINT)
+        assert one.stdout.readline() == "int\n"
+    one.terminate()
+    assert one.wait() == 2
+
+
+def test_what_it_was_given_to_read_or_write_is_its_childs_alone(begin):
+    read, write = os.pipe()
+    one = begin(f"import os, sys\nos.close({write})\nsys.stdin.readline()\n", pass_fds=[write])
+    os.close(write)
+    assert os.read(read, 1) == b"", "nobody else holds it open"
+    os.close(read)
+    assert one.poll() is None
+
+
+def test_its_environment_says_neither_whose_it_is_nor_what_it_may(begin, monkeypatch):
+    monkeypatch.setenv("SESSION_MESH_SESSION_ID", "one")
+    one = begin(LATE + "print(os.environ['SESSION_MESH_SESSION_ID'])\nsys.stdin.readline()\n")
+    assert one.stdout.readline() == "one\n"
+    assert b"SESSION_MESH_" not in Path(f"/proc/{one.pid}/environ").read_bytes()
+    assert b"PATH=" in Path(f"/proc/{one.pid}/environ").read_bytes()
+
+
+class Screen:
+    """A terminal with a shell at it whose job adopts orphans."""
+
+    def __init__(self, code):
+        self.pid, self.master = os.forkpty()
+        if self.pid == 0:
+            os.environ["PYTHONPATH"] = ROOT
+            os.execv(sys.executable, [sys.executable, "-c", SHELL, *words(code)[3:]])
+        self.said = b""
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def until(self, said):
+        while said not in self.said:
+            self.said += os.read(self.master, 4096)
+        self.said = self.said.partition(said)[2]
+
+
+@pytest.fixture
+def screen():
+    shown = []
+
+    def show(code):
+        shown.append(Screen(code))
+        return shown[-1]
+
+    yield show
+    for one in shown:
+        os.close(one.master)  # who is at it is hung up on
+        os.waitpid(one.pid, 0)
+
+
+def test_a_key_of_the_terminal_reaches_the_child_once(screen):
+    one = screen(COUNTS.replace("signal.signal(15", "signal.signal(signal.SIGQUIT"))
+    one.until(b"ready")
+    one.type(b"\x03")
+    one.until(b"int")
+    one.type(b"\x1c")
+    one.until(b"ended 1")
+
+
+def test_what_is_stopped_at_a_terminal_can_be_continued_there(screen):
+    one = screen(STOPPABLE)
+    one.until(b"ready")
+    one.type(b"\x1a")
+    one.until(b"stopped")
+    one.type(b"fg\n")
+    one.type(b"on\n")
+    one.until(b"ended 7")
