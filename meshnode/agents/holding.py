@@ -5,6 +5,7 @@ Invariant: a tree is stopped whole or let go whole. Nothing here blocks: one loo
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -183,10 +184,16 @@ class Parting(_Tree):
         grace_s: float,
     ) -> None:
         super().__init__(session_id, roots, reach)
-        self._term_at_s = now_s + grace_s
-        self._give_up_at_s = self._term_at_s + max(grace_s, TERM_WAIT_S)
+        self._term_at_s = self._give_up_at_s = math.inf
+        self.hurry(now_s, grace_s)
         self._found = self._there()
         self._asked = False
+
+    def hurry(self, now_s: float, grace_s: float) -> None:
+        """Let the grace end then at the latest, and the waiting for what comes of it, too."""
+        term_at_s = now_s + grace_s
+        self._term_at_s = min(self._term_at_s, term_at_s)
+        self._give_up_at_s = min(self._give_up_at_s, term_at_s + max(grace_s, TERM_WAIT_S))
 
     def step(self, now_s: float) -> tree.Killing | None:
         """Ask if it is time; returns how it stands when waiting is over."""

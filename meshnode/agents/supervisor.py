@@ -350,6 +350,7 @@ class Supervisor:
                 now_s=self._clock(),
                 grace_s=grace_s,
             )
+        self._parting.hurry(self._clock(), grace_s)  # who is patient keeps nobody waiting
         self._agent.inlet.ask_to_end("it was asked to end")
 
     def _check_runs(self, asked: str) -> None:

@@ -175,6 +175,18 @@ async def test_an_agent_that_heeds_nothing_is_not_killed_by_a_close(start):
     assert ending.killed_by_command == "c3"
 
 
+async def test_the_less_patient_of_two_closes_sets_the_pace(start):
+    one = start(STUBBORN)
+    pids = {int(await one.line()) for _ in range(2)}
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        patient = asyncio.create_task(node.agents.ask_to_end(one.session_id, "c1", 60.0))
+        await asyncio.to_thread(until, lambda: one.state()["closed_by_command"])
+        standing = await node.agents.ask_to_end(one.session_id, "c2", 0.05)
+        assert (set(standing.survivors), standing.needed) == (pids, "TERM")
+        assert await patient == standing
+
+
 async def test_a_suspended_agent_that_heeds_no_close_runs_for_its_grace_and_is_suspended_again(
     start,
 ):
