@@ -13,7 +13,7 @@ from meshnode.app.sessions import Done, OwnSessions
 from meshnode.app.standing import StandingKills
 from meshnode.core.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
 from meshnode.core.genesis import Genesis
-from meshnode.core.ids import SessionId, node_id_of
+from meshnode.core.ids import node_id_of, session_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.linkgraph import NOBODY, standing_of
 from meshnode.core.roles import Role
@@ -35,7 +35,7 @@ HERE, THERE = node_id_of(NODE.public), node_id_of(OTHER.public)
 NOW_S = int(ManualClock().now_s)
 DAY_S = 86400
 SESSION = SessionRecord(
-    SessionId("s" * 26),
+    session_id_of(HERE, 42),
     42,
     "builder",
     State.RUNNING,

@@ -4,7 +4,7 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
 
 - one node's part in the mesh: `mesh`, `neighbours`, `incoming`, `pace`, `controls`, `revoking`,
   `outbox`, `driver`, `ports`, `pieces`, `sets`, `outcomes`
-- what can be seen: `queries`, `listing`, `views`, `specialists`, `directory`, `indexes`,
+- what can be seen: `queries`, `listing`, `views`, `crowds`, `specialists`, `directory`, `indexes`,
   `changes`, `awaited`, `registered`, `sweeps`, `things`, `events`, `watching`
 - sessions of this node: `opening`, `sessions`, `untold`, `endings`, `done`, `activity`, `holding`,
   `inboxes`, `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`

@@ -12,7 +12,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshnode.app.crowds import some_of_each
+from meshnode.app.opening import TEXT_CHARS_MAX
 from meshnode.app.outlays import Outlays
+from meshnode.app.pieces import chunks, in_pieces
 from meshnode.app.standing import UNHEARD_S, is_abreast
 from meshnode.app.views import AheadBudget, BudgetView, HeldSession
 from meshnode.core.budgets import (
@@ -40,12 +43,12 @@ from meshnode.core.errors import RefusedError
 from meshnode.core.ids import b32, pasted, unb32
 from meshnode.core.keys import key_id_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER
-from meshnode.core.sessions import SESSIONS, SessionRecord, State
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, is_proved
 from meshnode.core.settings import Budget
 from meshnode.core.standing import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from meshnode.app.ports import Clock
     from meshnode.app.queries import Queries
@@ -53,11 +56,15 @@ if TYPE_CHECKING:
     from meshnode.app.withholding import Withholding
     from meshnode.core.effects import Announce
     from meshnode.core.entries import Entry
+    from meshnode.core.ids import NodeId
     from meshnode.core.settings import Terms
+
+    Owned = tuple[NodeId, SessionRecord]
 
 LOOK_S = 1.0  # between two looks, however much is spent
 LOOK_SOON_S = 0.5  # while waiting for a first comparison with a neighbour
 LOOK_AGAIN_S = 30.0  # with nothing new: for clocks that jump, and for what could not be done
+HELD_SHOWN = 50  # sessions by name, of each budget; others are counted
 SUSPENDED = "suspended"  # what a session's row says that a budget did
 _log = logging.getLogger("session_mesh.budgets")
 
@@ -185,34 +192,39 @@ class BudgetDesk:
                     f" {pasted(one.name)} with a higher --limit, and all else as it is",
                 )
 
-    async def listed(self) -> list[BudgetView]:
-        """Return every budget that counts, by name, and where it stands now."""
+    async def listed(self, name: str = "") -> list[BudgetView]:
+        """Return every budget that counts, by name, or the one of a name; and where each stands."""
+        self._settle()
+        held = await in_pieces(self._held())
         self._settle()
         while self._outlays.busy:
             await asyncio.sleep(0)
             self._settle()
-        heard, held = self._heard(), self._held()
+        heard = self._heard()
         return [
-            self._view(one, heard, held.get(b32(one.budget_id), ()))
+            self._shown(self._view(one, heard), held.get(b32(one.budget_id), []))
             for _, one in sorted(self._counting.items())
+            if name in {"", one.name}
         ]
 
-    def issued(self) -> dict[str, int]:
-        """Return when each name was last set or removed, as far as that counts by now."""
+    def issued(self, name: str = "") -> dict[str, int]:
+        """Return when each name, or one, was last set or removed, as far as that counts by now."""
         latest: dict[str, int] = {}
         now_s = self._clock.wall_s()
         for entry in self._mesh.control.held(Budget).values():
-            if entry.issued_s <= now_s + SKEW_S:
+            if entry.issued_s <= now_s + SKEW_S and name in {"", entry.slot}:
                 latest[entry.slot] = max(entry.issued_s, latest.get(entry.slot, 0))
         return latest
 
-    def ahead(self) -> list[AheadBudget]:
-        """Return what does not count yet, by the clock of who said it; the earliest first."""
+    def ahead(self, name: str = "") -> list[AheadBudget]:
+        """Return what does not count yet, or of one name; the earliest first."""
         control, latest_s = self._mesh.control, self._clock.wall_s() + SKEW_S
         found = [
             AheadBudget(entry.slot, key_id_of(entry.issuer), entry.issued_s, _removes(entry))
             for entry in control.held(Budget).values()
-            if entry.issued_s > latest_s and control.role_of(entry.issuer) in MAY_SET
+            if entry.issued_s > latest_s
+            and name in {"", entry.slot}
+            and control.role_of(entry.issuer) in MAY_SET
         ]
         return sorted(found, key=lambda one: (one.issued_s, one.name))[:IN_FORCE_MAX]
 
@@ -311,7 +323,7 @@ class BudgetDesk:
         for news in self._latches.forget(unb32(view.budget_id)):
             self.tell(news, replace(view, state=Standing.OK, reason="it was removed, or set anew"))
 
-    def _view(self, one: Allowance, heard: Heard, held: Iterable[HeldSession] = ()) -> BudgetView:
+    def _view(self, one: Allowance, heard: Heard) -> BudgetView:
         window = self._windows.get(one.budget_id, window_of(one.terms.per, self._clock.wall_s()))
         view = BudgetView(
             budget_id=b32(one.budget_id),
@@ -328,7 +340,6 @@ class BudgetDesk:
             end_s=window.end_s,
             nodes_heard=heard.heard,
             nodes_known=heard.known,
-            held=tuple(held),
             by_admin=one.by_admin,
         )
         if one.ignored:
@@ -342,24 +353,39 @@ class BudgetDesk:
             tokens=min(spent.tokens, COUNT_MAX),
             percent=verdict.percent,
             unpriced=tuple((m, min(t, COUNT_MAX)) for m, t in sorted(spent.unpriced.items())),
+            unpriced_more=spent.unpriced_more,
+            unpriced_more_tokens=min(spent.unpriced_more_tokens, COUNT_MAX),
         )
 
-    def _held(self) -> dict[str, list[HeldSession]]:
+    def _held(self) -> Generator[None, None, dict[str, list[Owned]]]:
         """Return which sessions budgets have suspended and nobody has resumed, by budget."""
-        found: dict[str, list[HeldSession]] = {}
-        for owner, record in self._mesh.tables.sessions():
-            for budget_id in _holders(record) if record.state is State.SUSPENDED else ():
-                name = self._queries.name_of(owner)
-                held = HeldSession(record.session_id, record.agent_id, owner, name)
-                found.setdefault(budget_id, []).append(held)
+        found: dict[str, list[Owned]] = {b32(one.budget_id): [] for one in self._counting.values()}
+        for some in chunks(list(self._mesh.tables.sessions())):
+            for owner, record in some:
+                if record.state is State.SUSPENDED and is_proved(owner, record):
+                    for budget_id in found.keys() & _holders(record):
+                        found[budget_id].append((owner, record))
+            yield
         return found
+
+    def _shown(self, view: BudgetView, held: list[Owned]) -> BudgetView:
+        shown = tuple(
+            HeldSession(
+                record.session_id,
+                record.agent_id[:TEXT_CHARS_MAX],
+                owner,
+                self._queries.name_of(owner),
+            )
+            for owner, record in some_of_each(held, HELD_SHOWN)
+        )
+        return replace(view, held=shown, held_more=len(held) - len(shown))
 
 
 def _removes(entry: Entry) -> bool:
     return isinstance(entry.body, Budget) and entry.body.terms is None
 
 
-def _holders(record: SessionRecord) -> Iterable[str]:
+def _holders(record: SessionRecord) -> set[str]:
     words = (told.split(" ", 2) for told in record.orders)
     return {said[0] for said in words if said[1:2] == [SUSPENDED]}
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshnode.app.crowds import some_of_each
+from meshnode.app.pieces import chunks
 from meshnode.core.ids import NodeId, b32
+from meshnode.core.sessions import is_proved
 from meshnode.core.standing import Fate, Standing, cancelled, fate_of, fits, standing_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from meshnode.app.queries import Queries
     from meshnode.core.sessions import SessionRecord
 
     Owned = tuple[NodeId, SessionRecord]
 
+RESULTS_SHOWN = 50  # of an order; others are counted
+RESULTS_IN_ALL = 10_000  # of all orders: then fewer of each
+TOLD_CHARS = 300  # of what a session tells of an order
 DONE = "done"
 APPLIED = "applied"  # what the owner says of a session that the order has ended
 
@@ -44,6 +50,7 @@ class OrderView:
     state: str
     results: tuple[Result, ...]
     session_agent_id: str | None = None  # of the one session that is meant, if it is known
+    results_more: int = 0  # beside those
 
 
 class Orders:
@@ -52,35 +59,54 @@ class Orders:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
-    def listed(self) -> list[OrderView]:
-        """Return every order that is held here, the newest first."""
+    def listed(self) -> Generator[None, None, list[OrderView]]:
+        """Return every order that is held here, the newest first; with a pause at each yield."""
         control = self._queries.mesh.control
-        cancels = cancelled(control)
-        named: dict[str, list[Owned]] = {}  # by session, and by the orders that sessions tell of
-        for owner, record in self._queries.mesh.tables.sessions():
-            for name in {record.session_id, *(told.split(" ", 1)[0] for told in record.orders)}:
-                named.setdefault(name, []).append((owner, record))
+        cancels, orders = cancelled(control), list(standing_kills(control))
+        named = yield from self._named(orders)
+        most = min(RESULTS_SHOWN, RESULTS_IN_ALL // max(1, len(orders)))
         views = []
-        for one in standing_kills(control):
+        for one in orders:
             meant = [
                 owned for owned in named.get(one.kill.session, ()) if fits(one, owned[1], owned[0])
             ]
             fate = fate_of(control, one, cancels)
-            results = tuple(self._results(one, named.get(b32(one.order_id), ())))
+            results = yield from self._results(one, named.get(b32(one.order_id), ()))
             # What was taken back has done nothing, unless it had been carried out before.
-            counts = fate is Fate.STANDS or any(told.outcome == APPLIED for told in results)
+            counts = fate is Fate.STANDS or any(told.outcome == APPLIED for _, told in results)
             is_done = counts and bool(meant) and all(record.ended for _, record in meant)
             state = DONE if is_done else str(fate)
             node = self._queries.name_of(NodeId(one.kill.node)) if one.kill.node else None
             agent = meant[0][1].agent_id if meant else None
-            views.append(OrderView(one, node, state, results, agent))
+            shown = tuple(told for _, told in some_of_each(results, most))
+            views.append(OrderView(one, node, state, shown, agent, len(results) - len(shown)))
         return sorted(views, key=lambda view: (-view.standing.issued_s, view.standing.order_id))
 
-    def _results(self, standing: Standing, tellers: Iterable[Owned]) -> Iterable[Result]:
+    def _named(self, orders: list[Standing]) -> Generator[None, None, dict[str, list[Owned]]]:
+        """Return the sessions that orders mean, and those that tell of one, by the id of each."""
+        named: dict[str, list[Owned]] = {
+            name: [] for one in orders for name in (one.kill.session, b32(one.order_id)) if name
+        }
+        for some in chunks(list(self._queries.mesh.tables.sessions())):
+            for owner, record in some:
+                told = (said.split(" ", 1)[0] for said in record.orders)
+                names = named.keys() & {record.session_id, *told}
+                for name in names if names and is_proved(owner, record) else ():
+                    named[name].append((owner, record))
+            yield
+        return named
+
+    def _results(
+        self, standing: Standing, tellers: Iterable[Owned]
+    ) -> Generator[None, None, list[tuple[NodeId, Result]]]:
         order_id = b32(standing.order_id)
-        for owner, record in tellers:
-            for told in record.orders if fits(standing, record, owner) else ():
-                name, outcome, detail = (*told.split(" ", 2), "", "")[:3]
-                if name == order_id:
-                    shown = self._queries.name_of(owner)
-                    yield Result(record, owner, shown, outcome, detail)
+        found = []
+        for some in chunks(tellers):
+            for owner, record in some:
+                for told in record.orders if fits(standing, record, owner) else ():
+                    name, outcome, detail = (*told[:TOLD_CHARS].split(" ", 2), "", "")[:3]
+                    if name == order_id:
+                        shown = self._queries.name_of(owner)
+                        found.append((owner, Result(record, owner, shown, outcome, detail)))
+            yield
+        return found

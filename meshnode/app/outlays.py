@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshnode.app.pieces import chunks
-from meshnode.core.budgets import USD, Spent, Who, Window, fits, who_of
+from meshnode.core.budgets import UNPRICED_SHOWN, USD, Spent, Who, Window, fits, who_of
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger import DiagnosticsKey, Slot
 from meshnode.core.ledger_rows import key_from_row
@@ -90,6 +91,7 @@ class _Sum:
     window: Window
     total: _Part = field(default_factory=_Part)
     parts: dict[str, _Part] = field(default_factory=dict)
+    known: Spent | None = None  # until something changes
 
     def covers(self, key: CounterKey) -> bool:
         """Whether all that a row counts falls into the window."""
@@ -98,6 +100,9 @@ class _Sum:
     def put(self, session: str, part: _Part | None) -> None:
         """Let a session add this instead of what it added before."""
         before = self.parts.pop(session, None)
+        if before is None and part is None:
+            return
+        self.known = None
         for one, sign in ((before, -1), (part, 1)):
             if one is not None:
                 self.total.tokens += sign * one.tokens
@@ -109,9 +114,20 @@ class _Sum:
 
     def change(self, row: _Row, prices: Prices, times: int) -> None:
         """Count one row of a session more, or with -1 less."""
+        self.known = None
         used = prices if self.terms.unit == USD else None
         for part in (self.total, self.parts.setdefault(row.session, _Part())):
             part.add(row, used, times)
+
+    def spent(self) -> Spent:
+        """Return the sum; whoever makes up names of models makes it no longer to read."""
+        if self.known is None:
+            total = self.total
+            unpriced = {model: tokens for model, tokens in total.unpriced.items() if tokens}
+            most = dict(nsmallest(UNPRICED_SHOWN, unpriced.items(), lambda one: (-one[1], one[0])))
+            more = len(unpriced) - len(most), sum(unpriced.values()) - sum(most.values())
+            self.known = Spent(total.tokens, total.nusd, most, *more)
+        return self.known
 
 
 class Outlays:
@@ -251,9 +267,7 @@ class Outlays:
 
     def spent(self, budget_id: bytes) -> Spent:
         """Return a sum."""
-        total = self._sums[budget_id].total
-        unpriced = {model: tokens for model, tokens in total.unpriced.items() if tokens}
-        return Spent(total.tokens, total.nusd, unpriced)
+        return self._sums[budget_id].spent()
 
     def _read_all(self) -> None:
         self._pruning = None  # what it would let go of is read

@@ -28,6 +28,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ids import new_u64, session_id_of
 from meshnode.core.sessions import (
+    ORDERS_SHOWN,
     SESSIONS,
     WORKING,
     SessionRecord,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 SESSIONS_MAX = 1000  # of one node, not ended; more: RefusedError
 ENDED_KEPT = 256  # older ended rows are deleted; so are those older than ENDED_KEPT_S, see Settling
 ENDED_KEPT_S = 7 * 86400
-ORDERS_SHOWN = 8  # with a session, the newest
 GRACE_S = 5.0
 GRACE_S_MAX = 60.0
 LAST_WORD_WAIT_S = 2.0

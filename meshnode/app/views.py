@@ -173,7 +173,10 @@ class BudgetView:
     nodes_heard: int
     nodes_known: int
     unpriced: tuple[tuple[str, int], ...] = ()  # models, and their tokens
+    unpriced_more: int = 0  # models beside those
+    unpriced_more_tokens: int = 0
     held: tuple[HeldSession, ...] = ()
+    held_more: int = 0  # sessions beside those
     by_admin: bool = False
 
 

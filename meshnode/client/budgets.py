@@ -44,14 +44,14 @@ def set_budget(mesh: Connection, said: Mapping[str, str]) -> Plain:
 
     budget = budget_of(said)
     budget_id = _say(mesh, budget)
-    return _named(_listed(mesh), budget.name, budget_id)
+    return _named(_listed(mesh, budget.name), budget.name, budget_id)
 
 
 def remove_budget(mesh: Connection, name: str) -> Plain:
     """Take a budget back; returns it as it was. Raises NotFoundError, NotPermittedError."""
     from meshnode.core.settings import Budget  # noqa: PLC0415 - as above
 
-    listed = _listed(mesh)
+    listed = _listed(mesh, name)
     _check_ahead(mesh, listed, name)
     before = _named(listed, name)
     if before["issuer"] is None:
@@ -69,7 +69,7 @@ def _say(mesh: Connection, budget: Budget) -> str:
     from meshnode.core.ids import b32  # noqa: PLC0415 - as above
 
     check_signs(mesh)
-    listed = _listed(mesh)
+    listed = _listed(mesh, budget.name)
     _check_ahead(mesh, listed, budget.name)
     role = to_plain(mesh.call(mesh.node.GetStatus, pb.GetStatusRequest()))["role"]
     if role != "admin" and any(
@@ -100,8 +100,10 @@ def _check_ahead(mesh: Connection, listed: Plain, name: str) -> None:
         )
 
 
-def _listed(mesh: Connection) -> Plain:
-    return to_plain(mesh.call(mesh.node_budgets.ListBudgets, budget_pb.ListBudgetsRequest()))
+def _listed(mesh: Connection, name: str = "") -> Plain:
+    """List all, or those of a name: a node of an older version returns all, whatever is asked."""
+    request = budget_pb.ListBudgetsRequest(name=name)
+    return to_plain(mesh.call(mesh.node_budgets.ListBudgets, request))
 
 
 def _named(listed: Plain, name: str, budget_id: str = "") -> Plain:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from meshnode.core.control import ControlSet
     from meshnode.core.entries import Entry
 
+UNPRICED_SHOWN = 20  # models without a price by name, those with most tokens; others are counted
 SKEW_S = 120  # one issued further in our future does not count yet
 OF_ONE_MAX = 64  # in force, by one issuer; its later ones are `ignored`
 IN_FORCE_MAX = 512  # in all, admins' first; the rest is `ignored`
@@ -95,11 +96,16 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent; `unpriced` are tokens by model, and are in no money."""
+    """What was spent; `unpriced` are tokens by model, and are in no money.
+
+    Of too many models only those with most tokens are named; the others are counted.
+    """
 
     tokens: int = 0
     nusd: int = 0
     unpriced: Mapping[str, int] = field(default_factory=dict)
+    unpriced_more: int = 0  # models beside those
+    unpriced_more_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,14 +302,15 @@ def _reason(terms: Terms, amount: int, spent: Spent, heard: Heard, action: str) 
         held_back = action == "suspend" and terms.then == "kill"
         words.append(f"{known}; suspended instead of killed" if held_back else known)
     if terms.unit == USD and spent.unpriced:
-        tokens = min(sum(spent.unpriced.values()), COUNT_MAX)
-        words.append(f"no price for {tokens:,} tokens of {_named(sorted(spent.unpriced))}")
+        tokens = min(sum(spent.unpriced.values()) + spent.unpriced_more_tokens, COUNT_MAX)
+        models = _named(sorted(spent.unpriced), spent.unpriced_more)
+        words.append(f"no price for {tokens:,} tokens of {models}")
     return "; ".join(words)
 
 
-def _named(models: list[str], most: int = 3) -> str:
-    more = f" and {len(models) - most} more" if len(models) > most else ""
-    return ", ".join(one[:40] for one in models[:most]) + more
+def _named(models: list[str], others: int, most: int = 3) -> str:
+    left = len(models[most:]) + others
+    return ", ".join(one[:40] for one in models[:most]) + (f" and {left} more" if left else "")
 
 
 def hold_key(budget_id: bytes, window: Window) -> bytes:

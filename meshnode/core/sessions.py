@@ -34,6 +34,7 @@ class State(StrEnum):
 
 
 SESSIONS = "sessions"  # the table
+ORDERS_SHOWN = 8  # with a session, the newest; of a row that tells more, no others are read
 TERMINAL = frozenset({State.CLOSED, State.EXPIRED, State.FAILED, State.KILLED})
 WORKING = frozenset({State.RUNNING, State.IDLE, State.WAITING_PERMISSION})
 NEXT: dict[State, frozenset[State]] = {
@@ -144,7 +145,7 @@ def session_from_row(row: bytes) -> SessionRecord:
     try:
         known["state"] = State(known["state"])
         known["specializations"] = _texts(known.get("specializations", ()))
-        known["orders"] = _texts(known.get("orders", ()))
+        known["orders"] = _texts(known.get("orders", ())[:ORDERS_SHOWN])
         known["labels"] = {str(key): str(value) for key, value in known.get("labels", {}).items()}
         return SessionRecord(**known)
     except (KeyError, ValueError, TypeError) as error:

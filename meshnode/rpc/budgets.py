@@ -35,12 +35,12 @@ class BudgetServicer(pb_grpc.BudgetServiceServicer):
     async def ListBudgets(  # noqa: N802 - named by the proto
         self, request: pb.ListBudgetsRequest, context: Context
     ) -> pb.ListBudgetsResponse:
-        """Return all that count."""
-        del request, context
+        """Return all that count, or the one of a name."""
+        del context
         return pb.ListBudgetsResponse(
-            budgets=map(budget_to_wire, await self._desk.listed()),
+            budgets=map(budget_to_wire, await self._desk.listed(request.name)),
             coverage=coverage_to_wire(self._queries.coverage()),
-            issued=self._desk.issued(),
+            issued=self._desk.issued(request.name),
             ahead=[
                 pb.AheadBudget(
                     name=one.name,
@@ -48,7 +48,7 @@ class BudgetServicer(pb_grpc.BudgetServiceServicer):
                     issued_at=time_to_wire(one.issued_s),
                     removes=one.removes,
                 )
-                for one in self._desk.ahead()
+                for one in self._desk.ahead(request.name)
             ],
         )
 
@@ -77,6 +77,8 @@ def budget_to_wire(view: BudgetView) -> budget_pb2.Budget:
         nodes_heard=view.nodes_heard,
         nodes_known=view.nodes_known,
         unpriced=dict(view.unpriced),
+        unpriced_more=view.unpriced_more,
+        unpriced_more_tokens=view.unpriced_more_tokens,
         held=[
             budget_pb2.HeldSession(
                 session_id=one.session_id,
@@ -86,6 +88,7 @@ def budget_to_wire(view: BudgetView) -> budget_pb2.Budget:
             )
             for one in view.held
         ],
+        held_more=view.held_more,
         issuer=view.issuer or None,
         issued_at=time_to_wire(view.issued_s) if view.issuer else None,
         by_admin=view.by_admin,

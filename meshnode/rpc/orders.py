@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshnode.app.pieces import in_pieces
 from meshnode.core.ids import b32
 from meshnode.core.keys import key_id_of
 from meshnode.v1 import order_service_pb2 as pb
@@ -32,7 +33,9 @@ class OrderServicer(pb_grpc.OrderServiceServicer):
     ) -> pb.ListOrdersResponse:
         """Return all that are held."""
         del request, context
-        return pb.ListOrdersResponse(orders=map(order_to_wire, self._orders.listed()))
+        return pb.ListOrdersResponse(
+            orders=map(order_to_wire, await in_pieces(self._orders.listed()))
+        )
 
 
 def order_to_wire(view: OrderView) -> pb.StandingOrder:
@@ -53,6 +56,7 @@ def order_to_wire(view: OrderView) -> pb.StandingOrder:
         state=view.state,
         results=map(_result_to_wire, view.results),
         session_agent_id=view.session_agent_id,
+        results_more=view.results_more,
     )
 
 

@@ -1,11 +1,12 @@
 """`budget`: how much may be spent, by whom, and what follows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
 
 from session_mesh import words
+from session_mesh.amounts import UNPRICED_SHOWN_MAX
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.tables import Table
@@ -139,7 +140,8 @@ def _ahead(words_ahead: Sequence[dict[str, Any]]) -> Sequence[str]:
 
 def _row(budget: dict[str, Any], places: int) -> tuple[str, ...]:
     held = [f"{one['node_name']}/{one['agent_id']}" for one in budget["held"]]
-    more = [f"and {len(held) - HELD_MAX} more"] if len(held) > HELD_MAX else []
+    left = len(held[HELD_MAX:]) + budget["held_more"]
+    more = [f"and {left} more"] if left else []
     spent = budget["spent_usd"]
     return (
         budget["name"],
@@ -166,9 +168,18 @@ def _whose(budget: dict[str, Any]) -> str:
 
 
 def _unpriced(budgets: Sequence[dict[str, Any]]) -> Sequence[str]:
-    return [
-        f"no price known for {model}: {words.count(tokens)} tokens are not in budget {one['name']}"
-        for one in budgets
-        if one["spent_usd"] is not None
-        for model, tokens in sorted(one["unpriced"].items())
-    ]
+    in_money = [one for one in budgets if one["spent_usd"] is not None]
+    return [note for one in in_money for note in _unpriced_in(one)]
+
+
+def _unpriced_in(budget: dict[str, Any]) -> Iterator[str]:
+    most = sorted(budget["unpriced"].items(), key=lambda one: -one[1])
+    for model, tokens in sorted(most[:UNPRICED_SHOWN_MAX]):
+        yield (
+            f"no price known for {model}: {words.count(tokens)} tokens are not in budget"
+            f" {budget['name']}"
+        )
+    rest = most[UNPRICED_SHOWN_MAX:]
+    if left := len(rest) + budget["unpriced_more"]:
+        tokens = sum(tokens for _, tokens in rest) + budget["unpriced_more_tokens"]
+        yield f"nor for {left} more models: {words.count(tokens)} tokens of budget {budget['name']}"

@@ -70,6 +70,7 @@ def _row(order: dict[str, Any]) -> tuple[str, ...]:
         f"{one['node_name']}/{one['agent_id']}: {one['outcome']} ({one['detail']})"
         for one in order["results"]
     ]
+    more = [f"and {order['results_more']} more"] if order["results_more"] else []
     return (
         words.short(order["order_id"]),
         order["state"],
@@ -78,7 +79,7 @@ def _row(order: dict[str, Any]) -> tuple[str, ...]:
         order["node_name"] or words.short(order["node_id"] or "any"),
         order["expires_at"][:16].replace("T", " ") + "Z",
         order["issuer"],
-        "; ".join(results) or "-",
+        "; ".join([*results, *more]) or "-",
     )
 
 

@@ -5,20 +5,25 @@ from types import SimpleNamespace
 
 import pytest
 from budgeted import ADMIN, ANNA, BERT, DAY, HERE, NEAR, NOBODY, OSCAR, Budgeted, chance, word
-from viewing import GENESIS
+from viewing import GENESIS, IDS
 
+from meshnode.app.budgets import HELD_SHOWN
 from meshnode.client import budgets
-from meshnode.core.budgets import OF_ONE_MAX, SKEW_S
+from meshnode.client.connection import ANSWER_BYTES_MAX
+from meshnode.core.budgets import IN_FORCE_MAX, OF_ONE_MAX, SKEW_S, UNPRICED_SHOWN
 from meshnode.core.control import NoAuthorityError
 from meshnode.core.entries import CONTROL
 from meshnode.core.errors import NotPermittedError, PeerError
+from meshnode.core.ids import b32, session_id_of
 from meshnode.core.keys import key_id_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER, SlotKey, slot_number
 from meshnode.core.ledger_rows import key_to_row
 from meshnode.core.packing import pack
 from meshnode.core.registry import REGISTRY, Birth, registry_key, registry_row, specialist
-from meshnode.core.sessions import SESSIONS, session_to_row
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.core.settings import AMOUNT_MAX, Budget, Terms
+from meshnode.rpc.budgets import BudgetServicer, budget_to_wire
+from meshnode.v1 import budget_service_pb2 as pb
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]
 KILL = replace(DAY, then="kill")
@@ -161,6 +166,64 @@ async def test_a_flood_of_budgets_takes_no_room_from_those_of_others(node):
     assert node.actions == [("suspend", "worker")]
     states = [one.state for one in await node.desk.listed()]
     assert states.count("ignored") == 2 * OF_ONE_MAX
+
+
+LONG = "\U0001f600" * 225
+
+
+def fits_often(view) -> bool:
+    """Whether as many budgets as there can be in force make an answer that is taken."""
+    return budget_to_wire(view).ByteSize() * IN_FORCE_MAX < ANSWER_BYTES_MAX
+
+
+async def test_made_up_models_are_counted_and_those_with_most_tokens_named(node):
+    node.prices.rates = lambda *_: None
+    node.set(Terms(10**9, "nusd", "day", "suspend"), name="money")
+    node.use(HERE, node.worker, 2000, model="real")
+    for number in range(2 * UNPRICED_SHOWN):
+        node.use(NEAR, "lie", 1 + number % 9, model=f"{LONG}{number:03}")
+    await node.settle()
+    view = await node.budget("money")
+    assert (len(view.unpriced), view.unpriced_more) == (UNPRICED_SHOWN, UNPRICED_SHOWN + 2)
+    assert {("m", 1000), ("real", 2000)} < set(view.unpriced)
+    assert sum(dict(view.unpriced).values()) + view.unpriced_more_tokens == view.tokens
+    assert f"no price for {view.tokens:,} tokens of m, real, " in view.reason
+    assert f" and {2 * UNPRICED_SHOWN - 1} more" in view.reason
+    assert fits_often(view)
+
+
+def claimed(budget_id: bytes, number: int) -> SessionRecord:
+    """Make a session of a member that says that a budget holds it."""
+    told = (f"{b32(budget_id)} suspended {LONG}",)
+    session_id = session_id_of(IDS[NEAR], number)
+    return SessionRecord(session_id, number, LONG * 4, State.SUSPENDED, 1.0, 1.0, orders=told)
+
+
+async def test_sessions_that_a_member_says_are_held_hide_none_that_is(node):
+    budget_id = node.set(DAY)
+    await node.settle()
+    for number in range(1, 2 * HELD_SHOWN + 1):
+        record = claimed(budget_id, number)
+        node.row(NEAR, SESSIONS, record.session_id.encode(), session_to_row(record))
+    copy = replace(claimed(budget_id, 1), session_id="s" * 9000)  # no session of that node
+    node.row(NEAR, SESSIONS, b"s", session_to_row(copy))
+    view = await node.budget()
+    assert (len(view.held), view.held_more) == (HELD_SHOWN, HELD_SHOWN + 1)
+    assert node.worker in {one.session_id for one in view.held}
+    assert fits_often(view)
+
+
+async def test_of_what_others_have_set_nothing_comes_with_the_one_that_is_asked_for(node):
+    node.set(DAY)
+    node.set(DAY, name="other")
+    node.set(DAY, name="later", ago_s=-2 * SKEW_S)
+    servicer = BudgetServicer(node.desk, node.queries)
+    named = await servicer.ListBudgets(pb.ListBudgetsRequest(name="team"), None)
+    assert [one.name for one in named.budgets] == list(named.issued) == ["team"]
+    assert list(named.ahead) == []
+    everything = await servicer.ListBudgets(pb.ListBudgetsRequest(), None)
+    assert [one.name for one in everything.budgets] == ["other", "team"]
+    assert [one.name for one in everything.ahead] == ["later"]
 
 
 async def test_a_flood_of_one_name_leaves_one_budget_which_acts_once(node):

@@ -7,12 +7,17 @@ import pytest
 from returned import ADMIN, ANNA, BERT, GENESIS, HERE, NOW_S, ROLES, ROOT, SESSION, THERE, entry
 from returned import chance as random_bytes
 
-from meshnode.app.orders import Orders
+from meshnode.app import orders
+from meshnode.app.opening import TEXT_CHARS_MAX
+from meshnode.app.orders import RESULTS_IN_ALL, RESULTS_SHOWN, Orders
+from meshnode.app.pieces import finished
+from meshnode.client.connection import ANSWER_BYTES_MAX
 from meshnode.core.control import ControlSet
 from meshnode.core.entries import Cancel, StandingKill, entry_id_of, role_entry
-from meshnode.core.ids import b32
+from meshnode.core.ids import b32, session_id_of
 from meshnode.core.roles import Role
 from meshnode.core.sessions import State
+from meshnode.rpc.orders import order_to_wire
 
 ORDER = StandingKill(session=SESSION.session_id, epoch=SESSION.session_epoch, node=HERE)
 ENDED = replace(SESSION, state=State.KILLED, ended_at_s=float(NOW_S))
@@ -38,7 +43,7 @@ class Seen:
 
     @property
     def only(self):
-        (one,) = self.orders.listed()
+        (one,) = finished(self.orders.listed())
         return one
 
 
@@ -105,5 +110,43 @@ def test_a_session_that_is_not_meant_has_no_say(seen):
 
 def test_the_newest_comes_first(seen):
     ids = [seen.say(ORDER, at_s=NOW_S - ago_s) for ago_s in (300, 100, 200)]
-    listed = [one.standing.order_id for one in seen.orders.listed()]
+    listed = [one.standing.order_id for one in finished(seen.orders.listed())]
     assert listed == [ids[1], ids[2], ids[0]]
+
+
+LONG = "\U0001f600"
+
+
+def liar(order_id: bytes, number: int):
+    """Make a session of another member, with one row of which no more fits an answer."""
+    told = (f"{b32(order_id)} failed {LONG * 3000}",)
+    return THERE, replace(
+        SESSION,
+        session_id=session_id_of(THERE, number),
+        session_epoch=number,
+        agent_id=LONG * TEXT_CHARS_MAX,
+        orders=told,
+    )
+
+
+def test_a_member_that_tells_of_many_sessions_hides_no_result_and_breaks_no_list(seen):
+    order_id = seen.say(StandingKill(specialization="docs"))
+    told = replace(SESSION, orders=(f"{b32(order_id)} applied gone",))
+    copy = replace(told, orders=(f"{b32(order_id)} failed a copy",))
+    lies = [liar(order_id, number) for number in range(1, 2 * RESULTS_SHOWN + 1)]
+    seen.rows = [*lies, (THERE, copy), (HERE, told)]
+    view = seen.only
+    assert (len(view.results), view.results_more) == (RESULTS_SHOWN, RESULTS_SHOWN + 1)
+    assert [one.outcome for one in view.results if one.node_id == HERE] == ["applied"]
+    assert not any(one.detail == "a copy" for one in view.results)
+    of_each = order_to_wire(view).ByteSize() / RESULTS_SHOWN
+    assert of_each * RESULTS_IN_ALL < ANSWER_BYTES_MAX
+
+
+def test_of_many_orders_fewer_results_each_are_shown(seen, monkeypatch):
+    monkeypatch.setattr(orders, "RESULTS_IN_ALL", 6)
+    kill = StandingKill(specialization="docs")
+    ids = [seen.say(kill, at_s=NOW_S - ago_s) for ago_s in (300, 200)]
+    seen.rows = [liar(ids[number % 2], number) for number in range(1, 11)]
+    found = finished(seen.orders.listed())
+    assert [(len(one.results), one.results_more) for one in found] == [(3, 2), (3, 2)]

@@ -31,7 +31,10 @@ TEAM = {
     "nodes_heard": 2,
     "nodes_known": 2,
     "unpriced": {},
+    "unpriced_more": 0,
+    "unpriced_more_tokens": 0,
     "held": [],
+    "held_more": 0,
     "issuer": "k",
     "issued_at": "2026-11-20T00:00:00Z",
     "by_admin": True,
@@ -121,6 +124,15 @@ def test_what_has_no_price_and_who_is_missing_is_said(run, kept, mesh):
     assert "berta" in err
     mesh.coverage = FULL
     assert "berta" not in run("budget")[2]
+
+
+def test_of_many_models_without_a_price_those_with_most_tokens_are_named(run, kept):
+    unpriced = {f"m{number:02}": number for number in range(1, 16)}
+    more = {"unpriced_more": 20, "unpriced_more_tokens": 1_000}
+    kept["budgets"] = [TEAM | more | {"unpriced": unpriced}]
+    _, _, err = run("budget")
+    assert [f"known for {model}:" in err for model in unpriced] == [False] * 5 + [True] * 10
+    assert "nor for 25 more models: 1,015 tokens of budget team\n" in err
 
 
 def test_who_is_held_is_named_and_how_they_go_on(run, kept):

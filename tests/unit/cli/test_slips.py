@@ -202,6 +202,7 @@ def test_the_table_of_orders_names_agent_and_node():
         "expires_at": "2026-11-21T00:00:00Z",
         "issuer": "f" * 16,
         "results": [],
+        "results_more": 0,
     }
     row = dict(zip(orders_verb.COLUMNS, orders_verb._row(order), strict=True))
     assert (row["AGENT"], row["NODE"]) == ("builder", "berta")
