@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DELIVERY_TIMEOUT_S = 10.0
 CANDIDATES_SHOWN_MAX = 10
+CANDIDATES_COUNTED_MAX = 100  # more: said so, not how many
 STANDS_S = 86400  # a standing kill, unless told
 STANDS_S_MAX = 7 * 86400
 Filter = Literal[
@@ -76,8 +77,9 @@ class AmbiguousError(ConflictError):
         self.by_node = len(set(names)) == len(names)
         each = zip(names[:CANDIDATES_SHOWN_MAX], candidates, strict=False)
         shown = ", ".join(f"{name} ({one['session_id']})" for name, one in each)
+        count, most = len(candidates), CANDIDATES_COUNTED_MAX
         super().__init__(
-            f"{word!r} fits {len(candidates)} sessions: {shown}",
+            f"{word!r} fits {count if count <= most else f'more than {most}'} sessions: {shown}",
             hint or f"say which: {'node/agent, or ' * self.by_node}a session id",
         )
 

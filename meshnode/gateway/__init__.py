@@ -3,7 +3,7 @@
 Imported only when `--http` or `--metrics` is on: it needs the extra `http`.
 
 - on the way in: `listening`, `places`, `doorkeeper`, `heads`, `strict`, `desk`
-- answers: `front`, `routes`, `acting`, `repeats`, `cost`, `pages`, `problems`
+- answers: `front`, `routes`, `acting`, `candidates`, `repeats`, `cost`, `pages`, `problems`
 - the document: `openapi`, `examples`
 - metrics: `metrics`, `scraping`
 """

@@ -13,14 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.pieces import in_pieces
 from meshnode.app.quotas import OF_SIGNER, Quota
-from meshnode.client.messages import to_plain
 from meshnode.client.orders import COMMAND_ID_BYTES, forgotten, outcome_of, sign_order
 from meshnode.client.targets import (
     DELIVERY_TIMEOUT_S,
     AmbiguousError,
     Order,
-    Selection,
     Target,
     has_ended,
     resolve,
@@ -37,10 +36,9 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ids import NodeId, b32
 from meshnode.core.registry import place_of, specialist
+from meshnode.gateway.candidates import candidates
 from meshnode.gateway.problems import Problem, partly_ambiguous, problem_of
 from meshnode.gateway.repeats import Repeats, Wish, family_of
-from meshnode.rpc.local import list_sessions
-from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +54,6 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
-PAGE_MAX = 1000  # sessions that one name may fit
 LISTED = "GET /sessions?filter=all lists what is known"
 
 
@@ -79,23 +76,24 @@ class Actor:
         self._repeats = Repeats()
         self._pace = Quota(OF_SIGNER, "this key")  # an owner takes no more of it, but of us
 
-    def find(self, bearer: Bearer, target: Target, action: str) -> Plain:
+    async def find(self, bearer: Bearer, target: Target, action: str) -> Plain:
         """Return the one session meant, by its whole id or agent id, for what a bearer may do.
 
         Raises a MeshError, or Problem 409 that names no session which the bearer may not see.
         """
-        found = self._found(bearer, target, action)
+        found = await self._found(bearer, target, action)
         self._check(bearer, action, found)
         return found
 
-    def _found(self, bearer: Bearer, target: Target, action: str) -> Plain:
+    async def _found(self, bearer: Bearer, target: Target, action: str) -> Plain:
         try:
             self._check_node(target.node)
         except ConflictError:  # it names both
             bearer.check(action)
             raise
+        listed = await in_pieces(candidates(self._queries, target))
         try:
-            found = resolve(target, self._listed)
+            found = resolve(target, lambda _: listed)
         except NotFoundError as error:
             error.hint = LISTED
             if target.session_id:  # it may well be an agent's name
@@ -184,12 +182,12 @@ class Actor:
             self._charge(bearer)
             return await self._sent_again(known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
-        session = self.find(bearer, wish.target, wish.action)
+        session = await self.find(bearer, wish.target, wish.action)
         try:
             outcome = await self._ordered(bearer, wish, session, command_id)
         except StaleError:
             again = replace(wish.target, session_id=session["session_id"])
-            session = self.find(bearer, again, wish.action)
+            session = await self.find(bearer, again, wish.action)
             outcome = await self._ordered(bearer, wish, session, command_id)
         if not given_id and outcome["receipt"]:  # what is answered without may be repeated
             self._repeats.drop(bearer, command_id)
@@ -238,18 +236,6 @@ class Actor:
             raise
         except MeshError as error:
             raise _with_id(error, said) from error
-
-    def _listed(self, selection: Selection) -> list[Plain]:
-        if selection == Selection():
-            return []  # asked only for a hint at a typing error, which is no program's
-        request = pb.ListSessionsRequest(**asdict(selection) | {"sort": "created"}, limit=PAGE_MAX)
-        listed: list[Plain] = []
-        while True:
-            page = list_sessions(self._queries, request)
-            listed += map(to_plain, page.sessions)
-            if not page.next:
-                return listed
-            request.next = page.next
 
 
 def _with_id(error: MeshError, command: Command) -> Problem:

@@ -188,7 +188,7 @@ def _add_sessions(router: APIRouter, parts: Parts) -> None:
         bearer = parts.desk.bearer(request)
         parse_query(request.scope["query_string"], ())
         check_path("session_id", session_id)
-        found = parts.actor.find(bearer, Target(session_id=session_id), "read")
+        found = await parts.actor.find(bearer, Target(session_id=session_id), "read")
         return json_response(with_names_of_the_monitor(public(found)))
 
 
