@@ -287,10 +287,7 @@ class NodeWorld:
             self.writer.drop_entries(entry_ids)
 
     def announce(self, news: Announce) -> None:
-        """Pass news on; take back sessions that peers return; log how members' states changed.
-
-        Of a forgotten node no feed will come that could end an alarm about it.
-        """
+        """Pass news on; take back sessions that peers return; log how members' states changed."""
         self.changes += 1
         self.on_news(news)
         if self._regaining and SESSIONS in news.tables and self.on_regained is not None:
@@ -298,7 +295,7 @@ class NodeWorld:
             self.on_regained()
         for peer in sorted(news.members):
             if self.mesh.tables.is_forgotten(peer):
-                self._alarms.clear(feed_alarm_id(peer))
+                self._alarms.clear(feed_alarm_id(peer))  # no feed of it will come to end it
             state = self.mesh.liveness.state(peer)
             before = self._states.get(peer)
             if before is not state and peer != self.mesh.self_id:

@@ -104,11 +104,11 @@ def test_sessions_that_took_all_that_was_left_end_where_all_see_it(mesh: Mesh):
 
 
 def sessions() -> Iterator[SessionRecord]:
-    """Make sessions with long commands."""
+    """Make sessions with much to say."""
     for number in range(SESSIONS_MAX):
         session_id = session_id_of(node_id_of(KEY.public), number + 1)
         record = SessionRecord(session_id, number + 1, "agent", State.RUNNING, 1.0, 1.0)
-        yield replace(record, command=("x" * 2048,))
+        yield replace(record, labels={"said": "x" * 2048})
 
 
 def is_taken(mesh: Mesh, record: SessionRecord) -> bool:
