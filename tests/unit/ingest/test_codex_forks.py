@@ -188,6 +188,22 @@ def test_subagents_without_a_history_count_each_though_their_totals_are_alike(
     assert counted.read().sessions == FRESH
 
 
+@pytest.mark.parametrize("order", list(permutations(("parent", "child"))))
+def test_a_subagent_without_names_counts_beside_its_parent_that_names_the_same(
+    root: Path, counted: Counted, order: Iterable[str]
+):
+    spawned = {"subagent": {"thread_spawn": {"parent_thread_id": "parent"}}}
+    for name in order:
+        rollout = Rollout(root, name, **({"source": spawned} if name == "child" else {}))
+        for number, total in enumerate((FIRST, minus(SECOND, FIRST))):
+            rollout.model("gpt-5", pause_s=3.0)
+            if name == "parent":
+                rollout.named(f"resp_{number}", total)
+            rollout.count((FIRST, SECOND)[number], total)
+        counted.read()
+    assert counted.sessions == {"parent": 2620, "child": 2620}
+
+
 def test_a_subagent_that_answers_quickly_copies_nothing(root: Path, counted: Counted):
     """Its limits are told while it waits for its first answers."""
     told = json.loads((GOLDEN / "fresh" / "fresh_1.jsonl").read_text().partition("\n")[0])

@@ -83,5 +83,17 @@ def test_another_session_that_had_the_same_key_counts_beside_it(connection: sqli
 def test_what_an_older_version_has_counted_is_known_also_when_its_record_is_dropped(
     connection: sqlite3.Connection,
 ):
-    keep(connection, [], [OLD.idem_key])  # all that is left is a mark
+    mark = usage_log.mark_of(OLD.idem_key)  # all that is left
+    connection.execute("INSERT INTO usage_dropped VALUES (?)", (mark,))
     assert keep(connection, [NEW]).records == 0
+
+
+@pytest.mark.parametrize("older", [[], [OLD], [replace(OLD, session="parent", rank=0)]])
+def test_what_its_parent_names_takes_nothing_from_a_session_with_the_same_totals(
+    connection: sqlite3.Connection, older: list[UsageRecord]
+):
+    keep(connection, older)
+    keep(connection, [NAMED], [OLD.idem_key])
+    for _ in range(2):
+        keep(connection, [NEW])
+        assert total(connection) == NAMED.usage + NEW.usage
