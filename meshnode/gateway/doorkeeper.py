@@ -3,7 +3,7 @@
 Invariant: whatever happens behind it, the caller gets an answer of ours; an unexpected exception is
 in the node's log, and not a word of it in the answer. Host and Origin keep web pages away: a page
 can make its visitor's browser send requests here, and can neither choose these two nor, since keys
-are no cookies, a key.
+are no cookies, a key. A page of a configured origin may read what is answered (CORS), and no other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from meshnode.core.pacing import Buckets
 from meshnode.gateway.desk import BODY_BYTES_MAX, source_of, too_large
@@ -36,6 +37,11 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
+PREFLIGHT = {  # of what a page wants to send (Fetch, 4.8): it bears no key yet
+    "access-control-allow-methods": "GET, HEAD, POST, DELETE",
+    "access-control-allow-headers": "authorization, content-type, idempotency-key",
+    "access-control-max-age": "600",
+}
 _log = logging.getLogger("session_mesh.http")
 
 
@@ -67,7 +73,8 @@ class Doorkeeper:
         if scope["type"] != "http":
             return
         request, routed = Request(scope), as_routed(scope)
-        answering = _Answering(send, self._limited, ends=has_two_lengths(scope))
+        page = self._page(request)
+        answering = _Answering(send, self._limited, page, ends=has_two_lengths(scope))
         # What is answered at once needs no place, so that probes are told while others are slow.
         source = None if OPEN.fullmatch(routed["path"]) else source_of(request)
         has_place = source is not None and self._at_once.enter(source)
@@ -77,7 +84,8 @@ class Doorkeeper:
             if answering.ends:
                 raise Problem(400, "usage", "a body has one length: Content-Length, or chunks")
             self._check(request)
-            await self._app(routed, receive, answering)
+            app = Response(None, 204, PREFLIGHT) if _is_preflight(request, page) else self._app
+            await app(routed, receive, answering)
         except Problem as problem:
             await problem.response()(scope, receive, answering)
         except Exception:  # noqa: BLE001 - the last place that can word it
@@ -105,7 +113,7 @@ class Doorkeeper:
         check_address(request.scope)
         origins = request.headers.getlist("origin")
         is_page = not origins and request.headers.get("sec-fetch-site", "").lower() in OTHER_SITES
-        if is_page or any(one.lower().rstrip("/") not in self._origins for one in origins):
+        if is_page or not all(map(self._may_ask, origins)):
             raise Problem(
                 403,
                 "origin",
@@ -115,6 +123,14 @@ class Doorkeeper:
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > BODY_BYTES_MAX:
             raise too_large()
+
+    def _page(self, request: Request) -> str:
+        """Return the origin that a page may read the answer from; empty if none may."""
+        origins = request.headers.getlist("origin")
+        return origins[0] if len(origins) == 1 and self._may_ask(origins[0]) else ""
+
+    def _may_ask(self, origin: str) -> bool:
+        return origin.lower().rstrip("/") in self._origins
 
     def _check_host(self, scope: Scope) -> None:
         host = _name_in(host_of(scope))
@@ -132,12 +148,13 @@ class Doorkeeper:
 class _Answering:
     """Sends an answer, with the headers that each has, and knows whether it was begun.
 
-    `ends`: nothing more is read of its connection.
+    `page`: the origin of a page that may read it; `ends`: nothing more is read of its connection.
     """
 
-    def __init__(self, send: Send, limited: Callable[[], None], *, ends: bool) -> None:
+    def __init__(self, send: Send, limited: Callable[[], None], page: str, *, ends: bool) -> None:
         self._send = send
         self._limited = limited
+        self._page = page
         self.ends = ends
         self.begun = False
 
@@ -146,10 +163,24 @@ class _Answering:
             self.begun = True
             if message["status"] == 429:  # noqa: PLR2004 - the status itself
                 self._limited()
-            message["headers"] = [*message.get("headers", ()), *HEADERS]
+            message["headers"] = [*message.get("headers", ()), *HEADERS, *self._for_page()]
             if self.ends:
                 message["headers"].append((b"connection", b"close"))
         await self._send(message)
+
+    def _for_page(self) -> list[tuple[bytes, bytes]]:
+        if not self._page:
+            return []
+        return [
+            (b"access-control-allow-origin", self._page.encode("latin-1")),
+            (b"access-control-expose-headers", b"retry-after"),
+            (b"vary", b"origin"),
+        ]
+
+
+def _is_preflight(request: Request, page: str) -> bool:
+    asks = request.method == "OPTIONS" and "access-control-request-method" in request.headers
+    return asks and bool(page)
 
 
 def _name_in(host: str) -> str:

@@ -72,6 +72,31 @@ def test_no_web_page_may_ask_unless_its_origin_is_configured(door):
         assert door.ask("GET", ALIVE, Sec_Fetch_Site=site).status == 200
 
 
+def test_a_page_of_a_configured_origin_may_read_what_is_answered(door):
+    page, stranger = "https://page.example.com", door.with_key("")
+    wanted = {"Access_Control_Request_Method": "DELETE"}
+    asked = stranger.ask("OPTIONS", ALIVE, Origin=page, **wanted)
+    assert (asked.status, asked.content) == (204, b"")
+    assert "DELETE" in asked.headers["access-control-allow-methods"]
+    allowed = asked.headers["access-control-allow-headers"].split(", ")
+    assert {"authorization", "content-type", "idempotency-key"} <= set(allowed)
+    for answer in (
+        asked,
+        door.ask("GET", ALIVE, Origin=page),
+        door.ask("GET", "/nowhere", Origin=page),
+        stranger.ask("GET", ALIVE, Origin=page),
+    ):
+        assert answer.headers["access-control-allow-origin"] == page
+        assert answer.headers["vary"] == "origin"
+    assert "access-control-allow-credentials" not in asked.headers
+    for origin in ("https://evil.example.com", "null"):
+        refused = stranger.ask("OPTIONS", ALIVE, Origin=origin, **wanted)
+        assert refused.status == 403
+        assert "access-control-allow-origin" not in refused.headers
+    assert stranger.ask("OPTIONS", ALIVE, Origin=page).status == 401, "asks for no preflight"
+    assert stranger.ask("OPTIONS", ALIVE, **wanted).status == 401, "comes from no page"
+
+
 @pytest.mark.parametrize(
     "token",
     [
