@@ -1,8 +1,9 @@
 """What is wrong with a node until somebody or something puts it right: raised once, cleared once.
 
-Invariant: at most ALARMS_MAX stand at a time; beyond that the oldest goes that does not stop this
-node's writes. An alarm that stands is told again to nobody, however often it is raised. While one
-that stops writes stands, nothing is begun that would have to be written.
+Invariant: at most ALARMS_MAX stand at a time; beyond that the oldest ends that does not stop this
+node's writes. Whoever was told of a beginning is told of its end. An alarm that stands is told
+again to nobody, however often it is raised. While one that stops writes stands, nothing is begun
+that would have to be written.
 
 Ids are a kind, or kind:what, such as `disk`, `cloned_home`, `feed:` and the start of a node id.
 """
@@ -58,7 +59,7 @@ class Alarms:
             return
         if len(self._standing) >= ALARMS_MAX:
             others = (one.id for one in self._standing.values() if not one.stops_writes)
-            del self._standing[next(others, next(iter(self._standing)))]
+            self.clear(next(others, next(iter(self._standing))))
         alarm = replace(alarm, since_s=self._wall_s())
         self._standing[alarm.id] = alarm
         self._told(alarm, raised=True)

@@ -66,3 +66,4 @@ def test_of_too_many_alarms_the_oldest_goes_that_does_not_stop_writes(
     for number in range(5):
         heard.alarms.sound(Alarm(f"feed:{number}", "damaged", "wait"))
     assert ids(heard.alarms) == ["disk", "feed:3", "feed:4"]
+    assert [name for name, raised in heard.said if not raised] == ["feed:0", "feed:1", "feed:2"]
