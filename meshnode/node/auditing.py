@@ -89,9 +89,9 @@ class Auditing:
         with suppress(MeshError):
             await self._database.run(audit.write_waiting)
             await self._database.run(heads.keep, self._witness.take(last=True))
-            row = self._head_row()
-            if row is not None:
-                await self._ground.world.publish(AUDIT, ONLY_ROW, row)
+            tail = self.rider.tail
+            if tail.seq != self._published:
+                await self._ground.world.publish(AUDIT, ONLY_ROW, self._head_row(tail))
 
     # What is read of it: app/ports.py AuditBook.
 
@@ -198,18 +198,18 @@ class Auditing:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            row = self._head_row()
-            if row is not None:
-                with suppress(MeshError):  # cloned: the other process writes the feed
+            tail = self.rider.tail
+            if tail.seq != self._published:
+                try:
+                    row = self._head_row(tail)
                     self._ground.world.write(AUDIT, ONLY_ROW, row, patient=True)
+                    self._published = tail.seq
+                except MeshError:  # no room, or cloned: the other process writes the feed
+                    self._arrived.set()  # so it is tried again
             alive = len(self._mesh.liveness.alive)
             await asyncio.sleep(max(HEAD_PAUSE_S, HEAD_PAUSE_A_MEMBER_S * alive))
 
-    def _head_row(self) -> bytes | None:
-        tail = self.rider.tail
-        if tail.seq == self._published:
-            return None
-        self._published = tail.seq
+    def _head_row(self, tail: audit.Tail) -> bytes:
         now_ms = int(self._clock.wall_s() * 1000)
         head = AuditHead(self.self_id, tail.log, tail.seq, tail.hash, now_ms)
         return head_to_row(sign_head(self._ground.key, head))
