@@ -117,7 +117,13 @@ class Eventing:
             self._expected = up | {self._mesh.self_id}
         self._desk.on_events = self._to_store
         self._desk.before_answers = self._take_heard
-        self._world.on_news = self._hear
+        others = self._world.on_news
+
+        def heard(news: Announce) -> None:
+            others(news)
+            self._hear(news)
+
+        self._world.on_news = heard
         return EventServicer(self._desk)
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
