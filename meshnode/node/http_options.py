@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from meshnode.client.home import expanded
 from meshnode.core.errors import MeshError, UsageError
 from meshnode.discovery.seeds import parse_address
+from meshnode.node.addresses import WILDCARDS
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
     from meshnode.client.documents import Entry
@@ -101,6 +103,22 @@ class HttpOptions:
             )
         return self
 
+    def check_beside(self, listen: str) -> None:
+        """Raise UsageError for a port that members, or joiners on the one after it, are met at."""
+        host, port = parse_address(listen)
+        host = "::" if host in WILDCARDS else host  # gRPC takes all of IPv6 for all of IPv4
+        ports = {port: "members", port + 1 if port else 0: "joiners"}
+        for place, at in ((self.listen, self.at), (self.metrics, self.metrics_at or self.at)):
+            for taken, whose in ports.items() if place else ():
+                if _share(parse_address(place), (host, taken)):
+                    raise _refused(
+                        at,
+                        f"{place} is where {whose} are met: this node listens at {listen}"
+                        f"{', and at the port after it' if whose == 'joiners' else ''}",
+                        "use another port",
+                        "use another port",
+                    )
+
     def check_files(self) -> None:
         """Raise UsageError for a certificate or key that no node could serve TLS with."""
         if self.listen and self.certificate not in {"", OWN_CERTIFICATE}:
@@ -137,9 +155,9 @@ def _said(error: OSError | MeshError) -> str:
     return (strerror or str(error)).lower()[:200]
 
 
-def _share(http: tuple[str, int], metrics: tuple[str, int]) -> bool:
-    """Whether two addresses cannot both be listened at; metrics are on loopback. 0: any port."""
-    (host, port), (local, other) = http, metrics
+def _share(first: tuple[str, int], second: tuple[str, int]) -> bool:
+    """Whether two addresses cannot both be listened at. 0: any port."""
+    (host, port), (local, other) = first, second
     if port != other or not port:
         return False
     here = {"localhost": "127.0.0.1"}
@@ -147,7 +165,11 @@ def _share(http: tuple[str, int], metrics: tuple[str, int]) -> bool:
         one, two = ip_address(here.get(host, host)), ip_address(here.get(local, local))
     except ValueError:  # a name: nobody knows yet what it stands for
         return host == local
-    return one == two or (one.is_unspecified and one.version >= two.version)
+    return one == two or _covers(one, two) or _covers(two, one)
+
+
+def _covers(whole: IPv4Address | IPv6Address, one: IPv4Address | IPv6Address) -> bool:
+    return whole.is_unspecified and whole.version >= one.version
 
 
 def _refused(at: str, message: str, of_flags: str, of_keys: str) -> UsageError:

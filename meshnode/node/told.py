@@ -68,8 +68,11 @@ def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
             parse_address(address)
     labels = config.labels | options.labels
     check_labels(labels)
+    listen = options.listen or config.listen or DEFAULT_LISTEN
+    http = http_of(options.http, config.http.located(options.config or home.config))
+    http.check_beside(listen)
     return NodeOptions(
-        listen=options.listen or config.listen or DEFAULT_LISTEN,
+        listen=listen,
         advertise=options.advertise or config.advertise,
         seeds=options.seeds or config.seeds,
         mdns=True if mdns is None else mdns,
@@ -79,6 +82,6 @@ def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
         ingest=tuple(_located(one, options.config or home.config) for one in config.ingest),
         prices=named_in(options.config or home.config, config.prices),
         budgets=config.budgets,
-        http=http_of(options.http, config.http.located(options.config or home.config)),
+        http=http,
         directions=config.directions,
     )

@@ -104,6 +104,11 @@ def test_the_schema_names_every_key_that_is_read():
         ('metrics: "localhost:8888"\nhttp: on', "are one port", "metrics: 127.0.0.1:9464"),
         ('metrics: "[::1]:8888"\nhttp: {listen: "[::]:8888", tls: on}', "are one port", "another"),
         ('metrics: 127.0.0.1:8888\nhttp: {listen: "[::]:8888", tls: on}', "are one", "another"),
+        ("http: 127.0.0.1:7707", "is where members are met", "another port"),
+        ("http: 127.0.0.1:8\nlisten: 127.0.0.1:7", "is where joiners are met", "another port"),
+        ('http: "[::1]:7708"', "is where joiners are met: .* 0.0.0.0:7707", "another port"),
+        ("http: {listen: 0.0.0.0:7, tls: on}\nlisten: 127.0.0.1:7", "members", "another port"),
+        ("metrics: localhost:8\nlisten: 127.0.0.1:7", "joiners are met", "another port"),
     ],
 )
 def test_what_would_stop_a_node_is_found_before_it_starts_with_its_line(home, text, said, hint):
@@ -121,6 +126,10 @@ def test_what_would_stop_a_node_is_found_before_it_starts_with_its_line(home, te
         "metrics: 127.0.0.1:8889\nhttp: on",
         "metrics: 127.0.0.1:0\nhttp: 127.0.0.1:0",
         'metrics: "[::1]:8888"\nhttp: {listen: 0.0.0.0:8888, tls: on}',
+        "http: 127.0.0.1:7709",
+        "http: 127.0.0.1:0\nlisten: 127.0.0.1:0",
+        "http: 127.0.0.1:65535\nlisten: 127.0.0.2:65535",
+        'http: {listen: 0.0.0.0:7707, tls: on}\nlisten: "[::1]:7707"',
     ],
 )
 def test_http_and_metrics_may_be_where_both_can_be_listened_at(home, text):
