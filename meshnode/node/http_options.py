@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from meshnode.client.home import expanded
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
-    from pathlib import Path
 
     from meshnode.client.documents import Entry
     from meshnode.node.options import HttpFlags
@@ -128,6 +129,9 @@ class HttpOptions:
         """Return a context with the files that were given; raises UsageError."""
         context = tls_context()
         try:
+            for what, file in (("certificate", self.certificate), ("key", self.key)):
+                if not S_ISREG(Path(file).stat().st_mode):  # a pipe would be waited for
+                    raise MeshError(f"the {what} is no regular file")
             context.load_cert_chain(self.certificate, self.key, password=_no_one)
         except (OSError, MeshError) as error:  # of ssl too, and of `_no_one`
             said = f"cannot serve TLS with {self.certificate}: {_said(error)}"

@@ -1,5 +1,6 @@
 """What `config` says of a configuration: is it right, what follows from it, and its schema."""
 
+import os
 import re
 from pathlib import Path
 
@@ -134,6 +135,17 @@ def test_what_would_stop_a_node_is_found_before_it_starts_with_its_line(home, te
 )
 def test_http_and_metrics_may_be_where_both_can_be_listened_at(home, text):
     assert checked(home, Path("new.yaml"), text.encode())["warnings"] == []
+
+
+@pytest.mark.parametrize("pipe", ["certificate", "key"])
+def test_a_certificate_or_key_that_would_be_waited_for_is_refused(home, pipe):
+    (home.path / "certificate").write_text("PEM")
+    (home.path / "key").write_text("PEM")
+    (home.path / pipe).unlink()
+    os.mkfifo(home.path / pipe)
+    text = "http: {tls_cert: certificate, tls_key: key}"
+    with pytest.raises(UsageError, match=f"the {pipe} is no regular file"):
+        checked(home, home.path / "new.yaml", text.encode())
 
 
 def test_what_a_flag_asks_for_is_refused_in_words_of_flags(home):
