@@ -72,10 +72,20 @@ def bound(host: str, port: int, flag: str) -> socket.socket:
     return sock
 
 
-class Listener:
-    """One listening socket and its connections; `tls` is what the next one is met with."""
+def all_places() -> Places:
+    """Return the places of all connections of HTTP, wherever they come in."""
+    return Places(room_for(CONNECTIONS_MAX, OF_FILES))
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+
+class Listener:
+    """One listening socket and its connections; `tls` is what the next one is met with.
+
+    `places` are those of all listeners of a node together.
+    """
+
+    def __init__(
+        self, app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None, places: Places
+    ) -> None:
         for name in ("uvicorn.error", "uvicorn.access"):  # what they tell comes from strangers
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.sock = sock
@@ -83,7 +93,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._arriving: set[asyncio.Task[None]] = set()  # one a handshake
         self._state = ServerState()
-        self._places = Places(room_for(CONNECTIONS_MAX, OF_FILES))
+        self._places = places
         self._config = Config(
             app,
             http=_Connection,

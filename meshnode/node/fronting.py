@@ -73,9 +73,11 @@ class Fronting:
         self._listeners: list[Listener] = []
         self.bound: str | None = None
         self.metrics: str | None = None
-        from meshnode.gateway.metrics import Measured, Metrics  # noqa: PLC0415 - only if asked for
+        from meshnode.gateway.listening import all_places  # noqa: PLC0415 - only if asked for
+        from meshnode.gateway.metrics import Measured, Metrics  # noqa: PLC0415 - as above
         from meshnode.gateway.scraping import metrics_alone  # noqa: PLC0415 - as above
 
+        self._places = all_places()
         self._counting = counting = Counting(ground.world.mesh.self_id, ground.clock.wall_s)
         metrics = Metrics(
             Measured(
@@ -122,7 +124,7 @@ class Fronting:
 
         host, port = parse_address(place)
         sock = bound(host, port, flag)
-        self._listeners.append(Listener(app, sock, tls))
+        self._listeners.append(Listener(app, sock, tls, self._places))
         return joined(host, sock.getsockname()[1])
 
     def _front(self, metrics: Metrics, counting: Counting) -> ASGIApp:

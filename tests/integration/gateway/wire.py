@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from meshnode.gateway.doorkeeper import Doorkeeper
-from meshnode.gateway.listening import Listener, bound
+from meshnode.gateway.listening import Listener, all_places, bound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ class Wire:
         self.hall = Hall()
         self.port = sock.getsockname()[1]
         door = Doorkeeper(self.hall, (), (), asyncio.get_running_loop().time)
-        self.listener = Listener(door, sock, tls)
+        self.listener = Listener(door, sock, tls, all_places())
 
     async def plug(self, source: str = "127.0.0.1", bytes_max: int | None = None) -> Plug:
         sock = socket.socket()
