@@ -104,7 +104,7 @@ class Eventing:
         log = EventLog(held.log_id, held.run, b32(chance(5))[:WORD_CHARS], held.events)
         self._desk = WatchDesk(self._changes, log, self._clock)
         last, starts, floor = (left.last, left.starts, left.floor) if left else (log.last, None, 0)
-        log.begin_run(last, starts, floor)
+        log.begin_run(last, starts, max(floor, min(held.spoilt, last)))
         if left is not None:
             self._changes.spending.restore(left.pending)
             self._desk.remember(left.states)

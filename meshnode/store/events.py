@@ -26,12 +26,16 @@ _LOG, _RUN, _STOPPED = "events_log", "events_run", "events_stopped"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The log as the disk has it; `stopped` is what the node left, if it was stopped in order."""
+    """The log as the disk has it; `stopped` is what the node left, if it was stopped in order.
+
+    Up to the seq `spoilt` some events make no sense any more, and are missing.
+    """
 
     log_id: str
     run: int
     stopped: bytes | None
     events: list[Event]
+    spoilt: int = 0
 
 
 def begin(connection: sqlite3.Connection, fresh_id: str) -> Held:
@@ -49,27 +53,39 @@ def begin(connection: sqlite3.Connection, fresh_id: str) -> Held:
         _remember(connection, _LOG, log_id or b"")
         _remember(connection, _RUN, str(run).encode())
         connection.execute("DELETE FROM meta WHERE key = ?", (_STOPPED,))
-    return Held((log_id or b"").decode(), run, stopped, load(connection))
+    return Held((log_id or b"").decode(), run, stopped, *_read(connection))
 
 
 def load(connection: sqlite3.Connection) -> list[Event]:
     """Read the newest EVENTS_MAX events, the oldest first; rows that make no sense are left out."""
+    return _read(connection)[0]
+
+
+def _read(connection: sqlite3.Connection) -> tuple[list[Event], int]:
     found = connection.execute(  # as bytes: a text that is no UTF-8 would end the reading of all
-        "SELECT seq, at_s, CAST(kind AS BLOB), CAST(op AS BLOB), CAST(names AS BLOB), packed"
-        " FROM events WHERE seq BETWEEN 1 AND ? AND typeof(at_s) = 'real'"
-        " AND typeof(packed) = 'blob' ORDER BY seq DESC LIMIT ?",
+        "SELECT seq, CASE typeof(at_s) WHEN 'real' THEN at_s END,"
+        " CAST(kind AS BLOB), CAST(op AS BLOB), CAST(names AS BLOB),"
+        " CASE typeof(packed) WHEN 'blob' THEN packed END"
+        " FROM events WHERE seq BETWEEN 1 AND ? ORDER BY seq DESC LIMIT ?",
         (SEQ_MAX, EVENTS_MAX),
-    ).fetchall()
-    events = []
-    for seq, at_s, kind, op, names, packed in reversed(found):
+    )
+    events, spoilt = [], 0
+    for row in reversed(found.fetchall()):
         try:
-            told = tuple(str(name) for name in json.loads(names))
-            event = Event(seq, at_s, Kind(kind.decode()), Op(op.decode()), told, packed=packed)
-        except (ValueError, TypeError, RecursionError):
-            continue
-        if isfinite(at_s):
-            events.append(event)
-    return events
+            events.append(_event(*row))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            spoilt = row[0]
+    return events, spoilt
+
+
+def _event(
+    seq: int, at_s: float | None, kind: bytes, op: bytes, names: bytes, packed: bytes | None
+) -> Event:
+    """Decode a row; raises ValueError, TypeError or AttributeError if it makes no sense."""
+    told = tuple(str(name) for name in json.loads(names))
+    if at_s is None or packed is None or not isfinite(at_s):
+        raise ValueError("no event")
+    return Event(seq, at_s, Kind(kind.decode()), Op(op.decode()), told, packed=packed)
 
 
 def save(

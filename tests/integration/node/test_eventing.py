@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import socket
+import sqlite3
 from contextlib import AsyncExitStack, closing, contextmanager
 
 import pytest
@@ -11,6 +12,7 @@ from integration.node.test_ending import running
 from integration.rpc.fleet import WAIT_S
 
 from meshnode.app.cost import CostGroup
+from meshnode.app.events import SEQ_DIGITS, WORD_CHARS
 from meshnode.app.things import Change, Kind, Op
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError
@@ -101,6 +103,23 @@ async def test_after_a_restore_no_position_of_what_was_lost_is_known_and_those_b
         assert sorted([before, lost, after]) == [before, lost, after]
         _, known = await lived(home, range(20, 22), [before, lost, after])
         assert [one is None for one in known] == [False, True, False]
+
+
+async def test_no_position_before_an_event_that_the_disk_has_spoilt_is_known():
+    with short_home() as home:
+        found(home, None, "anna", None)
+        before, _ = await lived(home, range(1, 4))
+        middle, _ = await lived(home, range(4, 7))
+        with closing(Database(home.database)) as database:
+            database.run_now(spoil, int(middle[:-WORD_CHARS][-SEQ_DIGITS:], 16))
+        _, known = await lived(home, range(7, 10), [before, middle])
+        assert [one is None for one in known] == [True, False]
+        _, known = await lived(home, range(10, 12), [before, middle])
+        assert [one is None for one in known] == [True, False]
+
+
+def spoil(connection: sqlite3.Connection, seq: int) -> None:
+    assert connection.execute("UPDATE events SET names = '{' WHERE seq = ?", [seq]).rowcount == 1
 
 
 async def test_a_start_that_is_refused_takes_no_position_from_anybody():

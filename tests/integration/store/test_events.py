@@ -50,6 +50,7 @@ def test_rows_that_make_no_sense_are_left_out(database):
 
     database.run_now(spoil)
     assert [one.seq for one in database.run_now(events.load)] == [6]
+    assert database.run_now(events.begin, "abcdefgh").spoilt == 9
 
 
 @pytest.mark.parametrize("key", ["events_log", "events_run"])
