@@ -44,9 +44,13 @@ class Introduced:
             self._names = {node: name for node, name in self._names.items() if self._waits(node)}
         return {node: name or node[:ID_CHARS] for node, name in self._names.items()}
 
-    def drop(self, node: NodeId) -> bool:
-        """Wait for a member no longer; False if that was over."""
-        return node in self.awaited() and self._names.pop(node, None) is not None
+    def drop(self, node: NodeId) -> str | None:
+        """Wait for a member no longer; returns its name for the admitter, None if that is over."""
+        return self._names.pop(node, None) if node in self.awaited() else None
+
+    def wait_again(self, node: NodeId, name: str) -> None:
+        """Wait for a member that was dropped: nothing came of that."""
+        self._names[node] = name
 
     def kept(self) -> dict[NodeId, str]:
         """Return whom the next start shall wait for, by what the admitter called them."""

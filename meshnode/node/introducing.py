@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from meshnode.app.introduced import INTRODUCED_MAX, Introduced
-from meshnode.core.errors import NotFoundError, PeerError
+from meshnode.core.errors import NotFoundError, PeerError, StorageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.members import NAME_CHARS_MAX
 from meshnode.store import facts
@@ -51,9 +51,17 @@ def fact_of(members: Mapping[NodeId, str]) -> dict[str, bytes]:
 
 
 async def dismiss(database: Database, introduced: Introduced, node: NodeId) -> None:
-    """Wait for a member no longer, at the next start neither; raises NotFoundError."""
-    if not introduced.drop(node):
+    """Wait for a member no longer, at the next start neither; raises NotFoundError.
+
+    StorageError: the disk does not take it, and it is waited for as before.
+    """
+    name = introduced.drop(node)
+    if name is None:
         raise NotFoundError(
             f"nobody waits for node {node[:60]}", "session-mesh nodes lists who is known"
         )
-    await database.run(facts.remember, fact_of(introduced.kept()))
+    try:
+        await database.run(facts.remember, fact_of(introduced.kept()))
+    except StorageError:
+        introduced.wait_again(node, name)
+        raise

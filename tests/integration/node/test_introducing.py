@@ -5,17 +5,20 @@ import asyncio
 import pytest
 from integration.rpc.enrolling import Desk, answering
 from integration.rpc.fleet import Founded
+from viewing import Viewer
 
 from meshnode.app.introduced import INTRODUCED_MAX
 from meshnode.client.home import Home
+from meshnode.core.errors import NotFoundError, StorageError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.core.members import NAME_CHARS_MAX
 from meshnode.core.tables import ID_CHARS
 from meshnode.node.doctor import examine
-from meshnode.node.introducing import checked
+from meshnode.node.introducing import checked, dismiss, fact_of, introduced_in
 from meshnode.node.joining import join
 from meshnode.node.offline import OfflineMesh
+from meshnode.store import facts
 
 
 @pytest.fixture
@@ -59,6 +62,21 @@ async def test_whom_an_admitter_names_is_awaited_by_that_name(desk, tmp_path):
     host.desk.members = lambda _joiner: {host.member.node_id: "anna", other: "carl"}
     said = coverage(await joined(host, address, tmp_path / "h"))
     assert sorted(one["node_name"] for one in said["missing"]) == ["anna", "carl"]
+
+
+async def test_who_could_not_be_dropped_for_want_of_a_disk_is_dropped_when_asked_again(database):
+    node = node_id_of(Key.new(lambda size: b"k" * size).public)
+    database.run_now(facts.remember, fact_of({node: "carl"}))
+    introduced = introduced_in(database, Viewer().mesh)
+    database.run_now(lambda disk: disk.execute("PRAGMA query_only = 1"))
+    with pytest.raises(StorageError):
+        await dismiss(database, introduced, node)
+    assert introduced.awaited() == {node: "carl"}
+    database.run_now(lambda disk: disk.execute("PRAGMA query_only = 0"))
+    await dismiss(database, introduced, node)
+    assert introduced.awaited() == introduced_in(database, Viewer().mesh).awaited() == {}
+    with pytest.raises(NotFoundError):
+        await dismiss(database, introduced, node)
 
 
 def test_what_is_no_member_or_too_much_is_not_awaited():

@@ -83,7 +83,7 @@ def test_the_wait_for_a_member_ends_once_it_is_revoked_or_forgotten(joined: Join
 
 
 def test_a_member_is_dropped_once_and_only_while_it_is_awaited(joined: Joined):
-    assert joined.introduced.drop(HOST_ID)
-    assert not joined.introduced.drop(HOST_ID)
-    assert not joined.introduced.drop(IDS[3]), "something of it is here"
+    assert joined.introduced.drop(HOST_ID) == "host"
+    assert joined.introduced.drop(HOST_ID) is None
+    assert joined.introduced.drop(IDS[3]) is None, "something of it is here"
     assert joined.introduced.kept() == {OTHER_ID: ""}
