@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.app.introduced import INTRODUCED_MAX, Introduced
-from meshnode.core.errors import NotFoundError, PeerError, StorageError
+from meshnode.core.errors import DamagedError, NotFoundError, PeerError, StorageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.members import NAME_CHARS_MAX
 from meshnode.store import facts
@@ -34,9 +35,12 @@ def checked(told: Mapping[str, str]) -> dict[NodeId, str]:
 
 
 def introduced_in(database: Database, mesh: Mesh) -> Introduced:
-    """Take up whom a home waits for; raises DamagedError."""
-    told = facts.map_of(database.run_now(facts.recall, INTRODUCED_FACT), INTRODUCED_FACT, str)
-    return Introduced(mesh, checked(told), seeds_in(database))
+    """Take up whom a home waits for, and where those are; what is broken of that says nothing."""
+    told, seeds = {}, {}
+    with suppress(DamagedError):  # advice: no home is lost for it
+        told = facts.map_of(database.run_now(facts.recall, INTRODUCED_FACT), INTRODUCED_FACT, str)
+        seeds = seeds_in(database)
+    return Introduced(mesh, checked(told), seeds)
 
 
 def seeds_in(database: Database) -> dict[NodeId, tuple[str, ...]]:

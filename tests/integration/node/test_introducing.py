@@ -1,8 +1,11 @@
 """Homes keep whom they were told of when they joined, whatever an admitter says there."""
 
 import asyncio
+from contextlib import closing
 
 import pytest
+from integration.client.service import short_home
+from integration.node.test_ending import running
 from integration.rpc.enrolling import Desk, answering
 from integration.rpc.fleet import Founded
 from viewing import Viewer
@@ -15,10 +18,19 @@ from meshnode.core.keys import Key
 from meshnode.core.members import NAME_CHARS_MAX
 from meshnode.core.tables import ID_CHARS
 from meshnode.node.doctor import examine
-from meshnode.node.introducing import checked, dismiss, fact_of, introduced_in
+from meshnode.node.founding import found
+from meshnode.node.introducing import (
+    INTRODUCED_FACT,
+    SEEDS_FACT,
+    checked,
+    dismiss,
+    fact_of,
+    introduced_in,
+)
 from meshnode.node.joining import join
 from meshnode.node.offline import OfflineMesh
 from meshnode.store import facts
+from meshnode.store.database import Database
 
 
 @pytest.fixture
@@ -77,6 +89,27 @@ async def test_who_could_not_be_dropped_for_want_of_a_disk_is_dropped_when_asked
     assert introduced.awaited() == introduced_in(database, Viewer().mesh).awaited() == {}
     with pytest.raises(NotFoundError):
         await dismiss(database, introduced, node)
+
+
+@pytest.mark.parametrize("broken", [INTRODUCED_FACT, SEEDS_FACT])
+async def test_what_is_broken_of_whom_a_home_waits_for_keeps_it_from_no_answer(
+    desk, tmp_path, broken
+):
+    home = await joined(*desk, tmp_path / "h")
+    with closing(Database(home.database)) as database:
+        database.run_now(facts.remember, {broken: b"{"})
+    known = 1 if broken == SEEDS_FACT else 0
+    assert coverage(home)["nodes_known"] == known
+
+
+async def test_what_is_broken_of_whom_a_home_waits_for_keeps_it_from_no_start():
+    with short_home() as home:
+        found(home, None, "anna", None)
+        with closing(Database(home.database)) as database:
+            database.run_now(facts.remember, {INTRODUCED_FACT: b"{"})
+        async with running(home) as node:
+            assert node._queries.introduced.awaited() == {}
+            node.ask_to_stop()
 
 
 def test_what_is_no_member_or_too_much_is_not_awaited():
