@@ -35,6 +35,11 @@ def parse_address(text: str) -> tuple[str, int]:
     return found["ipv6"] or found["host"], int(found["port"])
 
 
+def bracketed(host: str) -> str:
+    """Write a host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _is_host(found: re.Match[str]) -> bool:
     try:
         return found["host"] is not None or IPv6Address(found["ipv6"]).version > 0

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from meshnode.core.errors import ConflictError
+from meshnode.discovery.seeds import bracketed
 from meshnode.gateway.places import Places
 from meshnode.gateway.problems import MEDIA_TYPE, Problem
 from meshnode.rpc.limits import room_for, site_of
@@ -62,8 +63,9 @@ def bound(host: str, port: int, flag: str) -> socket.socket:
             (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
         )
     except OSError as error:
+        why = (error.strerror or str(error)).lower()
         raise ConflictError(
-            f"cannot listen for HTTP on {host}:{port}: {(error.strerror or str(error)).lower()}",
+            f"cannot listen for HTTP on {bracketed(host)}:{port}: {why}",
             f"stop what uses it, or choose another: session-mesh up --{flag} HOST:PORT",
         ) from None
     # Connections inherit it. asyncio does not set it for a socket that names no protocol, and then

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from meshnode.core.members import ADDRESSES_MAX
-from meshnode.discovery.seeds import PORT_MAX, parse_address
+from meshnode.discovery.seeds import PORT_MAX, bracketed, parse_address
 
 DEFAULT_LISTEN = "0.0.0.0:7707"
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - a node is there to be reached
@@ -83,7 +83,7 @@ def interface_hosts() -> tuple[str, ...]:
 
 def joined(host: str, port: int) -> str:
     """Write host:port, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{bracketed(host)}:{port}"
 
 
 def _is_ipv4(host: str) -> bool:

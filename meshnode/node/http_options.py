@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.client.home import expanded
 from meshnode.core.errors import MeshError, UsageError
-from meshnode.discovery.seeds import parse_address
+from meshnode.discovery.seeds import bracketed, parse_address
 from meshnode.node.addresses import WILDCARDS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class HttpOptions:
         if self.listen and not self.certificate and not is_local(places[0][0]):
             raise _refused(
                 self.at,
-                f"plain HTTP is served on loopback only, not on {places[0][0]}:"
+                f"plain HTTP is served on loopback only, not on {bracketed(places[0][0])}:"
                 " it would show keys to the net",
                 "add --http-tls, or --http-tls-cert FILE --http-tls-key FILE; or use 127.0.0.1",
                 f'http: {{listen: "{self.listen}", tls: true}}, or tls_cert and tls_key;'
@@ -91,7 +91,8 @@ class HttpOptions:
         if self.metrics and not is_local(places[-1][0]):
             raise _refused(
                 self.metrics_at,
-                f"metrics without a key are served on loopback only, not on {places[-1][0]}",
+                "metrics without a key are served on loopback only,"
+                f" not on {bracketed(places[-1][0])}",
                 "use --http with TLS, and a key with the action metrics",
                 "use http with tls, and a key with the action metrics",
             )

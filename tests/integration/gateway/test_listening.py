@@ -9,6 +9,7 @@ import pytest
 from integration.gateway.wire import listening, status_of
 from integration.rpc.fleet import Founded
 
+from meshnode.core.errors import ConflictError
 from meshnode.gateway import doorkeeper
 from meshnode.gateway import listening as wired
 
@@ -208,3 +209,11 @@ async def test_head_is_get_without_its_body():
         assert (status_of(head), b"content-length: 4" in head) == (200, True)
         assert status_of(after) == 200
         plug.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+def test_a_port_that_is_taken_is_named_as_it_was_asked_for():
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConflictError, match=rf"on \[::1\]:{port}: "):
+            wired.bound("::1", port, "http")

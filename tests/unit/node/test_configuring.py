@@ -99,6 +99,8 @@ def test_the_schema_names_every_key_that_is_read():
     ("text", "said", "hint"),
     [
         ("http: 0.0.0.0:8888", "plain HTTP is served on loopback only", "tls: true"),
+        ('http: "[::]:8888"', r"not on \[::\]: it would show keys", "tls: true"),
+        ('metrics: "[::]:9"', r"on loopback only, not on \[::\]$", "use http with tls"),
         ("http: {listen: 127.0.0.1:8888, tls_cert: c}", "belong together", "tls_key: FILE"),
         ("metrics: 0.0.0.0:9", "metrics without a key", "use http with tls"),
         ("http: {tls_cert: c, tls_key: k}", "cannot serve TLS with .*/c: no such file", "PEM"),
