@@ -76,6 +76,8 @@ def enter(home: Home, database: Database, entry: Entry) -> None:
         "commands": entry.commands,
     }
     room = PACKED_BYTES_MAX - FRAME_BYTES - len(pack(kept))
+    if room < 0:
+        raise PeerError("what the inviting node said is more than a home may begin with")
     held = needed_first(entry.own, entry.control.entries(), entry.genesis.mesh_id, room)
     kept["beginning"] = packed_beginning(entry.values, held)
     write_whole(home.joining, pack(kept))

@@ -19,7 +19,7 @@ from meshnode.core.certificates import from_pem
 from meshnode.core.control import ControlSet
 from meshnode.core.enrolment import apply_with
 from meshnode.core.entries import CONTROL, role_entry
-from meshnode.core.errors import ConflictError, DamagedError, StorageError
+from meshnode.core.errors import ConflictError, DamagedError, PeerError, StorageError
 from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
@@ -176,6 +176,17 @@ def join_again(folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     answer = pb.JoinResponse.FromString((folder / "answer").read_bytes())
     monkeypatch.setattr(joining, "ask_to_join", lambda *_: ("127.0.0.1:7708", answer))
     joining.join(home, (folder / "invite").read_text())
+
+
+def test_an_answer_that_no_home_could_begin_with_leaves_it_as_it_was(folder, tmp_path, monkeypatch):
+    home, before = copied(folder, tmp_path), held(Home(folder / "home"))
+    answer = pb.JoinResponse.FromString((folder / "answer").read_bytes())
+    answer.addresses.append("x" * PACKED_BYTES_MAX)
+    (folder / "answer").write_bytes(answer.SerializeToString())
+    with pytest.raises(PeerError, match="more than a home may begin with"):
+        join_again(folder, home, monkeypatch)
+    assert held(home) == before
+    assert not home.joining.exists()
 
 
 @pytest.mark.parametrize("is_new", [True, False])
