@@ -64,6 +64,7 @@ REFUSALS = (
     RefusedError,
 )
 MESSAGE_READS = frozenset({"read_messages", "read_rounds"})  # of a session, of a node
+ENDS = STOPS | {"close"}
 INTERRUPTED = "this node stopped while it executed this command"
 SIGNER_BYTES = 16
 _log = logging.getLogger("session_mesh.commands")
@@ -91,7 +92,7 @@ class CommandDesk:
         self._under_way: dict[bytes, UnderWay] = {}
         self._lane = Lane()
         # What hangs must not keep anybody from a kill, nor who is given two minutes to end others.
-        self._lanes = dict.fromkeys(STOPS, Lane()) | {"close": Lane()}
+        self._lanes = {action: Lane() for action in ENDS}
         self.of_peer = Quota(OF_PEER, "this peer")
         self.of_signer = Quota(OF_SIGNER, "this signer")
         self.spawn: Callable[[Coroutine[Any, Any, None]], object] = _Loose()
@@ -139,6 +140,8 @@ class CommandDesk:
             except PeerError as error:  # of an older version, or damaged: it stays unanswered
                 _log.warning("a command in the journal is no more understood: %s", error.message)
                 continue
+            if one.has_begun and command.action in ENDS:  # by now its agent may have ended of it
+                self._sessions.ending_by(command.session, Task(command, None).by)
             work = partial(self._go_on, one, command, ready)
             self._start(one.command, command, work)
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 
+import psutil
 import pytest
 from e2e.fleet import PROGRAM, wait_until
 
@@ -27,8 +28,8 @@ def pair(shared_fleet):
     return shared_fleet.mesh("asker", "owner")
 
 
-def started(asker, owner, agent: str) -> str:
-    assert owner.call("run", "--detach", "--agent-id", agent, "--", *STUBBORN).code == 0
+def started(asker, owner, agent: str, command: tuple[str, ...] = STUBBORN) -> str:
+    assert owner.call("run", "--detach", "--agent-id", agent, "--", *command).code == 0
     wait_until(lambda: agent in asker.sessions(), agent)
     return asker.sessions()[agent]["session_id"]
 
@@ -83,6 +84,39 @@ def test_a_kill_goes_on_after_its_node_was_killed_in_the_midst_of_it(pair):
     assert owner.sessions("--filter", "all")["stubborn"]["state"] == "killed"
     wait_until(lambda: asker.sessions("--filter", "all")["stubborn"]["state"] == "killed")
     assert session_id
+
+
+@pytest.mark.parametrize(
+    ("verb", "command", "state"),
+    [("kill", STUBBORN, "killed"), ("close", ("sleep", "600"), "closed")],
+    ids=["kill", "close"],
+)
+def test_who_ended_an_agent_is_known_although_its_node_was_killed_before_the_end(
+    pair, verb, command, state
+):
+    asker, owner = pair
+    started(asker, owner, f"{state}-by", command)
+    key_of = {one["name"]: one["key_id"] for one in asker.json("operator", "list")["operators"]}
+    pid = asker.sessions()[f"{state}-by"]["pid"]
+    words = (
+        verb,
+        f"{state}-by",
+        "--grace",
+        "3s",
+        "--timeout",
+        "2s",
+        *(("--yes",) if verb == "kill" else ()),
+    )
+    with subprocess.Popen(
+        [PROGRAM, *words], env=asker.environment, stderr=subprocess.DEVNULL
+    ) as waiting:
+        wait_until(lambda: begun(owner), "the order to begin")
+        owner.end(signal.SIGKILL)
+        wait_until(lambda: not psutil.pid_exists(pid), "the agent to end")
+        owner.up()
+        waiting.wait(20)
+    wait_until(lambda: owner.json("show", f"{state}-by")["state"] == state)
+    assert owner.json("show", f"{state}-by")["ended_by"] == key_of["root"]
 
 
 def test_a_node_that_ends_before_it_answers_its_own_user_leaves_it_open(fleet):
