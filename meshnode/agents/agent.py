@@ -63,10 +63,13 @@ def start(
         stdout=end,
         stderr=end,
         bufsize=0,
+        pass_fds=options.descriptors,
         start_new_session=options.detached or terminal is not None,
         preexec_fn=prepare,  # noqa: PLW1509 - one thread: no lock is held
         env={**os.environ, tree.MARK: options.session_id},
     )
+    for fd in options.descriptors:
+        os.close(fd)  # else who reads what the agent writes there would wait for us, too
     if terminal is not None:
         terminal.begun()
     return process

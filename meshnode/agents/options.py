@@ -23,6 +23,7 @@ class Options:
     idle_timeout_s: float  # the same, from the last that happened on
     detached: bool
     adapter: str
+    descriptors: tuple[int, ...]  # of our caller, for the agent; beside 0 to 2
     said: tuple[str, ...]  # lines for who waits in front, once the agent is started
     command: tuple[str, ...]
 
@@ -40,13 +41,15 @@ def options_of(argv: list[str]) -> Options:
     parser.add_argument("--idle-timeout", dest="idle_timeout_s", metavar="S", type=float, default=0)
     parser.add_argument("--adapter", choices=ADAPTERS, default=ADAPTERS[0])
     parser.add_argument("--say", dest="said", metavar="LINE", action="append", default=[])
+    parser.add_argument("--descriptor", dest="descriptors", type=int, action="append", default=[])
     parser.add_argument("--detached", action="store_true")
     at = argv.index("--") if "--" in argv else len(argv)
     own, command = argv[:at], argv[at + 1 :]
     options = vars(parser.parse_args(own))
     if not command:
         parser.error("a command is missing after --")
-    return Options(**options | {"said": tuple(options["said"])}, command=tuple(command))
+    options |= {name: tuple(options[name]) for name in ("said", "descriptors")}
+    return Options(**options, command=tuple(command))
 
 
 def _path(text: str) -> Path:

@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,20 @@ class RunOptions:
     timeout_s: int = 0  # then it is stopped; 0: never
     idle_timeout_s: int = 0  # the same, from the last that happened on
     detach: bool = False
+    descriptors: tuple[int, ...] = ()  # beside 0 to 2, for an agent in front
+
+
+def descriptors_given() -> tuple[int, ...]:
+    """Return what our caller has opened for its child beside stdin, stdout and stderr.
+
+    `CMD <(...)` of a shell is one. What we open ourselves is never inheritable.
+    """
+    given = []
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names are what is wanted
+        with suppress(OSError):  # the list's own is closed by now
+            if fd > 2 and os.get_inheritable(fd):  # noqa: PLR2004 - stdin, stdout, stderr
+                given.append(fd)
+    return tuple(given)
 
 
 def run(home: Home, client: MeshClient, options: RunOptions) -> int:
@@ -187,6 +202,7 @@ def _supervisor_argv(opened: dict[str, Any], options: RunOptions, said: Iterable
         "--adapter",
         options.adapter,
         *(["--detached"] if options.detach else []),
+        *(f"--descriptor={fd}" for fd in options.descriptors),
         *(f"--say={line}" for line in said),
         "--",
         *options.command,

@@ -156,6 +156,28 @@ def test_a_command_of_bytes_that_are_no_text_fails_like_any_that_is_not_there(
     assert anna.json("status")["alarms"] == []
 
 
+def test_an_agent_in_front_has_what_its_caller_has_opened_for_it_and_has_it_alone(anna: Node):
+    given, to_give = os.pipe()
+    read, write = os.pipe()
+    os.write(to_give, b"a configuration\n")
+    os.close(to_give)
+    reads = f"os.write({write}, os.read({given}, 99)); os.close({write})"  # as `cat <(...)` would
+    code = f"import os; {reads}; input(); raise SystemExit(5)"
+    with subprocess.Popen(
+        [PROGRAM, "run", "-q", "--", sys.executable, "-c", code],
+        env=anna.environment,
+        stdin=subprocess.PIPE,
+        pass_fds=(given, write),
+    ) as front:
+        os.close(given)
+        os.close(write)
+        assert os.read(read, 99) == b"a configuration\n"
+        assert os.read(read, 99) == b"", "to its end, while the agent runs"
+        os.close(read)
+        front.communicate(b"go\n")
+    assert front.returncode == 5
+
+
 @pytest.fixture
 def boxed(fleet: Fleet):
     """Start what orphans come to, on a home of its own; its node is ended with the test."""
@@ -181,7 +203,7 @@ def boxed(fleet: Fleet):
 
 def test_a_node_to_which_nobody_is_a_parent_is_no_part_of_the_agent_in_front(boxed):
     node, front = boxed("run", "-q", "--agent-id", "first", "--", "sleep", "600")
-    wait_until(lambda: node.call("list", "-q").out, "it to begin")
+    wait_until(lambda: '"running"' in node.call("list", "-o", "json").out, "it to begin")
     mine = psutil.Process(node.json("status")["pid"])
     assert mine.ppid() == front.pid
     assert node.json("suspend", "first")["outcome"] == "applied"

@@ -78,8 +78,15 @@ def app(
     if there is no such command, 126 if it cannot be run, 125 if we failed (with --detach as any
     verb ends that failed). Starts a node if none runs.
     """
-    from meshnode.node.supervision import RunOptions, check, fail_in_front, run  # noqa: PLC0415 - large
+    from meshnode.node.supervision import (  # noqa: PLC0415 - large
+        RunOptions,
+        check,
+        descriptors_given,
+        fail_in_front,
+        run,
+    )
 
+    given = () if detach else descriptors_given()  # before we open any
     if not command:
         raise UsageError("what shall run?", "session-mesh run -- CMD")
     if pty and adapter == "process":
@@ -107,6 +114,7 @@ def app(
         idle_timeout_s=_lasting("--idle-timeout", idle_timeout),
         detach=detach,
         command=tuple(command),
+        descriptors=given,
         on_session=on_session,
         said=said,
     )
