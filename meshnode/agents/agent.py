@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
-from meshnode.agents.signals import KEYS, MEANT, ORDERS, STOP_KEY, TERMINAL
+from meshnode.agents.signals import KEYS, MEANT, ORDERS, STOP_KEY, TERMINAL, TO_END
 from meshnode.agents.streams import CHUNK_BYTES, Inlet, Outlet, Source
 from meshnode.agents.terminal import TypedInlet, is_behind
 
@@ -215,9 +215,7 @@ class Agent:
         for one in heard:
             if one.number in KEYS and self._terminal is not None and not self._detached:
                 self.interrupt(signal.Signals(one.number))  # our caller's is not its terminal
-            elif one.number in {signal.SIGTERM, signal.SIGHUP} or (
-                one.number in {*KEYS, *MEANT} and not one.by_kernel
-            ):
+            elif one.number in TO_END or (one.number in {*KEYS, *MEANT} and not one.by_kernel):
                 self._pass_on(one.number)
             elif one.number == STOP_KEY:
                 self._heard_stop(suspended=suspended)

@@ -12,7 +12,8 @@ import struct
 from dataclasses import dataclass
 
 KEYS = (signal.SIGINT, signal.SIGQUIT)  # of the caller's terminal, for all in front of it
-ORDERS = (*KEYS, signal.SIGTERM, signal.SIGHUP)
+TO_END = (signal.SIGTERM, signal.SIGHUP)  # whoever sends them
+ORDERS = (*KEYS, *TO_END)
 TERMINAL = (signal.SIGWINCH, signal.SIGCONT)  # of the caller: it may be another now
 STOP_KEY = signal.SIGTSTP
 # What would end us and means the agent, since its caller knows no other pid than ours.

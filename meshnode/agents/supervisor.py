@@ -20,7 +20,7 @@ from meshnode.agents.holding import Parting, Stillness
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
 from meshnode.agents.lifetime import LOOK_S, TIMED_OUT, Lifetime
-from meshnode.agents.signals import signal_name
+from meshnode.agents.signals import TO_END, signal_name
 from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.agents.streams import Patience
@@ -252,8 +252,10 @@ class Supervisor:
         return wait_s if deadline_s is None else min(deadline_s - now_s, wait_s)
 
     def _on_signals(self) -> None:
-        stands = self._stillness.is_begun
-        self._agent.hear(self._signals.heard(), suspended=stands)
+        heard = self._signals.heard()
+        self._agent.hear(heard, suspended=self._stillness.is_begun)
+        if any(one.number in TO_END for one in heard):
+            self._stillness.resume()  # a stopped agent would act upon it only when it is resumed
 
     # --- operations
 

@@ -249,6 +249,15 @@ def test_a_term_to_the_supervisor_is_passed_on(supervise):
     assert one.state()["signal"] == "SIGTERM"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_suspended_agent_acts_upon_a_signal_that_asks_it_to_end(supervise, number):
+    one = python(supervise, WAIT)
+    assert one.ask("suspend")["found"] == 1
+    one.process.send_signal(number)
+    assert one.finish()[0] == 128 + number
+    assert not one.state()["suspended"]
+
+
 def test_a_closed_stdout_does_not_end_the_agent(supervise):
     code = (
         "import sys\nprint('ready', flush=True)\n"
