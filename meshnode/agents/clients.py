@@ -39,6 +39,14 @@ def text_of(request: Reply, name: str) -> str | None:
     return value
 
 
+def id_of(request: Reply) -> int | str | None:
+    """Return what a reply is to bear; raises RequestError: not all that is read can be written."""
+    value = request.get("id")
+    if value is not None and not isinstance(value, int | str):
+        raise RequestError("an id is a whole number or a text")
+    return value
+
+
 def peer_of(connection: socket.socket) -> tuple[int, int]:
     """Return pid and uid of whoever connected, or of whoever listens, as the kernel knows them."""
     size = struct.calcsize("3i")

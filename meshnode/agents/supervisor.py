@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
-from meshnode.agents.clients import RequestError, text_of
+from meshnode.agents.clients import RequestError, id_of, text_of
 from meshnode.agents.holding import Parting, Stillness
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
@@ -265,7 +265,7 @@ class Supervisor:
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise RequestError("a request is a JSON object")
-            head = {"id": request.get("id")}
+            head = {"id": id_of(request)}
             operation = self._operations.get(str(request.get("op")))
             if operation is None:
                 raise RequestError(f"there is no operation {request.get('op')!r}")

@@ -307,6 +307,15 @@ def test_a_malformed_request_is_answered_and_changes_nothing(supervise, line):
     assert one.ask("info")["state"] == "running"
 
 
+def test_a_request_whose_id_can_be_read_and_not_written_is_refused_and_ends_nobody(supervise):
+    one = python(supervise, WAIT)
+    depths = range(100, 1100)  # where reading still succeeds, and writing fails, depends on Python
+    for depth in depths:
+        one.write(b'{"op": "info", "id": %s%s}' % (b"[" * depth, b"]" * depth))
+        assert not one.read()["ok"]
+    assert one.ask("info")["state"] == "running"
+
+
 def test_an_endless_request_line_is_hung_up_on(supervise):
     one = python(supervise, WAIT)
     one.write(b"x" * (LINE_BYTES_MAX + 1))
