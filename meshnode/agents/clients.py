@@ -130,6 +130,12 @@ class Door:
         """Whether anybody is left."""
         return bool(self._clients)
 
+    def close(self) -> None:
+        """Hang up on all, and let nobody in."""
+        self._listener.close()
+        for client in self._clients:
+            client.connection.close()
+
     def forget_gone(self) -> None:
         """Hang up on those who have gone, or were found to send too much or read too little."""
         for client in [one for one in self._clients if one.gone]:

@@ -103,6 +103,7 @@ def _supervise(
         door.announce({"event": "ended", **state.fields})
         raise
     finally:
+        door.close()
         options.socket.unlink(missing_ok=True)
         if group is not None:
             group.remove()

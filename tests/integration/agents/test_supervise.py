@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from integration.agents.front import ECHO, PYTHON, WAIT, python
+from integration.agents.front import ECHO, PYTHON, WAIT, Supervised, python
 
 from meshnode.agents import tree
 from meshnode.agents.agent import why_not_started
@@ -90,6 +90,16 @@ def test_what_its_caller_has_to_say_comes_before_what_the_agent_says(supervise, 
     _, output, errors = one.finish()
     assert (output, errors.splitlines()[:2]) == (b"", [b"first", b"second"])
     assert len(errors.splitlines()) == 3
+
+
+def test_a_supervisor_leaves_nothing_open_that_a_developer_of_python_is_warned_of(
+    supervise, monkeypatch
+):
+    monkeypatch.setattr(Supervised, "program", ("-X", "dev", "-m", "meshnode.agents.supervise"))
+    one = python(supervise, "print('ready')\ninput()\n")
+    assert one.ask("info")["ok"]
+    one.process.stdin.write(b"\n")
+    assert one.finish() == (0, b"", b"")
 
 
 def test_files_are_private_whatever_the_umask(supervise):
