@@ -1,6 +1,7 @@
 """Suspending a session's whole process tree, letting it run on, and asking it to end by itself.
 
-Invariant: a tree is stopped whole or let go whole. Nothing here blocks: one look per `step`.
+Invariant: a tree is stopped whole or let go whole, but for whom the agent itself had stopped.
+Nothing here blocks: one look per `step`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from meshnode.agents import tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from meshnode.agents.clients import Reply
 
@@ -61,9 +63,13 @@ class Halt(_Tree):
         reach: tree.Reach = tree.NO_MORE,
         *,
         now_s: float,
+        again: Halt | None = None,
     ) -> None:
+        """`again`: what has stopped the tree already, and knows who had stood still before that."""
         super().__init__(session_id, roots, reach)
         self._give_up_at_s = now_s + HALT_S
+        self.sent: set[tree.Identity] = again.sent if again else set()
+        self.stood: set[tree.Identity] = again.stood if again else set()
 
     def step(self, now_s: float) -> Halted | None:
         """Look once, and stop whoever runs; returns the result when it is over."""
@@ -73,19 +79,26 @@ class Halt(_Tree):
         if not running:
             return Halted(len(there), ())
         if now_s >= self._give_up_at_s:
-            let_go(self._session_id, self._roots | there, self._reach)
+            let_go(self._session_id, self._roots | there, self._reach, self.stood)
             return Halted(len(there), tuple(sorted(one.pid for one in running)))
         for one in fresh:
-            tree.send(one, signal.SIGSTOP)
+            if one not in self.sent and tree.stands_still(one):
+                self.stood.add(one)
+            else:
+                self.sent.add(one)
+                tree.send(one, signal.SIGSTOP)
         return None
 
 
 def let_go(
-    session_id: str, roots: Iterable[tree.Identity], reach: tree.Reach = tree.NO_MORE
+    session_id: str,
+    roots: Iterable[tree.Identity],
+    reach: tree.Reach = tree.NO_MORE,
+    stood: AbstractSet[tree.Identity] = frozenset(),
 ) -> int:
-    """Let a tree run on; returns how many processes of it there are."""
+    """Let a tree run on, but for who `stood` still before; returns how many there are of it."""
     there = tree.members(session_id, roots, reach)
-    for one in there:
+    for one in there - stood:
         tree.send(one, signal.SIGCONT)
     return len(there)
 
@@ -108,6 +121,7 @@ class Stillness:
         self._reach = reach
         self._note = note
         self._halt: Halt | None = None
+        self._last: Halt | None = None  # which knows whom the tree itself had stopped
         self._waiters: list[Callable[[Reply], None]] = []
         self.is_whole = False
         self.is_wanted = False  # it was suspended, and nobody has resumed it since
@@ -126,7 +140,9 @@ class Stillness:
         """Begin to stop the tree, and tell what came of it."""
         self._waiters.append(answer)
         if self._halt is None:
-            self._halt = Halt(self._session_id, self._roots, self._reach(), now_s=now_s)
+            again = self._last if self.is_whole else None
+            words = self._session_id, self._roots, self._reach()
+            self._halt = self._last = Halt(*words, now_s=now_s, again=again)
 
     def step(self, now_s: float) -> None:
         """Look once, if it is under way."""
@@ -142,7 +158,9 @@ class Stillness:
 
     def release(self) -> int:
         """Let the tree run on, for the time that another order takes; returns as `resume` does."""
-        there = let_go(self._session_id, self._roots, self._reach()) if self.is_begun else 0
+        there = 0
+        if self.is_begun and self._last is not None:
+            there = let_go(self._session_id, self._roots, self._reach(), self._last.stood)
         self._run_on()
         return there
 

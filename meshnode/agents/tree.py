@@ -102,6 +102,12 @@ def is_stopped(one: Identity) -> bool:
     return row is None or row.start_ticks != one.start_ticks or state in {b"T", b"t"}
 
 
+def stands_still(one: Identity) -> bool:
+    """Whether that very process is stopped by a signal."""
+    state, row = _stat(one.pid)
+    return row is not None and row.start_ticks == one.start_ticks and state == b"T"
+
+
 def started_at_s(one: Identity) -> float:
     """Return when a process started, in seconds since 1970 (psutil's `create_time`)."""
     lines = read("/proc/stat").splitlines()

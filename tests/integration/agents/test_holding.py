@@ -20,6 +20,13 @@ pytestmark = pytest.mark.integration
 FAMILY = (
     "import os, sys\nif os.fork() == 0:\n    os.setsid()\nos.write(1, b'%d\\n' % os.getpid())\n"
 ) + WAIT
+STOPS_ITS_CHILD = (
+    "import os, signal\n"
+    "if (child := os.fork()) == 0:\n    while True: signal.pause()\n"
+    "os.kill(child, signal.SIGSTOP)\nos.waitpid(child, os.WUNTRACED)\n"
+    "os.write(1, b'%d\\n' % child)\n"
+) + WAIT
+TWO = tree.Killing(2, 2, ())
 FORKING = (
     "import os, time\n"
     "os.write(1, b'ready\\n')\n"
@@ -59,6 +66,21 @@ async def test_a_whole_tree_stands_still_and_runs_on(start):
         assert await node.agents.resume(one.session_id) == 2
         assert not any(map(stopped, pids))
         assert await node.agents.resume(one.session_id) == 0, "it was not suspended"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_whom_the_agent_itself_had_stopped_stands_still_after_a_suspension_too(start, times):
+    one = start(STOPS_ITS_CHILD)
+    child = int(await one.line())
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        for _ in range(times):
+            assert await node.agents.suspend(one.session_id) == 2
+        assert (stopped(pid), stopped(child)) == (True, True)
+        assert await node.agents.resume(one.session_id) == 2
+        assert (stopped(pid), stopped(child)) == (False, True)
+        assert await node.agents.kill(one.session_id, "c1", 20.0, force=False) == TWO
 
 
 async def test_a_tree_that_is_resumed_while_it_is_being_suspended_runs_on(start):
