@@ -58,7 +58,8 @@ class Inlet:
     @property
     def has_room(self) -> bool:
         """Whether more may be read from the caller."""
-        return not self._closed_because and self._bytes() < INPUT_BYTES_MAX
+        # Steers that are held wait for the end of a line that is yet to be read: not counted.
+        return not self._closed_because and self._queued() < INPUT_BYTES_MAX
 
     def refusal(self, line: bytes) -> str:
         """Say why a line would be refused at once; empty: it is taken, or waits for room."""
@@ -173,8 +174,10 @@ class Inlet:
         return any(event & select.POLLERR for _, event in poll.poll(0))
 
     def _bytes(self) -> int:
-        held = sum(len(steer.line) for steer in self._held)
-        return held + sum(len(piece.rest) for piece in self._queue)
+        return sum(len(steer.line) for steer in self._held) + self._queued()
+
+    def _queued(self) -> int:
+        return sum(len(piece.rest) for piece in self._queue)
 
 
 class Outlet:

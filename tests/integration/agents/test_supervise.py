@@ -18,6 +18,9 @@ from meshnode.agents.supervisor import GRACE_S_MAX
 
 pytestmark = pytest.mark.integration
 
+COPY = (
+    "import os\nprint('ready', flush=True)\nwhile chunk := os.read(0, 9999): os.write(1, chunk)\n"
+)
 LANDED = {"ok": True, "stdin": True, "followed": False}
 OVER = b"the agent was not started: its session is over already\n"
 
@@ -126,10 +129,7 @@ def test_a_steer_as_json_carries_its_command(supervise):
 
 
 def test_a_steer_waits_for_the_end_of_the_callers_line(supervise):
-    copy = "import os, shutil, sys\nprint('ready', flush=True)\n" + (
-        "while chunk := os.read(0, 99): os.write(1, chunk)\n"
-    )
-    one = python(supervise, copy)
+    one = python(supervise, COPY)
     one.process.stdin.write(b"half ")
     one.process.stdin.flush()
     assert one.process.stdout.read(5) == b"half "
@@ -138,6 +138,21 @@ def test_a_steer_waits_for_the_end_of_the_callers_line(supervise):
     one.process.stdin.flush()
     assert one.read() == {"id": 1} | LANDED
     assert [one.line() for _ in range(3)] == [b"a line\n", b"steered\n", b"more\n"]
+
+
+def test_a_steer_of_more_than_the_buffer_holds_waits_for_the_end_of_the_callers_line(supervise):
+    one = python(supervise, COPY, "--steer-format", "json")
+    one.process.stdin.write(b"half ")
+    one.process.stdin.flush()
+    assert one.process.stdout.read(5) == b"half "
+    message = "\1" * 20_000  # as JSON six times as long
+    one.write(json.dumps({"op": "steer", "message": message}).encode())
+    assert one.ask("info")["state"] == "running", "the steer was heard before the line goes on"
+    one.process.stdin.write(b"a line\n")
+    one.process.stdin.flush()
+    assert one.line() == b"a line\n"
+    assert json.loads(one.line())["message"] == message
+    assert one.read()["ok"]
 
 
 def test_a_steer_after_the_callers_stdin_ended_is_refused(supervise):
