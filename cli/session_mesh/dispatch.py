@@ -152,10 +152,11 @@ def _run(words: Sequence[str], streams: Streams) -> int:
         if any("\ud800" <= one <= "\udfff" for one in word):  # how Python keeps such bytes
             raise UsageError(f"not UTF-8: {word[:60]!a}", "write it in UTF-8, or leave it out")
     command = typer.main.get_command(app)
-    if COMPLETIONS & set(_before_command(words)):
+    own = _before_command(words)
+    if COMPLETIONS & set(own[: _verb_at(own)]):  # behind `run` they may be its agent's
         from session_mesh.shells import asked  # noqa: PLC0415 - once in a shell's life
 
-        streams.out.write(asked(_before_command(words), command) or "")
+        streams.out.write(asked(own, command) or "")
         return 0
     try:
         code = command.main(
@@ -170,9 +171,7 @@ def _run(words: Sequence[str], streams: Streams) -> int:
 
 def _as_options(words: Sequence[str]) -> list[str]:
     """Take `help VERB` and `version`, also behind options, for the options of their name."""
-    at = 0
-    while at < len(words) and words[at].startswith("-"):
-        at += 1 + (words[at] in VALUED)
+    at = _verb_at(words)
     before = words[:at]
     match list(words[at:]):
         case ["help", *verb]:
@@ -181,6 +180,14 @@ def _as_options(words: Sequence[str]) -> list[str]:
             return [*before, "--version", *rest]
         case others:
             return [*before, *others]
+
+
+def _verb_at(words: Sequence[str]) -> int:
+    """Return where the verb stands: behind options of the program itself."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 1 + (words[at] in VALUED)
+    return at
 
 
 def _failure_of(error: Exception, words: Sequence[str]) -> Failure:

@@ -19,3 +19,12 @@ def test_words_that_no_node_takes_start_no_node(run, tmp_path, words, said):
     assert (code, out) == (2, "")
     assert said in err
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+def test_an_agents_option_of_completion_is_not_taken_for_ours(run, monkeypatch, tmp_path, option):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = run("-q", "run", "--title", "x" * 257, "tool", option, "bash")
+    assert (code, out) == (2, "")
+    assert "title" in err, "it was read as a word of the agent's command"
+    assert list(tmp_path.iterdir()) == []
