@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshnode.agents import tree
+from meshnode.agents.environment import uncoerced
 from meshnode.agents.signals import KEYS, MEANT, ORDERS, STOP_KEY, TERMINAL, TO_END
 from meshnode.agents.streams import CHUNK_BYTES, Inlet, Outlet, Source
 from meshnode.agents.terminal import TypedInlet, is_behind
@@ -66,7 +67,7 @@ def start(
         pass_fds=options.descriptors,
         start_new_session=options.detached or terminal is not None,
         preexec_fn=prepare,  # noqa: PLW1509 - one thread: no lock is held
-        env={**os.environ, tree.MARK: options.session_id},
+        env={**uncoerced(os.environ), tree.MARK: options.session_id},
     )
     for fd in options.descriptors:
         os.close(fd)  # else who reads what the agent writes there would wait for us, too

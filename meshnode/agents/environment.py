@@ -6,6 +6,8 @@ What is stripped goes by rule, so that a name that comes later is stripped too.
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +17,24 @@ if TYPE_CHECKING:
 # belongs to the session that our caller may itself run in.
 WITHHELD = ("SESSION_MESH_", "SESSION_API_KEY")  # how names begin; SESSION_API_KEY_FILE goes too
 TOLD = ("session_id", "agent_id", "node_id", "ticket")
+LOCALE = "LC_CTYPE"  # which Python sets where it would be C (PEP 538)
+ENV_START, ENV_END = -3, -2  # of /proc/PID/stat, from its end: fields 50 and 51 of 52
 SECRET_MARKS = ("smk1_", "smj1_", "smt1_")  # anywhere in a value: `Bearer smk1_…` is as good
+
+
+def uncoerced(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of this process's environment with the locale that our caller has given us.
+
+    What we were started with still lies where the kernel has put it. /proc/self/environ would show
+    the same, but to none that may not be dumped.
+    """
+    fields = Path("/proc/self/stat").read_text().split()
+    start, end = int(fields[ENV_START]), int(fields[ENV_END])
+    if not start:  # the kernel does not say
+        return dict(environment)
+    given = ctypes.string_at(start, end - start).decode(errors="surrogateescape").split("\0")
+    locale = [(LOCALE, word.partition("=")[2]) for word in given if word.startswith(f"{LOCALE}=")]
+    return {name: text for name, text in environment.items() if name != LOCALE} | dict(locale)
 
 
 def agent_environment(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshnode.agents.agent import FAILED
-from meshnode.agents.environment import agent_environment
+from meshnode.agents.environment import agent_environment, uncoerced
 from meshnode.agents.lifetime import TIMED_OUT
 from meshnode.agents.supervise import IS_OVER, NOT_STARTED
 from meshnode.app.opening import ADAPTERS, Opening, check_opening
@@ -84,7 +84,7 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
         opened = client.open_session(_session_of(options))
     except MeshError as error:
         raise _not_started(error) from None
-    environment = agent_environment(os.environ, opened, str(home.socket))
+    environment = agent_environment(uncoerced(os.environ), opened, str(home.socket))
     del opened["ticket"]  # the agent's alone: what is shown or kept of a session has none
     said = [] if options.detach else options.said(opened)
     argv = _supervisor_argv(opened, options, said)

@@ -178,6 +178,14 @@ def test_an_agent_in_front_has_what_its_caller_has_opened_for_it_and_has_it_alon
     assert front.returncode == 5
 
 
+def test_an_agent_whose_caller_has_no_locale_has_none(anna: Node):
+    bare = {name: anna.environment[name] for name in ("PATH", "SESSION_MESH_HOME")}
+    words = [PROGRAM, "run", "-q", "--", "env"]
+    shown = subprocess.run(words, env=bare, capture_output=True, text=True, check=True).stdout
+    names = {line.partition("=")[0] for line in shown.splitlines()}
+    assert {name for name in names if not name.startswith("SESSION_MESH_")} == {"PATH"}
+
+
 @pytest.fixture
 def boxed(fleet: Fleet):
     """Start what orphans come to, on a home of its own; its node is ended with the test."""

@@ -1,5 +1,10 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import meshnode
 from meshnode.agents.environment import agent_environment
 
 OPENED = {"session_id": "s1", "agent_id": "a1", "node_id": "n1", "ticket": "t1"}
@@ -43,3 +48,24 @@ def test_a_secret_under_another_name_is_withheld_too(mark):
 @pytest.mark.parametrize("name", ["SESSION_ID", "AGENT_ID", "NODE_ID", "TICKET", "SOCKET"])
 def test_the_names_of_an_outer_session_are_replaced_by_ones_own(name):
     assert environment_of(**{f"SESSION_MESH_{name}": "outer"}) == environment_of()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, None),
+        ({"LC_CTYPE": "C.UTF-8"}, "C.UTF-8"),
+        ({"LC_CTYPE": "C"}, "C"),
+        ({"LANG": "C"}, None),
+    ],
+    ids=["none", "its own", "replaced", "another"],
+)
+def test_a_locale_is_its_callers_and_not_what_python_makes_of_none(given, kept):
+    code = (
+        "import os\nfrom meshnode.agents.environment import uncoerced\n"
+        "from meshnode.client.dumping import forbid_dumps\n"
+        "forbid_dumps()\nprint(uncoerced(os.environ).get('LC_CTYPE'))\n"
+    )
+    environment = {"PYTHONPATH": str(Path(meshnode.__file__).parents[1]), **given}
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert said.strip() == str(kept)
