@@ -25,6 +25,7 @@ AMOUNTS = ("INPUT", "CACHED", "OUTPUT", "TOKENS", "USD")
 NOBODY = "-"  # in tables: no owner, agent or project is known
 DAYS_MAX = 3650
 UNPRICED_SHOWN_MAX = 10
+MOST_MAX = 9_999  # groups that are told apart
 TO_PRICE = "to set one: session-mesh prices explain"
 THEN, TODAY = "then", "today"
 PricesAt = Annotated[
@@ -144,7 +145,13 @@ def unpriced_in(value: dict[str, Any]) -> list[str]:
 
 def notes_of(value: dict[str, Any]) -> list[str]:
     """Say what is not in the sums of all nodes, and what is not exact about them."""
-    return [*unpriced_in(value), *_left_out(value), *inexact(value)]
+    return [*unpriced_in(value), *_left_out(value), *inexact(value), *joined(value)]
+
+
+def joined(value: dict[str, Any]) -> list[str]:
+    """Say if groups are added up as one, since they are too many."""
+    more = value.get("groups_more", 0)
+    return [f"the {words.count(more)} cheapest groups are one: ({more} more)"] if more else []
 
 
 def nothing_of(session: str, value: dict[str, Any], verb: str) -> list[str]:

@@ -65,6 +65,8 @@ class Reader(Protocol):
         tz: str = "",
         prices_at: str | None = None,
         of: tuple[str, str] = ("", ""),
+        *,
+        most: int = 0,
     ) -> dict[str, Any]:
         """Sum what the mesh has spent."""
 

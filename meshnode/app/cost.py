@@ -83,6 +83,7 @@ class CostAnswer:
     tz_exact: bool = True
     sessions: int = 0
     notes: tuple[str, ...] = ()
+    groups_more: int = 0  # that the last one is made of
 
 
 class Adding:
@@ -143,19 +144,21 @@ class Adding:
         for one in self._shown(sums, nusd, spellings, names) if self.cutting.by else ():
             groups.append(one)
             yield
+        most = self.cutting.query.most
         records, totals = unpacked(sum(added.counts for added in sums.values()))
         known = [amount for amount in nusd.values() if amount is not None]
         return CostAnswer(
             records=records,
             totals=totals,
             cost_nusd=sum(known) if known or not sums else None,
-            groups=_most(sorted(groups, key=_dearest_first), self.cutting.query.most),
+            groups=_most(sorted(groups, key=_dearest_first), most),
             unpriced=(yield from _unpriced(sums.values(), spellings)),
             diagnostics=self.diagnostics,
             price_source=self._source,
             tz_exact=self.cutting.exact,
             sessions=self._sessions(None),
             notes=(*self.cutting.notes, *(yield from _as_standard(sums.values(), spellings))),
+            groups_more=len(groups[most:]) if most else 0,
         )
 
     def _shown(

@@ -207,7 +207,9 @@ class Tally:
         kinds = self.groups.get(group)
         if kinds is None:
             if len(self.groups) == GROUPS_MAX and not self._holds_any:
-                hint = "ask about less: cost and usage take --since, --until and fewer --by"
+                hint = (
+                    "ask about less (--since, --until, fewer --by), or cost --most 100: the dearest"
+                )
                 raise UsageError(f"an answer holds {GROUPS_MAX} groups, and these are more", hint)
             kinds = self.groups[group] = {}
         return kinds

@@ -64,7 +64,7 @@ class Asking(Connection):
         request = pb.FindAgentsRequest(specialization=specialization)
         return to_plain(self.call(self.node.FindAgents, request))
 
-    def cost(
+    def cost(  # noqa: PLR0913 - each is a part of one question
         self,
         by: Sequence[str] = (),
         since: str | None = None,
@@ -72,17 +72,20 @@ class Asking(Connection):
         tz: str = "",
         prices_at: str | None = None,
         of: tuple[str, str] = ("", ""),
+        *,
+        most: int = 0,
     ) -> Plain:
         """Sum what the mesh has spent; moments are RFC 3339, `tz` is an IANA zone.
 
         With `prices_at` all is at the prices of that moment, else each use at those of its own;
         `of` names one node and one session, each of them or none, to ask about them only.
+        With `most` only so many groups are told apart, the dearest; else too many are refused.
         """
         node, session = of
         check_lengths({"node": node, "session": session})
         chosen = {"node": node, "session_id": session}
         request = pb.GetCostRequest(
-            by=by, since=since, until=until, tz=tz, prices_at=prices_at, **chosen
+            by=by, since=since, until=until, tz=tz, prices_at=prices_at, most=most, **chosen
         )
         answer = to_plain(self.call(self.node.GetCost, request))
         for group in answer["groups"]:  # on the wire a key has no order

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from meshnode.app.cutting import CostQuery
+from meshnode.app.tally import GROUPS_MAX
+from meshnode.core.errors import UsageError
 from meshnode.core.ledger import Buckets
 from meshnode.core.prices import usd_text
 from meshnode.v1 import local_service_pb2, usage_pb2
@@ -35,6 +37,8 @@ def query_from_wire(
     request: local_service_pb2.GetCostRequest, node_named: Callable[[str], NodeId]
 ) -> CostQuery:
     """Decode a question; raises UsageError, and what `node_named` does for a node not known."""
+    if request.most >= GROUPS_MAX:
+        raise UsageError(f"at most {GROUPS_MAX - 1} groups are told apart, not {request.most}")
     return CostQuery(
         by=tuple(request.by),
         since_s=time_from_wire(request.since) if request.HasField("since") else None,
@@ -43,6 +47,7 @@ def query_from_wire(
         node_id=node_named(request.node) if request.node else None,
         session=request.session_id,
         prices_at_s=time_from_wire(request.prices_at) if request.HasField("prices_at") else None,
+        most=request.most,
     )
 
 
@@ -67,6 +72,7 @@ def answer_to_wire(
         tz_exact=answer.tz_exact,
         sessions=answer.sessions,
         notes=answer.notes,
+        groups_more=answer.groups_more,
     )
 
 

@@ -11,6 +11,7 @@ from session_mesh import words
 from session_mesh.amounts import (
     DAYS_MAX,
     GROUPINGS,
+    MOST_MAX,
     THEN,
     PricesAt,
     Span,
@@ -60,6 +61,16 @@ def app(
     prices_at: PricesAt = THEN,
     node: Node = "",
     session: SessionId = "",
+    most: Annotated[
+        int,
+        typer.Option(
+            "--most",
+            metavar="N",
+            min=0,
+            max=MOST_MAX,
+            help="The dearest N groups; the rest is one.",
+        ),
+    ] = 0,
     require_full: Annotated[
         bool, typer.Option("--require-full", help="Fail unless every node is heard.")
     ] = False,
@@ -76,9 +87,9 @@ def app(
 
     def ask(mesh: "Reader") -> dict[str, Any]:
         if not session:
-            return mesh.cost(groups, begin, end, tz, priced_at, (node, ""))
+            return mesh.cost(groups, begin, end, tz, priced_at, (node, ""), most=most)
         meant = counted_session(cast("MeshClient", mesh), session, node)
-        answer = mesh.cost(groups, begin, end, tz, priced_at, (node, meant))
+        answer = mesh.cost(groups, begin, end, tz, priced_at, (node, meant), most=most)
         return answer | {"session_id": meant}
 
     value = in_order(call.read(ask), groups)

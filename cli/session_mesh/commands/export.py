@@ -16,7 +16,7 @@ from meshnode.client.durations import rfc3339
 from meshnode.client.errors import ConflictError, UsageError
 from meshnode.client.keyfiles import take_name
 from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, inexact, unpriced_in
+from session_mesh.amounts import DAYS_MAX, MOST_MAX, Span, inexact, joined, unpriced_in
 from session_mesh.call import Call
 from session_mesh.escaping import encodable, inert
 from session_mesh.render import View
@@ -60,7 +60,8 @@ def app(
     _check_places(files.values(), force=force)
 
     def ask(mesh: "Reader") -> dict[str, Any]:
-        return {"all": mesh.cost(("model",)), "lately": mesh.cost(("day",), begin, None, tz)}
+        by_model = mesh.cost(("model",), most=MOST_MAX)
+        return {"all": by_model, "lately": mesh.cost(("day",), begin, None, tz)}
 
     read = call.read(ask)
     by_model, by_date = read["all"], read["lately"]
@@ -73,7 +74,7 @@ def app(
         "date": _csv(("Date", *COLUMNS, "Models", CACHED), by_date, "day"),
     }
     notes = words.coverage_notes(by_model["coverage"])
-    notes += [*unpriced_in(by_model), *inexact(by_date)]
+    notes += [*unpriced_in(by_model), *inexact(by_date), *joined(by_model)]
     if file == STDOUT:
         whole = texts[""] if form == "json" else f"{texts['model']}\n{texts['date']}"
         return View(value=report, human=tuple(whole.splitlines()), notes=notes)

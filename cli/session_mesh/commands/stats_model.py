@@ -1,7 +1,7 @@
 """`stats-model`: what each model has used."""
 
 from session_mesh import words
-from session_mesh.amounts import ids_of, notes_of, statistics
+from session_mesh.amounts import MOST_MAX, ids_of, notes_of, statistics
 from session_mesh.call import Call
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -14,7 +14,7 @@ def app(call: Call) -> View:
     The same as `cost --by model`, with more columns. CACHED was read from caches or written into
     them.
     """
-    value = call.read(lambda mesh: mesh.cost(("model",)))
+    value = call.read(lambda mesh: mesh.cost(("model",), most=MOST_MAX))
     return View(
         value=value,
         human=statistics(value, "model"),

@@ -3,6 +3,7 @@
 import pytest
 from viewing import IDS, Viewer
 
+from meshnode.app import tally
 from meshnode.app.cost import MODELS_MAX, NAMES_MAX
 from meshnode.app.cutting import CostQuery
 from meshnode.app.indexes import Indexes
@@ -10,10 +11,13 @@ from meshnode.app.queries import Queries
 from meshnode.app.shortcut import steps_of
 from meshnode.app.tally import Rated
 from meshnode.core.effects import Announce
+from meshnode.core.errors import UsageError
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
 from meshnode.core.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.ingest.prices import PriceBook
+from meshnode.rpc.local import get_cost
+from meshnode.v1 import local_service_pb2 as pb
 
 pytestmark = pytest.mark.integration
 NAMES = 3000
@@ -123,3 +127,16 @@ def test_one_more_row_does_not_have_all_priced_again(made):
     made.indexes.take(Announce(IDS[1], change.rows, written=change.written))
     assert made.queries.spent({"made": IDS[1]})["made"].usage.total == NAMES + 5
     assert again.asked == 1
+
+
+def test_reports_by_model_are_answered_with_the_dearest_and_one_sum_of_the_rest(made, monkeypatch):
+    monkeypatch.setattr(tally, "GROUPS_MAX", NAMES // 3)
+    by_model = pb.GetCostRequest(by=["model"])
+    with pytest.raises(UsageError, match="these are more") as refused:
+        get_cost(made.queries, by_model)
+    assert "cost --most 100" in refused.value.hint
+    by_model.most = NAMES // 3 - 1
+    answer = get_cost(made.queries, by_model)
+    assert (len(answer.groups), answer.groups_more) == (NAMES // 3, NAMES - NAMES // 3 + 1)
+    assert answer.groups[-1].key["model"] == f"({answer.groups_more} more)"
+    assert sum(group.records for group in answer.groups) == answer.records == NAMES

@@ -273,7 +273,9 @@ def test_the_dearest_groups_are_shown_and_the_rest_is_one(monkeypatch: pytest.Mo
     assert answer.groups[-1].usage == Buckets(input=1 + 2 + 4 + 9)
     assert answer.groups[-1].models == ("cheap", "odd")
     assert (answer.sessions, answer.cost_nusd, answer.records) == (6, 25, 7)
-    assert len(ask(rows, "session", most=6).groups) == 6
+    assert answer.groups_more == 4
+    everything = ask(rows, "session", most=6)
+    assert (len(everything.groups), everything.groups_more) == (6, 0)
 
 
 @pytest.mark.parametrize(("word", "near"), [("models", "model"), ("Day", "day"), ("nod", "node")])

@@ -106,8 +106,10 @@ class Mesh:
         self.calls.append(("resolve", target))
         return SESSION
 
-    def cost(self, by=(), since=None, until=None, tz="", prices_at=None, of=("", "")):
-        self.calls.append(("cost", by, since, until, tz, prices_at, *[of] * any(of)))
+    def cost(self, by=(), since=None, until=None, tz="", prices_at=None, of=("", ""), most=0):
+        self.calls.append(
+            ("cost", by, since, until, tz, prices_at, *[of] * any(of), *[most] * bool(most))
+        )
         days = [cost_group("day", "2026-11-20"), cost_group("day", "2026-11-19")]
         sessions = [cost_group("session", of[1])]
         return {

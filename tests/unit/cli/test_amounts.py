@@ -45,7 +45,7 @@ def test_spending_is_asked_of_a_session_under_any_of_its_names(run, mesh, monkey
     told = {"records": 3, "groups": [cost_group("session", "abcdefghijklmnopqrstuvwxyz")]}
     cost, of_it = mesh.cost, []
 
-    def counted(*asked, of=None):
+    def counted(*asked, of=None, **_):
         session = (of or asked[5])[1]
         of_it.append(session)
         return cost(*asked[:5]) | (told if SESSION["session_id"] == session else NOTHING)

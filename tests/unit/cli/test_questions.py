@@ -8,7 +8,7 @@ import json
 import sys
 
 import pytest
-from unit.cli.doubles import PARTIAL, SESSION
+from unit.cli.doubles import PARTIAL, SESSION, Mesh
 
 from meshnode.client.targets import Selection
 from session_mesh.main import main
@@ -160,7 +160,23 @@ def test_models_and_days_have_statistics_with_a_total(run, mesh):
         *("DAY", "2026-11-19", "2026-11-20", "TOTAL")
     ]
     asked = ("cost", ("day",), "2026-11-19T00:00:00.000Z", None, "", None)
-    assert mesh.calls == [("cost", ("model",), None, None, "", None), asked]
+    assert mesh.calls == [("cost", ("model",), None, None, "", None, 9_999), asked]
+
+
+@pytest.mark.parametrize(
+    "words", [("stats-model",), ("export", "-"), ("cost", "--by", "model", "--most", "9999")]
+)
+def test_models_that_are_too_many_are_one_and_that_is_said(run, mesh, monkeypatch, words):
+    asked = []
+
+    def cost(by, *_, most=0, **__):
+        asked.append((by, most))
+        return Mesh().cost(by) | {"groups_more": 1_502 if most else 0}
+
+    monkeypatch.setattr(mesh, "cost", cost)
+    code, _, err = run(*words)
+    assert (code, asked[0]) == (0, (("model",), 9_999))
+    assert "the 1,502 cheapest groups are one: (1502 more)\n" in err
 
 
 @pytest.mark.parametrize("verb", ["stats-model", "stats-date"])

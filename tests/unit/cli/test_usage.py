@@ -254,8 +254,10 @@ def test_more_groups_than_an_answer_holds_are_refused_with_what_can_be_asked(
     hint = json.loads(err)["error"]["hint"]
     assert (code, hint) == (
         2,
-        "ask about less: cost and usage take --since, --until and fewer --by",
+        "ask about less (--since, --until, fewer --by), or cost --most 100: the dearest",
     )
+    run("cost", "--help")
+    assert "\n  --most" in capsys.readouterr().out
     for verb in ("cost", "usage"):
         run(verb, "--help")
         taken = capsys.readouterr().out

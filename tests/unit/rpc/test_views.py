@@ -209,6 +209,9 @@ def test_a_question_of_cost_with_times_is_understood():
 def test_a_question_of_cost_with_no_time_is_the_callers_fault():
     with pytest.raises(UsageError):
         query_from_wire(local_service_pb2.GetCostRequest(since="yesterday"), NodeId)
+    with pytest.raises(UsageError, match="at most 9999 groups are told apart, not 10000"):
+        query_from_wire(local_service_pb2.GetCostRequest(most=10_000), NodeId)
+    assert query_from_wire(local_service_pb2.GetCostRequest(most=9_999), NodeId).most == 9_999
 
 
 def an_answer(cost_nusd, groups=()):
