@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -216,6 +217,11 @@ class BudgetDesk:
                 latest[entry.slot] = max(entry.issued_s, latest.get(entry.slot, 0))
         return latest
 
+    def set_by(self, name: str) -> Counter[str]:
+        """Return how many budgets each key has set that count, but for the one of a name."""
+        others = (one for one in self._counting.values() if one.issuer and one.name != name)
+        return Counter(key_id_of(one.issuer) for one in others)
+
     def ahead(self, name: str = "") -> list[AheadBudget]:
         """Return what does not count yet, or of one name; the earliest first."""
         control, latest_s = self._mesh.control, self._clock.wall_s() + SKEW_S
@@ -297,7 +303,7 @@ class BudgetDesk:
     def _retell(self) -> None:
         """Tell what is news."""
         heard = self._heard()
-        for name in sorted(self.shown.keys() - self._counting.keys()):
+        for name in sorted(self.shown.keys() - {one.name for one in self._in_force()}):
             gone = self.shown.pop(name)
             self._lift(gone)
             self.on_change(gone, None)
@@ -321,7 +327,10 @@ class BudgetDesk:
 
     def _lift(self, view: BudgetView) -> None:
         for news in self._latches.forget(unb32(view.budget_id)):
-            self.tell(news, replace(view, state=Standing.OK, reason="it was removed, or set anew"))
+            self.tell(
+                news,
+                replace(view, state=Standing.OK, reason="it was removed, set anew, or is too many"),
+            )
 
     def _view(self, one: Allowance, heard: Heard) -> BudgetView:
         window = self._windows.get(one.budget_id, window_of(one.terms.per, self._clock.wall_s()))

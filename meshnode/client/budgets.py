@@ -29,7 +29,7 @@ def budgets(mesh: Connection) -> Plain:
     `ahead` are those that do not count yet, because a clock that was ahead has dated them.
     """
     listed = _listed(mesh)
-    del listed["issued"]
+    del listed["issued"], listed["set_by"]
     return listed
 
 
@@ -79,10 +79,25 @@ def _say(mesh: Connection, budget: Budget) -> str:
             f"an admin has set budget {budget.name[:60]}",
             "only an admin can change or remove it; set one of another name",
         )
+    _check_room(mesh, listed, budget)
     now_s = max(mesh.now(), listed["issued"].get(budget.name, 0) + 1)
     entry = sign_body(mesh.home, budget, now_s, mesh.chance)
     mesh.call(mesh.node.AddControl, pb.AddControlRequest(entry=to_wire(entry)))
     return b32(entry_id_of(entry))
+
+
+def _check_room(mesh: Connection, listed: Plain, budget: Budget) -> None:
+    """Raise ConflictError for one that would not count: what a key has set last comes last."""
+    from meshnode.client.authority import operator_id  # noqa: PLC0415 - as above
+    from meshnode.core.budgets import OF_ONE_MAX  # noqa: PLC0415 - as above
+
+    others = listed["set_by"].get(operator_id(mesh.home), 0)
+    if budget.terms is not None and others >= OF_ONE_MAX:
+        raise ConflictError(
+            f"this key has set {others} other budgets, and of one key's only the first"
+            f" {OF_ONE_MAX} count: budget {budget.name[:60]} would be ignored from now on",
+            "remove others first: session-mesh budget remove NAME",
+        )
 
 
 def _check_ahead(mesh: Connection, listed: Plain, name: str) -> None:

@@ -41,6 +41,7 @@ class BudgetServicer(pb_grpc.BudgetServiceServicer):
             budgets=map(budget_to_wire, await self._desk.listed(request.name)),
             coverage=coverage_to_wire(self._queries.coverage()),
             issued=self._desk.issued(request.name),
+            set_by=self._desk.set_by(request.name),
             ahead=[
                 pb.AheadBudget(
                     name=one.name,

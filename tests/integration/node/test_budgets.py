@@ -11,7 +11,7 @@ from viewing import IDS
 from meshnode.app.budgets import LOOK_AGAIN_S
 from meshnode.app.opening import Opening
 from meshnode.app.withholding import AGAIN_S
-from meshnode.core.budgets import SKEW_S
+from meshnode.core.budgets import OF_ONE_MAX, SKEW_S
 from meshnode.core.errors import RefusedError
 from meshnode.core.ids import b32, session_id_of
 from meshnode.core.prices import Priced, Rates
@@ -321,3 +321,24 @@ async def test_the_sums_are_those_of_all_rows_whatever_comes_in_which_order(node
     node.set(replace(DAY, per="hour"), name="hour")
     await node.settle()
     assert {(await node.budget(name)).tokens for name in ("team", "month", "hour")} == {1250}
+
+
+async def test_one_that_becomes_too_many_is_lifted_and_shown_no_more(node):
+    changes = []
+    node.desk.on_change = lambda before, after: changes.append((before, after))
+    node.use(HERE, node.run().session_id, 2000)
+    node.set(DAY, ago_s=1000)
+    for number in range(OF_ONE_MAX):
+        node.set(replace(DAY, owner="x"), name=f"b{number:02}", ago_s=900 - number)
+    await node.settle()
+    assert (node.news, node.desk.shown["team"].state) == ([("exceeded", "team")], "exceeded")
+    changes.clear()
+    node.set(replace(DAY, limit=10**7), ago_s=5)
+    await node.settle()
+    assert node.news == [("exceeded", "team"), ("lifted", "team")]
+    assert ("team" in node.desk.shown, len(node.desk.shown)) == (False, OF_ONE_MAX)
+    assert [before.name for before, after in changes if after is None] == ["team"]
+    assert (await node.budget()).state == "ignored"
+    node.set(None, name="b00", ago_s=4)
+    await node.settle()
+    assert node.desk.shown["team"].state == "ok"
