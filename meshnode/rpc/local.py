@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from meshnode.app.crowds import some_of_each
 from meshnode.app.listing import page_of
 from meshnode.app.opening import ADAPTERS, Opening
 from meshnode.app.pieces import chunks, in_pieces
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
     from meshnode.rpc.commands import Bringer, CommandServicer, Courier
     from meshnode.rpc.guard import Context
+
+AGENTS_SHOWN = 1_000  # found at once, of a row of 16 KiB each; others are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +261,14 @@ def name_member(queries: Queries, request: pb.NameMemberRequest) -> pb.NameMembe
 
 def find_agents(queries: Queries, request: pb.FindAgentsRequest) -> pb.FindAgentsResponse:
     """Answer a request for specialists, with or without a running node."""
-    agents = [agent_to_wire(view) for view in Specialists(queries).find(request.specialization)]
-    return pb.FindAgentsResponse(agents=agents, coverage=coverage_to_wire(queries.coverage()))
+    found = Specialists(queries).find(request.specialization)
+    places = ((view.node_id, place) for place, view in enumerate(found))
+    first = sorted(place for _, place in some_of_each(places, AGENTS_SHOWN))
+    return pb.FindAgentsResponse(
+        agents=[agent_to_wire(found[place]) for place in first],
+        coverage=coverage_to_wire(queries.coverage()),
+        more=len(found) - len(first),
+    )
 
 
 def get_cost(queries: Queries, request: pb.GetCostRequest) -> pb.GetCostResponse:

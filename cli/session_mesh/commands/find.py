@@ -37,8 +37,12 @@ def app(
         human=_table(value["agents"]),
         records="agents",
         ids=[agent["agent_id"] for agent in value["agents"]],
-        notes=words.coverage_notes(value["coverage"]),
+        notes=[*words.coverage_notes(value["coverage"]), *_more(value["more"])],
     )
+
+
+def _more(number: int) -> list[str]:
+    return [f"and {words.count(number)} more that are not listed"] if number else []
 
 
 def _table(agents: list[dict[str, Any]]) -> Table:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from viewing import IDS, Viewer
+from viewing import GENESIS, IDS, Viewer
 
 from meshnode.app.specialists import Specialists
+from meshnode.client.connection import ANSWER_BYTES_MAX
 from meshnode.core.errors import UsageError
 from meshnode.core.headers import Head
 from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
@@ -21,6 +22,8 @@ from meshnode.core.registry import (
 )
 from meshnode.core.removals import REMOVALS, Dot, removal_key, removal_row
 from meshnode.core.sessions import State
+from meshnode.rpc import local
+from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
@@ -138,3 +141,32 @@ def test_all_entries_of_one_agent_or_of_all_are_listed_by_name(viewer: Viewer):
     assert places("", "started") == everything[1:]
     assert places("docs", "registered") == everything[:1]
     assert places("", "over") == []
+
+
+def asked(viewer: Viewer) -> pb.FindAgentsResponse:
+    return local.find_agents(viewer.queries, pb.FindAgentsRequest(specialization="docs"))
+
+
+def test_who_registers_very_many_hides_nobody_and_the_best_stay_first(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(6):
+        register(viewer, 1, f"flood{number}", load="0.0")
+    register(viewer, 2, "mine", load="0.9")
+    answer = asked(viewer)
+    assert (len(answer.agents), answer.more) == (7, 0)
+    monkeypatch.setattr(local, "AGENTS_SHOWN", 4)
+    answer = asked(viewer)
+    names = [agent.agent_id for agent in answer.agents]
+    assert (names, answer.more) == (["flood0", "flood1", "flood2", "mine"], 3)
+
+
+def test_however_much_is_said_of_each_the_answer_is_taken(viewer: Viewer):
+    limit = GENESIS.limits.row_bytes_max
+    told = {str(number): "x" * 1000 for number in range(15)}
+    register(viewer, 1, "a" * 900, **told)
+    viewer.session(2, "s", agent_id="b" * 15_000, specializations=("docs",))
+    sizes = [agent.ByteSize() for agent in asked(viewer).agents]
+    assert len(sizes) == 2
+    assert min(sizes) > limit * 0.9
+    assert sum(sizes) * local.AGENTS_SHOWN < ANSWER_BYTES_MAX

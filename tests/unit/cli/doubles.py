@@ -71,6 +71,7 @@ class Mesh:
     silent: bool = False
     members: list[dict] = field(default_factory=list)
     agents: list[dict] = field(default_factory=list)
+    more: int = 0  # agents
     environment: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self):
@@ -149,7 +150,7 @@ class Mesh:
 
     def find(self, specialization):
         self.calls.append(("find", specialization))
-        return {"agents": self.agents, "coverage": self.coverage}
+        return {"agents": self.agents, "coverage": self.coverage, "more": self.more}
 
     def _answer(self, *asked):
         self.calls.append(asked)

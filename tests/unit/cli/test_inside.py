@@ -80,7 +80,7 @@ class Session:
         return {"sessions": [SESSION], "coverage": FULL}
 
     def find(self, specialization):
-        return {"agents": [], "coverage": FULL}
+        return {"agents": [], "coverage": FULL, "more": 0}
 
     def register(self, *entry):
         return self._told("register", entry[0], entry[1])

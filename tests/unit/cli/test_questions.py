@@ -219,6 +219,8 @@ def test_find_shows_what_agents_tell_in_columns_of_their_own(run, mesh):
         ["b", "anna", "-", "-"],
     ]
     assert run("find", "docs", "-q")[1] == "a\nb\n"
+    mesh.more = 1_234
+    assert run("find", "docs")[2] == "and 1,234 more that are not listed\n"
 
 
 def agent(name, **fields):
