@@ -12,7 +12,7 @@ Nothing here knows a socket, a file or a thread; what it needs of the world is i
   `bearers`, `keys`
 - membership: `admission`, `introduced`, `renewal`, `authorities`
 - cost: `cutting`, `blocks`, `tally`, `cells`, `shelves`, `cost`, `costing`, `splitting`,
-  `shortcut`, `spending`, `totals`, `outlays`, `budgets`, `withholding`
+  `shortcut`, `spending`, `totals`, `outlays`, `budgets`, `held`, `withholding`
 - the audit log: `auditing`, `witnessing`, `alarms`
 - old age, and clocks that jump: `settling`
 - what is wrong: `observations`, `diagnosis`, `peer_diagnosis`, `counting`

@@ -13,12 +13,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.crowds import some_of_each
-from meshnode.app.opening import TEXT_CHARS_MAX
+from meshnode.app.held import held_by, with_held
 from meshnode.app.outlays import Outlays
-from meshnode.app.pieces import chunks, in_pieces
+from meshnode.app.pieces import in_pieces
 from meshnode.app.standing import UNHEARD_S, is_abreast
-from meshnode.app.views import AheadBudget, BudgetView, HeldSession
+from meshnode.app.views import AheadBudget, BudgetView
 from meshnode.core.budgets import (
     IN_FORCE_MAX,
     MAY_SET,
@@ -44,12 +43,12 @@ from meshnode.core.errors import RefusedError
 from meshnode.core.ids import b32, pasted, unb32
 from meshnode.core.keys import key_id_of
 from meshnode.core.ledger import COUNT_MAX, LEDGER
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, is_proved
+from meshnode.core.sessions import SESSIONS, SessionRecord
 from meshnode.core.settings import Budget
 from meshnode.core.standing import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
     from meshnode.app.ports import Clock
     from meshnode.app.queries import Queries
@@ -57,16 +56,11 @@ if TYPE_CHECKING:
     from meshnode.app.withholding import Withholding
     from meshnode.core.effects import Announce
     from meshnode.core.entries import Entry
-    from meshnode.core.ids import NodeId
     from meshnode.core.settings import Terms
-
-    Owned = tuple[NodeId, SessionRecord]
 
 LOOK_S = 1.0  # between two looks, however much is spent
 LOOK_SOON_S = 0.5  # while waiting for a first comparison with a neighbour
 LOOK_AGAIN_S = 30.0  # with nothing new: for clocks that jump, and for what could not be done
-HELD_SHOWN = 50  # sessions by name, of each budget; others are counted
-SUSPENDED = "suspended"  # what a session's row says that a budget did
 _log = logging.getLogger("session_mesh.budgets")
 
 
@@ -196,14 +190,15 @@ class BudgetDesk:
     async def listed(self, name: str = "") -> list[BudgetView]:
         """Return every budget that counts, by name, or the one of a name; and where each stands."""
         self._settle()
-        held = await in_pieces(self._held())
+        counting = [one.budget_id for one in self._counting.values()]
+        held = await in_pieces(held_by(self._queries, counting))
         self._settle()
         while self._outlays.busy:
             await asyncio.sleep(0)
             self._settle()
         heard = self._heard()
         return [
-            self._shown(self._view(one, heard), held.get(b32(one.budget_id), []))
+            with_held(self._queries, self._view(one, heard), held.get(b32(one.budget_id), []))
             for _, one in sorted(self._counting.items())
             if name in {"", one.name}
         ]
@@ -366,37 +361,9 @@ class BudgetDesk:
             unpriced_more_tokens=min(spent.unpriced_more_tokens, COUNT_MAX),
         )
 
-    def _held(self) -> Generator[None, None, dict[str, list[Owned]]]:
-        """Return which sessions budgets have suspended and nobody has resumed, by budget."""
-        found: dict[str, list[Owned]] = {b32(one.budget_id): [] for one in self._counting.values()}
-        for some in chunks(list(self._mesh.tables.sessions())):
-            for owner, record in some:
-                if record.state is State.SUSPENDED and is_proved(owner, record):
-                    for budget_id in found.keys() & _holders(record):
-                        found[budget_id].append((owner, record))
-            yield
-        return found
-
-    def _shown(self, view: BudgetView, held: list[Owned]) -> BudgetView:
-        shown = tuple(
-            HeldSession(
-                record.session_id,
-                record.agent_id[:TEXT_CHARS_MAX],
-                owner,
-                self._queries.name_of(owner),
-            )
-            for owner, record in some_of_each(held, HELD_SHOWN)
-        )
-        return replace(view, held=shown, held_more=len(held) - len(shown))
-
 
 def _removes(entry: Entry) -> bool:
     return isinstance(entry.body, Budget) and entry.body.terms is None
-
-
-def _holders(record: SessionRecord) -> set[str]:
-    words = (told.split(" ", 2) for told in record.orders)
-    return {said[0] for said in words if said[1:2] == [SUSPENDED]}
 
 
 def _nobody_told(*_: object) -> None:

@@ -7,7 +7,7 @@ import pytest
 from budgeted import ADMIN, ANNA, BERT, DAY, HERE, NEAR, NOBODY, OSCAR, Budgeted, chance, word
 from viewing import GENESIS, IDS
 
-from meshnode.app.budgets import HELD_SHOWN
+from meshnode.app.held import HELD_SHOWN
 from meshnode.client import budgets
 from meshnode.client.connection import ANSWER_BYTES_MAX
 from meshnode.core.budgets import IN_FORCE_MAX, OF_ONE_MAX, SKEW_S, UNPRICED_SHOWN
