@@ -225,7 +225,7 @@ INTO_A_MESH: dict[str, Decoder] = {
     "application at its desk": Decoder(desks.application, (JOIN.payload,), packed=True),
     "opening": Decoder(
         desks.opening,
-        (pack({"agent_id": "a", "command": ["x"], "labels": {"a": "b"}}),),
+        (pack({"agent_id": "a", "specializations": ["x"], "labels": {"a": "b"}}),),
         packed=True,
     ),
     "introduction": Decoder(

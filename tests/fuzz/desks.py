@@ -135,12 +135,11 @@ def opening(raw: bytes) -> str:
     said = unpack_map(raw)
     try:
         texts = {k: typed(said.get(k, ""), str) for k in ("agent_id", "title", "owner", "cwd")}
-        command = tuple(typed(one, str) for one in said.get("command", ()))
         specs = tuple(typed(one, str) for one in said.get("specializations", ()))
         labels = {typed(k, str): typed(v, str) for k, v in said.get("labels", {}).items()}
     except (TypeError, AttributeError) as error:
         raise PeerError("protobuf lets nobody send that") from error
-    wanted = Opening(**texts, specializations=specs, labels=labels, command=command)
+    wanted = Opening(**texts, specializations=specs, labels=labels)
     record = asyncio.run(_sessions(ManualClock(NOW_S)).open(wanted))
     session_to_row(record)
     return "opened"
