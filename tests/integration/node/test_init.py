@@ -25,6 +25,12 @@ COUNTS = LATE + (  # how often it hears INT, until TERM
     "signal.signal(15, lambda *_: sys.exit(len(heard)))\nprint('ready')\n"
     "while True: signal.pause()\n"
 )
+WAITS = LATE + (
+    "awaited = {signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1}\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, awaited)\nprint('ready', flush=True)\n"
+    "while (one := signal.sigwait(awaited)) != signal.SIGQUIT: print(one.name, flush=True)\n"
+    "sys.exit(5)\n"
+)
 STOPPABLE = LATE + "print('ready')\nsys.stdin.readline()\nsys.exit(7)\n"
 SHELL = (  # a session's leader, with a terminal and one job in its foreground, as a shell has
     "import os, signal, sys\n"
@@ -135,13 +141,14 @@ def test_its_environment_says_neither_whose_it_is_nor_what_it_may(begin, monkeyp
 
 
 class Screen:
-    """A terminal with a shell at it whose job adopts orphans."""
+    """A terminal, and at it what adopts orphans, or a shell of which that is a job."""
 
-    def __init__(self, code):
+    def __init__(self, code, *, shell=False):
         self.pid, self.master = os.forkpty()
         if self.pid == 0:
             os.environ["PYTHONPATH"] = ROOT
-            os.execv(sys.executable, [sys.executable, "-c", SHELL, *words(code)[3:]])
+            program = ["-c", SHELL, *words(code)[3:]] if shell else words(code)[1:]
+            os.execv(sys.executable, [sys.executable, *program])
         self.said = b""
 
     def type(self, keys):
@@ -150,15 +157,16 @@ class Screen:
     def until(self, said):
         while said not in self.said:
             self.said += os.read(self.master, 4096)
-        self.said = self.said.partition(said)[2]
+        before, _, self.said = self.said.partition(said)
+        return before
 
 
 @pytest.fixture
 def screen():
     shown = []
 
-    def show(code):
-        shown.append(Screen(code))
+    def show(code, *, shell=False):
+        shown.append(Screen(code, shell=shell))
         return shown[-1]
 
     yield show
@@ -168,16 +176,20 @@ def screen():
 
 
 def test_a_key_of_the_terminal_reaches_the_child_once(screen):
-    one = screen(COUNTS.replace("signal.signal(15", "signal.signal(signal.SIGQUIT"))
-    one.until(b"ready")
+    one = screen(WAITS)
+    one.until(b"ready\r\n")
+    os.kill(one.pid, signal.SIGSTOP)
+    os.waitpid(one.pid, os.WUNTRACED)
     one.type(b"\x03")
-    one.until(b"int")
+    one.until(b"SIGINT\r\n")  # by itself: nobody passes on anything now
+    os.kill(one.pid, signal.SIGUSR1)
+    os.kill(one.pid, signal.SIGCONT)
+    assert b"SIGINT" not in one.until(b"SIGUSR1\r\n"), "which is heard behind the key by all"
     one.type(b"\x1c")
-    one.until(b"ended 1")
 
 
 def test_what_is_stopped_at_a_terminal_can_be_continued_there(screen):
-    one = screen(STOPPABLE)
+    one = screen(STOPPABLE, shell=True)
     one.until(b"ready")
     one.type(b"\x1a")
     one.until(b"stopped")
