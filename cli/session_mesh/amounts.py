@@ -117,8 +117,8 @@ def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
     ]
     heads = ("total", *[""] * (len(by) - 1)) if by else ()
     rows.append((*heads, *amounts(value["totals"], value["cost_usd"], places)))
-    flexible = [name.upper() for name in by if name not in (*TIMES, BLOCK)]
-    return Table(columns, rows, "", flexible, SPARE, AMOUNTS, NAME_CHARS)
+    uncut = [name.upper() for name in (*TIMES, BLOCK)]
+    return Table(columns, rows, "", columns[: len(by)], SPARE, AMOUNTS, NAME_CHARS, uncut=uncut)
 
 
 def ids_of(value: dict[str, Any]) -> list[str]:

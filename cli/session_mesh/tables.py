@@ -47,6 +47,7 @@ class Table:
     numbers: Collection[str] = ()  # columns that end where their headings end
     readable: int = COLUMN_CHARS_MIN  # what is flexible is cut to less only without what is spare
     below: Lines = ()
+    uncut: Collection[str] = ()  # of those that are flexible: rather left out, cut last of all
 
 
 def write_table(table: Table, out: TextIO, width: int | None, *, colour: bool) -> str:
@@ -99,7 +100,9 @@ class _Fitting:
         self._rows, self._width, self._readable = rows, width, table.readable
         flexible = table.columns[::-1] if table.flexible is None else table.flexible
         kept = {table.columns[0], KEPT}
-        self._flexible = self._alike_first(table, flexible)
+        early = [one for one in flexible if one not in table.uncut]
+        self._flexible = self._alike_first(table, early)
+        self._last = [table.columns.index(one) for one in flexible if one in table.uncut]
         self._spare = self._alike_first(table, [one for one in table.spare if one not in kept])
         self._leaving = self._alike_first(table, [one for one in flexible if one not in kept])
 
@@ -116,7 +119,8 @@ class _Fitting:
                     widths[place] = 0  # a heading alone says nothing
         widths = self._left_out(widths, self._spare, self._readable)
         widths = self._left_out(widths, self._leaving, COLUMN_CHARS_MIN)
-        return self._cut(widths, COLUMN_CHARS_MIN)
+        widths = self._cut(widths, COLUMN_CHARS_MIN)
+        return self._cut(widths, COLUMN_CHARS_MIN, self._last)
 
     def _left_out(self, widths: list[int], places: Sequence[int], least: int) -> list[int]:
         """Leave out one after the other until the rest fits, cut to `least` if need be."""
@@ -125,9 +129,11 @@ class _Fitting:
                 widths[place] = 0
         return widths
 
-    def _cut(self, widths: Sequence[int], least: int) -> list[int]:
+    def _cut(
+        self, widths: Sequence[int], least: int, places: Sequence[int] | None = None
+    ) -> list[int]:
         shown = list(widths)
-        for place in self._flexible:
+        for place in self._flexible if places is None else places:
             excess = self._excess(shown)
             if excess > 0 and shown[place] > least:
                 shown[place] = max(least, shown[place] - excess)

@@ -2,6 +2,7 @@
 
 import io
 from importlib import import_module
+from itertools import permutations
 
 import pytest
 from rich.cells import cell_len
@@ -11,7 +12,6 @@ from session_mesh.escaping import cut, cut_inside, width_of
 from session_mesh.render import Streams, View, render
 from session_mesh.tables import Table
 
-BY = ("day", "model", "project")
 WORKERS = [f"build-worker-north-{number:02}" for number in range(12)]
 
 
@@ -115,19 +115,36 @@ def test_what_is_cut_is_said_as_what_is_left_out_is():
     assert told == "cut for want of room: DETAIL: -o json or a wider terminal shows all\n"
 
 
-def test_a_moment_is_never_cut():
-    names = ("claude-opus-4-8-of-the-day", "/srv/ada/a-project-with-a-name")
-    days = [f"2026-{month:02}-03" for month in range(8, 12)]
+def spent_by(*by: str) -> Table:
+    keys = {"model": "claude-opus-4-8-of-the-day", "project": "/srv/ada/a-project-with-a-name"}
+    moments = {"month": "2026-{:02}", "week": "2026-W{:02}", "day": "2026-{:02}-03"}
+    moments["hour"] = "2026-{:02}-03T10:00+01:00"
     nothing = dict.fromkeys(("input", "cache_read", "cache_write_5m", "cache_write_1h"), 10**6)
     usage = nothing | {"output": 10**6, "reasoning": 0, "total": 10**7}
     groups = [
-        {"key": dict(zip(BY, (day, *names), strict=True)), "usage": usage, "cost_usd": "1234.5"}
-        for day in days
+        {
+            "key": {name: (keys | moments)[name].format(number) for name in by},
+            "usage": usage,
+            "cost_usd": "1234.5",
+        }
+        for number in (8, 9, 10, 11)
     ]
-    value = {"groups": groups, "totals": usage, "cost_usd": "4938"}
-    for width in (40, 60, 80):
-        lines, _ = shown(table_of(value, BY), width)
-        assert [line.split()[0] for line in lines[1:5]] == days
+    return table_of({"groups": groups, "totals": usage, "cost_usd": "4938"}, by)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_moment_is_never_cut(width: int):
+    lines, _ = shown(spent_by("day", "model", "project"), width)
+    days = [f"2026-{month:02}-03" for month in (8, 9, 10, 11)]
+    assert [line.split()[0] for line in lines[1:5]] == days
+
+
+@pytest.mark.parametrize("by", list(permutations(("month", "week", "day", "hour", "model"), 2)))
+def test_a_moment_that_there_is_no_room_for_is_left_out(by: tuple[str, str]):
+    for width in (40, 50, 60):
+        lines, told = shown(spent_by(*by), width)
+        assert lines[0].split()[0] == by[0].upper()
+        assert (by[1].upper() in lines[0].split()) == (f"no room for {by[1].upper()}" not in told)
 
 
 def test_what_both_ways_of_cutting_leave_alike_is_cut_at_its_end():
