@@ -63,6 +63,17 @@ def only(field: str, *, ended: bool) -> "Complete":
     return complete
 
 
+def listed(one: "Complete") -> "Complete":
+    """Return what completes lists as `a,b` of what is completed one by one."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        known = set(before.split(","))
+        return [f"{before}{comma}{word}" for word in one(ctx, begun) if word not in known]
+
+    return complete
+
+
 def _names(mesh: "Reader", incomplete: str, *, ended: bool) -> Iterable[str]:
     found = _listed(mesh, ended=ended)
     ids = _each(found, "session_id") if len(incomplete) >= 4 else ()  # noqa: PLR2004 - said above

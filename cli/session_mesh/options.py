@@ -8,7 +8,7 @@ import typer
 
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import EVENT_KINDS, Selection, Target, one_specialization
-from session_mesh.completing import nodes, only, specializations
+from session_mesh.completing import listed, nodes, only, specializations
 from session_mesh.render import Style
 
 
@@ -40,7 +40,7 @@ Specializations = Annotated[
         "--spec",
         metavar="S",
         help="A specialization; several: a,b.",
-        autocompletion=specializations,
+        autocompletion=listed(specializations),
     ),
 ]
 Node = Annotated[

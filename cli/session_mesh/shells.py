@@ -43,10 +43,15 @@ complete -F _session_mesh_completion %(program)s
 _session_mesh_completion() {
   local said=$(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" \\
                    %(variable)s=complete_zsh %(program)s)
+  local option=${words[CURRENT-1]}
+  if [[ ${words[CURRENT]} == --*=* ]]; then  # --output=json is one word
+    option=${words[CURRENT]%%%%=*}
+    compset -P '*='
+  fi
   if [[ $said != _files ]]; then
     eval $said
   else
-    case ${words[CURRENT-1]} in (%(options)s) _files; return ;; esac
+    case $option in (%(options)s) _files; return ;; esac
     case $'\\n'${(F)words[1,CURRENT-1]}$'\\n' in (*$'\\n--\\n'*|%(verbs)s) _files ;; esac
   fi
 }

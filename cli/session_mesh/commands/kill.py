@@ -11,7 +11,7 @@ from meshnode.client.fanning import INTERRUPTED
 from meshnode.client.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.completing import agents, only, specializations
+from session_mesh.completing import agents, listed, only, specializations
 from session_mesh.options import (
     CommandId,
     Grace,
@@ -51,7 +51,7 @@ def app(
             "--session",
             metavar="ID",
             help="A session id; several: a,b.",
-            autocompletion=only("session_id", ended=False),
+            autocompletion=listed(only("session_id", ended=False)),
         ),
     ] = None,
     agent_id: Annotated[

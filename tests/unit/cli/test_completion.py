@@ -1,6 +1,7 @@
 """What a shell completes: the words of every option that takes one of those we know."""
 
 import os
+import pty
 import shutil
 import socket
 import subprocess
@@ -200,6 +201,50 @@ def test_a_shell_that_we_do_not_know_is_refused(run, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("usage --by=mod", "usage --by=model "),
+        ("usage --by=model,da", "usage --by=model,day "),
+        ("list --output=ya", "list --output=yaml "),
+        ("usage --path=/etc/hostn", "usage --path=/etc/hostname"),
+    ],
+)
+def test_a_zsh_at_a_terminal_completes_behind_an_equals_sign(tmp_path, typed, completed):
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh here")
+    shown = shell("session-mesh --show-completion zsh", by="bash", home=tmp_path)
+    (tmp_path / "_session-mesh").write_text(shown)
+    begun = 'fpath=($HOME $fpath); autoload -Uz compinit; compinit -u -D; PS1="ready "\n'
+    (tmp_path / ".zshrc").write_text(begun)
+    own = {"HOME": str(tmp_path), "ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+    path = f"{Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}"
+    above, below = pty.openpty()
+    zsh = subprocess.Popen(
+        ["zsh", "-i"],
+        env=os.environ | own | {"PATH": path},
+        stdin=below,
+        stdout=below,
+        stderr=below,
+        start_new_session=True,
+    )
+    os.close(below)
+    try:
+        read_until(above, "ready ")
+        os.write(above, f"session-mesh {typed}\t".encode())
+        read_until(above, f"session-mesh {completed}")
+    finally:
+        zsh.kill()
+        zsh.wait()
+        os.close(above)
+
+
+def read_until(fd, wanted):
+    said = ""
+    while wanted not in said:
+        said += os.read(fd, 4096).decode(errors="replace").replace("\0", "").replace("\x07", "")
+
+
 class Known:
     """A mesh with agents, one of whose names a shell would run."""
 
@@ -240,6 +285,9 @@ class Known:
         (("find", "b"), ["build"]),
         (("show", "--session", ""), ["k" * 26, "m" * 26, "n" * 26, "o" * 26]),
         (("kill", "--session", ""), ["k" * 26, "m" * 26, "n" * 26]),
+        (("kill", "--session", "kkk,m"), [f"kkk,{'m' * 26}"]),
+        (("keys", "new", "--spec", "build,"), ["build,old"]),
+        (("list", "--spec", "build,"), []),
         (("logs", "--agent-id", ""), ["builder", "gone"]),
         (("kill", "--agent-id", ""), ["builder"]),
         (("logs", "--agent-id", "kkkk"), []),
