@@ -5,6 +5,7 @@ Invariant: a tier belongs to one request and is lost in a sum, so it is part of 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ CONTEXT_STEPS_TOKENS = (
 )
 """Prompts longer than a step may cost more per token; a test holds this against the price list."""
 SERVICE_CHARS_MAX = 64  # longer: cut
+_PLACE = re.compile(rf"[{PLACED}][^>{MARK}]*")
 _KEPT = 1024  # read again and again
 _STEP_DIGITS_MAX = 12  # more: beyond any prompt
 
@@ -33,11 +35,16 @@ def tier_of(service: str, prompt_tokens: int, place: str = "") -> str:
 
 @lru_cache(_KEPT)
 def _tier(service: str, steps: int, place: str) -> str:
-    name = service.lower().replace(">", "").replace(MARK, "")
+    name = service.lower().replace(">", "").replace(MARK, "").replace(PLACED, "")
     name = name[:SERVICE_CHARS_MAX].encode("utf-8", "replace").decode()
     name = STANDARD if name in ("", "auto", "default") else name
     name = f"{name}{PLACED}{place}" if place else name
     return f"{name}>{CONTEXT_STEPS_TOKENS[steps - 1]}" if steps else name
+
+
+def anywhere(tier: str) -> str:
+    """Return the tier that a request would have been of in no place."""
+    return _PLACE.sub("", tier)
 
 
 def tier_parts(tier: str) -> tuple[str, int]:

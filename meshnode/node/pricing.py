@@ -25,7 +25,7 @@ from meshnode.core.prices import (
     per_million_text,
     usd_text,
 )
-from meshnode.core.tiers import tier_of, tier_parts
+from meshnode.core.tiers import PLACED, tier_of, tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -157,8 +157,9 @@ def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
     """Return what a model costs at a time, from where, what else was tried, and an example."""
     source_text = book.source_text()
     usage = EXAMPLE if asked.counts is None else Buckets(**asked.counts)
-    service, step = tier_parts(asked.tier)
-    asked = replace(asked, tier=tier_of(service, step + 1 if step else usage.prompt))
+    called, step = tier_parts(asked.tier)
+    service, _, place = called.partition(PLACED)
+    asked = replace(asked, tier=tier_of(service, step + 1 if step else usage.prompt, place))
     priced = book.rates(asked.model, asked.provider, asked.tier, asked.at_s)
     tried, winner = _tried(book, asked)
     return {

@@ -11,6 +11,8 @@ import re
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from meshnode.core.charges import Charge
 from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.ledger import (
@@ -23,6 +25,7 @@ from meshnode.core.ledger import (
     merged,
 )
 from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
+from meshnode.core.tiers import anywhere
 from meshnode.core.usage_log import Entry, preferred, says_the_same
 from meshnode.store import aliases, counters, log_sessions, rounds, usage_log
 from meshnode.store.transactions import transaction
@@ -282,8 +285,13 @@ def _again(records: Iterable[UsageRecord], known: Mapping[str, Entry]) -> int:
 
 
 def _is_itself(counted: UsageRecord, record: UsageRecord) -> bool:
-    """Tell whether a record was made of the line that counts; a log may be rotated since."""
+    """Tell whether a record was made of the line that counts; a log may be rotated since.
+
+    Older versions passed over the place that a response was kept in.
+    """
     told = log_sessions.as_counted(counted, record)
+    if counted.tier == anywhere(told.tier):
+        told = msgspec.structs.replace(told, tier=counted.tier)
     if counted.offset != record.offset or not says_the_same(counted, told):
         return False
     names = counted.file, record.file

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.core.tiers import tier_of, tier_parts
+from meshnode.core.tiers import anywhere, tier_of, tier_parts
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,7 @@ from meshnode.core.tiers import tier_of, tier_parts
         ("auto", 32_001, "standard>32000"),
         ("Batch", 200_001, "batch>200000"),
         ("a>b#c", 0, "abc"),
+        ("standard+us", 0, "standardus"),  # a place is not for a service to tell
         ("flex", 10**9, "flex>524288"),
         (" x\ud800" + "y" * 999, 0, "x?" + "y" * 62),
     ],
@@ -27,7 +28,8 @@ def test_the_tier_says_what_a_request_is_billed_as(service: str, prompt_tokens: 
 )
 def test_the_tier_says_where_a_request_was_kept_if_that_costs_more(service, prompt_tokens, tier):
     assert tier_of(service, prompt_tokens, "us") == tier
-    assert tier_of(tier_parts(tier)[0], prompt_tokens) == tier  # as a price file names it
+    assert anywhere(tier) == tier_of(service, prompt_tokens)
+    assert anywhere(f"{tier}#mark") == f"{anywhere(tier)}#mark"
 
 
 def test_a_tier_that_nobody_wrote_has_no_step():

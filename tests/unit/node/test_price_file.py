@@ -86,7 +86,7 @@ def test_tiers_and_long_prompts_have_their_own_rates(tier, sent, received):
     assert (found.input_pusd, found.output_pusd) == (sent, received)
 
 
-@pytest.mark.parametrize("name", ["batch", " Batch ", "PRIORITY", "standard+us", "fast"])
+@pytest.mark.parametrize("name", ["batch", " Batch ", "PRIORITY", "fast"])
 def test_a_tier_is_known_by_what_logs_call_it(name: str):
     text = f'prices: [{{model: m, input: 1, output: 1, tiers: {{"{name}": {{input: 2}}}}}}]'
     assert rates(text, "m", tier_of(name, 0)).input_pusd == 2_000_000

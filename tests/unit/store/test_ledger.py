@@ -225,6 +225,8 @@ def test_what_was_left_out_counts_once_however_often_it_is_read(connection: sqli
         ({"offset": 300}, 1),
         ({"file": "/copy/access.log"}, 1),
         ({"session": "t"}, 1),
+        ({"tier": "standard+us"}, 0),  # of which older versions read no place
+        ({"tier": "fast+us"}, 1),
     ],
 )
 def test_the_line_that_counts_is_no_repetition_of_itself(
