@@ -104,7 +104,7 @@ def cut_inside(text: str, width: int) -> str:
 
 
 def _columns(character: str, before: str) -> int:
-    if character == EMOJI and before:
+    if character == EMOJI and before and category(before) not in {"Mn", "Me"}:
         return 2 - _columns(before, "")
     if category(character) in {"Mn", "Me"}:
         return 0
