@@ -16,7 +16,10 @@ FULL_S = 10.0  # between two attempts to publish what had no room
 
 
 class Untold:
-    """The sessions of a node whose rows are not as they should be; at most one task for each."""
+    """The sessions of a node whose rows are not as they should be.
+
+    For each at most one task waits as long as a count does, and one for room.
+    """
 
     def __init__(
         self,
@@ -26,13 +29,17 @@ class Untold:
         self._spawn = spawn
         self._publish = publish
         self._waiting: set[str] = set()
+        self._asleep: set[tuple[str, float]] = set()  # one for each task, with how long it waits
         self._full: set[str] = set()
         self.on_full: Callable[[int], None] = _nobody_told  # so many have no room
 
     def tell_later(self, session_id: str, after_s: float = COUNT_S) -> None:
         """Publish a session's row, with what becomes of it until then."""
-        if session_id not in self._waiting:
-            self._waiting.add(session_id)
+        if session_id in self._waiting:
+            return
+        self._waiting.add(session_id)
+        if (session_id, after_s) not in self._asleep:  # since it was told of, its task sleeps on
+            self._asleep.add((session_id, after_s))
             self._spawn(self._tell(session_id, after_s))
 
     def told(self, session_id: str) -> None:
@@ -58,6 +65,7 @@ class Untold:
 
     async def _tell(self, session_id: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
+        self._asleep.discard((session_id, after_s))  # what is refused once more needs another
         if session_id in self._waiting:
             await self._publish(session_id)
 

@@ -68,3 +68,38 @@ async def test_a_session_that_is_listed_no_more_needs_no_room():
     await owner.sessions.untold.tell_all()
     assert feed.told == [1, 0]
     await owner.crash()
+
+
+def asleep(owner: Owner) -> int:
+    """Count the tasks that will publish something later."""
+    return len([task for task in owner.spawn.tasks if not task.done()])
+
+
+async def test_many_changes_that_have_no_room_are_tried_again_together(monkeypatch):
+    monkeypatch.setattr(untold, "FULL_S", 0.0)
+    owner = Owner()
+    feed = Full(owner)
+    for _ in range(50):
+        await owner.sessions.keep(SESSION)
+    assert asleep(owner) == 1
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asleep(owner) == 1, "it was tried again, in vain"
+    feed.is_full = False
+    async with asyncio.timeout(WAIT_S):
+        await feed.taken.wait()
+    await owner.crash()
+
+
+async def test_a_count_waits_for_no_task_that_had_waited_for_room(monkeypatch):
+    monkeypatch.setattr(untold, "FULL_S", 3600.0)
+    owner = Owner()
+    feed = Full(owner)
+    await owner.sessions.keep(SESSION)
+    feed.is_full = False
+    await owner.sessions.keep(SESSION)
+    feed.taken.clear()
+    owner.sessions.untold.tell_later(SESSION.session_id)
+    async with asyncio.timeout(WAIT_S):
+        await feed.taken.wait()
+    await owner.crash()
