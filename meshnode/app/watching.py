@@ -87,7 +87,7 @@ class WatchDesk:
         self._begun = asyncio.Event()
         self._closed = False
         self._looking = False
-        self._remembered: Mapping[NodeId, MemberState] | None = None
+        self._remembers = False
         self._telling = True
         self._wakes: set[asyncio.Event] = set()  # one for each who watches
         self._costs_due_s = 0.0
@@ -106,7 +106,7 @@ class WatchDesk:
 
     def remember(self, states: Mapping[NodeId, MemberState]) -> None:
         """Take up what was shown when this node stopped: all from its disk, members in `states`."""
-        self._remembered = states
+        self._remembers = True
         self._changes.begin(states)
 
     async def begin(self, origins: Sequence[NodeId], *, resumed: bool) -> None:
@@ -147,13 +147,13 @@ class WatchDesk:
     def hold_states(self, origins: Iterable[NodeId]) -> None:
         """Tell no more of who falls away: this node is going itself. Rows are told as ever.
 
-        One that has not begun to look does so now: who was not seen yet is as remembered.
+        One that has not looked around yet does so now: who was not seen yet is as remembered.
         """
         if self._begun.is_set():
             self._changes.hold_states()
             return
-        self._changes.hold_states(self._remembered)
-        self._looking, self._telling = True, self._remembered is not None
+        self._changes.hold_states(self._changes.states())
+        self._looking, self._telling = True, self._remembers
         self._give_out(self._changes.look(origins))
         self._settle_all()
         self._telling = True

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.app.seen import ACTS, OnePrice, Seen, act, bare
 
-from meshnode.app import events, pieces, spending
+from meshnode.app import events, pieces, spending, watching
 from meshnode.app.events import EventLog
 from meshnode.app.settling import SETTLED_S
 from meshnode.app.spending import PRICE_ROWS, ROWS_AT_ONCE
@@ -16,6 +16,7 @@ from meshnode.app.tally import Rated
 from meshnode.app.things import Kind, Op, identity_of
 from meshnode.app.watching import COSTS_S, WATCHERS_MAX, WatchDesk, Watching
 from meshnode.core.errors import ExhaustedError, UsageError
+from meshnode.core.liveness import MemberState
 from meshnode.core.sessions import State
 
 WAIT_S = 10
@@ -368,3 +369,19 @@ async def test_a_clock_that_is_weeks_ahead_for_a_moment_lets_go_of_no_event(seen
     seen.session(1, "delta")
     seen.settle()
     assert seen.desk.log.get(1) is None
+
+
+async def test_who_stops_while_looking_around_tells_of_each_member_once_and_keeps_it(monkeypatch):
+    monkeypatch.setattr(watching, "LOOKED_AT_ONCE", 1)
+    seen, given = Desk(), []
+    seen.desk.on_events = given.extend
+    first, *others = origins = seen.mesh.tables.origins()
+    seen.desk.remember(dict.fromkeys(origins, MemberState.LEFT))
+    looking = asyncio.ensure_future(seen.desk.begin(origins, resumed=True))
+    await asyncio.sleep(0)  # it has looked at the first
+    seen.desk.hold_states(origins)
+    await looking
+    state = seen.mesh.liveness.state(first)
+    told = [(one.view.node_id, one.view.state) for one in given if one.kind is Kind.NODE]
+    assert told == [(first, state)]
+    assert seen.changes.states() == {first: state} | dict.fromkeys(others, MemberState.LEFT)
