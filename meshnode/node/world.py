@@ -309,8 +309,8 @@ class NodeWorld:
 
     def report(self, event: str, peer: NodeId | None, detail: str) -> None:
         """Log what went wrong; of a peer that goes on and on, a little; raise alarms."""
-        alarm = alarm_of(event, peer, detail)
-        if alarm is not None:
+        alarm = alarm_of(event, peer, detail)  # of a forgotten one's feed, it would not end
+        if alarm is not None and (peer is None or not self.mesh.tables.is_forgotten(peer)):
             self._alarms.sound(alarm)
             return
         if event == "frame_refused" and peer is not None:

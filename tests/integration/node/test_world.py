@@ -12,6 +12,8 @@ from meshnode.app.alarms import Alarm, Alarms
 from meshnode.app.mesh import Mesh, Self
 from meshnode.core.entries import Forget, sign_entry
 from meshnode.core.errors import StorageError
+from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
+from meshnode.core.messages import Fork
 from meshnode.core.own_feed import OwnFeed
 from meshnode.node import persistence
 from meshnode.node import world as world_module
@@ -188,6 +190,30 @@ async def test_a_quarantined_feed_is_no_alarm_once_its_node_is_forgotten(node):
     node.world.add_control(sign_entry(founded.root, founded.mesh_id, forget, chance, issued_s=1))
     assert node.mesh.control.forgotten.keys() == {peer.node_id}
     assert node.alarms.standing() == ()
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_a_fork_proved_once_its_node_is_forgotten_is_an_alarm_if_it_is_back(node, is_back):
+    founded = Founded(3)
+    _, peer, teller = founded.node(), founded.node(), founded.node()
+
+    def history(*names: str) -> OwnFeed:
+        feed = OwnFeed(peer.key, founded.mesh_id, node.mesh.genesis.limits, 1)
+        for name in names:
+            feed.write(NODE, ONLY_ROW, node_to_row(NodeRecord(name)))
+            feed.flush(1.0)
+        return feed
+
+    before = ["anna"] if is_back else []
+    one, other = history(*before, "berta"), history(*before, "carla")
+    forget, chance = Forget(history(*before or ["berta"]).header), founded.chance
+    node.world.add_control(sign_entry(founded.root, founded.mesh_id, forget, chance, issued_s=1))
+    node.mesh.replication.restore(one.header, one.rows)
+    node.world.linked(teller.node_id, dialled=True)
+    node.world.received(teller.node_id, Fork((one.header, other.header)))
+    assert node.mesh.replication.forks.has(peer.node_id)
+    alarms = [alarm.id for alarm in node.alarms.standing()]
+    assert alarms == ([f"feed:{peer.node_id[:12]}"] if is_back else [])
 
 
 class Once:
