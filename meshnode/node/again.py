@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     Flags = list[tuple[str, object]]  # each with its value, which says nothing if it is empty
 
-SHAPES = (ValueError, TypeError, LookupError, AttributeError)  # what another version kept
+# Of what another version kept, or a disk has spoilt.
+SHAPES = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 CHARS_MAX = 1 << 20  # more than arguments can have
 
 

@@ -71,7 +71,7 @@ def test_of_two_ways_to_a_certificate_the_newer_is_taken(home, switch):
     assert line.endswith("up --detach --http-tls-cert chain.pem --http-tls-key key.pem")
 
 
-@pytest.mark.parametrize("kept", [None, "", "[]", '{"home": 1}', "\x00"])
+@pytest.mark.parametrize("kept", [None, "", "[]", '{"home": 1}', "\x00", "[" * 100_000])
 def test_without_what_was_kept_the_line_has_what_is_asked_for(home, kept):
     if kept is not None:
         (home.run / "up.json").write_text(kept)
