@@ -6,7 +6,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from auditing import AT_MS, GENESIS, NODE, OTHER, SESSION, Desk, chance, granted
+from auditing import AT_MS, GENESIS, NODE, NOW_S, OTHER, SESSION, Desk, chance, granted
 
 from meshnode.app.auditing import WINDOW_S, Happening
 from meshnode.app.mesh import Mesh, Self
@@ -16,6 +16,7 @@ from meshnode.core.audit import start_hash
 from meshnode.core.entries import StandingKill
 from meshnode.core.errors import (
     ExhaustedError,
+    ExpiredError,
     MeshError,
     NotAuthenticatedError,
     NotPermittedError,
@@ -23,8 +24,10 @@ from meshnode.core.errors import (
     StaleError,
 )
 from meshnode.core.floor import SKEW_S
+from meshnode.core.grants import KeyTimeError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed, key_id_of
+from meshnode.core.packing import pack, unpack_map
 from meshnode.core.standing import REVOKED
 from meshnode.core.standing import Standing as Order
 from meshnode.node.standing import Standing
@@ -52,6 +55,28 @@ async def test_a_flood_of_forged_commands_leaves_one_record_and_a_count():
     assert [one.detail for one in desk.records[1:]] == ["2999 more like it"]
     assert len(desk.lines) == 2  # in the node's log too
     assert desk.agents.steered == []
+
+
+@pytest.mark.parametrize(
+    ("late_s", "times", "kind"),
+    [
+        (60 + SKEW_S + 1, {"expires": NOW_S + 300}, KeyTimeError),
+        (1, {"issued": 1, "expires": 2}, ExpiredError),
+    ],
+    ids=["expired key", "expired command"],
+)
+async def test_a_flood_of_forgeries_under_the_id_of_a_command_blames_nobody(late_s, times, kind):
+    desk = Desk()
+    genuine = desk.order(key=granted(expires_s=NOW_S + 60))
+    await desk.desk.submit(genuine, "")
+    desk.clock.now_s += late_s
+    proved = len(desk.records)
+    for number in range(40):
+        said = unpack_map(genuine.payload) | {"args": {"message": str(number)}} | times
+        await refused(desk, Signed("command", pack(said), bytes(64)), kind)
+    assert desk.kinds()[proved:] == ["command_refused"]
+    assert desk.records[-1].actor == ""
+    assert len(desk.agents.steered) == 1
 
 
 async def test_a_flood_of_garbage_leaves_one_record():
