@@ -175,12 +175,8 @@ class Actor:
 
         A session that has started anew meanwhile is looked up once more.
         """
-        known = self._repeats.known(bearer, given_id, wish)
-        if isinstance(known, dict):
-            return known
-        if known is not None:
-            self._charge(bearer)
-            return await self._sent_again(known)
+        if (known := self._repeats.known(bearer, given_id, wish)) is not None:
+            return await self._repeated(bearer, known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
         session = await self.find(bearer, wish.target, wish.action)
         try:
@@ -196,6 +192,9 @@ class Actor:
     async def _ordered(
         self, bearer: Bearer, wish: Wish, session: Plain, command_id: bytes
     ) -> Plain:
+        # Who asks twice at once has looked for the session twice, and may have found two.
+        if (known := self._repeats.known(bearer, command_id, wish)) is not None:
+            return await self._repeated(bearer, known)
         if wish.action == "kill" and has_ended(session):
             outcome = already_ended(session) | {"command_id": b32(command_id)}
             self._repeats.keep(bearer, command_id, wish, outcome)
@@ -218,11 +217,15 @@ class Actor:
         mesh_id, now_s = self._queries.mesh.genesis.mesh_id, self._clock.wall_s()
         return sign_order(bearer.key, mesh_id, order, command_id, now_s)
 
-    async def _sent_again(self, command: Signed) -> Plain:
+    async def _repeated(self, bearer: Bearer, known: Signed | Plain) -> Plain:
+        """Tell what was told before, or send the very command once more."""
+        if isinstance(known, dict):
+            return known
+        self._charge(bearer)
         try:
-            return await self._sent(command)
+            return await self._sent(known)
         except StaleError as error:
-            command_id = b32(command_from_signed(command).command_id)
+            command_id = b32(command_from_signed(known).command_id)
             raise problem_of(forgotten(command_id), {"command_id": command_id}) from error
 
     async def _sent(self, command: Signed) -> Plain:

@@ -1,0 +1,111 @@
+"""Orders over HTTP that come twice at once: one command, whatever its session has become."""
+
+import asyncio
+from random import Random
+
+import pytest
+from viewing import GENESIS, IDS, KEYS, Viewer
+
+from meshnode.app import pieces
+from meshnode.app.bearers import Bearer
+from meshnode.client.targets import Target
+from meshnode.core.commands import Receipt, command_from_signed, sign_receipt
+from meshnode.core.errors import StaleError
+from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.core.ids import NodeId
+from meshnode.core.keys import Key, Signed
+from meshnode.core.sessions import State
+from meshnode.gateway.acting import Actor
+
+BUILDER = Target(agent_id="builder", node="linked")
+COMMAND_ID = b"repeated command"
+STEERED = {"message": "go on", "direction": "", "mode": ""}
+
+
+class Owner:
+    """Owns all sessions: notes what it is brought, a second later each time, and signs for it."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.clock = viewer.clock
+        self.commands: list[Signed] = []
+        self.errors: list[StaleError] = []
+
+    async def submit(self, owner: NodeId, command: Signed, timeout_s: float) -> Signed:
+        del timeout_s
+        self.clock.now_s += 1
+        self.commands.append(command)
+        if self.errors:
+            raise self.errors.pop()
+        await asyncio.sleep(0)
+        said = command_from_signed(command)
+        receipt = Receipt(
+            mesh=said.mesh,
+            command_id=said.command_id,
+            command_hash=command.hash,
+            node=owner,
+            session=said.session,
+            outcome="applied",
+            at_s=self.clock.now_s,
+        )
+        return sign_receipt(KEYS[IDS.index(owner)], receipt)
+
+
+@pytest.fixture
+def viewer(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_S", 0.0)  # it pauses wherever it may
+    return Viewer()
+
+
+@pytest.fixture
+def owner(viewer):
+    return Owner(viewer)
+
+
+@pytest.fixture
+def actor(viewer, owner):
+    return Actor(viewer.queries, owner, 1, viewer.clock, Random(1).randbytes)
+
+
+@pytest.fixture
+def bearer(viewer):
+    key, now_s = Key.new(Random(2).randbytes), int(viewer.clock.now_s)
+    given = Grant(
+        mesh=GENESIS.mesh_id,
+        issuer=KEYS[0].public,
+        subject=key.public,
+        actions=("steer", "kill"),
+        not_before_s=now_s - 60,
+        expires_s=now_s + 3600,
+        grant_id=bytes(16),
+    )
+    return Bearer(SessionKey(key, (grant(KEYS[0], given),)), (given,), "operator", IDS[0])
+
+
+async def test_a_kill_that_comes_twice_at_once_spares_who_has_begun_between(
+    viewer, owner, actor, bearer
+):
+    def kill():
+        return asyncio.create_task(actor.kill(bearer, BUILDER, COMMAND_ID, force=True))
+
+    viewer.session(1, "first", State.CLOSED, agent_id="builder")
+    first = kill()
+    await asyncio.sleep(0)  # it has seen the one that has ended
+    assert not first.done()
+    viewer.session(1, "successor", agent_id="builder")
+    again = kill()
+    assert (await first)["detail"] == "already ended"
+    assert await again == await first
+    assert owner.commands == []
+
+
+@pytest.mark.parametrize("stale", [0, 1])
+async def test_an_order_that_comes_twice_at_once_is_one_command(
+    viewer, owner, actor, bearer, stale
+):
+    viewer.session(1, "first", agent_id="builder")
+    owner.errors = [StaleError("an earlier start")] * stale
+    steers = (actor.steer(bearer, BUILDER, STEERED, COMMAND_ID) for _ in range(2))
+    first, again = await asyncio.gather(*steers)
+    assert first["session_id"] == again["session_id"] == "first"
+    one, other = owner.commands[stale:]
+    assert one == other
