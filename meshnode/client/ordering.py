@@ -172,6 +172,7 @@ class Ordering(Asking):
         order, delivery = order_to(session, action, args), delivery or Delivery()
         if has_ended(session) and not self._commander.repeats(order, delivery):
             if action in ENDS:
+                self._commander.keep_ended(order, delivery)
                 return already_ended(session)
             check_lives(session)
         return self._commander.submit(order, delivery)

@@ -122,6 +122,11 @@ class Commander:
         command_id_of(delivery.command_id)
         return outbox.kept(self._home, delivery.command_id, order) is not None
 
+    def keep_ended(self, order: Order, delivery: Delivery) -> None:
+        """Keep the id of an order for what has ended already: repeated, it ends nothing else."""
+        if delivery.command_id:
+            outbox.keep_ended(self._home, delivery.command_id, order)
+
     def _key(self, action: str, now_s: float) -> SessionKey:
         """Return what to sign with: a key is made once for what is ordered within seconds."""
         if action == "kill":  # with a key of its own, whose life is another

@@ -235,6 +235,21 @@ def test_a_retry_after_the_session_has_ended_is_told_what_became_of_it(mesh, ser
     assert len(service.commands) == 2
 
 
+@pytest.mark.parametrize("action", ["kill", "close"])
+def test_a_retry_of_an_end_that_came_too_late_spares_who_has_begun_since(mesh, service, action):
+    delivery = Delivery(command_id=b32(CHANCE(16)))
+    end = getattr(mesh, action)
+    service.sessions = [session("builder", ended=True)]
+    for _ in range(2):
+        assert end(Target("builder"), delivery=delivery)["detail"] == "already ended"
+    service.sessions.append(session("builder"))
+    with pytest.raises(ConflictError, match="ordered something else"):
+        end(Target("builder"), delivery=delivery)
+    assert service.commands == []
+    end(Target("builder"), delivery=Delivery(command_id=b32(CHANCE(16))))
+    assert len(service.commands) == 1
+
+
 def test_a_command_id_that_ordered_something_else_is_a_conflict(mesh, service):
     service.sessions = [session("builder")]
     delivery = Delivery(command_id=b32(CHANCE(16)))
