@@ -67,4 +67,4 @@ def _is_pressed(budget: Plain) -> bool:
 
 def _pressed(budget: Plain) -> Plain:
     kept = {name: budget[name] for name in ("name", "state", "percent")}
-    return kept | {"held": len(budget["held"])}
+    return kept | {"held": len(budget["held"]) + budget["held_more"]}

@@ -52,9 +52,9 @@ def asked(monkeypatch):
     return ask
 
 
-def budget(name, state, percent, held=0):
+def budget(name, state, percent, held=0, held_more=0):
     told = {"name": name, "state": state, "percent": percent, "held": [{}] * held}
-    return told | {"limit": "1usd", "reason": "because"}
+    return told | {"held_more": held_more, "limit": "1usd", "reason": "because"}
 
 
 def test_what_the_mesh_has_spent_says_for_how_many_nodes_it_speaks(asked):
@@ -83,6 +83,11 @@ def test_budgets_are_told_that_press_who_holds_somebody_first(asked):
     names = [one["name"] for one in told["budgets"]]
     assert names == ["holds", "well over", "over", "near"]
     assert told["budgets"][0] == {"name": "holds", "state": "ok", "percent": 1, "held": 2}
+
+
+def test_sessions_are_counted_that_a_budget_holds_beside_those_it_names(asked):
+    told = asked(Mesh(), budget("holds", "exceeded", 120, held=50, held_more=150))
+    assert told["budgets"][0]["held"] == 200
 
 
 def test_all_answers_together_may_take_a_second(asked):
