@@ -19,6 +19,7 @@ import msgspec
 
 from meshnode.app.listing import PAGE, PAGE_MAX
 from meshnode.client.messages import to_plain
+from meshnode.client.nodes import working_links
 from meshnode.client.public import public
 from meshnode.gateway.strict import not_from_before
 from meshnode.rpc.local import list_sessions
@@ -96,6 +97,12 @@ def coverage_for(bearer: Bearer | None, coverage: Plain) -> Plain:
         return coverage
     unnamed = len(coverage["missing"]) + coverage["missing_more"]
     return coverage | {"missing": [], "missing_more": unnamed}
+
+
+def node_for(bearer: Bearer, node: Plain) -> Plain:
+    """Return a node as a key may see it: of its working links those to nodes of the key."""
+    node = working_links(node)
+    return node | {"links": [one for one in node["links"] if bearer.may_see_node(one)]}
 
 
 class Pages:

@@ -19,7 +19,6 @@ from meshnode.client.authority import Scope, checked_actions, described
 from meshnode.client.handed import checked_label
 from meshnode.client.keyring import child_of
 from meshnode.client.messages import to_plain
-from meshnode.client.nodes import working_links
 from meshnode.client.public import public, with_names_of_the_monitor
 from meshnode.client.targets import Target
 from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
@@ -30,7 +29,7 @@ from meshnode.core.steers import MODES
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
-from meshnode.gateway.pages import BEHIND, PART, coverage_for, part_asked
+from meshnode.gateway.pages import BEHIND, PART, coverage_for, node_for, part_asked
 from meshnode.gateway.problems import answer_of, json_response, off
 from meshnode.gateway.repeats import HEADER, WORD, id_given
 from meshnode.gateway.strict import about, check_path, parse_query
@@ -148,7 +147,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         shown, following = part.of(
             ((int(not one["self"]), one["name"], one["node_id"]), one) for one in seen
         )
-        page = {"nodes": list(map(working_links, shown)), "next": following}
+        page = {"nodes": [node_for(bearer, one) for one in shown], "next": following}
         coverage = coverage_for(bearer, listed["coverage"])
         return json_response(listed | page | {"coverage": coverage})
 

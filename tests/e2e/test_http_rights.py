@@ -84,6 +84,19 @@ def test_a_narrowed_key_is_told_no_sums_over_the_mesh(pair, door, flag):
     assert everywhere.ask("GET", "/metrics").status == 200
 
 
+def nodes_of(door):
+    return {one["name"]: one for one in door.ask("GET", f"{API}/nodes").json["nodes"]}
+
+
+def test_a_key_for_some_nodes_is_told_of_no_link_to_others(pair, door):
+    gate, far = pair
+    (linked,) = wait_until(lambda: nodes_of(door)["gate"]["links"])
+    assert linked == far.ready["node_id"]
+    narrow = door.with_key(key_of(gate, "--node", "gate"))
+    assert {name: one["links"] for name, one in nodes_of(narrow).items()} == {"gate": []}
+    assert linked.encode() not in narrow.ask("GET", f"{API}/nodes").content
+
+
 def test_a_key_for_some_nodes_is_told_how_many_are_missing_and_not_which(fleet):
     gate, far = gateways(fleet, "gate", "far")
     door, narrow = door_of(gate), door_of(gate, "--node", "gate")
