@@ -5,11 +5,13 @@ from random import Random
 
 from doubles import ManualClock
 
+from meshnode.app.bearers import Bearer
 from meshnode.app.listing import page_of
 from meshnode.app.mesh import Mesh, Self
 from meshnode.app.queries import Queries
 from meshnode.app.views import Selection
 from meshnode.core.genesis import Genesis
+from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key
 from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
@@ -100,3 +102,18 @@ class Viewer:
     def listed(self, **selection: object) -> list[str]:
         views, _ = page_of(self.queries, Selection(**selection))  # type: ignore[arg-type] # fields by name
         return [view.record.session_id for view in views]
+
+    def bearer(self, *actions: str, **limits: object) -> Bearer:
+        """Make somebody with a key of the root's."""
+        key, now_s = Key.new(chance), int(self.clock.now_s)
+        given = Grant(
+            mesh=GENESIS.mesh_id,
+            issuer=KEYS[0].public,
+            subject=key.public,
+            actions=actions,
+            not_before_s=now_s - 60,
+            expires_s=now_s + 3600,
+            grant_id=bytes(16),
+            **limits,  # type: ignore[arg-type] # fields by name
+        )
+        return Bearer(SessionKey(key, (grant(KEYS[0], given),)), (given,), "operator", IDS[0])

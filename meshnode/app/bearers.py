@@ -101,7 +101,11 @@ class Bearer:
 
     def may_see(self, owner: NodeId, record: SessionRecord) -> bool:
         """Whether every link of the key lets its bearer read this session."""
-        request = self._about(READ, owner, record)
+        return self.may(READ, owner, record)
+
+    def may(self, action: str, owner: NodeId, record: SessionRecord) -> bool:
+        """Whether every link of the key allows this action on this session."""
+        request = self._about(action, owner, record)
         return all(link.permits(request) for link in self.grants)
 
     def may_see_agent(self, node: NodeId, agent_id: str, specialization: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.pieces import in_pieces
@@ -91,7 +92,8 @@ class Actor:
         except ConflictError:  # it names both
             bearer.check(action)
             raise
-        listed = await in_pieces(candidates(self._queries, target))
+        is_theirs = partial(bearer.may, action)
+        listed = await in_pieces(candidates(self._queries, target, is_theirs))
         try:
             found = resolve(target, lambda _: listed)
         except NotFoundError as error:

@@ -1,21 +1,20 @@
-"""Orders over HTTP that come twice at once: one command, whatever its session has become."""
+"""Orders over HTTP: which session is meant, and that one which comes twice at once acts once."""
 
 import asyncio
 from random import Random
 
 import pytest
-from viewing import GENESIS, IDS, KEYS, Viewer
+from viewing import IDS, KEYS, Viewer
 
 from meshnode.app import pieces
-from meshnode.app.bearers import Bearer
 from meshnode.client.targets import Target
 from meshnode.core.commands import Receipt, command_from_signed, sign_receipt
 from meshnode.core.errors import StaleError
-from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import NodeId
-from meshnode.core.keys import Key, Signed
+from meshnode.core.keys import Signed
 from meshnode.core.sessions import State
 from meshnode.gateway.acting import Actor
+from meshnode.gateway.problems import Problem
 
 BUILDER = Target(agent_id="builder", node="linked")
 COMMAND_ID = b"repeated command"
@@ -68,17 +67,7 @@ def actor(viewer, owner):
 
 @pytest.fixture
 def bearer(viewer):
-    key, now_s = Key.new(Random(2).randbytes), int(viewer.clock.now_s)
-    given = Grant(
-        mesh=GENESIS.mesh_id,
-        issuer=KEYS[0].public,
-        subject=key.public,
-        actions=("steer", "kill"),
-        not_before_s=now_s - 60,
-        expires_s=now_s + 3600,
-        grant_id=bytes(16),
-    )
-    return Bearer(SessionKey(key, (grant(KEYS[0], given),)), (given,), "operator", IDS[0])
+    return viewer.bearer("steer", "kill")
 
 
 async def test_a_kill_that_comes_twice_at_once_spares_who_has_begun_between(
@@ -109,3 +98,18 @@ async def test_an_order_that_comes_twice_at_once_is_one_command(
     assert first["session_id"] == again["session_id"] == "first"
     one, other = owner.commands[stale:]
     assert one == other
+
+
+@pytest.mark.parametrize(("actions", "named"), [(("read", "kill"), ["mine"]), (("kill",), [])])
+async def test_who_may_act_on_one_of_a_flood_of_namesakes_is_told_that_there_are_several(
+    viewer, actor, actions, named
+):
+    viewer.session(1, "mine", agent_id="builder")
+    viewer.clock.now_s += 1
+    for number in range(150):
+        viewer.session(1, f"flood-{number}", agent_id="builder")
+    bearer = viewer.bearer(*actions, sessions=("mine",))
+    with pytest.raises(Problem) as refused:
+        await actor.find(bearer, BUILDER, "kill")
+    assert refused.value.status == 409
+    assert [one["session_id"] for one in refused.value.more["candidates"]] == named

@@ -1,11 +1,13 @@
 """Whom an order may mean: the same as if all were listed, however many a member tells of."""
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
 from viewing import IDS, Viewer
 
+from meshnode.app.bearers import Bearer
 from meshnode.app.pieces import LOOKS, finished
 from meshnode.client.errors import MeshError
 from meshnode.client.messages import to_plain
@@ -40,9 +42,14 @@ def of(number: int, start: int, state: State = State.RUNNING, agent: str = "buil
     return SessionRecord(session_id, start, agent, state, start, start, ended_at_s=ended_at_s)
 
 
-def meant(viewer: Viewer, target: Target) -> dict:
-    found = finished(candidates(viewer.queries, target))
-    return resolve(target, lambda _: found)
+def found(viewer: Viewer, target: Target, bearer: Bearer | None = None) -> list[dict]:
+    is_theirs = partial((bearer or viewer.bearer("kill")).may, "kill")
+    return finished(candidates(viewer.queries, target, is_theirs))
+
+
+def meant(viewer: Viewer, target: Target, bearer: Bearer | None = None) -> dict:
+    listed = found(viewer, target, bearer)
+    return resolve(target, lambda _: listed)
 
 
 def test_of_a_flood_of_namesakes_a_hundred_are_listed_and_more_is_said(viewer, monkeypatch):
@@ -58,8 +65,9 @@ def test_of_a_flood_of_namesakes_a_hundred_are_listed_and_more_is_said(viewer, m
 
 def test_a_node_goes_on_while_it_looks_for_a_session(viewer):
     told(viewer, NEAR, *(of(NEAR, start) for start in range(1, 401)))
-    pauses = sum(1 for _ in candidates(viewer.queries, Target(agent_id="builder")))
-    assert pauses >= 2 * 400 // LOOKS
+    is_theirs = viewer.bearer("kill").may_see
+    pauses = sum(1 for _ in candidates(viewer.queries, Target(agent_id="builder"), is_theirs))
+    assert pauses >= 3 * 400 // LOOKS
 
 
 def test_a_flood_of_copies_hides_no_session(viewer):
@@ -81,6 +89,23 @@ def test_a_flood_of_what_has_ended_hides_not_who_lives_and_the_last_that_ended_i
     told(viewer, HERE, of(HERE, 6))
     with pytest.raises(AmbiguousError, match="fits 2 sessions"):
         meant(viewer, Target(agent_id="builder"))
+
+
+def test_a_flood_of_namesakes_hides_no_session_that_a_key_is_for(viewer):
+    mine = [of(NEAR, 1), of(HERE, 1)]
+    told(viewer, NEAR, mine[0], *(of(NEAR, start) for start in range(2, 301)))
+    told(viewer, HERE, mine[1], *(of(HERE, start) for start in range(2, 301)))
+    bearer = viewer.bearer("kill", sessions=tuple(one.session_id for one in mine))
+    kept = [one["session_id"] for one in found(viewer, Target(agent_id="builder"), bearer)]
+    assert len(set(kept)) == CANDIDATES_COUNTED_MAX + 1
+    assert {one.session_id for one in mine} <= set(kept)
+
+
+def test_of_a_flood_that_has_ended_the_last_is_meant_whoever_asks(viewer):
+    told(viewer, NEAR, *(of(NEAR, start, State.CLOSED) for start in range(1, 301)))
+    early = tuple(session_id_of(IDS[NEAR], start) for start in range(1, 200))
+    bearer = viewer.bearer("kill", sessions=early)
+    assert meant(viewer, Target(agent_id="builder"), bearer)["session_epoch"] == 300
 
 
 def outcome(ask) -> object:
