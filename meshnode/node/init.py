@@ -35,6 +35,7 @@ def become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
     sys.stderr.flush()
     if not _adopts_orphans():
         os.execve(argv[0], argv, environment)  # noqa: S606 - our own interpreter and module
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, nobody would say that the child ends
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # none is lost until it is heard
     child = os.posix_spawn(argv[0], argv, environment, setsigmask=before)
     kept = {name: text for name, text in environment.items() if not name.startswith(OURS)}

@@ -54,8 +54,8 @@ SHELL = (  # a session's leader, with a terminal and one job in its foreground, 
 )
 
 
-def words(code, *, adopting=True):
-    return [sys.executable, "-P", "-c", (ADOPT if adopting else "") + BECOME, code]
+def words(code, first=ADOPT):
+    return [sys.executable, "-P", "-c", first + BECOME, code]
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def begin():
     """Start what becomes a program, and is an init for it if it adopts orphans."""
     begun = []
 
-    def start(code, *, adopting=True, **options):
+    def start(code, first=ADOPT, **options):
         one = subprocess.Popen(
-            words(code, adopting=adopting),
+            words(code, first),
             env=os.environ | {"PYTHONPATH": ROOT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,7 +88,7 @@ def children(pid):
 
 def test_where_orphans_go_elsewhere_the_program_has_the_pid(begin):
     code = "import os\nprint(os.getpid(), flush=True)\nos.kill(os.getpid(), 9)\n"
-    one = begin(code, adopting=False)
+    one = begin(code, first="")
     assert int(one.stdout.readline()) == one.pid
     assert one.wait() == -signal.SIGKILL
 
@@ -101,6 +101,13 @@ def test_it_ends_as_its_child_has_ended(begin, end, code):
     one = begin(LATE + "print(os.getppid())\n" + end)
     assert int(one.stdout.readline()) == one.pid
     assert one.wait() == code
+
+
+def test_it_ends_with_its_child_though_its_caller_ignores_who_ends(begin):
+    ignores = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    one = begin(LATE + "sys.stdin.readline()\nsys.exit(7)\n", first=ADOPT + ignores)
+    one.communicate("\n", timeout=60)
+    assert one.returncode == 7
 
 
 def test_an_orphan_that_ends_is_collected(begin):
