@@ -139,6 +139,21 @@ def test_what_it_was_given_to_read_or_write_is_its_childs_alone(begin):
     assert one.poll() is None
 
 
+def test_it_needs_no_proc(begin):
+    hides = (  # CLONE_NEWUSER, CLONE_NEWNS
+        "import ctypes\nc = ctypes.CDLL(None)\n"
+        "if c.unshare(0x10020000) or c.mount(b'none', b'/proc', b'tmpfs', 0, None):\n"
+        "    print('not permitted', flush=True)\n"
+    )
+    code = "import os, sys\nprint(os.listdir('/proc'))\nsys.stdin.readline()\nsys.exit(7)\n"
+    one = begin(code, first=ADOPT + hides)
+    if (said := one.stdout.readline()) == "not permitted\n":
+        pytest.skip("another namespace of mounts is not permitted here")
+    assert said == "[]\n"
+    one.communicate("\n")
+    assert one.returncode == 7
+
+
 def test_its_environment_says_neither_whose_it_is_nor_what_it_may(begin, monkeypatch):
     monkeypatch.setenv("SESSION_MESH_SESSION_ID", "one")
     one = begin(LATE + "print(os.environ['SESSION_MESH_SESSION_ID'])\nsys.stdin.readline()\n")
