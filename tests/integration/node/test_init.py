@@ -111,11 +111,11 @@ def test_it_ends_with_its_child_though_its_caller_ignores_who_ends(begin):
 
 
 def test_an_orphan_that_ends_is_collected(begin):
-    orphaned = "if os.fork() == 0:\n    print(os.fork())\n    os._exit(0)\nsys.stdin.readline()\n"
-    one = begin(LATE + orphaned)
+    ended = "    if orphan := os.fork(): print(orphan)\n    os._exit(0)\n"
+    one = begin(LATE + "if os.fork() == 0:\n" + ended + "sys.stdin.readline()\n")
     orphan = one.stdout.readline().strip()
-    until(lambda: len(children(one.pid)) == 1)
-    assert not Path("/proc", orphan).exists()
+    until(lambda: not Path("/proc", orphan).exists())
+    assert len(children(one.pid)) == 1
     one.communicate("\n")
     assert one.returncode == 0
 
