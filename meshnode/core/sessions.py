@@ -152,6 +152,11 @@ def session_from_row(row: bytes) -> SessionRecord:
         raise PeerError(f"not a session row: {error}") from error
 
 
+def tells_arguments(row: bytes) -> bool:
+    """Whether a row that can be read says what its agent was started with, as of older versions."""
+    return "command" in unpack_map(row)
+
+
 def _fits(name: str, value: float) -> bool:
     """Whether readers can show a number: what one owner writes must not break others' lists."""
     if isinstance(value, float):

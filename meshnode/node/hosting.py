@@ -20,6 +20,7 @@ from meshnode.app.sessions import OwnSessions
 from meshnode.app.settling import Settling
 from meshnode.client.home import make_private
 from meshnode.core.ids import new_u64
+from meshnode.core.sessions import SESSIONS, tells_arguments
 from meshnode.node.attributing import Attributing
 from meshnode.node.clock import chance
 from meshnode.node.unlisted import Unlisted
@@ -99,10 +100,18 @@ class Hosting:
     def restore(self) -> None:
         """Take over what our feed says; after its first flush, at the start."""
         self.sessions.restore(self._published())
+        self._withhold_arguments()
         self._expect(self.sessions.live())
         self._keep(self._prune())
         self._keep(self.activity.watch())
         self._spawn(self.unlisted.watch())
+
+    def _withhold_arguments(self) -> None:
+        """Write anew what an older version has said: the arguments may hold a key of some tool."""
+        for key, row in self._mesh.own.values(SESSIONS).items():
+            session_id = key.decode(errors="replace")
+            if self.sessions.get(session_id) is not None and tells_arguments(row):
+                self.sessions.untold.tell_later(session_id)
 
     async def attribute(self, sources: Iterable[SourceConfig]) -> None:
         """Learn which usage logs our agents write into, before any is counted, and from now on."""

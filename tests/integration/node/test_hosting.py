@@ -1,16 +1,21 @@
 """What a node keeps of the sessions that it owns."""
 
 import os
+from random import Random
 from types import SimpleNamespace
 
 import pytest
-from doubles import InBackground, ManualClock
+from doubles import InBackground, ManualClock, Published
+from owner import GENESIS, NODE
 
 from meshnode.agents.pruning import UNLISTED_KEPT_S
 from meshnode.app.alarms import Alarms
+from meshnode.app.mesh import Mesh, Self
 from meshnode.app.settling import SETTLED_S
 from meshnode.client.home import Home
 from meshnode.core.ids import session_id_of
+from meshnode.core.packing import pack, unpack_map
+from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.node.hosting import Hosting
 from meshnode.store.database import Database
 
@@ -65,4 +70,25 @@ async def test_sessions_that_the_feed_has_no_room_for_are_an_alarm_until_it_has(
         untold.has_room(session_id)
     assert not standing()
     for task in ground.spawn.tasks:
+        task.cancel()
+
+
+async def test_a_row_of_an_older_version_is_written_anew_without_arguments(ground):
+    mesh, published = Mesh(GENESIS, Self(NODE, 1, Random(1))), Published()
+    ground.world = SimpleNamespace(mesh=mesh, publish=published, on_regained=None)
+    for number, more in enumerate(({"command": ["tool", "--key", "secret"]}, {})):
+        session_id = session_id_of(mesh.self_id, number + 1)
+        record = SessionRecord(session_id, 42, "a", State.CLOSED, 1.0, 1.0, ended_at_s=1.0)
+        fields = unpack_map(session_to_row(record)) | more
+        mesh.own.write(SESSIONS, session_id.encode(), pack(fields))
+    mesh.own.flush(1.0)
+    hosting = Hosting(ground)
+    hosting.sessions.journal_generation = 42
+    hosting.restore()
+    await hosting.sessions.untold.tell_all()
+    session_id = session_id_of(mesh.self_id, 1)
+    row = session_to_row(hosting.sessions.get(session_id))
+    assert published.rows == {(SESSIONS, session_id.encode()): row}
+    assert b"secret" not in row
+    for task in ground.spawn.tasks | ground.keep.tasks:
         task.cancel()
