@@ -5,7 +5,8 @@ no child that it has not started. So where orphans come to our process, what it 
 its child, and it stays as this: it collects who ends, passes on signals, and ends as its child.
 
 Invariants: elsewhere nothing changes, the pid least of all. The child stays in our process group,
-so the terminal is its own: what the kernel sends, a terminal's keys, it has got itself. No secret
+so the terminal is its own: what the kernel sends, a terminal's keys, it has got itself. What a
+process sends to the whole group it gets twice, since nobody tells us to whom it was sent. No secret
 and no session's mark is in our environment. Run as a file, with the standard library alone.
 """
 
