@@ -27,6 +27,7 @@ OURS = "SESSION_MESH_"  # how variables begin that may say whose a process is, o
 SI_KERNEL = 0x80
 DESCRIPTORS_MAX = 1 << 20  # fs.nr_open of Linux; a kernel before 5.9 has each looked at: 0.1 s
 STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # of a terminal, for its whole group
+KEYS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP}
 FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 HEARD = signal.valid_signals() - FAULTS  # KILL and STOP cannot be, and are no error
 
@@ -40,6 +41,8 @@ def become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, nobody would say that the child ends
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # none is lost until it is heard
     child = os.posix_spawn(argv[0], argv, environment, setsigmask=before)
+    for key in signal.sigpending() & KEYS:  # it was not yet there to be sent it
+        os.kill(child, signal.sigwait({key}))
     kept = {name: text for name, text in environment.items() if not name.startswith(OURS)}
     init = [sys.executable, "-I", "-S", __file__, str(child)]
     os.execve(init[0], init, kept)  # noqa: S606 - as above

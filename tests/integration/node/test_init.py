@@ -165,11 +165,11 @@ def test_its_environment_says_neither_whose_it_is_nor_what_it_may(begin, monkeyp
 class Screen:
     """A terminal, and at it what adopts orphans, or a shell of which that is a job."""
 
-    def __init__(self, code, *, shell=False):
+    def __init__(self, code, *, shell=False, first=ADOPT):
         self.pid, self.master = os.forkpty()
         if self.pid == 0:
             os.environ["PYTHONPATH"] = ROOT
-            program = ["-c", SHELL, *words(code)[3:]] if shell else words(code)[1:]
+            program = ["-c", SHELL, *words(code)[3:]] if shell else words(code, first)[1:]
             os.execv(sys.executable, [sys.executable, *program])
         self.said = b""
 
@@ -187,8 +187,8 @@ class Screen:
 def screen():
     shown = []
 
-    def show(code, *, shell=False):
-        shown.append(Screen(code, shell=shell))
+    def show(code, **options):
+        shown.append(Screen(code, **options))
         return shown[-1]
 
     yield show
@@ -207,6 +207,20 @@ def test_a_key_of_the_terminal_reaches_the_child_once(screen):
     os.kill(one.pid, signal.SIGUSR1)
     os.kill(one.pid, signal.SIGCONT)
     assert b"SIGINT" not in one.until(b"SIGUSR1\r\n"), "which is heard behind the key by all"
+    one.type(b"\x1c")
+
+
+def test_a_key_that_comes_just_before_there_is_a_child_is_its_own(screen):
+    waits = (
+        "import signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "print('waits', flush=True)\nsys.stdin.readline()\n"
+    )
+    one = screen(WAITS, first=ADOPT + waits)
+    one.until(b"waits\r\n")
+    one.type(b"\x03\n")
+    one.until(b"ready\r\n")
+    os.kill(one.pid, signal.SIGUSR1)
+    assert b"SIGINT" in one.until(b"SIGUSR1\r\n")
     one.type(b"\x1c")
 
 
