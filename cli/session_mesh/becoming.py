@@ -5,6 +5,7 @@ So `up` replaces its own process, keeping pid (but see `meshnode.node.init`), te
 """
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -13,11 +14,12 @@ INTERRUPTED = 130  # as a shell says it
 
 def become_node(told: str) -> NoReturn:
     """Replace this process with a node that was told this."""
-    from meshnode.node.init import become  # noqa: PLC0415 - see `main`
+    from meshnode.node.init import TO_STOP, become  # noqa: PLC0415 - see `main`
     from meshnode.node.main import without_secrets  # noqa: PLC0415 - as above
 
     argv = [sys.executable, "-P", "-m", "session_mesh.becoming", told]
-    become(argv, without_secrets(os.environ))
+    heeded = (*TO_STOP, signal.SIGTSTP, signal.SIGCONT)
+    become(argv, without_secrets(os.environ), heeded)
 
 
 def main() -> int:

@@ -20,10 +20,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 PR_GET_CHILD_SUBREAPER = 37
 OURS = "SESSION_MESH_"  # how variables begin that may say whose a process is, or what it may
+TO_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what a node stops of, in order
 SI_KERNEL = 0x80
 DESCRIPTORS_MAX = 1 << 20  # fs.nr_open of Linux; a kernel before 5.9 has each looked at: 0.1 s
 STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # of a terminal, for its whole group
@@ -32,8 +33,14 @@ FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SI
 HEARD = signal.valid_signals() - FAULTS  # KILL and STOP cannot be, and are no error
 
 
-def become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
-    """Replace this process with a program; where orphans come to us, with an init that has it."""
+def become(
+    argv: list[str], environment: Mapping[str, str], heeded: Collection[int] = ()
+) -> NoReturn:
+    """Replace this process with a program; where orphans come to us, with an init that has it.
+
+    Signals that are not `heeded` are not passed on, if any are named: the child would end at once
+    of what ends no PID 1.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     if not _adopts_orphans():
@@ -44,7 +51,7 @@ def become(argv: list[str], environment: Mapping[str, str]) -> NoReturn:
     for key in signal.sigpending() & KEYS:  # it was not yet there to be sent it
         os.kill(child, signal.sigwait({key}))
     kept = {name: text for name, text in environment.items() if not name.startswith(OURS)}
-    init = [sys.executable, "-I", "-S", __file__, str(child)]
+    init = [sys.executable, "-I", "-S", __file__, str(child), *map(str, heeded)]
     os.execve(init[0], init, kept)  # noqa: S606 - as above
 
 
@@ -56,14 +63,14 @@ def _adopts_orphans() -> bool:
     return os.getpid() == 1 or bool(adopts.value)
 
 
-def main(child: int) -> int:
+def main(child: int, heeded: Collection[int]) -> int:
     """Be there until the child ends; returns its exit code, or ends by the signal that ended it."""
     _let_go_of_descriptors()
     while (status := _collect(child)) is None:
         heard = signal.sigwaitinfo(HEARD)
         # A terminal that hangs up tells the leader of its session alone.
         is_meant = heard.si_code != SI_KERNEL or heard.si_signo == signal.SIGHUP
-        if is_meant and heard.si_signo != signal.SIGCHLD:
+        if is_meant and heard.si_signo in heeded and heard.si_signo != signal.SIGCHLD:
             os.kill(child, heard.si_signo)  # not waited for yet, so the pid is its own
     if os.WIFSIGNALED(status):
         _end_by(os.WTERMSIG(status))  # which PID 1 cannot
@@ -100,4 +107,5 @@ def _let_go_of_descriptors() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    only, *passed = map(int, sys.argv[1:])
+    sys.exit(main(only, passed or HEARD))

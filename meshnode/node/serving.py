@@ -28,6 +28,7 @@ from meshnode.node.founding import (
     read_genesis,
     recover,
 )
+from meshnode.node.init import TO_STOP
 from meshnode.node.loading import no_collection
 from meshnode.node.lock import HomeLock
 from meshnode.node.membership import check_identity
@@ -148,7 +149,7 @@ async def _serve(
 
 def _on_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in TO_STOP:
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # started by nohup: it outlives its terminal
         loop.add_signal_handler(number, stop)

@@ -232,5 +232,7 @@ def test_who_ends_beside_a_node_to_which_orphans_would_come_is_collected(boxed):
     wait_until(lambda: "orphan" in node.sessions("--filter", "failed"))
     own = [node.json("status")["pid"]]
     wait_until(lambda: [one.pid for one in psutil.Process(front.pid).children()] == own)
+    front.send_signal(signal.SIGPWR)  # which ends no PID 1
+    assert node.json("status")["pid"] == own[0]
     front.terminate()
     assert front.wait(PATIENCE_S) == 0

@@ -17,7 +17,8 @@ ROOT = str(Path(meshnode.__file__).parents[1])
 ADOPT = "import ctypes\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
 BECOME = (
     "import os, sys\nfrom meshnode.node.init import become\n"
-    "become([sys.executable, '-I', '-S', '-u', '-c', sys.argv[1]], dict(os.environ))\n"
+    "argv = [sys.executable, '-I', '-S', '-u', '-c', sys.argv[1]]\n"
+    "become(argv, dict(os.environ), [*map(int, sys.argv[2:])])\n"
 )
 LATE = "import os, signal, sys\n"
 COUNTS = LATE + (  # how often it hears INT, until TERM
@@ -54,8 +55,8 @@ SHELL = (  # a session's leader, with a terminal and one job in its foreground, 
 )
 
 
-def words(code, first=ADOPT):
-    return [sys.executable, "-P", "-c", first + BECOME, code]
+def words(code, first=ADOPT, heeded=()):
+    return [sys.executable, "-P", "-c", first + BECOME, code, *(f"{one:d}" for one in heeded)]
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def begin():
     """Start what becomes a program, and is an init for it if it adopts orphans."""
     begun = []
 
-    def start(code, first=ADOPT, **options):
+    def start(code, first=ADOPT, heeded=(), **options):
         one = subprocess.Popen(
-            words(code, first),
+            words(code, first, heeded),
             env=os.environ | {"PYTHONPATH": ROOT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -128,6 +129,19 @@ def test_signals_to_it_are_its_childs(begin):
         assert one.stdout.readline() == "int\n"
     one.terminate()
     assert one.wait() == 2
+
+
+def test_what_its_child_does_not_heed_is_not_passed_on(begin):
+    one = begin(COUNTS, heeded=[signal.SIGINT, signal.SIGTERM])
+    assert one.stdout.readline() == "ready\n"
+    for number in (signal.SIGUSR1, signal.SIGPWR, signal.SIGRTMIN + 3):
+        one.send_signal(number)
+    one.send_signal(signal.SIGINT)
+    assert one.stdout.readline() == "int\n"
+    for number in (signal.SIGUSR1, signal.SIGPWR, signal.SIGRTMIN + 3):
+        one.send_signal(number)
+    one.terminate()
+    assert one.wait() == 1
 
 
 def test_what_it_was_given_to_read_or_write_is_its_childs_alone(begin):
