@@ -23,6 +23,7 @@ from meshnode.node.finding import CONTESTED, MDNS, OTHERS_MAX, Finding
 from meshnode.rpc.dialling import BURST
 
 MESH = "m" * 52
+OTHERS = 1000  # announcements of others that a test may hear besides
 ADDED = ServiceStateChange.Added
 
 
@@ -167,7 +168,8 @@ async def test_names_without_end_under_one_name_are_too_much_as_well(monkeypatch
         await discovery.run()
         records = discovery._zeroconf.zeroconf.record_manager
         for packet in range(CHANGES_BURST // 30 + 2):
-            assert not discovery.is_crowded or packet * 30 > CHANGES_BURST
+            # What others on this machine announce meanwhile is heard, and counts as well.
+            assert not discovery.is_crowded or packet * 30 > CHANGES_BURST - OTHERS
             out = DNSOutgoing(0x8400)  # as somebody's answer, nobody having asked
             for number in range(30):
                 name = f"x{packet}-{number}.{SERVICE}"
