@@ -13,7 +13,8 @@ from meshnode.client.durations import parse_instant, rfc3339, seconds_of
 from meshnode.client.errors import UsageError
 from meshnode.client.words import nearest
 from session_mesh import words
-from session_mesh.options import among, several
+from session_mesh.completing import among
+from session_mesh.options import several
 from session_mesh.tables import Table
 
 TIMES = ("month", "week", "day", "hour")

@@ -53,6 +53,15 @@ def specializations(ctx: typer.Context, incomplete: str) -> list[str]:
     return _starting(incomplete, _asked(ctx, found))
 
 
+def among(words: Iterable[str]) -> "Complete":
+    """Return what completes an option of known words; the verb checks what it is given."""
+
+    def complete(_ctx: typer.Context, incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
 def only(field: str, *, ended: bool) -> "Complete":
     """Return what completes ids of one kind: `session_id` or `agent_id`."""
 

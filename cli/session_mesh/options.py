@@ -1,6 +1,6 @@
 """Options that several verbs share, and what their words mean."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,27 +8,8 @@ import typer
 
 from meshnode.client.errors import UsageError
 from meshnode.client.targets import EVENT_KINDS, Selection, Target, one_specialization
-from session_mesh.completing import listed, nodes, only, specializations
+from session_mesh.completing import among, listed, nodes, only, specializations
 from session_mesh.render import Style
-
-
-def among(words: Iterable[str], *, listed: bool = False) -> Callable[[str], list[str]]:
-    """Return what completes an option of known words, or of lists of them as `a,b`.
-
-    The verb checks what it is given.
-    """
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, begun = incomplete.rpartition(",") if listed else ("", "", incomplete)
-        known = set(before.split(","))
-        return [
-            f"{before}{comma}{word}"
-            for word in words
-            if word.startswith(begun) and word not in known
-        ]
-
-    return complete
-
 
 KEY_CHARS_MAX = 256  # of a label; what its value may be, the node says
 Labels = Annotated[
@@ -85,7 +66,7 @@ EventKinds = Annotated[
         "--kind",
         metavar="|".join(EVENT_KINDS),
         help="All unless told; several: a,b.",
-        autocompletion=among(EVENT_KINDS, listed=True),
+        autocompletion=listed(among(EVENT_KINDS)),
     ),
 ]
 

@@ -10,7 +10,8 @@ from meshnode.client.targets import Target
 from meshnode.client.vocabulary import KINDS
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Node, SessionId, among, several
+from session_mesh.completing import among, listed
+from session_mesh.options import Node, SessionId, several
 from session_mesh.render import View
 from session_mesh.tables import Table
 from session_mesh.verbs import verb
@@ -48,7 +49,7 @@ def app(
             "--kind",
             metavar="K",
             help="One kind; several: a,b.",
-            autocompletion=among(KINDS, listed=True),
+            autocompletion=listed(among(KINDS)),
         ),
     ] = None,
     limit: Annotated[

@@ -23,7 +23,8 @@ from session_mesh.amounts import (
     table_of,
 )
 from session_mesh.call import Call
-from session_mesh.options import Node, SessionId, among
+from session_mesh.completing import among, listed
+from session_mesh.options import Node, SessionId
 from session_mesh.render import View
 from session_mesh.verbs import verb
 
@@ -47,7 +48,7 @@ def app(
             "--by",
             metavar="|".join(GROUPINGS),
             help="Group; by several: a,b.",
-            autocompletion=among(GROUPINGS, listed=True),
+            autocompletion=listed(among(GROUPINGS)),
         ),
     ] = None,
     since: Annotated[str, typer.Option("--since", help="A moment, a date, or 7d.")] = "",

@@ -13,7 +13,8 @@ from meshnode.client.errors import NoNodeError, SilentNodeError, UsageError
 from meshnode.client.vocabulary import ACTION_MEANINGS, ACTIONS
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.options import Specializations, among, several
+from session_mesh.completing import among, listed
+from session_mesh.options import Specializations, several
 from session_mesh.render import View
 from session_mesh.stdin import on_terminal, read_text
 from session_mesh.tables import Table
@@ -52,7 +53,7 @@ def new(
             metavar="ACTION",
             help="What it may do, of those above, as a,b. Else read, steer, kill, register: no"
             " output is read with it.",
-            autocompletion=among(sorted(ACTIONS), listed=True),
+            autocompletion=listed(among(sorted(ACTIONS))),
         ),
     ] = None,
     spec: Specializations = None,

@@ -8,8 +8,9 @@ import typer
 
 from session_mesh.becoming import become_node
 from session_mesh.call import Call
+from session_mesh.completing import among
 from session_mesh.joins import INVITE_VARIABLE, patience
-from session_mesh.options import Labels, among, pairs, several
+from session_mesh.options import Labels, pairs, several
 from session_mesh.render import View
 from session_mesh.verbs import verb
 

@@ -25,7 +25,8 @@ from session_mesh.amounts import (
 )
 from session_mesh.blocks import FIELDS, source_of, table_of_blocks
 from session_mesh.call import Call
-from session_mesh.options import among, several
+from session_mesh.completing import among, listed
+from session_mesh.options import several
 from session_mesh.progress import Progress
 from session_mesh.render import View
 from session_mesh.verbs import verb
@@ -63,7 +64,7 @@ def app(
             "--source",
             metavar="S",
             help="Only of these agents' logs; several: a,b.",
-            autocompletion=among(SOURCES, listed=True),
+            autocompletion=listed(among(SOURCES)),
         ),
     ] = None,
     path: Annotated[
@@ -76,7 +77,7 @@ def app(
             "--by",
             metavar="|".join(BY),
             help="Group, by day unless told; several: a,b. A block: 5 hours of a Claude plan.",
-            autocompletion=among(BY, listed=True),
+            autocompletion=listed(among(BY)),
         ),
     ] = None,
     session_key: Annotated[
