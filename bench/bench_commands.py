@@ -27,10 +27,10 @@ from sim.replays import simulate
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import Delivery, Target
-from meshnode.core.certificates import from_pem
 from meshnode.core.ids import NodeId
+from meshnode.core.membership.certificates import from_pem
 from meshnode.node.clock import SystemClock, chance
-from meshnode.node.founding import device_key, read_genesis
+from meshnode.node.homes.founding import device_key, read_genesis
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.store import journal
 from meshnode.store.database import Database
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from meshnode.core.grants import SessionKey
+    from meshnode.core.control.grants import SessionKey
 
 STEERS = 400
 WARM_UP = 40

@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING
 import psutil
 from report import Figure, table
 
-from meshnode.app.cells import Cells
-from meshnode.app.cutting import CostQuery
+from meshnode.app.cost.cells import Cells
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.cost.shortcut import steps_of
+from meshnode.app.cost.tally import Combination, Rated
 from meshnode.app.pieces import pauses
-from meshnode.app.shortcut import steps_of
-from meshnode.app.tally import Combination, Rated
+from meshnode.core.feeds.rows import BUCKETS, Row, bucket_of
 from meshnode.core.ids import NodeId
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.rows import BUCKETS, Row, bucket_of
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-from meshnode.core.tables import Tables
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.tables.tables import Tables
 from meshnode.ingest.prices import PriceBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from meshnode.app.cost import CostAnswer
-    from meshnode.app.shelves import Part
+    from meshnode.app.cost.cost import CostAnswer
+    from meshnode.app.cost.shelves import Part
 
 DAYS, SESSIONS_A_DAY, ROWS_A_SESSION = 30, 50, 3.07
 FIRST_DAY = 20_600  # in May 2026

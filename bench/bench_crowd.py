@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import psutil
 from report import Figure, Fleet, spread, table
 
-from meshnode.app.observations import Attempt, Dial
+from meshnode.app.diagnosis.observations import Attempt, Dial
 from meshnode.client.home import Home
-from meshnode.core.certificates import from_pem
 from meshnode.core.ids import NodeId
+from meshnode.core.membership.certificates import from_pem
 from meshnode.discovery.probes import certificate_at
 from meshnode.node.clock import SystemClock, chance
-from meshnode.node.founding import device_key, read_genesis
+from meshnode.node.homes.founding import device_key, read_genesis
 from meshnode.rpc.probes import enter, hello
 from meshnode.rpc.tls import Credentials, Identity
 

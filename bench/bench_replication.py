@@ -17,14 +17,14 @@ from replication.made import SESSIONS_EACH, Makers
 from replication.sides import of_ours, of_redis
 from report import Figure, Fleet, Node, copied, table, wait_for_nodes
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.queries import Queries
-from meshnode.app.views import Selection
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.queries.queries import Queries
+from meshnode.app.queries.views import Selection
 from meshnode.client.home import Home
-from meshnode.core.control import ControlSet
+from meshnode.core.control.control import ControlSet
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.reconcile import Replication
 from meshnode.core.keys import Key
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import Replication
 from meshnode.ingest.prices import PriceBook
 from meshnode.node.clock import SystemClock
 from meshnode.v1 import link_service_pb2 as pb

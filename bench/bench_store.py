@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from report import Figure, table
 
-from meshnode.core.feed import Change
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import FLUSH, parse_header
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.headers import FLUSH, parse_header
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Row, all_rows
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Key, Signed, verify
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import Row, all_rows
+from meshnode.core.membership.genesis import Genesis
 from meshnode.store import feeds
 from meshnode.store.database import Database
 

@@ -17,19 +17,19 @@ from doubles import (
     nowhere,
 )
 
-from meshnode.app.auditing import AuditedCourt, AuditedDesk, Auditor, Happening
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.audit import AuditHead, Kept, Wrong, head_from_signed, sign_head, walked
-from meshnode.core.commands import Command, sign_command
-from meshnode.core.control import ControlSet
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.app.audit.auditing import AuditedCourt, AuditedDesk, Auditor, Happening
+from meshnode.app.commands.executing import Executor
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.audit import AuditHead, Kept, Wrong, head_from_signed, sign_head, walked
+from meshnode.core.commands.commands import Command, sign_command
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.grants import Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
 from meshnode.store import audit
 from meshnode.store.database import Database
 

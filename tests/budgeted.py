@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 from doubles import InBackground, ScriptedAgents, nowhere
 from viewing import GENESIS, IDS, KEYS, OnePrice, Viewer
 
-from meshnode.app.budgets import BudgetDesk
-from meshnode.app.sessions import OwnSessions
-from meshnode.app.withholding import Withholding
+from meshnode.app.budgets.budgets import BudgetDesk
+from meshnode.app.budgets.withholding import Withholding
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.standing import SETTLE_S
+from meshnode.core.control.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import Budget, Terms
 from meshnode.core.effects import Announce
-from meshnode.core.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
 from meshnode.core.ids import session_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-from meshnode.core.settings import Budget, Terms
-from meshnode.core.standing import SETTLE_S
-from meshnode.node.books import StoredOrders
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.node.homes.books import StoredOrders
 from meshnode.store import standing as stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshnode.app.done import Done
-    from meshnode.app.views import BudgetView
-    from meshnode.core.budgets import Hold, News
+    from meshnode.app.queries.views import BudgetView
+    from meshnode.app.sessions.done import Done
+    from meshnode.core.ledger.budgets import Hold, News
     from meshnode.store.database import Database
 
 from random import Random

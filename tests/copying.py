@@ -1,6 +1,6 @@
 """Rows that may go their own way, as a disk or another node has them."""
 
-from meshnode.core.rows import Rows, all_rows
+from meshnode.core.feeds.rows import Rows, all_rows
 
 
 def copied(rows: Rows) -> Rows:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from meshnode.app.ports import Device, JournalEntry, OutstandingInvite
+    from meshnode.core.commands.steers import Instruction
     from meshnode.core.keys import Signed
-    from meshnode.core.steers import Instruction
 
 
 @dataclass

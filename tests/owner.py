@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 
 from doubles import InBackground, ManualClock, MemoryJournal, Published, ScriptedAgents, nowhere
 
-from meshnode.app.commands import CommandDesk
-from meshnode.app.endings import Ended
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.commands import (
+from meshnode.app.commands.commands import CommandDesk
+from meshnode.app.commands.executing import Executor
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.sessions.endings import Ended
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.commands import (
     Command,
     Court,
     Receipt,
     receipt_from_signed,
     sign_command,
 )
-from meshnode.core.control import ControlSet
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.grants import Grant, SessionKey, grant
 from meshnode.core.floor import ClockFloor
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.node.books import StoredJournal
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
+from meshnode.node.homes.books import StoredJournal
 from meshnode.store import journal as stored
 from meshnode.store.database import Database
 

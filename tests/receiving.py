@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from meshnode.core.ids import NodeId
-from meshnode.core.intake import Outcome
-from meshnode.core.keys import Signed
-from meshnode.core.messages import (
+from meshnode.core.feeds.intake import Outcome
+from meshnode.core.feeds.messages import (
     BucketHashes,
     BucketPull,
     BucketRows,
@@ -17,11 +15,13 @@ from meshnode.core.messages import (
     Snapshot,
     Vector,
 )
-from meshnode.core.reconcile import Replication
+from meshnode.core.feeds.reconcile import Replication
+from meshnode.core.ids import NodeId
+from meshnode.core.keys import Signed
 
 
 def received(held: Replication, peer: NodeId, message: Any, now_s: float) -> Outcome:
-    """Hand a message over as `app/incoming.py` does; KeyError for what no such node sends."""
+    """Hand a message over as `app/mesh/incoming.py` does; KeyError for what no such node sends."""
     handlers = {
         Flush: lambda: held.on_flush(peer, message, now_s),
         Snapshot: lambda: held.on_snapshot(peer, message, now_s),

@@ -18,24 +18,24 @@ from copying import copied
 from receiving import received
 from removed import adds_of, all_removals, removals_of
 
-from meshnode.core.control import ControlSet
+from meshnode.core.control.control import ControlSet
 from meshnode.core.effects import Send
-from meshnode.core.fetching import AGAIN_S
-from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.feeds.fetching import AGAIN_S
+from meshnode.core.feeds.messages import Fork, Message, Snapshot
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.reconcile import Replication
+from meshnode.core.feeds.rows import Rows, all_rows
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.messages import Fork, Message, Snapshot
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import Replication
-from meshnode.core.registry import Birth, Place, Specialist
-from meshnode.core.removals import REMOVALS, After, Removal, removals_from_row
-from meshnode.core.roster import Roster
-from meshnode.core.rows import Rows, all_rows
-from meshnode.core.tables import Tables
+from meshnode.core.membership.genesis import Genesis, Limits
+from meshnode.core.sessions.registry import Birth, Place, Specialist
+from meshnode.core.tables.removals import REMOVALS, After, Removal, removals_from_row
+from meshnode.core.tables.roster import Roster
+from meshnode.core.tables.tables import Tables
 
 if TYPE_CHECKING:
-    from meshnode.core.feed import Change, Flush
-    from meshnode.core.headers import Header
+    from meshnode.core.feeds.feed import Change, Flush
+    from meshnode.core.feeds.headers import Header
 
 chance = Random(23).randbytes
 KEYS = [Key.new(chance) for _ in range(4)]

@@ -1,9 +1,9 @@
 """What feeds say about entries of the registry, as tests read it: all of it, afresh."""
 
 from meshnode.core.ids import NodeId
-from meshnode.core.registry import REGISTRY, Birth, Place
-from meshnode.core.removals import REMOVALS, RemovalsRow
-from meshnode.core.tables import Tables
+from meshnode.core.sessions.registry import REGISTRY, Birth, Place
+from meshnode.core.tables.removals import REMOVALS, RemovalsRow
+from meshnode.core.tables.tables import Tables
 
 
 def removals_of(tables: Tables, origin: NodeId) -> list[RemovalsRow]:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from doubles import InBackground, ManualClock, Published, ScriptedAgents, nowhere
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.sessions import Done, OwnSessions
-from meshnode.app.standing import StandingKills
-from meshnode.core.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
-from meshnode.core.genesis import Genesis
+from meshnode.app.commands.standing import StandingKills
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.sessions.sessions import Done, OwnSessions
+from meshnode.core.commands.standing import REVOKED, SETTLE_S, Standing
+from meshnode.core.control.entries import Body, Revoke, entry_id_of, role_entry, sign_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.ids import node_id_of, session_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.linkgraph import NOBODY, standing_of
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.standing import REVOKED, SETTLE_S, Standing
-from meshnode.node.books import StoredOrders
+from meshnode.core.links.linkgraph import NOBODY, standing_of
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
+from meshnode.node.homes.books import StoredOrders
 from meshnode.store import standing as stored
 
 if TYPE_CHECKING:

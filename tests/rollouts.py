@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, Diagnostics, Slot
+from meshnode.core.ledger.ledger import Buckets, Diagnostics, Slot
 from meshnode.ingest.codex import CodexParser, Rollouts, _State
 from meshnode.ingest.reading import Findings
 from meshnode.ingest.tree import _PLACE, TreeReader

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.ledger.ledger import Buckets, UsageRecord
 
 PLAIN = UsageRecord(
     idem_key="r1",

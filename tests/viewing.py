@@ -5,18 +5,20 @@ from random import Random
 
 from doubles import ManualClock
 
-from meshnode.app.bearers import Bearer
-from meshnode.app.listing import page_of
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.queries import Queries
-from meshnode.app.views import Selection
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.app.commands.bearers import Bearer
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.queries.listing import page_of
+from meshnode.app.queries.queries import Queries
+from meshnode.app.queries.views import Selection
+from meshnode.core.control.grants import Grant, SessionKey, grant
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.members import (
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.ledger.prices import Priced, Rates
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import (
     LINKS,
     NODE,
     ONLY_ROW,
@@ -25,9 +27,7 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 
 chance = Random(15).randbytes
 KEYS = sorted((Key.new(chance) for _ in range(4)), key=lambda key: node_id_of(key.public))

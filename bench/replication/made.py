@@ -7,23 +7,23 @@ from contextlib import closing
 from random import Random
 from typing import TYPE_CHECKING
 
-from meshnode.core.certificates import from_pem, issue_node_ca
-from meshnode.core.feed import Change
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import all_rows
 from meshnode.core.ids import SessionId, new_u64, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import all_rows
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.membership.certificates import from_pem, issue_node_ca
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.node.clock import SystemClock
-from meshnode.node.founding import device_key, read_genesis
+from meshnode.node.homes.founding import device_key, read_genesis
 from meshnode.store import feeds
 
 if TYPE_CHECKING:
     from meshnode.client.home import Home
-    from meshnode.core.genesis import Genesis
+    from meshnode.core.membership.genesis import Genesis
 
 SESSIONS_EACH = 10
 MODELS = ("claude-opus-4-1", "claude-sonnet-4-5", "gpt-5")

@@ -17,8 +17,8 @@ from redis import Redis
 from report import Figure, wait_until
 
 from meshnode.client.home import Home, make_private
+from meshnode.node.configuration.told import NodeOptions
 from meshnode.node.node import Node
-from meshnode.node.told import NodeOptions
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:

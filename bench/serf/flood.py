@@ -18,7 +18,7 @@ from serf.flooder import ABOUT_BYTES, PUBLISH, SIGNATURE_BYTES
 from serf.side import WORDS_CHARS_MAX, Item, end, free_ports
 
 from meshnode.core.ids import NodeId
-from meshnode.core.overlay import ring_neighbours
+from meshnode.core.links.overlay import ring_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

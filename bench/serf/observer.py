@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshnode.app.mesh import Mesh
+    from meshnode.app.mesh.mesh import Mesh
     from meshnode.core.effects import Effect
-    from meshnode.core.feed import Change
+    from meshnode.core.feeds.feed import Change
 
 
 def observe() -> None:  # noqa: C901 - one small function a kind of notice
@@ -19,9 +19,9 @@ def observe() -> None:  # noqa: C901 - one small function a kind of notice
     import os  # noqa: PLC0415 - as above
     import time  # noqa: PLC0415 - as above
 
-    from meshnode.app.mesh import Mesh  # noqa: PLC0415 - as above
+    from meshnode.app.mesh.mesh import Mesh  # noqa: PLC0415 - as above
     from meshnode.core.effects import STATES, Announce, Persist  # noqa: PLC0415 - as above
-    from meshnode.core.sessions import SESSIONS  # noqa: PLC0415 - as above
+    from meshnode.core.sessions.sessions import SESSIONS  # noqa: PLC0415 - as above
 
     seen: set[str] = set()
 

@@ -32,8 +32,8 @@ def main() -> int:
 
 def _serve() -> int:
     from meshnode.client.errors import MeshError  # noqa: PLC0415 - may be interrupted, as all here
+    from meshnode.node.configuration.options import told_from  # noqa: PLC0415 - as above
     from meshnode.node.main import up  # noqa: PLC0415 - as above
-    from meshnode.node.options import told_from  # noqa: PLC0415 - as above
 
     home, options = told_from(sys.argv[1])
     try:

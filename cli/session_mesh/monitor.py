@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from meshnode.ingest.reading import SourceConfig
-    from meshnode.node.usage import Asked, Usage, Wanted
+    from meshnode.node.ledger.usage import Asked, Usage, Wanted
 
 COLUMNS = ("SESSION", "MSGS", "INPUT", "CACHED", "OUTPUT", "USD")
 SPARE = ("CACHED", "MSGS", "INPUT", "OUTPUT")  # left out on narrow terminals, in this order

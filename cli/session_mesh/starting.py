@@ -8,8 +8,8 @@ from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
 from meshnode.client.nodes import is_awaited
 from meshnode.client.silence import pid_of
+from meshnode.node.configuration.options import UpOptions
 from meshnode.node.main import READY_WAIT_S, up_detached
-from meshnode.node.options import UpOptions
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.stopping import lives
@@ -68,7 +68,7 @@ def await_news(call: Call) -> list[str]:
 
 def notes_on(home: Home, options: UpOptions) -> list[str]:
     """Say which flags the next start will not know of, and how it will."""
-    from meshnode.node.configuring import not_kept  # noqa: PLC0415 - YAML, and the readers of logs
+    from meshnode.node.configuration.configuring import not_kept  # noqa: PLC0415 - YAML, and the readers of logs
 
     lines, file = not_kept(home, options), options.config or home.config
     if not lines:

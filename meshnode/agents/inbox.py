@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from meshnode.agents.clients import RequestError, text_of
-from meshnode.core.steers import SOFT
+from meshnode.core.commands.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.inboxes import Received
+from meshnode.app.sessions.inboxes import Received
+from meshnode.core.commands.steers import SOFT
 from meshnode.core.errors import UnreachableError, UsageError
-from meshnode.core.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.agents import tree
-from meshnode.core.log_sessions import NAME_CHARS_MAX, LogSession
+from meshnode.core.ledger.log_sessions import NAME_CHARS_MAX, LogSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

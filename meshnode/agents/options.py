@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshnode.app.opening import ADAPTERS
+from meshnode.app.sessions.opening import ADAPTERS
 
 
 @dataclass(frozen=True, slots=True)

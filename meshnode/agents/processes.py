@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from meshnode.agents.following import Line
     from meshnode.app.ports import Steered
-    from meshnode.core.steers import Instruction
+    from meshnode.core.commands.steers import Instruction
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
 FIRST_SIGN_WAIT_S = 30.0  # for a supervisor to write its first word, on the busiest machine

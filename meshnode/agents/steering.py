@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from meshnode.agents.clients import RequestError, text_of
-from meshnode.core.steers import SOFT
+from meshnode.core.commands.steers import SOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,7 @@ from meshnode.agents.signals import Signals
 from meshnode.agents.state_file import OverError, StateFile
 from meshnode.agents.supervisor import Supervisor
 from meshnode.agents.terminal import opened
-from meshnode.app.opening import PTY
+from meshnode.app.sessions.opening import PTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from meshnode.agents.signals import TO_END, signal_name
 from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
 from meshnode.agents.streams import Patience
-from meshnode.core.steers import AFTER, NOW
+from meshnode.core.commands.steers import AFTER, NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

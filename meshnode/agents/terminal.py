@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.agents.sequences import Sequences
 from meshnode.agents.streams import Inlet, Piece
-from meshnode.app.opening import PTY
+from meshnode.app.sessions.opening import PTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

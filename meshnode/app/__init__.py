@@ -2,18 +2,10 @@
 
 Nothing here knows a socket, a file or a thread; what it needs of the world is in `ports`.
 
-- one node's part in the mesh: `mesh`, `neighbours`, `incoming`, `pace`, `controls`, `revoking`,
-  `outbox`, `driver`, `ports`, `pieces`, `sets`, `outcomes`
-- what can be seen: `queries`, `listing`, `views`, `crowds`, `specialists`, `directory`, `indexes`,
-  `changes`, `awaited`, `registered`, `sweeps`, `things`, `events`, `watching`
-- sessions of this node: `opening`, `sessions`, `untold`, `endings`, `done`, `activity`, `holding`,
-  `inboxes`, `own_entries`, `tickets`, `registry`, `readings`, `reporting`, `directions`
-- commands: `commands`, `executing`, `lanes`, `quotas`, `relaying`, `orders`, `standing`,
-  `bearers`, `keys`
-- membership: `admission`, `introduced`, `renewal`, `authorities`
-- cost: `cutting`, `blocks`, `tally`, `cells`, `shelves`, `cost`, `costing`, `splitting`,
-  `shortcut`, `spending`, `totals`, `outlays`, `budgets`, `held`, `withholding`
-- the audit log: `auditing`, `witnessing`, `alarms`
-- old age, and clocks that jump: `settling`
-- what is wrong: `observations`, `diagnosis`, `peer_diagnosis`, `counting`
+- one node's part in the mesh: `mesh`
+- what can be seen, and followed as it changes: `queries`, `events`
+- what can be done: `sessions`, `commands`, `membership`
+- what it costs, and what it may: `cost`, `budgets`
+- the audit log, and what is wrong: `audit`, `diagnosis`, `counting`
+- shared: `ports`, `pieces`, `sets`, `outcomes`, `settling`
 """

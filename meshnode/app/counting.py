@@ -11,19 +11,19 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.core.commands import NODE_ACTIONS, SESSION_ACTIONS
-from meshnode.core.ledger import Buckets
-from meshnode.core.liveness import MemberState
-from meshnode.core.sessions import State
+from meshnode.core.commands.commands import NODE_ACTIONS, SESSION_ACTIONS
+from meshnode.core.ledger.ledger import Buckets
+from meshnode.core.links.liveness import MemberState
+from meshnode.core.sessions.sessions import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from meshnode.app.cost import CostGroup
-    from meshnode.core.feed import Change
+    from meshnode.app.cost.cost import CostGroup
+    from meshnode.core.feeds.feed import Change
     from meshnode.core.ids import NodeId
-    from meshnode.core.sessions import SessionRecord
+    from meshnode.core.sessions.sessions import SessionRecord
 
 MODELS_MAX = 200  # named in metrics; what others use is counted as `other`
 OTHERS = "other"

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from meshnode.app.witnessing import Seen
-    from meshnode.core.audit import Kept
-    from meshnode.core.commands import Command
+    from meshnode.app.audit.witnessing import Seen
+    from meshnode.core.commands.audit import Kept
+    from meshnode.core.commands.commands import Command
+    from meshnode.core.commands.steers import Instruction
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.steers import Instruction
 
 
 @dataclass(frozen=True, slots=True)

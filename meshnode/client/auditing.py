@@ -15,7 +15,7 @@ from meshnode.client.durations import rfc3339
 from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import Order, check_lengths
 from meshnode.client.words import nearest
-from meshnode.core.audit import (
+from meshnode.core.commands.audit import (
     AUDIT_HEAD,
     AuditHead,
     Kept,

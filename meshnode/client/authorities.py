@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
 from meshnode.client.messages import to_wire
-from meshnode.core.entries import SURVIVORS_MAX, Body, Revoke, role_entry, sign_entry
+from meshnode.core.control.entries import SURVIVORS_MAX, Body, Revoke, role_entry, sign_entry
+from meshnode.core.control.roles import ACTIONS_OF_ROLE, NAME_CHARS_MAX, Role
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.keys import key_id_of
-from meshnode.core.roles import ACTIONS_OF_ROLE, NAME_CHARS_MAX, Role
 from meshnode.v1 import authority_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb
 

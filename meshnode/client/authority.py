@@ -14,17 +14,9 @@ from meshnode.client.durations import rfc3339, words_of
 from meshnode.client.home import check_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.words import WITHOUT_ROLE, nearest
-from meshnode.core.commands import KILL_LIFE_S
-from meshnode.core.entries import SKEW_S, Forget, Revoke, sign_entry
-from meshnode.core.errors import (
-    DamagedError,
-    NotAuthenticatedError,
-    NotFoundError,
-    PeerError,
-    UsageError,
-)
-from meshnode.core.genesis import genesis_from_bytes
-from meshnode.core.grants import (
+from meshnode.core.commands.commands import KILL_LIFE_S
+from meshnode.core.control.entries import SKEW_S, Forget, Revoke, sign_entry
+from meshnode.core.control.grants import (
     ACTIONS_OF_NEW_KEY,
     GRANT_BYTES_MAX,
     GRANT_TTL_S_MAX,
@@ -35,10 +27,18 @@ from meshnode.core.grants import (
     grant_from_signed,
     session_key_from_text,
 )
-from meshnode.core.headers import Head, header_from_signed
+from meshnode.core.control.roles import ACTIONS_OF_ROLE, Authorization, authorize
+from meshnode.core.errors import (
+    DamagedError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PeerError,
+    UsageError,
+)
+from meshnode.core.feeds.headers import Head, header_from_signed
 from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of
+from meshnode.core.membership.genesis import genesis_from_bytes
 from meshnode.core.packing import PACKED_BYTES_MAX
-from meshnode.core.roles import ACTIONS_OF_ROLE, Authorization, authorize
 from meshnode.core.vocabulary import ACTIONS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from meshnode.client.home import Home
-    from meshnode.core.entries import Body
+    from meshnode.core.control.entries import Body
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from meshnode.core.control.grants import ANOTHER_KEY
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
-from meshnode.core.grants import ANOTHER_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from meshnode.client.connection import Connection
-    from meshnode.core.settings import Budget
+    from meshnode.core.control.settings import Budget
 
     Plain = dict[str, Any]
 
@@ -40,7 +40,7 @@ def set_budget(mesh: Connection, said: Mapping[str, str]) -> Plain:
     project`. Raises UsageError, NotPermittedError where an admin has set it, ConflictError if it
     did not come to count.
     """
-    from meshnode.core.budgets import budget_of  # noqa: PLC0415 - a list needs no cryptography
+    from meshnode.core.ledger.budgets import budget_of  # noqa: PLC0415 - a list needs no cryptography
 
     budget = budget_of(said)
     budget_id = _say(mesh, budget)
@@ -49,7 +49,7 @@ def set_budget(mesh: Connection, said: Mapping[str, str]) -> Plain:
 
 def remove_budget(mesh: Connection, name: str) -> Plain:
     """Take a budget back; returns it as it was. Raises NotFoundError, NotPermittedError."""
-    from meshnode.core.settings import Budget  # noqa: PLC0415 - as above
+    from meshnode.core.control.settings import Budget  # noqa: PLC0415 - as above
 
     listed = _listed(mesh, name)
     _check_ahead(mesh, listed, name)
@@ -65,7 +65,7 @@ def remove_budget(mesh: Connection, name: str) -> Plain:
 
 def _say(mesh: Connection, budget: Budget) -> str:
     from meshnode.client.authority import sign_body  # noqa: PLC0415 - as above
-    from meshnode.core.entries import entry_id_of  # noqa: PLC0415 - as above
+    from meshnode.core.control.entries import entry_id_of  # noqa: PLC0415 - as above
     from meshnode.core.ids import b32  # noqa: PLC0415 - as above
 
     check_signs(mesh)
@@ -89,7 +89,7 @@ def _say(mesh: Connection, budget: Budget) -> str:
 def _check_room(mesh: Connection, listed: Plain, budget: Budget) -> None:
     """Raise ConflictError for one that would not count: what a key has set last comes last."""
     from meshnode.client.authority import operator_id  # noqa: PLC0415 - as above
-    from meshnode.core.budgets import OF_ONE_MAX  # noqa: PLC0415 - as above
+    from meshnode.core.ledger.budgets import OF_ONE_MAX  # noqa: PLC0415 - as above
 
     others = listed["set_by"].get(operator_id(mesh.home), 0)
     if budget.terms is not None and others >= OF_ONE_MAX:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.home import make_private
 from meshnode.client.keyfiles import PRIVATE_MODE, write_whole
 from meshnode.client.words import too_short
+from meshnode.core.control.grants import KEY_PREFIX, common_of, is_renewal, verify_chain
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
     NotFoundError,
     UsageError,
 )
-from meshnode.core.grants import KEY_PREFIX, common_of, is_renewal, verify_chain
 from meshnode.core.ids import PREFIX_CHARS_MIN
 from meshnode.core.keys import Signed, key_id_of
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshnode.client.home import Home
-    from meshnode.core.grants import Grant, SessionKey
+    from meshnode.core.control.grants import Grant, SessionKey
 
 KEYS_MAX = 1000  # more: ConflictError; a key that is not remembered could only be revoked by itself
 REMEMBERED_S = 7 * 86400  # after a key has expired

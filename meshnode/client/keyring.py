@@ -34,9 +34,8 @@ from meshnode.client.handed import (
     remember,
 )
 from meshnode.client.messages import to_plain, to_wire
-from meshnode.core.entries import Revoke
-from meshnode.core.errors import NotPermittedError, UsageError
-from meshnode.core.grants import (
+from meshnode.core.control.entries import Revoke
+from meshnode.core.control.grants import (
     ACTIONS_OF_NEW_KEY,
     CHAIN_LINKS_MAX,
     KEY_PREFIX,
@@ -50,8 +49,9 @@ from meshnode.core.grants import (
     session_key_from_text,
     verify_chain,
 )
+from meshnode.core.errors import NotPermittedError, UsageError
 from meshnode.core.keys import Key, key_id_of
-from meshnode.core.specializations import check_specialization
+from meshnode.core.sessions.specializations import check_specialization
 from meshnode.v1 import key_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb
 

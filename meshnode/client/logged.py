@@ -15,7 +15,7 @@ from meshnode.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from meshnode.core.rounds import RoundLine, RoundsHead
+    from meshnode.core.ledger.rounds import RoundLine, RoundsHead
 
     Plain = dict[str, Any]
 

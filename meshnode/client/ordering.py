@@ -116,7 +116,7 @@ class Ordering(Asking):
         delivery: Delivery | None = None,
     ) -> Plain:
         """Enter an agent into the specialization registry, through the feed of this node."""
-        from meshnode.core.registry import specialist  # noqa: PLC0415 - msgspec: for these two
+        from meshnode.core.sessions.registry import specialist  # noqa: PLC0415 - msgspec: for these two
 
         entry = specialist(agent_id, specialization, dict(attributes or {}))
         return self._changed_here("register", asdict(entry), delivery)
@@ -125,7 +125,7 @@ class Ordering(Asking):
         self, agent_id: str, specialization: str, delivery: Delivery | None = None
     ) -> Plain:
         """Take an agent out of the registry, whoever entered it; outcome unknown: nobody did."""
-        from meshnode.core.registry import place_of  # noqa: PLC0415 - as above
+        from meshnode.core.sessions.registry import place_of  # noqa: PLC0415 - as above
 
         place = place_of(agent_id, specialization)
         return self._changed_here("unregister", asdict(place), delivery)

@@ -16,7 +16,7 @@ from meshnode.client.durations import rfc3339
 from meshnode.client.errors import SilentNodeError
 from meshnode.client.messages import to_wire
 from meshnode.client.receipts import check_is_about
-from meshnode.core.commands import (
+from meshnode.core.commands.commands import (
     KILL_LIFE_S,
     STEER_LIFE_S,
     Command,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.client.targets import Delivery, Order
-    from meshnode.core.grants import SessionKey
+    from meshnode.core.control.grants import SessionKey
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.commands import COMMAND, command_from_signed
+from meshnode.core.commands.commands import COMMAND, command_from_signed
 from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.keys import Signed
 from meshnode.core.packing import PACKED_BYTES_MAX, pack, unpack

@@ -12,7 +12,7 @@ from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import rfc3339
-from meshnode.core.commands import (
+from meshnode.core.commands.commands import (
     COMMAND,
     RECEIPT,
     Command,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from meshnode.client.mesh import MeshClient
     from meshnode.client.targets import Delivery
-    from meshnode.core.registry import Place, Specialist
+    from meshnode.core.sessions.registry import Place, Specialist
 
     Plain = dict[str, Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import UsageError
-from meshnode.core.registry import Specialist, specialist
+from meshnode.core.sessions.registry import Specialist, specialist
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.authorities import ROOT_NEEDED, check_root, known, submit
 from meshnode.client.authority import mesh_id_of, operator_of, revocation_by
 from meshnode.client.nodes import node_id_in
-from meshnode.core.entries import SURVIVORS_MAX, Revoke
+from meshnode.core.control.entries import SURVIVORS_MAX, Revoke
 from meshnode.core.errors import ConflictError, NotPermittedError, UsageError
 from meshnode.core.ids import node_key_of
 from meshnode.core.keys import key_id_of

@@ -22,13 +22,13 @@ from meshnode.client.authorities import (
 from meshnode.client.authority import mesh_id_of
 from meshnode.client.nodes import node_id_in
 from meshnode.client.rootfile import Sealed, read_root, write_root
-from meshnode.core.certificates import issue_admitter
-from meshnode.core.entries import Revoke
+from meshnode.core.control.entries import Revoke
+from meshnode.core.control.roles import ACTIONS_OF_ROLE, NAME_CHARS_MAX
+from meshnode.core.control.succession import ROOTS_MAX, Admits, RootKeys
 from meshnode.core.errors import ConflictError, MeshError, NotFoundError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Key, key_id_of
-from meshnode.core.roles import ACTIONS_OF_ROLE, NAME_CHARS_MAX
-from meshnode.core.succession import ROOTS_MAX, Admits, RootKeys
+from meshnode.core.membership.certificates import issue_admitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -14,7 +14,7 @@ from meshnode.client.logged import BY, plain, summed
 from meshnode.client.targets import Order
 from meshnode.core.errors import PeerError, StaleError, UnreachableError
 from meshnode.core.ids import nodes_meant
-from meshnode.core.rounds import (
+from meshnode.core.ledger.rounds import (
     LINE_BYTES_MAX,
     ROUNDS,
     head_from_json,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from meshnode.client.connection import Connection
     from meshnode.client.ordering import Ordering
     from meshnode.client.targets import Delivery, Terms
-    from meshnode.core.entries import StandingKill
+    from meshnode.core.control.entries import StandingKill
 
     Plain = dict[str, Any]
 
@@ -54,7 +54,7 @@ def kill_or_park(mesh: Ordering, target: Target | Plain, terms: Terms, delivery:
 
 def park(mesh: Connection, session: Plain, terms: Terms) -> Plain:
     """Leave an order for one session as it started; returns an outcome, `parked`."""
-    from meshnode.core.entries import StandingKill  # noqa: PLC0415 - a list needs no cryptography
+    from meshnode.core.control.entries import StandingKill  # noqa: PLC0415 - a list needs no cryptography
 
     body = StandingKill(
         session=session["session_id"],
@@ -80,7 +80,7 @@ def park(mesh: Connection, session: Plain, terms: Terms) -> Plain:
 
 def park_for(mesh: Connection, specialization: str, node_id: str, terms: Terms) -> Plain:
     """Leave an order for whatever of a specialization, or on a node, has started by now."""
-    from meshnode.core.entries import StandingKill  # noqa: PLC0415 - as above
+    from meshnode.core.control.entries import StandingKill  # noqa: PLC0415 - as above
 
     body = StandingKill(
         specialization=specialization,
@@ -105,7 +105,7 @@ def cancel(mesh: Connection, name: str) -> Plain:
     another's and this user no admin.
     """
     from meshnode.client.authority import operator_id, sign_body  # noqa: PLC0415 - as above
-    from meshnode.core.entries import Cancel  # noqa: PLC0415 - as above
+    from meshnode.core.control.entries import Cancel  # noqa: PLC0415 - as above
 
     order = _named(orders(mesh)["orders"], name)
     if order["state"] not in OPEN:
@@ -147,7 +147,7 @@ def _named(held: list[Plain], name: str) -> Plain:
 
 def _leave(mesh: Connection, body: StandingKill, terms: Terms) -> tuple[str, str]:
     from meshnode.client.authority import sign_body  # noqa: PLC0415 - as above
-    from meshnode.core.entries import entry_id_of  # noqa: PLC0415 - as above
+    from meshnode.core.control.entries import entry_id_of  # noqa: PLC0415 - as above
 
     check_signs(mesh)
     expires_s = int(mesh.now()) + terms.checked().expires_s

@@ -22,7 +22,7 @@ from meshnode.core.ids import (
     pasted,
     session_id_of,
 )
-from meshnode.core.specializations import check_specialization
+from meshnode.core.sessions.specializations import check_specialization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from meshnode.core.feed import Change
-    from meshnode.core.forks import Proof
+    from meshnode.core.feeds.feed import Change
+    from meshnode.core.feeds.forks import Proof
+    from meshnode.core.feeds.messages import Message, Order, Reply
+    from meshnode.core.feeds.rows import Place, Row
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.messages import Message, Order, Reply
-    from meshnode.core.rows import Place, Row
 
 
 STATES = "states"  # named beside tables: the state of a member has changed

@@ -12,7 +12,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from meshnode.app.observations import MulticastFacts
+from meshnode.app.diagnosis.observations import MulticastFacts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from contextlib import suppress
 
 from cryptography import x509
 
-from meshnode.app.observations import Attempt, Dial, Shown
-from meshnode.core.certificates import UNREADABLE, hints_in
+from meshnode.app.diagnosis.observations import Attempt, Dial, Shown
 from meshnode.core.errors import PeerError, UsageError
+from meshnode.core.membership.certificates import UNREADABLE, hints_in
 from meshnode.discovery.names import connected
 from meshnode.discovery.seeds import parse_address
 

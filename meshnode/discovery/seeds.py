@@ -14,8 +14,8 @@ import socket
 import ssl
 from ipaddress import IPv6Address
 
-from meshnode.core.certificates import hints_in
 from meshnode.core.errors import PeerError, UnreachableError, UsageError
+from meshnode.core.membership.certificates import hints_in
 from meshnode.discovery.hints import Hint
 from meshnode.discovery.names import connected
 

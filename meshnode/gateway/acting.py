@@ -14,8 +14,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from meshnode.app.commands.quotas import OF_SIGNER, Quota
 from meshnode.app.pieces import in_pieces
-from meshnode.app.quotas import OF_SIGNER, Quota
 from meshnode.client.orders import COMMAND_ID_BYTES, forgotten, outcome_of, sign_order
 from meshnode.client.targets import (
     DELIVERY_TIMEOUT_S,
@@ -26,7 +26,7 @@ from meshnode.client.targets import (
     resolve,
 )
 from meshnode.client.wishes import GRACE_S, already_ended, check_lives, kill_args, order_to
-from meshnode.core.commands import GRANTED_AS, command_from_signed
+from meshnode.core.commands.commands import GRANTED_AS, command_from_signed
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -36,7 +36,7 @@ from meshnode.core.errors import (
     UnreachableError,
 )
 from meshnode.core.ids import NodeId, b32
-from meshnode.core.registry import place_of, specialist
+from meshnode.core.sessions.registry import place_of, specialist
 from meshnode.gateway.candidates import candidates
 from meshnode.gateway.problems import Problem, partly_ambiguous, problem_of
 from meshnode.gateway.repeats import Repeats, Wish, family_of
@@ -44,13 +44,13 @@ from meshnode.gateway.repeats import Repeats, Wish, family_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshnode.app.bearers import Bearer
+    from meshnode.app.commands.bearers import Bearer
     from meshnode.app.ports import Clock
-    from meshnode.app.queries import Queries
-    from meshnode.core.commands import Command
+    from meshnode.app.queries.queries import Queries
+    from meshnode.core.commands.commands import Command
     from meshnode.core.ids import Chance
     from meshnode.core.keys import Signed
-    from meshnode.core.sessions import SessionRecord
+    from meshnode.core.sessions.sessions import SessionRecord
     from meshnode.rpc.commands import Bringer
 
     Plain = dict[str, Any]

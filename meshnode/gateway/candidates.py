@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.crowds import some_of_each
 from meshnode.app.pieces import chunks
+from meshnode.app.queries.crowds import some_of_each
 from meshnode.client.messages import to_plain
 from meshnode.client.targets import CANDIDATES_COUNTED_MAX
 from meshnode.core.ids import PREFIX_CHARS_MIN
-from meshnode.core.sessions import is_proved
+from meshnode.core.sessions.sessions import is_proved
 from meshnode.rpc.views import session_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from meshnode.app.queries import Queries
+    from meshnode.app.queries.queries import Queries
     from meshnode.client.targets import Target
     from meshnode.core.ids import NodeId
-    from meshnode.core.sessions import SessionRecord
+    from meshnode.core.sessions.sessions import SessionRecord
 
     Owned = tuple[NodeId, SessionRecord]
     Plain = dict[str, Any]

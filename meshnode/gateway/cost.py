@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from meshnode.app.cutting import BY, check_grouping, zone_named
+from meshnode.app.cost.cutting import BY, check_grouping, zone_named
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
 from meshnode.gateway.openapi import query
@@ -23,7 +23,7 @@ from meshnode.v1 import local_service_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from meshnode.app.queries import Queries
+    from meshnode.app.queries.queries import Queries
     from meshnode.gateway.pages import Order, Part
     from meshnode.gateway.strict import Fields
     from meshnode.v1 import usage_pb2

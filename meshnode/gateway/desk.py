@@ -25,7 +25,7 @@ from meshnode.rpc.limits import site_of
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from meshnode.app.bearers import Bearer, Bearers
+    from meshnode.app.commands.bearers import Bearer, Bearers
     from meshnode.app.ports import Clock
     from meshnode.gateway.strict import Fields
 

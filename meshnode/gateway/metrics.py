@@ -22,23 +22,23 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from meshnode.app.cost.cutting import CostQuery
 from meshnode.app.counting import Charges
-from meshnode.app.cutting import CostQuery
 from meshnode.app.pieces import in_pieces
-from meshnode.core.budgets import Standing
 from meshnode.core.errors import UsageError
-from meshnode.core.liveness import MemberState
+from meshnode.core.ledger.budgets import Standing
+from meshnode.core.links.liveness import MemberState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client import Metric
 
-    from meshnode.app.alarms import Alarms
+    from meshnode.app.audit.alarms import Alarms
     from meshnode.app.counting import Counting, Histogram
-    from meshnode.app.queries import Queries
-    from meshnode.app.sessions import OwnSessions
-    from meshnode.app.views import BudgetView
+    from meshnode.app.queries.queries import Queries
+    from meshnode.app.queries.views import BudgetView
+    from meshnode.app.sessions.sessions import OwnSessions
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "session_mesh_"

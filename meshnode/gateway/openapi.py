@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from meshnode.client.public import INTERNAL_FIELDS
-from meshnode.core.steers import MODES
+from meshnode.core.commands.steers import MODES
 from meshnode.gateway import examples
 from meshnode.gateway.problems import MEDIA_TYPE, TITLES
 from meshnode.v1 import agent_pb2, local_service_pb2, node_pb2, session_pb2

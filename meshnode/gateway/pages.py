@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from meshnode.app.listing import PAGE, PAGE_MAX
+from meshnode.app.queries.listing import PAGE, PAGE_MAX
 from meshnode.client.messages import to_plain
 from meshnode.client.nodes import working_links
 from meshnode.client.public import public
@@ -27,9 +27,9 @@ from meshnode.rpc.local import list_sessions
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from meshnode.app.bearers import Bearer
+    from meshnode.app.commands.bearers import Bearer
     from meshnode.app.ports import Clock
-    from meshnode.app.queries import Queries
+    from meshnode.app.queries.queries import Queries
     from meshnode.gateway.strict import Fields
     from meshnode.v1 import local_service_pb2 as pb
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
-from meshnode.app.bearers import KeyStateError
+from meshnode.app.commands.bearers import KeyStateError
 from meshnode.client.public import public
 from meshnode.client.targets import CANDIDATES_SHOWN_MAX, AmbiguousError
 from meshnode.client.wishes import EndedError

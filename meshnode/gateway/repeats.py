@@ -24,7 +24,7 @@ from meshnode.gateway.problems import Problem, off
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from meshnode.app.bearers import Bearer
+    from meshnode.app.commands.bearers import Bearer
     from meshnode.client.targets import Target
 
     Outcome = dict[str, Any]

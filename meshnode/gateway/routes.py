@@ -12,9 +12,9 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from meshnode.app.listing import BY_RECORD, BY_SPENT, FILTERS, NEXT, PAGE_MAX
 from meshnode.app.pieces import in_pieces
-from meshnode.app.specialists import Specialists
+from meshnode.app.queries.listing import BY_RECORD, BY_SPENT, FILTERS, NEXT, PAGE_MAX
+from meshnode.app.queries.specialists import Specialists
 from meshnode.client.authority import Scope, checked_actions, described
 from meshnode.client.handed import checked_label
 from meshnode.client.keyring import child_of
@@ -22,10 +22,10 @@ from meshnode.client.messages import to_plain
 from meshnode.client.public import public, with_names_of_the_monitor
 from meshnode.client.targets import Target
 from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
-from meshnode.core.grants import GRANT_TTL_S_MAX
-from meshnode.core.registry import TEXT_CHARS_MAX, specialist
-from meshnode.core.specializations import check_specialization
-from meshnode.core.steers import MODES
+from meshnode.core.commands.steers import MODES
+from meshnode.core.control.grants import GRANT_TTL_S_MAX
+from meshnode.core.sessions.registry import TEXT_CHARS_MAX, specialist
+from meshnode.core.sessions.specializations import check_specialization
 from meshnode.gateway import cost
 from meshnode.gateway.metrics import MEDIA_TYPE as METRICS
 from meshnode.gateway.openapi import ID, in_header, in_path, query, route
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshnode.app.ports import Clock
-    from meshnode.app.queries import Queries
+    from meshnode.app.queries.queries import Queries
     from meshnode.core.ids import Chance
     from meshnode.gateway.acting import Actor
     from meshnode.gateway.desk import Desk

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from meshnode.core.control.grants import KEY_PREFIX
 from meshnode.core.errors import UsageError
-from meshnode.core.grants import KEY_PREFIX
 from meshnode.gateway.problems import Problem, off
 
 if TYPE_CHECKING:

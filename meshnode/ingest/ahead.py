@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from meshnode.core.charges import Charge
-from meshnode.core.ledger import UsageRecord
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import UsageRecord
 from meshnode.ingest.reading import places_after
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.ledger import INCOMPLETE, Buckets, UsageRecord
-from meshnode.core.tiers import tier_of
+from meshnode.core.ledger.ledger import INCOMPLETE, Buckets, UsageRecord
+from meshnode.core.ledger.tiers import tier_of
 from meshnode.ingest.claude_line import (
     ADVISOR,
     MESSAGE,

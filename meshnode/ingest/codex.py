@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.ledger.ledger import Buckets, UsageRecord
 from meshnode.core.packing import pack
 from meshnode.ingest.codex_totals import NOTHING, TOLD, Naming, Total, Totals, counts_in, since
 from meshnode.ingest.lenient import ContradictionError, at_s_of, file_text, key_of, text_of

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from meshnode.core.ledger import UsageRecord  # noqa: TC001 - msgspec looks at it
+from meshnode.core.ledger.ledger import UsageRecord  # noqa: TC001 - msgspec looks at it
 from meshnode.ingest.lenient import count_of
 
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from meshnode.core.errors import ConflictError
-from meshnode.core.ledger import Batch, Diagnostics, StoredReader
+from meshnode.core.ledger.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.reading import SourceState, is_news, moved_on
 from meshnode.ingest.sources import reader_of, source_named
 from meshnode.ingest.watching import Watch
@@ -19,7 +19,7 @@ from meshnode.ingest.watching import Watch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from meshnode.core.ledger import DiagnosticsKey, LedgerKey, LedgerRow, Slot
+    from meshnode.core.ledger.ledger import DiagnosticsKey, LedgerKey, LedgerRow, Slot
     from meshnode.ingest.reading import SourceConfig
 
 READ_BYTES_MAX = 4 << 20  # at a time: a long log is taken in pieces, each kept before the next

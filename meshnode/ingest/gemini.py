@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets
+from meshnode.core.ledger.ledger import Buckets
 from meshnode.ingest.lenient import (
     ContradictionError,
     at_s_of,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from meshnode.core.ledger import UsageRecord
+    from meshnode.core.ledger.ledger import UsageRecord
     from meshnode.ingest.reading import Findings
 
 SOURCE = "gemini"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from meshnode.core.ledger import Buckets, Round, UsageRecord
-from meshnode.core.rounds import texts_from
-from meshnode.core.tiers import tier_of
+from meshnode.core.ledger.ledger import Buckets, Round, UsageRecord
+from meshnode.core.ledger.rounds import texts_from
+from meshnode.core.ledger.tiers import tier_of
 from meshnode.ingest.lenient import (
     ContradictionError,
     any_json,

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.ledger import SLOT_MAX, SLOT_S, TEXT_CHARS_MAX, cut
+from meshnode.core.ledger.ledger import SLOT_MAX, SLOT_S, TEXT_CHARS_MAX, cut
 
 if TYPE_CHECKING:
     from pathlib import Path

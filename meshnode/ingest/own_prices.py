@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from meshnode.core.tiers import PLACED, STANDARD, tier_parts
+from meshnode.core.ledger.tiers import PLACED, STANDARD, tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meshnode.core.prices import Rates
+    from meshnode.core.ledger.prices import Rates
 
 FOREVER_S = float("inf")
 

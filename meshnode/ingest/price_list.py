@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from meshnode.core.prices import PUSD_PER_USD, Rates
-from meshnode.core.tiers import PLACED, STANDARD, tier_parts
+from meshnode.core.ledger.prices import PUSD_PER_USD, Rates
+from meshnode.core.ledger.tiers import PLACED, STANDARD, tier_parts
 from meshnode.ingest.price_clauses import Clause, Clauses
 
 MTOK, KILO = 1_000_000, 1_000

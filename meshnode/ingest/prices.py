@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.ledger import SLOT_S
+from meshnode.core.ledger.ledger import SLOT_S
+from meshnode.core.ledger.prices import Priced, Rates
+from meshnode.core.ledger.tiers import STANDARD, tier_parts
 from meshnode.core.periods import DAY_S
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.tiers import STANDARD, tier_parts
 from meshnode.ingest.genai_list import genai_list, installed_version
 from meshnode.ingest.own_prices import FOREVER_S, OwnPrices, Rule
 from meshnode.ingest.price_list import (

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from meshnode.core.ledger import Batch, Diagnostics, StoredReader
+from meshnode.core.ledger.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.lenient import file_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from meshnode.core.ledger import DiagnosticsKey, LedgerRow, Round, UsageRecord
+    from meshnode.core.ledger.ledger import DiagnosticsKey, LedgerRow, Round, UsageRecord
 
     ParseLine = Callable[[bytes, str, str, int], "UsageRecord | Skipped"]
     """Turns a line, its file's path and fingerprint and its offset there into a record."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import UsageRecord
-from meshnode.core.tiers import tier_of
+from meshnode.core.ledger.ledger import UsageRecord
+from meshnode.core.ledger.tiers import tier_of
 
 if TYPE_CHECKING:
-    from meshnode.core.ledger import Buckets
+    from meshnode.core.ledger.ledger import Buckets
 
 
 @dataclass(frozen=True, slots=True)

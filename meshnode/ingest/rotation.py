@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import Batch, DiagnosticsKey
+from meshnode.core.ledger.ledger import Batch, DiagnosticsKey
 from meshnode.core.packing import pack, typed, unpack
 from meshnode.ingest.reading import LINE_BYTES_MAX, Findings, Reading, Reason, Skipped, unmarked
 from meshnode.ingest.rotated import FILES_MAX, PACKED, beside, is_readable, left_out, rotated

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from meshnode.core.ids import pasted
-from meshnode.core.ledger import Batch, DiagnosticsKey
+from meshnode.core.ledger.ledger import Batch, DiagnosticsKey
 from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import (
     STATE_BYTES_MAX,

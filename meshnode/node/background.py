@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.core.errors import MeshError
 from meshnode.core.pacing import Buckets
-from meshnode.node.alarming import sound_fault
+from meshnode.node.audit.alarming import sound_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from meshnode.app.alarms import Alarms
+    from meshnode.app.audit.alarms import Alarms
 
 UNHANDLED_S, UNHANDLED_BURST = 0.1, 20  # lines a second, and at once; more are passed over
 _log = logging.getLogger("session_mesh.node")

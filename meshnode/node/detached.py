@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from meshnode.core.errors import MeshError, fields_of
+from meshnode.node.configuration.options import told_from
 from meshnode.node.loading import no_collection
-from meshnode.node.options import told_from
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from meshnode.core.errors import ConflictError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from meshnode.app.views import Stopped
+    from meshnode.app.queries.views import Stopped
 
     Work = Coroutine[Any, Any, Stopped]
     End = Callable[[bool, str, float | None], Work]  # leave, keep or close, seconds for closing

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.bearers import Bearers
+from meshnode.app.commands.bearers import Bearers
+from meshnode.app.commands.keys import Keys
 from meshnode.app.counting import Counting
-from meshnode.app.keys import Keys
-from meshnode.app.sessions import SESSIONS_MAX
+from meshnode.app.sessions.sessions import SESSIONS_MAX
 from meshnode.client.home import unwritten
 from meshnode.client.keyfiles import write_whole
-from meshnode.core.certificates import dns_name_of, expires_at_s
 from meshnode.core.errors import UsageError
+from meshnode.core.membership.certificates import dns_name_of, expires_at_s
 from meshnode.discovery.seeds import parse_address
-from meshnode.node.addresses import joined
 from meshnode.node.clock import chance
-from meshnode.node.http_options import OWN_CERTIFICATE, tls_context
+from meshnode.node.configuration.http_options import OWN_CERTIFICATE, tls_context
+from meshnode.node.presence.addresses import joined
 from meshnode.node.version import VERSION
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from meshnode.app.auditing import Auditor
-    from meshnode.app.queries import Queries
-    from meshnode.app.views import BudgetView
-    from meshnode.core.sessions import SessionRecord
+    from meshnode.app.audit.auditing import Auditor
+    from meshnode.app.queries.queries import Queries
+    from meshnode.app.queries.views import BudgetView
+    from meshnode.core.sessions.sessions import SessionRecord
     from meshnode.gateway.listening import Listener
     from meshnode.gateway.metrics import Metrics
-    from meshnode.node.commanding import Commanding
+    from meshnode.node.configuration.http_options import HttpOptions
     from meshnode.node.ground import Ground
-    from meshnode.node.hosting import Hosting
-    from meshnode.node.http_options import HttpOptions
+    from meshnode.node.sessions.commanding import Commanding
+    from meshnode.node.sessions.hosting import Hosting
 
     OnSession = Callable[[SessionRecord | None, SessionRecord], None]
 

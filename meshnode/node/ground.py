@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
-    from meshnode.app.alarms import Alarms
+    from meshnode.app.audit.alarms import Alarms
     from meshnode.client.home import Home
     from meshnode.core.keys import Key
     from meshnode.node.clock import SystemClock

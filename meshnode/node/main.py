@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.home import Home, make_private
 from meshnode.client.stdout import silence_stdout
 from meshnode.core.errors import MeshError, error_of
+from meshnode.node.configuration.options import UpOptions, told_of
 from meshnode.node.loading import no_collection
-from meshnode.node.options import UpOptions, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

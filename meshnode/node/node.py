@@ -13,50 +13,51 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.admission import AdmissionDesk, Admitter
-from meshnode.app.alarms import Alarms
-from meshnode.app.authorities import Authorities
-from meshnode.app.directions import Directions
-from meshnode.app.indexes import Indexes
-from meshnode.app.keys import Keys
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.queries import Queries
-from meshnode.app.views import Stopped
+from meshnode.app.audit.alarms import Alarms
+from meshnode.app.commands.keys import Keys
+from meshnode.app.membership.admission import AdmissionDesk, Admitter
+from meshnode.app.membership.authorities import Authorities
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.queries.indexes import Indexes
+from meshnode.app.queries.queries import Queries
+from meshnode.app.queries.views import Stopped
+from meshnode.app.sessions.directions import Directions
 from meshnode.core.errors import MeshError, StorageError
 from meshnode.core.ids import NodeId, new_u64
-from meshnode.core.members import NodeRecord, is_admitted
+from meshnode.core.membership.members import NodeRecord, is_admitted
 from meshnode.core.sealing import SealingKey
 from meshnode.discovery.hints import Announcement
-from meshnode.node.admitting import tell_of_members
-from meshnode.node.alarming import log_alarm
-from meshnode.node.auditing import Auditing
-from meshnode.node.authority import AuthorityFile
+from meshnode.node.audit.alarming import log_alarm
+from meshnode.node.audit.auditing import Auditing
+from meshnode.node.audit.eventing import Eventing
 from meshnode.node.background import Background
-from meshnode.node.books import StoredInvites
-from meshnode.node.budgeting import Budgeting
 from meshnode.node.clock import SystemClock, chance, new_rng
-from meshnode.node.commanding import Commanding
-from meshnode.node.describing import Describing
+from meshnode.node.configuration.pricing import running_prices
+from meshnode.node.configuration.told import LABELS_FACT
 from meshnode.node.ending import Ending
-from meshnode.node.eventing import Eventing
-from meshnode.node.finding import Finding
-from meshnode.node.following import Following
-from meshnode.node.founding import NAME_FACT, beginning, default_node_name, device_key, read_genesis
 from meshnode.node.ground import Ground
-from meshnode.node.hosting import Hosting
-from meshnode.node.inside import Inside
-from meshnode.node.introducing import dismiss, introduced_in, seeds_in
-from meshnode.node.last_heard import keep_last_heard, last_heard
-from meshnode.node.listeners import Listeners
-from meshnode.node.membership import certificates_of
-from meshnode.node.moving import watch
-from meshnode.node.own_record import LAST_WRITE_S, OwnRecord, labels_of
-from meshnode.node.persistence import FeedWriter
-from meshnode.node.pricing import running_prices
-from meshnode.node.renewing import Renewing
-from meshnode.node.restoring import take_up
-from meshnode.node.standing import Standing
-from meshnode.node.told import LABELS_FACT
+from meshnode.node.homes.admitting import tell_of_members
+from meshnode.node.homes.authority import AuthorityFile
+from meshnode.node.homes.books import StoredInvites
+from meshnode.node.homes.founding import NAME_FACT, beginning, device_key, read_genesis
+from meshnode.node.homes.introducing import dismiss, introduced_in, seeds_in
+from meshnode.node.homes.membership import certificates_of
+from meshnode.node.homes.persistence import FeedWriter
+from meshnode.node.homes.renewing import Renewing
+from meshnode.node.homes.restoring import take_up
+from meshnode.node.ledger.budgeting import Budgeting
+from meshnode.node.ledger.following import Following
+from meshnode.node.names import default_node_name
+from meshnode.node.presence.describing import Describing
+from meshnode.node.presence.finding import Finding
+from meshnode.node.presence.last_heard import keep_last_heard, last_heard
+from meshnode.node.presence.listeners import Listeners
+from meshnode.node.presence.moving import watch
+from meshnode.node.presence.own_record import LAST_WRITE_S, OwnRecord, labels_of
+from meshnode.node.sessions.commanding import Commanding
+from meshnode.node.sessions.hosting import Hosting
+from meshnode.node.sessions.inside import Inside
+from meshnode.node.sessions.standing import Standing
 from meshnode.node.version import VERSION
 from meshnode.node.world import NodeWorld
 from meshnode.rpc.authorities import AuthorityServicer
@@ -71,9 +72,9 @@ from meshnode.wire.links import Introduction
 
 if TYPE_CHECKING:
     from meshnode.client.home import Home
-    from meshnode.core.rows import Rows
+    from meshnode.core.feeds.rows import Rows
+    from meshnode.node.configuration.told import NodeOptions
     from meshnode.node.fronting import Fronting
-    from meshnode.node.told import NodeOptions
     from meshnode.rpc.servers import Service
     from meshnode.store.database import Database
 

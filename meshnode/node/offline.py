@@ -10,24 +10,24 @@ from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
-from meshnode.app.mesh import Mesh
-from meshnode.app.mesh import Self as Who
-from meshnode.app.queries import Queries
-from meshnode.app.witnessing import Seen
+from meshnode.app.audit.witnessing import Seen
+from meshnode.app.mesh.mesh import Mesh
+from meshnode.app.mesh.mesh import Self as Who
+from meshnode.app.queries.queries import Queries
 from meshnode.client.errors import NoNodeError
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import ExhaustedError, PeerError
-from meshnode.core.headers import NOTHING
+from meshnode.core.feeds.headers import NOTHING
 from meshnode.core.ids import NodeId, node_key_of
-from meshnode.core.ledger import LEDGER
-from meshnode.core.ledger_rows import key_to_row, value_to_row
-from meshnode.core.liveness import Liveness
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row
+from meshnode.core.links.liveness import Liveness
 from meshnode.node.clock import SystemClock
-from meshnode.node.founding import device_key, read_genesis
-from meshnode.node.introducing import introduced_in
-from meshnode.node.last_heard import last_heard
-from meshnode.node.pricing import prices_of
-from meshnode.node.restoring import Damage, restore
+from meshnode.node.configuration.pricing import prices_of
+from meshnode.node.homes.founding import device_key, read_genesis
+from meshnode.node.homes.introducing import introduced_in
+from meshnode.node.homes.restoring import Damage, restore
+from meshnode.node.presence.last_heard import last_heard
 from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions, name_member

@@ -17,23 +17,17 @@ from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import tighten
 from meshnode.core.errors import MeshError, NotAuthenticatedError
 from meshnode.core.ids import node_id_of
-from meshnode.node import again
 from meshnode.node.background import log_unhandled
-from meshnode.node.entering import finish_begun
-from meshnode.node.founding import (
-    NAME_FACT,
-    checked_name,
-    device_key,
-    found,
-    read_genesis,
-    recover,
-)
+from meshnode.node.configuration import again
+from meshnode.node.configuration.told import RETURNED_FACT, config_of, merged
+from meshnode.node.homes.entering import finish_begun
+from meshnode.node.homes.founding import NAME_FACT, device_key, found, read_genesis, recover
+from meshnode.node.homes.membership import check_identity
+from meshnode.node.homes.restoring import leaving_in
 from meshnode.node.init import TO_STOP
 from meshnode.node.loading import no_collection
 from meshnode.node.lock import HomeLock
-from meshnode.node.membership import check_identity
-from meshnode.node.restoring import leaving_in
-from meshnode.node.told import RETURNED_FACT, config_of, merged
+from meshnode.node.names import checked_name
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
 from meshnode.telemetry.logs import start_logging
@@ -41,8 +35,8 @@ from meshnode.telemetry.logs import start_logging
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshnode.node.configuration.options import UpOptions
     from meshnode.node.node import Node
-    from meshnode.node.options import UpOptions
 
 PRIVATE_MASK = 0o077  # a node starts no agents: what it writes is its user's alone
 OPEN_FILES = 65_536  # at once; often 1,024 by default, which a crowd at the ports would use up

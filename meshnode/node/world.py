@@ -12,33 +12,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshnode.app.driver import perform
-from meshnode.core.entries import entry_id_of
+from meshnode.app.mesh.driver import perform
+from meshnode.core.control.entries import entry_id_of
 from meshnode.core.errors import ConflictError, StorageError, UnreachableError
-from meshnode.core.sessions import SESSIONS
+from meshnode.core.sessions.sessions import SESSIONS
 from meshnode.discovery.probes import accepts
 from meshnode.discovery.seeds import is_address
-from meshnode.node.alarming import alarm_of, feed_alarm_id, sound_fault
-from meshnode.node.refusals import Refusals
+from meshnode.node.audit.alarming import alarm_of, feed_alarm_id, sound_fault
+from meshnode.node.audit.refusals import Refusals
 from meshnode.rpc.links import Links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-    from meshnode.app.alarms import Alarm, Alarms
-    from meshnode.app.mesh import Mesh
+    from meshnode.app.audit.alarms import Alarm, Alarms
+    from meshnode.app.commands.relaying import Relaying
+    from meshnode.app.mesh.mesh import Mesh
     from meshnode.app.ports import Clock
-    from meshnode.app.relaying import Relaying
     from meshnode.core.effects import Announce, Effect
-    from meshnode.core.feed import Change
-    from meshnode.core.forks import Proof
-    from meshnode.core.headers import Head, Header
+    from meshnode.core.feeds.feed import Change
+    from meshnode.core.feeds.forks import Proof
+    from meshnode.core.feeds.headers import Head, Header
+    from meshnode.core.feeds.messages import Known, Message, Order, Reply
+    from meshnode.core.feeds.rows import Place
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.liveness import MemberState
-    from meshnode.core.messages import Known, Message, Order, Reply
-    from meshnode.core.rows import Place
-    from meshnode.node.persistence import FeedWriter, Work
+    from meshnode.core.links.liveness import MemberState
+    from meshnode.node.homes.persistence import FeedWriter, Work
     from meshnode.rpc.tls import Identity
     from meshnode.wire.links import Introduction
 

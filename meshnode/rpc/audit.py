@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from meshnode.app.audit.witnessing import Seen
     from meshnode.app.ports import AuditBook
-    from meshnode.app.witnessing import Seen
-    from meshnode.core.audit import Kept
+    from meshnode.core.commands.audit import Kept
 
 READ_TIMEOUT_S = 120.0  # of another node's whole log
 HEADS_TIMEOUT_S = 3.0  # for all neighbours together; who is later was not heard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.app.pieces import chunks, in_pieces
-from meshnode.core.roles import NAME_CHARS_MAX
+from meshnode.core.control.roles import NAME_CHARS_MAX
 from meshnode.v1 import authority_service_pb2 as pb
 from meshnode.v1 import authority_service_pb2_grpc as pb_grpc
 from meshnode.wire.times import time_to_wire
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from meshnode.app.authorities import Authorities, GivenRole
-    from meshnode.core.entries import Revoke
+    from meshnode.app.membership.authorities import Authorities, GivenRole
+    from meshnode.core.control.entries import Revoke
     from meshnode.rpc.guard import Context
 
 

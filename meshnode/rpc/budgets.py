@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.core.budgets import USD, amount_text
-from meshnode.core.prices import usd_text
+from meshnode.core.ledger.budgets import USD, amount_text
+from meshnode.core.ledger.prices import usd_text
 from meshnode.rpc.views import coverage_to_wire
 from meshnode.v1 import budget_pb2
 from meshnode.v1 import budget_service_pb2 as pb
@@ -15,9 +15,9 @@ from meshnode.wire.times import time_to_wire
 if TYPE_CHECKING:
     import grpc.aio
 
-    from meshnode.app.budgets import BudgetDesk
-    from meshnode.app.queries import Queries
-    from meshnode.app.views import BudgetView
+    from meshnode.app.budgets.budgets import BudgetDesk
+    from meshnode.app.queries.queries import Queries
+    from meshnode.app.queries.views import BudgetView
     from meshnode.rpc.guard import Context
 
 

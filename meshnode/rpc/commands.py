@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 import grpc.aio
 
-from meshnode.app.readings import LATER_S
+from meshnode.app.sessions.readings import LATER_S
 from meshnode.core.errors import NoAnswerError, UnreachableError, UsageError
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.guard import Context, peer_of
@@ -21,8 +21,8 @@ from meshnode.wire.signed import signed_from_wire, signed_to_wire
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from meshnode.app.commands import CommandDesk
-    from meshnode.core.commands import Command
+    from meshnode.app.commands.commands import CommandDesk
+    from meshnode.core.commands.commands import Command
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
     from meshnode.rpc.tls import Identity
@@ -81,7 +81,7 @@ class CommandServicer(pb_grpc.CommandServiceServicer):
 
 
 class OverLinks(Protocol):
-    """The way to nodes that cannot be dialled (app/relaying.py)."""
+    """The way to nodes that cannot be dialled (app/commands/relaying.py)."""
 
     def is_linked(self, owner: NodeId) -> bool:
         """Whether there is a link with this node."""

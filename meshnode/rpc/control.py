@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.core.control import NoAuthorityError, NoRoomError
+from meshnode.core.control.control import NoAuthorityError, NoRoomError
+from meshnode.core.control.shares import FullError
 from meshnode.core.errors import (
     ConflictError,
     ExhaustedError,
@@ -16,14 +17,13 @@ from meshnode.core.errors import (
     PeerError,
     UsageError,
 )
-from meshnode.core.shares import FullError
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.wire.signed import signed_from_wire, signed_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from meshnode.core.feed import Replica
+    from meshnode.core.feeds.feed import Replica
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 

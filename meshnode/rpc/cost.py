@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from meshnode.app.cutting import CostQuery
-from meshnode.app.tally import GROUPS_MAX
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.cost.tally import GROUPS_MAX
 from meshnode.core.errors import UsageError
-from meshnode.core.ledger import Buckets
-from meshnode.core.prices import usd_text
+from meshnode.core.ledger.ledger import Buckets
+from meshnode.core.ledger.prices import usd_text
 from meshnode.v1 import local_service_pb2, usage_pb2
 from meshnode.wire.times import time_from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshnode.app.cost import CostAnswer, CostGroup
+    from meshnode.app.cost.cost import CostAnswer, CostGroup
     from meshnode.core.ids import NodeId
     from meshnode.v1 import coverage_pb2
 

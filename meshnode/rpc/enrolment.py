@@ -13,13 +13,6 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from meshnode.core.enrolment import (
-    Invite,
-    admit_proof,
-    application_from_signed,
-    join_proof,
-    same,
-)
 from meshnode.core.errors import (
     ExhaustedError,
     NotAuthenticatedError,
@@ -27,6 +20,13 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.keys import Signed
+from meshnode.core.membership.enrolment import (
+    Invite,
+    admit_proof,
+    application_from_signed,
+    join_proof,
+    same,
+)
 from meshnode.core.pacing import Buckets
 from meshnode.rpc.errors import error_from, was_closed_on_us
 from meshnode.rpc.limits import source_of
@@ -37,7 +37,7 @@ from meshnode.wire.links import PROTOCOL
 from meshnode.wire.times import time_from_wire, time_to_wire
 
 if TYPE_CHECKING:
-    from meshnode.app.admission import AdmissionDesk
+    from meshnode.app.membership.admission import AdmissionDesk
     from meshnode.app.ports import Clock
     from meshnode.rpc.guard import Context
 

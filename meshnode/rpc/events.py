@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from meshnode.app.cost import CostGroup
-from meshnode.app.views import AgentView, BudgetView, NodeView, SessionView
-from meshnode.app.watching import Told, Watching
+from meshnode.app.cost.cost import CostGroup
+from meshnode.app.events.watching import Told, Watching
+from meshnode.app.queries.views import AgentView, BudgetView, NodeView, SessionView
 from meshnode.rpc.budgets import budget_to_wire
 from meshnode.rpc.cost import group_to_wire
 from meshnode.rpc.pulses import pulsed
@@ -21,8 +21,8 @@ from meshnode.wire.times import time_from_wire, time_to_wire
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-    from meshnode.app.events import Event
-    from meshnode.app.watching import WatchDesk
+    from meshnode.app.events.events import Event
+    from meshnode.app.events.watching import WatchDesk
     from meshnode.rpc.guard import Context
 
 

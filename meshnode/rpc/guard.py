@@ -15,8 +15,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from meshnode.core.certificates import is_own_leaf, node_id_in
 from meshnode.core.errors import NotAuthenticatedError, PeerError
+from meshnode.core.membership.certificates import is_own_leaf, node_id_in
 from meshnode.rpc.errors import refuse
 
 if TYPE_CHECKING:

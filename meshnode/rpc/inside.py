@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from meshnode.app.reporting import Report
+from meshnode.app.sessions.reporting import Report
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
 from meshnode.rpc.cost import buckets_from_wire
 from meshnode.rpc.pulses import pulsed
@@ -23,12 +23,12 @@ from meshnode.wire.times import time_to_wire
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from meshnode.app.inboxes import Inboxes
-    from meshnode.app.own_entries import OwnEntries
-    from meshnode.app.queries import Queries
-    from meshnode.app.reporting import ReportDesk
-    from meshnode.app.tickets import TicketDesk
-    from meshnode.core.sessions import SessionRecord
+    from meshnode.app.queries.queries import Queries
+    from meshnode.app.sessions.inboxes import Inboxes
+    from meshnode.app.sessions.own_entries import OwnEntries
+    from meshnode.app.sessions.reporting import ReportDesk
+    from meshnode.app.sessions.tickets import TicketDesk
+    from meshnode.core.sessions.sessions import SessionRecord
     from meshnode.rpc.guard import Context
 
 TICKET_KEY = "session-mesh-ticket"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from meshnode.app.keys import Keys
+    from meshnode.app.commands.keys import Keys
     from meshnode.rpc.guard import Context
 
 CHAINS_MAX = 256  # in one request; more: UsageError

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc.aio
 
-from meshnode.app.outbox import Outbox
+from meshnode.app.mesh.outbox import Outbox
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Flush
-from meshnode.core.messages import Farewell
+from meshnode.core.feeds.feed import Flush
+from meshnode.core.feeds.messages import Farewell
 from meshnode.rpc.dialling import TOO_OFTEN, DialPace, Failures
 from meshnode.rpc.errors import reason_of_dial
 from meshnode.rpc.guard import Context, peer_of
@@ -40,9 +40,9 @@ from meshnode.wire.links import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
-    from meshnode.core.headers import Header
+    from meshnode.core.feeds.headers import Header
+    from meshnode.core.feeds.messages import Known, Message
     from meshnode.core.ids import NodeId
-    from meshnode.core.messages import Known, Message
     from meshnode.rpc.tls import Identity
 
 TOGETHER_MAX = 64  # frames that waited together travel as one message of the stream,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshnode.app.crowds import some_of_each
-from meshnode.app.listing import page_of
-from meshnode.app.opening import ADAPTERS, Opening
 from meshnode.app.pieces import chunks, in_pieces
-from meshnode.app.specialists import Specialists
-from meshnode.app.views import Selection
+from meshnode.app.queries.crowds import some_of_each
+from meshnode.app.queries.listing import page_of
+from meshnode.app.queries.specialists import Specialists
+from meshnode.app.queries.views import Selection
+from meshnode.app.sessions.opening import ADAPTERS, Opening
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.rpc.control import add_control, read_head
@@ -34,13 +34,13 @@ from meshnode.wire.signed import signed_from_wire, signed_to_wire
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 
-    from meshnode.app.admission import AdmissionDesk
-    from meshnode.app.listing import MaySee
-    from meshnode.app.queries import Queries
-    from meshnode.app.sessions import OwnSessions
-    from meshnode.app.tickets import TicketDesk
-    from meshnode.app.views import Status, Stopped
-    from meshnode.core.feed import Replica
+    from meshnode.app.membership.admission import AdmissionDesk
+    from meshnode.app.queries.listing import MaySee
+    from meshnode.app.queries.queries import Queries
+    from meshnode.app.queries.views import Status, Stopped
+    from meshnode.app.sessions.sessions import OwnSessions
+    from meshnode.app.sessions.tickets import TicketDesk
+    from meshnode.core.feeds.feed import Replica
     from meshnode.core.keys import Signed
     from meshnode.rpc.commands import Bringer, CommandServicer, Courier
     from meshnode.rpc.guard import Context

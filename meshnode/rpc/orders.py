@@ -14,7 +14,7 @@ from meshnode.wire.times import time_to_wire
 if TYPE_CHECKING:
     import grpc.aio
 
-    from meshnode.app.orders import Orders, OrderView, Result
+    from meshnode.app.commands.orders import Orders, OrderView, Result
     from meshnode.rpc.guard import Context
 
 

@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshnode.app.observations import Attempt, Greeting
-from meshnode.core.certificates import UNREADABLE, hints_in
+from meshnode.app.diagnosis.observations import Attempt, Greeting
 from meshnode.core.errors import MeshError, UsageError
+from meshnode.core.membership.certificates import UNREADABLE, hints_in
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.tls import pinned
 from meshnode.v1 import enrolment_service_pb2 as pb

@@ -16,7 +16,7 @@ from meshnode.v1 import renewal_service_pb2_grpc as pb_grpc
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshnode.app.renewal import RenewalDesk
+    from meshnode.app.membership.renewal import RenewalDesk
     from meshnode.core.ids import NodeId
     from meshnode.rpc.tls import Identity
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 
-from meshnode.core.certificates import (
+from meshnode.core.membership.certificates import (
     LEAF_RENEWED_AFTER,
     Leaf,
     anchor,
@@ -29,9 +29,9 @@ from meshnode.core.certificates import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshnode.core.genesis import Genesis
     from meshnode.core.ids import Chance, MeshId, NodeId
     from meshnode.core.keys import Key
+    from meshnode.core.membership.genesis import Genesis
 
 MESSAGE_BYTES_MAX = 4 << 20
 HANDSHAKE_TIMEOUT_MS = 2000

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from meshnode.core.prices import usd_text
-from meshnode.core.sessions import PHASE
+from meshnode.core.ledger.prices import usd_text
+from meshnode.core.sessions.sessions import PHASE
 from meshnode.rpc.cost import buckets_to_wire
 from meshnode.v1 import agent_pb2, coverage_pb2, local_service_pb2, node_pb2, session_pb2
 from meshnode.wire.times import time_to_wire
 
 if TYPE_CHECKING:
-    from meshnode.app.views import AgentView, Coverage, NodeView, SessionView, Status
+    from meshnode.app.queries.views import AgentView, Coverage, NodeView, SessionView, Status
 
 
 def session_to_wire(view: SessionView) -> session_pb2.Session:

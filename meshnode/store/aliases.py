@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.ledger import Buckets
+from meshnode.core.ledger.ledger import Buckets
 from meshnode.store import usage_log
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from meshnode.core.ledger import UsageRecord
-    from meshnode.core.usage_log import Entry
+    from meshnode.core.ledger.ledger import UsageRecord
+    from meshnode.core.ledger.usage_log import Entry
 
 SUPERSEDED = 1 << 62  # the rank of a record that counts nothing: above all that readers give
 

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshnode.core.audit import (
+from meshnode.core.commands.audit import (
     DROPPED,
     HASH_BYTES,
     LOG_MAX,

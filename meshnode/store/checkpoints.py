@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.core.checkpoints import CHECKPOINT, checkpoint_from_signed
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.keys import Signed
-from meshnode.core.ledger import Buckets, Slot
-from meshnode.core.usage_log import START_HASH
+from meshnode.core.ledger.checkpoints import CHECKPOINT, checkpoint_from_signed
+from meshnode.core.ledger.ledger import Buckets, Slot
+from meshnode.core.ledger.usage_log import START_HASH
 from meshnode.store import ledger, rounds, usage_log
 from meshnode.store.transactions import transaction
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
 
-    from meshnode.core.checkpoints import Checkpoint
     from meshnode.core.ids import NodeId
-    from meshnode.core.usage_log import Entry
+    from meshnode.core.ledger.checkpoints import Checkpoint
+    from meshnode.core.ledger.usage_log import Entry
 
     Sign = Callable[[int, bytes, tuple[int, ...]], Signed]
     """Signs what is known of a seq: its hash, and the totals; none if records are dropped."""

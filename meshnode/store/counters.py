@@ -14,22 +14,22 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshnode.core.errors import DamagedError, PeerError
-from meshnode.core.ledger import DiagnosticsKey, merged
-from meshnode.core.ledger_rows import (
+from meshnode.core.ledger.ledger import DiagnosticsKey, merged
+from meshnode.core.ledger.ledger_rows import (
     key_from_row,
     key_to_row,
     keys_begin,
     slot_from_row,
     slot_to_row,
 )
-from meshnode.core.rollups import due, either_of, is_part, ways_of
+from meshnode.core.ledger.rollups import due, either_of, is_part, ways_of
 from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from meshnode.core.ledger import CounterKey, Slot, SlotKey
+    from meshnode.core.ledger.ledger import CounterKey, Slot, SlotKey
 
 _BEHIND = b"\xff"  # more than a text begins with
 _SLOT_BYTES = 4  # of its number, at the end of the key of a slot later than 1973

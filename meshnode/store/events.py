@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from meshnode.app.events import EVENTS_MAX, LOG_CHARS, SEQ_MAX, Event
-from meshnode.app.things import Kind, Op
+from meshnode.app.events.events import EVENTS_MAX, LOG_CHARS, SEQ_MAX, Event
+from meshnode.app.events.things import Kind, Op
 from meshnode.store.facts import recall
 from meshnode.store.transactions import transaction
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from meshnode.core.entries import entry_id_of
+from meshnode.core.control.entries import entry_id_of
 from meshnode.core.errors import PeerError
-from meshnode.core.headers import FLUSH, Header, parse_header
+from meshnode.core.feeds.headers import FLUSH, Header, parse_header
+from meshnode.core.feeds.rows import Row, Rows, all_rows
 from meshnode.core.ids import node_key_of
 from meshnode.core.keys import Signed, verify
-from meshnode.core.rows import Row, Rows, all_rows
 from meshnode.store import forks
 from meshnode.store.transactions import transaction
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping
 
-    from meshnode.core.feed import Change
+    from meshnode.core.feeds.feed import Change
+    from meshnode.core.feeds.rows import Place
     from meshnode.core.ids import NodeId
-    from meshnode.core.rows import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.core.headers import FLUSH
+from meshnode.core.feeds.headers import FLUSH
 from meshnode.core.keys import Signed
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from meshnode.core.forks import Proof
+    from meshnode.core.feeds.forks import Proof
 
 
 def save(connection: sqlite3.Connection, proof: Proof) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.app.witnessing import Seen
-from meshnode.core.audit import AUDIT_HEAD, head_from_signed
+from meshnode.app.audit.witnessing import Seen
+from meshnode.core.commands.audit import AUDIT_HEAD, head_from_signed
 from meshnode.core.errors import PeerError
-from meshnode.core.headers import Head
+from meshnode.core.feeds.headers import Head
 from meshnode.core.keys import Signed
 from meshnode.store.transactions import transaction
 

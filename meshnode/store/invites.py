@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.app.ports import Device, OutstandingInvite
+from meshnode.core.control.roles import INVITE
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, unpack_map
-from meshnode.core.roles import INVITE
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.app.ports import Undone
-from meshnode.core.commands import COMMAND, RECEIPT
+from meshnode.core.commands.commands import COMMAND, RECEIPT
 from meshnode.core.errors import ConflictError, ExhaustedError, MeshError
 from meshnode.core.keys import Signed
 from meshnode.store.facts import recall

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.charges import Charge
 from meshnode.core.errors import ConflictError, PeerError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import (
     INCOMPLETE,
     Diagnostics,
     DiagnosticsKey,
@@ -24,9 +24,9 @@ from meshnode.core.ledger import (
     added_up,
     merged,
 )
-from meshnode.core.ledger_rows import diagnostics_from_row, diagnostics_to_row
-from meshnode.core.tiers import anywhere
-from meshnode.core.usage_log import Entry, preferred, says_the_same
+from meshnode.core.ledger.ledger_rows import diagnostics_from_row, diagnostics_to_row
+from meshnode.core.ledger.tiers import anywhere
+from meshnode.core.ledger.usage_log import Entry, preferred, says_the_same
 from meshnode.store import aliases, counters, log_sessions, rounds, usage_log
 from meshnode.store.transactions import transaction
 
@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from meshnode.core.ledger import Added, Batch, CounterKey, LedgerRow, Round, Slot, UsageRecord
+    from meshnode.core.ledger.ledger import (
+        Added,
+        Batch,
+        CounterKey,
+        LedgerRow,
+        Round,
+        Slot,
+        UsageRecord,
+    )
 
 
 PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.ledger import slot_key_of
-from meshnode.core.log_sessions import SOURCES, Whose
-from meshnode.core.marks import marked, session_in
-from meshnode.core.rollups import month_key_of
+from meshnode.core.ledger.ledger import slot_key_of
+from meshnode.core.ledger.log_sessions import SOURCES, Whose
+from meshnode.core.ledger.marks import marked, session_in
+from meshnode.core.ledger.rollups import month_key_of
 from meshnode.store import counters, rollups
 from meshnode.store.asking import asked
 from meshnode.store.transactions import transaction
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
-    from meshnode.core.ledger import CounterKey, Slot, UsageRecord
-    from meshnode.core.log_sessions import LogSession
+    from meshnode.core.ledger.ledger import CounterKey, Slot, UsageRecord
+    from meshnode.core.ledger.log_sessions import LogSession
     from meshnode.core.periods import MonthKey
 
     Had = tuple[float, float, Whose]

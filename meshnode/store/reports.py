@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.app.reporting import SOURCE, Tally, idem_key_of
+from meshnode.app.sessions.reporting import SOURCE, Tally, idem_key_of
 from meshnode.core.errors import ConflictError
-from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
+from meshnode.core.ledger.ledger import Batch, Diagnostics, DiagnosticsKey
 from meshnode.store import ledger, usage_log
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from meshnode.core.charges import Charge
-    from meshnode.core.ledger import LedgerRow, UsageRecord
+    from meshnode.core.ledger.charges import Charge
+    from meshnode.core.ledger.ledger import LedgerRow, UsageRecord
 
 READER = DiagnosticsKey(SOURCE, "")  # what all sessions of a node report, together
 

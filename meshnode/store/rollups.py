@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.core.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
-from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_to_row
-from meshnode.core.marks import MARK_DIGITS, SESSION_MARKS, marked
-from meshnode.core.periods import DAY_S, DayKey, MonthKey
-from meshnode.core.rollups import (
+from meshnode.core.ledger.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
+from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_to_row
+from meshnode.core.ledger.marks import MARK_DIGITS, SESSION_MARKS, marked
+from meshnode.core.ledger.rollups import (
     due,
     is_part,
     levelled,
@@ -24,6 +23,7 @@ from meshnode.core.rollups import (
     way_of,
     written_by,
 )
+from meshnode.core.periods import DAY_S, DayKey, MonthKey
 from meshnode.store import counters
 from meshnode.store.transactions import transaction
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from meshnode.core.ledger import CounterKey
+    from meshnode.core.ledger.ledger import CounterKey
 
 LOOKED_AT_ONCE = 2000  # rows; then others get a turn
 MOVED_AT_ONCE = 500

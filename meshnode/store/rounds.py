@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError, PeerError
-from meshnode.core.rounds import texts_from_bytes, texts_to_bytes
-from meshnode.core.usage_log import says_the_same
+from meshnode.core.ledger.rounds import texts_from_bytes, texts_to_bytes
+from meshnode.core.ledger.usage_log import says_the_same
 from meshnode.store.asking import asked
 from meshnode.store.transactions import transaction
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
-    from meshnode.core.ledger import Round, UsageRecord
-    from meshnode.core.rounds import Texts
+    from meshnode.core.ledger.ledger import Round, UsageRecord
+    from meshnode.core.ledger.rounds import Texts
 
 
 SESSION_BYTES_MAX = 32 << 20

@@ -12,10 +12,10 @@ from collections import defaultdict
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from meshnode.core.charges import Charge
 from meshnode.core.errors import DamagedError
 from meshnode.core.ids import is_session_id
-from meshnode.core.ledger import (
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import (
     SLOT_MAX,
     SLOT_S,
     Buckets,
@@ -26,15 +26,15 @@ from meshnode.core.ledger import (
     counters_of,
     slot_number,
 )
-from meshnode.core.marks import MARK
+from meshnode.core.ledger.marks import MARK
+from meshnode.core.ledger.usage_log import HASH_BYTES, START_HASH, Entry, chained
 from meshnode.core.packing import typed
-from meshnode.core.usage_log import HASH_BYTES, START_HASH, Entry, chained
 from meshnode.store.asking import asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from meshnode.core.ledger import Added, CounterKey, Counters, Slot
+    from meshnode.core.ledger.ledger import Added, CounterKey, Counters, Slot
 
 
 NEWEST_OF = 1000  # records: they are told in the order of logs, which is not that of time

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import TABLES_MAX
-from meshnode.core.headers import Head, Header, header_from_signed
-from meshnode.core.messages import BucketPull, BucketRows, Fork, Manifest, Snapshot
-from meshnode.core.rows import BUCKETS
-from meshnode.core.snapshots import hashes_from_bytes, hashes_to_bytes
+from meshnode.core.feeds.feed import TABLES_MAX
+from meshnode.core.feeds.headers import Head, Header, header_from_signed
+from meshnode.core.feeds.messages import BucketPull, BucketRows, Fork, Manifest, Snapshot
+from meshnode.core.feeds.rows import BUCKETS
+from meshnode.core.feeds.snapshots import hashes_from_bytes, hashes_to_bytes
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.ids import node_id_from_wire
 from meshnode.wire.signed import signed_from_wire, signed_to_wire

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-from meshnode.core.certificates import CHAIN_MAX
-from meshnode.core.entries import ENTRY_ID_BYTES
+from meshnode.core.control.entries import ENTRY_ID_BYTES
+from meshnode.core.control.shares import ENTRIES_MAX
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Flush
-from meshnode.core.headers import Head, Header, parse_header, verify_header
-from meshnode.core.keys import Signed
-from meshnode.core.messages import (
+from meshnode.core.feeds.feed import Flush
+from meshnode.core.feeds.headers import Head, Header, parse_header, verify_header
+from meshnode.core.feeds.messages import (
     BucketHashes,
     BucketPull,
     BucketRows,
@@ -30,7 +29,8 @@ from meshnode.core.messages import (
     Snapshot,
     Vector,
 )
-from meshnode.core.shares import ENTRIES_MAX
+from meshnode.core.keys import Signed
+from meshnode.core.membership.certificates import CHAIN_MAX
 from meshnode.core.summary import BUCKET_HASH_BYTES, BUCKETS
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.feeds import feed_part_from_wire, feed_part_to_wire, header_to_wire

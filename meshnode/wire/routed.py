@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import assert_never
 
-from meshnode.core.envelopes import ORDER_BYTES_MAX, REPLY_BYTES_MAX
+from meshnode.core.commands.envelopes import ORDER_BYTES_MAX, REPLY_BYTES_MAX
 from meshnode.core.errors import PeerError
-from meshnode.core.messages import Ask, Heard, Order, Reply, Routed
-from meshnode.core.relay import ROUTE_MAX
+from meshnode.core.feeds.messages import Ask, Heard, Order, Reply, Routed
+from meshnode.core.links.relay import ROUTE_MAX
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.ids import node_id_from_wire
 

@@ -21,7 +21,7 @@ from meshnode.client.errors import MeshError, NoNodeError
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import Selection
-from meshnode.node import founding, joining
+from meshnode.node.homes import founding, joining
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
 PATIENCE_S = 20.0

@@ -11,10 +11,10 @@ from e2e.bad_input.refusal import LOCAL
 from e2e.fleet import PROGRAM, wait_until
 
 from meshnode.client.errors import ConflictError
-from meshnode.core.genesis import genesis_from_bytes
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.keys import Key
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.membership.genesis import genesis_from_bytes
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.store import feeds
 from meshnode.store.database import Database
 

@@ -34,32 +34,25 @@ from fuzz.values import (
     WORD,
 )
 
-from meshnode.app.admission import packed_signed
+from meshnode.app.membership.admission import packed_signed
 from meshnode.client import receipts
 from meshnode.client.durations import parse_duration, parse_instant, seconds_of
-from meshnode.core import (
-    certificates,
-    enrolment,
-    grants,
-    ledger,
-    ledger_rows,
-    members,
-    registry,
-    removals,
-    roles,
-    sessions,
-)
-from meshnode.core.commands import COMMAND, command_from_signed, receipt_from_signed
-from meshnode.core.entries import CONTROL, entry_id_of
+from meshnode.core.commands.commands import COMMAND, command_from_signed, receipt_from_signed
+from meshnode.core.control import grants, roles
+from meshnode.core.control.entries import CONTROL, entry_id_of
 from meshnode.core.errors import PeerError, UnreachableError, UsageError
-from meshnode.core.feed import delta_from_bytes
-from meshnode.core.genesis import genesis_from_bytes
-from meshnode.core.headers import FLUSH, parse_header
+from meshnode.core.feeds.feed import delta_from_bytes
+from meshnode.core.feeds.headers import FLUSH, parse_header
+from meshnode.core.feeds.messages import Snapshot
+from meshnode.core.feeds.snapshots import hashes_from_bytes, hashes_to_bytes, rows_of
 from meshnode.core.ids import node_key_of, unb32
 from meshnode.core.keys import Signed, encode_checked
-from meshnode.core.messages import Snapshot
+from meshnode.core.ledger import ledger, ledger_rows
+from meshnode.core.membership import certificates, enrolment, members
+from meshnode.core.membership.genesis import genesis_from_bytes
 from meshnode.core.packing import pack, unpack
-from meshnode.core.snapshots import hashes_from_bytes, hashes_to_bytes, rows_of
+from meshnode.core.sessions import registry, sessions
+from meshnode.core.tables import removals
 from meshnode.discovery.seeds import parse_address
 from meshnode.v1 import event_service_pb2 as event_pb
 from meshnode.v1 import link_service_pb2 as pb
@@ -76,7 +69,7 @@ from meshnode.wire.times import time_from_wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshnode.core.messages import Message
+    from meshnode.core.feeds.messages import Message
 
 
 def _rows_of(table: str) -> list[tuple[bytes, bytes]]:

@@ -34,22 +34,22 @@ from fuzz.values import (
     WORD,
 )
 
-from meshnode.app.admission import AdmissionDesk, Admitter
-from meshnode.app.commands import CommandDesk
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.opening import Opening
+from meshnode.app.commands.commands import CommandDesk
+from meshnode.app.commands.executing import Executor
+from meshnode.app.membership.admission import AdmissionDesk, Admitter
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.ports import OutstandingInvite
-from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.certificates import leads_to_root
-from meshnode.core.commands import COMMAND, Court, receipt_from_signed, sign_command
-from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import JOIN, join_proof
+from meshnode.app.sessions.opening import Opening
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.commands import COMMAND, Court, receipt_from_signed, sign_command
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.roles import INVITE as INVITED
 from meshnode.core.errors import PeerError
+from meshnode.core.membership.certificates import leads_to_root
+from meshnode.core.membership.enrolment import JOIN, join_proof
 from meshnode.core.packing import typed, unpack_map
-from meshnode.core.roles import INVITE as INVITED
-from meshnode.core.sessions import session_to_row
+from meshnode.core.sessions.sessions import session_to_row
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -26,11 +26,11 @@ from meshnode.agents.inbox import Inbox
 from meshnode.agents.inbox_reader import answer_of, page_of
 from meshnode.agents.steering import steer_line
 from meshnode.agents.supervisor import Supervisor
-from meshnode.app.events import KEPT_S, EventLog
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.events.events import KEPT_S, EventLog
+from meshnode.app.events.watching import Watching
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.ports import JournalEntry
-from meshnode.app.queries import Queries
-from meshnode.app.watching import Watching
+from meshnode.app.queries.queries import Queries
 from meshnode.client import errors as client_errors
 from meshnode.client import outbox
 from meshnode.client.documents import parse_document
@@ -38,20 +38,20 @@ from meshnode.client.home import Home
 from meshnode.client.keyfiles import read_secret
 from meshnode.client.registrations import registrations_in
 from meshnode.client.targets import Order
-from meshnode.core.certificates import leads_to_root
-from meshnode.core.commands import command_from_signed
-from meshnode.core.enrolment import join_proof
+from meshnode.core.commands.commands import command_from_signed
 from meshnode.core.errors import DamagedError, MeshError, PeerError
 from meshnode.core.ids import node_id_of
-from meshnode.core.ledger_rows import key_to_row, value_to_row
+from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row
+from meshnode.core.membership.certificates import leads_to_root
+from meshnode.core.membership.enrolment import join_proof
 from meshnode.core.packing import typed, unpack
 from meshnode.discovery.mdns import SERVICE, Discovery
-from meshnode.node.config import load_config
-from meshnode.node.entering import finish
-from meshnode.node.eventing import left_from
-from meshnode.node.founding import beginning, read_genesis, recover
-from meshnode.node.membership import membership_in
-from meshnode.node.restoring import restore
+from meshnode.node.audit.eventing import left_from
+from meshnode.node.configuration.config import load_config
+from meshnode.node.homes.entering import finish
+from meshnode.node.homes.founding import beginning, read_genesis, recover
+from meshnode.node.homes.membership import membership_in
+from meshnode.node.homes.restoring import restore
 from meshnode.rpc import errors as rpc_errors
 from meshnode.rpc.control import add_control, read_head
 from meshnode.rpc.cost import query_from_wire

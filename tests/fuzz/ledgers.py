@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from fuzz.decoder import Decoder
 from fuzz.values import NODE, NODE_ID, ROLLED_UP, ROWS, SLOT_KEY
 
-from meshnode.core import checkpoints, rounds
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import LEDGER
-from meshnode.core.ledger_rows import key_to_row
+from meshnode.core.ledger import checkpoints, rounds
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.ledger.ledger_rows import key_to_row
+from meshnode.core.ledger.regained import by_month, counters_of, joined_rows
 from meshnode.core.packing import pack, typed, unpack, unpack_map
-from meshnode.core.regained import by_month, counters_of, joined_rows
 
 if TYPE_CHECKING:
     from typing import Any

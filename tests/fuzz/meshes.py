@@ -29,16 +29,14 @@ from fuzz.values import (
     chance,
 )
 
-from meshnode.app.changes import Changes
-from meshnode.app.events import Event
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.events.changes import Changes
+from meshnode.app.events.events import Event
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.pieces import finished
-from meshnode.app.queries import Queries
+from meshnode.app.queries.queries import Queries
 from meshnode.client.messages import to_plain
-from meshnode.core.commands import COMMAND, Court
-from meshnode.core.effects import Announce, Persist, Report, Send
-from meshnode.core.entries import CONTROL
-from meshnode.core.envelopes import (
+from meshnode.core.commands.commands import COMMAND, Court
+from meshnode.core.commands.envelopes import (
     REQUEST,
     SEALED_ANSWER,
     SEALED_REQUEST,
@@ -46,18 +44,20 @@ from meshnode.core.envelopes import (
     Awaited,
     Correspondence,
 )
+from meshnode.core.control.entries import CONTROL
+from meshnode.core.effects import Announce, Persist, Report, Send
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Flush, delta_from_bytes
-from meshnode.core.headers import FLUSH, sign_header
+from meshnode.core.feeds.feed import Flush, delta_from_bytes
+from meshnode.core.feeds.headers import FLUSH, sign_header
+from meshnode.core.feeds.messages import Order, Routed, Snapshot
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Row, Rows, all_rows
+from meshnode.core.feeds.snapshots import _entries, whole
 from meshnode.core.keys import Key, Signed
-from meshnode.core.members import NODE as NODE_TABLE
-from meshnode.core.members import ONLY_ROW, NodeRecord, is_admitted, node_to_row
-from meshnode.core.messages import Order, Routed, Snapshot
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.membership.members import NODE as NODE_TABLE
+from meshnode.core.membership.members import ONLY_ROW, NodeRecord, is_admitted, node_to_row
 from meshnode.core.packing import pack, typed, unpack
-from meshnode.core.rows import Row, Rows, all_rows
 from meshnode.core.sealing import SealingKey, seal
-from meshnode.core.snapshots import _entries, whole
 from meshnode.ingest.prices import PriceBook
 from meshnode.rpc.events import event_to_wire
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions
@@ -67,8 +67,8 @@ from meshnode.wire.links import message_from_wire, message_to_wire
 
 if TYPE_CHECKING:
     from meshnode.core.effects import Effect
+    from meshnode.core.feeds.messages import Message
     from meshnode.core.ids import NodeId
-    from meshnode.core.messages import Message
 
 TIMERS = ("flush", "liveness", "haves", "grafts", "tick", "pulse", "compare", "reconcile")
 FRAMES_MAX = 8  # of one conversation

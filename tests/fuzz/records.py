@@ -11,10 +11,10 @@ from fuzz.decoder import Decoder
 from fuzz.values import CHAIN, CHANGE, GENESIS, ROOT, USER
 
 from meshnode.client.home import Home
-from meshnode.core.audit import AuditRecord, record_from_bytes
+from meshnode.core.commands.audit import AuditRecord, record_from_bytes
 from meshnode.core.packing import pack
-from meshnode.node.replacing import replaced_from
-from meshnode.node.roots import followed_by, known_roots
+from meshnode.node.homes.replacing import replaced_from
+from meshnode.node.homes.roots import followed_by, known_roots
 
 if CHANGE.header.signed is None:
     raise ValueError("a flush has a signed header")

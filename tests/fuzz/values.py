@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from random import Random
 
-from meshnode.core import (
-    certificates,
-    enrolment,
-    entries,
-    grants,
-    members,
-    registry,
-    removals,
-    roles,
+from meshnode.core.commands.commands import Command, Receipt, sign_command, sign_receipt
+from meshnode.core.control import entries, grants, roles
+from meshnode.core.control.entries import (
+    Cancel,
+    Forget,
+    Revoke,
+    StandingKill,
+    role_entry,
+    sign_entry,
 )
-from meshnode.core.commands import Command, Receipt, sign_command, sign_receipt
-from meshnode.core.entries import Cancel, Forget, Revoke, StandingKill, role_entry, sign_entry
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import Head
-from meshnode.core.ids import SessionId, node_id_of
-from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
-from meshnode.core.ledger_rows import diagnostics_to_row, key_to_row, slot_to_row
-from meshnode.core.members import LINKS, ONLY_ROW
-from meshnode.core.messages import (
+from meshnode.core.control.settings import Budget, Policy, Terms
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.messages import (
     Ask,
     BucketHashes,
     BucketPull,
@@ -44,14 +37,22 @@ from meshnode.core.messages import (
     Snapshot,
     Vector,
 )
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.snapshots import whole
+from meshnode.core.ids import SessionId, node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import diagnostics_to_row, key_to_row, slot_to_row
+from meshnode.core.membership import certificates, enrolment, members
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import LINKS, ONLY_ROW
 from meshnode.core.periods import DayKey, MonthKey
-from meshnode.core.registry import REGISTRY
-from meshnode.core.removals import REMOVALS
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-from meshnode.core.settings import Budget, Policy, Terms
-from meshnode.core.snapshots import whole
+from meshnode.core.sessions import registry
+from meshnode.core.sessions.registry import REGISTRY
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.core.summary import BUCKETS
+from meshnode.core.tables import removals
+from meshnode.core.tables.removals import REMOVALS
 
 chance = Random(10).randbytes
 ROOT, NODE, USER = (Key.new(chance) for _ in range(3))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from meshnode.core.control.grants import ACTIONS_OF_NEW_KEY
 from meshnode.core.errors import BY_CODE
-from meshnode.core.grants import ACTIONS_OF_NEW_KEY
 from meshnode.core.vocabulary import ACTIONS
 from session_mesh.dispatch import VERBS, app
 from session_mesh.main import main

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from e2e.fleet import PROGRAM, Answer, Fleet, Node, wait_until
 
-from meshnode.app.auditing import ENTRY_KINDS, READINGS, SHARES
-from meshnode.core.audit import DROPPED
-from meshnode.core.checkpoints import CHECKPOINT
+from meshnode.app.audit.auditing import ENTRY_KINDS, READINGS, SHARES
+from meshnode.core.commands.audit import DROPPED
+from meshnode.core.ledger.checkpoints import CHECKPOINT
 from meshnode.core.vocabulary import KINDS
 from meshnode.store.audit import LOST
 

@@ -14,8 +14,12 @@ OF_A_TERMINAL = {"typer", "rich", "session_mesh.dispatch", "session_mesh.render"
 OF_WHO_IS_ASKED = {  # by a user, by a file of theirs, or by a disk or a certificate that ends
     *("yaml", "psutil", "zoneinfo", "difflib", "statistics", "shutil", "platformdirs"),
     *("importlib.metadata", "email.message", "zipfile", "genai_prices", "watchfiles"),
-    *("meshnode.client.documents", "meshnode.node.config", "meshnode.node.joining"),
-    *("meshnode.node.fronting", "meshnode.node.doctor", "meshnode.app.diagnosis"),
+    *(
+        "meshnode.client.documents",
+        "meshnode.node.configuration.config",
+        "meshnode.node.homes.joining",
+    ),
+    *("meshnode.node.fronting", "meshnode.node.doctor.doctor", "meshnode.app.diagnosis.diagnosis"),
     *("meshnode.ingest.prices", "meshnode.ingest.follow", "meshnode.ingest.sources"),
     *("meshnode.ingest.claude", "meshnode.ingest.higress", "meshnode.gateway"),
 }
@@ -89,7 +93,7 @@ def test_a_status_line_that_is_kept_loads_next_to_nothing(tmp_path):
         )
         loaded.append(loaded_in(line.stderr))
     asked, kept = loaded
-    assert {"typer", "meshnode.node.glancing"} <= asked
+    assert {"typer", "meshnode.node.ledger.glancing"} <= asked
     assert "grpc" not in asked
     slow = {"typer", "grpc", "dataclasses", "inspect", "pathlib", "sqlite3", "msgspec"}
     assert slow & kept == set()

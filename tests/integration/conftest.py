@@ -18,4 +18,4 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a node wait for no supervisor's last word: its agents are scripted."""
-    monkeypatch.setattr("meshnode.app.sessions.LAST_WORD_WAIT_S", 0.0)
+    monkeypatch.setattr("meshnode.app.sessions.sessions.LAST_WORD_WAIT_S", 0.0)

@@ -6,23 +6,23 @@ from random import Random
 
 from receiving import received
 
-from meshnode.core.control import ControlSet
+from meshnode.core.control.control import ControlSet
 from meshnode.core.effects import Send
-from meshnode.core.fetching import AGAIN_S
-from meshnode.core.genesis import Genesis, Limits
-from meshnode.core.headers import Head
-from meshnode.core.ids import NodeId
-from meshnode.core.intake import Outcome
-from meshnode.core.keys import Key
-from meshnode.core.messages import (
+from meshnode.core.feeds.fetching import AGAIN_S
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.intake import Outcome
+from meshnode.core.feeds.messages import (
     BucketHashes,
     Flush,
     Message,
     Vector,
 )
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import Replication
-from meshnode.core.rows import all_rows
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.reconcile import Replication
+from meshnode.core.feeds.rows import all_rows
+from meshnode.core.ids import NodeId
+from meshnode.core.keys import Key
+from meshnode.core.membership.genesis import Genesis, Limits
 from meshnode.core.summary import BUCKETS
 
 chance = Random(11).randbytes

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.core.test_audit import LOG, NODE, NODE_ID, WHOLE, head_of
+from unit.core.commands.test_audit import LOG, NODE, NODE_ID, WHOLE, head_of
 
-from meshnode.core.audit import (
+from meshnode.core.commands.audit import (
     AuditRecord,
     cut_texts,
     head_from_row,

@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.app.blocks import BLOCK_S, Spent, blocks_of, forecast, is_active, widened
-from meshnode.app.cost import OwnedSlot, cost
-from meshnode.app.cutting import CostQuery
-from meshnode.core.ledger import SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey
+from meshnode.app.cost.blocks import BLOCK_S, Spent, blocks_of, forecast, is_active, widened
+from meshnode.app.cost.cost import OwnedSlot, cost
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.core.ledger.ledger import SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey
 
 slots = st.lists(st.integers(0, 200) | st.integers(0, SLOT_MAX), max_size=40)
 

@@ -4,11 +4,11 @@ from random import Random
 
 import pytest
 
-from meshnode.core.broadcast import GRAFT_S, PARENTS, SOURCES, Broadcast
 from meshnode.core.effects import Effect, Send
-from meshnode.core.headers import Head
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.messages import Pulse
 from meshnode.core.ids import NodeId
-from meshnode.core.messages import Pulse
+from meshnode.core.links.broadcast import GRAFT_S, PARENTS, SOURCES, Broadcast
 
 NEWS = Pulse(1)  # stands for a flush
 SELF, BAD = NodeId("self"), NodeId("bad")

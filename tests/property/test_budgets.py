@@ -5,7 +5,13 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.budgets import (
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Revoke, role_entry, sign_entry
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import AMOUNT_MAX, Budget, Terms
+from meshnode.core.ids import SessionId
+from meshnode.core.keys import Key
+from meshnode.core.ledger.budgets import (
     IN_FORCE_MAX,
     OF_ONE_MAX,
     SKEW_S,
@@ -21,14 +27,8 @@ from meshnode.core.budgets import (
     parse_limit,
     window_of,
 )
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import Revoke, role_entry, sign_entry
-from meshnode.core.genesis import Genesis
-from meshnode.core.ids import SessionId
-from meshnode.core.keys import Key
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.settings import AMOUNT_MAX, Budget, Terms
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
 
 NOW_S = 1_790_000_000
 chance = Random(11).randbytes

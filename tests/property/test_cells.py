@@ -9,28 +9,34 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from meshnode.app import cells as cells_module
-from meshnode.app import shelves, splitting
-from meshnode.app.cells import Cells
-from meshnode.app.cutting import BY, OF_CELLS, OF_WHOSE, CostQuery
+from meshnode.app.cost import cells as cells_module
+from meshnode.app.cost import shelves, splitting
+from meshnode.app.cost.cells import Cells
+from meshnode.app.cost.cutting import BY, OF_CELLS, OF_WHOSE, CostQuery
+from meshnode.app.cost.shelves import Whose
+from meshnode.app.cost.shortcut import steps_of
+from meshnode.app.cost.spending import Spent
+from meshnode.app.cost.tally import Rated
+from meshnode.app.cost.totals import Totals
 from meshnode.app.pieces import finished
-from meshnode.app.shelves import Whose
-from meshnode.app.shortcut import steps_of
-from meshnode.app.spending import Spent
-from meshnode.app.tally import Rated
-from meshnode.app.totals import Totals
-from meshnode.core.counts import counter_of, weight_of
 from meshnode.core.effects import Announce
-from meshnode.core.genesis import Limits
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import node_id_of, session_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, value_to_row
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.ledger.counts import counter_of, weight_of
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Diagnostics, DiagnosticsKey, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row
+from meshnode.core.ledger.prices import Priced, Rates
+from meshnode.core.membership.genesis import Limits
 from meshnode.core.periods import DayKey, MonthKey
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, is_proved, session_to_row
-from meshnode.core.tables import Tables
+from meshnode.core.sessions.sessions import (
+    SESSIONS,
+    SessionRecord,
+    State,
+    is_proved,
+    session_to_row,
+)
+from meshnode.core.tables.tables import Tables
 
 pytestmark = pytest.mark.property
 

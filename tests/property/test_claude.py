@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from transcripts import USAGE, write
 
-from meshnode.core.ledger import Buckets, Diagnostics, Slot
+from meshnode.core.ledger.ledger import Buckets, Diagnostics, Slot
 from meshnode.ingest.claude import Transcripts
 from meshnode.ingest.tree import TreeReader
 from meshnode.store import ledger, usage_log

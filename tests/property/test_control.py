@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshnode.core import control as control_module
-from meshnode.core.control import ControlSet
-from meshnode.core.effects import Send
-from meshnode.core.entries import (
+from meshnode.core.control import control as control_module
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import (
     CANCEL_LIFE_S_MAX,
     NEVER_S,
     Body,
@@ -26,16 +25,17 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import Policy
+from meshnode.core.effects import Send
 from meshnode.core.errors import PeerError
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.messages import BucketHashes, Digest, Pull, Vector
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.reconcile import Replication
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.messages import BucketHashes, Digest, Pull, Vector
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import Replication
-from meshnode.core.roles import Role
-from meshnode.core.settings import Policy
+from meshnode.core.membership.genesis import Genesis
 
 chance = Random(71).randbytes
 ROOT, ADMIN, OPERATOR, OTHER, STRANGER, NODE = (Key.new(chance) for _ in range(6))

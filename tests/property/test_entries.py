@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import (
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import (
     CONTROL,
     Body,
     Cancel,
@@ -18,15 +18,15 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import Budget, Policy, Terms
+from meshnode.core.control.succession import Admits, RootKeys
 from meshnode.core.errors import PeerError
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
+from meshnode.core.membership.genesis import Genesis
 from meshnode.core.packing import unpack_map
-from meshnode.core.roles import Role
-from meshnode.core.settings import Budget, Policy, Terms
-from meshnode.core.succession import Admits, RootKeys
 
 chance = Random(76).randbytes
 ROOT, ADMIN, NODE = (Key.new(chance) for _ in range(3))

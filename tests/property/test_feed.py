@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from property.walk import values
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feed import Change, Flush, Replica
-from meshnode.core.genesis import Genesis, Limits
-from meshnode.core.headers import Header, header_from_signed, sign_header
+from meshnode.core.feeds.feed import Change, Flush, Replica
+from meshnode.core.feeds.headers import Header, header_from_signed, sign_header
+from meshnode.core.feeds.messages import Snapshot
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Row, Rows, all_rows
+from meshnode.core.feeds.snapshots import rows_of, whole
 from meshnode.core.keys import Key
-from meshnode.core.messages import Snapshot
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.membership.genesis import Genesis, Limits
 from meshnode.core.packing import pack, unpack
-from meshnode.core.rows import Row, Rows, all_rows
-from meshnode.core.snapshots import rows_of, whole
 
 KEY = Key(bytes(range(32)))
 LIMITS = Limits(rows_max=50, row_bytes_max=64, flush_bytes_max=400)

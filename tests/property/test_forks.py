@@ -7,12 +7,12 @@ import pytest
 from property.walk import GENESIS, KEYS, Node, Values, Walk, values
 
 from meshnode.core.errors import PeerError, RefusedError
-from meshnode.core.headers import header_from_signed, sign_header
+from meshnode.core.feeds.headers import header_from_signed, sign_header
+from meshnode.core.feeds.messages import Fork, Message
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.snapshots import whole
 from meshnode.core.ids import NodeId
-from meshnode.core.messages import Fork, Message
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.snapshots import whole
-from meshnode.core.tables import Tables
+from meshnode.core.tables.tables import Tables
 
 
 def shown(node: Node, origin: NodeId) -> Values:

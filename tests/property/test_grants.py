@@ -7,8 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
-from meshnode.core.grants import (
+from meshnode.core.control.grants import (
     CHAIN_LINKS_MAX,
     Grant,
     Request,
@@ -19,6 +18,7 @@ from meshnode.core.grants import (
     session_key_from_text,
     verify_chain,
 )
+from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
 from meshnode.core.keys import Key
 
 chance = Random(9).randbytes

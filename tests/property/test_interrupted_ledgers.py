@@ -14,9 +14,9 @@ from integration.rpc.fleet import WAIT_S
 from msgspec.structs import replace
 from usage_records import usage_record
 
-from meshnode.core.genesis import Limits
-from meshnode.core.headers import Header
-from meshnode.core.ledger import (
+from meshnode.core.feeds.headers import Header
+from meshnode.core.feeds.rows import Rows, all_rows
+from meshnode.core.ledger.ledger import (
     SLOT_S,
     Batch,
     Buckets,
@@ -26,10 +26,10 @@ from meshnode.core.ledger import (
     Slot,
     UsageRecord,
 )
+from meshnode.core.membership.genesis import Limits
 from meshnode.core.periods import DAY_S
-from meshnode.core.rows import Rows, all_rows
-from meshnode.node import keeping, rolling
-from meshnode.node.restoring import restore
+from meshnode.node.homes.restoring import restore
+from meshnode.node.ledger import keeping, rolling
 from meshnode.store import ledger
 from meshnode.store.database import Database
 

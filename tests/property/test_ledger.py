@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from meshnode.app.cost import OwnedSlot, cost
-from meshnode.app.cutting import BY, CostQuery
+from meshnode.app.cost.cost import OwnedSlot, cost
+from meshnode.app.cost.cutting import BY, CostQuery
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.ledger import (
     COUNT_MAX,
     LEDGER,
     SLOT_MAX,
@@ -28,15 +28,15 @@ from meshnode.core.ledger import (
     added_up,
     merged,
 )
-from meshnode.core.ledger_rows import (
+from meshnode.core.ledger.ledger_rows import (
     diagnostics_from_row,
     key_from_row,
     key_to_row,
     slot_from_row,
     slot_to_row,
 )
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.regained import joined_rows
+from meshnode.core.ledger.prices import Priced, Rates
+from meshnode.core.ledger.regained import joined_rows
 from meshnode.ingest.higress import HigressReader
 from meshnode.store import ledger
 from meshnode.store.migrations import migrate

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshnode.core.ids import NodeId, short_id_of
-from meshnode.core.linkgraph import HOPS_MAX, LinkGraph, Standing
-from meshnode.core.liveness import DEAD_AFTER_S, Liveness, MemberState
+from meshnode.core.links.linkgraph import HOPS_MAX, LinkGraph, Standing
+from meshnode.core.links.liveness import DEAD_AFTER_S, Liveness, MemberState
 
 NODES = [NodeId(name) for name in "abcdefghijkl"]
 ME = NODES[0]

@@ -11,9 +11,9 @@ from hypothesis.stateful import rule
 from property.test_rolled_ledgers import READER, START_S, Rolled
 from usage_records import usage_record
 
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, Slot
-from meshnode.core.log_sessions import LogSession, Whose
-from meshnode.core.marks import session_in
+from meshnode.core.ledger.ledger import Batch, Buckets, Diagnostics, Slot
+from meshnode.core.ledger.log_sessions import LogSession, Whose
+from meshnode.core.ledger.marks import session_in
 from meshnode.core.periods import DAY_S
 from meshnode.store import counters, ledger, log_sessions, rollups
 from meshnode.store.migrations import migrate

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from viewing import IDS, OnePrice, Viewer
 
-from meshnode.app.outlays import Outlays
-from meshnode.core.budgets import Spent, window_of
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.settings import Terms
+from meshnode.app.budgets.outlays import Outlays
+from meshnode.core.control.settings import Terms
+from meshnode.core.ledger.budgets import Spent, window_of
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
 
 NOW_S = 1_790_000_000
 BUDGETS = {

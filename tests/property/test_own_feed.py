@@ -15,16 +15,16 @@ from property.test_feed import GENESIS, KEY, LIMITS, histories
 from property.walk import values
 
 from meshnode.core.errors import ExhaustedError, RefusedError
-from meshnode.core.feed import BUCKET_BYTES_MAX, Op, Replica, fits
-from meshnode.core.genesis import Limits
-from meshnode.core.ledger import LEDGER
-from meshnode.core.messages import Snapshot
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.removals import REMOVALS
-from meshnode.core.room import ALWAYS, END_BYTES, Room
-from meshnode.core.rows import bucket_of
-from meshnode.core.sessions import SESSIONS
-from meshnode.core.snapshots import rows_of, whole
+from meshnode.core.feeds.feed import BUCKET_BYTES_MAX, Op, Replica, fits
+from meshnode.core.feeds.messages import Snapshot
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.room import ALWAYS, END_BYTES, Room
+from meshnode.core.feeds.rows import bucket_of
+from meshnode.core.feeds.snapshots import rows_of, whole
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.membership.genesis import Limits
+from meshnode.core.sessions.sessions import SESSIONS
+from meshnode.core.tables.removals import REMOVALS
 from meshnode.wire.links import message_from_wire, message_to_wire
 
 ALWAYS_ROWS = len(ALWAYS)

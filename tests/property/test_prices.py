@@ -11,18 +11,18 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from meshnode.core.ledger import SLOT_S, Buckets
+from meshnode.core.ledger.ledger import SLOT_S, Buckets
+from meshnode.core.ledger.prices import cost_nusd
+from meshnode.core.ledger.tiers import tier_of
 from meshnode.core.periods import DAY_S
-from meshnode.core.prices import cost_nusd
-from meshnode.core.tiers import tier_of
 from meshnode.ingest import prices
 from meshnode.ingest.genai_list import genai_list
 from meshnode.ingest.own_prices import OwnPrices
 from meshnode.ingest.price_list import CONTEXTS, KEYS, Found, rates_at
 from meshnode.ingest.price_names import readings
 from meshnode.ingest.prices import PriceBook
-from meshnode.node.price_file import ENTRIES_MAX, RULE_KEYS, own_prices
-from meshnode.node.pricing import snippet_of
+from meshnode.node.configuration.price_file import ENTRIES_MAX, RULE_KEYS, own_prices
+from meshnode.node.configuration.pricing import snippet_of
 
 pytestmark = pytest.mark.property
 

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from meshnode.core.ledger import SlotKey
+from meshnode.core.ledger.ledger import SlotKey
 from meshnode.ingest.reading import Reader
 from meshnode.ingest.sources import SOURCES
 from meshnode.store import ledger

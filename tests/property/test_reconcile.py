@@ -22,29 +22,29 @@ from property.repairing import (
     settled,
 )
 
+from meshnode.core.control.entries import role_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.effects import Send
-from meshnode.core.entries import role_entry
-from meshnode.core.fetching import AGAIN_S
-from meshnode.core.headers import NOTHING, Head
-from meshnode.core.intake import Outcome
-from meshnode.core.keys import Key
-from meshnode.core.messages import (
+from meshnode.core.feeds.fetching import AGAIN_S
+from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.intake import Outcome
+from meshnode.core.feeds.messages import (
     Flush,
     Manifest,
     Pull,
     Vector,
 )
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.recent import (
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.recent import (
     EARLY_MAX,
     EARLY_OF_ONE_MAX,
     FLUSH_BYTES,
     FLUSHES_BYTES_MAX,
     FLUSHES_MAX,
 )
-from meshnode.core.reconcile import ANSWERED_MAX
-from meshnode.core.roles import Role
-from meshnode.core.snapshots import FRAME_BYTES, STANDS_S, WINDOW_BYTES, whole
+from meshnode.core.feeds.reconcile import ANSWERED_MAX
+from meshnode.core.feeds.snapshots import FRAME_BYTES, STANDS_S, WINDOW_BYTES, whole
+from meshnode.core.keys import Key
 
 writes = st.tuples(
     st.integers(0, 2), st.sampled_from([b"1", b"2", b"3"]), st.none() | st.binary(max_size=8)

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from registering import PLACES, World
 
-from meshnode.core.registry import registry_key
-from meshnode.core.roster import Roster
+from meshnode.core.sessions.registry import registry_key
+from meshnode.core.tables.roster import Roster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshnode.core.removals import Dot, Removal
+    from meshnode.core.tables.removals import Dot, Removal
 
 QUIET = ("add",) * 3 + ("remove",) * 3 + ("deliver",) * 10 + ("lose", "repeat", "talk", "talk")
 RESTARTS = ("keep", "intact", "stale", "lost")

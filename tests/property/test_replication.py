@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from property.walk import STEPS, Walk, values
 
 from meshnode.core.effects import Send
-from meshnode.core.headers import Head
-from meshnode.core.messages import Manifest, Pull
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.messages import Manifest, Pull
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.ruling import NOW_S, asked
 
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import Body, Forget, Revoke, role_entry, sign_entry
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Body, Forget, Revoke, role_entry, sign_entry
+from meshnode.core.control.grants import Grant
+from meshnode.core.control.roles import ACTIONS_OF_ROLE, Authorization, Role, authorize
 from meshnode.core.errors import NotAuthenticatedError
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.roles import ACTIONS_OF_ROLE, Authorization, Role, authorize
+from meshnode.core.membership.genesis import Genesis
 
 chance = Random(87).randbytes
 NAMES = ("root", "ada", "bob", "carl", "dora", "eve", "node", "device", "session", "child")

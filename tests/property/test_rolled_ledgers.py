@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from usage_records import usage_record
 
-from meshnode.app.cells import Cells
-from meshnode.app.cost import OwnedSlot, cost
-from meshnode.app.cutting import CostQuery
+from meshnode.app.cost.cells import Cells
+from meshnode.app.cost.cost import OwnedSlot, cost
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.cost.shortcut import steps_of
+from meshnode.app.cost.tally import Rated
 from meshnode.app.pieces import finished
-from meshnode.app.shortcut import steps_of
-from meshnode.app.tally import Rated
-from meshnode.core import ledger as core_ledger
 from meshnode.core.effects import Announce
-from meshnode.core.feed import Replica
-from meshnode.core.genesis import Genesis, Limits
+from meshnode.core.feeds.feed import Replica
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Rows, all_rows
 from meshnode.core.keys import Key
-from meshnode.core.ledger import (
+from meshnode.core.ledger import ledger as core_ledger
+from meshnode.core.ledger.ledger import (
     LEDGER,
     Batch,
     Buckets,
@@ -36,15 +37,14 @@ from meshnode.core.ledger import (
     UsageRecord,
     slot_key_of,
 )
-from meshnode.core.ledger_rows import key_to_row, slot_to_row, value_to_row
-from meshnode.core.marks import GATEWAYS
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row, value_to_row
+from meshnode.core.ledger.marks import GATEWAYS
+from meshnode.core.ledger.prices import Priced
+from meshnode.core.ledger.regained import by_month, counters_of, joined_rows
+from meshnode.core.ledger.rollups import month_of
+from meshnode.core.membership.genesis import Genesis, Limits
 from meshnode.core.periods import DAY_S
-from meshnode.core.prices import Priced
-from meshnode.core.regained import by_month, counters_of, joined_rows
-from meshnode.core.rollups import month_of
-from meshnode.core.rows import Rows, all_rows
-from meshnode.core.tables import Tables
+from meshnode.core.tables.tables import Tables
 from meshnode.store import counters, ledger, rollups
 from meshnode.store.migrations import migrate
 

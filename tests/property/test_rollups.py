@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.counts import Weight, counter_of, exactly, packed, unpacked, weight_of
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.counts import Weight, counter_of, exactly, packed, unpacked, weight_of
+from meshnode.core.ledger.ledger import (
     COUNT_MAX,
     LEDGER,
     SLOT_MAX,
@@ -18,12 +18,10 @@ from meshnode.core.ledger import (
     SlotKey,
     merged,
 )
-from meshnode.core.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
-from meshnode.core.marks import unmarked
-from meshnode.core.packing import pack
-from meshnode.core.periods import DAY_MAX, DAY_S, MONTH_MAX, DayKey, MonthKey
-from meshnode.core.regained import joined_rows
-from meshnode.core.rollups import (
+from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
+from meshnode.core.ledger.marks import unmarked
+from meshnode.core.ledger.regained import joined_rows
+from meshnode.core.ledger.rollups import (
     DAYS_KEPT_MONTHS,
     SLOTS_KEPT_DAYS,
     levelled,
@@ -34,6 +32,8 @@ from meshnode.core.rollups import (
     way_of,
     written_by,
 )
+from meshnode.core.packing import pack
+from meshnode.core.periods import DAY_MAX, DAY_S, MONTH_MAX, DayKey, MonthKey
 
 pytestmark = pytest.mark.property
 NOW_S = 1_790_000_000.0

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.ruling import ADMIN, GENESIS, NOW_S, OPERATOR, ROOT, STRANGER, asked, made_by
 
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import Body, Forget, Revoke, entry_id_of, sign_entry
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Body, Forget, Revoke, entry_id_of, sign_entry
+from meshnode.core.control.succession import RootKeys
+from meshnode.core.feeds.headers import Header, sign_header
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.succession import RootKeys
 
 chance = Random(74).randbytes
 SECOND, THIRD, PROMOTED, BY_SECOND, BY_THIRD = (Key.new(chance) for _ in range(5))

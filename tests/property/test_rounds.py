@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.rounds import (
+from meshnode.core.ledger.rounds import (
     ROUND_BYTES_MAX,
     Texts,
     texts_from,

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.ruling import GENESIS, NOW_S, ROOT, made_by
 
-from meshnode.core import shares as shares_module
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import Body, Revoke, entry_id_of, sign_entry
+from meshnode.core.control import shares as shares_module
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Body, Revoke, entry_id_of, sign_entry
+from meshnode.core.control.settings import Policy
+from meshnode.core.control.succession import RootKeys
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import Key, Signed
-from meshnode.core.settings import Policy
-from meshnode.core.succession import RootKeys
 
 chance = Random(72).randbytes
 ADMINS = [Key.new(chance) for _ in range(3)]

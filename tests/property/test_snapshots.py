@@ -7,14 +7,14 @@ from random import Random
 
 import pytest
 
-from meshnode.core.feed import BUCKET_BYTES_MAX, SEQ_MAX, TABLE_CHARS_MAX, fits
-from meshnode.core.genesis import Genesis, Limits
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.feed import BUCKET_BYTES_MAX, SEQ_MAX, TABLE_CHARS_MAX, fits
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.messages import BucketPull, BucketRows, Manifest, Message, Snapshot
+from meshnode.core.feeds.rows import ROW_BYTES, Row, Rows, bucket_of
+from meshnode.core.feeds.snapshots import Assemblies, answers, rows_of, whole
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.messages import BucketPull, BucketRows, Manifest, Message, Snapshot
-from meshnode.core.rows import ROW_BYTES, Row, Rows, bucket_of
-from meshnode.core.snapshots import Assemblies, answers, rows_of, whole
+from meshnode.core.membership.genesis import Genesis, Limits
 from meshnode.wire.links import FRAME_BYTES_MAX, message_from_wire, message_to_wire
 
 KEY = Key(bytes(32))

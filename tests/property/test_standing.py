@@ -5,8 +5,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import (
+from meshnode.core.commands.standing import due, fits, objection, standing_kills
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import (
     Cancel,
     Revoke,
     StandingKill,
@@ -14,12 +15,11 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
-from meshnode.core.genesis import Genesis
+from meshnode.core.control.roles import Role
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.standing import due, fits, objection, standing_kills
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
 
 NOW_S = 1_790_000_000
 chance = Random(9).randbytes

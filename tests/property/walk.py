@@ -14,17 +14,14 @@ from typing import Any
 from copying import copied
 from receiving import received
 
-from meshnode.core.control import ControlSet
+from meshnode.core.control.control import ControlSet
 from meshnode.core.effects import Send
 from meshnode.core.errors import PeerError
-from meshnode.core.fetching import AGAIN_S
-from meshnode.core.forks import Proof
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import Head, Header
-from meshnode.core.ids import NodeId
-from meshnode.core.intake import Outcome
-from meshnode.core.keys import Key
-from meshnode.core.messages import (
+from meshnode.core.feeds.fetching import AGAIN_S
+from meshnode.core.feeds.forks import Proof
+from meshnode.core.feeds.headers import Head, Header
+from meshnode.core.feeds.intake import Outcome
+from meshnode.core.feeds.messages import (
     BucketRows,
     Flush,
     Fork,
@@ -33,9 +30,12 @@ from meshnode.core.messages import (
     Snapshot,
     Vector,
 )
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.reconcile import Replication
-from meshnode.core.rows import Rows, all_rows
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.reconcile import Replication
+from meshnode.core.feeds.rows import Rows, all_rows
+from meshnode.core.ids import NodeId
+from meshnode.core.keys import Key
+from meshnode.core.membership.genesis import Genesis
 
 chance = Random(21).randbytes
 KEYS = [Key.new(chance) for _ in range(4)]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from sim.notes import NOTES
 
-from meshnode.core.entries import Forget, sign_entry
-from meshnode.core.feed import Flush, Op, delta_to_bytes
-from meshnode.core.headers import Head, Header, sign_header
+from meshnode.core.control.entries import Forget, sign_entry
+from meshnode.core.feeds.feed import Flush, Op, delta_to_bytes
+from meshnode.core.feeds.headers import Head, Header, sign_header
+from meshnode.core.feeds.messages import BucketRows, Fork, Have, Manifest, Vector
+from meshnode.core.feeds.rows import Row, Rows
+from meshnode.core.feeds.snapshots import whole
 from meshnode.core.ids import node_id_of, short_id_of
-from meshnode.core.members import LINKS, ONLY_ROW, LinksRecord, links_to_row
-from meshnode.core.messages import BucketRows, Fork, Have, Manifest, Vector
+from meshnode.core.membership.members import LINKS, ONLY_ROW, LinksRecord, links_to_row
 from meshnode.core.packing import pack
-from meshnode.core.removals import REMOVALS, after_key, after_row
-from meshnode.core.rows import Row, Rows
-from meshnode.core.snapshots import whole
+from meshnode.core.tables.removals import REMOVALS, after_key, after_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from sim.network import Pipe
     from sim.world import World
 
+    from meshnode.core.feeds.messages import Message
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Key
-    from meshnode.core.messages import Message
 
 SEQ_MAX = (1 << 63) - 1
 HEARD_MAX = 200  # frames kept to be sent again

@@ -10,9 +10,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import ExhaustedError
-from meshnode.core.genesis import Limits
-from meshnode.core.ledger import LEDGER
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.membership.genesis import Limits
 
 if TYPE_CHECKING:
     from sim.machine import Machine

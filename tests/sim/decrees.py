@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sim.machine import WALL_S
 
-from meshnode.core.entries import (
+from meshnode.core.control.entries import (
     Body,
     Cancel,
     Forget,
@@ -20,9 +20,9 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import Budget, Policy, Terms
 from meshnode.core.keys import Key
-from meshnode.core.roles import Role
-from meshnode.core.settings import Budget, Policy, Terms
 
 if TYPE_CHECKING:
     from sim.machine import Machine

@@ -2,7 +2,7 @@
 
 Invariant: writes land in order and in batches, each whole or not at all; what was not synced when
 its machine ended is lost; while the disk is full nothing of ours counts as synced, and the same
-batch is tried again every RETRY_S (as in meshnode/node/persistence.py).
+batch is tried again every RETRY_S (as in meshnode/node/homes/persistence.py).
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshnode.core.entries import entry_id_of
-from meshnode.core.feed import Change
-from meshnode.core.rows import Rows, all_rows
+from meshnode.core.control.entries import entry_id_of
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.rows import Rows, all_rows
 
 if TYPE_CHECKING:
     from sim.machine import Machine
 
-    from meshnode.core.forks import Proof
-    from meshnode.core.headers import Header
+    from meshnode.core.feeds.forks import Proof
+    from meshnode.core.feeds.headers import Header
+    from meshnode.core.feeds.rows import Row
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
-    from meshnode.core.rows import Row
 
 Entries = dict[bytes, "Signed | None"]  # by id; None: to be deleted
 DISK_S = (0.001, 0.005)

@@ -15,7 +15,7 @@ from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import message_from_wire, message_to_wire
 
 if TYPE_CHECKING:
-    from meshnode.core.messages import Message
+    from meshnode.core.feeds.messages import Message
 
 KEPT_BYTES_MAX = 32 << 20  # in each of two generations; then the older one is forgotten
 ENTRY_BYTES = 500

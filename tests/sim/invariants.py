@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.app.outbox import OUTBOX_BYTES_MAX
-from meshnode.core.feed import fits
-from meshnode.core.forks import FORKED_SEQ
-from meshnode.core.headers import NOTHING, Header
+from meshnode.app.mesh.outbox import OUTBOX_BYTES_MAX
+from meshnode.core.feeds.feed import fits
+from meshnode.core.feeds.forks import FORKED_SEQ
+from meshnode.core.feeds.headers import NOTHING, Header
+from meshnode.core.feeds.snapshots import ASSEMBLIES_MAX
 from meshnode.core.ids import NodeId, short_id_of
-from meshnode.core.liveness import MemberState
-from meshnode.core.overlay import STRANGERS_MAX
-from meshnode.core.snapshots import ASSEMBLIES_MAX
+from meshnode.core.links.liveness import MemberState
+from meshnode.core.links.overlay import STRANGERS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sim.machine import Machine
     from sim.world import World
 
-    from meshnode.app.mesh import Mesh
-    from meshnode.core.messages import Message
+    from meshnode.app.mesh.mesh import Mesh
+    from meshnode.core.feeds.messages import Message
 
 JUDGE_S = 0.1  # a judge is due well before
 FAREWELL_BYTES = 1024  # a farewell is taken at any time

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from sim.disk import Disk, Writer
 
-from meshnode.app.driver import perform
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.feed import Replica
+from meshnode.app.mesh.driver import perform
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.feeds.feed import Replica
+from meshnode.core.feeds.messages import Farewell, Message
 from meshnode.core.ids import NodeId, node_id_of
-from meshnode.core.members import (
+from meshnode.core.membership.members import (
     LINKS,
     NODE,
     ONLY_ROW,
@@ -24,7 +25,6 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.messages import Farewell, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from sim.world import World
 
     from meshnode.core.effects import Announce, Effect
-    from meshnode.core.feed import Change
-    from meshnode.core.forks import Proof
+    from meshnode.core.feeds.feed import Change
+    from meshnode.core.feeds.forks import Proof
     from meshnode.core.keys import Key, Signed
 
 WALL_S = 1_790_000_000.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sim.frames import Frames
 
-from meshnode.app.outbox import Outbox
+from meshnode.app.mesh.outbox import Outbox
 from meshnode.core.errors import PeerError
 from meshnode.wire.links import FRAME_BYTES_MAX
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sim.machine import Machine
 
-    from meshnode.core.feed import Change
+    from meshnode.core.feeds.feed import Change
     from meshnode.core.ids import NodeId
 
 NOTES = "notes"  # a table that no reader knows

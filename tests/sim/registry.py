@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from removed import adds_of, removals_of
 
 from meshnode.core.errors import ExhaustedError
-from meshnode.core.registry import Birth, Place, Specialist
-from meshnode.core.removals import Removal
+from meshnode.core.sessions.registry import Birth, Place, Specialist
+from meshnode.core.tables.removals import Removal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sim.machine import Machine
     from sim.world import World
 
-    from meshnode.core.feed import Change
-    from meshnode.core.headers import Head, Header
+    from meshnode.core.feeds.feed import Change
+    from meshnode.core.feeds.headers import Head, Header
     from meshnode.core.ids import NodeId
 
 Add = tuple["NodeId", Place, Birth]

@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING
 from doubles import ON_STDIN, Killed, ManualClock, ScriptedAgents
 from owner import KEY, NODE, SESSION, Owner, chance
 
-from meshnode.app.quotas import Allowance, Quota
-from meshnode.core.commands import KILL_LIFE_S, receipt_from_signed, sign_command
+from meshnode.app.commands.quotas import Allowance, Quota
+from meshnode.core.commands.commands import KILL_LIFE_S, receipt_from_signed, sign_command
 from meshnode.core.errors import MeshError
 from meshnode.core.floor import SKEW_S
 from meshnode.core.ids import SessionId, b32
-from meshnode.node.books import StoredJournal
+from meshnode.node.homes.books import StoredJournal
 from meshnode.store import journal as stored
 from meshnode.store.database import Database
 
 if TYPE_CHECKING:
     from meshnode.app.ports import JournalEntry, Steered
-    from meshnode.core.commands import Receipt
+    from meshnode.core.commands.commands import Receipt
+    from meshnode.core.commands.steers import Instruction
     from meshnode.core.keys import Signed
-    from meshnode.core.sessions import SessionRecord
-    from meshnode.core.steers import Instruction
+    from meshnode.core.sessions.sessions import SessionRecord
 
 SESSIONS = 40
 BATCH = 40

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from sim.machine import WALL_S
 
-from meshnode.app.queries import Queries
-from meshnode.core.headers import Head
+from meshnode.app.queries.queries import Queries
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.rows import all_rows
 from meshnode.core.ids import short_id_of
-from meshnode.core.liveness import DEAD_AFTER_S, MemberState
-from meshnode.core.members import NODE, ONLY_ROW
-from meshnode.core.overlay import FULL_MESH_MAX, LINKS_MAX, ring_neighbours
-from meshnode.core.rows import all_rows
+from meshnode.core.links.liveness import DEAD_AFTER_S, MemberState
+from meshnode.core.links.overlay import FULL_MESH_MAX, LINKS_MAX, ring_neighbours
+from meshnode.core.membership.members import NODE, ONLY_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,10 +16,13 @@ from sim.notes import NOTES
 from sim.sharing import SharedReplica
 from sim.world import World
 
-from meshnode.core.entries import entry_id_of
-from meshnode.core.feed import Flush
+from meshnode.core.control.entries import entry_id_of
+from meshnode.core.feeds.feed import Flush
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import all_rows
 from meshnode.core.ids import short_id_of
-from meshnode.core.members import (
+from meshnode.core.links.overlay import ring_neighbours
+from meshnode.core.membership.members import (
     LINKS,
     NODE,
     ONLY_ROW,
@@ -28,18 +31,15 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.overlay import ring_neighbours
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshnode.core.feed import Change
-    from meshnode.core.headers import Header
+    from meshnode.core.feeds.feed import Change
+    from meshnode.core.feeds.headers import Header
+    from meshnode.core.feeds.messages import Message
+    from meshnode.core.feeds.rows import Rows
     from meshnode.core.ids import NodeId
-    from meshnode.core.messages import Message
-    from meshnode.core.rows import Rows
 
 OVERHEAD_BYTES = 9 + 5 + 22 + 40  # a message: HTTP/2 frame, gRPC prefix, TLS record, TCP and IP
 LOOK_S = 0.05

@@ -13,13 +13,13 @@ from weakref import WeakValueDictionary
 
 from copying import copied
 
-from meshnode.core.feed import Change, Flush, Replica
-from meshnode.core.headers import NOTHING, Head, Header
-from meshnode.core.rows import Rows, all_rows
+from meshnode.core.feeds.feed import Change, Flush, Replica
+from meshnode.core.feeds.headers import NOTHING, Head, Header
+from meshnode.core.feeds.rows import Rows, all_rows
 
 if TYPE_CHECKING:
-    from meshnode.core.genesis import Limits
     from meshnode.core.ids import NodeId
+    from meshnode.core.membership.genesis import Limits
 
 EMPTY_MAX = 20_000  # origins; then all are forgotten
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from sim.machine import WALL_S
 
-from meshnode.app.budgets import LOOK_S, BudgetDesk
-from meshnode.app.queries import Queries
-from meshnode.core.entries import entry_id_of, role_entry, sign_entry
+from meshnode.app.budgets.budgets import LOOK_S, BudgetDesk
+from meshnode.app.queries.queries import Queries
+from meshnode.core.control.entries import entry_id_of, role_entry, sign_entry
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import Budget, Terms
 from meshnode.core.ids import session_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-from meshnode.core.settings import Budget, Terms
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey, slot_number
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from sim.machine import Machine
     from sim.world import World
 
-    from meshnode.core.budgets import Hold
     from meshnode.core.effects import Announce
     from meshnode.core.ids import NodeId
+    from meshnode.core.ledger.budgets import Hold
 
 LIMIT = 1000
 OWNER = "olga"

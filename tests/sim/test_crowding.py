@@ -10,9 +10,9 @@ from sim.invariants import alive_of
 from sim.machine import Machine
 from sim.world import World, boot
 
-from meshnode.core.feed import fits
-from meshnode.core.ledger import LEDGER
-from meshnode.core.rows import bucket_of
+from meshnode.core.feeds.feed import fits
+from meshnode.core.feeds.rows import bucket_of
+from meshnode.core.ledger.ledger import LEDGER
 from meshnode.wire.links import FRAME_BYTES_MAX
 
 SEEDS = range(8)

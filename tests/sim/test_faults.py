@@ -11,8 +11,8 @@ from sim.network import LATENCY_S
 from sim.notes import NOTES
 from sim.world import World, boot
 
-from meshnode.app.outbox import OUTBOX_BYTES_MAX
-from meshnode.core.liveness import MemberState
+from meshnode.app.mesh.outbox import OUTBOX_BYTES_MAX
+from meshnode.core.links.liveness import MemberState
 
 SEEDS_A_TEST = len(FAULTS)  # each has its turn
 SEEDS = 10 * SEEDS_A_TEST

@@ -4,11 +4,11 @@ import pytest
 from sim.invariants import alive_of
 from sim.world import NOTES, Machine, World, boot
 
-from meshnode.app.pace import FLUSH_DELAY_S
-from meshnode.core.headers import Head
-from meshnode.core.liveness import MemberState
-from meshnode.core.overlay import LINKS_MAX
-from meshnode.core.silence import MISSES_MAX, PULSE_S, VOUCHED_S
+from meshnode.app.mesh.pace import FLUSH_DELAY_S
+from meshnode.core.feeds.headers import Head
+from meshnode.core.links.liveness import MemberState
+from meshnode.core.links.overlay import LINKS_MAX
+from meshnode.core.links.silence import MISSES_MAX, PULSE_S, VOUCHED_S
 
 SEEDS = range(40)
 FEWER_SEEDS = range(16)

@@ -4,8 +4,8 @@ import pytest
 from sim.wards import Wards
 from sim.world import World, boot
 
-from meshnode.app.standing import UNHEARD_S
-from meshnode.core.entries import Cancel, StandingKill
+from meshnode.app.commands.standing import UNHEARD_S
+from meshnode.core.control.entries import Cancel, StandingKill
 
 SEEDS = range(10)
 AWAY_S = (2.0, 30.0)

@@ -1,5 +1,6 @@
-"""Sessions of machines, and the standing kills that meet them: what `app/standing.py` does to disks
-and processes, with the same core, in virtual time.
+"""Sessions of machines, and the standing kills that meet them, in virtual time.
+
+What `app/commands/standing.py` does to disks and processes, with the same core.
 
 Invariant: what was answered stays answered, whatever becomes of its machine; nothing is carried
 out while its owner's own control set speaks against it.
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from sim.machine import WALL_S
 
-from meshnode.app.standing import LOOK_S, UNHEARD_S
-from meshnode.core.entries import (
+from meshnode.app.commands.standing import LOOK_S, UNHEARD_S
+from meshnode.core.commands.standing import Patience, due, objection
+from meshnode.core.control.entries import (
     Body,
     Cancel,
     StandingKill,
@@ -21,11 +23,10 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
+from meshnode.core.control.roles import Role
 from meshnode.core.ids import session_id_of
 from meshnode.core.keys import Key
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.core.standing import Patience, due, objection
+from meshnode.core.sessions.sessions import SessionRecord, State
 
 if TYPE_CHECKING:
     from sim.machine import Machine

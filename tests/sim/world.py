@@ -22,20 +22,20 @@ from sim.notes import NOTES, Notes
 from sim.registry import Registry
 from sim.rest import Rest
 
-from meshnode.app.mesh import RECONCILE_S
-from meshnode.core.entries import role_entry
-from meshnode.core.genesis import Genesis, Limits
+from meshnode.app.mesh.mesh import RECONCILE_S
+from meshnode.core.control.entries import role_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.keys import Key
-from meshnode.core.overlay import LINKS_MAX, REDIAL_S
-from meshnode.core.roles import Role
+from meshnode.core.links.overlay import LINKS_MAX, REDIAL_S
+from meshnode.core.membership.genesis import Genesis, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshnode.core.effects import Announce
-    from meshnode.core.feed import Change, Replica
+    from meshnode.core.feeds.feed import Change, Replica
+    from meshnode.core.feeds.messages import Message
     from meshnode.core.ids import NodeId
-    from meshnode.core.messages import Message
 
 __all__ = ["NOTES", "Machine", "World", "boot", "calm_s"]
 LASTS_S = 3.0  # what is at rest must still be so after this

@@ -121,7 +121,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
 
 def _own_ledger(call: Call) -> dict[str, Any] | None:
     """Verify the ledger of this home, on its disk; None if there is none, or it cannot be read."""
-    from meshnode.node.verifying import verify_home  # noqa: PLC0415 - needs a database, rarely
+    from meshnode.node.ledger.verifying import verify_home  # noqa: PLC0415 - needs a database, rarely
 
     return verify_home(call.home)
 

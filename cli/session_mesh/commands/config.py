@@ -35,7 +35,7 @@ def check(call: Call, file: File = "") -> View:
     What is misspelt or impossible is exit 2, with its line. What this version leaves aside, and
     what is off with the price file that it names, is a warning.
     """
-    from meshnode.node import configuring  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.configuration import configuring  # noqa: PLC0415 - the composition root is large
 
     if file == "-":
         given = read_text(DOCUMENT_BYTES_MAX + 1, "the configuration").encode()
@@ -68,7 +68,7 @@ def show(
 
     As YAML or JSON it is a configuration itself. Flags of `up` come on top.
     """
-    from meshnode.node import configuring  # noqa: PLC0415 - as above
+    from meshnode.node.configuration import configuring  # noqa: PLC0415 - as above
 
     value = configuring.shown(call.home, file)
     given = value["given"]
@@ -95,7 +95,7 @@ def show(
 )
 def schema(call: Call) -> View:  # noqa: ARG001 - every verb is handed one
     """Print the JSON Schema of a configuration, for editors."""
-    from meshnode.node import config_schema  # noqa: PLC0415 - as above
+    from meshnode.node.configuration import config_schema  # noqa: PLC0415 - as above
 
     value = config_schema.schema()
     lines = json.dumps(value, indent=2).splitlines()

@@ -17,7 +17,7 @@ from session_mesh.verbs import verb
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meshnode.app.diagnosis import Check
+    from meshnode.app.diagnosis.diagnosis import Check
 
 PATIENCE_S = 1.0  # on a terminal, somebody who waits longer is told what for
 MARKS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001 - a dash: neither good nor bad
@@ -43,7 +43,7 @@ def app(
     Exit code 1 when a check fails; -q prints the ids of those.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is loaded
-    from meshnode.node.doctor import examine  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.doctor.doctor import examine  # noqa: PLC0415 - the composition root is large
 
     with _told_after_a_while(call):
         checks = examine(call.home, tuple(peers or ()))

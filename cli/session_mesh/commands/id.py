@@ -25,7 +25,7 @@ def app(
 
     A new home gets its key by this. -q prints the node's id, or with --operator the user's key.
     """
-    from meshnode.node import founding  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.homes import founding  # noqa: PLC0415 - the composition root is large
 
     value = founding.identity(call.home, operator=operator)
     return View(

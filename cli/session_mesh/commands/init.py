@@ -28,7 +28,7 @@ def app(
     from SESSION_MESH_ROOT_PASSPHRASE.
     """
     from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.node import founding  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.homes import founding  # noqa: PLC0415 - the composition root is large
 
     sealed = Sealed(root_out, new_passphrase(call, root_out)) if root_out else None
     value = founding.init(call.home, mesh, name, sealed)

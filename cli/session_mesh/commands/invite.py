@@ -42,7 +42,7 @@ def app(
 
     It is a secret until it has been used or has expired.
     """
-    from meshnode.node import joining  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.homes import joining  # noqa: PLC0415 - the composition root is large
 
     if role and node_only:
         raise UsageError("--role and --node-only", "give one of them")

@@ -41,7 +41,7 @@ def app(
     A mesh of its own that never had a second member gives way. With --replaces a machine that was
     installed anew ends its old node, takes over its name and labels, and keeps its ledger counted.
     """
-    from meshnode.node import joining  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.homes import joining  # noqa: PLC0415 - the composition root is large
 
     text = invite_from(invite)
     value = joining.join(
@@ -54,7 +54,7 @@ def app(
     )
     notes = [*value["warnings"], "next: session-mesh up --detach"]
     if up:
-        from meshnode.node.options import UpOptions  # noqa: PLC0415 - as above
+        from meshnode.node.configuration.options import UpOptions  # noqa: PLC0415 - as above
         from session_mesh.starting import await_news, notes_on, start  # noqa: PLC0415 - as above
 
         call.streams.tell(f"joined the mesh {value['mesh_name']} as {value['name']}")

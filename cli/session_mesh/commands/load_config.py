@@ -29,7 +29,7 @@ def app(
     `sessions: [{id: 123}, {filter: alive}]` and `spec: S` become what `list` shows unless it is
     told otherwise; an empty list ends that. All else configures the node from its next start.
     """
-    from meshnode.node import configuring  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.configuration import configuring  # noqa: PLC0415 - the composition root is large
 
     is_stdin = str(file) == "-"
     text = (

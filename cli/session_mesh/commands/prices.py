@@ -51,7 +51,7 @@ def explain(
     Your own prices come first, then the table of this version, genai-prices, and the table of the
     Higress monitor. A model that none of them knows is unpriced: exit 3, with what to write.
     """
-    from meshnode.node import pricing  # noqa: PLC0415 - the composition root is large
+    from meshnode.node.configuration import pricing  # noqa: PLC0415 - the composition root is large
 
     at_s = seconds_of(parse_instant(at, call.now_s())) if at else call.now_s()
     counts = _counts(tokens, pricing.KINDS) if tokens else None

@@ -78,7 +78,7 @@ def app(
     if there is no such command, 126 if it cannot be run, 125 if we failed (with --detach as any
     verb ends that failed). Starts a node if none runs.
     """
-    from meshnode.node.supervision import (  # noqa: PLC0415 - large
+    from meshnode.node.sessions.supervision import (  # noqa: PLC0415 - large
         RunOptions,
         check,
         descriptors_given,

@@ -99,7 +99,7 @@ def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
     wanted = target.session_id or target.name
     if not wanted or not call.home.database.exists():
         return None
-    from meshnode.node.usage import Usage  # noqa: PLC0415 - large, rarely needed
+    from meshnode.node.ledger.usage import Usage  # noqa: PLC0415 - large, rarely needed
 
     with Usage(call.home, call.now_s) as ledger:
         logged = ledger.session(wanted)

@@ -55,7 +55,7 @@ def _known(call: Call, document: Figures) -> Figures:
 
 
 def _kept_at(where: Path, call: Call, document: Figures) -> Figures:
-    from meshnode.node.latch import alone  # noqa: PLC0415 - --help needs no lock
+    from meshnode.node.ledger.latch import alone  # noqa: PLC0415 - --help needs no lock
 
     with alone(where.parent) as is_free:
         found = kept.read(str(where))
@@ -86,7 +86,7 @@ def _is_refreshed(call: Call, document: Figures, found: Figures) -> bool:
 
 
 def _of_ledger(call: Call, document: Figures, today_s: float, now_s: float) -> Figures | None:
-    from meshnode.node.glancing import of_home  # noqa: PLC0415 - the ledger is large
+    from meshnode.node.ledger.glancing import of_home  # noqa: PLC0415 - the ledger is large
 
     named = said(document)["session_id"] or "", transcript_in(document) or ""
     return of_home(call.home, named, today_s, now_s)

@@ -82,8 +82,8 @@ def app(
     On a new home it makes a mesh of one first, or joins with SESSION_MESH_INVITE. The name is kept;
     what other flags say holds until it is down, and stays if it stands in config.yaml.
     """
+    from meshnode.node.configuration.options import HttpFlags, UpOptions, told_of  # noqa: PLC0415 - as above
     from meshnode.node.main import ready_text, up_detached  # noqa: PLC0415 - large
-    from meshnode.node.options import HttpFlags, UpOptions, told_of  # noqa: PLC0415 - as above
 
     options = UpOptions(
         listen=listen,
@@ -119,7 +119,7 @@ def _follow_invite(call: Call, name: str | None) -> None:
     invite = os.environ.get(INVITE_VARIABLE, "").strip()
     if call.home.initialised or not invite:
         return
-    from meshnode.node import joining  # noqa: PLC0415 - only a new home joins
+    from meshnode.node.homes import joining  # noqa: PLC0415 - only a new home joins
 
     joined = joining.join(call.home, invite, node_name=name, pause=patience(call))
     for note in (*joined["warnings"], f"joined the mesh {joined['mesh_name']}"):

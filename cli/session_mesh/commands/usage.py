@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from meshnode.ingest.reading import SourceConfig
-    from meshnode.node.usage import Read, Usage, Wanted
+    from meshnode.node.ledger.usage import Read, Usage, Wanted
 
 BY = (*GROUPINGS, BLOCK)
 REFRESH_MIN_S = 1
@@ -116,7 +116,7 @@ def app(
     Needs no node. What was read is kept in the home, and stays when logs are deleted. CACHED
     was read from caches or written into them.
     """
-    from meshnode.node import locating, usage  # noqa: PLC0415 - --help needs no ledger
+    from meshnode.node.ledger import locating, usage  # noqa: PLC0415 - --help needs no ledger
 
     pause_s = parse_duration(refresh_interval)
     if pause_s < REFRESH_MIN_S:

@@ -12,8 +12,8 @@ from integration.attacks.supervised import until
 
 from meshnode.agents import tree
 from meshnode.agents.holding import HALT_S, Halt, Halted, let_go
+from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import RefusedError, UnreachableError
-from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,8 @@ from meshnode.agents import processes, tree
 from meshnode.agents.following import REQUEST_BYTES_MAX, Ending
 from meshnode.agents.last_word import KILLED
 from meshnode.agents.processes import LATE, LOST
+from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
-from meshnode.core.steers import Instruction
 
 pytestmark = pytest.mark.integration
 

@@ -3,7 +3,7 @@
 import pytest
 from owner import ROOT, Owner
 
-from meshnode.core.commands import COMMAND
+from meshnode.core.commands.commands import COMMAND
 from meshnode.core.errors import MeshError
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map

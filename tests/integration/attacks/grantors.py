@@ -18,23 +18,29 @@ from doubles import (
     nowhere,
 )
 
-from meshnode.app.admission import AdmissionDesk, Admitted, Admitter
-from meshnode.app.commands import CommandDesk
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.certificates import issue_admitter
-from meshnode.core.commands import Command, Court, Receipt, receipt_from_signed, sign_command
-from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import Invite, apply_with, join_proof
-from meshnode.core.entries import Body, role_entry, sign_entry
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.app.commands.commands import CommandDesk
+from meshnode.app.commands.executing import Executor
+from meshnode.app.membership.admission import AdmissionDesk, Admitted, Admitter
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.commands import (
+    Command,
+    Court,
+    Receipt,
+    receipt_from_signed,
+    sign_command,
+)
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Body, role_entry, sign_entry
+from meshnode.core.control.grants import Grant, SessionKey, grant
+from meshnode.core.control.roles import Authorization, Role, authorization_from_signed, authorize
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.roles import Authorization, Role, authorization_from_signed, authorize
-from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.membership.certificates import issue_admitter
+from meshnode.core.membership.enrolment import Invite, apply_with, join_proof
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
 from meshnode.rpc.commands import CommandServicer
 from meshnode.rpc.control import add_control
 from meshnode.v1 import local_service_pb2 as pb

@@ -16,20 +16,20 @@ import pytest
 from doubles import InBackground, ScriptedAgents
 from viewing import Viewer
 
-from meshnode.app.endings import Ended
-from meshnode.app.inboxes import Inboxes, Received
-from meshnode.app.opening import Opening
-from meshnode.app.own_entries import OwnEntries
-from meshnode.app.registry import Registrar
-from meshnode.app.reporting import ReportDesk
-from meshnode.app.sessions import OwnSessions
-from meshnode.app.tickets import TicketDesk
+from meshnode.app.sessions.endings import Ended
+from meshnode.app.sessions.inboxes import Inboxes, Received
+from meshnode.app.sessions.opening import Opening
+from meshnode.app.sessions.own_entries import OwnEntries
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.reporting import ReportDesk
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.app.sessions.tickets import TicketDesk
 from meshnode.client.home import make_private
 from meshnode.client.inside import Inside
-from meshnode.core.ledger import LEDGER
-from meshnode.core.ledger_rows import key_to_row, value_to_row
-from meshnode.node.inside import StoredReports, TicketFiles
-from meshnode.node.pricing import LatePrices
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row
+from meshnode.node.configuration.pricing import LatePrices
+from meshnode.node.sessions.inside import StoredReports, TicketFiles
 from meshnode.rpc.inside import SessionServicer, TicketGate
 from meshnode.rpc.local import LocalServicer
 from meshnode.rpc.servers import local_server
@@ -39,7 +39,7 @@ from meshnode.v1.event_service_pb2_grpc import EventServiceServicer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from meshnode.core.ledger import LedgerRow
+    from meshnode.core.ledger.ledger import LedgerRow
 
 WAIT_S = 20.0
 

@@ -15,7 +15,7 @@ import psutil
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 from integration.rpc.http2 import OPENING, call_without_body, speak, streams_ended, whole_call
 
-from meshnode.core.certificates import anchor, dns_name_of
+from meshnode.core.membership.certificates import anchor, dns_name_of
 from meshnode.node.clock import SystemClock
 from meshnode.rpc.enrolment import EnrolmentServicer
 from meshnode.rpc.errors import error_from

@@ -15,22 +15,24 @@ from doubles import (
     nowhere,
 )
 
-from meshnode.app.commands import CommandDesk
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.readings import Readings
-from meshnode.app.registry import Registrar
-from meshnode.app.relaying import Desk, Relaying
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.commands import Command, Court, sign_command
-from meshnode.core.control import ControlSet
+from meshnode.app.commands.commands import CommandDesk
+from meshnode.app.commands.executing import Executor
+from meshnode.app.commands.relaying import Desk, Relaying
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.sessions.readings import Readings
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.commands import Command, Court, sign_command
+from meshnode.core.commands.envelopes import Correspondence
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.grants import Grant, SessionKey, grant
 from meshnode.core.effects import Answered, Obey, Send
-from meshnode.core.envelopes import Correspondence
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.core.feeds.messages import Routed
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.members import (
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import (
     LINKS,
     NODE,
     ONLY_ROW,
@@ -39,10 +41,8 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.messages import Routed
-from meshnode.core.own_feed import OwnFeed
 from meshnode.core.sealing import SealingKey
-from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.sessions.sessions import SessionRecord, State
 from meshnode.wire.links import message_from_wire, message_to_wire
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 from auditing import KINDS, NODE, NODE_ID, OTHER, Log
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.witnessing import ACCUSED_MAX, Seen, Witness
-from meshnode.core.audit import (
+from meshnode.app.audit.witnessing import ACCUSED_MAX, Seen, Witness
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.commands.audit import (
     AUDIT,
     Wrong,
     contradiction,
@@ -18,12 +18,12 @@ from meshnode.core.audit import (
     head_from_signed,
     head_to_row,
 )
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import Head
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Signed
-from meshnode.core.members import ONLY_ROW
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import ONLY_ROW
 from meshnode.store import heads
 
 # The file.

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 import pytest
 from auditing import AT_MS, GENESIS, NODE, NOW_S, OTHER, SESSION, Desk, chance, granted
 
-from meshnode.app.auditing import WINDOW_S, Happening
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.quotas import OF_PEER, OF_SIGNER
-from meshnode.app.sessions import Done
-from meshnode.core.audit import start_hash
-from meshnode.core.entries import StandingKill
+from meshnode.app.audit.auditing import WINDOW_S, Happening
+from meshnode.app.commands.quotas import OF_PEER, OF_SIGNER
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.sessions.sessions import Done
+from meshnode.core.commands.audit import start_hash
+from meshnode.core.commands.standing import REVOKED
+from meshnode.core.commands.standing import Standing as Order
+from meshnode.core.control.entries import StandingKill
+from meshnode.core.control.grants import KeyTimeError
 from meshnode.core.errors import (
     ExhaustedError,
     ExpiredError,
@@ -24,13 +27,10 @@ from meshnode.core.errors import (
     StaleError,
 )
 from meshnode.core.floor import SKEW_S
-from meshnode.core.grants import KeyTimeError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed, key_id_of
 from meshnode.core.packing import pack, unpack_map
-from meshnode.core.standing import REVOKED
-from meshnode.core.standing import Standing as Order
-from meshnode.node.standing import Standing
+from meshnode.node.sessions.standing import Standing
 from meshnode.store import audit
 
 # Its size.

@@ -8,10 +8,10 @@ import pytest
 from auditing import Desk, Log, granted
 from integration.rpc.fleet import WAIT_S, Founded, serving
 
-from meshnode.app.witnessing import Seen
-from meshnode.core.audit import head_from_signed
+from meshnode.app.audit.witnessing import Seen
+from meshnode.core.commands.audit import head_from_signed
 from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedError, PeerError
-from meshnode.core.headers import Head
+from meshnode.core.feeds.headers import Head
 from meshnode.core.keys import Key
 from meshnode.rpc.audit import AuditCourier, AuditServicer
 from meshnode.rpc.errors import error_from

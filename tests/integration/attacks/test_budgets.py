@@ -7,21 +7,21 @@ import pytest
 from budgeted import ADMIN, ANNA, BERT, DAY, HERE, NEAR, NOBODY, OSCAR, Budgeted, chance, word
 from viewing import GENESIS, IDS
 
-from meshnode.app.held import HELD_SHOWN
+from meshnode.app.budgets.held import HELD_SHOWN
 from meshnode.client import budgets
 from meshnode.client.connection import ANSWER_BYTES_MAX
-from meshnode.core.budgets import IN_FORCE_MAX, OF_ONE_MAX, SKEW_S, UNPRICED_SHOWN
-from meshnode.core.control import NoAuthorityError
-from meshnode.core.entries import CONTROL
+from meshnode.core.control.control import NoAuthorityError
+from meshnode.core.control.entries import CONTROL
+from meshnode.core.control.settings import AMOUNT_MAX, Budget, Terms
 from meshnode.core.errors import NotPermittedError, PeerError
 from meshnode.core.ids import b32, session_id_of
 from meshnode.core.keys import key_id_of
-from meshnode.core.ledger import COUNT_MAX, LEDGER, SlotKey, slot_number
-from meshnode.core.ledger_rows import key_to_row
+from meshnode.core.ledger.budgets import IN_FORCE_MAX, OF_ONE_MAX, SKEW_S, UNPRICED_SHOWN
+from meshnode.core.ledger.ledger import COUNT_MAX, LEDGER, SlotKey, slot_number
+from meshnode.core.ledger.ledger_rows import key_to_row
 from meshnode.core.packing import pack
-from meshnode.core.registry import REGISTRY, Birth, registry_key, registry_row, specialist
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-from meshnode.core.settings import AMOUNT_MAX, Budget, Terms
+from meshnode.core.sessions.registry import REGISTRY, Birth, registry_key, registry_row, specialist
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.rpc.budgets import BudgetServicer, budget_to_wire
 from meshnode.v1 import budget_service_pb2 as pb
 

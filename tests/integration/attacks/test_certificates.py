@@ -23,23 +23,23 @@ from integration.rpc.fleet import (
     serving,
 )
 
-from meshnode.app.admission import Admitter
-from meshnode.app.renewal import RenewalDesk
-from meshnode.core.certificates import (
-    dns_name_of,
-    issue_admitter,
-    issue_node_ca,
-    leads_to_root,
-)
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import sign_entry
+from meshnode.app.membership.admission import Admitter
+from meshnode.app.membership.renewal import RenewalDesk
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import sign_entry
+from meshnode.core.control.succession import Admits, RootKeys
 from meshnode.core.errors import (
     NotPermittedError,
     RefusedError,
 )
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.succession import Admits, RootKeys
+from meshnode.core.membership.certificates import (
+    dns_name_of,
+    issue_admitter,
+    issue_node_ca,
+    leads_to_root,
+)
 from meshnode.node.clock import SystemClock
 from meshnode.rpc.renewal import RenewalServicer, ask_to_renew
 from meshnode.rpc.servers import members_server

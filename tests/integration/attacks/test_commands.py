@@ -16,7 +16,7 @@ from owner import (
     key_for,
 )
 
-from meshnode.core.commands import (
+from meshnode.core.commands.commands import (
     COMMAND,
     COMMAND_BYTES_MAX,
     KILL_LIFE_S,
@@ -24,7 +24,13 @@ from meshnode.core.commands import (
     STEER_LIFE_S,
     sign_command,
 )
-from meshnode.core.entries import Cancel, sign_entry
+from meshnode.core.control.entries import Cancel, sign_entry
+from meshnode.core.control.grants import (
+    CHAIN_LINKS_MAX,
+    Grant,
+    SessionKey,
+    grant,
+)
 from meshnode.core.errors import (
     ExpiredError,
     NotAuthenticatedError,
@@ -34,12 +40,6 @@ from meshnode.core.errors import (
     StaleError,
 )
 from meshnode.core.floor import SKEW_S
-from meshnode.core.grants import (
-    CHAIN_LINKS_MAX,
-    Grant,
-    SessionKey,
-    grant,
-)
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, unpack_map

@@ -13,13 +13,13 @@ from integration.rpc.stations import station
 from zeroconf import DNSIncoming, DNSOutgoing, DNSPointer, ServiceStateChange
 
 from meshnode.core.ids import NodeId, b32
-from meshnode.core.overlay import STRANGERS_MAX, Overlay
+from meshnode.core.links.overlay import STRANGERS_MAX, Overlay
 from meshnode.discovery import mdns
 from meshnode.discovery.hints import Announcement, Hint
 from meshnode.discovery.mdns import CACHED_NAMES_MAX, CHANGES_BURST, SERVICE, WAITING_MAX, Discovery
 from meshnode.discovery.multicast import GROUP, PORT, _listening
-from meshnode.node import finding as finding_module
-from meshnode.node.finding import CONTESTED, MDNS, OTHERS_MAX, Finding
+from meshnode.node.presence import finding as finding_module
+from meshnode.node.presence.finding import CONTESTED, MDNS, OTHERS_MAX, Finding
 from meshnode.rpc.dialling import BURST
 
 MESH = "m" * 52

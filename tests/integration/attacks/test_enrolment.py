@@ -7,16 +7,11 @@ import pytest
 from integration.rpc.enrolling import SECRET, Desk, Device, Impostor, answering
 from integration.rpc.fleet import Founded
 
-from meshnode.app.admission import AdmissionDesk, Admitter
-from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import (
-    JOIN,
-    Invite,
-    application_from_signed,
-    apply_with,
-    join_proof,
-)
-from meshnode.core.entries import Revoke, sign_entry
+from meshnode.app.membership.admission import AdmissionDesk, Admitter
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Revoke, sign_entry
+from meshnode.core.control.roles import Authorization, authorize
+from meshnode.core.control.succession import RootKeys
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -26,14 +21,19 @@ from meshnode.core.errors import (
     PeerError,
     UnreachableError,
 )
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
+from meshnode.core.membership.enrolment import (
+    JOIN,
+    Invite,
+    application_from_signed,
+    apply_with,
+    join_proof,
+)
 from meshnode.core.packing import pack, unpack_map
-from meshnode.core.roles import Authorization, authorize
-from meshnode.core.succession import RootKeys
-from meshnode.node.books import StoredInvites
-from meshnode.node.replacing import replaced_from
+from meshnode.node.homes.books import StoredInvites
+from meshnode.node.homes.replacing import replaced_from
 from meshnode.rpc.enrolment import EnrolmentServicer
 from meshnode.v1 import enrolment_service_pb2 as pb
 

@@ -23,9 +23,9 @@ from meshnode.core.errors import (
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.node.clock import chance
-from meshnode.node.founding import device_key, init
+from meshnode.node.homes.founding import device_key, init
+from meshnode.node.homes.membership import check_identity
 from meshnode.node.lock import HomeLock
-from meshnode.node.membership import check_identity
 
 SECRET = bytes(range(32))
 NOBODY = 65533

@@ -16,22 +16,22 @@ from owner import (
     key_for,
 )
 
-from meshnode.app.lanes import EXECUTING_OF_SESSION_MAX, OF_SESSION_MAX
-from meshnode.app.quotas import Allowance, Quota
-from meshnode.core.commands import (
+from meshnode.app.commands.lanes import EXECUTING_OF_SESSION_MAX, OF_SESSION_MAX
+from meshnode.app.commands.quotas import Allowance, Quota
+from meshnode.core.commands.commands import (
     COMMAND,
     receipt_from_signed,
     sign_command,
+)
+from meshnode.core.control.grants import (
+    SessionKey,
+    grant,
+    grant_from_signed,
 )
 from meshnode.core.errors import (
     ExhaustedError,
     NotAuthenticatedError,
     PeerError,
-)
-from meshnode.core.grants import (
-    SessionKey,
-    grant,
-    grant_from_signed,
 )
 from meshnode.core.ids import SessionId
 from meshnode.core.keys import Key, Signed

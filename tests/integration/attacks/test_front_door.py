@@ -22,13 +22,13 @@ from integration.attacks.grantors import (
 from integration.attacks.grantors import Desk as Owner
 from starlette.requests import Request
 
-from meshnode.app.bearers import Bearer, Bearers
-from meshnode.app.keys import Keys
-from meshnode.app.mesh import Mesh, Self
-from meshnode.app.queries import Queries
-from meshnode.app.quotas import OF_PEER, OF_SIGNER
+from meshnode.app.commands.bearers import Bearer, Bearers
+from meshnode.app.commands.keys import Keys
+from meshnode.app.commands.quotas import OF_PEER, OF_SIGNER
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.app.queries.queries import Queries
+from meshnode.core.control.grants import SessionKey
 from meshnode.core.errors import ExhaustedError, NotAuthenticatedError, NotPermittedError
-from meshnode.core.grants import SessionKey
 from meshnode.core.keys import Key
 from meshnode.gateway.acting import Actor
 from meshnode.gateway.desk import (

@@ -15,8 +15,14 @@ from integration.attacks.grantors import (
     of,
 )
 
-from meshnode.core.certificates import keys_shown, node_id_in
-from meshnode.core.enrolment import invite_from_text
+from meshnode.core.control.grants import (
+    GRANT_BYTES_MAX,
+    GRANT_TTL_S_MAX,
+    KeyTimeError,
+    grant_from_signed,
+    session_key_from_text,
+)
+from meshnode.core.control.roles import role_from_map
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
@@ -25,18 +31,12 @@ from meshnode.core.errors import (
     UsageError,
 )
 from meshnode.core.floor import SKEW_S
-from meshnode.core.genesis import Genesis, genesis_from_bytes
-from meshnode.core.grants import (
-    GRANT_BYTES_MAX,
-    GRANT_TTL_S_MAX,
-    KeyTimeError,
-    grant_from_signed,
-    session_key_from_text,
-)
 from meshnode.core.ids import b32, node_id_of
 from meshnode.core.keys import Key, Signed, encode_checked, parse_public, verify
+from meshnode.core.membership.certificates import keys_shown, node_id_in
+from meshnode.core.membership.enrolment import invite_from_text
+from meshnode.core.membership.genesis import Genesis, genesis_from_bytes
 from meshnode.core.packing import pack
-from meshnode.core.roles import role_from_map
 
 
 @pytest.fixture

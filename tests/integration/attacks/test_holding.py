@@ -12,8 +12,10 @@ from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance, 
 
 from meshnode.agents import tree
 from meshnode.agents.holding import HALT_S, Halt, Parting, let_go
-from meshnode.core.commands import Command, sign_command
-from meshnode.core.entries import role_entry
+from meshnode.core.commands.commands import Command, sign_command
+from meshnode.core.control.entries import role_entry
+from meshnode.core.control.grants import Grant, SessionKey, grant
+from meshnode.core.control.roles import Role
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -24,10 +26,8 @@ from meshnode.core.errors import (
     RefusedError,
     StaleError,
 )
-from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.keys import Key
-from meshnode.core.roles import Role
-from meshnode.core.sessions import State
+from meshnode.core.sessions.sessions import State
 
 pytestmark = pytest.mark.integration
 ACTIONS = ("close", "suspend", "resume")

@@ -18,8 +18,8 @@ from meshnode.agents import cgroup, tree
 from meshnode.agents.processes import LOST
 from meshnode.agents.pruning import prune
 from meshnode.agents.state_file import read_state
+from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import UnreachableError
-from meshnode.core.steers import Instruction
 
 READY = "os.write(1, b'%d\\n' % os.getpid())\nwhile True: signal.pause()\n"
 # Three generations away, in a session of its own, without our mark, in a supervisor's clothes.

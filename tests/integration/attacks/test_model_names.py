@@ -3,18 +3,18 @@
 import pytest
 from viewing import IDS, Viewer
 
-from meshnode.app import tally
-from meshnode.app.cost import MODELS_MAX, NAMES_MAX
-from meshnode.app.cutting import CostQuery
-from meshnode.app.indexes import Indexes
-from meshnode.app.queries import Queries
-from meshnode.app.shortcut import steps_of
-from meshnode.app.tally import Rated
+from meshnode.app.cost import tally
+from meshnode.app.cost.cost import MODELS_MAX, NAMES_MAX
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.cost.shortcut import steps_of
+from meshnode.app.cost.tally import Rated
+from meshnode.app.queries.indexes import Indexes
+from meshnode.app.queries.queries import Queries
 from meshnode.core.effects import Announce
 from meshnode.core.errors import UsageError
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.ingest.prices import PriceBook
 from meshnode.rpc.local import get_cost
 from meshnode.v1 import local_service_pb2 as pb

@@ -8,7 +8,7 @@ from integration.rpc.by_hand import linked_by_hand
 from integration.rpc.fleet import Founded
 from integration.rpc.stations import Station, link, station
 
-from meshnode.core.messages import Pulse
+from meshnode.core.feeds.messages import Pulse
 from meshnode.rpc import share
 from meshnode.rpc.links import TOGETHER_MAX
 from meshnode.v1 import link_service_pb2 as pb

@@ -12,7 +12,7 @@ from owner import (
 )
 
 from meshnode.client.orders import outcome_of
-from meshnode.core.commands import (
+from meshnode.core.commands.commands import (
     RECEIPT,
     Command,
     receipt_from_signed,

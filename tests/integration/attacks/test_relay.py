@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 from integration.attacks.relays import GENESIS, OUTPUT, ROOT, SECRET, SESSION, Town, chance
 
-from meshnode.app import lanes, relaying
-from meshnode.app.readings import IDLE_S
-from meshnode.core.commands import receipt_from_signed
-from meshnode.core.entries import Revoke, sign_entry
+from meshnode.app.commands import lanes, relaying
+from meshnode.app.sessions.readings import IDLE_S
+from meshnode.core.commands.commands import receipt_from_signed
+from meshnode.core.control.entries import Revoke, sign_entry
 from meshnode.core.errors import (
     NoAnswerError,
     NotAuthenticatedError,
     NotPermittedError,
     PeerError,
 )
+from meshnode.core.feeds.messages import Order, Reply, Routed
 from meshnode.core.keys import Key
-from meshnode.core.messages import Order, Reply, Routed
-from meshnode.core.relay import ORDERS_OF_SENDER_MAX
+from meshnode.core.links.relay import ORDERS_OF_SENDER_MAX
 
 FLIPS = range(0, 60, 7)  # places in what is sealed: the ephemeral key, and what follows it
 

@@ -9,8 +9,8 @@ import pytest
 from doubles import ManualClock, ScriptedAgents
 from owner import KEY, NODE, SESSION, Disk, Owner, key_for
 
-from meshnode.app.lanes import EXECUTING_OF_SESSION_MAX
-from meshnode.core.commands import (
+from meshnode.app.commands.lanes import EXECUTING_OF_SESSION_MAX
+from meshnode.core.commands.commands import (
     KILL_LIFE_S,
     STEER_LIFE_S,
     command_from_signed,
@@ -26,7 +26,7 @@ from meshnode.core.errors import (
 )
 from meshnode.core.floor import SKEW_S
 from meshnode.core.keys import Signed
-from meshnode.core.sessions import SESSIONS, session_from_row
+from meshnode.core.sessions.sessions import SESSIONS, session_from_row
 from meshnode.store.database import Database
 
 HOUR_S = 3600

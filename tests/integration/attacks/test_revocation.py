@@ -26,14 +26,14 @@ from integration.attacks.grantors import (
 )
 
 from meshnode.app import pieces
-from meshnode.app.authorities import Authorities
+from meshnode.app.membership.authorities import Authorities
 from meshnode.client.connection import ANSWER_BYTES_MAX
-from meshnode.core.entries import SURVIVORS_MAX, Cancel, Revoke, StandingKill, role_entry
+from meshnode.core.control.entries import SURVIVORS_MAX, Cancel, Revoke, StandingKill, role_entry
+from meshnode.core.control.grants import grant_from_signed
+from meshnode.core.control.roles import Role
+from meshnode.core.control.shares import ENTRIES_MAX
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
-from meshnode.core.grants import grant_from_signed
 from meshnode.core.keys import Signed
-from meshnode.core.roles import Role
-from meshnode.core.shares import ENTRIES_MAX
 from meshnode.rpc.authorities import AuthorityServicer
 from meshnode.v1 import authority_service_pb2 as pb
 

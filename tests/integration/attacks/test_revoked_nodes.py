@@ -11,15 +11,15 @@ import pytest
 from integration.rpc.fleet import WAIT_S, Founded, Member, health_of, now_s, serving
 from integration.rpc.stations import Station, flows, link, station
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.certificates import issue_admitter, issue_node_ca, to_pem
-from meshnode.core.entries import Revoke, role_entry, sign_entry
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.control.entries import Revoke, role_entry, sign_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.errors import NotPermittedError
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.roles import Role
+from meshnode.core.membership.certificates import issue_admitter, issue_node_ca, to_pem
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.links import LinkServicer
 from meshnode.rpc.servers import members_server

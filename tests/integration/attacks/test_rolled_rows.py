@@ -3,14 +3,14 @@
 import pytest
 from viewing import IDS, Viewer
 
-from meshnode.app.cutting import CostQuery
-from meshnode.app.indexes import Indexes
-from meshnode.app.queries import Queries
-from meshnode.core.ledger import LEDGER, SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.queries.indexes import Indexes
+from meshnode.app.queries.queries import Queries
+from meshnode.core.ledger.ledger import LEDGER, SLOT_MAX, SLOT_S, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.ledger.rollups import month_of
 from meshnode.core.packing import pack
 from meshnode.core.periods import DAY_MAX, DAY_S, MONTH_MAX, DayKey, MonthKey
-from meshnode.core.rollups import month_of
 from meshnode.ingest.prices import PriceBook
 
 pytestmark = pytest.mark.integration

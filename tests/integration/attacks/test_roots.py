@@ -10,11 +10,10 @@ from meshnode.client.authorities import check_root
 from meshnode.client.home import Home
 from meshnode.client.rootfile import Sealed, write_root
 from meshnode.client.roots import open_root
-from meshnode.core.certificates import (
-    issue_admitter,
-)
-from meshnode.core.control import ControlSet, NoAuthorityError
-from meshnode.core.entries import Revoke, role_entry, sign_entry
+from meshnode.core.control.control import ControlSet, NoAuthorityError
+from meshnode.core.control.entries import Revoke, role_entry, sign_entry
+from meshnode.core.control.roles import Role
+from meshnode.core.control.succession import Admits, RootKeys
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
@@ -23,8 +22,9 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.roles import Role
-from meshnode.core.succession import Admits, RootKeys
+from meshnode.core.membership.certificates import (
+    issue_admitter,
+)
 from meshnode.v1 import authority_service_pb2 as authority_pb
 
 WORDS = "correct horse battery"

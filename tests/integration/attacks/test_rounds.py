@@ -7,14 +7,14 @@ import pytest
 from auditing import Desk, granted
 
 from meshnode.client.rounds import READ_BYTES_MAX, received
-from meshnode.core.commands import Command
+from meshnode.core.commands.commands import Command
 from meshnode.core.errors import (
     NotPermittedError,
     PeerError,
     RefusedError,
     StaleError,
 )
-from meshnode.core.rounds import (
+from meshnode.core.ledger.rounds import (
     LINE_BYTES_MAX,
     ROUND_BYTES_MAX,
     Function,
@@ -23,7 +23,7 @@ from meshnode.core.rounds import (
     texts_from,
     texts_to_bytes,
 )
-from meshnode.node.rounds import read_rounds
+from meshnode.node.ledger.rounds import read_rounds
 from session_mesh.render import Streams, Style, View, render
 from session_mesh.rounds import described_rounds
 

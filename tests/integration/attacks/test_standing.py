@@ -20,15 +20,15 @@ from returned import (
     entry,
 )
 
-from meshnode.app.registry import Registrar
-from meshnode.app.standing import LOOK_AGAIN_S, UNHEARD_S
-from meshnode.core.control import NoAuthorityError
-from meshnode.core.entries import Cancel, StandingKill, entry_id_of, sign_entry
+from meshnode.app.commands.standing import LOOK_AGAIN_S, UNHEARD_S
+from meshnode.app.sessions.registry import Registrar
+from meshnode.core.commands.standing import CANCELLED, SETTLE_S
+from meshnode.core.control.control import NoAuthorityError
+from meshnode.core.control.entries import Cancel, StandingKill, entry_id_of, sign_entry
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import SessionId
 from meshnode.core.keys import Key, Signed
-from meshnode.core.sessions import SESSIONS, State, session_from_row
-from meshnode.core.standing import CANCELLED, SETTLE_S
+from meshnode.core.sessions.sessions import SESSIONS, State, session_from_row
 from meshnode.store import standing
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from meshnode.core.errors import PeerError
-from meshnode.core.genesis import Genesis, genesis_from_bytes
 from meshnode.core.keys import Key
+from meshnode.core.membership.genesis import Genesis, genesis_from_bytes
 from session_mesh import happenings
 from session_mesh.commands.logs import _Documents, _Text
 from session_mesh.live import Board, _picture

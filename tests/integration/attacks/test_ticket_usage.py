@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from integration.attacks.inhabited import inhabited, refused, unchanged
 
-from meshnode.app import reporting
+from meshnode.app.sessions import reporting
 from meshnode.client.errors import ConflictError, RefusedError, UsageError
 from meshnode.client.inside import Inside, Usage
-from meshnode.core.ledger import Slot
+from meshnode.core.ledger.ledger import Slot
 
 USED = Usage(input=100, output=20)
 

@@ -8,8 +8,8 @@ import pytest
 from integration.attacks.inhabited import inhabited, refused, unchanged
 from integration.rpc.fleet import Founded, serving
 
-from meshnode.app import inboxes, own_entries
-from meshnode.app.opening import Opening
+from meshnode.app.sessions import inboxes, own_entries
+from meshnode.app.sessions.opening import Opening
 from meshnode.client.connection import Connection
 from meshnode.client.errors import (
     ConflictError,
@@ -21,8 +21,8 @@ from meshnode.client.home import Home
 from meshnode.client.inside import Inside, Usage
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import NewSession, Target
-from meshnode.core.sessions import State
-from meshnode.node.inside import TICKET_FILE
+from meshnode.core.sessions.sessions import State
+from meshnode.node.sessions.inside import TICKET_FILE
 from meshnode.rpc.servers import joiners_server, members_server
 from meshnode.v1 import local_service_pb2 as local_pb
 from meshnode.v1 import session_service_pb2 as session_pb

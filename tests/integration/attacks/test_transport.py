@@ -32,7 +32,6 @@ from integration.rpc.fleet import (
 )
 from integration.rpc.http2 import speak
 
-from meshnode.core.certificates import anchor, dns_name_of
 from meshnode.core.errors import (
     ConflictError,
     MeshError,
@@ -40,6 +39,7 @@ from meshnode.core.errors import (
     RefusedError,
     UnreachableError,
 )
+from meshnode.core.membership.certificates import anchor, dns_name_of
 from meshnode.rpc import servers
 from meshnode.rpc.servers import CALLS_MAX, OF_JOINERS, OF_MEMBERS, bind, members_server
 from meshnode.rpc.tls import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, pinned

@@ -17,15 +17,15 @@ import grpc
 
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
-from meshnode.core.commands import Court, Receipt, command_from_signed, sign_receipt
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import Entry, entry_from_signed, role_entry
+from meshnode.core.commands.commands import Court, Receipt, command_from_signed, sign_receipt
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Entry, entry_from_signed, role_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.errors import MeshError, UnreachableError
-from meshnode.core.genesis import Genesis
 from meshnode.core.ids import b32, node_id_of, nodes_meant
 from meshnode.core.keys import Key, Signed
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SessionRecord, State
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.v1.coverage_pb2 import Coverage
 from meshnode.v1.local_service_pb2_grpc import (

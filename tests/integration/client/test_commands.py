@@ -11,7 +11,7 @@ from meshnode.client.output import Following, Span
 from meshnode.client.retrying import PAUSES_S
 from meshnode.client.targets import WAITS, Delivery, Target
 from meshnode.client.wishes import EndedError
-from meshnode.core.commands import command_from_signed
+from meshnode.core.commands.commands import command_from_signed
 from meshnode.core.errors import (
     ConflictError,
     ExhaustedError,

@@ -7,7 +7,7 @@ from integration.client.service import NODE_IDS, NOW_S, session
 from meshnode.client import standing
 from meshnode.client.authority import operator_id
 from meshnode.client.targets import Delivery, Target, Terms
-from meshnode.core.entries import Cancel, StandingKill
+from meshnode.core.control.entries import Cancel, StandingKill
 from meshnode.core.errors import (
     ConflictError,
     ExpiredError,

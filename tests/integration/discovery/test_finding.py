@@ -12,8 +12,8 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from meshnode.discovery import mdns
 from meshnode.discovery.hints import Announcement
-from meshnode.node import finding as module
-from meshnode.node.finding import LISTENING, MDNS, Finding
+from meshnode.node.presence import finding as module
+from meshnode.node.presence.finding import LISTENING, MDNS, Finding
 
 pytestmark = pytest.mark.skipif(
     not multicast_reaches_us(), reason="multicast on the loopback is not available here"

@@ -7,7 +7,7 @@ import pytest
 from integration.discovery.places import BOTH, NAME, black_hole, stand_for
 from integration.discovery.test_mdns import multicast_reaches_us
 
-from meshnode.app.observations import Dial
+from meshnode.app.diagnosis.observations import Dial
 from meshnode.discovery.multicast import hear_ourselves
 from meshnode.discovery.probes import FULL, MUTE, NO_TLS, accepts, attempt_at
 

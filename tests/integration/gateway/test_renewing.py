@@ -13,8 +13,8 @@ from integration.rpc.fleet import WAIT_S, Founded
 from meshnode.client.home import Home
 from meshnode.core.errors import MeshError
 from meshnode.node import fronting
+from meshnode.node.configuration.http_options import OWN_CERTIFICATE, HttpOptions
 from meshnode.node.fronting import Fronting
-from meshnode.node.http_options import OWN_CERTIFICATE, HttpOptions
 
 
 class Context(ssl.SSLContext):

@@ -20,7 +20,7 @@ PROGRAM = """
 import json, os, signal, sys, threading
 import psutil
 from msgspec import structs
-from meshnode.core.charges import Charge
+from meshnode.core.ledger.charges import Charge
 from meshnode.ingest.ahead import readings
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import reader_of

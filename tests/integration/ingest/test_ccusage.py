@@ -11,7 +11,7 @@ import ccusage
 import pytest
 from transcripts import write
 
-from meshnode.core.ledger import Slot, SlotKey
+from meshnode.core.ledger.ledger import Slot, SlotKey
 from meshnode.ingest.claude import Transcripts
 from meshnode.ingest.tree import TreeReader
 from meshnode.store import ledger

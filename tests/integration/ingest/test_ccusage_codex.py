@@ -6,7 +6,7 @@ from pathlib import Path
 import ccusage
 import pytest
 
-from meshnode.core.ledger import Slot
+from meshnode.core.ledger.ledger import Slot
 from meshnode.ingest.codex import Rollouts
 from meshnode.ingest.tree import TreeReader
 from meshnode.store import ledger

@@ -10,11 +10,11 @@ from typing import Any
 import ccusage
 import pytest
 
-from meshnode.app.blocks import Spent, forecast
+from meshnode.app.cost.blocks import Spent, forecast
 from meshnode.client.durations import rfc3339, seconds_of
 from meshnode.client.home import Home
 from meshnode.ingest.reading import SourceConfig
-from meshnode.node.usage import Asked, Usage, Wanted
+from meshnode.node.ledger.usage import Asked, Usage, Wanted
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshnode.core.errors import UsageError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.ledger import (
     Batch,
     Diagnostics,
     DiagnosticsKey,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.ledger import Batch, DiagnosticsKey, StoredReader
+from meshnode.core.ledger.ledger import Batch, DiagnosticsKey, StoredReader
 from meshnode.ingest.reading import Reading
 from meshnode.ingest.sources import SOURCES
 from meshnode.store import ledger

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from usage_records import usage_record
 
-from meshnode.core.ledger import UsageRecord
+from meshnode.core.ledger.ledger import UsageRecord
 from meshnode.ingest import codex
 from meshnode.ingest.claude import MARKS
 from meshnode.ingest.reading import Findings, Reader, Reading, Reason, Remark

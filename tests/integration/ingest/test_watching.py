@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
+from meshnode.core.ledger.ledger import Batch, DiagnosticsKey, LedgerRow, StoredReader
 from meshnode.ingest import watching
 from meshnode.ingest.follow import follow
 from meshnode.ingest.reading import SourceConfig, SourceState

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from meshnode.client.home import Home
 from meshnode.core.errors import MeshError
-from meshnode.node import joining
+from meshnode.node.homes import joining
 from meshnode.v1 import enrolment_service_pb2 as pb
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -22,16 +22,16 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from meshnode.app.alarms import Alarms
+from meshnode.app.audit.alarms import Alarms
 from meshnode.app.ports import JournalEntry
-from meshnode.core.commands import RECEIPT
-from meshnode.core.feed import Change, Replica
-from meshnode.core.genesis import Genesis
+from meshnode.core.commands.commands import RECEIPT
+from meshnode.core.feeds.feed import Change, Replica
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Rows, all_rows
 from meshnode.core.keys import Key
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import Rows, all_rows
-from meshnode.node.books import StoredJournal
-from meshnode.node.persistence import FeedWriter
+from meshnode.core.membership.genesis import Genesis
+from meshnode.node.homes.books import StoredJournal
+from meshnode.node.homes.persistence import FeedWriter
 from meshnode.store import audit
 from meshnode.store.database import LOG_PAGES, Database
 

@@ -12,17 +12,18 @@ from integration.node.test_world import Node
 from integration.rpc.fleet import WAIT_S, Founded
 from usage_records import usage_record
 
-from meshnode.app.reporting import ReportDesk
-from meshnode.core.charges import Charge
-from meshnode.core.genesis import Limits
+from meshnode.app.sessions.reporting import ReportDesk
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.room import ALWAYS, OTHERS_PART
 from meshnode.core.ids import session_id_of
-from meshnode.core.ledger import (
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import (
     LEDGER,
     SLOT_S,
     Diagnostics,
     DiagnosticsKey,
 )
-from meshnode.core.ledger_rows import (
+from meshnode.core.ledger.ledger_rows import (
     diagnostics_from_row,
     diagnostics_to_row,
     key_from_row,
@@ -30,14 +31,14 @@ from meshnode.core.ledger_rows import (
     slot_from_row,
     slot_to_row,
 )
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.membership.genesis import Limits
 from meshnode.core.periods import DAY_S
-from meshnode.core.room import ALWAYS, OTHERS_PART
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.node import following, persistence
-from meshnode.node.following import Following
-from meshnode.node.inside import StoredReports
-from meshnode.node.pricing import LatePrices
+from meshnode.core.sessions.sessions import SessionRecord, State
+from meshnode.node.configuration.pricing import LatePrices
+from meshnode.node.homes import persistence
+from meshnode.node.ledger import following
+from meshnode.node.ledger.following import Following
+from meshnode.node.sessions.inside import StoredReports
 from meshnode.store import ledger, reports, usage_log
 from meshnode.store.database import Database
 

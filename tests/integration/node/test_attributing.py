@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from meshnode.core.errors import StorageError
-from meshnode.core.log_sessions import LogSession
+from meshnode.core.ledger.log_sessions import LogSession
 from meshnode.ingest.reading import SourceConfig
-from meshnode.node import attributing
-from meshnode.node.attributing import Attributing
+from meshnode.node.sessions import attributing
+from meshnode.node.sessions.attributing import Attributing
 from meshnode.store import log_sessions
 from meshnode.store.database import Database
 

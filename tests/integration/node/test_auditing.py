@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from doubles import ManualClock
 from integration.rpc.fleet import WAIT_S, Founded
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.audit import head_from_row
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.commands.audit import head_from_row
 from meshnode.core.errors import ExhaustedError
-from meshnode.node import auditing
-from meshnode.node.auditing import Auditing
+from meshnode.node.audit import auditing
+from meshnode.node.audit.auditing import Auditing
 from meshnode.store import audit
 
 

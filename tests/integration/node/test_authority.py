@@ -6,18 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from meshnode.app.admission import packed_signed
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.membership.admission import packed_signed
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.client.home import Home
-from meshnode.core.entries import Body, Revoke, StandingKill, role_entry, sign_entry
-from meshnode.core.genesis import Genesis
+from meshnode.core.control.entries import Body, Revoke, StandingKill, role_entry, sign_entry
+from meshnode.core.control.roles import Role
+from meshnode.core.control.succession import RootKeys
 from meshnode.core.keys import Key, Signed
+from meshnode.core.membership.genesis import Genesis
 from meshnode.core.packing import PACKED_BYTES_MAX, pack
-from meshnode.core.roles import Role
-from meshnode.core.succession import RootKeys
-from meshnode.node import authority
-from meshnode.node.authority import AuthorityFile
-from meshnode.node.founding import entries_in
+from meshnode.node.homes import authority
+from meshnode.node.homes.authority import AuthorityFile
+from meshnode.node.homes.founding import entries_in
 
 chance = Random(76).randbytes
 ROOT, NEW, ADMIN, OPERATOR, NODE, THIEF = (Key.new(chance) for _ in range(6))

@@ -8,7 +8,7 @@ import pytest
 from integration.node.test_failing_disk import a_change_that_sqlite_cannot_hold
 from integration.rpc.fleet import WAIT_S
 
-from meshnode.app.alarms import Alarms
+from meshnode.app.audit.alarms import Alarms
 from meshnode.core.errors import RefusedError, UnreachableError
 from meshnode.node.background import UNHANDLED_BURST, Background, log_unhandled
 from meshnode.telemetry.logs import JsonFormatter

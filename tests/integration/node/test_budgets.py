@@ -8,16 +8,16 @@ from budgeted import ADMIN, DAY, HERE, NEAR, Budgeted
 from integration.rpc.fleet import WAIT_S
 from viewing import IDS
 
-from meshnode.app.budgets import LOOK_AGAIN_S
-from meshnode.app.opening import Opening
-from meshnode.app.withholding import AGAIN_S
-from meshnode.core.budgets import OF_ONE_MAX, SKEW_S
+from meshnode.app.budgets.budgets import LOOK_AGAIN_S
+from meshnode.app.budgets.withholding import AGAIN_S
+from meshnode.app.sessions.opening import Opening
+from meshnode.core.commands.standing import SETTLE_S
+from meshnode.core.control.settings import Budget, Terms
 from meshnode.core.errors import RefusedError
 from meshnode.core.ids import b32, session_id_of
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.sessions import SESSIONS, State, session_to_row
-from meshnode.core.settings import Budget, Terms
-from meshnode.core.standing import SETTLE_S
+from meshnode.core.ledger.budgets import OF_ONE_MAX, SKEW_S
+from meshnode.core.ledger.prices import Priced, Rates
+from meshnode.core.sessions.sessions import SESSIONS, State, session_to_row
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("unsupervised")]
 HOUR = Terms(1000, "tokens", "hour", "suspend", owner="olga")
@@ -236,7 +236,7 @@ async def test_an_agent_that_cannot_be_stopped_is_tried_again_and_told_once(node
 
 
 async def test_a_look_that_fails_is_not_the_last_one(node, monkeypatch):
-    monkeypatch.setattr("meshnode.app.budgets.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("meshnode.app.budgets.budgets.LOOK_AGAIN_S", 0.01)
     faults, coverage = [RuntimeError("something is broken")], node.queries.coverage
 
     def failing_once():

@@ -8,15 +8,15 @@ from random import Random
 import pytest
 from integration.rpc.fleet import Founded
 
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.core.errors import StorageError
-from meshnode.core.genesis import Genesis
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import all_rows
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import all_rows
-from meshnode.core.sessions import SESSIONS
-from meshnode.node.restoring import Damage, move, repair, restore
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.sessions.sessions import SESSIONS
+from meshnode.node.homes.restoring import Damage, move, repair, restore
 from meshnode.store import facts, feeds, rollups
 from meshnode.store.database import Database
 

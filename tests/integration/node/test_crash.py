@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from integration.node import dying
 
-from meshnode.core.audit import walked
-from meshnode.core.headers import Head
+from meshnode.core.commands.audit import walked
+from meshnode.core.feeds.headers import Head
 from meshnode.store import audit, feeds
 from meshnode.store.database import Database
 

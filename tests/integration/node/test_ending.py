@@ -9,17 +9,17 @@ import pytest
 from integration.client.service import short_home
 from integration.rpc.fleet import WAIT_S
 
-from meshnode.app.sessions import OwnSessions
-from meshnode.app.views import Stopped
+from meshnode.app.queries.views import Stopped
+from meshnode.app.sessions.sessions import OwnSessions
 from meshnode.client.home import Home, make_private
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import ConflictError, MeshError, StorageError, UsageError
 from meshnode.core.ids import node_id_of
-from meshnode.core.members import NODE, ONLY_ROW, node_from_row
+from meshnode.core.membership.members import NODE, ONLY_ROW, node_from_row
+from meshnode.node.configuration.told import NodeOptions
 from meshnode.node.ending import CLOSE_SESSIONS_S, Ending
-from meshnode.node.founding import device_key, found
+from meshnode.node.homes.founding import device_key, found
 from meshnode.node.node import Node
-from meshnode.node.told import NodeOptions
 from meshnode.store import feeds
 from meshnode.store.database import Database
 

@@ -15,21 +15,21 @@ from integration.rpc.enrolling import Desk, answering
 from integration.rpc.fleet import Founded, now_s
 
 from meshnode.client.home import Home
-from meshnode.core.certificates import from_pem
-from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import apply_with
-from meshnode.core.entries import CONTROL, role_entry
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import CONTROL, role_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.errors import ConflictError, DamagedError, PeerError, StorageError
-from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
+from meshnode.core.membership.certificates import from_pem
+from meshnode.core.membership.enrolment import apply_with
+from meshnode.core.membership.genesis import genesis_from_bytes
 from meshnode.core.packing import PACKED_BYTES_MAX
-from meshnode.core.roles import Role
-from meshnode.node import entering, joining
-from meshnode.node.entering import MESH_CHARS, finish_begun
-from meshnode.node.founding import NAME_FACT, device_key, init, read_genesis, recover
-from meshnode.node.membership import membership_in
-from meshnode.node.roots import known_roots
+from meshnode.node.homes import entering, joining
+from meshnode.node.homes.entering import MESH_CHARS, finish_begun
+from meshnode.node.homes.founding import NAME_FACT, device_key, init, read_genesis, recover
+from meshnode.node.homes.membership import membership_in
+from meshnode.node.homes.roots import known_roots
 from meshnode.rpc.enrolment import ask_to_join
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database

@@ -11,17 +11,17 @@ from integration.client.service import short_home
 from integration.node.test_ending import running
 from integration.rpc.fleet import WAIT_S
 
-from meshnode.app.cost import CostGroup
-from meshnode.app.events import SEQ_DIGITS, WORD_CHARS
-from meshnode.app.things import Change, Kind, Op
+from meshnode.app.cost.cost import CostGroup
+from meshnode.app.events.events import SEQ_DIGITS, WORD_CHARS
+from meshnode.app.events.things import Change, Kind, Op
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError
-from meshnode.core.ledger import Buckets
-from meshnode.core.liveness import MemberState
-from meshnode.node import joining
-from meshnode.node.eventing import left_from
-from meshnode.node.founding import found
-from meshnode.node.http_options import HttpOptions
+from meshnode.core.ledger.ledger import Buckets
+from meshnode.core.links.liveness import MemberState
+from meshnode.node.audit.eventing import left_from
+from meshnode.node.configuration.http_options import HttpOptions
+from meshnode.node.homes import joining
+from meshnode.node.homes.founding import found
 from meshnode.store import events
 from meshnode.store.database import Database
 

@@ -15,7 +15,7 @@ from meshnode.client.home import Home
 from meshnode.core.errors import NotFoundError
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.tree import CHUNK_BYTES
-from meshnode.node.usage import Usage
+from meshnode.node.ledger.usage import Usage
 
 pytestmark = pytest.mark.integration
 

@@ -10,18 +10,18 @@ import pytest
 from integration.node.writers import CHANCE, GENESIS, TABLE, Tries, values
 from integration.rpc.fleet import WAIT_S
 
-from meshnode.app.alarms import DISK
+from meshnode.app.audit.alarms import DISK
 from meshnode.app.ports import JournalEntry
-from meshnode.core.commands import RECEIPT
+from meshnode.core.commands.commands import RECEIPT
 from meshnode.core.errors import RefusedError
-from meshnode.core.feed import Change, Replica
-from meshnode.core.headers import sign_header
+from meshnode.core.feeds.feed import Change, Replica
+from meshnode.core.feeds.headers import sign_header
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Row, Rows
 from meshnode.core.keys import Key, Signed
-from meshnode.core.own_feed import OwnFeed
 from meshnode.core.packing import pack
-from meshnode.core.rows import Row, Rows
-from meshnode.node import persistence
-from meshnode.node.books import StoredJournal
+from meshnode.node.homes import persistence
+from meshnode.node.homes.books import StoredJournal
 from meshnode.store.database import Database
 
 

@@ -6,30 +6,31 @@ from pathlib import Path
 import pytest
 from integration.node.ledgers import MOST, kept
 
-from meshnode.app.alarms import Alarm
-from meshnode.app.outlays import Outlays
-from meshnode.app.reporting import Report
+from meshnode.app.audit.alarms import Alarm
+from meshnode.app.budgets.outlays import Outlays
+from meshnode.app.sessions.reporting import Report
 from meshnode.app.settling import SETTLED_S
-from meshnode.core.budgets import TOKENS, window_of
+from meshnode.core.control.settings import Terms
 from meshnode.core.errors import DamagedError, RefusedError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.budgets import TOKENS, window_of
+from meshnode.core.ledger.ledger import (
     LEDGER,
     Buckets,
     DiagnosticsKey,
     Slot,
     SlotKey,
 )
-from meshnode.core.ledger_rows import (
+from meshnode.core.ledger.ledger_rows import (
     key_to_row,
     slot_to_row,
 )
+from meshnode.core.ledger.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.periods import DAY_S
-from meshnode.core.rollups import SLOTS_KEPT_DAYS
-from meshnode.core.settings import Terms
-from meshnode.node import offline, rolling
-from meshnode.node.keeping import EVERY_S
-from meshnode.node.pricing import LatePrices
-from meshnode.node.rolling import FULL
+from meshnode.node import offline
+from meshnode.node.configuration.pricing import LatePrices
+from meshnode.node.ledger import rolling
+from meshnode.node.ledger.keeping import EVERY_S
+from meshnode.node.ledger.rolling import FULL
 from meshnode.store import checkpoints, counters, facts, ledger, rollups, usage_log
 
 NEWEST_S = usage_log.newest_s

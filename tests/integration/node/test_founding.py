@@ -8,8 +8,9 @@ from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import read_secret
 from meshnode.core.errors import ConflictError, StorageError
 from meshnode.core.keys import Key
-from meshnode.node import founding, lock
-from meshnode.node.founding import init, read_genesis
+from meshnode.node import lock
+from meshnode.node.homes import founding
+from meshnode.node.homes.founding import init, read_genesis
 from meshnode.node.lock import HomeLock
 
 pytestmark = pytest.mark.integration

@@ -9,8 +9,8 @@ from integration.rpc.fleet import WAIT_S
 
 from meshnode.discovery.seeds import parse_address
 from meshnode.gateway import listening
-from meshnode.node.founding import found
-from meshnode.node.http_options import HttpOptions
+from meshnode.node.configuration.http_options import HttpOptions
+from meshnode.node.homes.founding import found
 
 pytestmark = pytest.mark.integration
 STAYS = b"GET /alive HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

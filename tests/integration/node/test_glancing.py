@@ -14,10 +14,10 @@ import pytest
 
 from meshnode.client.home import Home
 from meshnode.ingest.reading import SourceConfig
-from meshnode.node import glancing
-from meshnode.node.glancing import of_home
-from meshnode.node.latch import alone
-from meshnode.node.usage import Asked, Usage, Wanted
+from meshnode.node.ledger import glancing
+from meshnode.node.ledger.glancing import of_home
+from meshnode.node.ledger.latch import alone
+from meshnode.node.ledger.usage import Asked, Usage, Wanted
 
 pytestmark = pytest.mark.integration
 NOW_S = 1_795_176_000.0  # 2026-11-20T12:00Z

@@ -9,14 +9,14 @@ from doubles import InBackground, ManualClock, Published
 from owner import GENESIS, NODE
 
 from meshnode.agents.pruning import UNLISTED_KEPT_S
-from meshnode.app.alarms import Alarms
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.audit.alarms import Alarms
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.settling import SETTLED_S
 from meshnode.client.home import Home
 from meshnode.core.ids import session_id_of
 from meshnode.core.packing import pack, unpack_map
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
-from meshnode.node.hosting import Hosting
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.node.sessions.hosting import Hosting
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration

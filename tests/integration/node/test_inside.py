@@ -8,12 +8,12 @@ from integration.client.service import short_home
 from integration.node.test_ending import running
 
 from meshnode.agents.processes import ProcessAgents
-from meshnode.app.activity import Activity
+from meshnode.app.sessions.activity import Activity
 from meshnode.client.home import Home, make_private
 from meshnode.client.inside import Inside, Usage
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import NewSession, Selection
-from meshnode.node.founding import found
+from meshnode.node.homes.founding import found
 
 pytestmark = pytest.mark.integration
 

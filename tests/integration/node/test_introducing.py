@@ -10,16 +10,16 @@ from integration.rpc.enrolling import Desk, answering
 from integration.rpc.fleet import Founded
 from viewing import Viewer
 
-from meshnode.app.introduced import INTRODUCED_MAX
+from meshnode.app.membership.introduced import INTRODUCED_MAX
 from meshnode.client.home import Home
 from meshnode.core.errors import NotFoundError, StorageError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.members import NAME_CHARS_MAX
-from meshnode.core.tables import ID_CHARS
-from meshnode.node.doctor import examine
-from meshnode.node.founding import found
-from meshnode.node.introducing import (
+from meshnode.core.membership.members import NAME_CHARS_MAX
+from meshnode.core.tables.tables import ID_CHARS
+from meshnode.node.doctor.doctor import examine
+from meshnode.node.homes.founding import found
+from meshnode.node.homes.introducing import (
     INTRODUCED_FACT,
     SEEDS_FACT,
     checked,
@@ -27,7 +27,7 @@ from meshnode.node.introducing import (
     fact_of,
     introduced_in,
 )
-from meshnode.node.joining import join
+from meshnode.node.homes.joining import join
 from meshnode.node.offline import OfflineMesh
 from meshnode.store import facts
 from meshnode.store.database import Database

@@ -10,7 +10,7 @@ from integration.rpc.fleet import Founded
 
 from meshnode.client.home import Home
 from meshnode.core.errors import ExhaustedError, UnreachableError
-from meshnode.node.joining import CROWDED_MAX, PAUSES_S, join
+from meshnode.node.homes.joining import CROWDED_MAX, PAUSES_S, join
 from meshnode.rpc import servers
 from meshnode.rpc.enrolment import JOINS
 from meshnode.rpc.servers import OF_JOINERS

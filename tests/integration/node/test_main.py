@@ -9,7 +9,7 @@ import pytest
 from meshnode.client.home import Home
 from meshnode.core.errors import MeshError
 from meshnode.node import main
-from meshnode.node.options import UpOptions
+from meshnode.node.configuration.options import UpOptions
 
 
 @pytest.mark.timeout(60)

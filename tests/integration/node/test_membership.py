@@ -4,7 +4,7 @@ import pytest
 from integration.rpc.fleet import DAY_S, Founded, now_s
 
 from meshnode.core.errors import DamagedError
-from meshnode.node.membership import membership_in
+from meshnode.node.homes.membership import membership_in
 
 
 def test_a_member_chains_to_the_root_and_is_valid_now():

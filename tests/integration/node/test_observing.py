@@ -11,11 +11,11 @@ import pytest
 from integration.discovery.places import NAME, stand_for
 from integration.rpc.fleet import Founded, Member, serving
 
-from meshnode.app.observations import Attempt, Dial, MulticastFacts
-from meshnode.app.peer_diagnosis import Here, Peer, judge_peer
-from meshnode.core.members import ADDRESSES_MAX
-from meshnode.node import observing
-from meshnode.node.observing import Observer, Seen
+from meshnode.app.diagnosis.observations import Attempt, Dial, MulticastFacts
+from meshnode.app.diagnosis.peer_diagnosis import Here, Peer, judge_peer
+from meshnode.core.membership.members import ADDRESSES_MAX
+from meshnode.node.doctor import observing
+from meshnode.node.doctor.observing import Observer, Seen
 from meshnode.rpc.servers import members_server
 from meshnode.v1 import command_service_pb2_grpc as commands_grpc
 from meshnode.v1 import link_service_pb2_grpc as links_grpc

@@ -5,10 +5,10 @@ from itertools import count
 import pytest
 from integration.node.writers import GENESIS, ROOT, TABLE, values
 
-from meshnode.core.entries import entry_id_of
-from meshnode.core.feed import Replica
-from meshnode.core.rows import Rows
-from meshnode.node import persistence
+from meshnode.core.control.entries import entry_id_of
+from meshnode.core.feeds.feed import Replica
+from meshnode.core.feeds.rows import Rows
+from meshnode.node.homes import persistence
 from meshnode.store import feeds
 
 

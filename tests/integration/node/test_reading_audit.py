@@ -8,11 +8,11 @@ import pytest
 from doubles import ManualClock
 from integration.rpc.fleet import WAIT_S, Founded
 
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.ports import Sought
-from meshnode.core.audit import walked
+from meshnode.core.commands.audit import walked
 from meshnode.core.errors import StaleError
-from meshnode.node.auditing import Auditing
+from meshnode.node.audit.auditing import Auditing
 from meshnode.store import audit
 from meshnode.store.database import Database
 

@@ -10,22 +10,22 @@ from types import SimpleNamespace
 import pytest
 from integration.rpc.fleet import Founded
 
-from meshnode.app.alarms import Alarms
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.entries import Forget, entry_id_of, role_entry, sign_entry
+from meshnode.app.audit.alarms import Alarms
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.control.entries import Forget, entry_id_of, role_entry, sign_entry
+from meshnode.core.control.roles import Role
 from meshnode.core.errors import DamagedError, MeshError, StorageError
-from meshnode.core.feed import fits
-from meshnode.core.genesis import Limits
-from meshnode.core.headers import Head
+from meshnode.core.feeds.feed import fits
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.messages import Snapshot
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import all_rows
+from meshnode.core.feeds.snapshots import whole
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER
-from meshnode.core.messages import Snapshot
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.roles import Role
-from meshnode.core.rows import all_rows
-from meshnode.core.sessions import SESSIONS
-from meshnode.core.snapshots import whole
-from meshnode.node.restoring import Damage, move, repair, restore, take_up
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.membership.genesis import Limits
+from meshnode.core.sessions.sessions import SESSIONS
+from meshnode.node.homes.restoring import Damage, move, repair, restore, take_up
 from meshnode.store import facts, feeds, forks, rollups
 from meshnode.store.database import Database
 

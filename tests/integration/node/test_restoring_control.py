@@ -4,10 +4,9 @@ from random import Random
 
 import pytest
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.control import NoAuthorityError
-from meshnode.core.effects import Send
-from meshnode.core.entries import (
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.control.control import NoAuthorityError
+from meshnode.core.control.entries import (
     Body,
     Revoke,
     StandingKill,
@@ -15,13 +14,14 @@ from meshnode.core.entries import (
     role_entry,
     sign_entry,
 )
-from meshnode.core.genesis import Genesis
+from meshnode.core.control.roles import Role
+from meshnode.core.control.settings import Budget, Terms
+from meshnode.core.control.succession import RootKeys
+from meshnode.core.effects import Send
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.roles import Role
-from meshnode.core.settings import Budget, Terms
-from meshnode.core.succession import RootKeys
-from meshnode.node.restoring import restore
+from meshnode.core.membership.genesis import Genesis
+from meshnode.node.homes.restoring import restore
 from meshnode.store import feeds
 from meshnode.store.database import Database
 

@@ -7,11 +7,11 @@ from integration.node.ledgers import MOST, kept
 from msgspec.structs import replace
 from usage_records import usage_record
 
-from meshnode.app import reporting
-from meshnode.app.reporting import Report
-from meshnode.core.charges import Charge
+from meshnode.app.sessions import reporting
+from meshnode.app.sessions.reporting import Report
 from meshnode.core.errors import ExhaustedError, StorageError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import (
     Batch,
     Buckets,
     Diagnostics,
@@ -19,11 +19,12 @@ from meshnode.core.ledger import (
     Slot,
     SlotKey,
 )
-from meshnode.core.marks import MARK
+from meshnode.core.ledger.marks import MARK
+from meshnode.core.ledger.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.periods import DAY_S, DayKey
-from meshnode.core.rollups import SLOTS_KEPT_DAYS
-from meshnode.node import keeping, persistence, rolling
-from meshnode.node.rolling import FULL
+from meshnode.node.homes import persistence
+from meshnode.node.ledger import keeping, rolling
+from meshnode.node.ledger.rolling import FULL
 from meshnode.store import ledger, reports, rollups
 from meshnode.store.database import Database
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from returned import Returned, entry
 
-from meshnode.core.entries import StandingKill
-from meshnode.node.standing import Standing
+from meshnode.core.control.entries import StandingKill
+from meshnode.node.sessions.standing import Standing
 
 pytestmark = pytest.mark.integration
 

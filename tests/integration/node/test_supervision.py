@@ -10,7 +10,7 @@ from integration.client.service import CHANCE, NOW_S, served, session, short_hom
 from meshnode.agents import tree
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError, UnreachableError
-from meshnode.node.supervision import RunOptions, run
+from meshnode.node.sessions.supervision import RunOptions, run
 
 pytestmark = pytest.mark.integration
 

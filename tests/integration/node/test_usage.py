@@ -12,11 +12,11 @@ import pytest
 from writing import written_without_pauses
 
 from meshnode.client.home import Home
-from meshnode.core.checkpoints import CHECKPOINT
 from meshnode.core.errors import StorageError
 from meshnode.core.keys import Signed
+from meshnode.core.ledger.checkpoints import CHECKPOINT
 from meshnode.ingest.reading import SourceConfig
-from meshnode.node.usage import Asked, Usage, Wanted
+from meshnode.node.ledger.usage import Asked, Usage, Wanted
 from meshnode.store import checkpoints
 from meshnode.store.database import Database
 
@@ -71,8 +71,8 @@ def test_sums_of_single_records_say_from_when_those_are_kept(home: Home, usage: 
 def test_a_reader_that_is_overtaken_counts_faults_once_and_loses_no_record(
     home: Home, usage: Usage, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("meshnode.node.usage.READ_BYTES_MAX", 300)
-    monkeypatch.setattr("meshnode.node.usage.PIECES_TOGETHER", 1)
+    monkeypatch.setattr("meshnode.node.ledger.usage.READ_BYTES_MAX", 300)
+    monkeypatch.setattr("meshnode.node.ledger.usage.PIECES_TOGETHER", 1)
     log.write_text("".join(line(f"r{number}") + "nonsense\n" for number in range(20)))
     source = SourceConfig("higress", str(log))
     overtaken: list[int] = []
@@ -119,8 +119,8 @@ def test_a_document_that_is_written_anew_counts_what_is_wrong_in_it_now(
 def test_a_log_is_read_beside_another_process_that_writes_without_pauses(
     home: Home, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("meshnode.node.usage.READ_BYTES_MAX", 300)
-    monkeypatch.setattr("meshnode.node.usage.PIECES_TOGETHER", 1)
+    monkeypatch.setattr("meshnode.node.ledger.usage.READ_BYTES_MAX", 300)
+    monkeypatch.setattr("meshnode.node.ledger.usage.PIECES_TOGETHER", 1)
     home.path.mkdir(mode=0o700)
     with written_without_pauses(home.database), Usage(home, lambda: NOVEMBER_S) as usage:
         assert usage.read(SourceConfig("higress", str(log))).state.records == 3
@@ -129,7 +129,7 @@ def test_a_log_is_read_beside_another_process_that_writes_without_pauses(
 def test_a_home_that_another_process_never_lets_go_of_is_told_and_loses_nothing(
     home: Home, log: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("meshnode.node.usage.PATIENCE_MS", 20)
+    monkeypatch.setattr("meshnode.node.ledger.usage.PATIENCE_MS", 20)
     source = SourceConfig("higress", str(log))
     with Usage(home, lambda: NOVEMBER_S) as usage:
         with closing(sqlite3.connect(home.database, isolation_level=None)) as holder:

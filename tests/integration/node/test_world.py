@@ -8,17 +8,17 @@ from random import Random
 import pytest
 from integration.rpc.fleet import WAIT_S, Founded
 
-from meshnode.app.alarms import Alarm, Alarms
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.entries import Forget, sign_entry
+from meshnode.app.audit.alarms import Alarm, Alarms
+from meshnode.app.mesh.mesh import Mesh, Self
+from meshnode.core.control.entries import Forget, sign_entry
 from meshnode.core.errors import StorageError
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
-from meshnode.core.messages import Fork
-from meshnode.core.own_feed import OwnFeed
-from meshnode.node import persistence
+from meshnode.core.feeds.messages import Fork
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.node import world as world_module
 from meshnode.node.clock import SystemClock
-from meshnode.node.persistence import FeedWriter
+from meshnode.node.homes import persistence
+from meshnode.node.homes.persistence import FeedWriter
 from meshnode.node.world import NodeWorld
 from meshnode.store import feeds
 from meshnode.store.database import Database

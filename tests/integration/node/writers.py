@@ -7,13 +7,13 @@ from random import Random
 
 from integration.rpc.fleet import WAIT_S
 
-from meshnode.app.alarms import Alarm, Alarms
-from meshnode.core.feed import Change
-from meshnode.core.genesis import Genesis
+from meshnode.app.audit.alarms import Alarm, Alarms
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Rows
 from meshnode.core.keys import Key
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import Rows
-from meshnode.node.persistence import FeedWriter
+from meshnode.core.membership.genesis import Genesis
+from meshnode.node.homes.persistence import FeedWriter
 from meshnode.store import feeds
 from meshnode.store.database import Database
 

@@ -10,8 +10,8 @@ import grpc.aio
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 from integration.rpc.stations import Station
 
-from meshnode.core.feed import Flush
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.feed import Flush
+from meshnode.core.feeds.headers import Header, sign_header
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.v1 import link_service_pb2_grpc as pb_grpc
 from meshnode.wire.links import Introduction, introduction_to_wire

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from integration.rpc.fleet import WAIT_S, Founded, Member, now_s, serving
 
-from meshnode.app.admission import AdmissionDesk, Admitter
-from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import Invite, apply_with
-from meshnode.core.genesis import genesis_from_bytes
+from meshnode.app.membership.admission import AdmissionDesk, Admitter
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.roles import Authorization, authorize
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.roles import Authorization, authorize
-from meshnode.node.books import StoredInvites
+from meshnode.core.membership.enrolment import Invite, apply_with
+from meshnode.core.membership.genesis import genesis_from_bytes
+from meshnode.node.homes.books import StoredInvites
 from meshnode.rpc.enrolment import EnrolmentServicer, ask_to_join
 from meshnode.rpc.servers import joiners_server
 from meshnode.rpc.tls import Credentials, Identity

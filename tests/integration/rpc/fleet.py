@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshnode.core.certificates import (
+from meshnode.core.ids import NodeId, node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.membership.certificates import (
     Leaf,
     dns_name_of,
     issue_admitter,
@@ -23,9 +25,7 @@ from meshnode.core.certificates import (
     issue_node_ca,
     to_pem,
 )
-from meshnode.core.genesis import Genesis
-from meshnode.core.ids import NodeId, node_id_of
-from meshnode.core.keys import Key
+from meshnode.core.membership.genesis import Genesis
 from meshnode.node.clock import SystemClock
 from meshnode.rpc.servers import bind
 from meshnode.rpc.tls import Credentials, Identity

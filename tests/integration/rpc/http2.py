@@ -9,7 +9,7 @@ from integration.rpc.fleet import (
     Member,
 )
 
-from meshnode.core.certificates import dns_name_of
+from meshnode.core.membership.certificates import dns_name_of
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS = 0, 1, 4

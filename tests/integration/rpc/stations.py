@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 
-from meshnode.core.headers import NOTHING, Header
-from meshnode.core.messages import Farewell, Members, Message
+from meshnode.core.feeds.headers import NOTHING, Header
+from meshnode.core.feeds.messages import Farewell, Members, Message
 from meshnode.discovery.probes import accepts
 from meshnode.rpc.links import Links, LinkServicer
 from meshnode.rpc.servers import members_server

@@ -11,14 +11,15 @@ from random import Random
 import pytest
 from integration.rpc.fleet import WAIT_S, now_s, serving
 
-from meshnode.app.commands import CommandDesk
-from meshnode.app.executing import Executor
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.commands.commands import CommandDesk
+from meshnode.app.commands.executing import Executor
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.ports import Steered
-from meshnode.app.registry import Registrar
-from meshnode.app.sessions import OwnSessions
-from meshnode.core.commands import Command, Court, receipt_from_signed, sign_command
-from meshnode.core.control import ControlSet
+from meshnode.app.sessions.registry import Registrar
+from meshnode.app.sessions.sessions import OwnSessions
+from meshnode.core.commands.commands import Command, Court, receipt_from_signed, sign_command
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.grants import Grant, SessionKey, grant
 from meshnode.core.errors import (
     NoAnswerError,
     NotFoundError,
@@ -27,12 +28,11 @@ from meshnode.core.errors import (
     UnreachableError,
     UsageError,
 )
-from meshnode.core.grants import Grant, SessionKey, grant
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Key, Signed
-from meshnode.core.sessions import SessionRecord, State
-from meshnode.node.books import StoredJournal
+from meshnode.core.sessions.sessions import SessionRecord, State
 from meshnode.node.clock import SystemClock
+from meshnode.node.homes.books import StoredJournal
 from meshnode.rpc import commands
 from meshnode.rpc.commands import CommandServicer, Courier
 from meshnode.rpc.servers import members_server

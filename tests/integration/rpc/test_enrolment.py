@@ -8,10 +8,9 @@ import pytest
 from integration.rpc.enrolling import Desk, Device, Impostor, answering
 from integration.rpc.fleet import DAY_S, serving
 
-from meshnode.app.admission import CONTROL_BYTES_MAX, unpacked_signed
-from meshnode.core.control import ControlSet
-from meshnode.core.enrolment import apply_with
-from meshnode.core.entries import SURVIVORS_MAX, Revoke, sign_entry
+from meshnode.app.membership.admission import CONTROL_BYTES_MAX, unpacked_signed
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import SURVIVORS_MAX, Revoke, sign_entry
 from meshnode.core.errors import (
     ExhaustedError,
     MeshError,
@@ -22,8 +21,9 @@ from meshnode.core.errors import (
     RefusedError,
     UnreachableError,
 )
-from meshnode.core.genesis import genesis_from_bytes
 from meshnode.core.keys import Signed
+from meshnode.core.membership.enrolment import apply_with
+from meshnode.core.membership.genesis import genesis_from_bytes
 from meshnode.core.packing import unpack
 from meshnode.rpc.enrolment import (
     HELLOS,

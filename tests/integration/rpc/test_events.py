@@ -9,15 +9,15 @@ import grpc.aio
 import pytest
 from unit.app.seen import IDS, OnePrice, Seen
 
-from meshnode.app import events
-from meshnode.app.changes import Changes
-from meshnode.app.events import EventLog
-from meshnode.app.watching import WATCHERS_MAX, WatchDesk
+from meshnode.app.events import events
+from meshnode.app.events.changes import Changes
+from meshnode.app.events.events import EventLog
+from meshnode.app.events.watching import WATCHERS_MAX, WatchDesk
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
 from meshnode.client.home import Home, make_private
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets import Wanted
-from meshnode.core.sessions import State
+from meshnode.core.sessions.sessions import State
 from meshnode.rpc.events import EventServicer, packed_event
 from meshnode.rpc.servers import local_server
 from meshnode.v1 import event_service_pb2 as pb

@@ -6,7 +6,7 @@ import grpc.aio
 import pytest
 from integration.rpc.stations import flows, link, station
 
-from meshnode.core.messages import Farewell
+from meshnode.core.feeds.messages import Farewell
 from meshnode.rpc import share
 from meshnode.v1 import link_service_pb2 as pb
 from meshnode.wire.links import Introduction, introduction_to_wire

@@ -14,7 +14,7 @@ from integration.rpc.by_hand import (
 )
 from integration.rpc.fleet import serving
 
-from meshnode.core.messages import Pulse
+from meshnode.core.feeds.messages import Pulse
 from meshnode.rpc import links as links_module
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.links import LinkServicer

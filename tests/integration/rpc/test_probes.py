@@ -8,8 +8,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from integration.rpc.fleet import Founded, Member, now_s, serving
 
-from meshnode.app.observations import Attempt, Dial
-from meshnode.core.certificates import from_pem
+from meshnode.app.diagnosis.observations import Attempt, Dial
+from meshnode.core.membership.certificates import from_pem
 from meshnode.rpc.probes import SENSELESS, enter, hello
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.v1 import enrolment_service_pb2 as pb

@@ -17,9 +17,9 @@ from integration.rpc.by_hand import (
 from integration.rpc.fleet import WAIT_S
 from integration.rpc.stations import Station, flows, link
 
-from meshnode.app import outbox
+from meshnode.app.mesh import outbox
+from meshnode.core.feeds.messages import Message, Pulse
 from meshnode.core.ids import NodeId
-from meshnode.core.messages import Message, Pulse
 from meshnode.rpc import links as links_module
 from meshnode.v1 import link_service_pb2 as pb
 

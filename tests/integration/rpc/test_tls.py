@@ -26,8 +26,8 @@ from integration.rpc.fleet import (
 )
 from integration.rpc.http2 import speak
 
-from meshnode.core.certificates import anchor, dns_name_of
 from meshnode.core.errors import NotAuthenticatedError
+from meshnode.core.membership.certificates import anchor, dns_name_of
 from meshnode.node.clock import SystemClock
 from meshnode.rpc.enrolment import EnrolmentServicer
 from meshnode.rpc.errors import error_from

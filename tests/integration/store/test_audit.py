@@ -6,9 +6,9 @@ import pytest
 from auditing import AT_MS, NODE, Log
 
 from meshnode.app.ports import JournalEntry, Sought
-from meshnode.core.audit import DROPPED
-from meshnode.core.commands import RECEIPT
-from meshnode.node.books import StoredJournal
+from meshnode.core.commands.audit import DROPPED
+from meshnode.core.commands.commands import RECEIPT
+from meshnode.node.homes.books import StoredJournal
 from meshnode.store import audit
 from meshnode.store.transactions import transaction
 

@@ -7,18 +7,18 @@ import pytest
 from msgspec.structs import replace
 from usage_records import usage_record
 
-from meshnode.core.checkpoints import (
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key, Signed
+from meshnode.core.ledger.checkpoints import (
     CHECKPOINT,
     Checkpoint,
     checkpoint_from_signed,
     sign_checkpoint,
 )
-from meshnode.core.ids import node_id_of
-from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Round
-from meshnode.core.rounds import Texts
-from meshnode.core.usage_log import START_HASH, chained
-from meshnode.node.verifying import verify_ledger
+from meshnode.core.ledger.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Round
+from meshnode.core.ledger.rounds import Texts
+from meshnode.core.ledger.usage_log import START_HASH, chained
+from meshnode.node.ledger.verifying import verify_ledger
 from meshnode.store import checkpoints, ledger, rounds, usage_log
 from meshnode.store.database import Database
 

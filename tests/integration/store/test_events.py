@@ -4,9 +4,9 @@ import sqlite3
 
 import pytest
 
-from meshnode.app import events as app_events
-from meshnode.app.events import Event
-from meshnode.app.things import Kind, Op
+from meshnode.app.events import events as app_events
+from meshnode.app.events.events import Event
+from meshnode.app.events.things import Kind, Op
 from meshnode.store import events
 
 

@@ -8,11 +8,11 @@ from random import Random
 import pytest
 
 from meshnode.core.errors import StorageError
-from meshnode.core.feed import Change
-from meshnode.core.genesis import Genesis
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import Rows, all_rows
 from meshnode.core.keys import Key, Signed
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import Rows, all_rows
+from meshnode.core.membership.genesis import Genesis
 from meshnode.store import feeds
 from meshnode.store.database import Database
 

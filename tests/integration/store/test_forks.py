@@ -4,13 +4,13 @@ from random import Random
 
 import pytest
 
-from meshnode.core.feed import Change
-from meshnode.core.forks import Proof, is_fork, proof_of
-from meshnode.core.genesis import Genesis
-from meshnode.core.headers import Header, header_from_signed
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.forks import Proof, is_fork, proof_of
+from meshnode.core.feeds.headers import Header, header_from_signed
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.rows import all_rows
 from meshnode.core.keys import Key
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.rows import all_rows
+from meshnode.core.membership.genesis import Genesis
 from meshnode.store import feeds, forks
 from meshnode.store.database import Database
 

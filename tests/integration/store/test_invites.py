@@ -11,10 +11,10 @@ import pytest
 from doubles import MemoryInvites
 
 from meshnode.app.ports import Device, InviteBook, OutstandingInvite
+from meshnode.core.control.roles import INVITE
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError
 from meshnode.core.keys import Signed
-from meshnode.core.roles import INVITE
-from meshnode.node.books import StoredInvites
+from meshnode.node.homes.books import StoredInvites
 from meshnode.store import invites
 from meshnode.store.database import Database
 

@@ -9,10 +9,10 @@ import pytest
 from doubles import MemoryJournal
 
 from meshnode.app.ports import Journal, JournalEntry, Undone
-from meshnode.core.commands import COMMAND, RECEIPT
+from meshnode.core.commands.commands import COMMAND, RECEIPT
 from meshnode.core.errors import ConflictError, ExhaustedError
 from meshnode.core.keys import Signed
-from meshnode.node.books import StoredJournal
+from meshnode.node.homes.books import StoredJournal
 from meshnode.store import journal as stored
 from meshnode.store.database import Database
 

@@ -10,7 +10,7 @@ import pytest
 from meshnode.app.ports import JournalEntry
 from meshnode.core.errors import StorageError
 from meshnode.core.keys import Signed
-from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
+from meshnode.core.ledger.ledger import Batch, Diagnostics, DiagnosticsKey
 from meshnode.store import facts, feeds, invites, journal, ledger, usage_log
 from meshnode.store.database import VERSION, Database
 from meshnode.store.migrations import MIGRATIONS, Migration, migrate

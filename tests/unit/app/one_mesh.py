@@ -2,12 +2,13 @@
 
 from random import Random
 
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.core.effects import Effect, Persist, Wake
-from meshnode.core.genesis import Genesis
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import NodeId, node_id_of, short_id_of
 from meshnode.core.keys import Key
-from meshnode.core.members import (
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import (
     LINKS,
     NODE,
     ONLY_ROW,
@@ -16,7 +17,6 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.own_feed import OwnFeed
 
 chance = Random(16).randbytes
 KEY = Key.new(chance)

@@ -6,22 +6,24 @@ from random import Random
 from doubles import ManualClock
 from hypothesis import strategies as st
 
-from meshnode.app.changes import Changes
-from meshnode.app.listing import page_of
-from meshnode.app.mesh import Mesh, Self
+from meshnode.app.events.changes import Changes
+from meshnode.app.events.things import KINDS, Kind, Op, identity_of
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.pieces import finished
-from meshnode.app.queries import Queries
-from meshnode.app.specialists import Specialists
-from meshnode.app.things import KINDS, Kind, Op, identity_of
-from meshnode.app.views import NodeView, Selection, SessionView
+from meshnode.app.queries.listing import page_of
+from meshnode.app.queries.queries import Queries
+from meshnode.app.queries.specialists import Specialists
+from meshnode.app.queries.views import NodeView, Selection, SessionView
 from meshnode.core.effects import Announce
-from meshnode.core.feed import Change as FeedChange
-from meshnode.core.genesis import Genesis
+from meshnode.core.feeds.feed import Change as FeedChange
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import SessionId, node_id_of, short_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.members import (
+from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.ledger.prices import Priced, Rates
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import (
     LINKS,
     NODE,
     ONLY_ROW,
@@ -30,10 +32,8 @@ from meshnode.core.members import (
     links_to_row,
     node_to_row,
 )
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.prices import Priced, Rates
-from meshnode.core.registry import REGISTRY, Birth, registry_key, registry_row, specialist
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.sessions.registry import REGISTRY, Birth, registry_key, registry_row, specialist
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 
 chance = Random(15).randbytes
 KEYS = sorted((Key.new(chance) for _ in range(4)), key=lambda key: node_id_of(key.public))

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from meshnode.app.cost import CostGroup
+from meshnode.app.cost.cost import CostGroup
 from meshnode.app.counting import (
     MODELS_MAX,
     OTHERS,
@@ -15,16 +15,16 @@ from meshnode.app.counting import (
     Counting,
     Histogram,
 )
-from meshnode.core.commands import NODE_ACTIONS, SESSION_ACTIONS
-from meshnode.core.feed import Change
-from meshnode.core.genesis import Genesis
+from meshnode.core.commands.commands import NODE_ACTIONS, SESSION_ACTIONS
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import NodeId, SessionId
 from meshnode.core.keys import Key
-from meshnode.core.ledger import Buckets
-from meshnode.core.liveness import MemberState
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, node_to_row
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.ledger.ledger import Buckets
+from meshnode.core.links.liveness import MemberState
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
+from meshnode.core.sessions.sessions import SessionRecord, State
 
 KEY = Key.new(Random(7).randbytes)
 GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))

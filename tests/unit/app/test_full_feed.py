@@ -15,22 +15,22 @@ from unit.app.one_mesh import (
     own_links,
 )
 
-from meshnode.app.endings import Ended
-from meshnode.app.mesh import Mesh
-from meshnode.app.sessions import SESSIONS_MAX
+from meshnode.app.mesh.mesh import Mesh
+from meshnode.app.sessions.endings import Ended
+from meshnode.app.sessions.sessions import SESSIONS_MAX
 from meshnode.core.errors import ExhaustedError
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.snapshots import whole
 from meshnode.core.ids import node_id_of, session_id_of, short_id_of
-from meshnode.core.ledger import LEDGER
-from meshnode.core.members import (
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.membership.members import (
     NODE,
     ONLY_ROW,
     NodeRecord,
     node_to_row,
 )
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.registry import Birth, Place, Specialist, registry_key, registry_row
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
-from meshnode.core.snapshots import whole
+from meshnode.core.sessions.registry import Birth, Place, Specialist, registry_key, registry_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, moved, session_to_row
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import io
 import pytest
 from unit.cli.doubles import BUCKETS, SESSION, cost_group
 
-from meshnode.app import cutting
+from meshnode.app.cost import cutting
 from meshnode.client.errors import NotFoundError, UsageError
 from session_mesh.amounts import BLOCK, GROUPINGS, TO_PRICE, groupings
 from session_mesh.main import main

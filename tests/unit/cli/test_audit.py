@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from unit.cli.doubles import SESSION, Mesh
-from unit.core.test_audit import LOG, NODE, NODE_ID, WHOLE, chained, head_of
+from unit.core.commands.test_audit import LOG, NODE, NODE_ID, WHOLE, chained, head_of
 
 from meshnode.client.errors import NotFoundError
-from meshnode.core.audit import AuditRecord, Kept, sign_head
+from meshnode.core.commands.audit import AuditRecord, Kept, sign_head
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
 from meshnode.rpc.audit import part_to_wire

@@ -8,7 +8,7 @@ import pytest
 from unit.cli.doubles import FULL, PARTIAL
 
 from meshnode.client import budgets
-from meshnode.core.budgets import budget_of
+from meshnode.core.ledger.budgets import budget_of
 
 TEAM = {
     "budget_id": "b" * 52,

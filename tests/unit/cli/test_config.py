@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from meshnode.node.config_schema import schema
+from meshnode.node.configuration.config_schema import schema
 
 
 def test_the_commands_check_show_and_print(run, tmp_path):

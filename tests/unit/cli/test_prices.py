@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meshnode.node import pricing
+from meshnode.node.configuration import pricing
 
 OWN = """
 aliases: {house: gpt-4o}

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from meshnode.core.commands import Command, Receipt, sign_command, sign_receipt
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Grant, SessionKey, grant
+from meshnode.core.commands.commands import Command, Receipt, sign_command, sign_receipt
+from meshnode.core.control.grants import Grant, SessionKey, grant
 from meshnode.core.ids import b32, node_id_of
 from meshnode.core.keys import Key, Signed
+from meshnode.core.membership.genesis import Genesis
 from meshnode.core.packing import pack
 
 chance = Random(3).randbytes

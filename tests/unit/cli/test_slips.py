@@ -9,7 +9,7 @@ from meshnode.client import authorities, revoking, standing
 from meshnode.client.errors import NotFoundError
 from meshnode.client.nodes import node_id_in
 from meshnode.client.targets import Target, resolve
-from meshnode.node import joining
+from meshnode.node.homes import joining
 from session_mesh.commands import orders as orders_verb
 from session_mesh.main import main
 from session_mesh.render import Streams

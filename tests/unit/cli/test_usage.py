@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gateway_log import line
 
-from meshnode.app import tally
+from meshnode.app.cost import tally
 from meshnode.client.durations import seconds_of
 from session_mesh import call, monitor
 from session_mesh.main import main

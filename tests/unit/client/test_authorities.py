@@ -8,9 +8,9 @@ import pytest
 from meshnode.client import authorities
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
+from meshnode.core.control.roles import NAME_CHARS_MAX
 from meshnode.core.errors import ConflictError, NotFoundError, NotPermittedError, UsageError
 from meshnode.core.keys import Key, key_id_of
-from meshnode.core.roles import NAME_CHARS_MAX
 from meshnode.v1 import authority_service_pb2 as pb
 
 chance = Random(5).randbytes

@@ -15,15 +15,15 @@ from meshnode.client.authority import (
 )
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
-from meshnode.core.errors import DamagedError, NotAuthenticatedError, NotFoundError, UsageError
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import (
+from meshnode.core.control.grants import (
     check_time,
     session_key_from_text,
     verify_chain,
 )
+from meshnode.core.control.roles import authorization_from_signed
+from meshnode.core.errors import DamagedError, NotAuthenticatedError, NotFoundError, UsageError
 from meshnode.core.keys import Key, key_id_of
-from meshnode.core.roles import authorization_from_signed
+from meshnode.core.membership.genesis import Genesis
 from meshnode.core.vocabulary import ACTIONS
 
 NOW_S = 1_795_132_800.7

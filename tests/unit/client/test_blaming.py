@@ -3,13 +3,13 @@
 import pytest
 
 from meshnode.client.blaming import KEY_VARIABLE, blaming
+from meshnode.core.control.grants import ANOTHER_KEY
 from meshnode.core.errors import (
     MeshError,
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
 )
-from meshnode.core.grants import ANOTHER_KEY
 
 KEY = {KEY_VARIABLE: "smk1_x"}
 

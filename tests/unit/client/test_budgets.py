@@ -9,12 +9,12 @@ from meshnode.client import budgets
 from meshnode.client.authority import operator_id
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
-from meshnode.core.budgets import OF_ONE_MAX
-from meshnode.core.entries import entry_id_of
+from meshnode.core.control.entries import entry_id_of
 from meshnode.core.errors import ConflictError
-from meshnode.core.genesis import Genesis
 from meshnode.core.ids import b32
 from meshnode.core.keys import Key
+from meshnode.core.ledger.budgets import OF_ONE_MAX
+from meshnode.core.membership.genesis import Genesis
 from meshnode.v1 import budget_pb2
 from meshnode.v1 import budget_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb

@@ -14,6 +14,12 @@ from meshnode.client.blaming import KEY_VARIABLE
 from meshnode.client.handed import all_handed, find_handed, note_revoked
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
+from meshnode.core.control.grants import (
+    Request,
+    check_permission,
+    session_key_from_text,
+    verify_chain,
+)
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,
@@ -23,9 +29,8 @@ from meshnode.core.errors import (
     NotPermittedError,
     UsageError,
 )
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import Request, check_permission, session_key_from_text, verify_chain
 from meshnode.core.keys import Key
+from meshnode.core.membership.genesis import Genesis
 
 NOW_S = 1_795_132_800.7
 HOUR_S, DAY_S = 3600, 86400

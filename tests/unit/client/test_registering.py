@@ -7,7 +7,7 @@ import pytest
 from meshnode.client.registering import AT_ONCE, register_all
 from meshnode.client.targets import Delivery
 from meshnode.core.errors import RefusedError
-from meshnode.core.registry import Specialist
+from meshnode.core.sessions.registry import Specialist
 
 
 class Mesh:

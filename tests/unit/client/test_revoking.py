@@ -9,9 +9,9 @@ from meshnode.client import revoking
 from meshnode.client.home import Home, make_private
 from meshnode.client.keyfiles import write_secret
 from meshnode.core.errors import NotPermittedError
-from meshnode.core.genesis import Genesis
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, key_id_of
+from meshnode.core.membership.genesis import Genesis
 from meshnode.v1 import authority_service_pb2 as pb
 
 chance = Random(9).randbytes

@@ -7,19 +7,19 @@ from random import Random
 
 import pytest
 
-from meshnode.app.authorities import Authorities
+from meshnode.app.membership.authorities import Authorities
 from meshnode.client import authorities, roots
 from meshnode.client.home import Home, make_private
 from meshnode.client.rootfile import Sealed, read_root
-from meshnode.core.certificates import issue_admitter
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import Body, Revoke, is_of, role_entry, sign_entry
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import Body, Revoke, is_of, role_entry, sign_entry
+from meshnode.core.control.roles import Role
+from meshnode.core.control.succession import Admits, RootKeys
 from meshnode.core.errors import ConflictError, NoAnswerError, UnreachableError
-from meshnode.core.genesis import Genesis
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, key_id_of
-from meshnode.core.roles import Role
-from meshnode.core.succession import Admits, RootKeys
+from meshnode.core.membership.certificates import issue_admitter
+from meshnode.core.membership.genesis import Genesis
 from meshnode.rpc.authorities import AuthorityServicer
 from meshnode.v1 import authority_service_pb2 as pb
 from meshnode.v1 import local_service_pb2 as local_pb

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.app import listing
+from meshnode.app.queries import listing
 from meshnode.client import selections
 from meshnode.client.documents import parse_document
 from meshnode.client.home import Home

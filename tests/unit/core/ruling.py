@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import role_entry
-from meshnode.core.genesis import Genesis
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import role_entry
+from meshnode.core.control.roles import Authorization, Role, authorize
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.roles import Authorization, Role, authorize
+from meshnode.core.membership.genesis import Genesis
 
 chance = Random(5).randbytes
 ROOT, ADMIN, ADMITTER, OPERATOR, STRANGER, OBSERVER, NODE = (Key.new(chance) for _ in range(7))

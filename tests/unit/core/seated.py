@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from removed import removals_of
 
-from meshnode.core.genesis import Genesis, Limits
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.registry import (
+from meshnode.core.membership.genesis import Genesis, Limits
+from meshnode.core.sessions.registry import (
     REGISTRY,
     Birth,
     Place,
@@ -21,14 +21,14 @@ from meshnode.core.registry import (
     registry_key,
     registry_row,
 )
-from meshnode.core.removals import (
+from meshnode.core.tables.removals import (
     Dot,
 )
-from meshnode.core.roster import Roster
-from meshnode.core.tables import Tables
+from meshnode.core.tables.roster import Roster
+from meshnode.core.tables.tables import Tables
 
 if TYPE_CHECKING:
-    from meshnode.core.feed import Change, Replica
+    from meshnode.core.feeds.feed import Change, Replica
 
 chance = Random(29).randbytes
 KEYS = [Key.new(chance) for _ in range(3)]

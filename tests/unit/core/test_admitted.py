@@ -4,16 +4,16 @@ from random import Random
 
 import pytest
 
-from meshnode.app.mesh import Mesh, Self
-from meshnode.core.certificates import issue_admitter, issue_node_ca, leads_to_root
+from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.core.effects import Report
-from meshnode.core.feed import Change
-from meshnode.core.genesis import Genesis
+from meshnode.core.feeds.feed import Change
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.snapshots import whole
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.members import NODE, ONLY_ROW, NodeRecord, is_admitted, node_to_row
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.snapshots import whole
+from meshnode.core.membership.certificates import issue_admitter, issue_node_ca, leads_to_root
+from meshnode.core.membership.genesis import Genesis
+from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, is_admitted, node_to_row
 
 chance = Random(19).randbytes
 ROOT, ADMITTER, MEMBER, PHANTOM = (Key.new(chance) for _ in range(4))

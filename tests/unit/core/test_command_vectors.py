@@ -23,7 +23,7 @@ from unit.core.test_grant_vectors import (
     _shown,
 )
 
-from meshnode.core.commands import (
+from meshnode.core.commands.commands import (
     Command,
     Court,
     Receipt,
@@ -32,14 +32,14 @@ from meshnode.core.commands import (
     sign_command,
     sign_receipt,
 )
-from meshnode.core.control import ControlSet
-from meshnode.core.entries import role_entry
+from meshnode.core.control.control import ControlSet
+from meshnode.core.control.entries import role_entry
+from meshnode.core.control.grants import SessionKey, grant, grant_from_signed
+from meshnode.core.control.roles import Role
 from meshnode.core.errors import BY_CODE, MeshError
-from meshnode.core.grants import SessionKey, grant, grant_from_signed
 from meshnode.core.ids import SessionId, node_id_of
 from meshnode.core.keys import Signed
-from meshnode.core.roles import Role
-from meshnode.core.sessions import SessionRecord, State
+from meshnode.core.sessions.sessions import SessionRecord, State
 
 FILE = Path(__file__).parents[3] / "docs" / "protocol" / "vectors" / "commands.json"
 NODE_ID = node_id_of(NODE.public)

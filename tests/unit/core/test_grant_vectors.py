@@ -10,17 +10,7 @@ from typing import Any
 
 import pytest
 
-from meshnode.core.enrolment import (
-    Invite,
-    admit_proof,
-    application_from_signed,
-    apply_with,
-    invite_from_text,
-    join_proof,
-)
-from meshnode.core.errors import MeshError, PeerError
-from meshnode.core.genesis import Genesis
-from meshnode.core.grants import (
+from meshnode.core.control.grants import (
     Grant,
     SessionKey,
     grant,
@@ -28,8 +18,18 @@ from meshnode.core.grants import (
     session_key_from_text,
     verify_chain,
 )
+from meshnode.core.errors import MeshError, PeerError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of, parse_public
+from meshnode.core.membership.enrolment import (
+    Invite,
+    admit_proof,
+    application_from_signed,
+    apply_with,
+    invite_from_text,
+    join_proof,
+)
+from meshnode.core.membership.genesis import Genesis
 
 FILE = Path(__file__).parents[3] / "docs" / "protocol" / "vectors" / "grants.json"
 ROOT, OPERATOR, NODE, JOINER = (Key(bytes([number]) * 32) for number in (1, 2, 3, 4))

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.feed import Change, Flush, Op, Replica, delta_from_bytes, delta_to_bytes
-from meshnode.core.genesis import genesis_from_bytes
-from meshnode.core.headers import FLUSH, header_from_signed
+from meshnode.core.feeds.feed import Change, Flush, Op, Replica, delta_from_bytes, delta_to_bytes
+from meshnode.core.feeds.headers import FLUSH, header_from_signed
+from meshnode.core.feeds.messages import Snapshot
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.feeds.snapshots import hashes_from_bytes, hashes_to_bytes, rows_of, whole
 from meshnode.core.keys import Key, Signed
-from meshnode.core.messages import Snapshot
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.snapshots import hashes_from_bytes, hashes_to_bytes, rows_of, whole
+from meshnode.core.membership.genesis import genesis_from_bytes
 
 VECTORS = Path(__file__).parents[3] / "docs" / "protocol" / "vectors"
 FEED = json.loads((VECTORS / "feed.json").read_text())

@@ -8,11 +8,11 @@ from viewing import IDS, KEYS, Viewer
 
 from meshnode.app import pieces
 from meshnode.client.targets import Target
-from meshnode.core.commands import Receipt, command_from_signed, sign_receipt
+from meshnode.core.commands.commands import Receipt, command_from_signed, sign_receipt
 from meshnode.core.errors import StaleError
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
-from meshnode.core.sessions import State
+from meshnode.core.sessions.sessions import State
 from meshnode.gateway.acting import Actor
 from meshnode.gateway.problems import Problem
 

@@ -7,13 +7,13 @@ from random import Random
 import pytest
 from viewing import IDS, Viewer
 
-from meshnode.app.bearers import Bearer
+from meshnode.app.commands.bearers import Bearer
 from meshnode.app.pieces import LOOKS, finished
 from meshnode.client.errors import MeshError
 from meshnode.client.messages import to_plain
 from meshnode.client.targets import CANDIDATES_COUNTED_MAX, AmbiguousError, Target, resolve
 from meshnode.core.ids import session_id_of
-from meshnode.core.sessions import SESSIONS, SessionRecord, State, session_to_row
+from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.gateway import candidates as module
 from meshnode.gateway.candidates import candidates
 from meshnode.rpc.views import session_to_wire

@@ -7,10 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from unit.app.seen import IDS, Seen
 
-from meshnode.app.alarms import DISK, Alarm, Alarms
+from meshnode.app.audit.alarms import DISK, Alarm, Alarms
 from meshnode.app.counting import MODELS_MAX, Counting
-from meshnode.app.views import BudgetView
-from meshnode.core.settings import Terms
+from meshnode.app.queries.views import BudgetView
+from meshnode.core.control.settings import Terms
 from meshnode.gateway.metrics import PAGE_S, Measured, Metrics
 
 UNITS = ("seconds", "bytes", "ratio", "total", "active", "session")

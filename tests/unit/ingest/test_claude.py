@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.ledger import Buckets, UsageRecord
-from meshnode.core.usage_log import preferred
+from meshnode.core.ledger.ledger import Buckets, UsageRecord
+from meshnode.core.ledger.usage_log import preferred
 from meshnode.ingest.claude import ADVICE, Transcript, Transcripts, project_of
 from meshnode.ingest.claude_line import STEPS_MAX
 from meshnode.ingest.reading import Findings, Reason

@@ -20,8 +20,8 @@ from rollouts import (
     usage,
 )
 
-from meshnode.core.ledger import Buckets
-from meshnode.core.tiers import tier_of
+from meshnode.core.ledger.ledger import Buckets
+from meshnode.core.ledger.tiers import tier_of
 from meshnode.ingest.codex import CodexParser, Rollouts, _State
 from meshnode.ingest.reading import Findings, Reason
 from meshnode.ingest.sources import SOURCES

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.ledger import Buckets, UsageRecord
-from meshnode.core.usage_log import preferred
+from meshnode.core.ledger.ledger import Buckets, UsageRecord
+from meshnode.core.ledger.usage_log import preferred
 from meshnode.ingest.gemini import Chats
 from meshnode.ingest.reading import Findings, Reason
 from meshnode.ingest.tree import TreeReader

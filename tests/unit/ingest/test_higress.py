@@ -3,7 +3,7 @@ from pathlib import Path
 
 import yaml
 
-from meshnode.core.ledger import Buckets, UsageRecord
+from meshnode.core.ledger.ledger import Buckets, UsageRecord
 from meshnode.ingest.higress import TOLD_TWICE, parse_line
 from meshnode.ingest.reading import Reason, Skipped
 

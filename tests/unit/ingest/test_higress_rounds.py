@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnode.core.ledger import UsageRecord
+from meshnode.core.ledger.ledger import UsageRecord
 from meshnode.ingest.higress import HigressReader, parse_line, parse_round
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "higress"

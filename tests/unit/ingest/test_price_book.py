@@ -12,9 +12,9 @@ from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelPrice, TieredPrices
 
-from meshnode.core.ledger import SLOT_S, Buckets
-from meshnode.core.prices import Rates, cost_nusd
-from meshnode.core.tiers import CONTEXT_STEPS_TOKENS, tier_of
+from meshnode.core.ledger.ledger import SLOT_S, Buckets
+from meshnode.core.ledger.prices import Rates, cost_nusd
+from meshnode.core.ledger.tiers import CONTEXT_STEPS_TOKENS, tier_of
 from meshnode.ingest import prices
 from meshnode.ingest.genai_list import genai_list, installed_version
 from meshnode.ingest.prices import PriceBook, shipped_list

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from unit.ingest.rotating import ALL, GOLDEN, Log, call
 
-from meshnode.core.ledger import Diagnostics
+from meshnode.core.ledger.ledger import Diagnostics
 from meshnode.ingest.higress import HigressReader
 from meshnode.ingest.reading import LINE_BYTES_MAX
 from meshnode.ingest.rotated import files

@@ -2,7 +2,7 @@
 
 from usage_records import usage_record
 
-from meshnode.core.ledger import Batch, Diagnostics, DiagnosticsKey
+from meshnode.core.ledger.ledger import Batch, Diagnostics, DiagnosticsKey
 from meshnode.ingest.reading import Reading, Reason, Remark, together
 
 KEY = DiagnosticsKey("higress", "00ff")

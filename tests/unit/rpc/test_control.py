@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from meshnode.core.control import NoAuthorityError, NoRoomError
+from meshnode.core.control.control import NoAuthorityError, NoRoomError
+from meshnode.core.control.shares import FullError
 from meshnode.core.errors import (
     ConflictError,
     ExhaustedError,
@@ -14,11 +15,10 @@ from meshnode.core.errors import (
     PeerError,
     UsageError,
 )
-from meshnode.core.genesis import Limits
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.own_feed import OwnFeed
-from meshnode.core.shares import FullError
+from meshnode.core.membership.genesis import Limits
 from meshnode.rpc.control import add_control, read_head
 from meshnode.v1 import local_service_pb2 as pb
 from meshnode.wire.signed import signed_from_wire, signed_to_wire

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from meshnode.core.feed import Flush
-from meshnode.core.headers import Header, sign_header
+from meshnode.core.feeds.feed import Flush
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.messages import Digest, Pulse
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.messages import Digest, Pulse
 from meshnode.rpc.links import TOGETHER_BYTES_MAX, TOGETHER_MAX, Link, OnceEncoded
 from meshnode.wire.links import message_to_wire
 

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from meshnode.app.cost import CostAnswer, CostGroup
-from meshnode.app.cutting import CostQuery
-from meshnode.app.views import (
+from meshnode.app.cost.cost import CostAnswer, CostGroup
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.queries.views import (
     AgentView,
     Coverage,
     Missing,
@@ -16,9 +16,9 @@ from meshnode.app.views import (
 )
 from meshnode.core.errors import UsageError
 from meshnode.core.ids import NodeId, SessionId
-from meshnode.core.ledger import Buckets, Diagnostics
-from meshnode.core.liveness import MemberState
-from meshnode.core.sessions import PHASE, SessionRecord, State
+from meshnode.core.ledger.ledger import Buckets, Diagnostics
+from meshnode.core.links.liveness import MemberState
+from meshnode.core.sessions.sessions import PHASE, SessionRecord, State
 from meshnode.rpc.cost import answer_to_wire, query_from_wire
 from meshnode.rpc.views import (
     agent_to_wire,

@@ -5,7 +5,14 @@ import pytest
 from msgspec.structs import replace
 from usage_records import usage_record
 
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Slot, UsageRecord
+from meshnode.core.ledger.ledger import (
+    Batch,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Slot,
+    UsageRecord,
+)
 from meshnode.store import ledger, usage_log
 
 READER = DiagnosticsKey("codex", "0")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from usage_records import usage_record
 
-from meshnode.core.checkpoints import Checkpoint, sign_checkpoint
 from meshnode.core.errors import DamagedError
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey
-from meshnode.node.verifying import verify_ledger
+from meshnode.core.ledger.checkpoints import Checkpoint, sign_checkpoint
+from meshnode.core.ledger.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey
+from meshnode.node.ledger.verifying import verify_ledger
 from meshnode.store import checkpoints, ledger, usage_log
 from meshnode.store.database import Database
 

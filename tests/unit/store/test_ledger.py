@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from meshnode.core.charges import Charge
 from meshnode.core.errors import ConflictError, DamagedError
-from meshnode.core.ledger import (
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import (
     INCOMPLETE,
     Batch,
     Buckets,
@@ -21,7 +21,7 @@ from meshnode.core.ledger import (
     StoredReader,
     UsageRecord,
 )
-from meshnode.core.usage_log import START_HASH
+from meshnode.core.ledger.usage_log import START_HASH
 from meshnode.store import counters, ledger, usage_log
 
 READER = DiagnosticsKey("higress", "00ff")

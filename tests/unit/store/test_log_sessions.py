@@ -5,7 +5,7 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from meshnode.core.ledger import (
+from meshnode.core.ledger.ledger import (
     Batch,
     Buckets,
     Diagnostics,
@@ -13,8 +13,8 @@ from meshnode.core.ledger import (
     Slot,
     UsageRecord,
 )
-from meshnode.core.log_sessions import LogSession, Whose
-from meshnode.core.marks import session_in
+from meshnode.core.ledger.log_sessions import LogSession, Whose
+from meshnode.core.ledger.marks import session_in
 from meshnode.store import counters, ledger, log_sessions, rollups, usage_log
 
 START_S = 1_790_000_000.0

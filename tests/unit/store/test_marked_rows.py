@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 from usage_records import usage_record
 
-from meshnode.core import ledger as core_ledger
-from meshnode.core.ledger import (
+from meshnode.core.ledger import ledger as core_ledger
+from meshnode.core.ledger.ledger import (
     Batch,
     Buckets,
     CounterKey,
@@ -19,8 +19,8 @@ from meshnode.core.ledger import (
     SlotKey,
     UsageRecord,
 )
-from meshnode.core.log_sessions import LogSession, Whose
-from meshnode.core.marks import GATEWAYS, MARK
+from meshnode.core.ledger.log_sessions import LogSession, Whose
+from meshnode.core.ledger.marks import GATEWAYS, MARK
 from meshnode.core.periods import DAY_S
 from meshnode.store import counters, ledger, log_sessions, rollups
 from meshnode.store.migrations import migrate

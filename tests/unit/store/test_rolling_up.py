@@ -5,12 +5,12 @@ from contextlib import closing
 
 import pytest
 
-from meshnode.core.feed import delta_from_bytes
-from meshnode.core.genesis import Limits
+from meshnode.core.feeds.feed import delta_from_bytes
+from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.keys import Key
-from meshnode.core.ledger import LEDGER, TEXT_CHARS_MAX, Buckets, Slot, SlotKey
-from meshnode.core.ledger_rows import key_to_row, slot_to_row
-from meshnode.core.own_feed import OwnFeed
+from meshnode.core.ledger.ledger import LEDGER, TEXT_CHARS_MAX, Buckets, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.membership.genesis import Limits
 from meshnode.store import counters, rollups
 from meshnode.store.migrations import migrate
 

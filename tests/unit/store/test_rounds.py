@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 from usage_records import usage_record
 
-from meshnode.core.charges import Charge
-from meshnode.core.commands import Command
+from meshnode.core.commands.commands import Command
 from meshnode.core.errors import DamagedError, RefusedError
-from meshnode.core.ledger import Batch, Buckets, Diagnostics, DiagnosticsKey, Round, UsageRecord
-from meshnode.core.rounds import (
+from meshnode.core.ledger.charges import Charge
+from meshnode.core.ledger.ledger import (
+    Batch,
+    Buckets,
+    Diagnostics,
+    DiagnosticsKey,
+    Round,
+    UsageRecord,
+)
+from meshnode.core.ledger.rounds import (
     RoundLine,
     RoundsHead,
     Texts,
@@ -20,7 +27,7 @@ from meshnode.core.rounds import (
     line_from_json,
     texts_to_bytes,
 )
-from meshnode.node import rounds as shown
+from meshnode.node.ledger import rounds as shown
 from meshnode.store import ledger, rounds, usage_log
 from meshnode.store.database import Database
 

@@ -1,0 +1,1 @@
+"""Budgets at a node: what is spent under each, who is warned, what is held back."""

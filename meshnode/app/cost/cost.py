@@ -1,0 +1,308 @@
+"""What the mesh has spent: counters of all nodes, grouped, and priced when asked.
+
+Invariant: every row is in exactly one group, and the groups add up to the total, whose money is
+rounded once. A model without a price adds tokens and is listed, never priced at 0.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshnode.app.cost.cutting import Cutting, Span, Texts
+from meshnode.app.cost.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
+from meshnode.app.pieces import chunks, finished
+from meshnode.core.ids import names_apart
+from meshnode.core.ledger.counts import DAYS, MONTHS, SLOTS, packed, unpacked
+from meshnode.core.ledger.ledger import Buckets, Diagnostics, SlotKey
+from meshnode.core.ledger.marks import session_in, unmarked
+from meshnode.core.ledger.tiers import tier_parts
+from meshnode.core.periods import DAY_S, DayKey
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+
+    from meshnode.app.cost.cutting import CostQuery
+    from meshnode.app.cost.tally import GroupKey, Kind, Prices, Sum
+    from meshnode.core.ledger.ledger import CounterKey, Slot
+
+
+NAMES_MAX = 1000  # of models that have no price, in an answer; of more the rest is one sum
+TIERS_MAX = 5  # of models without a price of theirs, named in notes; of more it is said how many
+MODELS_MAX = 100  # named with a group; of more it is only said how many they are
+
+
+class OwnedSlot(NamedTuple):
+    """A counter, and the node in whose feed it stands."""
+
+    node_id: str
+    node_name: str
+    key: CounterKey
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class CostGroup:
+    """One row of the answer; `cost_nusd` is None when nothing in it is priced."""
+
+    key: Mapping[str, str]
+    records: int
+    sessions: int
+    models: tuple[str, ...]
+    usage: Buckets
+    cost_nusd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A model that no list knows; `total` is in tokens."""
+
+    model: str
+    records: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class CostAnswer:
+    """What was spent; `cost_nusd` is that of the priced part, `unpriced` lists the rest.
+
+    `sessions` are distinct. `tz_exact` is false if a counter spans more than one of the days, hours
+    or times asked for: a slot of half an hour, or what is left of an old day or month; `notes` say
+    which, in sentences, and what is priced as if it were of another service tier.
+    """
+
+    records: int
+    totals: Buckets
+    cost_nusd: int | None
+    groups: tuple[CostGroup, ...]
+    unpriced: tuple[Unpriced, ...]
+    diagnostics: Diagnostics
+    price_source: str
+    tz_exact: bool = True
+    sessions: int = 0
+    notes: tuple[str, ...] = ()
+    groups_more: int = 0  # that the last one is made of
+
+
+class Adding:
+    """One query as its rows are added up."""
+
+    def __init__(self, query: CostQuery, rated: Rated) -> None:
+        self.cutting = Cutting(query)
+        self.rated = rated
+        self._source = rated.refresh()  # first: the lists may have changed since the last query
+        self.tally = Tally(holds_any=bool(query.most))
+        # Sessions by hash; None: of all groups.
+        self.seen: defaultdict[GroupKey | None, set[int]] = defaultdict(set)
+        self.counted: dict[GroupKey | None, int] = {}  # sessions that were counted, not seen
+        self.diagnostics = Diagnostics()
+
+    def row(self, what: Combination, span: Span, texts: Texts, counts: int) -> None:
+        """Count a row, if the query selects it; `counts` as in core/ledger/counts.py.
+
+        Raises UsageError where there would be too many groups.
+        """
+        lot = self.lot(what, span, texts) if counts else None
+        if lot is not None:
+            self.tally.add(*lot, counts)
+            self.see(lot, texts.session)
+
+    def lot(self, what: Combination, span: Span, texts: Texts) -> Lot | None:
+        """Return where a row is counted; None if the query does not select it."""
+        query = self.cutting.query
+        if not self.cutting.selects(span) or query.session not in ("", texts.session):
+            return None
+        return Lot(self.cutting.key(what, span, texts), self.kind(what, span))
+
+    def see(self, lot: Lot, session: str) -> None:
+        """Count the session of a row, once."""
+        number = hash(session)
+        self.seen[lot.group].add(number)
+        self.seen[None].add(number)
+
+    def kind(self, what: Combination, span: Span) -> Kind:
+        """Return what a row is priced as: as all of its day, unless prices change in it."""
+        prices_at_s = self.cutting.query.prices_at_s
+        if prices_at_s is not None:
+            return self.rated.kind(Unit(what, prices_at_s))
+        day_s = span.start_s - span.start_s % DAY_S
+        by_slot = span.kind == SLOTS and not self.rated.is_alike(what, day_s)
+        return self.rated.kind(Unit(what, span.start_s if by_slot else day_s))
+
+    def answer(self, names: Mapping[str, str]) -> Generator[None, None, CostAnswer]:
+        """Price what was added, with a pause at each yield; `names`: of nodes, by id."""
+        sums: dict[GroupKey, Sum] = {}
+        for group, kinds in self.tally.groups.items():
+            sums[group] = yield from added_up(kinds)
+        yield
+        spellings = yield from _spellings(sums.values())
+        nusd = shared_out({group: added.pusd for group, added in sums.items()})
+        yield
+        groups: list[CostGroup] = []
+        for one in self._shown(sums, nusd, spellings, names) if self.cutting.by else ():
+            groups.append(one)
+            yield
+        most = self.cutting.query.most
+        records, totals = unpacked(sum(added.counts for added in sums.values()))
+        known = [amount for amount in nusd.values() if amount is not None]
+        return CostAnswer(
+            records=records,
+            totals=totals,
+            cost_nusd=sum(known) if known or not sums else None,
+            groups=_most(sorted(groups, key=_dearest_first), most),
+            unpriced=(yield from _unpriced(sums.values(), spellings)),
+            diagnostics=self.diagnostics,
+            price_source=self._source,
+            tz_exact=self.cutting.exact,
+            sessions=self._sessions(None),
+            notes=(*self.cutting.notes, *(yield from _as_standard(sums.values(), spellings))),
+            groups_more=len(groups[most:]) if most else 0,
+        )
+
+    def _shown(
+        self,
+        sums: Mapping[GroupKey, Sum],
+        nusd: Mapping[GroupKey, int | None],
+        spellings: Mapping[str, str],
+        names: Mapping[str, str],
+    ) -> Iterator[CostGroup]:
+        by = self.cutting.by
+        shown = names_apart(names) if "node" in by else {}  # also from nodes that spent nothing
+        words: dict[str, Mapping[str, str]] = {"model": spellings, "node": shown}
+        for group, added in sums.items():
+            parts = zip(by, group, strict=True)
+            key = {word: words.get(word, {}).get(part, part) for word, part in parts}
+            records, usage = unpacked(added.counts)
+            models = _some({spellings[one.model.lower()] for one in added.what})
+            yield CostGroup(key, records, self._sessions(group), models, usage, nusd[group])
+
+    def _sessions(self, group: GroupKey | None) -> int:
+        return len(self.seen.get(group, ())) + self.counted.get(group, 0)
+
+
+def cost(
+    rows: Iterable[OwnedSlot],
+    diagnostics: Iterable[Diagnostics],
+    query: CostQuery,
+    prices: Prices,
+) -> CostAnswer:
+    """Add up, group and price rows.
+
+    Raises UsageError for an unknown grouping or time zone, and for too many groups.
+    """
+    adding, names = Adding(query, Rated(prices)), dict[str, str]()
+    adding.diagnostics = sum(diagnostics, Diagnostics())
+    for row in rows:
+        key, slot = row.key, row.slot
+        names[row.node_id], session = row.node_name, session_in(key.session, key.tier)
+        adding.row(
+            Combination(key.model, slot.provider, unmarked(key.tier)),
+            Span(_kind(key), key.start_s, key.end_s),
+            Texts(row.node_id, session, slot.agent, slot.owner, slot.project),
+            packed(slot),
+        )
+    return finished(adding.answer(names))
+
+
+def _kind(key: CounterKey) -> int:
+    if isinstance(key, SlotKey):
+        return SLOTS
+    return DAYS if isinstance(key, DayKey) else MONTHS
+
+
+def _dearest_first(group: CostGroup) -> tuple[int, int, tuple[str, ...]]:
+    return -(group.cost_nusd or 0), -group.usage.total, tuple(group.key.values())
+
+
+def _most(groups: Sequence[CostGroup], most: int) -> tuple[CostGroup, ...]:
+    """Make one group of all beyond the first so many, unless that is 0; one session is in one."""
+    rest = groups[most:] if most else ()
+    if not rest:
+        return tuple(groups)
+    known = [one.cost_nusd for one in rest if one.cost_nusd is not None]
+    other = CostGroup(
+        key=dict.fromkeys(rest[0].key, _more(len(rest))),
+        records=sum(one.records for one in rest),
+        sessions=sum(one.sessions for one in rest),
+        models=_some({model for one in rest for model in one.models}),
+        usage=sum((one.usage for one in rest), Buckets()),
+        cost_nusd=sum(known) if known else None,
+    )
+    return (*groups[:most], other)
+
+
+def _some(models: set[str]) -> tuple[str, ...]:
+    """Name models in order, the first MODELS_MAX of them."""
+    named = sorted(models)
+    if len(named) > MODELS_MAX:
+        named[MODELS_MAX:] = [_more(len(named) - MODELS_MAX)]
+    return tuple(named)
+
+
+def _unpriced(
+    sums: Iterable[Sum], spellings: Mapping[str, str]
+) -> Generator[None, None, tuple[Unpriced, ...]]:
+    counts: dict[str, int] = {}
+    for added in sums:
+        for some in chunks(added.unpriced.items()):
+            for what, one in some:
+                model = spellings[what.model.lower()]
+                counts[model] = counts.get(model, 0) + one
+            yield
+    found = []
+    for part in chunks(counts.items()):
+        for model, count in part:
+            records, usage = unpacked(count)
+            found.append(Unpriced(model, records, usage.total))
+        yield
+    if len(found) > NAMES_MAX:
+        found.sort(key=lambda one: (-one.total, one.model))
+        rest = sum(counts[one.model] for one in found[NAMES_MAX:])
+        records, usage = unpacked(rest)
+        more = Unpriced(_more(len(found) - NAMES_MAX), records, usage.total)
+        return (*sorted(found[:NAMES_MAX], key=_model), more)
+    return tuple(sorted(found, key=_model))
+
+
+def _as_standard(
+    sums: Iterable[Sum], spellings: Mapping[str, str]
+) -> Generator[None, None, tuple[str, ...]]:
+    """Say which models were used in tiers that no list prices, most first."""
+    counts: dict[tuple[str, str], int] = {}
+    for added in sums:
+        for some in chunks(added.as_standard.items()):
+            for what, one in some:
+                place = (spellings[what.model.lower()], tier_parts(what.tier)[0])
+                counts[place] = counts.get(place, 0) + one
+            yield
+    used = [(*unpacked(one), *place) for place, one in counts.items()]
+    used.sort(key=lambda one: (-one[1].total, *one[2:]))
+    notes = [
+        f"{model}: {records} response(s) of {usage.total:,} tokens in the tier {service} are priced"
+        " as standard ones: no list has its price"
+        for records, usage, model, service in used[:TIERS_MAX]
+    ]
+    if len(used) > TIERS_MAX:
+        notes.append(f"and {len(used) - TIERS_MAX} more models in such tiers")
+    return tuple(notes)
+
+
+_model = attrgetter("model")
+
+
+def _more(number: int) -> str:
+    return f"({number} more)"
+
+
+def _spellings(sums: Iterable[Sum]) -> Generator[None, None, dict[str, str]]:
+    # GPT-4o and gpt-4o are one model: of the spellings in use the first in order names it.
+    spellings: dict[str, str] = {}
+    for added in sums:
+        for some in chunks(added.what):
+            for what in some:
+                folded = what.model.lower()
+                spellings[folded] = min(what.model, spellings.get(folded, what.model))
+            yield
+    return spellings

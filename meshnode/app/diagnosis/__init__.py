@@ -1,0 +1,1 @@
+"""What `doctor` concludes: facts in `observations`, judged without looking at anything."""

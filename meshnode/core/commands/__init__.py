@@ -1,0 +1,1 @@
+"""Commands: what is signed and sealed, by which chain of keys, what stands, what is on record."""

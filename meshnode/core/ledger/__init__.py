@@ -1,0 +1,6 @@
+"""The ledger: what was used, when and by whom, and what it costs.
+
+- an owner's: `usage_log`, `ledger_rows`, `ledger`, `rollups`, `regained`, `checkpoints`
+- what is counted: `counts`, `marks`, `log_sessions`, `rounds`
+- money: `tiers`, `prices`, `charges`, `budgets`
+"""

@@ -1,0 +1,1 @@
+"""Sessions of agents, and the registry of what agents are good at."""

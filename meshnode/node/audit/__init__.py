@@ -1,0 +1,1 @@
+"""Events, alarms and the audit log of a running node, put together."""

@@ -1,0 +1,7 @@
+"""The ledger of a home, with a node or without.
+
+- read: `locating`, `usage`, `following`
+- asked: `blocks`, `explaining`, `rounds`, `glancing`, `latch`
+- kept: `keeping`, `rolling`, `verifying`
+- held to: `budgeting`
+"""
