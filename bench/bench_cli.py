@@ -9,7 +9,7 @@ from report import PROGRAM, Figure, Fleet, Node, spread, table
 
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import NewSession
+from meshnode.client.targets.targets import NewSession
 
 RUNS = 15
 LIMIT_S = 0.45

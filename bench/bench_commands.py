@@ -26,7 +26,7 @@ from sim.replays import simulate
 
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import Delivery, Target
+from meshnode.client.targets.targets import Delivery, Target
 from meshnode.core.ids import NodeId
 from meshnode.core.membership.certificates import from_pem
 from meshnode.node.clock import SystemClock, chance

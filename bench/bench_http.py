@@ -28,7 +28,7 @@ from replication.made import Makers
 
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import Target
+from meshnode.client.targets.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,7 +9,7 @@ from report import Figure, Fleet, spread, table
 
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import NewSession, Selection
+from meshnode.client.targets.targets import NewSession, Selection
 
 RUNS = 100
 LIMIT_MS = 200.0

@@ -13,7 +13,7 @@ from serf.side import WORDS_CHARS_MAX, Item, end, free_ports
 
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import NewSession
+from meshnode.client.targets.targets import NewSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from session_mesh.render import Format, Streams, Style
 if TYPE_CHECKING:
     from meshnode.client.inside import Inside
     from meshnode.client.mesh import MeshClient
-    from meshnode.client.targets import Selection, Wanted
+    from meshnode.client.targets.targets import Selection, Wanted
 
 
 GRPC_LEVEL = "GRPC_VERBOSITY"  # of what gRPC logs to stderr; read once, when it is loaded
@@ -143,7 +143,7 @@ class Call:
     def _waiting(self, most_s: float | None) -> str:
         if most_s is not None:
             return f"waiting up to {most_s:.0f} s for what comes of it"
-        from meshnode.client.silence import pid_of  # noqa: PLC0415 - as above
+        from meshnode.client.connection.silence import pid_of  # noqa: PLC0415 - as above
 
         return f"waiting for the node (pid {pid_of(self.home)}) to answer"
 

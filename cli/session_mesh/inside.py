@@ -6,14 +6,14 @@ Invariant: with a ticket in the environment no verb but ALLOWED runs, whatever e
 import os
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.connection.tickets import TICKET_VARIABLE
 from meshnode.client.errors import NotPermittedError, UsageError
-from meshnode.client.tickets import TICKET_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshnode.client.commands.registrations import Specialist
     from meshnode.client.inside import Inside
-    from meshnode.client.registrations import Specialist
 
 AGENT_VARIABLE = "SESSION_MESH_AGENT_ID"
 ALLOWED = ("self", "list", "find", "register", "unregister", "report", "steer-inbox", "statusline")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from meshnode.client.durations import seconds_of
-from meshnode.client.nodes import names_apart
+from meshnode.client.targets.nodes import names_apart
 from session_mesh.arriving import QUEUE_MAX, Arriving
 from session_mesh.call import Call
 from session_mesh.commands.list import COLUMNS, FLEXIBLE, NUMBERS, READABLE, SPARE, rows_of

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from meshnode.client.errors import UsageError
-from meshnode.client.targets import EVENT_KINDS, Selection, Target, one_specialization
+from meshnode.client.targets.targets import EVENT_KINDS, Selection, Target, one_specialization
 from session_mesh.completing import among, listed, nodes, only, specializations
 from session_mesh.render import Style
 

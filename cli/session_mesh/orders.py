@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from meshnode.client import fanning
+from meshnode.client.commands import fanning
+from meshnode.client.commands.fanning import INTERRUPTED
 from meshnode.client.errors import MeshError, NotFoundError, UsageError
-from meshnode.client.fanning import INTERRUPTED
-from meshnode.client.nodes import names_apart
-from meshnode.client.targets import Delivery, Selection, Target, has_ended
+from meshnode.client.targets.nodes import names_apart
+from meshnode.client.targets.targets import Delivery, Selection, Target, has_ended
 from meshnode.client.words import nearest
 from session_mesh import words
 from session_mesh.call import Call
@@ -22,7 +22,7 @@ from session_mesh.render import View
 from session_mesh.tables import Table
 
 if TYPE_CHECKING:
-    from meshnode.client.fanning import Act, Aimed
+    from meshnode.client.commands.fanning import Act, Aimed
     from meshnode.client.mesh import MeshClient
 
 PROGRESS_AFTER_S = 1.0

@@ -15,7 +15,7 @@ NEW_PASSPHRASE_VARIABLE = "SESSION_MESH_ROOT_PASSPHRASE_NEW"  # noqa: S105 - of 
 
 def new_passphrase(call: Call, path: Path) -> str:
     """Ask twice for what shall seal a new file; raises UsageError, ConflictError if it exists."""
-    from meshnode.client.rootfile import check_passphrase, check_place  # noqa: PLC0415 - slow
+    from meshnode.client.keys.rootfile import check_passphrase, check_place  # noqa: PLC0415 - slow
 
     check_place(path)
     given = os.environ.get(NEW_PASSPHRASE_VARIABLE) or _given(call)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from meshnode.client.durations import parse_duration
-from meshnode.client.targets import Delivery
+from meshnode.client.targets.targets import Delivery
 from session_mesh.call import Call
 from session_mesh.completing import agents
 from session_mesh.options import AgentId, CommandId, Node, SessionId, Timeout, target_of

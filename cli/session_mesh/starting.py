@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
+from meshnode.client.connection.silence import pid_of
 from meshnode.client.errors import ConflictError, UnreachableError
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.nodes import is_awaited
-from meshnode.client.silence import pid_of
+from meshnode.client.targets.nodes import is_awaited
 from meshnode.node.configuration.options import UpOptions
 from meshnode.node.main import READY_WAIT_S, up_detached
 from session_mesh import words

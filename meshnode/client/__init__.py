@@ -2,16 +2,10 @@
 
 `mesh.MeshClient` on a home with a running node, `inside.Inside` for an agent in its session.
 
-- the node: `mesh`, `connection`, `asking`, `messages`, `public`, `blank`, `silence`, `retrying`,
-  `absence`, `pulses`, `watching`, `glance`, `clock`, `errors`
-- what is meant: `targets`, `nodes`, `selections`, `wishes`, `durations`, `documents`, `words`,
-  `vocabulary`
-- commands: `ordering`, `orders`, `standing`, `fanning`, `outbox`, `receipts`, `registering`,
-  `registrations`, `budgets`
-- keys: `authority`, `blaming`, `authorities`, `keyring`, `keyfiles`, `handed`, `publickeys`,
-  `roots`, `rootfile`, `revoking`
-- homes: `home`, `dumping`
-- the process: `stdout`
-- agents: `inside`, `tickets`, `bearing`
-- what owners keep: `auditing`, `counted`, `output`, `rounds`, `logged`
+- the two, and what they raise: `mesh`, `inside`, `errors`
+- how a node is asked: `connection`
+- which node and which session is meant: `targets`, `selections`
+- what is asked: `commands`, `keys`, `records`, `glance`
+- the caller's home and process: `home`, `dumping`, `stdout`, `clock`
+- values and words: `messages`, `public`, `blank`, `vocabulary`, `words`, `documents`, `durations`
 """

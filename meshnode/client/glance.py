@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client import clock
-from meshnode.client.budgets import budgets
+from meshnode.client.commands.budgets import budgets
 from meshnode.client.durations import rfc3339
-from meshnode.client.targets import Selection
+from meshnode.client.targets.targets import Selection
 
 if TYPE_CHECKING:
-    from meshnode.client.asking import Asking
+    from meshnode.client.connection.asking import Asking
     from meshnode.client.inside import Inside
 
     Plain = dict[str, Any]

@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.client import clock
-from meshnode.client.absence import Absence
-from meshnode.client.asking import Asking
-from meshnode.client.connection import CALL_TIMEOUT_S
+from meshnode.client.connection.absence import Absence
+from meshnode.client.connection.asking import Asking
+from meshnode.client.connection.connection import CALL_TIMEOUT_S
+from meshnode.client.connection.tickets import TICKET_VARIABLE, ticket_in
 from meshnode.client.errors import NotAuthenticatedError, UnreachableError, UsageError
 from meshnode.client.home import Home
 from meshnode.client.messages import to_plain
-from meshnode.client.tickets import TICKET_VARIABLE, ticket_in
 from meshnode.v1 import session_service_pb2 as pb
 from meshnode.v1.usage_pb2 import Buckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from meshnode.client.targets import Selection
+    from meshnode.client.targets.targets import Selection
 
     Plain = dict[str, Any]
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from meshnode.client.commands.ordering import Ordering
 from meshnode.client.messages import to_plain, to_wire
-from meshnode.client.nodes import check_forgettable, is_awaited, node_id_in
-from meshnode.client.ordering import Ordering
+from meshnode.client.targets.nodes import check_forgettable, is_awaited, node_id_in
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meshnode.client.targets import NewSession
+    from meshnode.client.targets.targets import NewSession
     from meshnode.core.keys import Signed
 
     Plain = dict[str, Any]
@@ -28,8 +28,9 @@ CLOSE_TIMEOUT_S = 600.0  # for a thousand agents that do not want to end, 32 at 
 class MeshClient(Ordering):
     """A connection to the node of one home. Use it in a `with`; NoNodeError when none is running.
 
-    SilentNodeError: one is running, and does not answer. What it asks is in `client/asking.py`,
-    what it signs in `client/ordering.py`; here is what changes the node itself.
+    SilentNodeError: one is running, and does not answer. What it asks is in
+    `client/connection/asking.py`, what it signs in `client/commands/ordering.py`; here is what
+    changes the node itself.
     """
 
     def open_session(self, session: NewSession) -> Plain:
@@ -68,7 +69,7 @@ class MeshClient(Ordering):
 
         One of which nothing has come since the join is only waited for no longer, by this home.
         """
-        from meshnode.client.authority import sign_forget  # noqa: PLC0415 - as for the commander
+        from meshnode.client.keys.authority import sign_forget  # noqa: PLC0415 - as for the commander
 
         node_id = node["node_id"]
         said = {"node_id": node_id, "name": node["name"], "was": node["state"]}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.client.documents import Entry, read_bytes, read_document
 from meshnode.client.durations import seconds_of
 from meshnode.client.home import make_private
-from meshnode.client.targets import FILTERS, Selection, one_specialization
+from meshnode.client.targets.targets import FILTERS, Selection, one_specialization
 from meshnode.core.errors import UsageError
 from meshnode.core.ids import SESSION_ID_CHARS
 
@@ -147,7 +147,7 @@ def _questions(one: Chosen, sort: str) -> list[Selection]:
 
 
 def _write(path: Path, text: bytes) -> None:
-    from meshnode.client.keyfiles import PRIVATE_MODE, write_whole  # noqa: PLC0415 - `list` reads
+    from meshnode.client.keys.keyfiles import PRIVATE_MODE, write_whole  # noqa: PLC0415 - `list` reads
 
     make_private(path.parent)
     write_whole(path, text, PRIVATE_MODE)

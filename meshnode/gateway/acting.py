@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.commands.quotas import OF_SIGNER, Quota
 from meshnode.app.pieces import in_pieces
-from meshnode.client.orders import COMMAND_ID_BYTES, forgotten, outcome_of, sign_order
-from meshnode.client.targets import (
+from meshnode.client.commands.orders import COMMAND_ID_BYTES, forgotten, outcome_of, sign_order
+from meshnode.client.targets.targets import (
     DELIVERY_TIMEOUT_S,
     AmbiguousError,
     Order,
@@ -25,7 +25,7 @@ from meshnode.client.targets import (
     has_ended,
     resolve,
 )
-from meshnode.client.wishes import GRACE_S, already_ended, check_lives, kill_args, order_to
+from meshnode.client.targets.wishes import GRACE_S, already_ended, check_lives, kill_args, order_to
 from meshnode.core.commands.commands import GRANTED_AS, command_from_signed
 from meshnode.core.errors import (
     ConflictError,

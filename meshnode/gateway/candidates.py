@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from meshnode.app.pieces import chunks
 from meshnode.app.queries.crowds import some_of_each
 from meshnode.client.messages import to_plain
-from meshnode.client.targets import CANDIDATES_COUNTED_MAX
+from meshnode.client.targets.targets import CANDIDATES_COUNTED_MAX
 from meshnode.core.ids import PREFIX_CHARS_MIN
 from meshnode.core.sessions.sessions import is_proved
 from meshnode.rpc.views import session_to_wire
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from meshnode.app.queries.queries import Queries
-    from meshnode.client.targets import Target
+    from meshnode.client.targets.targets import Target
     from meshnode.core.ids import NodeId
     from meshnode.core.sessions.sessions import SessionRecord
 

@@ -19,8 +19,8 @@ import msgspec
 
 from meshnode.app.queries.listing import PAGE, PAGE_MAX
 from meshnode.client.messages import to_plain
-from meshnode.client.nodes import working_links
 from meshnode.client.public import public
+from meshnode.client.targets.nodes import working_links
 from meshnode.gateway.strict import not_from_before
 from meshnode.rpc.local import list_sessions
 

@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from meshnode.app.commands.bearers import KeyStateError
 from meshnode.client.public import public
-from meshnode.client.targets import CANDIDATES_SHOWN_MAX, AmbiguousError
-from meshnode.client.wishes import EndedError
+from meshnode.client.targets.targets import CANDIDATES_SHOWN_MAX, AmbiguousError
+from meshnode.client.targets.wishes import EndedError
 from meshnode.core.errors import (
     ClockError,
     ConflictError,
@@ -36,7 +36,7 @@ from meshnode.core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meshnode.client.targets import Target
+    from meshnode.client.targets.targets import Target
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_S = 1  # where nothing tells when it may work

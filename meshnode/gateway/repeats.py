@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from meshnode.client.orders import command_id_of
+from meshnode.client.commands.orders import command_id_of
 from meshnode.core.errors import ConflictError, UsageError
 from meshnode.core.keys import Signed
 from meshnode.gateway.problems import Problem, off
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from meshnode.app.commands.bearers import Bearer
-    from meshnode.client.targets import Target
+    from meshnode.client.targets.targets import Target
 
     Outcome = dict[str, Any]
 

@@ -15,13 +15,13 @@ from starlette.responses import Response
 from meshnode.app.pieces import in_pieces
 from meshnode.app.queries.listing import BY_RECORD, BY_SPENT, FILTERS, NEXT, PAGE_MAX
 from meshnode.app.queries.specialists import Specialists
-from meshnode.client.authority import Scope, checked_actions, described
-from meshnode.client.handed import checked_label
-from meshnode.client.keyring import child_of
+from meshnode.client.keys.authority import Scope, checked_actions, described
+from meshnode.client.keys.handed import checked_label
+from meshnode.client.keys.keyring import child_of
 from meshnode.client.messages import to_plain
 from meshnode.client.public import public, with_names_of_the_monitor
-from meshnode.client.targets import Target
-from meshnode.client.wishes import MESSAGE_BYTES_MAX, steer_args
+from meshnode.client.targets.targets import Target
+from meshnode.client.targets.wishes import MESSAGE_BYTES_MAX, steer_args
 from meshnode.core.commands.steers import MODES
 from meshnode.core.control.grants import GRANT_TTL_S_MAX
 from meshnode.core.sessions.registry import TEXT_CHARS_MAX, specialist

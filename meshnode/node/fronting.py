@@ -18,7 +18,7 @@ from meshnode.app.commands.keys import Keys
 from meshnode.app.counting import Counting
 from meshnode.app.sessions.sessions import SESSIONS_MAX
 from meshnode.client.home import unwritten
-from meshnode.client.keyfiles import write_whole
+from meshnode.client.keys.keyfiles import write_whole
 from meshnode.core.errors import UsageError
 from meshnode.core.membership.certificates import dns_name_of, expires_at_s
 from meshnode.discovery.seeds import parse_address

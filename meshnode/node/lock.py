@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from meshnode.client.home import DISKS_FAULT, check_private, link_run, make_private, unwritten
-from meshnode.client.keyfiles import check_alone
+from meshnode.client.keys.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
 
 if TYPE_CHECKING:

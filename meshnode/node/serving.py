@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.client.dumping import forbid_dumps
 from meshnode.client.home import Home, make_private
-from meshnode.client.keyfiles import tighten
+from meshnode.client.keys.keyfiles import tighten
 from meshnode.core.errors import MeshError, NotAuthenticatedError
 from meshnode.core.ids import node_id_of
 from meshnode.node.background import log_unhandled

@@ -20,7 +20,7 @@ from e2e.preloaded import begin, called
 from meshnode.client.errors import MeshError, NoNodeError
 from meshnode.client.home import Home
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import Selection
+from meshnode.client.targets.targets import Selection
 from meshnode.node.homes import founding, joining
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))

@@ -11,7 +11,7 @@ from e2e.bad_input.refusal import LOCAL, refused
 from e2e.fleet import PROGRAM, Fleet, wait_until
 
 from meshnode.client.home import Home
-from meshnode.client.keyfiles import write_whole
+from meshnode.client.keys.keyfiles import write_whole
 from meshnode.node.homes import founding, joining
 from meshnode.node.lock import HomeLock
 

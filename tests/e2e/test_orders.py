@@ -11,7 +11,7 @@ from e2e.caller import Caller
 from e2e.clocks import clock_library_in, with_clock_off
 from e2e.fleet import wait_until
 
-from meshnode.client.fanning import AT_ONCE
+from meshnode.client.commands.fanning import AT_ONCE
 from meshnode.store import journal
 
 READER = "echo ready; while read line; do echo got $line; done; echo bye"

@@ -5,10 +5,10 @@ import json
 import pytest
 from e2e.fleet import Node, wait_until
 
-from meshnode.client import keyring
 from meshnode.client.home import Home
+from meshnode.client.keys import keyring
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import Selection
+from meshnode.client.targets.targets import Selection
 
 WORDS = {"SESSION_MESH_ROOT_PASSPHRASE": "one two three four"}
 

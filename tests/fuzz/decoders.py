@@ -35,7 +35,7 @@ from fuzz.values import (
 )
 
 from meshnode.app.membership.admission import packed_signed
-from meshnode.client import receipts
+from meshnode.client.commands import receipts
 from meshnode.client.durations import parse_duration, parse_instant, seconds_of
 from meshnode.core.commands.commands import COMMAND, command_from_signed, receipt_from_signed
 from meshnode.core.control import grants, roles

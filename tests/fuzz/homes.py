@@ -32,12 +32,12 @@ from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.app.ports import JournalEntry
 from meshnode.app.queries.queries import Queries
 from meshnode.client import errors as client_errors
-from meshnode.client import outbox
+from meshnode.client.commands import outbox
+from meshnode.client.commands.registrations import registrations_in
 from meshnode.client.documents import parse_document
 from meshnode.client.home import Home
-from meshnode.client.keyfiles import read_secret
-from meshnode.client.registrations import registrations_in
-from meshnode.client.targets import Order
+from meshnode.client.keys.keyfiles import read_secret
+from meshnode.client.targets.targets import Order
 from meshnode.core.commands.commands import command_from_signed
 from meshnode.core.errors import DamagedError, MeshError, PeerError
 from meshnode.core.ids import node_id_of

@@ -25,11 +25,11 @@ OF_WHO_IS_ASKED = {  # by a user, by a file of theirs, or by a disk or a certifi
 }
 OF_A_NODE = {
     *("cryptography", "msgspec", "msgpack", "sqlite3", "meshnode.node", "meshnode.rpc"),
-    *("meshnode.store", "meshnode.app", "meshnode.core.keys", "meshnode.client.authority"),
+    *("meshnode.store", "meshnode.app", "meshnode.core.keys", "meshnode.client.keys.authority"),
 }
 OF_OTHER_VERBS = {
     *("yaml", "psutil", "zoneinfo", "rich", "pydantic", "platformdirs"),
-    *("importlib.metadata", "meshnode.client.watching"),
+    *("importlib.metadata", "meshnode.client.connection.watching"),
     *("meshnode.v1.audit_service_pb2", "meshnode.v1.key_service_pb2"),
 }
 LINE = "import time:"  # of Python's -X importtime; a program that becomes another begins anew

@@ -6,7 +6,7 @@ import typer
 
 from meshnode.client.durations import parse_instant
 from meshnode.client.errors import MeshError, NotFoundError, UsageError
-from meshnode.client.targets import Target
+from meshnode.client.targets.targets import Target
 from meshnode.client.vocabulary import KINDS
 from session_mesh import words
 from session_mesh.call import Call
@@ -65,7 +65,7 @@ def app(
     Another node's log is read with a signed request. --verify also names every node whose log is
     known here to have been changed; --accept forgets that, when its disk was lost or restored.
     """
-    from meshnode.client import auditing  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.records import auditing  # noqa: PLC0415 - cryptography is slow to import
 
     if accept:
         return _accepted(call, accept, yes=yes)
@@ -99,7 +99,7 @@ def _meant(mesh: "MeshClient", session: str) -> str:
 
 
 def _accepted(call: Call, node: str, *, yes: bool) -> View:
-    from meshnode.client import auditing  # noqa: PLC0415 - as above
+    from meshnode.client.records import auditing  # noqa: PLC0415 - as above
 
     if not yes and not call.can_ask:
         raise UsageError("what was seen is forgotten for good", "say --yes, if that is meant")

@@ -77,7 +77,7 @@ def set(  # noqa: A001 - the verb is called so
     has suspended runs on when somebody resumes it, not by itself. What begins while it is exceeded
     is refused.
     """
-    from meshnode.client import budgets  # noqa: PLC0415 - --help needs no gRPC
+    from meshnode.client.commands import budgets  # noqa: PLC0415 - --help needs no gRPC
 
     said = {"name": name, "limit": limit, "per": per, "then": then, "warn": warn}
     whose = {"owner": owner, "agent_id": agent_id, "spec": spec, "project": project}
@@ -98,7 +98,7 @@ def remove(
     """Take a budget back on all nodes. Whom it has suspended stays so until resumed."""
     alone = "remove asks first, and there is no terminal"
     call.ask_first(f"remove budget {name[:60]}?", alone, "say --yes", yes=yes)
-    from meshnode.client import budgets  # noqa: PLC0415 - as above
+    from meshnode.client.commands import budgets  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
         value = budgets.remove_budget(mesh, name)
@@ -106,7 +106,7 @@ def remove(
 
 
 def _listed(call: Call) -> View:
-    from meshnode.client import budgets  # noqa: PLC0415 - as above
+    from meshnode.client.commands import budgets  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
         value = budgets.budgets(mesh)

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from meshnode.client.counted import counted_session
 from meshnode.client.durations import seconds_of
 from meshnode.client.errors import UnreachableError
+from meshnode.client.records.counted import counted_session
 from session_mesh import words
 from session_mesh.amounts import (
     DAYS_MAX,

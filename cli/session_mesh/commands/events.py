@@ -7,7 +7,7 @@ import typer
 
 from meshnode.client.durations import parse_instant
 from meshnode.client.errors import ConflictError, NotFoundError
-from meshnode.client.targets import Target, Wanted
+from meshnode.client.targets.targets import Target, Wanted
 from session_mesh.call import Call
 from session_mesh.completing import sessions
 from session_mesh.happenings import (

@@ -14,7 +14,7 @@ import typer
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import ConflictError, UsageError
-from meshnode.client.keyfiles import take_name
+from meshnode.client.keys.keyfiles import take_name
 from session_mesh import words
 from session_mesh.amounts import DAYS_MAX, MOST_MAX, Span, inexact, joined, unpriced_in
 from session_mesh.call import Call

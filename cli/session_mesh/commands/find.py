@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.targets import one_specialization
+from meshnode.client.targets.targets import one_specialization
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.completing import specializations

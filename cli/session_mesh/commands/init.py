@@ -27,7 +27,7 @@ def app(
     the home unless --root-out puts it elsewhere, sealed by a passphrase: asked for twice, or taken
     from SESSION_MESH_ROOT_PASSPHRASE.
     """
-    from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.rootfile import Sealed  # noqa: PLC0415 - cryptography is slow to import
     from meshnode.node.homes import founding  # noqa: PLC0415 - the composition root is large
 
     sealed = Sealed(root_out, new_passphrase(call, root_out)) if root_out else None

@@ -80,8 +80,9 @@ def new(
     narrower, and for no longer. The key alone goes to stdout, also with -q. Whoever has it can use
     it until it expires or is revoked.
     """
-    from meshnode.client import clock, keyring  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.authority import Scope  # noqa: PLC0415 - as above
+    from meshnode.client import clock  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import keyring  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.authority import Scope  # noqa: PLC0415 - as above
 
     scope = Scope(
         actions=several(action),
@@ -119,7 +120,7 @@ def inspect(
 
     It is decoded here. If a node runs on this home, it says what the key is worth.
     """
-    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import keyring  # noqa: PLC0415 - cryptography is slow to import
 
     text = _text(key, "give the key itself, or - and the key on stdin")
     if _KEY_ID.fullmatch(text):
@@ -156,7 +157,7 @@ def revoke(
 
     It is for good: the revocation outlasts the key.
     """
-    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import keyring  # noqa: PLC0415 - cryptography is slow to import
 
     with call.mesh() as mesh:
         value = keyring.revoke(mesh, _text(key, "give its id, or - and the key on stdin"))
@@ -198,14 +199,14 @@ def _link_row(link: dict[str, Any]) -> tuple[str, ...]:
 
 def _node_ids(call: Call, names: Sequence[str]) -> tuple[str, ...]:
     """Grants name nodes by id; only the mesh knows which names they have."""
-    from meshnode.client.nodes import node_id_in  # noqa: PLC0415 - few keys are for a node
+    from meshnode.client.targets.nodes import node_id_in  # noqa: PLC0415 - few keys are for a node
 
     nodes = call.read(lambda mesh: mesh.nodes())["nodes"]
     return tuple(node_id_in(nodes, name) for name in names)
 
 
 def _listed(call: Call) -> View:
-    from meshnode.client import keyring  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import keyring  # noqa: PLC0415 - cryptography is slow to import
 
     found, notes = keyring.listed(call.home, call.now_s()), []
     try:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshnode.client.commands.fanning import INTERRUPTED
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
-from meshnode.client.fanning import INTERRUPTED
-from meshnode.client.targets import Delivery, Target, Terms
+from meshnode.client.targets.targets import Delivery, Target, Terms
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.completing import agents, listed, only, specializations
@@ -29,7 +29,7 @@ from session_mesh.tables import Table
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
-    from meshnode.client.fanning import Aimed
+    from meshnode.client.commands.fanning import Aimed
     from meshnode.client.mesh import MeshClient
 
 
@@ -92,7 +92,7 @@ def app(
     are ended 16 at a time; who cannot be reached holds up no other. With --standing an order waits
     for those on all nodes: session-mesh orders lists it, and takes it back.
     """
-    from meshnode.client.standing import kill_or_park  # noqa: PLC0415 - --help needs no gRPC
+    from meshnode.client.commands.standing import kill_or_park  # noqa: PLC0415 - --help needs no gRPC
 
     targets = _named(given or [], several(session), agent_id or [], node)
     _check(targets, everyone=everyone, narrowed=bool(spec or label))
@@ -154,7 +154,7 @@ def _waiting(mesh: "MeshClient", aim: Aim, view: View, terms: Terms) -> View:
 
     An order can name a specialization or a node, so it is left for those only.
     """
-    from meshnode.client.standing import park_for  # noqa: PLC0415 - as above
+    from meshnode.client.commands.standing import park_for  # noqa: PLC0415 - as above
 
     wanted = aim.selection
     unheard = not words.is_full(aim.coverage)

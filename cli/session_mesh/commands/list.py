@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from meshnode.client.nodes import names_apart
-from meshnode.client.targets import Filter, Selection, one_specialization
+from meshnode.client.targets.nodes import names_apart
+from meshnode.client.targets.targets import Filter, Selection, one_specialization
 from session_mesh import words
 from session_mesh.call import Call, Reader
 from session_mesh.completing import specializations

@@ -10,7 +10,7 @@ import typer
 from meshnode.client import clock
 from meshnode.client.durations import parse_instant, seconds_of
 from meshnode.client.errors import MeshError
-from meshnode.client.targets import Target, has_ended
+from meshnode.client.targets.targets import Target, has_ended
 from session_mesh.call import Call
 from session_mesh.completing import sessions
 from session_mesh.escaping import escape
@@ -21,7 +21,7 @@ from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
-    from meshnode.client.output import Span
+    from meshnode.client.records.output import Span
 
 PIECES_AHEAD_MAX = 16  # of 64 KiB; then the reading waits for whoever reads what is printed
 ROW_WAIT_S, PAUSE_S = 3.0, 0.1  # for an end to arrive; then it is told without its reason
@@ -62,7 +62,7 @@ def app(
     is spelled out, since an agent prints what others made it print: --raw lets it act. With
     --follow and -o json each line is a document: position, output.
     """
-    from meshnode.client.output import Span  # noqa: PLC0415 - speaks protobuf
+    from meshnode.client.records.output import Span  # noqa: PLC0415 - speaks protobuf
 
     target = target_of(name, session, agent_id, node)
     span = Span(tail, seconds_of(parse_instant(since, call.now_s())) if since else None)

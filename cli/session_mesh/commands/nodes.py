@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshnode.client.nodes import is_awaited, names_apart, pasted
+from meshnode.client.targets.nodes import is_awaited, names_apart, pasted
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.completing import nodes as nodes_known
@@ -108,8 +108,8 @@ def revoke(
     An admin can; one that admits others only the root can, and whom it let in goes with it unless
     named. What it has spent stays counted. A key of its user is revoked apart: operator remove.
     """
-    from meshnode.client import revoking  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
+    from meshnode.client.keys import revoking  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.roots import open_root  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
         plan = revoking.planned(mesh, node, several(survivor))
@@ -149,7 +149,7 @@ def promote(
     For a second machine beside the first, or in its place. Again, for ten more years. Who makes
     invites there needs the role admin besides: session-mesh operator add NAME KEY --role admin
     """
-    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import roots  # noqa: PLC0415 - cryptography is slow to import
 
     key = roots.open_root(call.home, root_file, passphrase_asker(call))
     with call.mesh() as mesh:

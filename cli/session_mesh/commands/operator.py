@@ -49,9 +49,9 @@ def add(
 
     An admin gives observer and operator; only the root gives admin.
     """
-    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.publickeys import operator_key_from  # noqa: PLC0415 - as above
-    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
+    from meshnode.client.keys import authorities  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.publickeys import operator_key_from  # noqa: PLC0415 - as above
+    from meshnode.client.keys.roots import open_root  # noqa: PLC0415 - as above
 
     subject = operator_key_from(public_key, WHERE)
     root = None
@@ -88,8 +88,8 @@ def remove(
     Whom it alone gave a role falls with it, unless kept: each is asked for, or named by --keep.
     An admin removes whom it made, the root anybody.
     """
-    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.roots import open_root  # noqa: PLC0415 - as above
+    from meshnode.client.keys import authorities  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.roots import open_root  # noqa: PLC0415 - as above
 
     root = open_root(call.home, root_file, passphrase_asker(call)) if root_file else None
     with call.mesh() as mesh:
@@ -120,7 +120,7 @@ def remove(
 
 
 def _said(row: dict[str, Any], falls: list[dict[str, Any]]) -> str:
-    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import authorities  # noqa: PLC0415 - cryptography is slow to import
 
     also = f", and with it {authorities.called(falls)}" if falls else ""
     return authorities.called([row]) + also
@@ -138,7 +138,7 @@ def _row(row: dict[str, Any], now_s: float) -> tuple[str, ...]:
 
 
 def _listed(call: Call) -> View:
-    from meshnode.client import authorities  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import authorities  # noqa: PLC0415 - cryptography is slow to import
 
     with call.mesh() as mesh:
         rows = authorities.operators(authorities.known(mesh))

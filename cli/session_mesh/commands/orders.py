@@ -44,7 +44,7 @@ def cancel(
     """
     alone = "cancel asks first, and there is no terminal"
     call.ask_first(f"take back order {order[:60]}?", alone, "say --yes", yes=yes)
-    from meshnode.client import standing  # noqa: PLC0415 - --help needs no gRPC
+    from meshnode.client.commands import standing  # noqa: PLC0415 - --help needs no gRPC
 
     with call.mesh() as mesh:
         value = standing.cancel(mesh, order)
@@ -52,7 +52,7 @@ def cancel(
 
 
 def _listed(call: Call) -> View:
-    from meshnode.client import standing  # noqa: PLC0415 - as above
+    from meshnode.client.commands import standing  # noqa: PLC0415 - as above
 
     with call.mesh() as mesh:
         value = standing.orders(mesh)

@@ -39,7 +39,7 @@ def verify(
     Says which node signed what about which command. With a home it also says whether that node is,
     or was, a member of its mesh; a receipt of a stranger is exit 1, as a forged one is.
     """
-    from meshnode.client import receipts  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.commands import receipts  # noqa: PLC0415 - cryptography is slow to import
 
     said = receipts.receipt_in(_read(given, receipts.TEXT_BYTES_MAX))
     if command:
@@ -73,7 +73,7 @@ def _known(call: Call, node_id: str) -> tuple[str | None, str | None]:
     """Return the mesh of this home, None without one, and the node's name if it knows a member."""
     if not call.home.initialised:
         return None, None
-    from meshnode.client.authority import mesh_id_of  # noqa: PLC0415 - as above
+    from meshnode.client.keys.authority import mesh_id_of  # noqa: PLC0415 - as above
 
     said = call.read(lambda mesh: {"name": mesh.member_name(node_id)})
     return mesh_id_of(call.home), said["name"]

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshnode.client.commands.registrations import registrations, registrations_in
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
-from meshnode.client.registrations import registrations, registrations_in
-from meshnode.client.targets import Delivery
+from meshnode.client.targets.targets import Delivery
 from session_mesh.call import Call
 from session_mesh.inside import is_inside, own_agent_id, register_self
 from session_mesh.options import CommandId, Specializations, Timeout, pairs, several
@@ -22,8 +22,8 @@ from session_mesh.verbs import verb
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshnode.client.commands.registrations import Specialist
     from meshnode.client.documents import Entry
-    from meshnode.client.registrations import Specialist
 
 
 @verb(
@@ -79,7 +79,7 @@ def app(
 def _register(
     call: Call, entries: "Sequence[Specialist]", delivery: Delivery
 ) -> list[dict[str, Any]]:
-    from meshnode.client.registering import register_all  # noqa: PLC0415 - --help needs no gRPC
+    from meshnode.client.commands.registering import register_all  # noqa: PLC0415 - --help needs no gRPC
 
     progress = Progress(call, len(entries))
     try:

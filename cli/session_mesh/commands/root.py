@@ -48,8 +48,9 @@ def export(
     openssl can open it too. Off a terminal the passphrases come from SESSION_MESH_ROOT_PASSPHRASE
     and, for the new file if it shall be another, SESSION_MESH_ROOT_PASSPHRASE_NEW.
     """
-    from meshnode.client import clock, roots  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - as above
+    from meshnode.client import clock  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.rootfile import Sealed  # noqa: PLC0415 - as above
 
     ask = passphrase_asker(call)
     key = roots.open_root(call.home, root_file, ask)
@@ -75,8 +76,8 @@ def rotate(
 
     Nodes trust both from now on. Let each node of the mesh be heard once, then retire the old one.
     """
-    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
-    from meshnode.client.rootfile import Sealed  # noqa: PLC0415 - as above
+    from meshnode.client.keys import roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys.rootfile import Sealed  # noqa: PLC0415 - as above
 
     key = roots.open_root(call.home, root_file, passphrase_asker(call))
     sealed = Sealed(root_out, new_passphrase(call, root_out))
@@ -112,7 +113,7 @@ def retire(
     new certificates. Whatever else the old root says, then or later, counts for nothing. A node
     that has heard of the new root by now goes on; any other must join again.
     """
-    from meshnode.client import authorities, roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import authorities, roots  # noqa: PLC0415 - cryptography is slow to import
 
     key = roots.open_root(call.home, root_file, passphrase_asker(call))
     with call.mesh() as mesh:
@@ -149,7 +150,7 @@ def _unheard(listed: dict[str, Any]) -> list[str]:
 
 
 def _listed(call: Call) -> View:
-    from meshnode.client import roots  # noqa: PLC0415 - cryptography is slow to import
+    from meshnode.client.keys import roots  # noqa: PLC0415 - cryptography is slow to import
 
     with call.mesh() as mesh:
         value = roots.listed(mesh)

@@ -7,7 +7,7 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
-from meshnode.client.targets import Selection
+from meshnode.client.targets.targets import Selection
 from session_mesh import words
 from session_mesh.call import Call
 from session_mesh.escaping import escape

@@ -16,7 +16,7 @@ from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
-    from meshnode.client.targets import Target
+    from meshnode.client.targets.targets import Target
 
 
 @verb(
@@ -56,7 +56,7 @@ def app(
 
 
 def _shown(mesh: "MeshClient", target: "Target", *, messages: bool) -> View:
-    from meshnode.client import rounds  # noqa: PLC0415 - --help needs none
+    from meshnode.client.records import rounds  # noqa: PLC0415 - --help needs none
 
     rounds_found = Found()
     try:
@@ -84,7 +84,7 @@ def _shown(mesh: "MeshClient", target: "Target", *, messages: bool) -> View:
 
 
 def _logged(mesh: "MeshClient", target: "Target") -> dict[str, Any] | None:
-    from meshnode.client.rounds import logged_session  # noqa: PLC0415 - as above
+    from meshnode.client.records.rounds import logged_session  # noqa: PLC0415 - as above
 
     wanted = target.session_id or target.name
     logged = logged_session(mesh, wanted) if wanted else None
@@ -113,7 +113,7 @@ def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
 
 
 def _logged_view(logged: dict[str, Any], found: Found) -> View:
-    from meshnode.client.logged import timed  # noqa: PLC0415 - --help needs none
+    from meshnode.client.records.logged import timed  # noqa: PLC0415 - --help needs none
 
     found.notes[:0] = words.coverage_notes(logged["coverage"]) if logged["coverage"] else []
     logged = timed(logged, found.value["rounds"])

@@ -19,7 +19,7 @@ def app(call: Call) -> View:
 
     Its mesh, its listeners, its links, and what troubles it.
     """
-    from meshnode.client import budgets  # noqa: PLC0415 - --help needs no gRPC
+    from meshnode.client.commands import budgets  # noqa: PLC0415 - --help needs no gRPC
 
     with call.mesh() as mesh:
         value = mesh.status()

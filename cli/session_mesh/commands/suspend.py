@@ -6,7 +6,7 @@ from session_mesh.single import order_to_one
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
-    from meshnode.client.targets import Delivery, Target
+    from meshnode.client.targets.targets import Delivery, Target
 
 
 @order_to_one(

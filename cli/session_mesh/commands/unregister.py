@@ -6,7 +6,7 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
-from meshnode.client.targets import Delivery
+from meshnode.client.targets.targets import Delivery
 from session_mesh.call import Call
 from session_mesh.inside import is_inside, unregister_self
 from session_mesh.options import CommandId, Timeout

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from meshnode.client.targets import Wanted, check_lengths
+from meshnode.client.targets.targets import Wanted, check_lengths
 from session_mesh.call import Call
 from session_mesh.happenings import tell_absence, tell_all
 from session_mesh.options import EventKinds, several, stream_only

@@ -47,12 +47,12 @@ from meshnode.app.diagnosis.peer_diagnosis import (
     judge_peer,
     judge_strangers,
 )
-from meshnode.client.budgets import budgets
+from meshnode.client.commands.budgets import budgets
+from meshnode.client.connection.silence import pid_of
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import check_private
-from meshnode.client.keyfiles import read_secret
+from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
-from meshnode.client.silence import pid_of
 from meshnode.core.errors import MeshError, UnreachableError
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
 from meshnode.core.membership.certificates import from_pem

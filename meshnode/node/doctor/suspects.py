@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.diagnosis.peer_diagnosis import Peer, best_of
-from meshnode.client.nodes import node_id_in
+from meshnode.client.targets.nodes import node_id_in
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.discovery.seeds import parse_address
 

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from meshnode.app.membership.admission import packed_signed
-from meshnode.client.keyfiles import write_whole
+from meshnode.client.keys.keyfiles import write_whole
 from meshnode.core.control.entries import Revoke, entry_from_signed, entry_id_of
 from meshnode.core.control.roles import Role
 from meshnode.core.control.succession import Admits, RootKeys

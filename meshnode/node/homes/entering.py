@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.membership.admission import needed_first
 from meshnode.client.home import unwritten
-from meshnode.client.keyfiles import remove_whole, write_whole
+from meshnode.client.keys.keyfiles import remove_whole, write_whole
 from meshnode.core.errors import DamagedError, MeshError, NotPermittedError, PeerError
 from meshnode.core.membership.certificates import from_pem, to_pem
 from meshnode.core.membership.genesis import genesis_from_bytes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
 from meshnode.client.home import Home, check_private, make_private, unwritten
-from meshnode.client.keyfiles import read_secret, write_secret, write_whole
-from meshnode.client.rootfile import write_root
+from meshnode.client.keys.keyfiles import read_secret, write_secret, write_whole
+from meshnode.client.keys.rootfile import write_root
 from meshnode.core.control.entries import role_entry, sign_entry
 from meshnode.core.control.roles import Role
 from meshnode.core.control.succession import Admits
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from meshnode.client.rootfile import Sealed
+    from meshnode.client.keys.rootfile import Sealed
 
 NAME_FACT = "node_name"
 ASIDE_BYTES = 6  # in the name of a root key that is put aside: no two of a home are alike

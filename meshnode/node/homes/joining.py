@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
 from meshnode.client import clock
-from meshnode.client.authority import InviteTerms, authorize_invite
+from meshnode.client.connection.retrying import tried
 from meshnode.client.home import Home, make_private
-from meshnode.client.publickeys import public_key_from
-from meshnode.client.retrying import tried
+from meshnode.client.keys.authority import InviteTerms, authorize_invite
+from meshnode.client.keys.publickeys import public_key_from
 from meshnode.core.control.control import ControlSet
 from meshnode.core.errors import (
     ConflictError,

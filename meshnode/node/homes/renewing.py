@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from meshnode.app.audit.alarms import Alarm
 from meshnode.app.membership.renewal import RenewalDesk
-from meshnode.client.keyfiles import write_whole
+from meshnode.client.keys.keyfiles import write_whole
 from meshnode.core.errors import MeshError, PeerError, UnreachableError
 from meshnode.core.membership.certificates import (
     EXPIRES_SOON_S,

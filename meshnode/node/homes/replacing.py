@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshnode.client.nodes import node_id_in
+from meshnode.client.targets.nodes import node_id_in
 from meshnode.core.control.entries import Forget, Revoke, sign_entry
 from meshnode.core.errors import ConflictError, NotFoundError, PeerError
 from meshnode.core.feeds.headers import FLUSH, header_from_signed

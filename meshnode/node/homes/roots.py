@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnode.client.keyfiles import FILE_BYTES_MAX, write_whole
+from meshnode.client.keys.keyfiles import FILE_BYTES_MAX, write_whole
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import parse_public
 from meshnode.core.membership.certificates import leads_to_root

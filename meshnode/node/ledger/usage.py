@@ -298,8 +298,8 @@ class Usage:
 
         Raises ConflictError if it fits several.
         """
-        from meshnode.client.counted import begun  # noqa: PLC0415 - for `show`
-        from meshnode.client.logged import BY, summed  # noqa: PLC0415 - as above
+        from meshnode.client.records.counted import begun  # noqa: PLC0415 - for `show`
+        from meshnode.client.records.logged import BY, summed  # noqa: PLC0415 - as above
 
         known = {name for k, _ in self._all_slots() for name in names_in(k.session, k.tier)}
         session = name if name in known else begun(name, known)
@@ -310,7 +310,7 @@ class Usage:
 
     def rounds(self, session: str, *, messages: bool) -> dict[str, Any]:
         """Return `rounds` and `rounds_total` of a session, as its owner has them."""
-        from meshnode.client.logged import plain  # noqa: PLC0415 - for `show`
+        from meshnode.client.records.logged import plain  # noqa: PLC0415 - for `show`
         from meshnode.node.ledger.rounds import rounds_of  # noqa: PLC0415 - as above
 
         return plain(*rounds_of(self._database, session, with_texts=messages))

@@ -15,7 +15,7 @@ from meshnode.app.sessions.own_entries import OwnEntries
 from meshnode.app.sessions.registry import Registrar
 from meshnode.app.sessions.reporting import ReportDesk
 from meshnode.app.sessions.tickets import TicketDesk
-from meshnode.client.keyfiles import read_secret, write_secret
+from meshnode.client.keys.keyfiles import read_secret, write_secret
 from meshnode.core.errors import MeshError, RefusedError, StorageError
 from meshnode.node.clock import chance
 from meshnode.node.configuration.pricing import charging_now

@@ -19,7 +19,7 @@ from meshnode.agents.environment import agent_environment, uncoerced
 from meshnode.agents.lifetime import TIMED_OUT
 from meshnode.agents.supervise import IS_OVER, NOT_STARTED
 from meshnode.app.sessions.opening import ADAPTERS, Opening, check_opening
-from meshnode.client.targets import NewSession
+from meshnode.client.targets.targets import NewSession
 from meshnode.core.errors import MeshError
 from meshnode.core.sessions.sessions import TERMINAL, State
 from meshnode.node.init import become

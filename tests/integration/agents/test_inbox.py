@@ -14,7 +14,7 @@ import meshnode
 from meshnode.agents import tree
 from meshnode.agents.inbox_reader import SupervisorInboxes
 from meshnode.agents.processes import ProcessAgents
-from meshnode.client.wishes import MESSAGE_BYTES_MAX
+from meshnode.client.targets.wishes import MESSAGE_BYTES_MAX
 from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import MeshError, RefusedError, UnreachableError, UsageError
 

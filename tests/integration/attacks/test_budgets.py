@@ -8,8 +8,8 @@ from budgeted import ADMIN, ANNA, BERT, DAY, HERE, NEAR, NOBODY, OSCAR, Budgeted
 from viewing import GENESIS, IDS
 
 from meshnode.app.budgets.held import HELD_SHOWN
-from meshnode.client import budgets
-from meshnode.client.connection import ANSWER_BYTES_MAX
+from meshnode.client.commands import budgets
+from meshnode.client.connection.connection import ANSWER_BYTES_MAX
 from meshnode.core.control.control import NoAuthorityError
 from meshnode.core.control.entries import CONTROL
 from meshnode.core.control.settings import AMOUNT_MAX, Budget, Terms

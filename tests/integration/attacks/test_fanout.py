@@ -14,12 +14,12 @@ from integration.client.service import (
     short_home,
 )
 
-from meshnode.client.authority import Scope, new_key
-from meshnode.client.fanning import AT_ONCE, fan_out
+from meshnode.client.commands.fanning import AT_ONCE, fan_out
+from meshnode.client.commands.standing import kill_or_park, park_for
+from meshnode.client.connection.retrying import PAUSES_S
+from meshnode.client.keys.authority import Scope, new_key
 from meshnode.client.mesh import MeshClient
-from meshnode.client.retrying import PAUSES_S
-from meshnode.client.standing import kill_or_park, park_for
-from meshnode.client.targets import Delivery, Selection, Target, Terms
+from meshnode.client.targets.targets import Delivery, Selection, Target, Terms
 from meshnode.core.errors import NotPermittedError, StaleError
 from session_mesh.call import Call
 from session_mesh.orders import Aim, asked, carry_out

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from meshnode.agents.output import Begin, read_log
-from meshnode.client.connection import Connection
+from meshnode.client.connection.connection import Connection
 from meshnode.client.errors import NoNodeError
 from meshnode.client.home import Home, home_at, make_private
-from meshnode.client.keyfiles import read_secret, tighten, write_secret, write_whole
+from meshnode.client.keys.keyfiles import read_secret, tighten, write_secret, write_whole
 from meshnode.core.errors import (
     ConflictError,
     DamagedError,

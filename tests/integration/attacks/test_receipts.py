@@ -11,7 +11,7 @@ from owner import (
     Owner,
 )
 
-from meshnode.client.orders import outcome_of
+from meshnode.client.commands.orders import outcome_of
 from meshnode.core.commands.commands import (
     RECEIPT,
     Command,

@@ -4,8 +4,8 @@ import pytest
 from integration.attacks.grantors import GENESIS, NODE_ID, NOW_S, Chain, chance, of
 
 from meshnode.app.commands.bearers import Bearer
-from meshnode.client.orders import COMMAND_ID_BYTES, sign_order
-from meshnode.client.targets import Order, Target
+from meshnode.client.commands.orders import COMMAND_ID_BYTES, sign_order
+from meshnode.client.targets.targets import Order, Target
 from meshnode.core.control.grants import SessionKey, grant_from_signed
 from meshnode.core.errors import ConflictError
 from meshnode.core.keys import Signed

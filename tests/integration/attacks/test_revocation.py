@@ -27,7 +27,7 @@ from integration.attacks.grantors import (
 
 from meshnode.app import pieces
 from meshnode.app.membership.authorities import Authorities
-from meshnode.client.connection import ANSWER_BYTES_MAX
+from meshnode.client.connection.connection import ANSWER_BYTES_MAX
 from meshnode.core.control.entries import SURVIVORS_MAX, Cancel, Revoke, StandingKill, role_entry
 from meshnode.core.control.grants import grant_from_signed
 from meshnode.core.control.roles import Role

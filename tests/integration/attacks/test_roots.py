@@ -6,10 +6,10 @@ from integration.rpc.fleet import (
     now_s,
 )
 
-from meshnode.client.authorities import check_root
 from meshnode.client.home import Home
-from meshnode.client.rootfile import Sealed, write_root
-from meshnode.client.roots import open_root
+from meshnode.client.keys.authorities import check_root
+from meshnode.client.keys.rootfile import Sealed, write_root
+from meshnode.client.keys.roots import open_root
 from meshnode.core.control.control import ControlSet, NoAuthorityError
 from meshnode.core.control.entries import Revoke, role_entry, sign_entry
 from meshnode.core.control.roles import Role

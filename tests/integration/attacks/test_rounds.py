@@ -6,7 +6,7 @@ import json
 import pytest
 from auditing import Desk, granted
 
-from meshnode.client.rounds import READ_BYTES_MAX, received
+from meshnode.client.records.rounds import READ_BYTES_MAX, received
 from meshnode.core.commands.commands import Command
 from meshnode.core.errors import (
     NotPermittedError,

@@ -10,7 +10,7 @@ from integration.rpc.fleet import Founded, serving
 
 from meshnode.app.sessions import inboxes, own_entries
 from meshnode.app.sessions.opening import Opening
-from meshnode.client.connection import Connection
+from meshnode.client.connection.connection import Connection
 from meshnode.client.errors import (
     ConflictError,
     NotAuthenticatedError,
@@ -20,7 +20,7 @@ from meshnode.client.errors import (
 from meshnode.client.home import Home
 from meshnode.client.inside import Inside, Usage
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import NewSession, Target
+from meshnode.client.targets.targets import NewSession, Target
 from meshnode.core.sessions.sessions import State
 from meshnode.node.sessions.inside import TICKET_FILE
 from meshnode.rpc.servers import joiners_server, members_server

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import grpc
 
 from meshnode.client.home import Home, make_private
-from meshnode.client.keyfiles import write_secret
+from meshnode.client.keys.keyfiles import write_secret
 from meshnode.core.commands.commands import Court, Receipt, command_from_signed, sign_receipt
 from meshnode.core.control.control import ControlSet
 from meshnode.core.control.entries import Entry, entry_from_signed, role_entry

@@ -11,10 +11,10 @@ from integration.client.service import (
     session,
 )
 
-from meshnode.client import connection
+from meshnode.client.connection import connection
 from meshnode.client.errors import NoNodeError, SilentNodeError
 from meshnode.client.mesh import CLOSE_TIMEOUT_S, MeshClient
-from meshnode.client.targets import NewSession, Selection
+from meshnode.client.targets.targets import NewSession, Selection
 from meshnode.core.errors import (
     ConflictError,
     MeshError,

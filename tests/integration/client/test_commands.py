@@ -6,11 +6,11 @@ import grpc
 import pytest
 from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, NOW_S, session
 
-from meshnode.client.authority import Scope, new_key
-from meshnode.client.output import Following, Span
-from meshnode.client.retrying import PAUSES_S
-from meshnode.client.targets import WAITS, Delivery, Target
-from meshnode.client.wishes import EndedError
+from meshnode.client.connection.retrying import PAUSES_S
+from meshnode.client.keys.authority import Scope, new_key
+from meshnode.client.records.output import Following, Span
+from meshnode.client.targets.targets import WAITS, Delivery, Target
+from meshnode.client.targets.wishes import EndedError
 from meshnode.core.commands.commands import command_from_signed
 from meshnode.core.errors import (
     ConflictError,

@@ -6,11 +6,11 @@ from threading import enumerate as enumerate_threads
 import pytest
 from integration.client.service import session
 
-from meshnode.client import absence, pulses
-from meshnode.client.absence import ATTEMPT_S_MAX, GIVE_UP_S, NOTICED_S, Absence
+from meshnode.client.connection import absence, pulses
+from meshnode.client.connection.absence import ATTEMPT_S_MAX, GIVE_UP_S, NOTICED_S, Absence
 from meshnode.client.errors import NoNodeError, SilentNodeError
-from meshnode.client.output import Following, Span, read
-from meshnode.client.targets import Target
+from meshnode.client.records.output import Following, Span, read
+from meshnode.client.targets.targets import Target
 
 pytestmark = pytest.mark.integration
 FOLLOWED = {"follow": True}

@@ -3,8 +3,8 @@
 import pytest
 from integration.client.service import NODE_IDS, session
 
-from meshnode.client.nodes import node_id_in
-from meshnode.client.targets import AmbiguousError, Target
+from meshnode.client.targets.nodes import node_id_in
+from meshnode.client.targets.targets import AmbiguousError, Target
 from meshnode.core.errors import (
     ConflictError,
     NotFoundError,

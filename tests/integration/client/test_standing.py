@@ -4,9 +4,9 @@ import grpc
 import pytest
 from integration.client.service import NODE_IDS, NOW_S, session
 
-from meshnode.client import standing
-from meshnode.client.authority import operator_id
-from meshnode.client.targets import Delivery, Target, Terms
+from meshnode.client.commands import standing
+from meshnode.client.keys.authority import operator_id
+from meshnode.client.targets.targets import Delivery, Target, Terms
 from meshnode.core.control.entries import Cancel, StandingKill
 from meshnode.core.errors import (
     ConflictError,

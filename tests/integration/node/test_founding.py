@@ -5,7 +5,7 @@ import os
 import pytest
 
 from meshnode.client.home import Home, make_private
-from meshnode.client.keyfiles import read_secret
+from meshnode.client.keys.keyfiles import read_secret
 from meshnode.core.errors import ConflictError, StorageError
 from meshnode.core.keys import Key
 from meshnode.node import lock

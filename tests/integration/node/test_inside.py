@@ -12,7 +12,7 @@ from meshnode.app.sessions.activity import Activity
 from meshnode.client.home import Home, make_private
 from meshnode.client.inside import Inside, Usage
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import NewSession, Selection
+from meshnode.client.targets.targets import NewSession, Selection
 from meshnode.node.homes.founding import found
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ from meshnode.app.events.watching import WATCHERS_MAX, WatchDesk
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
 from meshnode.client.home import Home, make_private
 from meshnode.client.mesh import MeshClient
-from meshnode.client.targets import Wanted
+from meshnode.client.targets.targets import Wanted
 from meshnode.core.sessions.sessions import State
 from meshnode.rpc.events import EventServicer, packed_event
 from meshnode.rpc.servers import local_server

@@ -7,7 +7,7 @@ import json
 import pytest
 from unit.cli.doubles import FULL, PARTIAL
 
-from meshnode.client import budgets
+from meshnode.client.commands import budgets
 from meshnode.core.ledger.budgets import budget_of
 
 TEAM = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from meshnode.client.targets import EVENT_KINDS
+from meshnode.client.targets.targets import EVENT_KINDS
 from meshnode.core.vocabulary import ACTIONS, KINDS, SOURCES
 from meshnode.ingest import sources
 from session_mesh.amounts import BLOCK, GROUPINGS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.client import keyring
+from meshnode.client.keys import keyring
 from meshnode.core.errors import NotAuthenticatedError
 
 SHOWN = {

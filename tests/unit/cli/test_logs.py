@@ -9,7 +9,7 @@ from unit.cli.doubles import SESSION, Mesh
 
 from meshnode.client import clock
 from meshnode.client.errors import UnreachableError
-from meshnode.client.output import Piece
+from meshnode.client.records.output import Piece
 from session_mesh.call import Call
 from session_mesh.commands.logs import LINE_BYTES_MAX, _Documents, _Text
 from session_mesh.render import Streams

@@ -5,14 +5,14 @@ import json
 import pytest
 from unit.cli.doubles import PARTIAL, SESSION, outcome
 
-from meshnode.client import fanning, standing
+from meshnode.client.commands import fanning, standing
 from meshnode.client.errors import (
     ConflictError,
     NotFoundError,
     RefusedError,
     UnreachableError,
 )
-from meshnode.client.targets import Delivery, Selection, Target
+from meshnode.client.targets.targets import Delivery, Selection, Target
 from session_mesh.call import Call
 
 

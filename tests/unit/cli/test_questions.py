@@ -10,7 +10,7 @@ import sys
 import pytest
 from unit.cli.doubles import PARTIAL, SESSION, Mesh
 
-from meshnode.client.targets import Selection
+from meshnode.client.targets.targets import Selection
 from session_mesh.main import main
 from session_mesh.render import Streams
 

@@ -5,10 +5,11 @@ import io
 import pytest
 from unit.cli.doubles import PARTIAL, SESSION
 
-from meshnode.client import authorities, revoking, standing
+from meshnode.client.commands import standing
 from meshnode.client.errors import NotFoundError
-from meshnode.client.nodes import node_id_in
-from meshnode.client.targets import Target, resolve
+from meshnode.client.keys import authorities, revoking
+from meshnode.client.targets.nodes import node_id_in
+from meshnode.client.targets.targets import Target, resolve
 from meshnode.node.homes import joining
 from session_mesh.commands import orders as orders_verb
 from session_mesh.main import main
@@ -123,11 +124,13 @@ def test_a_group_that_lists_nothing_is_a_usage_error_that_names_its_help(run, ve
 @pytest.mark.parametrize("verb", ["keys", "operator", "root", "nodes", "orders"])
 def test_a_group_alone_does_what_its_list_does(run, mesh, monkeypatch, verb):
     monkeypatch.setattr(standing, "orders", lambda _: {"orders": []})
-    monkeypatch.setattr("meshnode.client.keyring.listed", lambda *_: [])
-    monkeypatch.setattr("meshnode.client.keyring.with_verdicts", lambda *_: [])
+    monkeypatch.setattr("meshnode.client.keys.keyring.listed", lambda *_: [])
+    monkeypatch.setattr("meshnode.client.keys.keyring.with_verdicts", lambda *_: [])
     monkeypatch.setattr(authorities, "known", lambda _: None)
     monkeypatch.setattr(authorities, "operators", lambda _: [])
-    monkeypatch.setattr("meshnode.client.roots.listed", lambda _: {"roots": [], "admitters": []})
+    monkeypatch.setattr(
+        "meshnode.client.keys.roots.listed", lambda _: {"roots": [], "admitters": []}
+    )
     alone = run(verb, "-o", "json")
     assert alone[0] == 0, alone
     assert verb == "nodes" or alone == run(verb, "list", "-o", "json")

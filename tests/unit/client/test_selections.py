@@ -6,7 +6,7 @@ from meshnode.app.queries import listing
 from meshnode.client import selections
 from meshnode.client.documents import parse_document
 from meshnode.client.home import Home
-from meshnode.client.targets import FILTERS, Selection
+from meshnode.client.targets.targets import FILTERS, Selection
 from meshnode.core.errors import UsageError
 
 SEED = """

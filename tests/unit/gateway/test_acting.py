@@ -7,7 +7,7 @@ import pytest
 from viewing import IDS, KEYS, Viewer
 
 from meshnode.app import pieces
-from meshnode.client.targets import Target
+from meshnode.client.targets.targets import Target
 from meshnode.core.commands.commands import Receipt, command_from_signed, sign_receipt
 from meshnode.core.errors import StaleError
 from meshnode.core.ids import NodeId

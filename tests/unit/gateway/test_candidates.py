@@ -11,7 +11,7 @@ from meshnode.app.commands.bearers import Bearer
 from meshnode.app.pieces import LOOKS, finished
 from meshnode.client.errors import MeshError
 from meshnode.client.messages import to_plain
-from meshnode.client.targets import CANDIDATES_COUNTED_MAX, AmbiguousError, Target, resolve
+from meshnode.client.targets.targets import CANDIDATES_COUNTED_MAX, AmbiguousError, Target, resolve
 from meshnode.core.ids import session_id_of
 from meshnode.core.sessions.sessions import SESSIONS, SessionRecord, State, session_to_row
 from meshnode.gateway import candidates as module

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.client.wishes import EndedError
+from meshnode.client.targets.wishes import EndedError
 from meshnode.core.errors import ExhaustedError, error_of, fields_of
 from meshnode.gateway.problems import STATUS_OF_ERROR, problem_of
 

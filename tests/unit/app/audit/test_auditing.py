@@ -17,7 +17,7 @@ from meshnode.app.audit.auditing import (
     Gates,
     Happening,
 )
-from meshnode.client.authority import BACKDATE_S, OWN_KEY_TTL_S
+from meshnode.client.keys.authority import BACKDATE_S, OWN_KEY_TTL_S
 from meshnode.core.control.entries import Cancel, Forget, Revoke, StandingKill, sign_entry
 from meshnode.core.control.grants import SessionKey
 from meshnode.core.control.roles import Role

@@ -11,7 +11,7 @@ from meshnode.app.commands import orders
 from meshnode.app.commands.orders import RESULTS_IN_ALL, RESULTS_SHOWN, Orders
 from meshnode.app.pieces import finished
 from meshnode.app.sessions.opening import TEXT_CHARS_MAX
-from meshnode.client.connection import ANSWER_BYTES_MAX
+from meshnode.client.connection.connection import ANSWER_BYTES_MAX
 from meshnode.core.control.control import ControlSet
 from meshnode.core.control.entries import Cancel, StandingKill, entry_id_of, role_entry
 from meshnode.core.control.roles import Role

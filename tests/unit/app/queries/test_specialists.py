@@ -8,7 +8,7 @@ import pytest
 from viewing import GENESIS, IDS, Viewer
 
 from meshnode.app.queries.specialists import Specialists
-from meshnode.client.connection import ANSWER_BYTES_MAX
+from meshnode.client.connection.connection import ANSWER_BYTES_MAX
 from meshnode.core.errors import UsageError
 from meshnode.core.feeds.headers import Head
 from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row

@@ -1,0 +1,1 @@
+"""What is asked of the mesh: commands to one session or many, orders, registrations, budgets."""

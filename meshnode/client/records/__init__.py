@@ -1,0 +1,1 @@
+"""What owners keep and hand out on request: output, rounds, counts, audit entries."""

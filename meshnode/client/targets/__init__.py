@@ -1,0 +1,1 @@
+"""Which node, session or agent somebody means, and what is wished for it."""
