@@ -20,7 +20,11 @@ def stop(call: "Call", mesh: "MeshClient", *, leave: bool, close: bool | None) -
     """Stop the node and wait for its process to end; raises UnreachableError if it does not.
 
     With sessions alive somebody must have said what becomes of them: raises UsageError.
+    Raises RefusedError where its process could not be seen to end.
     """
+    from meshnode.node.elsewhere import check_here  # noqa: PLC0415 - as psutil, for this verb alone
+
+    check_here(call.home)
     status = mesh.status()
     pid = int(status["pid"])
     if status["sessions"] and close is None:

@@ -3,7 +3,7 @@
 - in the supervisor: `supervise`, `supervisor`, `agent`, `streams`, `clients`, `inbox`, `steering`,
   `signals`, `environment`, `state_file`, `log`, `times`, `options`, `lifetime`, `last_word`,
   `sparing`, `terminal`, `sequences`
-- the process tree: `tree`, `cgroup`, `holding`
+- the process tree: `tree`, `cgroup`, `holding`; those that are not in ours: `namespaces`
 - in the node: `processes`, `following`, `replies`, `inbox_reader`, `output`, `pruning`,
   `log_sessions`, `directories`
 """

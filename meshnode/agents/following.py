@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from meshnode.agents import cgroup, tree
 from meshnode.agents.clients import LINE_BYTES_MAX as REQUEST_BYTES_MAX
 from meshnode.agents.clients import peer_of
+from meshnode.agents.namespaces import is_another, listener_of
 from meshnode.agents.state_file import make, read_state
 from meshnode.agents.tree import Identity
 from meshnode.core.errors import RefusedError, UnreachableError
@@ -144,6 +146,7 @@ class Following:
         self.identified = asyncio.Event()  # whose supervisor is known, or who has none any more
         self.may_idle_out = False  # then its supervisor wants to hear of work that only we see,
         self.has_worked = False  # and has yet to hear of some
+        self.is_elsewhere = False  # its supervisor lives, and has no number in our PID namespace
 
     async def connect(self) -> Line | None:
         """Dial the supervisor; None if nobody listens, or somebody else does."""
@@ -192,6 +195,21 @@ class Following:
         """Whether nobody supervises this session any more."""
         return self.living_supervisor(state) is None
 
+    def look_elsewhere(self) -> bool:
+        """Whether who supervises this session lives where we see no processes."""
+        if self.supervisor is None:
+            with suppress(BlockingIOError):  # one that is stopped, say, is where it was
+                self.is_elsewhere = listener_of(self.socket) == 0
+        if self.is_elsewhere:  # nothing more can be learnt of it
+            self.identified.set()
+            self.settled.set()
+        return self.is_elsewhere
+
+    @staticmethod
+    def says_elsewhere(state: dict[str, Any]) -> bool:
+        """Whether a state file says so, which nobody can confirm before its socket is there."""
+        return _is_of_this_boot(state) and is_another(state.get("pid_namespace"))
+
     def living_supervisor(self, state: dict[str, Any]) -> Identity | None:
         """Return the supervisor while it lives."""
         if self.supervisor is not None:
@@ -226,8 +244,12 @@ class Following:
 
 def _claimed(state: dict[str, Any], pid: str, ticks: str) -> Identity | None:
     """Return whom a state file names, if it is of this boot."""
+    return _identity(state, pid, ticks) if _is_of_this_boot(state) else None
+
+
+def _is_of_this_boot(state: dict[str, Any]) -> bool:
     said = state.get("boot_id")
-    return _identity(state, pid, ticks) if said and said == tree.boot_id() else None
+    return bool(said) and said == tree.boot_id()
 
 
 def _identity(state: dict[str, Any], pid: str, ticks: str) -> Identity | None:

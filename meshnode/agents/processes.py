@@ -67,6 +67,7 @@ class ProcessAgents:
         self._on_held = on_held
         self._tasks = tasks
         self._clock = clock
+        self.on_elsewhere: Callable[[list[str]], None] = lambda _: None  # whom no order reaches
         self._following: dict[str, Following] = {}
         # Of our own: a ladder takes seconds, and others' short looks share asyncio's few threads.
         self._ladders = ThreadPoolExecutor(LADDERS_MAX, thread_name_prefix="ladder")
@@ -138,6 +139,8 @@ class ProcessAgents:
         killing = await self._stop(following, grace_s=grace_s, force=force)
         if not killing.found:
             following.killers.remove(command_id)  # who finds somebody may be another
+            if following.is_elsewhere:
+                raise _elsewhere(session_id)
         return killing  # of what a supervisor says that was wrong nothing is believed
 
     async def ask_to_end(self, session_id: str, command_id: str, grace_s: float) -> Killing:
@@ -185,6 +188,8 @@ class ProcessAgents:
             return following
         if following is None or self._following.get(session_id) is not following:
             raise RefusedError(f"no agent of session {session_id} runs here")
+        if following.is_elsewhere:
+            raise _elsewhere(session_id)
         if not following.state():
             raise RefusedError(f"session {session_id} has not started yet: try again")
         raise RefusedError(
@@ -212,6 +217,8 @@ class ProcessAgents:
         finally:
             following.identified.set()
             following.settled.set()
+            if following.is_elsewhere and not self._is_closed:
+                self._tell_elsewhere()
 
     async def _ending(self, following: Following) -> Ending:
         """Return how it ended, however many connections that takes."""
@@ -229,17 +236,28 @@ class ProcessAgents:
                 if line.is_answered:
                     late_at_s, pause_s = loop.time() + START_WAIT_S, RETRY_S
             state = following.state()
+            is_late = loop.time() >= late_at_s
             is_gone = following.supervisor_is_gone(state)
+            is_gone = is_gone and not self._is_elsewhere(following, state, is_late=is_late)
             if state.get("state") == "ended" and not (is_gone and await self._leftovers(following)):
                 return ending_of(state, self._clock())
-            is_late = loop.time() >= late_at_s
             pause_s = min(pause_s * RETRY_GROWTH, RETRY_LATER_S)
-            knows_it = bool(state) or following.supervisor is not None
+            knows_it = bool(state) or following.supervisor is not None or following.is_elsewhere
             if is_gone if knows_it else loop.time() >= unheard_at_s:
                 is_over = knows_it or await self._forbid(following, LATE)
                 if is_over or not following.state():  # else it came just now
                     return await self._clear(following)
             await asyncio.sleep(RETRY_LATER_S if is_late else pause_s)
+
+    def _is_elsewhere(self, following: Following, state: dict[str, Any], *, is_late: bool) -> bool:
+        """Whether the supervisor lives in another PID namespace, or may yet turn out to."""
+        before = following.is_elsewhere
+        if following.look_elsewhere() is not before:
+            self._tell_elsewhere()
+        return following.is_elsewhere or (following.says_elsewhere(state) and not is_late)
+
+    def _tell_elsewhere(self) -> None:
+        self.on_elsewhere([one.session_id for one in self._following.values() if one.is_elsewhere])
 
     async def _listen(self, following: Following, line: Line) -> dict[str, Any] | None:
         """Read until the supervisor says that it ended; None if it hung up without."""
@@ -352,6 +370,13 @@ async def _answers(following: Following) -> bool:
             async with asyncio.timeout(START_WAIT_S):
                 await following.settled.wait()
     return following.line is not None
+
+
+def _elsewhere(session_id: str) -> RefusedError:
+    return RefusedError(
+        f"session {session_id} runs in another PID namespace than its node (of a container,"
+        " say), which no order reaches: end it there, or run its node there"
+    )
 
 
 def _say_spare(outer: Following, inner: Identity) -> None:

@@ -82,6 +82,8 @@ def _touched_s(entry: os.DirEntry[str]) -> float:
 
 def _may_live(following: Following) -> bool:
     state = following.state()
+    if following.look_elsewhere():
+        return True
     reach = tree.Reach(following.group(state))
     return bool(tree.members(following.session_id, following.roots(state), reach))
 

@@ -62,6 +62,7 @@ from meshnode.node.configuration.configured import Config
 from meshnode.node.configuration.pricing import mistakes
 from meshnode.node.doctor.observing import Observer, Seen
 from meshnode.node.doctor.suspects import Known, asked_for, suspects
+from meshnode.node.elsewhere import APART, HOW, runs_elsewhere
 from meshnode.node.homes.founding import device_key, read_genesis
 from meshnode.node.homes.membership import membership_in
 from meshnode.node.homes.roots import known_roots
@@ -217,7 +218,12 @@ def _ask_node(home: Home, found: _Found) -> None:
     except UnreachableError:
         pid = pid_of(home)
         found.silent = True
-        found.absence = judge_silence(pid, PATIENCE_S, is_stopped=_is_stopped(pid))
+        if runs_elsewhere(home):
+            said = f"{APART}, and does not answer in {PATIENCE_S:g} s"
+            fix = f"wait a minute; if it stays so, end it there, then, there, {START}"
+            found.absence = Check("node", ok=False, detail=said, fix=fix)
+        else:
+            found.absence = judge_silence(pid, PATIENCE_S, is_stopped=_is_stopped(pid))
         found.checks += [found.absence, _read_disk(home, found)]
     except MeshError as error:
         found.absence = from_error("node", error)
@@ -226,6 +232,9 @@ def _ask_node(home: Home, found: _Found) -> None:
         found.status, found.facts = status, facts
         up = f"{facts.name} is running (pid {facts.pid}), links: {facts.links}"
         found.checks.append(Check("node", ok=True, detail=up))
+        if runs_elsewhere(home):
+            said = f"{APART}: from here run, down and leave are refused"
+            found.checks.append(unknown("pid_namespace", said, HOW))
 
 
 def _timed_status(mesh: MeshClient, clock: SystemClock) -> tuple[dict[str, Any], float]:

@@ -23,7 +23,7 @@ from meshnode.core.ids import new_u64
 from meshnode.core.sessions.sessions import SESSIONS, tells_arguments
 from meshnode.node.clock import chance
 from meshnode.node.sessions.attributing import Attributing
-from meshnode.node.sessions.unlisted import Unlisted
+from meshnode.node.sessions.unlisted import NAMED_MAX, Unlisted
 from meshnode.store import journal
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 PRUNE_S = 3600.0
 FULL = "sessions"  # the alarm: our feed has no room for what became of some
 FULL_FIX = "let other nodes run some of the agents, and take back what nobody needs to find here"
+ELSEWHERE = "agents_elsewhere"  # the alarm: of whom no order reaches
+ELSEWHERE_FIX = (
+    "end them where they were started (outside of this container, say), or run the node there:"
+    " session-mesh down --keep-sessions, then session-mesh up --detach"
+)
 SOCKET_NAME_CHARS = 13  # of a session id: 65 random bits name its socket
 
 _log = logging.getLogger("session_mesh.sessions")
@@ -62,6 +67,7 @@ class Hosting:
         self.sessions = OwnSessions(
             ground.world.publish, self.agents, ground.clock, chance, self._place_of, ground.spawn
         )
+        self.agents.on_elsewhere = self._tell_elsewhere
         self.sessions.self_id = ground.world.mesh.self_id
         self.sessions.untold.on_full = self._tell_full
         self.sessions.check_writable = ground.alarms.check_writable
@@ -80,6 +86,15 @@ class Hosting:
             return
         said = f"this node's feed has no room for what became of sessions ({count} of them)"
         self._ground.alarms.sound(Alarm(FULL, said, FULL_FIX))
+
+    def _tell_elsewhere(self, session_ids: list[str]) -> None:
+        if not session_ids:
+            self._ground.alarms.clear(ELSEWHERE)
+            return
+        more = f" and {len(session_ids) - NAMED_MAX} more" if len(session_ids) > NAMED_MAX else ""
+        named = f"{', '.join(session_ids[:NAMED_MAX])}{more}"
+        said = f"agents run in another PID namespace than this node: {named}"
+        self._ground.alarms.sound(Alarm(ELSEWHERE, said, ELSEWHERE_FIX))
 
     def worked(self, session_id: str) -> None:
         """Note that a session has just shown us, and nobody else, that it is at work."""

@@ -22,6 +22,7 @@ from meshnode.app.sessions.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets.targets import NewSession
 from meshnode.core.errors import MeshError
 from meshnode.core.sessions.sessions import TERMINAL, State
+from meshnode.node.elsewhere import check_here
 from meshnode.node.init import become
 from meshnode.node.names import user_name
 
@@ -81,6 +82,7 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
     terminal, its signals and the exit code are the agent's own.
     """
     try:
+        check_here(home)
         opened = client.open_session(_session_of(options))
     except MeshError as error:
         raise _not_started(error) from None

@@ -1,0 +1,50 @@
+"""Processes of another PID namespace, as a container has one: their numbers mean nothing here.
+
+Invariant: who is elsewhere is what the kernel says of a socket's listener, never a file alone,
+which an agent may have written. Where /proc tells no namespaces, nobody is elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from meshnode.agents.clients import peer_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def pid_namespace(pid: int | str = "self") -> str:
+    """Return the kernel's name of a process's PID namespace, unique until the next boot.
+
+    Empty where the kernel does not say.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - it leads to no file
+    except OSError:
+        return ""
+
+
+def is_another(namespace: object) -> bool:
+    """Whether this names a namespace, and not ours."""
+    own = pid_namespace()
+    return isinstance(namespace, str) and "" not in {namespace, own} and namespace != own
+
+
+def listener_of(path: Path) -> int | None:
+    """Return the pid of who listens on a Unix socket, 0 for one that has no number here.
+
+    None: nobody of this user does. Raises BlockingIOError if its queue is full.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            raise
+        except OSError:
+            return None
+        pid, uid = peer_of(probe)
+    return pid if uid == os.getuid() else None

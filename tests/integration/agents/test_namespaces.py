@@ -1,0 +1,101 @@
+"""Processes of another PID namespace: who says that they are there, and who is believed."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from integration.agents.watched import WAIT, a_node
+
+from meshnode.agents import namespaces, processes, tree
+from meshnode.agents.processes import LOST
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def claimed(tmp_path, short_path):
+    """A session whose file says that it is of another namespace, and what begins its words."""
+    home = tmp_path / short_path.name
+    home.mkdir(mode=0o700)
+    said = {"state": "running", "boot_id": tree.boot_id(), "pid_namespace": "pid:[1]"}
+    said |= {"supervisor_pid": 2, "supervisor_start_ticks": 1}
+    (home / "state.json").write_text(json.dumps(said))
+    return home.name, home, short_path / "s"
+
+
+def test_a_namespace_that_is_not_told_is_no_other():
+    assert not namespaces.is_another(namespaces.pid_namespace())
+    assert not namespaces.is_another("")
+    assert not namespaces.is_another(None)
+    assert namespaces.is_another("pid:[1]")
+
+
+def test_nobody_is_elsewhere_where_the_kernel_tells_no_namespaces(monkeypatch):
+    monkeypatch.setattr(namespaces, "pid_namespace", lambda: "")
+    assert not namespaces.is_another("pid:[1]")
+
+
+def test_a_listener_has_its_pid_and_nobody_has_none(short_path):
+    assert namespaces.listener_of(short_path / "s") is None
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_path / "s"))
+        assert namespaces.listener_of(short_path / "s") is None
+        listener.listen(0)
+        assert namespaces.listener_of(short_path / "s") == os.getpid()
+        with pytest.raises(BlockingIOError):
+            namespaces.listener_of(short_path / "s")
+
+
+@pytest.fixture(scope="module")
+def inside():
+    """What a program runs behind in a namespace of its own."""
+    words = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"PID namespaces are not permitted here: {done.stderr.strip()}")
+    return words
+
+
+async def test_a_supervisor_in_a_namespace_below_is_followed_to_its_end(start, inside):
+    one = start("input()\nraise SystemExit(4)\n", prefix=inside)
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        assert (await node.started.get())[0] == one.session_id
+        one.process.stdin.write(b"\n")
+        one.process.stdin.flush()
+        assert (await node.ended.get())[1].exit_code == 4
+
+
+async def test_a_claim_that_nobody_confirms_holds_only_while_a_supervisor_starts(
+    claimed, monkeypatch
+):
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.2)
+    tried = []
+    async with a_node() as node:
+        node.agents.expect(*claimed)
+        following = node.agents._following[claimed[0]]
+        says = following.says_elsewhere
+        following.says_elsewhere = lambda state: tried.append(state) or says(state)
+        await node.agents.attach(*claimed)
+        _, ending = await node.ended.get()
+    assert ending.reason == LOST
+    assert len(tried) > 1, "it was waited for"
+
+
+async def test_a_claim_hides_no_agent_from_a_kill(claimed):
+    code = f"print(flush=True)\n{WAIT}"
+    agent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        env=os.environ | {tree.MARK: claimed[0]},
+        stdout=subprocess.PIPE,
+    )
+    await agent.stdout.readline()
+    async with a_node() as node:
+        node.agents.expect(*claimed)
+        killing = await node.agents.kill(claimed[0], "c1", 1.0, force=True)
+    assert (killing.found, killing.gone) == (1, 1)
+    await agent.wait()
