@@ -346,6 +346,20 @@ def test_what_is_wrong_with_the_home_is_said(fleet):
     node.home.chmod(0o700)
 
 
+def test_what_init_would_refuse_is_said_before_there_is_a_mesh(fleet):
+    node = fleet.node("anna")
+    node.home.mkdir(mode=0o755)
+    assert asked(node, 1)["home"]["fix"] == f"run: chmod 700 {node.home}"
+    node.home.chmod(0o700)
+    node.home.parent.chmod(0o777)
+    for _ in ("a home", "none yet"):
+        assert asked(node, 1)["home"]["fix"] == f"run: chmod o-w {node.home.parent}"
+        if node.home.exists():
+            node.home.rmdir()
+    node.home.parent.chmod(0o700)
+    assert "session-mesh init" in asked(node, 1)["home"]["fix"]
+
+
 def test_a_clock_an_hour_off_is_named_at_both_ends(fleet, tmp_path):
     anna = founded(fleet, "anna")
     early = with_clock_off(fleet, "early", clock_library_in(tmp_path), HOUR_S)

@@ -50,7 +50,7 @@ from meshnode.app.diagnosis.peer_diagnosis import (
 from meshnode.client.commands.budgets import budgets
 from meshnode.client.connection.silence import pid_of
 from meshnode.client.errors import NoNodeError
-from meshnode.client.home import check_private
+from meshnode.client.home import check_private, check_surroundings
 from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError, UnreachableError
@@ -162,6 +162,10 @@ def _look_at_home(home: Home, found: _Found) -> None:
 
 
 def _home(home: Home, found: _Found) -> Check:
+    if home.path.exists():  # what a first `init` or `up` would refuse, too
+        check_private(home.path)
+    elif home.path.parent.exists():
+        check_surroundings(home.path.parent)
     genesis = read_genesis(home)
     if home.run.exists():
         check_private(home.run)
