@@ -18,7 +18,7 @@ from meshnode.core.control.entries import ENTRY_ID_BYTES
 from meshnode.core.control.settings import AMOUNT_MAX, Budget, Terms, budget_from_map
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ledger.ledger import COUNT_MAX
-from meshnode.core.ledger.prices import NUSD_PER_USD, usd_text
+from meshnode.core.ledger.prices import NUSD_PER_USD, decimal_text, rounded_text
 from meshnode.core.packing import pack
 from meshnode.core.sessions.sessions import WORKING, SessionRecord, State
 from meshnode.core.sessions.specializations import check_specialization
@@ -38,7 +38,7 @@ PERCENT_MAX = 1_000_000  # as shown; more is as much
 USD, TOKENS = "nusd", "tokens"
 SAID = ("name", "limit", "per", "then", "warn", "owner", "agent_id", "spec", "project")
 UNITS = {"tok": 1, "ktok": 10**3, "mtok": 10**6, "gtok": 10**9, "usd": NUSD_PER_USD}
-WRITTEN_UNITS = ((10**9, "Gtok"), (10**6, "Mtok"), (10**3, "ktok"), (1, "tok"))
+WRITTEN_UNITS = ((9, "Gtok"), (6, "Mtok"), (3, "ktok"), (0, "tok"))  # powers of ten
 _LIMIT = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))? ?([kmg]?tok|usd)", re.ASCII | re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]{1,3})%?", re.ASCII)
 
@@ -188,10 +188,14 @@ def budget_of(said: Mapping[str, str]) -> Budget:
 
 def amount_text(amount: int, unit: str) -> str:
     """Write an amount as `parse_limit` reads it, in the largest unit that is exact."""
+    places, name = _unit_of(amount, unit)
+    return f"{decimal_text(amount, places)}{name}"
+
+
+def _unit_of(amount: int, unit: str) -> tuple[int, str]:
     if unit == USD:
-        return f"{usd_text(amount)}usd"
-    size, name = next(one for one in WRITTEN_UNITS if amount % one[0] == 0)
-    return f"{amount // size}{name}" if amount else "0tok"
+        return 9, "usd"  # of a nano-USD
+    return next(one for one in WRITTEN_UNITS if not amount % 10 ** one[0])
 
 
 def window_of(per: str, now_s: float) -> Window:
@@ -295,8 +299,9 @@ def judge(terms: Terms, spent: Spent, heard: Heard) -> Verdict:
 
 
 def _reason(terms: Terms, amount: int, spent: Spent, heard: Heard, action: str) -> str:
-    limit = amount_text(terms.limit, terms.unit)
-    words = [f"{amount_text(amount, terms.unit)} of {limit} spent this {terms.per}"]
+    places, unit = _unit_of(terms.limit, terms.unit)
+    spent_text = f"{rounded_text(amount, terms.limit, places)}{unit}"  # told apart, and in one unit
+    words = [f"{spent_text} of {amount_text(terms.limit, terms.unit)} spent this {terms.per}"]
     if not heard.is_full:
         known = f"{heard.heard} of {heard.known} nodes heard, so it may be more"
         held_back = action == "suspend" and terms.then == "kill"

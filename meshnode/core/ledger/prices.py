@@ -76,20 +76,34 @@ def rounded_nusd(pusd: int) -> int:
 
 def usd_text(nusd: int) -> str:
     """Write nano-USD as a decimal number of USD: `12.5`, `0.000000001`, `-3`, `0`."""
-    return _decimal(nusd, 9)
+    return decimal_text(nusd, 9)
+
+
+def rounded_text(amount: int, beside: int, places: int) -> str:
+    """Write an amount in units of 10 ** places, to two digits behind the point.
+
+    To more where it would read as nothing, or as the amount that it stands beside.
+    """
+    for digits in range(2, places):
+        step = 10 ** (places - digits)
+        rounded = (amount + step // 2) // step * step
+        if rounded not in {0, beside}:
+            return decimal_text(rounded, places)
+    return decimal_text(amount, places)
 
 
 def per_million_text(pusd: int) -> str:
     """Write pico-USD per token as USD per million tokens."""
-    return _decimal(pusd, 6)
+    return decimal_text(pusd, 6)
 
 
 def fee_text(pusd: int) -> str:
     """Write pico-USD per request, or per search, as USD."""
-    return _decimal(pusd, 12)
+    return decimal_text(pusd, 12)
 
 
-def _decimal(amount: int, places: int) -> str:
+def decimal_text(amount: int, places: int) -> str:
+    """Write an amount as a decimal number of units of 10 ** places, exactly."""
     whole, rest = divmod(abs(amount), 10**places)
     text = f"{whole}.{rest:0{places}d}".rstrip("0").rstrip(".")
     return f"-{text}" if amount < 0 else text

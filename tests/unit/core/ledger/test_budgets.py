@@ -125,6 +125,29 @@ def test_a_budget_warns_and_is_exceeded_at_its_limits_to_the_nano_dollar(nusd, s
     assert verdict.action == ("kill" if standing is Standing.EXCEEDED else "")
 
 
+@pytest.mark.parametrize(
+    ("limit", "amount", "said"),
+    [
+        ("1ktok", 1540, "1.54ktok of 1ktok"),
+        ("1ktok", 1000, "1ktok of 1ktok"),
+        ("1ktok", 1001, "1.001ktok of 1ktok"),
+        ("1ktok", 0, "0ktok of 1ktok"),
+        ("900tok", 1540, "1540tok of 900tok"),
+        ("5Mtok", 5_123_456, "5.12Mtok of 5Mtok"),
+        ("5Mtok", 4_999_951, "4.99995Mtok of 5Mtok"),
+        ("5Gtok", 7, "0.00000001Gtok of 5Gtok"),
+        ("20usd", 20_123_456_789, "20.12usd of 20usd"),
+        ("20usd", 19_999_600_000, "19.9996usd of 20usd"),
+        ("20usd", 20_000_000_001, "20.000000001usd of 20usd"),
+        ("0.005usd", 4_900_000, "0.0049usd of 0.005usd"),
+    ],
+)
+def test_what_is_spent_is_said_in_the_unit_of_the_limit_and_apart_from_it(limit, amount, said):
+    terms = Terms(*parse_limit(limit), "day", "suspend")
+    spent = Spent(nusd=amount) if limit.endswith("usd") else Spent(tokens=amount)
+    assert judge(terms, spent, FULL).reason == f"{said} spent this day"
+
+
 def test_while_a_node_is_missing_it_is_suspended_and_said():
     verdict = judge(TERMS, Spent(nusd=21 * USD), PARTIAL)
     assert verdict.action == "suspend"
