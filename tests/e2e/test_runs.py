@@ -141,6 +141,25 @@ def test_who_starts_an_agent_under_a_name_that_one_has_is_told_how_to_name_each(
     assert (third.code, "ambiguous" in third.err) == (0, False)
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (("sh", "-c", "exit 3"), 3, "exit code 3"),
+        (("true",), 0, "finished, exit code 0"),
+        (("no-such-tool",), 127, "no-such-tool: command not found, exit code 127"),
+        (("sh", "-c", "kill -9 $$"), 1, "ended by SIGKILL"),
+    ],
+)
+def test_of_who_ends_at_once_is_said_how_and_where_to_read_on(anna: Node, command, code, said):
+    answer = anna.call("run", "--detach", "--agent-id", "brief", "--", *command)
+    assert (answer.code, answer.err) == (code, "")
+    first, second = answer.out.splitlines()
+    session_id = first.split()[1].rstrip(",")
+    assert first == f"session {session_id}, agent brief, has ended: {said}"
+    assert second == f"what it wrote: session-mesh logs {session_id}"
+    assert anna.call("logs", session_id).code == 0
+
+
 @pytest.mark.parametrize("where", [(), ("--detach",)], ids=["in front", "detached"])
 def test_a_command_of_bytes_that_are_no_text_fails_like_any_that_is_not_there(
     anna: Node, where: tuple[str, ...]

@@ -132,9 +132,8 @@ def app(
         return code
     return View(
         value=started[0],
-        human=f"session {started[0]['session_id']}, agent {started[0]['agent_id']}",
+        human=_began(started[0]),
         ids=[started[0]["session_id"]],
-        notes=[f"it has ended: {started[0]['end_reason']}"] if code else [],
         exit_code=code,
     )
 
@@ -153,9 +152,25 @@ def _said(
     """Say what was started, where no answer does, and how to name it beside its namesakes."""
     if call.quiet:
         return []
-    started = f"session {session['session_id']}, agent {session['agent_id']}"
+    started = _named(session)
     apart = [_apart(session, namesakes)] if namesakes else []
     return list(map(escape, apart if detach else [started, *apart]))
+
+
+def _named(session: dict[str, Any]) -> str:
+    return f"session {session['session_id']}, agent {session['agent_id']}"
+
+
+def _began(session: dict[str, Any]) -> str | tuple[str, ...]:
+    """Say what was started; if it has ended already, how, and where it may have said why."""
+    if not session["ended_at"]:
+        return _named(session)
+    why, code = str(session["end_reason"]), session["exit_code"]
+    with_code = "" if code is None or "exit code" in why else f", exit code {code}"
+    return (
+        f"{_named(session)}, has ended: {why}{with_code}",
+        f"what it wrote: session-mesh logs {session['session_id']}",
+    )
 
 
 def _apart(session: dict[str, Any], others: list[dict[str, Any]]) -> str:
