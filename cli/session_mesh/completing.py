@@ -25,7 +25,10 @@ WORD = re.compile(
 
 
 def agents(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Complete whoever has not ended: agent ids, and session ids once 4 characters are typed."""
+    """Complete whoever has not ended: agent ids, and session ids once 4 characters are typed.
+
+    Behind a node and a slash, the agents of that node.
+    """
     return _starting(incomplete, _asked(ctx, lambda mesh: _names(mesh, incomplete, ended=False)))
 
 
@@ -51,6 +54,15 @@ def specializations(ctx: typer.Context, incomplete: str) -> list[str]:
         return [spec for one in _listed(mesh) for spec in one["specializations"]]
 
     return _starting(incomplete, _asked(ctx, found))
+
+
+def skills(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete specializations of sessions, and those that agents are registered for."""
+
+    def found(mesh: "Reader") -> Iterable[str]:
+        return _each(mesh.find("")["agents"], "specialization")
+
+    return sorted({*specializations(ctx, incomplete), *_starting(incomplete, _asked(ctx, found))})
 
 
 def among(words: Iterable[str]) -> "Complete":
@@ -84,13 +96,18 @@ def listed(one: "Complete") -> "Complete":
 
 
 def _names(mesh: "Reader", incomplete: str, *, ended: bool) -> Iterable[str]:
-    found = _listed(mesh, ended=ended)
+    node, slash, _ = incomplete.rpartition("/")
+    found = _listed(mesh, node, ended=ended)
+    if slash:
+        return [f"{node}/{agent}" for agent in _each(found, "agent_id")]
     ids = _each(found, "session_id") if len(incomplete) >= 4 else ()  # noqa: PLR2004 - said above
     return [*_each(found, "agent_id"), *ids]
 
 
-def _listed(mesh: "Reader", *, ended: bool = True) -> list[dict[str, Any]]:
-    found = mesh.list_sessions(None, SESSIONS_MAX)["sessions"]
+def _listed(mesh: "Reader", node: str = "", *, ended: bool = True) -> list[dict[str, Any]]:
+    from meshnode.client.targets.targets import Selection  # noqa: PLC0415 - for who completes such words
+
+    found = mesh.list_sessions(Selection(node=node), SESSIONS_MAX)["sessions"]
     return [one for one in found if ended or not one["ended_at"]]
 
 

@@ -261,7 +261,9 @@ def name_member(queries: Queries, request: pb.NameMemberRequest) -> pb.NameMembe
 
 def find_agents(queries: Queries, request: pb.FindAgentsRequest) -> pb.FindAgentsResponse:
     """Answer a request for specialists, with or without a running node."""
-    found = Specialists(queries).find(request.specialization)
+    specialists = Specialists(queries)
+    wanted = request.specialization
+    found = specialists.find(wanted) if wanted else specialists.entries()
     places = ((view.node_id, place) for place, view in enumerate(found))
     first = sorted(place for _, place in some_of_each(places, AGENTS_SHOWN))
     return pb.FindAgentsResponse(

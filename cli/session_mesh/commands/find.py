@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from meshnode.client.errors import UsageError
 from meshnode.client.targets.targets import one_specialization
 from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.completing import specializations
+from session_mesh.completing import skills
 from session_mesh.render import View
 from session_mesh.tables import Table
 from session_mesh.verbs import verb
@@ -23,13 +24,15 @@ def app(
     call: Call,
     specialization: Annotated[
         str,
-        typer.Argument(metavar="SPEC", help="What is to be done.", autocompletion=specializations),
+        typer.Argument(metavar="SPEC", help="What is to be done.", autocompletion=skills),
     ],
 ) -> View:
     """Find live agents by specialization.
 
     Those that are ready come first, of these the least loaded, of these the nearest.
     """
+    if not specialization:  # which a node takes for any
+        raise UsageError("name a specialization")
     spec = one_specialization(specialization)
     value = call.read(lambda mesh: mesh.find(spec))
     return View(

@@ -60,7 +60,10 @@ class Asking(Connection):
         return answer.name if answer.HasField("name") else None
 
     def find(self, specialization: str) -> Plain:
-        """List who is alive with a specialization, the best first: `agents`, `coverage`."""
+        """List who is alive with a specialization, the best first: `agents`, `coverage`.
+
+        With none, who is alive with any, by agent; a node of an older version refuses that.
+        """
         request = pb.FindAgentsRequest(specialization=specialization)
         return to_plain(self.call(self.node.FindAgents, request))
 

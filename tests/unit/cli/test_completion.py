@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from meshnode.client.errors import NotFoundError
 from meshnode.client.targets.targets import EVENT_KINDS
 from meshnode.core.vocabulary import ACTIONS, KINDS, SOURCES
 from meshnode.ingest import sources
@@ -250,10 +251,10 @@ class Known:
 
     patience_s = 0.0
     listed = (
-        ("builder", "k" * 26, ["build", "x y"], None),
-        ("a$(touch y)", "m" * 26, ["build"], None),
-        ("-rf", "n" * 26, [], None),
-        ("gone", "o" * 26, ["old"], "2026-11-20T08:00:00Z"),
+        ("builder", "k" * 26, ["build", "x y"], None, "anna"),
+        ("a$(touch y)", "m" * 26, ["build"], None, "anna"),
+        ("-rf", "n" * 26, [], None, "anna"),
+        ("gone", "o" * 26, ["old"], "2026-11-20T08:00:00Z", "berta"),
     )
 
     def __enter__(self):
@@ -263,9 +264,17 @@ class Known:
         pass
 
     def list_sessions(self, selection, limit):
-        assert (selection, limit <= 200) == (None, True)
-        names = ("agent_id", "session_id", "specializations", "ended_at")
-        return {"sessions": [dict(zip(names, one, strict=True)) for one in self.listed]}
+        assert limit <= 200
+        names = ("agent_id", "session_id", "specializations", "ended_at", "node_name")
+        found = [dict(zip(names, one, strict=True)) for one in self.listed]
+        known = {"", "anna", "berta"}
+        if selection.node not in known:
+            raise NotFoundError("no such node")
+        return {"sessions": [one for one in found if selection.node in {"", one["node_name"]}]}
+
+    def find(self, specialization):
+        assert specialization == ""
+        return {"agents": [{"specialization": one} for one in ("build", "draw", "b;x")]}
 
     def nodes(self):
         return {"nodes": [{"name": "anna"}, {"name": "berta"}, {"name": "b;x"}]}
@@ -283,6 +292,13 @@ class Known:
         (("nodes", "forget", "a"), ["anna"]),
         (("list", "--spec", ""), ["build", "old"]),
         (("find", "b"), ["build"]),
+        (("find", ""), ["build", "draw", "old"]),
+        (("steer", "anna/"), ["anna/-rf", "anna/builder"]),
+        (("kill", "anna/bu"), ["anna/builder"]),
+        (("show", "berta/"), ["berta/gone"]),
+        (("logs", "berta/g"), ["berta/gone"]),
+        (("kill", "berta/"), []),
+        (("kill", "carl/"), []),
         (("show", "--session", ""), ["k" * 26, "m" * 26, "n" * 26, "o" * 26]),
         (("kill", "--session", ""), ["k" * 26, "m" * 26, "n" * 26]),
         (("kill", "--session", "kkk,m"), [f"kkk,{'m' * 26}"]),

@@ -223,5 +223,10 @@ def test_find_shows_what_agents_tell_in_columns_of_their_own(run, mesh):
     assert run("find", "docs")[2] == "and 1,234 more that are not listed\n"
 
 
+def test_find_wants_to_know_what_for(run, mesh):
+    assert run("find", "") == (2, "", "error: name a specialization\n")
+    assert mesh.calls == []
+
+
 def agent(name, **fields):
     return {"agent_id": name, "node_name": "anna", "session_id": None, **fields}

@@ -143,8 +143,16 @@ def test_all_entries_of_one_agent_or_of_all_are_listed_by_name(viewer: Viewer):
     assert places("", "over") == []
 
 
-def asked(viewer: Viewer) -> pb.FindAgentsResponse:
-    return local.find_agents(viewer.queries, pb.FindAgentsRequest(specialization="docs"))
+def asked(viewer: Viewer, specialization: str = "docs") -> pb.FindAgentsResponse:
+    request = pb.FindAgentsRequest(specialization=specialization)
+    return local.find_agents(viewer.queries, request)
+
+
+def test_who_asks_for_none_is_told_of_all_that_are_alive(viewer: Viewer):
+    viewer.session(2, "s", agent_id="started", specializations=("docs", "code"))
+    register(viewer, 1, "registered")
+    named = [(agent.agent_id, agent.specialization) for agent in asked(viewer, "").agents]
+    assert named == [("registered", "docs"), ("started", "code"), ("started", "docs")]
 
 
 def test_who_registers_very_many_hides_nobody_and_the_best_stay_first(
