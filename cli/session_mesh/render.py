@@ -88,8 +88,16 @@ class Streams:
 
     def tell(self, words: str) -> None:
         """Write a line to stderr."""
-        self.err.write(escape(words) + "\n")
-        self.err.flush()
+        self.complain(f"{escape(words)}\n")
+
+    def complain(self, text: str) -> None:
+        """Write to stderr what is escaped; one that takes nothing hides no answer or exit code."""
+        try:
+            self.err.write(text)
+            self.err.flush()
+        except OSError:
+            if self.err is sys.stderr:  # which Python would flush at its end, and end with 120
+                sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as above
 
 
 def _fill_missing() -> None:
@@ -252,12 +260,10 @@ def render_failure(failure: Failure, streams: Streams, style: Style) -> int:
         streams.tell(json.dumps({"error": value}, ensure_ascii=True))
     else:
         red, plain = _marks(streams)
-        streams.err.write(f"{red}error:{plain} {escape(failure.message)}\n")
-        if failure.hint:
-            streams.err.write(f"hint: {escape(failure.hint)}\n")
+        hint = f"hint: {escape(failure.hint)}\n" if failure.hint else ""
+        streams.complain(f"{red}error:{plain} {escape(failure.message)}\n{hint}")
     if failure.details:
-        streams.err.write(escape(failure.details, keep="\n"))
-    streams.err.flush()
+        streams.complain(escape(failure.details, keep="\n"))
     return failure.exit_code
 
 

@@ -149,7 +149,7 @@ class Agent:
     @property
     def has_lost_output(self) -> bool:
         """Whether the caller lacks some of its output, and not because it has gone."""
-        return any(outlet.lost for outlet in self._outlets)
+        return any(outlet.lost for outlet in self._outlets if outlet.has_output)
 
     @property
     def bytes_moved(self) -> int:
@@ -197,8 +197,8 @@ class Agent:
                 source.read()
 
     def _tell_of_loss(self) -> None:
-        why = next((outlet.lost for outlet in self._outlets if outlet.lost), "")
-        if why and not self._has_told_of_loss:
+        if self.has_lost_output and not self._has_told_of_loss:
+            why = next(outlet.lost for outlet in self._outlets if outlet.lost)
             self._has_told_of_loss = True
             logs = f"session-mesh logs {self._session_id}"
             self.tell(f"some of its output was lost here ({why}): {logs} shows what is kept of it")
@@ -268,7 +268,7 @@ class Agent:
         """Say lines to who waits in front, who need not read them now."""
         end = "\n" if self._terminal is None else "\r\n"  # which a raw terminal does not make of it
         for outlet in self._outlets[1:]:
-            outlet.write("".join(line + end for line in lines).encode(errors="replace"))
+            outlet.add("".join(line + end for line in lines).encode(errors="replace"))
 
     def seize(self, number: signal.Signals, spared: frozenset[tree.Identity]) -> None:
         """Signal its process group and every orphan that we adopted, and those they leave us."""

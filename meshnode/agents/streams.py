@@ -189,6 +189,7 @@ class Outlet:
     def __init__(self, fd: int) -> None:
         self.fd = _unblocking(fd)
         self.open = True
+        self.has_output = False  # else only words of ours can be lost
         self.pending = bytearray()
         self.full = ""  # why a disk takes nothing for now, though poll says that there is room
         self.lost = ""
@@ -199,6 +200,11 @@ class Outlet:
         return bool(self.full) or len(self.pending) < OUTPUT_BYTES_MAX
 
     def write(self, chunk: bytes) -> None:
+        """Queue output of the agent for the caller."""
+        self.has_output = True
+        self.add(chunk)
+
+    def add(self, chunk: bytes) -> None:
         """Queue for the caller; what is beyond the limit is lost."""
         if not self.open:
             return

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -124,6 +125,20 @@ def test_an_agent_begins_although_nobody_reads_what_is_said_of_it(anna: Node):
         assert front.wait(PATIENCE_S) == 137
     os.close(reader)
     assert b"agent unread\nsession-mesh: the agent was killed" in shown
+
+
+@pytest.mark.parametrize(("where", "code"), [((), 5), (("--detach",), 0)])
+def test_an_agent_runs_on_a_new_home_though_stderr_takes_nothing(fleet: Fleet, where, code):
+    node = fleet.node("new")
+    node.home.mkdir(mode=0o700)
+    (node.home / "config.yaml").write_text("listen: 127.0.0.1:0\nmdns: false\n")
+    words = [PROGRAM, "run", *where, "--", "sh", "-c", "echo hi; sleep 1; exit 5"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            words, env=node.environment, stdout=subprocess.PIPE, stderr=full, check=False
+        )
+    assert node.call("down", "--close-sessions").code == 0
+    assert (done.returncode, done.stdout.split()[0]) == (code, b"session" if where else b"hi")
 
 
 def test_who_starts_an_agent_under_a_name_that_one_has_is_told_how_to_name_each(anna: Node):

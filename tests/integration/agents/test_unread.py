@@ -151,6 +151,13 @@ def test_who_lacks_output_for_want_of_room_is_told_once(supervise, agents, ours,
     assert (one.home / "output.log").read_bytes().endswith(f"{lines}\n".encode())
 
 
+@pytest.mark.parametrize(("code", "ours"), [("exit 0", 0), ("echo >&2", 1), ("exit 3", 3)])
+def test_words_of_ours_that_have_no_room_change_no_exit_code(supervise, code, ours):
+    with Path("/dev/full").open("wb") as full:
+        one = supervise("sh", "-c", code, options=("--say", "session x"), stderr=full)
+        assert one.finish()[:2] == (ours, b"")
+
+
 def test_what_waits_for_room_on_a_disk_is_written_once_there_is_some(supervise, small_disk):
     with (small_disk / "out").open("wb") as out:
         one = supervise(*PYTHON, ECHO, stdout=out)

@@ -117,6 +117,24 @@ def test_output_that_has_no_room_is_told_as_that(tmp_path, words):
     assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [(("no-such-verb",), 2), (("status",), 6), (("--version",), 0)]
+)
+@pytest.mark.parametrize("taker", ["2> /dev/full", "2>&-"])
+def test_a_stderr_that_takes_nothing_hides_no_exit_code(tmp_path, taker, words, code):
+    done = call(taker, *words, home=tmp_path / "home")
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_stderr_that_nobody_reads_hides_no_exit_code(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    home = os.environ | {"SESSION_MESH_HOME": str(tmp_path / "home")}
+    with os.fdopen(writer, "wb") as unread:
+        done = subprocess.run([PROGRAM, "status"], env=home, stderr=unread, check=False)
+    assert done.returncode == 6
+
+
 def test_an_interrupt_while_it_is_loaded_ends_it_in_order(tmp_path):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = call("", "list", home=tmp_path / "home", PYTHONPATH=str(tmp_path))
