@@ -125,7 +125,8 @@ def what(event: dict[str, Any]) -> str:
         case "budget":
             return str(thing["reason"])
         case _:
-            return f"{words.count(thing['usage']['total'])} tokens, {words.usd(thing['cost_usd'])}"
+            total = words.count(thing["usage"]["total"])
+            return f"{total} tokens, {words.usd(thing['cost_usd'])} so far"
 
 
 def id_of(event: dict[str, Any]) -> str:  # noqa: PLR0911 - one case a kind

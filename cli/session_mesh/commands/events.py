@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient
     from session_mesh.call import Reader
 
+OF_COSTS = "costs have the time when this node saw them; when they were made: cost --by hour"
+
 
 @verb(
     "session-mesh events",
@@ -47,7 +49,8 @@ def app(
 ) -> View | int:
     """Show what has changed: sessions, nodes, agents, costs.
 
-    The newest 10,000 events of 7 days are kept, by this node, as it saw them.
+    The newest 10,000 events of 7 days are kept, by this node, with when it saw them. Costs are
+    totals so far, and may be of older use.
     """
     begin = parse_instant(since, call.now_s()) if since else None
     wanted = Wanted(several(kind), name).checked()
@@ -70,7 +73,9 @@ def app(
         call.streams.out.flush()
         return 0
     lines = tuple(map(line, events))
-    notes = () if events else ("nothing is known to have changed",)
+    notes = [] if events else ["nothing is known to have changed"]
+    if any(one["kind"] == "cost" for one in events):
+        notes.append(OF_COSTS)
     ids = list(dict.fromkeys(filter(None, map(id_of, events))))
     return View(
         {"events": list(map(public_event, events))}, lines, records="events", ids=ids, notes=notes

@@ -66,7 +66,7 @@ COST = {
         (event("session", "changed", session("x"), changes=CHANGES), "state running → killed"),
         (event("node", "added", NODE), "node     added     anna  alive"),
         (event("agent", "added", AGENT), "agent    added     x on anna: maps  load=1"),
-        (event("cost", "changed", COST), "abcdefghij on anna: m  1,234 tokens, $0.5000"),
+        (event("cost", "changed", COST), "abcdefghij on anna: m  1,234 tokens, $0.5000 so far"),
         (event("watch", "lagged"), "all over again"),
     ],
 )
@@ -134,9 +134,9 @@ class Mesh:
 
 @pytest.fixture
 def run(monkeypatch):
-    def call_it(told: list[dict], *words: str) -> str:
+    def call_it(told: list[dict], *words: str, streams: Streams | None = None) -> str:
         monkeypatch.setattr(call.Call, "mesh", lambda _: Mesh(told))
-        streams = Streams(io.StringIO(), io.StringIO())
+        streams = streams or Streams(io.StringIO(), io.StringIO())
         assert main(words, streams) == 0, streams.err.getvalue()
         return streams.out.getvalue()
 
@@ -166,6 +166,16 @@ def test_an_event_has_the_same_fields_in_every_format(run):
     (row,) = csv.DictReader(io.StringIO(run(told, "events", "-o", "csv")))
     columns = {name.removeprefix("object.").partition(".")[0] for name in row}
     assert columns == {*one, *one["object"]} - {"object"}
+
+
+def test_of_costs_is_said_whose_time_they_have(run):
+    streams = Streams(io.StringIO(), io.StringIO())
+    run([event("cost", "changed", COST)], "events", streams=streams)
+    assert "when this node saw them" in streams.err.getvalue()
+    assert "cost --by hour" in streams.err.getvalue()
+    streams = Streams(io.StringIO(), io.StringIO())
+    run([event("node", "added", NODE)], "events", streams=streams)
+    assert streams.err.getvalue() == ""
 
 
 def test_ids_alone_are_printed_when_only_they_are_asked_for(run):
