@@ -1,12 +1,12 @@
 """Rollouts of Codex: written line by line or by hand, read, and counted in a ledger."""
 
-import dataclasses
 import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.ledger.ledger import Buckets, Diagnostics, Slot
 from meshnode.ingest.codex import CodexParser, Rollouts, _State
@@ -100,7 +100,7 @@ class Counted:
             msgspec.structs.replace(one, idem_key=one.formerly or one.idem_key, formerly="")
             for one in batch.records
         ]
-        older = dataclasses.replace(batch, places=places, records=records, superseded=())
+        older = replace(batch, places=places, records=records, superseded=())
         ledger.commit(self.connection, older, 0)
         return self
 

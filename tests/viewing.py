@@ -1,9 +1,9 @@
 """A node that hears some of its peers, for what is asked of it."""
 
-from dataclasses import replace
 from random import Random
 
 from doubles import ManualClock
+from msgspec.structs import replace
 
 from meshnode.app.commands.bearers import Bearer
 from meshnode.app.mesh.mesh import Mesh, Self

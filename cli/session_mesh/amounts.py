@@ -1,12 +1,12 @@
 """Sums of tokens and money: which span and groups the user means, and how they read in a table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from shlex import quote
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import typer
 
 from meshnode.client.durations import parse_instant, rfc3339, seconds_of
@@ -40,8 +40,7 @@ PricesAt = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """From when, until when, and in which zone days begin, as the user wrote it."""
 
     since: str = ""

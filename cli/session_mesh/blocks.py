@@ -1,8 +1,9 @@
 """`usage --by block`: the five hours that Claude's plans limit, as rows of a table."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from meshnode.client.errors import UsageError
 from session_mesh import words

@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.clock import wall_s
 from meshnode.client.errors import MeshError, NoNodeError, SilentNodeError, UsageError
@@ -74,8 +76,7 @@ class Reader(Protocol):
         """Return what has changed lately: `events` and `position`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What a verb is handed."""
 
     streams: Streams

@@ -7,8 +7,9 @@ changes.
 import io
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from meshnode.client.durations import seconds_of
 from meshnode.client.targets.nodes import names_apart

@@ -8,9 +8,10 @@ import io
 import json
 import shutil
 import time
-from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from session_mesh import words
 from session_mesh.amounts import inexact, unpriced

@@ -7,8 +7,10 @@ still tells of each target what is known.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.commands import fanning
 from meshnode.client.commands.fanning import INTERRUPTED
@@ -41,12 +43,11 @@ EXIT_OF_OUTCOME = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
+class Aim(msgspec.Struct, frozen=True):
     """Who is meant: by name, or all that are selected and how much of the mesh was heard."""
 
     targets: Sequence["Aimed"]
-    coverage: dict[str, Any] = field(default_factory=dict)
+    coverage: dict[str, Any] = msgspec.field(default_factory=dict)
     selection: Selection | None = None
     nothing: str = "no session matches"  # said when there is no target
 

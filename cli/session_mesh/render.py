@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from io import TextIOWrapper
 from typing import Any, Literal, TextIO
 
+import msgspec
+
 from meshnode.client.public import public
 from session_mesh.escaping import SPELLED_OUT, encodable, escape, inert
 from session_mesh.tables import COLOURS, COLUMN_CHARS_MIN, GAP_CHARS, Lines, Table, write_table
@@ -25,16 +27,14 @@ SPELLED = {"✓": "+", "✗": "x", "–": "-"}  # noqa: RUF001 - where a stream 
 SGR = {"green": "\x1b[32m", "red": "\x1b[31m"}
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """Sentences after a mark each, for people: wrapped on a terminal, and never cut."""
 
     items: Sequence[tuple[str, str]]  # mark, "" for what belongs to the item before; words
     indent: int = 0  # of the second line of a wrapped item
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What a command has to say: the value, and the same for people, for scripts and for tables."""
 
     value: dict[str, Any]
@@ -47,8 +47,7 @@ class View:
     fields: Sequence[str] = ()  # of records that the verb makes: as `keys`
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True):
     """Where output goes, and what may be done there."""
 
     out: TextIO
@@ -108,8 +107,7 @@ def _fill_missing() -> None:
             setattr(sys, name, open(os.open(os.devnull, how), mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as we run
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(msgspec.Struct, frozen=True):
     """What the user asked output to be."""
 
     format: Format = "table"

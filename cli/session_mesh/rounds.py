@@ -4,8 +4,9 @@ Invariant: a text keeps its lines, each indented: so no answer looks like a line
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from meshnode.client.errors import MeshError, NotPermittedError
 from session_mesh import words
@@ -16,13 +17,12 @@ RULE = "-" * 70
 TEXTS = (("question", "Question"), ("answer", "Answer"), ("reasoning", "Reasoning"))
 
 
-@dataclass(slots=True)
-class Found:
+class Found(msgspec.Struct):
     """Rounds as far as they could be had: `notes` say what could not, `exit_code` how bad it is."""
 
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = msgspec.field(default_factory=list)
     total: int = 0
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
     exit_code: int = 0
 
     def add(self, read: Callable[[], dict[str, Any]], *, messages: bool) -> None:

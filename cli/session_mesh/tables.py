@@ -5,8 +5,9 @@ column and OUTCOME never are left out; and whatever is missing from it is said.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TextIO
+
+import msgspec
 
 from session_mesh.escaping import cut, cut_inside, escape, width_of
 
@@ -35,8 +36,7 @@ COLOURS = {
 Lines = tuple[str, ...]  # a line each: a newline inside one is spelled out
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """Columns and rows of words, for people."""
 
     columns: Sequence[str]

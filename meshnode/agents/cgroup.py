@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 PREFIX = "session-mesh-"
 NAME_CHARS_MAX = 128
@@ -24,8 +25,7 @@ FILE_BYTES_MAX = 4 << 20
 _FIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(msgspec.Struct, frozen=True):
     """The directory of one session's group."""
 
     path: Path
@@ -142,8 +142,7 @@ def _own_directory() -> Path | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Mount:
+class _Mount(msgspec.Struct, frozen=True):
     """Where which part of the hierarchy is mounted."""
 
     point: Path

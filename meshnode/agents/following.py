@@ -11,8 +11,9 @@ import asyncio
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from meshnode.agents import cgroup, tree
 from meshnode.agents.clients import LINE_BYTES_MAX as REQUEST_BYTES_MAX
@@ -35,8 +36,7 @@ EXIT_CODE_MAX = 255
 PID_MAX = 1 << 22  # of Linux
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a session's agent ended; `at_s` is in seconds since 1970. Code and signal exclude."""
 
     exit_code: int | None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.agents import tree
 
@@ -23,8 +24,7 @@ HALT_S = 2.0  # for all to stop; then all are let go: who waits for a device sto
 TERM_WAIT_S = 1.0  # at least, after TERM, until a tree that was asked to end is reported as it is
 
 
-@dataclass(frozen=True, slots=True)
-class Halted:
+class Halted(msgspec.Struct, frozen=True):
     """What a suspension did: processes found, and those that did not stop; then all run on."""
 
     found: int

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from meshnode.app.sessions.opening import ADAPTERS
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What the supervisor is told on its command line; the paths are absolute."""
 
     directory: Path

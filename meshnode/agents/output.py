@@ -10,8 +10,9 @@ import json
 import os
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from meshnode.agents.log import LOG, LOG_BYTES_MAX, OLDER_LOG, OLDER_TIMES, TIMES
 from meshnode.agents.times import HEAD_BYTES, INDEX_BYTES_MAX, index_of
@@ -27,8 +28,7 @@ CHUNK_BYTES = 64 << 10
 LOOKS_MAX = 8  # at logs that are being rotated; the last one counts
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(msgspec.Struct, frozen=True):
     """Where a reading begins: the latest of those that are said; without any, with all there is.
 
     `position` counts bytes of the session's whole output, `since_s` seconds since 1970.
@@ -105,8 +105,7 @@ def written_at_s(directory: Path) -> float | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """A log that is open, as long as it is now, and its index if there is one."""
 
     file: BinaryIO

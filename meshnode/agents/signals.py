@@ -9,7 +9,8 @@ import ctypes
 import os
 import signal
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 KEYS = (signal.SIGINT, signal.SIGQUIT)  # of the caller's terminal, for all in front of it
 TO_END = (signal.SIGTERM, signal.SIGHUP)  # whoever sends them
@@ -38,8 +39,7 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """A signal. What the kernel sends itself, as a terminal's keys do, reaches a whole group."""
 
     number: int

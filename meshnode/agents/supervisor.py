@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import select
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.agents import tree
 from meshnode.agents.clients import RequestError, id_of, text_of

@@ -17,8 +17,9 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,16 +32,14 @@ STEP_S = 0.02  # between two looks at the tree while it is being stopped
 PROC_BYTES_MAX = 4 << 20  # of one file under /proc; the rest is not read
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """One process for good: a pid comes back, a pid with its start time (clock ticks) does not."""
 
     pid: int
     start_ticks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Killing:
+class Killing(msgspec.Struct, frozen=True):
     """What a kill did: processes found, those verified gone, the pids that outlived it.
 
     `needed` is the last signal that a tree which was asked to end by itself had to be sent, and
@@ -58,8 +57,7 @@ class Killing:
         return {"found": self.found, "gone": self.gone, "survivors": list(self.survivors)}
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True):
     """What else belongs to a tree, what does not, and how to seize many at once.
 
     `spared`: supervisors of other sessions. `seize` gives a signal to what it reaches without a
@@ -74,8 +72,7 @@ class Reach:
 NO_MORE = Reach()
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     parent: int
     start_ticks: int
 

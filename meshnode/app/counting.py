@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.commands.commands import NODE_ACTIONS, SESSION_ACTIONS
 from meshnode.core.ledger.ledger import Buckets
@@ -36,12 +37,11 @@ SPREAD_S_MAX = 3600.0  # longer, also what was missed while down: counted as tha
 _AWAY = frozenset({MemberState.UNREACHABLE, MemberState.STALLED})
 
 
-@dataclass(slots=True)
-class Histogram:
+class Histogram(msgspec.Struct):
     """How often a value was at most each bound."""
 
     bounds: tuple[float, ...]
-    counts: list[int] = field(default_factory=list)
+    counts: list[int] = msgspec.field(default_factory=list)
     total: float = 0.0
 
     def __post_init__(self) -> None:
@@ -139,11 +139,10 @@ class Counting:
         self.session_reconnects += 1
 
 
-@dataclass(slots=True)
-class Charged:
+class Charged(msgspec.Struct):
     """What one model, or all those without a place of their own, was charged with."""
 
-    usage: Buckets = field(default_factory=Buckets)
+    usage: Buckets = msgspec.field(default_factory=Buckets)
     nusd: int | None = None
 
 

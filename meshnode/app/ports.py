@@ -5,8 +5,9 @@ Invariant: use cases know these only; the composition root decides what stands b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Signed
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
+class JournalEntry(msgspec.Struct, frozen=True):
     """A command as the replay journal knows it."""
 
     command_id: bytes
@@ -33,16 +33,14 @@ class JournalEntry:
     begins: bool = False  # its execution begins with the same write, as `execute` would say
 
 
-@dataclass(frozen=True, slots=True)
-class Undone:
+class Undone(msgspec.Struct, frozen=True):
     """A command that a node had taken and not finished when it ended."""
 
     command: Signed
     has_begun: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OutstandingInvite:
+class OutstandingInvite(msgspec.Struct, frozen=True):
     """An invite as its admitter keeps it."""
 
     invite_id: bytes
@@ -51,20 +49,18 @@ class OutstandingInvite:
     role: str
     uses_left: int
     expires_s: int  # by the latest time that the admitter's clock has shown
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     for_key: bytes = b""  # the only device it admits; empty for any
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """Who spends a use of an invite: a node, and the operator key that shall get a role or none."""
 
     node_key: bytes
     operator_key: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Sought:
+class Sought(msgspec.Struct, frozen=True):
     """Which audit records: all that is not empty must fit. `session` may be how an id begins."""
 
     since_ms: int = 0
@@ -180,8 +176,7 @@ class Killing(Protocol):
         """Whether what is left stands still, as it did before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Steered:
+class Steered(msgspec.Struct, frozen=True):
     """Where a steer has come: into the agent's inbox always, and perhaps into its stdin."""
 
     on_stdin: bool

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from select import POLLIN, poll
 from stat import S_ISFIFO
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
 import yaml
 
 from meshnode.client.words import nearest
@@ -29,8 +29,7 @@ _NOWHERE = re.compile("[\0\ud800-\udfff]")
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A value of a document: a text, a list, a map, or None when nothing is written."""
 
     value: str | list[Entry] | dict[str, Entry] | None

@@ -11,9 +11,10 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+import msgspec
 
 from meshnode.core.errors import MeshError, NotPermittedError, StorageError, UsageError
 
@@ -22,8 +23,7 @@ OWNER_ONLY = 0o700
 DISKS_FAULT = {errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """Paths below one directory. Several homes make several nodes on one machine."""
 
     path: Path

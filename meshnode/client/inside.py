@@ -13,9 +13,11 @@ of the home is read, and no home is looked for. Everything that goes wrong is a 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from msgspec.structs import asdict
 
 from meshnode.client import clock
 from meshnode.client.connection.absence import Absence
@@ -39,8 +41,7 @@ SOCKET_VARIABLE = "SESSION_MESH_SOCKET"
 COUNT_MAX = (1 << 64) - 1  # what the wire carries; what makes sense, the node says
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What one response of a model provider has used, in disjoint tokens.
 
     `reasoning` is a part of `output`; `web_search` counts searches.
@@ -179,8 +180,7 @@ class Inside:
         return map(to_plain, self._asking.pulsing(read, request, is_pulse))
 
 
-@dataclass(frozen=True, slots=True)
-class _Door(Home):
+class _Door(Home, frozen=True):
     """The directory of a node's socket. What else a home holds is not looked for beside it."""
 
     @property

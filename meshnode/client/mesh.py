@@ -6,8 +6,9 @@ that goes wrong is a MeshError. Nothing here decides who may do what: owners of 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from meshnode.client.commands.ordering import Ordering
 from meshnode.client.messages import to_plain, to_wire

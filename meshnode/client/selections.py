@@ -5,9 +5,11 @@ Invariant: a session is listed once, however many entries fit it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.documents import Entry, read_bytes, read_document
 from meshnode.client.durations import seconds_of
@@ -37,8 +39,7 @@ SORTS: dict[str, Callable[[Plain], float | Decimal]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True):
     """One entry: a session or agent by its id, or all that fit a selection."""
 
     selection: Selection

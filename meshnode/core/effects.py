@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,24 +20,21 @@ if TYPE_CHECKING:
 STATES = "states"  # named beside tables: the state of a member has changed
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Hand a message to the link with a neighbour; never waits. Without a link nothing happens."""
 
     peer: NodeId
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True):
     """Try to open a link; the world answers with `linked` or `dial_failed`."""
 
     peer: NodeId
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(msgspec.Struct, frozen=True):
     """End the link with a neighbour; when `parting`, what waits for it is written out first."""
 
     peer: NodeId
@@ -44,45 +42,39 @@ class HangUp:
     parting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(msgspec.Struct, frozen=True):
     """Call the core back at a time, with the same name."""
 
     at_s: float
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(msgspec.Struct, frozen=True):
     """Write a change of a feed to disk; if `ours`, answer with `persisted` once it is synced."""
 
     change: Change
     ours: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PersistControl:
+class PersistControl(msgspec.Struct, frozen=True):
     """Write an entry of the control set to disk."""
 
     entry: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class PersistFork:
+class PersistFork(msgspec.Struct, frozen=True):
     """Write to disk why an epoch is in quarantine."""
 
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class DropControl:
+class DropControl(msgspec.Struct, frozen=True):
     """Delete entries of the control set from disk, by id."""
 
     entry_ids: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(msgspec.Struct, frozen=True):
     """Tell whoever waits which rows of one feed, or whose states, have changed.
 
     `replaced` if a snapshot took the place of all rows: those it does not have are gone unnamed.
@@ -92,7 +84,7 @@ class Announce:
     places: Collection[Place] = ()
     replaced: bool = False
     members: Collection[NodeId] = ()  # whose states changed
-    written: Mapping[Place, tuple[Row | None, Row | None]] = field(
+    written: Mapping[Place, tuple[Row | None, Row | None]] = msgspec.field(
         default_factory=dict
     )  # before and after, of the places, unless all was replaced
 
@@ -103,8 +95,7 @@ class Announce:
         return frozenset(named | {STATES} if self.members else named)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Put something into the node's log: a refused frame, a lost edge, a raised epoch."""
 
     event: str
@@ -112,16 +103,14 @@ class Report:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Obey:
+class Obey(msgspec.Struct, frozen=True):
     """Judge what came sealed over links, and answer along `route`, which ends at its sender."""
 
     order: Order
     route: tuple[NodeId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """What was sent over links was answered."""
 
     reply: Reply

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(msgspec.Struct, frozen=True):
     """What this node says about itself."""
 
     node_id: NodeId
@@ -20,8 +20,7 @@ class Announcement:
     loopback_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True):
     """Somebody said that a node listens there."""
 
     node_id: NodeId

@@ -10,9 +10,10 @@ became of it.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict, replace
 
 from meshnode.app.commands.quotas import OF_SIGNER, Quota
 from meshnode.app.pieces import in_pieces

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -47,8 +47,7 @@ PAGE_S = 1.0  # whoever asks sooner gets the same page: it takes 1 to 15 ms, of 
 TOKENS = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")  # add up to all
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """The parts of a node that are measured."""
 
     counting: Counting

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,8 +42,7 @@ KEPT_MAX = 16  # pages; beyond, the one unused for longest is made anew
 KEPT_BYTES_MAX = 512 << 10  # larger pages are not kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     version: int
     made_at_s: float
     content: bytes
@@ -53,8 +51,7 @@ class _Kept:
 Order = tuple[int | str, ...]  # where an item stands in its list: as many, of the same types, each
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Which part of a list is asked for: `limit` items that stand behind a place."""
 
     limit: int

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client.commands.orders import command_id_of
 from meshnode.core.errors import ConflictError, UsageError
@@ -38,8 +39,7 @@ _WORD = re.compile(f'"{WORD}"|{WORD}')
 _PREFIX = b"smesh/http/idempotency-key\0"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a caller wants, in the caller's own words: a repetition has the same."""
 
     target: Target
@@ -47,8 +47,7 @@ class Wish:
     args: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     wish: Wish
     said: Signed | Outcome
 

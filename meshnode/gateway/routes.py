@@ -5,7 +5,6 @@ Invariant: 401 comes before 400, 404 and 403; nothing here decides who may do wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -93,8 +92,7 @@ STEER = ("agent_id", "session_id", "direction", "message", "mode", "node", "comm
 ORDERED = (404, 409, 502, 504)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What the routes are made of. `health` describes this node in a few words."""
 
     desk: Desk

@@ -14,11 +14,11 @@ import select
 import signal
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.ledger.charges import Charge
 from meshnode.core.ledger.ledger import UsageRecord
@@ -37,8 +37,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[tuple[UsageRecord, ...], tuple[Charge, ...]]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(msgspec.Struct, frozen=True):
     """What is read of a log, a piece at a time, and the pipe that some of it comes by."""
 
     readings: Iterator[Reading]

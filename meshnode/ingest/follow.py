@@ -7,8 +7,9 @@ again; and no failure ends the following, it is told in the source's state.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
+
+from msgspec.structs import replace
 
 from meshnode.core.errors import ConflictError
 from meshnode.core.ledger.ledger import Batch, Diagnostics, StoredReader

@@ -6,9 +6,10 @@ sentence about it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.ledger.tiers import PLACED, STANDARD, tier_parts
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 FOREVER_S = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """What models whose names match cost, from a time until before another; globs in lower case."""
 
     where: str  # file:line
@@ -61,8 +61,7 @@ class Rule:
         return [rates for over, rates in steps if over <= prompt_over][-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(msgspec.Struct, frozen=True):
     """Another name of a model; `provider` is "" unless the alias says it."""
 
     where: str
@@ -71,8 +70,7 @@ class Alias:
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class OwnPrices:
+class OwnPrices(msgspec.Struct, frozen=True):
     """What one file says; `version` changes with its contents."""
 
     name: str = ""  # of the file; "" if there is none

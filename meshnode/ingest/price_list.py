@@ -8,13 +8,13 @@ they are whole pico-USD, and no name has a price that no clause of the list matc
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.ledger.prices import PUSD_PER_USD, Rates
 from meshnode.core.ledger.tiers import PLACED, STANDARD, tier_parts

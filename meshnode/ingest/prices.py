@@ -7,7 +7,6 @@ first price is asked for; genai-prices is imported only if it may know what that
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from functools import cache
 from pathlib import Path
@@ -76,8 +75,7 @@ def shipped_list() -> PriceList:
     return msgspec.json.decode(text, type=PriceList)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One look into one source for one reading of a name, and what came of it."""
 
     source: str  # with its version
@@ -143,14 +141,13 @@ class Attempt:
         return tier_parts(tier)[0] == STANDARD
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(msgspec.Struct):
     """The prices of one name in one tier, by the part of time between two changes."""
 
     starts_s: tuple[float, ...]
     clocked: bool
     matches: tuple[Attempt, ...]  # in order; those that match nothing are none
-    by_part: dict[int, Priced | None] = field(default_factory=dict)
+    by_part: dict[int, Priced | None] = msgspec.field(default_factory=dict)
 
     def part(self, at_s: float) -> int:
         part = bisect_right(self.starts_s, at_s)

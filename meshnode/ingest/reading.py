@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.ledger.ledger import Batch, Diagnostics, StoredReader
 from meshnode.ingest.lenient import file_text
@@ -42,8 +44,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
+class SourceConfig(msgspec.Struct, frozen=True):
     """A log to follow; with `session_key` only that session is counted, `messages` are texts."""
 
     source: str
@@ -57,8 +58,7 @@ class SourceConfig:
         return SourceState(self.source, file_text(self.path), records, detail)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceState:
+class SourceState(msgspec.Struct, frozen=True):
     """How far a log is read: records counted since ever, and "ok" or what is wrong."""
 
     source: str
@@ -67,16 +67,14 @@ class SourceState:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """A line that is not counted; `session` is None where the line does not tell."""
 
     reason: Reason
     session: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(msgspec.Struct, frozen=True):
     """Where something was left out: the byte at which its line begins, and why."""
 
     file: str
@@ -84,8 +82,7 @@ class Remark:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What one call read: the batch is to be kept whole, or not at all."""
 
     batch: Batch
@@ -111,15 +108,14 @@ class Reader(Protocol):
         """Let go of all files; waits for a `read` in another thread to end."""
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(msgspec.Struct):
     """What a reading has found so far."""
 
-    records: list[UsageRecord] = field(default_factory=list)
-    rounds: list[Round] = field(default_factory=list)
-    skipped: Counter[Reason] = field(default_factory=Counter)
-    remarks: list[Remark] = field(default_factory=list)
-    superseded: list[str] = field(default_factory=list)  # see `Batch`
+    records: list[UsageRecord] = msgspec.field(default_factory=list)
+    rounds: list[Round] = msgspec.field(default_factory=list)
+    skipped: Counter[Reason] = msgspec.field(default_factory=Counter)
+    remarks: list[Remark] = msgspec.field(default_factory=list)
+    superseded: list[str] = msgspec.field(default_factory=list)  # see `Batch`
 
     def skip(self, reason: Reason, file: str, offset: int) -> None:
         """Leave a line out, and remember why and where."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.ledger.ledger import UsageRecord
 from meshnode.core.ledger.tiers import tier_of
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from meshnode.core.ledger.ledger import Buckets
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """Which response it is, and what its transcript says of it beside the tokens."""
 
     key: str  # see UsageRecord.idem_key

@@ -10,11 +10,13 @@ import os
 import stat
 import zlib
 from contextlib import ExitStack, suppress
-from dataclasses import astuple, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import astuple
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger.ledger import Batch, DiagnosticsKey
@@ -35,8 +37,7 @@ PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory
 OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """How far one file is read; `before` is the hash of the bytes that lead up to the offset."""
 
     device: int
@@ -144,8 +145,7 @@ class _Plain:
         return read
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(msgspec.Struct):
     """One call of `read`: what it may still read, and what it has found."""
 
     parse: ParseLine
@@ -153,8 +153,8 @@ class _Run:
     bytes_left: int
     session_key: str | None
     parse_round: ParseRound | None = None
-    findings: Findings = field(default_factory=Findings)
-    news: set[tuple[int, int]] = field(default_factory=set)
+    findings: Findings = msgspec.field(default_factory=Findings)
+    news: set[tuple[int, int]] = msgspec.field(default_factory=set)
     detail: str = ""
     tail_bytes: int = 0
     live: tuple[int, int] | None = None

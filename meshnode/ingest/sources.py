@@ -6,9 +6,10 @@ Invariant: this is the only list of them; whoever adds one adds it here and nowh
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.errors import UsageError
 from meshnode.ingest import claude, codex, gemini, higress, places, rotated
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from meshnode.ingest.tree import Format
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One kind of log or transcript.
 
     `reader` takes a path and, or None, the one session that is counted; `parser` reads a single

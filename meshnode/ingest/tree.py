@@ -7,13 +7,14 @@ or replaced, is read from its start: records are known by their keys, so none co
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISREG
 from struct import Struct
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from meshnode.core.ids import pasted
 from meshnode.core.ledger.ledger import Batch, DiagnosticsKey
@@ -83,8 +84,7 @@ def _found(transcripts: Format, root: Path) -> Iterator[str]:
         yield from transcripts.files(root)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """How far a file is read; `before` is the hash of the bytes that lead up to the offset."""
 
     inode: int = 0
@@ -111,15 +111,14 @@ def _unpacked(place: bytes | None) -> _Place:
     return _Place(inode, mtime_ns, size, offset, long_line, before, place[_PLACE.size :])
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(msgspec.Struct):
     """One call of `read`: what it may still read, and what it has found."""
 
     places: Mapping[bytes, bytes]
     bytes_left: int
-    findings: Findings = field(default_factory=Findings)
-    moved: dict[bytes, bytes] = field(default_factory=dict)
-    troubles: list[str] = field(default_factory=list)
+    findings: Findings = msgspec.field(default_factory=Findings)
+    moved: dict[bytes, bytes] = msgspec.field(default_factory=dict)
+    troubles: list[str] = msgspec.field(default_factory=list)
 
 
 class TreeReader:

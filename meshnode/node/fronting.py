@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.app.commands.bearers import Bearers
 from meshnode.app.commands.keys import Keys
@@ -50,8 +51,7 @@ RELOAD_S = 3600.0  # the node's own leaf is another one each day
 _log = logging.getLogger("session_mesh.http")
 
 
-@dataclass(frozen=True, slots=True)
-class Behind:
+class Behind(msgspec.Struct, frozen=True):
     """The parts of a node that its front door opens to."""
 
     hosting: Hosting

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from meshnode.store.database import Database
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(msgspec.Struct, frozen=True):
     """Handed to each part when it is constructed.
 
     `spawn` runs a task that ends with the node or before; `keep` one whose end before is an alarm.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from meshnode.app.audit.alarms import Alarms
 from meshnode.app.commands.keys import Keys

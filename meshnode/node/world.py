@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.app.mesh.driver import perform
 from meshnode.core.control.entries import entry_id_of
@@ -378,8 +379,7 @@ class NodeWorld:
             _resolve(written)
 
 
-@dataclass(frozen=True, slots=True)
-class _Flushed:
+class _Flushed(msgspec.Struct, frozen=True):
     """A flush of ours that is on its way to the disk, and who waits for it."""
 
     change: Change

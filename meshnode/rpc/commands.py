@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
+import msgspec
 
 from meshnode.app.sessions.readings import LATER_S
 from meshnode.core.errors import NoAnswerError, UnreachableError, UsageError
@@ -102,8 +102,7 @@ class UndialledError(UnreachableError):
     """No address of the node answered. Nothing changed."""
 
 
-@dataclass(slots=True)
-class _Sending:
+class _Sending(msgspec.Struct):
     """A command on its way, and whether it may have left this node."""
 
     command: Signed

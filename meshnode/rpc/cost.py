@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from msgspec import structs
+from msgspec.structs import asdict
 
 from meshnode.app.cost.cutting import CostQuery
 from meshnode.app.cost.tally import GROUPS_MAX

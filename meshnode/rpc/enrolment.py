@@ -8,10 +8,10 @@ nobody else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
+import msgspec
 
 from meshnode.core.errors import (
     ExhaustedError,
@@ -47,8 +47,7 @@ SOURCES_MAX = 10_000  # remembered; the longest silent is a newcomer again
 ALL = ""  # all sources together
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """Calls a second, each also the burst that is allowed after a rest."""
 
     of_source: float

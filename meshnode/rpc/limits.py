@@ -16,12 +16,12 @@ import asyncio
 import resource
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+import msgspec
 
 from meshnode.core.errors import ExhaustedError, PeerError, UnreachableError
 from meshnode.core.pacing import Buckets
@@ -38,8 +38,7 @@ SHARE = 4  # of the places that are free a caller may hold a quarter: what it ho
 IPV6_SITE_BITS = 64  # a machine may take any address of its network: they count as one caller
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Of one port."""
 
     connections_max: int  # at once, of all callers; more are closed before anything is said,

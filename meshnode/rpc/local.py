@@ -6,8 +6,10 @@ everything and start sessions; whatever commands a session needs a signature, he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.app.queries.crowds import some_of_each
@@ -48,8 +50,7 @@ if TYPE_CHECKING:
 AGENTS_SHOWN = 1_000  # found at once, of a row of 16 KiB each; others are counted
 
 
-@dataclass(frozen=True, slots=True)
-class LocalParts:
+class LocalParts(msgspec.Struct, frozen=True):
     """What the local service is made of."""
 
     self_id: NodeId

@@ -5,13 +5,13 @@ Invariant: what goes wrong is a fact in words, never an exception; nothing is ch
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.observations import Attempt, Greeting
 from meshnode.core.errors import MeshError, UsageError

@@ -10,12 +10,13 @@ grants it, so `guard.check_tls` refuses every call on one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import grpc
 import grpc.aio
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.membership.certificates import (
     LEAF_RENEWED_AFTER,
@@ -73,8 +74,7 @@ JOINERS_OPTIONS: Options = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """A node's identity on the network. `chain` is DER: the node's CA, then its admitter's.
 
     `roots`: whom it trusts to make admitters; empty: those of the genesis.

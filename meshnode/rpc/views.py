@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict
 
 from meshnode.core.ledger.prices import usd_text
 from meshnode.core.sessions.sessions import PHASE

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.commands.audit import (
     DROPPED,
@@ -45,8 +47,7 @@ _BYTES = ", ".join(f"CAST({name} AS BLOB)" for name in (*TEXTS, "hash"))
 _READ = f"SELECT seq, at_ms, {_BYTES} FROM audit"  # noqa: S608 - our own names; as bytes: a text that is no UTF-8 would end the reading of all
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(msgspec.Struct, frozen=True):
     """Where a log is on this disk; `first` and `first_at_ms` are of the oldest record kept."""
 
     log: int
@@ -56,8 +57,7 @@ class Tail:
     first_at_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(msgspec.Struct, frozen=True):
     """What is to be recorded, without its place in the log.
 
     `steady_s`: when it was, on a clock that does not jump; where it is not given, nothing is old.

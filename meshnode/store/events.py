@@ -7,9 +7,10 @@ otherwise a new run begins, and no position of an earlier one is good any more.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.events.events import EVENTS_MAX, LOG_CHARS, SEQ_MAX, Event
 from meshnode.app.events.things import Kind, Op
@@ -24,8 +25,7 @@ RUN_CHARS_MAX = 8  # in decimal digits; what says more is spoilt
 _LOG, _RUN, _STOPPED = "events_log", "events_run", "events_stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """The log as the disk has it; `stopped` is what the node left, if it was stopped in order.
 
     Up to the seq `spoilt` some events make no sense any more, and are missing.

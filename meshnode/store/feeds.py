@@ -9,9 +9,10 @@ that no peer may be able to return: our own.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from zlib import crc32
+
+import msgspec
 
 from meshnode.core.control.entries import entry_id_of
 from meshnode.core.errors import PeerError
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(msgspec.Struct, frozen=True):
     """A feed of which the disk holds something else than its owner signed.
 
     `origin` is as the disk has it. `header` is the owner's newest, if that at least is intact.
@@ -43,13 +43,12 @@ class Damaged:
     header: Header | None = None
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """Everything replicated that the disk can prove, and what it has damaged."""
 
     feeds: list[tuple[Header, Rows]]
     control: list[Signed]
-    damaged: list[Damaged] = field(default_factory=list)
+    damaged: list[Damaged] = msgspec.field(default_factory=list)
     damaged_entries: int = 0
 
 

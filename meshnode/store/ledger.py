@@ -8,10 +8,10 @@ kept, but for rounds where their texts are asked for.
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import astuple, replace
 
 from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.ledger.charges import Charge
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 PLACES_MAX = 200_000  # files of one reader; those beyond are not remembered, and read again
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """How the ledger is: what was written after it is found by `slots(seq)`."""
 
     seq: int

@@ -13,8 +13,9 @@ of those.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.store.transactions import transaction
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(msgspec.Struct, frozen=True):
     """One step: what it is for, and its statements, none of which holds a semicolon inside."""
 
     purpose: str

@@ -6,8 +6,9 @@ row goes in the same transaction in which it is added to the coarser one. Functi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.ledger.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
 from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_to_row
@@ -41,14 +42,13 @@ _MERELY_RETURNED = Slot(0, Buckets())  # peers have such a row, too: it may be o
 _MONTHS = b"\x95\x03"  # where keys of months begin: nothing is rolled up further
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Some of a roll-up: what the feed is to say (None: nothing any more), and what goes where.
 
     `after`: the key up to which rows were looked at; None: up to the last.
     """
 
-    said: Mapping[CounterKey, Slot | None] = field(default_factory=dict)
+    said: Mapping[CounterKey, Slot | None] = msgspec.field(default_factory=dict)
     moved: Sequence[tuple[CounterKey, CounterKey]] = ()
     after: bytes | None = None
 

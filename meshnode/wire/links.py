@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
+
+import msgspec
 
 from meshnode.core.control.entries import ENTRY_ID_BYTES
 from meshnode.core.control.shares import ENTRIES_MAX
@@ -51,8 +52,7 @@ MEMBERS_MAX = 64  # the rest of a frame is passed over
 PROTOCOL = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
+class Introduction(msgspec.Struct, frozen=True):
     """The first frame on every stream."""
 
     boot: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from fuzz.values import (
     USER,
     WORD,
 )
+from msgspec.structs import replace
 
 from meshnode.app.commands.commands import CommandDesk
 from meshnode.app.commands.executing import Executor

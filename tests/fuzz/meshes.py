@@ -5,7 +5,6 @@ After each the timers run, every answer is encoded, and everything is asked that
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from random import Random
@@ -28,6 +27,7 @@ from fuzz.values import (
     WHOLE,
     chance,
 )
+from msgspec.structs import replace
 
 from meshnode.app.events.changes import Changes
 from meshnode.app.events.events import Event

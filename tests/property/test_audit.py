@@ -1,10 +1,10 @@
 """Whatever is done to a log, the first record that it touches is named; bytes decode or fail."""
 
 from contextlib import suppress
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from unit.core.commands.test_audit import LOG, NODE, NODE_ID, WHOLE, head_of
 
 from meshnode.core.commands.audit import (
@@ -49,7 +49,7 @@ def test_an_edited_record_is_named(place, data):
 
 @given(st.integers(1, 1 << 62), st.integers(0, 1 << 62), st.lists(texts, min_size=9, max_size=9))
 def test_any_record_reads_as_it_was_written(seq, at_ms, said):
-    named = dict(zip(AuditRecord.__slots__[2:], said, strict=True))
+    named = dict(zip(AuditRecord.__struct_fields__[2:], said, strict=True))
     record = AuditRecord(seq, at_ms, **cut_texts(named))
     assert record_from_bytes(record.to_bytes()) == record
 

@@ -55,12 +55,11 @@ said = st.tuples(
     st.builds(Budget, st.sampled_from(["a", "b"]), st.none() | terms),
     st.integers(NOW_S - 3, NOW_S + SKEW_S + 2),
 )
-spent = st.builds(
-    Spent,
+spent = st.tuples(
     st.integers(0, 10**13),
     st.integers(0, 10**13),
     st.dictionaries(st.sampled_from(["m", "n"]), st.integers(1, 10**13)),
-)
+).map(lambda said: Spent(*said))
 heard = st.tuples(st.integers(1, 5), st.integers(0, 5)).map(lambda n: Heard(n[0], n[0] + n[1]))
 SESSIONS = [
     SessionRecord(SessionId(name), 7, name, state, 0.0, 0.0, specializations=specs, owner=owner)

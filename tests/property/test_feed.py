@@ -1,12 +1,13 @@
 """A replica equals its owner's feed at every header, whatever way the news took."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from property.walk import values
 
 from meshnode.core.errors import PeerError

@@ -1,9 +1,9 @@
 """Two histories of one feed are noticed by all alike, and a clone falls silent."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from property.walk import GENESIS, KEYS, Node, Values, Walk, values
 
 from meshnode.core.errors import PeerError, RefusedError

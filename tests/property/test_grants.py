@@ -1,11 +1,11 @@
 """A chain of grants only narrows, and a session key that was touched is none."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshnode.core.control.grants import (
     CHAIN_LINKS_MAX,

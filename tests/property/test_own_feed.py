@@ -5,12 +5,12 @@ And whatever is written, planned, lost and flushed, every reader takes what was 
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
 
 import pytest
 from copying import copied
 from hypothesis import given
+from msgspec.structs import replace
 from property.test_feed import GENESIS, KEY, LIMITS, histories
 from property.walk import values
 

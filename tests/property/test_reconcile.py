@@ -1,11 +1,11 @@
 """Nodes that exchange messages in any order come to hold the same."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from property.repairing import (
     GENESIS,
     KEYS,

@@ -7,11 +7,12 @@ tombstones. They are compared at each step.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from copying import copied
+from msgspec.structs import replace
 from receiving import received
 
 from meshnode.core.control.control import ControlSet

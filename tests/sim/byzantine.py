@@ -5,10 +5,10 @@ Invariant: every kind of lie is counted when it is sent, so that a run can prove
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from sim.notes import NOTES
 
 from meshnode.core.control.entries import Forget, sign_entry

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from doubles import ON_STDIN, Killed, ManualClock, ScriptedAgents
+from msgspec.structs import replace
 from owner import KEY, NODE, SESSION, Owner, chance
 
 from meshnode.app.commands.quotas import Allowance, Quota

@@ -7,11 +7,11 @@ changed again, is handed to everybody. A state is forgotten with the last replic
 
 from __future__ import annotations
 
-from dataclasses import replace as dataclass_replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from copying import copied
+from msgspec.structs import replace as struct_replace
 
 from meshnode.core.feeds.feed import Change, Flush, Replica
 from meshnode.core.feeds.headers import NOTHING, Head, Header
@@ -112,7 +112,7 @@ class SharedReplica(Replica):
 
     def apply(self, flush: Flush) -> Change:
         self.state, change = self.state.after(flush)
-        return change if change.flush == flush else dataclass_replace(change, flush=flush)
+        return change if change.flush == flush else struct_replace(change, flush=flush)
 
     def replace(self, header: Header, rows: Rows) -> Change:
         state = _known(self.state, header)

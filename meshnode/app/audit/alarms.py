@@ -10,8 +10,10 @@ Ids are a kind, or kind:what, such as `disk`, `cloned_home`, `feed:` and the sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.errors import RefusedError
 
@@ -22,8 +24,7 @@ ALARMS_MAX = 64
 DISK = "disk"
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
+class Alarm(msgspec.Struct, frozen=True):
     """One thing that is wrong. `since_s` is since 1970; `fix` is imperative.
 
     `stops_writes`: this node answers and listens, and takes on nothing new.

@@ -7,9 +7,11 @@ line of the log carries what was said to an agent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.commands.commands import CommandDesk
 from meshnode.core.commands.commands import Court, command_from_signed
@@ -81,8 +83,7 @@ AUTHENTIC = (NotFoundError, NotPermittedError, StaleError, ConflictError)
 """Refusals that `Court` comes to only after the signature and the role have stood."""
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
+class Happening(msgspec.Struct, frozen=True):
     """One thing that happened, before it has its place in a log. Texts may be empty."""
 
     kind: str
@@ -97,8 +98,7 @@ class Happening:
     duration_s: float | None = None  # for the log of the node alone
 
 
-@dataclass(slots=True)
-class _Gate:
+class _Gate(msgspec.Struct):
     began_at_s: float
     count: int = 0
     held: int = 0  # counted, not written
@@ -292,11 +292,10 @@ class Auditor:
         self.note_some(Happening(kind, action=alarm.id, detail=alarm.detail))
 
 
-@dataclass(frozen=True, slots=True)
-class AuditedCourt(Court):
+class AuditedCourt(Court, frozen=True, kw_only=True):
     """Tells of each reading that is allowed; the desk tells of what it has room to execute."""
 
-    auditor: Auditor = field(kw_only=True)
+    auditor: Auditor
 
     def judge(
         self, signed: Signed, session: SessionRecord | None, via: str, now_s: float

@@ -7,8 +7,10 @@ relay may bring it after a restart, accuses nobody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.commands.audit import contradiction
 
@@ -24,8 +26,7 @@ KEPT_EVERY_S = 60.0  # of one node, unless it contradicts itself
 ACCUSED_MAX = 4  # times that one node is, until we start again: more would prove no more
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A head, when it was seen here, and which write of its node's feed said so."""
 
     head: AuditHead

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.app.budgets.held import held_by, with_held
 from meshnode.app.budgets.outlays import Outlays

@@ -5,8 +5,9 @@ Invariant: however many a member tells of, so many are named, and those of other
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.app.pieces import chunks
 from meshnode.app.queries.crowds import some_of_each

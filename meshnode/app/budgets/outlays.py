@@ -9,10 +9,11 @@ up. While there is no budget nothing is held.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.pieces import chunks
 from meshnode.core.errors import PeerError
@@ -42,8 +43,7 @@ PRICE_ROWS = 100  # that one look for a price counts as: of an unknown model it 
 NOBODY = Who()
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(msgspec.Struct):
     """One slot, priced once, until the lists change."""
 
     key: CounterKey
@@ -65,13 +65,12 @@ class _Row:
         return session_in(self.key.session, self.key.tier)
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(msgspec.Struct):
     """What one session adds to one budget."""
 
     tokens: int = 0
     nusd: int = 0
-    unpriced: Counter[str] = field(default_factory=Counter)
+    unpriced: Counter[str] = msgspec.field(default_factory=Counter)
 
     def add(self, row: _Row, prices: Prices | None, times: int = 1) -> None:
         tokens = row.slot.usage.total * times
@@ -83,14 +82,13 @@ class _Part:
             self.nusd += (nusd or 0) * times
 
 
-@dataclass(slots=True)
-class _Sum:
+class _Sum(msgspec.Struct):
     """One budget's: what each session adds to it."""
 
     terms: Terms
     window: Window
-    total: _Part = field(default_factory=_Part)
-    parts: dict[str, _Part] = field(default_factory=dict)
+    total: _Part = msgspec.field(default_factory=_Part)
+    parts: dict[str, _Part] = msgspec.field(default_factory=dict)
     known: Spent | None = None  # until something changes
 
     def covers(self, key: CounterKey) -> bool:

@@ -7,8 +7,9 @@ is narrowed to, and no sums over anything else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.control.grants import (
     RENEWAL,
@@ -41,8 +42,7 @@ class KeyStateError(NotAuthenticatedError):
         self.state = state
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
+class Bearer(msgspec.Struct, frozen=True):
     """Somebody with a good session key, at this node."""
 
     key: SessionKey

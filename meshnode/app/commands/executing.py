@@ -6,8 +6,9 @@ Invariant: nothing here judges who may command, or whether a command has been he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.sessions.holding import Holding
 from meshnode.core.control.grants import grant_from_signed
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     Handler = Callable[["Task"], Awaitable["Done"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A command that may be executed, and its session when it is about one."""
 
     command: Command

@@ -6,8 +6,9 @@ left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.commands.chains import Chains
 from meshnode.core.control.grants import check_time
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from meshnode.core.membership.members import NodeRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """`state`: valid, expired, early, revoked, or worthless, which no role stands behind."""
 
     state: str
@@ -34,8 +34,7 @@ class Verdict:
     role: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """Whether a node admits, whom it has admitted, and which keys it gave a role."""
 
     admits: bool

@@ -6,8 +6,9 @@ nobody else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.pieces import chunks
 from meshnode.app.queries.crowds import some_of_each
@@ -30,8 +31,7 @@ DONE = "done"
 APPLIED = "applied"  # what the owner says of a session that the order has ended
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What became of an order at one session."""
 
     session: SessionRecord
@@ -41,8 +41,7 @@ class Result:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class OrderView:
+class OrderView(msgspec.Struct, frozen=True):
     """An order, where it stands, and what became of it."""
 
     standing: Standing

@@ -7,13 +7,13 @@ bounded, and who was forgotten there starts with a full allowance.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from meshnode.core.errors import ExhaustedError
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """So many at once, refilled at a steady rate."""
 
     burst: int

@@ -10,8 +10,9 @@ order did not get there. A command id is executed at most once whatever way it c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from meshnode.core.commands.envelopes import Answer, Request
 from meshnode.core.errors import (
@@ -51,8 +52,7 @@ class Judge(Protocol):
         """Return a receipt; raises a MeshError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
+class Desk(msgspec.Struct, frozen=True):
     """Who answers here for what is owned here, given a command and the member that delivers it.
 
     `submit` executes it at most once; `read_piece` returns the piece of this number of a session's
@@ -63,8 +63,7 @@ class Desk:
     read_piece: Callable[[Signed, str, int], Awaitable[tuple[bytes, bool]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Letter:
+class _Letter(msgspec.Struct, frozen=True):
     """A request that is sealed and may be sent."""
 
     number: int

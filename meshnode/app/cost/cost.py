@@ -7,9 +7,10 @@ rounded once. A model without a price adds tokens and is listed, never priced at
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from meshnode.app.cost.cutting import Cutting, Span, Texts
 from meshnode.app.cost.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
@@ -43,8 +44,7 @@ class OwnedSlot(NamedTuple):
     slot: Slot
 
 
-@dataclass(frozen=True, slots=True)
-class CostGroup:
+class CostGroup(msgspec.Struct, frozen=True):
     """One row of the answer; `cost_nusd` is None when nothing in it is priced."""
 
     key: Mapping[str, str]
@@ -55,8 +55,7 @@ class CostGroup:
     cost_nusd: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unpriced:
+class Unpriced(msgspec.Struct, frozen=True):
     """A model that no list knows; `total` is in tokens."""
 
     model: str
@@ -64,8 +63,7 @@ class Unpriced:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class CostAnswer:
+class CostAnswer(msgspec.Struct, frozen=True):
     """What was spent; `cost_nusd` is that of the priced part, `unpriced` lists the rest.
 
     `sessions` are distinct. `tz_exact` is false if a counter spans more than one of the days, hours

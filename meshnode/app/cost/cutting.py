@@ -8,9 +8,10 @@ month, in UTC.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger.counts import DAYS, MONTHS, SLOTS
@@ -37,8 +38,7 @@ _WHOLE = "up to {until} only {0} are known: each stands under its own name"
 _UTC = "up to {until} only {0} are known: they are not those of {zone}"
 
 
-@dataclass(frozen=True, slots=True)
-class CostQuery:
+class CostQuery(msgspec.Struct, frozen=True):
     """What to select and how to group. Slots that overlap [since_s, until_s) count whole."""
 
     by: tuple[str, ...] = ()

@@ -10,9 +10,10 @@ rows are looked at by one call of `settle`; `busy` says that there is more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from meshnode.app.cost.cost import CostGroup
 from meshnode.app.cost.costing import span_of
@@ -42,15 +43,14 @@ PRICE_ROWS = 100  # that a look for a price counts as
 _COUNTER_ROWS = 8  # that one more counter counts as
 
 
-@dataclass(slots=True)
-class Spent:
+class Spent(msgspec.Struct):
     """What one session has spent so far, and the model it used last (`tally.UsedLast`)."""
 
-    usage: Buckets = field(default_factory=Buckets)
+    usage: Buckets = msgspec.field(default_factory=Buckets)
     pusd: int | None = None
     model: str | None = None
     records: int = 0
-    _last: UsedLast = field(default_factory=UsedLast)
+    _last: UsedLast = msgspec.field(default_factory=UsedLast)
 
     @property
     def nusd(self) -> int | None:

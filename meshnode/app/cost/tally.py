@@ -6,8 +6,9 @@ each within one nano-USD of its own, so they add up to it however they are cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
 
 from meshnode.app.pieces import chunks
 from meshnode.core.errors import UsageError
@@ -66,15 +67,14 @@ class Use(NamedTuple):
     tokens: int
 
 
-@dataclass(slots=True)
-class UsedLast:
+class UsedLast(msgspec.Struct):
     """The model used last: of several in one slot that with most tokens.
 
     Within a slot, half an hour, nobody knows which came last; of equal ones it is the last by name.
     """
 
     last_s: float = -1.0
-    tokens: dict[str, int] = field(default_factory=dict)  # from then on, by model
+    tokens: dict[str, int] = msgspec.field(default_factory=dict)  # from then on, by model
 
     def add(self, use: Use) -> None:
         """Take one more use."""
@@ -125,8 +125,7 @@ class Lot(NamedTuple):
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(msgspec.Struct, frozen=True):
     """A group, added up. `counts` as in core/ledger/counts.py."""
 
     counts: int

@@ -7,10 +7,12 @@ Other nodes are judged in `peer_diagnosis`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.observations import MulticastFacts
 from meshnode.core.ids import pasted
@@ -60,8 +62,7 @@ ADVERTISE = configure("advertise")
 NAME_A_NODE = f"name a node instead: {configure('seeds')}"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One thing that was looked at. `id` is a kind, or kind:peer; `fix` is imperative."""
 
     id: str

@@ -5,9 +5,10 @@ Invariant: nothing here says whether a fact is good or bad; `diagnosis` and `pee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+
+import msgspec
 
 
 class Dial(StrEnum):
@@ -21,8 +22,7 @@ class Dial(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """Whom the certificate at an address names: a claim, proved only by `entered`."""
 
     node_id: str
@@ -31,8 +31,7 @@ class Shown:
     valid_until_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(msgspec.Struct, frozen=True):
     """A Hello. `ahead_s`: of our clock, in seconds."""
 
     node_id: str
@@ -41,8 +40,7 @@ class Greeting:
     ahead_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """All that was observed at one address.
 
     `ip`: which one it was that took the connection, where a name has several.
@@ -64,8 +62,7 @@ class Attempt:
     for_joiners: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateFacts:
+class CertificateFacts(msgspec.Struct, frozen=True):
     """A node's membership as it stands on the disk. Times are seconds since 1970."""
 
     valid_from_s: float
@@ -75,8 +72,7 @@ class CertificateFacts:
     renewal_from_s: float = inf
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(msgspec.Struct, frozen=True):
     """What a running node said of itself.
 
     `answers_s`: how long each of a few questions took; `lag_s`: how late its loop ran lately.
@@ -94,8 +90,7 @@ class NodeFacts:
     lag_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class OwnAddress:
+class OwnAddress(msgspec.Struct, frozen=True):
     """An address that others are told, tried from here. `is_local`: an interface carries it."""
 
     is_local: bool
@@ -103,8 +98,7 @@ class OwnAddress:
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class MulticastFacts:
+class MulticastFacts(msgspec.Struct, frozen=True):
     """On which interfaces a question asked of all came back to us, and on which it did not.
 
     All of it empty: there is none that carries IPv4.
@@ -115,8 +109,7 @@ class MulticastFacts:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockFact:
+class ClockFact(msgspec.Struct, frozen=True):
     """How far ahead of ours a peer's clock is, in seconds."""
 
     peer: str

@@ -6,8 +6,10 @@ clock, TLS, the link itself; the first that fails explains the rest, which is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.diagnosis import (
     ADVERTISE,
@@ -37,8 +39,7 @@ MOVE_IT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """Whom we look for. `node_id` is empty where only an address is known, `state` for strangers.
 
     `linked`: our node has a working stream with it, whoever dialled.
@@ -54,8 +55,7 @@ class Peer:
     is_seed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(msgspec.Struct, frozen=True):
     """Who looks. `mesh_id` is empty for a home without a mesh."""
 
     node_id: str

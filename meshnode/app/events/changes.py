@@ -12,9 +12,10 @@ member has very many itself is judged a piece each time, without haste.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from heapq import nsmallest
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.app.cost.cost import CostGroup
 from meshnode.app.cost.spending import Spending

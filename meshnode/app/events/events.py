@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.events.things import Change, FieldChange, Kind, Op, View, differences, identity_of
 
@@ -35,8 +37,7 @@ SEQ_MAX = 16**SEQ_DIGITS - 1
 _seq_of = attrgetter("seq")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """A change in its place. It has a view, or is packed as it goes to disk, or both."""
 
     seq: int

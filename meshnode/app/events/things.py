@@ -5,9 +5,11 @@ Invariant: two views of a thing that differ only in when it was last heard look 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.cost.cost import CostGroup
 from meshnode.app.queries.views import AgentView, BudgetView, NodeView, SessionView
@@ -50,8 +52,7 @@ class Op(StrEnum):
     RESET = "reset"  # the position is of no use here: forget everything, a snapshot follows
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
+class FieldChange(msgspec.Struct, frozen=True):
     """A visible field before and after, as texts; empty is absent."""
 
     field: str
@@ -59,8 +60,7 @@ class FieldChange:
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A visible difference. `view` is how it is now, or how it last was if it is removed."""
 
     kind: Kind

@@ -8,8 +8,9 @@ A snapshot and the events after it neither overlap nor leave a gap: both are cut
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.events.events import KEPT_S, Event, concerns
 from meshnode.app.events.things import KINDS, Kind, Op
@@ -37,8 +38,7 @@ POSITION_CHARS_MAX = 64
 ABOUT_CHARS_MAX = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Watching:
+class Watching(msgspec.Struct, frozen=True):
     """What somebody wants to be told; empty is everything."""
 
     position: str = ""
@@ -66,8 +66,7 @@ class Watching:
         return chosen and (not self.about or concerns(names, self.about, PREFIX_CHARS_MIN))
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """An event and where to resume from after it; within a snapshot that is nowhere."""
 
     position: str

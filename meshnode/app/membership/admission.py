@@ -7,10 +7,11 @@ shown stays expired; an invite that is made while the clock is behind that lasts
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.ports import Device, OutstandingInvite
 from meshnode.app.settling import Settling
@@ -64,8 +65,7 @@ ENTRY_FRAME_BYTES = 5  # around one of them at most, in an answer and in a file
 DEVICE_CHARS_MAX = 48  # of a device's name, in what its user is called
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """What a new member receives, proof included. `control` holds packed signed entries."""
 
     genesis: bytes
@@ -78,11 +78,10 @@ class Admitted:
     replaced: bytes = b""  # of the node whose place it takes: its name, labels and head, packed
     # Advice, which the proof does not cover:
     name_taken: bool = False  # by another member
-    members: dict[NodeId, str] = field(default_factory=dict)  # whom the joiner may wait for
+    members: dict[NodeId, str] = msgspec.field(default_factory=dict)  # whom the joiner may wait for
 
 
-@dataclass(frozen=True, slots=True)
-class Admitter:
+class Admitter(msgspec.Struct, frozen=True):
     """The identity that admits; `certificate` returns None on nodes that may not."""
 
     key: Key

@@ -5,8 +5,9 @@ Invariant: nothing here decides; `state` is what those who judge commands would 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.control.entries import Revoke
 from meshnode.core.control.rolebook import giver_of
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from meshnode.core.control.roles import Role
 
 
-@dataclass(frozen=True, slots=True)
-class GivenRole:
+class GivenRole(msgspec.Struct, frozen=True):
     """A role, on whose word it stands, and whether it counts: active, revoked or fallen."""
 
     role: Role
@@ -30,8 +30,7 @@ class GivenRole:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class AdmittingNode:
+class AdmittingNode(msgspec.Struct, frozen=True):
     """A node that a present root lets admit."""
 
     node: NodeId

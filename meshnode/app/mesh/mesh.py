@@ -9,8 +9,10 @@ is on disk before any neighbour hears of it. The node and the simulator run this
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.mesh.controls import Controls
 from meshnode.app.mesh.incoming import Incoming
@@ -53,14 +55,13 @@ FIRST_LINKS = 2  # whose holdings are compared at once
 ASKED_OWN_MAX = 16  # neighbours asked, after a start, what they hold of our own feed
 
 
-@dataclass(frozen=True, slots=True)
-class Self:
+class Self(msgspec.Struct, frozen=True):
     """What a node brings into the mesh."""
 
     key: Key
     boot: int
     rng: Random
-    wall: Callable[[float], float] = field(default=lambda now_s: now_s)
+    wall: Callable[[float], float] = msgspec.field(default=lambda now_s: now_s)
     replica: Callable[[NodeId, Limits], Replica] = Replica  # a simulator shares equal ones
     admits: Callable[[NodeId, Rows], bool] = lambda _origin, _rows: True  # whose feeds are taken
 

@@ -6,8 +6,9 @@ could not hear is named in its coverage, and rows of members that cannot be hear
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.app.cost.shortcut import steps_of
 from meshnode.app.cost.spending import Spent

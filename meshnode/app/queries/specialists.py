@@ -10,8 +10,9 @@ settled by names, so that all nodes that see the same say the same.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.app.queries.views import AgentView
 from meshnode.core.errors import UsageError

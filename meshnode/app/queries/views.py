@@ -5,8 +5,9 @@ Invariant: a view is a value; it never changes after it was given out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.ledger.ledger import Buckets
 from meshnode.core.sessions.registry import load_of
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from meshnode.core.links.liveness import MemberState
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(msgspec.Struct, frozen=True):
     """A member that could not be heard."""
 
     node_name: str
@@ -28,8 +28,7 @@ class Missing:
     observed_at_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(msgspec.Struct, frozen=True):
     """How much of the mesh an answer speaks for."""
 
     nodes_known: int
@@ -39,8 +38,7 @@ class Coverage:
     missing_more: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionView:
+class SessionView(msgspec.Struct, frozen=True):
     """A session as seen from here."""
 
     record: SessionRecord
@@ -48,7 +46,7 @@ class SessionView:
     node_name: str
     state: State
     observed_at_s: float
-    usage: Buckets = field(default_factory=Buckets)
+    usage: Buckets = msgspec.field(default_factory=Buckets)
     cost_nusd: int | None = None
     model: str | None = None
 
@@ -63,8 +61,7 @@ class SessionView:
         return self.state in {State.RUNNING, State.WAITING_PERMISSION}
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(msgspec.Struct, frozen=True):
     """A member as seen from here."""
 
     node_id: NodeId
@@ -82,8 +79,7 @@ class NodeView:
     journal_generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class AgentView:
+class AgentView(msgspec.Struct, frozen=True):
     """An entry of the registry whose agent is alive."""
 
     agent_id: str
@@ -91,7 +87,7 @@ class AgentView:
     node_id: NodeId
     node_name: str
     specialization: str = ""
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def load(self) -> float | None:
@@ -99,8 +95,7 @@ class AgentView:
         return load_of(self.attributes.get("load", ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Which sessions, in which order, and which page of them."""
 
     filter: str = ""
@@ -109,14 +104,13 @@ class Selection:
     owner: str = ""
     agent_id: str = ""
     session_id: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     sort: str = ""
     limit: int = 0
     next: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """Why a peer is not linked."""
 
     peer: str
@@ -124,8 +118,7 @@ class Trouble:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """How far a log is read."""
 
     source: str
@@ -134,8 +127,7 @@ class Source:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeldSession:
+class HeldSession(msgspec.Struct, frozen=True):
     """A session that stands still because of a budget, until somebody resumes it."""
 
     session_id: str
@@ -144,8 +136,7 @@ class HeldSession:
     node_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AheadBudget:
+class AheadBudget(msgspec.Struct, frozen=True):
     """What a key has said of a budget, dated ahead of this node's clock. It does not count yet."""
 
     name: str
@@ -154,8 +145,7 @@ class AheadBudget:
     removes: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetView:
+class BudgetView(msgspec.Struct, frozen=True):
     """A budget, and where it stands as seen from this node. Times are seconds since 1970."""
 
     budget_id: str
@@ -180,8 +170,7 @@ class BudgetView:
     by_admin: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """What a node that ends leaves behind: sessions, neighbours that heard it, other members."""
 
     kept: int
@@ -190,8 +179,7 @@ class Stopped:
     members: int
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """What a node says about itself. `role` is empty where this home may not command."""
 
     node_id: NodeId

@@ -6,8 +6,10 @@ maps it, by its own configuration; a message or a mode that the caller named is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.queries.listing import page_of
 from meshnode.app.queries.views import Selection
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 HANDOFF = "hand your work over to {neighbour}"
 
 
-@dataclass(frozen=True, slots=True)
-class Direction:
+class Direction(msgspec.Struct, frozen=True):
     """What an agent is told, and how (`mode`, of core/commands/steers.py; empty: not configured).
 
     In `template`, {direction}, {agent_id} and {neighbour} stand for these; `handoff` names its

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.core.commands.steers import AFTER
 
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
     from meshnode.app.ports import Killing, Steered
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """What became of an order to a session."""
 
     outcome: str

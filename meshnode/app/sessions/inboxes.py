@@ -7,8 +7,9 @@ node answers its user on the same socket.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from meshnode.core.commands.steers import SOFT
 from meshnode.core.errors import ExhaustedError
@@ -21,8 +22,7 @@ FOLLOWERS_OF_ONE_MAX = 4
 _HINT = "ask now and then, without following"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A steer as it lies in an inbox."""
 
     position: int

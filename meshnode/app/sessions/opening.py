@@ -5,7 +5,7 @@ Invariant: whatever passes here fits into a row, and is shown as it was said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from meshnode.core.errors import UsageError
 from meshnode.core.sessions.specializations import check_specialization
@@ -16,8 +16,7 @@ TEXT_CHARS_MAX = 256
 LIST_MAX = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """What a user says about a session that is about to start."""
 
     agent_id: str = ""

@@ -7,8 +7,9 @@ records and MODELS_MAX models, so no agent can swell the ledger that all nodes h
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from meshnode.app.outcomes import settle
 from meshnode.core.errors import ExhaustedError, UsageError
@@ -31,8 +32,7 @@ TEXT_CHARS_MAX = 256
 TOKENS_MAX = 10**9  # of one bucket of one response, far beyond any model's window: UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What an agent says that one response has used."""
 
     report_id: str
@@ -42,12 +42,11 @@ class Report:
     tier: str = ""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """What one session has reported."""
 
     reports: int = 0
-    models: set[str] = field(default_factory=set)
+    models: set[str] = msgspec.field(default_factory=set)
 
 
 class ReportBook(Protocol):

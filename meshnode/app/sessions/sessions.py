@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from meshnode.app.sessions.done import ALREADY_ENDED, Done, are, counted, landed
 from meshnode.app.sessions.endings import Ended

@@ -5,9 +5,10 @@ Invariant: nothing here decides who may do what; the owners of sessions do.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict, replace
 
 from meshnode.client.connection.asking import Asking
 from meshnode.client.connection.retrying import tried

@@ -6,8 +6,9 @@ Invariant: an outcome is shown only if the owner node signed it for exactly this
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client.commands import outbox
 from meshnode.client.commands.receipts import check_is_about
@@ -51,8 +52,7 @@ KEY_HELD_S = 10.0  # of the five minutes that it lives
 KEY_USES_MAX = 64  # owners count what is signed under one grant
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     """A key that was made or parsed a moment ago, and the text of the environment then."""
 
     key: SessionKey

@@ -6,8 +6,9 @@ that goes wrong is a MeshError.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from meshnode.client.connection.connection import Connection
 from meshnode.client.messages import to_plain

@@ -6,8 +6,9 @@ would fall with a key is known before its revocation is signed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client.keys.authority import mesh_id_of, operator_of, revocation_by
 from meshnode.client.messages import to_wire
@@ -181,8 +182,7 @@ def check_root(root: Key | None, found: pb.ListAuthoritiesResponse) -> None:
     raise NotPermittedError(said, f"roots of this mesh: {present}")
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True):
     """A key that is to be revoked, and the active keys that it gave a role.
 
     `falls`: those of them that nobody else gave one that is as strong.

@@ -6,8 +6,10 @@ key authorises nothing; the grant that the operator signs does, and only if its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.durations import rfc3339, words_of
 from meshnode.client.home import check_private
@@ -56,8 +58,7 @@ ID_BYTES = 16
 GENERATION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """What a new key is limited to; `None` means anywhere."""
 
     actions: tuple[str, ...] = ACTIONS_OF_NEW_KEY  # empty: the same
@@ -67,8 +68,7 @@ class Scope:
     via: str = ""  # the id of the one node that may deliver its commands
 
 
-@dataclass(frozen=True, slots=True)
-class InviteTerms:
+class InviteTerms(msgspec.Struct, frozen=True):
     """What an invite will say: the node that admits, the role it gives, how often, how long."""
 
     invite_id: bytes
@@ -213,8 +213,7 @@ def sign_body(
     return sign_entry(operator, mesh_id, body, chance, issued_s=int(now_s), expires_s=expires_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Life:
+class _Life(msgspec.Struct, frozen=True):
     now_s: int
     ttl_s: int
     backdate_s: int = BACKDATE_S

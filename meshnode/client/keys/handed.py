@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import asdict, replace
 
 from meshnode.client.home import make_private
 from meshnode.client.keys.keyfiles import PRIVATE_MODE, write_whole
@@ -35,8 +37,7 @@ REMEMBERED_S = 7 * 86400  # after a key has expired
 RECORD_BYTES_MAX = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class HandedKey:
+class HandedKey(msgspec.Struct, frozen=True):
     """A key that was made here. Times are seconds since 1970; `chain` is public, in base64."""
 
     key_id: str

@@ -6,8 +6,10 @@ it by its id. What a key is worth is said by the node, in the words of those who
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.keys.authority import (
@@ -72,8 +74,7 @@ FIELDS = (  # of a key that is listed
 JUDGED_MAX = 256  # in one question
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a new key shall be; `renewable`: it makes keys of this scope, and does nothing else."""
 
     scope: Scope
@@ -82,8 +83,7 @@ class Wish:
     renewable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Maker:
+class Maker(msgspec.Struct, frozen=True):
     """Where keys are made: by the key of the environment if it has one, else by the operator's."""
 
     home: Home

@@ -6,8 +6,9 @@ revocation counts: an admin's, or for a node that admits others the root's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client.keys.authorities import ROOT_NEEDED, check_root, known, submit
 from meshnode.client.keys.authority import mesh_id_of, operator_of, revocation_by
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
+class Revocation(msgspec.Struct, frozen=True):
     """A node that is to be revoked. `falls`: who goes with it, nodes by name and keys by id.
 
     `by_root`: whether a present root has revoked it already.

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -54,8 +54,7 @@ _HMAC_SHA256 = bytes.fromhex("300c06082a864886f70d02090500")
 _AES256_CBC = bytes.fromhex("060960864801650304012a")
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """Where a root key shall lie, and what opens it there."""
 
     path: Path

@@ -6,8 +6,9 @@ the node, which gets signed entries only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client.keys.authorities import (
     called,
@@ -167,8 +168,7 @@ def _rotatable(mesh: Connection, root: Key) -> pb.ListAuthoritiesResponse:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Retirement:
+class Retirement(msgspec.Struct, frozen=True):
     """A root that is to be removed, and the active keys that it gave a role itself.
 
     With that role, which may be weaker than what they have by others.

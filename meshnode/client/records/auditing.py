@@ -6,9 +6,10 @@ that anybody has shown was compared with it after its signature was checked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.keys.blaming import blaming
@@ -45,8 +46,7 @@ FIELDS = (  # of a record
 READ_TIMEOUT_S = 130.0  # for a whole log; the node gives up on another one before that
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which records: the newest `limit` of those that fit. `node` is a name or an id."""
 
     node: str = ""
@@ -65,8 +65,7 @@ class Wanted:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class _Log:
+class _Log(msgspec.Struct, frozen=True):
     node_id: str
     number: int
     kept: list[Kept]

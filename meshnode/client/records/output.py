@@ -7,8 +7,9 @@ position behind the last one, and its head tells what was lost before it could b
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.client import clock
 from meshnode.client.connection.absence import Absence
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 HEAD_BYTES_MAX = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Which output: of all there is, what satisfies each that is said. Seconds since 1970."""
 
     tail: int | None = None
@@ -43,8 +43,7 @@ class Span:
         return {"tail": self.tail, "since_s": self.since_s}
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Some output: where it begins in all of the session's, and what was `lost` right before it."""
 
     position: int

@@ -8,8 +8,10 @@ rows with the same session id, one that proves to be its owner's comes before wh
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.durations import words_of
 from meshnode.client.words import nearest, too_short
@@ -84,8 +86,7 @@ class AmbiguousError(ConflictError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Which sessions to list; empty fields select everything, an empty filter what is not old."""
 
     filter: str = ""
@@ -93,19 +94,18 @@ class Selection:
     specialization: str = ""
     owner: str = ""
     agent_id: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     sort: str = ""
     session_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NewSession:
+class NewSession(msgspec.Struct, frozen=True):
     """A process that the caller is about to start; empty fields take the node's defaults."""
 
     agent_id: str = ""
     title: str = ""
     specializations: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     owner: str = ""
     cwd: str = ""
     steer_format: str = "text"
@@ -113,19 +113,17 @@ class NewSession:
     adapter: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What shall be done with one session, or with one node when `session_id` is empty."""
 
     node_id: str
     epoch: int
     action: str
     session_id: str = ""
-    args: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """How long to try to reach the owner; with a command id, a retry that never acts twice.
 
     `wait` is what to wait for: that it is accepted, or for all that the owner can tell.
@@ -136,8 +134,7 @@ class Delivery:
     wait: str = WAITS[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """How a standing kill shall be carried out, and until when it may be."""
 
     expires_s: int = STANDS_S
@@ -154,8 +151,7 @@ class Terms:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What the user typed: one of the three, perhaps narrowed to a node."""
 
     name: str = ""  # a session id, a prefix of one, an agent id, or node/agent
@@ -168,8 +164,7 @@ class Target:
         return self.name or self.session_id or self.agent_id
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which events; empty is all. `about` is an id, a name of a node or agent, or node/agent."""
 
     kinds: tuple[str, ...] = ()

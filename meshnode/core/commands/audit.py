@@ -8,10 +8,12 @@ raise PeerError. No field of a record is longer than its bound; longer words are
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import sha256
 from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_key_of
@@ -32,8 +34,7 @@ CHARS_MAX = {"detail": 512, "agent": 256, "owner": 256}  # of other texts: NAME_
 NAME_CHARS_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
+class AuditRecord(msgspec.Struct, frozen=True):
     """One thing that happened at a node. Texts that do not apply are empty."""
 
     seq: int  # from 1
@@ -62,7 +63,7 @@ class AuditRecord:
         return sha256(b"smesh/v1/audit\0" + previous + self.to_bytes()).digest()
 
 
-_NAMES = tuple(one.name for one in fields(AuditRecord))
+_NAMES = AuditRecord.__struct_fields__
 TEXTS = _NAMES[2:]
 _values = attrgetter(*_NAMES)
 
@@ -96,8 +97,7 @@ def start_hash(node_key: bytes, log: int) -> bytes:
     return sha256(b"smesh/v1/audit-start\0" + node_key + log.to_bytes(8, "big")).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class AuditHead:
+class AuditHead(msgspec.Struct, frozen=True):
     """Where a node says its log is: `hash` covers the records up to `seq`."""
 
     node: NodeId
@@ -156,8 +156,7 @@ def dropped_detail(seq: int, chain: bytes) -> str:
     return f"up to {seq} with hash {chain.hex()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """What the first record kept is chained to: everything up to `seq` was dropped."""
 
     seq: int
@@ -180,8 +179,7 @@ def base_from_detail(detail: str) -> Base | None:
     return None if found is None else Base(int(found[1]), bytes.fromhex(found[2]))
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A record as a disk has it: `record` is None if it makes no sense."""
 
     seq: int
@@ -189,8 +187,7 @@ class Kept:
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Wrong:
+class Wrong(msgspec.Struct, frozen=True):
     """The first record that is not as it was written, and what seems to have happened to it."""
 
     seq: int

@@ -6,10 +6,11 @@ record, in the order below, and refuses at the first step that fails, having cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.core.commands.chains import Chains
 from meshnode.core.control.grants import (
@@ -74,8 +75,7 @@ OUTCOMES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """An order to one node, about one of its sessions or about itself. Times are whole seconds."""
 
     mesh: str
@@ -88,11 +88,10 @@ class Command:
     expires_s: int
     signer: bytes = b""
     chain: tuple[Signed, ...] = ()
-    args: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What became of a command, in the words of the node that owned the target."""
 
     mesh: str
@@ -187,16 +186,15 @@ def _fields(payload: bytes) -> dict[str, Any]:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Court:
+class Court(msgspec.Struct, frozen=True):
     """Where commands are judged: one node's own knowledge."""
 
     mesh: str
     node: str
     control: ControlSet
     journal_generation: int
-    floor: ClockFloor = field(default_factory=ClockFloor)
-    chains: Chains = field(default_factory=Chains)
+    floor: ClockFloor = msgspec.field(default_factory=ClockFloor)
+    chains: Chains = msgspec.field(default_factory=Chains)
 
     def judge(
         self, signed: Signed, session: SessionRecord | None, via: str, now_s: float

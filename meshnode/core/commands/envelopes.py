@@ -11,8 +11,9 @@ relay that sees them learns whether a reading or a command goes by, which it may
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.commands.commands import COMMAND, COMMAND_BYTES_MAX, RECEIPT
 from meshnode.core.errors import PeerError
@@ -34,8 +35,7 @@ REPLY_BYTES_MAX = PIECE_BYTES_MAX + FRAME_BYTES_MORE + SEALED_BYTES_MORE  # a re
 TEXT_CHARS_MAX = 1000  # of an error's message, and of its hint; the rest is cut
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A command to be executed; or, with `piece`, that piece of the output that it may read.
 
     With `until_accepted` it is answered once it is journalled.
@@ -46,8 +46,7 @@ class Request:
     until_accepted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A receipt, a piece of output, or the code, message and hint of an error."""
 
     receipt: Signed | None = None
@@ -56,8 +55,7 @@ class Answer:
     error: tuple[str, str, str] = ("", "", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A request as it arrived. `sender` has signed it."""
 
     request: Request
@@ -78,8 +76,7 @@ class Asked:
         return seal(self.answer_key, pack(value), SEALED_ANSWER + self.about)
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
+class Awaited(msgspec.Struct, frozen=True):
     """What a sender keeps of a request: with it, and nothing else, the answer opens."""
 
     key: SealingKey

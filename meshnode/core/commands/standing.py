@@ -10,9 +10,10 @@ sessions and the time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
+
+import msgspec
 
 from meshnode.core.control.entries import Cancel, Entry, StandingKill
 from meshnode.core.control.roles import ACTIONS_OF_ROLE
@@ -41,8 +42,7 @@ class Fate(StrEnum):
     VOID = "void"  # its signer may not kill any more
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """An order in the control set. Times are seconds since 1970, by the issuer's clock."""
 
     order_id: bytes
@@ -52,8 +52,7 @@ class Standing:
     kill: StandingKill
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """An order that meets a session of ours."""
 
     standing: Standing

@@ -5,8 +5,9 @@ Invariant: a mode is acted upon or refused, never passed over: who says `now` mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from meshnode.core.errors import UsageError
 
@@ -16,8 +17,7 @@ AFTER = "after"  # when it is done with what it has
 MODES = (SOFT, NOW, AFTER)
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(msgspec.Struct, frozen=True):
     """A direction, a message or both; an empty mode leaves it to the direction, then is SOFT."""
 
     direction: str = ""

@@ -7,8 +7,9 @@ envelope alone, so that versions which do not know a kind keep the same entries 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.core.control.grants import GRANT_ID_BYTES, GRANT_TTL_S_MAX
 from meshnode.core.control.roles import Role, role_from_map
@@ -38,8 +39,7 @@ NEVER_S = 1 << 62  # an expiry that does not come
 TIME_S_MAX = 1 << 53
 
 
-@dataclass(frozen=True, slots=True)
-class Revoke:
+class Revoke(msgspec.Struct, frozen=True):
     """That a key, a node or a grant counts for nothing, from whatever time on it was used."""
 
     what: str  # key, node or grant
@@ -51,8 +51,7 @@ class Revoke:
         return {"what": self.what, "name": self.name, "survivors": list(self.survivors)}
 
 
-@dataclass(frozen=True, slots=True)
-class StandingKill:
+class StandingKill(msgspec.Struct, frozen=True):
     """An order to kill whatever fits, whenever its owner is heard again. Empty fits anything."""
 
     session: str = ""
@@ -76,8 +75,7 @@ class StandingKill:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """That an order is taken back; it counts if the order's issuer or an admin says so."""
 
     order: bytes  # the id of its entry
@@ -87,8 +85,7 @@ class Cancel:
         return {"order": self.order}
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True):
     """That a node's rows up to a head which it has signed itself are hidden, for ever.
 
     The signature is why nobody can hide what a node has yet to say.
@@ -127,8 +124,7 @@ KINDS: dict[type, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A decoded entry. `expires_s` is NEVER_S for what stands for ever."""
 
     kind: str

@@ -9,9 +9,10 @@ the other actions of that grant are what these may be given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.core.errors import NotAuthenticatedError, NotPermittedError, PeerError
 from meshnode.core.keys import Key, Signed, decode_checked, encode_checked, parse_public, verify
@@ -38,8 +39,7 @@ class KeyTimeError(NotAuthenticatedError):
     """The key is not good at this time; it may have been, or will be. Nothing changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What a subject key may do, and where. `None` means anywhere; an empty tuple means nowhere."""
 
     mesh: str
@@ -72,8 +72,7 @@ class Grant:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What somebody wants to do, in the owner's own words: never in those of the command."""
 
     action: str
@@ -245,8 +244,7 @@ def is_renewal(grants: Sequence[Grant]) -> bool:
     return RENEWAL in grants[-1].actions
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
+class SessionKey(msgspec.Struct, frozen=True):
     """A key and the chain that gives it power: what `SESSION_API_KEY` holds."""
 
     key: Key

@@ -8,9 +8,10 @@ after an entry that concerns its key, so what one entry costs does not grow with
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from meshnode.core.control.roles import Authorization, Role, authorization_from_signed
 from meshnode.core.errors import PeerError
@@ -34,14 +35,13 @@ class _Gift(NamedTuple):
     node: bytes  # that passed it on; empty: none
 
 
-@dataclass(slots=True)
-class _Given:
+class _Given(msgspec.Struct):
     """What one key was given."""
 
-    roles: list[Role] = field(default_factory=list)
-    gifts: set[_Gift] = field(default_factory=set)  # the same, each said once
-    names: set[str] = field(default_factory=set)
-    made_by: set[bytes] = field(default_factory=set)  # who have called it an admin
+    roles: list[Role] = msgspec.field(default_factory=list)
+    gifts: set[_Gift] = msgspec.field(default_factory=set)  # the same, each said once
+    names: set[str] = msgspec.field(default_factory=set)
+    made_by: set[bytes] = msgspec.field(default_factory=set)  # who have called it an admin
 
 
 class RoleBook:

@@ -7,8 +7,9 @@ revocation is judged where somebody commands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import Key, Signed, parse_public, verify
@@ -25,8 +26,7 @@ ACTIONS_OF_ROLE: dict[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(msgspec.Struct, frozen=True):
     """An admin's signed word that one node may admit devices, and with which role."""
 
     mesh: str
@@ -39,8 +39,7 @@ class Authorization:
     signer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(msgspec.Struct, frozen=True):
     """That a key may command."""
 
     subject: bytes

@@ -6,8 +6,9 @@ one that comes late does not come back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.packing import typed
@@ -23,8 +24,7 @@ CONSEQUENCES = frozenset({"suspend", "kill"})
 Setting = str | int | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Settings under a name; None deletes it."""
 
     name: str
@@ -35,8 +35,7 @@ class Policy:
         return {"name": self.name, "settings": self.settings}
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """How much may be spent in a period, by whom, and what follows. Empty is anybody's."""
 
     limit: int
@@ -50,8 +49,7 @@ class Terms:
     project: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """Terms under a name; None deletes it."""
 
     name: str

@@ -10,8 +10,9 @@ what it heard first: so whoever steals a root that was removed is believed by no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_id_of
@@ -27,8 +28,7 @@ VERSION_MAX = 1 << 31
 CERTIFICATE_BYTES_MAX = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class RootKeys:
+class RootKeys(msgspec.Struct, frozen=True):
     """That these are all the roots from a version on."""
 
     version: int
@@ -39,8 +39,7 @@ class RootKeys:
         return {"version": self.version, "keys": list(self.keys)}
 
 
-@dataclass(frozen=True, slots=True)
-class Admits:
+class Admits(msgspec.Struct, frozen=True):
     """A root's word that a node may admit others: its certificate, DER."""
 
     node: bytes

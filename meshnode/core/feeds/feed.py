@@ -8,9 +8,10 @@ changes nothing. Whether a header, a flush or a snapshot is accepted depends onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.headers import NOTHING, Head, Header
@@ -31,8 +32,7 @@ TABLES_MAX = 64  # of one feed: as many as a manifest can name in one frame
 BUCKET_BYTES_MAX = 768 << 10  # so that each can be sent, and proved, in one frame
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(msgspec.Struct, frozen=True):
     """One write: a value, or None to delete."""
 
     table: str
@@ -40,8 +40,7 @@ class Op:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(msgspec.Struct, frozen=True):
     """A group of writes with its proof.
 
     `eager` if it travels along the origin's tree, `flooded` if it goes to everybody at once;
@@ -54,15 +53,14 @@ class Flush:
     flooded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What a feed went through: a flush applied, or everything replaced by a snapshot."""
 
     origin: NodeId
     header: Header
     flush: Flush | None
     rows: Mapping[Place, Row | None]  # written (or deleted: None); all rows if replaced
-    before: Mapping[Place, Row | None] = field(default_factory=dict)  # by the flush
+    before: Mapping[Place, Row | None] = msgspec.field(default_factory=dict)  # by the flush
 
     @property
     def written(self) -> dict[Place, tuple[Row | None, Row | None]]:

@@ -5,9 +5,11 @@ Invariant: whether a header is accepted depends only on its bytes and on its mes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_key_of
@@ -19,8 +21,7 @@ HASH_BYTES = 32
 HEADER_BYTES_MAX = 4096  # ten times what is written today; larger: PeerError
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, order=True):
     """How far a feed is known."""
 
     epoch: int
@@ -30,8 +31,7 @@ class Head:
 NOTHING = Head(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """What the owner signs about a flush. `at_s` is its own clock, for people only.
 
     `left` is the boot of the process over whose history this epoch was opened; 0 for none.

@@ -6,8 +6,9 @@ later state that its owner has signed, and of an epoch with two histories nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.effects import Effect, Report, Send
 from meshnode.core.errors import PeerError
@@ -29,17 +30,20 @@ if TYPE_CHECKING:
     from meshnode.core.membership.genesis import Genesis, Limits
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What a message led to: answers, and what is new here and so worth passing on."""
 
-    effects: list[Effect] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    entries: list[Signed] = field(default_factory=list)
-    forks: list[Proof] = field(default_factory=list)  # whose rows are no longer shown
+    effects: list[Effect] = msgspec.field(default_factory=list)
+    changes: list[Change] = msgspec.field(default_factory=list)
+    entries: list[Signed] = msgspec.field(default_factory=list)
+    forks: list[Proof] = msgspec.field(default_factory=list)  # whose rows are no longer shown
     duplicate_of: NodeId | None = None  # news that came along a tree and was here already
-    missing: dict[NodeId, Head] = field(default_factory=dict)  # announced; may be on its way
-    theirs: Mapping[NodeId, Head] = field(default_factory=dict)  # what the sender holds, it says
+    missing: dict[NodeId, Head] = msgspec.field(
+        default_factory=dict
+    )  # announced; may be on its way
+    theirs: Mapping[NodeId, Head] = msgspec.field(
+        default_factory=dict
+    )  # what the sender holds, it says
 
 
 class Intake(Holdings):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.feeds.feed import Flush
 from meshnode.core.keys import Signed
@@ -14,31 +15,27 @@ if TYPE_CHECKING:
     from meshnode.core.ids import NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True):
     """A sign of life."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The whole of a small feed: its rows, canonical MessagePack."""
 
     header: Header
     rows: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """The hashes of all buckets of a feed, which its header proves."""
 
     header: Header
     buckets: Buckets
 
 
-@dataclass(frozen=True, slots=True)
-class BucketPull:
+class BucketPull(msgspec.Struct, frozen=True):
     """A request for buckets of a feed, as its `Manifest` at `head` named them."""
 
     origin: NodeId
@@ -46,8 +43,7 @@ class BucketPull:
     wanted: dict[str, list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class BucketRows:
+class BucketRows(msgspec.Struct, frozen=True):
     """Whole buckets of a feed; `last` if no more are sent unless asked for."""
 
     origin: NodeId
@@ -55,8 +51,7 @@ class BucketRows:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     """One header: what the sender holds where the receiver said it holds something else.
 
     Two: the proof that their owner's epoch has two histories.
@@ -65,8 +60,7 @@ class Fork:
     headers: tuple[Header, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """What the sender holds, in two hashes of 16 bytes.
 
     `cut_s` is the latest expiry of a control entry that the sender has dropped, seconds since 1970.
@@ -79,16 +73,14 @@ class Digest:
     asks: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BucketHashes:
+class BucketHashes(msgspec.Struct, frozen=True):
     """What the sender holds, in BUCKETS hashes of 8 bytes for feeds and as many for control."""
 
     feeds: tuple[bytes, ...]
     control: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Vector:
+class Vector(msgspec.Struct, frozen=True):
     """What the sender holds; all that it holds in the buckets named, elsewhere only news.
 
     `states` are the first 16 bytes of the state hash at each position.
@@ -98,18 +90,16 @@ class Vector:
     control_ids: frozenset[bytes] = frozenset()
     feed_buckets: frozenset[int] = frozenset()
     control_buckets: frozenset[int] = frozenset()
-    states: dict[NodeId, bytes] = field(default_factory=dict)
+    states: dict[NodeId, bytes] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Have:
+class Have(msgspec.Struct, frozen=True):
     """What the sender has received and does not send unasked."""
 
     positions: dict[NodeId, Head]
 
 
-@dataclass(frozen=True, slots=True)
-class Pull:
+class Pull(msgspec.Struct, frozen=True):
     """A request for what comes after these positions, and for these control entries.
 
     With `graft`, later news of these origins shall come unasked; of all, if none is named.
@@ -120,46 +110,40 @@ class Pull:
     graft: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prune:
+class Prune(msgspec.Struct, frozen=True):
     """News of these origins came from elsewhere first: announce them, do not send them."""
 
     origins: frozenset[NodeId]
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(msgspec.Struct, frozen=True):
     """Where other members may be dialled. `full`: the sender has links enough, try those."""
 
-    addresses: dict[NodeId, tuple[str, ...]] = field(default_factory=dict)
+    addresses: dict[NodeId, tuple[str, ...]] = msgspec.field(default_factory=dict)
     full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Has the receiver heard this neighbour of its lately? Answered with `Heard`."""
 
     about: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """How long ago the sender heard its neighbour; None if it has no working link with it."""
 
     about: NodeId
     ago_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """A request, sealed to the receiver; answered with `Reply`. `number` is the sender's."""
 
     number: int
     sealed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """The answer to an order, sealed by its owner; or why some node on the way could not go on."""
 
     number: int
@@ -167,8 +151,7 @@ class Reply:
     error: tuple[str, str, str] = ("", "", "")  # code, message, hint
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(msgspec.Struct, frozen=True):
     """Something for a node that is not linked with its sender, on its way along `route`.
 
     `at` is the place in the route of whoever receives this frame.
@@ -179,15 +162,13 @@ class Routed:
     body: Ask | Heard | Order | Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Farewell:
+class Farewell(msgspec.Struct, frozen=True):
     """The sender lets the link go."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What a flush becomes at the border if it is held already: nothing of it was verified."""
 
     origin: NodeId

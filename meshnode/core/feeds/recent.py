@@ -7,8 +7,9 @@ any more is repaired by a snapshot.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.core.feeds.headers import NOTHING, Head, Header
 

@@ -9,8 +9,9 @@ that lacks any needed flush offers the newest state.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.core.effects import Effect, Send
 from meshnode.core.feeds.feed import Flush, Replica

@@ -14,8 +14,9 @@ from saying that they have ended: END_BYTES a row are left to that, half of the 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.feeds.feed import BUCKET_BYTES_MAX, TABLES_MAX
 from meshnode.core.feeds.rows import ROW_BYTES, bucket_of
@@ -38,13 +39,12 @@ Move = tuple[bytes, "int | None", "int | None"]
 """A key, and the bytes of key and value before and after; None where there is no row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(msgspec.Struct, frozen=True):
     """By how much rows of one table grow; `buckets` as they travel."""
 
     rows: int = 0
     bytes: int = 0
-    buckets: Mapping[int, int] = field(default_factory=dict)
+    buckets: Mapping[int, int] = msgspec.field(default_factory=dict)
 
     def __sub__(self, other: Growth) -> Growth:
         """Return what this is more than another."""
@@ -84,8 +84,7 @@ def _sent(size: int | None) -> int:
     return 0 if size is None else size + ROW_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class _Shares:
+class _Shares(msgspec.Struct, frozen=True):
     """What is there for all, for all tables but LAST, and for one of these."""
 
     all: int

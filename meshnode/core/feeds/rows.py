@@ -9,12 +9,14 @@ bucket or a table once it is deleted. (A sum or an XOR of row hashes could be fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - a class
 from typing import TYPE_CHECKING
 from zlib import crc32
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from meshnode.core.packing import pack_lists
 
@@ -32,19 +34,30 @@ Manifest = dict[str, dict[int, bytes]]
 """The hash of each bucket that holds rows, by table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, eq=False):
     """A value, and the write that put it there."""
 
     epoch: int
     seq: int
     value: bytes
-    meaning: object = field(default=None, compare=False, repr=False)  # of the value, once decoded
+    meaning: object = None  # of the value, once decoded; rows are alike without it
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Row):
+            return NotImplemented
+        return self._written == other._written
+
+    def __hash__(self) -> int:
+        return hash(self._written)
+
+    @property
+    def _written(self) -> tuple[int, int, bytes]:
+        return self.epoch, self.seq, self.value
 
     def decoded(self, decode: Callable[[bytes], object]) -> object:
         """Return what the value means, worked out once; a table has one decoder."""
         if self.meaning is None:
-            object.__setattr__(self, "meaning", decode(self.value))
+            force_setattr(self, "meaning", decode(self.value))
         return self.meaning
 
 

@@ -15,8 +15,9 @@ progress, buckets that are not wanted change nothing, and whoever began most mak
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import BUCKET_BYTES_MAX, TABLES_MAX, checked_row, fits, too_large
@@ -114,8 +115,7 @@ def _packed(entries: list[list[object]]) -> bytes:
     return pack_lists(named)
 
 
-@dataclass(slots=True)
-class Assembly:
+class Assembly(msgspec.Struct):
     """A feed of which some buckets are here."""
 
     header: Header

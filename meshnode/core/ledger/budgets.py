@@ -8,11 +8,13 @@ mesh is not heard. Each budget warns once a window, and acts once on each sessio
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.control.entries import ENTRY_ID_BYTES
 from meshnode.core.control.settings import AMOUNT_MAX, Budget, Terms, budget_from_map
@@ -63,16 +65,14 @@ class News(StrEnum):
     LIFTED = "lifted"
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """The hour, day or month, in UTC, that a budget counts in: seconds since 1970, end excluded."""
 
     start_s: int
     end_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """A budget that counts. Its id is that of its entry, so one that is set anew is another."""
 
     budget_id: bytes
@@ -84,8 +84,7 @@ class Allowance:
     ignored: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(msgspec.Struct, frozen=True):
     """For whom something was spent; empty is not known. Specializations as fixed at the start."""
 
     owner: str = ""
@@ -94,8 +93,7 @@ class Who:
     specializations: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True):
     """What was spent; `unpriced` are tokens by model, and are in no money.
 
     Of too many models only those with most tokens are named; the others are counted.
@@ -103,13 +101,12 @@ class Spent:
 
     tokens: int = 0
     nusd: int = 0
-    unpriced: Mapping[str, int] = field(default_factory=dict)
+    unpriced: Mapping[str, int] = msgspec.field(default_factory=dict)
     unpriced_more: int = 0  # models beside those
     unpriced_more_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """How much of the mesh the totals speak for."""
 
     heard: int
@@ -121,8 +118,7 @@ class Heard:
         return self.heard >= self.known
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What is to be thought of a budget now; `action` is suspend, kill or empty."""
 
     standing: Standing
@@ -323,8 +319,7 @@ def hold_key(budget_id: bytes, window: Window) -> bytes:
     return sha256(pack(["budget", budget_id, window.start_s])).digest()[:ENTRY_ID_BYTES]
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """What a budget does to a session of ours."""
 
     allowance: Allowance
@@ -361,8 +356,7 @@ def holds(
     return [one for one in found if one.key not in done]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """What was told last of a budget: in which window, and the worst of it."""
 
     start_s: int

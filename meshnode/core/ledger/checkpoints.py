@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from meshnode.core.commands.audit import Wrong
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import NodeId, node_key_of
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "ledger_checkpoint"  # the type that is signed, and the kind of its audit record
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True):
     """`hash` covers the log up to `seq`; `totals` are all counters then: records, and the buckets.
 
     `dropped`: the records up to there were dropped for their age, and `totals` are empty.

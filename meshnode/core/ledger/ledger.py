@@ -7,10 +7,10 @@ order of reading or merging changes a total. Any bytes decode to a value or rais
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import astuple
 
 from meshnode.core.ledger.marks import GATEWAYS, MARK, fitting, mark_of, marked
 from meshnode.core.periods import DayKey, MonthKey
@@ -137,16 +137,14 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 _NOTHING = Slot(0, Buckets())
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class DiagnosticsKey:
+class DiagnosticsKey(msgspec.Struct, frozen=True, order=True):
     """Which reader: `path_hash` stands for its file and filter, so that no path is published."""
 
     source: str
     path_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostics:
+class Diagnostics(msgspec.Struct, frozen=True):
     """What one reader counted since ever, and what it read but did not count."""
 
     records: int = 0
@@ -163,16 +161,14 @@ class Diagnostics:
         return Diagnostics(*(min(mine + theirs, COUNT_MAX) for mine, theirs in pairs))
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(msgspec.Struct, frozen=True):
     """What was said in a line of a log, and the record that it makes."""
 
     record: UsageRecord
     texts: Texts
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What one reading found, to be kept whole or not at all.
 
     `places`: where files were left, by the reader's name of each, at most 32 bytes; b"" forgets it.
@@ -194,8 +190,7 @@ class Batch:
     superseded: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StoredReader:
+class StoredReader(msgspec.Struct, frozen=True):
     """What is on disk about a reader: the place of each file it has read, and its counts."""
 
     places: Mapping[bytes, bytes]

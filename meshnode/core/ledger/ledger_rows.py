@@ -6,10 +6,10 @@ Invariant: any bytes decode to a value or raise PeerError; equal values give the
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
+from msgspec.structs import astuple
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger.ledger import (
@@ -122,8 +122,8 @@ def diagnostics_to_row(diagnostics: Diagnostics) -> bytes:
 
 def diagnostics_from_row(row: bytes) -> Diagnostics:
     """Decode diagnostics; raises PeerError."""
-    counts = _list(row, len(fields(Diagnostics)))
-    return Diagnostics(*(_number(count) for count in counts[: len(fields(Diagnostics))]))
+    counts = _list(row, len(Diagnostics.__struct_fields__))
+    return Diagnostics(*(_number(count) for count in counts[: len(Diagnostics.__struct_fields__)]))
 
 
 def _fit(texts: Sequence[str]) -> bool:

@@ -5,15 +5,15 @@ A program such as Claude Code writes its usage under an id of its own: a log ses
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 NAME_CHARS_MAX = 128  # longer names are nobody's
 SOURCES = frozenset({"claude", "codex"})  # that tell, while they run, what they write into
 
 
-@dataclass(frozen=True, slots=True)
-class LogSession:
+class LogSession(msgspec.Struct, frozen=True):
     """A log session as it was had; times in seconds since 1970, `until_s` is inf while it is."""
 
     source: str

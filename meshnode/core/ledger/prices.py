@@ -5,8 +5,9 @@ Invariant: costs are added up exactly, and rounded once, when they are shown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from meshnode.core.ledger.ledger import Buckets
@@ -17,8 +18,7 @@ NUSD_MAX = (1 << 63) - 1  # of one record, 9.2 billion USD: what costs more is k
 PUSD_PER_USD = PUSD_PER_NUSD * NUSD_PER_USD
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(msgspec.Struct, frozen=True):
     """Pico-USD per token of each bucket, per web search and per request.
 
     One USD per million tokens is 10**6.
@@ -34,8 +34,7 @@ class Rates:
     request_pusd: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(msgspec.Struct, frozen=True):
     """Rates, the price list@version that they are from, and the entry there that matched.
 
     `as_standard`: the list has none of the service tier, so these are what it has without one.

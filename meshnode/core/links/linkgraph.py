@@ -13,11 +13,13 @@ treated as having none, so no edge of its own counts, and it is never reached.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
+
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 from meshnode.core.ids import short_id_of
 
@@ -35,8 +37,7 @@ mark_of = lru_cache(maxsize=MARKS_MAX)(short_id_of)  # one bytes object for all 
 NOBODY: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, weakref=True):
     """What a member's own rows say: `up`, `down` or `left`, and of its peers, by short id.
 
     `peers` are the working links, `stalled` those it lost because they stalled. Both are cut to
@@ -47,15 +48,15 @@ class Standing:
     peers: frozenset[bytes]
     stalled: frozenset[bytes] = NOBODY
 
-    listed: frozenset[bytes] = field(init=False, compare=False, repr=False)
-    """`peers` as far as they count: whoever is not `up` has no edges."""
+    listed: frozenset[bytes] = NOBODY
+    """`peers` as far as they count, which is worked out: whoever is not `up` has no edges."""
 
     def __post_init__(self) -> None:
         for name in ("peers", "stalled"):
             marks = getattr(self, name)
             if len(marks) > PEERS_MAX:
-                object.__setattr__(self, name, frozenset(nsmallest(PEERS_MAX, marks)))
-        object.__setattr__(self, "listed", self.peers if self.declared == "up" else NOBODY)
+                force_setattr(self, name, frozenset(nsmallest(PEERS_MAX, marks)))
+        force_setattr(self, "listed", self.peers if self.declared == "up" else NOBODY)
 
 
 _standings: WeakValueDictionary[object, Standing] = WeakValueDictionary()

@@ -16,11 +16,12 @@ REDIAL_S / 8, for ever.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.effects import Dial, Effect, HangUp
 
@@ -82,8 +83,7 @@ def _nearest(self_id: NodeId, others: AbstractSet[NodeId]) -> frozenset[NodeId]:
     return frozenset(nearest)
 
 
-@dataclass(slots=True)
-class _Attempt:
+class _Attempt(msgspec.Struct):
     next_at_s: float
     soon_at_s: float  # the same for members that are needed: RETRY_MAX_S at most
     delay_s: float  # until the attempt after the next

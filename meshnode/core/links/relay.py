@@ -11,8 +11,9 @@ node takes at most a share (`Turnstile`), so that nobody uses up what there is f
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.messages import Routed

@@ -11,8 +11,9 @@ Invariant: a link is silent only after MISSES_MAX intervals in which this node w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.effects import Effect, Send
 from meshnode.core.feeds.messages import Pulse
@@ -28,8 +29,7 @@ VOUCHED_S = 3.0
 LISTEN_S = 1.0  # granted to every peer once a node that was held up runs again
 
 
-@dataclass(slots=True)
-class _Link:
+class _Link(msgspec.Struct):
     heard_at_s: float
     pulses: int = 0
     asked_at_s: float | None = None
@@ -37,8 +37,7 @@ class _Link:
     again_s: float = PULSE_S  # after a question: until the next, if somebody vouched
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whom to ask others about, and whose links to let go."""
 
     doubted: list[NodeId]

@@ -8,12 +8,12 @@ device whose clock runs late is not cut off. Subjects are hints for people and n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -58,8 +58,7 @@ _ANCHOR_FROM = datetime(2020, 1, 1, tzinfo=UTC)
 _ANCHOR_UNTIL = datetime(2099, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """What TLS presents: a private key and a chain, both PEM."""
 
     private_key: bytes

@@ -7,9 +7,10 @@ they exchanged. No key is trusted because it came first: the invite names the me
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+import msgspec
 
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import MeshId, NodeId, b32, node_id_of, unb32
@@ -25,8 +26,7 @@ JOIN = "join"
 OPERATOR = "join-operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Invite:
+class Invite(msgspec.Struct, frozen=True):
     """Everything a device needs to find and trust the mesh that invites it."""
 
     root_key: bytes
@@ -85,8 +85,7 @@ def invite_from_text(text: str) -> Invite:
         raise UsageError(f"not an invite: {error}", hint) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(msgspec.Struct, frozen=True):
     """What a device asks: to be a member under this key, and perhaps to command with that one."""
 
     mesh_id: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ids import MeshId, b32
@@ -13,8 +14,7 @@ from meshnode.core.packing import pack, typed, unpack_map
 NAME_CHARS_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Part of the genesis, so that acceptance depends only on bytes, and is the same everywhere."""
 
     rows_max: int = 20_000  # of one feed
@@ -23,8 +23,7 @@ class Limits:
     feed_bytes_max: int = 32 << 20  # keys and values of one feed: what a snapshot may hold
 
 
-@dataclass(frozen=True, slots=True)
-class Genesis:
+class Genesis(msgspec.Struct, frozen=True):
     """Root keys, how many of them must agree, and a name for people."""
 
     root_keys: tuple[bytes, ...]

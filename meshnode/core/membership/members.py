@@ -5,9 +5,10 @@ Invariant: each node writes both rows in its own feed only, so they need no furt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.ids import SHORT_ID_BYTES
@@ -31,14 +32,13 @@ LABELS_BYTES_MAX = 8 << 10  # of all keys and values in UTF-8: half of what a ro
 LABELS_SAID = f"a node has at most {LABELS_MAX} labels, of {LABELS_BYTES_MAX} bytes together"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRecord:
+class NodeRecord(msgspec.Struct, frozen=True):
     """The member record. Times are seconds since 1970, UTC."""
 
     name: str
     addresses: tuple[str, ...] = ()
     version: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     journal_generation: int = 0
     standing: str = "up"  # up, down or left
@@ -47,12 +47,11 @@ class NodeRecord:
     sealing_key: bytes = b""  # X25519: what is sealed to it, only this node reads
 
 
-@dataclass(frozen=True, slots=True)
-class LinksRecord:
+class LinksRecord(msgspec.Struct, frozen=True):
     """Peers with working streams by short id, and why others were lost."""
 
     peers: frozenset[bytes] = frozenset()
-    lost: dict[bytes, str] = field(default_factory=dict)
+    lost: dict[bytes, str] = msgspec.field(default_factory=dict)
 
 
 def labels_beyond(labels: Mapping[str, str]) -> list[str]:

@@ -7,8 +7,9 @@ agents claim about themselves; it never authorises anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+
+import msgspec
 
 from meshnode.core.errors import PeerError, UsageError
 from meshnode.core.packing import pack, typed, unpack, unpack_map
@@ -22,13 +23,12 @@ COST_HINT = "cost_per_mtok_usd"  # the one that tables show; any cost_..._usd is
 PERCENT = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Specialist:
+class Specialist(msgspec.Struct, frozen=True):
     """An agent and what it is good at."""
 
     agent_id: str
     specialization: str
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def place(self) -> Place:
@@ -36,16 +36,14 @@ class Specialist:
         return Place(self.agent_id, self.specialization)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, order=True):
     """What identifies an entry: an agent and a specialization."""
 
     agent_id: str
     specialization: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Birth:
+class Birth(msgspec.Struct, frozen=True, order=True):
     """Which registration it was: of which start of its node, and its number there.
 
     It travels in the value, so that it stays when a restored feed is written anew in another epoch.
@@ -55,8 +53,7 @@ class Birth:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(msgspec.Struct, frozen=True):
     """An entry as a feed holds it."""
 
     entry: Specialist

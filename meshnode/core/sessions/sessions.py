@@ -5,10 +5,12 @@ Invariant: a session in a terminal state never changes state again, and only its
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.ids import session_id_of
@@ -75,8 +77,7 @@ def is_of_journal(record: SessionRecord, generation: int) -> bool:
     return record.session_epoch >> _LOW_BITS == generation >> _LOW_BITS
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
+class SessionRecord(msgspec.Struct, frozen=True):
     """What the owner publishes about a session. Times are seconds since 1970, UTC."""
 
     session_id: SessionId
@@ -101,7 +102,7 @@ class SessionRecord:
     message_count: int = 0
     tool_calls: int = 0
     model: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     can_steer: str = "queue"
     can_kill: str = "tree"
     start: int | None = None  # what its id is made of; None: its epoch
@@ -184,4 +185,4 @@ _BY_ANNOTATION: dict[str, tuple[type, ...]] = {
     "tuple[str, ...]": (list, tuple),
     "dict[str, str]": (dict,),
 }
-_TYPES = {spec.name: _BY_ANNOTATION[str(spec.type)] for spec in fields(SessionRecord)}
+_TYPES = {name: _BY_ANNOTATION[said] for name, said in SessionRecord.__annotations__.items()}

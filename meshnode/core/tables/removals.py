@@ -11,8 +11,9 @@ Invariant: every row is bounded, and its bytes are the same for the same meaning
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.headers import FLUSH, Head, Header, parse_header, verify_header
@@ -38,8 +39,7 @@ REMOVAL_KEYS, ANSWER_KEYS, AFTER_KEYS = b"\x93\x00", b"\x93\x01", b"\x92\x02"  #
 Kind = TypeVar("Kind")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Dot:
+class Dot(msgspec.Struct, frozen=True, order=True):
     """An add that was seen: in whose feed, written where, and which registration."""
 
     origin: NodeId
@@ -47,24 +47,21 @@ class Dot:
     birth: Birth
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True):
     """Adds of one entry that are to go."""
 
     place: Place
     dots: frozenset[Dot]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Adds of one entry that the writer's own feed held, and never will again."""
 
     place: Place
     births: frozenset[Birth]
 
 
-@dataclass(frozen=True, slots=True)
-class After:
+class After(msgspec.Struct, frozen=True):
     """What was removed of an origin's entries is gone for sure from here on.
 
     The origin has signed this header: a position alone, far ahead of what it will ever write, would

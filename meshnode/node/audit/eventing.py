@@ -16,8 +16,9 @@ import logging
 import sqlite3
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.app.events.changes import Changes
 from meshnode.app.events.events import (
@@ -62,8 +63,7 @@ RETRY_S = 5.0
 _log = logging.getLogger("session_mesh.events")
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """What a node leaves when it is stopped in order: how everything was that it had told."""
 
     last: int  # the seq of the newest event

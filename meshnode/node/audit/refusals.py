@@ -5,21 +5,19 @@ Invariant: a peer that sends nothing but nonsense costs a line a second and REFU
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 PEERS_MAX = 256  # counted at once; the one that began first is forgotten
 WINDOW_S = 1.0
 REFUSALS_MAX = 100  # within a window; more: the link is ended
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(msgspec.Struct):
     began_at_s: float
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whether to log this one, how many went unlogged before it, and whether to hang up."""
 
     logged: bool

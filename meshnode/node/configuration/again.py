@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shlex
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.client.home import home_at
 from meshnode.core.errors import MeshError

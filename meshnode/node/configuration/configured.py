@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.node.configuration.http_options import HttpOptions
 
@@ -13,20 +14,19 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import SourceConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """What a node is told to be; None leaves it to the flags and the defaults."""
 
     node: str | None = None
     listen: str | None = None
     advertise: str | None = None
     seeds: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     on_exit: str = "keep"
     mdns: bool | None = None
     ingest: tuple[SourceConfig, ...] = ()
     prices: str | None = None  # a file, from where the configuration is
     budgets: tuple[Budget, ...] = ()
-    http: HttpOptions = field(default_factory=HttpOptions)
-    directions: dict[str, Direction] = field(default_factory=dict)
+    http: HttpOptions = msgspec.field(default_factory=HttpOptions)
+    directions: dict[str, Direction] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()  # sentences for the log: known, but not by this version

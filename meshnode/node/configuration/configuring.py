@@ -6,8 +6,9 @@ Invariant: what `shown` returns is itself a configuration, and says the same as 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from meshnode.client.documents import parse_document, read_document
 from meshnode.client.selections import chosen_in

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
 
 from meshnode.client.home import Home
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFlags:
+class HttpFlags(msgspec.Struct, frozen=True):
     """The flags of `up` for HTTP: on, off or an address; files of a certificate and its key."""
 
     listen: str | None = None
@@ -23,25 +24,25 @@ class HttpFlags:
     metrics: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UpOptions:
+class UpOptions(msgspec.Struct, frozen=True):
     """The flags of `up`; what is None is left to the configuration and the defaults."""
 
     listen: str | None = None
     advertise: str | None = None
     seeds: tuple[str, ...] = ()
     mdns: bool | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     name: str | None = None
     config: Path | None = None
     json_ready: bool = False
-    http: HttpFlags = field(default_factory=HttpFlags)
+    http: HttpFlags = msgspec.field(default_factory=HttpFlags)
 
 
 def told_of(home: Home, options: UpOptions) -> str:
     """Write what a node is told as a text, for the process that it will be."""
     config = None if options.config is None else str(options.config.absolute())
-    return json.dumps(asdict(options) | {"home": str(home.path), "config": config})
+    told = asdict(options) | {"http": asdict(options.http)}
+    return json.dumps(told | {"home": str(home.path), "config": config})
 
 
 def told_from(text: str) -> tuple[Home, UpOptions]:

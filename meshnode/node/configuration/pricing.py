@@ -5,10 +5,12 @@ Invariant: what is explained is what is charged: `PriceBook` finds both in the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.home import expanded
@@ -142,8 +144,7 @@ def _of_home(home: Home, faults: list[str]) -> Path:
     return named_in(home.config, config.prices) or home.prices
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What to explain; without a tier it is the standard one for a prompt of that length."""
 
     model: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.client.home import expanded
 from meshnode.core.membership.members import check_labels
@@ -27,8 +29,7 @@ LABELS_FACT = "labels"
 RETURNED_FACT = "returned"  # the leaving that this home has joined after
 
 
-@dataclass(frozen=True, slots=True)
-class NodeOptions:
+class NodeOptions(msgspec.Struct, frozen=True):
     """What a node is told to be, flags and configuration merged."""
 
     listen: str
@@ -36,13 +37,13 @@ class NodeOptions:
     seeds: tuple[str, ...] = ()
     mdns: bool = True
     name: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     on_exit: str = "keep"
     ingest: tuple[SourceConfig, ...] = ()
     prices: Path | None = None  # the user's; else prices.yaml in the home
     budgets: tuple[Budget, ...] = ()  # of this node alone, where the mesh has none of the name
-    http: HttpOptions = field(default_factory=HttpOptions)
-    directions: dict[str, Direction] = field(default_factory=dict)
+    http: HttpOptions = msgspec.field(default_factory=HttpOptions)
+    directions: dict[str, Direction] = msgspec.field(default_factory=dict)
 
 
 def config_of(home: Home, options: UpOptions) -> Config:

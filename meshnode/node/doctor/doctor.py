@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psutil
 
 from meshnode.agents.cgroup import why_none
@@ -86,23 +86,22 @@ NODE_CHECKS = ("version", "listening", "joiners_port", "loop_lag", "budgets", "m
 _NO_HOME = "this home is not usable yet"
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """What is known so far, and what has been said about it."""
 
-    checks: list[Check] = field(default_factory=list)
+    checks: list[Check] = msgspec.field(default_factory=list)
     genesis: Genesis | None = None
     node_id: str = ""
     identity: Identity | None = None
-    config: Config = field(default_factory=Config)
+    config: Config = msgspec.field(default_factory=Config)
     status: dict[str, Any] | None = None
     facts: NodeFacts | None = None
     silent: bool = False  # a node runs, and does not answer
     has_left: bool = False
     absence: Check | None = None  # why nothing is known of the node itself
-    members: list[dict[str, Any]] = field(default_factory=list)
-    budgets: list[dict[str, Any]] = field(default_factory=list)
-    clock: SystemClock = field(default_factory=SystemClock)
+    members: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    budgets: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    clock: SystemClock = msgspec.field(default_factory=SystemClock)
 
     def attempt(self, check_id: str, look: Callable[[], Check]) -> bool:
         """Add a check, or what it failed with; returns whether all is well."""

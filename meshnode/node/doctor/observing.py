@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+import msgspec
 import psutil
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.observations import Attempt, Dial, MulticastFacts, OwnAddress
 from meshnode.core.errors import PeerError
@@ -32,18 +33,16 @@ PORT_MAX = 65535
 UNANSWERED = f"was not answered within {PEER_S:g} s"
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """What was observed. Addresses that nobody answered at are there too."""
 
-    peers: list[tuple[Peer, tuple[Attempt, ...]]] = field(default_factory=list)
+    peers: list[tuple[Peer, tuple[Attempt, ...]]] = msgspec.field(default_factory=list)
     own: tuple[OwnAddress, ...] = ()
     joiners: Attempt | None = None
     multicast: MulticastFacts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Observer:
+class Observer(msgspec.Struct, frozen=True):
     """Looks at addresses as one node, or as nobody when there is no identity to show."""
 
     self_id: str

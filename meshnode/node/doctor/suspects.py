@@ -5,8 +5,10 @@ Invariant: pure; those in trouble come first, so that a bound on their number le
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.peer_diagnosis import Peer, best_of
 from meshnode.client.targets.nodes import node_id_in
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 WORD_CHARS_MAX = 300  # the longest name that DNS knows, and a port
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What this home knows of others. `status` is empty when no node runs."""
 
     self_id: str

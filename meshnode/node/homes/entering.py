@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.app.membership.admission import needed_first
 from meshnode.client.home import unwritten
@@ -46,8 +47,7 @@ ASIDE_BYTES = 6  # in that name too, if it is taken
 FRAME_BYTES = 16  # of the list of entries, and of what it is in, beside the entries; rounded
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """What makes a device a member. `values`: facts; `commands`: its user has a role there.
 
     `own`: the entries that say so, and those that this device has made.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
 from meshnode.client import clock
@@ -67,14 +69,13 @@ CROWDED_MAX = 3  # of them for a node that only closes connections: it may be no
 WHERE = "session-mesh id prints it on that device"
 
 
-@dataclass(frozen=True, slots=True)
-class Inviting:
+class Inviting(msgspec.Struct, frozen=True):
     """What an invite shall say; an empty `role` admits nodes that obey and never command."""
 
     ttl_s: int
     uses: int = 1
     role: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     for_key: str | None = None
 
 

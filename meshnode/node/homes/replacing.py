@@ -6,8 +6,9 @@ that the old node has signed itself; what it has spent stays counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.client.targets.nodes import node_id_in
 from meshnode.core.control.entries import Forget, Revoke, sign_entry
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from meshnode.core.keys import Key
 
 
-@dataclass(frozen=True, slots=True)
-class Replaced:
+class Replaced(msgspec.Struct, frozen=True):
     """The node that a joiner takes the place of."""
 
     header: Header

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.audit.alarms import Alarm
 from meshnode.core.control.entries import entry_from_signed, entry_id_of
@@ -50,8 +51,7 @@ _log = logging.getLogger("session_mesh.store")
 _LOOK = "look at this machine's disk: smartctl -H, dmesg"
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """What the disk holds that nobody has written like that, and what of our own is intact."""
 
     held: Held

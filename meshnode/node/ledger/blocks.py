@@ -5,8 +5,9 @@ Invariant: a block is counted whole, so what is said of it does not depend on wh
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from meshnode.app.cost.blocks import (
     BLOCK_S,

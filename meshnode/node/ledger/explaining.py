@@ -9,9 +9,11 @@ import gzip
 import re
 import zlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import asdict
 
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
@@ -50,8 +52,7 @@ FATES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """A line that has to do with a figure; `line` counts from 1."""
 
     file: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
 
 from meshnode.app.cost.cost import OwnedSlot, cost
 from meshnode.app.cost.cutting import CostQuery

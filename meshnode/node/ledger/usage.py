@@ -7,10 +7,12 @@ may read the same logs meanwhile, and nothing is counted twice. Nothing here ope
 from __future__ import annotations
 
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from msgspec.structs import asdict, replace
 
 from meshnode.client.durations import rfc3339, seconds_of
 from meshnode.client.home import make_private
@@ -59,8 +61,7 @@ BLOCKS_DROPPED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """What became of one source: its state, and where something was left out, and why.
 
     `again` lines, since ever, told of responses that were counted already.
@@ -71,8 +72,7 @@ class Read:
     again: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which usage: of some sources, below some paths, of one session; empty means all."""
 
     sources: tuple[str, ...] = ()
@@ -85,8 +85,7 @@ class Wanted:
         return not self.sources and not self.paths
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """How to sum it: groups, both ends in RFC 3339 or None, and the zone of days."""
 
     by: tuple[str, ...] = ()

@@ -6,8 +6,10 @@ Invariant: what is advertised moves no listener: a router or a tunnel may forwar
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, replace
 from ipaddress import ip_address
+
+import msgspec
+from msgspec.structs import replace
 
 from meshnode.core.membership.members import ADDRESSES_MAX
 from meshnode.discovery.seeds import PORT_MAX, bracketed, parse_address
@@ -16,8 +18,7 @@ DEFAULT_LISTEN = "0.0.0.0:7707"
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - a node is there to be reached
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True):
     """A bound listener, and the addresses where others may find it."""
 
     host: str

@@ -5,8 +5,9 @@ Invariant: describing changes nothing, and waits for nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from meshnode.app.queries.views import Source, Status, Trouble
 from meshnode.node.presence.finding import MDNS
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from meshnode.node.world import NodeWorld
 
 
-@dataclass(frozen=True, slots=True)
-class Describing:
+class Describing(msgspec.Struct, frozen=True):
     """The parts of a node that have something to say."""
 
     home: Home

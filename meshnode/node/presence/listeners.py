@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.core.errors import ConflictError
 from meshnode.discovery.seeds import PORT_MAX, parse_address

@@ -12,8 +12,9 @@ import logging
 import math
 import os
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from meshnode.agents.directories import Directories
 from meshnode.agents.log_sessions import CLAUDE, CODEX, LogSessions

@@ -11,8 +11,9 @@ import select
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from meshnode.agents.agent import FAILED
 from meshnode.agents.environment import agent_environment, uncoerced
@@ -36,8 +37,7 @@ READY_WAIT_S = 20.0  # for a supervisor to be ready, on the busiest machine; the
 SAID_BYTES_MAX = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(msgspec.Struct, frozen=True):
     """What `run` was told.
 
     `on_session` hears of a detached session. In front its supervisor shows the lines of `said`:
@@ -50,7 +50,7 @@ class RunOptions:
     agent_id: str = ""
     title: str = ""
     specializations: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     owner: str = ""
     steer_format: str = "text"
     interrupt: str = ""

@@ -2,11 +2,11 @@
 
 import shutil
 import sqlite3
-from dataclasses import replace
 from random import Random
 
 import pytest
 from auditing import KINDS, NODE, NODE_ID, OTHER, Log
+from msgspec.structs import replace
 
 from meshnode.app.audit.witnessing import ACCUSED_MAX, Seen, Witness
 from meshnode.app.mesh.mesh import Mesh, Self

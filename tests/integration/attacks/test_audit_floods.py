@@ -1,12 +1,12 @@
 """Attacks on the audit log: on its size, on its words, and on who reads it."""
 
 import asyncio
-from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
 import pytest
 from auditing import AT_MS, GENESIS, NODE, NOW_S, OTHER, SESSION, Desk, chance, granted
+from msgspec.structs import replace
 
 from meshnode.app.audit.auditing import WINDOW_S, Happening
 from meshnode.app.commands.quotas import OF_PEER, OF_SIGNER

@@ -1,10 +1,10 @@
 """Budgets: nobody sets, widens, removes or revives one without the right to, or stops others."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from budgeted import ADMIN, ANNA, BERT, DAY, HERE, NEAR, NOBODY, OSCAR, Budgeted, chance, word
+from msgspec.structs import replace
 from viewing import GENESIS, IDS
 
 from meshnode.app.budgets.held import HELD_SHOWN

@@ -1,7 +1,8 @@
 """No certificate passes for one that the mesh has made, and none is renewed for another node."""
 
 import asyncio
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import grpc.aio
@@ -267,7 +268,9 @@ async def test_what_is_renewed_is_for_the_callers_key_and_no_other(mesh, renewal
     assert not leads_to_root(chain, victim.node_id, [mesh.root.public])
     assert renewals.issued == [mallory.node_id]
     assert await is_out(
-        mesh, speaking_as(mesh, mallory.key, chain[0], victim.node_id), replace(renewals, issued=[])
+        mesh,
+        speaking_as(mesh, mallory.key, chain[0], victim.node_id),
+        dataclasses.replace(renewals, issued=[]),
     )
 
 

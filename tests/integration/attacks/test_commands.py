@@ -1,9 +1,8 @@
 """What forged, misdirected, malformed and too many commands do at their owner: nothing."""
 
-from dataclasses import replace
-
 import pytest
 from integration.attacks.desk import refused, resigned
+from msgspec.structs import replace
 from owner import (
     GENESIS,
     KEY,

@@ -1,7 +1,5 @@
 """Strangers that take all the connections of a port, after TLS and before it."""
 
-from dataclasses import replace
-
 import grpc
 import grpc.aio
 import pytest
@@ -16,6 +14,7 @@ from integration.attacks.ports import (
     submitted,
 )
 from integration.rpc.fleet import Founded
+from msgspec.structs import replace
 
 from meshnode.rpc import servers
 from meshnode.rpc.servers import OF_JOINERS, OF_MEMBERS

@@ -1,11 +1,11 @@
 """Nobody becomes a member, or an operator, whom the one who made the invite did not mean."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from integration.rpc.enrolling import SECRET, Desk, Device, Impostor, answering
 from integration.rpc.fleet import Founded
+from msgspec.structs import replace
 
 from meshnode.app.membership.admission import AdmissionDesk, Admitter
 from meshnode.core.control.control import ControlSet

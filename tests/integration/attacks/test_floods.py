@@ -1,11 +1,11 @@
 """What too many commands do to those of others: nothing."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from doubles import MemoryJournal
 from integration.attacks.desk import refused, resigned
+from msgspec.structs import replace
 from owner import (
     KEY,
     NODE,

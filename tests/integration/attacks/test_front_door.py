@@ -1,8 +1,8 @@
 """Keys at the HTTP front door that want to take it, or what is behind it, away from others."""
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -159,7 +159,7 @@ def test_a_key_that_was_good_is_verified_each_time(front: Front):
     assert front.status(text_of(short)) == 200
     front.clock.now_s += 10
     assert front.status(text_of(short)) == 401
-    other = replace(short, key=Key.new(chance))
+    other = dataclasses.replace(short, key=Key.new(chance))
     assert front.status(text_of(other)) == 401
 
 

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from doubles import ScriptedAgents
+from msgspec.structs import replace
 from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance, key_for
 
 from meshnode.agents import tree

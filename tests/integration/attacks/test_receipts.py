@@ -1,9 +1,9 @@
 """What forged, borrowed and malformed receipts make a user believe: nothing."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from owner import (
     KEY,
     NODE,

@@ -1,10 +1,10 @@
 """What a relay between a sender and an owner can do to what it carries: drop it, or delay it."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from integration.attacks.relays import GENESIS, OUTPUT, ROOT, SECRET, SESSION, Town, chance
+from msgspec.structs import replace
 
 from meshnode.app.commands import lanes, relaying
 from meshnode.app.sessions.readings import IDLE_S

@@ -1,15 +1,16 @@
 """A revoked node, and whomever a stolen admitter lets in, is served nothing and is no neighbour."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from random import Random
 
 import grpc.aio
 import pytest
 from integration.rpc.fleet import WAIT_S, Founded, Member, health_of, now_s, serving
 from integration.rpc.stations import Station, flows, link, station
+from msgspec.structs import replace
 
 from meshnode.app.mesh.mesh import Mesh, Self
 from meshnode.core.control.entries import Revoke, role_entry, sign_entry
@@ -192,7 +193,7 @@ async def test_an_admin_does_not_revoke_an_admitter_and_who_is_none_cannot_pass_
     own = issue_admitter(
         thief.key, gate.founded.mesh_id, thief.node_id, now_s(), gate.founded.chance
     )
-    gate.knows(replace(thief, chain=(thief.chain[0], thief.chain[1], own)))
+    gate.knows(dataclasses.replace(thief, chain=(thief.chain[0], thief.chain[1], own)))
     assert not await gate.serves(thief)
 
 

@@ -1,8 +1,9 @@
 """Standing kills: an order for who cannot be reached ends nobody that it must not end by then."""
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 from returned import (
     ADMIN,
     ANNA,
@@ -315,7 +316,7 @@ async def test_an_order_of_another_mesh_is_refused(node):
 async def test_what_was_carried_out_is_not_carried_out_again_after_a_restart(database):
     order = entry(StandingKill(agent="builder"))
     first = Returned(database)
-    first.agents.killed = replace(first.agents.killed, gone=0, survivors=(7,))
+    first.agents.killed = dataclasses.replace(first.agents.killed, gone=0, survivors=(7,))
     first.hear(order)
     first.meet()
     await first.settle()

@@ -3,9 +3,9 @@
 import csv
 import io
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import Key

@@ -1,10 +1,10 @@
 """Attacks on the ledger from inside a session: what is counted is bounded, once, and one's own."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from integration.attacks.inhabited import inhabited, refused, unchanged
+from msgspec.structs import replace
 
 from meshnode.app.sessions import reporting
 from meshnode.client.errors import ConflictError, RefusedError, UsageError

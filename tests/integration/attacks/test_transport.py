@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import ssl
-from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 
@@ -31,6 +30,7 @@ from integration.rpc.fleet import (
     now_s,
 )
 from integration.rpc.http2 import speak
+from msgspec.structs import replace
 
 from meshnode.core.errors import (
     ConflictError,

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 from doubles import InBackground, ManualClock
 from integration.node.test_world import Node
 from integration.rpc.fleet import WAIT_S, Founded
+from msgspec.structs import replace
 from usage_records import usage_record
 
 from meshnode.app.sessions.reporting import ReportDesk

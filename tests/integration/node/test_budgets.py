@@ -1,11 +1,11 @@
 """Budgets at a node with its disk: judged by the whole mesh's ledgers, held where agents run."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from budgeted import ADMIN, DAY, HERE, NEAR, Budgeted
 from integration.rpc.fleet import WAIT_S
+from msgspec.structs import replace
 from viewing import IDS
 
 from meshnode.app.budgets.budgets import LOOK_AGAIN_S

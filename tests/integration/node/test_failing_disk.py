@@ -4,11 +4,11 @@ import asyncio
 import logging
 import sqlite3
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from integration.node.writers import CHANCE, GENESIS, TABLE, Tries, values
 from integration.rpc.fleet import WAIT_S
+from msgspec.structs import replace
 
 from meshnode.app.audit.alarms import DISK
 from meshnode.app.ports import JournalEntry

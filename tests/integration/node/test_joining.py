@@ -1,12 +1,12 @@
 """Homes that follow an invite while its admitter has more callers than it lets in."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from integration.attacks.ports import finished_handshakes
 from integration.rpc.enrolling import Desk, answering
 from integration.rpc.fleet import Founded
+from msgspec.structs import replace
 
 from meshnode.client.home import Home
 from meshnode.core.errors import ExhaustedError, UnreachableError

@@ -5,11 +5,11 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from integration.discovery.places import NAME, stand_for
 from integration.rpc.fleet import Founded, Member, serving
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.observations import Attempt, Dial, MulticastFacts
 from meshnode.app.diagnosis.peer_diagnosis import Here, Peer, judge_peer

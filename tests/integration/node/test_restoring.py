@@ -2,13 +2,13 @@
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
 import pytest
 from integration.rpc.fleet import Founded
+from msgspec.structs import replace
 
 from meshnode.app.audit.alarms import Alarms
 from meshnode.app.mesh.mesh import Mesh, Self

@@ -2,11 +2,11 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from integration.rpc.enrolling import Desk, Device, Impostor, answering
 from integration.rpc.fleet import DAY_S, serving
+from msgspec.structs import replace
 
 from meshnode.app.membership.admission import CONTROL_BYTES_MAX, unpacked_signed
 from meshnode.core.control.control import ControlSet

@@ -1,10 +1,10 @@
 """Output read from an owner for long: neither the reader nor a silent agent ends it."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from integration.rpc.test_commands import Owner, courier, reachable
+from msgspec.structs import replace
 
 from meshnode.rpc import commands, servers
 

@@ -1,11 +1,11 @@
 """Feeds and the control set on disk."""
 
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.errors import StorageError
 from meshnode.core.feeds.feed import Change

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 import pytest
 from doubles import MemoryInvites
+from msgspec.structs import replace
 
 from meshnode.app.ports import Device, InviteBook, OutstandingInvite
 from meshnode.core.control.roles import INVITE

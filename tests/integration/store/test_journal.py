@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from doubles import MemoryJournal
+from msgspec.structs import replace
 
 from meshnode.app.ports import Journal, JournalEntry, Undone
 from meshnode.core.commands.commands import COMMAND, RECEIPT

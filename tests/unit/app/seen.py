@@ -1,10 +1,10 @@
 """A node of a small mesh, and somebody who does with its changes what whoever watches does."""
 
-from dataclasses import replace
 from random import Random
 
 from doubles import ManualClock
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshnode.app.events.changes import Changes
 from meshnode.app.events.things import KINDS, Kind, Op, identity_of

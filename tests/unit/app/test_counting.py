@@ -1,9 +1,9 @@
 """Counters of a node: what they count, and that nobody can make them grow without bound."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.app.cost.cost import CostGroup
 from meshnode.app.counting import (

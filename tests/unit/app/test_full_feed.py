@@ -1,9 +1,9 @@
 """A feed that is full keeps its node from nothing that others wait for."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from unit.app.one_mesh import (
     GENESIS,
     KEY,

@@ -2,10 +2,10 @@
 
 import json
 from base64 import b64encode
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.commands.commands import Command, Receipt, sign_command, sign_receipt
 from meshnode.core.control.grants import Grant, SessionKey, grant

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from removed import removals_of
 
 from meshnode.core.feeds.headers import Header, sign_header

@@ -4,11 +4,11 @@ Run as a program it writes them; a change there is a change of the protocol.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.control.grants import (
     Grant,

@@ -1,10 +1,10 @@
 """Whom an order may mean: the same as if all were listed, however many a member tells of."""
 
-from dataclasses import replace
 from functools import partial
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from viewing import IDS, Viewer
 
 from meshnode.app.commands.bearers import Bearer

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelPrice, TieredPrices
+from msgspec.structs import asdict
 
 from meshnode.core.ledger.ledger import SLOT_S, Buckets
 from meshnode.core.ledger.prices import Rates, cost_nusd

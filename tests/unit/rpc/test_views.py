@@ -1,6 +1,5 @@
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from meshnode.app.cost.cost import CostAnswer, CostGroup
 from meshnode.app.cost.cutting import CostQuery

@@ -1,4 +1,3 @@
-import dataclasses
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -246,13 +245,13 @@ def test_what_another_has_read_meanwhile_is_not_counted_as_left_out_again(
 ):
     left_out = Diagnostics(quarantined=1, unparsable_lines=1)
     batch = Batch(READER, "/logs", {b"one": b"1"}, (RECORD,), left_out)
-    ledger.commit(connection, dataclasses.replace(batch, began={}), 0)
+    ledger.commit(connection, replace(batch, began={}), 0)
     before = list(connection.iterdump())
-    late = dataclasses.replace(batch, places={b"one": b"2"}, records=(OTHER,), began={})
+    late = replace(batch, places={b"one": b"2"}, records=(OTHER,), began={})
     with pytest.raises(ConflictError):
         ledger.commit(connection, late, 0)
     assert list(connection.iterdump()) == before
-    ledger.commit(connection, dataclasses.replace(late, began={b"one": b"1", b"two": b"1"}), 0)
+    ledger.commit(connection, replace(late, began={b"one": b"1", b"two": b"1"}), 0)
     stored = ledger.load(connection, READER)
     assert stored is not None
     assert stored.diagnostics == left_out + left_out + Diagnostics(records=2)

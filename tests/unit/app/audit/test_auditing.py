@@ -1,9 +1,8 @@
 """What happens at a node becomes records and lines, in words that are always the same."""
 
-from dataclasses import replace
-
 import pytest
 from auditing import GENESIS, NODE, NODE_ID, OTHER, ROOT, SESSION, Desk, chance, granted
+from msgspec.structs import replace
 
 from meshnode.app.audit.alarms import Alarm, Alarms
 from meshnode.app.audit.auditing import (

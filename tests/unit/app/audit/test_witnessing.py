@@ -1,7 +1,6 @@
 """A few heads of each log are kept, and nobody is accused without a contradiction."""
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from unit.core.commands.test_audit import NODE, NODE_ID, WHOLE, head_of
 
 from meshnode.app.audit.witnessing import KEPT_EVERY_S, Seen, Witness

@@ -1,10 +1,10 @@
 """The life of a command at its owner: executed at most once, and always answered alike."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from doubles import Killed, ScriptedAgents
+from msgspec.structs import replace
 from owner import GENESIS, KEY, NODE_ID, ROOT, SESSION, UNTIL_S, Owner, chance, key_for
 
 from meshnode.core.commands.commands import Command, sign_command

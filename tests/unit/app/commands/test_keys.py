@@ -1,9 +1,9 @@
 """What a key is worth here, and what hangs on a node."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.app.commands.keys import Keys
 from meshnode.app.mesh.mesh import Mesh, Self

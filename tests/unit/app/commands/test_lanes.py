@@ -1,10 +1,10 @@
 """Commands under way: in turn, shared by those who wait, and gone on with after a crash."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from doubles import ManualClock, MemoryJournal, ScriptedAgents
+from msgspec.structs import replace
 from owner import KEY, NODE, SESSION, Owner
 
 from meshnode.app.commands.lanes import EXECUTING_MAX, WAITING_MAX

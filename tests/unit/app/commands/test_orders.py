@@ -1,9 +1,9 @@
 """Standing kills as a node lists them: whose word counts for what became of them."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 from returned import ADMIN, ANNA, BERT, GENESIS, HERE, NOW_S, ROLES, ROOT, SESSION, THERE, entry
 from returned import chance as random_bytes
 

@@ -1,10 +1,10 @@
 """Commands over links: sealed, sent, answered, refused, given up."""
 
 import asyncio
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.app.commands import relaying as module
 from meshnode.app.commands.relaying import ORDERS_MAX, PIECE_TRIES, Desk, Relaying

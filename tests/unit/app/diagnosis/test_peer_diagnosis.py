@@ -1,10 +1,10 @@
 """Why a peer is not seen: facts in, sentences out."""
 
 import shlex
-from dataclasses import replace
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from meshnode.app.diagnosis.observations import Attempt, Dial, Greeting, Shown
 from meshnode.app.diagnosis.peer_diagnosis import (

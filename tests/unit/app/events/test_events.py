@@ -1,11 +1,11 @@
 """The log of events: its order, its bounds, and that no position lets anything be missed."""
 
-from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshnode.app.cost.cost import CostGroup
 from meshnode.app.events import events

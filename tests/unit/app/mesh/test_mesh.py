@@ -1,8 +1,7 @@
 """The timers and tables between the cores of one node; whole meshes are in tests/sim."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from unit.app.one_mesh import (
     GENESIS,
     PEER_KEYS,

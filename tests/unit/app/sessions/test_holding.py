@@ -1,9 +1,8 @@
 """Close, suspend and resume at the owner: what is recorded, and what is refused."""
 
-from dataclasses import replace
-
 import pytest
 from doubles import Killed, ScriptedAgents
+from msgspec.structs import replace
 from owner import SESSION, Owner, key_for
 
 from meshnode.core.errors import NotPermittedError, RefusedError, UnreachableError

@@ -4,8 +4,9 @@ Run as a program it writes them; a change there is a change of the protocol.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from meshnode.core.commands.audit import (
     AUDIT_HEAD,

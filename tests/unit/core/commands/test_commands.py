@@ -1,10 +1,11 @@
 """Each step of the verification order refuses what it must, and before the steps after it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.commands.commands import (
     COMMAND,

@@ -1,9 +1,9 @@
 """Which standing kills are due, on which sessions, and from when on."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.commands.standing import (
     CANCELLED,

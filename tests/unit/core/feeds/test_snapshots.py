@@ -1,10 +1,10 @@
 """Whole feeds, bucket by bucket: nothing twice, nothing unproved, nothing unbounded."""
 
-from dataclasses import replace
 from itertools import islice
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.errors import PeerError, RefusedError
 from meshnode.core.feeds.feed import BUCKET_BYTES_MAX, TABLES_MAX, Replica

@@ -1,8 +1,7 @@
 """The record a mesh is made from."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import Key

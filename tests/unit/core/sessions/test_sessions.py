@@ -1,9 +1,9 @@
 """The states of a session, and its row."""
 
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.core.errors import ConflictError, PeerError
 from meshnode.core.ids import SessionId

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from unit.core.seated import BOOT, KEYS, ME, OTHER, PEER, PLACE, Seat
 
 from meshnode.core.errors import RefusedError
