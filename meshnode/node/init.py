@@ -2,7 +2,7 @@
 
 A supervisor takes whatever becomes its child for a part of its agent's tree, and a node waits for
 no child that it has not started. So where orphans come to our process, what it was asked to be is
-its child, and it stays as this: it collects who ends, passes on signals, and ends as its child.
+its child, and it stays as this: it collects who ends, passes on what that heeds, and ends as it.
 
 Invariants: elsewhere nothing changes, the pid least of all. The child stays in our process group,
 so the terminal is its own: what the kernel sends, a terminal's keys, it has got itself. What a
@@ -33,13 +33,11 @@ FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SI
 HEARD = signal.valid_signals() - FAULTS  # KILL and STOP cannot be, and are no error
 
 
-def become(
-    argv: list[str], environment: Mapping[str, str], heeded: Collection[int] = ()
-) -> NoReturn:
+def become(argv: list[str], environment: Mapping[str, str], heeded: Collection[int]) -> NoReturn:
     """Replace this process with a program; where orphans come to us, with an init that has it.
 
-    Signals that are not `heeded` are not passed on, if any are named: the child would end at once
-    of what ends no PID 1.
+    Signals that are not `heeded` are not passed on: the child would end, or stop, at once of what
+    does nothing to PID 1.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -108,4 +106,4 @@ def _let_go_of_descriptors() -> None:
 
 if __name__ == "__main__":
     only, *passed = map(int, sys.argv[1:])
-    sys.exit(main(only, passed or HEARD))
+    sys.exit(main(only, passed))

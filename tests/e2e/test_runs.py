@@ -257,6 +257,18 @@ def test_a_node_to_which_nobody_is_a_parent_is_no_part_of_the_agent_in_front(box
     assert node.call("down").code == 0
 
 
+def test_what_a_supervisor_does_not_heed_stays_with_the_init_in_front(boxed):
+    agent = "import signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: sys.exit(9))\n"
+    agent += "print('ready', flush=True)\nwhile True: signal.pause()\n"
+    node, front = boxed("run", "-q", "--", sys.executable, "-c", agent)
+    assert front.stdout.readline() == "ready\n"
+    for number in (signal.SIGABRT, signal.SIGSYS, signal.SIGPIPE, signal.SIGTTIN, signal.SIGTTOU):
+        front.send_signal(number)
+    front.send_signal(signal.SIGUSR1)
+    assert front.wait(PATIENCE_S) == 9
+    assert node.call("down").code == 0
+
+
 def test_who_ends_beside_a_node_to_which_orphans_would_come_is_collected(boxed):
     later = f"read go && exec {PROGRAM} run --detach --agent-id orphan -- sh -c 'exit 7'"
     node, front = boxed("up", "-o", "json", before=later)

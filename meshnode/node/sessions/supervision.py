@@ -18,6 +18,7 @@ import msgspec
 from meshnode.agents.agent import FAILED
 from meshnode.agents.environment import agent_environment, uncoerced
 from meshnode.agents.lifetime import TIMED_OUT
+from meshnode.agents.signals import NOTED
 from meshnode.agents.supervise import IS_OVER, NOT_STARTED
 from meshnode.app.sessions.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets.targets import NewSession
@@ -91,7 +92,7 @@ def run(home: Home, client: MeshClient, options: RunOptions) -> int:
     said = [] if options.detach else options.said(opened)
     argv = _supervisor_argv(opened, options, said)
     if not options.detach:
-        become(argv, environment)
+        become(argv, environment, NOTED)
     if why := _start_detached(argv, environment):
         is_over = IS_OVER in why
         raise MeshError(why, "" if is_over else f"look at the disk: df -h {home.path}")

@@ -10,6 +10,7 @@ import pytest
 from integration.attacks.supervised import until
 
 import meshnode
+from meshnode.agents.signals import NOTED
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +56,7 @@ SHELL = (  # a session's leader, with a terminal and one job in its foreground, 
 )
 
 
-def words(code, first=ADOPT, heeded=()):
+def words(code, first=ADOPT, heeded=NOTED):
     return [sys.executable, "-P", "-c", first + BECOME, code, *(f"{one:d}" for one in heeded)]
 
 
@@ -64,7 +65,7 @@ def begin():
     """Start what becomes a program, and is an init for it if it adopts orphans."""
     begun = []
 
-    def start(code, first=ADOPT, heeded=(), **options):
+    def start(code, first=ADOPT, heeded=NOTED, **options):
         one = subprocess.Popen(
             words(code, first, heeded),
             env=os.environ | {"PYTHONPATH": ROOT},
