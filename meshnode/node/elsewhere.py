@@ -14,7 +14,8 @@ from meshnode.core.errors import RefusedError
 if TYPE_CHECKING:
     from meshnode.client.home import Home
 
-APART = "the node runs in another PID namespace (of a container, say)"
+THERE = "in another PID namespace (of a container, say)"
+APART = f"the node runs {THERE}"
 HOW = (
     "call it where the node runs (docker exec CONTAINER session-mesh ...), or give this side a"
     " home and a node of its own: --home DIR"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from meshnode.client.home import DISKS_FAULT, check_private, link_run, make_private, unwritten
 from meshnode.client.keys.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
-from meshnode.node.elsewhere import runs_elsewhere
+from meshnode.node.elsewhere import HOW, THERE, runs_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,8 +82,9 @@ def _write(file: int, path: Path, content: bytes) -> None:
 
 def _taken(home: Home, file: int, hint: Callable[[], str]) -> ConflictError:
     pid, _, verb = os.pread(file, WORDS_BYTES_MAX, 0).decode(errors="replace").partition(" ")
-    where = " in another PID namespace" if runs_elsewhere(home) else ""
-    who = f"{home.path} (pid {pid.strip() or 'unknown'}{where})"
+    if runs_elsewhere(home):
+        return ConflictError(f"a node already runs on {home.path}, {THERE}", HOW)
+    who = f"{home.path} (pid {pid.strip() or 'unknown'})"
     if verb.strip() in {"", NODE}:
         return ConflictError(
             f"a node already runs on {who}",

@@ -70,7 +70,18 @@ def test_what_sees_no_process_of_the_node_is_refused_and_changes_nothing(contain
     assert not started.exists()
     assert contained.sessions("--filter", "all") == {}
     up = contained.call("up", *LOCAL)
-    assert (up.code, APART in up.err) == (7, True)
+    assert (up.code, APART in up.err, "docker exec" in up.err) == (7, True, True)
+    assert "session-mesh down" not in up.err, "which would be refused"
+
+
+def test_what_the_node_does_itself_is_done_whoever_asks(contained):
+    pid = listener_of(contained.home / "run" / "node.sock")
+    words = ["nsenter", "--target", str(pid), "--pid", "--mount", PROGRAM, "run", "--detach"]
+    words += ["--agent-id", "w", "--", "sleep", "601"]
+    subprocess.run(words, env=contained.environment, stdout=subprocess.DEVNULL, check=True)
+    for order in (("steer", "w", "hello"), ("kill", "w", "--yes")):
+        assert contained.call(*order).code == 0
+    assert contained.sessions("--filter", "all")["w"]["state"] == "killed"
 
 
 def test_doctor_says_that_the_node_is_elsewhere(contained):
