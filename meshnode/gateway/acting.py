@@ -181,31 +181,34 @@ class Actor:
         if (known := self._repeats.known(bearer, given_id, wish)) is not None:
             return await self._repeated(bearer, known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
+        is_given = bool(given_id)
         session = await self.find(bearer, wish.target, wish.action)
         try:
-            outcome = await self._ordered(bearer, wish, session, command_id)
+            outcome = await self._ordered(bearer, wish, session, command_id, is_given=is_given)
         except StaleError:
             again = replace(wish.target, session_id=session["session_id"])
             session = await self.find(bearer, again, wish.action)
-            outcome = await self._ordered(bearer, wish, session, command_id)
+            outcome = await self._ordered(bearer, wish, session, command_id, is_given=is_given)
         if not given_id and outcome["receipt"]:  # what is answered without may be repeated
             self._repeats.drop(bearer, command_id)
         return outcome
 
     async def _ordered(
-        self, bearer: Bearer, wish: Wish, session: Plain, command_id: bytes
+        self, bearer: Bearer, wish: Wish, session: Plain, command_id: bytes, *, is_given: bool
     ) -> Plain:
         # Who asks twice at once has looked for the session twice, and may have found two.
         if (known := self._repeats.known(bearer, command_id, wish)) is not None:
             return await self._repeated(bearer, known)
+        keep = partial(self._repeats.keep, bearer, command_id, wish, is_given=is_given)
         if wish.action == "kill" and has_ended(session):
+            self._charge(bearer)  # it takes a place, too
             outcome = already_ended(session) | {"command_id": b32(command_id)}
-            self._repeats.keep(bearer, command_id, wish, outcome)
+            keep(outcome)
             return outcome
         check_lives(session)
         self._charge(bearer)
         command = self._signed(bearer, order_to(session, wish.action, wish.args), command_id)
-        self._repeats.keep(bearer, command_id, wish, command)  # the answer may get lost
+        keep(command)  # the answer may get lost
         try:
             return await self._sent(command)
         except StaleError:  # it was not carried out

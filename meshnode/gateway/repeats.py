@@ -3,15 +3,17 @@
 Invariants: who repeats an id with other words is refused; what one key has ordered is nothing that
 another can ask for. At most COMMANDS_MAX commands of BYTES_MAX together are kept; beyond, the
 oldest goes of whoever holds most, so nobody pushes out what others have ordered, with however many
-keys made of one. Nothing outlives this process: what is forgotten is signed anew, and its owner,
-whose journal knows the id, calls that a conflict instead of acting twice. No journal knows of a
-kill of what had ended already, so that answer is kept instead: it must not end who follows.
+keys made of one; and what an id was given for goes last. Nothing outlives this process: what is
+forgotten is signed anew, and its owner, whose journal knows the id, calls that a conflict instead
+of acting twice. No journal knows of a kill of what had ended already, so that answer is kept
+instead: it must not end who follows.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from enum import IntEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from meshnode.client.targets.targets import Target
 
     Outcome = dict[str, Any]
+    _Name = tuple[str, bytes]  # of a key, and of its command
+    _Held = dict["_Worth", dict[_Name, "_Kept"]]  # what goes first is first
 
 COMMANDS_MAX = 4096
 BYTES_MAX = 4 << 20
@@ -47,9 +51,24 @@ class Wish(msgspec.Struct, frozen=True):
     args: dict[str, Any]
 
 
+class _Worth(IntEnum):
+    """In which order things go of what a caller holds: who has given an id counts on it."""
+
+    TOLD = 0  # that there was nothing to do, under an id that was made here
+    SENT = 1  # under such an id: should the answer fail to come, its caller is told to ask again
+    GIVEN = 2
+
+
 class _Kept(msgspec.Struct, frozen=True):
     wish: Wish
     said: Signed | Outcome
+    is_given: bool
+
+    @property
+    def worth(self) -> _Worth:
+        if self.is_given:
+            return _Worth.GIVEN
+        return _Worth.SENT if isinstance(self.said, Signed) else _Worth.TOLD
 
     @property
     def size(self) -> int:
@@ -64,7 +83,7 @@ class Repeats:
     """What was signed here for callers who may ask again, or told them when nothing had to be."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, dict[tuple[str, bytes], _Kept]] = {}  # by family, the oldest first
+        self._kept: dict[bytes, _Held] = {}  # by family
         self._bytes: Counter[bytes] = Counter()
 
     def known(self, bearer: Bearer, command_id: bytes, wish: Wish) -> Signed | Outcome | None:
@@ -72,31 +91,47 @@ class Repeats:
 
         Raises ConflictError if that was something else.
         """
-        kept = self._kept.get(family_of(bearer), {}).get((bearer.key_id, command_id))
+        theirs = self._kept.get(family_of(bearer), {})
+        name = bearer.key_id, command_id
+        kept = next((held[name] for held in theirs.values() if name in held), None)
         if kept is not None and kept.wish != wish:
             raise ConflictError("this command id has ordered something else", "take another id")
         return kept.said if kept else None
 
-    def keep(self, bearer: Bearer, command_id: bytes, wish: Wish, said: Signed | Outcome) -> None:
-        """Keep a command before it is sent, or an outcome before it is told."""
+    def keep(
+        self,
+        bearer: Bearer,
+        command_id: bytes,
+        wish: Wish,
+        said: Signed | Outcome,
+        *,
+        is_given: bool,
+    ) -> None:
+        """Keep a command before it is sent, or an outcome before it is told.
+
+        `is_given`: the caller has chosen its id, and did not get one of ours.
+        """
         self.drop(bearer, command_id)
         family = family_of(bearer)
-        kept = _Kept(wish, said)
-        self._kept.setdefault(family, {})[bearer.key_id, command_id] = kept
+        kept = _Kept(wish, said, is_given)
+        theirs = self._kept.setdefault(family, {worth: {} for worth in _Worth})
+        theirs[kept.worth][bearer.key_id, command_id] = kept
         self._bytes[family] += kept.size
         while self._bytes.total() > BYTES_MAX:
             most = max(self._bytes, key=self._bytes.__getitem__)
-            self._drop(most, next(iter(self._kept[most])))
+            least = next(filter(None, self._kept[most].values()))
+            self._drop(most, next(iter(least)))
 
     def drop(self, bearer: Bearer, command_id: bytes) -> None:
         """Forget a command that nobody was given the id of before it was answered."""
         self._drop(family_of(bearer), (bearer.key_id, command_id))
 
-    def _drop(self, family: bytes, name: tuple[str, bytes]) -> None:
+    def _drop(self, family: bytes, name: _Name) -> None:
         theirs = self._kept.get(family, {})
-        if (gone := theirs.pop(name, None)) is not None:
-            self._bytes[family] -= gone.size
-        if not theirs:
+        for held in theirs.values():
+            if (gone := held.pop(name, None)) is not None:
+                self._bytes[family] -= gone.size
+        if not any(theirs.values()):
             self._kept.pop(family, None)
             self._bytes.pop(family, None)
 

@@ -36,7 +36,7 @@ def repeats(victim: Bearer) -> Repeats:
     """Keep three orders of somebody who may ask again."""
     repeats = Repeats()
     for command_id in OURS:
-        repeats.keep(victim, command_id, WISH, signed(victim, command_id))
+        repeats.keep(victim, command_id, WISH, signed(victim, command_id), is_given=True)
     return repeats
 
 
@@ -59,7 +59,7 @@ def test_a_flood_of_orders_pushes_out_its_own_alone(
     command = signed(thieves[0], chance(COMMAND_ID_BYTES), chars)
     made = [chance(COMMAND_ID_BYTES) for _ in range(2 * COMMANDS_MAX)]
     for number, command_id in enumerate(made):
-        repeats.keep(thieves[number % keys], command_id, WISH, command)
+        repeats.keep(thieves[number % keys], command_id, WISH, command, is_given=True)
     kept = [repeats.known(victim, command_id, WISH) for command_id in OURS]
     assert [one is not None for one in kept] == [True] * 3
     theirs = [repeats.known(thieves[n % keys], one, WISH) for n, one in enumerate(made)]
@@ -77,7 +77,25 @@ def test_who_holds_most_gives_way_and_what_is_dropped_takes_no_room(
     command = signed(thieves[0], OURS[0])
     for number in range(2 * COMMANDS_MAX):
         command_id = chance(COMMAND_ID_BYTES)
-        repeats.keep(thieves[number % 3], command_id, WISH, command)
+        repeats.keep(thieves[number % 3], command_id, WISH, command, is_given=True)
         if number % 3:
             repeats.drop(thieves[number % 3], command_id)
     assert all(repeats.known(victim, command_id, WISH) for command_id in OURS)
+
+
+def test_of_what_one_holds_goes_first_what_no_id_was_given_for_and_of_that_what_was_not_sent(
+    repeats: Repeats, victim: Bearer
+):
+    lost = chance(COMMAND_ID_BYTES)
+    repeats.keep(victim, lost, WISH, signed(victim, lost), is_given=False)
+    told = [chance(COMMAND_ID_BYTES) for _ in range(2 * COMMANDS_MAX)]
+    for command_id in told:
+        repeats.keep(victim, command_id, WISH, {"detail": "already ended"}, is_given=False)
+    assert all(repeats.known(victim, command_id, WISH) for command_id in (*OURS, lost))
+    assert repeats.known(victim, told[-1], WISH)
+    assert repeats.known(victim, told[0], WISH) is None
+    given = [chance(COMMAND_ID_BYTES) for _ in range(COMMANDS_MAX)]
+    for command_id in given:
+        repeats.keep(victim, command_id, WISH, {"detail": "already ended"}, is_given=True)
+    assert all(repeats.known(victim, command_id, WISH) for command_id in given)
+    assert not any(repeats.known(victim, one, WISH) for one in (*OURS, lost, *told))

@@ -7,17 +7,19 @@ import pytest
 from viewing import IDS, KEYS, Viewer
 
 from meshnode.app import pieces
+from meshnode.app.commands import quotas
 from meshnode.client.targets.targets import Target
 from meshnode.core.commands.commands import Receipt, command_from_signed, sign_receipt
-from meshnode.core.errors import StaleError
+from meshnode.core.errors import ExhaustedError, StaleError
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.core.sessions.sessions import State
+from meshnode.gateway import repeats
 from meshnode.gateway.acting import Actor
 from meshnode.gateway.problems import Problem
 
 BUILDER = Target(agent_id="builder", node="linked")
-COMMAND_ID = b"repeated command"
+COMMAND_ID, GIVEN_ID = b"repeated command", b"another command!"
 STEERED = {"message": "go on", "direction": "", "mode": ""}
 
 
@@ -85,6 +87,28 @@ async def test_a_kill_that_comes_twice_at_once_spares_who_has_begun_between(
     assert (await first)["detail"] == "already ended"
     assert await again == await first
     assert owner.commands == []
+
+
+async def test_kills_of_what_has_ended_are_charged_and_push_out_nothing_that_an_id_was_given_for(
+    viewer, owner, actor, bearer, monkeypatch
+):
+    monkeypatch.setattr(repeats, "BYTES_MAX", 8 * repeats.BYTES_MAX // repeats.COMMANDS_MAX)
+    monkeypatch.setattr(repeats, "COMMANDS_MAX", 8)
+    viewer.session(1, "first", agent_id="builder")
+    viewer.session(1, "over", State.CLOSED, agent_id="gone")
+    gone = Target(agent_id="gone", node="linked")
+    await actor.steer(bearer, BUILDER, STEERED, COMMAND_ID)
+    told = await actor.kill(bearer, gone, GIVEN_ID, force=True)
+    for _ in range(quotas.OF_SIGNER.burst - 1):  # the steer took a second
+        assert (await actor.kill(bearer, gone, force=True))["command_id"] != told["command_id"]
+    with pytest.raises(ExhaustedError):
+        await actor.kill(bearer, gone, force=True)
+    viewer.clock.now_s += 1
+    viewer.session(1, "successor", agent_id="gone")
+    assert await actor.kill(bearer, gone, GIVEN_ID, force=True) == told
+    await actor.steer(bearer, BUILDER, STEERED, COMMAND_ID)
+    one, other = owner.commands
+    assert one == other
 
 
 @pytest.mark.parametrize("stale", [0, 1])
