@@ -1,8 +1,9 @@
 """Commands that may have to be sent again, byte for byte: a retry signed anew would be another one.
 
-Invariant: at most COMMANDS_MAX files, the oldest go first; they hold no secret. A command that
-cannot be kept is still sent. No owner knows of the end of what had ended already, so that order is
-kept unsigned: its id must not end who follows.
+Invariant: at most COMMANDS_MAX files of each kind, the oldest go first; they hold no secret. A
+command that cannot be kept is still sent. No owner knows of the end of what had ended already, so
+that order is kept unsigned, and apart, so that neither pushes out the other: its id must not end
+who follows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS_MAX = 64
 ORDER_FIELDS = 4  # node, session, action, arguments
+UNSENT = ".unsent"  # how files end that hold an order alone
 
 
 def keep(home: Home, command_id: str, command: Signed) -> None:
@@ -32,7 +34,7 @@ def keep(home: Home, command_id: str, command: Signed) -> None:
 
 def keep_ended(home: Home, command_id: str, order: Order) -> None:
     """Store an order that was not sent, since what it would end had ended already."""
-    _write(home, command_id, _meant(order))
+    _write(home, command_id + UNSENT, _meant(order))
 
 
 def drop(home: Home, command_id: str) -> None:
@@ -46,7 +48,8 @@ def kept(home: Home, command_id: str, order: Order) -> Signed | None:
 
     It may name an earlier epoch than the order: its owner has lost the journal since.
     """
-    meant, command = _read(home, command_id)
+    sent = _read(home, command_id)
+    meant, command = sent if sent[0] else _read(home, command_id + UNSENT)
     if meant and meant != _meant(order):
         raise ConflictError(
             f"command {command_id} ordered something else", "leave --command-id out"
@@ -54,10 +57,10 @@ def kept(home: Home, command_id: str, order: Order) -> Signed | None:
     return command
 
 
-def _read(home: Home, command_id: str) -> tuple[list[Any], Signed | None]:
-    """Return what was ordered under an id, and the command if one was sent; empty if none was."""
+def _read(home: Home, name: str) -> tuple[list[Any], Signed | None]:
+    """Return what was ordered, and the command if one was sent; empty if nothing was."""
     try:
-        with (home.path / "outbox" / command_id).open("rb") as file:
+        with (home.path / "outbox" / name).open("rb") as file:
             said = unpack(file.read(PACKED_BYTES_MAX + 1))
         if len(said) == ORDER_FIELDS:
             return list(said), None
@@ -69,12 +72,14 @@ def _read(home: Home, command_id: str) -> tuple[list[Any], Signed | None]:
     return [sent.node, sent.session, sent.action, sent.args], command
 
 
-def _write(home: Home, command_id: str, said: list[Any]) -> None:
+def _write(home: Home, name: str, said: list[Any]) -> None:
     directory = home.path / "outbox"
     with suppress(OSError):
         directory.mkdir(mode=0o700, exist_ok=True)
-        (directory / command_id).write_bytes(pack(said))
-        for old in sorted(directory.iterdir(), key=_age)[:-COMMANDS_MAX]:
+        written = directory / name
+        written.write_bytes(pack(said))
+        kind = [one for one in directory.iterdir() if one.suffix == written.suffix]
+        for old in sorted(kind, key=_age)[:-COMMANDS_MAX]:
             old.unlink(missing_ok=True)
 
 

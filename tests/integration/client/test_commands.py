@@ -6,6 +6,7 @@ import grpc
 import pytest
 from integration.client.service import CHANCE, GENERATION, NODE_IDS, NODE_KEYS, NOW_S, session
 
+from meshnode.client.commands import outbox
 from meshnode.client.connection.retrying import PAUSES_S
 from meshnode.client.keys.authority import Scope, new_key
 from meshnode.client.records.output import Following, Span
@@ -248,6 +249,29 @@ def test_a_retry_of_an_end_that_came_too_late_spares_who_has_begun_since(mesh, s
     assert service.commands == []
     end(Target("builder"), delivery=Delivery(command_id=b32(CHANCE(16))))
     assert len(service.commands) == 1
+
+
+@pytest.mark.parametrize("flood_ended", [True, False])
+def test_what_was_sent_and_what_had_ended_do_not_push_each_other_out(
+    mesh, service, monkeypatch, flood_ended
+):
+    """Repeated, an order that was pushed out is signed anew, and one that ended nobody may."""
+    monkeypatch.setattr(outbox, "COMMANDS_MAX", 2)
+    sent, unsent = (Delivery(command_id=b32(CHANCE(16))) for _ in range(2))
+    service.sessions = [session("builder"), session("gone", ended=True)]
+    mesh.kill(Target("builder"), delivery=sent)
+    mesh.kill(Target("gone"), delivery=unsent)
+    for _ in range(4):
+        another = Delivery(command_id=b32(CHANCE(16)))
+        mesh.kill(Target("gone" if flood_ended else "builder"), delivery=another)
+    if flood_ended:
+        mesh.kill(Target("builder"), delivery=sent)
+        assert service.commands[-1] == service.commands[0]
+    else:
+        service.sessions.append(session("gone"))
+        with pytest.raises(ConflictError, match="ordered something else"):
+            mesh.kill(Target("gone"), delivery=unsent)
+    assert len(list((mesh.home.path / "outbox").iterdir())) <= 4
 
 
 def test_a_command_id_that_ordered_something_else_is_a_conflict(mesh, service):
