@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meshnode.agents.clients import Reply
 
 HALT_S = 2.0  # for all to stop; then all are let go: who waits for a device stops only later
-TERM_WAIT_S = 1.0  # at least, after TERM, until a tree that was asked to end is reported as it is
+TERM_WAIT_S = 1.0  # at least, after TERM, for a tree to end; then it is reported, or stopped again
 
 
 class Halted(msgspec.Struct, frozen=True):
@@ -123,6 +123,7 @@ class Stillness:
         self._halt: Halt | None = None
         self._last: Halt | None = None  # which knows whom the tree itself had stopped
         self._waiters: list[Callable[[Reply], None]] = []
+        self._again_at_s = math.inf
         self.is_whole = False
         self.is_wanted = False  # it was suspended, and nobody has resumed it since
 
@@ -136,8 +137,13 @@ class Stillness:
         """Whether `step` has something to do."""
         return self._halt is not None
 
+    def left_s(self, now_s: float) -> float:
+        """How long until `step` has something to do again."""
+        return self._again_at_s - now_s
+
     def ask(self, now_s: float, answer: Callable[[Reply], None]) -> None:
         """Begin to stop the tree, and tell what came of it."""
+        self._again_at_s = math.inf
         self._waiters.append(answer)
         if self._halt is None:
             again = self._last if self.is_whole else None
@@ -145,7 +151,9 @@ class Stillness:
             self._halt = self._last = Halt(*words, now_s=now_s, again=again)
 
     def step(self, now_s: float) -> None:
-        """Look once, if it is under way."""
+        """Look once, if it is under way, or due."""
+        if now_s >= self._again_at_s:
+            self.ask(now_s, lambda _: None)
         if self._halt and (halted := self._halt.step(now_s)):
             self._become(is_whole=not halted.running)
             running = list(halted.running)
@@ -164,12 +172,23 @@ class Stillness:
         self._run_on()
         return there
 
+    def lend(self, now_s: float, grace_s: float) -> None:
+        """Let the tree run on to end by itself; if it does not, it stands still again afterwards.
+
+        Asked for once more meanwhile, it has no more time: else it could ask for ever.
+        """
+        again_at_s = min(self._again_at_s, now_s + max(grace_s, TERM_WAIT_S))
+        self.release()
+        if self.is_wanted:
+            self._again_at_s = again_at_s
+
     def give_way(self) -> None:
         """Leave the tree to an order that lets it run on for good."""
         self.is_wanted = False
         self._run_on()
 
     def _run_on(self) -> None:
+        self._again_at_s = math.inf
         self._settle({"ok": False, "error": "another order came while it was being suspended"})
         self._become(is_whole=False)
 

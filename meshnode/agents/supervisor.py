@@ -249,14 +249,18 @@ class Supervisor:
             return tree.STEP_S
         now_s, deadline_s = self._clock(), self._agent.inlet.next_deadline_s()
         wait_s = AGAIN_S if self._agent.looks_again else LOOK_S
-        wait_s = min(wait_s, self._lifetime.left_s(now_s))
+        wait_s = min(wait_s, self._lifetime.left_s(now_s), self._stillness.left_s(now_s))
         return wait_s if deadline_s is None else min(deadline_s - now_s, wait_s)
 
     def _on_signals(self) -> None:
         heard = self._signals.heard()
         self._agent.hear(heard, suspended=self._stillness.is_begun)
         if any(one.number in TO_END for one in heard):
-            self._stillness.resume()  # a stopped agent would act upon it only when it is resumed
+            # A stopped agent would act upon it only when it is resumed, and may outlive it.
+            if self._parting:
+                self._stillness.release()  # its end tells whether to stop it again
+            else:
+                self._stillness.lend(self._clock(), self._options.grace_s)
 
     # --- operations
 

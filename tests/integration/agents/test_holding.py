@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node
+from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node, stopped
 from integration.attacks.supervised import until
 
 from meshnode.agents import tree
-from meshnode.agents.holding import HALT_S, Halt, Halted, let_go
+from meshnode.agents.holding import HALT_S, Halt, Halted, Stillness, let_go
 from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import RefusedError, UnreachableError
 
@@ -48,11 +48,6 @@ SPAWNING = (  # as a build tool does: it cannot be stopped until its child has g
 DEAF = "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('ready')\n" + WAIT
 ON_USR1 = "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *_: os._exit(3))\n"
 ENDS_WITH_ITS_INPUT = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
-
-
-def stopped(pid):
-    one = tree.identity_of(pid)
-    return one is not None and tree.is_stopped(one)
 
 
 async def test_a_whole_tree_stands_still_and_runs_on(start):
@@ -340,6 +335,39 @@ def test_a_process_that_took_over_a_pid_is_neither_stopped_nor_continued(strange
     os.waitpid(stranger.pid, os.WUNTRACED)
     assert let_go("no-such-session", [before]) == 0
     assert tree.is_stopped(there)
+
+
+@pytest.fixture
+def stillness(stranger):
+    roots = [tree.identity_of(stranger.pid)]
+    one = Stillness("no-such-session", roots, lambda: tree.NO_MORE, lambda _: None)
+    one.ask(0.0, lambda _: None)
+    return one
+
+
+def stands(stillness, from_s):
+    """Step for ten seconds of its time; returns whether it stands still then."""
+    for number in range(1000):
+        stillness.step(from_s + number / 100)
+    return stillness.is_whole
+
+
+@pytest.mark.parametrize("order", ["resume", "give_way"])
+def test_a_tree_that_was_let_run_for_a_grace_stands_still_after_it_unless_that_is_over(
+    stillness, order
+):
+    assert stands(stillness, 0.0)
+    stillness.lend(10.0, 5.0)
+    assert stillness.left_s(12.0) == 3.0
+    stillness.lend(14.0, 5.0)
+    assert stillness.left_s(14.0) == 1.0, "who asks again has no more time"
+    assert not stillness.is_begun
+    assert stands(stillness, 14.0)
+    stillness.lend(30.0, 5.0)
+    getattr(stillness, order)()
+    assert not stands(stillness, 30.0)
+    stillness.lend(40.0, 5.0)
+    assert not stands(stillness, 40.0), "nobody wants it to"
 
 
 def test_a_tree_of_which_one_does_not_stop_is_let_go_whole(stranger, monkeypatch):

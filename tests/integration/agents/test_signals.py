@@ -1,11 +1,13 @@
 """Signals that somebody sends to a supervisor, and what its agent hears of them."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
 import pytest
 from integration.agents.front import PYTHON, WAIT, python
+from integration.agents.watched import a_node, stopped
 from integration.attacks.supervised import until
 
 pytestmark = pytest.mark.integration
@@ -67,3 +69,38 @@ def signals_of(one, field):
     """Return a set of signals of the agent, as the kernel has it."""
     lines = Path(f"/proc/{one.ask('info')['pid']}/status").read_text().splitlines()
     return next(int(line.split()[1], 16) for line in lines if line.startswith(f"{field}:"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_suspended_agent_that_outlives_a_signal_to_end_is_suspended_again(start, number):
+    code = f"import signal\nsignal.signal({number:d}, signal.SIG_IGN)\n"
+    one = start(code + WAIT, "--grace", "0.05")
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        await node.agents.suspend(one.session_id)
+        for _ in range(2):
+            one.process.send_signal(number)
+            assert [await node.held.get() for _ in range(2)] == [True, False]
+            await asyncio.to_thread(until, lambda: stopped(pid))
+        assert await node.held.get() is True
+        await node.agents.resume(one.session_id)
+        assert not stopped(pid)
+
+
+async def test_a_signal_to_end_does_not_suspend_anew_what_is_being_closed(start):
+    one = start("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT)
+    await one.line()
+    async with a_node() as node:
+        await node.agents.attach(*one.place)
+        _, pid, _ = await node.started.get()
+        await node.agents.suspend(one.session_id)
+        one.process.send_signal(signal.SIGTERM)
+        assert [await node.held.get() for _ in range(2)] == [True, False]
+        closing = asyncio.create_task(node.agents.ask_to_end(one.session_id, "c1", 0.8))
+        await asyncio.to_thread(until, lambda: one.state()["closed_by_command"])
+        one.process.send_signal(signal.SIGTERM)
+        standing = await closing
+        assert (standing.survivors, standing.suspended) == ((pid,), True)
+        assert node.held.qsize() == 1, "once, at the end of the close"

@@ -27,6 +27,11 @@ STUBBORN = (
 NOW_S = 1_000_000.0
 
 
+def stopped(pid):
+    one = tree.identity_of(pid)
+    return one is not None and tree.is_stopped(one)
+
+
 class Watcher:
     """A node that only remembers what it was told."""
 
