@@ -7,8 +7,9 @@ What is stripped goes by rule, so that a name that comes later is stripped too.
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from meshnode.agents import tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,10 +29,10 @@ def uncoerced(environment: Mapping[str, str]) -> dict[str, str]:
     What we were started with still lies where the kernel has put it. /proc/self/environ would show
     the same, but to none that may not be dumped.
     """
-    fields = Path("/proc/self/stat").read_text().split()
-    start, end = int(fields[ENV_START]), int(fields[ENV_END])
-    if not start:  # the kernel does not say
+    fields = tree.read("/proc/self/stat").rpartition(b")")[2].split()  # before it: any name
+    if not fields or not int(fields[ENV_START]):  # the kernel does not say
         return dict(environment)
+    start, end = int(fields[ENV_START]), int(fields[ENV_END])
     given = ctypes.string_at(start, end - start).decode(errors="surrogateescape").split("\0")
     locale = [(LOCALE, word.partition("=")[2]) for word in given if word.startswith(f"{LOCALE}=")]
     return {name: text for name, text in environment.items() if name != LOCALE} | dict(locale)

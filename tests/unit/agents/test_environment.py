@@ -66,6 +66,19 @@ def test_a_locale_is_its_callers_and_not_what_python_makes_of_none(given, kept):
         "from meshnode.client.dumping import forbid_dumps\n"
         "forbid_dumps()\nprint(uncoerced(os.environ).get('LC_CTYPE'))\n"
     )
+    assert said_by(code, **given) == str(kept)
+
+
+def said_by(code, **given):
     environment = {"PYTHONPATH": str(Path(meshnode.__file__).parents[1]), **given}
-    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
-    assert said.strip() == str(kept)
+    return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip()
+
+
+@pytest.mark.parametrize("name", ["агентызапуск", "a b) R 1 2 (c"])
+def test_a_locale_is_found_behind_whatever_name_its_process_has(name):
+    code = (
+        "import ctypes, os\nfrom meshnode.agents.environment import uncoerced\n"
+        f"ctypes.CDLL(None).prctl(15, {name.encode()!r})\n"  # PR_SET_NAME: of 15 bytes at most
+        "print(uncoerced(os.environ).get('LC_CTYPE'))\n"
+    )
+    assert said_by(code, LC_CTYPE="C") == "C"
