@@ -67,8 +67,12 @@ def descriptors_given() -> tuple[int, ...]:
 
     `CMD <(...)` of a shell is one. What we open ourselves is never inheritable.
     """
+    try:
+        listed = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are what is wanted
+    except OSError:  # no /proc: then no agent is supervised either, which is told in its place
+        return ()
     given = []
-    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names are what is wanted
+    for fd in map(int, listed):
         with suppress(OSError):  # the list's own is closed by now
             if fd > 2 and os.get_inheritable(fd):  # noqa: PLR2004 - stdin, stdout, stderr
                 given.append(fd)
@@ -134,11 +138,12 @@ def _session_of(options: RunOptions) -> NewSession:
 
 
 def _directory() -> str:
-    """Return where the caller is, which may have been removed since."""
-    try:
+    """Return where the caller is, which may have been removed since; empty if nothing tells."""
+    with suppress(FileNotFoundError):
         return os.getcwd()  # noqa: PTH109 - a text is what is shown
-    except FileNotFoundError:
+    with suppress(OSError):
         return os.readlink("/proc/self/cwd")  # noqa: PTH115 - as above; it says "(deleted)"
+    return ""
 
 
 def _not_started(error: MeshError) -> MeshError:

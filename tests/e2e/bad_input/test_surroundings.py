@@ -99,6 +99,24 @@ def test_a_home_of_another_user_is_refused_in_a_sentence(tmp_path, words):
     assert "internal" not in done.stderr
 
 
+@pytest.mark.parametrize(("options", "code"), [("", 125), ("--detach", 1)], ids=["front", "detach"])
+def test_where_there_is_no_proc_no_agent_is_started_and_that_is_told(anna, tmp_path, options, code):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = (
+        f"cd {gone} && rmdir {gone} && mount -t tmpfs none /proc || exit 77\n"
+        f"exec {PROGRAM} run {options} --agent-id unseen -- echo hello"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(
+        command, env=anna.environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"another namespace of mounts is not permitted here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "the agent was not started: this process is not in /proc" in done.stderr
+
+
 def test_an_agent_runs_in_a_directory_that_is_gone(anna, tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
