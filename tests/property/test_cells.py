@@ -78,6 +78,7 @@ queries = st.fixed_dictionaries(
         "tz": st.sampled_from(["UTC", "UTC", "Europe/Berlin", "Asia/Kathmandu"]),
         "node_id": st.sampled_from([None, None, None, ORIGINS[0]]),
         "session": st.sampled_from(["", "", "", OURS]),
+        "most": st.sampled_from([0, 0, 0, 1, 2]),
     }
 ).map(lambda asked: CostQuery(**asked))
 
@@ -224,13 +225,18 @@ class Changing(RuleBasedStateMachine):
         by=st.sets(st.sampled_from(sorted(OF_CELLS)), max_size=2),
         since_s=times,
         tz=st.sampled_from(["UTC", "Europe/Berlin"]),
+        most=st.sampled_from([0, 1]),
     )
-    def ask_cells(self, by, since_s, tz) -> None:
-        self.ask(CostQuery(tuple(by), since_s, tz=tz))
+    def ask_cells(self, by, since_s, tz, most) -> None:
+        self.ask(CostQuery(tuple(by), since_s, tz=tz, most=most))
 
-    @rule(by=st.sampled_from(sorted(OF_WHOSE)), more=st.sampled_from(["day", "model"]))
-    def ask_whose(self, by, more) -> None:
-        self.ask(CostQuery((by, more)))
+    @rule(
+        by=st.sampled_from(sorted(OF_WHOSE)),
+        more=st.sampled_from(["day", "model"]),
+        most=st.sampled_from([0, 1]),
+    )
+    def ask_whose(self, by, more, most) -> None:
+        self.ask(CostQuery((by, more), most=most))
 
     @rule()
     def ask_totals(self) -> None:

@@ -1,6 +1,6 @@
 """What the mesh has spent.
 
-- a question and its answer: `cutting`, `cost`, `costing`, `tally`, `blocks`
+- a question and its answer: `cutting`, `cost`, `costing`, `tally`, `sessions`, `blocks`
 - the same sooner, from roll-ups: `shortcut`, `cells`, `shelves`, `splitting`
 - followed as it grows: `spending`, `totals`
 """

@@ -6,13 +6,13 @@ rounded once. A model without a price adds tokens and is listed, never priced at
 
 from __future__ import annotations
 
-from collections import defaultdict
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from meshnode.app.cost.cutting import Cutting, Span, Texts
+from meshnode.app.cost.sessions import Sessions
 from meshnode.app.cost.tally import Combination, Lot, Rated, Tally, Unit, added_up, shared_out
 from meshnode.app.pieces import chunks, finished
 from meshnode.core.ids import names_apart
@@ -92,9 +92,7 @@ class Adding:
         self.rated = rated
         self._source = rated.refresh()  # first: the lists may have changed since the last query
         self.tally = Tally(holds_any=bool(query.most))
-        # Sessions by hash; None: of all groups.
-        self.seen: defaultdict[GroupKey | None, set[int]] = defaultdict(set)
-        self.counted: dict[GroupKey | None, int] = {}  # sessions that were counted, not seen
+        self.sessions = Sessions()
         self.diagnostics = Diagnostics()
 
     def row(self, what: Combination, span: Span, texts: Texts, counts: int) -> None:
@@ -105,7 +103,7 @@ class Adding:
         lot = self.lot(what, span, texts) if counts else None
         if lot is not None:
             self.tally.add(*lot, counts)
-            self.see(lot, texts.session)
+            self.sessions.see(lot.group, texts.session)
 
     def lot(self, what: Combination, span: Span, texts: Texts) -> Lot | None:
         """Return where a row is counted; None if the query does not select it."""
@@ -113,12 +111,6 @@ class Adding:
         if not self.cutting.selects(span) or query.session not in ("", texts.session):
             return None
         return Lot(self.cutting.key(what, span, texts), self.kind(what, span))
-
-    def see(self, lot: Lot, session: str) -> None:
-        """Count the session of a row, once."""
-        number = hash(session)
-        self.seen[lot.group].add(number)
-        self.seen[None].add(number)
 
     def kind(self, what: Combination, span: Span) -> Kind:
         """Return what a row is priced as: as all of its day, unless prices change in it."""
@@ -138,34 +130,52 @@ class Adding:
         spellings = yield from _spellings(sums.values())
         nusd = shared_out({group: added.pusd for group, added in sums.items()})
         yield
-        groups: list[CostGroup] = []
-        for one in self._shown(sums, nusd, spellings, names) if self.cutting.by else ():
-            groups.append(one)
+        sessions = yield from self.sessions.by_group()
+        groups: dict[GroupKey, CostGroup] = {}
+        found = self._shown(sums, nusd, sessions, spellings, names) if self.cutting.by else ()
+        for group, one in found:
+            groups[group] = one
             yield
-        most = self.cutting.query.most
+        shown, more = yield from self._most(groups)
         records, totals = unpacked(sum(added.counts for added in sums.values()))
         known = [amount for amount in nusd.values() if amount is not None]
         return CostAnswer(
             records=records,
             totals=totals,
             cost_nusd=sum(known) if known or not sums else None,
-            groups=_most(sorted(groups, key=_dearest_first), most),
+            groups=shown,
             unpriced=(yield from _unpriced(sums.values(), spellings)),
             diagnostics=self.diagnostics,
             price_source=self._source,
             tz_exact=self.cutting.exact,
-            sessions=self._sessions(None),
+            sessions=sessions[None],
             notes=(*self.cutting.notes, *(yield from _as_standard(sums.values(), spellings))),
-            groups_more=len(groups[most:]) if most else 0,
+            groups_more=more,
         )
+
+    def _most(
+        self, groups: Mapping[GroupKey, CostGroup]
+    ) -> Generator[None, None, tuple[tuple[CostGroup, ...], int]]:
+        """Put the dearest first, and make one of all beyond as many as the query wants, if any.
+
+        Returns of how many that is made, too.
+        """
+        keys = sorted(groups, key=lambda group: _dearest_first(groups[group]))
+        most = self.cutting.query.most or len(keys)
+        shown, rest = [groups[key] for key in keys[:most]], keys[most:]
+        if rest:
+            sessions = yield from self.sessions.among(frozenset(rest))
+            shown.append(_joined([groups[key] for key in rest], sessions))
+        return tuple(shown), len(rest)
 
     def _shown(
         self,
         sums: Mapping[GroupKey, Sum],
         nusd: Mapping[GroupKey, int | None],
+        sessions: Mapping[GroupKey | None, int],
         spellings: Mapping[str, str],
         names: Mapping[str, str],
-    ) -> Iterator[CostGroup]:
+    ) -> Iterator[tuple[GroupKey, CostGroup]]:
         by = self.cutting.by
         shown = names_apart(names) if "node" in by else {}  # also from nodes that spent nothing
         words: dict[str, Mapping[str, str]] = {"model": spellings, "node": shown}
@@ -174,10 +184,7 @@ class Adding:
             key = {word: words.get(word, {}).get(part, part) for word, part in parts}
             records, usage = unpacked(added.counts)
             models = _some({spellings[one.model.lower()] for one in added.what})
-            yield CostGroup(key, records, self._sessions(group), models, usage, nusd[group])
-
-    def _sessions(self, group: GroupKey | None) -> int:
-        return len(self.seen.get(group, ())) + self.counted.get(group, 0)
+            yield group, CostGroup(key, records, sessions[group], models, usage, nusd[group])
 
 
 def cost(
@@ -214,21 +221,17 @@ def _dearest_first(group: CostGroup) -> tuple[int, int, tuple[str, ...]]:
     return -(group.cost_nusd or 0), -group.usage.total, tuple(group.key.values())
 
 
-def _most(groups: Sequence[CostGroup], most: int) -> tuple[CostGroup, ...]:
-    """Make one group of all beyond the first so many, unless that is 0; one session is in one."""
-    rest = groups[most:] if most else ()
-    if not rest:
-        return tuple(groups)
+def _joined(rest: Sequence[CostGroup], sessions: int) -> CostGroup:
+    """Make one group of several, which have so many sessions together."""
     known = [one.cost_nusd for one in rest if one.cost_nusd is not None]
-    other = CostGroup(
+    return CostGroup(
         key=dict.fromkeys(rest[0].key, _more(len(rest))),
         records=sum(one.records for one in rest),
-        sessions=sum(one.sessions for one in rest),
+        sessions=sessions,
         models=_some({model for one in rest for model in one.models}),
         usage=sum((one.usage for one in rest), Buckets()),
         cost_nusd=sum(known) if known else None,
     )
-    return (*groups[:most], other)
 
 
 def _some(models: set[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ yield there may be a pause (app/pieces.py), and what comes meanwhile may be coun
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,7 +75,7 @@ class Shortcut(Splitting):
         else:
             yield from self._all_rows_of_cells(counted)
         yield from self._all_rows(origin for origin in origins if origin not in self._counted)
-        yield from self._tell_apart(set(counted))
+        yield from self.adding.sessions.tell_apart(partial(self._counted_at, origins=set(counted)))
 
     def stands(self) -> bool:
         """Whether all that this counts is still there, and where it was: if not, it lacks some."""
@@ -148,7 +149,7 @@ class Shortcut(Splitting):
     def _count_shapes(self, shapes: Iterable[tuple[Shape, int]]) -> Steps:
         for some in chunks(shapes):
             for shape, sessions in some:
-                self._count(self._groups_of(shape), sessions)
+                self.adding.sessions.count(self._groups_of(shape), sessions)
             yield
 
     def _add_shelf(self, shelf: Shelf) -> Steps:
@@ -190,7 +191,7 @@ class Shortcut(Splitting):
     def _add_sessions(self, parts: list[Part], placed: Placed) -> Steps:
         """Count sessions of parts that stand alike: in one group, or each in those of its cells."""
         if placed.all and len(placed.groups) == 1:
-            self._count(placed.groups, sum(len(part.sessions) for part in parts))
+            self.adding.sessions.count(placed.groups, sum(len(part.sessions) for part in parts))
         elif placed.groups:
             yield from self._count_sessions(parts, 1)
 
@@ -210,19 +211,19 @@ class Shortcut(Splitting):
             often.update(map(self._of_shape.__getitem__, shapes))
             yield
         for groups, sessions in often.items():
-            self._count({self._at(group, parts[0]) for group in groups}, sessions * times)
+            self.adding.sessions.count(
+                {self._at(group, parts[0]) for group in groups}, sessions * times
+            )
 
     def _share(self, origins: set[NodeId]) -> Steps:
         """Count a session of several parts once where its groups are the same."""
         for place, (session, parts) in enumerate(list(self._cells.shared.items())):
             if place % LOOKS == LOOKS - 1:
                 yield
-            times: Counter[GroupKey | None] = Counter()
-            for part in parts:
-                groups = self._groups_at(part, session) if part.origin in origins else ()
-                times.update([*groups, *([None] if groups else [])])
-            for group, often in times.items():
-                self.adding.counted[group] = self.adding.counted.get(group, 0) - (often - 1)
+            groups = [self._groups_at(part, session) for part in parts if part.origin in origins]
+            for each in groups:
+                self.adding.sessions.count(each, -1)
+            self.adding.sessions.count(frozenset().union(*groups), 1)
 
     def _groups_at(self, part: Part, session: int) -> set[GroupKey]:
         """Return the groups that a session of a part was counted in from cells."""
@@ -266,31 +267,10 @@ class Shortcut(Splitting):
         found = map(self._looked.get, numbers)  # what was not looked at was not counted
         return frozenset([one.group for one in found if isinstance(one, Lot)])
 
-    def _count(self, groups: Iterable[GroupKey], sessions: int) -> None:
-        counted, some = self.adding.counted, False
-        for group in groups:
-            counted[group] = counted.get(group, 0) + sessions
-            some = True
-        if some:
-            counted[None] = counted.get(None, 0) + sessions
-
-    def _tell_apart(self, origins: set[NodeId]) -> Steps:
-        """Take out of the sessions that rows have shown those that cells have counted."""
-        if not self.adding.counted:
-            return
-        for group, sessions in self.adding.seen.items():
-            for some in chunks(list(sessions)):
-                for session in some:
-                    if self._is_counted(group, session, origins):
-                        sessions.discard(session)
-                yield
-
-    def _is_counted(self, group: GroupKey | None, session: int, origins: set[NodeId]) -> bool:
-        for part in self._cells.parts_of(session):
-            groups = self._groups_at(part, session) if part.origin in origins else ()
-            if group in groups or (group is None and groups):
-                return True
-        return False
+    def _counted_at(self, session: int, origins: set[NodeId]) -> frozenset[GroupKey]:
+        """Return the groups that a session was counted in from cells."""
+        parts = [part for part in self._cells.parts_of(session) if part.origin in origins]
+        return frozenset().union(*(self._groups_at(part, session) for part in parts))
 
 
 _SHAPE = attrgetter("shape")  # of a pattern

@@ -110,7 +110,7 @@ class Splitting(Costing):
                 lot = self._lot(part, whose, number, counter)
                 lots.setdefault(lot, []).append(key)
                 if lot is not None:
-                    self.adding.see(lot, counter.session)
+                    self.adding.sessions.see(lot.group, counter.session)
         return lots
 
     def _lot(self, part: Part, whose: Whose, number: int, counter: Counter) -> Lot | None:

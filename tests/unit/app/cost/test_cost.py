@@ -278,6 +278,14 @@ def test_the_dearest_groups_are_shown_and_the_rest_is_one(monkeypatch: pytest.Mo
     assert (len(everything.groups), everything.groups_more) == (6, 0)
 
 
+def test_a_session_of_several_groups_that_are_joined_counts_once_there():
+    rows = [row(tokens=9 - day, session="long", slot=SLOT + 48 * day) for day in range(4)]
+    rows.append(row(tokens=1, session="short", slot=SLOT + 48))
+    answer = ask(rows, "day", most=1)
+    assert [(one.records, one.sessions) for one in answer.groups] == [(1, 1), (4, 2)]
+    assert (answer.sessions, answer.groups_more) == (2, 3)
+
+
 @pytest.mark.parametrize(("word", "near"), [("models", "model"), ("Day", "day"), ("nod", "node")])
 def test_an_unknown_grouping_names_the_nearest(word: str, near: str):
     with pytest.raises(UsageError, match=f"did you mean {near}"):
