@@ -99,8 +99,17 @@ def is_by_time(by: Sequence[str]) -> bool:
 def in_order(value: dict[str, Any], by: Sequence[str]) -> dict[str, Any]:
     """Sort groups of a time, such as a day, if that comes first, the oldest first; others stay."""
     if by and by[0] in (*TIMES, BLOCK):
-        value["groups"].sort(key=lambda group: _oldest_first(str(group["key"][by[0]])))
+        alone = _alone(value)
+        rest = value["groups"][len(alone) :]
+        alone.sort(key=lambda group: _oldest_first(str(group["key"][by[0]])))
+        value["groups"] = [*alone, *rest]
     return value
+
+
+def _alone(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the groups without the last one where that is made of several."""
+    groups: list[dict[str, Any]] = value["groups"]
+    return groups[:-1] if value.get("groups_more") else groups[:]
 
 
 def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
@@ -123,7 +132,7 @@ def table_of(value: dict[str, Any], by: Sequence[str]) -> Table:
 
 def ids_of(value: dict[str, Any]) -> list[str]:
     """Return what names each group, its parts in the order that was asked for."""
-    return [" ".join(group["key"].values()) for group in value["groups"] if group["key"]]
+    return [" ".join(group["key"].values()) for group in _alone(value) if group["key"]]
 
 
 def unpriced(model: dict[str, Any]) -> str:
@@ -151,7 +160,7 @@ def notes_of(value: dict[str, Any]) -> list[str]:
 def joined(value: dict[str, Any]) -> list[str]:
     """Say if groups are added up as one, since they are too many."""
     more = value.get("groups_more", 0)
-    return [f"the {words.count(more)} cheapest groups are one: ({more} more)"] if more else []
+    return [f"the others are one group: ({more} more)"] if more else []
 
 
 def nothing_of(session: str, value: dict[str, Any], verb: str) -> list[str]:

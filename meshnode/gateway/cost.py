@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from meshnode.app.cost.cutting import BY, check_grouping, zone_named
+from meshnode.app.cost.tally import MOST_MAX
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
 from meshnode.gateway.openapi import query
@@ -21,7 +22,7 @@ from meshnode.rpc.local import cost_in_pieces
 from meshnode.v1 import local_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from meshnode.app.queries.queries import Queries
     from meshnode.gateway.pages import Order, Part
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 MOMENTS = frozenset({"since", "until"})  # and what ends in _at
 _FIELDS = {field.name: field for field in pb.GetCostRequest.DESCRIPTOR.fields}
 _REPEATED = tuple(name for name, field in _FIELDS.items() if field.is_repeated)
-COUNT_MAX = 36_500  # of days and the like
+_COUNTS_MAX = {"most": MOST_MAX}  # of each field that is a number
 _WORD_MAX = (1 << 63) - 1  # beyond, groups are told by their names
 
 
@@ -42,7 +43,7 @@ def _schema(field: FieldDescriptor) -> dict[str, Any]:
         return {"type": "boolean"}
     if field.type == FieldDescriptor.TYPE_STRING:
         return {"type": "string", "minLength": 1, "maxLength": 64}
-    return {"type": "integer", "minimum": 1, "maximum": COUNT_MAX}
+    return {"type": "integer", "minimum": 1, "maximum": _COUNTS_MAX[field.name]}
 
 
 PARAMETERS = tuple(
@@ -77,22 +78,24 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
             with about(name):
                 return parse_instant(text, now_s)
         return text
-    return asked.count(name, COUNT_MAX)
+    return asked.count(name, _COUNTS_MAX[name])
 
 
 async def answer(queries: Queries, request: pb.GetCostRequest, part: Part) -> dict[str, Any]:
     """Sum the ledgers of the whole mesh, and give a part of the groups; raises Problem 400."""
     said = await cost_in_pieces(queries, request)
-    groups, following = part.of(_in_order(said.groups))
+    groups, following = part.of(_in_order(said.groups, said.groups_more))
     del said.groups[:]
     return to_plain(said) | {"groups": list(map(to_plain, groups)), "next": following}
 
 
 def _in_order(
-    groups: Iterable[usage_pb2.CostGroup],
+    groups: Sequence[usage_pb2.CostGroup], more: int
 ) -> Iterator[tuple[Order, usage_pb2.CostGroup]]:
-    """Say where each stands: the dearest first."""
-    for group in groups:
+    """Say where each stands: the dearest first, and last the one that `more` are joined in."""
+    alone = len(groups) - bool(more)
+    for place, group in enumerate(groups):
         nusd = int(Decimal(group.cost_usd or 0).scaleb(9))
         values = (-min(nusd, _WORD_MAX), -min(group.usage.total, _WORD_MAX))
-        yield (*values, *(value for _, value in sorted(group.key.items()))), group
+        words = (value for _, value in sorted(group.key.items()))
+        yield (int(place >= alone), *values, *words), group

@@ -8,7 +8,7 @@ from msgspec import structs
 from msgspec.structs import asdict
 
 from meshnode.app.cost.cutting import CostQuery
-from meshnode.app.cost.tally import GROUPS_MAX
+from meshnode.app.cost.tally import MOST_MAX
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger.ledger import Buckets
 from meshnode.core.ledger.prices import usd_text
@@ -37,8 +37,8 @@ def query_from_wire(
     request: local_service_pb2.GetCostRequest, node_named: Callable[[str], NodeId]
 ) -> CostQuery:
     """Decode a question; raises UsageError, and what `node_named` does for a node not known."""
-    if request.most >= GROUPS_MAX:
-        raise UsageError(f"at most {GROUPS_MAX - 1} groups are told apart, not {request.most}")
+    if request.most > MOST_MAX:
+        raise UsageError(f"at most {MOST_MAX} groups are told apart, not {request.most}")
     return CostQuery(
         by=tuple(request.by),
         since_s=time_from_wire(request.since) if request.HasField("since") else None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     GroupKey = tuple[str, ...]
 
 GROUPS_MAX = 10_000  # of one answer, some 3 MB; more: UsageError, before the rest is added up
+MOST_MAX = GROUPS_MAX - 1  # that can be told apart where the others are one more
 UNITS_MAX = 65_536  # prices remembered; more: all are looked for again
 
 

@@ -5,9 +5,9 @@ import io
 import pytest
 from unit.cli.doubles import BUCKETS, SESSION, cost_group
 
-from meshnode.app.cost import cutting
+from meshnode.app.cost import cutting, tally
 from meshnode.client.errors import NotFoundError, UsageError
-from session_mesh.amounts import BLOCK, GROUPINGS, TO_PRICE, groupings
+from session_mesh.amounts import BLOCK, GROUPINGS, MOST_MAX, TO_PRICE, groupings
 from session_mesh.main import main
 from session_mesh.render import Streams
 
@@ -86,8 +86,19 @@ def test_groups_of_a_time_come_oldest_first(run, answer, by):
     assert run("cost", "--by", by, "-q")[1].split() == names
 
 
+def test_the_group_that_others_are_joined_in_comes_last_and_is_no_name(run, answer):
+    names = ["2026-11", "2027-01", "(2 more)"]
+    answer["groups"] = [cost_group("month", names[one]) for one in (1, 0, 2)]
+    answer["groups_more"] = 2
+    out, err = run("cost", "--by", "month")[1:]
+    assert [line.split("  ")[0] for line in out.splitlines()[1:4]] == names
+    assert "the others are one group: (2 more)\n" in err
+    assert run("cost", "--by", "month", "-q")[1].split() == names[:2]
+
+
 def test_groupings_are_those_that_a_node_knows():
     assert (GROUPINGS, BLOCK) == (cutting.BY, cutting.BLOCK)
+    assert tally.MOST_MAX == MOST_MAX
 
 
 def test_several_groupings_are_named_apart_or_together():
