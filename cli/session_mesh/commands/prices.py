@@ -84,12 +84,12 @@ def _counts(text: str, known: tuple[str, ...]) -> dict[str, int]:
 
 
 def _tier_unknown(value: dict[str, Any]) -> list[str]:
-    service = value["tier"].partition(">")[0]
-    known = list(dict.fromkeys(one["tier"].partition(">")[0] for one in value["tiers"]))
-    if service in known:
+    service, held = value["tier"].partition(">")[0], value["price"]["tier"]
+    if service == held:
         return []
+    known = list(dict.fromkeys(one["tier"].partition(">")[0] for one in value["tiers"]))
     said = f"{value['price']['matched']} has no prices of its own in tier {service[:60]!r}"
-    return [f"{said}: those of standard hold; it has some in {', '.join(known)}"]
+    return [f"{said}: those of {held} hold; it has some in {', '.join(known)}"]
 
 
 def _unpriced(model: str) -> str:

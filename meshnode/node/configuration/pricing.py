@@ -27,7 +27,7 @@ from meshnode.core.ledger.prices import (
     per_million_text,
     usd_text,
 )
-from meshnode.core.ledger.tiers import PLACED, tier_of, tier_parts
+from meshnode.core.ledger.tiers import PLACED, STANDARD, tier_of, tier_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -168,7 +168,7 @@ def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
         "provider": asked.provider,
         "tier": asked.tier,
         "at": rfc3339(asked.at_s),
-        "price": _price(priced, winner),
+        "price": _price(priced, winner, asked),
         "tried": tried,
         "tiers": [] if winner is None else list(_tiers(winner, asked.at_s)),
         "changes": [] if winner is None else [rfc3339(start_s) for start_s in winner.starts_s],
@@ -194,15 +194,29 @@ def _tried(book: PriceBook, asked: Asked) -> tuple[list[dict[str, str]], Attempt
     return tried, None
 
 
-def _price(priced: Priced | None, winner: Attempt | None) -> dict[str, Any] | None:
+def _price(priced: Priced | None, winner: Attempt | None, asked: Asked) -> dict[str, Any] | None:
     if priced is None or winner is None:
         return None
     return {
         "source": priced.source,
         "matched": priced.matched,
+        "tier": _held(winner, asked),
         "why": winner.outcome,
         "rates": _rates(priced.rates),
     }
+
+
+def _held(winner: Attempt, asked: Asked) -> str:
+    """Name the service tier whose rates hold: what matched may have none of the one asked for."""
+    called, step = tier_parts(asked.tier)
+    service, _, place = called.partition(PLACED)
+    rates = winner.at(asked.tier, asked.at_s)
+
+    def holds(name: str) -> bool:
+        tier = f"{name}>{step}" if step else name
+        return winner.knows(name, asked.at_s) and winner.at(tier, asked.at_s) == rates
+
+    return next(filter(holds, (called, service, f"{STANDARD}{PLACED}{place}")), STANDARD)
 
 
 def _rates(rates: Rates) -> dict[str, str]:

@@ -174,6 +174,37 @@ def test_a_tier_that_nobody_knows_is_told(run):
     assert run("prices", "explain", "claude-sonnet-4-5", "--tier", "batch")[2] == ""
 
 
+@pytest.mark.parametrize(
+    ("tier", "input_usd", "held"),
+    [
+        ("standard+us", "5.5", ""),
+        ("batch+us>200000", "2.75", ""),
+        ("fast+us", "5.5", "standard+us"),
+        ("batch+moon", "2.5", "batch"),
+        ("fast+moon", "5", "standard"),
+    ],
+)
+def test_of_a_tier_in_a_place_it_is_told_whose_prices_hold(run, tier, input_usd, held):
+    words = ("claude-opus-4-6", "--tier", tier)
+    price = explained(run, *words)[1]["price"]
+    name = tier.partition(">")[0]
+    assert (price["rates"]["input"], price["tier"]) == (input_usd, held or name)
+    err = run("prices", "explain", *words)[2]
+    assert (f"in tier {name!r}: those of {held} hold" in err) is bool(held)
+    assert bool(err) is bool(held)
+
+
+@pytest.mark.parametrize(
+    ("tier", "held"), [("fast", "fast"), ("fast+us", "fast"), ("slow+us", "standard")]
+)
+def test_of_your_own_prices_it_is_told_which_hold(run, home, tier, held):
+    tiers = "{fast: {input: 7}, standard+us: {input: 2}}"
+    (home / "prices.yaml").write_text(
+        f"prices: [{{model: m, input: 1, output: 1, tiers: {tiers}}}]"
+    )
+    assert explained(run, "m", "--tier", tier)[1]["price"]["tier"] == held
+
+
 def test_a_step_that_changes_nothing_is_no_change_and_one_beside_input_and_output_is_named(
     run, monkeypatch
 ):
@@ -181,7 +212,7 @@ def test_a_step_that_changes_nothing_is_no_change_and_one_beside_input_and_outpu
     steps = [(None, same), ("2026-10-14T", same)]
 
     def explain(*_):
-        known = {"source": "s", "matched": "m", "rates": same}
+        known = {"source": "s", "matched": "m", "tier": "standard", "rates": same}
         example = {"usage": {}, "cost_usd": "0"}
         value = {"model": "m", "tier": "standard", "at": "T", "price": known, "example": example}
         value |= {"tried": [], "tiers": [{"tier": "standard"}], "by_time_of_day": False}
