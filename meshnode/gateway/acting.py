@@ -9,7 +9,8 @@ became of it.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ from meshnode.gateway.problems import Problem, partly_ambiguous, problem_of
 from meshnode.gateway.repeats import Repeats, Wish, family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from meshnode.app.commands.bearers import Bearer
     from meshnode.app.ports import Clock
@@ -76,6 +77,7 @@ class Actor:
         self._clock = clock
         self._chance = chance
         self._repeats = Repeats()
+        self._first: dict[bytes, asyncio.Future[bool]] = {}  # by hash: commands under way
         self._pace = Quota(OF_SIGNER, "this key")  # an owner takes no more of it, but of us
 
     async def find(self, bearer: Bearer, target: Target, action: str) -> Plain:
@@ -179,7 +181,8 @@ class Actor:
         A session that has started anew meanwhile is looked up once more.
         """
         if (known := self._repeats.known(bearer, given_id, wish)) is not None:
-            return await self._repeated(bearer, known)
+            with suppress(StaleError):
+                return await self._repeated(bearer, known)
         command_id = given_id or self._chance(COMMAND_ID_BYTES)
         is_given = bool(given_id)
         session = await self.find(bearer, wish.target, wish.action)
@@ -210,10 +213,25 @@ class Actor:
         command = self._signed(bearer, order_to(session, wish.action, wish.args), command_id)
         keep(command)  # the answer may get lost
         try:
-            return await self._sent(command)
+            with self._first_sending(command):
+                return await self._sent(command)
         except StaleError:  # it was not carried out
             self._repeats.drop(bearer, command_id)
             raise
+
+    @contextmanager
+    def _first_sending(self, command: Signed) -> Iterator[None]:
+        """Tell who repeats it meanwhile whether it came too late, and so was not carried out."""
+        is_stale = self._first[command.hash] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        except StaleError:
+            is_stale.set_result(True)
+            raise
+        finally:
+            self._first.pop(command.hash, None)
+            if not is_stale.done():
+                is_stale.set_result(False)
 
     def _charge(self, bearer: Bearer) -> None:
         """Count an order, for all keys that are made of the same; raises ExhaustedError."""
@@ -224,13 +242,19 @@ class Actor:
         return sign_order(bearer.key, mesh_id, order, command_id, now_s)
 
     async def _repeated(self, bearer: Bearer, known: Signed | Plain) -> Plain:
-        """Tell what was told before, or send the very command once more."""
+        """Tell what was told before, or send the very command once more.
+
+        Raises StaleError where it is being ordered anew.
+        """
         if isinstance(known, dict):
             return known
         self._charge(bearer)
+        first = self._first.get(known.hash)
         try:
             return await self._sent(known)
         except StaleError as error:
+            if first is not None and await asyncio.shield(first):  # who goes away ends it for none
+                raise
             command_id = b32(command_from_signed(known).command_id)
             raise problem_of(forgotten(command_id), {"command_id": command_id}) from error
 

@@ -124,6 +124,42 @@ async def test_an_order_that_comes_twice_at_once_is_one_command(
     assert one == other
 
 
+class Forgetful(Owner):
+    """Has lost its journal since the first command was signed; refuses it after so many turns."""
+
+    turns: list[int]
+
+    async def submit(self, owner, command, timeout_s):
+        if command != (self.commands or [command])[0]:
+            return await super().submit(owner, command, timeout_s)
+        self.commands.append(command)
+        self.clock.now_s += 1
+        for _ in range(self.turns.pop(0)):
+            await asyncio.sleep(0)
+        raise StaleError("an earlier start")
+
+
+@pytest.mark.parametrize("turns", [[1, 2], [9, 1], [1, 9]])
+async def test_an_order_that_comes_twice_at_once_is_signed_anew_if_its_owner_has_lost_its_journal(
+    viewer, bearer, turns
+):
+    owner = Forgetful(viewer)
+    owner.turns = turns
+    actor = Actor(viewer.queries, owner, 1, viewer.clock, Random(1).randbytes)
+    viewer.session(1, "first", agent_id="builder")
+    steers = (actor.steer(bearer, BUILDER, STEERED, COMMAND_ID) for _ in range(2))
+    first, again = await asyncio.gather(*steers)
+    assert first["command_id"] == again["command_id"]
+    lost, same, *anew = owner.commands
+    assert lost == same
+    assert len(anew) == 2
+    assert anew[0] == anew[1]
+    owner.commands[:] = [anew[0]]  # and so much later
+    owner.turns = [1]
+    with pytest.raises(Problem, match="is not known"):
+        await actor.steer(bearer, BUILDER, STEERED, COMMAND_ID)
+
+
 @pytest.mark.parametrize(("actions", "named"), [(("read", "kill"), ["mine"]), (("kill",), [])])
 async def test_who_may_act_on_one_of_a_flood_of_namesakes_is_told_that_there_are_several(
     viewer, actor, actions, named
