@@ -159,8 +159,8 @@ class Charges:
         self.by_model: dict[str, Charged] = {}
         self._named: set[str] = set()
 
-    def take(self, spent: Mapping[str, CostGroup]) -> None:
-        """Take what the ledger holds now."""
+    def take(self, spent: Mapping[str, CostGroup], rest: CostGroup | None = None) -> None:
+        """Take what the ledger holds now, by model, and that of models which are not told apart."""
         new = sorted(spent.keys() - self._named, key=lambda one: (-spent[one].usage.total, one))
         self._named.update(new[: MODELS_MAX - len(self._named)])
         sums: dict[str, Charged] = {}
@@ -168,11 +168,24 @@ class Charges:
             held = sums.setdefault(model if model in self._named else OTHERS, Charged())
             held.usage += one.usage
             held.nusd = _most(held.nusd, one.cost_nusd, int.__add__)
+        if rest is not None:
+            self._add_rest(sums, rest)
         for model, held in sums.items():
             shown = self.by_model.setdefault(model, Charged())
             pairs = zip(shown.usage.counts, held.usage.counts, strict=True)
             shown.usage = Buckets(*map(max, pairs))
             shown.nusd = _most(shown.nusd, held.nusd, max)
+
+    def _add_rest(self, sums: dict[str, Charged], rest: CostGroup) -> None:
+        # Named models among them stand where they stood: what they showed is not shown again.
+        hidden = [self.by_model[model] for model in self._named - sums.keys()]
+        shown = sum((one.usage for one in hidden), Buckets())
+        nusd = rest.cost_nusd
+        if nusd is not None:
+            nusd = max(0, nusd - sum(one.nusd or 0 for one in hidden))
+        held = sums.setdefault(OTHERS, Charged())
+        held.usage += rest.usage - shown
+        held.nusd = _most(held.nusd, nusd, int.__add__)
 
 
 def _most(one: int | None, other: int | None, joined: Callable[[int, int], int]) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,9 +22,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.cost.tally import GROUPS_MAX
 from meshnode.app.counting import Charges
 from meshnode.app.pieces import in_pieces
-from meshnode.core.errors import UsageError
 from meshnode.core.ledger.budgets import Standing
 from meshnode.core.links.liveness import MemberState
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from meshnode.app.audit.alarms import Alarms
+    from meshnode.app.cost.cost import CostAnswer, CostGroup
     from meshnode.app.counting import Counting, Histogram
     from meshnode.app.queries.queries import Queries
     from meshnode.app.queries.views import BudgetView
@@ -68,7 +68,8 @@ class Metrics(Collector):
         self._sessions = measured.sessions
         self._measured = measured
         self._charges = Charges()
-        self._spent_here = CostQuery(by=("model",), node_id=measured.queries.mesh.self_id)
+        here = measured.queries.mesh.self_id
+        self._spent_here = CostQuery(by=("model",), node_id=here, most=GROUPS_MAX - 1)
         self._made, self._made_at_s = b"", -PAGE_S
         self._making = asyncio.Lock()
         self._registry = CollectorRegistry(auto_describe=False)
@@ -78,9 +79,8 @@ class Metrics(Collector):
         """Return the metrics as text, at most PAGE_S old."""
         async with self._making:
             if self._measured.steady_s() - self._made_at_s >= PAGE_S or not self._made:
-                with suppress(UsageError):  # of ten thousand models: these figures stay as they are
-                    spent = await in_pieces(self._queries.cost_steps(self._spent_here))
-                    self._charges.take({one.key["model"]: one for one in spent.groups})
+                spent = await in_pieces(self._queries.cost_steps(self._spent_here))
+                self._charges.take(*_by_model(spent))
                 self._made = generate_latest(self._registry)
                 self._made_at_s = self._measured.steady_s()
             return self._made
@@ -304,6 +304,13 @@ class Metrics(Collector):
 
     def _active(self) -> int:
         return len(self._sessions.live())
+
+
+def _by_model(spent: CostAnswer) -> tuple[dict[str, CostGroup], CostGroup | None]:
+    """Return the groups by model, and the one of all beyond GROUPS_MAX, which is no model's."""
+    rest = spent.groups[-1] if spent.groups_more else None
+    own = spent.groups[:-1] if rest else spent.groups
+    return {one.key["model"]: one for one in own}, rest
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

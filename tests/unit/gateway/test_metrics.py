@@ -8,9 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from unit.app.seen import IDS, Seen
 
 from meshnode.app.audit.alarms import DISK, Alarm, Alarms
+from meshnode.app.cost import tally
 from meshnode.app.counting import MODELS_MAX, Counting
 from meshnode.app.queries.views import BudgetView
 from meshnode.core.control.settings import Terms
+from meshnode.gateway import metrics
 from meshnode.gateway.metrics import PAGE_S, Measured, Metrics
 
 UNITS = ("seconds", "bytes", "ratio", "total", "active", "session")
@@ -95,6 +97,28 @@ def test_a_log_with_many_models_makes_no_more_series_than_there_is_room_for(watc
     assert len(named) == MODELS_MAX + 1
     assert {"other", '204"\\\n'} <= named
     assert values["tokens_total", "input", "other"] == 10 + 11 + 12 + 13 + 14
+
+
+def test_the_figures_move_on_when_there_are_more_models_than_an_answer_holds(monkeypatch):
+    monkeypatch.setattr(tally, "GROUPS_MAX", 301)
+    monkeypatch.setattr(metrics, "GROUPS_MAX", 301)
+    watched = Watched()
+    for number in range(MODELS_MAX):
+        watched.seen.spend(0, "s", 10, f"first-{number}")
+    assert watched.values()["tokens_total", "input", "first-0"] == 10
+
+    for number in range(310):  # of these and those 300 are told apart
+        watched.seen.spend(0, "s", 1000, f"later-{number}")
+    values = watched.values()
+    assert values["tokens_total", "input", "first-0"] == 10
+    assert values["tokens_total", "input", "other"] == 310 * 1000
+    assert values["cost_usd_total", "other"] == pytest.approx(310 * 1e-6)
+
+    watched.seen.spend(0, "s", 50, "last")
+    values = watched.values()
+    assert values["tokens_total", "input", "other"] == 310 * 1000 + 50
+    assert values["cost_usd_total", "other"] == pytest.approx(310 * 1e-6 + 50e-9)
+    assert len({key[-1] for key in values if key[0] == "tokens_total"}) == MODELS_MAX + 1
 
 
 def test_a_page_is_made_once_a_second_however_many_ask(watched: Watched):
