@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from meshnode.client.errors import UsageError
 from session_mesh import words
 from session_mesh.amounts import inexact, unpriced
 from session_mesh.call import Call
@@ -24,7 +25,7 @@ from session_mesh.screen import PICTURE_S, part, scrolled, taken
 from session_mesh.tables import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.ledger.usage import Asked, Usage, Wanted
@@ -49,18 +50,21 @@ class Monitor:
         self._sources = sources
         self._wanted = wanted
         self._notes: dict[str, str] = {}  # what is to be known now, by what it is about
+        self._asked: Asked | None = None
 
-    def run(self, asked: "Asked", pause_s: float) -> int:
-        """Show what there is and each change, looking again after a pause."""
+    def run(self, asked_at: "Callable[[float], Asked]", pause_s: float) -> int:
+        """Show what there is and each change, looking again after a pause.
+
+        `asked_at` has the question at a time, in seconds since 1970: its days move on with that.
+        """
         stream_only(self._call.style)
-        by_session = replace(asked, by=("session",), most=SESSIONS_MAX)
         streams, style = self._call.streams, self._call.style
         if not streams.can_draw or style.format == "json" or style.quiet:
-            return self._tell(by_session, pause_s)
+            return self._tell(asked_at, pause_s)
         with taken(streams.out) as screen:
             first = 0
             while True:
-                value = self._look(by_session)
+                value = self._look(asked_at)
                 notes = list(self._notes.values())
                 screen.draw(picture(value, self._call, notes, first))
                 for _ in range(ceil(pause_s / PICTURE_S)):
@@ -70,12 +74,12 @@ class Monitor:
                         first = scrolled(first, keys, _room(notes), len(value["groups"]))
                         screen.draw(picture(value, self._call, notes, first))
 
-    def _tell(self, asked: "Asked", pause_s: float) -> int:
+    def _tell(self, asked_at: "Callable[[float], Asked]", pause_s: float) -> int:
         told: dict[str, Any] = {}
         out, style = self._call.streams.out, self._call.style
         while True:
             noted = self._notes
-            value = self._look(asked)
+            value = self._look(asked_at)
             for about in () if style.quiet else self._notes.keys() - noted.keys():
                 self._call.streams.tell(self._notes[about])
             if value != told:
@@ -89,9 +93,14 @@ class Monitor:
                 raise BrokenPipeError
             time.sleep(pause_s)
 
-    def _look(self, asked: "Asked") -> dict[str, Any]:
+    def _look(self, asked_at: "Callable[[float], Asked]") -> dict[str, Any]:
         details = [self._ledger.read(source).state.detail for source in self._sources]
-        value = self._ledger.answer(self._wanted, asked)
+        try:
+            self._asked = replace(asked_at(self._call.now_s()), by=("session",), most=SESSIONS_MAX)
+        except UsageError:  # its end is reached: what was asked last stays
+            if self._asked is None:
+                raise
+        value = self._ledger.answer(self._wanted, self._asked)
         faults = [*self._ledger.faults, *(one for one in details if one != "ok")]
         self._notes = {fault: fault for fault in faults}
         self._notes |= {f"model {one['model']}": unpriced(one) for one in value["unpriced"]}

@@ -1,5 +1,6 @@
 """`usage`: what the agents of this machine have used, from their logs, without a node."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from meshnode.ingest.reading import SourceConfig
-    from meshnode.node.ledger.usage import Read, Usage, Wanted
+    from meshnode.node.ledger.usage import Asked, Read, Usage, Wanted
 
 BY = (*GROUPINGS, BLOCK)
 REFRESH_MIN_S = 1
@@ -128,11 +129,11 @@ def app(
         _refuse({"--prices-at": prices_at != THEN})
     zone, about_zone = (tz, "") if tz else own_zone()
     span = Span(since, until, days, zone)
-    priced_at = span.priced_at(prices_at, call.now_s())
     groups = groupings(by or ("day",), BY)
     named = several(source)
     of = source_of(named, session_key, follow=follow) if BLOCK in groups else named
-    asked = usage.Asked(groups, *span.bounds(call.now_s()), span.tz, priced_at)
+    asked_at = partial(_asked_at, groups, span, prices_at)
+    asked = asked_at(call.now_s())
     configs, missing = locating.sources_at(of, path or ())
     lacking = {name: missing[name] for name in named if name in missing}
     _refuse_all(lacking.values() if follow or not call.home.database.exists() else ())
@@ -154,7 +155,7 @@ def app(
 
             _read(ledger, configs, call)
             ledger.follow()
-            return Monitor(call, ledger, configs, wanted).run(asked, pause_s)
+            return Monitor(call, ledger, configs, wanted).run(asked_at, pause_s)
         read = _read(ledger, configs, call)
         value = in_order(ledger.answer(wanted, asked), asked.by) | {"sources": _sources(read)}
         if path and value["records"]:
@@ -176,6 +177,12 @@ def app(
         ids=ids_of(value),
         notes=notes,
     )
+
+
+def _asked_at(by: tuple[str, ...], span: Span, prices_at: str, now_s: float) -> "Asked":
+    from meshnode.node.ledger.usage import Asked  # noqa: PLC0415 - as above
+
+    return Asked(by, *span.bounds(now_s), span.tz, span.priced_at(prices_at, now_s))
 
 
 def _check_named(flags: "Mapping[str, str | None]") -> None:
