@@ -7,12 +7,15 @@ records are not.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
 
 from meshnode.app.ports import Sought
-from meshnode.core.errors import MeshError, NotPermittedError, UsageError
+from meshnode.core.commands.envelopes import PIECE_BYTES_MAX
+from meshnode.core.errors import MeshError, NotPermittedError, PeerError, UsageError
 from meshnode.core.ids import NodeId, node_key_of
-from meshnode.rpc.commands import Courier
+from meshnode.rpc.commands import READ_LOG_TIMEOUT_S, Courier, UndialledError, patience_s
 from meshnode.rpc.guard import Context, peer_of
 from meshnode.v1 import audit_service_pb2 as pb
 from meshnode.v1 import audit_service_pb2_grpc as pb_grpc
@@ -20,7 +23,7 @@ from meshnode.wire.signed import signed_from_wire, signed_to_wire
 from meshnode.wire.times import time_from_wire, time_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     import grpc.aio
 
@@ -33,6 +36,13 @@ HEADS_TIMEOUT_S = 3.0  # for all neighbours together; who is later was not heard
 ASKED_MAX = 8  # neighbours that are asked what they have seen
 LIMIT_MAX = 10_000  # records that are selected; a whole log comes in parts
 WORDS_MAX = 64  # kinds asked for
+SOUGHT = (
+    "since",
+    "session",
+    "kinds",
+    "limit",
+)  # of a request, and in the command that goes with it
+PART_BYTES, ENTRY_BYTES = 128, 8  # at most, beside records; beside one
 
 
 class AuditCourier(Courier):
@@ -41,11 +51,22 @@ class AuditCourier(Courier):
     async def read_audit(
         self, owner: NodeId, request: pb.ReadAuditRequest
     ) -> AsyncIterator[pb.ReadAuditResponse]:
-        """Stream another node's log; raises what it says, or UnreachableError."""
-        async with self._reach(owner) as channel:
-            stub = pb_grpc.AuditServiceStub(channel)
-            async for response in stub.ReadAudit(request, timeout=READ_TIMEOUT_S):
-                yield response
+        """Stream another node's log, over the links of others if need be.
+
+        Raises what it says, or UnreachableError.
+        """
+        command = signed_from_wire(request.command)
+        otherwise = self._over_links.has_path(owner)
+        try:
+            async with self._reach(owner, patience_s(otherwise=otherwise)) as channel:
+                stub = pb_grpc.AuditServiceStub(channel)
+                async for response in stub.ReadAudit(request, timeout=READ_TIMEOUT_S):
+                    yield response
+        except UndialledError:
+            if not otherwise:
+                raise
+            async for piece in self._over_links.read(owner, command, READ_LOG_TIMEOUT_S):
+                yield _part_of(piece)
 
     async def list_heads(self, peer: NodeId, node_id: str) -> list[pb.SeenHead] | None:
         """Ask a neighbour what it has seen of a node's log; None if it does not say in time."""
@@ -127,6 +148,38 @@ def sought_from_wire(request: pb.ReadAuditRequest) -> Sought:
         raise UsageError(f"at most {LIMIT_MAX} records, of at most {WORDS_MAX} kinds")
     since_s = time_from_wire(request.since) if request.HasField("since") else 0.0
     return Sought(int(since_s * 1000), request.session, tuple(request.kinds), request.limit)
+
+
+def sought_in(args: Mapping[str, Any]) -> Sought:
+    """Decode which records a command itself asks for, as one over links does; raises UsageError."""
+    try:
+        said: dict[str, Any] = {name: args.get(name) for name in SOUGHT}
+        request = pb.ReadAuditRequest(**said)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"not a choice of records: {error}") from error
+    return sought_from_wire(request)
+
+
+def pieces_of(node: NodeId, pages: Iterable[tuple[int, list[Kept]]]) -> Iterator[bytes]:
+    """Encode parts of a log, each small enough to travel over links, one at least a page."""
+    for log, kept in pages:
+        whole = part_to_wire(node, log, kept)
+        part, taken = part_to_wire(node, log, []), PART_BYTES
+        for entry in whole.records:
+            more = entry.ByteSize() + ENTRY_BYTES
+            if taken + more > PIECE_BYTES_MAX:
+                yield part.SerializeToString()
+                part, taken = part_to_wire(node, log, []), PART_BYTES
+            part.records.append(entry)
+            taken += more
+        yield part.SerializeToString()
+
+
+def _part_of(piece: bytes) -> pb.ReadAuditResponse:
+    try:
+        return pb.ReadAuditResponse.FromString(piece)
+    except DecodeError as error:
+        raise PeerError("the owner sent what is no part of a log") from error
 
 
 def part_to_wire(node: NodeId, log: int, kept: list[Kept]) -> pb.ReadAuditResponse:

@@ -159,7 +159,7 @@ class Courier:
         )
         otherwise = self._over_links.has_path(owner)
         try:
-            async with self._reach(owner, _patience_s(otherwise=otherwise)) as channel:
+            async with self._reach(owner, patience_s(otherwise=otherwise)) as channel:
                 stub = pb_grpc.CommandServiceStub(channel)
                 sending.is_sent = True
                 response = await stub.Submit(request, timeout=sending.timeout_s)
@@ -174,7 +174,7 @@ class Courier:
         request = pb.ReadLogRequest(command=signed_to_wire(command))
         otherwise = self._over_links.has_path(owner)
         try:
-            async with self._reach(owner, _patience_s(otherwise=otherwise)) as channel:
+            async with self._reach(owner, patience_s(otherwise=otherwise)) as channel:
                 stub = pb_grpc.CommandServiceStub(channel)
                 call = stub.ReadLog(request)
                 while response := await self._next_piece(owner, call):
@@ -220,7 +220,8 @@ class Bringer:
         )
 
 
-def _patience_s(*, otherwise: bool) -> float:
+def patience_s(*, otherwise: bool) -> float:
+    """Return how long to dial an address, given whether there is another way."""
     return RACED_TIMEOUT_S if otherwise else DIAL_TIMEOUT_S
 
 

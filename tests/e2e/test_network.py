@@ -228,6 +228,10 @@ def test_orders_are_relayed_to_a_node_that_only_others_can_reach(walled_town):
         "output is read over the links of others, all of it and in order",
         lambda: anna.call("logs", "talks").out.split() != SAID,
     )
+    verified = anna.json("audit", "--node", "dora", "--verify")
+    assert (verified["ok"], verified["node_name"]) == (True, "dora")
+    killed = anna.json("audit", "--node", "dora", "--kind", "session_killed")["records"]
+    assert [record["agent_id"] for record in killed] == ["behind-the-wall"]
     with ThreadPoolExecutor(1) as beside:
         followed = beside.submit(anna.call, "logs", "talks", "--follow")
         steer(anna, "talks")

@@ -64,7 +64,6 @@ REFUSALS = (
     StaleError,
     RefusedError,
 )
-MESSAGE_READS = frozenset({"read_messages", "read_rounds"})  # of a session, of a node
 ENDS = STOPS | {"close"}
 INTERRUPTED = "this node stopped while it executed this command"
 SIGNER_BYTES = 16
@@ -113,11 +112,11 @@ class CommandDesk:
         return await (under_way.accepted() if until_accepted else under_way.done())
 
     def judge_reading(self, signed: Signed, via: str) -> Command:
-        """Allow or refuse the reading of a session's output or rounds; raises a MeshError."""
+        """Allow or refuse a reading: of output, of rounds, of the audit log; raises a MeshError."""
         self.of_peer.take(via, self._clock.steady_s())
         command, _session = self._judge(signed, via)
-        if command.action not in MESSAGE_READS:
-            raise RefusedError("only output and rounds can be read by this call")
+        if command.action not in READ_ACTIONS:
+            raise RefusedError("this call reads, and does nothing else")
         self.of_signer.take(_signer(command), self._clock.steady_s())
         return command
 

@@ -148,7 +148,11 @@ def _signed(
 ) -> pb.ReadAuditRequest:
     generation = next(one["journal_generation"] for one in nodes if one["node_id"] == target)
     request.node_id = target
-    request.command.CopyFrom(mesh.signed(Order(target, generation, "read_audit")))
+    # Said in the command, too: over links nothing else travels.
+    args: Plain = {"session": request.session, "kinds": list(request.kinds), "limit": request.limit}
+    if request.HasField("since"):
+        args["since"] = request.since
+    request.command.CopyFrom(mesh.signed(Order(target, generation, "read_audit", args=args)))
     return request
 
 

@@ -22,10 +22,11 @@ from meshnode.core.ids import NodeId, new_u64, pasted
 from meshnode.core.membership.members import ONLY_ROW
 from meshnode.node.clock import chance
 from meshnode.node.version import VERSION
+from meshnode.rpc.audit import pieces_of, sought_in
 from meshnode.store import audit, heads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from meshnode.app.ports import Sought
     from meshnode.core.commands.audit import Kept, Wrong
@@ -115,17 +116,30 @@ class Auditing:
 
         Raises StaleError if more is dropped meanwhile than is read.
         """
+        if not sought.limit:
+            await self._database.run(audit.write_waiting)
+        pages = self._pages(sought)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            yield page
+
+    def read(self, command: Command) -> Iterator[bytes]:
+        """Answer a reading that was allowed over links, off the event loop; raises UsageError.
+
+        What was written by now is read; what waits to be is covered by no head yet.
+        """
+        return pieces_of(self.self_id, self._pages(sought_in(command.args)))
+
+    def _pages(self, sought: Sought) -> Iterator[tuple[int, list[Kept]]]:
         log, after = self.rider.tail.log, 0
         if sought.limit:
-            yield log, await self._database.run(audit.newest, sought)
+            yield log, self._database.run_now(audit.newest, sought)
             return
-        await self._database.run(audit.write_waiting)
-        kept = await self._database.run(audit.page, after, FIRST_RECORDS)
+        kept = self._database.run_now(audit.page, after, FIRST_RECORDS)
         while kept:
             for begin in range(0, len(kept), PAGE_RECORDS):
                 yield log, kept[begin : begin + PAGE_RECORDS]
             after = kept[-1].seq
-            kept = await self._database.run(audit.page, after, PAGE_RECORDS)
+            kept = self._database.run_now(audit.page, after, PAGE_RECORDS)
             if self.rider.tail.first > after + 1:
                 raise StaleError("records were dropped before they could be read", "ask again")
         yield log, []

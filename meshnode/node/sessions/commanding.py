@@ -20,6 +20,7 @@ from meshnode.core.commands.envelopes import Correspondence
 from meshnode.core.errors import UnreachableError
 from meshnode.core.floor import ClockFloor
 from meshnode.core.ledger.rounds import ROUNDS
+from meshnode.node.audit.auditing import READ_AUDIT
 from meshnode.node.clock import chance
 from meshnode.node.homes.books import StoredJournal
 from meshnode.node.ledger.rounds import read_rounds
@@ -68,6 +69,7 @@ class Commanding:
         ).audited_by(auditing.auditor)
         self.desk.spawn = ground.spawn
         self._ground, self._agents_found = ground, hosting.agents_found
+        self._auditing = auditing
         self._outputs = Outputs(hosting, ground.clock)
         judge, recheck = self.desk.judge_reading, self.desk.recheck_reading
         readings = Readings(judge, recheck, self._read, ground.clock)
@@ -84,7 +86,9 @@ class Commanding:
         self.audit_for_user = AuditServicer(auditing, AuditCourier(*ways))
 
     def _read(self, command: Command) -> Iterator[bytes]:
-        """Begin a reading that was allowed: rounds, where they are asked for, else output."""
+        """Begin a reading that was allowed: the audit log, or rounds, as is asked; else output."""
+        if command.action == READ_AUDIT:
+            return self._auditing.read(command)
         if command.action == READ_ROUNDS or command.args.get("what") == ROUNDS:
             return read_rounds(self._ground.database, command)
         return self._outputs.read(command)

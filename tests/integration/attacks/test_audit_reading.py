@@ -10,10 +10,17 @@ from integration.rpc.fleet import WAIT_S, Founded, serving
 
 from meshnode.app.audit.witnessing import Seen
 from meshnode.core.commands.audit import head_from_signed
+from meshnode.core.commands.envelopes import PIECE_BYTES_MAX
 from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedError, PeerError
 from meshnode.core.feeds.headers import Head
 from meshnode.core.keys import Key
-from meshnode.rpc.audit import AuditCourier, AuditServicer
+from meshnode.rpc.audit import (
+    AuditCourier,
+    AuditServicer,
+    pieces_of,
+    sought_from_wire,
+    sought_in,
+)
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.servers import members_server
 from meshnode.v1 import audit_service_pb2 as pb
@@ -141,6 +148,70 @@ async def test_heads_are_for_every_member_and_their_witness_is_who_tls_says(town
     assert seen.seen_by == owner.node_id
     nowhere = AuditCourier(asker.identity, lambda _: ("127.0.0.1:1",), lambda _: "nobody", None)
     assert await nowhere.list_heads(owner.node_id, owner.node_id) is None
+
+
+class Links:
+    """The way over links, and what comes over it."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces, self.brought = pieces, []
+
+    def has_path(self, owner):
+        return True
+
+    async def read(self, owner, command, timeout_s):
+        self.brought.append((owner, command))
+        for piece in self.pieces:
+            yield piece
+
+
+def over(links: Links, town) -> AuditCourier:
+    return AuditCourier(town[2].identity, lambda _: ("127.0.0.1:1",), lambda _: "the owner", links)
+
+
+async def test_a_log_comes_over_links_whole_where_nobody_can_be_dialled(town):
+    book, owner = town[:2]
+    for number in range(40):
+        book.log.note("thing", detail="\U0001f40b" * 512, session=f"{number}")
+    pages = [(book.log.rider.tail.log, book.log.kept()), (book.log.rider.tail.log, [])]
+    pieces = list(pieces_of(owner.node_id, pages))
+    assert len(pieces) > 2
+    assert all(0 < len(piece) <= PIECE_BYTES_MAX for piece in pieces)
+    links, signed = Links(*pieces), book.desk.order("read_audit")
+    request = pb.ReadAuditRequest(command=signed_to_wire(signed))
+    parts = [part async for part in over(links, town).read_audit(owner.node_id, request)]
+    seqs = [entry.seq for part in parts for entry in part.records]
+    assert seqs == [one.seq for one in book.log.kept()]
+    assert {(part.node_id, part.log) for part in parts} == {(owner.node_id, pages[0][0])}
+    assert links.brought == [(owner.node_id, signed)]
+
+
+async def test_what_is_no_part_of_a_log_is_the_owners_fault(town):
+    request = pb.ReadAuditRequest(command=signed_to_wire(town[0].desk.order("read_audit")))
+    reading = over(Links(b"\xff"), town).read_audit(town[1].node_id, request)
+    with pytest.raises(PeerError, match="no part"):
+        await anext(reading)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *({"limit": limit} for limit in (10_001, "all", -1)),
+        *({"kinds": kinds} for kinds in (["k"] * 65, 5)),
+        *({"since": since} for since in ("now and then", 5)),
+        *({"session": session} for session in (["s"], "\ud800")),
+    ],
+    ids=str,
+)
+def test_a_command_over_links_that_asks_for_nonsense_is_refused(args):
+    with pytest.raises(MeshError):
+        sought_in(args)
+
+
+def test_a_command_over_links_selects_as_a_call_does():
+    args = {"limit": 7, "kinds": ["k"], "session": "s", "since": "2026-11-20T10:00:00Z"}
+    assert sought_in(args) == sought_from_wire(pb.ReadAuditRequest(**args))
+    assert sought_in({"message": "else"}) == sought_from_wire(pb.ReadAuditRequest())
 
 
 async def test_words_that_are_too_many_are_refused(town):
