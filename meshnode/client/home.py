@@ -132,13 +132,22 @@ class Home(msgspec.Struct, frozen=True):
         inside = self.path / "run"
         if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX - len("/node.sock"):
             return inside
-        name = f"session-mesh-{os.getuid()}-{sha256(os.fsencode(self.path)).hexdigest()[:12]}"
+        name = _prefix() + sha256(os.fsencode(self.path)).hexdigest()[:12]
         with suppress(OSError):
             linked = inside.readlink()
             if linked.name == name and linked.is_dir():  # else of a home that this is a copy of
                 return linked
         base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - checked to be ours alone before use
         return Path(base) / name
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether `run` leads to the sockets of a longer path, where this home was before."""
+        inside = self.path / "run"
+        try:
+            return self.run == inside and inside.readlink().name.startswith(_prefix())
+        except OSError:  # it is no link
+            return False
 
     @property
     def socket(self) -> Path:
@@ -223,6 +232,17 @@ def link_run(home: Home) -> None:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(run)
         fresh.replace(link)
+
+
+def unlink_run(home: Home) -> None:
+    """Remove that word where the home has come from a longer path; its lock is held."""
+    if home.is_moved:
+        with suppress(OSError):  # a disk that takes nothing: the check says what is there
+            home.run.unlink()
+
+
+def _prefix() -> str:
+    return f"session-mesh-{os.getuid()}-"
 
 
 def unwritten(path: Path, error: OSError) -> MeshError:

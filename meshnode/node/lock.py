@@ -13,7 +13,14 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from meshnode.client.home import DISKS_FAULT, check_private, link_run, make_private, unwritten
+from meshnode.client.home import (
+    DISKS_FAULT,
+    check_private,
+    link_run,
+    make_private,
+    unlink_run,
+    unwritten,
+)
 from meshnode.client.keys.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
 from meshnode.node.elsewhere import HOW, THERE, runs_elsewhere
@@ -40,15 +47,19 @@ class HomeLock:
         """Take the lock; raises ConflictError that says which verb has it, StorageError."""
         home = self._home
         check_private(home.path)
-        make_private(home.run)
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
         with ExitStack() as held:
+            directory = _opened(home.path, os.O_RDONLY | os.O_DIRECTORY | flags)
+            held.callback(os.close, directory)
+            is_free = _lock(directory)
+            if is_free:
+                unlink_run(home)
+            if is_free or not home.run.exists():  # else of a node whose home was moved meanwhile
+                make_private(home.run)
             file = _opened(home.lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | flags)
             held.callback(os.close, file)
             check_alone(home.lock, os.fstat(file))
-            directory = _opened(home.path, os.O_RDONLY | os.O_DIRECTORY | flags)
-            held.callback(os.close, directory)
-            if not (_lock(file) and _lock(directory)):
+            if not (_lock(file) and is_free):
                 raise _taken(home, file, self._hint)
             _write(file, home.lock, f"{os.getpid()} {self._verb}\n".encode())
             _clear_socket(home.socket)

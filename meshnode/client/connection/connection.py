@@ -234,7 +234,7 @@ class Connection:
 
     def connected(self) -> grpc.Channel:
         """Open one more channel to the node's socket; raises NoNodeError."""
-        if not self.home.socket.exists():
+        if self.home.is_moved or not self.home.socket.exists():
             raise NoNodeError(self.home)
         check_private(self.home.run)
         options = (

@@ -166,7 +166,7 @@ def _home(home: Home, found: _Found) -> Check:
     elif home.path.parent.exists():
         check_surroundings(home.path.parent)
     genesis = read_genesis(home)
-    if home.run.exists():
+    if home.run.exists() and not home.is_moved:
         check_private(home.run)
     found.genesis = genesis
     return Check("home", ok=True, detail=f"{home.path} belongs to mesh {genesis.name}")

@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+from meshnode.client.connection.connection import Connection
+from meshnode.client.errors import NoNodeError
 from meshnode.client.home import Home
-from meshnode.core.errors import ConflictError
+from meshnode.core.errors import ConflictError, UsageError
 from meshnode.node.lock import HomeLock
 
 
@@ -65,3 +67,38 @@ def test_a_short_path_needs_no_link(tmp_path):
     with HomeLock(home):
         assert home.run == home.path / "run"
         assert not home.run.is_symlink()
+
+
+def moved(home: Home, tmp_path) -> Home:
+    """Move a home that was locked to a path that is short enough for sockets."""
+    with HomeLock(home):
+        assert (home.path / "run").is_symlink()
+    return Home(home.path.rename(tmp_path / "h"))
+
+
+def test_a_home_that_has_come_from_a_longer_path_has_its_sockets_within(home, tmp_path):
+    short = moved(home, tmp_path)
+    with pytest.raises(NoNodeError):  # of the one that may run where it was
+        Connection(short).connected()
+    with HomeLock(short):
+        assert short.run == short.path / "run"
+        assert not short.run.is_symlink()
+        with pytest.raises(ConflictError, match="already runs"), HomeLock(short):
+            pass
+
+
+def test_a_home_that_was_moved_under_a_running_node_is_still_its(home, tmp_path):
+    with HomeLock(home):
+        short = Home(home.path.rename(tmp_path / "h"))
+        with pytest.raises(ConflictError, match=f"pid {os.getpid()}"), HomeLock(short):
+            pass
+        assert short.run.is_symlink()
+
+
+def test_a_link_that_we_have_not_left_is_refused(home, tmp_path):
+    short = moved(home, tmp_path)
+    (short.path / "run").unlink()
+    (short.path / "run").symlink_to(tmp_path / "other")
+    with pytest.raises(UsageError, match="is a link"), HomeLock(short):
+        pass
+    assert short.run.is_symlink()
