@@ -46,6 +46,19 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
+def has_log(path: Path) -> bool:
+    """Whether anything waits in the log of a file: one that is empty was only begun.
+
+    To read beside one SQLite wants room for shared memory, which a full disk has not.
+    """
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 class Database:
     """A connection and, once a loop waits for it, the one thread that uses it."""
 
@@ -182,11 +195,10 @@ class Database:
                 return
 
     def _as_it_is(self) -> Connection:
-        """Read without a log to write ahead, where there is none: nobody was writing one."""
+        """Read without a log to write ahead, where there is nothing in one: nobody was writing."""
         if not (self.path.exists() and self.path.stat().st_size):
             raise DamagedError(f"the database {self.path} is missing or empty", _MADE_ANEW)
-        log = self.path.with_name(f"{self.path.name}-wal")
-        self.is_immutable = not log.exists()
+        self.is_immutable = not has_log(self.path)
         connection = self._connect("ro&immutable=1" if self.is_immutable else "ro")
         try:
             self._size_cache(connection)

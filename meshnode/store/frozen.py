@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from meshnode.core.errors import ConflictError
-from meshnode.store.database import Database
+from meshnode.store.database import Database, has_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,6 @@ def read_home(path: Path, reading: Callable[[Database], Result], *, checked: boo
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    log = path.with_name(f"{path.name}-wal")
     try:
         with path.open("rb") as file:
             start, count = COUNTER_BYTES
@@ -71,4 +70,4 @@ def _stamp(path: Path) -> _Stamp | None:
         found = path.stat()
     except OSError:
         return None
-    return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns, counter, log.exists())
+    return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns, counter, has_log(path))

@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 from e2e.bad_input.refusal import LOCAL, refused
 from e2e.fleet import wait_until
+from gateway_log import line
 
 MIB = 1 << 20
 
@@ -305,3 +306,21 @@ def test_a_node_that_has_left_stays_gone_when_its_rows_are_spoilt(fleet):
     assert refused.code == 4, refused
     assert "has left" in refused.error["message"]
     assert anna.states()["berta"] == "left"
+
+
+def test_a_home_on_a_full_disk_is_read_without_a_node_time_and_again(fleet, small_disk):
+    node = fleet.node("berta")
+    node.home = small_disk / "berta"
+    log = fleet.directory / "access.log"
+    log.write_text(line("r1"))
+    words = ("usage", "--source", "higress", "--path", str(log))
+    assert node.call("init", "--name", "berta").code == 0
+    assert node.json(*words)["records"] == 1
+
+    fill(small_disk)
+    for _ in range(2):  # what would write leaves a log of no bytes, and no room for what is beside
+        answer = node.call(*words, "-o", "json")
+        assert (answer.code, answer.json["records"]) == (0, 1), answer
+        answer = node.call("cost", "-o", "json")
+        assert (answer.code, answer.json["records"]) == (0, 1), answer
+    assert (node.home / "state.db-wal").stat().st_size == 0
