@@ -21,6 +21,7 @@ from meshnode.store.faults import (
     is_held,
     is_of_the_disk,
     opening_error,
+    replaced,
     storage_error,
 )
 from meshnode.store.transactions import Connection
@@ -91,6 +92,7 @@ class Database:
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread: ThreadPoolExecutor | None = None  # verbs without a loop need none
         self._connection = self._open()
+        self._file = 0 if frozen else path.stat().st_ino
 
     async def run(
         self,
@@ -107,6 +109,10 @@ class Database:
 
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        if not self._is_there():
+            trouble = replaced(self.path)
+            self.on_trouble(trouble)
+            raise trouble
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._thread, lambda: function(self._connection, *args, **kwargs)
@@ -146,6 +152,15 @@ class Database:
         if self._thread is not None:
             self._thread.shutdown()
         self._connection.close()
+
+    def _is_there(self) -> bool:
+        """Whether the file at the path is the open one: else what is written is lost."""
+        try:
+            return not self._file or self.path.stat().st_ino == self._file
+        except FileNotFoundError:
+            return False
+        except OSError:  # nothing is known: SQLite says what is wrong
+            return True
 
     def _open(self) -> Connection:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError, MeshError, StorageError
@@ -15,6 +16,7 @@ from meshnode.core.errors import DamagedError, MeshError, StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+STOP = "session-mesh down --keep-sessions"
 ROOM_BYTES_MIN = 64 << 10  # less free: an I/O error is taken for a full disk, as it usually is
 _OF_THE_CALLER = (  # what was asked for was wrong, not the disk
     sqlite3.IntegrityError,
@@ -59,6 +61,12 @@ def opening_error(path: Path, error: sqlite3.Error) -> MeshError:
     return storage_error(path, error)
 
 
+def replaced(path: Path) -> StorageError:
+    """Say that a file is not the one any more that a running node has open."""
+    fix = f"move it back; or, to go on with what is there now: {STOP}, and start again"
+    return StorageError(f"the database {path} was moved or replaced under a running node", fix)
+
+
 def disk_error(path: Path, detail: str, *, full: bool = False) -> StorageError:
     """Say that a disk has no room, or fails; an error of a disk without room is told as that."""
     if full or _room_bytes(path) < ROOM_BYTES_MIN:
@@ -76,9 +84,12 @@ def damaged(path: Path, detail: str) -> DamagedError:
 
 
 def _replace(path: Path) -> str:
+    # A node that runs writes on into what was moved, and what it wrote last is in the -wal.
+    old, aside = quote(str(path)), quote(f"{path}.damaged")
     return (
-        f"move it aside (mv {path} {path}.damaged) and start again: peers return this node's rows, "
-        "logs its ledger"
+        f"{STOP} where a node runs; then move it aside with its -wal and -shm "
+        f"(mkdir {aside} && mv {old} {old}-* {aside}) and start again: peers return this node's "
+        "rows, logs its ledger"
     )
 
 

@@ -324,3 +324,39 @@ def test_a_home_on_a_full_disk_is_read_without_a_node_time_and_again(fleet, smal
         answer = node.call("cost", "-o", "json")
         assert (answer.code, answer.json["records"]) == (0, 1), answer
     assert (node.home / "state.db-wal").stat().st_size == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["moved", "replaced"])
+def test_a_database_that_is_moved_under_a_node_stops_its_writes(fleet, is_replaced: bool):
+    (anna,) = fleet.mesh("anna")
+    begin(anna, "before")
+    database = anna.home / "state.db"
+    aside = database.rename(anna.home / "aside.db")
+    if is_replaced:
+        shutil.copyfile(aside, database)
+    wait_until(lambda: register(anna, "lost").code != 0, "a refusal")
+    alarm = wait_until(lambda: alarms(anna).get("disk"), "the alarm")
+    assert "was moved or replaced" in alarm["detail"]
+    assert "down --keep-sessions" in alarm["fix"]
+    aside.rename(database)
+    wait_until(lambda: not alarms(anna), "the end of the alarm")
+    assert register(anna, "kept").code == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_node_whose_database_was_moved_ends_and_starts_with_what_peers_return(fleet):
+    anna, berta = fleet.mesh("anna", "berta")
+    begin(berta, "living")
+    wait_until(lambda: "living" in anna.sessions())
+    aside = berta.home / "state.db.damaged"
+    aside.mkdir()
+    for file in berta.home.glob("state.db*"):
+        if file != aside:
+            file.rename(aside / file.name)
+    wait_until(lambda: alarms(berta).get("disk"), "the alarm")
+    assert berta.call("down", "--keep-sessions").code == 0
+    assert berta.wait() == 0
+    berta.up(*LOCAL)
+    wait_until(lambda: berta.sessions().get("living", {}).get("state") == "running")
+    wait_until(lambda: register(berta, "testing").code == 0)

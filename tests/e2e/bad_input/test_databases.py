@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 from e2e.bad_input.refusal import LOCAL, refused
@@ -32,9 +33,10 @@ def test_a_damaged_database_is_left_alone_and_peers_return_what_it_held(fleet, d
     assert damaged != database.read_bytes()
     database.write_bytes(damaged)
     for words in (("up", *LOCAL), ("list",)):
-        refused(berta, 1, (str(database), "damaged", f"mv {database} "), *words)
+        move = f"mkdir {database}.damaged && mv {database} {database}-* {database}.damaged"
+        refused(berta, 1, (str(database), "damaged", "down --keep-sessions", move), *words)
         assert database.read_bytes() == damaged
-    database.rename(berta.home / "state.db.damaged")
+    subprocess.run(["sh", "-c", move], check=True)
     berta.up(*LOCAL)
     wait_until(lambda: berta.sessions().get("survivor", {}).get("alive"))
     wait_until(lambda: set(berta.states().values()) == {"alive"})
