@@ -97,11 +97,14 @@ def forget(connection: sqlite3.Connection, keys: Iterable[str]) -> None:
 
 
 def _drop_oldest(connection: sqlite3.Connection, session: str) -> None:
-    query = "SELECT at_s, size FROM usage_rounds WHERE session = ? ORDER BY at_s DESC"
+    query = (  # of one moment, the last to come is the newest
+        "SELECT size, at_s, rowid FROM usage_rounds WHERE session = ?"
+        " ORDER BY at_s DESC, rowid DESC"
+    )
     held = 0
-    for at_s, size in connection.execute(query, (session,)):
+    for size, *place in connection.execute(query, (session,)):
         held += size
         if held > SESSION_BYTES_MAX:
-            drop = "DELETE FROM usage_rounds WHERE session = ? AND at_s <= ?"
-            connection.execute(drop, (session, at_s))
+            drop = "DELETE FROM usage_rounds WHERE session = ? AND (at_s, rowid) <= (?, ?)"
+            connection.execute(drop, (session, *place))
             return

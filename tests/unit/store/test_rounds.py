@@ -133,6 +133,16 @@ def test_a_session_keeps_its_newest_texts(database: Database, monkeypatch: pytes
     assert [line.kept for line in of(database, "t")] == [True]
 
 
+def test_of_one_moment_those_that_came_last_are_the_newest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    size = len(texts_to_bytes(told(record(""), "x").texts))
+    monkeypatch.setattr(rounds, "SESSION_BYTES_MAX", 2 * size)
+    for number in range(4):
+        keep(database, (record(f"r{number}"), str(number)))
+    assert [line.answer for line in of(database) if line.kept] == ["2", "3"]
+
+
 def test_texts_beyond_their_room_go_and_what_is_counted_stays(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):
