@@ -20,6 +20,7 @@ from meshnode.core.errors import MeshError, NotPermittedError, StorageError, Usa
 
 SOCKET_PATH_BYTES_MAX = 90  # sun_path has 108; session sockets are a little longer than the node's
 OWNER_ONLY = 0o700
+PLAIN_BYTES_MAX = 64 << 20  # of one file of a home that is read whole; larger: OSError
 DISKS_FAULT = {errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
@@ -243,6 +244,17 @@ def unlink_run(home: Home) -> None:
 
 def _prefix() -> str:
     return f"session-mesh-{os.getuid()}-"
+
+
+def read_plain(path: Path, bytes_max: int = PLAIN_BYTES_MAX) -> bytes:
+    """Read a file of a home; raises OSError, also for a pipe, whose writer nobody waits for."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise OSError(errno.EFBIG, f"it is larger than {bytes_max} bytes", str(path))
+    return content
 
 
 def unwritten(path: Path, error: OSError) -> MeshError:

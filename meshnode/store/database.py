@@ -163,6 +163,8 @@ class Database:
             return True
 
     def _open(self) -> Connection:
+        if self.path.is_fifo():  # SQLite would wait for somebody who writes into it
+            raise DamagedError(f"the database {self.path} is a pipe", "move it away")
         try:
             if self._frozen:
                 return self._as_it_is()

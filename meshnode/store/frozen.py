@@ -6,6 +6,7 @@ without locks, and of one that changes it makes half of each state, or calls it 
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -63,7 +64,7 @@ def read_home(path: Path, reading: Callable[[Database], Result], *, checked: boo
 
 def _stamp(path: Path) -> _Stamp | None:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=lambda name, how: os.open(name, how | os.O_NONBLOCK)) as file:
             start, count = COUNTER_BYTES
             file.seek(start)
             counter = file.read(count)

@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from meshnode.client.errors import NoNodeError, SilentNodeError
+from meshnode.client.home import read_plain
 
 if TYPE_CHECKING:
     from meshnode.client.home import Home
@@ -28,7 +29,7 @@ def explained(error: MeshError, home: Home) -> MeshError:
 def pid_of(home: Home) -> str:
     """Return the process that the lock of a home names, or "unknown"."""
     try:
-        pid, *_ = home.lock.read_text(errors="replace").split(maxsplit=1)
+        pid, *_ = read_plain(home.lock).decode(errors="replace").split(maxsplit=1)
     except (OSError, ValueError):
         return "unknown"
     return pid[:PID_CHARS_MAX]

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from meshnode.client.durations import rfc3339, words_of
-from meshnode.client.home import check_private
+from meshnode.client.home import check_private, read_plain
 from meshnode.client.keys.blaming import KEY_VARIABLE
 from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.words import WITHOUT_ROLE, nearest
@@ -40,7 +40,6 @@ from meshnode.core.errors import (
 from meshnode.core.feeds.headers import Head, header_from_signed
 from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of
 from meshnode.core.membership.genesis import genesis_from_bytes
-from meshnode.core.packing import PACKED_BYTES_MAX
 from meshnode.core.vocabulary import ACTIONS
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ class InviteTerms(msgspec.Struct, frozen=True):
 def mesh_id_of(home: Home) -> str:
     """Read which mesh a home belongs to; raises NotFoundError or DamagedError."""
     try:
-        with home.genesis.open("rb") as file:
-            return genesis_from_bytes(file.read(PACKED_BYTES_MAX + 1)).mesh_id
+        return genesis_from_bytes(read_plain(home.genesis)).mesh_id
     except FileNotFoundError:
         raise NotFoundError(
             "this home belongs to no mesh",

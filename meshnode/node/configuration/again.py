@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from meshnode.client.home import home_at
+from meshnode.client.home import home_at, read_plain
 from meshnode.core.errors import MeshError
 from meshnode.node.configuration.options import HttpFlags, UpOptions, told_from, told_of
 from meshnode.node.configuration.told import config_of, merged
@@ -97,9 +97,8 @@ def _each(before: tuple[str, ...], now: tuple[str, ...]) -> tuple[str, ...]:
 
 def _kept(home: Home) -> UpOptions:
     try:
-        with _kept_at(home).open() as file:
-            return told_from(file.read(CHARS_MAX))[1]
-    except OSError:
+        return told_from(read_plain(_kept_at(home), CHARS_MAX).decode())[1]
+    except (OSError, UnicodeDecodeError):
         return UpOptions()
 
 

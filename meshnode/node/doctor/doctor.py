@@ -50,7 +50,7 @@ from meshnode.app.diagnosis.peer_diagnosis import (
 from meshnode.client.commands.budgets import budgets
 from meshnode.client.connection.silence import pid_of
 from meshnode.client.errors import NoNodeError
-from meshnode.client.home import check_private, check_surroundings
+from meshnode.client.home import check_private, check_surroundings, read_plain
 from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError, UnreachableError
@@ -189,7 +189,7 @@ def _config(home: Home, found: _Found) -> Check:
 
 
 def _certificate(home: Home, genesis: Genesis, found: _Found) -> Check:
-    chain = from_pem(home.certificates.read_bytes())
+    chain = from_pem(read_plain(home.certificates))
     if not found.node_id:
         return unknown("certificate", "node.key cannot be read: see the check `keys`")
     roots = known_roots(home, genesis)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from meshnode.app.membership.admission import needed_first
-from meshnode.client.home import unwritten
+from meshnode.client.home import read_plain, unwritten
 from meshnode.client.keys.keyfiles import remove_whole, write_whole
 from meshnode.core.errors import DamagedError, MeshError, NotPermittedError, PeerError
 from meshnode.core.membership.certificates import from_pem, to_pem
@@ -100,7 +100,7 @@ def finish(home: Home, database: Database) -> None:
     if not home.joining.exists():
         return
     try:
-        kept = unpack_map(home.joining.read_bytes())
+        kept = unpack_map(read_plain(home.joining))
         values, entries = beginning_from(typed(kept["beginning"], bytes))
         roots, old = typed(kept["roots"], bytes), typed(kept["old"], str)
         genesis = genesis_from_bytes(typed(kept["genesis"], bytes))

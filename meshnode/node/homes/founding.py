@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
-from meshnode.client.home import Home, check_private, make_private, unwritten
+from meshnode.client.home import Home, check_private, make_private, read_plain, unwritten
 from meshnode.client.keys.keyfiles import read_secret, write_secret, write_whole
 from meshnode.client.keys.rootfile import write_root
 from meshnode.core.control.entries import role_entry, sign_entry
@@ -180,7 +180,7 @@ def operator_key(home: Home) -> Key:
 
 def _holds(path: Path, content: bytes) -> bool:
     try:
-        return not path.is_symlink() and path.read_bytes() == content
+        return not path.is_symlink() and read_plain(path) == content
     except OSError:
         return False
 
@@ -199,7 +199,7 @@ def read_genesis(home: Home) -> Genesis:
         )
     check_private(home.path)
     try:
-        return genesis_from_bytes(home.genesis.read_bytes())
+        return genesis_from_bytes(read_plain(home.genesis))
     except OSError as error:
         raise NotPermittedError(f"cannot read {home.genesis}: {error.strerror}") from error
     except MeshError as error:
@@ -239,7 +239,7 @@ def beginning(home: Home) -> list[Signed]:
 def entries_in(path: Path) -> list[Signed]:
     """Return the control entries in a file of a home; none if it is not there, or damaged."""
     try:
-        kept = unpack_map(path.read_bytes())
+        kept = unpack_map(read_plain(path))
         return [unpacked_signed(packed) for packed in kept["control"]]
     except (OSError, PeerError, KeyError, TypeError):
         return []
@@ -250,8 +250,8 @@ def recover(home: Home, database: Database) -> None:
     if database.run_now(facts.recall, NAME_FACT) is not None or not home.beginning.exists():
         return
     try:
-        remember(home, database, *beginning_from(home.beginning.read_bytes()))
-    except (PeerError, KeyError, TypeError, AttributeError) as error:
+        remember(home, database, *beginning_from(read_plain(home.beginning)))
+    except (OSError, PeerError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
             f"{home.beginning} is damaged", "restore it from a backup, or move it away"
         ) from error

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
 from meshnode.client import clock
 from meshnode.client.connection.retrying import tried
-from meshnode.client.home import Home, make_private
+from meshnode.client.home import Home, make_private, read_plain
 from meshnode.client.keys.authority import InviteTerms, authorize_invite
 from meshnode.client.keys.publickeys import public_key_from
 from meshnode.core.control.control import ControlSet
@@ -277,7 +277,7 @@ def _check_replaceable(home: Home, invitation: Invite, database: Database) -> No
 def _is_valid(home: Home, genesis: Genesis, self_id: NodeId) -> bool:
     """Whether a home's certificates make it a member now."""
     try:
-        chain = from_pem(home.certificates.read_bytes())
+        chain = from_pem(read_plain(home.certificates))
         facts = membership_in(chain, genesis, self_id, known_roots(home, genesis))
     except (OSError, DamagedError, PeerError):
         return False
@@ -339,5 +339,5 @@ def _own_entries(control: ControlSet, told: Sequence[bytes], operator: Key | Non
 
 def _root_behind(home: Home, genesis: Genesis) -> bytes:
     """Return the root that joiners shall trust: what this node shows them leads to it."""
-    chain, roots = from_pem(home.certificates.read_bytes()), known_roots(home, genesis)
+    chain, roots = from_pem(read_plain(home.certificates)), known_roots(home, genesis)
     return root_behind(chain, node_id_of(device_key(home).public), roots) or roots[0]

@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from meshnode.app.diagnosis.observations import CertificateFacts
+from meshnode.client.home import read_plain
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ids import node_id_of, node_key_of
 from meshnode.core.membership.certificates import UNREADABLE, anchor, from_pem, renewal_due_s
@@ -49,7 +50,7 @@ def certificates_of(home: Home) -> tuple[bytes, ...]:
     Raises DamagedError.
     """
     try:
-        return from_pem(home.certificates.read_bytes())
+        return from_pem(read_plain(home.certificates))
     except (OSError, PeerError) as error:
         raise DamagedError(
             f"cannot read {home.certificates}: {error}", "restore it, or join again"
@@ -63,7 +64,7 @@ def check_identity(home: Home, node_id: str) -> None:
     is told where it is used.
     """
     try:
-        (first, *_) = from_pem(home.certificates.read_bytes())
+        (first, *_) = from_pem(read_plain(home.certificates))
         certified = x509.load_der_x509_certificate(first).public_key().public_bytes_raw()  # type: ignore[union-attr] # others raise
     except (*UNREADABLE, OSError, PeerError, AttributeError):
         return

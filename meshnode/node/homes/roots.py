@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshnode.client.home import read_plain
 from meshnode.client.keys.keyfiles import FILE_BYTES_MAX, write_whole
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import parse_public
@@ -57,8 +58,7 @@ def root_behind(chain: Sequence[bytes], node_id: NodeId, roots: Sequence[bytes])
 
 def _read(home: Home, genesis: Genesis) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     try:
-        with home.roots.open("rb") as file:
-            kept = unpack_map(file.read(FILE_BYTES_MAX))
+        kept = unpack_map(read_plain(home.roots, FILE_BYTES_MAX))
         present, followed = (
             tuple(typed(one, bytes) for one in typed(kept[name], list))
             for name in ("present", "followed")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from meshnode.app.queries.views import Source, Status, Trouble
+from meshnode.client.home import read_plain
 from meshnode.node.presence.finding import MDNS
 from meshnode.node.version import VERSION
 
@@ -82,7 +83,7 @@ class Describing(msgspec.Struct, frozen=True):
 
     def _role(self) -> str:
         try:
-            operator = bytes.fromhex(self.home.operator_public.read_text().strip())
+            operator = bytes.fromhex(read_plain(self.home.operator_public).decode().strip())
         except (OSError, ValueError):
             return ""
         return self.world.mesh.control.role_of(operator)

@@ -55,6 +55,18 @@ def test_a_key_behind_a_link_is_not_used(home):
         key.unlink()
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("genesis.bin", 5), ("node.crt", 1), ("state.db", 5), ("joining.bin", 5)]
+)
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(home, name: str, code: int):
+    pipe = home.home / name
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe, 0o600)
+    refused(home, code, (str(pipe), "no plain file"), "up", *LOCAL)
+    for words in (("list",), ("id",), ("usage",), ("doctor",)):
+        assert home.call(*words, "-o", "json").code in {0, 1, 5}, words
+
+
 def test_a_key_that_is_missing_is_not_replaced_by_another(home):
     key = home.home / "node.key"
     key.unlink()

@@ -7,7 +7,7 @@ import pytest
 
 from meshnode.client.connection.connection import Connection
 from meshnode.client.errors import NoNodeError
-from meshnode.client.home import Home
+from meshnode.client.home import Home, read_plain
 from meshnode.core.errors import ConflictError, UsageError
 from meshnode.node.lock import HomeLock
 
@@ -102,3 +102,17 @@ def test_a_link_that_we_have_not_left_is_refused(home, tmp_path):
     with pytest.raises(UsageError, match="is a link"), HomeLock(short):
         pass
     assert short.run.is_symlink()
+
+
+def test_a_file_of_a_home_is_read_up_to_a_bound_and_never_waited_for(tmp_path):
+    path = tmp_path / "roots.bin"
+    path.write_bytes(b"1234")
+    assert read_plain(path, 4) == b"1234"
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        read_plain(path, 3)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_plain(path)
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="no plain file"):
+        read_plain(path)
