@@ -67,6 +67,7 @@ class Counting:
     def __init__(self, self_id: NodeId, wall_s: Callable[[], float]) -> None:
         self._self_id = self_id
         self._wall_s = wall_s
+        self._heard: set[NodeId] = set()  # members that were alive since the start
         self.sessions_created = 0
         self.session_seconds = Histogram(LASTED_S)
         self.messages_per_session = Histogram(MESSAGES)
@@ -119,12 +120,17 @@ class Counting:
                 took_s = self._wall_s() - change.header.at_s
                 self.dissemination_seconds.add(min(max(0.0, took_s), SPREAD_S_MAX))
 
-    def member(self, before: MemberState | None, after: MemberState) -> None:
-        """Count what became of a suspicion: the member is dead, or it is back."""
-        if before in _AWAY and after is MemberState.DEAD:
+    def member(self, peer: NodeId, before: MemberState | None, after: MemberState) -> None:
+        """Count what became of a suspicion: the member is dead, or it is back.
+
+        Who was not heard since our start is under none: it may have been dead for long, or we late.
+        """
+        if peer in self._heard and before in _AWAY and after is MemberState.DEAD:
             self.accusations["confirmed"] += 1
-        elif before in _AWAY and after is MemberState.ALIVE:
+        elif peer in self._heard and before in _AWAY and after is MemberState.ALIVE:
             self.accusations["refuted"] += 1
+        if MemberState.ALIVE in {before, after}:
+            self._heard.add(peer)
 
     def limited(self, *_: Any) -> None:  # noqa: ANN401 - whoever was turned away
         """Count a caller that was told to come back later."""

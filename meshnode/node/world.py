@@ -73,7 +73,7 @@ class NodeWorld:
         self.on_regained: Callable[[], None] | None = None  # sessions came back that our disk lost
         self.on_news: Callable[[Announce], None] = _nobody_waits
         self.on_change: list[Callable[[Change], None]] = []  # told of what feeds went through
-        self.on_state: list[Callable[[MemberState | None, MemberState], None]] = []
+        self.on_state: list[Callable[[NodeId, MemberState | None, MemberState], None]] = []
         self.on_entry: list[Callable[[Signed], None]] = []  # told of what is new in the control set
         self._regaining = False
         self._clock = clock
@@ -302,7 +302,7 @@ class NodeWorld:
             if before is not state and peer != self.mesh.self_id:
                 self._states[peer] = state
                 for told in self.on_state:
-                    told(before, state)
+                    told(peer, before, state)
                 record = self.mesh.tables.node(peer)
                 name = record.name if record else peer[:12]
                 fields = {"node": peer, "state": str(state)}

@@ -28,6 +28,7 @@ from meshnode.core.sessions.sessions import SessionRecord, State
 
 KEY = Key.new(Random(7).randbytes)
 GENESIS = Genesis((KEY.public,), 1, "test", bytes(16))
+OTHER = NodeId("other")
 RECORD = SessionRecord(SessionId("s"), 1, "a", State.RUNNING, 100.0, 100.0, message_count=3)
 
 
@@ -78,11 +79,22 @@ def test_what_is_undecided_is_counted_from_nought_on():
 
 def test_a_suspicion_is_confirmed_or_refuted():
     counts = counting()
-    counts.member(None, MemberState.ALIVE)
-    counts.member(MemberState.UNREACHABLE, MemberState.ALIVE)
-    counts.member(MemberState.UNREACHABLE, MemberState.DEAD)
-    counts.member(MemberState.DEAD, MemberState.ALIVE)
+    counts.member(OTHER, None, MemberState.ALIVE)
+    counts.member(OTHER, MemberState.UNREACHABLE, MemberState.ALIVE)
+    counts.member(OTHER, MemberState.UNREACHABLE, MemberState.DEAD)
+    counts.member(OTHER, MemberState.DEAD, MemberState.ALIVE)
     assert counts.accusations == {"confirmed": 1, "refuted": 1}
+
+
+def test_who_was_not_heard_since_the_start_is_under_no_suspicion():
+    counts = counting()
+    for peer, after in ((OTHER, MemberState.DEAD), (NodeId("first"), MemberState.ALIVE)):
+        counts.member(peer, None, MemberState.UNREACHABLE)
+        counts.member(peer, MemberState.UNREACHABLE, after)
+    assert counts.accusations == {"confirmed": 0, "refuted": 0}
+    counts.member(OTHER, MemberState.ALIVE, MemberState.STALLED)
+    counts.member(OTHER, MemberState.STALLED, MemberState.DEAD)
+    assert counts.accusations == {"confirmed": 1, "refuted": 0}
 
 
 def spent(**tokens: int) -> dict[str, CostGroup]:
