@@ -1,9 +1,17 @@
 """A member stays one: its certificate is renewed by itself, and one that has ended is explained."""
 
+import time
+from random import Random
+
 import pytest
 from cryptography import x509
 from e2e.clocks import clock_library_in, with_clock_off
 from e2e.fleet import Fleet, Node, wait_until
+
+from meshnode.client.home import Home
+from meshnode.core.ids import node_id_of
+from meshnode.core.membership.certificates import from_pem, issue_node_ca, to_pem
+from meshnode.node.homes.founding import device_key
 
 DAY_S = 86400
 
@@ -20,6 +28,13 @@ def certificate_check(node: Node) -> dict:
 
 def days_later(node: Node, days: int) -> None:
     node.extra["SM_TEST_CLOCK_OFFSET_S"] = str(days * DAY_S)
+
+
+def end_where_it_listens(node: Node) -> None:
+    """Stop a node that will be found at the same address when it is up again."""
+    listen = node.ready["listen"]
+    node.flags = ("--listen", listen if isinstance(listen, str) else listen[0], "--no-mdns")
+    node.end()
 
 
 def pair_with_clocks(fleet: Fleet) -> tuple[Node, Node]:
@@ -40,9 +55,7 @@ def test_certificates_are_renewed_past_half_of_their_life_and_one_that_ended_is_
     before = {node.name: ends_at(node) for node in (anna, berta)}
     wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
     for node in (anna, berta):
-        listen = node.ready["listen"]
-        node.flags = ("--listen", listen if isinstance(listen, str) else listen[0], "--no-mdns")
-        node.end()
+        end_where_it_listens(node)
         assert ends_at(node) == before[node.name], "nothing is due in the first year"
 
     for node in (anna, berta):
@@ -79,3 +92,66 @@ def test_a_machine_whose_clock_is_years_late_comes_up_and_is_let_in_once_it_is_r
     days_later(berta, 0)
     berta.up()
     wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
+
+
+@pytest.mark.timeout(240)
+def test_a_clock_that_was_ahead_at_one_start_cuts_an_admitter_off_from_nobody(fleet):
+    anna, berta = pair_with_clocks(fleet)
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+    end_where_it_listens(anna)
+    before = ends_at(anna)
+    days_later(anna, 500)
+    anna.up()
+    assert ends_at(anna) > before + 490 * DAY_S, "it has issued itself one by that clock"
+    anna.end()
+
+    days_later(anna, 0)
+    assert certificate_check(anna)["ok"], "it counts by the right clock, too"
+    anna.up()
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
+    wait_until(lambda: anna.states() == {"anna": "alive", "berta": "alive"})
+    assert certificate_check(anna)["ok"]
+
+
+@pytest.mark.timeout(240)
+def test_an_admitter_with_a_certificate_that_begins_later_issues_itself_one_at_its_start(fleet):
+    """As versions before this one have left it, after a clock that was ahead."""
+    anna, berta = pair_with_clocks(fleet)
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+    end_where_it_listens(anna)
+    key = device_key(Home(anna.home))
+    (_, admitter) = from_pem((anna.home / "node.crt").read_bytes())
+    later_s = time.time() + 500 * DAY_S
+    early = issue_node_ca(key, node_id_of(key.public), later_s, Random(1).randbytes)
+    (anna.home / "node.crt").write_bytes(to_pem((early, admitter)))
+    check = certificate_check(anna)
+    assert (check["ok"], "its issuer's was ahead" in check["detail"]) == (False, True)
+    assert "start the node again" in check["fix"]
+
+    anna.up()
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
+    assert certificate_check(anna)["ok"]
+
+
+@pytest.mark.timeout(240)
+def test_a_member_keeps_its_certificate_where_the_admitters_clock_is_ahead(fleet):
+    anna, berta = pair_with_clocks(fleet)
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+    before = ends_at(berta)
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
+    for node in (anna, berta):
+        end_where_it_listens(node)
+    days_later(anna, 405)
+    days_later(berta, 400)
+    anna.up()
+    berta.up()
+    log = berta.home / "node.log"
+    wait_until(lambda: "does not count now" in log.read_text())
+    assert ends_at(berta) == before
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
+
+    anna.end()
+    days_later(anna, 400)
+    anna.up()
+    wait_until(lambda: ends_at(berta) > before + 390 * DAY_S)
+    assert certificate_check(berta)["ok"]

@@ -47,6 +47,7 @@ RENAME = (
     "call this one otherwise: session-mesh down --keep-sessions, then session-mesh up --detach"
     " --name NODE"
 )
+ISSUE_ANEW = f"start the node again, if it admits others: that makes a new one; else {REJOIN}"
 SET_CLOCK = "set this machine's clock: timedatectl set-ntp true"
 
 
@@ -90,8 +91,8 @@ def judge_certificate(facts: CertificateFacts, now_s: float) -> Check:
         return _no("certificate", "node.crt does not lead to the root of this mesh", REJOIN)
     if now_s < facts.valid_from_s:
         early = span(facts.valid_from_s - now_s)
-        said = f"valid only in {early}: this machine's clock is behind"
-        return _no("certificate", said, SET_CLOCK)
+        said = f"valid only in {early}: this machine's clock is behind, or its issuer's was ahead"
+        return _no("certificate", said, f"{SET_CLOCK}; if it is right, {ISSUE_ANEW}")
     if left_s <= 0:
         said = f"expired {span(-left_s)} ago, by this machine's clock"
         return _no("certificate", said, f"{SET_CLOCK}; if it is right, {REJOIN}")

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from meshnode.app.diagnosis.diagnosis import (
     ADVERTISE,
     CLOCK_OFF_S_MAX,
+    ISSUE_ANEW,
     REJOIN,
     RESTART,
     START,
@@ -302,7 +303,8 @@ def _turned_away(peer: Peer, best: Attempt, here: Here) -> Check:
     if shown is not None and not shown.valid_from_s <= here.now_s <= shown.valid_until_s:
         late = here.now_s > shown.valid_until_s
         detail = f"its certificate {'has expired' if late else 'is not valid yet'} by this clock"
-        fix = f"compare the clocks; if they are right, on {peer.name} {REJOIN}"
+        again = REJOIN if late else ISSUE_ANEW
+        fix = f"compare the clocks; if they are right, on {peer.name} {again}"
         return Check(check_id, ok=False, detail=detail, fix=fix)
     if "CERTIFICATE_VERIFY_FAILED" in best.refusal:
         detail = "it claims this mesh, but the root of this mesh has not signed its certificate"

@@ -105,7 +105,8 @@ def anchor(root_key: bytes, mesh_id: str) -> bytes:
 
 def issue_admitter(root: Key, mesh_id: str, node_id: NodeId, now_s: float, chance: Chance) -> bytes:
     """Let a node admit others; returns DER."""
-    builder = _authority(_name(f"admitter {node_id}"), node_id, 1, now_s, ADMITTER_LIFE, chance)
+    period = _period(now_s, ADMITTER_LIFE)
+    builder = _authority(_name(f"admitter {node_id}"), node_id, 1, period, chance)
     builder = builder.issuer_name(_root_name(mesh_id)).add_extension(
         x509.NameConstraints([x509.DNSName(DOMAIN)], None), critical=True
     )
@@ -113,9 +114,19 @@ def issue_admitter(root: Key, mesh_id: str, node_id: NodeId, now_s: float, chanc
     return _sign(builder.add_extension(issuer, critical=False), root)
 
 
-def issue_node_ca(admitter: Key, node_id: NodeId, now_s: float, chance: Chance) -> bytes:
-    """Make a node's identity a certificate authority for its own name; returns DER."""
-    builder = _authority(_name(f"node {node_id}"), node_id, 0, now_s, NODE_CA_LIFE, chance)
+def issue_node_ca(
+    admitter: Key, node_id: NodeId, now_s: float, chance: Chance, earlier: bytes | None = None
+) -> bytes:
+    """Make a node's identity a certificate authority for its own name; returns DER.
+
+    `earlier`: a certificate (DER) that it takes the place of, and whose time it covers, too.
+    """
+    begins, ends = _period(now_s, NODE_CA_LIFE)
+    if earlier is not None:
+        known = x509.load_der_x509_certificate(earlier)
+        begins = min(begins, known.not_valid_before_utc)
+        ends = max(ends, known.not_valid_after_utc)
+    builder = _authority(_name(f"node {node_id}"), node_id, 0, (begins, ends), chance)
     issuer = _name(f"admitter {node_id_of(admitter.public)}")
     builder = builder.issuer_name(issuer).add_extension(
         x509.NameConstraints([x509.DNSName(dns_name_of(node_id))], None), critical=True
@@ -178,11 +189,30 @@ def expires_at_s(der: bytes) -> float:
     return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
 
 
-def renewal_due_s(der: bytes, now_s: float) -> float:
-    """Return in how many seconds a certificate is past half of its life; it may be by now."""
-    certificate = x509.load_der_x509_certificate(der)
-    begins_s = (certificate.not_valid_before_utc + BACKDATED).timestamp()
-    return (begins_s + expires_at_s(der)) / 2 - now_s
+def begins_at_s(der: bytes) -> float:
+    """Return from when on a certificate counts, in seconds since 1970."""
+    return x509.load_der_x509_certificate(der).not_valid_before_utc.timestamp()
+
+
+def renewal_from_s(der: bytes) -> float:
+    """Return from when on a node's certificate is to be renewed: half of a life before its end."""
+    return expires_at_s(der) - NODE_CA_LIFE.total_seconds() / 2
+
+
+def renewal_due_s(chain: Sequence[bytes], now_s: float) -> float:
+    """Return in how many seconds the first of a chain is to be renewed; at most 0.0: now.
+
+    One that does not count yet is due, since its issuer's clock was ahead; but not where the
+    issuer's own does not count either: then it is the clock here that is behind.
+    """
+    if begins_at_s(chain[0]) > now_s >= max(map(begins_at_s, chain[1:]), default=now_s):
+        return 0.0
+    return renewal_from_s(chain[0]) - now_s
+
+
+def counts_at(chain: Sequence[bytes], now_s: float) -> bool:
+    """Whether now is within the time of each certificate of a chain."""
+    return all(begins_at_s(der) <= now_s <= expires_at_s(der) for der in chain)
 
 
 def issuer_of(chain: Sequence[bytes]) -> NodeId:
@@ -330,8 +360,7 @@ def _authority(
     subject: x509.Name,
     node_id: NodeId,
     path_length: int,
-    now_s: float,
-    life: timedelta,
+    period: tuple[datetime, datetime],
     chance: Chance,
 ) -> x509.CertificateBuilder:
     return (
@@ -339,8 +368,8 @@ def _authority(
         .subject_name(subject)
         .public_key(parse_public(node_key_of(node_id)))
         .serial_number(_serial(chance))
-        .not_valid_before(_at(now_s) - BACKDATED)
-        .not_valid_after(_at(now_s) + life)
+        .not_valid_before(period[0])
+        .not_valid_after(period[1])
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_CA_USAGE, critical=True)
     )
@@ -365,6 +394,10 @@ def _name(common_name: str) -> x509.Name:
 
 def _serial(chance: Chance) -> int:
     return int.from_bytes(chance(16), "big") >> 1 or 1
+
+
+def _period(now_s: float, life: timedelta) -> tuple[datetime, datetime]:
+    return _at(now_s) - BACKDATED, _at(now_s) + life
 
 
 def _at(at_s: float) -> datetime:

@@ -12,7 +12,7 @@ from meshnode.app.diagnosis.observations import CertificateFacts
 from meshnode.client.home import read_plain
 from meshnode.core.errors import DamagedError, PeerError
 from meshnode.core.ids import node_id_of, node_key_of
-from meshnode.core.membership.certificates import UNREADABLE, anchor, from_pem, renewal_due_s
+from meshnode.core.membership.certificates import UNREADABLE, anchor, from_pem, renewal_from_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def membership_in(
         valid_until_s=min(one.not_valid_after_utc for one in found).timestamp(),
         is_for_our_key=own == node_key_of(node_id),
         chains_to_root=_chains(found, genesis.mesh_id, roots or genesis.root_keys),
-        renewal_from_s=renewal_due_s(chain[0], 0.0),
+        renewal_from_s=renewal_from_s(chain[0]),
     )
 
 

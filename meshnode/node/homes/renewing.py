@@ -1,7 +1,9 @@
 """A node stays a member: its certificate is renewed in time, and roots that change are followed.
 
 Invariant: what a node shows always leads from its own key to a root that is present, as far as
-anybody here has issued such a chain; a new one is on the disk before it is shown.
+anybody here has issued such a chain; a new one is on the disk before it is shown. No clock that was
+wrong for a while costs the membership: what takes the place of a certificate counts now, and what
+a node issues to itself counts whenever that one does.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from meshnode.client.keys.keyfiles import write_whole
 from meshnode.core.errors import MeshError, PeerError, UnreachableError
 from meshnode.core.membership.certificates import (
     EXPIRES_SOON_S,
+    counts_at,
     expires_at_s,
     issue_node_ca,
     issuer_of,
@@ -112,7 +115,8 @@ class Renewing:
         if certificate is None:
             raise PeerError("this node admits nobody")
         key, now_s = self._ground.key, float(int(self._ground.clock.wall_s()))
-        return (issue_node_ca(key, self._mesh.self_id, now_s, chance), certificate)
+        own = issue_node_ca(key, self._mesh.self_id, now_s, chance, self._identity.chain[0])
+        return (own, certificate)
 
     def _candidates(self) -> list[NodeId]:
         """Choose whom to ask: first those alive, in any order, so that nobody gets all the work."""
@@ -128,7 +132,10 @@ class Renewing:
         roots = self._mesh.control.succession.present
         if not leads_to_root(chain, self._mesh.self_id, roots) or not issuer_of(chain):
             raise PeerError("it issued a certificate that makes nobody a member")
-        if expires_at_s(chain[0]) <= expires_at_s(self._identity.chain[0]):
+        present, now_s = self._identity.chain, self._ground.clock.wall_s()
+        if not counts_at(chain, now_s):
+            raise PeerError("it issued a certificate that does not count now: a clock is wrong")
+        if counts_at(present, now_s) and expires_at_s(chain[0]) <= expires_at_s(present[0]):
             raise PeerError("it issued a certificate that lasts no longer than the present one")
         return chain
 
@@ -165,7 +172,7 @@ class Renewing:
         links.introduction = replace(links.introduction, certificates=chain)
 
     def _due_s(self) -> float:
-        return renewal_due_s(self._identity.chain[0], self._ground.clock.wall_s())
+        return renewal_due_s(self._identity.chain, self._ground.clock.wall_s())
 
     def _judge(self) -> None:
         """Raise the alarm while the certificate is about to end."""

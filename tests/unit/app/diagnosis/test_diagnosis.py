@@ -110,6 +110,7 @@ def test_a_certificate_that_ends_soon_is_well_and_says_what_to_do():
         ({"is_for_our_key": False}, "another key", "join again"),
         ({"chains_to_root": False}, "root of this mesh", "join again"),
         ({"valid_from_s": NOW_S + 5 * DAY_S}, "clock is behind", "set this machine's clock"),
+        ({"valid_from_s": NOW_S + 5 * DAY_S}, "or its issuer's was ahead", "start the node again"),
         ({"valid_until_s": NOW_S - 5 * DAY_S}, "expired 5 d ago", "join again"),
     ],
 )

@@ -19,6 +19,8 @@ from meshnode.core.membership.certificates import (
     LEAF_LIFE,
     NODE_CA_LIFE,
     anchor,
+    begins_at_s,
+    counts_at,
     dns_name_of,
     expires_at_s,
     from_pem,
@@ -27,6 +29,7 @@ from meshnode.core.membership.certificates import (
     issue_leaf,
     issue_node_ca,
     node_id_in,
+    renewal_due_s,
     to_pem,
 )
 
@@ -35,6 +38,7 @@ ROOT, ADMITTER, NODE = (Key.new(chance) for _ in range(3))
 ADMITTER_ID, NODE_ID = node_id_of(ADMITTER.public), node_id_of(NODE.public)
 MESH = "mesh"
 NOW_S = 1_790_000_000.0
+DAY_S = 86400
 ADMITTER_DER = issue_admitter(ROOT, MESH, ADMITTER_ID, NOW_S, chance)
 NODE_DER = issue_node_ca(ADMITTER, NODE_ID, NOW_S, chance)
 LEAF = issue_leaf(NODE, MESH, (NODE_DER, ADMITTER_DER), NOW_S + 3600, chance)
@@ -97,6 +101,36 @@ def test_a_leaf_never_outlives_its_authority():
     found = x509.load_pem_x509_certificate(late.chain)
     assert found.not_valid_after_utc == node.not_valid_after_utc
     assert expires_at_s(NODE_DER) == NOW_S + NODE_CA_LIFE.total_seconds()
+
+
+def test_a_certificate_is_due_in_the_second_half_of_its_life():
+    half_s = NODE_CA_LIFE.total_seconds() / 2
+    chain = (NODE_DER, ADMITTER_DER)
+    assert renewal_due_s(chain, NOW_S) == half_s
+    assert renewal_due_s(chain, NOW_S + half_s + 1) == -1
+
+
+def test_a_certificate_that_does_not_count_yet_is_due_unless_it_is_our_clock_that_is_behind():
+    early = (issue_node_ca(ADMITTER, NODE_ID, NOW_S + 9 * DAY_S, chance), ADMITTER_DER)
+    assert renewal_due_s(early, NOW_S) == 0.0
+    assert renewal_due_s(early, NOW_S + 8 * DAY_S) > 0
+    assert renewal_due_s(early, NOW_S - 9 * DAY_S) > 0, "its issuer's does not count either"
+    assert renewal_due_s(early, 0.0) > 0
+    assert renewal_due_s(early[:1], NOW_S) == 0.0, "a chain that was cut short"
+    now = [counts_at(early, NOW_S + days * DAY_S) for days in (-9, 0, 8, 800)]
+    assert now == [False, False, True, False]
+
+
+@pytest.mark.parametrize("off_days", [-400, 500, 5000])
+def test_a_certificate_that_covers_an_earlier_one_counts_whenever_that_does(off_days):
+    clock_s = NOW_S + off_days * DAY_S
+    covering = issue_node_ca(ADMITTER, NODE_ID, clock_s, chance, NODE_DER)
+    assert begins_at_s(covering) <= begins_at_s(NODE_DER)
+    assert expires_at_s(covering) >= expires_at_s(NODE_DER)
+    assert counts_at((covering,), clock_s)
+    later_s = NOW_S + NODE_CA_LIFE.total_seconds() / 2
+    again = issue_node_ca(ADMITTER, NODE_ID, later_s, chance, covering)
+    assert renewal_due_s((again, ADMITTER_DER), later_s) >= 0, "not due again at once"
 
 
 @pytest.mark.parametrize("now_s", [0.0, NOW_S - 10 * 86400])
