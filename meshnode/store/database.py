@@ -39,7 +39,7 @@ LOOK_AGAIN_MS = 10
 CACHE_KIB = 2000  # of pages in memory, as SQLite has it
 LOG_PAGES = 1000  # written ahead until they are written to their places, too: as SQLite has it
 COPY_BYTES_MAX = 256 << 20  # of a file of an older version, in memory; larger: StorageError
-VERSION = 11  # of the schema: how many steps `migrations` has
+VERSION = 12  # of the schema: how many steps `migrations` has
 _START = "session-mesh up --detach"
 _MADE_ANEW = f"start the node: {_START}; peers return its rows, logs its ledger"
 

@@ -27,7 +27,7 @@ from meshnode.core.ledger.ledger import (
 from meshnode.core.ledger.ledger_rows import diagnostics_from_row, diagnostics_to_row
 from meshnode.core.ledger.tiers import anywhere
 from meshnode.core.ledger.usage_log import Entry, preferred, says_the_same
-from meshnode.store import aliases, counters, log_sessions, rounds, usage_log
+from meshnode.store import aliases, counters, elsewhere, log_sessions, rounds, usage_log
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def commit(
             (*astuple(batch.key), batch.path, diagnostics_to_row(after)),
         )
     returned = counters.imported_of(connection, [key for key, _ in slots])
-    changed = _with_returned(slots, returned)
+    changed = elsewhere.beyond(connection, _with_returned(slots, returned))
     if after != before:
         changed.append((batch.key, after))
     return [*changed, *others]
@@ -195,13 +195,16 @@ def slots(connection: sqlite3.Connection, after_seq: int = -1) -> list[LedgerRow
 
 
 def published(connection: sqlite3.Connection, after_seq: int = -1) -> list[LedgerRow]:
-    """Return what is to be published: the same, and what peers have returned beyond it."""
+    """Return what is to be published: the same, and what peers have returned beyond it.
+
+    What the ledger of a node says whose place this one has taken is left out.
+    """
     returned = counters.imported(connection)
     rows = _with_returned(slots(connection, after_seq), returned)
     if after_seq < 0:
         counted = {key for key, _ in rows}
         rows += [(key, slot) for key, slot in returned.items() if key not in counted]
-    return rows
+    return elsewhere.beyond(connection, rows)
 
 
 def _with_returned(

@@ -228,6 +228,12 @@ CREATE TABLE IF NOT EXISTS log_sessions (
         "whose each standing kill is, so that nobody's take the room of all",
         "ALTER TABLE standing ADD COLUMN issuer BLOB NOT NULL DEFAULT x''",
     ),
+    Migration(
+        "what of the ledger is said by a node whose place this one has taken",
+        """
+CREATE TABLE IF NOT EXISTS usage_elsewhere (key BLOB PRIMARY KEY, slot BLOB NOT NULL) WITHOUT ROWID
+""",
+    ),
 )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from meshnode.core.ledger.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
 from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_to_row
 from meshnode.core.ledger.marks import MARK_DIGITS, SESSION_MARKS, marked
+from meshnode.core.ledger.regained import less
 from meshnode.core.ledger.rollups import (
     due,
     is_part,
@@ -25,7 +26,7 @@ from meshnode.core.ledger.rollups import (
     written_by,
 )
 from meshnode.core.periods import DAY_S, DayKey, MonthKey
-from meshnode.store import counters
+from meshnode.store import counters, elsewhere
 from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def _piece(
     moved = moves(held, now_s)
     said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key, _ in moved)
     said.update(written_by(held, moved))
+    beside = elsewhere.rows_of(connection, ways)
+    beside |= written_by(beside, [(key, into) for key, into in moved if key in beside])
+    said |= {k: less(slot, beside[k]) for k, slot in said.items() if slot and k in beside}
     return Piece(said, moved, after)
 
 
@@ -103,6 +107,8 @@ def _size(said: Mapping[CounterKey, Slot | None]) -> int:
 def apply(connection: sqlite3.Connection, moved: Iterable[tuple[CounterKey, CounterKey]]) -> None:
     """Roll rows up as they are now: one that is gone is passed over."""
     with transaction(connection):
+        moved = list(moved)
+        elsewhere.move(connection, moved)
         for key, into in moved:
             counted = counters.counted_of(connection, (key, into))
             imported = counters.imported_of(connection, (key, into))
@@ -128,33 +134,77 @@ def held_at(mesh_id: str, epoch: int) -> bytes:
 
 
 def hold(
-    connection: sqlite3.Connection, feed: Mapping[CounterKey, Slot]
+    connection: sqlite3.Connection, feed: Mapping[CounterKey, Slot], *, is_net: bool = False
 ) -> dict[CounterKey, Slot | None]:
     """Keep what our own feed says beyond this disk: counted on one that is lost.
 
-    `feed`: all it says of some months of some sessions, models and tiers, whatever their marks.
+    `feed`: all it says of some months of some sessions, models and tiers, whatever their marks;
+    `is_net`: it leaves out what is said elsewhere.
     Returns what it is to say instead, where that is something else; None is nothing any more.
     """
     with transaction(connection):
         keys = of_months(connection, set(map(month_key_of, feed))).union(feed)
-        counted = counters.counted_of(connection, keys)
-        held = counters.said_of(counted, counters.imported_of(connection, keys))
-        if all(key in held and merged(held[key], slot) == held[key] for key, slot in feed.items()):
-            return {}
-        moved = levelled(held, feed)
-        apply(connection, [(key, into) for key, into in moved.items() if key in held])
-        ours, theirs = summed(held, moved), summed(feed, moved)
-        joined = {key: merged(slot, ours.get(key, slot)) for key, slot in theirs.items()}
-        joined |= {key: slot for key, slot in ours.items() if key not in joined}
-        now = counters.counted_of(connection, joined)
-        beyond = [(k, slot) for k, slot in joined.items() if k not in now or now[k].slot != slot]
-        # What is corrected is looked for where its row went, which may say no more than is counted.
-        unmarked = {into for key, into in moved.items() if not is_part(key, into)} & now.keys()
-        beyond += [(key, _MERELY_RETURNED) for key in unmarked if now[key].slot == joined[key]]
-        counters.keep_imported(connection, beyond)
-    said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in moved if key in feed)
-    said.update({key: slot for key, slot in joined.items() if feed.get(key) != slot})
-    return said
+        beside = elsewhere.rows_of(connection, keys) if is_net else {}
+        whole = _sum_of(feed, beside)
+        moved, joined = _joined(connection, keys, whole)
+        said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in moved if key in feed)
+        said.update({key: slot for key, slot in joined.items() if whole.get(key) != slot})
+        return _beyond(connection, said)
+
+
+def stand_beside(
+    connection: sqlite3.Connection, theirs: Mapping[CounterKey, Slot]
+) -> dict[CounterKey, Slot | None]:
+    """Take up what a node has counted whose place ours takes: as lost, and said elsewhere.
+
+    `theirs`: as `feed` of `hold`, of its feed. Returns what ours is to say instead, as that does.
+    """
+    with transaction(connection):
+        keys = of_months(connection, set(map(month_key_of, theirs))).union(theirs)
+        moved, joined = _joined(connection, keys, theirs)
+        elsewhere.keep(connection, summed(theirs, moved))
+        said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in moved if key in keys)
+        return _beyond(connection, said | joined)
+
+
+def _joined(
+    connection: sqlite3.Connection, keys: Iterable[CounterKey], theirs: Mapping[CounterKey, Slot]
+) -> tuple[Mapping[CounterKey, CounterKey], dict[CounterKey, Slot]]:
+    """Join our counters with another count of the same; return what moved, and what is said then.
+
+    Of `keys`, all counters of the months of theirs; nothing, where ours are as large already.
+    """
+    held = counters.said_of(
+        counters.counted_of(connection, keys), counters.imported_of(connection, keys)
+    )
+    if all(key in held and merged(held[key], slot) == held[key] for key, slot in theirs.items()):
+        return {}, {}
+    moved = levelled(held, theirs)
+    elsewhere.move(connection, moved.items())
+    apply(connection, [(key, into) for key, into in moved.items() if key in held])
+    ours, others = summed(held, moved), summed(theirs, moved)
+    joined = {key: merged(slot, ours.get(key, slot)) for key, slot in others.items()}
+    joined |= {key: slot for key, slot in ours.items() if key not in joined}
+    now = counters.counted_of(connection, joined)
+    beyond = [(k, slot) for k, slot in joined.items() if k not in now or now[k].slot != slot]
+    # What is corrected is looked for where its row went, which may say no more than is counted.
+    unmarked = {into for key, into in moved.items() if not is_part(key, into)} & now.keys()
+    beyond += [(key, _MERELY_RETURNED) for key in unmarked if now[key].slot == joined[key]]
+    counters.keep_imported(connection, beyond)
+    return moved, joined
+
+
+def _beyond(
+    connection: sqlite3.Connection, said: Mapping[CounterKey, Slot | None]
+) -> dict[CounterKey, Slot | None]:
+    beside = elsewhere.rows_of(connection, said)
+    return {k: less(slot, beside[k]) if slot and k in beside else slot for k, slot in said.items()}
+
+
+def _sum_of(
+    one: Mapping[CounterKey, Slot], other: Mapping[CounterKey, Slot]
+) -> dict[CounterKey, Slot]:
+    return dict(one) | {key: plus(one.get(key), slot) for key, slot in other.items()}
 
 
 def of_months(connection: sqlite3.Connection, months: Iterable[MonthKey]) -> set[CounterKey]:

@@ -47,3 +47,46 @@ def test_a_reinstalled_machine_replaces_its_old_node_and_its_ledger_stays_counte
         assert listed["berta"]["node_id"] == fresh.ready["node_id"] != old_id
         assert listed["berta"]["labels"] == {"room": "lab"}
         assert node.json("cost")["records"] == 1
+
+
+def spent(node) -> dict:
+    """Return what all have counted together."""
+    told = node.json("cost")
+    return {part: told[part] for part in ("records", "totals", "cost_usd")}
+
+
+@pytest.mark.timeout(240)
+def test_what_a_replaced_node_has_counted_is_not_counted_again_from_the_same_logs(fleet):
+    """Nor by the next one that takes the place of the second."""
+    (anna,) = fleet.mesh("anna")
+    log = fleet.directory / "access.log"
+    log.write_text(line("c1") + line("c2"))
+    config = f"ingest:\n  - source: higress\n    path: {log}\n    refresh_interval: 1s\n"
+    node = fleet.node("berta")
+    fleet.join(anna, node)
+    (node.home / "config.yaml").write_text(config)
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    count = 2
+    for home in ("second", "third"):
+        wait_until(lambda count=count: anna.json("cost")["records"] == count)
+        before = spent(anna)
+        node.end(signal.SIGKILL)
+        shutil.rmtree(node.home)
+        wait_until(lambda: anna.states()["berta"] != "alive")
+
+        node = fleet.node(home)
+        join = ("join", "-", "--replaces", "berta", "--name", "berta", "-o", "json")
+        assert node.call(*join, stdin=anna.json("invite")["invite"]).code == 0
+        (node.home / "config.yaml").write_text(config)
+        node.up("--listen", "127.0.0.1:0", "--no-mdns")
+        wait_until(lambda node=node, count=count: node.json("usage")["records"] == count)
+        wait_until(lambda node=node, before=before: spent(node) == before)
+        count += 1
+        with log.open("a") as lines:
+            lines.write(line(f"c{count}"))
+        wait_until(lambda count=count: anna.json("cost")["records"] >= count)
+        wait_until(lambda node=node, count=count: node.json("cost")["records"] == count)
+        assert anna.json("cost")["records"] == count
+        assert anna.json("cost")["totals"]["total"] == 10 * count
+    node.end()
+    assert node.json("cost")["records"] == count, "from the disk, too"

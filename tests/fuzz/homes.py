@@ -120,8 +120,8 @@ class Disk:
 
 TABLES = {
     *("feeds", "rows", "control", "forks"),
-    *("events", "journal", "invites", "meta", "usage_readers"),
-    *("usage_places", "usage_slots", "usage_imported", "usage_kinds", "usage_log"),
+    *("events", "journal", "invites", "meta", "usage_readers", "usage_places"),
+    *("usage_slots", "usage_imported", "usage_elsewhere", "usage_kinds", "usage_log"),
 }
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from meshnode.core.errors import PeerError
+from meshnode.core.ids import NodeId
 from meshnode.core.ledger.ledger import (
     COUNT_MAX,
     SLOT_MAX,
@@ -28,11 +29,12 @@ from meshnode.core.packing import pack_lists, unpack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX, DayKey, MonthKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from meshnode.core.ledger.ledger import CounterKey
 
 _KINDS = 4  # of keys: slots, readers, days, months
+_REPLACED = 4  # of a key that names a node; versions before it pass it over
 _COUNTERS: dict[int, tuple[type[CounterKey], int]] = {
     0: (SlotKey, SLOT_MAX),
     2: (DayKey, DAY_MAX),
@@ -87,6 +89,22 @@ def key_from_row(row: bytes) -> LedgerKey | None:  # noqa: PLR0911 - one way out
             return None
         case _:
             raise PeerError("not a ledger key")
+
+
+def replaced_to_row(node: NodeId) -> bytes:
+    """Encode a key that says whose ledger is left out of this one: of a node that is replaced."""
+    return pack_lists([_REPLACED, node])
+
+
+def replaced_in(keys: Iterable[bytes]) -> list[NodeId]:
+    """Return the nodes that such keys name, among any others."""
+    begin = pack_lists([_REPLACED, ""])[:2]
+    found = []
+    for key in keys:
+        if key.startswith(begin):
+            with suppress(PeerError):
+                found.append(NodeId(_text(_list(key, 2)[1])))
+    return found
 
 
 def value_to_row(value: Slot | Diagnostics) -> bytes:

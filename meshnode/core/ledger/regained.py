@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger.ledger import LEDGER, DiagnosticsKey, Slot, merged
+from meshnode.core.ledger.ledger import LEDGER, Buckets, DiagnosticsKey, Slot, merged
 from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
 from meshnode.core.ledger.rollups import levelled, month_key_of, summed
 
@@ -37,6 +37,19 @@ def joined_rows(
         sides = [side[key] for side in (mine, lost) if key in side]
         said[key_to_row(key)] = slot_to_row(merged(sides[0], sides[-1]))
     return said
+
+
+def less(slot: Slot, other: Slot) -> Slot:
+    """Return what a counter counts beyond another count of the same."""
+    pairs = zip(slot.usage.counts, other.usage.counts, strict=True)
+    usage = Buckets(*(max(mine - theirs, 0) for mine, theirs in pairs))
+    records = max(slot.records - other.records, 0)
+    return Slot(records, usage, slot.agent, slot.owner, slot.project, slot.provider)
+
+
+def is_nothing(slot: Slot) -> bool:
+    """Whether a counter counts nothing."""
+    return not slot.records and not any(slot.usage.counts)
 
 
 def counters_of(rows: Iterable[tuple[bytes, bytes]]) -> dict[CounterKey, Slot]:

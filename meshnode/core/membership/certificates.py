@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from meshnode.core.ids import Chance
     from meshnode.core.keys import Key
 
+    Period = tuple[datetime, datetime]
+
 DOMAIN = "node.mesh.internal"
 BACKDATED = timedelta(days=2)
 ADMITTER_LIFE = timedelta(days=3650)
@@ -105,9 +107,9 @@ def anchor(root_key: bytes, mesh_id: str) -> bytes:
 
 def issue_admitter(root: Key, mesh_id: str, node_id: NodeId, now_s: float, chance: Chance) -> bytes:
     """Let a node admit others; returns DER."""
-    period = _period(now_s, ADMITTER_LIFE)
-    builder = _authority(_name(f"admitter {node_id}"), node_id, 1, period, chance)
-    builder = builder.issuer_name(_root_name(mesh_id)).add_extension(
+    name, period = _name(f"admitter {node_id}"), _period(now_s, ADMITTER_LIFE)
+    builder = _authority(name, node_id, 1, period, chance).issuer_name(_root_name(mesh_id))
+    builder = builder.add_extension(
         x509.NameConstraints([x509.DNSName(DOMAIN)], None), critical=True
     )
     issuer = x509.AuthorityKeyIdentifier(_key_identifier(root.public), None, None)
@@ -123,12 +125,10 @@ def issue_node_ca(
     """
     begins, ends = _period(now_s, NODE_CA_LIFE)
     if earlier is not None:
-        known = x509.load_der_x509_certificate(earlier)
-        begins = min(begins, known.not_valid_before_utc)
-        ends = max(ends, known.not_valid_after_utc)
+        old = x509.load_der_x509_certificate(earlier)
+        begins, ends = min(begins, old.not_valid_before_utc), max(ends, old.not_valid_after_utc)
     builder = _authority(_name(f"node {node_id}"), node_id, 0, (begins, ends), chance)
-    issuer = _name(f"admitter {node_id_of(admitter.public)}")
-    builder = builder.issuer_name(issuer).add_extension(
+    builder = builder.issuer_name(_name(f"admitter {node_id_of(admitter.public)}")).add_extension(
         x509.NameConstraints([x509.DNSName(dns_name_of(node_id))], None), critical=True
     )
     return _sign(builder, admitter)
@@ -202,8 +202,7 @@ def renewal_from_s(der: bytes) -> float:
 def renewal_due_s(chain: Sequence[bytes], now_s: float) -> float:
     """Return in how many seconds the first of a chain is to be renewed; at most 0.0: now.
 
-    One that does not count yet is due, since its issuer's clock was ahead; but not where the
-    issuer's own does not count either: then it is the clock here that is behind.
+    One that does not count yet is, unless its issuer's does not either: then our clock is behind.
     """
     if begins_at_s(chain[0]) > now_s >= max(map(begins_at_s, chain[1:]), default=now_s):
         return 0.0
@@ -357,11 +356,7 @@ _CA_USAGE = x509.KeyUsage(
 
 
 def _authority(
-    subject: x509.Name,
-    node_id: NodeId,
-    path_length: int,
-    period: tuple[datetime, datetime],
-    chance: Chance,
+    subject: x509.Name, node_id: NodeId, path_length: int, period: Period, chance: Chance
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -396,7 +391,7 @@ def _serial(chance: Chance) -> int:
     return int.from_bytes(chance(16), "big") >> 1 or 1
 
 
-def _period(now_s: float, life: timedelta) -> tuple[datetime, datetime]:
+def _period(now_s: float, life: timedelta) -> Period:
     return _at(now_s) - BACKDATED, _at(now_s) + life
 
 

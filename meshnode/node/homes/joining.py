@@ -50,7 +50,7 @@ from meshnode.node.names import checked_name, default_node_name
 from meshnode.node.presence.addresses import joined
 from meshnode.node.presence.own_record import fitting
 from meshnode.rpc.enrolment import CrowdedError, ask_to_join
-from meshnode.store import facts, feeds
+from meshnode.store import elsewhere, facts, feeds
 from meshnode.store.database import Database
 from meshnode.wire.times import time_from_wire, time_to_wire
 
@@ -172,6 +172,7 @@ def _join_locked(
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(labels).encode(),
+            **(elsewhere.replacing(genesis.mesh_id, old.node, old.header.head) if old else {}),
             **fact_of({invitation.admitter: ""} | checked(response.members)),
         }
         certificates = tuple(response.certificates)

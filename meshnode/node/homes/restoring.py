@@ -23,6 +23,7 @@ from meshnode.core.feeds.forks import proof_of
 from meshnode.core.feeds.headers import header_from_signed
 from meshnode.core.feeds.rows import all_rows
 from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.ledger.ledger_rows import replaced_in
 from meshnode.core.membership.members import NODE, ONLY_ROW, node_from_row
 from meshnode.core.sessions.sessions import SESSIONS
 from meshnode.node.audit.alarming import alarm_of, feed_alarm_id
@@ -247,6 +248,8 @@ def _leave_history(mesh: Mesh, held: Held, own: dict[Place, Row]) -> None:
 def _carried(rows: Mapping[Place, Row | None]) -> dict[Place, Row]:
     """Return what goes into another mesh, sessions first, as they are looked for."""
     carried = {place: row for place, row in rows.items() if row and place[0] in CARRIED}
+    for place in [(LEDGER, key) for _, key in carried if replaced_in([key])]:
+        carried.pop(place, None)  # of nodes of the mesh that is left
     return dict(sorted(carried.items(), key=lambda item: item[0][0] != SESSIONS))
 
 

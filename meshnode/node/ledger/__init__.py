@@ -2,6 +2,6 @@
 
 - read: `locating`, `usage`, `following`
 - asked: `blocks`, `explaining`, `rounds`, `glancing`, `latch`
-- kept: `keeping`, `rolling`, `verifying`
+- kept: `keeping`, `rolling`, `beside`, `verifying`
 - held to: `budgeting`
 """

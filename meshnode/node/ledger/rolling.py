@@ -21,20 +21,20 @@ from meshnode.app.audit.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.core.errors import ExhaustedError, MeshError, StorageError
 from meshnode.core.feeds.feed import KEY_BYTES_MAX
-from meshnode.core.ledger.ledger import LEDGER, Diagnostics, DiagnosticsKey
+from meshnode.core.ledger.ledger import LEDGER, Diagnostics, DiagnosticsKey, Slot
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row, value_to_row
-from meshnode.core.ledger.regained import by_month, counters_of
+from meshnode.core.ledger.regained import by_month, counters_of, is_nothing
 from meshnode.core.periods import DAY_S
+from meshnode.node.ledger.beside import HELD_AT_ONCE, Beside
 from meshnode.store import facts, rollups, usage_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 
-    from meshnode.core.ledger.ledger import CounterKey, LedgerRow, Slot
+    from meshnode.core.ledger.ledger import CounterKey, LedgerRow
     from meshnode.node.ground import Ground
 
 CHECK_S = 1.0  # while others count
-HELD_AT_ONCE = 500  # rows of our feed; then others get the database
 PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
 READERS_MAX = 256  # of logs, whose counts are said; those of more are on this node's disk alone
 FULL = "ledger"  # the alarm: our feed has no room for all of it
@@ -58,6 +58,7 @@ class Rolling:
         self._spawn = ground.spawn
         self.all_said = True  # whether nothing was left out since all was last said
         self._left_out = 0  # of our feed, by itself
+        self._beside = Beside(ground)
         self._epoch = 0  # of our feed, when it was last held against the ledger
         self._last = b""  # row that was said when it was
         self._done_on = -1  # the UTC day on which all was last rolled up
@@ -79,8 +80,11 @@ class Rolling:
 
     @property
     def is_held(self) -> bool:
-        """Whether what peers have returned of our feed is in the ledger, too."""
-        return self._epoch == self._world.mesh.own.epoch
+        """Whether what peers have returned of our feed is in the ledger, too.
+
+        And what is to be left out of it is known.
+        """
+        return self._epoch == self._world.mesh.own.epoch and self._beside.is_settled
 
     @asynccontextmanager
     async def counting(self, check: Callable[[], None] | None = None) -> AsyncIterator[None]:
@@ -132,7 +136,7 @@ class Rolling:
             async with self.counting():
                 piece = await self._database.run(rollups.plan, used_s, after, self._room_bytes)
                 if not self.is_held:
-                    continue
+                    return
                 if piece.moved:
                     await self._roll_up(piece)
             rows += len(piece.moved)
@@ -144,7 +148,10 @@ class Rolling:
 
     async def _roll_up(self, piece: rollups.Piece) -> None:
         work = partial(rollups.apply, moved=piece.moved)
-        said, latest = _packed(piece.said), self._world.mesh.own.latest
+        counting = {
+            k: slot for k, slot in piece.said.items() if slot is None or not is_nothing(slot)
+        }
+        said, latest = _packed(counting), self._world.mesh.own.latest
         held = {key: latest(LEDGER, key) or b"" for key in said}
         new = {key for key, value in held.items() if not value}
         growing = {key for key, value in held.items() if len(said[key] or b"") > len(value)}
@@ -196,6 +203,8 @@ class Rolling:
             packed = key_to_row(key)
             if len(packed) > KEY_BYTES_MAX:
                 continue
+            if isinstance(value, Slot) and is_nothing(value) and self._is_new(packed):
+                continue  # others say it
             if isinstance(key, DiagnosticsKey) and self._is_new(packed):
                 room = self._room_for_readers() if room is None else room
                 room -= 1
@@ -218,17 +227,38 @@ class Rolling:
                 self._tell(error.message)
 
     async def _hold(self) -> None:
+        """Hold the ledger against our own feed, and those of the nodes whose places ours takes.
+
+        What our feed leaves out already must be known before; what it said whole is held before.
+        """
+        own = self._world.mesh.own
+        while not self.is_held:
+            epoch, nodes = own.epoch, await self._beside.look()
+            if nodes is None:
+                return
+            is_net, was_held = self._beside.is_net, self._epoch == epoch
+            gone = await self._beside.take(nodes) if is_net and nodes else []
+            await self._hold_own(is_net=is_net)
+            if nodes and not is_net:
+                gone = await self._beside.take(nodes)
+            if own.epoch == epoch:
+                self._beside.settle(nodes)
+                if was_held or not is_net:  # else it has just been said what is to be said instead
+                    self._write([(key, None) for key in gone if not self._is_new(key)])
+                self.all_said = self.all_said and not nodes
+
+    async def _hold_own(self, *, is_net: bool) -> None:
         """Keep what our own feed says beyond this disk, if it has left a history.
 
         Logs that were deleted since are in it alone; those still there are read again, and of each
         count the larger is published, so that nothing is counted twice.
         """
-        own = self._world.mesh.own
+        own, hold = self._world.mesh.own, partial(rollups.hold, is_net=is_net)
         while self._epoch != own.epoch:
             epoch = own.epoch
             feed = await asyncio.to_thread(_months, own.values(LEDGER))
             for piece in feed:
-                said = await self._database.run(rollups.hold, piece)
+                said = await self._database.run(hold, piece)
                 if own.epoch != epoch:
                     break
                 if said:

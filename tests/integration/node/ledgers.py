@@ -56,7 +56,7 @@ class Kept(Node):
         super().__init__(founded, database, boot)
         self.clock = ManualClock()
         self.tasks = InBackground()
-        ground = SimpleNamespace(
+        self.ground = ground = SimpleNamespace(
             database=database,
             world=self.world,
             clock=self.clock,

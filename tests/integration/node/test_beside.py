@@ -1,0 +1,142 @@
+"""A node that has taken another's place says nothing until it knows what that one has counted."""
+
+import pytest
+from integration.node.ledgers import kept
+
+from meshnode.core.feeds.feed import Replica
+from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.own_feed import OwnFeed
+from meshnode.core.ids import node_id_of
+from meshnode.core.keys import Key
+from meshnode.core.ledger.ledger import LEDGER, Slot, SlotKey
+from meshnode.core.ledger.ledger_rows import (
+    key_from_row,
+    key_to_row,
+    replaced_in,
+    replaced_to_row,
+    slot_from_row,
+    slot_to_row,
+)
+from meshnode.node.ledger import beside
+from meshnode.node.ledger.beside import SAID, WAITING
+from meshnode.store import elsewhere, facts, ledger
+
+pytestmark = pytest.mark.integration
+LOST = Key(bytes(range(32)))
+LOST_ID = node_id_of(LOST.public)
+
+
+@pytest.fixture
+async def node(tmp_path, monkeypatch):
+    async with kept(tmp_path, monkeypatch) as node:
+        yield node
+
+
+async def joined_for(node, node_id, seq=1) -> None:
+    fact = elsewhere.replacing(node.mesh.genesis.mesh_id, node_id, Head(1, seq))
+    await node.database.run(facts.remember, fact)
+
+
+def hear_of(node, rows, key=LOST, replaces=()) -> None:
+    """Let a node know the feed of one that is lost."""
+    mesh = node.mesh
+    feed = OwnFeed(key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
+    for counter, slot in rows.items():
+        feed.write(LEDGER, key_to_row(counter), slot_to_row(slot))
+    for one in replaces:
+        feed.write(LEDGER, replaced_to_row(one), SAID)
+    feed.flush(1.0)
+    replica = Replica(feed.origin, mesh.genesis.limits)
+    replica.replace(feed.header, feed.rows)
+    mesh.replication.replicas[feed.origin] = replica
+
+
+def counters_in(rows) -> dict:
+    return {key: one for key, one in rows if isinstance(one, Slot) and one.records}
+
+
+def named(node) -> list[str]:
+    return replaced_in(node.mesh.own.keys(LEDGER))
+
+
+def said(node) -> dict:
+    values = node.mesh.own.values(LEDGER)
+    rows = ((key_from_row(key), value) for key, value in values.items())
+    return {key: slot_from_row(v) for key, v in rows if isinstance(key, SlotKey)}
+
+
+async def test_nothing_is_said_until_the_feed_is_here_and_then_what_is_more(node, monkeypatch):
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", 3))
+    await node.following.start([])
+    await node.looked_again()
+    assert (said(node), node.told) == ({}, [WAITING])
+    (first, second, third) = ours
+    hear_of(node, {first: ours[first], second: ours[second]})
+    await node.looked_again()
+    assert (said(node), named(node), node.told) == ({third: ours[third]}, [LOST_ID], [])
+    node.following.publish(await node.use("t", 1))
+    assert sum(one.records for one in said(node).values()) == 2
+
+
+async def test_a_feed_that_is_behind_what_was_known_at_the_join_is_waited_for(node):
+    await joined_for(node, LOST_ID, seq=2)
+    ours = counters_in(await node.use("s", 1))
+    hear_of(node, ours)
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == {}
+    await joined_for(node, LOST_ID)
+    await node.looked_again()
+    assert (said(node), named(node)) == ({}, [LOST_ID])
+
+
+async def test_those_are_left_out_too_whose_place_that_one_had_taken(node):
+    older = Key(bytes(reversed(range(32))))
+    older_id = node_id_of(older.public)
+    ours = counters_in(await node.use("s", 3))
+    (first, second, third) = ours
+    await joined_for(node, LOST_ID)
+    hear_of(node, {second: ours[second]}, replaces=[older_id, "nobody"])
+    hear_of(node, {first: ours[first]}, key=older)
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == {third: ours[third]}
+    assert sorted(named(node)) == sorted([LOST_ID, older_id])
+
+
+async def test_what_was_said_before_is_said_no_more(node):
+    ours = counters_in(await node.use("s", 2))
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == ours
+    await joined_for(node, LOST_ID)
+    (first, second) = ours
+    hear_of(node, {first: ours[first]})
+    node.following._rolling._beside = beside.Beside(node.ground)  # as after a start
+    await node.looked_again()
+    left = {key: one for key, one in said(node).items() if one.records}
+    assert left == {second: ours[second]}
+
+
+async def test_what_the_disk_has_lost_comes_back_beside_what_the_other_says(node):
+    """Of a node that had taken another's place, and has lost disk and logs."""
+    rows = counters_in(await node.use("s", 2))
+    await node.database.run(lambda one: one.execute("DELETE FROM usage_slots").rowcount)
+    (first, second) = rows
+    hear_of(node, {first: rows[first]})
+    mesh = node.mesh
+    lost = OwnFeed(node.key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
+    lost.write(LEDGER, replaced_to_row(LOST_ID), SAID)
+    for key, slot in rows.items():
+        lost.write(LEDGER, key_to_row(key), slot_to_row(slot))
+    lost.flush(1.0)
+    mesh.own.continue_after(lost.header, lost.rows)
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == rows
+    on_disk = counters_in(await node.database.run(ledger.published))
+    assert on_disk == rows
+    held = await node.database.run(elsewhere.rows_of, [first, second])
+    assert held == {first: rows[first]}
