@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import ssl
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 from meshnode.core.errors import PeerError, UnreachableError, UsageError
 from meshnode.core.membership.certificates import hints_in
@@ -33,6 +33,25 @@ def parse_address(text: str) -> tuple[str, int]:
             hint = "write an IPv6 address in brackets"
         raise UsageError(f"not an address: {text[:80]!r}", hint)
     return found["ipv6"] or found["host"], int(found["port"])
+
+
+def check_advertised(text: str) -> None:
+    """Raise UsageError for what leads to nobody: no host:port, or one that is to listen at alone."""
+    host, _ = parse_address(text)
+    try:
+        if not ip_address(host).is_unspecified:
+            return
+    except ValueError:  # a name
+        return
+    hint = "advertise one that leads here, or nothing: then those of this machine are"
+    raise UsageError(f"nobody can dial {text}: it stands for all addresses of a machine", hint)
+
+
+def check_seed(text: str) -> None:
+    """Raise UsageError for what leads to nobody: no host:port, or no port."""
+    _, port = parse_address(text)
+    if not port:
+        raise UsageError(f"nobody listens at {text}: a port is 1 to {PORT_MAX}", "write HOST:PORT")
 
 
 def bracketed(host: str) -> str:

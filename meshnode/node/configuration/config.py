@@ -19,7 +19,7 @@ from meshnode.core.control.settings import CONSEQUENCES, PERIODS, Budget
 from meshnode.core.errors import UsageError
 from meshnode.core.ledger.budgets import SAID, budget_of
 from meshnode.core.membership.members import LABELS_SAID, labels_beyond
-from meshnode.discovery.seeds import parse_address
+from meshnode.discovery.seeds import check_advertised, check_seed, parse_address
 from meshnode.ingest.reading import SourceConfig
 from meshnode.ingest.sources import SOURCES, no_messages
 from meshnode.node.configuration.configured import Config
@@ -29,6 +29,7 @@ from meshnode.node.names import checked_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+DIALLED = {"advertise": check_advertised, "seeds": check_seed}
 NODE_KEYS = ("node", "listen", "advertise", "seeds", "labels", "on_exit", "mdns")
 KEYS = (*NODE_KEYS, "ingest", "prices", "budgets", "http", "metrics", "directions")
 LATER_KEYS = ("sessions", "agents", "notify")
@@ -100,6 +101,11 @@ def _checked_address(entry: Entry, name: str) -> str:
         parse_address(text)
     except UsageError as error:
         entry.fail(f'"{name}" should be host:port, not "{text[:60]}"', error.hint)
+    try:
+        if name in DIALLED:
+            DIALLED[name](text)
+    except UsageError as error:
+        entry.fail(f'"{name}": {error.message}', error.hint)
     return text
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from meshnode.client.home import expanded
 from meshnode.core.membership.members import check_labels
-from meshnode.discovery.seeds import parse_address
+from meshnode.discovery.seeds import check_advertised, check_seed, parse_address
 from meshnode.node.configuration.configured import Config
 from meshnode.node.configuration.http_options import HttpOptions, http_of
 from meshnode.node.configuration.pricing import named_in
@@ -64,9 +64,12 @@ def _located(source: SourceConfig, config: Path) -> SourceConfig:
 def merged(home: Home, config: Config, options: UpOptions) -> NodeOptions:
     """Put flags over configuration, and that over defaults; raises UsageError."""
     mdns = options.mdns if options.mdns is not None else config.mdns
-    for address in (options.listen, options.advertise, *options.seeds):
-        if address is not None:
-            parse_address(address)
+    if options.listen is not None:
+        parse_address(options.listen)
+    if options.advertise is not None:
+        check_advertised(options.advertise)
+    for seed in options.seeds:
+        check_seed(seed)
     labels = config.labels | options.labels
     check_labels(labels)
     listen = options.listen or config.listen or DEFAULT_LISTEN

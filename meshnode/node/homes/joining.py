@@ -35,7 +35,7 @@ from meshnode.core.membership.enrolment import (
     invite_from_text,
 )
 from meshnode.core.membership.genesis import Genesis, genesis_from_bytes
-from meshnode.discovery.seeds import is_address, parse_address
+from meshnode.discovery.seeds import check_seed, is_address, parse_address
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.configuration.told import LABELS_FACT, RETURNED_FACT
 from meshnode.node.homes.entering import Entry, enter, finish
@@ -130,7 +130,7 @@ def join(
             "ask for one without --node-only; or join, and ask for: session-mesh nodes forget",
         )
     for seed in seeds:
-        parse_address(seed)
+        check_seed(seed)
     make_private(home.path)
     with HomeLock(home, "join"):
         return _join_locked(home, _with_seeds(invitation, seeds), node_name, replaces, pause)

@@ -260,3 +260,12 @@ def test_bytes_that_are_no_utf_8_are_refused(tmp_path):
     path.write_bytes(b"node: \xff")
     with pytest.raises(UsageError, match="not UTF-8"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["advertise: 0.0.0.0:80", "advertise: '[::]:80'", "seeds: ['h:0']"]
+)
+def test_an_address_that_can_be_nobodys_is_refused_with_its_line(text):
+    said = failure(text)
+    assert said.startswith("config.yaml:1: ")
+    assert "nobody" in said

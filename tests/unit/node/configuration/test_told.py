@@ -36,3 +36,12 @@ def test_labels_of_flags_and_configuration_have_room_together(tmp_path):
     assert merged(home, config_of(home, few), few).labels["k0"] == "w"
     with pytest.raises(UsageError, match="at most 64 labels"):
         merged(home, config_of(home, more), more)
+
+
+@pytest.mark.parametrize(
+    "options", [UpOptions(advertise="0.0.0.0:80"), UpOptions(seeds=("10.0.0.1:0",))]
+)
+def test_flags_name_no_address_that_can_be_nobodys(tmp_path, options):
+    home = Home(tmp_path)
+    with pytest.raises(UsageError, match="nobody"):
+        merged(home, config_of(home, options), options)
