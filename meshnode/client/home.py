@@ -13,10 +13,14 @@ import stat
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from meshnode.core.errors import MeshError, NotPermittedError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 SOCKET_PATH_BYTES_MAX = 90  # sun_path has 108; session sockets are a little longer than the node's
 OWNER_ONLY = 0o700
@@ -285,6 +289,24 @@ def check_private(directory: Path) -> None:
             f"run: chmod 700 {directory}",
         )
     check_surroundings(directory.parent)
+
+
+def check_all_private(paths: Iterable[Path], look: Callable[[Path], object]) -> None:
+    """Look at each path that is there; raises what is wrong with one, or one error for several."""
+    wrong: list[MeshError] = []
+    for path in paths:
+        if os.path.lexists(path):
+            try:
+                look(path)
+            except MeshError as error:
+                wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        said = "; ".join(one.message for one in wrong)
+        raise NotPermittedError(
+            said, "; ".join(dict.fromkeys(one.hint for one in wrong if one.hint))
+        )
 
 
 def check_surroundings(directory: Path) -> None:

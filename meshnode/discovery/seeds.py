@@ -36,7 +36,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def check_advertised(text: str) -> None:
-    """Raise UsageError for what leads to nobody: no host:port, or one that is to listen at alone."""
+    """Raise UsageError for what leads to nobody: no host:port, or one to listen at alone."""
     host, _ = parse_address(text)
     try:
         if not ip_address(host).is_unspecified:

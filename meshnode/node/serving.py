@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.dumping import forbid_dumps
-from meshnode.client.home import Home, make_private
+from meshnode.client.home import Home, check_all_private, check_private, make_private
 from meshnode.client.keys.keyfiles import tighten
 from meshnode.core.errors import MeshError, NotAuthenticatedError
 from meshnode.core.ids import node_id_of
@@ -22,7 +22,7 @@ from meshnode.node.configuration import again
 from meshnode.node.configuration.told import RETURNED_FACT, config_of, merged
 from meshnode.node.homes.entering import finish_begun
 from meshnode.node.homes.founding import NAME_FACT, device_key, found, read_genesis, recover
-from meshnode.node.homes.membership import check_identity
+from meshnode.node.homes.membership import check_identity, put_back
 from meshnode.node.homes.restoring import leaving_in
 from meshnode.node.init import TO_STOP
 from meshnode.node.loading import no_collection
@@ -54,6 +54,7 @@ def serve(
     config = config_of(home, options)
     node_options = merged(home, config, options)
     node = _node()
+    check_all_private((home.path, home.run, home.sessions), check_private)
     make_private(home.path)
     with HomeLock(home, hint=partial(again.hint, home, options)):
         finish_begun(home)
@@ -71,6 +72,7 @@ def serve(
         database = Database(home.database)
         try:
             _check_membership(home, database)
+            put_back(home, database, node_id_of(device_key(home).public))
             recover(home, database)
             if options.name:
                 database.run_now(facts.remember, {NAME_FACT: options.name.encode()})

@@ -360,6 +360,49 @@ def test_what_init_would_refuse_is_said_before_there_is_a_mesh(fleet):
     assert "session-mesh init" in asked(node, 1)["home"]["fix"]
 
 
+def test_all_that_others_may_open_is_named_at_once(fleet):
+    node = fleet.node("anna")
+    node.json("init", "--name", "anna")
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    node.end()
+    open_ = [node.home, node.home / "sessions", node.home / "run"]
+    for directory in open_:
+        directory.chmod(0o755)
+    secrets = [node.home / "operator.key", node.home / "root.key"]
+    fixes = [f"chmod 700 {directory}" for directory in open_]
+    assert all(fix in asked(node, 1)["home"]["fix"] for fix in fixes)
+    refused = node.call("up", "--listen", "127.0.0.1:0", "--no-mdns", "-o", "json")
+    assert refused.code == 5
+    assert all(fix in refused.error["hint"] for fix in fixes)
+    for directory in open_:
+        directory.chmod(0o700)
+    for secret in secrets:
+        secret.chmod(0o644)
+    assert all(str(secret) in asked(node, 1)["keys"]["detail"] for secret in secrets)
+
+
+def test_a_certificate_that_is_missing_is_put_back_as_the_node_had_it(fleet):
+    node = fleet.node("anna")
+    node.json("init", "--name", "anna")
+    certificate = node.home / "node.crt"
+    had = certificate.read_bytes()
+    certificate.unlink()
+    refused = node.call("up", "--listen", "127.0.0.1:0", "--no-mdns", "-o", "json")
+    assert (refused.code, "does not say what was in it" in refused.error["message"]) == (1, True)
+    assert "restore it from a backup" in refused.error["hint"]
+    certificate.write_bytes(had)
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    node.end()
+
+    certificate.unlink()
+    check = asked(node, 1)["certificate"]
+    assert check["detail"] == f"{certificate} is missing"
+    assert "session-mesh up" in check["fix"]
+    node.up("--listen", "127.0.0.1:0", "--no-mdns")
+    assert certificate.read_bytes() == had
+    assert asked(node, 0)["certificate"]["ok"]
+
+
 def test_a_clock_an_hour_off_is_named_at_both_ends(fleet, tmp_path):
     anna = founded(fleet, "anna")
     early = with_clock_off(fleet, "early", clock_library_in(tmp_path), HOUR_S)

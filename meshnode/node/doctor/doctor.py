@@ -50,12 +50,11 @@ from meshnode.app.diagnosis.peer_diagnosis import (
 from meshnode.client.commands.budgets import budgets
 from meshnode.client.connection.silence import pid_of
 from meshnode.client.errors import NoNodeError
-from meshnode.client.home import check_private, check_surroundings, read_plain
+from meshnode.client.home import check_all_private, check_private, check_surroundings
 from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError, UnreachableError
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
-from meshnode.core.membership.certificates import from_pem
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.configuration.config import load_config
 from meshnode.node.configuration.configured import Config
@@ -64,7 +63,7 @@ from meshnode.node.doctor.observing import Observer, Seen
 from meshnode.node.doctor.suspects import Known, asked_for, suspects
 from meshnode.node.elsewhere import APART, HOW, runs_elsewhere
 from meshnode.node.homes.founding import device_key, read_genesis
-from meshnode.node.homes.membership import membership_in
+from meshnode.node.homes.membership import certificates_of, membership_in
 from meshnode.node.homes.roots import known_roots
 from meshnode.node.offline import OfflineMesh
 from meshnode.node.version import VERSION
@@ -162,21 +161,19 @@ def _look_at_home(home: Home, found: _Found) -> None:
 
 def _home(home: Home, found: _Found) -> Check:
     if home.path.exists():  # what a first `init` or `up` would refuse, too
-        check_private(home.path)
+        run = () if home.is_moved else (home.run,)  # a start takes an old link away
+        check_all_private((home.path, *run, home.sessions), check_private)
     elif home.path.parent.exists():
         check_surroundings(home.path.parent)
     genesis = read_genesis(home)
-    if home.run.exists() and not home.is_moved:
-        check_private(home.run)
     found.genesis = genesis
     return Check("home", ok=True, detail=f"{home.path} belongs to mesh {genesis.name}")
 
 
 def _keys(home: Home, found: _Found) -> Check:
+    others = home.operator_key, home.session_root, home.root_key
+    check_all_private((home.node_key, *others), read_secret)
     found.node_id = node_id_of(device_key(home).public)
-    for path in (home.operator_key, home.session_root, home.root_key):
-        if path.exists() or path.is_symlink():
-            read_secret(path)
     return Check("keys", ok=True, detail="readable, and by this user alone")
 
 
@@ -189,7 +186,7 @@ def _config(home: Home, found: _Found) -> Check:
 
 
 def _certificate(home: Home, genesis: Genesis, found: _Found) -> Check:
-    chain = from_pem(read_plain(home.certificates))
+    chain = certificates_of(home)
     if not found.node_id:
         return unknown("certificate", "node.key cannot be read: see the check `keys`")
     roots = known_roots(home, genesis)
