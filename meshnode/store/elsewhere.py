@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from meshnode.core.ledger.ledger import CounterKey, LedgerRow
 
 REPLACES = "replaces"  # the fact whose place this node takes in which mesh, and that one's head
-TAKEN = "ledger_elsewhere"  # the fact of which mesh, and of which of its nodes, the rows are
+TAKEN = "ledger_elsewhere"  # the fact of which mesh, of which of its nodes, and up to where
 
 
 def replacing(mesh_id: str, node: str, head: Head) -> dict[str, bytes]:
@@ -49,24 +49,27 @@ def replaced(connection: sqlite3.Connection, mesh_id: str) -> dict[NodeId, Head]
         raise _broken(REPLACES) from error
 
 
-def taken(connection: sqlite3.Connection, mesh_id: str) -> frozenset[NodeId]:
-    """Return the nodes of a mesh whose ledgers are beside ours."""
+def taken(connection: sqlite3.Connection, mesh_id: str) -> dict[NodeId, Head]:
+    """Return the nodes of a mesh whose ledgers are beside ours, and up to which head of each."""
     try:
-        known = json.loads(facts.recall(connection, TAKEN) or b'["", []]')
-        mesh, nodes = typed(known[0], str), [NodeId(typed(one, str)) for one in known[1]]
-    except (ValueError, TypeError, LookupError) as error:
+        mesh, known = json.loads(facts.recall(connection, TAKEN) or b'["", {}]')
+        heads = {}
+        for node, (epoch, seq) in known.items():
+            heads[NodeId(node)] = Head(typed(epoch, int), typed(seq, int))
+        return heads if typed(mesh, str) == mesh_id else {}
+    except (ValueError, TypeError, AttributeError) as error:
         raise _broken(TAKEN) from error
-    return frozenset(nodes if mesh == mesh_id else ())
 
 
-def note_taken(connection: sqlite3.Connection, mesh_id: str, nodes: Iterable[str]) -> None:
-    """Keep whose rows these are."""
-    facts.remember(connection, {TAKEN: json.dumps([mesh_id, sorted(nodes)]).encode()})
+def note_taken(connection: sqlite3.Connection, mesh_id: str, heads: Mapping[NodeId, Head]) -> None:
+    """Keep whose rows these are, and up to which head of each."""
+    known = {node: (head.epoch, head.seq) for node, head in heads.items()}
+    facts.remember(connection, {TAKEN: json.dumps([mesh_id, known]).encode()})
 
 
 def is_settled(connection: sqlite3.Connection, mesh_id: str) -> bool:
     """Whether what this node is to leave out is known."""
-    return replaced(connection, mesh_id).keys() <= taken(connection, mesh_id)
+    return replaced(connection, mesh_id).keys() <= taken(connection, mesh_id).keys()
 
 
 def rows_of(connection: sqlite3.Connection, keys: Iterable[CounterKey]) -> dict[CounterKey, Slot]:

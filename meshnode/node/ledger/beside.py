@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.app.audit.alarms import Alarm
-from meshnode.core.feeds.headers import NOTHING
+from meshnode.core.feeds.headers import NOTHING, Head
 from meshnode.core.ids import NodeId
 from meshnode.core.ledger.ledger import LEDGER
 from meshnode.core.ledger.ledger_rows import key_to_row, replaced_in, replaced_to_row
@@ -46,11 +46,12 @@ class Beside:
         self._alarms = ground.alarms
         self._since_s = ground.clock.steady_s()
         self._settled_at = 0  # the epoch of our feed in which all was known
+        self._heads: dict[NodeId, Head] = {}  # up to which it was, of whom
 
     @property
     def is_settled(self) -> bool:
         """Whether it is known what to leave out, and said of whom."""
-        return self._settled_at == self._world.mesh.own.epoch
+        return self._settled_at == self._world.mesh.own.epoch and not self._are_behind(self._heads)
 
     @property
     def is_net(self) -> bool:
@@ -78,25 +79,29 @@ class Beside:
                 nodes.add(node)
             if not is_here and node in nodes:
                 absent.append(node)
-        is_done = nodes <= known and nodes <= set(said)
+        is_done = nodes <= known.keys() and nodes <= set(said) and not self._are_behind(known)
         if absent and not is_done:
             self._tell(absent[0])
             return None
         self._alarms.clear(WAITING)
+        self._heads = known
         return set() if is_done else nodes
 
     async def take(self, nodes: set[NodeId]) -> list[bytes]:
         """Keep what they have counted beside ours; return what our feed is to say no more."""
         mesh = self._world.mesh
-        known = [mesh.replication.replicas[node].rows.tables.get(LEDGER, {}) for node in nodes]
-        feeds = [{key: row.value for key, row in rows.items()} for rows in known]
+        known = {node: mesh.replication.replicas[node] for node in nodes}
+        heads = {node: replica.head for node, replica in known.items()}
+        tables = [replica.rows.tables.get(LEDGER, {}) for replica in known.values()]
+        feeds = [{key: row.value for key, row in rows.items()} for rows in tables]
         if not await self._database.run(elsewhere.taken, mesh.genesis.mesh_id):
             await self._database.run(elsewhere.clear)  # of a mesh that this home has left
         gone: list[bytes] = []
         for piece in await asyncio.to_thread(_months, feeds):
             said = await self._database.run(rollups.stand_beside, piece)
             gone += [key_to_row(key) for key, slot in said.items() if slot is None]
-        await self._database.run(elsewhere.note_taken, mesh.genesis.mesh_id, nodes)
+        await self._database.run(elsewhere.note_taken, mesh.genesis.mesh_id, heads)
+        self._heads = heads
         return gone
 
     def settle(self, nodes: Iterable[NodeId]) -> None:
@@ -104,6 +109,11 @@ class Beside:
         if nodes:
             self._world.write_together(LEDGER, {replaced_to_row(node): SAID for node in nodes})
         self._settled_at = self._world.mesh.own.epoch
+
+    def _are_behind(self, heads: Mapping[NodeId, Head]) -> bool:
+        """Whether one of these has said more since, as of a feed that only some nodes had."""
+        replicas = self._world.mesh.replication.replicas
+        return any(node in replicas and replicas[node].head > head for node, head in heads.items())
 
     def _ours(self) -> list[NodeId]:
         return replaced_in(self._world.mesh.own.keys(LEDGER))

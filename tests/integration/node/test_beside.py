@@ -37,7 +37,7 @@ async def joined_for(node, node_id, seq=1) -> None:
     await node.database.run(facts.remember, fact)
 
 
-def hear_of(node, rows, key=LOST, replaces=()) -> None:
+def hear_of(node, rows, key=LOST, replaces=(), flushes=1) -> None:
     """Let a node know the feed of one that is lost."""
     mesh = node.mesh
     feed = OwnFeed(key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
@@ -45,7 +45,9 @@ def hear_of(node, rows, key=LOST, replaces=()) -> None:
         feed.write(LEDGER, key_to_row(counter), slot_to_row(slot))
     for one in replaces:
         feed.write(LEDGER, replaced_to_row(one), SAID)
-    feed.flush(1.0)
+    for number in range(flushes):
+        feed.write("sessions", b"key", bytes([number]))
+        feed.flush(1.0)
     replica = Replica(feed.origin, mesh.genesis.limits)
     replica.replace(feed.header, feed.rows)
     mesh.replication.replicas[feed.origin] = replica
@@ -81,12 +83,12 @@ async def test_nothing_is_said_until_the_feed_is_here_and_then_what_is_more(node
 
 
 async def test_a_feed_that_is_behind_what_was_known_at_the_join_is_waited_for(node):
-    await joined_for(node, LOST_ID, seq=2)
+    await joined_for(node, LOST_ID, seq=9)
     ours = counters_in(await node.use("s", 1))
     hear_of(node, ours)
     await node.following.start([])
     await node.looked_again()
-    assert said(node) == {}
+    assert (said(node), named(node)) == ({}, [])
     await joined_for(node, LOST_ID)
     await node.looked_again()
     assert (said(node), named(node)) == ({}, [LOST_ID])
@@ -140,3 +142,17 @@ async def test_what_the_disk_has_lost_comes_back_beside_what_the_other_says(node
     assert on_disk == rows
     held = await node.database.run(elsewhere.rows_of, [first, second])
     assert held == {first: rows[first]}
+
+
+async def test_what_is_heard_later_of_that_one_is_left_out_from_then_on(node):
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", 3))
+    (first, second, third) = ours
+    hear_of(node, {first: ours[first]})
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == {key: ours[key] for key in (second, third)}
+    hear_of(node, {first: ours[first], second: ours[second]}, flushes=2)
+    await node.looked_again()
+    left = {key: one for key, one in said(node).items() if one.records}
+    assert left == {third: ours[third]}
