@@ -55,6 +55,7 @@ from meshnode.node.presence.last_heard import keep_last_heard, last_heard
 from meshnode.node.presence.listeners import Listeners
 from meshnode.node.presence.moving import watch
 from meshnode.node.presence.own_record import LAST_WRITE_S, OwnRecord, labels_of
+from meshnode.node.presence.yielding import give_way_to_clones
 from meshnode.node.sessions.commanding import Commanding
 from meshnode.node.sessions.hosting import Hosting
 from meshnode.node.sessions.inside import Inside
@@ -137,6 +138,7 @@ class Node:
             work.spawn,
             work.keep,
         )
+        give_way_to_clones(ground, self._finding, self._listeners)
         self._auditing = Auditing(ground)
         self._following = Following(ground, charged, self._auditing.auditor)
         self._hosting = Hosting(ground)

@@ -168,6 +168,7 @@ class Links:
         self._shares = Shares()
         self._dial_pace = DialPace()
         self._failures = Failures()
+        self._is_silent = False
 
     def send(self, peer: NodeId, message: Message) -> None:
         """Queue a message for a peer; without a link nothing happens."""
@@ -196,9 +197,16 @@ class Links:
             link.put(Farewell("going down"))
             self._drop(link, "closed")
 
+    def fall_silent(self, reason: str) -> None:
+        """End all links, and dial nobody any more."""
+        self._is_silent = True
+        for peer in list(self._links):
+            self.hang_up(peer, reason)
+
     def dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
         """Try a member's addresses one after the other, in the background."""
-        self._spawn(self._dial(peer, addresses, identity))
+        if not self._is_silent:
+            self._spawn(self._dial(peer, addresses, identity))
 
     async def _dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
         reasons: list[str] = []

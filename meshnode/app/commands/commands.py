@@ -96,6 +96,7 @@ class CommandDesk:
         self.of_peer = Quota(OF_PEER, "this peer")
         self.of_signer = Quota(OF_SIGNER, "this signer")
         self.spawn: Callable[[Coroutine[Any, Any, None]], object] = _Loose()
+        self.check_sole: Callable[[], None] = lambda: None  # raises RefusedError beside a copy of us
         self.on_accepted: Callable[[Command, SessionRecord | None, str], None] = _nobody_hears
         self.on_outcome: Callable[[Command, SessionRecord | None, Done], None] = _nobody_told
 
@@ -235,6 +236,7 @@ class CommandDesk:
     ) -> Signed:
         if (known := await self._known_before(signed, command)) is not None:
             return known
+        self.check_sole()
         note()  # it is written with the command, or before it
         # One write instead of two for what has its turn now, unless somebody shall be told that it
         # is accepted: that promises an execution, also after a crash. So does every kill.
@@ -291,6 +293,7 @@ class CommandDesk:
 
     def _permitted(self, command: Command) -> SessionRecord | None:
         """Look once more whether a command may be executed; raises a MeshError."""
+        self.check_sole()
         session = self._sessions.get(command.session)
         self._court.recheck(command, session, self._now_s())
         return session

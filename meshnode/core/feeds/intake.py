@@ -277,8 +277,8 @@ class Intake(Holdings):
         return self._cloned(header) or self._pull(peer, header.origin, NOTHING, now_s)
 
     def _cloned(self, header: Header) -> Outcome | None:
-        """Stop writing if another process has answered with our key; None if none has."""
-        if not self.own.is_clone(header):
+        """Stop writing if another process goes on with our key; None if none does, or we do."""
+        if not self.own.clones.gives_way_to(header, self.own.epoch):
             return None
         self.own.stop_writing()
         detail = f"another machine publishes with this node's key, in epoch {header.epoch}"
@@ -288,7 +288,11 @@ class Intake(Holdings):
         """Our disk is older than what we once published: keep those rows, leave that history."""
         self.own.continue_after(header, rows)
         detail = f"peers hold our feed up to {header.epoch}.{header.last_seq}: epoch raised"
-        return Outcome([Report("epoch_raised", None, detail)])
+        reports: list[Effect] = [Report("epoch_raised", None, detail)]
+        if self.own.clones.runs_beside(header):
+            detail = f"another machine has run with a copy of this home, in epoch {header.epoch}"
+            reports.append(Report("copied_home", None, detail))
+        return Outcome(reports)
 
     def _may_pull(self, peer: NodeId, origin: NodeId, after: Head, now_s: float) -> bool:
         """Whether to ask now, a whole feed also though a part was just asked for.

@@ -2,8 +2,8 @@
 
 Invariants. Each write takes the next seq of the epoch, deletions too. What was once published is
 never unsaid: a history that the disk has lost is left for an epoch above it. Nothing is signed that
-readers refuse: they would never hold anything later. Who sees that another process with this key
-has left what it writes itself, for an epoch above, writes nothing more.
+readers refuse: they would never hold anything later. Who gives way to another process with this
+key (`clones`) writes nothing more.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import ExhaustedError, RefusedError
+from meshnode.core.feeds.clones import Clones
 from meshnode.core.feeds.feed import Change, Flush, Op, Replica, check_op, delta_to_bytes, fits
 from meshnode.core.feeds.headers import NOTHING, Header, sign_header
 from meshnode.core.feeds.room import ALWAYS, Growth, Room, growth_of
@@ -81,6 +82,7 @@ class OwnFeed(Replica):
         self._together: dict[Place, Sequence[Place]] = {}  # what leaves in one flush with what
         self.epoch = 1
         self.restored = NOTHING  # how far this history goes back: to our disk, or what we took up
+        self.clones = Clones(boot)
         self.cloned = False  # another process runs with our key: nothing is written any more
         self._left_boot = 0  # whose history we last left
 
@@ -88,6 +90,7 @@ class OwnFeed(Replica):
         """Start from what the disk holds; of what no reader takes, in an epoch above, with less."""
         self.header, self.rows, self.epoch = header, rows, header.epoch
         self.restored = header.head
+        self.clones.began_with(header)
         self._room = Room(self._limits)
         self._room.count(rows)
         if self._room.is_overfull():
@@ -126,9 +129,13 @@ class OwnFeed(Replica):
         self._together |= dict.fromkeys(places, places)
         return [place for place in places if place[1] in values]
 
-    def _check(self, table: str, key: bytes, value: bytes | None) -> None:
+    def check_sole(self) -> None:
+        """Raise RefusedError once another process with our key goes on instead of us."""
         if self.cloned:
             raise RefusedError("another machine runs with a copy of this home", CLONED_HINT)
+
+    def _check(self, table: str, key: bytes, value: bytes | None) -> None:
+        self.check_sole()
         check_op(Op(table, key, value), self._limits)
 
     def _plan(self, table: str, values: Values, units: Collection[Sequence[Place]]) -> None:
@@ -223,6 +230,8 @@ class OwnFeed(Replica):
         left out first.
         """
         self._left_boot = header.boot
+        if self.clones.runs_beside(header):
+            self.clones.answered(header)
         self._repeated.clear()
         self._together.clear()
         held, theirs = all_rows(self.rows), all_rows(rows)
@@ -275,16 +284,6 @@ class OwnFeed(Replica):
             for key, value in self._merge(table, ours, lost).items():
                 joined[table, key] = value
         return joined
-
-    def is_clone(self, header: Header) -> bool:
-        """Whether a process has opened an epoch over what we write, above ours.
-
-        It must have heard our boot, so it has run since our start: nothing that an old disk, a
-        distant part of the mesh or a liar remembers says that. Of two that leave each other at
-        once, one goes on.
-        """
-        later = (header.epoch, header.boot) > (self.epoch, self._boot)
-        return header.left == self._boot != 0 and later
 
     def stop_writing(self) -> None:
         """Leave the feed to the other process."""

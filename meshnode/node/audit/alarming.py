@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshnode.app.audit.alarms import Alarms
     from meshnode.core.ids import NodeId
 
-CLONED_HOME, REVOKED = "cloned_home", "revoked"
+CLONED_HOME, COPIED_HOME, REVOKED = "cloned_home", "copied_home", "revoked"
 FAULT_CHARS_MAX = 300  # of what an exception says
 _log = logging.getLogger("session_mesh.alarms")
 _node_log = logging.getLogger("session_mesh.node")
@@ -37,6 +37,13 @@ def alarm_of(event: str, peer: NodeId | None, detail: str) -> Alarm | None:
                 "then start the other: session-mesh up --detach"
             )
             return Alarm(CLONED_HOME, detail, fix, stops_writes=True)
+        case "copied_home":
+            fix = (
+                "find that machine (session-mesh doctor says cloned_home there), stop its node and"
+                " delete its home; then here: session-mesh down --keep-sessions, and session-mesh"
+                " up --detach"
+            )
+            return Alarm(COPIED_HOME, f"{detail}; this node goes on, and told it to stop", fix)
         case "feed_quarantined":
             fix = "restart that node with a home of its own: it goes on in an epoch above"
             return Alarm(feed_alarm_id(peer or ""), detail, fix)

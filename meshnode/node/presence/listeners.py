@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from meshnode.rpc.servers import Service
     from meshnode.rpc.tls import Identity
 
+OTHERS = 2  # servers, bound first: for members, and for joiners
+LAST_ANSWER_S = 1.0  # for a call that is being answered
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -81,3 +83,8 @@ class Listeners:
         """Begin to answer."""
         for server in self.servers:
             await server.start()
+
+    async def close_to_others(self) -> None:
+        """Answer nobody any more but this machine's own user."""
+        for server in self.servers[:OTHERS]:
+            await server.stop(LAST_ANSWER_S)

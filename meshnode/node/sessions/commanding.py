@@ -68,6 +68,7 @@ class Commanding:
             court, ground.key, hosting.sessions, executor, book, ground.clock
         ).audited_by(auditing.auditor)
         self.desk.spawn = ground.spawn
+        self.desk.check_sole = mesh.own.check_sole
         self._ground, self._agents_found = ground, hosting.agents_found
         self._auditing = auditing
         self._outputs = Outputs(hosting, ground.clock)

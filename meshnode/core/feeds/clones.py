@@ -1,0 +1,53 @@
+"""Which of two processes with one key goes on writing its feed, and which falls silent.
+
+Invariant: a header that says that it left *our* boot's history was signed by a process that has
+run since our start, whatever an old disk, a distant part of the mesh or a liar remembers.
+
+Who started from a disk that the other has written is a copy of a home that runs: it gives way at
+the first such header. The other answers, with an epoch above; so what its agents do is told by the
+process that sees them. Of two that started from one disk nobody can say which is the copy: both
+answer ANSWERS_MAX times at most, then one gives way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshnode.core.feeds.headers import Header
+
+ANSWERS_MAX = 2  # to one process: a copy may have left what we wrote before it had all of it
+ANSWERED_MAX = 64  # processes that are remembered; of more, the latest
+
+
+class Clones:
+    """What one process knows of others that write with its key."""
+
+    def __init__(self, boot: int) -> None:
+        self._boot = boot
+        self._before = 0  # the boot of the process that wrote the disk we started from
+        self._answers: dict[int, int] = {}  # given to each other process, by its boot
+
+    def began_with(self, header: Header) -> None:
+        """Note whose history our disk held at our start."""
+        self._before = header.boot
+
+    def runs_beside(self, header: Header) -> bool:
+        """Whether a header proves that another process has written since our start."""
+        return header.left == self._boot != 0
+
+    def gives_way_to(self, header: Header, epoch: int) -> bool:
+        """Whether we, in this epoch, leave the feed to the process that has signed a header."""
+        if not self.runs_beside(header):
+            return False
+        if header.boot == self._before:
+            return True
+        # Of two that leave each other at once, the later one goes on.
+        is_later = (header.epoch, header.boot) > (epoch, self._boot)
+        return is_later and self._answers.get(header.boot, 0) >= ANSWERS_MAX
+
+    def answered(self, header: Header) -> None:
+        """Note that an epoch was opened over what a process wrote that runs beside us."""
+        self._answers[header.boot] = self._answers.pop(header.boot, 0) + 1
+        while len(self._answers) > ANSWERED_MAX:
+            del self._answers[next(iter(self._answers))]
