@@ -174,10 +174,15 @@ class ScriptedAgents:
     whose: dict[str, str] = field(default_factory=dict)
     asked_to_end: list[str] = field(default_factory=list)
     suspended: set[str] = field(default_factory=set)
+    answering: set[str] = field(default_factory=set)  # supervisors that nobody follows
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
         del session_id, directory, socket
+
+    async def answers(self, session_id: str, directory: Path, socket: Path) -> bool:
+        del directory, socket
+        return session_id in self.answering
 
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         del command_id

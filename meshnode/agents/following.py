@@ -166,6 +166,13 @@ class Following:
         with line:
             return None
 
+    async def answers(self) -> bool:
+        """Whether the supervisor takes a connection, which ends at once."""
+        if (line := await self.connect()) is None:
+            return False
+        with line:
+            return True
+
     async def ask(self, operation: str, wait_s: float, **fields: object) -> dict[str, Any]:
         """Ask over the line; raises UnreachableError, RefusedError."""
         if self.line is None:

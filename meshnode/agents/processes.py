@@ -22,6 +22,7 @@ from meshnode.agents.holding import HALT_S, TERM_WAIT_S
 from meshnode.agents.last_word import KILLED
 from meshnode.agents.tree import VERIFY_S, Identity, Killing, Reach, is_alive, members, stop_tree
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
+from meshnode.core.sessions.sessions import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,6 @@ PING_WAIT_S = 1.0  # a supervisor silent for longer does not get to do the killi
 KILL_MARGIN_S = 2.0
 GRACE_S = 5.0  # for what a lost supervisor left running
 LADDERS_MAX = 16  # trees that are stopped at a time without a supervisor; more wait
-LOST = "its supervisor was lost"
 LATE = "it was not started in time"
 
 
@@ -96,6 +96,10 @@ class ProcessAgents:
                 await following.settled.wait()
         if following.is_being_cleared:
             await following.settled.wait()  # bounded by the ladder of stop_tree
+
+    async def answers(self, session_id: str, directory: Path, socket: Path) -> bool:
+        """Whether a supervisor answers for a session that is not followed."""
+        return await Following(session_id, directory, socket).answers()
 
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         """Hand over a steer; RefusedError: it is nowhere; UnreachableError: nobody knows.

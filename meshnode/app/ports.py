@@ -191,6 +191,9 @@ class Agents(Protocol):
     async def attach(self, session_id: str, directory: Path, socket: Path) -> None:
         """Follow a session's supervisor until the session ends."""
 
+    async def answers(self, session_id: str, directory: Path, socket: Path) -> bool:
+        """Whether a supervisor answers for a session that is not followed."""
+
     async def steer(self, session_id: str, command_id: str, steer: Instruction) -> Steered:
         """Hand a steer to an agent; raises RefusedError or UnreachableError.
 

@@ -138,7 +138,6 @@ class Node:
             work.spawn,
             work.keep,
         )
-        give_way_to_clones(ground, self._finding, self._listeners)
         self._auditing = Auditing(ground)
         self._following = Following(ground, charged, self._auditing.auditor)
         self._hosting = Hosting(ground)
@@ -272,6 +271,7 @@ class Node:
         await keep_last_heard(self._database, self._queries)  # after what others wait for
 
     def _take_up(self) -> None:
+        give_way_to_clones(self._ground, self._finding, self._listeners)
         begun, now_s = beginning(self._home), self._clock.wall_s()
         unwanted = take_up(self._world, self._database, self._alarms, begun, now_s)
         self._writer.drop_entries(unwanted)

@@ -96,7 +96,7 @@ class CommandDesk:
         self.of_peer = Quota(OF_PEER, "this peer")
         self.of_signer = Quota(OF_SIGNER, "this signer")
         self.spawn: Callable[[Coroutine[Any, Any, None]], object] = _Loose()
-        self.check_sole: Callable[[], None] = lambda: None  # raises RefusedError beside a copy of us
+        self.check_sole: Callable[[], None] = lambda: None  # raises RefusedError
         self.on_accepted: Callable[[Command, SessionRecord | None, str], None] = _nobody_hears
         self.on_outcome: Callable[[Command, SessionRecord | None, Done], None] = _nobody_told
 

@@ -29,7 +29,7 @@ class Holding:
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str
     ) -> Done:
         """Ask the agent to end: its stdin ends, TERM follows after the grace, and nothing more."""
-        if record.ended:
+        if record.ended and not await self._sessions.find_lost(record.session_id):
             return ALREADY_ENDED
         grace_s = grace_of(args)
         self._sessions.ending_by(record.session_id, by)

@@ -1,7 +1,7 @@
 """The sessions that this node owns: opened, followed, steered, ended.
 
 Invariant: a session's row is written by this node only, in the order in which things happened to
-it, and a session that ended stays as it ended.
+it, and a session that ended stays as it ended, but for one that was lost and is found again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from meshnode.core.sessions.sessions import (
     WORKING,
     SessionRecord,
     State,
+    found_again,
     is_of_journal,
     moved,
     new_session_epoch,
@@ -121,6 +122,22 @@ class OwnSessions:
     async def _find(self, session_id: str, turns: asyncio.Semaphore) -> None:
         async with turns:
             await self.agents.attach(session_id, *self.place_of(session_id))
+
+    async def find_lost(self, session_id: str) -> bool:
+        """Take a session up again that was told lost, if its supervisor answers; whether it lives.
+
+        Who has told so may be a copy of this home, on a machine that sees no process of ours.
+        """
+        record = self.get(session_id)
+        if record is None or not record.is_lost:
+            return record is not None and not record.ended
+        place = self.place_of(session_id)
+        if not await self.agents.answers(session_id, *place):
+            return False
+        if record is self.get(session_id):  # else somebody else has found it meanwhile
+            await self.keep(found_again(record))
+            await self.agents.attach(session_id, *place)
+        return True
 
     def get(self, session_id: str) -> SessionRecord | None:
         """Return a session of this node."""
@@ -274,7 +291,7 @@ class OwnSessions:
         self, record: SessionRecord, command_id: str, args: dict[str, Any], by: str, whose: str = ""
     ) -> Done:
         """Stop the agent's whole process tree and verify that it is gone."""
-        if record.ended:
+        if record.ended and not await self.find_lost(record.session_id):
             return ALREADY_ENDED
         grace_s = grace_of(args)
         self.ending_by(record.session_id, by, whose)

@@ -1,6 +1,7 @@
 """A session: one agent at work, as its owner node records it.
 
-Invariant: a session in a terminal state never changes state again, and only its owner writes it.
+Invariant: only its owner writes a session, and in a terminal state it never changes state again,
+but for one that was told `LOST` and whose supervisor answers after all.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class State(StrEnum):
 
 
 SESSIONS = "sessions"  # the table
+LOST = "its supervisor was lost"  # how a reason to have failed begins
 ORDERS_SHOWN = 8  # with a session, the newest; of a row that tells more, no others are read
 TERMINAL = frozenset({State.CLOSED, State.EXPIRED, State.FAILED, State.KILLED})
 WORKING = frozenset({State.RUNNING, State.IDLE, State.WAITING_PERMISSION})
@@ -113,6 +115,11 @@ class SessionRecord(msgspec.Struct, frozen=True):
         """Whether the session is over for good."""
         return self.state in TERMINAL
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended only as far as who could not find its supervisor could tell."""
+        return self.state is State.FAILED and (self.end_reason or "").startswith(LOST)
+
 
 def is_proved(origin: NodeId, record: SessionRecord) -> bool:
     """Whether a row's id is that of a session of the node that tells of it, and no copy of one."""
@@ -126,6 +133,12 @@ def moved(record: SessionRecord, state: State, now_s: float, **changes: Any) -> 
     ended_at_s = now_s if state in TERMINAL else None
     changes = {"last_activity_s": now_s, "ended_at_s": ended_at_s, **changes}
     return replace(record, state=state, **changes)
+
+
+def found_again(record: SessionRecord) -> SessionRecord:
+    """Return a lost session as one that runs; what else is true of it its supervisor tells."""
+    fresh = replace(record, state=State.RUNNING, ended_at_s=None, end_reason=None)
+    return replace(fresh, exit_code=None, signal=None, ended_by=None)
 
 
 def session_to_row(record: SessionRecord) -> bytes:

@@ -55,6 +55,7 @@ from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError, UnreachableError
 from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
+from meshnode.node.audit.alarming import CLONED_HOME
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.configuration.config import load_config
 from meshnode.node.configuration.configured import Config
@@ -312,12 +313,18 @@ def _judge_node(found: _Found, seen: Seen) -> None:
         why, fix = (found.absence.detail, found.absence.fix) if found.absence else (_NO_HOME, "")
         found.checks += [unknown(one, why, fix) for one in NODE_CHECKS]
         return
-    found.checks += [judge_version(facts, VERSION), judge_listening(seen.own, facts.node_id)]
-    if seen.joiners is not None:
-        found.checks.append(judge_joiners(seen.joiners, facts.node_id, facts.listen))
+    alarms = [_alarm(**one) for one in (found.status or {})["alarms"]]
+    found.checks.append(judge_version(facts, VERSION))
+    if clone := next((one for one in alarms if one.id == CLONED_HOME), None):
+        said = "it listens no more: another machine runs with a copy of this home"
+        found.checks += [unknown(one, said, clone.fix) for one in ("listening", "joiners_port")]
+    else:
+        found.checks.append(judge_listening(seen.own, facts.node_id))
+        if seen.joiners is not None:
+            found.checks.append(judge_joiners(seen.joiners, facts.node_id, facts.listen))
     found.checks += judge_name(facts.name, _namesakes(found, facts.name))
     found.checks.append(judge_loop(facts))
-    found.checks += judge_alarms([_alarm(**one) for one in (found.status or {})["alarms"]])
+    found.checks += judge_alarms(alarms)
     found.checks.append(judge_budgets(found.budgets))
     others = len(found.members) - 1
     found.checks.append(judge_multicast(facts, seen.multicast, alone=others < 1))

@@ -76,7 +76,9 @@ class Hosting:
         self.activity = Activity(
             self.sessions, lambda one: written_at_s(self.directory_of(one)), ground.clock
         )
-        self.unlisted = Unlisted(self._home.sessions, ground.alarms, self._is_listed)
+        self.unlisted = Unlisted(
+            self._home.sessions, ground.alarms, self._is_listed, self.sessions.find_lost
+        )
         self.agents_found = asyncio.Event()
         ground.world.on_regained = lambda: ground.spawn(self._take_back())
 
@@ -163,19 +165,29 @@ class Hosting:
         return [record for owner, record in sessions if owner == self._mesh.self_id]
 
     def _is_listed(self, session_id: str) -> bool:
-        if self.sessions.get(session_id) is not None:
-            return True
-        return any(record.session_id == session_id for record in self._published())
+        """Whether a session is listed as one that has not ended."""
+        if (record := self.sessions.get(session_id)) is not None:
+            return not record.ended
+        mine = self._published()
+        return any(record.session_id == session_id and not record.ended for record in mine)
 
     async def _take_back(self) -> None:
         """Find the agents again whose sessions our disk had lost, once peers have returned them."""
         mine = self._published()
+        self._tell_of_living(mine)
         lost = [record for record in mine if self.sessions.get(record.session_id) is None]
         known = [self.sessions.get(record.session_id) or record for record in mine]
         self.sessions.restore([*known, *self.sessions.live()])
         found = [record for record in lost if not record.ended]
         self._expect(found)
         await self.sessions.find(found)
+
+    def _tell_of_living(self, mine: Iterable[SessionRecord]) -> None:
+        """Write anew of our agents that live what a copy of this home has told ended."""
+        for record in mine:
+            known = self.sessions.get(record.session_id)
+            if record.ended and known is not None and not known.ended:
+                self.sessions.untold.tell_later(record.session_id)
 
     def _expect(self, records: Iterable[SessionRecord]) -> None:
         """Let orders wait for agents that are not found yet."""

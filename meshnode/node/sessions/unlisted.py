@@ -1,8 +1,9 @@
-"""Agents that live although no row names their session: told of, since nobody can see or stop them.
+"""Agents that live although no row says so: told of, since nobody can see or stop them.
 
 A home whose database is lost or was moved aside has forgotten them; peers, if there are any,
-return the rows within seconds, so only what two looks have found is told of. Invariant: nobody is
-signalled here, and nothing is looked at once none are left.
+return the rows within seconds, so only what two looks have found is told of. Of a row that calls an
+agent lost which is here, a copy of this home has written it: that is put right. Invariant: nobody
+is signalled here, and nothing is looked at once none are left.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from meshnode.agents.pruning import living
 from meshnode.app.audit.alarms import Alarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from meshnode.app.audit.alarms import Alarms
@@ -25,12 +26,19 @@ NAMED_MAX = 8  # in the alarm; of more the number is told
 
 
 class Unlisted:
-    """What lives in a home's `sessions` and is not listed; looked for at the start."""
+    """What lives in a home's `sessions` and is not listed so; looked for at the start."""
 
-    def __init__(self, sessions: Path, alarms: Alarms, is_listed: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        sessions: Path,
+        alarms: Alarms,
+        is_listed: Callable[[str], bool],
+        find_lost: Callable[[str], Awaitable[bool]],
+    ) -> None:
         self._sessions = sessions
         self._alarms = alarms
         self._is_listed = is_listed
+        self._find_lost = find_lost
         self.count = 0
         self._found: set[str] = set()  # at the last look
 
@@ -45,7 +53,8 @@ class Unlisted:
         """Raise the alarm, or end it; returns how many sessions were found."""
         found = await asyncio.to_thread(living, self._sessions)
         # Asked afterwards: who opens a session meanwhile lists it before its agent starts.
-        pids = {one: first for one, first in found.items() if not self._is_listed(one)}
+        unlisted = [one for one in found if not self._is_listed(one)]
+        pids = {one: found[one] for one in unlisted if not await self._find_lost(one)}
         self.count = len(pids)
         if lasting := {one: pids[one] for one in self._found & pids.keys()}:
             self._alarms.sound(_alarm(lasting))
@@ -61,7 +70,7 @@ def _alarm(pids: Mapping[str, int]) -> Alarm:
     more = f" and {len(pids) - len(named)} more" if len(pids) > len(named) else ""
     return Alarm(
         UNLISTED,
-        f"agents live whose sessions this node does not know any more: {said}{more}",
+        f"agents live whose sessions have ended, or that this node does not know: {said}{more}",
         "peers that run return their sessions by themselves; if there are none, end them: "
         f"kill {' '.join(str(pid) for _, pid in named)}",
     )

@@ -11,9 +11,10 @@ from integration.attacks.supervised import Session, alive, until
 from meshnode.agents import processes, tree
 from meshnode.agents.following import REQUEST_BYTES_MAX, Ending
 from meshnode.agents.last_word import KILLED
-from meshnode.agents.processes import LATE, LOST
+from meshnode.agents.processes import LATE
 from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import ConflictError, RefusedError, UnreachableError
+from meshnode.core.sessions.sessions import LOST
 
 pytestmark = pytest.mark.integration
 

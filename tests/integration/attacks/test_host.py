@@ -15,11 +15,11 @@ import pytest
 from integration.attacks.supervised import NOW_S, WAIT, Session, a_node, alive, until
 
 from meshnode.agents import cgroup, tree
-from meshnode.agents.processes import LOST
 from meshnode.agents.pruning import prune
 from meshnode.agents.state_file import read_state
 from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import UnreachableError
+from meshnode.core.sessions.sessions import LOST
 
 READY = "os.write(1, b'%d\\n' % os.getpid())\nwhile True: signal.pause()\n"
 # Three generations away, in a session of its own, without our mark, in a supervisor's clothes.

@@ -271,3 +271,14 @@ async def test_a_dial_that_finds_another_node_fails(stations):
     anna.dial(bert, carl.address)
     assert (await anna.heard.heard("dial_failed")).startswith(carl.address)
     assert carl.heard.events == []
+
+
+async def test_who_falls_silent_hangs_up_and_dials_nobody(pair):
+    anna, bert = pair
+    await link(anna, bert)
+    anna.links.fall_silent("another machine goes on")
+    assert await bert.heard.heard("unlinked") == "another machine goes on"
+    anna.dial(bert)
+    await anna.quiet()
+    await bert.quiet()
+    assert len(bert.heard.all("linked")) == len(anna.heard.all("linked")) == 1

@@ -28,7 +28,7 @@ from meshnode.core.floor import SKEW_S
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import pack
 from meshnode.core.sessions.registry import REGISTRY
-from meshnode.core.sessions.sessions import SESSIONS, State, session_from_row
+from meshnode.core.sessions.sessions import LOST, SESSIONS, State, session_from_row
 
 THE_SAME = bytes(16)
 
@@ -59,6 +59,44 @@ async def test_a_kill_of_what_has_ended_is_applied_and_touches_nothing():
     receipt = await owner.submit(owner.order("kill"))
     assert receipt.outcome == "applied"
     assert owner.agents.kills == []
+
+
+LOST_ROW = replace(
+    SESSION, state=State.FAILED, ended_at_s=2.0, end_reason=f"{LOST}; still there are 7"
+)
+
+
+@pytest.mark.parametrize(("action", "heard"), [("kill", "kills"), ("close", "asked_to_end")])
+async def test_what_was_told_lost_is_ended_all_the_same_if_its_supervisor_answers(action, heard):
+    owner = Owner()
+    owner.sessions.restore([LOST_ROW])
+    assert (await owner.submit(owner.order(action))).detail == "already ended"
+    assert getattr(owner.agents, heard) == []
+    owner.agents.answering.add(SESSION.session_id)
+    receipt = await owner.submit(owner.order(action))
+    assert (receipt.outcome, receipt.processes["gone"]) == ("applied", 1)
+    assert getattr(owner.agents, heard) == [SESSION.session_id]
+
+
+@pytest.mark.parametrize("action", ["steer", "kill", "register"])
+async def test_beside_a_copy_of_the_home_nothing_is_carried_out_and_what_was_is_answered(action):
+    owner = Owner()
+    words = {"agent_id": "agent", "specialization": "docs"} if action == "register" else {}
+    before = owner.order(direction="left")
+    receipt = await owner.submit(before)
+
+    def check_sole() -> None:
+        raise RefusedError("another machine runs with a copy of this home")
+
+    owner.desk.check_sole = check_sole
+    anew = owner.order(action, **words)
+    with pytest.raises(RefusedError, match="another machine"):
+        await owner.submit(anew)
+    assert owner.agents.kills == []
+    assert len(owner.agents.steered) == 1
+    assert await owner.submit(before) == receipt
+    owner.desk.check_sole = lambda: None
+    assert (await owner.submit(anew)).outcome in {"delivered", "applied"}, "it was journalled"
 
 
 async def test_a_registration_is_published():

@@ -19,7 +19,7 @@ from meshnode.core.errors import (
     UnreachableError,
     UsageError,
 )
-from meshnode.core.sessions.sessions import State
+from meshnode.core.sessions.sessions import LOST, State
 
 
 class Publishing:
@@ -240,3 +240,25 @@ async def test_a_mode_that_does_not_exist_is_refused_and_nothing_said(sessions, 
     with pytest.raises(UsageError, match="mode"):
         await sessions.steer(opened, "id", args)
     assert agents.steered == []
+
+
+async def test_a_session_that_was_told_lost_lives_once_its_supervisor_answers(sessions, agents):
+    record = await sessions.open(Opening(agent_id="worker"))
+    await sessions.started(record.session_id, 7)
+    assert await sessions.find_lost(record.session_id)
+    await sessions.ended(record.session_id, Ended(None, None, LOST, killed=False, at_s=9.0))
+    assert not await sessions.find_lost(record.session_id)
+    agents.answering.add(record.session_id)
+    assert await sessions.find_lost(record.session_id)
+    found = sessions.get(record.session_id)
+    assert (found.state, found.ended_at_s, found.end_reason) == (State.RUNNING, None, None)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_session_that_ended_otherwise_stays_as_it_ended(sessions, agents, killed):
+    record = await sessions.open(Opening(agent_id="worker"))
+    await sessions.started(record.session_id, 7)
+    await sessions.ended(record.session_id, Ended(1, None, None, killed=killed, at_s=9.0))
+    agents.answering.add(record.session_id)
+    assert not await sessions.find_lost(record.session_id)
+    assert sessions.get(record.session_id).ended

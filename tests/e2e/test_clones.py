@@ -1,0 +1,89 @@
+"""A copy of a home, started on a machine that sees no process of the original."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from e2e.bad_input.refusal import LOCAL
+from e2e.fleet import PROGRAM, wait_until
+
+ELSEWHERE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def alarms(node) -> dict[str, dict]:
+    return {alarm["id"]: alarm for alarm in node.json("status")["alarms"]}
+
+
+def begin(node, agent: str) -> None:
+    answer = node.call("run", "--agent-id", agent, "--detach", "-o", "json", "--", "sleep", "600")
+    assert answer.code == 0, answer
+
+
+def state_of(node, agent: str) -> str:
+    return node.sessions("--filter", "all")[agent]["state"]
+
+
+@pytest.fixture
+def copy_of(fleet):
+    """Start a copy of a home that runs, as on a machine that sees no process of the original."""
+    started = []
+
+    def start(node):
+        done = subprocess.run([*ELSEWHERE, "true"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"PID namespaces are not permitted here: {done.stderr.strip()}")
+        copy = fleet.node("copy")
+        shutil.copytree(node.home, copy.home, ignore=shutil.ignore_patterns("run"))
+        words = [*ELSEWHERE, PROGRAM, "up", "-o", "json", *LOCAL]
+        process = subprocess.Popen(words, env=copy.environment, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert json.loads(process.stdout.readline())
+        return copy, process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.timeout(180)
+def test_the_copy_of_a_home_that_runs_takes_no_agent_from_it(fleet, copy_of):
+    anna, berta = fleet.mesh("anna", "berta")
+    for agent in ("one", "other"):
+        begin(berta, agent)
+    wait_until(lambda: {"one", "other"} <= anna.sessions().keys(), "both agents")
+    copy, process = copy_of(berta)
+    wait_until(lambda: "cloned_home" in alarms(copy), "the alarm")
+    refused = copy.call("kill", "--agent-id", "one", "--yes", "-o", "json")
+    assert (refused.code, "another machine" in refused.error["message"]) == (8, True), refused
+    assert "cloned_home" not in alarms(berta)
+    killed = anna.call("kill", "--agent-id", "one", "--yes", "-o", "json")
+    assert (killed.json["outcome"], killed.json["processes"]["found"]) == ("applied", 1), killed
+    process.kill()
+    process.wait()
+    berta.end()
+    berta.up()
+    for node in (anna, berta):
+        wait_until(lambda node=node: node.sessions()["other"]["state"] == "running", node.name)
+    assert alarms(berta) == {}
+
+
+@pytest.mark.timeout(180)
+def test_an_agent_that_a_copy_has_told_lost_is_listed_again_by_the_node_that_has_it(fleet, copy_of):
+    anna, berta = fleet.mesh("anna", "berta")
+    begin(berta, "worker")
+    wait_until(lambda: "worker" in anna.sessions(), "the agent")
+    berta.end()
+    copy, process = copy_of(berta)  # while the original is away nobody else can tell
+    wait_until(lambda: state_of(anna, "worker") == "failed", "what the copy says")
+    process.kill()
+    process.wait()
+    for file in copy.home.glob("state.db*"):  # all that the original had is the copy's now
+        shutil.copy(file, berta.home / file.name)
+    berta.up()
+    for node in (anna, berta):
+        wait_until(lambda node=node: state_of(node, "worker") == "running", node.name)
+    killed = anna.call("kill", "--agent-id", "worker", "--yes", "-o", "json")
+    assert (killed.json["outcome"], killed.json["processes"]["found"]) == ("applied", 1), killed
