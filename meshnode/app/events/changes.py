@@ -6,8 +6,7 @@ what it touches: nobody reads the whole mesh for one row.
 
 Sessions and states of members are judged at once. What follows from them (who is linked to whom,
 how many sessions a member has, which agents are to be found) waits for `settle`, a moment later.
-Nothing takes long: of very many AT_ONCE are judged; `busy` says that `settle` waits again. Whose
-member has very many itself is judged a piece each time, without haste.
+Nothing takes long: of very many AT_ONCE are judged, of one member's a piece; `busy` says so.
 """
 
 from __future__ import annotations
