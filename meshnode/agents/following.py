@@ -18,7 +18,7 @@ import msgspec
 from meshnode.agents import cgroup, tree
 from meshnode.agents.clients import LINE_BYTES_MAX as REQUEST_BYTES_MAX
 from meshnode.agents.clients import peer_of
-from meshnode.agents.namespaces import is_another, listener_of
+from meshnode.agents.namespaces import is_another, is_another_machine, listener_of
 from meshnode.agents.state_file import make, read_state
 from meshnode.agents.tree import Identity
 from meshnode.core.errors import RefusedError, UnreachableError
@@ -216,6 +216,14 @@ class Following:
     def says_elsewhere(state: dict[str, Any]) -> bool:
         """Whether a state file says so, which nobody can confirm before its socket is there."""
         return _is_of_this_boot(state) and is_another(state.get("pid_namespace"))
+
+    @staticmethod
+    def says_moved(state: dict[str, Any]) -> bool:
+        """Whether a state file came from another machine, where its home's node may run yet.
+
+        Then the mesh tells us within seconds to give way, and nobody shall hear that it was lost.
+        """
+        return is_another_machine(state.get("machine"))
 
     def living_supervisor(self, state: dict[str, Any]) -> Identity | None:
         """Return the supervisor while it lives."""

@@ -2,18 +2,25 @@
 
 Invariant: who is elsewhere is what the kernel says of a socket's listener, never a file alone,
 which an agent may have written. Where /proc tells no namespaces, nobody is elsewhere.
+
+No kernel tells of another machine. That a file was written on one, in a home that was copied or
+moved, is a reason to wait, and for no more.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meshnode.agents.clients import peer_of
+from meshnode.agents.tree import read
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+MACHINE_ID = "/etc/machine-id"
 
 
 def pid_namespace(pid: int | str = "self") -> str:
@@ -25,6 +32,20 @@ def pid_namespace(pid: int | str = "self") -> str:
         return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - it leads to no file
     except OSError:
         return ""
+
+
+def machine_id() -> str:
+    """Return a name of this machine that outlives its boots; empty where it has none.
+
+    It is not what machine-id(5) says, which nobody shall tell on, but made of it.
+    """
+    said = read(MACHINE_ID).strip()
+    return sha256(b"session-mesh machine\0" + said).hexdigest()[:16] if said else ""
+
+
+def is_another_machine(machine: object) -> bool:
+    """Whether this names a machine, and not ours."""
+    return isinstance(machine, str) and machine != "" and machine_id() not in {"", machine}
 
 
 def is_another(namespace: object) -> bool:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from meshnode.core.commands.steers import Instruction
 
 START_WAIT_S = 3.0  # for a supervisor to open its socket and to answer the first request
-FIRST_SIGN_WAIT_S = 30.0  # for a supervisor to write its first word, on the busiest machine
+FIRST_SIGN_WAIT_S = 30.0  # for a supervisor's first word, on the busiest machine or another one
 RETRY_S = 0.02  # between two tries while it starts,
 RETRY_GROWTH = 1.2  # so it is found late by a fifth of the time it took, and by no more
 RETRY_LATER_S = 0.5  # between two tries once it is late, yet alive
@@ -244,6 +244,7 @@ class ProcessAgents:
             is_late = loop.time() >= late_at_s
             is_gone = following.supervisor_is_gone(state)
             is_gone = is_gone and not self._is_elsewhere(following, state, is_late=is_late)
+            is_gone = is_gone and (loop.time() >= unheard_at_s or not following.says_moved(state))
             if state.get("state") == "ended" and not (is_gone and await self._leftovers(following)):
                 return ending_of(state, self._clock())
             pause_s = min(pause_s * RETRY_GROWTH, RETRY_LATER_S)

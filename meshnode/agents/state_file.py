@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from meshnode.agents import tree
-from meshnode.agents.namespaces import pid_namespace
+from meshnode.agents.namespaces import machine_id, pid_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +57,7 @@ class StateFile:
             "session_id": session_id,
             "boot_id": tree.boot_id(),
             "pid_namespace": pid_namespace(),
+            "machine": machine_id(),
             "supervisor_pid": own.pid,
             "supervisor_started": tree.started_at_s(own),
             "supervisor_start_ticks": own.start_ticks,

@@ -11,7 +11,7 @@ import pytest
 from integration.agents.watched import WAIT, a_node
 
 from meshnode.agents import namespaces, processes, tree
-from meshnode.agents.processes import LOST
+from meshnode.core.sessions.sessions import LOST
 
 pytestmark = pytest.mark.integration
 
@@ -99,3 +99,26 @@ async def test_a_claim_hides_no_agent_from_a_kill(claimed):
         killing = await node.agents.kill(claimed[0], "c1", 1.0, force=True)
     assert (killing.found, killing.gone) == (1, 1)
     await agent.wait()
+
+
+async def test_what_was_written_on_another_machine_is_told_lost_only_later(
+    tmp_path, short_path, monkeypatch
+):
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.2)
+    named = tmp_path / "machine-id"
+    named.write_text("4f1c\n")
+    monkeypatch.setattr(namespaces, "MACHINE_ID", str(named))
+    assert "4f1c" not in namespaces.machine_id()
+    endings = {}
+    for machine in ("", namespaces.machine_id(), "0123456789abcdef"):
+        home = tmp_path / f"{short_path.name}{machine}"
+        home.mkdir(mode=0o700)
+        said = {"state": "running", "boot_id": "another", "supervisor_pid": 2, "machine": machine}
+        (home / "state.json").write_text(json.dumps(said))
+        async with a_node() as node:
+            await node.agents.attach(home.name, home, short_path / "s")
+            endings[machine] = not node.ended.empty()
+            if machine not in {"", namespaces.machine_id()}:
+                monkeypatch.setattr(namespaces, "MACHINE_ID", str(tmp_path / "none"))
+                assert (await node.ended.get())[1].reason == LOST
+    assert list(endings.values()) == [True, True, False]
