@@ -1,4 +1,4 @@
-"""Output and rounds that are read over links, one piece asked for at a time.
+"""Output, rounds and audit logs that are read over links, one piece asked for at a time.
 
 Invariant: a command is judged when its reading begins, and what it stands on is asked anew for each
 piece: who was revoked gets nothing more, and who reads slowly gets all. At most READINGS_MAX

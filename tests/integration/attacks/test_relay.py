@@ -293,7 +293,7 @@ async def test_who_sends_more_than_its_share_at_once_gets_all_of_it_through(
 
 async def test_output_is_not_read_without_the_right_to_it(town: Town):
     reading = town.anna.relaying.read(town.otto.node_id, town.command("steer"), 5.0)
-    with pytest.raises(Exception, match="only output"):
+    with pytest.raises(Exception, match="this call reads"):
         await anext(reading)
     town.nothing_happened()
 
