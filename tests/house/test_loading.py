@@ -24,7 +24,7 @@ OF_WHO_IS_ASKED = {  # by a user, by a file of theirs, or by a disk or a certifi
     *("meshnode.ingest.claude", "meshnode.ingest.higress", "meshnode.gateway"),
 }
 OF_A_NODE = {
-    *("cryptography", "msgspec", "msgpack", "sqlite3", "meshnode.node", "meshnode.rpc"),
+    *("cryptography", "msgpack", "sqlite3", "meshnode.node", "meshnode.rpc"),
     *("meshnode.store", "meshnode.app", "meshnode.core.keys", "meshnode.client.keys.authority"),
 }
 OF_OTHER_VERBS = {
