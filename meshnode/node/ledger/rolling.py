@@ -31,7 +31,7 @@ from meshnode.store import facts, rollups, usage_log
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 
-    from meshnode.core.ledger.ledger import CounterKey, LedgerRow
+    from meshnode.core.ledger.ledger import CounterKey, LedgerKey, LedgerRow
     from meshnode.node.ground import Ground
 
 CHECK_S = 1.0  # while others count
@@ -148,10 +148,8 @@ class Rolling:
 
     async def _roll_up(self, piece: rollups.Piece) -> None:
         work = partial(rollups.apply, moved=piece.moved)
-        counting = {
-            k: slot for k, slot in piece.said.items() if slot is None or not is_nothing(slot)
-        }
-        said, latest = _packed(counting), self._world.mesh.own.latest
+        latest = self._world.mesh.own.latest
+        said = _packed({k: v for k, v in piece.said.items() if not self._is_said_by_others(k, v)})
         held = {key: latest(LEDGER, key) or b"" for key in said}
         new = {key for key, value in held.items() if not value}
         growing = {key for key, value in held.items() if len(said[key] or b"") > len(value)}
@@ -203,14 +201,19 @@ class Rolling:
             packed = key_to_row(key)
             if len(packed) > KEY_BYTES_MAX:
                 continue
-            if isinstance(value, Slot) and is_nothing(value) and self._is_new(packed):
-                continue  # others say it
+            if self._is_said_by_others(key, value):
+                continue
             if isinstance(key, DiagnosticsKey) and self._is_new(packed):
                 room = self._room_for_readers() if room is None else room
                 room -= 1
                 if room < 0:
                     continue
             self._write([(packed, value_to_row(value))])
+
+    def _is_said_by_others(self, key: LedgerKey, value: Slot | Diagnostics | None) -> bool:
+        if not isinstance(value, Slot) or not is_nothing(value):
+            return False
+        return self._is_new(key_to_row(key)) and self._beside.is_net
 
     def _is_new(self, packed: bytes) -> bool:
         return self._world.mesh.own.latest(LEDGER, packed) is None
