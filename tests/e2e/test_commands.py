@@ -95,7 +95,7 @@ def test_who_ended_an_agent_is_known_although_its_node_was_killed_before_the_end
     pair, verb, command, state
 ):
     asker, owner = pair
-    started(asker, owner, f"{state}-by", command)
+    session_id = started(asker, owner, f"{state}-by", command)
     key_of = {one["name"]: one["key_id"] for one in asker.json("operator", "list")["operators"]}
     pid = asker.sessions()[f"{state}-by"]["pid"]
     words = (
@@ -110,7 +110,7 @@ def test_who_ended_an_agent_is_known_although_its_node_was_killed_before_the_end
     with subprocess.Popen(
         [PROGRAM, *words], env=asker.environment, stderr=subprocess.DEVNULL
     ) as waiting:
-        wait_until(lambda: begun(owner), "the order to begin")
+        wait_until(lambda: is_told(owner, session_id), "the supervisor to be told")
         owner.end(signal.SIGKILL)
         wait_until(lambda: not psutil.pid_exists(pid), "the agent to end")
         owner.up()
@@ -135,6 +135,12 @@ def test_a_node_that_ends_before_it_answers_its_own_user_leaves_it_open(fleet):
     assert (refused.code, refused.error["code"]) == (6, "unreachable")
     node.up()
     wait_until(lambda: node.sessions("--filter", "all")["stubborn"]["state"] == "killed")
+
+
+def is_told(owner, session_id: str) -> bool:
+    """Whether the agent's supervisor knows that it is to end it, with its node or without."""
+    known = json.loads((owner.home / "sessions" / session_id / "state.json").read_text())
+    return bool(known["killed_by_command"] or known["closed_by_command"])
 
 
 def begun(owner) -> bool:
