@@ -211,6 +211,8 @@ class Fleet:
                 running.append(node)
             elif node.process is not None:
                 node.process.stdout.close()
+            elif (node.home / "run" / "node.sock").exists():  # `run` has started one, detached
+                node.call("down")
         for node in running:  # they were told all at once
             node.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
