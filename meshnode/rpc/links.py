@@ -304,6 +304,8 @@ class Links:
         reason = "" if dialler == peer else self.refusal(peer, introduction.certificates)
         if reason:  # callers have shown their chain to the guard
             raise PeerError(reason)
+        if self._is_silent:  # since this dial began
+            return None
         present = self._links.get(peer)
         if present is not None:
             if present.boot == introduction.boot and present.dialler < dialler:

@@ -1,5 +1,6 @@
 """Links between two nodes over real TLS: one a pair, whatever happens to its streams."""
 
+import asyncio
 import time
 
 import grpc.aio
@@ -282,3 +283,12 @@ async def test_who_falls_silent_hangs_up_and_dials_nobody(pair):
     await anna.quiet()
     await bert.quiet()
     assert len(bert.heard.all("linked")) == len(anna.heard.all("linked")) == 1
+
+
+async def test_a_dial_under_way_makes_no_link_once_its_node_has_fallen_silent(pair):
+    anna, bert = pair
+    anna.dial(bert)
+    await asyncio.sleep(0)  # it has begun
+    anna.links.fall_silent("another machine goes on")
+    await anna.quiet()
+    assert anna.heard.all("linked") == []
