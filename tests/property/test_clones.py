@@ -1,9 +1,9 @@
-"""Of two processes with one key one goes on, and it is never the copy of a home that runs."""
+"""Of two processes with one key one goes on, and it is not the copy of a home that runs."""
 
 from random import Random
 
 import pytest
-from property.walk import Node, Walk, values
+from property.walk import Node, Saved, Walk, values
 
 
 def beside(walk: Walk, rivals: list[Node], relays: list[Node], turns: int) -> None:
@@ -28,28 +28,63 @@ def beside(walk: Walk, rivals: list[Node], relays: list[Node], turns: int) -> No
                 walk.calm()
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_the_copy_of_a_home_that_runs_gives_way_and_never_the_original(seed):
+def begun(seed: int) -> tuple[Walk, Node, list[Node]]:
     walk = Walk(Random(seed), 3)
     owner, *relays = walk.nodes
     owner.own.write("notes", b"1", b"mine")
     walk.flush(owner)
     walk.calm()
-    copy = Node(owner.key, walk.rng.getrandbits(62) | 64, owner.saved())
+    return walk, owner, relays
+
+
+def started(walk: Walk, disk_of: Node, saved: Saved) -> Node:
+    return Node(disk_of.key, walk.rng.getrandbits(62) | 64, saved)
+
+
+def beside_an_older_copy(seed: int) -> list[Node]:
+    walk, owner, relays = begun(seed)
+    backup = owner.saved()
+    original = started(walk, owner, owner.saved())
+    walk.nodes = [original, *relays]
+    original.own.write("notes", b"2", b"since the backup")
+    walk.flush(original)
+    walk.calm()
+    rivals = [original, started(walk, owner, backup)]
+    beside(walk, rivals, relays, turns=20)
+    return rivals
+
+
+def beside_a_copy_that_was_restarted(seed: int) -> list[Node]:
+    walk, owner, relays = begun(seed)
+    copy = started(walk, owner, owner.saved())
+    beside(walk, [owner, copy], relays, turns=20)
+    rivals = [owner, started(walk, copy, copy.saved())]
+    beside(walk, rivals, relays, turns=20)
+    return rivals
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_copy_of_a_home_that_runs_gives_way_and_never_the_original(seed):
+    walk, owner, relays = begun(seed)
+    copy = started(walk, owner, owner.saved())
     beside(walk, [owner, copy], relays, turns=20)
     assert (owner.own.cloned, copy.own.cloned) == (False, True)
     for relay in relays:
         assert values(relay.held.replicas[owner.id].rows) == values(owner.own.rows)
 
 
+@pytest.mark.parametrize("story", [beside_an_older_copy, beside_a_copy_that_was_restarted])
+def test_the_original_goes_on_beside_a_copy_whose_disk_is_not_of_its_last_start(story):
+    """Nearly always: cut off at the wrong moments, each knows as little of the other."""
+    gave_way = [[one.own.cloned for one in story(seed)] for seed in range(60)]
+    assert all(sorted(one) == [False, True] for one in gave_way)
+    assert gave_way.count([False, True]) >= 55
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_of_two_that_were_started_from_one_disk_one_gives_way_soon(seed):
-    walk = Walk(Random(seed), 3)
-    before, *relays = walk.nodes
-    before.own.write("notes", b"1", b"mine")
-    walk.flush(before)
-    walk.calm()
-    rivals = [Node(before.key, walk.rng.getrandbits(62) | 64, before.saved()) for _ in range(2)]
+    walk, before, relays = begun(seed)
+    rivals = [started(walk, before, before.saved()) for _ in range(2)]
     beside(walk, rivals, relays, turns=20)
     assert sorted(one.own.cloned for one in rivals) == [False, True]
     assert relays[0].held.head_of(before.id).epoch <= 12

@@ -4,9 +4,11 @@ Invariant: a header that says that it left *our* boot's history was signed by a 
 run since our start, whatever an old disk, a distant part of the mesh or a liar remembers.
 
 Who started from a disk that the other has written is a copy of a home that runs: it gives way at
-the first such header. The other answers, with an epoch above; so what its agents do is told by the
-process that sees them. Of two that started from one disk nobody can say which is the copy: both
-answer ANSWERS_MAX times at most, then one gives way.
+the first such header. So does who first took up a history whose writer knew nothing of us, and is
+answered above: that writer ran before us, and our disk is an older copy of its home. The other
+answers, with an epoch above; so what its agents do is told by the process that sees them. Of two
+that started from one disk nobody can say which is the copy: both answer ANSWERS_MAX times at most,
+then one gives way.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meshnode.core.feeds.headers import Header
 
+    Processes = dict[int, int]  # a number for each, by its boot
+
 ANSWERS_MAX = 2  # to one process: a copy may have left what we wrote before it had all of it
-ANSWERED_MAX = 64  # processes that are remembered; of more, the latest
+PROCESSES_MAX = 64  # that are remembered; of more, the latest
 
 
 class Clones:
@@ -26,7 +30,8 @@ class Clones:
     def __init__(self, boot: int) -> None:
         self._boot = boot
         self._before = 0  # the boot of the process that wrote the disk we started from
-        self._answers: dict[int, int] = {}  # given to each other process, by its boot
+        self._answers: Processes = {}  # given to each
+        self._unasked: Processes = {}  # the epoch in which we first went on after each
 
     def began_with(self, header: Header) -> None:
         """Note whose history our disk held at our start."""
@@ -43,11 +48,21 @@ class Clones:
         if header.boot == self._before:
             return True
         # Of two that leave each other at once, the later one goes on.
-        is_later = (header.epoch, header.boot) > (epoch, self._boot)
-        return is_later and self._answers.get(header.boot, 0) >= ANSWERS_MAX
+        if (header.epoch, header.boot) <= (epoch, self._boot):
+            return False
+        if header.epoch > self._unasked.get(header.boot, header.epoch):
+            return True
+        return self._answers.get(header.boot, 0) >= ANSWERS_MAX
 
-    def answered(self, header: Header) -> None:
-        """Note that an epoch was opened over what a process wrote that runs beside us."""
-        self._answers[header.boot] = self._answers.pop(header.boot, 0) + 1
-        while len(self._answers) > ANSWERED_MAX:
-            del self._answers[next(iter(self._answers))]
+    def continued_after(self, header: Header, epoch: int) -> None:
+        """Note that this epoch was opened over what another process wrote."""
+        if self.runs_beside(header):
+            _note(self._answers, header.boot, self._answers.pop(header.boot, 0) + 1)
+        else:
+            _note(self._unasked, header.boot, self._unasked.pop(header.boot, epoch))
+
+
+def _note(processes: Processes, boot: int, number: int) -> None:
+    processes[boot] = number
+    while len(processes) > PROCESSES_MAX:
+        del processes[next(iter(processes))]

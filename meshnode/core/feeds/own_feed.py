@@ -230,8 +230,6 @@ class OwnFeed(Replica):
         left out first.
         """
         self._left_boot = header.boot
-        if self.clones.runs_beside(header):
-            self.clones.answered(header)
         self._repeated.clear()
         self._together.clear()
         held, theirs = all_rows(self.rows), all_rows(rows)
@@ -242,6 +240,7 @@ class OwnFeed(Replica):
         }
         self._pending = self._keep(planned, theirs.keys() | joined.keys())
         self._open_epoch_above(header.epoch)
+        self.clones.continued_after(header, self.epoch)
         self.restored = header.head
 
     def _keep(
