@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +13,8 @@ from e2e.bad_input.refusal import LOCAL
 from e2e.fleet import PROGRAM, wait_until
 
 from meshnode.agents.namespaces import MACHINE_ID
+from meshnode.node.presence.yielding import GAVE_WAY_FACT
+from meshnode.store import facts
 
 ELSEWHERE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -35,7 +39,7 @@ def copy_of(fleet):
     """Start a copy of a home that runs, as on a machine that sees no process of the original."""
     started = []
 
-    def start(node, *kept_there: str):
+    def start(node, *kept_there: str, copy=None):
         there = [*ELSEWHERE]
         for place in kept_there:
             (said := fleet.directory / Path(place).name).write_text(f"{uuid4()}\n")
@@ -43,8 +47,9 @@ def copy_of(fleet):
         done = subprocess.run([*there, "true"], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"namespaces are not permitted here: {done.stderr.strip()}")
-        copy = fleet.node("copy")
-        shutil.copytree(node.home, copy.home, ignore=shutil.ignore_patterns("run"))
+        if copy is None:
+            copy = fleet.node("copy")
+            shutil.copytree(node.home, copy.home, ignore=shutil.ignore_patterns("run"))
         words = [*there, PROGRAM, "up", "-o", "json", *LOCAL]
         process = subprocess.Popen(words, env=copy.environment, stdout=subprocess.PIPE, text=True)
         started.append(process)
@@ -98,3 +103,42 @@ def test_an_agent_that_a_copy_has_told_lost_is_listed_again_by_the_node_that_has
         wait_until(lambda node=node: state_of(node, "worker") == "running", node.name)
     killed = anna.call("kill", "--agent-id", "worker", "--yes", "-o", "json")
     assert (killed.json["outcome"], killed.json["processes"]["found"]) == ("applied", 1), killed
+
+
+def keeps_that_it_gave_way(node) -> bool:
+    with closing(sqlite3.connect(node.home / "state.db")) as connection:
+        return facts.recall(connection, GAVE_WAY_FACT) is not None
+
+
+@pytest.mark.timeout(180)
+def test_a_copy_that_gave_way_does_so_again_when_it_is_started_again(fleet, copy_of):
+    anna, berta = fleet.mesh("anna", "berta")
+    begin(berta, "worker")
+    copy, process = copy_of(berta)
+    wait_until(lambda: "cloned_home" in alarms(copy), "the alarm")
+    wait_until(lambda: keeps_that_it_gave_way(copy), "that its home keeps it")
+    process.kill()
+    process.wait()
+    berta.end()
+    berta.up()  # the copy's disk does not know this start
+    wait_until(lambda: state_of(anna, "worker") == "running", "the original")
+    copy_of(berta, copy=copy)
+    wait_until(lambda: "cloned_home" in alarms(copy), "the alarm again")
+    assert "cloned_home" not in alarms(berta)
+    killed = anna.call("kill", "--agent-id", "worker", "--yes", "-o", "json")
+    assert (killed.json["outcome"], killed.json["processes"]["found"]) == ("applied", 1), killed
+
+
+@pytest.mark.timeout(180)
+def test_a_backup_that_is_started_beside_its_home_gives_way(fleet, copy_of):
+    anna, berta = fleet.mesh("anna", "berta")
+    copy = fleet.node("copy")
+    berta.end()
+    shutil.copytree(berta.home, copy.home, ignore=shutil.ignore_patterns("run"))
+    berta.up()
+    begin(berta, "worker")
+    wait_until(lambda: "worker" in anna.sessions(), "the agent")
+    copy_of(berta, copy=copy)
+    wait_until(lambda: "cloned_home" in alarms(copy), "the alarm")
+    assert "cloned_home" not in alarms(berta)
+    wait_until(lambda: state_of(anna, "worker") == "running", "the original, linked again")

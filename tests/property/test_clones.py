@@ -37,8 +37,11 @@ def begun(seed: int) -> tuple[Walk, Node, list[Node]]:
     return walk, owner, relays
 
 
-def started(walk: Walk, disk_of: Node, saved: Saved) -> Node:
-    return Node(disk_of.key, walk.rng.getrandbits(62) | 64, saved)
+def started(walk: Walk, disk_of: Node, saved: Saved, *, remembering: bool = False) -> Node:
+    node = Node(disk_of.key, walk.rng.getrandbits(62) | 64, saved)
+    if disk_of.own.cloned and remembering:
+        node.own.clones.gave_way = disk_of.own.clones.writers
+    return node
 
 
 def beside_an_older_copy(seed: int) -> list[Node]:
@@ -73,7 +76,34 @@ def test_the_copy_of_a_home_that_runs_gives_way_and_never_the_original(seed):
         assert values(relay.held.replicas[owner.id].rows) == values(owner.own.rows)
 
 
-@pytest.mark.parametrize("story", [beside_an_older_copy, beside_a_copy_that_was_restarted])
+def beside_a_copy_when_both_were_restarted(seed: int) -> list[Node]:
+    walk, owner, relays = begun(seed)
+    copy = started(walk, owner, owner.saved())
+    beside(walk, [owner, copy], relays, turns=20)
+    original = started(walk, owner, owner.saved())
+    rivals = [original, started(walk, copy, copy.saved(), remembering=True)]
+    beside(walk, rivals, relays, turns=20)
+    return rivals
+
+
+def started_from_one_disk_that_gave_way(walk: Walk, before: Node, relays: list[Node]) -> list[Node]:
+    copy = started(walk, before, before.saved())
+    beside(walk, [before, copy], relays, turns=20)
+    return [started(walk, copy, copy.saved(), remembering=True) for _ in range(2)]
+
+
+def started_from_one_disk(walk: Walk, before: Node, _relays: list[Node]) -> list[Node]:
+    return [started(walk, before, before.saved()) for _ in range(2)]
+
+
+STORIES = [
+    beside_an_older_copy,
+    beside_a_copy_that_was_restarted,
+    beside_a_copy_when_both_were_restarted,
+]
+
+
+@pytest.mark.parametrize("story", STORIES)
 def test_the_original_goes_on_beside_a_copy_whose_disk_is_not_of_its_last_start(story):
     """Nearly always: cut off at the wrong moments, each knows as little of the other."""
     gave_way = [[one.own.cloned for one in story(seed)] for seed in range(60)]
@@ -82,9 +112,10 @@ def test_the_original_goes_on_beside_a_copy_whose_disk_is_not_of_its_last_start(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_of_two_that_were_started_from_one_disk_one_gives_way_soon(seed):
+@pytest.mark.parametrize("story", [started_from_one_disk, started_from_one_disk_that_gave_way])
+def test_of_two_that_were_started_from_one_disk_one_gives_way_soon(seed, story):
     walk, before, relays = begun(seed)
-    rivals = [started(walk, before, before.saved()) for _ in range(2)]
+    rivals = story(walk, before, relays)
     beside(walk, rivals, relays, turns=20)
     assert sorted(one.own.cloned for one in rivals) == [False, True]
     assert relays[0].held.head_of(before.id).epoch <= 12

@@ -33,8 +33,9 @@ def alarm_of(event: str, peer: NodeId | None, detail: str) -> Alarm | None:
     match event:
         case "cloned_home":
             fix = (
-                "stop both nodes, delete one home and join it again with a new invite, "
-                "then start the other: session-mesh up --detach"
+                "here: session-mesh down, then delete this home and join anew with a new invite;"
+                " the other machine goes on. Or let this one go on: stop that one, then here:"
+                " session-mesh down --keep-sessions, and session-mesh up --detach"
             )
             return Alarm(CLONED_HOME, detail, fix, stops_writes=True)
         case "copied_home":
