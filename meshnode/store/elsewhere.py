@@ -38,6 +38,18 @@ def replacing(mesh_id: str, node: str, head: Head) -> dict[str, bytes]:
     return {REPLACES: json.dumps([mesh_id, node, head.epoch, head.seq]).encode()}
 
 
+def replacing_nobody() -> dict[str, bytes]:
+    """Return the fact that this node has joined a mesh in nobody's place."""
+    return {REPLACES: b""}
+
+
+def kept(connection: sqlite3.Connection, mesh_id: str) -> dict[str, bytes]:
+    """Return the fact of an earlier join, for a home that joins the same mesh again."""
+    for node, head in replaced(connection, mesh_id).items():
+        return replacing(mesh_id, node, head)
+    return replacing_nobody()
+
+
 def replaced(connection: sqlite3.Connection, mesh_id: str) -> dict[NodeId, Head]:
     """Return whose place this node has joined a mesh for, and how far that was known then."""
     try:
@@ -68,7 +80,7 @@ def note_taken(connection: sqlite3.Connection, mesh_id: str, heads: Mapping[Node
 
 
 def is_settled(connection: sqlite3.Connection, mesh_id: str) -> bool:
-    """Whether what this node is to leave out is known."""
+    """Whether what this node is to leave out is known, or was waited for long enough."""
     return replaced(connection, mesh_id).keys() <= taken(connection, mesh_id).keys()
 
 
@@ -93,7 +105,8 @@ def keep(connection: sqlite3.Connection, rows: Mapping[CounterKey, Slot]) -> Non
 
 def clear(connection: sqlite3.Connection) -> None:
     """Leave nothing out: the feeds that say it are of a mesh that this home has left."""
-    connection.execute("DELETE FROM usage_elsewhere")
+    if connection.execute("SELECT 1 FROM usage_elsewhere LIMIT 1").fetchone() is not None:
+        connection.execute("DELETE FROM usage_elsewhere")
 
 
 def move(connection: sqlite3.Connection, moved: Iterable[tuple[CounterKey, CounterKey]]) -> None:

@@ -7,6 +7,10 @@ import pytest
 from e2e.fleet import wait_until
 from gateway_log import line
 
+from meshnode.client.home import Home
+from meshnode.node.homes.founding import beginning_from
+from meshnode.store import elsewhere
+
 
 @pytest.mark.timeout(240)
 def test_a_reinstalled_machine_replaces_its_old_node_and_its_ledger_stays_counted(fleet):
@@ -47,6 +51,17 @@ def test_a_reinstalled_machine_replaces_its_old_node_and_its_ledger_stays_counte
         assert listed["berta"]["node_id"] == fresh.ready["node_id"] != old_id
         assert listed["berta"]["labels"] == {"room": "lab"}
         assert node.json("cost")["records"] == 1
+    fresh.end()
+    first = begun_with(fresh)[elsewhere.REPLACES]
+    assert old_id.encode() in first
+    fresh.json("join", "-", stdin=anna.json("invite")["invite"])
+    assert begun_with(fresh)[elsewhere.REPLACES] == first, "for a role, and a database that is lost"
+
+
+def begun_with(node) -> dict[str, bytes]:
+    """Return the facts of its join, as they are kept beside a node's database."""
+    facts, _ = beginning_from(Home(node.home).beginning.read_bytes())
+    return facts
 
 
 def spent(node) -> dict:

@@ -25,6 +25,8 @@ from meshnode.core.errors import (
 )
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
+from meshnode.core.ledger.ledger import LEDGER
+from meshnode.core.ledger.ledger_rows import replaced_in
 from meshnode.core.membership.certificates import expires_at_s, from_pem
 from meshnode.core.membership.enrolment import (
     ADDRESSES_MAX,
@@ -42,7 +44,7 @@ from meshnode.node.homes.entering import Entry, enter, finish
 from meshnode.node.homes.founding import NAME_FACT, device_key, operator_key, read_genesis
 from meshnode.node.homes.introducing import SEEDS_FACT, checked, fact_of
 from meshnode.node.homes.membership import membership_in
-from meshnode.node.homes.replacing import replaced_from, retire_node
+from meshnode.node.homes.replacing import Replaced, replaced_from, retire_node
 from meshnode.node.homes.restoring import leaving_in
 from meshnode.node.homes.roots import known_roots, root_behind
 from meshnode.node.lock import HomeLock
@@ -172,7 +174,7 @@ def _join_locked(
             NAME_FACT: name.encode(),
             SEEDS_FACT: json.dumps(hints).encode(),
             LABELS_FACT: json.dumps(labels).encode(),
-            **(elsewhere.replacing(genesis.mesh_id, old.node, old.header.head) if old else {}),
+            **_replacing(database, genesis.mesh_id, node_id_of(node.public), old),
             **fact_of({invitation.admitter: ""} | checked(response.members)),
         }
         certificates = tuple(response.certificates)
@@ -197,6 +199,21 @@ def _join_locked(
             *_clock_warnings(off_s),
         ],
     }
+
+
+def _replacing(
+    database: Database, mesh_id: str, self_id: NodeId, old: Replaced | None
+) -> dict[str, bytes]:
+    """Return the fact whose place this node takes: what an earlier join said is kept.
+
+    Unless the home had left and says nothing of it: its user joins anew, to count all that is here.
+    """
+    if old is not None:
+        return elsewhere.replacing(mesh_id, old.node, old.header.head)
+    own = database.run_now(feeds.load_own, self_id)
+    if leaving_in(own) and not replaced_in(own.tables.get(LEDGER, ())):
+        return elsewhere.replacing_nobody()
+    return database.run_now(elsewhere.kept, mesh_id)
 
 
 def _let_in(
