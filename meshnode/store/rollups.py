@@ -153,37 +153,47 @@ def hold(
 
 
 def stand_beside(
-    connection: sqlite3.Connection, theirs: Mapping[CounterKey, Slot]
+    connection: sqlite3.Connection, theirs: Mapping[CounterKey, Slot], *, is_late: bool = False
 ) -> dict[CounterKey, Slot | None]:
     """Take up what a node has counted whose place ours takes: as lost, and said elsewhere.
 
-    `theirs`: as `feed` of `hold`, of its feed. Returns what ours is to say instead, as that does.
+    `theirs`: as `feed` of `hold`, of its feed; `is_late`: what peers have returned of ours leaves
+    it out already, and was held without it. Returns what ours is to say instead, as `hold` does.
     """
     with transaction(connection):
         keys = of_months(connection, set(map(month_key_of, theirs))).union(theirs)
-        moved, joined = _joined(connection, keys, theirs)
+        moved, joined = _joined(connection, keys, theirs, is_beyond=is_late)
         elsewhere.keep(connection, summed(theirs, moved))
         said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in moved if key in keys)
         return _beyond(connection, said | joined)
 
 
 def _joined(
-    connection: sqlite3.Connection, keys: Iterable[CounterKey], theirs: Mapping[CounterKey, Slot]
+    connection: sqlite3.Connection,
+    keys: Iterable[CounterKey],
+    theirs: Mapping[CounterKey, Slot],
+    *,
+    is_beyond: bool = False,
 ) -> tuple[Mapping[CounterKey, CounterKey], dict[CounterKey, Slot]]:
     """Join our counters with another count of the same; return what moved, and what is said then.
 
     Of `keys`, all counters of the months of theirs; nothing, where ours are as large already.
+    `is_beyond`: what was returned of ours is beyond theirs.
     """
-    held = counters.said_of(
-        counters.counted_of(connection, keys), counters.imported_of(connection, keys)
-    )
-    if all(key in held and merged(held[key], slot) == held[key] for key, slot in theirs.items()):
+    returned = counters.imported_of(connection, keys)
+    held = counters.said_of(counters.counted_of(connection, keys), returned)
+    net = [key for key, slot in returned.items() if is_beyond and slot != _MERELY_RETURNED]
+    if not net and all(
+        key in held and merged(held[key], slot) == held[key] for key, slot in theirs.items()
+    ):
         return {}, {}
     moved = levelled(held, theirs)
     elsewhere.move(connection, moved.items())
     apply(connection, [(key, into) for key, into in moved.items() if key in held])
     ours, others = summed(held, moved), summed(theirs, moved)
     joined = {key: merged(slot, ours.get(key, slot)) for key, slot in others.items()}
+    rows = {moved.get(key, key) for key in net} & others.keys()
+    joined |= {key: plus(ours[key], others[key]) for key in rows}
     joined |= {key: slot for key, slot in ours.items() if key not in joined}
     now = counters.counted_of(connection, joined)
     beyond = [(k, slot) for k, slot in joined.items() if k not in now or now[k].slot != slot]

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
 from meshnode.core.ledger.ledger import LEDGER, Buckets, DiagnosticsKey, Slot, merged
-from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_from_row, slot_to_row
+from meshnode.core.ledger.ledger_rows import (
+    key_from_row,
+    key_to_row,
+    replaced_in,
+    slot_from_row,
+    slot_to_row,
+)
 from meshnode.core.ledger.rollups import levelled, month_key_of, summed
 
 if TYPE_CHECKING:
@@ -26,9 +32,14 @@ def joined_rows(
 
     Counters are counted anew from what is left of the logs; every other row is as we say it now.
     None is a row to be deleted: it is part of another.
+
+    Where theirs leaves out what other nodes say, and ours was said before that was known, theirs
+    stays: the two are not of the same. What is on our disk is to be said anew then.
     """
     if table != LEDGER:
         return {}
+    if replaced_in(theirs) and not replaced_in(ours):
+        return {key: theirs.get(key) for key in ours if counters_of([(key, ours[key])])}
     one, other = counters_of(ours.items()), counters_of(theirs.items())
     moved = levelled(one, other)
     mine, lost = summed(one, moved), summed(other, moved)

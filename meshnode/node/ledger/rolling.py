@@ -240,15 +240,16 @@ class Rolling:
             if nodes is None:
                 return
             is_net, was_held = self._beside.is_net, self._epoch == epoch
-            gone = await self._beside.take(nodes) if is_net and nodes else []
+            take = partial(self._beside.take, was_held=was_held)
+            gone = await take(nodes) if is_net and nodes else []
             await self._hold_own(is_net=is_net)
             if nodes and not is_net:
-                gone = await self._beside.take(nodes)
+                gone = await take(nodes)
             if own.epoch == epoch:
-                self._beside.settle(nodes)
+                self._beside.settle()
                 if was_held or not is_net:  # else it has just been said what is to be said instead
                     self._write([(key, None) for key in gone if not self._is_new(key)])
-                self.all_said = self.all_said and not nodes
+                self.all_said = self.all_said and not nodes and (was_held or not is_net)
 
     async def _hold_own(self, *, is_net: bool) -> None:
         """Keep what our own feed says beyond this disk, if it has left a history.

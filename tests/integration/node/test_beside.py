@@ -67,13 +67,27 @@ def said(node) -> dict:
     return {key: slot_from_row(v) for key, v in rows if isinstance(key, SlotKey)}
 
 
-async def test_nothing_is_said_until_the_feed_is_here_and_then_what_is_more(node, monkeypatch):
-    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+def counted(node) -> dict:
+    return {key: one for key, one in said(node).items() if one.records}
+
+
+def returned(node, rows) -> None:
+    """Give a node its own feed back, which leaves out what the lost one says."""
+    mesh = node.mesh
+    lost = OwnFeed(node.key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
+    lost.write(LEDGER, replaced_to_row(LOST_ID), SAID)
+    for key, slot in rows.items():
+        lost.write(LEDGER, key_to_row(key), slot_to_row(slot))
+    lost.flush(1.0)
+    mesh.own.continue_after(lost.header, lost.rows)
+
+
+async def test_nothing_is_said_until_the_feed_is_here_and_then_what_is_more(node):
     await joined_for(node, LOST_ID)
     ours = counters_in(await node.use("s", 3))
     await node.following.start([])
     await node.looked_again()
-    assert (said(node), node.told) == ({}, [WAITING])
+    assert (said(node), node.told) == ({}, [])
     (first, second, third) = ours
     hear_of(node, {first: ours[first], second: ours[second]})
     await node.looked_again()
@@ -128,13 +142,7 @@ async def test_what_the_disk_has_lost_comes_back_beside_what_the_other_says(node
     await node.database.run(lambda one: one.execute("DELETE FROM usage_slots").rowcount)
     (first, second) = rows
     hear_of(node, {first: rows[first]})
-    mesh = node.mesh
-    lost = OwnFeed(node.key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
-    lost.write(LEDGER, replaced_to_row(LOST_ID), SAID)
-    for key, slot in rows.items():
-        lost.write(LEDGER, key_to_row(key), slot_to_row(slot))
-    lost.flush(1.0)
-    mesh.own.continue_after(lost.header, lost.rows)
+    returned(node, rows)
     await node.following.start([])
     await node.looked_again()
     assert said(node) == rows
@@ -154,5 +162,96 @@ async def test_what_is_heard_later_of_that_one_is_left_out_from_then_on(node):
     assert said(node) == {key: ours[key] for key in (second, third)}
     hear_of(node, {first: ours[first], second: ours[second]}, flushes=2)
     await node.looked_again()
-    left = {key: one for key, one in said(node).items() if one.records}
-    assert left == {third: ours[third]}
+    assert counted(node) == {key: ours[key] for key in (second, third)}, "once in a while"
+    node.clock.now_s += beside.AGAIN_S
+    await node.looked_again()
+    assert counted(node) == {third: ours[third]}
+
+
+async def test_all_is_said_where_no_feed_comes_and_what_it_says_is_left_out_once_it_does(
+    node, monkeypatch
+):
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", 3))
+    (first, second, third) = ours
+    await node.following.start([])
+    await node.looked_again()
+    assert (said(node), named(node), node.told) == (ours, [], [WAITING])
+    assert await node.database.run(elsewhere.is_settled, node.mesh.genesis.mesh_id)
+    hear_of(node, {first: ours[first], second: ours[second]})
+    await node.looked_again()
+    assert (counted(node), named(node), node.told) == ({third: ours[third]}, [LOST_ID], [])
+
+
+async def test_a_feed_that_comes_in_part_is_left_out_as_far_as_it_is_here(node, monkeypatch):
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    await joined_for(node, LOST_ID, seq=9)
+    ours = counters_in(await node.use("s", 2))
+    (first, second) = ours
+    hear_of(node, {first: ours[first]})
+    await node.following.start([])
+    await node.looked_again()
+    assert (counted(node), node.told) == ({second: ours[second]}, [WAITING])
+    hear_of(node, ours, flushes=9)
+    node.clock.now_s += beside.AGAIN_S
+    await node.looked_again()
+    assert (counted(node), node.told) == ({}, [])
+
+
+async def test_after_a_start_a_feed_that_did_not_come_is_not_waited_for_again(node, monkeypatch):
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", 1))
+    await node.following.start([])
+    await node.looked_again()
+    monkeypatch.setattr(beside, "PATIENCE_S", 60.0)
+    node.following._rolling._beside = beside.Beside(node.ground)
+    node.following.publish(more := await node.use("t", 1))
+    await node.looked_again()
+    assert (counted(node), node.told) == (ours | counters_in(more), [WAITING])
+
+
+async def test_nobody_waits_for_a_forgotten_node_that_the_lost_one_names(node, monkeypatch):
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", 2))
+    (first, second) = ours
+    monkeypatch.setattr(type(node.mesh.control), "forgotten", {"gone": None})
+    hear_of(node, {first: ours[first]}, replaces=["gone"])
+    await node.following.start([])
+    await node.looked_again()
+    assert (counted(node), named(node), node.told) == ({second: ours[second]}, [LOST_ID], [])
+
+
+async def test_what_was_said_whole_is_not_taken_for_what_another_leaves_out(node):
+    """A node in another's place lost its database, and reads its logs before peers return it."""
+    rows = counters_in(await node.use("s", 3))
+    (first, second, third) = rows
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == rows
+    hear_of(node, {first: rows[first], second: rows[second]})
+    returned(node, {third: rows[third]})
+    await node.looked_again()
+    assert (counted(node), named(node)) == ({third: rows[third]}, [LOST_ID])
+    assert counters_in(await node.database.run(ledger.slots)) == rows
+
+
+@pytest.mark.parametrize("has_logs", [True, False])
+async def test_what_came_back_is_kept_though_the_other_feed_comes_later(
+    node, monkeypatch, has_logs
+):
+    """It left out what the lost node's feed says, of whose ledger nothing is here."""
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    rows = counters_in(await node.use("s", 1))
+    if has_logs:
+        await node.use("s", 1)
+    else:
+        await node.database.run(lambda one: one.execute("DELETE FROM usage_slots").rowcount)
+    returned(node, rows)
+    await node.following.start([])
+    await node.looked_again()
+    assert node.told == [WAITING]
+    hear_of(node, rows)
+    await node.looked_again()
+    assert (counted(node), node.told) == (rows, [])
