@@ -92,9 +92,8 @@ class Beside:
         """Return some nodes, and those whose place they have taken, as far as anybody knows."""
         mesh = self._world.mesh
         nodes, waiting = set[NodeId](), list(wanted)
-        while waiting and len(nodes) < NODES_MAX:
-            node = waiting.pop()
-            if node in nodes or node == mesh.self_id:
+        for node in waiting:  # it grows: those that one of them names come last
+            if node in nodes or node == mesh.self_id or len(nodes) == NODES_MAX:
                 continue
             replica = mesh.replication.replicas.get(node)
             is_here = replica is not None and replica.header is not None
@@ -129,12 +128,15 @@ class Beside:
         return gone
 
     def settle(self) -> None:
-        """Say of whom something is left out: before all that is said without it."""
+        """Say of whom something is left out: before all that is said without it.
+
+        Raises ExhaustedError where that has no room: it is said at a later start.
+        """
+        self._settled_at = self._world.mesh.own.epoch
         named = [node for node, head in self._heads.items() if head != NOTHING]
         named += [node for node in self._ours() if node not in named]
         if named:  # each boot: what it says beside these rows is known to leave something out
             self._world.write_together(LEDGER, {replaced_to_row(node): SAID for node in named})
-        self._settled_at = self._world.mesh.own.epoch
 
     def _heads_of(self, nodes: Iterable[NodeId]) -> dict[NodeId, Head]:
         """Return how far the feeds of some nodes are here, as far as they are."""

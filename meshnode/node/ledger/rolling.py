@@ -246,7 +246,10 @@ class Rolling:
             if nodes and not is_net:
                 gone = await take(nodes)
             if own.epoch == epoch:
-                self._beside.settle()
+                try:
+                    self._beside.settle()
+                except ExhaustedError as error:
+                    self._tell(error.message)
                 if was_held or not is_net:  # else it has just been said what is to be said instead
                     self._write([(key, None) for key in gone if not self._is_new(key)])
                 self.all_said = self.all_said and not nodes and (was_held or not is_net)

@@ -1,7 +1,7 @@
 """A node that has taken another's place says nothing until it knows what that one has counted."""
 
 import pytest
-from integration.node.ledgers import kept
+from integration.node.ledgers import MOST, kept
 
 from meshnode.core.feeds.feed import Replica
 from meshnode.core.feeds.headers import Head
@@ -17,6 +17,7 @@ from meshnode.core.ledger.ledger_rows import (
     slot_from_row,
     slot_to_row,
 )
+from meshnode.node.homes import joining
 from meshnode.node.ledger import beside
 from meshnode.node.ledger.beside import SAID, WAITING
 from meshnode.store import elsewhere, facts, ledger
@@ -216,8 +217,10 @@ async def test_nobody_waits_for_a_forgotten_node_that_the_lost_one_names(node, m
     await joined_for(node, LOST_ID)
     ours = counters_in(await node.use("s", 2))
     (first, second) = ours
-    monkeypatch.setattr(type(node.mesh.control), "forgotten", {"gone": None})
-    hear_of(node, {first: ours[first]}, replaces=["gone"])
+    monkeypatch.setattr(beside, "NODES_MAX", 3)
+    gone = [f"gone-{number}" for number in range(3)]
+    monkeypatch.setattr(type(node.mesh.control), "forgotten", dict.fromkeys(gone))
+    hear_of(node, {first: ours[first]}, replaces=gone)
     await node.following.start([])
     await node.looked_again()
     assert (counted(node), named(node), node.told) == ({second: ours[second]}, [LOST_ID], [])
@@ -255,3 +258,56 @@ async def test_what_came_back_is_kept_though_the_other_feed_comes_later(
     hear_of(node, rows)
     await node.looked_again()
     assert (counted(node), node.told) == (rows, [])
+
+
+async def test_who_had_left_and_joins_anew_in_nobodys_place_waits_for_nobody(node, monkeypatch):
+    await joined_for(node, LOST_ID)
+    mesh_id, self_id = node.mesh.genesis.mesh_id, node.mesh.self_id
+    kept = joining._replacing(node.database, mesh_id, self_id, None)
+    assert kept == elsewhere.replacing(mesh_id, LOST_ID, Head(1, 1)), "a member that is one again"
+    monkeypatch.setattr(joining, "leaving_in", lambda _: b"1:1")
+    await node.database.run(
+        facts.remember, joining._replacing(node.database, mesh_id, self_id, None)
+    )
+    ours = counters_in(await node.use("s", 1))
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == ours
+
+
+async def test_what_was_left_out_in_another_mesh_is_said_in_this_one(node):
+    ours = counters_in(await node.use("s", 2))
+    await node.database.run(elsewhere.keep, ours)
+    await node.following.start([])
+    await node.looked_again()
+    assert said(node) == ours
+
+
+async def test_a_feed_that_goes_while_it_is_taken_is_not_missed(node, monkeypatch):
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", 1))
+    hear_of(node, ours)
+    told, replicas = node.following._rolling._beside, node.mesh.replication.replicas
+    nodes = await told.look()
+    replica = replicas.pop(LOST_ID)
+    assert (nodes, await told.take(nodes, was_held=False)) == ({LOST_ID}, [])
+    replicas[LOST_ID] = replica
+    await node.following.start([])
+    await node.looked_again()
+    assert (counted(node), named(node)) == ({}, [LOST_ID])
+
+
+async def test_a_feed_that_is_full_goes_on_when_the_other_ledger_comes(node, monkeypatch):
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    await joined_for(node, LOST_ID)
+    ours = counters_in(await node.use("s", MOST))
+    await node.following.start([])
+    await node.looked_again()
+    assert counted(node) == ours
+    hear_of(node, dict(list(ours.items())[:2]))
+    await node.looked_again()
+    node.following._rolling._beside = beside.Beside(node.ground)  # as after a start
+    async with node.following.counting():
+        assert node.following._rolling.is_held, "though no row that names the other has room"
+    assert counted(node) == dict(list(ours.items())[2:])
+    assert (named(node), node.told) == ([], ["ledger"])
