@@ -28,7 +28,7 @@ def test_the_owners_configuration_says_what_a_direction_means(fleet):
     (owner.home.parent / "directions.yaml").write_text(CONFIG)
     loaded = owner.json("load-config", str(owner.home.parent / "directions.yaml"))
     assert loaded == {"config": str(owner.home / "config.yaml"), "selection": None}
-    owner.up("--no-mdns")
+    owner.up("--listen", "127.0.0.1:0", "--no-mdns")
     started(owner, "123")
     for word in ("north", "east"):
         assert (
@@ -78,7 +78,7 @@ def test_a_mode_acts_the_same_whoever_names_it(fleet):
     (owner,) = fleet.mesh("owner")
     owner.end()
     (owner.home / "config.yaml").write_text(CONFIG)
-    owner.up("--no-mdns", *HTTP)
+    owner.up("--listen", "127.0.0.1:0", "--no-mdns", *HTTP)
     door = door_of(owner)
     started(owner, "plain")
     command = ("--interrupt", "USR1", "--", "bash", "-c", INTERRUPTIBLE)

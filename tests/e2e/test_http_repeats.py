@@ -164,7 +164,7 @@ def test_what_nobody_answered_is_a_504_whose_id_tells_later_what_became_of_it(fl
     wait_until(lambda: heard(far, "stalled"))
     assert heard(far, "stalled") == ["once"]
     gate.end()
-    gate.up("--no-mdns", "--http", "127.0.0.1:0")
+    gate.up("--listen", "127.0.0.1:0", "--no-mdns", "--http", "127.0.0.1:0")
     wait_until(lambda: gate.states()["far"] == "alive")
     fresh = door_of(gate).with_key(door.key)
     refused = fresh.ask("POST", STEER, body | {"command_id": command_id})
@@ -184,7 +184,7 @@ def test_what_was_ordered_before_its_owner_lost_its_disk_does_not_act_again(flee
     far.end()
     for file in far.home.glob("state.db*"):
         file.unlink()
-    far.up(*HTTP)
+    far.up("--listen", "127.0.0.1:0", *HTTP)
     wait_until(lambda: epoch_of(gate) not in {None, epoch}, "another epoch")
     for _ in range(2):
         refused = door.ask("POST", STEER, body, **word)

@@ -9,6 +9,7 @@ from time import time
 import pytest
 from e2e.caller import Caller
 from e2e.clocks import clock_library_in, with_clock_off
+from e2e.doctoring import free_port
 from e2e.fleet import wait_until
 
 from meshnode.client.commands.fanning import AT_ONCE
@@ -186,7 +187,7 @@ def clock_shown(node) -> float:
 @pytest.mark.timeout(180)
 def test_after_a_clock_that_was_ahead_the_node_says_so_and_a_standing_kill_ends_an_agent(fleet):
     alone = with_clock_off(fleet, "alone", clock_library_in(fleet.directory), 0)
-    alone.up("--no-mdns")
+    alone.up("--listen", f"127.0.0.1:{free_port()}", "--no-mdns")  # one that an invite names
     run(alone, "worker")
     earlier = alone.json("invite")["invite"]
     for ahead_s in (30 * 3600, 0):
