@@ -23,10 +23,10 @@ import shutil
 import signal
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
 from report import Figure, table
 from serf.flood import Flood
 from serf.measures import measure
