@@ -97,3 +97,14 @@ def test_a_status_line_that_is_kept_loads_next_to_nothing(tmp_path):
     assert "grpc" not in asked
     slow = {"typer", "grpc", "dataclasses", "inspect", "pathlib", "sqlite3", "msgspec"}
     assert slow & kept == set()
+
+
+def test_usage_without_a_node_loads_no_signatures(tmp_path):
+    told = {"SESSION_MESH_HOME": str(tmp_path / "h"), "PYTHONPROFILEIMPORTTIME": "1"}
+    words = ["usage", "--source", "claude", "--path", str(tmp_path)]
+    done = subprocess.run(
+        [PROGRAM, *words], env=os.environ | told, capture_output=True, text=True, check=True
+    )
+    loaded = loaded_in(done.stderr)
+    assert "meshnode.node.ledger.usage" in loaded
+    assert {"cryptography", "grpc", "zeroconf"} & loaded == set()
