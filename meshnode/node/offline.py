@@ -17,7 +17,7 @@ from meshnode.app.queries.queries import Queries
 from meshnode.client.errors import NoNodeError
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import ExhaustedError, PeerError
-from meshnode.core.feeds.headers import NOTHING
+from meshnode.core.feeds.heads import NOTHING
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.ledger.ledger import LEDGER
 from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row

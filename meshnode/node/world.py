@@ -1,7 +1,6 @@
 """The world as the cores of a node see it: links, timers, disk and log.
 
-Invariant: every call into the mesh happens on the event loop's thread, one after the other, and its
-effects are performed before the next begins.
+Invariant: calls into the mesh happen on the loop's thread, each with its effects before the next.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from meshnode.core.effects import Announce, Effect
     from meshnode.core.feeds.feed import Change
     from meshnode.core.feeds.forks import Proof
-    from meshnode.core.feeds.headers import Head, Header
+    from meshnode.core.feeds.headers import Header
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.feeds.messages import Known, Message, Order, Reply
     from meshnode.core.feeds.rows import Place
     from meshnode.core.ids import NodeId

@@ -13,6 +13,7 @@ import json
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId
 from meshnode.core.ledger.ledger import Diagnostics, Slot
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_from_row, slot_to_row
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping
 
-    from meshnode.core.feeds.headers import Head
     from meshnode.core.ledger.ledger import CounterKey, LedgerRow
 
 REPLACES = "replaces"  # the fact whose place this node takes in which mesh, and that one's head
@@ -52,8 +52,6 @@ def kept(connection: sqlite3.Connection, mesh_id: str) -> dict[str, bytes]:
 
 def replaced(connection: sqlite3.Connection, mesh_id: str) -> dict[NodeId, Head]:
     """Return whose place this node has joined a mesh for, and how far that was known then."""
-    from meshnode.core.feeds.headers import Head  # noqa: PLC0415 - `usage` verifies nothing
-
     try:
         known = json.loads(facts.recall(connection, REPLACES) or b'["", "", 0, 0]')
         mesh, node = (typed(part, str) for part in known[:2])
@@ -65,8 +63,6 @@ def replaced(connection: sqlite3.Connection, mesh_id: str) -> dict[NodeId, Head]
 
 def taken(connection: sqlite3.Connection, mesh_id: str) -> dict[NodeId, Head]:
     """Return the nodes of a mesh whose ledgers are beside ours, and up to which head of each."""
-    from meshnode.core.feeds.headers import Head  # noqa: PLC0415 - `usage` verifies nothing
-
     try:
         mesh, known = json.loads(facts.recall(connection, TAKEN) or b'["", {}]')
         heads = {}

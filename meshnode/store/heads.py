@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.audit.witnessing import Seen
 from meshnode.core.commands.audit import AUDIT_HEAD, head_from_signed
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.keys import Signed
 from meshnode.store.transactions import transaction
 

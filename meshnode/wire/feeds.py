@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import TABLES_MAX
-from meshnode.core.feeds.headers import Head, Header, header_from_signed
+from meshnode.core.feeds.headers import Header, header_from_signed
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import BucketPull, BucketRows, Fork, Manifest, Snapshot
 from meshnode.core.feeds.rows import BUCKETS
 from meshnode.core.feeds.snapshots import hashes_from_bytes, hashes_to_bytes

@@ -10,7 +10,8 @@ from meshnode.core.control.entries import ENTRY_ID_BYTES
 from meshnode.core.control.shares import ENTRIES_MAX
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import Flush
-from meshnode.core.feeds.headers import Head, Header, parse_header, verify_header
+from meshnode.core.feeds.headers import Header, parse_header, verify_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import (
     BucketHashes,
     BucketPull,

@@ -15,7 +15,7 @@ from meshnode.core.control.entries import (
     sign_entry,
 )
 from meshnode.core.control.settings import Budget, Policy, Terms
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import (
     Ask,
     BucketHashes,

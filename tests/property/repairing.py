@@ -9,7 +9,7 @@ from receiving import received
 from meshnode.core.control.control import ControlSet
 from meshnode.core.effects import Send
 from meshnode.core.feeds.fetching import AGAIN_S
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.intake import Outcome
 from meshnode.core.feeds.messages import (
     BucketHashes,

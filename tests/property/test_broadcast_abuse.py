@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from meshnode.core.effects import Effect, Send
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import Pulse
 from meshnode.core.ids import NodeId
 from meshnode.core.links.broadcast import GRAFT_S, PARENTS, SOURCES, Broadcast

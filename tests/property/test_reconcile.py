@@ -26,7 +26,7 @@ from meshnode.core.control.entries import role_entry
 from meshnode.core.control.roles import Role
 from meshnode.core.effects import Send
 from meshnode.core.feeds.fetching import AGAIN_S
-from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.intake import Outcome
 from meshnode.core.feeds.messages import (
     Flush,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from property.walk import STEPS, Walk, values
 
 from meshnode.core.effects import Send
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import Manifest, Pull
 
 

@@ -20,7 +20,8 @@ from meshnode.core.effects import Send
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.fetching import AGAIN_S
 from meshnode.core.feeds.forks import Proof
-from meshnode.core.feeds.headers import Head, Header
+from meshnode.core.feeds.headers import Header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.intake import Outcome
 from meshnode.core.feeds.messages import (
     BucketRows,

@@ -13,7 +13,8 @@ from sim.notes import NOTES
 
 from meshnode.core.control.entries import Forget, sign_entry
 from meshnode.core.feeds.feed import Flush, Op, delta_to_bytes
-from meshnode.core.feeds.headers import Head, Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import BucketRows, Fork, Have, Manifest, Vector
 from meshnode.core.feeds.rows import Row, Rows
 from meshnode.core.feeds.snapshots import whole

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from meshnode.app.mesh.outbox import OUTBOX_BYTES_MAX
 from meshnode.core.feeds.feed import fits
 from meshnode.core.feeds.forks import FORKED_SEQ
-from meshnode.core.feeds.headers import NOTHING, Header
+from meshnode.core.feeds.headers import Header
+from meshnode.core.feeds.heads import NOTHING
 from meshnode.core.feeds.snapshots import ASSEMBLIES_MAX
 from meshnode.core.ids import NodeId, short_id_of
 from meshnode.core.links.liveness import MemberState

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sim.world import World
 
     from meshnode.core.feeds.feed import Change
-    from meshnode.core.feeds.headers import Head, Header
+    from meshnode.core.feeds.headers import Header
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import NodeId
 
 Add = tuple["NodeId", Place, Birth]

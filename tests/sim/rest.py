@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sim.machine import WALL_S
 
 from meshnode.app.queries.queries import Queries
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.rows import all_rows
 from meshnode.core.ids import short_id_of
 from meshnode.core.links.liveness import DEAD_AFTER_S, MemberState

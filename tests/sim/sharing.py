@@ -14,10 +14,11 @@ from copying import copied
 from msgspec.structs import replace as struct_replace
 
 from meshnode.core.feeds.feed import Change, Flush, Replica
-from meshnode.core.feeds.headers import NOTHING, Head, Header
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.rows import Rows, all_rows
 
 if TYPE_CHECKING:
+    from meshnode.core.feeds.headers import Header
     from meshnode.core.ids import NodeId
     from meshnode.core.membership.genesis import Limits
 

@@ -5,7 +5,7 @@ from sim.invariants import alive_of
 from sim.world import NOTES, Machine, World, boot
 
 from meshnode.app.mesh.pace import FLUSH_DELAY_S
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.links.liveness import MemberState
 from meshnode.core.links.overlay import LINKS_MAX
 from meshnode.core.links.silence import MISSES_MAX, PULSE_S, VOUCHED_S

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from meshnode.core.commands.audit import AuditHead, Wrong
-    from meshnode.core.feeds.headers import Head
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
 

@@ -35,7 +35,7 @@ from meshnode.core.feeds.messages import (
 from meshnode.core.keys import Signed
 
 if TYPE_CHECKING:
-    from meshnode.core.feeds.headers import Head
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import NodeId
 
 OUTBOX_BYTES_MAX = 8 << 20

@@ -37,7 +37,7 @@ from meshnode.core.errors import (
     PeerError,
     UsageError,
 )
-from meshnode.core.feeds.headers import Head, header_from_signed
+from meshnode.core.feeds.headers import header_from_signed
 from meshnode.core.keys import Key, Signed, derive_session_key, key_id_of
 from meshnode.core.membership.genesis import genesis_from_bytes
 from meshnode.core.vocabulary import ACTIONS
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from meshnode.client.home import Home
     from meshnode.core.control.entries import Body
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import Chance
     from meshnode.v1.signed_pb2 import Signed as SignedMessage
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from meshnode.core.control.grants import Grant
-    from meshnode.core.feeds.headers import Head
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import NodeId
     from meshnode.core.membership.genesis import Genesis
 

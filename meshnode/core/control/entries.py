@@ -16,7 +16,7 @@ from meshnode.core.control.roles import Role, role_from_map
 from meshnode.core.control.settings import Budget, Policy, budget_from_map, policy_from_map, text
 from meshnode.core.control.succession import Admits, RootKeys, admits_from_map, root_keys_from_map
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import FLUSH, Head, Header, header_from_signed
+from meshnode.core.feeds.headers import FLUSH, Header, header_from_signed
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import KEY_BYTES, Key, Signed, parse_public
 from meshnode.core.packing import typed, unpack_map
@@ -24,6 +24,7 @@ from meshnode.core.packing import typed, unpack_map
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import Chance
 
 CONTROL = "control"  # the signature type of entries

@@ -10,14 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
-from meshnode.core.feeds.headers import NOTHING
+from meshnode.core.feeds.heads import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshnode.core.control.entries import Forget
     from meshnode.core.control.rolebook import RoleBook
-    from meshnode.core.feeds.headers import Head
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import NodeId
 
 MAY_FORGET = frozenset({"operator", "admin"})

@@ -1,6 +1,6 @@
 """Feeds and their repair: what one node alone writes, and everybody holds.
 
-- a feed: `rows`, `headers`, `feed`, `forks`
+- a feed: `rows`, `heads`, `headers`, `feed`, `forks`
 - our own: `own_feed`, `room`, `clones`
 - those of others: `messages`, `intake`, `holdings`, `fetching`, `recent`, `snapshots`, `reconcile`
 """

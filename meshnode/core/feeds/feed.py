@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import NOTHING, Head, Header
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.rows import ROW_BYTES, Row, Rows, all_rows, bucket_of
 from meshnode.core.packing import pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from meshnode.core.feeds.headers import Header
     from meshnode.core.feeds.rows import Place
     from meshnode.core.ids import NodeId
     from meshnode.core.membership.genesis import Limits

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from meshnode.core.feeds.headers import Head
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.ids import NodeId
 
 IN_FLIGHT_MAX = 16

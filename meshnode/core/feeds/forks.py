@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import Head, Header
+from meshnode.core.feeds.headers import Header
+from meshnode.core.feeds.heads import Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

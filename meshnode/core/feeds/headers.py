@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from meshnode.core.errors import PeerError
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId, node_key_of
 from meshnode.core.keys import Key, Signed, verify
 from meshnode.core.packing import unpack_map
@@ -19,16 +20,6 @@ from meshnode.core.packing import unpack_map
 FLUSH = "flush"  # the signature type of headers
 HASH_BYTES = 32
 HEADER_BYTES_MAX = 4096  # ten times what is written today; larger: PeerError
-
-
-class Head(msgspec.Struct, frozen=True, order=True):
-    """How far a feed is known."""
-
-    epoch: int
-    seq: int
-
-
-NOTHING = Head(0, 0)
 
 
 class Header(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import Flush, Replica
 from meshnode.core.feeds.forks import Forks, Proof
-from meshnode.core.feeds.headers import NOTHING, Head, Header
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.recent import Early, Recent
 from meshnode.core.packing import pack
 from meshnode.core.summary import Summary
@@ -19,6 +19,7 @@ from meshnode.core.summary import Summary
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshnode.core.feeds.headers import Header
     from meshnode.core.feeds.own_feed import OwnFeed
     from meshnode.core.feeds.rows import Rows
     from meshnode.core.ids import NodeId

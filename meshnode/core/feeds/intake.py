@@ -15,7 +15,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import Change, Flush, ForkError, Replica
 from meshnode.core.feeds.fetching import AGAIN_S, Fetching
 from meshnode.core.feeds.forks import Proof, is_fork, proof_of
-from meshnode.core.feeds.headers import NOTHING, Head, Header
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.holdings import FEEDS_MAX, Holdings
 from meshnode.core.feeds.messages import BucketRows, Fork, Known, Manifest, Pull, Snapshot
 from meshnode.core.feeds.snapshots import Assemblies, Assembly, check_size, rows_of, whole
@@ -23,6 +23,7 @@ from meshnode.core.feeds.snapshots import Assemblies, Assembly, check_size, rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from meshnode.core.feeds.headers import Header
     from meshnode.core.feeds.own_feed import OwnFeed
     from meshnode.core.feeds.rows import Rows
     from meshnode.core.ids import NodeId

@@ -10,7 +10,8 @@ from meshnode.core.feeds.feed import Flush
 from meshnode.core.keys import Signed
 
 if TYPE_CHECKING:
-    from meshnode.core.feeds.headers import Head, Header
+    from meshnode.core.feeds.headers import Header
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.feeds.rows import Manifest as Buckets
     from meshnode.core.ids import NodeId
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import ExhaustedError, RefusedError
 from meshnode.core.feeds.clones import Clones
 from meshnode.core.feeds.feed import Change, Flush, Op, Replica, check_op, delta_to_bytes, fits
-from meshnode.core.feeds.headers import NOTHING, Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.heads import NOTHING
 from meshnode.core.feeds.room import ALWAYS, Growth, Room, growth_of
 from meshnode.core.feeds.rows import Row, Rows, all_rows
 from meshnode.core.ids import node_id_of

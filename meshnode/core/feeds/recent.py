@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from meshnode.core.feeds.headers import NOTHING, Head, Header
+from meshnode.core.feeds.heads import NOTHING, Head
 
 if TYPE_CHECKING:
     from meshnode.core.feeds.feed import Flush
+    from meshnode.core.feeds.headers import Header
     from meshnode.core.ids import NodeId
 
 FLUSHES_MAX = 256  # kept per origin, one request is answered with no more; older gaps: a snapshot

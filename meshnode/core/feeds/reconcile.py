@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from meshnode.core.effects import Effect, Send
 from meshnode.core.feeds.feed import Flush, Replica
-from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.intake import Intake, Outcome
 from meshnode.core.feeds.messages import (
     BucketHashes,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from random import Random
 
-    from meshnode.core.feeds.headers import Head
+    from meshnode.core.feeds.heads import Head
     from meshnode.core.feeds.messages import Message
     from meshnode.core.ids import NodeId
 

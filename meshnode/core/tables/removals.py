@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import FLUSH, Head, Header, parse_header, verify_header
+from meshnode.core.feeds.headers import FLUSH, Header, parse_header, verify_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack, typed, unpack

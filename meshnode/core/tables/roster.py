@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from meshnode.core.effects import Report
 from meshnode.core.errors import PeerError, RefusedError
-from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.sessions.registry import (
     REGISTRY,
     Birth,

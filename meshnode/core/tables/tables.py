@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from meshnode.core.commands.audit import AUDIT, AuditHead, head_from_row
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.forks import Forks
-from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.ledger.ledger import LEDGER, DiagnosticsKey
 from meshnode.core.ledger.ledger_rows import diagnostics_from_row, key_from_row, slot_from_row
 from meshnode.core.membership.members import (

@@ -17,7 +17,7 @@ from meshnode.app.audit.auditing import Auditor, Happening
 from meshnode.app.audit.witnessing import Seen, Witness
 from meshnode.core.commands.audit import AUDIT, TEXTS, AuditHead, head_to_row, sign_head
 from meshnode.core.errors import MeshError, RefusedError, StaleError, StorageError
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId, new_u64, pasted
 from meshnode.core.membership.members import ONLY_ROW
 from meshnode.node.clock import chance

@@ -16,7 +16,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from meshnode.app.audit.alarms import Alarm
-from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.ids import NodeId
 from meshnode.core.ledger.ledger import LEDGER
 from meshnode.core.ledger.ledger_rows import key_to_row, replaced_in, replaced_to_row

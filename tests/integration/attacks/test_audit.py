@@ -18,7 +18,7 @@ from meshnode.core.commands.audit import (
     head_from_signed,
     head_to_row,
 )
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import NodeId, node_id_of
 from meshnode.core.keys import Signed

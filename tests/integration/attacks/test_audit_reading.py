@@ -12,7 +12,7 @@ from meshnode.app.audit.witnessing import Seen
 from meshnode.core.commands.audit import head_from_signed
 from meshnode.core.commands.envelopes import PIECE_BYTES_MAX
 from meshnode.core.errors import MeshError, NotAuthenticatedError, NotPermittedError, PeerError
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.keys import Key
 from meshnode.rpc.audit import (
     AuditCourier,

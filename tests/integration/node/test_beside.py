@@ -4,7 +4,7 @@ import pytest
 from integration.node.ledgers import MOST, kept
 
 from meshnode.core.feeds.feed import Replica
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key

@@ -17,7 +17,7 @@ import pytest
 from integration.node import dying
 
 from meshnode.core.commands.audit import walked
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.store import audit, feeds
 from meshnode.store.database import Database
 

@@ -16,7 +16,7 @@ from meshnode.core.control.entries import Forget, entry_id_of, role_entry, sign_
 from meshnode.core.control.roles import Role
 from meshnode.core.errors import DamagedError, MeshError, StorageError
 from meshnode.core.feeds.feed import fits
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import Snapshot
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.feeds.rows import all_rows

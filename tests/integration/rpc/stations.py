@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration.rpc.fleet import WAIT_S, Founded, Member, serving
 
-from meshnode.core.feeds.headers import NOTHING, Header
+from meshnode.core.feeds.heads import NOTHING
 from meshnode.core.feeds.messages import Farewell, Members, Message
 from meshnode.discovery.probes import accepts
 from meshnode.rpc.links import Links, LinkServicer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from meshnode.core.feeds.headers import Header
     from meshnode.core.ids import NodeId
 
 

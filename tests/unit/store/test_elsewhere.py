@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from meshnode.core.errors import DamagedError
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ledger.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
 from meshnode.core.ledger.rollups import plus, summed, way_of
 from meshnode.core.periods import DAY_S

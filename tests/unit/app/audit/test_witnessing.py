@@ -5,7 +5,7 @@ from unit.core.commands.test_audit import NODE, NODE_ID, WHOLE, head_of
 
 from meshnode.app.audit.witnessing import KEPT_EVERY_S, Seen, Witness
 from meshnode.core.commands.audit import sign_head
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 
 
 def seen(place: int, seq: int, at_s: float, **changes) -> Seen:

@@ -8,7 +8,7 @@ from meshnode.app.mesh.mesh import TICK_S, Mesh, Self
 from meshnode.core.control.entries import Body, Forget, StandingKill, entry_id_of, sign_entry
 from meshnode.core.effects import Announce, Dial, DropControl, Effect, Persist, PersistControl, Send
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.feeds.snapshots import whole
 from meshnode.core.ids import SessionId, node_id_of, short_id_of

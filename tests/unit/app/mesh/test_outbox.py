@@ -11,7 +11,8 @@ from meshnode.app.mesh.outbox import (
     Outbox,
 )
 from meshnode.core.feeds.feed import Flush
-from meshnode.core.feeds.headers import Head, Header
+from meshnode.core.feeds.headers import Header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.messages import (
     BucketRows,
     Digest,

@@ -10,7 +10,7 @@ from viewing import GENESIS, IDS, Viewer
 from meshnode.app.queries.specialists import Specialists
 from meshnode.client.connection.connection import ANSWER_BYTES_MAX
 from meshnode.core.errors import UsageError
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.membership.members import NODE, ONLY_ROW, NodeRecord, node_to_row
 from meshnode.core.sessions.registry import (
     REGISTRY,

@@ -35,7 +35,8 @@ from meshnode.core.control.roles import INVITE, Role
 from meshnode.core.control.settings import Budget, Policy, Terms
 from meshnode.core.control.succession import RootKeys
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import NOTHING, Head, Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map
 

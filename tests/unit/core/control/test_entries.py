@@ -23,7 +23,8 @@ from meshnode.core.control.entries import (
 from meshnode.core.control.grants import GRANT_TTL_S_MAX
 from meshnode.core.control.settings import Budget, Policy, Terms
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import Head, Header, sign_header
+from meshnode.core.feeds.headers import Header, sign_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key, Signed
 from meshnode.core.packing import unpack_map

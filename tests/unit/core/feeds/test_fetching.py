@@ -8,7 +8,7 @@ from meshnode.core.feeds.fetching import (
     OFFERED_MAX,
     Fetching,
 )
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId
 
 A, B = NodeId("a"), NodeId("b")

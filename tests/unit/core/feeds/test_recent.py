@@ -6,7 +6,7 @@ import pytest
 
 from meshnode.core.feeds import recent
 from meshnode.core.feeds.feed import Flush
-from meshnode.core.feeds.headers import Head
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.feeds.recent import FLUSH_BYTES, FLUSHES_BYTES_MAX, FLUSHES_MAX, Recent
 from meshnode.core.keys import Key

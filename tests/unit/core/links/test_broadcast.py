@@ -3,7 +3,7 @@
 import pytest
 
 from meshnode.core.effects import Send
-from meshnode.core.feeds.headers import NOTHING, Head
+from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.feeds.messages import Have, Message, Prune, Pull, Pulse, Vector
 from meshnode.core.ids import NodeId
 from meshnode.core.links.broadcast import (

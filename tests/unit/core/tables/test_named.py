@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from meshnode.core.feeds.feed import Replica
 from meshnode.core.feeds.forks import Forks
-from meshnode.core.feeds.headers import Head, sign_header
+from meshnode.core.feeds.headers import sign_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key

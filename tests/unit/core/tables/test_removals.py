@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from meshnode.core.errors import PeerError
-from meshnode.core.feeds.headers import FLUSH, Head, parse_header
+from meshnode.core.feeds.headers import FLUSH, parse_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId
 from meshnode.core.keys import Signed
 from meshnode.core.packing import pack

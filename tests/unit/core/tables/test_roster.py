@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from unit.core.seated import BOOT, KEYS, ME, OTHER, PEER, PLACE, Seat
 
 from meshnode.core.errors import RefusedError
-from meshnode.core.feeds.headers import Head, sign_header
+from meshnode.core.feeds.headers import sign_header
+from meshnode.core.feeds.heads import Head
 from meshnode.core.feeds.room import ALWAYS
 from meshnode.core.membership.genesis import Limits
 from meshnode.core.packing import pack
