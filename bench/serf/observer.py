@@ -68,6 +68,6 @@ def observe() -> None:  # noqa: C901 - one small function a kind of notice
 SITECUSTOMIZE = f"""from __future__ import annotations
 import sys
 {inspect.getsource(observe)}
-if "session_mesh.becoming" in sys.orig_argv:
+if "session_mesh.nodes.becoming" in sys.orig_argv:
     observe()
 """

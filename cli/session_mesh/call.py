@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from meshnode.client.clock import wall_s
 from meshnode.client.errors import MeshError, NoNodeError, SilentNodeError, UsageError
 from meshnode.client.home import Home, home_at
-from session_mesh.escaping import escape
 from session_mesh.inside import is_inside
-from session_mesh.render import Format, Streams, Style
+from session_mesh.output.escaping import escape
+from session_mesh.output.render import Format, Streams, Style
 
 if TYPE_CHECKING:
     from meshnode.client.inside import Inside

@@ -17,10 +17,10 @@ from typer.exceptions import TyperException
 from meshnode.client.dumping import forbid_dumps
 from meshnode.client.errors import MeshError, NotPermittedError, UsageError
 from meshnode.client.stdout import silence_stdout
+from session_mesh.arguments.helping import GROUPS
+from session_mesh.arguments.plain import PlainGroup
 from session_mesh.call import Call
-from session_mesh.helping import GROUPS
-from session_mesh.plain import PlainGroup
-from session_mesh.render import Failure, Streams, Style, render_failure
+from session_mesh.output.render import Failure, Streams, Style, render_failure
 from session_mesh.verbs import (
     SETTINGS,
     HomeOption,
@@ -154,7 +154,7 @@ def _run(words: Sequence[str], streams: Streams) -> int:
     command = typer.main.get_command(app)
     own = _before_command(words)
     if COMPLETIONS & set(own[: _verb_at(own)]):  # behind `run` they may be its agent's
-        from session_mesh.shells import asked  # noqa: PLC0415 - once in a shell's life
+        from session_mesh.arguments.shells import asked  # noqa: PLC0415 - once in a shell's life
 
         streams.out.write(asked(own, command) or "")
         return 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from session_mesh.render import Streams
+    from session_mesh.output.render import Streams
 
 STATUSLINE = "statusline"  # called several times a second: what is kept needs nothing else
 INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, streams: "Streams | None" = Non
     try:
         if is_process and sys.argv[1:] == [STATUSLINE]:
             from meshnode.client.clock import wall_s  # noqa: PLC0415 - for this alone
-            from session_mesh.kept import is_answered  # noqa: PLC0415 - as above
+            from session_mesh.statusline.kept import is_answered  # noqa: PLC0415 - as above
 
             if is_answered(wall_s):
                 return 0

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from session_mesh.arguments.plain import PlainCommand, PlainGroup
 from session_mesh.inside import check_allowed
-from session_mesh.plain import PlainCommand, PlainGroup
-from session_mesh.render import Format, View, render
+from session_mesh.output.render import Format, View, render
 
 if TYPE_CHECKING:
     from session_mesh.call import Call

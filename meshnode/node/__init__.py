@@ -9,5 +9,5 @@ functions of this package too.
 - what it is told: `configuration`
 - its home, and its place in the mesh: `homes`, `presence`
 - what it does: `sessions`, `ledger`, `audit`
-- without a node, or with one in a container: `offline`, `doctor`, `elsewhere`
+- without a node, or with one in a container: `offline`, `doctor`, `containers`
 """

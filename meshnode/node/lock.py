@@ -23,7 +23,7 @@ from meshnode.client.home import (
 )
 from meshnode.client.keys.keyfiles import check_alone
 from meshnode.core.errors import ConflictError, NotPermittedError
-from meshnode.node.elsewhere import HOW, THERE, runs_elsewhere
+from meshnode.node.containers import HOW, THERE, runs_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable

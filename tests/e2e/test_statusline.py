@@ -16,7 +16,7 @@ import pytest
 from e2e.caller import Caller
 from e2e.fleet import CALL_S, PROGRAM, wait_until
 
-from session_mesh.kept import LASTS_S, SILENT_S, TODAY_S
+from session_mesh.statusline.kept import LASTS_S, SILENT_S, TODAY_S
 
 SESSION = "5b9d3c5e-6b1e-4b51-9d8a-0c1f2d3e4f50"
 CONTEXT = {"used_percentage": 21, "context_window_size": 200_000}

@@ -15,7 +15,7 @@ from meshnode.core.errors import BY_CODE
 from meshnode.core.vocabulary import ACTIONS
 from session_mesh.dispatch import VERBS, app
 from session_mesh.main import main
-from session_mesh.render import Streams
+from session_mesh.output.render import Streams
 
 README = Path(__file__).parents[2] / "README.md"
 CONTRACT = (  # all verbs there will ever be, in the order in which people meet them

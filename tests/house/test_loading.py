@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = str(Path(sys.executable).with_name("session-mesh"))
 EXTRA = {"fastapi", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client"}
-OF_A_TERMINAL = {"typer", "rich", "session_mesh.dispatch", "session_mesh.render"}
+OF_A_TERMINAL = {"typer", "rich", "session_mesh.dispatch", "session_mesh.output.render"}
 OF_WHO_IS_ASKED = {  # by a user, by a file of theirs, or by a disk or a certificate that ends
     *("yaml", "psutil", "zoneinfo", "difflib", "statistics", "shutil", "platformdirs"),
     *("importlib.metadata", "email.message", "zipfile", "genai_prices", "watchfiles"),

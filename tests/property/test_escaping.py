@@ -5,7 +5,7 @@ from unicodedata import category
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_mesh.escaping import (
+from session_mesh.output.escaping import (
     FORMULA,
     MARKS_MAX,
     UNSEEN,

@@ -8,12 +8,12 @@ from meshnode.client.durations import parse_instant
 from meshnode.client.errors import MeshError, NotFoundError, UsageError
 from meshnode.client.targets.targets import Target
 from meshnode.client.vocabulary import KINDS
-from session_mesh import words
+from session_mesh.arguments.completing import among, listed
+from session_mesh.arguments.options import Node, SessionId, several
 from session_mesh.call import Call
-from session_mesh.completing import among, listed
-from session_mesh.options import Node, SessionId, several
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from session_mesh import words
-from session_mesh.amounts import UNPRICED_SHOWN_MAX
 from session_mesh.call import Call
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import leading_verb, verb
+from session_mesh.views.amounts import UNPRICED_SHOWN_MAX
 
 COLUMNS = ("BUDGET", "FOR", "SPENT", "LIMIT", "%", "STATE", "THEN", "ENDS", "HEARD", "HELD")
 FLEXIBLE = ("HELD", "FOR", "BUDGET")

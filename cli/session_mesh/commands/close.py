@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from meshnode.client.durations import parse_duration
-from session_mesh.options import Grace
-from session_mesh.single import order_to_one
+from session_mesh.arguments.options import Grace
+from session_mesh.orders.single import order_to_one
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from meshnode.client.documents import DOCUMENT_BYTES_MAX
+from session_mesh.arguments.stdin import read_text
 from session_mesh.call import Call
-from session_mesh.render import View
-from session_mesh.stdin import read_text
-from session_mesh.tables import Table
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import new_app, verb
 
 app = new_app(help="Check a configuration, and show what a node takes from it.")

@@ -7,8 +7,13 @@ import typer
 from meshnode.client.durations import seconds_of
 from meshnode.client.errors import UnreachableError
 from meshnode.client.records.counted import counted_session
-from session_mesh import words
-from session_mesh.amounts import (
+from session_mesh.arguments.completing import among, listed
+from session_mesh.arguments.options import Node, SessionId
+from session_mesh.call import Call
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.verbs import verb
+from session_mesh.views.amounts import (
     DAYS_MAX,
     GROUPINGS,
     MOST_MAX,
@@ -22,11 +27,6 @@ from session_mesh.amounts import (
     nothing_of,
     table_of,
 )
-from session_mesh.call import Call
-from session_mesh.completing import among, listed
-from session_mesh.options import Node, SessionId
-from session_mesh.render import View
-from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient

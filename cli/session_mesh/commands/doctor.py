@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
+from session_mesh.arguments.completing import nodes
 from session_mesh.call import Call
-from session_mesh.completing import nodes
-from session_mesh.render import Listing, View
+from session_mesh.output.render import Listing, View
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:

@@ -8,9 +8,12 @@ import typer
 from meshnode.client.durations import parse_instant
 from meshnode.client.errors import ConflictError, NotFoundError
 from meshnode.client.targets.targets import Target, Wanted
+from session_mesh.arguments.completing import sessions
+from session_mesh.arguments.options import EventKinds, several, stream_only
 from session_mesh.call import Call
-from session_mesh.completing import sessions
-from session_mesh.happenings import (
+from session_mesh.output.render import View
+from session_mesh.verbs import verb
+from session_mesh.views.happenings import (
     document,
     id_of,
     line,
@@ -19,9 +22,6 @@ from session_mesh.happenings import (
     tell_absence,
     tell_all,
 )
-from session_mesh.options import EventKinds, several, stream_only
-from session_mesh.render import View
-from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient

@@ -15,12 +15,12 @@ import typer
 from meshnode.client.durations import rfc3339
 from meshnode.client.errors import ConflictError, UsageError
 from meshnode.client.keys.keyfiles import take_name
-from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, MOST_MAX, Span, inexact, joined, unpriced_in
 from session_mesh.call import Call
-from session_mesh.escaping import encodable, inert
-from session_mesh.render import View
+from session_mesh.output import words
+from session_mesh.output.escaping import encodable, inert
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
+from session_mesh.views.amounts import DAYS_MAX, MOST_MAX, Span, inexact, joined, unpriced_in
 
 if TYPE_CHECKING:
     from session_mesh.call import Reader

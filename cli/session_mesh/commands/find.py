@@ -7,11 +7,11 @@ import typer
 
 from meshnode.client.errors import UsageError
 from meshnode.client.targets.targets import one_specialization
-from session_mesh import words
+from session_mesh.arguments.completing import skills
 from session_mesh.call import Call
-from session_mesh.completing import skills
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import verb
 
 COST = "cost_per_mtok_usd"

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from session_mesh.call import Call
-from session_mesh.render import View
+from session_mesh.output.render import View
+from session_mesh.output.words import described
 from session_mesh.verbs import verb
-from session_mesh.words import described
 
 
 @verb(

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from session_mesh.arguments.passphrases import new_passphrase
 from session_mesh.call import Call
-from session_mesh.passphrases import new_passphrase
-from session_mesh.render import View
+from session_mesh.output.render import View
+from session_mesh.output.words import described
 from session_mesh.verbs import verb
-from session_mesh.words import described
 
 
 @verb("session-mesh init --mesh home --name laptop", "session-mesh init --root-out /media/usb/root")

@@ -6,9 +6,9 @@ import typer
 
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
+from session_mesh.arguments.options import Labels, pairs
 from session_mesh.call import Call
-from session_mesh.options import Labels, pairs
-from session_mesh.render import View
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 

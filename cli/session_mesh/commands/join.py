@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
+from session_mesh.arguments.options import several
 from session_mesh.call import Call
-from session_mesh.joins import invite_from, patience
-from session_mesh.options import several
-from session_mesh.render import View
+from session_mesh.nodes.joins import invite_from, patience
+from session_mesh.output.render import View
+from session_mesh.output.words import described
 from session_mesh.verbs import verb
-from session_mesh.words import described
 
 
 @verb(
@@ -55,7 +55,7 @@ def app(
     notes = [*value["warnings"], "next: session-mesh up --detach"]
     if up:
         from meshnode.node.configuration.options import UpOptions  # noqa: PLC0415 - as above
-        from session_mesh.starting import await_news, notes_on, start  # noqa: PLC0415 - as above
+        from session_mesh.nodes.starting import await_news, notes_on, start  # noqa: PLC0415 - as above
 
         call.streams.tell(f"joined the mesh {value['mesh_name']} as {value['name']}")
         value = {**value, "up": start(call.home, listen)}

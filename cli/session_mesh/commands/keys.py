@@ -11,13 +11,13 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import NoNodeError, SilentNodeError, UsageError
 from meshnode.client.vocabulary import ACTION_MEANINGS, ACTIONS
-from session_mesh import words
+from session_mesh.arguments.completing import among, listed
+from session_mesh.arguments.options import Specializations, several
+from session_mesh.arguments.stdin import on_terminal, read_text
 from session_mesh.call import Call
-from session_mesh.completing import among, listed
-from session_mesh.options import Specializations, several
-from session_mesh.render import View
-from session_mesh.stdin import on_terminal, read_text
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 TEXT_CHARS_MAX = 25_000  # a key has 24 KiB at most

@@ -9,10 +9,8 @@ from meshnode.client.commands.fanning import INTERRUPTED
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.targets.targets import Delivery, Target, Terms
-from session_mesh import words
-from session_mesh.call import Call
-from session_mesh.completing import agents, listed, only, specializations
-from session_mesh.options import (
+from session_mesh.arguments.completing import agents, listed, only, specializations
+from session_mesh.arguments.options import (
     CommandId,
     Grace,
     Labels,
@@ -23,9 +21,11 @@ from session_mesh.options import (
     several,
     target_of,
 )
-from session_mesh.orders import Aim, asked, carry_out, chosen, sessions_of
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.call import Call
+from session_mesh.orders.orders import Aim, asked, carry_out, chosen, sessions_of
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from session_mesh.call import Call
-from session_mesh.render import View
-from session_mesh.stopping import stop
+from session_mesh.nodes.stopping import stop
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 

@@ -1,20 +1,19 @@
 """`list`: every session of the mesh."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
 
 from meshnode.client.targets.nodes import names_apart
 from meshnode.client.targets.targets import Filter, Selection, one_specialization
-from session_mesh import words
+from session_mesh.arguments.completing import specializations
+from session_mesh.arguments.options import AgentId, Labels, Node, pairs
 from session_mesh.call import Call, Reader
-from session_mesh.completing import specializations
 from session_mesh.inside import is_inside
-from session_mesh.options import AgentId, Labels, Node, pairs
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
+from session_mesh.views.sessions import table_of
 
 Sort = Literal["updated", "cost", "tokens", "created"]
 
@@ -66,10 +65,9 @@ def app(
         value |= {"sessions": sessions, "more": True}
         notes.append(f"there are more than these {limit}: list without --limit shows the others")
     names = names_apart(nodes | {one["node_id"]: one["node_name"] for one in sessions})
-    rows = rows_of(sessions, names, now_s)
     return View(
         value=value,
-        human=Table(COLUMNS, rows, _nothing(call, selection), FLEXIBLE, SPARE, NUMBERS, READABLE),
+        human=table_of(sessions, names, now_s, _nothing(call, selection)),
         records="sessions",
         ids=[session["session_id"] for session in sessions],
         notes=notes,
@@ -108,38 +106,7 @@ def _is_chosen(call: Call, selection: Selection) -> bool:
     return is_plain and not is_inside() and call.home.selection.exists()
 
 
-FLEXIBLE = ("TITLE", "SPECS", "NODE", "AGENT")
-SPARE = ("TITLE", "SPECS", "ACTIVE", "TOKENS", "COST", "NODE")  # who it is stays longest
-NUMBERS = ("TOKENS", "COST")
-READABLE = 16  # of a name, before figures stay
-COLUMNS = ("SESSION", "AGENT", "NODE", "STATE", "SPECS", "TOKENS", "COST", "ACTIVE", "TITLE")
-
-
 def _nothing(call: Call, selection: Selection) -> str:
     if selection == Selection(sort=selection.sort) and not _is_chosen(call, selection):
         return "no sessions; start one: session-mesh run -- CMD"
     return "no session matches; session-mesh list --filter all shows every one that is known"
-
-
-def rows_of(
-    sessions: Sequence[dict[str, Any]], names: dict[str, str], now_s: float
-) -> list[tuple[str, ...]]:
-    """Return sessions as rows of the table."""
-    places = words.places_of(one["cost_usd"] for one in sessions)
-    return [_row(one, names, now_s, places) for one in sessions]
-
-
-def _row(
-    session: dict[str, Any], names: dict[str, str], now_s: float, places: int
-) -> tuple[str, ...]:
-    return (
-        words.short(session["session_id"]),
-        session["agent_id"],
-        names[session["node_id"]],
-        session["state"],
-        ",".join(session["specializations"]),
-        words.count(session["usage"]["total"]),
-        words.usd(session["cost_usd"], places),
-        words.age(session["last_activity"], now_s),
-        session["title"] or "",
-    )

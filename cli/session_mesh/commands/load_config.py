@@ -8,11 +8,11 @@ import typer
 from meshnode.client import selections
 from meshnode.client.documents import DOCUMENT_BYTES_MAX, parse_document, read_bytes
 from meshnode.client.errors import UsageError
+from session_mesh.arguments.stdin import read_text
 from session_mesh.call import Call
-from session_mesh.render import View
-from session_mesh.stdin import read_text
+from session_mesh.output.render import View
+from session_mesh.output.words import several
 from session_mesh.verbs import verb
-from session_mesh.words import several
 
 
 @verb(

@@ -11,13 +11,13 @@ from meshnode.client import clock
 from meshnode.client.durations import parse_instant, seconds_of
 from meshnode.client.errors import MeshError
 from meshnode.client.targets.targets import Target, has_ended
+from session_mesh.arguments.completing import sessions
+from session_mesh.arguments.options import AgentId, Node, SessionId, stream_only, target_of
 from session_mesh.call import Call
-from session_mesh.completing import sessions
-from session_mesh.escaping import escape
-from session_mesh.happenings import tell_absence, while_read
-from session_mesh.options import AgentId, Node, SessionId, stream_only, target_of
-from session_mesh.render import Streams, View
+from session_mesh.output.escaping import escape
+from session_mesh.output.render import Streams, View
 from session_mesh.verbs import verb
+from session_mesh.views.happenings import tell_absence, while_read
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from meshnode.client.targets.nodes import is_awaited, names_apart, pasted
-from session_mesh import words
+from session_mesh.arguments.completing import nodes as nodes_known
+from session_mesh.arguments.options import Labels, RootFile, pairs, several
+from session_mesh.arguments.passphrases import passphrase_asker
 from session_mesh.call import Call
-from session_mesh.completing import nodes as nodes_known
-from session_mesh.options import Labels, RootFile, pairs, several
-from session_mesh.passphrases import passphrase_asker
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 # An address that is cut leads nowhere: it stays whole, or is left out.

@@ -6,12 +6,12 @@ import typer
 
 from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.words import WITHOUT_ROLE
-from session_mesh import words
+from session_mesh.arguments.options import RootFile
+from session_mesh.arguments.passphrases import passphrase_asker
 from session_mesh.call import Call
-from session_mesh.options import RootFile
-from session_mesh.passphrases import passphrase_asker
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("NAME", "ROLE", "STATE", "GIVEN BY", "SINCE", "KEY ID")

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import leading_verb, verb
 
 COLUMNS = ("ORDER", "STATE", "ENDS", "AGENT", "NODE", "EXPIRES", "BY", "WHAT BECAME OF IT")

@@ -8,7 +8,7 @@ from meshnode.client.durations import parse_instant, seconds_of
 from meshnode.client.errors import UsageError
 from meshnode.client.words import nearest
 from session_mesh.call import Call
-from session_mesh.render import View
+from session_mesh.output.render import View
 from session_mesh.verbs import new_app, verb
 
 NOT_FOUND = 3

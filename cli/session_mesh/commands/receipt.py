@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from meshnode.client.errors import NotFoundError, UsageError
+from session_mesh.arguments.stdin import read_text
 from session_mesh.call import Call
-from session_mesh.escaping import escape
-from session_mesh.render import View
-from session_mesh.stdin import read_text
+from session_mesh.output.escaping import escape
+from session_mesh.output.render import View
 from session_mesh.verbs import new_app, verb
 
 app = new_app(help="Check what a node has signed about a command.")

@@ -9,15 +9,15 @@ from meshnode.client.commands.registrations import registrations, registrations_
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.targets.targets import Delivery
+from session_mesh.arguments.options import CommandId, Specializations, Timeout, pairs, several
+from session_mesh.arguments.stdin import read_text
 from session_mesh.call import Call
 from session_mesh.inside import is_inside, own_agent_id, register_self
-from session_mesh.options import CommandId, Specializations, Timeout, pairs, several
-from session_mesh.orders import outcome_view
-from session_mesh.progress import Progress
-from session_mesh.render import View
-from session_mesh.stdin import read_text
-from session_mesh.tables import Table
+from session_mesh.orders.orders import outcome_view
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
 from session_mesh.verbs import verb
+from session_mesh.views.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import typer
 
 from meshnode.client.errors import UsageError
 from session_mesh.call import Call
-from session_mesh.render import View
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from session_mesh import words
+from session_mesh.arguments.options import RootFile
+from session_mesh.arguments.passphrases import new_passphrase, passphrase_asker
 from session_mesh.call import Call
-from session_mesh.options import RootFile
-from session_mesh.passphrases import new_passphrase, passphrase_asker
-from session_mesh.render import View
-from session_mesh.tables import Table
+from session_mesh.output import words
+from session_mesh.output.render import View
+from session_mesh.output.tables import Table
+from session_mesh.output.words import described
 from session_mesh.verbs import leading_verb, verb
-from session_mesh.words import described
 
 
 @leading_verb("session-mesh root", "session-mesh root list -o json")

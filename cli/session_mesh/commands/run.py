@@ -8,11 +8,11 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
 from meshnode.client.targets.targets import Selection
-from session_mesh import words
+from session_mesh.arguments.options import Labels, Specializations, pairs, several
 from session_mesh.call import Call
-from session_mesh.escaping import escape
-from session_mesh.options import Labels, Specializations, pairs, several
-from session_mesh.render import View
+from session_mesh.output import words
+from session_mesh.output.escaping import escape
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _have_a_node(call: Call) -> None:
         with call.mesh() as mesh:
             mesh.status()
     except NoNodeError:
-        from session_mesh.starting import (  # noqa: PLC0415 - rarely needed, and large
+        from session_mesh.nodes.starting import (  # noqa: PLC0415 - rarely needed, and large
             start_unless_another_does,
         )
 

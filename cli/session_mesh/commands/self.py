@@ -3,7 +3,7 @@
 from meshnode.client.public import public
 from session_mesh.call import Call
 from session_mesh.commands.show import described
-from session_mesh.render import View
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 

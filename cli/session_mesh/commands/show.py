@@ -6,13 +6,13 @@ import typer
 
 from meshnode.client.errors import NoNodeError, NotFoundError, SilentNodeError
 from meshnode.client.public import public, with_names_of_the_monitor
-from session_mesh import words
+from session_mesh.arguments.completing import sessions
+from session_mesh.arguments.options import AgentId, Node, SessionId, target_of
 from session_mesh.call import Call
-from session_mesh.completing import sessions
-from session_mesh.options import AgentId, Node, SessionId, target_of
-from session_mesh.render import View
-from session_mesh.rounds import Found, described_rounds
+from session_mesh.output import words
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
+from session_mesh.views.rounds import Found, described_rounds
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient

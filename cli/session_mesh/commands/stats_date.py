@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from session_mesh import words
-from session_mesh.amounts import DAYS_MAX, Span, ids_of, in_order, notes_of, statistics
 from session_mesh.call import Call
-from session_mesh.render import View
+from session_mesh.output import words
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
+from session_mesh.views.amounts import DAYS_MAX, Span, ids_of, in_order, notes_of, statistics
 
 
 @verb("session-mesh stats-date", "session-mesh stats-date --days 7 --tz Europe/Berlin -o json")

@@ -1,10 +1,10 @@
 """`stats-model`: what each model has used."""
 
-from session_mesh import words
-from session_mesh.amounts import MOST_MAX, ids_of, notes_of, statistics
 from session_mesh.call import Call
-from session_mesh.render import View
+from session_mesh.output import words
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
+from session_mesh.views.amounts import MOST_MAX, ids_of, notes_of, statistics
 
 
 @verb("session-mesh stats-model", "session-mesh stats-model -o csv")

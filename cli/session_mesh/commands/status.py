@@ -5,9 +5,9 @@ from typing import Any
 
 from meshnode.client.durations import rfc3339
 from meshnode.client.words import WITHOUT_ROLE
-from session_mesh import words
 from session_mesh.call import Call
-from session_mesh.render import View
+from session_mesh.output import words
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 MIB = 1 << 20

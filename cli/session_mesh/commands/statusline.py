@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from meshnode.client.errors import MeshError, NoNodeError, UsageError
-from session_mesh import kept
 from session_mesh.call import Call
 from session_mesh.inside import is_inside
-from session_mesh.line import Figures, composed, said, transcript_in
-from session_mesh.render import View
+from session_mesh.output.render import View
+from session_mesh.statusline import kept
+from session_mesh.statusline.line import Figures, composed, said, transcript_in
 from session_mesh.verbs import verb
 
 INSIDE_S = 0.5  # for each of two answers

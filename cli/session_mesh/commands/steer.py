@@ -7,9 +7,8 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.targets.targets import Delivery
-from session_mesh.call import Call
-from session_mesh.completing import recipients, specializations
-from session_mesh.options import (
+from session_mesh.arguments.completing import recipients, specializations
+from session_mesh.arguments.options import (
     AgentId,
     CommandId,
     Labels,
@@ -20,9 +19,10 @@ from session_mesh.options import (
     narrowed,
     target_of,
 )
-from session_mesh.orders import asked, carry_out, chosen, one
-from session_mesh.render import View
-from session_mesh.stdin import read_text
+from session_mesh.arguments.stdin import read_text
+from session_mesh.call import Call
+from session_mesh.orders.orders import asked, carry_out, chosen, one
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 MESSAGE_CHARS_MAX = 32 * 1024  # of stdin: more is no message, whatever its encoding

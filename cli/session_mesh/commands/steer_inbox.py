@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from session_mesh.arguments.options import stream_only
 from session_mesh.call import Call
-from session_mesh.happenings import tell_absence
-from session_mesh.options import stream_only
 from session_mesh.verbs import verb
+from session_mesh.views.happenings import tell_absence
 
 
 @verb(

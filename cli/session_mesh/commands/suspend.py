@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from session_mesh.single import order_to_one
+from session_mesh.orders.single import order_to_one
 
 if TYPE_CHECKING:
     from meshnode.client.mesh import MeshClient

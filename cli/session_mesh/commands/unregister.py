@@ -7,11 +7,11 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import UsageError
 from meshnode.client.targets.targets import Delivery
+from session_mesh.arguments.options import CommandId, Timeout
 from session_mesh.call import Call
 from session_mesh.inside import is_inside, unregister_self
-from session_mesh.options import CommandId, Timeout
-from session_mesh.orders import outcome_view
-from session_mesh.render import View
+from session_mesh.orders.orders import outcome_view
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from session_mesh.becoming import become_node
+from session_mesh.arguments.completing import among
+from session_mesh.arguments.options import Labels, pairs, several
 from session_mesh.call import Call
-from session_mesh.completing import among
-from session_mesh.joins import INVITE_VARIABLE, patience
-from session_mesh.options import Labels, pairs, several
-from session_mesh.render import View
+from session_mesh.nodes.becoming import become_node
+from session_mesh.nodes.joins import INVITE_VARIABLE, patience
+from session_mesh.output.render import View
 from session_mesh.verbs import verb
 
 
@@ -108,7 +108,7 @@ def app(
     if not detach:
         become_node(told_of(call.home, options))
     ready = up_detached(call.home, options)
-    from session_mesh.starting import notes_on  # noqa: PLC0415 - large
+    from session_mesh.nodes.starting import notes_on  # noqa: PLC0415 - large
 
     notes = notes_on(call.home, options)
     return View(value=ready, human=ready_text(ready), ids=[ready["node_id"]], notes=notes)

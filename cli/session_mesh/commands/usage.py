@@ -8,7 +8,12 @@ import typer
 from meshnode.client.durations import parse_duration
 from meshnode.client.errors import MeshError, UsageError
 from meshnode.client.vocabulary import SOURCES
-from session_mesh.amounts import (
+from session_mesh.arguments.completing import among, listed
+from session_mesh.arguments.options import several
+from session_mesh.call import Call
+from session_mesh.output.render import View
+from session_mesh.verbs import verb
+from session_mesh.views.amounts import (
     BLOCK,
     DAYS_MAX,
     GROUPINGS,
@@ -24,14 +29,9 @@ from session_mesh.amounts import (
     table_of,
     unpriced_in,
 )
-from session_mesh.blocks import FIELDS, source_of, table_of_blocks
-from session_mesh.call import Call
-from session_mesh.completing import among, listed
-from session_mesh.options import several
-from session_mesh.progress import Progress
-from session_mesh.render import View
-from session_mesh.verbs import verb
-from session_mesh.zones import own_zone
+from session_mesh.views.blocks import FIELDS, source_of, table_of_blocks
+from session_mesh.views.progress import Progress
+from session_mesh.views.zones import own_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -146,12 +146,12 @@ def app(
         if rescan:
             ledger.forget_places(configs)
         if explain:
-            from session_mesh.explaining import explained  # noqa: PLC0415 - rarely needed
+            from session_mesh.views.explaining import explained  # noqa: PLC0415 - rarely needed
 
             _read(ledger, configs, call)
             return explained(ledger.explain(explain))
         if follow:
-            from session_mesh.monitor import Monitor  # noqa: PLC0415 - as above
+            from session_mesh.views.monitor import Monitor  # noqa: PLC0415 - as above
 
             _read(ledger, configs, call)
             ledger.follow()

@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from meshnode.client.targets.targets import Wanted, check_lengths
+from session_mesh.arguments.options import EventKinds, several, stream_only
 from session_mesh.call import Call
-from session_mesh.happenings import tell_absence, tell_all
-from session_mesh.options import EventKinds, several, stream_only
 from session_mesh.verbs import verb
+from session_mesh.views.happenings import tell_absence, tell_all
 
 
 @verb(
@@ -34,7 +34,7 @@ def app(
     is_table = call.streams.can_draw and call.output is None and not call.quiet
     with call.mesh() as mesh:
         if is_table and not kind and not position:
-            from session_mesh.live import Board, show  # noqa: PLC0415 - a stream needs no terminal
+            from session_mesh.views.live import Board, show  # noqa: PLC0415 - a stream needs no terminal
 
             board = Board()
             return show(mesh.watch(Wanted(("session", "node")), absent=board.miss), board, call)

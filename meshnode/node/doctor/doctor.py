@@ -60,9 +60,9 @@ from meshnode.node.clock import SystemClock, chance
 from meshnode.node.configuration.config import load_config
 from meshnode.node.configuration.configured import Config
 from meshnode.node.configuration.pricing import mistakes
+from meshnode.node.containers import APART, HOW, runs_elsewhere
 from meshnode.node.doctor.observing import Observer, Seen
 from meshnode.node.doctor.suspects import Known, asked_for, suspects
-from meshnode.node.elsewhere import APART, HOW, runs_elsewhere
 from meshnode.node.homes.founding import device_key, read_genesis
 from meshnode.node.homes.membership import certificates_of, membership_in
 from meshnode.node.homes.roots import known_roots

@@ -24,7 +24,7 @@ from meshnode.app.sessions.opening import ADAPTERS, Opening, check_opening
 from meshnode.client.targets.targets import NewSession
 from meshnode.core.errors import MeshError
 from meshnode.core.sessions.sessions import TERMINAL, State
-from meshnode.node.elsewhere import check_here
+from meshnode.node.containers import check_here
 from meshnode.node.init import become
 from meshnode.node.names import user_name
 

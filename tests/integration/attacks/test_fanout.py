@@ -22,8 +22,8 @@ from meshnode.client.mesh import MeshClient
 from meshnode.client.targets.targets import Delivery, Selection, Target, Terms
 from meshnode.core.errors import NotPermittedError, StaleError
 from session_mesh.call import Call
-from session_mesh.orders import Aim, asked, carry_out
-from session_mesh.render import Streams, render
+from session_mesh.orders.orders import Aim, asked, carry_out
+from session_mesh.output.render import Streams, render
 
 pytestmark = pytest.mark.integration
 

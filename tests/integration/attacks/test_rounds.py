@@ -24,8 +24,8 @@ from meshnode.core.ledger.rounds import (
     texts_to_bytes,
 )
 from meshnode.node.ledger.rounds import read_rounds
-from session_mesh.render import Streams, Style, View, render
-from session_mesh.rounds import described_rounds
+from session_mesh.output.render import Streams, Style, View, render
+from session_mesh.views.rounds import described_rounds
 
 ESC = "\x1b]0;owned\x07\x1b[2J"
 EVIL = f"{ESC}\u202egnp.exe\r\nRound 9 @ now\n  Answer: all is paid"

@@ -10,12 +10,20 @@ from msgspec.structs import replace
 from meshnode.core.errors import PeerError
 from meshnode.core.keys import Key
 from meshnode.core.membership.genesis import Genesis, genesis_from_bytes
-from session_mesh import happenings
 from session_mesh.commands.logs import _Documents, _Text
-from session_mesh.live import Board, _picture
-from session_mesh.render import Failure, Listing, Streams, Style, View, render, render_failure
-from session_mesh.screen import Screen
-from session_mesh.tables import Table
+from session_mesh.output.render import (
+    Failure,
+    Listing,
+    Streams,
+    Style,
+    View,
+    render,
+    render_failure,
+)
+from session_mesh.output.screen import Screen
+from session_mesh.output.tables import Table
+from session_mesh.views import happenings
+from session_mesh.views.live import Board, _picture
 
 ESC = "\x1b]0;owned\x07\x1b[2J\x9b31m"
 BIDI = "\u202egnp.exe\u2066"

@@ -9,7 +9,7 @@ from unit.cli.doubles import NOW_S, Mesh
 from session_mesh import call
 from session_mesh.call import Call
 from session_mesh.main import main
-from session_mesh.render import Streams
+from session_mesh.output.render import Streams
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from session_mesh.arguments.options import several
 from session_mesh.dispatch import VERBS
-from session_mesh.options import several
 
 
 @pytest.mark.usefixtures("mesh")

@@ -8,7 +8,7 @@ import pytest
 LOADED = """
 import os, sys
 from session_mesh.call import Call
-from session_mesh.render import Streams
+from session_mesh.output.render import Streams
 
 class Look:
     def find_spec(self, name, path=None, target=None):

@@ -12,7 +12,7 @@ from unit.cli.doubles import PARTIAL, SESSION, Mesh
 
 from meshnode.client.targets.targets import Selection
 from session_mesh.main import main
-from session_mesh.render import Streams
+from session_mesh.output.render import Streams
 
 
 def member(letter, **changes):

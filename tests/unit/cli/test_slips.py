@@ -13,7 +13,7 @@ from meshnode.client.targets.targets import Target, resolve
 from meshnode.node.homes import joining
 from session_mesh.commands import orders as orders_verb
 from session_mesh.main import main
-from session_mesh.render import Streams
+from session_mesh.output.render import Streams
 
 ENDED = SESSION | {"phase": "CLOSED", "state": "closed", "specializations": ["crawler"]}
 KILLS = ("kill", "--all", "--yes", "--spec")

@@ -12,8 +12,8 @@ PROGRAM = Path(sys.executable).with_name("session-mesh")
 NAME = "é\u6f22\U0001f600"
 SHOWING = """
 import sys
-from session_mesh.render import Streams, Style, View, render
-from session_mesh.tables import Table
+from session_mesh.output.render import Streams, Style, View, render
+from session_mesh.output.tables import Table
 streams = Streams.of_process()
 rows = [{"name": sys.argv[2]}, {"name": "last"}]
 view = View({"rows": rows}, Table(("NAME",), [tuple(one.values()) for one in rows]), "rows")
@@ -21,7 +21,7 @@ sys.exit(render(view, streams, Style(sys.argv[1])))
 """
 WATCHING = """
 import json, sys
-from session_mesh.render import Streams
+from session_mesh.output.render import Streams
 Streams.of_process().out.write(json.dumps({"name": sys.argv[1]}, ensure_ascii=False) + "\\n")
 """
 
