@@ -192,8 +192,7 @@ class Actor:
             again = replace(wish.target, session_id=session["session_id"])
             session = await self.find(bearer, again, wish.action)
             outcome = await self._ordered(bearer, wish, session, command_id, is_given=is_given)
-        if not given_id and outcome["receipt"]:  # what is answered without may be repeated
-            self._repeats.drop(bearer, command_id)
+        self._repeats.answered(bearer, command_id)
         return outcome
 
     async def _ordered(

@@ -54,7 +54,7 @@ class Wish(msgspec.Struct, frozen=True):
 class _Worth(IntEnum):
     """In which order things go of what a caller holds: who has given an id counts on it."""
 
-    TOLD = 0  # that there was nothing to do, under an id that was made here
+    TOLD = 0  # what became of it, or that there was nothing to do, under an id that was made here
     SENT = 1  # under such an id: should the answer fail to come, its caller is told to ask again
     GIVEN = 2
 
@@ -122,8 +122,15 @@ class Repeats:
             least = next(filter(None, self._kept[most].values()))
             self._drop(most, next(iter(least)))
 
+    def answered(self, bearer: Bearer, command_id: bytes) -> None:
+        """Note that a caller knows what became of a command; it goes first if its id is ours."""
+        name = bearer.key_id, command_id
+        theirs = self._kept.get(family_of(bearer), {})
+        if (kept := theirs.get(_Worth.SENT, {}).pop(name, None)) is not None:
+            theirs[_Worth.TOLD][name] = kept
+
     def drop(self, bearer: Bearer, command_id: bytes) -> None:
-        """Forget a command that nobody was given the id of before it was answered."""
+        """Forget a command that was not carried out."""
         self._drop(family_of(bearer), (bearer.key_id, command_id))
 
     def _drop(self, family: bytes, name: _Name) -> None:

@@ -42,7 +42,10 @@ def test_two_posts_with_one_idempotency_key_are_one_message(pair, door, agent, q
 
 
 def test_the_id_of_an_answer_repeats_it_and_many_at_once_are_one(pair, door, agent):
-    made = door.ask("POST", STEER, {"agent_id": agent, "message": "first"}).json["command_id"]
+    first = {"agent_id": agent, "message": "first"}
+    told = door.ask("POST", STEER, first)
+    made = told.json["command_id"]
+    assert door.ask("POST", STEER, first | {"command_id": made}).content == told.content
     chosen = "a" * 26
     body = {"agent_id": agent, "message": "once", "command_id": chosen}
     with ThreadPoolExecutor(8) as callers:

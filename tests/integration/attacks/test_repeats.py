@@ -99,3 +99,18 @@ def test_of_what_one_holds_goes_first_what_no_id_was_given_for_and_of_that_what_
         repeats.keep(victim, command_id, WISH, {"detail": "already ended"}, is_given=True)
     assert all(repeats.known(victim, command_id, WISH) for command_id in given)
     assert not any(repeats.known(victim, one, WISH) for one in (*OURS, lost, *told))
+
+
+def test_of_what_no_id_was_given_for_an_answered_order_goes_before_one_that_is_not(victim: Bearer):
+    repeats = Repeats()
+    answered, lost = chance(COMMAND_ID_BYTES), chance(COMMAND_ID_BYTES)
+    for command_id in (lost, answered):
+        repeats.keep(victim, command_id, WISH, signed(victim, command_id), is_given=False)
+    for command_id in (answered, chance(COMMAND_ID_BYTES)):  # of one that is dropped by now, too
+        repeats.answered(victim, command_id)
+    assert repeats.known(victim, answered, WISH) == signed(victim, answered)
+    for _ in range(COMMANDS_MAX - 1):
+        command_id = chance(COMMAND_ID_BYTES)
+        repeats.keep(victim, command_id, WISH, signed(victim, command_id), is_given=True)
+    assert repeats.known(victim, answered, WISH) is None
+    assert repeats.known(victim, lost, WISH)
