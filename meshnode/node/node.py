@@ -162,7 +162,7 @@ class Node:
         self._admission.add_control = self._world.add_control
         self._admission.on_event = self._auditing.auditor.admission
         tell_of_members(self._admission, self._mesh)
-        self._renewing = Renewing(ground, admitter, self._republish)
+        self._renewing = Renewing(ground, admitter, self._commanding.relaying, self._republish)
         self._describing = Describing(
             home,
             self._name,

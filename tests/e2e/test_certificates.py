@@ -1,5 +1,6 @@
 """A member stays one: its certificate is renewed by itself, and one that has ended is explained."""
 
+import json
 import time
 from random import Random
 
@@ -153,5 +154,25 @@ def test_a_member_keeps_its_certificate_where_the_admitters_clock_is_ahead(fleet
     anna.end()
     days_later(anna, 400)
     anna.up()
+    wait_until(lambda: ends_at(berta) > before + 390 * DAY_S)
+    assert certificate_check(berta)["ok"]
+
+
+@pytest.mark.timeout(240)
+def test_a_member_that_can_dial_no_admitter_is_renewed_over_the_links_of_others(fleet):
+    anna, berta = pair_with_clocks(fleet)
+    berta.up("--listen", "127.0.0.1:0", "--no-mdns")
+    before = ends_at(berta)
+    for node in (anna, berta):
+        end_where_it_listens(node)
+        days_later(node, 400)
+    # As behind a firewall: anna dials berta, and nobody can dial anna.
+    anna.flags = ("--listen", "127.0.0.1:0", "--advertise", "127.0.0.1:9", "--no-mdns")
+    (anna.home / "config.yaml").write_text(f"seeds: [{json.dumps(berta.flags[1])}]\n")
+    berta.up()
+    wait_until(lambda: "was not renewed" in (berta.home / "node.log").read_text())
+    assert ends_at(berta) == before
+    anna.up()
+    wait_until(lambda: berta.states() == {"anna": "alive", "berta": "alive"})
     wait_until(lambda: ends_at(berta) > before + 390 * DAY_S)
     assert certificate_check(berta)["ok"]

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from meshnode.core.commands.envelopes import Answer, Request
+from meshnode.core.commands.envelopes import RENEWAL, Answer, Request
 from meshnode.core.errors import (
     ExhaustedError,
     MeshError,
     NoAnswerError,
     PeerError,
+    RefusedError,
     UnreachableError,
     error_of,
 )
@@ -50,6 +51,10 @@ class Judge(Protocol):
 
     async def __call__(self, signed: Signed, via: str, *, until_accepted: bool = False) -> Signed:
         """Return a receipt; raises a MeshError."""
+
+
+def _nobody(_member: NodeId) -> bytes:
+    raise RefusedError("this node admits nobody", "ask a node that does")
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -89,6 +94,7 @@ class Relaying:
         self._spawn = spawn
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._judging = 0
+        self.issue: Callable[[NodeId], bytes] = _nobody  # a member's certificate, or a MeshError
 
     def is_linked(self, owner: NodeId) -> bool:
         """Whether there is a link with this node, and a key to seal to."""
@@ -125,6 +131,14 @@ class Relaying:
             if answer.last:
                 return
             number += 1
+
+    async def renew(self, admitter: NodeId) -> bytes:
+        """Return a certificate of this node that an admitter has issued, unchecked.
+
+        It waits for as long as the caller does; raises what the admitter said.
+        """
+        answer = await self._ask_patiently(admitter, RENEWAL)
+        return answer.piece or b""
 
     async def _ask_piece(self, owner: NodeId, request: Request, left_s: float) -> Answer:
         """Ask again, perhaps along another path, when a node on the way fails or says nothing."""
@@ -222,6 +236,8 @@ class Relaying:
 
     async def _judged(self, asked: Asked) -> Answer:
         command, piece = asked.request.command, asked.request.piece
+        if asked.request.renew:
+            return Answer(piece=self.issue(asked.sender), last=True)
         if piece is None:
             until_accepted = asked.request.until_accepted
             return Answer(

@@ -33,21 +33,27 @@ FRAME_BYTES_MORE = 4096  # than what is carried: names, numbers and signatures a
 ORDER_BYTES_MAX = COMMAND_BYTES_MAX + FRAME_BYTES_MORE + SEALED_BYTES_MORE  # sealed
 REPLY_BYTES_MAX = PIECE_BYTES_MAX + FRAME_BYTES_MORE + SEALED_BYTES_MORE  # a receipt is smaller
 TEXT_CHARS_MAX = 1000  # of an error's message, and of its hint; the rest is cut
+NO_COMMAND = Signed(COMMAND, b"", b"")
 
 
 class Request(msgspec.Struct, frozen=True):
     """A command to be executed; or, with `piece`, that piece of the output that it may read.
 
-    With `until_accepted` it is answered once it is journalled.
+    With `until_accepted` it is answered once it is journalled. With `renew` nothing is ordered:
+    whoever has signed the request asks for a certificate.
     """
 
     command: Signed
     piece: int | None = None
     until_accepted: bool = False
+    renew: bool = False
+
+
+RENEWAL = Request(NO_COMMAND, 0, renew=True)  # to older versions a reading that nobody has signed
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A receipt, a piece of output, or the code, message and hint of an error."""
+    """A receipt, a piece of output or a certificate, or the code, message and hint of an error."""
 
     receipt: Signed | None = None
     piece: bytes | None = None
@@ -114,16 +120,16 @@ class Correspondence:
         """Seal a request to its owner; raises PeerError if the key in its record is none."""
         about = _about(self._mesh_id, owner, self._self_id, number)
         answer_key = SealingKey(self._chance(KEY_BYTES))
-        signed = self._key.sign(
-            REQUEST,
-            {
-                "about": about,
-                "answer_key": answer_key.public,
-                "command": request.command.to_list(),
-                "piece": request.piece,
-                "until_accepted": request.until_accepted,
-            },
-        )
+        value = {
+            "about": about,
+            "answer_key": answer_key.public,
+            "command": request.command.to_list(),
+            "piece": request.piece,
+            "until_accepted": request.until_accepted,
+        }
+        if request.renew:
+            value["renew"] = True
+        signed = self._key.sign(REQUEST, value)
         sealed = seal(sealing_key, pack(signed.to_list()), SEALED_REQUEST + about)
         return sealed, Awaited(answer_key, about)
 
@@ -142,6 +148,7 @@ class Correspondence:
                     _signed(COMMAND, value["command"]),
                     None if piece is None else typed(piece, int),
                     typed(value["until_accepted"], bool),
+                    typed(value.get("renew", False), bool),
                 ),
                 sender,
                 typed(value["answer_key"], bytes),

@@ -22,6 +22,7 @@ from meshnode.core.membership.certificates import (
     EXPIRES_SOON_S,
     counts_at,
     expires_at_s,
+    from_pem,
     issue_node_ca,
     issuer_of,
     leads_to_root,
@@ -35,6 +36,7 @@ from meshnode.rpc.renewal import RenewalServicer, ask_to_renew
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from meshnode.app.commands.relaying import Relaying
     from meshnode.app.membership.admission import Admitter
     from meshnode.core.ids import NodeId
     from meshnode.core.keys import Signed
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 CHECK_S = 3600.0
 RETRY_S, RETRY_S_MAX = 5.0, 3600.0
 ASKED_MAX = 8  # nodes that admit, in one attempt
+OVER_LINKS_S = 10.0  # for one of them to answer
 CERTIFICATE = "certificate"  # the alarm's id
 _log = logging.getLogger("session_mesh.node")
 
@@ -51,12 +54,17 @@ class Renewing:
     """Keeps the certificates of one node, and renews those of others where it admits."""
 
     def __init__(
-        self, ground: Ground, admitter: Admitter, republish: Callable[[], Awaitable[None]]
+        self,
+        ground: Ground,
+        admitter: Admitter,
+        relaying: Relaying,
+        republish: Callable[[], Awaitable[None]],
     ) -> None:
         self._ground = ground
         self._mesh = ground.world.mesh
         self._identity = ground.identity
         self._admitter = admitter
+        self._relaying = relaying
         self._republish = republish
         self._rng = new_rng()
         self._steps = 0
@@ -64,6 +72,7 @@ class Renewing:
         self._mesh.control.succession.follow(followed_by(ground.home, self._mesh.genesis))
         desk = RenewalDesk(admitter, self._is_member, ground.clock, chance)
         self.servicer = RenewalServicer(desk)
+        relaying.issue = lambda member: to_pem(desk.renew(member))
 
     def begin(self) -> None:
         """Take up what the disk says, before anything is served; renew what needs nobody else."""
@@ -102,13 +111,25 @@ class Renewing:
         failure: MeshError = UnreachableError("no node that admits is known")
         for admitter in self._candidates():
             try:
-                chain = await ask_to_renew(
-                    self._identity, admitter, self._mesh.overlay.addresses_of(admitter)
-                )
-                return self._checked(chain)
+                return self._checked(await self._asked(admitter))
             except MeshError as error:
                 failure = error
         raise failure
+
+    async def _asked(self, admitter: NodeId) -> tuple[bytes, ...]:
+        """Dial an admitter; one that cannot be dialled is asked over the links of others."""
+        addresses = self._mesh.overlay.addresses_of(admitter)
+        try:
+            return await ask_to_renew(self._identity, admitter, addresses)
+        except UnreachableError:
+            if not self._relaying.has_path(admitter):
+                raise
+        try:
+            async with asyncio.timeout(OVER_LINKS_S):
+                return from_pem(await self._relaying.renew(admitter))
+        except TimeoutError:
+            name = self._mesh.tables.name_of(admitter)
+            raise UnreachableError(f"{name} did not answer in {OVER_LINKS_S:g} s") from None
 
     def _issued_by_myself(self) -> tuple[bytes, ...]:
         certificate = self._admitter.certificate()

@@ -77,7 +77,7 @@ class Commanding:
         correspondence = Correspondence(ground.key, mesh.genesis.mesh_id, chance)
         desk = Desk(self.desk.submit, readings.piece)
         relaying = Relaying(mesh, correspondence, world.perform, desk, ground.spawn)
-        world.relaying = relaying
+        self.relaying = world.relaying = relaying
         ways = (ground.identity, self._addresses_of, queries.described, relaying)
         self.courier = Courier(*ways)
         self.bringer = Bringer(mesh.self_id, self.desk, self.courier)

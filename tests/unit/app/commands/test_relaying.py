@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from meshnode.app.commands import relaying as module
 from meshnode.app.commands.relaying import ORDERS_MAX, PIECE_TRIES, Desk, Relaying
 from meshnode.app.mesh.mesh import Mesh, Self
-from meshnode.core.commands.envelopes import Answer, Correspondence, Request
+from meshnode.core.commands.envelopes import RENEWAL, Answer, Correspondence, Request
 from meshnode.core.effects import Effect, Send
 from meshnode.core.errors import (
     NoAnswerError,
@@ -181,6 +181,24 @@ async def test_who_is_turned_back_by_a_share_asks_again_for_a_while(around: Arou
                 busy = ("refused", "32 of one sender are under way", "")
                 around.relaying.answered(Reply(number, error=busy))
     assert len(numbers) == module.TRIES
+
+
+async def test_a_member_gets_its_certificate_and_nobody_another_s(around: Around):
+    order, awaited = around.order(1, RENEWAL)
+    around.relaying.obey(order, WAY)
+    assert (await around.says(awaited)).error[0] == "refused", "this node admits nobody"
+    around.relaying.issue = str.encode
+    order, awaited = around.order(2, RENEWAL)
+    around.relaying.obey(order, WAY)
+    assert await around.says(awaited) == Answer(piece=OWNER.encode(), last=True)
+    assert around.reads == [], "it is no reading"
+
+    async with asyncio.TaskGroup() as tasks:
+        issued = tasks.create_task(around.relaying.renew(OWNER))
+        number, asked = await around.asked()
+        assert asked.request == RENEWAL
+        around.relaying.answered(Reply(number, asked.answer(Answer(piece=b"new", last=True))))
+    assert issued.result() == b"new"
 
 
 async def test_without_a_path_nothing_is_sent(around: Around):
