@@ -311,8 +311,8 @@ class Node:
 
     def _announce(self) -> None:
         if self._options.mdns:
-            members, me = self._listeners.members, (self._mesh.self_id, self.genesis.mesh_id)
-            said = Announcement(*me, members.ipv4, members.told_port, members.loopback_only)
+            near, me = self._listeners.nearby(), (self._mesh.self_id, self.genesis.mesh_id)
+            said = Announcement(*me, near.ipv4, near.told_port, near.loopback_only)
             self._finding.listen(said)
 
     async def _move(self, hosts: tuple[str, ...]) -> None:

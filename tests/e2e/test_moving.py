@@ -64,3 +64,14 @@ def test_a_node_that_was_started_before_the_network_is_found_once_there_is_one(h
     here = {"anna": at(anna.host.address), "berta": at(berta.host.address)}
     for node in both:
         wait_until(lambda node=node: where(node) == here, node.name)
+
+
+@pytest.mark.timeout(180)
+def test_nodes_of_one_network_find_each_other_whatever_their_routers_forward(hosted_fleet, both):
+    both[0].end()
+    for number, node in enumerate(both, 1):
+        move(hosted_fleet.hosts, node, f"10.99.0.{number}")  # not where anna was when berta joined
+        node.up("--listen", EVERYWHERE, "--advertise", f"203.0.113.{number}:9000")
+    told = {name: ("alive", [f"203.0.113.{n}:9000"]) for n, name in enumerate(("anna", "berta"), 1)}
+    for node in both:
+        wait_until(lambda node=node: where(node) == told, node.name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from meshnode.node.presence.addresses import Listening
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
@@ -70,6 +71,23 @@ class Listeners:
     def are_everywhere(self) -> bool:
         """Whether what others are told follows from this machine's interfaces."""
         return self._host in WILDCARDS and not self._advertise
+
+    def nearby(self) -> Listening:
+        """Return where nodes of the same network find us, which mDNS tells.
+
+        What is advertised is for others, whom a router or a tunnel leads here, and who is on its
+        inner side may find that shut. It is told here too where it is all that can be dialled, or
+        an address of this machine, which somebody has chosen.
+        """
+        if not self._advertise:
+            return self.members
+        try:
+            here = listening_at(self._host, self.members.port, None)
+        except OSError:  # such as too many open files: the interfaces cannot be seen
+            return self.members
+        if here.loopback_only or not here.ipv4 or {*here.hosts} & {*self.members.hosts}:
+            return self.members
+        return here
 
     def move(self, hosts: tuple[str, ...]) -> bool:
         """Take what this machine's interfaces carry now; whether others find us elsewhere by it."""
