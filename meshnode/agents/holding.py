@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshnode.agents.clients import Reply
 
 HALT_S = 2.0  # for all to stop; then all are let go: who waits for a device stops only later
+AGAIN_S, AGAIN_S_MAX = 5.0, 60.0  # before a tree that did not stand still again is tried once more
 TERM_WAIT_S = 1.0  # at least, after TERM, for a tree to end; then it is reported, or stopped again
 
 
@@ -124,6 +125,7 @@ class Stillness:
         self._last: Halt | None = None  # which knows whom the tree itself had stopped
         self._waiters: list[Callable[[Reply], None]] = []
         self._again_at_s = math.inf
+        self._pause_s = AGAIN_S
         self.is_whole = False
         self.is_wanted = False  # it was suspended, and nobody has resumed it since
 
@@ -156,8 +158,20 @@ class Stillness:
             self.ask(now_s, lambda _: None)
         if self._halt and (halted := self._halt.step(now_s)):
             self._become(is_whole=not halted.running)
+            self._try_again(now_s)
             running = list(halted.running)
             self._settle({"ok": True, "found": halted.found, "running": running})
+
+    def _try_again(self, now_s: float) -> None:
+        """Set a time for one that was suspended before: it may wait for a device now, as none did.
+
+        A tree that never stood still was told as such, and is not tried again.
+        """
+        if self.is_whole:
+            self._pause_s = AGAIN_S
+        elif self.is_wanted:
+            self._again_at_s = now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, AGAIN_S_MAX)
 
     def resume(self) -> int:
         """Let the tree run on for good; returns of how many processes, 0 if none stood still."""

@@ -11,7 +11,7 @@ from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node, stopped
 from integration.attacks.supervised import until
 
 from meshnode.agents import tree
-from meshnode.agents.holding import HALT_S, Halt, Halted, Stillness, let_go
+from meshnode.agents.holding import AGAIN_S_MAX, HALT_S, Halt, Halted, Stillness, let_go
 from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import RefusedError, UnreachableError
 
@@ -368,6 +368,17 @@ def test_a_tree_that_was_let_run_for_a_grace_stands_still_after_it_unless_that_i
     assert not stands(stillness, 30.0)
     stillness.lend(40.0, 5.0)
     assert not stands(stillness, 40.0), "nobody wants it to"
+
+
+def test_a_tree_that_did_not_stand_still_again_is_tried_until_it_does(stillness, monkeypatch):
+    assert stands(stillness, 0.0)
+    stillness.lend(10.0, 5.0)
+    with monkeypatch.context() as blind:
+        blind.setattr(tree, "is_stopped", lambda _: False)
+        assert not stands(stillness, 15.0)
+        assert not stands(stillness, 27.0)
+    assert 0 < stillness.left_s(37.0) <= AGAIN_S_MAX
+    assert stands(stillness, 37.0 + AGAIN_S_MAX)
 
 
 def test_a_tree_of_which_one_does_not_stop_is_let_go_whole(stranger, monkeypatch):
