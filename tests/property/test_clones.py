@@ -103,6 +103,25 @@ STORIES = [
 ]
 
 
+def test_a_home_that_gave_way_and_went_on_undisputed_stays_beside_the_other_s_old_disk():
+    """Whoever it gave way to was stopped, this one went on, and that machine is started again."""
+    gave_way = []
+    for seed in range(60):
+        walk, owner, relays = begun(seed)
+        copy = started(walk, owner, owner.saved())
+        beside(walk, [owner, copy], relays, turns=20)
+        node = started(walk, copy, copy.saved(), remembering=True)
+        walk.nodes = [node, *relays]
+        node.own.write("notes", b"2", b"of years")
+        walk.flush(node)
+        walk.calm()
+        node.own.clones.trust_own()
+        rivals = [node, started(walk, owner, owner.saved())]
+        beside(walk, rivals, relays, turns=20)
+        gave_way.append([one.own.cloned for one in rivals])
+    assert gave_way.count([False, True]) >= 55
+
+
 @pytest.mark.parametrize("story", STORIES)
 def test_the_original_goes_on_beside_a_copy_whose_disk_is_not_of_its_last_start(story):
     """Nearly always: cut off at the wrong moments, each knows as little of the other."""

@@ -6,9 +6,10 @@ run since our start, whatever an old disk, a distant part of the mesh or a liar 
 Who started from a disk that the other has written is a copy of a home that runs: it gives way at
 the first such header. So does who first took up a history whose writer knew nothing of us, and is
 answered above: that writer ran before us, and our disk is an older copy of its home. A home that
-gave way does so again until it has written anew. The other answers, with an epoch above; so what
-its agents do is told by the process that sees them. Of two that started from one disk nobody can
-say which is the copy: both answer ANSWERS_MAX times at most, then one gives way.
+gave way does so again, until it has gone on for a while and nobody objected. The other answers,
+with an epoch above; so what its agents do is told by the process that sees them. Of two that
+started from one disk nobody can say which is the copy: both answer ANSWERS_MAX times at most, then
+one gives way.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Clones:
     def began_with(self, header: Header) -> None:
         """Note whose history our disk held at our start."""
         self._before = header.boot
+
+    def trust_own(self) -> None:
+        """Forget that our home gave way: whoever it gave way to would have been heard by now."""
+        self.gave_way = ()
 
     @property
     def writers(self) -> list[int]:

@@ -2,11 +2,14 @@
 
 Invariant: once that alarm stands, no other node hears of this process any more, nor it of them:
 for them there is one node, and whichever process had dialled last would have its links. The home
-keeps that, so a start anew gives way again at once if the other still runs.
+keeps that, so a start anew gives way again at once if the other still runs; once it has had links
+for UNDISPUTED_S without an answer, it does not: the other may be started again years later, as the
+one whose disk is old.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,13 +19,17 @@ from meshnode.node.audit.alarming import CLONED_HOME
 from meshnode.store import facts
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from meshnode.app.audit.alarms import Alarm
+    from meshnode.core.feeds.clones import Clones
     from meshnode.node.ground import Ground
     from meshnode.node.presence.finding import Finding
     from meshnode.node.presence.listeners import Listeners
 
 GAVE_WAY_FACT = "gave_way"  # one or two boots: one of them wrote the disk that gave way
 BOOT_BYTES = 8  # each
+UNDISPUTED_S, LOOK_S = 300.0, 10.0
 
 
 def give_way_to_clones(ground: Ground, finding: Finding, listeners: Listeners) -> None:
@@ -48,3 +55,20 @@ def give_way_to_clones(ground: Ground, finding: Finding, listeners: Listeners) -
             ground.spawn(give_way(alarm.detail))
 
     ground.alarms.tell_also(on_alarm)
+    if clones.gave_way:
+        overlay = ground.world.mesh.overlay
+        ground.spawn(trusted_once_undisputed(clones, lambda: bool(overlay.links)))
+
+
+async def trusted_once_undisputed(
+    clones: Clones,
+    is_linked: Callable[[], bool],
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Have a home trusted that gave way once, after UNDISPUTED_S with links, seen each LOOK_S."""
+    left_s = UNDISPUTED_S
+    while left_s > 0:
+        await wait(LOOK_S)
+        if is_linked():
+            left_s -= LOOK_S
+    clones.trust_own()
