@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 NO_NODE = "no node is running on this home"
+GENESIS_BACK = "put it back from a backup, or enter a mesh with a new invite: session-mesh join -"
 ERROR_KEY = "session-mesh-error-bin"
 NEVER_CONNECTED = "failed to connect"  # how gRPC begins what it says then
 
@@ -60,6 +61,9 @@ class NoNodeError(UnreachableError):
         message = NO_NODE if home is None else f"{NO_NODE}: {home.path}"
         if home is None or home.initialised:
             super().__init__(message, "start one: session-mesh up --detach")
+            return
+        if home.lacks_genesis:
+            super().__init__(f"{message}, whose {home.genesis.name} is missing", GENESIS_BACK)
             return
         # Who has lost SESSION_MESH_HOME, or runs sudo, would found a second mesh.
         is_there = home.path.exists()

@@ -169,6 +169,15 @@ class Home(msgspec.Struct, frozen=True):
         """Whether this home belongs to a mesh."""
         return self.genesis.exists()
 
+    @property
+    def lacks_genesis(self) -> bool:
+        """Whether a member's files are here without the genesis: no join or founding leaves that.
+
+        A home whose node has never run is not told from one whose founding was cut short.
+        """
+        is_left = self.roots.exists() or self.authority.exists()
+        return is_left and not self.initialised and not self.joining.exists()
+
 
 def home_at(path: str | None) -> Home:
     """Find the home: the argument, else SESSION_MESH_HOME, else the user's data directory.

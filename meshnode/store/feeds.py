@@ -177,6 +177,12 @@ def has_rows(connection: sqlite3.Connection, origin: str) -> bool:
     return found.fetchone() is not None
 
 
+def has_table(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether the disk has any row of a table, of whichever feed."""
+    found = connection.execute("SELECT 1 FROM rows WHERE tab = ? LIMIT 1", (table,))
+    return found.fetchone() is not None
+
+
 def drop(connection: sqlite3.Connection, origins: Iterable[str]) -> None:
     """Delete feeds with all their rows."""
     gone = [(origin,) for origin in origins]

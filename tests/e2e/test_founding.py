@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from e2e.bad_input.refusal import LOCAL, refused
+from e2e.doctoring import asked
 from e2e.fleet import PROGRAM, Fleet, wait_until
 
 from meshnode.client.home import Home
 from meshnode.client.keys.keyfiles import write_whole
 from meshnode.node.homes import founding, joining
 from meshnode.node.lock import HomeLock
+
+KEPT = {".bin", ".crt", ".key", ".pub"}
 
 
 @pytest.fixture
@@ -104,6 +107,47 @@ def test_up_founds_a_mesh_where_a_crash_left_a_root_key(fleet):
     (anna.home / "genesis.bin").unlink()
     anna.up(*LOCAL)
     wait_until(lambda: list(anna.states().values()) == ["alive"])
+
+
+def kept(home: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in home.iterdir() if one.suffix in KEPT}
+
+
+@pytest.mark.parametrize("left", ["all", "state.db", "roots.bin and authority.bin"])
+def test_a_home_that_was_of_a_mesh_founds_none_and_may_join(fleet, left):
+    anna, berta = fleet.mesh("anna", "berta")
+    berta.end()
+    genesis = berta.home / "genesis.bin"
+    had = genesis.read_bytes()
+    genesis.unlink()
+    gone = {"all": [], "state.db": ["roots.bin", "authority.bin"]}.get(left, ["state.db"])
+    for name in gone:
+        (berta.home / name).unlink(missing_ok=True)
+    before = kept(berta.home)
+    words = ("this home was of a mesh", str(genesis), "from a backup", "session-mesh join -")
+    for verb in (("up", *LOCAL), ("up", "--detach", *LOCAL), ("init",)):
+        refused(berta, 1, words, *verb)
+    assert berta.call("run", "--detach", "--", "true").code == 1
+    assert kept(berta.home) == before
+    if left == "all":
+        genesis.write_bytes(had)
+    else:
+        fleet.join(anna, berta)
+    berta.up(*LOCAL)
+    wait_until(lambda: anna.states() == {"anna": "alive", "berta": "alive"}, "berta in anna's")
+
+
+def test_who_lost_the_genesis_is_not_told_to_found_a_mesh(fleet):
+    (anna,) = fleet.mesh("anna")
+    anna.end()
+    genesis = anna.home / "genesis.bin"
+    genesis.write_bytes(b"")
+    refused(anna, 1, ("is damaged", "stop what starts a node", "join again"), "up", *LOCAL)
+    genesis.unlink()
+    refused(anna, 6, ("genesis.bin is missing", "session-mesh join -"), "status")
+    check = asked(anna, 1)["home"]
+    assert "was of a mesh" in check["detail"]
+    assert "session-mesh init" not in check["fix"]
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["new home", "stopped node"])

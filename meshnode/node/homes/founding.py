@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
+from meshnode.client.errors import GENESIS_BACK
 from meshnode.client.home import Home, check_private, make_private, read_plain, unwritten
 from meshnode.client.keys.keyfiles import read_secret, write_secret, write_whole
 from meshnode.client.keys.rootfile import write_root
@@ -26,12 +28,14 @@ from meshnode.core.ids import node_id_of
 from meshnode.core.keys import KEY_BYTES, Key, Signed, key_id_of
 from meshnode.core.membership.certificates import issue_admitter, issue_node_ca, to_pem
 from meshnode.core.membership.genesis import Genesis, genesis_from_bytes
+from meshnode.core.membership.members import NODE
 from meshnode.core.packing import pack, typed, unpack_map
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.lock import HomeLock
 from meshnode.node.names import checked_name, default_node_name, user_name
 from meshnode.store import facts, feeds
 from meshnode.store.database import Database
+from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,9 +66,11 @@ def found(
 ) -> dict[str, Any]:
     """Make a mesh of one in a home without any, whose lock the caller holds; see `init`.
 
-    A `root.key` that is there already is of a mesh whose founding a crash cut short, or whose
-    genesis somebody has moved away: it is put aside, never overwritten.
+    A `root.key` that is there already is of a mesh whose founding a crash cut short, or that no
+    node has run in since: it is put aside, never overwritten.
+    Raises DamagedError for a home that was of a mesh.
     """
+    _check_never_of_a_mesh(home)
     name = checked_name(node_name or default_node_name())
     mesh = checked_name(mesh_name or f"{_user()}-mesh")
     root, operator = Key.new(chance), operator_key(home)
@@ -119,6 +125,22 @@ def _check_new(home: Home) -> None:
             f"{home.path} is about to belong to a mesh: its join was cut short",
             "finish it: session-mesh up --detach; or name another --home",
         )
+
+
+def _check_never_of_a_mesh(home: Home) -> None:
+    """Raise DamagedError where a node has run, whose certificates a founding would overwrite."""
+    if home.lacks_genesis or _has_members(home.database):
+        raise _lacking(home)
+
+
+def _has_members(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:  # as a crash may leave it
+        return False
+    return read_home(path, lambda disk: disk.run_now(feeds.has_table, NODE), checked=False)
+
+
+def _lacking(home: Home) -> DamagedError:
+    return DamagedError(f"this home was of a mesh, and {home.genesis} is missing", GENESIS_BACK)
 
 
 def _put_aside(root_key: Path) -> Path | None:
@@ -192,12 +214,15 @@ def settle(home: Home, genesis: Genesis, certificates: tuple[bytes, ...]) -> Non
 
 
 def read_genesis(home: Home) -> Genesis:
-    """Read which mesh a home belongs to; raises UsageError for a home without one."""
+    """Read which mesh a home belongs to; raises UsageError for a home without one, DamagedError."""
+    if home.lacks_genesis:
+        raise _lacking(home)
     if not home.path.exists() or not home.initialised:
         raise UsageError(
             f"{home.path} belongs to no mesh yet", "run session-mesh init, or session-mesh join"
         )
     check_private(home.path)
+    genesis = quote(str(home.genesis))
     try:
         return genesis_from_bytes(read_plain(home.genesis))
     except OSError as error:
@@ -205,8 +230,8 @@ def read_genesis(home: Home) -> Genesis:
     except MeshError as error:
         raise DamagedError(
             f"{home.genesis} is damaged: {error.message}",
-            f"restore it from a backup, or move it away (mv {home.genesis} {home.genesis}.damaged)"
-            " and join again",
+            "stop what starts a node on this home (its service, if it has one); then put it back"
+            f" from a backup, or move it away (mv {genesis} {genesis}.damaged) and join again",
         ) from error
 
 
