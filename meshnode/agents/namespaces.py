@@ -24,9 +24,9 @@ MACHINE_ID = "/etc/machine-id"
 
 
 def pid_namespace(pid: int | str = "self") -> str:
-    """Return the kernel's name of a process's PID namespace, unique until the next boot.
+    """Return the kernel's name of a process's PID namespace; empty where the kernel does not say.
 
-    Empty where the kernel does not say.
+    No two that are there at once have the same; once all of one has ended, another may get its.
     """
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - it leads to no file

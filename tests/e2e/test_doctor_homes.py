@@ -1,5 +1,6 @@
 """`doctor` on homes that have something wrong with them, with a node or without."""
 
+import pytest
 from e2e.doctoring import asked, failed, founded, joined
 from e2e.fleet import wait_until
 
@@ -92,6 +93,20 @@ def test_all_that_others_may_open_is_named_at_once(fleet):
     for secret in secrets:
         secret.chmod(0o644)
     assert all(str(secret) in asked(node, 1)["keys"]["detail"] for secret in secrets)
+
+
+@pytest.mark.parametrize("name", ["operator.key", "session-root.key"])
+def test_a_node_is_no_stranger_to_itself_whichever_of_its_keys_is_damaged(fleet, name):
+    (node,) = fleet.mesh("anna")
+    key = node.home / name
+    key.write_bytes(key.read_bytes()[:7])
+    checks = asked(node, 1)
+    assert failed(checks) == {"keys"}
+    assert str(key) in checks["keys"]["detail"]
+    assert (checks["certificate"]["ok"], checks["listening"]["ok"]) == (True, True)
+    node.end()
+    checks = asked(node, 1)
+    assert failed(checks) == {"keys", "node"}, "nor does it look for itself as for a peer"
 
 
 def test_a_certificate_that_is_missing_is_put_back_as_the_node_had_it(fleet):
