@@ -27,6 +27,7 @@ from session_mesh.output.tables import (
     Table,
     write_table,
 )
+from session_mesh.output.writing import mend_streams
 
 Format = Literal["table", "json", "yaml", "csv"]
 ONE_CELL = frozenset({"labels", "attributes", "unpriced"})  # of a CSV: their keys are data
@@ -72,7 +73,7 @@ class Streams(msgspec.Struct, frozen=True):
         Where they are closed, there is nothing to read, nowhere to complain, and an answer that is
         not written is an error, as of `ls` and its like.
         """
-        _fill_missing()
+        mend_streams()
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors=SPELLED_OUT)
         out_is_terminal = sys.stdout.isatty()
@@ -104,14 +105,6 @@ class Streams(msgspec.Struct, frozen=True):
         except OSError:
             if self.err is sys.stderr:  # which Python would flush at its end, and end with 120
                 sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as above
-
-
-def _fill_missing() -> None:
-    # Opened to be read: what is written there fails as it does on a stream that is closed.
-    ways = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
-    for name, (mode, how) in ways.items():
-        if getattr(sys, name) is None:  # closed by who started us
-            setattr(sys, name, open(os.open(os.devnull, how), mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as we run
 
 
 class Style(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,109 @@ def test_an_interrupt_while_it_is_loaded_ends_it_in_order(tmp_path):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = call("", "list", home=tmp_path / "home", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+LONG = """
+import sys
+from session_mesh.main import main
+from session_mesh.output.render import View, render
+import session_mesh.dispatch as dispatch
+def answer(words, streams):
+    return render(View({"name": "x" * 3_000_000}, "x" * 3_000_000), streams)
+dispatch._run = answer
+sys.exit(main())
+"""
+UNBUFFERED = pytest.mark.parametrize("unbuffered", ["", "1"])
+
+
+def long_answer(unbuffered, **streams):
+    return subprocess.Popen(
+        [sys.executable, "-c", LONG],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE,
+        **streams,
+    )
+
+
+def drained(reader):
+    """Read slowly enough that the writer meets a full pipe again and again."""
+    size = 0
+    while piece := os.read(reader, 10_000):
+        size += len(piece)
+    os.close(reader)
+    return size
+
+
+@UNBUFFERED
+def test_what_a_disk_took_in_part_is_no_success(tmp_path, unbuffered):
+    limit = 'ulimit -f 100; exec "$0" "$@"'  # of 512 bytes each: what is left of a disk
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            ["sh", "-c", limit, sys.executable, "-c", LONG],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, (tmp_path / "out").stat().st_size) == (1, 51_200)
+    assert done.stderr.startswith(b"error: cannot write the output: File too large")
+
+
+@UNBUFFERED
+def test_a_reader_that_leaves_amid_an_answer_is_told_as_a_shell_tells_it(unbuffered):
+    with long_answer(unbuffered, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(10) == b"x" * 10
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
+@UNBUFFERED
+@pytest.mark.parametrize("ends", [os.pipe, lambda: [one.detach() for one in socket.socketpair()]])
+def test_a_stream_that_does_not_block_is_waited_for(unbuffered, ends):
+    reader, writer = ends()
+    os.set_blocking(writer, False)
+    with long_answer(unbuffered, stdout=writer) as process:
+        os.close(writer)
+        assert drained(reader) == 3_000_001
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+
+
+def test_a_reader_that_leaves_is_noticed_by_who_waits_for_it():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with long_answer("", stdout=writer) as process:
+        os.close(writer)
+        os.read(reader, 10)
+        os.close(reader)
+        assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
+@UNBUFFERED
+def test_a_complaint_is_whole_where_stderr_does_not_block(unbuffered):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    code = (
+        "from session_mesh.output.render import Streams; Streams.of_process().complain('y' * 10**6)"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=writer) as process:
+        os.close(writer)
+        assert drained(reader) == 1_000_000
+        assert process.wait(60) == 0
+
+
+@UNBUFFERED
+def test_each_piece_that_is_flushed_is_read_at_once(unbuffered):
+    code = (
+        "import sys; from session_mesh.output.render import Streams\n"
+        "out = Streams.of_process().out; out.write('one\\n'); out.flush()\n"
+        "out.buffer.write(b'two\\n'); out.buffer.flush(); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert [process.stdout.readline(), process.stdout.readline()] == [b"one\n", b"two\n"]
+        process.stdin.close()

@@ -1,0 +1,46 @@
+"""The standard streams of a process, made such that they write all they are given, or fail.
+
+Invariant: every write is buffered, or Python would not look at how much of it was taken; one that
+would block is waited for, as long as a blocking one would last.
+"""
+
+import os
+import select
+import sys
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import Any, TextIO
+
+
+class Outlet(FileIO):
+    """A descriptor that others may have made one that does not block, as programs like ssh do."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer, and 3.11 has no word for that
+        """Write some of it, at least a byte; returns how much. Raises OSError."""
+        while (taken := super().write(data)) is None:
+            watched = select.poll()
+            watched.register(self, select.POLLOUT)
+            watched.poll()
+        return taken
+
+
+def mend_streams() -> None:
+    """Replace stdout and stderr of this process by streams like that; no stream stays closed."""
+    ways = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+    for name, (mode, how) in ways.items():
+        if getattr(sys, name) is None:  # closed by who started us
+            # Opened to be read, so that what is written there fails as on a stream that is closed.
+            file = open(os.open(os.devnull, how), mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as we run
+            setattr(sys, name, file)
+    sys.stdout, sys.stderr = _whole(sys.stdout), _whole(sys.stderr)
+
+
+def _whole(stream: TextIO) -> TextIO:
+    below = getattr(stream, "buffer", None)
+    if not isinstance(below, BufferedWriter | FileIO):  # no file of the system
+        return stream
+    if isinstance(getattr(below, "raw", None), Outlet):  # mended before
+        return stream
+    buffer = BufferedWriter(Outlet(stream.fileno(), "wb", closefd=False))
+    # What complains is read while we run; without a buffer Python has none for lines either.
+    at_lines = stream.isatty() or stream is sys.stderr
+    return TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=at_lines)
