@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from meshnode.client.home import Home
     from meshnode.core.control.grants import Grant, SessionKey
 
-KEYS_MAX = 1000  # more: ConflictError; a key that is not remembered could only be revoked by itself
-REMEMBERED_S = 7 * 86400  # after a key has expired
+KEYS_MAX = 1000  # that live; more: ConflictError: one not remembered is only revoked by itself
+REMEMBERED_S = 7 * 86400  # after a key has expired, while there is room
 RECORD_BYTES_MAX = 64 << 10
 
 
@@ -46,6 +46,11 @@ class HandedKey(msgspec.Struct, frozen=True):
     expires_s: int
     chain: tuple[tuple[str, str], ...]
     revoked_s: int | None = None
+
+    @property
+    def end_s(self) -> int:
+        """From when on it is worth nothing, expired or revoked."""
+        return self.expires_s if self.revoked_s is None else min(self.revoked_s, self.expires_s)
 
     @property
     def grants(self) -> tuple[Signed, ...]:
@@ -68,16 +73,21 @@ def handed(key: SessionKey, label: str | None, now_s: float, expires_s: int) -> 
 
 
 def remember(home: Home, key: HandedKey, now_s: float) -> None:
-    """Write a key down, and forget those that expired a week ago; raises a MeshError."""
+    """Write a key down; forget who expired a week ago, and who ended first where no room is left.
+
+    Raises ConflictError if so many keys live, DamagedError.
+    """
     make_private(home.handed_keys)
-    for known in all_handed(home):
-        if known.expires_s + REMEMBERED_S < now_s:
-            _file(home, known.key_id).unlink(missing_ok=True)
-    if len(list(home.handed_keys.iterdir())) >= KEYS_MAX:
+    known = all_handed(home)
+    ended = sorted((one for one in known if one.end_s <= now_s), key=lambda one: one.end_s)
+    if len(known) - len(ended) >= KEYS_MAX:
         raise ConflictError(
             f"{KEYS_MAX} keys of this home are in use",
-            f"make fewer that live longer, or move some away from {home.handed_keys}",
+            "make fewer that live longer, or revoke some: session-mesh keys list shows them",
         )
+    for place, one in enumerate(ended):
+        if len(known) - place >= KEYS_MAX or one.expires_s + REMEMBERED_S < now_s:
+            _file(home, one.key_id).unlink(missing_ok=True)
     _write(_file(home, key.key_id), key)
 
 
