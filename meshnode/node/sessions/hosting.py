@@ -17,7 +17,7 @@ from meshnode.app.audit.alarms import Alarm
 from meshnode.app.sessions.activity import Activity
 from meshnode.app.sessions.endings import Ended
 from meshnode.app.sessions.sessions import OwnSessions
-from meshnode.app.settling import Settling
+from meshnode.app.settling import SETTLED_S, Settling
 from meshnode.client.home import make_private
 from meshnode.core.ids import new_u64
 from meshnode.core.sessions.sessions import SESSIONS, tells_arguments
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import SourceConfig
     from meshnode.node.ground import Ground
 
+PRUNE_FIRST_S = SETTLED_S  # not at once: peers may have to return our list, and the clock settles
 PRUNE_S = 3600.0
+PRUNE_ON_S = 1.0  # while there is something to remove, since one go removes so many
 FULL = "sessions"  # the alarm: our feed has no room for what became of some
 FULL_FIX = "let other nodes run some of the agents, and take back what nobody needs to find here"
 ELSEWHERE = "agents_elsewhere"  # the alarm: of whom no order reaches
@@ -138,23 +140,31 @@ class Hosting:
 
     async def _prune(self) -> None:
         """Do so now and then."""
+        pause_s = PRUNE_FIRST_S
         while True:
-            await asyncio.sleep(PRUNE_S)  # not at once: peers may have to return our list
+            await asyncio.sleep(pause_s)
+            pause_s = PRUNE_S
             try:
                 count = await self.prune()
             except OSError as error:  # somebody has changed its rights, say: tried again
                 _log.warning("what is left of ended sessions stays: %s", error)
                 continue
             if count:
+                pause_s = PRUNE_ON_S
                 _log.info("removed what was left of %d sessions that had ended", count)
 
     async def prune(self) -> int:
-        """Remove what is left of sessions that are listed no more, and return of how many."""
+        """Remove what is left of sessions that are listed no more, and return of how many.
+
+        And output of those that have ended, where there is too much of it.
+        """
         # Who opens a session meanwhile makes the newest directory, which stays.
-        listed = {record.session_id for record in self._published()}
-        listed |= {record.session_id for record in self.sessions.live()}
+        listed = {record.session_id: record.ended for record in self._published()}
+        listed |= {record.session_id: False for record in self.sessions.live()}
+        ended = {session_id for session_id, has_ended in listed.items() if has_ended}
         old_s = self._settling.old_s(UNLISTED_KEPT_S)
-        return await asyncio.to_thread(prune, self._home.sessions, listed, self._socket_of, old_s)
+        where, live = self._home.sessions, listed.keys() - ended
+        return await asyncio.to_thread(prune, where, live, ended, self._socket_of, old_s)
 
     def directory_of(self, session_id: str) -> Path:
         """Return where a session's output is; nothing makes it here."""

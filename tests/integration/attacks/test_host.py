@@ -376,7 +376,7 @@ async def test_a_directory_whose_agent_lives_is_not_removed_whatever_its_files_s
     found = one.pids(1)
     before = one.state
     one.forge(state="ended", exit_code=0, supervisor_pid=1, pid=1, cgroup=None)
-    assert prune(named.parent, set(), lambda _: one.socket, AGES_LATER_S) == 0
+    assert prune(named.parent, (), (), lambda _: one.socket, AGES_LATER_S) == 0
     assert one.socket.exists()
     assert alive(found) == found
     one.forge(**before)
@@ -394,7 +394,7 @@ def test_pruning_removes_neither_links_nor_strangers(tmp_path):
     old = sessions / ("d" * 26)
     old.mkdir()
     (old / "link").symlink_to(outside)
-    assert prune(sessions, set(), lambda name: tmp_path / name, AGES_LATER_S) == 1
+    assert prune(sessions, (), (), lambda name: tmp_path / name, AGES_LATER_S) == 1
     assert (outside / "mine").read_text() == "words"
     left = {one.name for one in sessions.iterdir()}
     assert left == {"b" * 26, "c" * 26, "not-a-session"}
